@@ -1,0 +1,18 @@
+"""The one kind of error that a user can cause, and how it is shown."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something a user can put right: shown without a traceback, exit code 2.
+
+    `message` says where (file, or file:line:column), what was found and what was expected; `hint` says what to do.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
