@@ -1,0 +1,18 @@
+"""Names for content: a digest is equal exactly when the described thing is equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 (hex) of a value's canonical JSON: sorted keys, no spaces, UTF-8; floats as Python prints them."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def short(value: Any) -> str:
+    """Return the first 16 hex digits of `digest`, for folder names."""
+    return digest(value)[:16]
