@@ -1,0 +1,136 @@
+"""The content-addressed store of encoded items: `<root>/store/<kind>/<settings digest>/<key>.safetensors`.
+
+Nothing here is declared to Snakemake, so none of its flags can lose an item. An item is complete or absent, and is
+checked each time it is read: a damaged one is named, and encoded again by the next encoding job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hv15.data.atomic import atomic_path
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["latents", "text"]
+
+# What an item of each kind must hold and how many axes each tensor has; `vision` is there for i2v only.
+REQUIRED: dict[Kind, dict[str, int]] = {"latents": {"latents": 4}, "text": {"text": 2, "glyphs": 2}}
+OPTIONAL: dict[Kind, dict[str, int]] = {"latents": {"vision": 2}, "text": {}}
+
+
+class BrokenItemError(UserError):
+    """A store item that cannot be used: missing, torn, of wrong shape or with NaN."""
+
+
+class Store:
+    """The items of one kind that were encoded with one set of settings."""
+
+    def __init__(self, root: Path, kind: Kind, settings_digest: str) -> None:
+        self.kind: Kind = kind
+        self.folder = Path(root) / "store" / kind / settings_digest
+
+    def path(self, key: str) -> Path:
+        """The file of an item; two hex digits of the key are a folder, so that no folder grows past a few thousand."""
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def has(self, key: str) -> bool:
+        """Whether an item's file exists (its content is checked when it is read)."""
+        return self.path(key).is_file()
+
+    def keys(self) -> Iterator[str]:
+        """All keys in the store, in no particular order."""
+        return (path.stem for path in self.folder.glob("??/*.safetensors") if not path.name.startswith("."))
+
+    def write(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write an item atomically.
+
+        Raises:
+            UserError: the disk is full, or the tensors hold NaN (the model or its precision is at fault).
+        """
+        from safetensors.torch import save
+
+        problem = _problem(self.kind, tensors)
+        if problem:
+            raise UserError(
+                f"{self.kind} item {key[:12]}: {problem} right after encoding",
+                hint="check the model file (hv15 check), or set cache.dtype to float32",
+            )
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata))
+        with atomic_path(self.path(key)) as temporary:
+            temporary.write_bytes(data)  # not save_file: a full disk must arrive as an OSError
+
+    def read(self, key: str) -> dict[str, Tensor]:
+        """Read and validate an item.
+
+        Raises:
+            BrokenItemError: it is missing, torn, of wrong shape or holds NaN.
+        """
+        from safetensors.torch import load_file
+
+        path = self.path(key)
+        try:
+            tensors = load_file(path)
+        except FileNotFoundError:
+            raise self._broken(path, "missing") from None
+        except Exception as error:
+            raise self._broken(path, f"not readable ({error})") from error
+        problem = _problem(self.kind, tensors)
+        if problem:
+            raise self._broken(path, problem)
+        return tensors
+
+    def shapes(self, key: str) -> dict[str, tuple[int, ...]]:
+        """The shapes of an item's tensors, from the header alone.
+
+        Raises:
+            BrokenItemError: the item is missing or torn.
+        """
+        from safetensors import safe_open
+
+        path = self.path(key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            raise self._broken(path, "missing") from None
+        except Exception as error:
+            raise self._broken(path, f"not readable ({error})") from error
+
+    def is_sound(self, key: str) -> bool:
+        """Whether the item can be read and used."""
+        try:
+            self.read(key)
+        except BrokenItemError:
+            return False
+        return True
+
+    def remove(self, key: str) -> None:
+        self.path(key).unlink(missing_ok=True)
+
+    def _broken(self, path: Path, problem: str) -> BrokenItemError:
+        return BrokenItemError(
+            f"{path}: cached {self.kind} item is {problem}",
+            hint="run `hv15 repair`: it drops damaged and missing items from the manifests, then the same snakemake command encodes them again",
+        )
+
+
+def _problem(kind: Kind, tensors: Mapping[str, Tensor]) -> str:
+    """What is wrong with an item, or an empty string."""
+    import torch
+
+    axes = REQUIRED[kind] | OPTIONAL[kind]
+    if missing := sorted(REQUIRED[kind].keys() - tensors.keys()):
+        return f"without {', '.join(missing)}"
+    if unknown := sorted(tensors.keys() - axes.keys()):
+        return f"with unknown tensors {', '.join(unknown)}"
+    for name, tensor in tensors.items():
+        if tensor.ndim != axes[name]:
+            return f"of wrong shape: {name} is {tuple(tensor.shape)}, expected {axes[name]} axes"
+        if not bool(torch.isfinite(tensor).all()):
+            return f"damaged: {name} holds NaN or infinity"
+    return ""
