@@ -1,0 +1,244 @@
+"""Reading model weights: one .safetensors file or a folder of shards, tensor by tensor, strictly.
+
+- Nothing is read but the header until a tensor is asked for; tensors are memory-mapped by safetensors.
+- `load_into` fills a module built on the meta device without a second copy of it.
+- Everything a user can get wrong is a UserError that names the file, the fact and the first few keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hv15.errors import UserError
+from hv15.models.header import Header, TensorEntry, read_header, refuse_pickle
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+_INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
+_FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+_TORCH_NAMES = {
+    "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+}  # fmt: skip
+_FINITE_SAMPLE = 1_000_000  # elements of one tensor that are looked at for NaN
+
+
+class Checkpoint:
+    """The tensors of one file or of a folder's shards, by name; made by `open_checkpoint`."""
+
+    def __init__(self, path: Path, headers: list[Header]) -> None:
+        self.path = path
+        self.files = [header.path for header in headers]
+        self.metadata: dict[str, str] = {}
+        self._entries: dict[str, tuple[TensorEntry, Path]] = {}
+        self._handles: dict[Path, Any] = {}
+        for header in headers:
+            self.metadata.update(header.metadata)
+            for key, entry in header.entries.items():
+                if key in self._entries:
+                    raise UserError(
+                        f"{path}: {key} stands in {self._entries[key][1].name} and in {header.path.name}",
+                        hint="keep the shards of one checkpoint only in this folder",
+                    )
+                self._entries[key] = (entry, header.path)
+
+    def keys(self) -> list[str]:
+        """Names of all tensors, in file order."""
+        return list(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of a tensor, from the header."""
+        return self._entries[key][0].shape
+
+    def dtype_name(self, key: str) -> str:
+        """Dtype of a tensor as safetensors writes it ("BF16", "F16", "F32", "F8_E4M3", ...), without torch."""
+        return self._entries[key][0].dtype
+
+    def dtype(self, key: str) -> torch.dtype:
+        """Dtype of a tensor, from the header."""
+        import torch
+
+        return getattr(torch, _TORCH_NAMES[self.dtype_name(key)])
+
+    def tensor(self, key: str) -> Tensor:
+        """Read one tensor (CPU, memory-mapped: its pages are read when they are used)."""
+        from safetensors import safe_open
+
+        _, path = self._entries[key]
+        if path not in self._handles:
+            self._handles[path] = safe_open(path, framework="pt")
+        return self._handles[path].get_tensor(key)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All (name, tensor) pairs, one at a time."""
+        for key in self._entries:
+            yield key, self.tensor(key)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config.json of the folder (or beside the file); {} if there is none."""
+        path = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not readable as JSON: {error}", hint="copy or download it again") from error
+        return content if isinstance(content, dict) else {}
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a .safetensors file, or a folder with one (or with shards and their *.index.json); only headers are read.
+
+    Raises:
+        UserError: missing, empty, truncated, a pickle, not safetensors, a shard missing, or several candidates.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Checkpoint(path, [read_header(path)])
+    index = _one_of(path, _INDEX_NAMES, "*.safetensors.index.json")
+    if index is not None:
+        return _open_shards(path, index)
+    file = _one_of(path, _FILE_NAMES, "*.safetensors")
+    if file is not None:
+        return Checkpoint(path, [read_header(file)])
+    for other in sorted(path.iterdir()):
+        refuse_pickle(other)
+    inner = sorted(child.parent.name for child in path.glob("*/*.safetensors"))
+    hint = f"give one of its subfolders: {', '.join(dict.fromkeys(inner))}" if inner else "check the path"
+    raise UserError(f"{path}: a folder without .safetensors files", hint=hint)
+
+
+def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(folder.glob(pattern))
+    if len(found) > 1:
+        listed = ", ".join(file.name for file in found[:5])
+        raise UserError(
+            f"{folder}: {len(found)} candidates: {listed}", hint="give the path of the one file that is meant"
+        )
+    return found[0] if found else None
+
+
+def _open_shards(folder: Path, index: Path) -> Checkpoint:
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index}: not a shard index ({error!r})", hint="copy or download it again") from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(names)} shards missing: {', '.join(missing[:5])}",
+            hint="download the missing files into this folder",
+        )
+    checkpoint = Checkpoint(folder, [read_header(folder / name) for name in names])
+    absent = [key for key in weight_map if key not in checkpoint]
+    if absent:
+        raise UserError(
+            f"{folder}: {len(absent)} tensors of {index.name} are in no shard, first {absent[0]}",
+            hint="the index and the shards belong to different downloads; download the folder again",
+        )
+    return checkpoint
+
+
+def check_keys(expected: Iterable[str], found: Iterable[str], where: Path | str, *, what: str = "model") -> None:
+    """Raise UserError unless both name the same tensors; the message counts and shows the first of each kind."""
+    wanted, present = dict.fromkeys(expected), dict.fromkeys(found)
+    missing = [key for key in wanted if key not in present]
+    unexpected = [key for key in present if key not in wanted]
+    if not missing and not unexpected:
+        return
+    parts = [
+        f"{len(keys)} of {total} {kind}, first {', '.join(keys[:3])}"
+        for keys, total, kind in (
+            (missing, f"{len(wanted)} tensors", "missing"),
+            (unexpected, f"{len(present)} tensors", "unexpected"),
+        )
+        if keys
+    ]
+    raise UserError(
+        f"{where}: does not fit the {what}: {'; '.join(parts)}",
+        hint="check that the path names the right model, and that the download is complete",
+    )
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    where: Path | str = "checkpoint",
+) -> None:
+    """Fill a module built on the meta device, tensor by tensor, strictly; it ends frozen and in eval mode.
+
+    Args:
+        module: built under `torch.device("meta")`; every parameter and persistent buffer is replaced.
+        tensors: (name in the module, tensor) pairs; read one at a time, so never two copies of the model are alive.
+        dtype: floating tensors are cast to it; None keeps the dtype of the file.
+        where: the file's name for messages.
+
+    Raises:
+        UserError: missing or unexpected names, wrong shapes, NaN or infinity.
+    """
+    from torch import nn
+
+    targets = module.state_dict(keep_vars=True)
+    found: list[str] = []
+    wrong: list[str] = []
+    for key, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
+        found.append(key)
+        if (target := targets.get(key)) is None:
+            continue
+        if tensor.shape != target.shape:
+            wrong.append(f"{key} is {list(tensor.shape)} instead of {list(target.shape)}")
+            continue
+        value = tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
+        _check_finite(value, key, where)
+        owner_name, _, name = key.rpartition(".")
+        owner = module.get_submodule(owner_name)
+        if name in owner._parameters:
+            owner._parameters[name] = nn.Parameter(value, requires_grad=False)
+        else:
+            owner._buffers[name] = value
+    check_keys(targets, found, where)
+    if wrong:
+        raise UserError(
+            f"{where}: {len(wrong)} tensors of another shape: {'; '.join(wrong[:3])}",
+            hint="this file belongs to a model of another size",
+        )
+    module.requires_grad_(False).eval()
+
+
+def _check_finite(tensor: Tensor, key: str, where: Path | str) -> None:
+    """Look at every element of a small tensor and at a million evenly spaced ones of a large one."""
+    import torch
+
+    if tensor.device.type == "meta" or not tensor.is_floating_point():
+        return
+    flat = tensor.reshape(-1)
+    # An odd step meets all columns of the usual even row lengths.
+    sample = flat if flat.numel() <= _FINITE_SAMPLE else flat[:: (flat.numel() // _FINITE_SAMPLE + 1) | 1]
+    if sample.dtype.itemsize == 1:
+        sample = sample.float()
+    if not torch.isfinite(sample).all():
+        raise UserError(
+            f"{where}: {key} holds NaN or infinity",
+            hint="the file is damaged, or was saved from a run that diverged; use another checkpoint",
+        )

@@ -1,0 +1,119 @@
+"""What a .safetensors file says about itself, read without torch; files that are something else are refused here.
+
+Layout of the format: 8 bytes little-endian header length, the header as JSON, then the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from hv15.errors import UserError
+
+PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+_MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+    "C64": 64,
+}  # fmt: skip
+_AGAIN = "copy or download the file again"
+_PICKLE_REASON = "only .safetensors files are read, because a pickle can run code"
+_PICKLE_CURE = (
+    "convert it where you trust it: safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW_PATH)"
+)
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a file: dtype as safetensors names it ("BF16"), shape, place of its bytes after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """The checked header of one .safetensors file."""
+
+    path: Path
+    raw: bytes
+    size: int
+    """Size of the whole file in bytes."""
+    entries: dict[str, TensorEntry]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise UserError for the suffixes of pickle checkpoints: loading one can run any code."""
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise UserError(f"{path}: a pickle checkpoint ({path.suffix}); {_PICKLE_REASON}", hint=_PICKLE_CURE)
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a .safetensors file.
+
+    Raises:
+        UserError: missing, empty, a pickle, not safetensors, truncated, or longer than its header says.
+    """
+    path = Path(path)
+    refuse_pickle(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(64)
+            length = int.from_bytes(start[:8], "little")
+            _check_start(path, start, length, size)
+            file.seek(8)
+            raw = file.read(length)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", hint="check the path in the models section of the config") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}", hint="check its permissions and the disk"
+        ) from error
+    return _parse(path, raw, size)
+
+
+def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
+    if size == 0:
+        raise UserError(f"{path}: the file is empty", hint=_AGAIN)
+    if start[8:9] != b"{" or length > _MAX_HEADER:
+        if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+            raise UserError(f"{path}: a pickle checkpoint under another name; {_PICKLE_REASON}", hint=_PICKLE_CURE)
+        if start.startswith(b"version https://git-lfs"):
+            raise UserError(f"{path}: a Git LFS pointer, not the weights", hint="run `git lfs pull` in that folder")
+        raise UserError(f"{path}: not a safetensors file (no header at its start)", hint=_AGAIN)
+    if length + 8 > size:
+        raise UserError(
+            f"{path}: truncated: {size:,} bytes, but the header alone should end at byte {length + 8:,}", hint=_AGAIN
+        )
+
+
+def _parse(path: Path, raw: bytes, size: int) -> Header:
+    try:
+        content: dict[str, Any] = json.loads(raw)
+        metadata = {str(key): str(value) for key, value in content.pop("__metadata__", {}).items()}
+        entries = {
+            key: TensorEntry(value["dtype"], tuple(map(int, value["shape"])), *map(int, value["data_offsets"]))
+            for key, value in content.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not a safetensors file (its header cannot be read: {error})", hint=_AGAIN) from error
+    for key, entry in entries.items():
+        bits = _BITS.get(entry.dtype)
+        if bits is None or prod(entry.shape) * bits != (entry.end - entry.start) * 8:
+            raise UserError(
+                f"{path}: damaged header: {key} is {entry.dtype} {list(entry.shape)} in {entry.end - entry.start:,} bytes",
+                hint=_AGAIN,
+            )
+    expected = 8 + len(raw) + max((entry.end for entry in entries.values()), default=0)
+    if size != expected:
+        state = "truncated" if size < expected else "longer than it should be"
+        raise UserError(f"{path}: {state}: {size:,} bytes, but its header describes {expected:,}", hint=_AGAIN)
+    return Header(path, raw, size, entries, metadata)

@@ -1,0 +1,38 @@
+"""From the VAE's latents to the transformer's input: the scale, and the channels that carry the first frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SCALING_FACTOR = 1.03682
+"""Brings the VAE's posterior mode to about unit variance; from the VAE's published config."""
+
+
+def scale(latents: Tensor) -> Tensor:
+    """From the VAE's scale (what is stored) to the transformer's."""
+    return latents * SCALING_FACTOR
+
+
+def unscale(latents: Tensor) -> Tensor:
+    """From the transformer's scale back to the VAE's."""
+    return latents / SCALING_FACTOR
+
+
+def condition_channels(first_latent: Tensor | None, like: Tensor) -> Tensor:
+    """The channels [condition C | mask 1] that follow the C noisy channels of the transformer's input.
+
+    Args:
+        first_latent: scaled latent of the first frame, [B, C, H, W] or [B, C, 1, H, W], for i2v; None for t2v.
+        like: the noisy latents [B, C, F, H, W]; gives shape, dtype and device.
+
+    Returns:
+        [B, C + 1, F, H, W]: for i2v the latent and a mask of 1 at frame 0, zeros elsewhere; for t2v all zeros.
+    """
+    batch, channels, frames, height, width = like.shape
+    out = torch.zeros(batch, channels + 1, frames, height, width, dtype=like.dtype, device=like.device)
+    if first_latent is not None:
+        frame = first_latent[:, :, 0] if first_latent.ndim == 5 else first_latent
+        out[:, :channels, 0] = frame.to(like.dtype)  # (B, C, H, W)
+        out[:, channels, 0] = 1
+    return out
