@@ -1,0 +1,25 @@
+"""Settings of a project: what config.yaml may say, its defaults and its help. Loads no torch."""
+
+from hv15.config.cache import CacheSettings
+from hv15.config.convert import ConvertSettings
+from hv15.config.datasets import DatasetSettings
+from hv15.config.models import ModelSettings
+from hv15.config.runtime import RuntimeSettings
+from hv15.config.sample import LoraSettings, PromptSettings, SampleSettings
+from hv15.config.section import Section
+from hv15.config.settings import Settings
+from hv15.config.train import TrainSettings
+
+__all__ = [
+    "CacheSettings",
+    "ConvertSettings",
+    "DatasetSettings",
+    "LoraSettings",
+    "ModelSettings",
+    "PromptSettings",
+    "RuntimeSettings",
+    "SampleSettings",
+    "Section",
+    "Settings",
+    "TrainSettings",
+]

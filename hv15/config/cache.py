@@ -1,0 +1,45 @@
+"""`cache:` how clips and captions are encoded once, before training."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from hv15.config.section import PLACE, SPEED, ComputeDtype, PathText, Section, TileSize
+
+
+class CacheSettings(Section):
+    """Encoding of clips (VAE, image encoder) and captions (text encoders) into the store."""
+
+    directory: PathText = Field("cache", json_schema_extra=PLACE)
+    """The folder of the store. Several projects may share one: items are named by their content."""
+
+    shards: PositiveInt = Field(1, json_schema_extra=SPEED)
+    """Into how many independent jobs the encoding is split. Set it to the number of GPUs (or a small multiple) that
+    may encode at the same time. Changing it encodes nothing again."""
+
+    vae_sample_size: TileSize = 0
+    """Tile size in pixels for encoding. 0 = no tiles: exact, and the best for training data. When the GPU has not
+    enough memory, 256 or 128 cut the picture into tiles that are blended, which changes the latents slightly."""
+
+    vae_tile_overlap: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """How far neighbouring tiles overlap, as a part of the tile size. Only with `vae_sample_size` 128 or 256."""
+
+    dtype: ComputeDtype = "auto"
+    """Number format in which the encoders compute. `auto`: each encoder's official one on a GPU, float32 on a CPU."""
+
+    latent_dtype: ComputeDtype = "auto"
+    """Number format of stored latents. `auto`: float32 when the encoder computed in it, else float16."""
+
+    text_dtype: ComputeDtype = "auto"
+    """Number format of stored text states. `auto`: as the text encoder computed."""
+
+    latent_batch: PositiveInt = Field(1, json_schema_extra=SPEED)
+    """Clips of equal size encoded together. More is faster for small clips and needs more memory."""
+
+    text_batch: PositiveInt = Field(4, json_schema_extra=SPEED)
+    """Captions encoded together."""
+
+    workers: PositiveInt = Field(2, json_schema_extra=SPEED)
+    """Threads that decode videos ahead of the encoder. Raise it when the GPU waits for the CPU."""

@@ -1,0 +1,161 @@
+"""`datasets:` folders or lists of captioned clips and images, with the setting names that musubi users know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from hv15.config.section import PLACE, Frames, PathText, Section, raise_problems
+
+SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
+VIDEO_ONLY = (
+    "target_frames",
+    "frame_extraction",
+    "frame_stride",
+    "frame_sample",
+    "max_frames",
+    "source_fps",
+    "target_fps",
+)
+
+
+def _square(value: Any) -> Any:
+    """One number means a square."""
+    return [value, value] if isinstance(value, int | str) and not isinstance(value, bool) else value
+
+
+def _one_window(value: Any) -> Any:
+    """One number means a list of one."""
+    return [value] if isinstance(value, int | str) and not isinstance(value, bool) else value
+
+
+Side = Annotated[int, Field(ge=16, le=8192)]
+Resolution = Annotated[tuple[Side, Side], BeforeValidator(_square, json_schema_input_type=Side | tuple[Side, Side])]
+Windows = Annotated[
+    tuple[Frames, ...], BeforeValidator(_one_window, json_schema_input_type=Frames | tuple[Frames, ...])
+]
+
+
+class DatasetSettings(Section):
+    """One folder (or JSONL list) of videos or images with their captions, and how clips are cut from it."""
+
+    video_directory: PathText | None = Field(None, json_schema_extra=PLACE)
+    """A folder of videos, each with its caption in a text file beside it; a subfolder of numbered images is a video
+    too. Exactly one of the four sources is given."""
+
+    video_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
+    """A file with one JSON object a line, {"video_path": ..., "caption": ...}; the path may be a folder of images."""
+
+    image_directory: PathText | None = Field(None, json_schema_extra=PLACE)
+    """A folder of images, each with its caption in a text file beside it. An image is a clip of one frame."""
+
+    image_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
+    """A file with one JSON object a line, {"image_path": ..., "caption": ...}."""
+
+    caption_extension: str = ".txt"
+    """The ending of caption files: clip.mp4 has its caption in clip.txt. UTF-8."""
+
+    caption_prefix: str = ""
+    """Text put before each caption, e.g. a trigger word and a comma. Added as it is: end it with a space if needed."""
+
+    caption_suffix: str = ""
+    """Text put after each caption, as it is."""
+
+    resolution: Resolution = (960, 544)
+    """[width, height] in pixels, or one number for a square. With buckets it means the area; clips keep their shape."""
+
+    enable_bucket: bool = True
+    """Give each clip the bucket (size in steps of 16 pixels, area as `resolution`) nearest to its own shape. Without,
+    everything is resized and cropped to exactly `resolution`, which then must be in multiples of 16."""
+
+    bucket_no_upscale: bool = False
+    """Do not enlarge sources that are smaller than `resolution`: they keep their size, rounded down to 16 pixels."""
+
+    batch_size: PositiveInt = 1
+    """Clips of one size and length per training step. More needs more memory; gradient accumulation does not."""
+
+    num_repeats: PositiveInt = 1
+    """How often each clip counts in an epoch. Raise it to give a small dataset more weight beside a large one."""
+
+    target_frames: Windows = Field((1,), min_length=1)
+    """Lengths of the clips cut from a video, in frames at `target_fps`; each is 4k+1 (1, 5, 9, ... 81, ... 121).
+    Several lengths give several clips a video. The default 1 trains on single frames."""
+
+    frame_extraction: Literal["head", "chunk", "slide", "uniform", "full"] = "head"
+    """Where clips are cut. `head`: the beginning. `chunk`: one after the other. `slide`: every `frame_stride` frames.
+    `uniform`: `frame_sample` clips spread evenly. `full`: the whole video, at most `max_frames`."""
+
+    frame_stride: PositiveInt = 1
+    """Distance in frames between the starts of clips, for `slide`."""
+
+    frame_sample: PositiveInt = 1
+    """Number of clips a video, for `uniform`."""
+
+    max_frames: PositiveInt = 129
+    """The longest clip in frames, for `full`; rounded down to 4k+1."""
+
+    source_fps: PositiveFloat | None = None
+    """Frames per second of the sources, when the files say it wrongly or not at all (folders of images). Normally the
+    files' own timestamps are used."""
+
+    target_fps: PositiveFloat = 24.0
+    """Frames per second of the clips. The model was made for 24; sources are sampled to it by time."""
+
+    background: str = "#000000"
+    """Colour behind transparent pixels, as "#rrggbb" in quotes (# without quotes begins a comment)."""
+
+    @field_validator("caption_extension")
+    @classmethod
+    def _begins_with_a_dot(cls, value: str) -> str:
+        if not value.startswith(".") or len(value) < 2 or "/" in value:
+            raise ValueError(f"found '{value}', expected an ending with its dot, such as '.txt'")
+        return value
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _is_a_colour(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError('found nothing: put the colour in quotes ("#ffffff"), because # begins a comment')
+        digits = str(value).removeprefix("#").lower()
+        if not str(value).startswith("#") or len(digits) != 6 or not set(digits) <= set("0123456789abcdef"):
+            raise ValueError(f"found '{value}', expected a colour such as \"#ffffff\" (with the quotes)")
+        return f"#{digits}"
+
+    @field_validator("target_frames")
+    @classmethod
+    def _lengths_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"found {list(value)}: each length can be given only once")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DatasetSettings:
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        problems: list[tuple[tuple[str | int, ...], str]] = []
+        if len(given) != 1:
+            found = "both " + " and ".join(given) if len(given) == 2 else (", ".join(given) or "none")
+            problems.append(((), f"needs exactly one of {', '.join(SOURCES)}; found {found}"))
+        if len(given) == 1 and given[0].startswith("image"):
+            fields = type(self).model_fields
+            problems += [
+                ((name,), f"belongs to videos, but this dataset has {given[0]}")
+                for name in VIDEO_ONLY
+                if getattr(self, name) != fields[name].default
+            ]
+        if not self.enable_bucket and any(side % 16 for side in self.resolution):
+            width, height = (side // 16 * 16 for side in self.resolution)
+            text = f"found {list(self.resolution)}: without enable_bucket both must be multiples of 16, e.g. "
+            problems.append((("resolution",), f"{text}[{width}, {height}]"))
+        raise_problems(problems)
+        return self
+
+    @property
+    def source(self) -> str:
+        """The one source path that was given."""
+        return next(value for name in SOURCES if (value := getattr(self, name)) is not None)
+
+    @property
+    def kind(self) -> Literal["image", "video"]:
+        """Whether the source holds images or videos."""
+        return "image" if self.image_directory is not None or self.image_jsonl_file is not None else "video"

@@ -1,0 +1,77 @@
+"""`models:` which checkpoint files are used, and where they are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hv15.config.section import PLACE, PathText, Section, raise_problems
+
+Variant = Literal[
+    "auto",
+    "480p_t2v",
+    "480p_i2v",
+    "720p_t2v",
+    "720p_i2v",
+    "480p_t2v_distilled",
+    "480p_i2v_distilled",
+    "720p_t2v_distilled",
+    "720p_t2v_distilled_sparse",
+    "720p_i2v_distilled",
+    "720p_i2v_distilled_sparse",
+    "480p_i2v_step_distilled",
+]
+
+
+class ModelSettings(Section):
+    """The checkpoint files: your own, downloaded ones, or tiny random ones for the demo."""
+
+    source: Literal["files", "hub", "demo"] = "files"
+    """Where the models come from. `files`: the paths below. `hub`: downloaded from the Hugging Face Hub into
+    `directory` when a rule needs them; a path given below is used instead of a download. `demo`: tiny random models
+    made on the spot, to try the workflow without a download."""
+
+    dit: PathText | None = Field(None, json_schema_extra=PLACE)
+    """The video transformer: a .safetensors file (official, ComfyUI or diffusers names) or a folder of its parts.
+    Use bfloat16 or float32 weights for training; float16 ones are already rounded."""
+
+    vae: PathText | None = Field(None, json_schema_extra=PLACE)
+    """The video autoencoder, vae/diffusion_pytorch_model.safetensors of the official repository, or diffusers' one."""
+
+    text_encoder: PathText | None = Field(None, json_schema_extra=PLACE)
+    """Qwen2.5-VL-7B: a single .safetensors file or a Hugging Face folder."""
+
+    glyph_encoder: PathText | None = Field(None, json_schema_extra=PLACE)
+    """ByT5 for text in quotes inside a prompt: byt5_small_glyphxl as a .safetensors file or a Hugging Face folder."""
+
+    image_encoder: PathText | None = Field(None, json_schema_extra=PLACE)
+    """SigLIP so400m patch14-384 for image-to-video: a .safetensors file or a Hugging Face folder. Only for task i2v."""
+
+    tokenizer: PathText = Field("Qwen/Qwen2.5-VL-7B-Instruct", json_schema_extra=PLACE)
+    """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub (used from the local Hub cache, or fetched:
+    about 7 MB)."""
+
+    variant: Variant = "auto"
+    """Which checkpoint the dit file is: it decides the default steps, guidance and shift of sampling. `auto` reads it
+    from config.json or from the path (.../720p_t2v/...); all variants have the same tensors, so say it here when the
+    path does not. `source: hub` downloads this variant."""
+
+    directory: PathText = Field("models", json_schema_extra=PLACE)
+    """The folder for downloaded and demo models, in the project folder unless absolute. Choose a shared folder to
+    download once for several projects."""
+
+    revision: str = Field("main", min_length=1)
+    """Branch, tag or commit of the official repository (tencent/HunyuanVideo-1.5) for `source: hub`. Name a commit to
+    get the same files for ever."""
+
+    @model_validator(mode="after")
+    def _hub_needs_a_variant(self) -> ModelSettings:
+        if self.source == "hub" and self.variant == "auto" and self.dit is None:
+            raise_problems([(("variant",), "models.source is hub: say which checkpoint to download, e.g. 720p_t2v")])
+        return self
+
+    def missing_files(self, task: str) -> list[str]:
+        """Names of the paths which `source: files` needs for a task and which are not given."""
+        needed = ["dit", "vae", "text_encoder", "glyph_encoder"] + (["image_encoder"] if task == "i2v" else [])
+        return [name for name in needed if getattr(self, name) is None] if self.source == "files" else []

@@ -1,0 +1,36 @@
+"""`runtime:` the machine: device, attention kernels, number of GPUs. Nothing here is part of a digest."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from hv15.config.section import SPEED, Section
+
+AttentionMode = Literal["auto", "sdpa", "flash", "flash3", "xformers", "sage"]
+
+
+class RuntimeSettings(Section):
+    """How the work runs on this machine. Changing it reruns nothing."""
+
+    device: str = Field("auto", json_schema_extra=SPEED)
+    """`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or one GPU by number, `cuda:1`."""
+
+    attn_mode: AttentionMode = Field("sdpa", json_schema_extra=SPEED)
+    """The attention kernel. `sdpa` is PyTorch's own and needs nothing. The others need their package (pip extras
+    flash, xformers, sage); sage cannot train. `auto` takes the fastest that is installed."""
+
+    gpus: PositiveInt = Field(1, json_schema_extra=SPEED)
+    """GPUs that one training uses together."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", json_schema_extra=SPEED)
+    """How much the log files tell."""
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError(f"found '{value}', expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+        return value

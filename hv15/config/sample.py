@@ -1,0 +1,180 @@
+"""`sample:` the videos that are made with the trained LoRA, one target a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from hv15.config.section import ComputeDtype, Frames, PathText, PixelSize, Section, TileSize, raise_problems
+
+VideoSize = tuple[PixelSize, PixelSize]
+OutputType = Literal["video", "images", "latent", "both"]
+
+
+class LoraSettings(Section):
+    """A LoRA file that is used beside the trained one."""
+
+    path: PathText
+    """The LoRA file, in any format that `hv15 convert` reads."""
+
+    multiplier: float = 1.0
+    """Its strength; 1 = as trained, 0 = off, negative = the opposite."""
+
+
+class PromptSettings(Section):
+    """One sample. What is not given here is taken from `sample`."""
+
+    name: str = ""
+    """Name of the files, results/samples/<name>.mp4: letters, digits, - and _. Made from the prompt when not given, so
+    an edited prompt then gets a new file."""
+
+    prompt: str = Field(min_length=1)
+    """What the video shows. Text in double quotes is drawn as lettering. Long descriptions work best."""
+
+    image_path: PathText | None = None
+    """The first frame, for task i2v: an image file."""
+
+    negative_prompt: str | None = None
+    """As `sample.negative_prompt`, for this prompt."""
+
+    video_size: VideoSize | None = None
+    """As `sample.video_size`, for this prompt."""
+
+    video_length: Frames | None = None
+    """As `sample.video_length`, for this prompt."""
+
+    infer_steps: PositiveInt | None = None
+    """As `sample.infer_steps`, for this prompt."""
+
+    guidance_scale: NonNegativeFloat | None = None
+    """As `sample.guidance_scale`, for this prompt."""
+
+    flow_shift: PositiveFloat | None = None
+    """As `sample.flow_shift`, for this prompt."""
+
+    seed: NonNegativeInt | None = None
+    """As `sample.seed`, for this prompt."""
+
+    fps: PositiveFloat | None = None
+    """As `sample.fps`, for this prompt."""
+
+    output_type: OutputType | None = None
+    """As `sample.output_type`, for this prompt."""
+
+    loras: tuple[LoraSettings, ...] | None = None
+    """As `sample.loras`, for this prompt."""
+
+    lora_multiplier: float | None = None
+    """As `sample.lora_multiplier`, for this prompt."""
+
+    with_base: bool | None = None
+    """As `sample.with_base`, for this prompt."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_from_prompt(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("name") and isinstance(data.get("prompt"), str):
+            return {**data, "name": automatic_name(data["prompt"], str(data.get("image_path") or ""))}
+        return data
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_file_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value):
+            raise ValueError(f"found '{value}', expected at most 100 letters, digits, - and _ (it names files)")
+        return value
+
+
+class SampleSettings(Section):
+    """Sampling: the defaults of all prompts, then the prompts."""
+
+    video_size: VideoSize = (480, 848)
+    """[height, width] in pixels, multiples of 16. Official sizes for 16:9: [480, 848] and [720, 1280]."""
+
+    video_length: Frames = 121
+    """Frames, 4k+1. The model makes 121 (5 seconds); fewer need less time and memory. 1 = a still image."""
+
+    infer_steps: PositiveInt | None = None
+    """Denoising steps. Not given: the checkpoint's official number (50; 12 for step-distilled)."""
+
+    guidance_scale: NonNegativeFloat | None = None
+    """How strongly the prompt is followed. Above 1 each step computes twice. Not given: the checkpoint's official value
+    (6; 1 for distilled ones)."""
+
+    flow_shift: PositiveFloat | None = None
+    """Moves the steps towards noise. Not given: the checkpoint's official value (5 at 480p; 7 or 9 at 720p)."""
+
+    seed: NonNegativeInt = 123
+    """Start of the noise: the same seed gives the same video."""
+
+    fps: PositiveFloat = 24.0
+    """Frames per second of the written file; the model was made for 24."""
+
+    negative_prompt: str = ""
+    """What the video should not show. The official default is empty. Only used with guidance above 1."""
+
+    output_type: OutputType = "video"
+    """`video`: mp4. `images`: a folder of PNGs. `both`: the two. `latent`: no decoding, the latents file only."""
+
+    dtype: ComputeDtype = "auto"
+    """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that has it, else float32."""
+
+    vae_sample_size: TileSize = 256
+    """Tile size in pixels for decoding. 0 = no tiles (exact, much memory); 256 is the official choice above 21 GB of
+    GPU memory, 128 below."""
+
+    vae_tile_overlap: float = Field(0.25, gt=0.0, lt=1.0)
+    """How far neighbouring tiles overlap, as a part of the tile size. Officially 0.125 with 256, 0.25 with 128."""
+
+    loras: tuple[LoraSettings, ...] = ()
+    """Further LoRAs used beside the trained one: a list of {path, multiplier}."""
+
+    lora_multiplier: float = 1.0
+    """Strength of the trained LoRA; 1 = as trained."""
+
+    with_base: bool = False
+    """Also make each sample without the trained LoRA, same noise, to compare. Doubles the time."""
+
+    prompts: tuple[PromptSettings, ...] = ()
+    """The samples, each a target of its own: an edited prompt samples that prompt alone."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> SampleSettings:
+        seen: dict[str, int] = {}
+        problems: list[tuple[tuple[str | int, ...], str]] = []
+        for index, prompt in enumerate(self.prompts):
+            first = seen.setdefault(prompt.name.lower(), index)
+            if first != index:
+                text = f"'{prompt.name}' is also the name of prompts[{first}]: give each prompt a name of its own"
+                problems.append((("prompts", index, "name"), text))
+        raise_problems(problems)
+        return self
+
+    def complete(self, prompt: PromptSettings) -> PromptSettings:
+        """Return the prompt with this section's values for what it does not say itself.
+
+        `infer_steps`, `guidance_scale` and `flow_shift` stay None when neither says them: the checkpoint decides.
+        """
+        inherited = {
+            name: getattr(self, name)
+            for name in PromptSettings.model_fields
+            if name in type(self).model_fields and getattr(prompt, name) is None
+        }
+        return prompt.model_copy(update=inherited)
+
+
+def automatic_name(prompt: str, image_path: str = "") -> str:
+    """Return a file name for a prompt: its first words and 8 hex digits of a digest of prompt and image path."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
+    return f"{words}-{hashlib.sha256((prompt + chr(0) + image_path).encode()).hexdigest()[:8]}"

@@ -1,0 +1,110 @@
+"""What all sections of the config share: the base model, and the value types that several of them use."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+SPEED: dict[str, Any] = {"affects": "speed"}
+"""Mark of a setting that changes only memory or speed: `Field(json_schema_extra=SPEED)`. No digest contains it."""
+
+PLACE: dict[str, Any] = {"affects": "place"}
+"""Mark of a setting that only says where files lie; their content has its own fingerprint. No digest contains it."""
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+class Section(BaseModel):
+    """A part of the config. Unknown keys are errors, values never change, the text under a field is its help."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true/false for numbers: pydantic would read them as 1 and 0."""
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
+            raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")
+        return value
+
+
+def raise_problems(problems: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
+    """Raise all (location, message) pairs as one ValidationError, if there are any; for checks across fields."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("cross_field", "{text}", {"text": text}), loc=loc, input=None)
+        for loc, text in problems
+    ]
+    if details:
+        raise ValidationError.from_exception_data("settings", details)
+
+
+def expand_variables(text: str) -> str:
+    """Replace `${NAME}` and `${NAME:-default}` by environment variables.
+
+    Raises:
+        ValueError: the variable is not set and no default is given, or the text is empty.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"]) or match["default"]
+        if found is None:
+            name = match["name"]
+            raise ValueError(f"the environment variable {name} is not set; set it, or write ${{{name}:-some/default}}")
+        return found
+
+    if not text.strip():
+        raise ValueError("the path is empty")
+    return _VARIABLE.sub(value, text)
+
+
+def check_frames(count: int) -> int:
+    """Return a frame count of the form 4k+1, which is what the VAE can encode.
+
+    Raises:
+        ValueError: names the two nearest valid counts.
+    """
+    if count < 1:
+        raise ValueError(f"{count} frames: at least 1 is needed")
+    if count % 4 != 1:
+        below = (count - 1) // 4 * 4 + 1
+        raise ValueError(f"{count} frames: the VAE takes 4k+1 of them; the nearest are {below} and {below + 4}")
+    return count
+
+
+def check_size(size: int) -> int:
+    """Return a height or width in pixels that is a multiple of 16.
+
+    Raises:
+        ValueError: names the nearest valid sizes.
+    """
+    if size < 16 or size % 16:
+        below = size // 16 * 16
+        nearest = f"{below} and {below + 16}" if below >= 16 else "16"
+        raise ValueError(f"{size} pixels: must be a multiple of 16; nearest: {nearest}")
+    return size
+
+
+PathText = Annotated[str, AfterValidator(expand_variables), Field(json_schema_extra={"format": "path"})]
+"""A path as written by the user; relative ones start at the project folder (`Settings.resolve`)."""
+
+Frames = Annotated[int, AfterValidator(check_frames)]
+"""A number of frames, 4k+1."""
+
+PixelSize = Annotated[int, AfterValidator(check_size)]
+"""A height or a width in pixels, a multiple of 16."""
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+ComputeDtype = Literal["auto", "float32", "float16", "bfloat16"]
+TileSize = Literal[0, 128, 256]

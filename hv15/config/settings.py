@@ -1,0 +1,91 @@
+"""The whole config: all sections together, checked against one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from hv15.config.cache import CacheSettings
+from hv15.config.convert import ConvertSettings
+from hv15.config.datasets import DatasetSettings
+from hv15.config.models import ModelSettings
+from hv15.config.runtime import RuntimeSettings
+from hv15.config.sample import SampleSettings
+from hv15.config.section import Section, raise_problems
+from hv15.config.train import TrainSettings
+
+
+def _or_a_toml_path(schema: dict[str, Any]) -> None:
+    """`load_config` replaces the path of a musubi TOML by the datasets in it."""
+    items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
+    schema.pop("type")
+    schema["anyOf"] = [items, {"type": "string", "format": "path"}]
+
+
+class Settings(Section):
+    """A project: what is trained from what, how, and what is made with the result."""
+
+    task: Literal["t2v", "i2v"] = "t2v"
+    """What the LoRA is for: `t2v` text-to-video, or `i2v` image-to-video (the first frame is given)."""
+
+    models: ModelSettings = ModelSettings()
+    """The checkpoint files."""
+
+    datasets: tuple[DatasetSettings, ...] = Field(min_length=1, json_schema_extra=_or_a_toml_path)
+    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset TOML."""
+
+    cache: CacheSettings = CacheSettings()
+    """How clips and captions are encoded, once, before training."""
+
+    train: TrainSettings = TrainSettings()
+    """The LoRA and its training."""
+
+    sample: SampleSettings = SampleSettings()
+    """The videos made with the LoRA."""
+
+    convert: ConvertSettings = ConvertSettings()
+    """Copies of the LoRA for other programs."""
+
+    runtime: RuntimeSettings = RuntimeSettings()
+    """Device, kernels, number of GPUs."""
+
+    _root: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section_is_default(cls, data: Any) -> Any:
+        """A section of which only the heading is left (`train:`) has all its defaults."""
+        if not isinstance(data, dict):
+            return data
+        optional = {name for name, field in cls.model_fields.items() if isinstance(field.default, Section)}
+        return {name: value for name, value in data.items() if value is not None or name not in optional}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        problems: list[tuple[tuple[str | int, ...], str]] = [
+            (("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)")
+            for name in self.models.missing_files(self.task)
+        ]
+        for index, prompt in enumerate(self.sample.prompts):
+            where = ("sample", "prompts", index, "image_path")
+            if self.task == "i2v" and prompt.image_path is None:
+                problems.append((where, "is missing: task i2v starts from an image"))
+            if self.task == "t2v" and prompt.image_path is not None:
+                problems.append((where, "is given, but task is t2v: remove it, or set task: i2v"))
+        raise_problems(problems)
+        return self
+
+    @property
+    def root(self) -> Path:
+        """The project folder, where relative paths start: the config file's own folder."""
+        return self._root
+
+    def resolve(self, path: str) -> Path:
+        """Return the absolute path of a setting's path: `~` is the home, relative ones start at the project folder."""
+        return self._root / Path(path).expanduser()
+
+    def dump(self) -> dict[str, Any]:
+        """Return all settings, defaults included, as JSON-able values that `load_config` accepts back."""
+        return self.model_dump(mode="json")
