@@ -22,9 +22,7 @@ _BITS = {
 }  # fmt: skip
 _AGAIN = "copy or download the file again"
 _PICKLE_REASON = "only .safetensors files are read, because a pickle can run code"
-_PICKLE_CURE = (
-    "convert it where you trust it: safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW_PATH)"
-)
+_PICKLE_CURE = "convert it where you trust it: safetensors.torch.save_file(torch.load(OLD, weights_only=True), NEW)"
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,8 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
     for key, entry in entries.items():
         bits = _BITS.get(entry.dtype)
         if bits is None or prod(entry.shape) * bits != (entry.end - entry.start) * 8:
-            raise UserError(
-                f"{path}: damaged header: {key} is {entry.dtype} {list(entry.shape)} in {entry.end - entry.start:,} bytes",
-                hint=_AGAIN,
-            )
+            found = f"{entry.dtype} {list(entry.shape)} in {entry.end - entry.start:,} bytes"
+            raise UserError(f"{path}: damaged header: {key} is {found}", hint=_AGAIN)
     expected = 8 + len(raw) + max((entry.end for entry in entries.values()), default=0)
     if size != expected:
         state = "truncated" if size < expected else "longer than it should be"

@@ -1,0 +1,71 @@
+"""What the transformer is told beside the latents: text states, glyph states, image states, and how many are valid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The encoded prompt (and first image) of a batch.
+
+    Lengths are host integers, so that nobody has to wait for the device to learn them. Tokens beyond a sample's length
+    are padding: their values never matter.
+    """
+
+    text: Tensor
+    """Qwen2.5-VL states [B, L, text_dim]."""
+    text_lengths: list[int]
+    """Valid text tokens of each sample, 1..L."""
+    glyphs: Tensor
+    """ByT5 states of quoted text [B, G, glyph_dim]; G may be 0."""
+    glyph_lengths: list[int]
+    """Valid glyph tokens of each sample, 0..G."""
+    vision: Tensor | None = None
+    """SigLIP states of the first frame [B, 729, vision_dim] for i2v; None for t2v."""
+    vision_lengths: list[int] | None = None
+    """Valid vision tokens of each sample; None: all are valid, even if all are zero."""
+
+    def __post_init__(self) -> None:
+        batch, tokens = self.text.shape[:2]
+        _check("text", self.text_lengths, batch, 1, tokens)
+        _check("glyph", self.glyph_lengths, batch, 0, self.glyphs.shape[1])
+        if self.vision is not None and self.vision_lengths is not None:
+            _check("vision", self.vision_lengths, batch, 0, self.vision.shape[1])
+
+    @property
+    def batch(self) -> int:
+        return self.text.shape[0]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Condition:
+        """The same condition on another device or in another floating dtype."""
+        vision = None if self.vision is None else self.vision.to(device, dtype)
+        return replace(self, text=self.text.to(device, dtype), glyphs=self.glyphs.to(device, dtype), vision=vision)
+
+
+def _check(name: str, lengths: Sequence[int], batch: int, least: int, most: int) -> None:
+    if len(lengths) != batch or any(not least <= length <= most for length in lengths):
+        raise ValueError(
+            f"{name}_lengths {list(lengths)} for a batch of {batch} with {most} tokens, at least {least} valid"
+        )
+
+
+def pack(parts: list[tuple[Tensor, list[int]]]) -> tuple[Tensor, list[int]]:
+    """Join token streams so that each sample's valid tokens come first, in the order of the parts.
+
+    Args:
+        parts: (tokens [B, N_i, D], valid tokens of each sample).
+
+    Returns:
+        Tokens [B, N, D] with N the longest sample's total (zeros behind shorter ones), and the totals.
+    """
+    batch = parts[0][0].shape[0]
+    totals = [sum(lengths[i] for _, lengths in parts) for i in range(batch)]
+    if all(min(lengths) == max(lengths) for _, lengths in parts):  # alike in every sample, as always in a batch of one
+        return torch.cat([tokens[:, : lengths[0]] for tokens, lengths in parts], dim=1), totals
+    samples = [torch.cat([tokens[i, : lengths[i]] for tokens, lengths in parts]) for i in range(batch)]
+    return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True), totals

@@ -1,0 +1,133 @@
+"""The diffusion transformer of HunyuanVideo 1.5: latents, time and condition in, flow velocity out.
+
+- 54 two-stream blocks, no single-stream blocks; patch size 1; the same network for t2v and i2v.
+- Only valid condition tokens are computed: text lengths are host integers, and a batch of one has no padding at all.
+- Attribute names are the official checkpoint's key names, so its state dict loads as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hv15.models.blocks import DoubleBlock, FinalLayer
+from hv15.models.condition import Condition, pack
+from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
+from hv15.models.refiner import TokenRefiner
+from hv15.models.rope import RopeTables
+
+TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of the transformer; the defaults are the real model's (8,326,608,160 parameters)."""
+
+    hidden_size: int = 2048
+    num_heads: int = 16
+    num_blocks: int = 54
+    mlp_ratio: float = 4.0
+    rope_dims: tuple[int, int, int] = (16, 56, 56)
+    """Channels of each head that turn with latent time, row and column; their sum is the head's width."""
+    rope_theta: float = 256.0
+    latent_channels: int = 32
+    text_dim: int = 3584
+    glyph_dim: int = 1472
+    glyph_hidden: int = 2048
+    vision_dim: int = 1152
+    refiner_blocks: int = 2
+    meanflow: bool = False
+    """Has a second time input, the end of the step (step-distilled checkpoints)."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}")
+        if sum(self.rope_dims) != self.head_dim or any(dim % 2 for dim in self.rope_dims):
+            raise ValueError(f"rope_dims {self.rope_dims} must be even and add up to the head width {self.head_dim}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def in_channels(self) -> int:
+        """Noisy latents, condition latents, mask."""
+        return 2 * self.latent_channels + 1
+
+
+class DiT(nn.Module):
+    """Predicts the velocity noise - data of noisy video latents."""
+
+    gradient_checkpointing = False
+    """Recompute each block in the backward pass instead of keeping its activations."""
+    attention_backend = "sdpa"
+
+    def __init__(self, config: DiTConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or DiTConfig()
+        self.img_in = PatchEmbed(c.in_channels, c.hidden_size)
+        self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.mlp_ratio, c.refiner_blocks)
+        self.byt5_in = GlyphMapper(c.glyph_dim, c.glyph_hidden, c.hidden_size)
+        self.vision_in = VisionProjection(c.vision_dim, c.hidden_size)
+        self.cond_type_embedding = nn.Embedding(3, c.hidden_size)
+        self.time_in = TimestepEmbedder(c.hidden_size)
+        self.time_r_in = TimestepEmbedder(c.hidden_size) if c.meanflow else None
+        self.double_blocks = nn.ModuleList(
+            DoubleBlock(c.hidden_size, c.num_heads, c.mlp_ratio) for _ in range(c.num_blocks)
+        )
+        self.final_layer = FinalLayer(c.hidden_size, c.latent_channels)
+        self.rope_tables = RopeTables(c.rope_dims, c.rope_theta)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the unquantised layers, which is the one that activations have."""
+        return self.img_in.proj.weight.dtype
+
+    def forward(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
+        """Velocity of noisy latents.
+
+        Args:
+            x: [B, 2C+1, F, H, W]: noisy latents, condition latents, mask (see `hv15.models.latents`).
+            timestep: [B], 1000 * sigma, float.
+            cond: text, glyphs and, for i2v, the image.
+            timestep_r: [B], the timestep that this step leads to; for meanflow checkpoints, and only for them.
+
+        Returns:
+            [B, C, F, H, W] in the model's dtype.
+        """
+        if (timestep_r is None) == self.config.meanflow:
+            raise ValueError("timestep_r is needed with a meanflow checkpoint, and only there")
+        frames, height, width = x.shape[2:]
+        rope = self.rope_tables((frames, height, width), x.device)
+
+        vec = self.time_in(timestep)  # (B, hidden)
+        if self.time_r_in is not None:
+            vec = vec + self.time_r_in(timestep_r)
+        img = self.img_in(x.to(self.dtype))  # (B, F*H*W, hidden)
+        txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
+
+        for block in self.double_blocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                img, txt = checkpoint(block, img, txt, vec, rope, lengths, self.attention_backend, use_reentrant=False)
+            else:
+                img, txt = block(img, txt, vec, rope, lengths, self.attention_backend)
+
+        velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
+        return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
+
+    def condition_tokens(self, cond: Condition, timestep: Tensor) -> tuple[Tensor, list[int]]:
+        """The valid condition tokens of each sample [B, M, hidden], vision first, then glyphs, then text; their numbers."""
+        kind = self.cond_type_embedding.weight  # (3, hidden)
+        parts = []
+        if cond.vision is not None:
+            vision_lengths = cond.vision_lengths or [cond.vision.shape[1]] * cond.batch
+            parts.append((self.vision_in(cond.vision.to(self.dtype)) + kind[VISION], vision_lengths))
+        if (most := max(cond.glyph_lengths)) > 0:
+            glyphs = self.byt5_in(cond.glyphs[:, :most].to(self.dtype))
+            parts.append((glyphs + kind[GLYPH], cond.glyph_lengths))
+        text = cond.text[:, : max(cond.text_lengths)].to(self.dtype)
+        parts.append((self.txt_in(text, timestep, cond.text_lengths) + kind[TEXT], cond.text_lengths))
+        return pack(parts)

@@ -1,0 +1,73 @@
+"""The token refiner: two small transformer blocks that adapt Qwen's states to the model, aware of the time."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hv15.models.attention import attend
+from hv15.models.blocks import MLP
+from hv15.models.embeddings import TimestepEmbedder
+
+
+class TextEmbedder(nn.Module):
+    """The mean text state as a vector: [B, text_dim] -> [B, hidden]."""
+
+    def __init__(self, text_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(text_dim, hidden_size)
+        self.linear_2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, mean: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(mean)))
+
+
+class RefinerBlock(nn.Module):
+    """Plain pre-norm attention and MLP, each behind a gate from the context vector."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.self_attn_qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.self_attn_proj = nn.Linear(hidden_size, hidden_size)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.mlp = MLP(hidden_size, int(hidden_size * mlp_ratio), nn.SiLU())
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+
+    def forward(self, x: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
+        gate1, gate2 = self.adaLN_modulation(context).unsqueeze(1).chunk(2, dim=-1)
+        qkv = self.self_attn_qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, H, D)
+        x = x + gate1 * self.self_attn_proj(attend(*qkv.unbind(2), lengths))
+        return x + gate2 * self.mlp(self.norm2(x))
+
+
+class TokenRefinerStack(nn.Module):
+    """The blocks under the name that the checkpoint gives them."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, num_blocks: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(RefinerBlock(hidden_size, num_heads, mlp_ratio) for _ in range(num_blocks))
+
+    def forward(self, x: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
+        for block in self.blocks:
+            x = block(x, context, lengths)
+        return x
+
+
+class TokenRefiner(nn.Module):
+    """Text states [B, L, text_dim] and timestep [B] -> condition tokens [B, L, hidden]."""
+
+    def __init__(self, text_dim: int, hidden_size: int, num_heads: int, mlp_ratio: float, num_blocks: int) -> None:
+        super().__init__()
+        self.input_embedder = nn.Linear(text_dim, hidden_size)
+        self.t_embedder = TimestepEmbedder(hidden_size)
+        self.c_embedder = TextEmbedder(text_dim, hidden_size)
+        self.individual_token_refiner = TokenRefinerStack(hidden_size, num_heads, mlp_ratio, num_blocks)
+
+    def forward(self, text: Tensor, timestep: Tensor, lengths: list[int]) -> Tensor:
+        # Mean over valid tokens only, in fp32: a thousand bf16 states would not add up well.
+        means = [state[:length].float().mean(0) for state, length in zip(text, lengths, strict=True)]
+        context = self.t_embedder(timestep) + self.c_embedder(torch.stack(means).to(text.dtype))
+        return self.individual_token_refiner(self.input_embedder(text), context, lengths)
