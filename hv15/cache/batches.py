@@ -1,0 +1,239 @@
+"""From the store to batches: the order in which a training sees its items, and the reading of what it sees.
+
+The order is a function of the items' content and the seed alone: neither file names nor the order of a listing enter it,
+and the batch at any position can be computed, so resuming needs the number of finished steps and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from time import perf_counter
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hv15.models import Condition
+
+
+@dataclass(frozen=True)
+class TrainingItem:
+    """One clip with its caption, as the store knows them."""
+
+    clip: str
+    """Key of the latents item."""
+    caption: str
+    """Key of the text item."""
+    shape: tuple[int, int, int]
+    """Latent frames, latent height, latent width. Only equal shapes share a batch."""
+    dataset: int = 0
+    """Index of the dataset that it comes from. Only clips of one dataset share a batch."""
+    batch_size: int = 1
+    repeats: int = 1
+    """How often an epoch shows it."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass sees: items of equal shape, and their place in the whole training."""
+
+    epoch: int
+    items: tuple[TrainingItem, ...]
+    first_sample: int
+    """Global index of the first sample: how many samples all epochs before, and this one so far, have shown."""
+
+    @property
+    def samples(self) -> range:
+        """Global sample indices, which name every random draw of these samples."""
+        return range(self.first_sample, self.first_sample + len(self.items))
+
+
+def epoch_batches(items: Sequence[TrainingItem], seed: int, epoch: int) -> list[list[int]]:
+    """Return the batches of an epoch as lists of indices into `items`, each item `repeats` times.
+
+    Items with equal (dataset, shape) are shuffled and cut into batches of their dataset's size; what is left over is a
+    smaller batch, nothing is dropped. Then the batches are shuffled. Shuffling = sorting by a hash of seed, epoch and
+    content keys.
+    """
+    shown: dict[tuple[int, tuple[int, int, int]], list[tuple[bytes, int]]] = defaultdict(list)
+    twins: dict[tuple[int, str, str], int] = defaultdict(int)  # equal clips of one dataset need places of their own
+    for index, item in enumerate(items):
+        identity = (item.dataset, item.clip, item.caption)
+        for _ in range(item.repeats):
+            twins[identity] += 1
+            name = f"{seed}/{epoch}/{item.dataset}/{item.clip}/{item.caption}/{twins[identity]}"
+            shown[item.dataset, item.shape].append((hashlib.sha256(name.encode()).digest(), index))
+    batches: list[tuple[bytes, list[int]]] = []
+    for group in shown.values():
+        group.sort()
+        size = items[group[0][1]].batch_size
+        for start in range(0, len(group), size):
+            part = group[start : start + size]
+            place = hashlib.sha256(b"batch" + part[0][0]).digest()  # the item's own hash would put small ones first
+            batches.append((place, [index for _, index in part]))
+    return [indices for _, indices in sorted(batches)]
+
+
+class BatchStream:
+    """The endless sequence of micro-batches of a training: epoch after epoch, each in its own order."""
+
+    def __init__(self, items: Sequence[TrainingItem], seed: int) -> None:
+        if not items:
+            raise UserError("no clips to train on", hint="see the report of the encoding: every clip may be left out")
+        self.items = items
+        self.seed = seed
+        self.samples_per_epoch = sum(item.repeats for item in items)
+        self._order = lru_cache(maxsize=2)(self._epoch_order)  # reading ahead looks into the next epoch
+        self.batches_per_epoch = len(self._order(0)[0])  # equal for every epoch
+
+    def __getitem__(self, index: int) -> MicroBatch:
+        """Return the micro-batch at a global position, counted over all epochs."""
+        epoch, place = divmod(index, self.batches_per_epoch)
+        batches, starts = self._order(epoch)
+        first_sample = epoch * self.samples_per_epoch + starts[place]
+        return MicroBatch(epoch, tuple(self.items[i] for i in batches[place]), first_sample)
+
+    def _epoch_order(self, epoch: int) -> tuple[list[list[int]], list[int]]:
+        """Return an epoch's batches and how many samples it has shown before each."""
+        batches = epoch_batches(self.items, self.seed, epoch)
+        return batches, list(accumulate((len(batch) for batch in batches), initial=0))
+
+
+class Readable(Protocol):
+    """What a training needs of a store (`hv15.cache.store.Store`)."""
+
+    def has(self, key: str) -> bool: ...
+
+    def read(self, key: str) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the items of a training are."""
+
+    latents: Readable
+    texts: Readable
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The content of a micro-batch, on the CPU and in the store's dtypes."""
+
+    latents: Tensor
+    """Unscaled, [B, C, F', h, w]."""
+    condition: Condition
+
+
+def read_batch(
+    stores: Stores, items: Sequence[TrainingItem], *, captions: Sequence[str], with_vision: Sequence[bool]
+) -> Batch:
+    """Read items of equal shape and stack them; texts are padded with zeros to the longest.
+
+    Args:
+        captions: key of each sample's text item, which a caption dropout replaces.
+        with_vision: which samples are shown the first frame's image features; without any, `vision` is None.
+
+    Raises:
+        UserError: an item is missing, damaged, or not what was planned.
+    """
+    import torch
+
+    from hv15.models import Condition
+
+    clips = [stores.latents.read(item.clip) for item in items]
+    texts = [stores.texts.read(caption) for caption in captions]
+    for item, clip in zip(items, clips, strict=True):
+        if tuple(clip["latents"].shape[1:]) != item.shape:
+            raise UserError(
+                f"latents item {item.clip[:12]}: shape {tuple(clip['latents'].shape[1:])}, planned was {item.shape}",
+                hint="run `hv15 repair`, then the same command again",
+            )
+    vision = _stack_vision(items, clips, with_vision)
+    return Batch(
+        torch.stack([clip["latents"] for clip in clips]),
+        Condition(
+            text=_padded([text["text"] for text in texts]),
+            text_lengths=[len(text["text"]) for text in texts],
+            glyphs=_padded([text["glyphs"] for text in texts]),
+            glyph_lengths=[len(text["glyphs"]) for text in texts],
+            vision=vision,
+            vision_lengths=None if vision is None else [vision.shape[1] if use else 0 for use in with_vision],
+        ),
+    )
+
+
+def _stack_vision(
+    items: Sequence[TrainingItem], clips: Sequence[dict[str, Tensor]], with_vision: Sequence[bool]
+) -> Tensor | None:
+    """Return [B, 729, 1152], zeros where a sample goes without; None when all do."""
+    import torch
+
+    for item, clip, use in zip(items, clips, with_vision, strict=True):
+        if use and "vision" not in clip:
+            raise UserError(
+                f"latents item {item.clip[:12]} holds no image features, which i2v needs",
+                hint="it was encoded for t2v: run the encoding again with task: i2v",
+            )
+    used = [clip["vision"] for clip, use in zip(clips, with_vision, strict=True) if use]
+    if not used:
+        return None
+    nothing = torch.zeros_like(used[0])
+    return torch.stack([clip["vision"] if use else nothing for clip, use in zip(clips, with_vision, strict=True)])
+
+
+def _padded(states: Sequence[Tensor]) -> Tensor:
+    """Stack [L_i, D] to [B, max L_i, D], zeros behind."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    return pad_sequence(list(states), batch_first=True)
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Prefetcher(Generic[Task, Result]):
+    """Runs a function over tasks in one background thread, a few ahead, and hands the results out in order.
+
+    `waited` is how many seconds the consumer has stood still in all. An error of the function arrives at the consumer
+    when it comes to that task.
+    """
+
+    def __init__(self, function: Callable[[Task], Result], tasks: Iterable[Task], *, ahead: int = 2) -> None:
+        self.waited = 0.0
+        self._function = function
+        self._tasks = iter(tasks)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="hv15-batches")
+        self._pending: list[Future[Result]] = []
+        for _ in range(ahead):
+            self._submit()
+
+    def _submit(self) -> None:
+        for task in self._tasks:
+            self._pending.append(self._pool.submit(self._function, task))
+            return
+
+    def __iter__(self) -> Iterator[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        if not self._pending:
+            raise StopIteration
+        future = self._pending.pop(0)
+        self._submit()
+        start = perf_counter()
+        result = future.result()
+        self.waited += perf_counter() - start
+        return result
+
+    def close(self) -> None:
+        """Stop the thread and drop what was not fetched."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

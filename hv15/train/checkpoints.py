@@ -1,0 +1,47 @@
+"""When a copy of the LoRA is kept on the way, under which name, and which older copies go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CheckpointRule:
+    """The settings of the same names: every how many epochs or steps, and how many of each kind stay; None: never, all."""
+
+    save_every_n_epochs: int | None = None
+    save_every_n_steps: int | None = None
+    save_last_n_epochs: int | None = None
+    save_last_n_steps: int | None = None
+
+    def due(self, step: int, epochs: int, epochs_before: int) -> list[str]:
+        """Return the names of the checkpoints to write after a step.
+
+        Args:
+            step: finished steps.
+            epochs: epochs that are finished after this step.
+            epochs_before: epochs that were finished before it; a step may finish several, or none.
+        """
+        names = []
+        if self.save_every_n_steps and step % self.save_every_n_steps == 0:
+            names.append(f"lora-step{step:06d}.safetensors")
+        every = self.save_every_n_epochs
+        if every and epochs // every > epochs_before // every:
+            names.append(f"lora-epoch{epochs // every * every:04d}.safetensors")
+        return names
+
+    def expired(self, folder: Path) -> list[Path]:
+        """Return the checkpoints in the folder that the rule no longer keeps."""
+        old: list[Path] = []
+        for unit, last in (("step", self.save_last_n_steps), ("epoch", self.save_last_n_epochs)):
+            if last is not None:
+                old += _by_number(folder, unit)[:-last]
+        return old
+
+
+def _by_number(folder: Path, unit: str) -> list[Path]:
+    """Return the checkpoints by steps or by epochs, oldest first."""
+    matches = ((re.fullmatch(rf"lora-{unit}(\d+)\.safetensors", path.name), path) for path in folder.glob("lora-*"))
+    return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]

@@ -1,0 +1,95 @@
+"""From a micro-batch of items to what one forward pass needs: all random draws, the noisy input, the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from hv15.cache.batches import MicroBatch, Stores, read_batch
+from hv15.models import Condition, DiT
+from hv15.models.latents import condition_channels, scale
+from hv15.train import flow, random
+from hv15.train.timesteps import SigmaRule
+
+EMPTY_CAPTION = sha256(b"").hexdigest()
+"""Key of the text item of the empty caption, which caption dropout shows."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A micro-batch with its draws; made on the CPU, then moved to the model's device."""
+
+    x0: Tensor
+    """Scaled latents [B, C, F', h, w], fp32."""
+    noise: Tensor
+    """[B, C, F', h, w], fp32."""
+    sigma: Tensor
+    """[B], fp32; 1 is noise."""
+    first_frame: Tensor
+    """[B], fp32: 1 where latent frame 0 is given as the condition (i2v), else 0."""
+    condition: Condition
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Example:
+        """Move to the model's device; conditions take the model's dtype, what the loss is made of stays fp32."""
+        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in ("x0", "noise", "sigma")}
+        return Example(
+            **tensors,
+            first_frame=self.first_frame.to(device, non_blocking=True),
+            condition=self.condition.to(device, dtype),
+        )
+
+    def model_input(self) -> Tensor:
+        """Return [B, 2C+1, F', h, w], fp32: noisy latents, then condition latents and their mask, both 0 for t2v.
+
+        The condition is the scaled latent frame 0 of the clip: the VAE is causal, so it equals the latent of the image.
+        """
+        given = condition_channels(self.x0[:, :, 0], like=self.x0)
+        return torch.cat(
+            [flow.noisy(self.x0, self.noise, self.sigma), given * self.first_frame.view(-1, 1, 1, 1, 1)], 1
+        )
+
+    def losses(self, dit: DiT) -> Tensor:
+        """Return the flow-matching loss of each sample, fp32 [B]."""
+        dtype = self.condition.text.dtype
+        prediction = dit(self.model_input().to(dtype), 1000 * self.sigma, self.condition)
+        return flow.loss_per_sample(prediction, flow.velocity(self.x0, self.noise))
+
+
+@dataclass(frozen=True)
+class ExampleReader:
+    """Reads micro-batches and makes their draws, each named by the seed and the global sample index."""
+
+    stores: Stores
+    seed: int
+    sigma_rule: SigmaRule
+    i2v_prob: float
+    """How often a clip is shown its first frame; 0 for t2v, which never uses image features even where they are stored.
+    A still image has no frames to follow from its first, so it is always trained as t2v."""
+    caption_dropout: float = 0.0
+
+    def __call__(self, batch: MicroBatch) -> Example:
+        """Return the example of a micro-batch.
+
+        Raises:
+            UserError: an item is missing or damaged.
+        """
+        given = [
+            item.shape[0] > 1 and random.chance(self.i2v_prob, self.seed, "i2v", sample)
+            for item, sample in zip(batch.items, batch.samples, strict=True)
+        ]
+        captions = [
+            EMPTY_CAPTION if random.chance(self.caption_dropout, self.seed, "caption_dropout", sample) else item.caption
+            for item, sample in zip(batch.items, batch.samples, strict=True)
+        ]
+        content = read_batch(self.stores, batch.items, captions=captions, with_vision=given)
+        x0 = scale(content.latents.float())
+        return Example(
+            x0=x0,
+            noise=torch.stack([random.noise(tuple(x0.shape[1:]), self.seed, sample) for sample in batch.samples]),
+            sigma=self.sigma_rule.sigmas(self.seed, batch.samples),
+            first_frame=torch.tensor(given, dtype=torch.float32),
+            condition=content.condition,
+        )

@@ -1,0 +1,81 @@
+"""The optimizers of a LoRA training: AdamW, AdamW with 8-bit state, Muon."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from hv15.errors import UserError
+
+OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
+
+# What differs from the classes' own defaults. Muon: as the model's official training (REFERENCE, PEERS 5): the update is
+# scaled by 0.2*sqrt(max(sides)), so that learning rates mean what they mean for AdamW.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "AdamW": {"fused": False},  # the fused kernel sums in another order on some devices
+    "AdamW8bit": {},
+    "Muon": {"weight_decay": 0.01, "adjust_lr_fn": "match_rms_adamw"},
+}
+# Ours to set, or without a meaning here.
+RESERVED = {"self", "params", "lr", "fused", "differentiable", "capturable", "maximize", "optim_bits"}
+
+
+def make_optimizer(
+    name: OptimizerType, groups: Sequence[dict[str, Any]], args: Mapping[str, Any] | None = None
+) -> torch.optim.Optimizer:
+    """Build an optimizer over parameter groups that carry their own `lr`; the peak rate is kept as `initial_lr`.
+
+    Args:
+        groups: as torch takes them: {"params": [...], "lr": ...}. Muon takes matrices only, which all LoRA weights are.
+        args: `train.optimizer_args`, further arguments of the class, such as weight_decay or betas.
+
+    Raises:
+        UserError: an argument that the class does not know or refuses; bitsandbytes missing.
+    """
+    cls = optimizer_class(name)
+    checked = _checked_args(name, cls, args or {})
+    try:
+        optimizer = cls([{**group, "initial_lr": group["lr"]} for group in groups], **DEFAULTS[name], **checked)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"train.optimizer_args {dict(args or {})}: {name} refuses them: {error}") from error
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Set each group's rate to `factor` times its peak; return the first group's rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
+    """Return the class behind a name of `train.optimizer_type`."""
+    if name == "AdamW":
+        return torch.optim.AdamW
+    if name == "Muon":
+        return torch.optim.Muon
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"train.optimizer_type AdamW8bit: bitsandbytes cannot be loaded: {error}",
+            hint="reinstall bitsandbytes for this machine, or set train.optimizer_type to AdamW (more memory, same use)",
+        ) from error
+    return AdamW8bit  # type: ignore[no-any-return]
+
+
+def _checked_args(name: str, cls: type, args: Mapping[str, Any]) -> dict[str, Any]:
+    allowed = sorted(set(inspect.signature(cls.__init__).parameters) - RESERVED)  # type: ignore[misc]
+    for key in args:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, n=1)
+            raise UserError(
+                f"train.optimizer_args.{key}: {name} has no such argument"
+                + (f"; did you mean {near[0]}" if near else ""),
+                hint=f"{name} takes {', '.join(allowed)}",
+            )
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}

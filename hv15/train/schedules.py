@@ -1,0 +1,27 @@
+"""Learning rates as pure functions of the step: nothing to save, so a resumed run is exactly where it was."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Schedule = Literal["constant", "cosine", "linear"]
+
+
+def warmup_steps(setting: float, total_steps: int) -> int:
+    """Return `lr_warmup_steps` in steps: a value below 1 is a share of all steps, rounded down."""
+    return int(setting * total_steps) if setting < 1 else int(setting)
+
+
+def lr_factor(step: int, total_steps: int, *, schedule: Schedule, warmup: int = 0) -> float:
+    """Return the factor on the peak rate for the step with this index (0 is the first).
+
+    Warm-up rises linearly and never wastes a step on zero: 1/warmup at the first, 1 at step warmup-1. `cosine` and
+    `linear` then fall from 1 towards 0, which they would reach at `total_steps`, one past the last step.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
+    left = (total_steps - step) / max(1, total_steps - warmup)  # 1 at the end of warm-up, 0 at the end
+    return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))

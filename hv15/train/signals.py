@@ -1,0 +1,54 @@
+"""Requests from outside: finish the step, save and stop (SIGTERM, Ctrl-C), or save and go on (SIGUSR1)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+EXIT_RESUMABLE = 3
+"""Exit code of a training that was asked to stop and has saved its state."""
+
+
+class Requests:
+    """Context manager that turns signals into flags, which the loop reads between steps.
+
+    A second SIGTERM or Ctrl-C acts at once, as if nobody had caught it. Outside the main thread nothing is installed.
+    """
+
+    def __init__(self) -> None:
+        self.stop = False
+        self._save = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Requests:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in (
+                (signal.SIGTERM, self._on_stop),
+                (signal.SIGINT, self._on_stop),
+                (signal.SIGUSR1, self._on_save),
+            ):
+                self._previous[number] = signal.signal(number, handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def take_save(self) -> bool:
+        """Whether a save was asked for since the last call."""
+        asked, self._save = self._save, False
+        return asked
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stop:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.stop = True
+
+    def _on_save(self, number: int, frame: FrameType | None) -> None:
+        self._save = True

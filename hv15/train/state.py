@@ -1,0 +1,186 @@
+"""The training state on disk: `<output folder>/train/`, which belongs to one training spec at a time.
+
+run.json            the digest of the spec that the folder belongs to
+lock                held by the running training
+metrics.jsonl       see hv15.train.metrics
+checkpoints/        see hv15.train.checkpoints
+state/step-000123/  lora.safetensors, optimizer.pt, state.json; complete or absent; the last two are kept
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hv15.data.atomic import write_json
+from hv15.errors import UserError
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a training stands. Everything else that it needs follows from the number of finished steps."""
+
+    step: int
+    """Finished optimizer steps."""
+    epoch: float
+    metrics_offset: int
+    """Bytes of metrics.jsonl that belong to the finished steps."""
+    spec: str
+    """Digest of the training spec."""
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state read back from disk."""
+
+    position: Position
+    lora: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+def claim_folder(folder: Path, spec: str) -> None:
+    """Make the folder belong to this spec: its own content stays, that of another spec is moved aside, never deleted.
+
+    The folder of another spec becomes `train-<its digest>`; when that spec comes back, so does its folder.
+    """
+    owner = _owner(folder)
+    if owner == spec:
+        return
+    if owner is not None:
+        aside = _aside(folder, owner)
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        log.warning("%s is of another configuration: moved to %s", folder, aside)
+    mine = _aside(folder, spec)
+    if not folder.exists() and _owner(mine) == spec:
+        mine.rename(folder)
+        log.info("%s is of this configuration: moved back to %s", mine, folder)
+    write_json(folder / "run.json", {"spec": spec})
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two trainings never write into one; it falls with the process.
+
+    Raises:
+        UserError: another training holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another training is running here",
+                hint="wait for it or stop it, or give this one another output folder",
+            ) from None
+        yield
+
+
+class StateFolder:
+    """Saves and restores the states of one training."""
+
+    def __init__(self, folder: Path, spec: str) -> None:
+        self.folder = folder
+        self.spec = spec
+
+    def save(self, position: Position, lora: dict[str, Tensor], optimizer: dict[str, Any]) -> Path:
+        """Write a state beside the others, flush it to the disk, then give it its name; older ones go last.
+
+        Raises:
+            UserError: the disk is full. Earlier states are untouched.
+        """
+        target = self.folder / f"step-{position.step:06d}"
+        temporary = self.folder / f".{target.name}.tmp"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}, temporary / LORA)
+            torch.save(optimizer, temporary / OPTIMIZER)
+            content = asdict(position) | {"sha256": {name: _sha256(temporary / name) for name in (LORA, OPTIMIZER)}}
+            (temporary / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            for path in (*temporary.iterdir(), temporary):
+                _flush(path)
+            shutil.rmtree(target, ignore_errors=True)  # the same step of the same spec: the same content
+            temporary.rename(target)
+            _flush(self.folder)
+        except Exception as error:  # torch and safetensors have their own kinds for a full disk
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"{target}: the training state cannot be written: {error}",
+                hint="free some disk space and run the same command again: it goes on from the last saved state",
+            ) from error
+        for old in self._folders()[KEEP:]:
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+
+    def load_latest(self) -> SavedState | None:
+        """Return the newest state that is whole; a torn one is skipped with a warning."""
+        for folder in self._folders():
+            try:
+                return self._load(folder)
+            except Exception as error:
+                log.warning("%s: not usable, skipped: %s", folder, error)
+        return None
+
+    def _load(self, folder: Path) -> SavedState:
+        content = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        sums = content.pop("sha256")
+        position = Position(**content)
+        if position.spec != self.spec:
+            raise ValueError("of another configuration")
+        for name in (LORA, OPTIMIZER):
+            if _sha256(folder / name) != sums[name]:
+                raise ValueError(f"{name} is damaged")
+        optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+        return SavedState(position, load_file(folder / LORA), optimizer)
+
+    def _folders(self) -> list[Path]:
+        """Complete states, newest first."""
+        found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
+        return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+
+
+LORA, OPTIMIZER, STATE = "lora.safetensors", "optimizer.pt", "state.json"
+
+
+def _owner(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["spec"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _aside(folder: Path, spec: str) -> Path:
+    return folder.with_name(f"{folder.name}-{spec[:8]}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
