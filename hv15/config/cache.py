@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -43,3 +43,7 @@ class CacheSettings(Section):
 
     workers: PositiveInt = Field(2, json_schema_extra=SPEED)
     """Threads that decode videos ahead of the encoder. Raise it when the GPU waits for the CPU."""
+
+    bad_clips: Literal["stop", "skip"] = Field("stop", json_schema_extra=SPEED)
+    """What to do about files that cannot be used (damaged, too short, no video in them). `stop`: encode all others,
+    then stop with the list of them. `skip`: train without them; report.json beside the manifests lists them."""

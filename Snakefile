@@ -1,0 +1,36 @@
+# A folder of captioned clips and one config.yaml -> results/lora.safetensors, samples and a ComfyUI file.
+#
+#   snakemake results/lora.safetensors        everything that the config asks for
+#   snakemake -n                              what would run, and why
+#   snakemake -d FOLDER --configfile FOLDER/config.yaml results/lora.safetensors      another project
+#
+# The rules only name files; what to encode, train and sample is decided in hv15/project.py.
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config.yaml"
+
+
+from hv15.workflow import open_project
+
+PROJECT = open_project(workflow, config)
+
+
+wildcard_constraints:
+    shard=r"\d+",
+    name=r"[^/]+",
+
+
+include: "rules/models.smk"
+include: "rules/cache.smk"
+include: "rules/train.smk"
+include: "rules/sample.smk"
+include: "rules/publish.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/lora.safetensors",

@@ -1,0 +1,68 @@
+"""Encoding texts: Qwen2.5-VL states and, for quoted text, ByT5 glyph states; each distinct text once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hv15.cache.plan import Manifest, Plan
+from hv15.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from hv15.models.glyphs import GlyphEncoder
+    from hv15.models.text import TextEncoder
+
+
+@dataclass
+class TextStateEncoder:
+    """Encodes the texts of a shard that the store does not hold yet.
+
+    Args:
+        load_text, load_glyphs: called only when there is something to encode, one after the other, so that the two
+            encoders are never in memory together.
+        dtype: of the stored tensors; None keeps what the encoder gives.
+        batch_size: texts per forward; memory and speed only.
+    """
+
+    plan: Plan[str]
+    load_text: Callable[[], TextEncoder]
+    load_glyphs: Callable[[], GlyphEncoder]
+    dtype: torch.dtype | None
+    batch_size: int
+    encoded: int = 0
+    kept: int = 0
+
+    def run(self, shard: int) -> Manifest:
+        """Encode what is missing and return the shard's new manifest."""
+        wanted, store = self.plan.by_shard[shard], self.plan.store
+        missing = {key: text for key, text in wanted.items() if not store.is_sound(key)}
+        self.kept += len(wanted) - len(missing)
+        if missing:
+            self._encode(missing)
+        listed = self.plan.manifests[shard].entries
+        kept = {key for key in listed if key not in wanted and store.has(key)}
+        return Manifest(self.plan.manifest_path(shard), {key: {} for key in sorted(kept | wanted.keys())})
+
+    def _encode(self, missing: dict[str, str]) -> None:
+        glyphs = self._glyph_states(missing)
+        encoder = self.load_text()
+        # Texts of like length share a batch, so that little padding is computed.
+        order = sorted(missing, key=lambda key: (len(missing[key]), key))
+        with Progress(len(order), "encode texts", unit="texts") as progress:
+            for start in range(0, len(order), self.batch_size):
+                keys = order[start : start + self.batch_size]
+                states = encoder.encode([missing[key] for key in keys])
+                for key, text in zip(keys, states, strict=True):
+                    item = {"text": text, "glyphs": glyphs[key]}
+                    stored = {name: value.to(self.dtype or value.dtype) for name, value in item.items()}
+                    self.plan.store.write(key, stored, {"text": missing[key]})
+                self.encoded += len(keys)
+                progress.advance(len(keys))
+
+    def _glyph_states(self, texts: dict[str, str]) -> dict[str, torch.Tensor]:
+        """The glyph states of each text, on the CPU; there are none for texts without quotes."""
+        states = self.load_glyphs().encode(list(texts.values()))
+        return {key: value.cpu() for key, value in zip(texts, states, strict=True)}

@@ -1,0 +1,150 @@
+"""The `hv15` command: each stage of the workflow, and what a person wants to look at.
+
+The rules call the same commands. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hv15 import __version__
+from hv15.errors import UserError
+
+USER_ERROR = 2
+"""Exit code for everything that a user can put right."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = build_parser().parse_args(arguments)
+    module, function = options.run.split(":")
+    try:
+        return int(getattr(importlib.import_module(f"hv15.commands.{module}"), function)(options) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options; `run` of the result names `module:function` in hv15.commands."""
+    parser = argparse.ArgumentParser("hv15", description="HunyuanVideo 1.5 LoRAs: encode, train, sample, convert.")
+    parser.add_argument("--version", action="version", version=f"hv15 {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    project = argparse.ArgumentParser(add_help=False)
+    project.add_argument("--config", type=Path, default=Path("config.yaml"), help="the config file (config.yaml)")
+    project.add_argument("--overrides", type=_mapping, default={}, metavar="JSON", help="settings over the file's")
+
+    _project_commands(commands, project)
+    _stage_commands(commands, project)
+    _file_commands(commands, project)
+    return parser
+
+
+def _project_commands(commands: Any, project: argparse.ArgumentParser) -> None:
+    new = _add(commands, "new", "project:new", "make a project folder with a commented config.yaml")
+    new.add_argument("folder", type=Path)
+    new.add_argument("--preset", default="t2v-24gb", help="the settings to start from (t2v-24gb)")
+
+    _add(commands, "check", "project:check", "check settings, model files, dataset and disk before a run", project)
+
+    show = _add(commands, "show", "project:show", "print what a LoRA, a sample or a checkpoint was made from")
+    show.add_argument("file", type=Path)
+    show.add_argument("--config", dest="as_config", action="store_true", help="print a config.yaml that reproduces it")
+
+    clean = _add(commands, "gc", "project:collect", "remove encoded items that no manifest names", project)
+    clean.add_argument("--yes", action="store_true", help="remove them; without it they are only counted")
+
+    _add(commands, "repair", "project:repair", "read every encoded item and drop damaged ones", project)
+
+
+def _stage_commands(commands: Any, project: argparse.ArgumentParser) -> None:
+    encode = commands.add_parser("encode", help="encode clips or texts into the store")
+    kinds = encode.add_subparsers(metavar="KIND", required=True)
+    for kind, text in (("latents", "clips: VAE, and SigLIP for i2v"), ("texts", "captions and prompts: Qwen, ByT5")):
+        part = _add(kinds, kind, f"encode:{kind}", text, project)
+        part.add_argument("--shard", type=int, help="one shard only (all)")
+        part.add_argument("--expect", default="", metavar="DIGEST", help="stop unless the shard needs exactly this")
+        part.add_argument("--out", type=Path, help="the shard's manifest (its place in the cache)")
+
+    report = commands.add_parser("report", help="list what was encoded and what was left out, and why")
+    kinds = report.add_subparsers(metavar="KIND", required=True)
+    for kind in ("latents", "texts"):
+        part = _add(kinds, kind, f"encode:report_{kind}", f"of {kind}", project)
+        part.add_argument("--out", type=Path, help="the report file (its place in the cache)")
+
+    spec = commands.add_parser("spec", help="write down what a training or a sample depends on")
+    kinds = spec.add_subparsers(metavar="KIND", required=True)
+    part = _add(kinds, "train", "train:write_spec", "of the training", project)
+    part.add_argument("--out", type=Path, required=True)
+    part = _add(kinds, "sample", "sample:write_spec", "of a sample", project)
+    part.add_argument("--name", required=True, help="the prompt's name")
+    part.add_argument("--out", type=Path, required=True)
+
+    train = _add(commands, "train", "train:train", "train the LoRA, or go on from its last state", project)
+    train.add_argument("--spec", type=Path, help="stop unless the training depends on exactly this")
+    train.add_argument("--out", type=Path, default=Path("results/train/lora.safetensors"))
+
+    _sample_commands(commands, project)
+
+
+def _sample_commands(commands: Any, project: argparse.ArgumentParser) -> None:
+    sample = commands.add_parser("sample", help="encode an i2v image, denoise, decode")
+    steps = sample.add_subparsers(metavar="STEP", required=True)
+    condition = _add(steps, "condition", "sample:condition", "encode the first image of an i2v sample", project)
+    denoise = _add(steps, "denoise", "sample:denoise", "make the latents of a sample", project)
+    denoise.add_argument("--lora", type=Path, help="the trained LoRA; without it the base model samples")
+    denoise.add_argument("--condition", type=Path, help="the encoded first image (i2v)")
+    decode = _add(steps, "decode", "sample:decode", "turn latents into a video or images", project)
+    decode.add_argument("--latents", type=Path, required=True, help="a .latents.safetensors file")
+    for step in (condition, denoise, decode):
+        step.add_argument("--spec", type=Path, required=True, help="the sample's .json file")
+        step.add_argument("--out", type=Path, required=True)
+
+
+def _file_commands(commands: Any, project: argparse.ArgumentParser) -> None:
+    convert = _add(commands, "convert", "files:convert", "rewrite a LoRA in another program's names")
+    convert.add_argument("source", type=Path)
+    convert.add_argument("target", type=Path)
+    convert.add_argument("--to", choices=("kohya", "comfyui", "diffusers", "official"), default="comfyui")
+    convert.add_argument("--reverse", action="store_true", help="back to hv15's own names; the same as --to kohya")
+
+    merge = _add(commands, "merge", "files:merge", "save the transformer with LoRAs merged into its weights", project)
+    merge.add_argument("target", type=Path)
+    merge.add_argument("--lora", type=Path, action="append", required=True, help="may be given several times")
+    merge.add_argument("--multiplier", type=float, action="append", default=[], help="one for each --lora (1)")
+
+    download = _add(commands, "download", "files:download", "fetch model files from the Hub", project)
+    download.add_argument("files", type=Path, nargs="*", help="the files to fetch (all that the config needs)")
+
+    demo = commands.add_parser("demo", help="make the parts of the demo")
+    parts = demo.add_subparsers(metavar="PART", required=True)
+    _add(parts, "models", "files:demo_models", "tiny random models in the official file layouts", project)
+    _add(parts, "clips", "files:demo_clips", "a few captioned clips", project)
+
+
+def _add(commands: Any, name: str, run: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, parents=list(parents))
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("expected a JSON object")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""`hv15 encode` and `hv15 report`: fill the store, shard by shard, and say what was left out."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from hv15.cache.plan import Manifest, Plan
+from hv15.errors import UserError
+from hv15.project import Project
+
+SHOWN = 20
+"""Unusable files that a message lists by name."""
+
+
+def latents(options: Namespace) -> None:
+    """Encode the clips of one shard, or of all."""
+    from hv15.cache.latents import LatentEncoder
+    from hv15.models import load_image_encoder, load_vae
+    from hv15.precision import pick_device, pick_dtype
+
+    project = Project(options.config, options.overrides)
+    cache = project.settings.cache
+    device = pick_device(project.settings.runtime.device)
+    dtype = pick_dtype(cache.dtype, device)
+    i2v = project.settings.task == "i2v"
+    encoder = LatentEncoder(
+        project.latents,
+        load_vae=lambda: load_vae(Path(project.models.path("vae")), dtype=dtype, device=str(device)),
+        load_vision=(
+            (lambda: load_image_encoder(Path(project.models.path("image_encoder")), dtype=dtype, device=str(device)))
+            if i2v
+            else None
+        ),
+        tile_size=cache.vae_sample_size,
+        overlap=cache.vae_tile_overlap,
+        dtype=_storage(cache.latent_dtype),
+        batch_size=cache.latent_batch,
+        workers=cache.workers,
+    )
+    for shard in _shards(project.latents, options):
+        manifest = encoder.run(shard)
+        if encoder.failures and cache.bad_clips == "stop":
+            raise UserError(
+                f"{len(encoder.failures)} files cannot be used; all others of this shard are encoded and kept\n"
+                + _listing(encoder.failures),
+                hint="mend or remove these files, or set cache.bad_clips to skip; then run the same command again",
+            )
+        _save(project.latents, manifest, options.out)
+    print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
+    if encoder.failures:
+        print(f"left out {len(encoder.failures)} files:\n{_listing(encoder.failures)}", file=sys.stderr)
+
+
+def texts(options: Namespace) -> None:
+    """Encode the captions and prompts of one shard, or of all."""
+    from hv15.cache.texts import TextStateEncoder
+    from hv15.models import load_glyph_encoder, load_text_encoder
+    from hv15.precision import pick_device, pick_dtype
+
+    project = Project(options.config, options.overrides)
+    cache, models = project.settings.cache, project.models
+    device = pick_device(project.settings.runtime.device)
+    dtype = pick_dtype(cache.dtype, device)
+    encoder = TextStateEncoder(
+        project.texts,
+        load_text=lambda: load_text_encoder(
+            Path(models.path("text_encoder")), models.path("tokenizer"), dtype=dtype, device=str(device)
+        ),
+        # ByT5 stays in float32, as in the official program: it is small and never cast there.
+        load_glyphs=lambda: load_glyph_encoder(Path(models.path("glyph_encoder")), device=str(device)),
+        dtype=_storage(cache.text_dtype),
+        batch_size=cache.text_batch,
+    )
+    for shard in _shards(project.texts, options):
+        _save(project.texts, encoder.run(shard), options.out)
+    print(f"texts: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
+
+
+def report_latents(options: Namespace) -> None:
+    """Write what became of every medium of the dataset."""
+    project = Project(options.config, options.overrides)
+    report = project.latents.write_report(options.out or project.latents.report_path)
+    print(f"{report['items']} clips of {report['sources']} files", file=sys.stderr)
+    if report["skipped"]:
+        print(f"left out {len(report['skipped'])} files:\n{_listing(report['skipped'])}", file=sys.stderr)
+    if not report["items"]:
+        raise UserError("no clip is left to train on", hint="see the list above for the reason of each file")
+
+
+def report_texts(options: Namespace) -> None:
+    """Write how many texts are encoded."""
+    project = Project(options.config, options.overrides)
+    report = project.texts.write_report(options.out or project.texts.report_path)
+    print(f"{report['items']} texts", file=sys.stderr)
+
+
+def _shards(plan: Plan[Any], options: Namespace) -> list[int]:
+    """The shards to work on; one that is planned by the workflow must still need what was planned."""
+    if options.shard is None:
+        if options.out:
+            raise UserError("--out names one manifest, but all shards are asked for", hint="add --shard N")
+        return list(range(plan.shards))
+    if not 0 <= options.shard < plan.shards:
+        raise UserError(f"--shard {options.shard}: cache.shards is {plan.shards}", hint="shards count from 0")
+    plan.check_unchanged(options.shard, options.expect)
+    return [options.shard]
+
+
+def _save(plan: Plan[Any], manifest: Manifest, out: Path | None) -> None:
+    manifest.path = out or manifest.path
+    manifest.save(plan.kind, plan.settings)
+
+
+def _storage(name: str) -> Any:
+    """The stored number format; None (auto) leaves it to the encoder."""
+    import torch
+
+    return None if name == "auto" else getattr(torch, name)
+
+
+def _listing(failures: dict[str, str]) -> str:
+    lines = [f"  {reason}" for reason in list(failures.values())[:SHOWN]]
+    if len(failures) > SHOWN:
+        lines.append(f"  ... and {len(failures) - SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""A project: one config, its dataset as it is on disk now, and what follows from the two.
+
+Everything here is cheap and loads no model: the Snakefile, `hv15 check` and the jobs all ask the same object, so that
+a job can tell whether the dataset is still the one that was planned for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hv15.cache.plan import LatentNeed, Plan
+from hv15.config import Settings, digest_view, load_config
+from hv15.data.digest import digest, short
+from hv15.data.index import FileIndex
+from hv15.data.captions import caption_key
+from hv15.data.media import Source
+from hv15.data.scan import scan
+from hv15.model_files import ModelFiles
+from hv15.models.fingerprint import FingerprintCache
+
+# The dataset settings that decide which frames a clip has and how they are resized.
+CLIP_FIELDS = (
+    "resolution",
+    "enable_bucket",
+    "bucket_no_upscale",
+    "target_frames",
+    "frame_extraction",
+    "frame_stride",
+    "frame_sample",
+    "max_frames",
+    "source_fps",
+    "target_fps",
+    "background",
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One captioned medium of one dataset: what training draws from."""
+
+    media: str
+    caption: str
+    rule: str
+    dataset: int
+
+    @property
+    def source_key(self) -> str:
+        return f"{self.media}-{self.rule}"
+
+
+class Project:
+    """The config of a folder and what it asks for.
+
+    Args:
+        config: the config file; its folder is the project.
+        overrides: settings given on the command line, nested as in the file.
+    """
+
+    def __init__(self, config: Path, overrides: Mapping[str, Any] | None = None) -> None:
+        self.config = Path(config)
+        self.overrides = dict(overrides or {})
+        self.settings: Settings = load_config(self.config, self.overrides)
+        self.root = self.settings.root
+        self.cache = self.settings.resolve(self.settings.cache.directory)
+        self._fingerprints = FingerprintCache(self.cache / "fingerprints.json")
+        self.models = ModelFiles(self.settings, self._fingerprints)
+
+    @property
+    def options(self) -> list[str]:
+        """The command line options by which a job opens the same project."""
+        overrides = ["--overrides", json.dumps(self.overrides, sort_keys=True)] if self.overrides else []
+        return ["--config", str(self.config), *overrides]
+
+    # -- the dataset ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sources(self) -> list[tuple[int, Source, str]]:
+        """(dataset index, source, media key) of everything the datasets hold now."""
+        self._render_demo()
+        found = [
+            (number, source)
+            for number, dataset in enumerate(self.settings.datasets)
+            for source in scan(dataset, self.root)
+        ]
+        keys = FileIndex(self.cache / "index.json").media_keys([source for _, source in found])
+        return [(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
+
+    def _render_demo(self) -> None:
+        """The demo's clips are drawn before the first plan: a plan needs the content of the dataset."""
+        folder = self.root / "demo" / "clips"
+        if self.settings.models.source == "demo" and not folder.exists():
+            from hv15.demo.clips import render_demo_clips
+
+            render_demo_clips(folder)
+
+    @cached_property
+    def _rules(self) -> list[str]:
+        return [
+            short({name: value for name, value in dataset.model_dump(mode="json").items() if name in CLIP_FIELDS})
+            for dataset in self.settings.datasets
+        ]
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every captioned medium, in an order that depends on content alone."""
+        pairs = [Pair(key, caption_key(source.caption), self._rules[n], n) for n, source, key in self.sources]
+        return sorted(pairs, key=lambda pair: (pair.media, pair.caption, pair.rule, pair.dataset))
+
+    @cached_property
+    def dataset_digest(self) -> str:
+        """The digest of all pairs with their weights; file names do not enter."""
+        weights = [(d.num_repeats, d.batch_size) for d in self.settings.datasets]
+        return digest([[p.media, p.caption, p.rule, *weights[p.dataset]] for p in self.pairs])
+
+    # -- what has to be encoded -------------------------------------------------------------------------------------
+
+    @cached_property
+    def latents(self) -> Plan[LatentNeed]:
+        cache, i2v = self.settings.cache, self.settings.task == "i2v"
+        settings = {
+            "vae": self.models.identity("vae"),
+            "vision": self.models.identity("image_encoder") if i2v else None,
+            "compute_dtype": cache.dtype,
+            "dtype": cache.latent_dtype,
+            "tile": [cache.vae_sample_size, cache.vae_tile_overlap] if cache.vae_sample_size else None,
+        }
+        needed = {
+            f"{key}-{self._rules[number]}": LatentNeed(source, key, self.settings.datasets[number])
+            for number, source, key in self.sources
+        }
+        return Plan("latents", self.cache, settings, needed, cache.shards)
+
+    @cached_property
+    def texts(self) -> Plan[str]:
+        """Each distinct caption and prompt once; the empty text serves caption dropout and the CFG negative."""
+        cache = self.settings.cache
+        settings = {
+            "text_encoder": self.models.identity("text_encoder"),
+            "tokenizer": self.models.identity("tokenizer"),
+            "glyph_encoder": self.models.identity("glyph_encoder"),
+            "compute_dtype": cache.dtype,
+            "dtype": cache.text_dtype,
+        }
+        texts = {"", *(source.caption for _, source, _ in self.sources), *self.prompt_texts}
+        return Plan("text", self.cache, settings, {caption_key(text): text for text in texts}, cache.shards)
+
+    @property
+    def prompt_texts(self) -> set[str]:
+        """The prompts and negative prompts of all samples."""
+        sample = self.settings.sample
+        return {
+            text
+            for prompt in sample.prompts
+            for text in (prompt.prompt, sample.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt)
+        }
+
+    # -- what training depends on -----------------------------------------------------------------------------------
+
+    @cached_property
+    def train_spec(self) -> dict[str, Any]:
+        """Everything that changes the trained LoRA, without names and paths."""
+        train = self.settings.train
+        weights = self.settings.resolve(train.network_weights) if train.network_weights else None
+        return {
+            "task": self.settings.task,
+            "train": {**digest_view(train), "network_weights": weights and self._file_digest(weights)},
+            "dit": self.models.identity("dit"),
+            "latents": self.latents.settings_digest,
+            "text": self.texts.settings_digest,
+            "dataset": {"digest": self.dataset_digest, "size": len(self.pairs)},
+        }
+
+    def _file_digest(self, path: Path) -> str:
+        from hv15.models.fingerprint import model_fingerprint
+
+        return model_fingerprint(path, cache=self._fingerprints)

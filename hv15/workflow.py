@@ -1,0 +1,146 @@
+"""What the rules ask: which files, which digests, which targets. The Snakefile names files and knows nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hv15.cache.plan import Plan
+from hv15.cache.store import Kind
+from hv15.data.digest import digest
+from hv15.errors import UserError
+from hv15.model_files import Role
+from hv15.project import Project
+
+
+def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
+    """Open the project of a running Snakefile.
+
+    Args:
+        workflow: Snakemake's workflow object.
+        config: its config dict: the config file with `--config` values merged over it.
+
+    Raises:
+        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+    """
+    from snakemake.exceptions import WorkflowError
+
+    files = [Path(file) for file in workflow.overwrite_configfiles] or [Path(file) for file in workflow.configfiles]
+    try:
+        project = WorkflowProject(_relative(files[0]), _changes(files[0], config))
+        if workflow.is_main_process:
+            project.prepare()
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    return project
+
+
+def _changes(file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
+    try:
+        base = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}  # load_config reads the file again and says what is wrong with it
+    return _difference(base if isinstance(base, dict) else {}, config)
+
+
+def _difference(base: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in merged.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            if inner := _difference(base[key], value):
+                result[key] = inner
+        elif key not in base or base[key] != value:
+            result[key] = value
+    return result
+
+
+def _relative(path: Path) -> Path:
+    """A path as the rules name it: from the working directory where that is possible."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else Path(relative)
+
+
+class WorkflowProject(Project):
+    """A project with the file names of its workflow; paths are relative to the project folder, as Snakemake wants."""
+
+    def prepare(self) -> None:
+        """What only the main process does before the jobs are planned."""
+        for plan in (self.latents, self.texts):
+            plan.drop_broken_promises()
+        self.save_caches()
+
+    # -- models -----------------------------------------------------------------------------------------------------
+
+    def model_inputs(self, *roles: Role) -> list[str]:
+        """The files that a job has to wait for because another job makes them; files that a person gave need none."""
+        if self.settings.models.source == "files":
+            return []
+        if self.settings.models.source == "demo":
+            from hv15.demo.layout import DEMO_MARKER
+
+            return [str(_relative(self.settings.resolve(self.settings.models.directory) / DEMO_MARKER))]
+        from hv15.models.hub import hub_files
+
+        wanted = [role for role in roles if role != "image_encoder" or self.settings.task == "i2v"]
+        files = hub_files(self.settings)
+        return [str(_relative(path)) for role in wanted for path in files[role].targets]
+
+    # -- encoding ---------------------------------------------------------------------------------------------------
+
+    def plan(self, kind: Kind) -> Plan[Any]:
+        return self.latents if kind == "latents" else self.texts
+
+    def pattern(self, kind: Kind) -> str:
+        """The manifest of a shard, with the wildcard `shard`."""
+        plan = self.plan(kind)
+        return str(_relative(plan.folder / f"{{shard}}-of-{plan.shards}.json"))
+
+    def manifests(self, kind: Kind) -> list[str]:
+        plan = self.plan(kind)
+        return [str(_relative(plan.manifest_path(shard))) for shard in range(plan.shards)]
+
+    def report(self, kind: Kind) -> str:
+        return str(_relative(self.plan(kind).report_path))
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def train_digest(self) -> str:
+        return digest(self.train_spec)
+
+    # -- samples and other products ---------------------------------------------------------------------------------
+
+    def sample_digest(self, name: str) -> str:
+        return digest(self.sample_spec(name).to_json())
+
+    def sample_inputs(self, name: str) -> dict[str, str]:
+        """What denoising needs beside its spec: the trained LoRA, and for i2v the encoded first image."""
+        spec = self.sample_spec(name)
+        inputs = {"lora": "results/train/lora.safetensors"} if spec.lora_multiplier is not None else {}
+        if spec.task == "i2v":
+            inputs["condition"] = f"results/samples/{name}.condition.safetensors"
+        return inputs
+
+    def sample_options(self, name: str) -> list[str]:
+        return [word for key, file in self.sample_inputs(name).items() for word in (f"--{key}", file)]
+
+    @cached_property
+    def products(self) -> list[str]:
+        """The samples and conversions that belong to a finished LoRA."""
+        samples = [file for name in self.sample_names for file in self._sample_files(name)]
+        return samples + [f"results/lora.{layout}.safetensors" for layout in self.settings.convert.formats]
+
+    def _sample_files(self, name: str) -> list[str]:
+        suffixes = {
+            "video": [".mp4"],
+            "images": [".frames"],
+            "latent": [".latents.safetensors"],
+            "both": [".mp4", ".latents.safetensors"],
+        }
+        return [f"results/samples/{name}{suffix}" for suffix in suffixes[self.sample_spec(name).output_type]]

@@ -1,0 +1,75 @@
+# Encoding: each shard is one job. Encoded items live in cache/store, which Snakemake does not know; a manifest says
+# what a shard has. It is an update() output, because the next run of the job reads it.
+
+
+rule encode_latents:
+    input:
+        models=ancient(PROJECT.model_inputs("vae", "image_encoder")),
+    output:
+        update(PROJECT.pattern("latents")),
+    params:
+        needs=lambda wildcards: PROJECT.latents.shard_digest(int(wildcards.shard)),
+    log:
+        "results/logs/encode_latents.{shard}.log",
+    benchmark:
+        "results/benchmarks/encode_latents.{shard}.tsv"
+    resources:
+        gpu=1,
+    message:
+        "Encoding clips, shard {wildcards.shard}"
+    shell:
+        "hv15 encode latents {PROJECT.options:q} --shard {wildcards.shard} --expect {params.needs}"
+        " --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule encode_texts:
+    input:
+        models=ancient(PROJECT.model_inputs("text_encoder", "tokenizer", "glyph_encoder")),
+    output:
+        update(PROJECT.pattern("text")),
+    params:
+        needs=lambda wildcards: PROJECT.texts.shard_digest(int(wildcards.shard)),
+    log:
+        "results/logs/encode_texts.{shard}.log",
+    benchmark:
+        "results/benchmarks/encode_texts.{shard}.tsv"
+    resources:
+        gpu=1,
+    message:
+        "Encoding captions and prompts, shard {wildcards.shard}"
+    shell:
+        "hv15 encode texts {PROJECT.options:q} --shard {wildcards.shard} --expect {params.needs}"
+        " --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+# One file for all shards: training and sampling wait for it, and do not see how many shards there are.
+rule report_latents:
+    localrule: True
+    input:
+        PROJECT.manifests("latents"),
+    output:
+        PROJECT.report("latents"),
+    log:
+        "results/logs/report_latents.log",
+    benchmark:
+        "results/benchmarks/report_latents.tsv"
+    message:
+        "Listing the encoded clips and what was left out"
+    shell:
+        "hv15 report latents {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule report_texts:
+    localrule: True
+    input:
+        PROJECT.manifests("text"),
+    output:
+        PROJECT.report("text"),
+    log:
+        "results/logs/report_texts.log",
+    benchmark:
+        "results/benchmarks/report_texts.tsv"
+    message:
+        "Listing the encoded captions and prompts"
+    shell:
+        "hv15 report texts {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"

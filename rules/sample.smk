@@ -1,0 +1,97 @@
+# Sampling. Each prompt is a target of its own: an edited prompt samples that prompt alone. One big model a job.
+
+
+rule sample_spec:
+    localrule: True
+    output:
+        "results/samples/{name}.json",
+    params:
+        digest=lambda wildcards: PROJECT.sample_digest(wildcards.name),
+    log:
+        "results/logs/sample_spec.{name}.log",
+    benchmark:
+        "results/benchmarks/sample_spec.{name}.tsv"
+    message:
+        "Writing down what sample {wildcards.name} depends on"
+    shell:
+        "hv15 spec sample {PROJECT.options:q} --name {wildcards.name:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule sample_condition:
+    input:
+        spec="results/samples/{name}.json",
+        models=ancient(PROJECT.model_inputs("vae", "image_encoder")),
+    output:
+        "results/samples/{name}.condition.safetensors",
+    log:
+        "results/logs/sample_condition.{name}.log",
+    benchmark:
+        "results/benchmarks/sample_condition.{name}.tsv"
+    resources:
+        gpu=1,
+    message:
+        "Encoding the first image of sample {wildcards.name}"
+    shell:
+        "hv15 sample condition {PROJECT.options:q} --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule sample_latents:
+    input:
+        unpack(lambda wildcards: PROJECT.sample_inputs(wildcards.name)),
+        spec="results/samples/{name}.json",
+        texts=ancient(PROJECT.report("text")),
+        models=ancient(PROJECT.model_inputs("dit")),
+    output:
+        "results/samples/{name}.latents.safetensors",
+    params:
+        files=lambda wildcards, input: PROJECT.sample_options(wildcards.name),
+    log:
+        "results/logs/sample_latents.{name}.log",
+    benchmark:
+        "results/benchmarks/sample_latents.{name}.tsv"
+    resources:
+        gpu=1,
+    message:
+        "Sampling {wildcards.name}"
+    shell:
+        "hv15 sample denoise {PROJECT.options:q} --spec {input.spec:q} {params.files:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule sample_video:
+    input:
+        spec="results/samples/{name}.json",
+        latents="results/samples/{name}.latents.safetensors",
+        models=ancient(PROJECT.model_inputs("vae")),
+    output:
+        "results/samples/{name}.mp4",
+    log:
+        "results/logs/sample_video.{name}.log",
+    benchmark:
+        "results/benchmarks/sample_video.{name}.tsv"
+    resources:
+        gpu=1,
+    message:
+        "Decoding {wildcards.name}"
+    shell:
+        "hv15 sample decode {PROJECT.options:q} --spec {input.spec:q} --latents {input.latents:q}"
+        " --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule sample_images:
+    input:
+        spec="results/samples/{name}.json",
+        latents="results/samples/{name}.latents.safetensors",
+        models=ancient(PROJECT.model_inputs("vae")),
+    output:
+        directory("results/samples/{name}.frames"),
+    log:
+        "results/logs/sample_images.{name}.log",
+    benchmark:
+        "results/benchmarks/sample_images.{name}.tsv"
+    resources:
+        gpu=1,
+    message:
+        "Decoding {wildcards.name} to images"
+    shell:
+        "hv15 sample decode {PROJECT.options:q} --spec {input.spec:q} --latents {input.latents:q}"
+        " --out {output:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,37 @@
+# Training. The spec is a file, because Snakemake does not evaluate the params of a job whose inputs are made in the
+# same run: a changed dataset would retrain only at the next call.
+
+
+rule train_spec:
+    localrule: True
+    output:
+        "results/train/spec.json",
+    params:
+        digest=PROJECT.train_digest,
+    log:
+        "results/logs/train_spec.log",
+    benchmark:
+        "results/benchmarks/train_spec.tsv"
+    message:
+        "Writing down what the training depends on"
+    shell:
+        "hv15 spec train {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule train:
+    input:
+        spec="results/train/spec.json",
+        reports=ancient([PROJECT.report("latents"), PROJECT.report("text")]),
+        models=ancient(PROJECT.model_inputs("dit")),
+    output:
+        "results/train/lora.safetensors",
+    log:
+        "results/logs/train.log",
+    benchmark:
+        "results/benchmarks/train.tsv"
+    resources:
+        gpu=1,
+    message:
+        "Training the LoRA (log: {log})"
+    shell:
+        "hv15 train {PROJECT.options:q} --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
