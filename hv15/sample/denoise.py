@@ -1,0 +1,108 @@
+"""The one denoising loop: final samples and the previews of a training run both come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hv15.errors import UserError
+from hv15.models import Condition
+from hv15.models.latents import condition_channels
+from hv15.sample.schedule import TIMESTEPS
+
+if TYPE_CHECKING:
+    from hv15.models import DiT
+
+
+@torch.no_grad()  # not inference_mode: tables that the model keeps are used in training again, after a preview
+def denoise(
+    dit: DiT,
+    noise: Tensor,
+    cond: Condition,
+    uncond: Condition | None,
+    sigmas: Tensor,
+    guidance_scale: float,
+    condition_latents: Tensor | None = None,
+    progress: Callable[[int], None] | None = None,
+    *,
+    batch_cfg: bool = False,
+) -> Tensor:
+    """Follow the model's velocity from noise to a sample with Euler steps; return scaled latents, float32 like `noise`.
+
+    Args:
+        noise: [B, C, F', h, w], `hv15.sample.noise.initial_noise` on the model's device.
+        cond, uncond: what to sample and what to move away from, on the model's device. For i2v both hold the same
+            vision states. `uncond` may be None when `guidance_scale` is at most 1.
+        sigmas: [steps + 1] from `hv15.sample.schedule.sigmas`.
+        guidance_scale: classifier-free guidance u + g*(c - u); at most 1 means off, as in the official implementation.
+        condition_latents: scaled latent [B, C, 1, h, w] of the first frame (i2v), or None (t2v). It only steers:
+            frame 0 of the noise is denoised like any other.
+        progress: called with the number of finished steps.
+        batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, at twice the activations.
+
+    Raises:
+        UserError: the model returned NaN or infinity.
+    """
+    guided = guidance_scale > 1
+    if guided and uncond is None:
+        raise ValueError("guidance above 1 needs an unconditional branch")
+    branches = [uncond, cond] if guided and uncond is not None else [cond]
+    if batch_cfg and guided:
+        branches = [stack_conditions(branches)]
+    levels = sigmas.float().tolist()
+    latents = noise.float()
+    constant = condition_channels(condition_latents, like=latents)
+    for step, (level, following) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        x = torch.cat([latents, constant], dim=1)  # [B, 2C+1, F', h, w]
+        velocities = [_velocity(dit, x, branch, level, following) for branch in branches]
+        if guided:
+            unguided, guide = torch.cat(velocities).chunk(2)
+            velocity = unguided + guidance_scale * (guide - unguided)
+        else:
+            (velocity,) = velocities
+        latents = latents + velocity * (following - level)
+        if progress is not None:
+            progress(step + 1)
+    if not bool(torch.isfinite(latents).all()):
+        raise UserError(
+            "the model returned NaN or infinity while denoising",
+            hint="check the model and LoRA files (hv15 check), or set sample.dtype to float32",
+        )
+    return latents
+
+
+def _velocity(dit: DiT, x: Tensor, cond: Condition, sigma: float, following: float) -> Tensor:
+    """One evaluation of the model, [n*B, C, F', h, w] in float32, where `cond` holds n branches of the batch."""
+    x = x.repeat(cond.text.shape[0] // x.shape[0], 1, 1, 1, 1)
+    # float32 on purpose: bfloat16 would round a timestep of 731.25 to 732
+    timestep = torch.full((x.shape[0],), TIMESTEPS * sigma, dtype=torch.float32, device=x.device)
+    if not dit.config.meanflow:
+        return dit(x, timestep, cond).float()
+    # a mean-flow model is also told where the step ends; the schedule ends at 0
+    return dit(x, timestep, cond, timestep_r=torch.full_like(timestep, TIMESTEPS * following)).float()
+
+
+def stack_conditions(conditions: list[Condition]) -> Condition:
+    """Join conditions along the batch axis. Shorter texts are padded; pads are never attended, so they change nothing."""
+    visions = [condition.vision for condition in conditions if condition.vision is not None]
+    if visions and len(visions) < len(conditions):
+        raise ValueError("some conditions have vision states and others have none")
+    lengths = [condition.vision_lengths for condition in conditions if condition.vision_lengths is not None]
+    return Condition(
+        text=_stack([condition.text for condition in conditions]),
+        text_lengths=[length for condition in conditions for length in condition.text_lengths],
+        glyphs=_stack([condition.glyphs for condition in conditions]),
+        glyph_lengths=[length for condition in conditions for length in condition.glyph_lengths],
+        vision=torch.cat(visions) if visions else None,
+        vision_lengths=[n for some in lengths for n in some] if len(lengths) == len(conditions) else None,
+    )
+
+
+def _stack(states: list[Tensor]) -> Tensor:
+    """Join [B_i, L_i, D] to [sum B_i, max L_i, D], with zeros behind."""
+    longest = max(state.shape[1] for state in states)
+    return torch.cat([pad(state, (0, 0, 0, longest - state.shape[1])) for state in states])

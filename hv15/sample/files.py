@@ -1,0 +1,70 @@
+"""The files between the stages of a sample: the encoded first frame, and the denoised latents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from hv15.data.atomic import atomic_path
+from hv15.errors import UserError
+from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import SAMPLE
+
+LATENTS = {"latents": 4}
+"""`<name>.latents.safetensors`: [C, F', h, w], unscaled float32."""
+
+CONDITION = {"latents": 4, "vision": 2}
+"""`<name>.condition.safetensors`, i2v: [C, 1, h, w], unscaled, and SigLIP's states [729, 1152]; float32."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and text metadata atomically."""
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_tensors(path: Path, names: Mapping[str, int], made_by: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file of `write_tensors` and check it.
+
+    Args:
+        names: the tensors that it must hold, and the number of axes of each.
+        made_by: what writes such files, for the error's hint.
+
+    Raises:
+        UserError: the file is missing, torn, holds other tensors, or NaN.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not readable: {error}", hint=f"{made_by} writes it: run that again") from error
+    found = {name: tensor.ndim for name, tensor in tensors.items()}
+    if found != dict(names):
+        raise UserError(
+            f"{path}: holds tensors (with axes) {found}, expected {dict(names)}", hint=f"{made_by} writes such files"
+        )
+    if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        raise UserError(f"{path}: {broken[0]} holds NaN or infinity", hint=f"{made_by} writes it: run that again")
+    return tensors, metadata
+
+
+def read_latents(path: Path) -> tuple[Tensor, SampleSpec, dict[str, str]]:
+    """Read a sample's latents: unscaled float32 [C, F', h, w], what was asked for, and the whole provenance.
+
+    Raises:
+        UserError: the file is unusable, or says not how it was made.
+    """
+    tensors, metadata = read_tensors(path, LATENTS, "hv15 sample")
+    if SAMPLE not in metadata:
+        raise UserError(
+            f"{path}: latents without a word on how they were made", hint="give a <name>.latents.safetensors of hv15"
+        )
+    return tensors["latents"], SampleSpec.from_json(json.loads(metadata[SAMPLE]), source=str(path)), metadata

@@ -1,0 +1,61 @@
+"""Which LoRAs act on a sample: read, checked against the plan, put on the transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.errors import UserError
+from hv15.lora import apply_lora, merge_lora, read_lora
+from hv15.models.fingerprint import model_fingerprint
+from hv15.sample.prompts import SampleSpec
+
+if TYPE_CHECKING:
+    from hv15.models import DiT
+
+
+@dataclass(frozen=True)
+class WeightedLoRA:
+    """A LoRA file (any supported layout, LyCORIS included), how strongly it acts, and what it must be."""
+
+    path: Path
+    multiplier: float = 1.0
+    planned: str | None = None
+    """The fingerprint that a plan gave it; None takes the file as it is."""
+
+    def fingerprint(self) -> str:
+        """The fingerprint of the file.
+
+        Raises:
+            UserError: it is missing, or is not the file that the sample was planned with.
+        """
+        found = model_fingerprint(self.path)
+        if self.planned is not None and found != self.planned:
+            raise UserError(
+                f"{self.path}: changed since the sample was planned", hint="run the same snakemake command again"
+            )
+        return found
+
+
+def loras_of(spec: SampleSpec, root: Path, trained: Path | None) -> list[WeightedLoRA]:
+    """The LoRAs of a sample in the order they are applied: the run's own, `trained`, then those of the config."""
+    loras = [WeightedLoRA(root / each.path, each.multiplier, each.fingerprint) for each in spec.loras]
+    if trained is not None and spec.lora_multiplier is not None:
+        loras.insert(0, WeightedLoRA(trained, spec.lora_multiplier))
+    return loras
+
+
+def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
+    """Put LoRAs beside the weights, which stay as they are; a multiplier of 0 is exactly no LoRA."""
+    for lora in loras:
+        if lora.multiplier != 0:
+            apply_lora(dit, read_lora(lora.path)[0], lora.multiplier)
+
+
+def merge_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
+    """Add LoRAs to the weights themselves."""
+    for lora in loras:
+        if lora.multiplier != 0:
+            merge_lora(dit, read_lora(lora.path)[0], lora.multiplier)

@@ -1,0 +1,131 @@
+"""What a sample depends on: one prompt of the config with all its settings resolved, as a file of its own.
+
+A prompt's text is text: nothing in it is ever read as an option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hv15.data.atomic import write_json
+from hv15.errors import UserError
+
+SPATIAL, TEMPORAL = 16, 4  # pixels and frames a latent cell stands for
+
+
+@dataclass(frozen=True)
+class LoRAFile:
+    """A LoRA beside the trained one: where it is (from the project folder), how strongly it acts, its fingerprint."""
+
+    path: str
+    multiplier: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """The first frame of an i2v sample: where it is (from the project folder) and its fingerprint."""
+
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """Everything that the bytes of a sample depend on, except the run's own LoRA, which is trained later."""
+
+    name: str
+    task: Literal["t2v", "i2v"]
+    prompt: str
+    negative_prompt: str
+    height: int
+    width: int
+    frames: int
+    """Pixel frames, 4k+1."""
+    steps: int
+    guidance_scale: float
+    flow_shift: float
+    seed: int
+    fps: float
+    output_type: Literal["video", "images", "latent", "both"]
+    dtype: str
+    vae_sample_size: int
+    """Tile of the VAE in pixels; 0 decodes each frame whole."""
+    vae_tile_overlap: float
+    variant: str
+    """The checkpoint whose official defaults filled what the config left open."""
+    lora_multiplier: float | None = 1.0
+    """Strength of the run's own LoRA; None samples without it, for comparison."""
+    image: ImageFile | None = None
+    loras: tuple[LoRAFile, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Identity of each model that the sample depends on, by role: dit, vae, text_encoder, ..."""
+
+    @property
+    def latent_size(self) -> tuple[int, int, int]:
+        """Latent frames, height and width."""
+        return (self.frames - 1) // TEMPORAL + 1, self.height // SPATIAL, self.width // SPATIAL
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """Names of the files and folders that the sample ends in, beside this spec: mp4, folder of PNGs, or latents."""
+        video, images, latents = f"{self.name}.mp4", f"{self.name}", f"{self.name}.latents.safetensors"
+        return {"video": (video,), "images": (images,), "both": (video, images), "latent": (latents,)}[self.output_type]
+
+    @property
+    def guided(self) -> bool:
+        """Whether the negative prompt takes part: guidance of at most 1 is off, as in the official implementation."""
+        return self.guidance_scale > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `from_json` gives the spec back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], source: str = "sample spec") -> SampleSpec:
+        """Read `to_json`'s result.
+
+        Raises:
+            UserError: a field is missing or unknown; `source` is named.
+        """
+        fields = {each.name: each for each in dataclasses.fields(cls)}
+        required = {
+            name for name, each in fields.items() if each.default is each.default_factory is dataclasses.MISSING
+        }
+        if content.keys() - fields or required - content.keys():
+            wrong = sorted((content.keys() - fields) | (required - content.keys()))
+            raise UserError(
+                f"{source}: not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
+                hint="remove the file and run the same snakemake command again: it is written anew",
+            )
+        values = dict(content)
+        if values.get("image"):
+            values["image"] = ImageFile(**values["image"])
+        values["loras"] = tuple(LoRAFile(**each) for each in values.get("loras", ()))
+        return cls(**values)
+
+    def without_trained_lora(self, name: str) -> SampleSpec:
+        """The same sample under another name, from the same noise, but without the run's own LoRA."""
+        return dataclasses.replace(self, name=name, lora_multiplier=None)
+
+    def write(self, path: Path) -> None:
+        """Write `results/samples/<name>.json` atomically; equal specs give equal bytes."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> SampleSpec:
+        """Read what `write` wrote.
+
+        Raises:
+            UserError: the file is missing or is not a sample spec.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not readable as a sample spec: {error}", hint="run snakemake again") from error
+        return cls.from_json(content, source=str(path))

@@ -1,0 +1,38 @@
+"""What a sample says about itself: every latents file, video and image carries how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hv15 import __version__
+from hv15.sample.loras import WeightedLoRA
+from hv15.sample.prompts import SampleSpec
+
+SAMPLE, LORAS, VERSION = "hv15.sample", "hv15.loras", "hv15.version"
+
+
+def provenance(spec: SampleSpec, loras: Iterable[WeightedLoRA]) -> dict[str, str]:
+    """Return metadata (text to text) from which the sample can be made again. No time is in it: equal runs, equal bytes.
+
+    Raises:
+        UserError: a LoRA is missing or not the planned one.
+    """
+    applied = [
+        {"file": lora.path.name, "multiplier": lora.multiplier, "fingerprint": lora.fingerprint()} for lora in loras
+    ]
+    return {
+        SAMPLE: json.dumps(spec.to_json(), sort_keys=True, ensure_ascii=False),
+        LORAS: json.dumps(applied, ensure_ascii=False),
+        VERSION: __version__,
+    }
+
+
+def readable(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parts of `provenance`'s metadata as values, for `hv15 show`; other entries are left out."""
+    return {
+        name.removeprefix("hv15."): json.loads(metadata[name]) if name != VERSION else metadata[name]
+        for name in (SAMPLE, LORAS, VERSION)
+        if name in metadata
+    }

@@ -1,0 +1,129 @@
+"""The denoising stage: text states in, `<name>.latents.safetensors` out. Only the transformer is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from hv15.errors import UserError
+from hv15.models import Condition, load_dit
+from hv15.models.latents import scale, unscale
+from hv15.precision import pick_device, pick_dtype
+from hv15.progress import Progress
+from hv15.sample.denoise import denoise
+from hv15.sample.files import CONDITION, read_tensors, write_tensors
+from hv15.sample.loras import apply_all, loras_of
+from hv15.sample.noise import initial_noise
+from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import provenance
+from hv15.sample.schedule import sigmas
+
+if TYPE_CHECKING:
+    from hv15.models import DiT
+
+
+def sample_latents(
+    spec: SampleSpec,
+    dit_path: Path,
+    lora: Path | None,
+    text: Mapping[str, Tensor],
+    negative: Mapping[str, Tensor] | None,
+    condition: Path | None,
+    output: Path,
+    *,
+    root: Path = Path(),
+    device: str = "auto",
+    batch_cfg: bool | None = None,
+) -> None:
+    """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
+
+    Args:
+        lora: the run's own LoRA, or None to sample without one; those of the config stand in the spec.
+        text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
+        condition: what `hv15.sample.condition.write_condition` wrote, for i2v.
+        root: the project folder, where the spec's paths start.
+        batch_cfg: both branches of the guidance in one batch; None does so on a GPU.
+
+    Raises:
+        UserError: a file is missing, damaged or not the planned one.
+    """
+    where = pick_device(device)
+    dtype = pick_dtype(spec.dtype, where)
+    loras = loras_of(spec, root, lora)
+    metadata = provenance(spec, loras)  # before anything heavy: a LoRA that changed is found out now
+    first, vision = _read_condition(spec, condition)
+    dit = load_dit(dit_path, dtype=dtype, device=where)
+    apply_all(dit, loras)
+    latents = run(
+        dit, spec, text, negative, first, vision, device=where,
+        batch_cfg=where.type == "cuda" if batch_cfg is None else batch_cfg,
+    )  # fmt: skip
+    write_tensors(output, {"latents": unscale(latents)[0]}, metadata)
+
+
+def run(
+    dit: DiT,
+    spec: SampleSpec,
+    text: Mapping[str, Tensor],
+    negative: Mapping[str, Tensor] | None,
+    first: Tensor | None,
+    vision: Tensor | None,
+    *,
+    device: torch.device,
+    batch_cfg: bool = False,
+) -> Tensor:
+    """Sample what a spec asks for with a model in memory; return scaled latents, float32 [1, C, F', h, w].
+
+    Args:
+        first: unscaled latent [C, 1, h, w] of the first frame; vision: [729, 1152]; both for i2v, else None.
+    """
+    if spec.guided and negative is None:
+        raise ValueError(f"{spec.name}: guidance {spec.guidance_scale} needs the states of the negative prompt")
+    cond = text_condition(text, vision, glyphs=True).to(device)
+    uncond = text_condition(negative, vision, glyphs=False).to(device) if spec.guided else None
+    noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
+    with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
+        return denoise(
+            dit,
+            noise,
+            cond,
+            uncond,
+            sigmas(spec.steps, spec.flow_shift),
+            spec.guidance_scale,
+            scale(first)[None].to(device) if first is not None else None,
+            lambda _: progress.advance(),
+            batch_cfg=batch_cfg,
+        )
+
+
+def text_condition(item: Mapping[str, Tensor], vision: Tensor | None, *, glyphs: bool) -> Condition:
+    """Turn a store item into a batch of one. `glyphs=False` for the negative prompt: officially it never has any."""
+    text, glyph = item["text"], item["glyphs"] if glyphs else item["glyphs"][:0]
+    return Condition(
+        text=text[None],
+        text_lengths=[len(text)],
+        glyphs=glyph[None],
+        glyph_lengths=[len(glyph)],
+        vision=None if vision is None else vision[None],
+    )
+
+
+def _read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None, Tensor | None]:
+    """The first frame's latent and vision states of an i2v sample; two times None for t2v."""
+    if spec.task == "t2v":
+        return None, None
+    if path is None:
+        raise ValueError(f"{spec.name}: an i2v sample needs its encoded first frame")
+    tensors, _ = read_tensors(path, CONDITION, "hv15 encode")
+    latents = tensors["latents"]
+    expected = (1, *spec.latent_size[1:])
+    if latents.shape[1:] != expected:
+        raise UserError(
+            f"{path}: first frame of {tuple(latents.shape[1:])} latent frames, rows, columns; {spec.name} has {expected}",
+            hint="run the same snakemake command again: the image is encoded anew",
+        )
+    return latents, tensors["vision"]

@@ -1,0 +1,28 @@
+"""When the sampler stops on its way from noise to data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hv15.errors import UserError
+
+TIMESTEPS = 1000.0
+"""The model's timestep is sigma times this: float, never rounded."""
+
+
+def sigmas(steps: int, shift: float) -> Tensor:
+    """Return the noise levels of a run of Euler steps: float32 [steps + 1], from 1 (noise) down to 0 (data).
+
+    sigma = shift*s / (1 + (shift-1)*s) for `steps + 1` evenly spaced s, as in the official implementation: a shift
+    above 1 spends more of the steps at high noise, where the layout of the video is decided.
+
+    Raises:
+        UserError: no step is asked for, or the shift is not positive.
+    """
+    if steps < 1:
+        raise UserError(f"infer_steps: {steps} found, at least 1 expected", hint="the official default is 50")
+    if not shift > 0:
+        raise UserError(f"flow_shift: {shift} found, a positive number expected", hint="the official shifts are 5 to 9")
+    even = torch.linspace(1, 0, steps + 1)
+    return shift * even / (1 + (shift - 1) * even)
