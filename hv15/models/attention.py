@@ -20,19 +20,19 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 BACKENDS: dict[str, Kernel] = {"sdpa": _sdpa}
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int] | None = None, *, backend: str = "sdpa") -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], backend: str = "sdpa") -> Tensor:
     """Attention of every token to the valid tokens of its own sample.
 
     Args:
         q, k, v: [B, N, H, D].
-        lengths: valid tokens of each sample (the rest, at the end, is padding), as host integers; None: all are valid.
+        lengths: valid tokens of each sample (the rest, at the end, is padding), as host integers.
 
     Returns:
         [B, N, H * D]; zeros in padding.
     """
     kernel = BACKENDS[backend]
     tokens = q.shape[1]
-    if lengths is None or min(lengths) == tokens:
+    if min(lengths) == tokens:
         return kernel(q, k, v).flatten(2)
     # Sample by sample costs no mask of N x N, runs on every kernel, and computes no padding.
     samples = [

@@ -1,6 +1,6 @@
 """The blocks of the transformer: the two-stream block (MMDiT, Esser et al. 2024) and its parts.
 
-Attribute names are the official checkpoint's. Linears are called as modules, because LoRA and quantisation replace them.
+Attribute names are the official checkpoint's. Linears are called as modules: LoRA and quantisation replace them.
 """
 
 from __future__ import annotations
@@ -59,14 +59,25 @@ class DoubleBlock(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        for stream in ("img", "txt"):
-            self.add_module(f"{stream}_mod", Modulation(hidden_size))
-            for name in ("q", "k", "v", "proj"):
-                self.add_module(f"{stream}_attn_{name}", nn.Linear(hidden_size, hidden_size))
-            for name in ("q_norm", "k_norm"):
-                self.add_module(f"{stream}_attn_{name}", HeadNorm(hidden_size // num_heads))
-            mlp = MLP(hidden_size, int(hidden_size * mlp_ratio), nn.GELU(approximate="tanh"))
-            self.add_module(f"{stream}_mlp", mlp)
+        head_dim, mlp_size = hidden_size // num_heads, int(hidden_size * mlp_ratio)
+
+        self.img_mod = Modulation(hidden_size)
+        self.img_attn_q = nn.Linear(hidden_size, hidden_size)
+        self.img_attn_k = nn.Linear(hidden_size, hidden_size)
+        self.img_attn_v = nn.Linear(hidden_size, hidden_size)
+        self.img_attn_q_norm = HeadNorm(head_dim)
+        self.img_attn_k_norm = HeadNorm(head_dim)
+        self.img_attn_proj = nn.Linear(hidden_size, hidden_size)
+        self.img_mlp = MLP(hidden_size, mlp_size, nn.GELU(approximate="tanh"))
+
+        self.txt_mod = Modulation(hidden_size)
+        self.txt_attn_q = nn.Linear(hidden_size, hidden_size)
+        self.txt_attn_k = nn.Linear(hidden_size, hidden_size)
+        self.txt_attn_v = nn.Linear(hidden_size, hidden_size)
+        self.txt_attn_q_norm = HeadNorm(head_dim)
+        self.txt_attn_k_norm = HeadNorm(head_dim)
+        self.txt_attn_proj = nn.Linear(hidden_size, hidden_size)
+        self.txt_mlp = MLP(hidden_size, mlp_size, nn.GELU(approximate="tanh"))
 
     def forward(
         self, img: Tensor, txt: Tensor, vec: Tensor, rope: Tensor, lengths: list[int], backend: str = "sdpa"
@@ -84,12 +95,18 @@ class DoubleBlock(nn.Module):
         img_shift1, img_scale1, img_gate1, img_shift2, img_scale2, img_gate2 = self.img_mod(vec)
         txt_shift1, txt_scale1, txt_gate1, txt_shift2, txt_scale2, txt_gate2 = self.txt_mod(vec)
 
-        img_q, img_k, img_v = self._qkv("img", modulate(img, img_shift1, img_scale1))  # (B, N, H, D) each
-        txt_q, txt_k, txt_v = self._qkv("txt", modulate(txt, txt_shift1, txt_scale1))  # (B, M, H, D) each
-        q = torch.cat([rotate(img_q, rope), txt_q], dim=1)  # (B, N + M, H, D); condition tokens have no position
-        k = torch.cat([rotate(img_k, rope), txt_k], dim=1)
-        v = torch.cat([img_v, txt_v], dim=1)
-        joint = attend(q, k, v, [image_tokens + length for length in lengths], backend=backend)
+        x = modulate(img, img_shift1, img_scale1)  # (B, N, hidden)
+        img_q = rotate(self.img_attn_q_norm(self._heads(self.img_attn_q(x))), rope)  # (B, N, H, D)
+        img_k = rotate(self.img_attn_k_norm(self._heads(self.img_attn_k(x))), rope)
+        img_v = self._heads(self.img_attn_v(x))
+
+        x = modulate(txt, txt_shift1, txt_scale1)  # (B, M, hidden)
+        txt_q = self.txt_attn_q_norm(self._heads(self.txt_attn_q(x)))  # (B, M, H, D); these tokens have no position
+        txt_k = self.txt_attn_k_norm(self._heads(self.txt_attn_k(x)))
+        txt_v = self._heads(self.txt_attn_v(x))
+
+        q, k, v = torch.cat([img_q, txt_q], 1), torch.cat([img_k, txt_k], 1), torch.cat([img_v, txt_v], 1)
+        joint = attend(q, k, v, [image_tokens + length for length in lengths], backend)
         img_attn, txt_attn = joint[:, :image_tokens], joint[:, image_tokens:]
 
         img = torch.addcmul(img, img_gate1, self.img_attn_proj(img_attn))
@@ -98,10 +115,8 @@ class DoubleBlock(nn.Module):
         txt = torch.addcmul(txt, txt_gate2, self.txt_mlp(modulate(txt, txt_shift2, txt_scale2)))
         return img, txt
 
-    def _qkv(self, stream: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        part = {name: getattr(self, f"{stream}_attn_{name}") for name in ("q", "k", "v", "q_norm", "k_norm")}
-        q, k, v = (part[name](x).unflatten(-1, (self.num_heads, -1)) for name in ("q", "k", "v"))
-        return part["q_norm"](q), part["k_norm"](k), v
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1))  # (B, N, H, D)
 
 
 class FinalLayer(nn.Module):

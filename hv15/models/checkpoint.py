@@ -50,8 +50,11 @@ class Checkpoint:
                 self._entries[key] = (entry, header.path)
 
     def keys(self) -> list[str]:
-        """Names of all tensors, in file order."""
+        """Names of all tensors, in the order of the header."""
         return list(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
 
     def __contains__(self, key: object) -> bool:
         return key in self._entries

@@ -50,7 +50,7 @@ class Condition:
 def _check(name: str, lengths: Sequence[int], batch: int, least: int, most: int) -> None:
     if len(lengths) != batch or any(not least <= length <= most for length in lengths):
         raise ValueError(
-            f"{name}_lengths {list(lengths)} for a batch of {batch} with {most} tokens, at least {least} valid"
+            f"{name}_lengths is {list(lengths)}, but the batch has {batch} samples of {least} to {most} tokens"
         )
 
 

@@ -103,9 +103,9 @@ class DiT(nn.Module):
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
 
-        vec = self.time_in(timestep)  # (B, hidden)
+        vec = self.time_in(timestep, self.dtype)  # (B, hidden)
         if self.time_r_in is not None:
-            vec = vec + self.time_r_in(timestep_r)
+            vec = vec + self.time_r_in(timestep_r, self.dtype)
         img = self.img_in(x.to(self.dtype))  # (B, F*H*W, hidden)
         txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
 
@@ -119,7 +119,7 @@ class DiT(nn.Module):
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
 
     def condition_tokens(self, cond: Condition, timestep: Tensor) -> tuple[Tensor, list[int]]:
-        """The valid condition tokens of each sample [B, M, hidden], vision first, then glyphs, then text; their numbers."""
+        """Each sample's valid condition tokens [B, M, hidden], vision first, then glyphs, then text; their numbers."""
         kind = self.cond_type_embedding.weight  # (3, hidden)
         parts = []
         if cond.vision is not None:

@@ -37,9 +37,9 @@ class TimestepEmbedder(nn.Module):
             nn.Linear(hidden_size, hidden_size),
         )
 
-    def forward(self, timestep: Tensor) -> Tensor:
+    def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         # The sinusoid needs fp32: bf16 would round a timestep of 731.25 to 732.
-        return self.mlp(timestep_sinusoid(timestep).to(self.mlp[0].bias.dtype))
+        return self.mlp(timestep_sinusoid(timestep).to(dtype))
 
 
 class PatchEmbed(nn.Module):
@@ -60,8 +60,8 @@ class GlyphMapper(nn.Module):
         super().__init__()
         self.layernorm = nn.LayerNorm(glyph_dim, eps=1e-5)
         self.fc1 = nn.Linear(glyph_dim, glyph_hidden)
-        self.fc2 = nn.Linear(glyph_hidden, hidden_size)
-        self.fc3 = nn.Linear(hidden_size, hidden_size)
+        self.fc2 = nn.Linear(glyph_hidden, glyph_hidden)
+        self.fc3 = nn.Linear(glyph_hidden, hidden_size)
 
     def forward(self, states: Tensor) -> Tensor:
         x = F.gelu(self.fc1(self.layernorm(states)))

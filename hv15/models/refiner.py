@@ -39,7 +39,8 @@ class RefinerBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
         gate1, gate2 = self.adaLN_modulation(context).unsqueeze(1).chunk(2, dim=-1)
         qkv = self.self_attn_qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))  # (B, L, 3, H, D)
-        x = x + gate1 * self.self_attn_proj(attend(*qkv.unbind(2), lengths))
+        q, k, v = qkv.unbind(2)
+        x = x + gate1 * self.self_attn_proj(attend(q, k, v, lengths))
         return x + gate2 * self.mlp(self.norm2(x))
 
 
@@ -69,5 +70,5 @@ class TokenRefiner(nn.Module):
     def forward(self, text: Tensor, timestep: Tensor, lengths: list[int]) -> Tensor:
         # Mean over valid tokens only, in fp32: a thousand bf16 states would not add up well.
         means = [state[:length].float().mean(0) for state, length in zip(text, lengths, strict=True)]
-        context = self.t_embedder(timestep) + self.c_embedder(torch.stack(means).to(text.dtype))
+        context = self.t_embedder(timestep, text.dtype) + self.c_embedder(torch.stack(means).to(text.dtype))
         return self.individual_token_refiner(self.input_embedder(text), context, lengths)
