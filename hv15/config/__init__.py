@@ -3,6 +3,8 @@
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
+from hv15.config.fields import FieldInfo, digest_view, fields, help_text
+from hv15.config.load import load_config
 from hv15.config.models import ModelSettings
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import LoraSettings, PromptSettings, SampleSettings
@@ -14,6 +16,7 @@ __all__ = [
     "CacheSettings",
     "ConvertSettings",
     "DatasetSettings",
+    "FieldInfo",
     "LoraSettings",
     "ModelSettings",
     "PromptSettings",
@@ -22,4 +25,8 @@ __all__ = [
     "Section",
     "Settings",
     "TrainSettings",
+    "digest_view",
+    "fields",
+    "help_text",
+    "load_config",
 ]

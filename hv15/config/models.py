@@ -23,14 +23,16 @@ Variant = Literal[
     "480p_i2v_step_distilled",
 ]
 
+FILES = ("dit", "vae", "text_encoder", "glyph_encoder", "image_encoder", "tokenizer")
+
 
 class ModelSettings(Section):
     """The checkpoint files: your own, downloaded ones, or tiny random ones for the demo."""
 
     source: Literal["files", "hub", "demo"] = "files"
     """Where the models come from. `files`: the paths below. `hub`: downloaded from the Hugging Face Hub into
-    `directory` when a rule needs them; a path given below is used instead of a download. `demo`: tiny random models
-    made on the spot, to try the workflow without a download."""
+    `directory` when a rule needs them. `demo`: tiny random models made on the spot, to try the workflow without a
+    download."""
 
     dit: PathText | None = Field(None, json_schema_extra=PLACE)
     """The video transformer: a .safetensors file (official, ComfyUI or diffusers names) or a folder of its parts.
@@ -66,9 +68,15 @@ class ModelSettings(Section):
     get the same files for ever."""
 
     @model_validator(mode="after")
-    def _hub_needs_a_variant(self) -> ModelSettings:
-        if self.source == "hub" and self.variant == "auto" and self.dit is None:
-            raise_problems([(("variant",), "models.source is hub: say which checkpoint to download, e.g. 720p_t2v")])
+    def _fits_together(self) -> ModelSettings:
+        problems: list[tuple[tuple[str | int, ...], str]] = []
+        if self.source == "hub" and self.variant == "auto":
+            problems.append((("variant",), "models.source is hub: say which checkpoint to download, e.g. 720p_t2v"))
+        if self.source != "files":
+            text = f"is not used with models.source {self.source}: remove it, or set source: files and give all paths"
+            fields = type(self).model_fields
+            problems += [((name,), text) for name in FILES if getattr(self, name) != fields[name].default]
+        raise_problems(problems)
         return self
 
     def missing_files(self, task: str) -> list[str]:

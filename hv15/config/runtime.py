@@ -1,4 +1,4 @@
-"""`runtime:` the machine: device, attention kernels, number of GPUs. Nothing here is part of a digest."""
+"""`runtime:` the machine: device, attention kernels, number of GPUs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AttentionMode = Literal["auto", "sdpa", "flash", "flash3", "xformers", "sage"]
 
 
 class RuntimeSettings(Section):
-    """How the work runs on this machine. Changing it reruns nothing."""
+    """How the work runs on this machine."""
 
     device: str = Field("auto", json_schema_extra=SPEED)
     """`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or one GPU by number, `cuda:1`."""
@@ -22,8 +22,9 @@ class RuntimeSettings(Section):
     """The attention kernel. `sdpa` is PyTorch's own and needs nothing. The others need their package (pip extras
     flash, xformers, sage); sage cannot train. `auto` takes the fastest that is installed."""
 
-    gpus: PositiveInt = Field(1, json_schema_extra=SPEED)
-    """GPUs that one training uses together."""
+    gpus: PositiveInt = 1
+    """GPUs that one training uses together. Each adds its batches to a step: two GPUs see twice as many clips, as
+    with twice the gradient_accumulation_steps on one."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", json_schema_extra=SPEED)
     """How much the log files tell."""

@@ -1,0 +1,140 @@
+"""The list of all settings with their help, read from the models: for --help, the dashboard and the docs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from inspect import cleandoc
+from typing import Any, get_args
+
+from hv15.config.section import Section
+
+
+@dataclass(frozen=True)
+class FieldInfo:
+    """One setting: `path` such as train.learning_rate or datasets[].resolution, and what a person must know of it."""
+
+    path: str
+    type: str
+    """Which values it takes, in words."""
+    default: Any
+    """The default as JSON-able value; `...` when the setting must be given."""
+    doc: str
+    """Its help in one line of plain text."""
+    is_section: bool
+    """Whether it is a heading with settings of its own below."""
+    affects: str | None
+    """"speed" or "place" when it changes no result, else None."""
+
+    @property
+    def default_text(self) -> str:
+        """The default as it is written in YAML; "required" when there is none, "" for headings."""
+        if self.default is ...:
+            return "required"
+        if self.is_section:
+            return ""
+        return "not given" if self.default is None else json.dumps(self.default, ensure_ascii=False)
+
+
+def fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
+    """Yield every setting of a section in order, each heading before the settings below it."""
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        below = section_of(field.annotation)
+        many = below is not None and field.annotation is not below
+        default = ... if field.is_required() else field.get_default(call_default_factory=True)
+        yield FieldInfo(
+            path=path,
+            type=type_text(schema["properties"][name], definitions),
+            default=_plain(default),
+            doc=" ".join(cleandoc(field.description or "").split()),
+            is_section=below is not None,
+            affects=affects(model, name),
+        )
+        if below is not None:
+            yield from fields(below, f"{path}[]." if many else f"{path}.")
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """Return the section in a field's annotation: itself, or the one that it is a list of."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
+
+
+def affects(model: type[Section], name: str) -> str | None:
+    """Return "speed" or "place" for a field that changes no result, else None."""
+    extra = model.model_fields[name].json_schema_extra
+    mark = extra.get("affects") if isinstance(extra, dict) else None
+    return mark if isinstance(mark, str) else None
+
+
+def digest_view(section: Section) -> dict[str, Any]:
+    """Return a section as JSON-able dict without what changes no result: speed, memory, and where files lie."""
+    return {
+        name: _view(getattr(section, name), value)
+        for name, value in section.model_dump(mode="json").items()
+        if affects(type(section), name) is None
+    }
+
+
+def help_text(model: type[Section], prefix: str = "") -> str:
+    """Return the settings below a path (all for "") as text for a terminal."""
+    blocks = []
+    for field in fields(model):
+        if not field.path.startswith(prefix):
+            continue
+        default = f"; default {field.default_text}" if field.default_text not in ("", "required") else ""
+        title = field.path if field.is_section else f"{field.path}  ({field.type}{default or '; required'})"
+        blocks.append(f"{title}\n    {field.doc}")
+    return "\n".join(blocks)
+
+
+def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """Say in words which values a JSON schema accepts."""
+    if "$ref" in schema:
+        return "settings"
+    if "anyOf" in schema:
+        return " or ".join(type_text(part, definitions) for part in schema["anyOf"] if part.get("type") != "null")
+    if "const" in schema:
+        return str(schema["const"])
+    if "enum" in schema:
+        return "one of " + ", ".join(str(value) for value in schema["enum"])
+    kind = schema.get("type")
+    if kind == "array":
+        parts = schema.get("prefixItems")
+        return f"list of {len(parts)}: {type_text(parts[0], definitions)}" if parts else _list_text(schema, definitions)
+    if kind == "object":
+        return "mapping of name: value"
+    if schema.get("format") == "path":
+        return "path"
+    return {"integer": "whole number", "number": "number", "boolean": "true or false"}.get(str(kind), "text") + _range(
+        schema
+    )
+
+
+def _list_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    return f"list of {type_text(schema['items'], definitions)}" if "items" in schema else "list"
+
+
+def _range(schema: dict[str, Any]) -> str:
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    limits = [f"{word} {schema[key]:g}" for key, word in words.items() if key in schema]
+    return " " + " ".join(limits) if limits else ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.model_dump(mode="json")
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _view(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Section):
+        return digest_view(value)
+    if isinstance(value, tuple):
+        return [_view(entry, entry_dumped) for entry, entry_dumped in zip(value, dumped, strict=True)]
+    return dumped
