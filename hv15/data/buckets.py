@@ -1,0 +1,75 @@
+"""Sizes that clips are resized to: the bucket of nearest aspect, cover-resize, centre crop.
+
+The set of buckets is the one that users of musubi-tuner know: for an area W*H, every width from half its root up to its
+root in steps of 16 with the largest height that keeps the area, and the same turned by 90 degrees.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from hv15.errors import UserError
+
+STEP = 16
+"""Pixels: the VAE's spatial factor."""
+
+
+@lru_cache(maxsize=64)
+def bucket_sizes(width: int, height: int) -> tuple[tuple[int, int], ...]:
+    """Return all buckets (width, height) of the area `width * height`, sorted."""
+    area = width * height
+    root = math.isqrt(area)
+    sizes = set()
+    for short in range(max(STEP, _floor(root // 2)), root + STEP, STEP):
+        long = _floor(area // short)
+        if long:
+            sizes |= {(short, long), (long, short)}
+    return tuple(sorted(sizes))
+
+
+def choose_bucket(
+    height: int, width: int, resolution: tuple[int, int], *, enable_bucket: bool = True, no_upscale: bool = False
+) -> tuple[int, int]:
+    """Return the (height, width) that a picture of `height` x `width` pixels is resized and cropped to.
+
+    Args:
+        resolution: (width, height). With buckets only its area counts.
+        enable_bucket: False gives `resolution` itself for every picture.
+        no_upscale: a picture of no more than the area keeps its own size, rounded down to multiples of 16.
+
+    Raises:
+        UserError: `resolution` cannot be used, or the picture is smaller than 16 pixels and may not be enlarged.
+    """
+    wide, high = resolution
+    if not enable_bucket:
+        if wide % STEP or high % STEP or wide < STEP or high < STEP:
+            raise UserError(
+                f"resolution [{wide}, {high}] is not in multiples of {STEP}, and enable_bucket is false",
+                hint=f"use [{max(STEP, _floor(wide))}, {max(STEP, _floor(high))}], or enable_bucket: true",
+            )
+        return high, wide
+    if no_upscale and height * width <= wide * high:
+        if height < STEP or width < STEP:
+            raise UserError(
+                f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
+                hint="remove it, or set bucket_no_upscale: false",
+            )
+        return _floor(height), _floor(width)
+    sizes = bucket_sizes(wide, high)
+    if not sizes:
+        raise UserError(f"resolution [{wide}, {high}] is too small for a bucket", hint=f"use at least [{STEP}, {STEP}]")
+    aspect = width / height
+    bucket_width, bucket_height = min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))  # the first on a tie
+    return bucket_height, bucket_width
+
+
+def cover_size(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int]:
+    """Return the smallest (height, width) of the same aspect that covers the target, rounded to nearest."""
+    if target_width * height >= target_height * width:
+        return max(target_height, (2 * height * target_width + width) // (2 * width)), target_width
+    return target_height, max(target_width, (2 * width * target_height + height) // (2 * height))
+
+
+def _floor(pixels: int) -> int:
+    return pixels - pixels % STEP

@@ -1,0 +1,109 @@
+"""Clips: the windows of a media file that training sees, and what their pixels depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hv15.data.buckets import choose_bucket
+from hv15.data.frames import Timeline, exact_fps, windows
+from hv15.data.media import MediaError, MediaInfo
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from hv15.config.datasets import DatasetSettings
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Clip:
+    """A window of a media file at a bucket's size. With the file's bytes it determines the pixels."""
+
+    start: int
+    """The first frame, counted at the target rate."""
+    frames: int
+    """4k+1."""
+    height: int
+    width: int
+    """Pixels, multiples of 16."""
+    fps: str
+    """How times become frames: the target rate, and the source rate if the user set it. Empty for a still image."""
+    background: str = ""
+    """The colour behind transparent pixels; empty when the file has none."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what, beside the file's content, names the clip: the input of its key."""
+        return {
+            "start": self.start,
+            "frames": self.frames,
+            "size": [self.height, self.width],
+            "fps": self.fps,
+            "background": self.background,
+        }
+
+
+def timeline_of(info: MediaInfo, dataset: DatasetSettings) -> Timeline:
+    """Return when the source frames are shown: by their timestamps, or by the user's `source_fps`.
+
+    A folder of images has no times: its images follow one another at the target rate.
+    """
+    if info.kind == "image":
+        return info.timeline
+    if dataset.source_fps is not None:
+        return Timeline.constant(len(info.timeline.times), exact_fps(dataset.source_fps))
+    if info.kind == "frames":
+        return Timeline.constant(len(info.timeline.times), exact_fps(dataset.target_fps))
+    return info.timeline
+
+
+def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
+    """Return the clips that a dataset's settings cut from one file, without repetitions.
+
+    Raises:
+        MediaError: the file is too short for each of the asked lengths, or too small to be used.
+    """
+    timeline = timeline_of(info, dataset)
+    try:
+        height, width = choose_bucket(
+            info.height,
+            info.width,
+            dataset.resolution,
+            enable_bucket=dataset.enable_bucket,
+            no_upscale=dataset.bucket_no_upscale,
+        )
+    except UserError as error:
+        raise MediaError(f"{info.path}: {error.message}", hint=error.hint) from error
+    background = dataset.background if info.alpha else ""
+    if info.kind == "image":
+        return [Clip(0, 1, height, width, "", background)]
+    count = timeline.count(exact_fps(dataset.target_fps))
+    found = windows(
+        count,
+        dataset.frame_extraction,
+        dataset.target_frames,
+        stride=dataset.frame_stride,
+        sample=dataset.frame_sample,
+        max_frames=dataset.max_frames,
+    )
+    if not found:
+        shortest = min(dataset.target_frames)
+        raise MediaError(
+            f"{info.path}: {count} frame{'s' if count > 1 else ''} at {_text(dataset.target_fps)} fps, "
+            f"but target_frames asks for {shortest}",
+            hint=f"use a longer clip, or add {(count - 1) // 4 * 4 + 1} to target_frames",
+        )
+    fps = _text(dataset.target_fps)
+    if dataset.source_fps is not None:
+        fps += f" from {_text(dataset.source_fps)}"
+    return [Clip(start, frames, height, width, fps, background) for start, frames in found]
+
+
+def missing_lengths(info: MediaInfo, dataset: DatasetSettings) -> list[int]:
+    """Return the `target_frames` that a video is too short for: they give no clip, the others do."""
+    if info.kind == "image" or dataset.frame_extraction == "full":
+        return []
+    count = timeline_of(info, dataset).count(exact_fps(dataset.target_fps))
+    return [length for length in dataset.target_frames if length > count]
+
+
+def _text(fps: float) -> str:
+    return str(exact_fps(fps)) if exact_fps(fps).denominator == 1 else str(fps)

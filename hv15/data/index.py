@@ -1,0 +1,125 @@
+"""The content index: the sha256 of each media file, computed again only when the file's stamp has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from hv15.data.atomic import atomic_path
+from hv15.data.digest import digest
+from hv15.data.media import MediaError, Source, frame_files
+from hv15.data.scan import stamp
+
+VERSION = 1
+SAVE_EVERY = 64 << 30
+"""Bytes hashed between two saves: a killed run repeats at most this much."""
+
+log = logging.getLogger(__name__)
+
+Entry = tuple[int, int, int, str]  # size, mtime_ns, inode, key
+
+
+class FileIndex:
+    """Remembers media keys in one JSON file. A damaged file is thrown away and computed again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._entries: dict[str, Entry] = self._load()
+
+    def media_keys(self, sources: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Return the media key of each source: the sha256 (hex) of its bytes.
+
+        The key of a folder of images is a digest of its files' hashes in natural order, so names do not count.
+
+        Args:
+            sources: as a scan returned them.
+            progress: called with (bytes hashed, bytes to hash) after each file; not at all if nothing has changed.
+
+        Raises:
+            MediaError: a file cannot be read, or it changed while it was read.
+        """
+        names = [os.path.abspath(source.path) for source in sources]  # noqa: PTH100 (a Path costs ten times as much)
+        stale = {
+            name: source
+            for name, source in zip(names, sources, strict=True)
+            if (entry := self._entries.get(name)) is None
+            or entry[0] != source.size
+            or entry[1] != source.mtime_ns
+            or entry[2] != source.inode
+        }
+        if stale:
+            self._hash(stale, progress)
+        return [self._entries[name][3] for name in names]
+
+    def _hash(self, stale: dict[str, Source], progress: Callable[[int, int], None] | None) -> None:
+        total, done, saved = sum(source.size for source in stale.values()), 0, 0
+        pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1), thread_name_prefix="hash")
+        try:
+            futures = {pool.submit(_media_key, source): name for name, source in stale.items()}
+            for future in as_completed(futures):
+                name = futures[future]
+                source = stale[name]
+                self._entries[name] = (source.size, source.mtime_ns, source.inode, future.result())
+                done += source.size
+                if progress:
+                    progress(done, total)
+                if done - saved > SAVE_EVERY:
+                    self._save()
+                    saved = done
+        finally:  # what is known stays known, also when one file fails or the user stops
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._save()
+
+    def _load(self) -> dict[str, Entry]:
+        try:
+            stored = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("%s: unreadable (%s), media files are hashed again", self.path, error)
+            return {}
+        files = stored.get("files") if isinstance(stored, dict) and stored.get("version") == VERSION else None
+        if not isinstance(files, dict):
+            log.warning("%s: not an index of this version, media files are hashed again", self.path)
+            return {}
+        return {name: tuple(entry) for name, entry in files.items() if _is_entry(entry)}
+
+    def _save(self) -> None:
+        text = json.dumps({"version": VERSION, "files": self._entries}, separators=(",", ":"), ensure_ascii=True)
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(text, encoding="ascii")
+
+
+def _is_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 4
+        and isinstance(entry[3], str)
+        and len(entry[3]) == 64
+        and all(type(number) is int for number in entry[:3])
+    )
+
+
+def _media_key(source: Source) -> str:
+    try:
+        if source.kind == "frames":
+            key = digest([_sha256(path) for path in frame_files(source.path)])
+        else:
+            key = _sha256(source.path)
+        now = stamp(source.path, source.kind)
+    except OSError as error:
+        message = f"{source.path}: cannot be read: {error.strerror}"
+        raise MediaError(message, hint="check the file's permissions") from error
+    if now != (source.size, source.mtime_ns, source.inode):
+        raise MediaError(f"{source.path}: changed while it was read", hint="wait until it is complete, then run again")
+    return key
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,74 @@
+"""What a media file is: where it lies, what it shows, and the error that concerns one file alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hv15.data.frames import Timeline
+from hv15.errors import UserError
+
+Kind = Literal["video", "image", "frames"]
+"""A video file, an image file, or a folder of images that is one clip."""
+
+VIDEO_SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".gif", ".3gp", ".ogv", ".y4m"),
+}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".tif", ".tiff"}
+
+
+class MediaError(UserError):
+    """One file cannot be used. Callers skip the file and report it, or stop; other files are not concerned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One captioned media file as a scan finds it: known by its stamp (size, time, inode), not yet opened.
+
+    For a folder of images, `size` is the sum of its files, `mtime_ns` the newest time in it, and `inode` a number that
+    changes when any file in it changes.
+    """
+
+    path: Path
+    kind: Kind
+    caption: str
+    """The text after prefix and suffix rules."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What a file shows, without its pixels. Height and width are those of the upright picture with square pixels."""
+
+    path: Path
+    kind: Kind
+    height: int
+    width: int
+    alpha: bool
+    timeline: Timeline
+    """When each frame is shown. A still image has one frame."""
+    pts: tuple[int, ...] | None = None
+    """Video: the container's timestamp of each frame, ascending; None when it has none, then frames are counted."""
+    keyframes: tuple[int, ...] = ()
+    """Video: the timestamps at which decoding can start."""
+
+
+def natural_key(name: str) -> tuple[tuple[int, str], ...]:
+    """Sort key that puts `frame_9.png` before `frame_10.png`."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name) if part)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Return the images of a folder that is one clip, in natural order of their names."""
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    ]
+    return sorted(files, key=lambda path: (natural_key(path.name), path.name))
