@@ -1,0 +1,194 @@
+"""The VAE of HunyuanVideo 1.5: video to latents and back, 16x smaller in space and 4x in time, causal in time.
+
+- Clips run through it in chunks of frames (the network is causal, so the numbers are the same): memory does not grow
+  with the length of a clip. With gradients a clip is one chunk after its first frame.
+- Norms in fp32, attention by frames without a mask, spatial tiles as in the official implementation.
+- Latents are not scaled here (see `latents.scale`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hv15.models.checkpoint import load_into, open_checkpoint
+from hv15.models.latents import SCALING_FACTOR
+from hv15.models.vae_blocks import Stream
+from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
+from hv15.models.vae_layouts import Layout, config_json, detect_layout, sizes_of, to_diffusers, to_official
+from hv15.models.vae_tiling import run_tiled
+
+__all__ = ["VAE", "VAEConfig", "load_vae", "save_vae"]
+
+_CHUNK_BYTES = {"cpu": 16 << 20}
+_CHUNK_BYTES_ELSEWHERE = 256 << 20
+"""Wanted size of the widest activation of a chunk. CPU: buffers that stay in the cache and that the allocator reuses
+(above 32 MiB glibc asks the system for fresh pages each time). GPU: enough work for each kernel."""
+
+
+class VAE(nn.Module):
+    """Encoder and decoder with the official checkpoint's names."""
+
+    def __init__(self, config: VAEConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or VAEConfig()
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights: inputs are cast to it, results have it."""
+        return self.encoder.conv_in.conv.weight.dtype
+
+    def moments(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+        """Mean and log variance of the latents' distribution.
+
+        Args:
+            pixels: [B, 3, F, H, W] in [-1, 1]; F = 4k+1, H and W multiples of 16.
+            tile_size: side of the spatial tiles in pixels; 0 = untiled. Tiles are used when H or W exceeds it.
+            overlap: share of a tile that overlaps its neighbour.
+
+        Returns:
+            [B, 2*C, F', H/16, W/16], F' = (F-1)//4+1: C channels of means, C of log variances within (-30, 20).
+
+        Raises:
+            ValueError: sizes that do not fit.
+        """
+        space, time = self.config.ffactor_spatial, self.config.ffactor_temporal
+        _check_shape(pixels, self.config.in_channels, "pixels")
+        frames, height, width = pixels.shape[2:]
+        if frames % time != 1 % time or height % space or width % space:
+            raise ValueError(
+                f"pixels of {frames} frames, {height}x{width} (HxW): wanted {time}k+1 frames and multiples of {space}"
+            )
+        if tile_size and max(height, width) > tile_size:
+            stride, tile, step = self._tile_sizes(tile_size, overlap)
+            moments = run_tiled(self._encode_chunks, pixels, tile_size, stride, blend=tile - step, keep=step)
+        else:
+            moments = self._encode_chunks(pixels)
+        mean, log_variance = moments.chunk(2, dim=1)
+        return torch.cat([mean, log_variance.clamp(-30, 20)], dim=1)
+
+    def encode(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+        """The posterior mode, unscaled: pixels [B, 3, F, H, W] -> latents [B, C, F', H/16, W/16]; see `moments`."""
+        return self.moments(pixels, tile_size, overlap)[:, : self.config.latent_channels].contiguous()
+
+    def decode(self, latents: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+        """Unscaled latents [B, C, F', h, w] -> pixels [B, 3, 4*(F'-1)+1, 16*h, 16*w] about in [-1, 1], not clamped.
+
+        `tile_size` and `overlap` as in `moments`, in pixels.
+        """
+        _check_shape(latents, self.config.latent_channels, "latents")
+        height, width = latents.shape[-2:]
+        if tile_size and max(height, width) * self.config.ffactor_spatial > tile_size:
+            stride, tile, step = self._tile_sizes(tile_size, overlap)
+            return run_tiled(self._decode_chunks, latents, tile, step, blend=tile_size - stride, keep=stride)
+        return self._decode_chunks(latents)
+
+    def _tile_sizes(self, tile_size: int, overlap: float) -> tuple[int, int, int]:
+        """Stride in pixels, tile and stride in latents."""
+        space = self.config.ffactor_spatial
+        stride = int(tile_size * (1 - overlap))
+        if tile_size % space or stride % space or stride <= 0:
+            raise ValueError(
+                f"tiles of {tile_size} pixels with overlap {overlap:g} start every {stride} pixels: "
+                f"both must be multiples of {space}"
+            )
+        return stride, tile_size // space, stride // space
+
+    def _encode_chunks(self, pixels: Tensor) -> Tensor:
+        frames = self._chunk_groups(*pixels.shape[-2:]) * self.config.ffactor_temporal
+        return self._in_chunks(self.encoder, pixels, frames)
+
+    def _decode_chunks(self, latents: Tensor) -> Tensor:
+        height, width = (size * self.config.ffactor_spatial for size in latents.shape[-2:])
+        return self._in_chunks(self.decoder, latents, self._chunk_groups(height, width))
+
+    def _chunk_groups(self, height: int, width: int) -> int:
+        """Number of latent frames a chunk, for frames of this size in pixels."""
+        weight = self.encoder.conv_in.conv.weight
+        wanted = _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES_ELSEWHERE)
+        frame = self.config.block_out_channels[0] * height * width * weight.element_size()
+        return max(1, wanted // (frame * self.config.ffactor_temporal))
+
+    def _in_chunks(self, network: nn.Module, x: Tensor, frames: int) -> Tensor:
+        """Run the network on the first frame, then on chunks of `frames` frames."""
+        x = x.to(self.dtype)
+        tracked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in network.parameters()))
+        stream = Stream(tracked)
+        results = []
+        for start, stop in _chunks(x.shape[2], x.shape[2] if tracked else frames):
+            stream.first, stream.last = start == 0, stop == x.shape[2]
+            results.append(network(x[:, :, start:stop], stream))
+        return results[0] if len(results) == 1 else torch.cat(results, dim=2)
+
+
+def _chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the first frame, then of chunks of `size` frames."""
+    yield 0, 1
+    for start in range(1, total, size):
+        yield start, min(start + size, total)
+
+
+def _check_shape(x: Tensor, channels: int, name: str) -> None:
+    if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape:
+        raise ValueError(f"{name} of shape {list(x.shape)}: wanted [B, {channels}, F, H, W]")
+
+
+def load_vae(
+    path: Path | str,
+    *,
+    config: VAEConfig | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> VAE:
+    """Load a VAE, frozen and in eval mode, tensor by tensor.
+
+    Args:
+        path: a .safetensors file or a folder with one (the vae/ folder of a download); official or diffusers layout.
+        config: sizes; None reads them from the tensors.
+        dtype: None keeps the dtype of the file.
+
+    Raises:
+        UserError: missing, truncated, not safetensors, of another model, NaN, missing or unexpected tensors.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    keys = checkpoint.keys()
+    rename = to_official if detect_layout(keys, path) == "diffusers" else str
+    names = {rename(key): key for key in keys}
+    config = config or sizes_of(names, lambda key: checkpoint.shape(names[key]), path)
+    with torch.device("meta"):
+        vae = VAE(config)
+    load_into(
+        vae, ((rename(key), tensor) for key, tensor in checkpoint.tensors()), dtype=dtype, device=device, where=path
+    )
+    return vae
+
+
+def save_vae(vae: VAE, path: Path | str, layout: Layout = "official", dtype: torch.dtype | None = None) -> None:
+    """Write the weights to a .safetensors file, or (any other name) to a folder with config.json beside the weights.
+
+    Args:
+        dtype: None keeps the dtype of the weights.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    from hv15.data.atomic import atomic_path, write_json
+
+    path = Path(path)
+    file = path if path.suffix == ".safetensors" else path / "diffusion_pytorch_model.safetensors"
+    rename = to_diffusers if layout == "diffusers" else str
+    tensors = {
+        rename(key): value.detach().to("cpu", dtype or value.dtype).contiguous()
+        for key, value in vae.state_dict().items()
+    }
+    with atomic_path(file) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    if file != path:
+        write_json(path / "config.json", config_json(vae.config, layout, SCALING_FACTOR))

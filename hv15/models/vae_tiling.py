@@ -1,0 +1,56 @@
+"""Spatial tiles that overlap and are blended, as in the official implementation.
+
+Tiles are blended in order, first with the tile above, then with the one to the left, and each blend uses the
+neighbour as it is after its own blending; the weight of the first overlapping pixel is entirely the neighbour's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride: int, blend: int, keep: int) -> Tensor:
+    """Run `network` on tiles of x [B, C, F, H, W] and join the results.
+
+    Args:
+        tile, stride: size and distance of the tiles in x; tiles at the end may be smaller.
+        blend, keep: overlap and kept size of a tile in the network's output.
+    """
+    height, width = x.shape[-2:]
+    rows: list[Tensor] = []
+    above: list[Tensor] = []  # lowest `blend` lines of the tiles in the row above
+    for top in range(0, height, stride):
+        below: list[Tensor] = []
+        row: list[Tensor] = []
+        left: Tensor | None = None
+        for column, start in enumerate(range(0, width, stride)):
+            result = network(x[..., top : top + tile, start : start + tile])
+            if above:
+                result = _blend(above[column], result, blend, dim=-2)
+            if left is not None:
+                result = _blend(left, result, blend, dim=-1)
+            left = _tail(result, blend, dim=-1)
+            below.append(_tail(result, blend, dim=-2))
+            row.append(result[..., :keep, :keep])
+        rows.append(torch.cat(row, dim=-1))
+        above = below
+    return torch.cat(rows, dim=-2)
+
+
+def _tail(x: Tensor, size: int, dim: int) -> Tensor:
+    size = min(size, x.shape[dim])
+    return x.narrow(dim, x.shape[dim] - size, size)
+
+
+def _blend(before: Tensor, x: Tensor, size: int, dim: int) -> Tensor:
+    """Fade from the end of `before` into the start of x along `dim`, linearly over at most `size` positions."""
+    size = min(size, before.shape[dim], x.shape[dim])
+    if size == 0:
+        return x
+    ramp = torch.arange(size, device=x.device, dtype=x.dtype) / size
+    ramp = ramp.view(-1, 1) if dim == -2 else ramp
+    mixed = _tail(before, size, dim) * (1 - ramp) + x.narrow(dim, 0, size) * ramp
+    return torch.cat([mixed, x.narrow(dim, size, x.shape[dim] - size)], dim=dim)
