@@ -1,0 +1,122 @@
+"""The transformer against diffusers' own implementation, built and run here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import HunyuanVideo15Transformer3DModel
+from torch import Tensor
+from torch.testing import assert_close
+
+from hv15.models import Condition, DiT, load_dit, save_dit
+from hv15.models.layouts import reading_recipes
+from tests.models.golden_dit import TINY
+
+
+def peer(*, meanflow: bool = False) -> HunyuanVideo15Transformer3DModel:
+    torch.manual_seed(7)
+    model = HunyuanVideo15Transformer3DModel(
+        in_channels=TINY.in_channels,
+        out_channels=TINY.latent_channels,
+        num_attention_heads=TINY.num_heads,
+        attention_head_dim=TINY.head_dim,
+        num_layers=TINY.num_blocks,
+        num_refiner_layers=TINY.refiner_blocks,
+        text_embed_dim=TINY.text_dim,
+        text_embed_2_dim=TINY.glyph_dim,
+        image_embed_dim=TINY.vision_dim,
+        rope_axes_dim=TINY.rope_dims,
+        rope_theta=TINY.rope_theta,
+        use_meanflow=meanflow,
+    ).eval()
+    with torch.no_grad():  # their init leaves some weights at one or zero, which would hide a mistake
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def inputs(batch: int, image: bool) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(batch)
+    masks = {1: ([9], [4]), 2: ([5, 12], [0, 8])}[batch]
+    text, glyphs = (
+        torch.stack([(torch.arange(size) < length).long() for length in lengths])
+        for size, lengths in zip((12, 8), masks, strict=True)
+    )
+    return {
+        "hidden_states": torch.randn(batch, TINY.in_channels, 3, 4, 6, generator=draw),
+        "timestep": torch.tensor([731.25, 12.5][:batch]),
+        "encoder_hidden_states": torch.randn(batch, 12, TINY.text_dim, generator=draw),
+        "encoder_attention_mask": text,
+        "encoder_hidden_states_2": torch.randn(batch, 8, TINY.glyph_dim, generator=draw),
+        "encoder_attention_mask_2": glyphs,
+        "image_embeds": torch.randn(batch, 5, TINY.vision_dim, generator=draw) * image,
+    }
+
+
+def ours(dit: DiT, given: dict[str, Tensor], image: bool, timestep_r: Tensor | None = None) -> Tensor:
+    cond = Condition(
+        text=given["encoder_hidden_states"],
+        text_lengths=given["encoder_attention_mask"].sum(1).tolist(),
+        glyphs=given["encoder_hidden_states_2"],
+        glyph_lengths=given["encoder_attention_mask_2"].sum(1).tolist(),
+        vision=given["image_embeds"] if image else None,
+    )
+    return dit(given["hidden_states"], given["timestep"], cond, timestep_r)
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["t2v", "i2v"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_velocity_of_a_folder_saved_by_diffusers(tmp_path_factory: pytest.TempPathFactory, batch: int, image: bool):
+    folder = tmp_path_factory.mktemp("diffusers")
+    model = peer()
+    model.save_pretrained(folder)
+    dit = load_dit(folder)
+    given = inputs(batch, image)
+    with torch.no_grad():
+        expected = model(**given, return_dict=False)[0]
+        assert_close(ours(dit, given, image), expected, atol=5e-6, rtol=0)
+
+
+def test_sharded_folder_and_meanflow(tmp_path):
+    model = peer(meanflow=True)
+    model.save_pretrained(tmp_path, max_shard_size="200KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    dit = load_dit(tmp_path)
+    assert dit.config.meanflow
+    given, timestep_r = inputs(1, True), torch.tensor([610.0])
+    with torch.no_grad():
+        expected = model(**given, timestep_r=timestep_r, return_dict=False)[0]
+        assert_close(ours(dit, given, True, timestep_r), expected, atol=5e-6, rtol=0)
+
+
+def test_what_we_save_loads_strictly_into_diffusers(tmp_path):
+    from safetensors.torch import load_file
+
+    torch.manual_seed(3)
+    dit = DiT(TINY)
+    save_dit(dit, tmp_path / "model.safetensors", layout="diffusers")
+    model = peer()
+    model.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+    given = inputs(1, False)
+    with torch.no_grad():
+        assert_close(model(**given, return_dict=False)[0], ours(dit, given, False), atol=5e-6, rtol=0)
+
+
+def test_gradients_are_those_of_diffusers():
+    model = peer()
+    with torch.device("meta"):
+        dit = DiT(TINY)
+    weights = model.state_dict()
+    recipes = reading_recipes("diffusers", dit.state_dict())
+    dit.load_state_dict({key: recipe.make(weights.__getitem__).clone() for key, recipe in recipes.items()}, assign=True)
+    given = inputs(1, True)
+    dit.requires_grad_(True)
+    ours(dit, given, True).square().mean().backward()
+    model(**given, return_dict=False)[0].square().mean().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    compared = 0
+    for key, parameter in dit.named_parameters():
+        if parameter.grad is not None:
+            assert_close(parameter.grad, recipes[key].make(gradients.__getitem__), atol=1e-6, rtol=1e-4, msg=key)
+            compared += 1
+    assert compared > 80
