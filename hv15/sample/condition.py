@@ -11,14 +11,17 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from hv15.data import read_image
+from hv15.data.images import read_image
 from hv15.errors import UserError
+from hv15.models import load_image_encoder, load_vae
 from hv15.models.fingerprint import model_fingerprint
+from hv15.precision import pick_device, pick_dtype
+from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import provenance
 
 if TYPE_CHECKING:
     from hv15.models import VAE
-    from hv15.models.vision import ImageEncoder
 
 
 def cover_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -31,7 +34,7 @@ def cover_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     size = (round(columns * factor), round(rows * factor))  # PIL's order
     resized = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return np.asarray(resized.crop((left, top, left + width, top + height)))
+    return np.array(resized.crop((left, top, left + width, top + height)))  # a copy: torch wants it writable
 
 
 def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
@@ -49,16 +52,26 @@ def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
     return cover_crop(image, spec.height, spec.width)
 
 
-@torch.no_grad()
-def encode_condition(spec: SampleSpec, root: Path, vae: VAE, image_encoder: ImageEncoder) -> dict[str, Tensor]:
-    """Encode the first frame of an i2v sample, on the devices of the two models.
+def write_condition(
+    spec: SampleSpec, root: Path, vae_path: Path, image_encoder_path: Path, output: Path, *, device: str = "auto"
+) -> None:
+    """Encode the first frame of an i2v sample into `<name>.condition.safetensors`; one model in memory at a time.
 
-    Returns:
-        `latents` [C, 1, h, w] (posterior mode, unscaled, never tiled) and `vision` [729, 1152], float32 on the CPU.
+    Raises:
+        UserError: the image or a model is unusable, or the image is not the planned one.
     """
     image = first_frame(spec, root)
-    parameter = next(vae.parameters())
-    pixels = torch.tensor(image, device=parameter.device).to(parameter.dtype) / 127.5 - 1
-    latents = vae.encode(rearrange(pixels, "h w c -> 1 c 1 h w"))
-    vision = image_encoder.encode([image])
-    return {"latents": latents[0].float().cpu(), "vision": vision[0].float().cpu()}
+    where = pick_device(device)
+    dtype = pick_dtype(spec.dtype, where)
+    tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where), image)}
+    encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
+    tensors["vision"] = encoder.encode([image])[0].float()
+    write_tensors(output, tensors, provenance(spec, ()))
+
+
+@torch.no_grad()
+def encode_frame(vae: VAE, image: np.ndarray) -> Tensor:
+    """Encode one uint8 [H, W, 3] image: unscaled latent [C, 1, H/16, W/16] (posterior mode), float32, never tiled."""
+    device = next(vae.parameters()).device
+    pixels = torch.from_numpy(image).to(device).float() / 127.5 - 1
+    return vae.encode(rearrange(pixels, "h w c -> 1 c 1 h w"))[0].float()

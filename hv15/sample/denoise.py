@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,7 +57,7 @@ def denoise(
     levels = sigmas.float().tolist()
     latents = noise.float()
     constant = condition_channels(condition_latents, like=latents)
-    for step, (level, following) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for step, (level, following) in enumerate(pairwise(levels)):
         x = torch.cat([latents, constant], dim=1)  # [B, 2C+1, F', h, w]
         velocities = [_velocity(dit, x, branch, level, following) for branch in branches]
         if guided:
@@ -87,7 +88,7 @@ def _velocity(dit: DiT, x: Tensor, cond: Condition, sigma: float, following: flo
 
 
 def stack_conditions(conditions: list[Condition]) -> Condition:
-    """Join conditions along the batch axis. Shorter texts are padded; pads are never attended, so they change nothing."""
+    """Join conditions along the batch axis. Shorter texts are padded; pads are never attended: they change nothing."""
     visions = [condition.vision for condition in conditions if condition.vision is not None]
     if visions and len(visions) < len(conditions):
         raise ValueError("some conditions have vision states and others have none")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hv15.errors import UserError
 from hv15.models.fingerprint import model_fingerprint
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 BASE_SUFFIX = ".base"  # a prompt's own name holds no dot, so the two never meet
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def plan_samples(
@@ -29,7 +28,7 @@ def plan_samples(
     """Return the samples of a config, in its order; `with_base` adds one without the trained LoRA, `<name>.base`.
 
     Args:
-        variant: the checkpoint in use, one of `hv15.models.variants.VARIANTS`.
+        variant: the checkpoint in use, one of `hv15.models.variants.VARIANTS`; it fills steps, guidance and shift.
         models: identity of each model by role, as the digests know it.
         fingerprint: of images and LoRA files; a cached one makes planning quick.
 
@@ -38,10 +37,9 @@ def plan_samples(
     """
     specs = []
     for prompt in settings.sample.prompts:
-        spec = _plan(settings, settings.sample.complete(prompt), variant, models, fingerprint)
-        specs.append(spec)
-        if settings.sample.complete(prompt).with_base:
-            specs.append(spec.without_trained_lora(spec.name + BASE_SUFFIX))
+        specs.append(spec := _plan(settings, prompt, variant, models, fingerprint))
+        if given(prompt.with_base, settings.sample.with_base):
+            specs.append(spec.without_trained_lora(prompt.name + BASE_SUFFIX))
     return specs
 
 
@@ -52,39 +50,54 @@ def _plan(
     models: Mapping[str, str],
     fingerprint: Callable[[Path], str],
 ) -> SampleSpec:
-    """Resolve one prompt that `SampleSettings.complete` has filled."""
-    official, where = VARIANTS[variant], f"sample.prompts: {prompt.name}"
+    """One prompt: what it says itself, else what the section says, else what the checkpoint was made for."""
+    sample, official = settings.sample, VARIANTS[variant]
+    height, width = given(prompt.video_size, sample.video_size)
+    guidance = given(prompt.guidance_scale, sample.guidance_scale, official.guidance_scale)
 
-    def found(path: str) -> str:
+    def found(path: str) -> tuple[str, str]:
         file = settings.resolve(path)
         if not file.is_file():
-            raise UserError(f"{where}: {file} does not exist", hint="correct the path in the config")
-        return fingerprint(file)
+            raise UserError(f"sample.prompts: {prompt.name}: {file}: no such file", hint="correct the path")
+        return str(Path(path).expanduser()), fingerprint(file)
 
-    guidance = official.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale
-    if guidance > 1 and official.guidance_scale <= 1:
-        log.warning("%s: guidance_scale %g on %s, which was distilled to need 1", where, guidance, variant)
-    height, width = prompt.video_size
+    loras = given(prompt.loras, sample.loras)
     return SampleSpec(
         name=prompt.name,
         task=settings.task,
         prompt=prompt.prompt,
-        negative_prompt=prompt.negative_prompt if guidance > 1 else "",
+        negative_prompt=given(prompt.negative_prompt, sample.negative_prompt) if guidance > 1 else "",
         height=height,
         width=width,
-        frames=prompt.video_length,
-        steps=official.steps if prompt.infer_steps is None else prompt.infer_steps,
+        frames=given(prompt.video_length, sample.video_length),
+        steps=given(prompt.infer_steps, sample.infer_steps, official.infer_steps),
         guidance_scale=guidance,
-        flow_shift=official.flow_shift if prompt.flow_shift is None else prompt.flow_shift,
-        seed=prompt.seed,
-        fps=prompt.fps,
-        output_type=prompt.output_type,
-        dtype=settings.sample.dtype,
-        vae_sample_size=settings.sample.vae_sample_size,
-        vae_tile_overlap=settings.sample.vae_tile_overlap,
+        flow_shift=given(prompt.flow_shift, sample.flow_shift, official.flow_shift),
+        seed=given(prompt.seed, sample.seed),
+        fps=given(prompt.fps, sample.fps),
+        output_type=given(prompt.output_type, sample.output_type),
+        dtype=sample.dtype,
+        vae_sample_size=sample.vae_sample_size,
+        vae_tile_overlap=sample.vae_tile_overlap,
         variant=variant,
-        lora_multiplier=prompt.lora_multiplier,
-        image=ImageFile(prompt.image_path, found(prompt.image_path)) if prompt.image_path else None,
-        loras=tuple(LoRAFile(each.path, each.multiplier, found(each.path)) for each in prompt.loras),
+        lora_multiplier=given(prompt.lora_multiplier, sample.lora_multiplier),
+        image=None if prompt.image_path is None else ImageFile(*found(prompt.image_path)),
+        loras=tuple(LoRAFile(*found(each.path), each.multiplier) for each in loras),
         models=dict(models),
     )
+
+
+def given(*values: T | None) -> T:
+    """Return the first value that is one."""
+    return next(value for value in values if value is not None)
+
+
+def advice(spec: SampleSpec) -> list[str]:
+    """Return a sentence for each setting that the checkpoint was not made for."""
+    official = VARIANTS[spec.variant]
+    sentences = []
+    if spec.guidance_scale > 1 >= official.guidance_scale:
+        sentences.append(f"guidance_scale {spec.guidance_scale:g}: {spec.variant} was distilled to be sampled with 1")
+    if official.note and spec.steps != official.infer_steps:
+        sentences.append(f"infer_steps {spec.steps}: {spec.variant}: {official.note}")
+    return sentences

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hv15.data.atomic import write_json
+from hv15.data.digest import digest
 from hv15.errors import UserError
 
 SPATIAL, TEMPORAL = 16, 4  # pixels and frames a latent cell stands for
@@ -20,11 +21,11 @@ SPATIAL, TEMPORAL = 16, 4  # pixels and frames a latent cell stands for
 
 @dataclass(frozen=True)
 class LoRAFile:
-    """A LoRA beside the trained one: where it is (from the project folder), how strongly it acts, its fingerprint."""
+    """A LoRA beside the trained one: where it is (from the project folder), its fingerprint, how strongly it acts."""
 
     path: str
-    multiplier: float
     fingerprint: str
+    multiplier: float
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class SampleSpec:
     vae_tile_overlap: float
     variant: str
     """The checkpoint whose official defaults filled what the config left open."""
-    lora_multiplier: float | None = 1.0
+    lora_multiplier: float | None
     """Strength of the run's own LoRA; None samples without it, for comparison."""
-    image: ImageFile | None = None
-    loras: tuple[LoRAFile, ...] = ()
-    models: Mapping[str, str] = field(default_factory=dict)
+    image: ImageFile | None
+    loras: tuple[LoRAFile, ...]
+    models: Mapping[str, str]
     """Identity of each model that the sample depends on, by role: dit, vae, text_encoder, ..."""
 
     @property
@@ -72,10 +73,9 @@ class SampleSpec:
         return (self.frames - 1) // TEMPORAL + 1, self.height // SPATIAL, self.width // SPATIAL
 
     @property
-    def results(self) -> tuple[str, ...]:
-        """Names of the files and folders that the sample ends in, beside this spec: mp4, folder of PNGs, or latents."""
-        video, images, latents = f"{self.name}.mp4", f"{self.name}", f"{self.name}.latents.safetensors"
-        return {"video": (video,), "images": (images,), "both": (video, images), "latent": (latents,)}[self.output_type]
+    def digest(self) -> str:
+        """Equal exactly when the specs are."""
+        return digest(self.to_json())
 
     @property
     def guided(self) -> bool:
@@ -88,25 +88,20 @@ class SampleSpec:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str = "sample spec") -> SampleSpec:
-        """Read `to_json`'s result.
+        """Read what `to_json` gave.
 
         Raises:
-            UserError: a field is missing or unknown; `source` is named.
+            UserError: a field is missing or unknown; the error names `source`.
         """
-        fields = {each.name: each for each in dataclasses.fields(cls)}
-        required = {
-            name for name, each in fields.items() if each.default is each.default_factory is dataclasses.MISSING
-        }
-        if content.keys() - fields or required - content.keys():
-            wrong = sorted((content.keys() - fields) | (required - content.keys()))
+        if wrong := sorted(set(content) ^ {each.name for each in dataclasses.fields(cls)}):
             raise UserError(
                 f"{source}: not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
                 hint="remove the file and run the same snakemake command again: it is written anew",
             )
         values = dict(content)
-        if values.get("image"):
+        if values["image"] is not None:
             values["image"] = ImageFile(**values["image"])
-        values["loras"] = tuple(LoRAFile(**each) for each in values.get("loras", ()))
+        values["loras"] = tuple(LoRAFile(**each) for each in values["loras"])
         return cls(**values)
 
     def without_trained_lora(self, name: str) -> SampleSpec:

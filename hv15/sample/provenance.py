@@ -14,7 +14,7 @@ SAMPLE, LORAS, VERSION = "hv15.sample", "hv15.loras", "hv15.version"
 
 
 def provenance(spec: SampleSpec, loras: Iterable[WeightedLoRA]) -> dict[str, str]:
-    """Return metadata (text to text) from which the sample can be made again. No time is in it: equal runs, equal bytes.
+    """Return metadata from which the sample can be made again; no clock time, so equal runs give equal bytes.
 
     Raises:
         UserError: a LoRA is missing or not the planned one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,15 @@ from hv15.sample.denoise import denoise
 from hv15.sample.files import CONDITION, read_tensors, write_tensors
 from hv15.sample.loras import apply_all, loras_of
 from hv15.sample.noise import initial_noise
+from hv15.sample.plan import advice
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
 from hv15.sample.schedule import sigmas
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+
+log = logging.getLogger(__name__)
 
 
 def sample_latents(
@@ -55,6 +59,8 @@ def sample_latents(
     dtype = pick_dtype(spec.dtype, where)
     loras = loras_of(spec, root, lora)
     metadata = provenance(spec, loras)  # before anything heavy: a LoRA that changed is found out now
+    for sentence in advice(spec):
+        log.warning("%s: %s", spec.name, sentence)
     first, vision = _read_condition(spec, condition)
     dit = load_dit(dit_path, dtype=dtype, device=where)
     apply_all(dit, loras)
@@ -81,10 +87,12 @@ def run(
     Args:
         first: unscaled latent [C, 1, h, w] of the first frame; vision: [729, 1152]; both for i2v, else None.
     """
-    if spec.guided and negative is None:
-        raise ValueError(f"{spec.name}: guidance {spec.guidance_scale} needs the states of the negative prompt")
     cond = text_condition(text, vision, glyphs=True).to(device)
-    uncond = text_condition(negative, vision, glyphs=False).to(device) if spec.guided else None
+    uncond = None
+    if spec.guided:
+        if negative is None:
+            raise ValueError(f"{spec.name}: guidance {spec.guidance_scale} needs the states of the negative prompt")
+        uncond = text_condition(negative, vision, glyphs=False).to(device)
     noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
     with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
         return denoise(
@@ -123,7 +131,7 @@ def _read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None,
     expected = (1, *spec.latent_size[1:])
     if latents.shape[1:] != expected:
         raise UserError(
-            f"{path}: first frame of {tuple(latents.shape[1:])} latent frames, rows, columns; {spec.name} has {expected}",
+            f"{path}: a first frame of {tuple(latents.shape[1:])} latent frames, rows, columns, expected {expected}",
             hint="run the same snakemake command again: the image is encoded anew",
         )
     return latents, tensors["vision"]

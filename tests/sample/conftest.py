@@ -15,19 +15,19 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def golden_config(**changes) -> DiTConfig:
     sizes = json.loads((GOLDEN / "dit_config.json").read_text())
     return DiTConfig(
-        **dict(
-            hidden_size=sizes["hidden_size"],
-            num_heads=sizes["heads_num"],
-            num_blocks=sizes["mm_double_blocks_depth"],
-            mlp_ratio=sizes["mlp_width_ratio"],
-            rope_dims=tuple(sizes["rope_dim_list"]),
-            rope_theta=sizes["rope_theta"],
-            latent_channels=sizes["in_channels"],
-            text_dim=sizes["text_states_dim"],
-            glyph_dim=sizes["byt5_in_dim"],
-            glyph_hidden=sizes["byt5_hidden_dim"],
-            vision_dim=sizes["vision_states_dim"],
-        )
+        **{
+            "hidden_size": sizes["hidden_size"],
+            "num_heads": sizes["heads_num"],
+            "num_blocks": sizes["mm_double_blocks_depth"],
+            "mlp_ratio": sizes["mlp_width_ratio"],
+            "rope_dims": tuple(sizes["rope_dim_list"]),
+            "rope_theta": sizes["rope_theta"],
+            "latent_channels": sizes["in_channels"],
+            "text_dim": sizes["text_states_dim"],
+            "glyph_dim": sizes["byt5_in_dim"],
+            "glyph_hidden": sizes["byt5_hidden_dim"],
+            "vision_dim": sizes["vision_states_dim"],
+        }
         | changes
     )
 

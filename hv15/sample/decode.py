@@ -1,0 +1,82 @@
+"""The decoding stage: latents in, a video or a folder of images out. Only the VAE is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from hv15.data.encode import write_images, write_video
+from hv15.errors import UserError
+from hv15.models import load_vae
+from hv15.precision import pick_device, pick_dtype
+from hv15.sample.files import read_latents
+from hv15.sample.prompts import SampleSpec
+
+if TYPE_CHECKING:
+    from hv15.models import VAE
+
+VIDEO_SUFFIX = ".mp4"
+
+
+def decode_latents(
+    latents_path: Path,
+    vae_path: Path,
+    output: Path,
+    spec: SampleSpec | None = None,
+    *,
+    device: str = "auto",
+) -> None:
+    """Decode a latents file and write the result: an mp4 if `output` ends in .mp4, else a folder of PNG images.
+
+    Args:
+        spec: how to decode (tile, fps, dtype); None takes what the file itself says. Whatever made the latents is
+            written into the result as the file tells it.
+
+    Raises:
+        UserError: the file is unusable or of another size than `spec` says, or the model cannot decode it.
+    """
+    latents, told, metadata = read_latents(latents_path)
+    spec = spec or told
+    if tuple(latents.shape[1:]) != spec.latent_size:
+        raise UserError(
+            f"{latents_path}: {tuple(latents.shape[1:])} latent frames, rows, columns, but {spec.name} has "
+            f"{spec.latent_size}",
+            hint="run the same snakemake command again: the sample is denoised anew",
+        )
+    where = pick_device(device)
+    vae = load_vae(vae_path, dtype=pick_dtype(spec.dtype, where), device=where)
+    frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))
+    if output.suffix == VIDEO_SUFFIX:
+        write_video(output, frames, spec.fps, metadata)
+    else:
+        write_images(output, frames, metadata)
+
+
+@torch.no_grad()
+def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+    """Decode unscaled latents [1, C, F', h, w], as stored, on the VAE's device; pixels [1, 3, F, H, W], about [-1, 1].
+
+    Raises:
+        UserError: the tiles' overlap cannot be, or the VAE returned NaN or infinity.
+    """
+    try:
+        pixels = vae.decode(latents.to(next(vae.parameters()).device), tile_size=tile_size, overlap=overlap)
+    except ValueError as error:  # the tile and its overlap come from the config
+        raise UserError(
+            f"sample.vae_sample_size {tile_size}, sample.vae_tile_overlap {overlap}: {error}",
+            hint="use an overlap of 0.125, 0.25 or 0.5",
+        ) from error
+    if not bool(torch.isfinite(pixels).all()):
+        raise UserError("the VAE returned NaN or infinity", hint="check models.vae, or set sample.dtype to float32")
+    return pixels
+
+
+def to_frames(pixels: Tensor) -> np.ndarray:
+    """Turn pixels [1, 3, F, H, W] in [-1, 1] into uint8 [F, H, W, 3]; beyond the range they are clamped."""
+    frames = rearrange(pixels[0], "c f h w -> f h w c")
+    return (frames.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()

@@ -1,0 +1,39 @@
+"""A checkpoint with LoRAs built in, for programs that take no LoRA (`save_merged_model`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.models import load_dit
+from hv15.models.dit_files import save_dit
+from hv15.sample.loras import WeightedLoRA, merge_all
+
+if TYPE_CHECKING:
+    import torch
+
+    from hv15.models.layouts import Layout
+
+
+def merge_to_file(
+    dit_path: Path,
+    loras: Sequence[WeightedLoRA],
+    output: Path,
+    *,
+    layout: Layout = "official",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Add LoRAs to a transformer's weights and write the result as a checkpoint.
+
+    Args:
+        layout: names of the written tensors; dtype: theirs, None keeps the file's.
+
+    Raises:
+        UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
+    """
+    for lora in loras:
+        lora.fingerprint()  # a missing file is found out before 16 GB are read
+    dit = load_dit(dit_path)
+    merge_all(dit, loras)
+    save_dit(dit, output, layout=layout, dtype=dtype)

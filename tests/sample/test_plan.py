@@ -1,0 +1,161 @@
+"""From a config to sample specs: who decides each setting, and what a spec's file keeps."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from hv15.config import Settings
+from hv15.errors import UserError
+from hv15.models.variants import VARIANTS
+from hv15.sample.plan import advice, plan_samples
+from hv15.sample.prompts import SampleSpec
+
+
+def settings_of(prompts, task="t2v", **sample) -> Settings:
+    return Settings.model_validate(
+        {
+            "task": task,
+            "models": {"source": "demo"},
+            "datasets": [{"video_directory": "clips", "resolution": [64, 64]}],
+            "sample": {"prompts": prompts, **sample},
+        }
+    )
+
+
+def plan(prompts, *, variant="480p_t2v", task="t2v", **sample):
+    return plan_samples(settings_of(prompts, task, **sample), variant, {"dit": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [  # REFERENCE.md 3: guidance, shift, steps
+        ("480p_t2v", (6, 5, 50)),
+        ("480p_i2v", (6, 5, 50)),
+        ("720p_t2v", (6, 9, 50)),
+        ("720p_i2v", (6, 7, 50)),
+        ("480p_t2v_distilled", (1, 5, 50)),
+        ("720p_t2v_distilled", (1, 9, 50)),
+        ("720p_i2v_distilled_sparse", (1, 7, 50)),
+        ("480p_i2v_step_distilled", (1, 7, 12)),
+    ],
+)
+def test_official_defaults_of_the_checkpoint(variant, expected):
+    (spec,) = plan([{"prompt": "a cat"}], variant=variant)
+    assert (spec.guidance_scale, spec.flow_shift, spec.steps) == expected
+    assert (spec.seed, spec.frames, spec.fps, spec.negative_prompt) == (123, 121, 24, "")
+    assert advice(spec) == []
+
+
+def test_the_prompt_wins_over_the_section_and_the_section_over_the_checkpoint():
+    prompts = [
+        {"prompt": "a"},
+        {"prompt": "b", "infer_steps": 8, "seed": 0, "guidance_scale": 0, "video_size": [64, 80]},
+    ]
+    first, second = plan(prompts, infer_steps=20, seed=7, flow_shift=3.0, video_size=[96, 96])
+    assert (first.steps, first.seed, first.flow_shift, first.guidance_scale) == (20, 7, 3.0, 6.0)
+    assert (second.steps, second.seed, second.flow_shift, second.guidance_scale) == (8, 0, 3.0, 0.0)
+    assert (first.height, first.width) == (96, 96)
+    assert (second.height, second.width) == (64, 80)
+
+
+@pytest.mark.parametrize("text", ["I am walking --i photo.png", "a --w 640 --h 360 --d 7 --s 3 dog", "${HOME} -n {x}"])
+def test_a_prompt_is_never_read_as_options(text):
+    (spec,) = plan([{"prompt": text}])
+    (plain,) = plan([{"prompt": "a dog"}])
+    assert spec.prompt == text
+    assert spec.image is None
+    assert dataclasses.replace(spec, name=plain.name, prompt=plain.prompt) == plain
+
+
+def test_the_negative_prompt_counts_only_when_guidance_is_on():
+    on, off = plan([{"prompt": "a"}, {"prompt": "b", "guidance_scale": 1.0}], negative_prompt="blurry")
+    assert (on.negative_prompt, off.negative_prompt) == ("blurry", "")
+
+
+def test_with_base_adds_a_sample_without_the_trained_lora(tmp_path):
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(b"weights")
+    loras = [{"path": str(lora), "multiplier": 0.5}]
+    with_lora, base = plan([{"name": "cat", "prompt": "a cat"}], with_base=True, lora_multiplier=0.8, loras=loras)
+    assert (with_lora.name, base.name) == ("cat", "cat.base")
+    assert (with_lora.lora_multiplier, base.lora_multiplier) == (0.8, None)
+    assert base.loras == with_lora.loras  # those of the config stay: the comparison is about the trained one
+    assert base.seed == with_lora.seed
+
+
+def test_latent_size():
+    (spec,) = plan([{"prompt": "a", "video_size": [480, 848], "video_length": 121}])
+    assert spec.latent_size == (31, 30, 53)
+
+
+def test_a_spec_survives_its_file(tmp_path):
+    image, lora = tmp_path / "cat.png", tmp_path / "style.safetensors"
+    image.write_bytes(b"image")
+    lora.write_bytes(b"weights")
+    prompt = {"prompt": "a “sign”\nand a cat", "image_path": str(image), "loras": [{"path": str(lora)}]}
+    (spec,) = plan([prompt], task="i2v", variant="720p_i2v")
+    spec.write(tmp_path / "a.json")
+    assert SampleSpec.read(tmp_path / "a.json") == spec
+    SampleSpec.read(tmp_path / "a.json").write(tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_the_digest_sees_every_change(tmp_path):
+    image = tmp_path / "cat.png"
+    image.write_bytes(b"image")
+    (spec,) = plan([{"prompt": "a", "image_path": str(image)}], task="i2v")
+    image.write_bytes(b"other")
+    (edited,) = plan([{"prompt": "a", "image_path": str(image)}], task="i2v")
+    changed = [
+        dataclasses.replace(spec, **change) for change in ({"seed": 1}, {"prompt": "b"}, {"models": {"dit": "d"}})
+    ]
+    assert len({each.digest for each in (spec, edited, *changed)}) == 5
+
+
+@pytest.mark.parametrize("damage", [lambda c: c.pop("seed"), lambda c: c.update(colour="red")])
+def test_a_foreign_spec_is_named(tmp_path, damage):
+    (spec,) = plan([{"prompt": "a"}])
+    content = spec.to_json()
+    damage(content)
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"a\.json: .*(seed|colour)"):
+        SampleSpec.read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]"])
+def test_a_damaged_spec_is_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=r"a\.json"):
+        SampleSpec.read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("key", ["image_path", "loras"])
+def test_a_missing_file_is_named(key, tmp_path):
+    missing = str(tmp_path / "missing.file")
+    prompt = {"name": "cat", "prompt": "a cat", "image_path": missing}
+    if key == "loras":
+        (tmp_path / "image.png").write_bytes(b"image")
+        prompt |= {"image_path": str(tmp_path / "image.png"), "loras": [{"path": missing}]}
+    with pytest.raises(UserError, match=r"cat: .*missing\.file"):
+        plan([prompt], task="i2v")
+
+
+def test_advice_against_settings_that_a_distilled_checkpoint_was_not_made_for():
+    prompt = {"prompt": "a", "guidance_scale": 6.0, "infer_steps": 20}
+    (spec,) = plan([prompt], variant="480p_t2v_distilled")
+    assert [sentence.split(":")[0] for sentence in advice(spec)] == ["guidance_scale 6", "infer_steps 20"]
+    (base,) = plan([prompt])
+    assert advice(base) == []
+
+
+def test_every_variant_plans():
+    assert all(plan([{"prompt": "a"}], variant=variant) for variant in VARIANTS)
+
+
+def test_planning_loads_no_torch():
+    code = "import sys, hv15.sample.plan; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
