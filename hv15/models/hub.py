@@ -1,0 +1,145 @@
+"""The model files of `models: {source: hub}`: where they are on the Hugging Face Hub, and fetching them.
+
+Planning (`hub_files`) needs neither network nor torch. A fetched file lies in `models.directory` under the path that it
+has in its repository, as `hf download ... --local-dir` would put it; it appears there only when it is complete, and a
+connection that breaks off is taken up where it ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from hv15.config import Settings
+
+OFFICIAL = "tencent/HunyuanVideo-1.5"
+REPACKAGED = "Comfy-Org/HunyuanVideo_1.5_repackaged"
+QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+
+ENCODERS = {
+    "text_encoder": "split_files/text_encoders/qwen_2.5_vl_7b.safetensors",
+    "glyph_encoder": "split_files/text_encoders/byt5_small_glyphxl_fp16.safetensors",
+    "image_encoder": "split_files/clip_vision/sigclip_vision_patch14_384.safetensors",
+}
+"""Role -> file in the repackaged repository."""
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """What one model role needs from one repository: a file, or the few files of the tokenizer."""
+
+    repo: str
+    revision: str
+    names: tuple[str, ...]
+    """The files' paths in the repository."""
+    folder: Path
+    """Where the repository's paths start on this machine."""
+    local: Path
+    """What the loaders open: the file, or the tokenizer's folder."""
+
+    @property
+    def path(self) -> str:
+        """The (first) file's path in the repository."""
+        return self.names[0]
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files on this machine, in the order of `names`."""
+        return tuple(self.folder / name for name in self.names)
+
+
+def hub_files(settings: Settings) -> dict[str, HubFile]:
+    """Return, by role, what `models.variant` needs for the task; the image encoder only for i2v."""
+    models = settings.models
+    folder = settings.resolve(models.directory)
+
+    def one(repo: str, name: str, revision: str = "main") -> HubFile:
+        return HubFile(repo, revision, (name,), folder, folder / name)
+
+    roles = [role for role in ENCODERS if role != "image_encoder" or settings.task == "i2v"]
+    tokenizer = folder / "tokenizer"
+    return {
+        "dit": one(OFFICIAL, f"transformer/{models.variant}/diffusion_pytorch_model.safetensors", models.revision),
+        "vae": one(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", models.revision),
+        "tokenizer": HubFile(QWEN, "main", TOKENIZER, tokenizer, tokenizer),
+        **{role: one(REPACKAGED, ENCODERS[role]) for role in roles},
+    }
+
+
+def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:
+    """Fetch what is missing or out of date of the given target files (of all, when none is given); return their paths.
+
+    Raises:
+        UserError: a target is none of this config's files, or the Hub does not give it: no connection, offline mode,
+            no such repository, revision or file, no permission, disk full. Names the file and the cure.
+    """
+    known = {target.resolve(): (file, name) for file, name, target in _each(settings)}
+    wanted = [Path(target).resolve() for target in targets] or list(known)
+    if strange := [str(target) for target in wanted if target not in known]:
+        names = "\n  ".join(str(target) for target in known)
+        raise UserError(f"{strange[0]}: not a file that this config downloads", hint=f"it downloads\n  {names}")
+    return [_fetch(*known[target]) for target in wanted]
+
+
+def _each(settings: Settings) -> list[tuple[HubFile, str, Path]]:
+    files = hub_files(settings).values()
+    return [(file, name, target) for file in files for name, target in zip(file.names, file.targets, strict=True)]
+
+
+def _fetch(file: HubFile, name: str) -> Path:
+    """Fetch one file of a repository into its folder."""
+    from huggingface_hub import hf_hub_download
+
+    log.info("downloading %s of %s (%s)", name, file.repo, file.revision)
+    try:
+        return Path(hf_hub_download(file.repo, name, revision=file.revision, local_dir=file.folder))
+    except Exception as error:  # the client, its HTTP library and the disk each have their own families of errors
+        raise _refused(error, file, name) from error
+
+
+def _refused(error: Exception, file: HubFile, name: str) -> UserError:
+    """Say what the Hub or the disk answered, and what helps."""
+    from huggingface_hub import constants, errors
+
+    what = f"{name} of {file.repo}: cannot be downloaded from {constants.ENDPOINT}"
+    by_hand = f"hf download {file.repo} {name} --revision {file.revision} --local-dir {file.folder}"
+    elsewhere = f"or fetch it on another machine and put it there:\n  {by_hand}"
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, errors.HfHubHTTPError):
+        error = error.__cause__  # what the server said, before the client looked for a copy on this machine
+    if isinstance(error, errors.GatedRepoError):
+        page = f"{constants.ENDPOINT}/{file.repo}"
+        return UserError(f"{what}: access must be asked for", hint=f"ask at {page}, then log in with `hf auth login`")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UserError(f"{what}: it has no revision {file.revision}", hint="correct models.revision in config.yaml")
+    if isinstance(error, errors.RemoteEntryNotFoundError):
+        return UserError(
+            f"{what}: it has no such file", hint="correct models.variant or models.revision in config.yaml"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        text = "no such repository, or no permission (401/404)"
+        return UserError(f"{what}: {text}", hint="log in with `hf auth login`, or set the token in HF_TOKEN")
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        if constants.is_offline_mode():
+            return UserError(f"{what}: HF_HUB_OFFLINE is set", hint=f"unset it, {elsewhere}")
+        return UserError(f"{what}: no connection", hint=f"check the network and run it again, {elsewhere}")
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        cure = "log in with `hf auth login`" if status in (401, 403) else f"try again later, {elsewhere}"
+        return UserError(f"{what}: the server answered {status}", hint=cure)
+    if isinstance(error, OSError) and error.errno is not None:
+        return UserError(
+            f"{file.folder / name}: cannot be written: {error.strerror}",
+            hint="free disk space, or change models.directory",
+        )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return UserError(f"{what}: {reason}", hint=f"run it again, {elsewhere}")
