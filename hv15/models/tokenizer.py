@@ -52,7 +52,7 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self.pad_id: int = tokenizer.token_to_id(_PAD)
+        (self.pad_id,) = tokenizer.encode(_PAD, add_special_tokens=False).ids
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.crop_start = self._crop_start()
         """Tokens of the constant part (system message and user mark): 108 with Qwen's own tokenizer."""

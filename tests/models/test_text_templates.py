@@ -34,7 +34,7 @@ def test_golden_prompts(case):
         ('an empty "" pair', 'Text "". '),
         ('a quote "over\ntwo lines"', None),
         ('odd "one" left " open', 'Text "one". '),
-        ('«other» and `odd` marks', None),
+        ("«other» and `odd` marks", None),
     ],
 )
 def test_quoted_texts(prompt, expected):

@@ -1,0 +1,116 @@
+"""ByT5 states of quoted text: how the transformer learns to spell. Glyph-SDXL-v2's ByT5-small encoder.
+
+- Only the quoted texts of a prompt are read; a prompt without quotes needs no ByT5 (`hv15.models.templates.glyph_text`
+  tells that without torch and without the model).
+- Bytes are the tokens, so there is no tokenizer file.
+- Kept in float32 unless asked otherwise, as the official program does: it is small, and T5 overflows in float16.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hv15.errors import UserError
+from hv15.models.checkpoint import Checkpoint, open_checkpoint
+from hv15.models.encoder_files import fill, wrong_model
+from hv15.models.templates import glyph_ids, glyph_text
+
+_PAD = 0
+_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # names of one tensor; a file may hold both
+_NEVER_READ = ("decoder.", "lm_head.")  # of a folder that holds the whole T5
+_OFFICIAL_WIDTH, _OFFICIAL_VOCABULARY = 1472, 1510
+_BYTE_VOCABULARY = 259  # padding, end, unknown, 256 bytes
+_HINT = "models.glyph_encoder wants Glyph-SDXL-v2's ByT5 encoder: byt5_small_glyphxl_fp16.safetensors of ComfyUI"
+
+
+def load_glyph_encoder(
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> GlyphEncoder:
+    """Load the glyph encoder from one file or a Hugging Face folder (T5 names); sizes come from the tensors.
+
+    Args:
+        dtype: None is float32.
+
+    Raises:
+        UserError: wrong or damaged file, google/byt5-small itself included: its vocabulary lacks the glyph tokens.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    with torch.device("meta"):
+        model = build_glyph_model(checkpoint)
+    embedding = next(key for key in _EMBEDDINGS if key in checkpoint)
+    names = {name: embedding if name == "embed_tokens.weight" else f"encoder.{name}" for name in model.state_dict()}
+    unused = (*_NEVER_READ, *_EMBEDDINGS)
+    fill(model, checkpoint, names, unused=unused, what="glyph encoder", dtype=dtype or torch.float32, device=device)
+    return GlyphEncoder(model)
+
+
+class GlyphEncoder:
+    """Prompts to the states of their quoted texts; frozen."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str], *, batch_size: int = 16) -> list[Tensor]:
+        """Return the states of each prompt's quoted texts, [G_i, width], G_i <= 256; G_i = 0 without quotes."""
+        weight = self.model.get_parameter("embed_tokens.weight")
+        states = [weight.new_empty(0, weight.shape[1]) for _ in prompts]
+        rows = {i: glyph_ids(text) for i, prompt in enumerate(prompts) if (text := glyph_text(prompt)) is not None}
+        order = sorted(rows, key=lambda i: len(rows[i]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            for i, state in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
+                states[i] = state
+        return states
+
+    def _encode_batch(self, rows: list[list[int]]) -> list[Tensor]:
+        longest = max(map(len, rows))
+        padded = [row + [_PAD] * (longest - len(row)) for row in rows]
+        ids = torch.tensor(padded, device=self.model.get_parameter("embed_tokens.weight").device)  # (B, G)
+        mask = ids != _PAD if min(map(len, rows)) < longest else None
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, G, D)
+        return [hidden[i, : len(row)].clone() for i, row in enumerate(rows)]
+
+
+def build_glyph_model(checkpoint: Checkpoint) -> nn.Module:
+    """Build the T5 encoder that a checkpoint describes, on the current device, with random weights.
+
+    Raises:
+        UserError: the tensors that tell its sizes are missing, or they are those of another T5.
+    """
+    from transformers import T5Config
+    from transformers.models.t5.modeling_t5 import T5Stack
+
+    where = checkpoint.path
+    keys = checkpoint.keys()
+    blocks = {int(key.split(".")[2]) for key in keys if key.startswith("encoder.block.")}
+    try:
+        vocabulary, width = checkpoint.shape(next(key for key in _EMBEDDINGS if key in checkpoint))
+        inner, _ = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.q.weight")
+        buckets, heads = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
+        hidden, _ = checkpoint.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")
+    except (StopIteration, KeyError, ValueError) as error:
+        raise wrong_model(checkpoint, "a ByT5 encoder", _HINT) from error
+    if vocabulary < _BYTE_VOCABULARY or (width == _OFFICIAL_WIDTH and vocabulary != _OFFICIAL_VOCABULARY):
+        raise UserError(
+            f"{where}: {vocabulary} tokens, but Glyph-SDXL-v2's ByT5 has {_OFFICIAL_VOCABULARY} "
+            "(bytes, colours and fonts)",
+            hint=_HINT,
+        )
+    config = T5Config(
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=inner // heads,
+        d_ff=hidden,
+        num_layers=max(blocks) + 1,
+        num_heads=heads,
+        relative_attention_num_buckets=buckets,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )
+    return T5Stack(config)

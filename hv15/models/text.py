@@ -1,0 +1,190 @@
+"""Text states of Qwen2.5-VL: what the transformer reads of a prompt.
+
+- The feature is the raw output of the layer before the last two (`hidden_states[-3]`), so those two, the final norm,
+  the head and the vision tower are neither built nor read: 26 of 28 layers and the embedding of the 7B model.
+- No key-value cache: every prompt is read once.
+- The layers are transformers' own. Sizes come from the file's tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from hv15.errors import UserError
+from hv15.models.checkpoint import Checkpoint, open_checkpoint
+from hv15.models.encoder_files import fill, written_config, wrong_model
+from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+LAYERS_LEFT_OUT = 2
+"""Last layers of the checkpoint whose output is not used."""
+
+# Longest first: the first prefix that fits is taken off. In-memory names of transformers >= 4.52, then the hub's own
+# (ComfyUI's file, the Qwen repository).
+_PREFIXES = ("model.language_model.", "model.")
+_NEVER_READ = ("visual.", "model.visual.", "lm_head.")
+_HINT = (
+    "models.text_encoder wants Qwen2.5-VL-7B: qwen_2.5_vl_7b.safetensors of ComfyUI, "
+    "or the folder of Qwen/Qwen2.5-VL-7B-Instruct"
+)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of a Qwen2.5-VL text model; the defaults are those of the 7B model."""
+
+    vocab_size: int = 152064
+    hidden_size: int = 3584
+    intermediate_size: int = 18944
+    num_layers: int = 28
+    """Layers of the checkpoint, of which the last two are not built."""
+    num_kv_heads: int = 4
+    head_dim: int = 128
+    rope_theta: float = 1e6
+    rope_sections: tuple[int, ...] = (16, 24, 24)
+    """Halves of the head for time, height and width; all three hold the same position, as there is only text."""
+    norm_eps: float = 1e-6
+
+
+def load_text_encoder(
+    path: str | Path,
+    tokenizer: str | Path | Tokenizer,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> TextEncoder:
+    """Load Qwen2.5-VL's text states from one file (hub, ComfyUI or transformers 5 naming) or a sharded folder.
+
+    Args:
+        tokenizer: a loaded one, or whatever `load_qwen_tokenizer` takes.
+        dtype: None keeps the file's. The official program runs it in float16.
+
+    Raises:
+        UserError: wrong or damaged file, or a tokenizer with more tokens than the model.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    config, prefix = read_text_config(checkpoint)
+    source = load_qwen_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
+    prompts = PromptTokenizer(source)
+    if prompts.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{path}: has {config.vocab_size} token embeddings, but the tokenizer has {prompts.vocab_size} tokens",
+            hint="give models.tokenizer the tokenizer of this text encoder",
+        )
+    with torch.device("meta"):
+        model = build_text_model(config)
+    names = {name: prefix + name for name in model.state_dict()}
+    last = range(config.num_layers - LAYERS_LEFT_OUT, config.num_layers)
+    unused = (*_NEVER_READ, f"{prefix}norm.", *(f"{prefix}layers.{i}." for i in last))
+    fill(model, checkpoint, names, unused=unused, what="text encoder", dtype=dtype, device=device)
+    model.rotary_emb = type(model.rotary_emb)(model.config).to(device)  # a table that no checkpoint holds; stays fp32
+    return TextEncoder(model, prompts)
+
+
+class TextEncoder:
+    """Prompts to text states; frozen."""
+
+    def __init__(self, model: nn.Module, tokenizer: PromptTokenizer) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str], *, batch_size: int = 4) -> list[Tensor]:
+        """Return the states of each prompt, [L_i, hidden], L_i <= 1000, in the model's dtype and on its device.
+
+        The template's constant part is dropped; its end (the turn of the assistant) stays. Prompts of similar length
+        share a batch.
+        """
+        rows = self.tokenizer.rows(prompts)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        states: list[Tensor] = [torch.empty(0)] * len(rows)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            for i, state in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
+                states[i] = state
+        return states
+
+    def _encode_batch(self, rows: list[list[int]]) -> list[Tensor]:
+        # Padding stands to the right of every valid token, so causal attention hides it without a mask.
+        longest = max(map(len, rows))
+        padded = [row + [self.tokenizer.pad_id] * (longest - len(row)) for row in rows]
+        ids = torch.tensor(padded, device=self.model.get_parameter("embed_tokens.weight").device)  # (B, L)
+        hidden = self.model(input_ids=ids, use_cache=False).last_hidden_state  # (B, L, D)
+        return [hidden[i, self.tokenizer.crop_start : len(row)].clone() for i, row in enumerate(rows)]
+
+
+def build_text_model(config: TextConfig) -> nn.Module:
+    """Build the layers that are needed, on the current device, with random weights; without the final norm."""
+    from transformers import Qwen2_5_VLTextConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+
+    model = Qwen2_5_VLTextModel(
+        Qwen2_5_VLTextConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_layers - LAYERS_LEFT_OUT,
+            num_attention_heads=config.hidden_size // config.head_dim,
+            num_key_value_heads=config.num_kv_heads,
+            rms_norm_eps=config.norm_eps,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": config.rope_theta,
+                "mrope_section": list(config.rope_sections),
+            },
+            use_cache=False,
+        )
+    )
+    model.register_module("norm", nn.Identity())
+    return model
+
+
+def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
+    """Return the sizes of a Qwen2.5-VL checkpoint, from its tensors, and the prefix of its text tensors.
+
+    What tensors do not tell (head size, RoPE, epsilon) comes from a config.json beside them, else it is the 7B model's.
+    """
+    keys = checkpoint.keys()
+    prefix = next((prefix for prefix in _PREFIXES if f"{prefix}embed_tokens.weight" in checkpoint), None)
+    if prefix is None:
+        raise wrong_model(checkpoint, "Qwen2.5-VL", _HINT)
+    start = f"{prefix}layers."
+    layers = {int(key.removeprefix(start).split(".")[0]) for key in keys if key.startswith(start)}
+    try:
+        vocab_size, hidden_size = checkpoint.shape(f"{prefix}embed_tokens.weight")
+        kv_rows, _ = checkpoint.shape(f"{start}0.self_attn.k_proj.weight")
+        intermediate_size, _ = checkpoint.shape(f"{start}0.mlp.gate_proj.weight")
+    except (KeyError, ValueError) as error:
+        raise wrong_model(checkpoint, "Qwen2.5-VL", _HINT) from error
+    written = _written_sizes(checkpoint)
+    head_dim = written["head_dim"]
+    if len(layers) <= LAYERS_LEFT_OUT or hidden_size % head_dim or kv_rows % head_dim:
+        raise UserError(
+            f"{checkpoint.path}: {len(layers)} layers, width {hidden_size} and {kv_rows} key rows do not fit "
+            f"heads of {head_dim}",
+            hint="put the model's config.json beside the file, if it is not the 7B model",
+        )
+    config = TextConfig(vocab_size, hidden_size, intermediate_size, max(layers) + 1, kv_rows // head_dim, **written)
+    return config, prefix
+
+
+def _written_sizes(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return head size, RoPE and epsilon as written in a config (hub or transformers 5), the 7B model's by default."""
+    config = written_config(checkpoint, "qwen2_5_vl")
+    config = config.get("text_config") or config
+    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {}), **config}
+    official = TextConfig()
+    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+    return {
+        "head_dim": width // heads if heads and width else official.head_dim,
+        "rope_theta": float(rope.get("rope_theta", official.rope_theta)),
+        "rope_sections": tuple(rope.get("mrope_section", official.rope_sections)),
+        "norm_eps": float(config.get("rms_norm_eps", official.norm_eps)),
+    }

@@ -1,0 +1,185 @@
+"""Qwen2.5-VL text states against transformers' full model and the golden vectors."""
+
+import json
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from hv15.demo.tokenizer import VOCABULARY, build_tokenizer, save_tokenizer
+from hv15.errors import UserError
+from hv15.models import checkpoint as checkpoint_module
+from hv15.models import text
+from hv15.models.templates import render_prompt
+from hv15.models.text import TextConfig, load_text_encoder, read_text_config
+from hv15.models.tokenizer import PromptTokenizer
+from tests.models.encoder_files import count_parameters, full_size, golden, write
+
+SIZES = {
+    "vocab_size": VOCABULARY + 1,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+}
+PROMPTS = ["a red circle", "", "a much longer prompt: " + "a green square moving left " * 6, 'a sign "OPEN"']
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The whole model as transformers has it: text, vision tower and head."""
+    torch.manual_seed(0)
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen2_5_VLConfig(text_config=dict(SIZES), vision_config=vision, tie_word_embeddings=False)
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    for parameter in model.parameters():  # small initial weights would hide mistakes
+        parameter.data.normal_(std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def expected(reference):
+    """hidden_states[-3] of each prompt alone, without the constant part."""
+    tokenizer = build_tokenizer()
+    crop = PromptTokenizer(tokenizer).crop_start
+    states = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer.encode(render_prompt(prompt), add_special_tokens=False).ids])
+        with torch.no_grad():
+            outputs = reference(input_ids=ids, output_hidden_states=True)
+        states.append(outputs.hidden_states[-3][0, crop:])
+    return states
+
+
+@pytest.fixture(scope="module")
+def layouts(reference, tmp_path_factory):
+    """The same weights as users have them."""
+    root = tmp_path_factory.mktemp("qwen")
+    reference.save_pretrained(root / "sharded", max_shard_size="100KB")
+    in_memory = reference.state_dict()
+    hub = {key.replace("model.language_model.", "model.").replace("model.visual.", "visual."): value
+           for key, value in in_memory.items()}  # fmt: skip
+    write(root / "comfyui.safetensors", hub, SIZES)
+    write(root / "transformers5.safetensors", in_memory, SIZES)
+    return root
+
+
+@pytest.mark.parametrize("name", ["comfyui.safetensors", "transformers5.safetensors", "sharded"])
+def test_states_as_transformers(layouts, expected, name):
+    encoder = load_text_encoder(layouts / name, build_tokenizer())
+    states = encoder.encode(PROMPTS, batch_size=3)
+    assert [len(state) for state in states] == [len(state) for state in expected]
+    for state, wanted in zip(states, expected, strict=True):
+        assert_close(state, wanted, atol=2e-5, rtol=1e-5)
+    assert not any(parameter.requires_grad for parameter in encoder.model.parameters())
+
+
+def test_folder_is_really_sharded(layouts):
+    assert len(list((layouts / "sharded").glob("*.safetensors"))) > 1
+
+
+def test_batches_equal_single_prompts(layouts):
+    encoder = load_text_encoder(layouts / "comfyui.safetensors", build_tokenizer(), dtype=torch.float64)
+    together = encoder.encode(PROMPTS, batch_size=4)
+    for prompt, state in zip(PROMPTS, together, strict=True):
+        assert state.dtype is torch.float64
+        assert_close(encoder.encode([prompt])[0], state, atol=1e-12, rtol=0)
+
+
+def test_long_prompt_keeps_1000_tokens(layouts):
+    encoder = load_text_encoder(layouts / "comfyui.safetensors", build_tokenizer())
+    (state,) = encoder.encode(["circle " * 3000])
+    assert state.shape == (1000, 32)
+
+
+def test_golden(tmp_path):
+    weights, vectors, config = golden("qwen_text_tiny")
+    loaded, prefix = read_text_config(
+        checkpoint_module.open_checkpoint(write(tmp_path / "qwen.safetensors", weights, config))
+    )
+    model = text.build_text_model(loaded)
+    model.load_state_dict({name: weights[prefix + name] for name in model.state_dict()})
+    ids, mask = vectors["in/input_ids"], vectors["in/attention_mask"].bool()
+    assert mask[:, 0].all()  # padded on the right
+    with torch.no_grad():
+        states = model(input_ids=ids, use_cache=False).last_hidden_state
+    assert_close(states[mask], vectors["out/hidden_states_minus3"][mask], atol=5e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["keys_comfy_qwen25vl", "keys_transformers5_qwen25vl"])
+def test_full_size(name, monkeypatch):
+    """26 layers and the embedding are read, each tensor once; nothing else is."""
+    checkpoint = full_size(name)
+    monkeypatch.setattr(text, "open_checkpoint", lambda path: checkpoint)
+    encoder = load_text_encoder("qwen.safetensors", build_tokenizer(), device="meta")
+    config, prefix = read_text_config(checkpoint)
+    assert config == TextConfig()
+    assert encoder.model.config.num_hidden_layers == 26
+    layer = (6_525_621_760 - 3584) // 28
+    assert count_parameters(encoder.model) == 544_997_376 + 26 * layer
+    left_out = ("visual.", "model.visual.", "lm_head.", f"{prefix}norm.", f"{prefix}layers.26.", f"{prefix}layers.27.")
+    assert sorted(checkpoint.read) == sorted(key for key in list(checkpoint.keys()) if not key.startswith(left_out))
+
+
+def test_rope_table_is_float32_in_half_precision(layouts):
+    encoder = load_text_encoder(layouts / "comfyui.safetensors", build_tokenizer(), dtype=torch.bfloat16)
+    assert encoder.model.rotary_emb.inv_freq.dtype is torch.float32
+    assert encoder.encode(["a red circle"])[0].dtype is torch.bfloat16
+
+
+def test_tokenizer_by_folder(layouts, tmp_path):
+    save_tokenizer(tmp_path)
+    encoder = load_text_encoder(layouts / "comfyui.safetensors", tmp_path)
+    assert encoder.encode([]) == []
+
+
+def test_wrong_files(layouts, tmp_path, reference):
+    tokenizer = build_tokenizer()
+    with pytest.raises(UserError, match=r"not Qwen2\.5-VL: it looks like the HunyuanVideo 1\.5 transformer"):
+        load_text_encoder(write(tmp_path / "dit.safetensors", {"double_blocks.0.bias": torch.zeros(1)}), tokenizer)
+
+    weights = reference.state_dict()
+    missing = {key: value for key, value in weights.items() if "layers.1.mlp.up_proj" not in key}
+    with pytest.raises(UserError, match=r"1 of 25 tensors missing, first model\.language_model\.layers\.1\.mlp\.up"):
+        load_text_encoder(write(tmp_path / "missing.safetensors", missing, SIZES), tokenizer)
+
+    more = weights | {"model.language_model.layers.0.lora": torch.zeros(1)}
+    with pytest.raises(UserError, match=r"unexpected, first model\.language_model\.layers\.0\.lora"):
+        load_text_encoder(write(tmp_path / "more.safetensors", more, SIZES), tokenizer)
+
+    scaled = weights | {"model.language_model.layers.0.mlp.up_proj.scale_weight": torch.zeros(1)}
+    with pytest.raises(UserError, match="quantised weights with scales"):
+        load_text_encoder(write(tmp_path / "fp8.safetensors", scaled, SIZES), tokenizer)
+
+    with pytest.raises(UserError, match="do not fit heads of 128"):
+        load_text_encoder(write(tmp_path / "bare.safetensors", weights), tokenizer)
+
+
+def test_tokenizer_larger_than_the_model(tmp_path, reference):
+    weights = reference.state_dict()
+    weights["model.language_model.embed_tokens.weight"] = torch.zeros(100, 32)
+    with pytest.raises(UserError, match=f"100 token embeddings, but the tokenizer has {VOCABULARY} tokens"):
+        load_text_encoder(write(tmp_path / "small.safetensors", weights, SIZES), build_tokenizer())
+
+
+def test_config_beside_the_file(layouts, tmp_path, reference):
+    """RoPE and epsilon come from a config.json of Qwen2.5-VL; that of another model in the folder says nothing."""
+    weights = {key: value for key, value in reference.state_dict().items() if "visual" not in key}
+    file = write(tmp_path / "qwen.safetensors", weights)
+    hub = {key: value for key, value in SIZES.items() if key != "rope_parameters"}
+    hub |= {
+        "model_type": "qwen2_5_vl",
+        "rope_theta": 5e5,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(hub))
+    config = load_text_encoder(file, build_tokenizer()).model.config
+    assert config.rope_parameters["rope_theta"] == 5e5
+    assert config.rope_parameters["mrope_section"] == [2, 1, 1]
+    (tmp_path / "config.json").write_text(json.dumps(hub | {"model_type": "siglip_vision_model"}))
+    with pytest.raises(UserError, match="do not fit heads of 128"):
+        load_text_encoder(file, build_tokenizer())
