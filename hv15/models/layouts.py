@@ -179,10 +179,10 @@ _LOOKS = (
     ("transformer_blocks.", "another transformer in diffusers' layout"),
     ("decoder.conv_in", "a VAE"),
     ("encoder.conv_in", "a VAE"),
+    ("vision_model.", "a SigLIP or CLIP image encoder"),
     ("visual.blocks.", "Qwen2.5-VL"),
     ("layers.0.self_attn.q_proj", "a language model"),
     ("encoder.block.0.layer.0.SelfAttention", "a T5 or ByT5 encoder"),
-    ("vision_model.", "a SigLIP or CLIP image encoder"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,6 @@ def tensors(name: str) -> dict[str, Tensor]:
 
 def golden_dit(extra: dict[str, Tensor] | None = None) -> DiT:
     """The official weights, loaded strictly under their own names."""
-    from dataclasses import replace
-
     with torch.device("meta"):
         dit = DiT(replace(TINY, meanflow=extra is not None))
     state = {key: value.clone() for key, value in (tensors("dit_weights") | (extra or {})).items()}
@@ -50,9 +49,8 @@ def case_info() -> dict[str, dict[str, Any]]:
 
 def case(name: str) -> dict[str, Tensor]:
     """Inputs, middle results and output of a case, by their short names ("in/text_states")."""
-    return {
-        key.removeprefix(name + "/"): value for key, value in tensors("dit_cases").items() if key.startswith(name + "/")
-    }
+    prefix = name + "/"
+    return {key.removeprefix(prefix): value for key, value in tensors("dit_cases").items() if key.startswith(prefix)}
 
 
 def condition(recorded: dict[str, Tensor], *, image: bool) -> Condition:

@@ -196,7 +196,7 @@ def test_real_size_has_the_published_parameter_counts():
 
 
 def test_sizes_that_do_not_fit_are_refused_with_their_numbers():
-    with pytest.raises(ValueError, match="48.*5"):
+    with pytest.raises(ValueError, match=r"48.*5"):
         replace(TINY, num_heads=5)
     with pytest.raises(ValueError, match=r"\(4, 10, 12\).*24"):
         replace(TINY, rope_dims=(4, 10, 12))
