@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,37 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise _unwritable(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside the target; on success it takes the target's place, on any failure it is removed.
+
+    Raises:
+        UserError: the disk is full or the parent folder cannot be written.
+    """
+    target = Path(target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        old = temporary.with_suffix(".old")
+        if target.exists():  # a folder that is not empty cannot be replaced in one step
+            target.replace(old)
+        try:
+            temporary.replace(target)
+        except OSError:
+            if old.exists():
+                old.replace(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -1,0 +1,185 @@
+"""Reads clips: streaming, each needed frame decoded once, only wanted frames converted and resized."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import numpy as np
+
+from hv15.data.clips import Clip, timeline_of
+from hv15.data.frames import Timeline, exact_fps
+from hv15.data.images import read_image
+from hv15.data.media import Kind, MediaError, MediaInfo, frame_files
+from hv15.data.pixels import Fitter, Pixels
+from hv15.data.probe import DAMAGED, damaged, open_video, pixel_aspect, probe
+
+if TYPE_CHECKING:
+    from hv15.config.datasets import DatasetSettings
+
+_JUMP_FRAMES = 16  # a shorter way is decoded through
+
+Stamped = tuple[int, av.VideoFrame]
+
+
+def read_clips(
+    path: Path, kind: Kind, clips: Sequence[Clip], dataset: DatasetSettings, info: MediaInfo | None = None
+) -> Iterator[tuple[Clip, Pixels]]:
+    """Yield each clip with its pixels, uint8 RGB [F, H, W, 3], in the order in which the clips end.
+
+    Overlapping clips share their frames; no more is held than the longest stretch of frames that open clips need.
+
+    Args:
+        path: the file, or the folder of images.
+        kind: which of them it is.
+        clips: from `plan_clips` with the same dataset settings.
+        dataset: gives the frame rates.
+        info: what `probe` returned, if the caller has it.
+
+    Raises:
+        MediaError: the file cannot be decoded, or ends before a clip does.
+    """
+    info = info or probe(path, kind)
+    timeline, fps = timeline_of(info, dataset), exact_fps(dataset.target_fps)
+    for look in sorted({(clip.height, clip.width, clip.background) for clip in clips}):
+        same = sorted((c for c in clips if (c.height, c.width, c.background) == look), key=lambda c: c.start + c.frames)
+        yield from _assemble(same, _pictures(info, timeline, same, fps, Fitter(look[:2], look[2])))
+
+
+def _assemble(clips: list[Clip], pictures: Iterator[tuple[int, Pixels]]) -> Iterator[tuple[Clip, Pixels]]:
+    """Collect pictures (frame number, pixels) into clips that are sorted by their end."""
+    first_needed = list(accumulate((clip.start for clip in reversed(clips)), min))[::-1]
+    held: dict[int, Pixels] = {}
+    done = 0
+    for number, pixels in pictures:
+        held[number] = pixels
+        while clips[done].start + clips[done].frames - 1 == number:
+            clip = clips[done]
+            yield clip, np.stack([held[i] for i in range(clip.start, clip.start + clip.frames)])
+            done += 1
+            if done == len(clips):
+                return
+        while held and (oldest := next(iter(held))) < first_needed[done]:
+            del held[oldest]
+
+
+def _pictures(
+    info: MediaInfo, timeline: Timeline, clips: Sequence[Clip], fps: Fraction, fitter: Fitter
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield (frame number, pixels) of each frame that the clips need, ascending; a repeated frame is read once."""
+    numbers = sorted({i for clip in clips for i in range(clip.start, clip.start + clip.frames)})
+    with ExitStack() as stack:
+        if info.kind == "video":
+            read: Callable[[int], Pixels] = stack.enter_context(VideoReader(info, fitter)).pixels
+        else:
+            files = [info.path] if info.kind == "image" else frame_files(info.path)
+
+            def read(index: int) -> Pixels:
+                return fitter.image(read_image(files[index], background=fitter.background))
+
+        shown, pixels = -1, None
+        for number in numbers:
+            source = timeline.source_frame(number, fps)
+            if pixels is None or source != shown:
+                shown, pixels = source, read(source)
+            yield number, pixels
+
+
+class VideoReader:
+    """Decodes chosen frames of a video, in ascending order.
+
+    Seeks over long stretches that nobody needs, and from the beginning again where a file's seeking proves unreliable.
+    """
+
+    def __init__(self, info: MediaInfo, fitter: Fitter) -> None:
+        self.info = info
+        self.fitter = fitter
+        self._stack = ExitStack()
+        self._may_jump = True
+        self._open()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pixels(self, index: int) -> Pixels:
+        """Return source frame `index`, fitted, [H, W, 3].
+
+        Raises:
+            MediaError: the frame is damaged, or the video ends before it.
+        """
+        try:
+            frame = self._frame(index)
+            if frame.is_corrupt:
+                raise MediaError(f"{self.info.path}: frame {index} is damaged", hint=DAMAGED)
+            return self.fitter.frame(frame)
+        except (av.FFmpegError, ValueError) as error:
+            raise damaged(self.info.path, error, f" at frame {index}") from error
+
+    def _open(self) -> None:
+        self._stack.close()
+        self._container, self._stream = self._stack.enter_context(open_video(self.info.path))
+        self._stream.thread_type = "AUTO"
+        self.fitter.aspect = pixel_aspect(self._stream)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._frames = self._decode()
+        self._held: Stamped | None = None  # the last frame not after the wanted one
+        self._next: Stamped | None = None  # the first frame after it
+
+    def _decode(self) -> Iterator[Stamped]:
+        """Yield decoded frames with their timestamps, or with their numbers where the container has no times."""
+        for number, frame in enumerate(self._container.decode(self._stream)):
+            if self.info.pts is None:
+                yield number, frame
+            elif frame.pts is not None:
+                yield frame.pts, frame
+
+    def _frame(self, index: int) -> av.VideoFrame:
+        """Return the decoded frame that is on the screen when source frame `index` should be."""
+        wanted = index if self.info.pts is None else self.info.pts[index]
+        jumped = self._jump(index)
+        while self._held is None or self._held[0] != wanted:
+            self._next = self._next or next(self._frames, None)
+            if self._next is None:
+                raise self._ended(index)
+            if self._next[0] > wanted:
+                if self._held is not None or not jumped:
+                    break  # frame `index` is a hidden reference: what was shown before it stays
+                self._may_jump = jumped = False  # landed too late
+                self._open()
+                continue
+            self._held, self._next = self._next, None
+        shown = self._held or self._next
+        assert shown is not None
+        return shown[1]
+
+    def _jump(self, index: int) -> bool:
+        """Seek to the last keyframe before source frame `index` if that saves decoding; tell whether it was done."""
+        pts, keyframes = self.info.pts, self.info.keyframes
+        if not self._may_jump or pts is None or not keyframes:
+            return False
+        current = self._next or self._held
+        position = 0 if current is None else bisect_left(pts, current[0])
+        keyframe = keyframes[max(0, bisect_right(keyframes, pts[index]) - 1)]
+        if bisect_left(pts, keyframe) - position < _JUMP_FRAMES:
+            return False
+        self._container.seek(keyframe, stream=self._stream)
+        self._restart()
+        return True
+
+    def _ended(self, index: int) -> MediaError:
+        count, last = len(self.info.timeline.times), -1 if self._held is None else self._held[0]
+        decoded = last + 1 if self.info.pts is None else bisect_right(self.info.pts, last) * (self._held is not None)
+        return MediaError(
+            f"{self.info.path}: ends after {decoded} of {count} frames, frame {index} was needed", hint=DAMAGED
+        )

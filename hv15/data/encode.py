@@ -1,0 +1,92 @@
+"""Writes samples: an mp4 that says what it was made from, or a folder of PNG files. Equal input gives equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
+from PIL import Image, PngImagePlugin
+
+from hv15.data.atomic import atomic_folder, atomic_path
+from hv15.data.frames import exact_fps
+from hv15.data.pixels import Pixels
+from hv15.data.probe import open_video
+from hv15.errors import UserError
+
+CRF = 17
+"""x264's constant rate factor; 17 is visually lossless."""
+
+_THREADS = 4  # x264's result depends on the number of threads, so it must not follow the machine
+_CONTAINER_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
+
+
+def write_video(
+    path: Path, frames: Pixels, fps: float = 24.0, metadata: Mapping[str, str] | None = None, *, crf: int = CRF
+) -> None:
+    """Write an mp4: H.264, yuv420p, BT.709.
+
+    Args:
+        path: the file, replaced atomically.
+        frames: uint8 RGB [F, H, W, 3], H and W even.
+        fps: frames per second.
+        metadata: any keys; `read_video_metadata` gives them back.
+        crf: quality, 0 (lossless) to 51.
+
+    Raises:
+        UserError: the sizes are odd, there is no frame, or the disk is full.
+    """
+    count, height, width = frames.shape[:3]
+    if not count or height % 2 or width % 2:
+        raise UserError(
+            f"{path}: {count} frames of {width}x{height} pixels cannot be written", hint="sizes must be multiples of 16"
+        )
+    rate = exact_fps(fps)
+    options = {"movflags": "use_metadata_tags+faststart", "fflags": "+bitexact"}
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
+        container.metadata.update(metadata or {})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium"})
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.time_base, context.thread_count = 1 / rate, _THREADS
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(
+                format="yuv420p",
+                src_color_range=ColorRange.JPEG,
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+            )
+            frame.pts, frame.time_base = number, Fraction(1 / rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def read_video_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that `write_video` stored.
+
+    Raises:
+        MediaError: the file is missing or no video.
+    """
+    with open_video(path) as (container, _):
+        return {key: value for key, value in container.metadata.items() if key not in _CONTAINER_KEYS}
+
+
+def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a folder of PNG files 0000.png, 0001.png, ...; it appears complete or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        frames: uint8 RGB [F, H, W, 3].
+        metadata: text chunks of each file.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        chunks.add_itxt(key, value)
+    with atomic_folder(folder) as temporary:
+        for number, pixels in enumerate(frames):
+            Image.fromarray(pixels).save(temporary / f"{number:04d}.png", pnginfo=chunks)

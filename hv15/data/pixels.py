@@ -1,0 +1,121 @@
+"""The one way from decoded frames and images to clip pixels: uint8 RGB, upright, resized to cover, centre-cropped.
+
+Notable choices:
+- swscale with its accurate options is the resampler for videos and images alike: its area filter weights partly covered
+  pixels exactly (Pillow's BOX does not), Lanczos enlarges.
+- The YUV matrix and range are those of the stream. A stream that does not say is taken as players take it: BT.709 from
+  720 lines, BT.601 below, limited range. High dynamic range is not tone-mapped.
+"""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from hv15.data.buckets import cover_size
+
+Pixels = NDArray[np.uint8]
+
+_EXACT = (
+    Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
+)
+_MATRICES = {  # AVColorSpace to swscale's name for it
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+
+
+class Fitter:
+    """Turns decoded frames into the pixels of one bucket. Not safe to share between threads.
+
+    Args:
+        size: the (height, width) to fill, or None to keep each frame's own size.
+        background: "#rrggbb" behind transparent pixels.
+        aspect: width / height of a source pixel.
+    """
+
+    def __init__(self, size: tuple[int, int] | None, background: str = "", aspect: float = 1.0) -> None:
+        self.size = size
+        self.background = background or "#000000"
+        self.aspect = aspect
+        self._convert = VideoReformatter()
+
+    def frame(self, frame: av.VideoFrame) -> Pixels:
+        """Return a decoded video frame's pixels [H, W, 3], turned as its display matrix says."""
+        if has_alpha(frame.format):
+            rgba = self._rgb(frame, frame.height, frame.width, Interpolation.BICUBIC, "rgba")
+            frame_rgb = av.VideoFrame.from_ndarray(composite(rgba, self.background), "rgb24")
+            return self._fit(frame_rgb, frame.rotation)
+        return self._fit(frame, frame.rotation)
+
+    def image(self, pixels: Pixels) -> Pixels:
+        """Return an RGB picture [h, w, 3] at the wanted size [H, W, 3]."""
+        if self.size is None or pixels.shape[:2] == self.size:
+            return pixels
+        return self._fit(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24"), 0)
+
+    def _fit(self, frame: av.VideoFrame, rotation: int) -> Pixels:
+        turns = round(rotation / 90) % 4
+        height, width = upright_size(frame.height, frame.width, self.aspect, turns)
+        target = self.size or (height, width)
+        covered = cover_size(height, width, *target)
+        shrinks = covered[0] * covered[1] <= height * width
+        filter_ = Interpolation.AREA if shrinks else Interpolation.LANCZOS
+        raster = covered if turns % 2 == 0 else covered[::-1]
+        pixels = np.rot90(self._rgb(frame, *raster, filter_, "rgb24"), turns)
+        top, left = ((have - want) // 2 for have, want in zip(covered, target, strict=True))
+        return np.ascontiguousarray(pixels[top : top + target[0], left : left + target[1]])
+
+    def _rgb(self, frame: av.VideoFrame, height: int, width: int, filter_: Interpolation, name: str) -> Pixels:
+        matrix, full = source_colours(frame)
+        converted = self._convert.reformat(
+            frame,
+            width,
+            height,
+            name,
+            src_colorspace=matrix,
+            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=filter_ | _EXACT,
+            threads=1,
+        )
+        return converted.to_ndarray().astype(np.uint8, copy=False)
+
+
+def source_colours(frame: av.VideoFrame) -> tuple[Colorspace, bool]:
+    """Return a frame's YUV matrix and whether it uses the full range; guessed as players do where it does not say."""
+    name = frame.format.name
+    full = frame.color_range == ColorRange.JPEG or frame.format.is_rgb or name.startswith(("yuvj", "pal", "mono"))
+    guess = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+    return _MATRICES.get(frame.colorspace, guess), full
+
+
+def has_alpha(pixel_format: av.VideoFormat) -> bool:
+    """Return whether a pixel format carries transparency."""
+    return any(component.is_alpha for component in pixel_format.components) or pixel_format.name == "pal8"
+
+
+def upright_size(height: int, width: int, aspect: float, turns: int) -> tuple[int, int]:
+    """Return the (height, width) of a stored picture when shown: square pixels, turned by `turns` quarter turns."""
+    width = max(1, round(width * aspect))
+    return (width, height) if turns % 2 else (height, width)
+
+
+def composite(rgba: Pixels, background: str) -> Pixels:
+    """Lay a picture [H, W, 4] with straight alpha over a plain colour "#rrggbb"."""
+    alpha = rgba[..., 3:].astype(np.uint32)
+    colour = np.array(rgb_of(background), dtype=np.uint32)
+    return ((rgba[..., :3] * alpha + colour * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def rgb_of(colour: str) -> tuple[int, int, int]:
+    """Return the three bytes of "#rrggbb"."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
