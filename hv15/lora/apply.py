@@ -1,0 +1,139 @@
+"""Finished LoRAs on a DiT, beside its weights or inside them.
+
+`apply_lora` hangs them on the layers: exact on any base, quantised ones too, each with its own strength.
+`merge_lora` adds them to the weights in fp32 and casts back: no cost per step, but rounded to the weights' dtype.
+Both take every supported layout; what LyCORIS alone knows goes through lycoris-lora (`hv15.lora.lycoris`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hv15.errors import UserError
+from hv15.lora.adapters import Adapter, Difference, LowRank
+from hv15.lora.formats import arrange, read_parts
+from hv15.lora.lycoris import apply_lycoris, forward_of, merge_lycoris, needs_lycoris
+from hv15.lora.network import add_product
+
+
+def apply_lora(
+    dit: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    multiplier: float = 1.0,
+) -> int:
+    """Add a LoRA to a DiT without touching its weights; several add up.
+
+    Args:
+        dit: the model; its module names are the official ones.
+        state_dict: a LoRA of any layout, as `read_lora` gives it.
+        multiplier: strength on top of alpha/rank.
+
+    Returns:
+        How many linear layers it changes.
+
+    Raises:
+        UserError: unknown keys, modules that this model does not have, wrong sizes.
+    """
+    if needs_lycoris(state_dict):
+        return apply_lycoris(dit, state_dict, multiplier)
+    targets = _targets(dit, state_dict)
+    if multiplier != 0.0:
+        for module, adapter in targets:
+            module.register_forward_hook(_hook(adapter, multiplier))
+    return len(targets)
+
+
+@torch.no_grad()
+def merge_lora(
+    dit: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    multiplier: float = 1.0,
+) -> int:
+    """Add a LoRA into the weights of a DiT (fp32 arithmetic, then the weights' own dtype).
+
+    Args, returns and raises as `apply_lora`; a quantised layer is a UserError too.
+    """
+    if needs_lycoris(state_dict):
+        return merge_lycoris(dit, state_dict, multiplier)
+    targets = _targets(dit, state_dict)
+    for module, _ in targets:
+        if type(module) is not nn.Linear or module.weight.dtype.itemsize < 2:
+            raise UserError(
+                f"LoRA: cannot be merged into a {type(module).__name__} layer of {module.weight.dtype}",
+                hint="merge into the bf16 checkpoint first, or use the LoRA unmerged",
+            )
+    for module, adapter in targets:
+        delta = adapter.delta().to(module.weight.device) * multiplier
+        module.weight.copy_(module.weight.float() + delta)
+    return len(targets)
+
+
+class _AddLowRank:
+    """A forward hook that adds a LoRA's share; its factors follow the activations' device and dtype."""
+
+    def __init__(self, adapter: LowRank, multiplier: float) -> None:
+        self.down, self.up, self.scale = adapter.down, adapter.up, adapter.scale * multiplier
+
+    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = args[0]
+        if self.down.device != x.device or self.down.dtype != x.dtype:  # once, not at each step
+            self.down, self.up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
+        return add_product(output, F.linear(x, self.down), self.up, self.scale)
+
+
+class _AddForward:
+    """A forward hook that adds what another form of adapter makes of the input."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], multiplier: float) -> None:
+        self.forward, self.multiplier = forward, multiplier
+
+    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.add_(self.forward(args[0]), alpha=self.multiplier)
+
+
+class _FullDifference:
+    """x -> x @ diff^T."""
+
+    def __init__(self, diff: Tensor) -> None:
+        self.diff = diff
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.diff = self.diff.to(x.device, x.dtype)
+        return F.linear(x, self.diff)
+
+
+def _hook(adapter: Adapter, multiplier: float) -> _AddLowRank | _AddForward:
+    if isinstance(adapter, LowRank):
+        return _AddLowRank(adapter, multiplier)
+    forward = _FullDifference(adapter.diff) if isinstance(adapter, Difference) else forward_of(adapter)
+    return _AddForward(forward, multiplier)
+
+
+def _targets(dit: nn.Module, state_dict: Mapping[str, Tensor]) -> list[tuple[nn.Linear, Adapter]]:
+    """(layer, adapter) for each change; every one must have its layer."""
+    modules = dict(dit.named_modules())
+    adapters = arrange(read_parts(state_dict), "official")
+    missing = [name for name in adapters if not hasattr(modules.get(name), "in_features")]
+    if missing:
+        raise UserError(
+            f"LoRA: {len(missing)} of {len(adapters)} changed layers are not in this model, first {missing[0]}",
+            hint="the LoRA was made for a model with more blocks, or for another variant",
+        )
+    if not adapters:
+        raise UserError("LoRA: it changes nothing", hint="check that it is the right file")
+    targets = []
+    for name, adapter in adapters.items():
+        module: Any = modules[name]
+        if adapter.shape != (module.out_features, module.in_features):
+            raise UserError(
+                f"LoRA: {name} changes a weight of {list(adapter.shape)}, the model's is "
+                f"{[module.out_features, module.in_features]}",
+                hint="the LoRA was made for a model of another size",
+            )
+        targets.append((module, adapter))
+    return targets

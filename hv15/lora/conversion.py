@@ -1,0 +1,147 @@
+"""LoRA files from one layout to another, exactly: the change of every weight stays what it was.
+
+| to | what is written |
+|---|---|
+| kohya | q, k, v apart, alpha; our own layout (musubi-tuner reads it) |
+| comfyui | q, k, v joined, alpha, ComfyUI's names behind `diffusion_model.` |
+| diffusers | `transformer.` names; alpha goes into up, because its loader ignores `.alpha` tensors |
+| official | the same with the official code's names and no prefix |
+
+LoHa converts to kohya and ComfyUI exactly. LoKr does so except for q, k, v in ComfyUI's joined matrix, which has no
+LoKr form: it becomes a full difference, or with `svd_rank` the nearest LoRA. diffusers and the official code read plain
+LoRA only, so LoHa, LoKr and differences need `svd_rank` there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from hv15.errors import UserError
+from hv15.lora.adapters import Adapter, Difference, LowRank, low_rank_of, scaled
+from hv15.lora.files import read_lora, save_lora
+from hv15.lora.formats import Parts, arrange, detect_format, read_parts, write_modules
+from hv15.lora.names import LAYOUTS, Layout
+from hv15.lora.peft import ADAPTER_METADATA, peft_metadata, with_alphas
+
+NOTE = "hv15.convert.note"
+"""Metadata key that says what a conversion could not keep as it was."""
+_STALE = (ADAPTER_METADATA, NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
+
+
+def convert(
+    state_dict: Mapping[str, Tensor],
+    to: Layout,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    svd_rank: int | None = None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Convert a LoRA of any supported layout.
+
+    Args:
+        state_dict: the file's tensors.
+        to: kohya, comfyui, diffusers or official.
+        metadata: the file's metadata, to be handed through. (`read_lora` has put the alphas in it into the tensors.)
+        svd_rank: rank for what has no exact form in the target layout.
+
+    Returns:
+        The new tensors, and the new file's metadata.
+
+    Raises:
+        UserError: unknown layout or keys, DoRA, or a kind that the target cannot hold without `svd_rank`.
+    """
+    if to not in LAYOUTS:
+        raise UserError(f"LoRA: unknown layout {to!r}", hint=f"one of {', '.join(LAYOUTS)}")
+    source = detect_format(state_dict)
+    parts = read_parts(with_alphas(state_dict, metadata or {}))
+    modules = arrange(parts, to)
+    notes = []
+    if to in ("diffusers", "official"):
+        modules, note = _only_low_rank(modules, to, svd_rank)
+        notes.append(note)
+        modules = {name: _folded(adapter) for name, adapter in modules.items()}
+    elif to == "comfyui":
+        modules, note = _tell_differences(modules, parts, svd_rank)
+        notes.append(note)
+    kept = {key: value for key, value in (metadata or {}).items() if key not in _STALE}
+    result = {**kept, "format": "pt", "hv15.convert.from": source, "hv15.convert.to": to}
+    if note := " ".join(filter(None, notes)):
+        result[NOTE] = note
+    if to in ("diffusers", "official"):
+        result[ADAPTER_METADATA] = peft_metadata(modules, "transformer." if to == "diffusers" else "")
+    return write_modules(modules, to), result
+
+
+def convert_file(
+    source: Path,
+    target: Path,
+    to: Layout = "comfyui",
+    *,
+    reverse: bool = False,
+    svd_rank: int | None = None,
+) -> dict[str, str]:
+    """Convert a LoRA file; the source's metadata (hv15.*, ss_*, modelspec.*) stays in the new one.
+
+    Args:
+        source, target: .safetensors files.
+        to: the target layout.
+        reverse: convert to kohya's names instead, whatever the source's layout is.
+        svd_rank: see `convert`.
+
+    Returns:
+        The new file's metadata.
+
+    Raises:
+        UserError: as `read_lora`, `convert` and `save_lora`; the message names the file.
+    """
+    state_dict, metadata = read_lora(source)
+    try:
+        converted, new_metadata = convert(state_dict, "kohya" if reverse else to, metadata=metadata, svd_rank=svd_rank)
+    except UserError as error:
+        raise UserError(f"{source}: {error.message}", hint=error.hint) from error
+    save_lora(target, converted, new_metadata)
+    return new_metadata
+
+
+def _only_low_rank(modules: dict[str, Adapter], to: Layout, svd_rank: int | None) -> tuple[dict[str, Adapter], str]:
+    others = [name for name, adapter in modules.items() if not isinstance(adapter, LowRank)]
+    if others and svd_rank is None:
+        raise UserError(
+            f"LoRA: {len(others)} of {len(modules)} modules are LoHa, LoKr or full differences, first {others[0]}; "
+            f"the {to} layout holds plain LoRA only",
+            hint="give --svd-rank (for example 64) for the nearest LoRA of that rank, or convert to comfyui",
+        )
+    return _approximated(modules, others, svd_rank)
+
+
+def _tell_differences(
+    modules: dict[str, Adapter], parts: Parts, svd_rank: int | None
+) -> tuple[dict[str, Adapter], str]:
+    """ComfyUI takes everything; only what became a difference on the way is approximated or told."""
+    given = sum(isinstance(adapter, Difference) for adapter in parts.values())
+    grown = [name for name, adapter in modules.items() if isinstance(adapter, Difference)]
+    if not grown or given == len(parts):
+        return modules, ""
+    if svd_rank is None:
+        return modules, f"{len(grown)} joined q, k, v matrices are written as full differences (exact, but large)."
+    return _approximated(modules, grown, svd_rank)
+
+
+def _approximated(
+    modules: dict[str, Adapter], names: list[str], svd_rank: int | None
+) -> tuple[dict[str, Adapter], str]:
+    if not names or svd_rank is None:
+        return modules, ""
+    result, worst = dict(modules), 0.0
+    for name in names:
+        result[name], error = low_rank_of(modules[name], svd_rank)
+        worst = max(worst, error)
+    return result, f"{len(names)} modules are the nearest LoRA of rank {svd_rank}; relative error at most {worst:.2e}."
+
+
+def _folded(adapter: Adapter) -> Adapter:
+    """The same LoRA with alpha = rank, for loaders that know no alpha."""
+    assert isinstance(adapter, LowRank)
+    return LowRank(adapter.down, scaled(adapter.up, adapter.scale), float(adapter.rank))

@@ -1,0 +1,123 @@
+"""LoRA files: read with care, written atomically and with equal bytes for equal content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hv15.errors import UserError
+from hv15.lora.formats import detect_format
+from hv15.lora.lycoris import needs_lycoris
+from hv15.lora.peft import with_alphas
+from hv15.models.checkpoint import open_checkpoint
+from hv15.models.dit import DiTConfig
+from hv15.models.layouts import looks_like
+from hv15.models.writer import write_checkpoint
+
+ARCHITECTURE = "hunyuan-video-1.5/lora"
+
+
+def save_lora(
+    path: Path,
+    state_dict: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a LoRA as safetensors, atomically; equal tensors and metadata give equal bytes.
+
+    Args:
+        dtype: cast the matrices to it (alphas stay as they are); None keeps each tensor's own.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; NaN or infinity in a tensor.
+    """
+    tensors = {
+        key: tensor.detach().to("cpu", dtype if dtype is not None and tensor.ndim else tensor.dtype)
+        for key, tensor in state_dict.items()
+    }
+    _check_finite(path, tensors, hint="the training diverged: lower the learning rate; the file was not written")
+    write_checkpoint(Path(path), tensors, tensors.__getitem__, metadata)
+
+
+def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a LoRA file of any layout: its tensors (with the alphas that stand in PEFT's metadata) and its metadata.
+
+    Raises:
+        UserError: missing, a pickle, truncated, NaN in it, or not a LoRA of this model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {kind}; expected a LoRA file (.safetensors)", hint="check the path")
+    checkpoint = open_checkpoint(path)
+    state_dict = dict(checkpoint.tensors())
+    try:
+        if not needs_lycoris(state_dict):
+            detect_format(state_dict)
+        state_dict = with_alphas(state_dict, checkpoint.metadata)
+    except UserError as error:
+        kind = looks_like(checkpoint.keys())
+        if "a LoRA" not in kind and "unknown" not in kind:
+            raise UserError(f"{path}: {kind}, not a LoRA", hint="models belong into the models section") from error
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+    _check_finite(path, state_dict, hint="the file is damaged, or its training diverged; use another one")
+    return state_dict, dict(checkpoint.metadata)
+
+
+def kohya_metadata(
+    *,
+    rank: int,
+    alpha: float,
+    base: DiTConfig | None = None,
+    base_name: str | None = None,
+    title: str | None = None,
+    resolution: str | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    optimizer: str | None = None,
+    seed: int | None = None,
+    dropout: float | None = None,
+    num_train_items: int | None = None,
+) -> dict[str, str]:
+    """The `ss_*` and `modelspec.*` fields that other tools show; no time of day in them: equal runs, equal files.
+
+    Args:
+        base: sizes of the base model.
+        base_name: file name of its checkpoint (no folder: paths are nobody else's business).
+        resolution: "WIDTHxHEIGHT" of the largest bucket.
+    """
+    fields: dict[str, object] = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": ARCHITECTURE,
+        "modelspec.implementation": "hv15",
+        "modelspec.prediction_type": "flow",
+        "modelspec.title": title,
+        "modelspec.resolution": resolution,
+        "ss_network_module": "hv15.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": alpha,
+        "ss_network_dropout": dropout,
+        "ss_base_model_version": "hunyuan-video-1.5",
+        "ss_sd_model_name": base_name,
+        "ss_steps": steps,
+        "ss_num_epochs": epochs,
+        "ss_learning_rate": learning_rate,
+        "ss_optimizer": optimizer,
+        "ss_seed": seed,
+        "ss_num_train_items": num_train_items,
+        "hv15.base_sizes": None if base is None else json.dumps(asdict(base), sort_keys=True),
+    }
+    return {key: str(value) for key, value in fields.items() if value is not None}
+
+
+def _check_finite(path: Path, state_dict: Mapping[str, Tensor], *, hint: str) -> None:
+    for key, tensor in state_dict.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {key} holds NaN or infinity", hint=hint)

@@ -1,0 +1,171 @@
+"""q, k and v in one matrix: joining three adapters exactly, and taking a joined one apart exactly.
+
+Joined LoRA: the downs stand on one another, the ups form a block diagonal. One alpha serves all three: with equal
+scales alpha/rank (the usual case) it is scale times the joint rank and no number changes; otherwise the ratio of the
+scales goes into the ups (fp32). LoHa joins the same way, because each of its two products keeps its row blocks apart;
+LoKr has no such form and is written out as a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, scaled
+
+
+def join(parts: Sequence[Adapter | None]) -> Adapter:
+    """Join the adapters of q, k and v (None = no change there; at least one must be there) into one for their matrix.
+
+    The result is exact: its difference is theirs on top of one another.
+    """
+    present = [part for part in parts if part is not None]
+    if all(isinstance(part, LowRank) for part in present):
+        return _join_low_rank([part if isinstance(part, LowRank) else None for part in parts])
+    if all(isinstance(part, Hadamard) for part in present):
+        return _join_hadamard([part if isinstance(part, Hadamard) else None for part in parts])
+    rows, columns = present[0].shape
+    return Difference(torch.cat([torch.zeros(rows, columns) if part is None else part.delta() for part in parts]))
+
+
+def split(adapter: Adapter) -> list[Adapter | None]:
+    """The inverse of `join`, exact for any adapter; a third without any change is None.
+
+    A block-diagonal one gives back its parts. A dense one (trained on the joint matrix) keeps its whole down for each
+    of the three, with their rows of up.
+    """
+    third = adapter.shape[0] // 3
+    thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
+    if isinstance(adapter, LowRank):
+        return _split_low_rank(adapter, thirds)
+    if isinstance(adapter, Hadamard):
+        return _split_hadamard(adapter, thirds)
+    if isinstance(adapter, Kronecker):
+        adapter = Difference(adapter.delta())
+    return [part if part.diff.any() else None for part in map(adapter.rows, thirds)]
+
+
+def _join_low_rank(parts: Sequence[LowRank | None]) -> LowRank:
+    present = [part for part in parts if part is not None]
+    first = present[0]
+    if len(present) == len(parts) and all(
+        part.alpha == first.alpha and torch.equal(part.down, first.down) for part in present[1:]
+    ):
+        return LowRank(first.down, _stack([part.up for part in present]), first.alpha)  # they share one down
+    alpha, factors = _joint_alpha(present)
+    ups = [scaled(part.up, factor) for part, factor in zip(present, factors, strict=True)]
+    return LowRank(_stack([part.down for part in present]), _block_diagonal(parts, ups), alpha)
+
+
+def _join_hadamard(parts: Sequence[Hadamard | None]) -> Hadamard:
+    present = [part for part in parts if part is not None]
+    alpha, factors = _joint_alpha(present)
+    return Hadamard(
+        _block_diagonal(parts, [scaled(part.w1_a, factor) for part, factor in zip(present, factors, strict=True)]),
+        _stack([part.w1_b for part in present]),
+        _block_diagonal(parts, [part.w2_a for part in present]),
+        _stack([part.w2_b for part in present]),
+        alpha,
+    )
+
+
+def _joint_alpha(parts: Sequence[LowRank] | Sequence[Hadamard]) -> tuple[float, list[float]]:
+    """One alpha for the joint rank, and what each part must be multiplied with so that it serves all."""
+    rank = sum(part.rank for part in parts)
+    if len({(part.alpha, part.rank) for part in parts}) == 1:
+        return parts[0].alpha * len(parts), [1.0] * len(parts)
+    scale = parts[0].scale or 1.0
+    return scale * rank, [part.scale / scale for part in parts]
+
+
+def _split_low_rank(adapter: LowRank, thirds: Sequence[slice]) -> list[Adapter | None]:
+    columns = _column_ranges([adapter.up[rows] for rows in thirds])
+    if columns is None:
+        return [adapter.rows(rows) for rows in thirds]
+    return [
+        LowRank(
+            adapter.down[part].contiguous(),
+            adapter.up[rows, part].contiguous(),
+            _share(adapter.alpha, part.stop - part.start, adapter.rank),
+        )
+        if part.stop > part.start
+        else None
+        for rows, part in zip(thirds, columns, strict=True)
+    ]
+
+
+def _split_hadamard(adapter: Hadamard, thirds: Sequence[slice]) -> list[Adapter | None]:
+    columns = _column_ranges([adapter.w1_a[rows] for rows in thirds])
+    if columns is None or columns != _column_ranges([adapter.w2_a[rows] for rows in thirds]):
+        return [adapter.rows(rows) for rows in thirds]
+    return [
+        replace(
+            adapter,
+            w1_a=adapter.w1_a[rows, part].contiguous(),
+            w1_b=adapter.w1_b[part].contiguous(),
+            w2_a=adapter.w2_a[rows, part].contiguous(),
+            w2_b=adapter.w2_b[part].contiguous(),
+            alpha=_share(adapter.alpha, part.stop - part.start, adapter.rank),
+        )
+        if part.stop > part.start
+        else None
+        for rows, part in zip(thirds, columns, strict=True)
+    ]
+
+
+def _share(alpha: float, rank: int, joint_rank: int) -> float:
+    """The alpha that keeps alpha/rank; alpha/3 exactly for equal ranks."""
+    return alpha / 3 if rank * 3 == joint_rank else alpha * rank / joint_rank
+
+
+def _column_ranges(blocks: Sequence[Tensor]) -> list[slice] | None:
+    """Where the columns of each row block stand if the blocks form a block diagonal; None if they do not.
+
+    Equal widths are tried first, so that columns of zeros stay where they were: the last block's text queries, for one,
+    never get a gradient, and their up remains zero.
+    """
+    width = blocks[0].shape[1]
+    used = [block.any(dim=0).nonzero().flatten().tolist() for block in blocks]
+    if width % 3 == 0:
+        third = width // 3
+        if all(i * third <= column < (i + 1) * third for i, columns in enumerate(used) for column in columns):
+            return [slice(i * third, (i + 1) * third) for i in range(3)]
+    if not any(used):
+        return None
+    ranges, start = [], 0
+    for i, columns in enumerate(used):
+        later = [column for others in used[i + 1 :] for column in others]
+        stop = min(later, default=width) if columns else start
+        if columns and (columns[0] < start or columns[-1] >= stop):
+            return None
+        ranges.append(slice(start, stop))
+        start = stop
+    return ranges
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    dtype = _common_dtype(tensors)
+    return torch.cat([tensor.to(dtype) for tensor in tensors])
+
+
+def _block_diagonal(parts: Sequence[Adapter | None], blocks: Sequence[Tensor]) -> Tensor:
+    """Rows for every part, columns for the present ones only."""
+    rows = blocks[0].shape[0]
+    result = blocks[0].new_zeros(
+        rows * len(parts), sum(block.shape[1] for block in blocks), dtype=_common_dtype(blocks)
+    )
+    column, remaining = 0, iter(blocks)
+    for i, part in enumerate(parts):
+        if part is not None:
+            block = next(remaining)
+            result[i * rows : (i + 1) * rows, column : column + block.shape[1]] = block
+            column += block.shape[1]
+    return result
+
+
+def _common_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    return reduce(torch.promote_types, (tensor.dtype for tensor in tensors))

@@ -1,0 +1,236 @@
+"""The DiT's linear layers and what each LoRA layout calls them.
+
+An entry is one indivisible part of the model. Where a layout keeps q, k and v in one matrix, a name ends in @0, @1 or
+@2: the first, second or third third of that module's output rows. `#` stands for the number of the block.
+
+The official checkpoint's names are ours everywhere; kohya's names are these with `.` turned into `_`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hv15.errors import UserError
+from hv15.models.layouts import reading_recipes
+
+Layout = Literal["kohya", "comfyui", "diffusers", "official"]
+LAYOUTS: tuple[Layout, ...] = ("kohya", "comfyui", "diffusers", "official")
+
+# Ours, and ComfyUI's. diffusers' names come from the table of its checkpoints.
+_BLOCK = {
+    "img_mod.linear": "img_mod.lin",
+    "img_attn_q": "img_attn.qkv@0",
+    "img_attn_k": "img_attn.qkv@1",
+    "img_attn_v": "img_attn.qkv@2",
+    "img_attn_proj": "img_attn.proj",
+    "img_mlp.fc1": "img_mlp.0",
+    "img_mlp.fc2": "img_mlp.2",
+    "txt_mod.linear": "txt_mod.lin",
+    "txt_attn_q": "txt_attn.qkv@0",
+    "txt_attn_k": "txt_attn.qkv@1",
+    "txt_attn_v": "txt_attn.qkv@2",
+    "txt_attn_proj": "txt_attn.proj",
+    "txt_mlp.fc1": "txt_mlp.0",
+    "txt_mlp.fc2": "txt_mlp.2",
+}
+# Outside the double blocks: not trained here, but the official trainer's default ("all-linear") puts LoRA on them too.
+_REFINER = {
+    "self_attn_qkv@0": "self_attn.qkv@0",
+    "self_attn_qkv@1": "self_attn.qkv@1",
+    "self_attn_qkv@2": "self_attn.qkv@2",
+    "self_attn_proj": "self_attn.proj",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.2",
+    "adaLN_modulation.1": "adaLN_modulation.1",
+}
+_OTHER = {
+    "time_in.mlp.0": "time_in.in_layer",
+    "time_in.mlp.2": "time_in.out_layer",
+    "time_r_in.mlp.0": "time_r_in.in_layer",
+    "time_r_in.mlp.2": "time_r_in.out_layer",
+    "txt_in.input_embedder": "txt_in.input_embedder",
+    "txt_in.t_embedder.mlp.0": "txt_in.t_embedder.in_layer",
+    "txt_in.t_embedder.mlp.2": "txt_in.t_embedder.out_layer",
+    "txt_in.c_embedder.linear_1": "txt_in.c_embedder.in_layer",
+    "txt_in.c_embedder.linear_2": "txt_in.c_embedder.out_layer",
+    "byt5_in.fc1": "byt5_in.fc1",
+    "byt5_in.fc2": "byt5_in.fc2",
+    "byt5_in.fc3": "byt5_in.fc3",
+    "vision_in.proj.1": "vision_in.proj.1",
+    "vision_in.proj.3": "vision_in.proj.3",
+    "final_layer.linear": "final_layer.linear",
+    "final_layer.adaLN_modulation.1": "final_layer.adaLN_modulation.1",
+}
+_PREFIXED = (("double_blocks.#.", _BLOCK), ("txt_in.individual_token_refiner.blocks.#.", _REFINER), ("", _OTHER))
+_COMFYUI = {prefix + part: prefix + name for prefix, table in _PREFIXED for part, name in table.items()}
+_PREFIX: dict[Layout, str] = {
+    "kohya": "lora_unet_",
+    "comfyui": "diffusion_model.",
+    "diffusers": "transformer.",
+    "official": "",
+}
+# What may stand before a module's name in a file. ComfyUI also reads `transformer.` before official block names.
+_READ_PREFIXES = ("lora_unet_", "lycoris_", "diffusion_model.", "transformer.", "")
+_INDEX = re.compile(r"(blocks[._])(\d+)(?=[._])")
+_TRAINED = re.compile(r"double_blocks\.\d+\.(?:" + "|".join(map(re.escape, _BLOCK)) + ")")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part of the model stands in a layout."""
+
+    module: str
+    third: int | None = None
+    """Which third of the module's output rows; None = the whole module."""
+    swapped: bool = False
+    """Whether the two halves of the output rows stand the other way round."""
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        name, _, third = text.partition("@")
+        return cls(name, int(third) if third else None)
+
+
+def _diffusers_place(part: str) -> Place:
+    """From the table of diffusers' checkpoints; `part` is a template, block 0 stands for all."""
+    ours = Place.parse(part)
+    key = f"{ours.module}.weight".replace("#", "0")
+    recipe = reading_recipes("diffusers", [key])[key]
+    module = recipe.sources[ours.third or 0].removesuffix(".weight")
+    return Place(_generalise(module)[0], None, recipe.swap)
+
+
+def _generalise(name: str) -> tuple[str, str]:
+    """`double_blocks.7.img_mlp.0` -> (`double_blocks.#.img_mlp.0`, "7")."""
+    match = _INDEX.search(name)
+    if match is None:
+        return name, ""
+    return f"{name[: match.start()]}{match[1]}#{name[match.end() :]}", match[2]
+
+
+# Template of the part (official, with @third) -> its place in each dotted layout.
+_PLACES: dict[str, dict[Layout, Place]] = {
+    part: {
+        "official": Place.parse(part),
+        "kohya": Place.parse(part),
+        "comfyui": Place.parse(name),
+        "diffusers": _diffusers_place(part),
+    }
+    for part, name in _COMFYUI.items()
+}
+
+
+def _read_table() -> dict[str, dict[str, Place]]:
+    """Flattened module template of any layout -> {part: place}."""
+    table: dict[str, dict[str, Place]] = {}
+    for part, places in _PLACES.items():
+        for place in places.values():
+            table.setdefault(place.module.replace(".", "_"), {})[part] = place
+    return table
+
+
+_READ = _read_table()
+
+
+def place_of(part: str, layout: Layout) -> Place:
+    """Where a part (an official module name, with @third in the refiner) stands in a layout; names are dotted.
+
+    Raises:
+        KeyError: no such part.
+    """
+    template, index = _generalise(part)
+    place = _PLACES[template][layout]
+    return Place(place.module.replace("#", index), place.third, place.swapped)
+
+
+def written_name(module: str, layout: Layout) -> str:
+    """A module's dotted name as the layout's files write it: with its prefix, and flattened for kohya."""
+    return _PREFIX[layout] + (module.replace(".", "_") if layout == "kohya" else module)
+
+
+def kohya_name(module: str) -> str:
+    """`double_blocks.0.img_attn_q` -> `lora_unet_double_blocks_0_img_attn_q`."""
+    return written_name(module, "kohya")
+
+
+def find_parts(name: str) -> dict[str, Place] | None:
+    """The parts of the model that a file's module name of any known layout means, and their places; None = unknown."""
+    for prefix in _READ_PREFIXES:
+        if not name.startswith(prefix):
+            continue
+        template, index = _generalise(name.removeprefix(prefix))
+        parts = _READ.get(template.replace(".", "_"))
+        if parts is not None:
+            return {part.replace("#", index): place for part, place in parts.items()}
+    return None
+
+
+def layout_of(name: str) -> Layout | None:
+    """The layout that a file's module name belongs to; None = unknown.
+
+    Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) count as kohya's.
+    """
+    parts = find_parts(name)
+    if parts is None:
+        return None
+    prefix = next(prefix for prefix in _READ_PREFIXES if name.startswith(prefix))
+    flat = _generalise(name.removeprefix(prefix))[0].replace(".", "_")
+    places = _PLACES[_generalise(next(iter(parts)))[0]]
+    if flat == places["diffusers"].module.replace(".", "_"):
+        return "diffusers"
+    if prefix in ("diffusion_model.", "transformer.") or flat != places["official"].module.replace(".", "_"):
+        return "comfyui"
+    return "official" if prefix == "" else "kohya"
+
+
+def is_trained_kind(name: str) -> bool:
+    """Whether an official module name is one of the 14 linear layers of a double block."""
+    return _TRAINED.fullmatch(name) is not None
+
+
+def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+    """The modules to train, in the given order.
+
+    A module is trained if it is one of the 14 linear layers of a double block, and (there is no include pattern or one
+    of them matches) and no exclude pattern matches. Patterns are regular expressions searched in the official dotted
+    name: `img_attn_[qkv]`, `double_blocks\\.(1|2)\\.`.
+
+    Raises:
+        UserError: an invalid pattern, a pattern without any match, or nothing left to train.
+    """
+    kinds = [name for name in names if is_trained_kind(name)]
+    chosen = {"include_patterns": include, "exclude_patterns": exclude}
+    compiled = {setting: [_pattern(setting, text, kinds) for text in texts] for setting, texts in chosen.items()}
+    wanted, unwanted = compiled["include_patterns"], compiled["exclude_patterns"]
+    selected = [
+        name
+        for name in kinds
+        if (not wanted or any(p.search(name) for p in wanted)) and not any(p.search(name) for p in unwanted)
+    ]
+    if not selected:
+        raise UserError(
+            f"no module is left to train: {len(kinds)} linear layers, include_patterns {list(include)}, "
+            f"exclude_patterns {list(exclude)}",
+            hint="loosen train.include_patterns or train.exclude_patterns",
+        )
+    return selected
+
+
+def _pattern(setting: str, text: str, names: Sequence[str]) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UserError(
+            f"train.{setting}: {text!r} is not a regular expression: {error}",
+            hint=r"write it like img_attn_[qkv] or double_blocks\.(1|2)\.",
+        ) from error
+    if not any(pattern.search(name) for name in names):
+        example = names[0] if names else "double_blocks.0.img_attn_q"
+        raise UserError(
+            f"train.{setting}: {text!r} matches none of the {len(names)} linear layers",
+            hint=f"patterns are searched in names such as {example}",
+        )
+    return pattern

@@ -1,0 +1,232 @@
+"""A trainable LoRA on the linear layers of a frozen DiT.
+
+- It hangs on forward hooks: the DiT keeps its modules and names, so quantised linears, block swap and `.weight` keep
+  working, and `detach` leaves no trace. The parameters live in the network, in fp32, and are cast to the activation's
+  dtype when used.
+- The delta is added to the layer's output in place: no second output-sized tensor. The layer is frozen, so nothing
+  needs the old value.
+- No hidden random stream: initial values come from (seed, module name), dropout masks from (step seed, module name), so
+  the recomputation of gradient checkpointing draws the same masks.
+- `state_dict()` holds kohya's names as they stand in files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from hv15.errors import UserError
+from hv15.lora.names import kohya_name, select_modules
+
+
+class Factor(nn.Module):
+    """One of the two matrices; a module of its own so that its key ends in `.weight`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+
+class Dropouts:
+    """Strength and dropout of a network, shared by its branches; a mask depends on (step seed, module name) only."""
+
+    def __init__(self, dropout: float, rank_dropout: float, module_dropout: float) -> None:
+        self.dropout, self.rank_dropout, self.module_dropout = dropout, rank_dropout, module_dropout
+        self.multiplier = 1.0
+        self.step_seed: int | None = None
+
+    def skips(self, name: str) -> bool:
+        """Whether module dropout skips this module in this step (decided on the host: no sync)."""
+        if self.module_dropout == 0.0:
+            return False
+        return _seed(self._seed_of_step(), f"{name}/module") / 2**63 < self.module_dropout
+
+    def mask(self, hidden: Tensor, name: str) -> Tensor:
+        """Dropout and rank dropout behind `down`, rescaled to keep the mean; hidden (batch, ..., rank)."""
+        if self.dropout == 0.0 and self.rank_dropout == 0.0:
+            return hidden
+        generator = torch.Generator(hidden.device).manual_seed(_seed(self._seed_of_step(), name))
+        if self.dropout:
+            hidden = hidden * _mask(hidden.shape, self.dropout, hidden, generator)
+        if self.rank_dropout:
+            shape = (hidden.shape[0], *[1] * (hidden.ndim - 2), hidden.shape[-1])
+            hidden = hidden * _mask(shape, self.rank_dropout, hidden, generator)
+        return hidden
+
+    def _seed_of_step(self) -> int:
+        if self.step_seed is None:
+            raise RuntimeError("dropout needs set_step_seed before the forward pass")
+        return self.step_seed
+
+
+class LoRABranch(nn.Module):
+    """What is added to one linear layer: up(down(x)) * alpha/rank."""
+
+    def __init__(self, name: str, base: nn.Linear, rank: int, alpha: float, seed: int, shared: Dropouts) -> None:
+        super().__init__()
+        self.name, self.scale, self.shared = name, alpha / rank, shared
+        bound = 1 / math.sqrt(base.in_features)  # kaiming_uniform with a = sqrt(5)
+        generator = torch.Generator().manual_seed(_seed(seed, name))
+        down = torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
+        self.lora_down = Factor(down.to(base.weight.device))
+        self.lora_up = Factor(torch.zeros(base.out_features, rank, device=base.weight.device))
+        self.register_buffer("alpha", torch.tensor(alpha))
+
+    def add_to(self, output: Tensor, x: Tensor) -> Tensor:
+        """Add the branch to the base layer's output (..., out), in place; x (..., in)."""
+        scale = self.scale * self.shared.multiplier
+        if scale == 0.0 or (self.training and self.shared.skips(self.name)):
+            return output
+        hidden = F.linear(x, self.lora_down.weight.to(x.dtype))  # (..., rank)
+        if self.training:
+            hidden = self.shared.mask(hidden, self.name)
+        return add_product(output, hidden, self.lora_up.weight, scale)
+
+
+class LoRANetwork(nn.Module):
+    """LoRA on the 14 linear layers of every double block (756 in the real model), or on those that patterns choose.
+
+    Args:
+        dit: the frozen model; it is hooked at once and its parameters' `requires_grad` is switched off.
+        rank, alpha: the strength is alpha/rank.
+        dropout: probability of zeroing an element behind `down`.
+        rank_dropout: probability of zeroing a rank for a sample.
+        module_dropout: probability of skipping a module in a step.
+        include, exclude: see `select_modules`.
+        seed: of the initial values; they depend on nothing else but the module's name.
+
+    Raises:
+        UserError: a pattern that matches nothing, or a rank, alpha or probability out of range.
+    """
+
+    def __init__(
+        self,
+        dit: nn.Module,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        rank_dropout: float = 0.0,
+        module_dropout: float = 0.0,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_sizes(rank, alpha, {"network": dropout, "rank": rank_dropout, "module": module_dropout})
+        self.rank, self.alpha = rank, float(alpha)
+        self.shared = Dropouts(dropout, rank_dropout, module_dropout)
+        self._handles: list[RemovableHandle] = []
+        modules = dict(dit.named_modules())
+        self.module_names = select_modules(modules, include, exclude)
+        """Official names of the trained modules, in the model's order."""
+        dit.requires_grad_(False)
+        for name in self.module_names:
+            base = modules[name]
+            # Quantised linears are no nn.Linear, but have the attributes that are used.
+            branch = LoRABranch(name, base, rank, self.alpha, seed, self.shared)
+            self.add_module(kohya_name(name), branch)
+            self._handles.append(base.register_forward_hook(_hook(branch)))
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def detach(self) -> None:
+        """Unhook from the DiT: it computes what it did before."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def set_multiplier(self, multiplier: float) -> None:
+        """Strength on top of alpha/rank; 0 switches the LoRA off without a trace."""
+        self.shared.multiplier = float(multiplier)
+
+    def set_step_seed(self, seed: int) -> None:
+        """Seed of the dropout masks; give a new one for every batch when any dropout is on."""
+        self.shared.step_seed = int(seed)
+
+    def parameter_groups(self, lr: float, loraplus_ratio: float | None = None) -> list[dict[str, Any]]:
+        """Optimizer groups `down` and `up`; LoRA+ (Hayou et al. 2024) multiplies the rate of `up` by the ratio."""
+        branches = [branch for branch in self.children() if isinstance(branch, LoRABranch)]
+        return [
+            {"name": "down", "params": [branch.lora_down.weight for branch in branches], "lr": lr},
+            {"name": "up", "params": [branch.lora_up.weight for branch in branches], "lr": lr * (loraplus_ratio or 1)},
+        ]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load kohya tensors of exactly these modules, this rank and this alpha (convert other layouts first).
+
+        Raises:
+            UserError: missing or unknown modules, another rank, other sizes, another alpha.
+        """
+        expected = self.state_dict()
+        missing, unknown = ([k for k in a if k not in b] for a, b in ((expected, state_dict), (state_dict, expected)))
+        if strict and (missing or unknown):
+            parts = [
+                f"{len(keys)} tensors {what}, first {keys[0]}"
+                for keys, what in ((missing, "missing"), (unknown, "unexpected"))
+                if keys
+            ]
+            raise UserError(
+                f"network_weights: does not fit this network: {'; '.join(parts)}",
+                hint="use the include_patterns and exclude_patterns of the run that made it, and kohya's layout "
+                "(hv15 convert --reverse)",
+            )
+        for key in expected.keys() & state_dict.keys():
+            if state_dict[key].shape != expected[key].shape:
+                raise UserError(
+                    f"network_weights: {key} is {list(state_dict[key].shape)}, expected {list(expected[key].shape)}",
+                    hint=f"train.network_dim is {self.rank}: set it to the file's rank, and use the same base model",
+                )
+            if key.endswith(".alpha") and float(state_dict[key]) != self.alpha:
+                raise UserError(
+                    f"network_weights: {key} is {float(state_dict[key]):g}, but train.network_alpha is {self.alpha:g}",
+                    hint=f"set train.network_alpha to {float(state_dict[key]):g}",
+                )
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+def add_product(output: Tensor, hidden: Tensor, up: Tensor, scale: float) -> Tensor:
+    """output += scale * hidden @ up^T, in place; output (..., out), hidden (..., rank), up (out, rank)."""
+    hidden, up = hidden.to(output.dtype), up.to(output.dtype)
+    if output.ndim == 3:  # one fused call; on a flattened view autograd would copy the whole gradient
+        return output.baddbmm_(hidden, up.t().expand(output.shape[0], -1, -1), alpha=scale)
+    if output.ndim == 2:
+        return output.addmm_(hidden, up.t(), alpha=scale)
+    return output + F.linear(hidden, up) * scale
+
+
+def _hook(branch: LoRABranch) -> Any:
+    def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return branch.add_to(output, args[0])
+
+    return add
+
+
+def _mask(shape: Sequence[int], probability: float, like: Tensor, generator: torch.Generator) -> Tensor:
+    kept = torch.rand(tuple(shape), generator=generator, device=like.device) >= probability
+    return kept.to(like.dtype) / (1 - probability)
+
+
+def _seed(seed: int, name: str) -> int:
+    """63 bits that depend on both and on nothing else."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
+
+
+def _check_sizes(rank: int, alpha: float, probabilities: Mapping[str, float]) -> None:
+    if rank < 1:
+        raise UserError(f"train.network_dim: {rank}; expected at least 1", hint="16 to 64 is usual")
+    if not alpha > 0 or not math.isfinite(alpha):
+        raise UserError(f"train.network_alpha: {alpha}; expected a positive number", hint="the rank is usual")
+    for name, value in probabilities.items():
+        if not 0 <= value < 1:
+            key = "network_dropout" if name == "network" else f"{name}_dropout"
+            raise UserError(f"train.{key}: {value}; expected 0 to below 1", hint="0 switches it off")
