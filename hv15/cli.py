@@ -93,7 +93,7 @@ def _stage_commands(commands: Any, project: argparse.ArgumentParser) -> None:
 
     train = _add(commands, "train", "train:train", "train the LoRA, or go on from its last state", project)
     train.add_argument("--spec", type=Path, help="stop unless the training depends on exactly this")
-    train.add_argument("--out", type=Path, default=Path("results/train/lora.safetensors"))
+    train.add_argument("--out", type=Path, default=Path("results/train.safetensors"))
 
     _sample_commands(commands, project)
 

@@ -12,8 +12,10 @@ from typing import Literal
 
 from hv15.config import Settings
 from hv15.data.digest import short
+from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.errors import UserError
 from hv15.models.fingerprint import FingerprintCache, model_fingerprint
+from hv15.models.hub import HubFile, hub_files
 from hv15.models.variants import detect_variant
 
 Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
@@ -28,30 +30,30 @@ class ModelFiles:
     settings: Settings
     fingerprints: FingerprintCache
 
-    def path(self, role: Role) -> Path | str:
-        """The file or folder of a model. The tokenizer may be a Hub name instead: a string.
+    def path(self, role: Role) -> Path:
+        """The file or folder of a model, there or still to be made.
 
         Raises:
             UserError: the config names no file for the role.
         """
         models = self.settings.models
-        folder = self.settings.resolve(models.directory)
+        if self._is_given(role):
+            return self.settings.resolve(getattr(models, role))
         if models.source == "demo":
-            from hv15.demo.layout import DEMO_FILES
-
-            return folder / DEMO_FILES[role]
+            return self.settings.resolve(models.directory) / DEMO_FILES[role]
         if models.source == "hub":
-            from hv15.models.hub import hub_files
+            return self._hub_file(role).local
+        raise UserError(
+            f"models.{role} is not set, but task {self.settings.task} needs it",
+            hint=f"set models.{role} to the file's path, or models.source to hub to download it",
+        )
 
-            return hub_files(self.settings)[role].local
-        given = getattr(models, role)
-        if given is None:
-            raise UserError(
-                f"models.{role} is not set, but task {self.settings.task} needs it",
-                hint=f"set models.{role} to the file's path, or models.source to hub to download it",
-            )
-        resolved = self.settings.resolve(given)
-        return str(given) if role == "tokenizer" and not resolved.exists() else resolved
+    @property
+    def tokenizer(self) -> Path | str:
+        """The tokenizer's folder, or its name on the Hub."""
+        folder = self.path("tokenizer")
+        is_name = self._is_given("tokenizer") and not folder.exists()
+        return self.settings.models.tokenizer if is_name else folder
 
     def identity(self, role: Role) -> str:
         """What stands for the model in a digest.
@@ -59,18 +61,16 @@ class ModelFiles:
         Raises:
             UserError: the file is missing or is not a checkpoint.
         """
-        if self.settings.models.source == "demo":
-            from hv15.demo.layout import DEMO_VERSION
-
-            return f"demo:{DEMO_VERSION}:{role}"
-        if self.settings.models.source == "hub":
-            from hv15.models.hub import hub_files
-
-            file = hub_files(self.settings)[role]
-            return f"hub:{file.repo}@{self.settings.models.revision}:{file.path}"
+        models = self.settings.models
+        if not self._is_given(role):
+            if models.source == "demo":
+                return f"demo:{DEMO_VERSION}:{role}"
+            if models.source == "hub":
+                file = self._hub_file(role)
+                return f"hub:{file.repo}@{file.revision}:{file.path}"
         path = self.path(role)
-        if isinstance(path, str):
-            return f"hub:{path}"
+        if role == "tokenizer" and isinstance(self.tokenizer, str):
+            return f"hub:{self.tokenizer}"
         if not path.exists():
             raise UserError(
                 f"models.{role}: {path} does not exist",
@@ -79,6 +79,25 @@ class ModelFiles:
         if role == "tokenizer":
             return short([[file.name, file.read_bytes().hex()] for file in sorted(path.glob("*.json"))])
         return model_fingerprint(path, cache=self.fingerprints)
+
+    def made(self, role: Role) -> list[Path]:
+        """The files of a role that the workflow itself makes or downloads; none when the config gives a path."""
+        models = self.settings.models
+        if self._is_given(role) or (role == "image_encoder" and self.settings.task == "t2v"):
+            return []
+        if models.source == "demo":
+            folder = self.settings.resolve(models.directory)
+            return [folder / name for name in DEMO_OUTPUTS if name.startswith(DEMO_FILES[role])]
+        return list(self._hub_file(role).targets) if models.source == "hub" else []
+
+    def _is_given(self, role: Role) -> bool:
+        """Whether the config names a place for the role; the tokenizer's default is a place for `files` only."""
+        models = self.settings.models
+        is_default = getattr(models, role) == type(models).model_fields[role].default
+        return not is_default or (role == "tokenizer" and models.source == "files")
+
+    def _hub_file(self, role: Role) -> HubFile:
+        return hub_files(self.settings)[role]
 
     @property
     def variant(self) -> str:

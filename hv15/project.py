@@ -13,15 +13,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hv15.cache.batches import TrainingItem
 from hv15.cache.plan import LatentNeed, Plan
 from hv15.config import Settings, digest_view, load_config
+from hv15.data.captions import caption_key
 from hv15.data.digest import digest, short
 from hv15.data.index import FileIndex
-from hv15.data.captions import caption_key
 from hv15.data.media import Source
 from hv15.data.scan import scan
-from hv15.model_files import ModelFiles
-from hv15.models.fingerprint import FingerprintCache
+from hv15.errors import UserError
+from hv15.model_files import ModelFiles, Role
+from hv15.models.fingerprint import FingerprintCache, model_fingerprint
+from hv15.sample.plan import plan_samples
+from hv15.sample.prompts import SampleSpec
 
 # The dataset settings that decide which frames a clip has and how they are resized.
 CLIP_FIELDS = (
@@ -152,12 +156,33 @@ class Project:
     @property
     def prompt_texts(self) -> set[str]:
         """The prompts and negative prompts of all samples."""
-        sample = self.settings.sample
-        return {
-            text
-            for prompt in sample.prompts
-            for text in (prompt.prompt, sample.negative_prompt if prompt.negative_prompt is None else prompt.negative_prompt)
-        }
+        return {text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt)}
+
+    # -- what training reads ----------------------------------------------------------------------------------------
+
+    def training_items(self) -> list[TrainingItem]:
+        """Every clip with its caption, as the manifests list them.
+
+        Raises:
+            UserError: something is not encoded yet, or no clip is left.
+        """
+        entries = self.latents.entries()
+        self.texts.entries()
+        items = [
+            TrainingItem(
+                clip["key"],
+                pair.caption,
+                ((clip["frames"] - 1) // 4 + 1, clip["height"] // 16, clip["width"] // 16),
+                dataset=pair.dataset,
+                batch_size=self.settings.datasets[pair.dataset].batch_size,
+                repeats=self.settings.datasets[pair.dataset].num_repeats,
+            )
+            for pair in self.pairs
+            for clip in entries[pair.source_key].get("clips", ())
+        ]
+        if not items:
+            raise UserError(f"{self.config}: no clip is left to train on", hint=f"see {self.latents.report_path}")
+        return items
 
     # -- what training depends on -----------------------------------------------------------------------------------
 
@@ -175,7 +200,34 @@ class Project:
             "dataset": {"digest": self.dataset_digest, "size": len(self.pairs)},
         }
 
-    def _file_digest(self, path: Path) -> str:
-        from hv15.models.fingerprint import model_fingerprint
+    # -- samples ----------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def samples(self) -> dict[str, SampleSpec]:
+        """What is sampled, by name."""
+        roles: list[Role] = ["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder"]
+        if self.settings.task == "i2v":
+            roles.append("image_encoder")
+        models: dict[str, str] = {role: self.models.identity(role) for role in roles}
+        specs = plan_samples(self.settings, self.models.variant, models, self._file_digest)
+        return {spec.name: spec for spec in specs}
+
+    def sample(self, name: str) -> SampleSpec:
+        """One sample's spec.
+
+        Raises:
+            UserError: the config has no prompt of that name.
+        """
+        if name not in self.samples:
+            raise UserError(
+                f"{self.config}: no sample is called {name}; there are: {', '.join(self.samples) or 'none'}",
+                hint="add it to sample.prompts",
+            )
+        return self.samples[name]
+
+    def _file_digest(self, path: Path) -> str:
         return model_fingerprint(path, cache=self._fingerprints)
+
+    def save_caches(self) -> None:
+        """Keep what was learnt about files, so that the next plan is quick."""
+        self._fingerprints.save()

@@ -13,8 +13,9 @@ import yaml
 from hv15.cache.plan import Plan
 from hv15.cache.store import Kind
 from hv15.data.digest import digest
+from hv15.demo.layout import DEMO_OUTPUTS
 from hv15.errors import UserError
-from hv15.model_files import Role
+from hv15.model_files import ROLES, Role
 from hv15.project import Project
 
 
@@ -79,17 +80,22 @@ class WorkflowProject(Project):
 
     def model_inputs(self, *roles: Role) -> list[str]:
         """The files that a job has to wait for because another job makes them; files that a person gave need none."""
-        if self.settings.models.source == "files":
-            return []
-        if self.settings.models.source == "demo":
-            from hv15.demo.layout import DEMO_MARKER
+        return [str(_relative(path)) for role in roles for path in self.models.made(role)]
 
-            return [str(_relative(self.settings.resolve(self.settings.models.directory) / DEMO_MARKER))]
-        from hv15.models.hub import hub_files
+    @cached_property
+    def demo_outputs(self) -> list[str]:
+        """The files of the demo's models."""
+        folder = self.settings.resolve(self.settings.models.directory)
+        return [str(_relative(folder / name)) for name in DEMO_OUTPUTS]
 
-        wanted = [role for role in roles if role != "image_encoder" or self.settings.task == "i2v"]
-        files = hub_files(self.settings)
-        return [str(_relative(path)) for role in wanted for path in files[role].targets]
+    @cached_property
+    def downloads(self) -> dict[Role, list[str]]:
+        """Role -> the files that are fetched from the Hub."""
+        return {role: files for role in ROLES if (files := self.model_inputs(role)) and self.source == "hub"}
+
+    @property
+    def source(self) -> str:
+        return self.settings.models.source
 
     # -- encoding ---------------------------------------------------------------------------------------------------
 
@@ -117,12 +123,12 @@ class WorkflowProject(Project):
     # -- samples and other products ---------------------------------------------------------------------------------
 
     def sample_digest(self, name: str) -> str:
-        return digest(self.sample_spec(name).to_json())
+        return self.sample(name).digest
 
     def sample_inputs(self, name: str) -> dict[str, str]:
         """What denoising needs beside its spec: the trained LoRA, and for i2v the encoded first image."""
-        spec = self.sample_spec(name)
-        inputs = {"lora": "results/train/lora.safetensors"} if spec.lora_multiplier is not None else {}
+        spec = self.sample(name)
+        inputs = {"lora": "results/train.safetensors"} if spec.lora_multiplier is not None else {}
         if spec.task == "i2v":
             inputs["condition"] = f"results/samples/{name}.condition.safetensors"
         return inputs
@@ -133,7 +139,7 @@ class WorkflowProject(Project):
     @cached_property
     def products(self) -> list[str]:
         """The samples and conversions that belong to a finished LoRA."""
-        samples = [file for name in self.sample_names for file in self._sample_files(name)]
+        samples = [file for name in self.samples for file in self._sample_files(name)]
         return samples + [f"results/lora.{layout}.safetensors" for layout in self.settings.convert.formats]
 
     def _sample_files(self, name: str) -> list[str]:
@@ -143,4 +149,4 @@ class WorkflowProject(Project):
             "latent": [".latents.safetensors"],
             "both": [".mp4", ".latents.safetensors"],
         }
-        return [f"results/samples/{name}{suffix}" for suffix in suffixes[self.sample_spec(name).output_type]]
+        return [f"results/samples/{name}{suffix}" for suffix in suffixes[self.sample(name).output_type]]

@@ -1,7 +1,7 @@
 # Model files that the workflow can get by itself: the demo's tiny models, or downloads from the Hub.
 
 
-if PROJECT.settings.models.source == "demo":
+if PROJECT.source == "demo":
 
     rule demo_models:
         output:
@@ -16,18 +16,18 @@ if PROJECT.settings.models.source == "demo":
             "hv15 demo models {PROJECT.options:q} 2>&1 | tee -i {log:q}"
 
 
-if PROJECT.settings.models.source == "hub":
+for ROLE, FILES in PROJECT.downloads.items():
 
-    rule download:
+    rule:
+        name:
+            f"download_{ROLE}"
         output:
-            PROJECT.download_pattern,
+            FILES,
         log:
-            "results/logs/download.{repo}.{file}.log",
+            f"results/logs/download_{ROLE}.log",
         benchmark:
-            "results/benchmarks/download.{repo}.{file}.tsv"
-        wildcard_constraints:
-            repo="[^/]+/[^/]+",
+            f"results/benchmarks/download_{ROLE}.tsv"
         message:
-            "Downloading {wildcards.file} of {wildcards.repo}"
+            "Downloading {output}"
         shell:
             "hv15 download {PROJECT.options:q} {output:q} 2>&1 | tee -i {log:q}"

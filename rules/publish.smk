@@ -4,7 +4,7 @@
 
 rule convert:
     input:
-        "results/train/lora.safetensors",
+        "results/train.safetensors",
     output:
         "results/lora.{layout}.safetensors",
     wildcard_constraints:
@@ -22,7 +22,7 @@ rule convert:
 rule publish:
     localrule: True
     input:
-        lora="results/train/lora.safetensors",
+        lora="results/train.safetensors",
         others=PROJECT.products,
     output:
         "results/lora.safetensors",

@@ -5,7 +5,7 @@
 rule train_spec:
     localrule: True
     output:
-        "results/train/spec.json",
+        "results/train.json",
     params:
         digest=PROJECT.train_digest,
     log:
@@ -20,11 +20,11 @@ rule train_spec:
 
 rule train:
     input:
-        spec="results/train/spec.json",
+        spec="results/train.json",
         reports=ancient([PROJECT.report("latents"), PROJECT.report("text")]),
         models=ancient(PROJECT.model_inputs("dit")),
     output:
-        "results/train/lora.safetensors",
+        "results/train.safetensors",
     log:
         "results/logs/train.log",
     benchmark:

@@ -1,7 +1,7 @@
 """From the store to batches: the order in which a training sees its items, and the reading of what it sees.
 
-The order is a function of the items' content and the seed alone: neither file names nor the order of a listing enter it,
-and the batch at any position can be computed, so resuming needs the number of finished steps and nothing else.
+The order is a function of the items' content and the seed alone: neither file names nor the order of a listing enter
+it, and the batch at any position can be computed, so resuming needs the number of finished steps and nothing else.
 """
 
 from __future__ import annotations

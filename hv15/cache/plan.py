@@ -56,9 +56,7 @@ class Manifest:
         return cls(path, entries)
 
     def save(self, kind: Kind, settings: Mapping[str, Any]) -> None:
-        write_json(
-            self.path, {"format": FORMAT, "kind": kind, "settings": dict(settings), "entries": self.entries}
-        )
+        write_json(self.path, {"format": FORMAT, "kind": kind, "settings": dict(settings), "entries": self.entries})
 
     def items(self) -> Iterator[str]:
         """The store keys that this manifest promises."""
@@ -130,7 +128,7 @@ class Plan(Generic[Needed]):
 
         Only the names in the store are looked at. Returns the removed manifests.
         """
-        present = set(self.store.keys()) if any(manifest.entries for manifest in self.manifests) else set()
+        present = set(self.store.all_keys()) if any(manifest.entries for manifest in self.manifests) else set()
         lost = [manifest.path for manifest in self.manifests if not present.issuperset(manifest.items())]
         for path in lost:
             path.unlink(missing_ok=True)

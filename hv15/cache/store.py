@@ -42,7 +42,7 @@ class Store:
         """Whether an item's file exists (its content is checked when it is read)."""
         return self.path(key).is_file()
 
-    def keys(self) -> Iterator[str]:
+    def all_keys(self) -> Iterator[str]:
         """All keys in the store, in no particular order."""
         return (path.stem for path in self.folder.glob("??/*.safetensors") if not path.name.startswith("."))
 
@@ -115,7 +115,7 @@ class Store:
     def _broken(self, path: Path, problem: str) -> BrokenItemError:
         return BrokenItemError(
             f"{path}: cached {self.kind} item is {problem}",
-            hint="run `hv15 repair`: it drops damaged and missing items from the manifests, then the same snakemake command encodes them again",
+            hint="run `hv15 repair` to drop damaged and missing items, then snakemake again: it encodes them again",
         )
 
 

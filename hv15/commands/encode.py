@@ -28,9 +28,9 @@ def latents(options: Namespace) -> None:
     i2v = project.settings.task == "i2v"
     encoder = LatentEncoder(
         project.latents,
-        load_vae=lambda: load_vae(Path(project.models.path("vae")), dtype=dtype, device=str(device)),
+        load_vae=lambda: load_vae(project.models.path("vae"), dtype=dtype, device=str(device)),
         load_vision=(
-            (lambda: load_image_encoder(Path(project.models.path("image_encoder")), dtype=dtype, device=str(device)))
+            (lambda: load_image_encoder(project.models.path("image_encoder"), dtype=dtype, device=str(device)))
             if i2v
             else None
         ),
@@ -67,10 +67,10 @@ def texts(options: Namespace) -> None:
     encoder = TextStateEncoder(
         project.texts,
         load_text=lambda: load_text_encoder(
-            Path(models.path("text_encoder")), models.path("tokenizer"), dtype=dtype, device=str(device)
+            models.path("text_encoder"), models.tokenizer, dtype=dtype, device=str(device)
         ),
         # ByT5 stays in float32, as in the official program: it is small and never cast there.
-        load_glyphs=lambda: load_glyph_encoder(Path(models.path("glyph_encoder")), device=str(device)),
+        load_glyphs=lambda: load_glyph_encoder(models.path("glyph_encoder"), device=str(device)),
         dtype=_storage(cache.text_dtype),
         batch_size=cache.text_batch,
     )

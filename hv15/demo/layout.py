@@ -14,3 +14,9 @@ DEMO_FILES = {
     "image_encoder": "demo/siglip.safetensors",
 }
 """Role -> file or folder, from the models directory."""
+
+DEMO_OUTPUTS = (
+    *(name for role, name in DEMO_FILES.items() if role != "tokenizer"),
+    *(f"{DEMO_FILES['tokenizer']}/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
+)
+"""Every file that making the demo's models writes."""

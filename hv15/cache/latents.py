@@ -1,0 +1,153 @@
+"""Encoding clips: VAE latents and, for i2v, the SigLIP states of the first frame."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from hv15.cache.plan import Entry, LatentNeed, Manifest, Plan
+from hv15.data.ahead import DecodeJob, decode_ahead
+from hv15.data.clips import Clip, plan_clips
+from hv15.data.digest import digest
+from hv15.data.media import MediaError
+from hv15.data.pixels import Pixels
+from hv15.data.probe import probe
+from hv15.progress import Progress
+
+if TYPE_CHECKING:
+    from hv15.models.vae import VAE
+    from hv15.models.vision import ImageEncoder
+
+
+def clip_key(media: str, clip: Clip) -> str:
+    """The store key of one clip of a medium: content, window, frame rate rule and bucket, but no file name."""
+    return digest([media, clip.identity()])
+
+
+@dataclass
+class LatentEncoder:
+    """Encodes the clips of a shard that the store does not hold yet.
+
+    Args:
+        load_vae, load_vision: called only when there is something to encode; `load_vision` is None for t2v.
+        tile_size, overlap: of the VAE, see VAE.encode.
+        dtype: of the stored tensors; None takes float16 for what was computed in half precision, else float32.
+        batch_size: clips of equal shape per forward; memory and speed only.
+        workers: decoding threads.
+    """
+
+    plan: Plan[LatentNeed]
+    load_vae: Callable[[], VAE]
+    load_vision: Callable[[], ImageEncoder] | None
+    tile_size: int
+    overlap: float
+    dtype: torch.dtype | None
+    batch_size: int
+    workers: int
+    encoded: int = 0
+    kept: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    """File -> why it cannot be used."""
+
+    def run(self, shard: int) -> Manifest:
+        """Encode what is missing and return the shard's new manifest; unusable files are skipped in it."""
+        manifest = Manifest(self.plan.manifest_path(shard))
+        listed = self.plan.manifests[shard].entries
+        jobs: list[DecodeJob] = []
+        for key, need in self.plan.by_shard[shard].items():
+            manifest.entries[key], job = self._look_up(key, need, listed.get(key))
+            jobs += [job] if job else []
+        if jobs:
+            for key, error in self._encode(jobs):
+                manifest.entries[key] = self._skip(self.plan.needed[key], error)
+        # What is listed and no longer needed stays listed while the store has it: it may come back.
+        for key, entry in listed.items():
+            if key not in manifest.entries and all(self.plan.store.has(item) for item in _keys(entry)):
+                manifest.entries[key] = entry
+        return manifest
+
+    def _look_up(self, key: str, need: LatentNeed, known: Entry | None) -> tuple[Entry, DecodeJob | None]:
+        """The manifest entry of a medium, and the decoding of those of its clips that the store lacks."""
+        store = self.plan.store
+        if known and "clips" in known and all(store.is_sound(item) for item in _keys(known)):
+            self.kept += len(known["clips"])
+            return known, None
+        try:
+            info = probe(need.source.path, need.source.kind)
+            clips = {clip_key(need.media, clip): clip for clip in plan_clips(info, need.dataset)}
+        except MediaError as error:
+            return self._skip(need, error), None
+        missing = [clip for item, clip in clips.items() if not store.is_sound(item)]
+        self.kept += len(clips) - len(missing)
+        entry: Entry = {
+            "clips": [
+                {"key": item, "start": c.start, "frames": c.frames, "height": c.height, "width": c.width}
+                for item, c in clips.items()
+            ]
+        }
+        job = DecodeJob(need.source.path, need.source.kind, missing, need.dataset, info, tag=key)
+        return entry, job if missing else None
+
+    def _skip(self, need: LatentNeed, error: MediaError) -> Entry:
+        name = str(need.source.path)
+        self.failures[name] = error.message
+        return {"name": name, "skipped": error.message}
+
+    def _encode(self, jobs: list[DecodeJob]) -> Iterator[tuple[str, MediaError]]:
+        """Decode and encode; yield (source key, error) of each medium that breaks on the way."""
+        vae, vision = self.load_vae(), self.load_vision() if self.load_vision else None
+        total = sum(len(job.clips) for job in jobs)
+        broken: list[tuple[str, MediaError]] = []
+        with Progress(total, "encode clips", unit="clips") as progress:
+            decoded = decode_ahead(jobs, self.workers)
+            for batch in _equal_batches(decoded, self.batch_size, broken):
+                self._encode_batch(vae, vision, batch)
+                progress.advance(len(batch))
+        yield from broken
+
+    @torch.inference_mode()
+    def _encode_batch(self, vae: VAE, vision: ImageEncoder | None, batch: list[tuple[str, Clip, Pixels]]) -> None:
+        """Encode clips of equal shape and store each."""
+        device = next(vae.parameters()).device
+        clips = torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(device)
+        video = rearrange(clips, "b f h w c -> b c f h w").to(vae.dtype) / 127.5 - 1
+        latents = vae.encode(video, tile_size=self.tile_size, overlap=self.overlap)
+        states = vision.encode([pixels[0] for _, _, pixels in batch]) if vision else None
+        for number, (source_key, clip, _) in enumerate(batch):
+            item = {"latents": latents[number]} | ({"vision": states[number]} if states is not None else {})
+            key = clip_key(self.plan.needed[source_key].media, clip)
+            self.plan.store.write(key, {name: self._stored(value) for name, value in item.items()}, {})
+            self.encoded += 1
+
+    def _stored(self, value: torch.Tensor) -> torch.Tensor:
+        return value.to(self.dtype or (torch.float32 if value.dtype == torch.float32 else torch.float16))
+
+
+def _equal_batches(
+    decoded: Iterable[tuple[DecodeJob, tuple[Clip, Pixels] | MediaError]],
+    size: int,
+    broken: list[tuple[str, MediaError]],
+) -> Iterator[list[tuple[str, Clip, Pixels]]]:
+    """Collect clips of equal shape into batches; errors go to `broken`, with the source's key."""
+    waiting: dict[tuple[int, ...], list[tuple[str, Clip, Pixels]]] = defaultdict(list)
+    for job, result in decoded:
+        if isinstance(result, MediaError):
+            broken.append((str(job.tag), result))
+            continue
+        clip, pixels = result
+        batch = waiting[pixels.shape]
+        batch.append((str(job.tag), clip, pixels))
+        if len(batch) == size:
+            yield batch
+            waiting[pixels.shape] = []
+    yield from (batch for batch in waiting.values() if batch)
+
+
+def _keys(entry: Entry) -> list[str]:
+    return [clip["key"] for clip in entry.get("clips", ())]

@@ -1,0 +1,67 @@
+"""`hv15 convert`, `merge`, `download` and `demo`: files in, files out."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from hv15.commands.logs import log_to_stderr
+from hv15.errors import UserError
+from hv15.project import Project
+
+
+def convert(options: Namespace) -> None:
+    """Rewrite a LoRA in the names of another program."""
+    from hv15.lora.files import convert_file
+
+    convert_file(options.source, options.target, "kohya" if options.reverse else options.to)
+
+
+def merge(options: Namespace) -> None:
+    """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
+    from hv15.sample.loras import WeightedLoRA
+    from hv15.sample.merge import merge_to_file
+
+    if options.multiplier and len(options.multiplier) != len(options.lora):
+        raise UserError(
+            f"{len(options.lora)} --lora but {len(options.multiplier)} --multiplier",
+            hint="give one --multiplier for each --lora, or none",
+        )
+    project = Project(options.config, options.overrides)
+    multipliers = options.multiplier or [1.0] * len(options.lora)
+    loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
+    merge_to_file(project.models.path("dit"), loras, options.target)
+
+
+def download(options: Namespace) -> None:
+    """Fetch the model files that the config names."""
+    from hv15.config import load_config
+    from hv15.models.hub import download
+
+    log_to_stderr("info")
+    settings = load_config(options.config, options.overrides)
+    if settings.models.source != "hub":
+        raise UserError(
+            f"{options.config}: models.source is {settings.models.source}, so nothing is downloaded",
+            hint="set models.source to hub",
+        )
+    for path in download(settings, options.files):
+        print(path, file=sys.stderr)
+
+
+def demo_models(options: Namespace) -> None:
+    """Make the demo's tiny random models."""
+    from hv15.config import load_config
+    from hv15.demo.models import make_demo_models
+
+    settings = load_config(options.config, options.overrides)
+    make_demo_models(settings.resolve(settings.models.directory) / "demo")
+
+
+def demo_clips(options: Namespace) -> None:
+    """Draw the demo's captioned clips."""
+    from hv15.config import load_config
+    from hv15.demo.clips import render_demo_clips
+
+    settings = load_config(options.config, options.overrides)
+    render_demo_clips(settings.root / "demo" / "clips")

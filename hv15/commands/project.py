@@ -1,0 +1,94 @@
+"""`hv15 new`, `check`, `show`, `gc`, `repair`: what concerns a project as a whole."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+from hv15.cache.plan import Plan
+from hv15.cache.store import Kind, Store
+from hv15.project import Project
+
+SHOWN = 20
+"""Files that a message lists by name."""
+
+
+def new(options: Namespace) -> None:
+    """Make a project folder."""
+    from hv15.config import new_project
+
+    config = new_project(options.folder, options.preset)
+    print(f"{config}: edit it, then run: snakemake -d {config.parent} --configfile {config} results/lora.safetensors")
+
+
+def check(options: Namespace) -> int:
+    """Check everything that can be checked without loading a model; 2 when something is wrong."""
+    from hv15.commands.checks import dataset_lines, disk_lines, model_lines
+
+    project = Project(options.config, options.overrides)
+    print(f"config   {options.config}: task {project.settings.task}, checkpoint {project.models.variant}")
+    problems: list[str] = []
+    for lines in (model_lines, dataset_lines, disk_lines):
+        for line, is_problem in lines(project):
+            print(line)
+            problems += [line] if is_problem else []
+    project.save_caches()
+    print(f"{len(problems)} problems" if problems else "everything is in place")
+    return 2 if problems else 0
+
+
+def show(options: Namespace) -> None:
+    """Print what a file was made from."""
+    from hv15.commands.provenance import config_of, describe
+
+    if options.as_config:
+        print(config_of(options.file), end="")
+    else:
+        print(describe(options.file))
+
+
+def collect(options: Namespace) -> None:
+    """Remove encoded items that no manifest of this cache names."""
+    project = Project(options.config, options.overrides)
+    count = size = 0
+    for kind in ("latents", "text"):
+        for path in _unnamed(project.cache, kind):
+            count, size = count + 1, size + path.stat().st_size
+            if options.yes:
+                path.unlink(missing_ok=True)
+    done = "removed" if options.yes else "can be removed with --yes"
+    print(f"{count} items, {size / 2**20:.1f} MiB {done}")
+
+
+def _unnamed(cache: Path, kind: Kind) -> list[Path]:
+    """The store's files that no manifest of their settings lists."""
+    from hv15.cache.plan import Manifest
+
+    unnamed: list[Path] = []
+    for folder in sorted((cache / "store" / kind).glob("*")):
+        store = Store(cache, kind, folder.name)
+        manifests = (cache / kind / folder.name).glob("*-of-*.json")
+        named = {item for path in manifests for item in Manifest.load(path).items()}
+        unnamed += [store.path(key) for key in store.all_keys() if key not in named]
+    return unnamed
+
+
+def repair(options: Namespace) -> None:
+    """Read every item that the project needs, remove damaged ones, and forget the manifests that promise them."""
+    project = Project(options.config, options.overrides)
+    counts: Counter[str] = Counter()
+    plans: tuple[Plan, ...] = (project.latents, project.texts)
+    for plan in plans:
+        for manifest in plan.manifests:
+            for key in manifest.items():
+                sound = plan.store.is_sound(key)
+                counts["sound" if sound else "damaged or lost"] += 1
+                if not sound:
+                    plan.store.remove(key)
+        for path in plan.drop_broken_promises():
+            print(f"removed {path}", file=sys.stderr)
+    print(", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "nothing is encoded yet")
+    if counts["damaged or lost"]:
+        print("the next training encodes them again")

@@ -1,0 +1,61 @@
+"""`hv15 spec sample` and `hv15 sample`: each step loads one big model."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from hv15.commands.logs import log_to_stderr
+from hv15.data.captions import caption_key
+from hv15.project import Project
+from hv15.sample.prompts import SampleSpec
+
+
+def write_spec(options: Namespace) -> None:
+    """Write what one sample depends on."""
+    Project(options.config, options.overrides).sample(options.name).write(options.out)
+
+
+def condition(options: Namespace) -> None:
+    """Encode the first image of an i2v sample."""
+    from hv15.sample.condition import write_condition
+
+    project, spec = _open(options)
+    vae, vision = project.models.path("vae"), project.models.path("image_encoder")
+    write_condition(spec, project.root, vae, vision, options.out, device=project.settings.runtime.device)
+
+
+def denoise(options: Namespace) -> None:
+    """Make the latents of a sample."""
+    from hv15.sample.sampling import sample_latents
+
+    project, spec = _open(options)
+    text = project.texts.store.read(caption_key(spec.prompt))
+    negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
+    sample_latents(
+        spec,
+        project.models.path("dit"),
+        options.lora,
+        text,
+        negative,
+        options.condition,
+        options.out,
+        root=project.root,
+        device=project.settings.runtime.device,
+    )
+
+
+def decode(options: Namespace) -> None:
+    """Turn latents into a video or a folder of images."""
+    from hv15.sample.decode import decode_latents
+
+    project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
+    spec = SampleSpec.read(options.spec) if options.spec else None
+    vae = project.models.path("vae")
+    decode_latents(options.latents, vae, options.out, spec, device=project.settings.runtime.device)
+
+
+def _open(options: Namespace) -> tuple[Project, SampleSpec]:
+    project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
+    return project, SampleSpec.read(options.spec)

@@ -1,0 +1,35 @@
+"""`hv15 spec train` and `hv15 train`."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+
+from hv15.commands.logs import log_to_stderr
+from hv15.data.atomic import write_json
+from hv15.errors import UserError
+from hv15.project import Project
+
+
+def write_spec(options: Namespace) -> None:
+    """Write what the training depends on."""
+    project = Project(options.config, options.overrides)
+    write_json(options.out, project.train_spec)
+
+
+def train(options: Namespace) -> None:
+    """Train the LoRA of a project from its encoded dataset."""
+    project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
+    spec = project.train_spec
+    if options.spec is not None and json.loads(options.spec.read_text(encoding="utf-8")) != spec:
+        raise UserError(
+            f"{options.spec}: the dataset or the config changed while the workflow was running",
+            hint="run the same command again: what is encoded already is kept",
+        )
+    from hv15.cache.batches import Stores
+    from hv15.train.run import train
+
+    items = project.training_items()
+    stores = Stores(project.latents.store, project.texts.store)
+    train(project.settings, spec, items, stores, options.out, dit_path=project.models.path("dit"))

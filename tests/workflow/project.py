@@ -1,0 +1,128 @@
+"""A throw-away project on which Snakemake runs for real, with the demo's tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass
+class Outcome:
+    """What one `snakemake` call did."""
+
+    code: int
+    output: str
+    jobs: Counter[str]
+    """Rule -> finished jobs."""
+    clips: int
+    """Clips that were encoded."""
+    texts: int
+    """Texts that were encoded."""
+
+    @property
+    def heavy(self) -> dict[str, int]:
+        """The jobs that cost time: no specs and reports, no publishing."""
+        cheap = ("train_spec", "sample_spec", "report_latents", "report_texts", "publish", "all")
+        return {rule: count for rule, count in self.jobs.items() if rule not in cheap}
+
+
+class ProjectFolder:
+    """A project folder and the calls of Snakemake on it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.clips = root / "clips"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return yaml.safe_load((self.root / "config.yaml").read_text())
+
+    def set(self, **sections: Any) -> None:
+        """Merge settings into config.yaml; a list replaces a list."""
+        (self.root / "config.yaml").write_text(yaml.safe_dump(merge(self.config, sections)))
+
+    def snakemake(self, *arguments: str, target: str = "results/lora.safetensors", **options: Any) -> Outcome:
+        """Run Snakemake as a user would, from the repository, and count what it did."""
+        logs = self.root / "results" / "logs"
+        for log in logs.glob("encode_*.log") if logs.exists() else ():
+            log.unlink()
+        done = subprocess.run(
+            self.command(*arguments, target=target),
+            cwd=REPOSITORY,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+        output = done.stdout + done.stderr
+        rules = re.findall(r"^(?:local)?rule (\w+):\n(?:.*\n)*?    jobid: (\d+)", output, re.M)
+        rule_of = {job: rule for rule, job in rules}
+        finished = re.findall(r"^Finished jobid: (\d+)", output, re.M)
+        return Outcome(
+            done.returncode,
+            output,
+            Counter(rule_of[job] for job in finished if job in rule_of),
+            self._encoded("encode_latents"),
+            self._encoded("encode_texts"),
+        )
+
+    def command(self, *arguments: str, target: str = "results/lora.safetensors") -> list[str]:
+        config = ["-d", str(self.root), "--configfile", str(self.root / "config.yaml")]
+        return [sys.executable, "-m", "snakemake", *config, *arguments, target]
+
+    def _encoded(self, rule: str) -> int:
+        logs = sorted((self.root / "results" / "logs").glob(f"{rule}.*.log"))
+        return sum(int(n) for log in logs for n in re.findall(r"(\d+) encoded", log.read_text()))
+
+    def caption(self, name: str, text: str | None = None) -> str:
+        """Read or write a clip's caption."""
+        path = self.clips / f"{name}.txt"
+        if text is not None:
+            path.write_text(text)
+        return path.read_text()
+
+    def remove(self, name: str) -> dict[str, bytes]:
+        """Take a clip out of the dataset and return its files."""
+        files = {path.name: path.read_bytes() for path in self.clips.glob(f"{name}.*")}
+        for file in files:
+            (self.clips / file).unlink()
+        return files
+
+    def manifest_entries(self, kind: str) -> dict[str, Any]:
+        paths = (self.root / "cache" / kind).glob("*/*-of-*.json")
+        return {key: entry for path in paths for key, entry in json.loads(path.read_text())["entries"].items()}
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: merge(base[key], changes[key])
+        if isinstance(base.get(key), dict) and isinstance(changes.get(key), dict)
+        else changes.get(key, base.get(key))
+        for key in [*base, *(key for key in changes if key not in base)]
+    }
+
+
+def environment() -> dict[str, str]:
+    """The interpreter's own `hv15` command is found first, and nothing asks the network."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+
+
+def copy_clips(source: Path, target: Path, names: list[str]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        for path in source.glob(f"{name}.*"):
+            shutil.copy(path, target / path.name)
