@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CheckpointRule:
-    """The settings of the same names: every how many epochs or steps, and how many of each kind stay; None: never, all."""
+    """The settings of the same names: every how many epochs or steps, how many of each kind stay. None: never; all."""
 
     save_every_n_epochs: int | None = None
     save_every_n_steps: int | None = None

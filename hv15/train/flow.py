@@ -1,7 +1,7 @@
 """Flow matching: a straight line from the data (sigma 0) to noise (sigma 1), and the velocity along it.
 
-x_sigma = (1 - sigma) * x0 + sigma * noise;  velocity = noise - x0. Sources: Lipman et al. 2022, Liu et al. 2022 and the
-model's own training (REFERENCE 3). All of it in fp32: the cast to the model's dtype comes after.
+x_sigma = (1 - sigma) * x0 + sigma * noise;  velocity = noise - x0. Sources: Lipman et al. 2022, Liu et al. 2022, and
+the model's own training. All of it in fp32: the cast to the model's dtype comes after.
 """
 
 from __future__ import annotations

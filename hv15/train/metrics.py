@@ -3,8 +3,8 @@
 A line of kind "step" holds: step (finished steps), epoch (finished epochs, a fraction), loss (mean over the samples of
 the step), loss_by_sigma (the same for ten equal bins of sigma from 0 to 1, null where no sample fell), lr, grad_norm
 (before clipping), samples_per_s, tokens_per_s (latent tokens), data_wait_s, step_s, memory and memory_peak (bytes on
-the GPU, or of the process), time (seconds since 1970). Other kinds: "run" when a training starts or resumes, "checkpoint",
-"warning".
+the GPU, or of the process), time (seconds since 1970). Other kinds: "run" when a training starts or goes on,
+"checkpoint" when a copy of the LoRA was written.
 """
 
 from __future__ import annotations
@@ -21,22 +21,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hv15.errors import UserError
+
 SIGMA_BINS = 10
 
 
 class MetricsFile:
-    """The one writer of a metrics file. What stands behind `offset` bytes, steps that will be done again, is cut off."""
+    """The one writer of a metrics file. What stands behind `offset` bytes will be done again and is cut off.
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
+    With `mute` (on all processes but the first) it writes nothing.
+    """
+
+    def __init__(self, path: Path, offset: int = 0, *, mute: bool = False) -> None:
+        self.mute, self.offset = mute, offset
+        if mute:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
         self._file.truncate(min(offset, path.stat().st_size))
         self.offset = self._file.seek(0, os.SEEK_END)
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Append one line in one write."""
+        """Append one line in one write.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        if self.mute:
+            return
         line = json.dumps({"kind": kind, **fields, "time": round(time.time(), 3)}, allow_nan=False) + "\n"
-        self._file.write(line.encode())
+        try:
+            self._file.write(line.encode())
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name}: cannot be written: {error.strerror}",
+                hint="free some disk space and run the same command again: it goes on from the last saved state",
+            ) from error
         self.offset += len(line)
 
     def __enter__(self) -> MetricsFile:
@@ -45,7 +65,8 @@ class MetricsFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if not self.mute:
+            self._file.close()
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:

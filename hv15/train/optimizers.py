@@ -13,8 +13,8 @@ from hv15.errors import UserError
 
 OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
 
-# What differs from the classes' own defaults. Muon: as the model's official training (REFERENCE, PEERS 5): the update is
-# scaled by 0.2*sqrt(max(sides)), so that learning rates mean what they mean for AdamW.
+# What differs from the classes' own defaults. Muon: as in the model's official training: the update is scaled by
+# 0.2*sqrt(max(sides)), so that learning rates mean what they mean for AdamW.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "AdamW": {"fused": False},  # the fused kernel sums in another order on some devices
     "AdamW8bit": {},
@@ -39,7 +39,7 @@ def make_optimizer(
     cls = optimizer_class(name)
     checked = _checked_args(name, cls, args or {})
     try:
-        optimizer = cls([{**group, "initial_lr": group["lr"]} for group in groups], **DEFAULTS[name], **checked)
+        optimizer = cls([{**group, "initial_lr": group["lr"]} for group in groups], **{**DEFAULTS[name], **checked})
     except (TypeError, ValueError) as error:
         raise UserError(f"train.optimizer_args {dict(args or {})}: {name} refuses them: {error}") from error
     return optimizer
@@ -63,9 +63,9 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(
             f"train.optimizer_type AdamW8bit: bitsandbytes cannot be loaded: {error}",
-            hint="reinstall bitsandbytes for this machine, or set train.optimizer_type to AdamW (more memory, same use)",
+            hint="reinstall bitsandbytes for this machine, or set train.optimizer_type to AdamW (more memory)",
         ) from error
-    return AdamW8bit  # type: ignore[no-any-return]
+    return AdamW8bit
 
 
 def _checked_args(name: str, cls: type, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Every random draw of a training has its own generator, named by (seed, purpose, index): there is no stream to save.
+"""Every random draw of a training has its own generator, named by (seed, purpose, index): no stream has to be saved.
 
-So a resumed run draws what an uninterrupted one would have drawn, and the draws of a sample depend neither on the number
-of processes nor on the batch it happens to be in.
+So a resumed run draws what an uninterrupted one would have drawn, and the draws of a sample depend neither on the
+number of processes nor on the batch it happens to be in.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The training state on disk: `<output folder>/train/`, which belongs to one training spec at a time.
 
-run.json            the digest of the spec that the folder belongs to
-lock                held by the running training
-metrics.jsonl       see hv15.train.metrics
-checkpoints/        see hv15.train.checkpoints
-state/step-000123/  lora.safetensors, optimizer.pt, state.json; complete or absent; the last two are kept
+- run.json: the digest of the spec that the folder belongs to
+- metrics.jsonl: see hv15.train.metrics
+- checkpoints/: see hv15.train.checkpoints
+- state/step-000123/: lora.safetensors, optimizer.pt, state.json; complete or absent; the last two are kept
+- summary.json: written at the end; the only place for times
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ def claim_folder(folder: Path, spec: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two trainings never write into one; it falls with the process.
+    """Hold `<folder>.lock`, so that two trainings never write into one folder; the lock falls with the process.
 
     Raises:
         UserError: another training holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

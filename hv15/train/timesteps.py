@@ -34,8 +34,8 @@ class SigmaRule:
     def from_numbers(self, numbers: Tensor) -> Tensor:
         """Map uniform numbers in [0, 1) (rule `uniform`) or standard normal ones (all others) to sigmas.
 
-        min_timestep and max_timestep (0 to 1000, noise is 1000) squeeze the whole distribution into their range, keeping
-        its direction.
+        min_timestep and max_timestep (0 to 1000, noise is 1000) squeeze the whole distribution into their range,
+        keeping its direction.
         """
         match self.timestep_sampling:
             case "uniform":

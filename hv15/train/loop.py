@@ -1,0 +1,236 @@
+"""The training loop: accumulate gradients over a global batch, step, record, save.
+
+- The gradient of a step is that of the mean loss over all its samples, whatever their batches and processes.
+- The device is waited for once a step, where the metrics are fetched, and nowhere else.
+- Everything random is named by the step or the sample, so the loop starts at any step as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hv15.cache.batches import MicroBatch, Prefetcher
+from hv15.errors import UserError
+from hv15.progress import Progress
+from hv15.train.checkpoints import CheckpointRule
+from hv15.train.examples import Example, ExampleReader
+from hv15.train.metrics import MetricsFile, loss_fields, loss_table, memory_fields
+from hv15.train.optimizers import set_learning_rate
+from hv15.train.random import seed_for
+from hv15.train.schedules import Schedule, lr_factor
+from hv15.train.signals import EXIT_RESUMABLE, Requests
+from hv15.train.state import Position, SavedState, StateFolder
+from hv15.train.steps import StepPlan
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hv15.lora import LoRANetwork
+    from hv15.models import DiT
+
+log = logging.getLogger(__name__)
+
+SMOOTHING = 0.95  # of the loss that is shown
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop itself needs of the settings."""
+
+    seed: int
+    total_steps: int
+    lr_scheduler: Schedule = "constant"
+    warmup: int = 0
+    max_grad_norm: float = 1.0
+    state_every_n_steps: int = 250
+    checkpoints: CheckpointRule = field(default_factory=CheckpointRule)
+
+
+@dataclass
+class Trainer:
+    """One training in memory. `dit` is frozen and carries `network`, whose parameters `optimizer` moves."""
+
+    settings: LoopSettings
+    dit: DiT
+    network: LoRANetwork
+    optimizer: torch.optim.Optimizer
+    reader: ExampleReader
+    plan: StepPlan
+    accelerator: Accelerator
+    folder: Path
+    """`<output folder>/train`."""
+    spec: str
+    """Digest of the training spec."""
+    save_lora: Callable[[Path, int], None]
+    """Writes the LoRA as it is after a number of steps."""
+
+    def restore(self, saved: SavedState) -> None:
+        """Put a saved state into network and optimizer."""
+        self.network.load_state_dict(saved.lora)
+        self.optimizer.load_state_dict(saved.optimizer)
+
+    def run(self, start: int = 0, metrics_offset: int = 0) -> None:
+        """Train from the step with index `start` to the end.
+
+        Raises:
+            UserError: the loss is not finite, memory or disk is full, an item cannot be read.
+            SystemExit: with EXIT_RESUMABLE, after a request to stop and with the state saved.
+        """
+        total = self.settings.total_steps
+        examples = Prefetcher(self._read, self.plan.share(start, total, self.accelerator.process_index))
+        shown = SmoothedLoss()
+        path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
+        with (
+            closing(examples),
+            MetricsFile(path, metrics_offset, mute=mute) as metrics,
+            Progress(total, "train", unit="steps", start=start) as progress,
+            Requests() as requests,
+            memory_advice(),
+        ):
+            metrics.write("run", step=start, total_steps=total, spec=self.spec)
+            for step in range(start, total):
+                record = self._step(step, examples)
+                metrics.write("step", **record)
+                progress.advance(note=f"loss {shown.update(record['loss']):.4f}  lr {record['lr']:.2e}")
+                self._write_checkpoints(step + 1, metrics)
+                asked = requests.take_save()
+                if asked or requests.stop or step + 1 == total or (step + 1) % self.settings.state_every_n_steps == 0:
+                    self._save_state(step + 1, metrics)
+                if requests.stop and step + 1 < total:
+                    log.warning("saved at step %d; run the same command to go on", step + 1)
+                    raise SystemExit(EXIT_RESUMABLE)
+
+    def _step(self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]]) -> dict[str, Any]:
+        """Do one optimizer step and return its metrics."""
+        begin, waited = perf_counter(), examples.waited
+        batches = self.plan.batches(step)
+        samples = sum(len(batch.items) for batch in batches)
+        tables: list[Tensor] = []
+        for _ in range(self.plan.accumulation):
+            index, example = next(examples)
+            example = example.to(self.accelerator.device, self.dit.dtype)
+            self.network.set_step_seed(seed_for(self.settings.seed, "dropout", index))
+            losses = example.losses(self.dit)
+            (losses.sum() / samples).backward()
+            tables.append(loss_table(losses, example.sigma))
+        table = self._sum_over_processes(torch.stack(tables).sum(0))
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
+        lr = set_learning_rate(self.optimizer, self._lr_factor(step))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        *fetched, norm = torch.cat([table.flatten(), grad_norm.view(1)]).tolist()  # the one host sync of a step
+        bins = len(fetched) // 2
+        losses_of_step = loss_fields(fetched[:bins], fetched[bins:])
+        check_finite(step + 1, losses_of_step["loss"], norm)
+        seconds = perf_counter() - begin
+        tokens = sum(math.prod(item.shape) for batch in batches for item in batch.items)
+        return {
+            "step": step + 1,
+            "epoch": round(self.plan.epochs(step + 1), 4),
+            **losses_of_step,
+            "lr": lr,
+            "grad_norm": norm,
+            "samples_per_s": round(samples / seconds, 4),
+            "tokens_per_s": round(tokens / seconds, 1),
+            "data_wait_s": round(examples.waited - waited, 4),
+            "step_s": round(seconds, 4),
+            **memory_fields(self.accelerator.device),
+        }
+
+    @cached_property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
+        index, batch = task
+        return index, self.reader(batch)
+
+    def _lr_factor(self, step: int) -> float:
+        settings = self.settings
+        return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup)
+
+    def _sum_over_processes(self, table: Tensor) -> Tensor:
+        """Sum gradients and the loss table over all processes, each in one transfer."""
+        for parameter in self.parameters:
+            if parameter.grad is None:  # a skipped layer, or the unused text stream of the last block
+                parameter.grad = torch.zeros_like(parameter)
+        if self.accelerator.num_processes == 1:
+            return table
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        flat = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return self.accelerator.reduce(table, "sum")
+
+    def _write_checkpoints(self, step: int, metrics: MetricsFile) -> None:
+        """Keep copies of the LoRA on the way; the last step's is the output itself."""
+        if step == self.settings.total_steps or not self.accelerator.is_main_process:
+            return
+        rule, folder = self.settings.checkpoints, self.folder / "checkpoints"
+        for name in rule.due(step, self.plan.finished_epochs(step), self.plan.finished_epochs(step - 1)):
+            self.save_lora(folder / name, step)
+            metrics.write("checkpoint", step=step, path=f"checkpoints/{name}")
+        for path in rule.expired(folder):
+            path.unlink(missing_ok=True)
+
+    def _save_state(self, step: int, metrics: MetricsFile) -> None:
+        if self.accelerator.is_main_process:
+            position = Position(step, round(self.plan.epochs(step), 4), metrics.offset, self.spec)
+            states = StateFolder(self.folder / "state", self.spec)
+            states.save(position, self.network.state_dict(), self.optimizer.state_dict())
+        self.accelerator.wait_for_everyone()
+
+
+class SmoothedLoss:
+    """A running mean whose start is not pulled towards zero."""
+
+    def __init__(self) -> None:
+        self._sum = self._weight = 0.0
+
+    def update(self, loss: float) -> float:
+        self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
+        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        return self._sum / self._weight
+
+
+def check_finite(step: int, loss: float, grad_norm: float) -> None:
+    """Stop before anything is saved when a step went wrong.
+
+    Raises:
+        UserError: loss or gradient norm is NaN or infinite.
+    """
+    if math.isfinite(loss) and math.isfinite(grad_norm):
+        return
+    raise UserError(
+        f"step {step}: the loss is {loss} and the gradient norm {grad_norm}: the training has diverged; "
+        "nothing of this step was saved",
+        hint="lower train.learning_rate or lengthen train.lr_warmup_steps, check the model file (hv15 check), "
+        "or set train.dtype to float32; states and checkpoints of earlier steps are kept",
+    )
+
+
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Turn an out-of-memory error of the GPU or the machine into advice."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory in training: {str(error).splitlines()[0]}",
+            hint="the cheapest first: train.gradient_checkpointing: true, datasets batch_size 1 (with more "
+            "gradient_accumulation_steps), fewer target_frames, a lower resolution, a smaller train.network_dim; "
+            "saved states are kept, but another dataset or network is another training",
+        ) from error

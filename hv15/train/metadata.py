@@ -1,0 +1,99 @@
+"""What a trained LoRA says about itself. No time is in it: equal runs give equal bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hv15
+from hv15.cache.batches import TrainingItem
+from hv15.config import Settings
+from hv15.lora import kohya_metadata
+from hv15.models import DiTConfig
+
+PIXELS_PER_LATENT = 16
+
+
+def lora_metadata(
+    settings: Settings,
+    spec: Mapping[str, Any],
+    items: Sequence[TrainingItem],
+    *,
+    step: int,
+    epochs: float,
+    base: DiTConfig,
+    base_name: str | None = None,
+) -> dict[str, str]:
+    """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, text to text.
+
+    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.spec` holds the digests of everything that
+    the training depends on: dataset, encoded items, base model. JSON where a value is not a plain one.
+    """
+    train = settings.train
+    _, height, width = max((item.shape for item in items), key=lambda shape: (shape[1] * shape[2], shape))
+    known = kohya_metadata(
+        base=base,
+        base_name=base_name,
+        rank=train.network_dim,
+        alpha=train.network_alpha,
+        steps=step,
+        epochs=int(epochs),
+        learning_rate=train.learning_rate,
+        optimizer=train.optimizer_type,
+        seed=train.seed,
+        dropout=train.network_dropout,
+        resolution=f"{width * PIXELS_PER_LATENT}x{height * PIXELS_PER_LATENT}",
+        num_train_items=len(items),
+    )
+    return {**known, **_own_metadata(settings, spec, items, step, epochs)}
+
+
+def _own_metadata(
+    settings: Settings, spec: Mapping[str, Any], items: Sequence[TrainingItem], step: int, epochs: float
+) -> dict[str, str]:
+    train = settings.train
+    dataset = spec.get("dataset", {})
+    return {
+        "hv15.config": _json(settings.dump()),
+        "hv15.spec": _json(spec),
+        "hv15.dataset_digest": str(dataset.get("digest", "")),
+        "hv15.dataset_size": str(dataset.get("size", "")),
+        "hv15.clips": str(len(items)),
+        "hv15.sizes": _json(sorted({item.shape for item in items})),
+        "hv15.dit": str(spec.get("dit", "")),
+        "hv15.task": settings.task,
+        "hv15.seed": str(train.seed),
+        "hv15.shift": str(train.discrete_flow_shift),
+        "hv15.steps": str(step),
+        "hv15.epochs": str(round(epochs, 4)),
+        "hv15.versions": _json(versions()),
+        **({"hv15.git_commit": commit} if (commit := git_commit()) else {}),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers can depend on."""
+    return {"hv15": hv15.__version__, "torch": torch.__version__}
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit of the source tree that this package runs from, None when it is installed elsewhere."""
+    root = Path(hv15.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,249 @@
+"""A whole training: claim the folder, load, resume, loop, write the LoRA and its summary."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.config import Settings
+from hv15.config.train import TrainSettings
+from hv15.data.atomic import write_json
+from hv15.data.digest import digest
+from hv15.errors import UserError
+from hv15.lora import LoRANetwork, convert, read_lora, save_lora
+from hv15.models import DiT, load_dit
+from hv15.models.dit_files import checkpoint_dtype
+from hv15.precision import pick_device, pick_dtype
+from hv15.train.checkpoints import CheckpointRule
+from hv15.train.examples import EMPTY_CAPTION, ExampleReader
+from hv15.train.loop import LoopSettings, Trainer, memory_advice
+from hv15.train.metadata import lora_metadata, versions
+from hv15.train.metrics import first_and_last, read_steps
+from hv15.train.optimizers import make_optimizer
+from hv15.train.random import seed_for
+from hv15.train.schedules import warmup_steps
+from hv15.train.state import StateFolder, claim_folder, locked
+from hv15.train.steps import StepPlan
+from hv15.train.timesteps import SigmaRule
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    settings: Settings,
+    spec: Mapping[str, Any],
+    items: Sequence[TrainingItem],
+    stores: Stores,
+    output: Path,
+    *,
+    dit_path: Path,
+) -> None:
+    """Train a LoRA, or go on where an earlier call with the same spec was stopped, and write it to `output`.
+
+    Everything else is written to `train/` beside the output: see hv15.train.state.
+
+    Args:
+        spec: everything that the result depends on; a state of another spec is moved aside, not used.
+        items: the dataset; their order does not matter.
+        dit_path: the base model's file or folder.
+
+    Raises:
+        UserError: whatever a user can put right; saved states are kept.
+        SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved: the same call goes on.
+    """
+    check_items(settings.train, items, stores)
+    accelerator = make_accelerator(settings.runtime.device)
+    dtype = pick_dtype(settings.train.dtype, accelerator.device)
+    if dtype == torch.bfloat16 and checkpoint_dtype(dit_path) == torch.float16:
+        raise UserError(
+            f"{dit_path}: float16 weights, which bfloat16 training would round a second time",
+            hint="use the bfloat16 or float32 file of the same model, or set train.dtype to float32",
+        )
+    with memory_advice():
+        dit = load_dit(dit_path, dtype=dtype, device=accelerator.device)
+    train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
+
+
+def train_dit(
+    settings: Settings,
+    spec: Mapping[str, Any],
+    items: Sequence[TrainingItem],
+    stores: Stores,
+    output: Path,
+    *,
+    dit: DiT,
+    accelerator: Accelerator,
+    base_name: str | None = None,
+) -> None:
+    """Do the same with a base model that is in memory, on the accelerator's device; it is left as it was."""
+    options, folder, spec_digest = settings.train, output.parent / "train", digest(dict(spec))
+    dit.gradient_checkpointing = options.gradient_checkpointing
+    network = make_network(settings, dit)
+    plan = StepPlan(BatchStream(items, options.seed), options.gradient_accumulation_steps, accelerator.num_processes)
+    total = plan.total_steps(options.max_train_steps, options.max_train_epochs)
+
+    def save(path: Path, step: int) -> None:
+        metadata = lora_metadata(
+            settings, spec, items, step=step, epochs=plan.epochs(step), base=dit.config, base_name=base_name
+        )
+        save_lora(path, in_precision(network.state_dict(), options.save_precision), metadata)
+
+    trainer = Trainer(
+        settings=loop_settings(options, total),
+        dit=dit,
+        network=network,
+        optimizer=make_optimizer(
+            options.optimizer_type, network.parameter_groups(options.learning_rate), options.optimizer_args
+        ),
+        reader=make_reader(settings, stores),
+        plan=plan,
+        accelerator=accelerator,
+        folder=folder,
+        spec=spec_digest,
+        save_lora=save,
+    )
+    try:
+        if not accelerator.is_main_process:
+            _resume_and_run(trainer)
+            return
+        with locked(folder):
+            claim_folder(folder, spec_digest)
+            _resume_and_run(trainer)
+            save(output, total)
+            summary = summarise(folder / "metrics.jsonl", accelerator.device)
+            write_json(folder / "summary.json", summary)
+    finally:
+        network.detach()
+    first, last = summary["loss_first"], summary["loss_last"]
+    print(f"loss {first:.4f} at the start, {last:.4f} at the end (means of a tenth of the steps)", file=sys.stderr)
+
+
+def _resume_and_run(trainer: Trainer) -> None:
+    trainer.accelerator.wait_for_everyone()
+    saved = StateFolder(trainer.folder / "state", trainer.spec).load_latest()
+    if saved is None:
+        trainer.run()
+        return
+    log.info("going on after step %d of %d", saved.position.step, trainer.settings.total_steps)
+    trainer.restore(saved)
+    trainer.run(saved.position.step, saved.position.metrics_offset)
+
+
+def make_accelerator(device: str) -> Accelerator:
+    """Return the accelerator of a `runtime.device` setting; under `accelerate launch` each process has its own GPU."""
+    wanted = pick_device(device)
+    if wanted.type == "cuda" and wanted.index is not None:
+        torch.cuda.set_device(wanted)
+    return Accelerator(cpu=wanted.type == "cpu", mixed_precision="no")
+
+
+def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
+    """Attach a new LoRA to the frozen model, or one that goes on from `network_weights`.
+
+    Raises:
+        UserError: the file does not fit the network.
+    """
+    options = settings.train
+    network = LoRANetwork(
+        dit,
+        rank=options.network_dim,
+        alpha=options.network_alpha,
+        dropout=options.network_dropout,
+        rank_dropout=options.rank_dropout,
+        module_dropout=options.module_dropout,
+        include=options.include_patterns,
+        exclude=options.exclude_patterns,
+        seed=seed_for(options.seed, "lora", 0),
+    )
+    if options.network_weights is not None:
+        weights, _ = read_lora(settings.resolve(options.network_weights))
+        network.load_state_dict(convert(weights, to="kohya")[0])
+    return network
+
+
+def in_precision(tensors: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
+    """Cast the matrices of a LoRA to the file's precision; alpha stays."""
+    dtype = getattr(torch, precision)
+    return {name: tensor if name.endswith(".alpha") else tensor.to(dtype) for name, tensor in tensors.items()}
+
+
+def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
+    """Return the reader of training examples: t2v never looks at images, whatever is stored."""
+    options = settings.train
+    return ExampleReader(
+        stores,
+        options.seed,
+        SigmaRule(
+            timestep_sampling=options.timestep_sampling,
+            discrete_flow_shift=options.discrete_flow_shift,
+            sigmoid_scale=options.sigmoid_scale,
+            logit_mean=options.logit_mean,
+            logit_std=options.logit_std,
+            min_timestep=options.min_timestep,
+            max_timestep=options.max_timestep,
+        ),
+        i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
+        caption_dropout=options.caption_dropout,
+    )
+
+
+def loop_settings(options: TrainSettings, total_steps: int) -> LoopSettings:
+    """Return the loop's part of the settings."""
+    return LoopSettings(
+        seed=options.seed,
+        total_steps=total_steps,
+        lr_scheduler=options.lr_scheduler,
+        warmup=warmup_steps(options.lr_warmup_steps, total_steps),
+        max_grad_norm=options.max_grad_norm,
+        state_every_n_steps=options.state_every_n_steps,
+        checkpoints=CheckpointRule(
+            save_every_n_epochs=options.save_every_n_epochs,
+            save_every_n_steps=options.save_every_n_steps,
+            save_last_n_epochs=options.save_last_n_epochs,
+            save_last_n_steps=options.save_last_n_steps,
+        ),
+    )
+
+
+def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: Stores) -> None:
+    """Look, before anything heavy is loaded, whether the store still has all that the training will read.
+
+    Raises:
+        UserError: items are missing.
+    """
+    clips, captions = {item.clip for item in items}, {item.caption for item in items}
+    if options.caption_dropout:
+        captions.add(EMPTY_CAPTION)
+    for kind, store, keys in (("clips", stores.latents, clips), ("captions", stores.texts, captions)):
+        if missing := sorted(key for key in keys if not store.has(key)):
+            raise UserError(
+                f"{len(missing)} of {len(keys)} encoded {kind} are missing from the cache (first: {missing[0][:12]})",
+                hint="run `hv15 repair`, then the same snakemake command: it encodes them again",
+            )
+
+
+def summarise(metrics: Path, device: torch.device) -> dict[str, Any]:
+    """Return what summary.json says: losses, times, versions."""
+    steps = read_steps(metrics)
+    first, last = first_and_last([record["loss"] for record in steps])
+    return {
+        "steps": len(steps),
+        "epochs": steps[-1]["epoch"],
+        "loss_first": first,
+        "loss_last": last,
+        "train_seconds": round(sum(record["step_s"] for record in steps), 1),
+        "data_wait_seconds": round(sum(record["data_wait_s"] for record in steps), 1),
+        "memory_peak": max(record["memory_peak"] for record in steps),
+        "finished": steps[-1]["time"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "versions": versions(),
+    }

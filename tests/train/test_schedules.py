@@ -1,0 +1,34 @@
+"""Learning rates by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from hv15.train.schedules import lr_factor, warmup_steps
+
+
+def table(schedule: str, total: int, warmup: int = 0) -> list[float]:
+    return [round(lr_factor(step, total, schedule=schedule, warmup=warmup), 4) for step in range(total)]  # type: ignore[arg-type]
+
+
+def test_tables() -> None:
+    assert table("constant", 5, 2) == [0.5, 1.0, 1.0, 1.0, 1.0]
+    assert table("linear", 6, 2) == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    assert table("linear", 4) == [1.0, 0.75, 0.5, 0.25]
+    assert table("cosine", 4) == [1.0, 0.8536, 0.5, 0.1464]
+    assert table("cosine", 8, 4) == [0.25, 0.5, 0.75, 1.0, 1.0, 0.8536, 0.5, 0.1464]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 7, 50])
+def test_no_step_is_wasted_and_none_passes_the_peak(schedule: str, warmup: int) -> None:
+    factors = table(schedule, 50, warmup)
+    assert all(0 < factor <= 1 for factor in factors)
+    assert max(factors) == 1.0
+    assert factors[:warmup] == sorted(factors[:warmup])
+    after = factors[warmup:]
+    assert after == sorted(after, reverse=True)
+
+
+def test_a_warm_up_below_1_is_a_share_of_all_steps() -> None:
+    assert [warmup_steps(setting, 1600) for setting in (0, 0.05, 1, 100, 100.0)] == [0, 80, 1, 100, 100]

@@ -1,0 +1,121 @@
+"""A tiny transformer and a tiny encoded dataset to train on; also a program, so that a test can kill a training.
+
+    python -m tests.train.world FOLDER SETTINGS_JSON
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hv15.cache.batches import Stores, TrainingItem
+from hv15.cache.store import Store
+from hv15.config import Settings
+from hv15.models import DiT, DiTConfig
+from hv15.train.examples import EMPTY_CAPTION
+from hv15.train.run import train_dit
+
+CONFIG = DiTConfig(
+    hidden_size=32,
+    num_heads=2,
+    num_blocks=2,
+    mlp_ratio=2.0,
+    rope_dims=(4, 6, 6),
+    latent_channels=4,
+    text_dim=16,
+    glyph_dim=10,
+    glyph_hidden=16,
+    vision_dim=12,
+    refiner_blocks=1,
+)
+SHAPES = [(3, 4, 6), (2, 6, 4), (1, 4, 6)]
+VISION_TOKENS = 5
+
+
+def tiny_dit(config: DiTConfig = CONFIG) -> DiT:
+    """A frozen random transformer, always the same one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DiT(config).eval().requires_grad_(False)
+
+
+def tiny_stores(folder: Path, clips: int = 6) -> tuple[list[TrainingItem], Stores]:
+    """Clips of three shapes, the third a still image, each with vision states and a caption of its own."""
+    stores = Stores(Store(folder, "latents", "a"), Store(folder, "text", "b"))
+    rng = torch.Generator().manual_seed(1)
+    items = []
+    for number in range(clips):
+        shape = SHAPES[number % len(SHAPES)]
+        item = TrainingItem(f"{number:02d}clip", f"{number:02d}caption", shape, batch_size=2)
+        level = torch.full((CONFIG.latent_channels, 1, 1, 1), 1.5 - number / 2)
+        latents = level + 0.1 * torch.randn(CONFIG.latent_channels, *shape, generator=rng)
+        stores.latents.write(  # type: ignore[attr-defined]
+            item.clip, {"latents": latents, "vision": torch.randn(VISION_TOKENS, 12, generator=rng)}, {}
+        )
+        write_text(stores, item.caption, torch.randn(3 + number, 16, generator=rng), number % 3)
+        items.append(item)
+    write_text(stores, EMPTY_CAPTION, torch.randn(2, 16, generator=rng), 0)
+    return items, stores
+
+
+def write_text(stores: Stores, key: str, text: Tensor, glyphs: int) -> None:
+    stores.texts.write(key, {"text": text, "glyphs": torch.ones(glyphs, 10)}, {})  # type: ignore[attr-defined]
+
+
+def settings(task: str = "t2v", **train: Any) -> Settings:
+    """Settings of a short training; the model paths and datasets in them are never read."""
+    short = {"max_train_steps": 6, "network_dim": 4, "network_alpha": 4, "learning_rate": 1e-2, "optimizer_type": "AdamW"}
+    return Settings.model_validate(
+        {
+            "task": task,
+            "models": {"source": "demo"},
+            "datasets": [{"video_directory": "clips", "resolution": [64, 64]}],
+            "runtime": {"device": "cpu"},
+            "train": {**short, **train},
+        }
+    )
+
+
+def spec_of(config: Settings) -> dict[str, Any]:
+    return {"train": config.dump()["train"], "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
+
+
+def run(
+    folder: Path,
+    config: Settings,
+    *,
+    data: tuple[Sequence[TrainingItem], Stores] | None = None,
+    dit: DiT | None = None,
+    spec: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train into a folder and return the LoRA's path."""
+    output = folder / "lora.safetensors"
+    items, stores = data or tiny_stores(folder / "cache")
+    spec = spec or spec_of(config)
+    train_dit(config, spec, items, stores, output, dit=dit or tiny_dit(), accelerator=Accelerator(cpu=True))
+    return output
+
+
+def metrics(folder: Path, kind: str = "step") -> list[dict[str, Any]]:
+    """The lines of a kind in a run's metrics.jsonl."""
+    lines = (folder / "train" / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+TIMED = {"time", "step_s", "samples_per_s", "tokens_per_s", "data_wait_s", "memory", "memory_peak"}
+
+
+def untimed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same without what a clock or the machine decides."""
+    return [{name: value for name, value in record.items() if name not in TIMED} for record in records]
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), settings(**json.loads(sys.argv[2])))
