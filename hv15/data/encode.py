@@ -76,6 +76,21 @@ def read_video_metadata(path: Path) -> dict[str, str]:
         return {key: value for key, value in container.metadata.items() if key not in _CONTAINER_KEYS}
 
 
+def write_image(path: Path, pixels: Pixels, metadata: Mapping[str, str] | None = None) -> None:
+    """Write one PNG file atomically.
+
+    Args:
+        path: the file.
+        pixels: uint8 RGB [H, W, 3].
+        metadata: its text chunks.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        chunks.add_itxt(key, value)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
+
+
 def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | None = None) -> None:
     """Write a folder of PNG files 0000.png, 0001.png, ...; it appears complete or not at all.
 
@@ -84,9 +99,6 @@ def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | Non
         frames: uint8 RGB [F, H, W, 3].
         metadata: text chunks of each file.
     """
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in (metadata or {}).items():
-        chunks.add_itxt(key, value)
     with atomic_folder(folder) as temporary:
         for number, pixels in enumerate(frames):
-            Image.fromarray(pixels).save(temporary / f"{number:04d}.png", pnginfo=chunks)
+            write_image(temporary / f"{number:04d}.png", pixels, metadata)

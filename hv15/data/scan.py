@@ -90,7 +90,7 @@ def _scan_folder(folder: Path, is_video: bool, dataset: DatasetSettings, problem
         cure = f", but {strays} {other}: use {other[:-1]}_directory" if strays else ""
         problems.append(f"{folder}: no {'videos' if is_video else 'images'} in this folder{cure}")
     elif strays:
-        log.warning("%s: %d %s beside the %ss are not used", folder, strays, other, kind)
+        log.info("%s: %d %s beside the %ss are not used", folder, strays, other, kind)
     return sources
 
 
