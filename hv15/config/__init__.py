@@ -6,6 +6,7 @@ from hv15.config.datasets import DatasetSettings
 from hv15.config.fields import FieldInfo, digest_view, fields, help_text
 from hv15.config.load import load_config
 from hv15.config.models import ModelSettings
+from hv15.config.presets import new_project, preset_names
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import LoraSettings, PromptSettings, SampleSettings
 from hv15.config.section import Section
@@ -29,4 +30,6 @@ __all__ = [
     "fields",
     "help_text",
     "load_config",
+    "new_project",
+    "preset_names",
 ]

@@ -29,10 +29,10 @@ class FieldInfo:
 
     @property
     def default_text(self) -> str:
-        """The default as it is written in YAML; "required" when there is none, "" for headings."""
+        """The default as it is written in YAML; "required" when there must be a value, "" for headings."""
         if self.default is ...:
             return "required"
-        if self.is_section:
+        if isinstance(self.default, dict) and self.is_section:
             return ""
         return "not given" if self.default is None else json.dumps(self.default, ensure_ascii=False)
 
@@ -123,6 +123,7 @@ def _list_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 def _range(schema: dict[str, Any]) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     limits = [f"{word} {schema[key]:g}" for key, word in words.items() if key in schema]
+    limits += [f"in steps of {schema['multipleOf']}"] if "multipleOf" in schema else []
     return " " + " ".join(limits) if limits else ""
 
 

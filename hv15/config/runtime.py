@@ -9,8 +9,6 @@ from pydantic import Field, PositiveInt, field_validator
 
 from hv15.config.section import SPEED, Section
 
-AttentionMode = Literal["auto", "sdpa", "flash", "flash3", "xformers", "sage"]
-
 
 class RuntimeSettings(Section):
     """How the work runs on this machine."""
@@ -18,9 +16,8 @@ class RuntimeSettings(Section):
     device: str = Field("auto", json_schema_extra=SPEED)
     """`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or one GPU by number, `cuda:1`."""
 
-    attn_mode: AttentionMode = Field("sdpa", json_schema_extra=SPEED)
-    """The attention kernel. `sdpa` is PyTorch's own and needs nothing. The others need their package (pip extras
-    flash, xformers, sage); sage cannot train. `auto` takes the fastest that is installed."""
+    attn_mode: Literal["sdpa"] = Field("sdpa", json_schema_extra=SPEED)
+    """The attention kernel. `sdpa` is PyTorch's own; it picks the fastest that it has for the machine."""
 
     gpus: PositiveInt = 1
     """GPUs that one training uses together. Each adds its batches to a step: two GPUs see twice as many clips, as

@@ -98,10 +98,10 @@ def check_size(size: int) -> int:
 PathText = Annotated[str, AfterValidator(expand_variables), Field(json_schema_extra={"format": "path"})]
 """A path as written by the user; relative ones start at the project folder (`Settings.resolve`)."""
 
-Frames = Annotated[int, AfterValidator(check_frames)]
+Frames = Annotated[int, AfterValidator(check_frames), Field(json_schema_extra={"minimum": 1})]
 """A number of frames, 4k+1."""
 
-PixelSize = Annotated[int, AfterValidator(check_size)]
+PixelSize = Annotated[int, AfterValidator(check_size), Field(json_schema_extra={"minimum": 16, "multipleOf": 16})]
 """A height or a width in pixels, a multiple of 16."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
