@@ -56,7 +56,7 @@ VARIANTS: dict[str, Variant] = {
     )
 }
 
-_BASE = re.compile(r"(480|720)p[-_ ](t2v|i2v)")
+_BASE = re.compile(r"(?<!\d)(480|720)p[-_ ](t2v|i2v)")
 _DIFFUSERS_RESOLUTION = {640: 480, 960: 720}  # target_size of a diffusers config: pixels of a square's side
 
 
