@@ -58,22 +58,29 @@ class FileIndex:
 
     def _hash(self, stale: dict[str, Source], progress: Callable[[int, int], None] | None) -> None:
         total, done, saved = sum(source.size for source in stale.values()), 0, 0
+        errors: list[MediaError] = []
         pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1), thread_name_prefix="hash")
         try:
             futures = {pool.submit(_media_key, source): name for name, source in stale.items()}
             for future in as_completed(futures):
                 name = futures[future]
                 source = stale[name]
-                self._entries[name] = (source.size, source.mtime_ns, source.inode, future.result())
                 done += source.size
+                try:
+                    self._entries[name] = (source.size, source.mtime_ns, source.inode, future.result())
+                except MediaError as error:
+                    errors.append(error)
                 if progress:
                     progress(done, total)
                 if done - saved > SAVE_EVERY:
                     self._save()
                     saved = done
-        finally:  # what is known stays known, also when one file fails or the user stops
+        finally:  # what is known stays known, also when the user stops
             pool.shutdown(wait=True, cancel_futures=True)
             self._save()
+        if errors:
+            more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
+            raise MediaError(errors[0].message + more, hint=errors[0].hint)
 
     def _load(self) -> dict[str, Entry]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -74,7 +75,9 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             holds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise MediaError(f"{path}: no video in it (found {holds})", hint="remove it from the dataset")
+            raise MediaError(
+                f"{path}: no video in it (found {holds})", hint="remove it, or copy it again if it should hold one"
+            )
         if streams[0].codec_context is None:
             raise MediaError(f"{path}: no decoder for its video", hint="convert it to H.264 or VP9")
         yield container, streams[0]
@@ -82,7 +85,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def damaged(path: Path, error: Exception, where: str = "") -> MediaError:
     """Describe an FFmpeg error about a file."""
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
     return MediaError(f"{path}: cannot be read as a video{where}: {reason}", hint=DAMAGED)
 
 
@@ -99,7 +102,7 @@ def _probe_video(path: Path) -> MediaInfo:
                 if packet.size == 0 or packet.is_discard:
                     continue
                 if packet.is_corrupt:
-                    raise MediaError(f"{path}: cut short after {counted} frames", hint=DAMAGED)
+                    raise MediaError(f"{path}: cut short or damaged after {counted} frames", hint=DAMAGED)
                 counted += 1
                 if packet.pts is None:
                     untimed += 1
@@ -111,7 +114,6 @@ def _probe_video(path: Path) -> MediaInfo:
             raise damaged(path, error, f" after {counted} frames") from error
         if frame is None or not counted:
             raise MediaError(f"{path}: no frame can be decoded", hint=DAMAGED)
-        _check_complete(path, container, stream, counted)
         rates = (stream.base_rate, stream.average_rate, stream.guessed_rate)
         rate = next(
             (rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate), Fraction(24)
@@ -122,6 +124,7 @@ def _probe_video(path: Path) -> MediaInfo:
         else:
             assert stream.time_base is not None
             timeline = Timeline.stamped(pts, stream.time_base, last_duration, rates)
+            _check_complete(path, container, stream, counted, timeline.duration * timeline.tick)
         if frame.color_trc in _HDR:
             log.warning("%s: %s video, its colours are taken as they are stored", path, _HDR[frame.color_trc])
         height, width = upright_size(frame.height, frame.width, pixel_aspect(stream), round(frame.rotation / 90))
@@ -143,8 +146,25 @@ def pixel_aspect(stream: VideoStream) -> float:
     return float(aspect) if aspect else 1.0
 
 
-def _check_complete(path: Path, container: InputContainer, stream: VideoStream, counted: int) -> None:
-    """Compare with what the header promised. Edit lists may hide some frames, so only a real loss counts."""
+def _check_complete(path: Path, container: InputContainer, stream: VideoStream, counted: int, end: Fraction) -> None:
+    """Compare the packets with what the header promised: a demuxer that meets the end of a cut file may say nothing.
+
+    Edit lists may hide some frames, so only a real loss counts.
+    """
     promised = stream.frames
     if promised and counted < promised - max(2, promised // 20) and not stream.start_time:
         raise MediaError(f"{path}: cut short: {counted} of {promised} frames", hint=DAMAGED)
+    length = _promised_seconds(container, stream)
+    if length and end < length - max(3 * end / counted, length / 20):
+        raise MediaError(f"{path}: cut short: {float(end):.2f} of {float(length):.2f} seconds", hint=DAMAGED)
+
+
+def _promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Return the video's length by the header: Matroska's tag of the stream, or the file's if there is nothing else."""
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag:
+        hours, minutes, seconds = map(Fraction, tag.groups())
+        return hours * 3600 + minutes * 60 + seconds
+    if len(container.streams) == 1 and container.duration and not container.start_time:
+        return Fraction(container.duration, av.time_base)
+    return None

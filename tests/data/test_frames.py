@@ -1,0 +1,114 @@
+"""Frame times and windows, against brute force over fractions of a second."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import pytest
+
+from hv15.data.frames import Timeline, down_to_4k1, exact_fps, windows
+from hv15.errors import UserError
+
+F = Fraction
+
+
+@pytest.mark.parametrize("fps", [F(30), F(25), F(24000, 1001), F(60), F(15), F(24), F(30000, 1001), F(12), F(120)])
+def test_a_constant_rate_gives_the_floor_of_the_scaled_index(fps: Fraction) -> None:
+    """The rule as users write it: output frame i shows source frame floor(i * source / 24)."""
+    line = Timeline.constant(1600, fps)
+    count = line.count(F(24))
+    assert count == 1600 * 24 // fps
+    assert [line.source_frame(i, F(24)) for i in range(count)] == [i * fps // 24 for i in range(count)]
+
+
+def test_thirty_to_twenty_four_takes_four_of_five_frames() -> None:
+    line = Timeline.constant(1600, F(30))
+    chosen = [line.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+    assert chosen[:9] == [0, 1, 2, 3, 5, 6, 7, 8, 10]
+    assert len(chosen) == 1280
+    assert len(set(chosen)) == 1280
+
+
+def test_a_slow_source_repeats_frames() -> None:
+    line = Timeline.constant(5, F(12))
+    assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_a_variable_rate_shows_what_is_on_the_screen() -> None:
+    """Brute force: at time i/24 s the last frame that has begun."""
+    chooser = random.Random(7)
+    for _ in range(30):
+        base = F(1, chooser.choice([600, 1000, 15360, 90000, 30]))
+        pts = sorted(chooser.sample(range(int(3 / base)), 40))
+        last = chooser.randrange(1, 1 + int(F(1, 10) / base))
+        line = Timeline.stamped(pts, base, last, [F(24), F(30000, 1001)])
+        if line.tick != base:
+            continue  # by chance on a grid
+        times = [(stamp - pts[0]) * base for stamp in pts]
+        end = times[-1] + last * base
+        count = line.count(F(24))
+        assert count <= end * 24 < count + 1
+        for i in range(count):
+            assert line.source_frame(i, F(24)) == max(k for k, time in enumerate(times) if time <= F(i, 24))
+
+
+@pytest.mark.parametrize("fps", [F(24), F(30), F(25), F(60), F(24000, 1001), F(30000, 1001)])
+def test_times_rounded_to_milliseconds_lose_no_frame(fps: Fraction) -> None:
+    """Matroska stamps frame 1 of 24 fps at 42 ms, after its due time of 41.67 ms; it must be shown nevertheless."""
+    for start in (0, 83):
+        pts = [start + round(i / fps * 1000) for i in range(500)]
+        line = Timeline.stamped(pts, F(1, 1000), round(1000 / fps), [fps])
+        exact = Timeline.constant(500, fps)
+        assert line.count(F(24)) == exact.count(F(24))
+        chosen = [line.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+        assert chosen == [exact.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+
+
+def test_a_dropped_frame_leaves_the_others_in_place() -> None:
+    pts = [round(i * 1000 / 24) for i in range(50) if i != 20]
+    line = Timeline.stamped(pts, F(1, 1000), 42, [F(24)])
+    shown = [line.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+    assert shown == [*range(20), 19, *range(20, 49)]
+
+
+def test_an_unknown_last_duration_is_that_of_the_frame_before() -> None:
+    assert Timeline.stamped([0, 7, 19], F(1, 100), 0, []).duration == 31
+
+
+def test_one_frame_is_a_video_of_one_frame() -> None:
+    assert Timeline.constant(1, F(60)).count(F(24)) == 1
+
+
+def test_rates_are_the_decimals_that_the_user_wrote() -> None:
+    assert exact_fps(29.97) == F(2997, 100)
+
+
+def test_rounding_down_to_4k_plus_1() -> None:
+    assert [down_to_4k1(n) for n in (1, 4, 5, 8, 9, 16, 17, 120, 121, 129)] == [1, 1, 5, 5, 9, 13, 17, 117, 121, 129]
+
+
+@pytest.mark.parametrize(
+    ("extraction", "targets", "options", "expected"),
+    [
+        ("head", [17], {}, [(0, 17)]),
+        ("head", [18], {}, [(0, 17)]),
+        ("head", [1, 17, 81], {}, [(0, 1), (0, 17)]),
+        ("chunk", [17], {}, [(0, 17), (17, 17)]),
+        ("slide", [17], {"stride": 10}, [(0, 17), (10, 17), (20, 17)]),
+        ("uniform", [17], {"sample": 3}, [(0, 17), (11, 17), (23, 17)]),
+        ("uniform", [17], {"sample": 1}, [(0, 17)]),
+        ("uniform", [37], {"sample": 9}, [(0, 37), (1, 37), (2, 37), (3, 37)]),
+        ("full", [17], {}, [(0, 37)]),
+        ("full", [17], {"max_frames": 24}, [(0, 21)]),
+        ("head", [41], {}, []),
+        ("slide", [41], {}, []),
+    ],
+)
+def test_windows_of_forty_frames(extraction: str, targets: list[int], options: dict[str, int], expected: list) -> None:
+    assert windows(40, extraction, targets, **options) == expected
+
+
+def test_an_unknown_extraction_is_named() -> None:
+    with pytest.raises(UserError, match="'tail' is unknown"):
+        windows(40, "tail", [1])
