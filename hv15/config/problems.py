@@ -116,7 +116,7 @@ def _sentence(details: ErrorDetails) -> str:
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     if details["type"] == "missing":
-        return "is missing"
+        return "has too few entries" if isinstance(details["loc"][-1], int) else "is missing"
     return details["msg"][0].lower() + details["msg"][1:]
 
 

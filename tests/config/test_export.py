@@ -1,0 +1,78 @@
+"""The files that are made from the settings are current and true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from hv15.config import Settings, fields, load_config
+from hv15.config.export import REPOSITORY, exports
+from hv15.config.yaml_file import read_yaml
+
+CONFIGS = [Path("config.yaml"), *(path for path in exports() if path.name == "config.yaml")]
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    schema = json.loads((REPOSITORY / "hv15/config/schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("path", exports(), ids=str)
+def test_the_made_files_are_current(path: Path) -> None:
+    found = (REPOSITORY / path).read_text(encoding="utf-8")
+    assert found == exports()[path], "run: python -m hv15.config.export"
+
+
+def test_nothing_else_stands_among_the_examples() -> None:
+    found = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "examples").rglob("config.yaml")}
+    assert found == {path for path in exports() if path.parts[0] == "examples"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_the_schema_accepts_every_config_that_we_ship(validator: Any, path: Path) -> None:
+    validator.validate(read_yaml(REPOSITORY / path).data)
+
+
+def test_the_schema_accepts_a_full_dump_and_a_toml_path(validator: Any) -> None:
+    validator.validate(load_config(REPOSITORY / "config.yaml").dump())
+    validator.validate({"datasets": "dataset.toml"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": {"learning_rat": 1e-4}},
+        {"trian": {}},
+        {"train": {"learning_rate": -1}},
+        {"train": {"optimizer_type": "SGD"}},
+        {"sample": {"video_size": [64]}},
+        {"sample": {"video_size": [64, 65]}},
+        {"datasets": []},
+        {"datasets": [{"target_frames": "many"}]},
+        {"runtime": {"gpus": "two"}},
+    ],
+    ids=str,
+)
+def test_the_schema_refuses_what_the_models_refuse(validator: Any, change: dict[str, Any]) -> None:
+    data = {**read_yaml(REPOSITORY / "config.yaml").data, **change}
+    with pytest.raises(jsonschema.ValidationError):
+        validator.validate(data)
+
+
+def test_the_table_has_every_setting() -> None:
+    table = exports()[Path("docs/settings.md")]
+    for field in fields(Settings):
+        name = field.path.split(".", 1)[-1]
+        assert f"`{name}`" in table or f"## {name}" in table
+
+
+def test_every_row_of_the_table_has_four_cells() -> None:
+    rows = [line for line in exports()[Path("docs/settings.md")].splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    assert {row.replace("\\|", "").count("|") for row in rows} == {5}

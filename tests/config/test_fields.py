@@ -1,0 +1,90 @@
+"""The list of settings with their help, and what enters a digest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from hv15.config import CacheSettings, RuntimeSettings, Settings, TrainSettings, digest_view, fields, help_text
+from hv15.config.fields import FieldInfo
+
+LISTED = {field.path: field for field in fields(Settings)}
+
+
+def test_every_setting_has_help() -> None:
+    assert len(LISTED) > 100
+    assert [path for path, field in LISTED.items() if len(field.doc) < 20] == []
+
+
+def test_a_setting_knows_its_values_and_its_default() -> None:
+    rate = LISTED["train.learning_rate"]
+    assert (rate.type, rate.default, rate.default_text) == ("number above 0", 1e-4, "0.0001")
+    assert LISTED["task"].type == "one of t2v, i2v"
+    assert LISTED["datasets[].resolution"].default == [960, 544]
+    assert LISTED["sample.prompts[].prompt"].default is ...
+    assert LISTED["sample.prompts[].prompt"].default_text == "required"
+    assert LISTED["sample.video_size"].type == "list of 2: whole number from 16 in steps of 16"
+    assert LISTED["models.dit"].type == "path"
+    assert LISTED["models.dit"].default_text == "not given"
+    assert LISTED["train"].is_section
+    assert LISTED["sample.prompts"].default_text == "[]"
+
+
+def test_headings_stand_before_their_settings() -> None:
+    paths = list(LISTED)
+    assert paths.index("train") < paths.index("train.seed") < paths.index("sample")
+
+
+def test_defaults_in_the_list_are_those_of_a_config() -> None:
+    dumped = Settings.model_validate({"models": {"source": "demo"}, "datasets": [{"video_directory": "x"}]}).dump()
+    for path in (
+        "train.learning_rate",
+        "cache.directory",
+        "sample.video_size",
+        "convert.formats",
+        "train.optimizer_args",
+    ):
+        section, name = path.split(".")
+        assert LISTED[path].default == dumped[section][name]
+
+
+def test_help_is_text_for_a_terminal() -> None:
+    text = help_text(Settings, "train.network_")
+    assert text.splitlines()[0] == "train.network_dim  (whole number above 0; default 32)"
+    assert "cache" not in text
+    assert "sample.prompts[].prompt  (text; required)" in help_text(Settings)
+
+
+def test_speed_and_place_enter_no_digest() -> None:
+    train = digest_view(TrainSettings())
+    assert "gradient_checkpointing" not in train
+    assert "state_every_n_steps" not in train
+    assert train["learning_rate"] == 1e-4
+    cache = digest_view(CacheSettings.model_validate({"directory": "/elsewhere", "shards": 8, "workers": 9}))
+    assert cache == digest_view(CacheSettings())
+    assert set(cache) == {"vae_sample_size", "vae_tile_overlap", "dtype", "latent_dtype", "text_dtype"}
+
+
+def test_more_gpus_are_a_larger_batch_and_so_another_training() -> None:
+    assert digest_view(RuntimeSettings()) == {"gpus": 1}
+
+
+def test_a_digest_view_goes_into_lists_of_sections() -> None:
+    config: dict[str, Any] = {"models": {"source": "demo"}, "datasets": [{"video_directory": "a", "num_repeats": 2}]}
+    config["sample"] = {"prompts": [{"prompt": "p", "name": "n"}]}
+    view = digest_view(Settings.model_validate(config))
+    assert "video_directory" not in view["datasets"][0]
+    assert view["datasets"][0]["num_repeats"] == 2
+    assert view["sample"]["prompts"][0]["prompt"] == "p"
+    assert "dit" not in view["models"]
+    json.dumps(view, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "mark"), [("cache.shards", "speed"), ("models.vae", "place"), ("train.seed", None), ("runtime.gpus", None)]
+)
+def test_the_mark_is_in_the_list(path: str, mark: str | None) -> None:
+    field: FieldInfo = LISTED[path]
+    assert field.affects == mark

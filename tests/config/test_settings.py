@@ -1,0 +1,243 @@
+"""What each section accepts: the rules across fields, and the values that are made from others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from hv15.config import DatasetSettings, PromptSettings, SampleSettings, Settings, TrainSettings, fields
+from hv15.config.sample import automatic_name
+from hv15.config.section import check_frames, check_size
+from tests.config.conftest import Load, Problems
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 81, 121, 129])
+def test_frame_counts_of_the_form_4k_plus_1_pass(count: int) -> None:
+    assert check_frames(count) == count
+
+
+@pytest.mark.parametrize(("count", "nearest"), [(2, "1 and 5"), (4, "1 and 5"), (8, "5 and 9"), (120, "117 and 121")])
+def test_other_frame_counts_name_the_two_nearest(count: int, nearest: str) -> None:
+    with pytest.raises(ValueError, match=f"the nearest are {nearest}$"):
+        check_frames(count)
+
+
+def test_no_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        check_frames(0)
+    with pytest.raises(ValueError, match="at least 1"):
+        check_frames(-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"), [(850, "848 and 864"), (15, "16"), (0, "16"), (-16, "16"), (17, "16 and 32")]
+)
+def test_sizes_off_the_grid_name_the_nearest(size: int, nearest: str) -> None:
+    with pytest.raises(ValueError, match=f"nearest: {nearest}$"):
+        check_size(size)
+    assert check_size(848) == 848
+
+
+def train(**values: Any) -> TrainSettings:
+    return TrainSettings.model_validate(values)
+
+
+def test_epochs_replace_the_default_steps_and_both_together_are_refused(problems: Problems) -> None:
+    assert (train().max_train_steps, train().max_train_epochs) == (1600, None)
+    assert (train(max_train_epochs=4).max_train_steps, train(max_train_epochs=4).max_train_epochs) == (None, 4)
+    both = problems("train:\n  max_train_steps: 10\n  max_train_epochs: 2")
+    assert both == ["config.yaml:5:21 train.max_train_epochs: max_train_steps is set too: keep one of them"]
+    neither = problems("train: {max_train_steps: null}")
+    assert neither == ["config.yaml:3:26 train.max_train_steps: needs a number here, or max_train_epochs"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0, 0), (100, 100), (0.05, 0.05), (20.0, 20), ("0.1", 0.1), ("30", 30)])
+def test_a_warm_up_is_a_number_of_steps_or_a_part_of_the_training(given: Any, kept: float) -> None:
+    found = train(lr_warmup_steps=given).lr_warmup_steps
+    assert found == kept
+    assert type(found) is type(kept)
+
+
+@pytest.mark.parametrize("given", [-1, -0.5, 1.5])
+def test_other_warm_ups_are_refused(given: float) -> None:
+    with pytest.raises(ValidationError, match="expected a whole number of steps, or a part"):
+        train(lr_warmup_steps=given)
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "message"),
+    [
+        ({"min_timestep": 500, "max_timestep": 500}, "min_timestep", "must be below max_timestep"),
+        ({"save_last_n_steps": 2}, "save_last_n_steps", "has no effect without save_every_n_steps"),
+        ({"max_train_steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps", "more than max_train_steps"),
+        ({"include_patterns": ["ok", "(img"]}, "include_patterns", "'(img' is not a regular expression"),
+        ({"network_alpha": 0}, "network_alpha", "greater than 0"),
+        ({"network_dropout": 1}, "network_dropout", "less than 1"),
+        ({"i2v_prob": 1.01}, "i2v_prob", "less than or equal to 1"),
+        ({"max_timestep": 1001}, "max_timestep", "less than or equal to 1000"),
+    ],
+)
+def test_training_settings_that_contradict_are_refused_at_the_field(
+    values: dict[str, Any], where: str, message: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        train(**values)
+    (error,) = caught.value.errors()
+    assert error["loc"] == (where,)
+    assert message in error["msg"]
+
+
+def test_optimizer_arguments_keep_their_kinds() -> None:
+    given = {"weight_decay": 0.1, "betas": [0.9, 0.99], "nesterov": True, "ns_steps": 5, "name": "match", "eps": "1e-9"}
+    kept = train(optimizer_args=given).optimizer_args
+    assert kept == {**given, "betas": (0.9, 0.99), "eps": 1e-9}
+    assert kept["nesterov"] is True
+    assert isinstance(kept["ns_steps"], int)
+
+
+def test_settings_cannot_be_changed_after_loading() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        train().seed = 3  # type: ignore[misc]
+
+
+def dataset(**values: Any) -> DatasetSettings:
+    return DatasetSettings.model_validate({"video_directory": "clips", **values})
+
+
+def test_one_number_means_a_square_and_one_window() -> None:
+    assert dataset(resolution=512).resolution == (512, 512)
+    assert dataset(resolution=[960, 544]).resolution == (960, 544)
+    assert dataset(target_frames=25).target_frames == (25,)
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "message"),
+    [
+        ({"image_directory": "stills"}, (), "found both image_directory and video_directory"),
+        ({"video_directory": None}, (), "found none"),
+        ({"target_frames": [9, 9]}, ("target_frames",), "only once"),
+        ({"target_frames": []}, ("target_frames",), "at least 1 item"),
+        ({"enable_bucket": False, "resolution": [960, 540]}, ("resolution",), "e.g. [960, 528]"),
+        ({"background": "white"}, ("background",), "expected a colour"),
+        ({"background": "#12345"}, ("background",), "expected a colour"),
+        ({"background": None}, ("background",), "put the colour in quotes"),
+        ({"caption_extension": "txt"}, ("caption_extension",), "'.txt'"),
+        ({"source_fps": 0}, ("source_fps",), "greater than 0"),
+        ({"video_directory": " "}, ("video_directory",), "the path is empty"),
+    ],
+)
+def test_dataset_settings_that_contradict_are_refused_at_the_field(
+    values: dict[str, Any], where: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        dataset(**values)
+    (error,) = caught.value.errors()
+    assert error["loc"] == where
+    assert message in error["msg"]
+
+
+def test_video_settings_on_images_are_refused_each() -> None:
+    with pytest.raises(ValidationError) as caught:
+        dataset(video_directory=None, image_directory="stills", target_frames=[9], frame_sample=2)
+    assert [error["loc"] for error in caught.value.errors()] == [("target_frames",), ("frame_sample",)]
+
+
+def test_a_dataset_knows_its_source_and_kind() -> None:
+    assert (dataset().source, dataset().kind) == ("clips", "video")
+    images = dataset(video_directory=None, image_jsonl_file="stills.jsonl")
+    assert (images.source, images.kind) == ("stills.jsonl", "image")
+
+
+def test_colours_are_kept_in_one_spelling() -> None:
+    assert dataset(background="#FFaa00").background == "#ffaa00"
+
+
+def test_a_prompt_without_a_name_gets_one_from_its_words() -> None:
+    prompt = PromptSettings.model_validate({"prompt": 'A red "STOP" sign, slowly turning; in the rain and the wind'})
+    assert prompt.name == automatic_name(prompt.prompt)
+    assert prompt.name.startswith("a-red-stop-sign-slowly-turning-in-the-ra-")
+    other = PromptSettings.model_validate({"prompt": prompt.prompt + "."})
+    assert other.name != prompt.name
+    assert automatic_name("你好").startswith("prompt-")
+    assert automatic_name("x", "a.png") != automatic_name("x", "b.png")
+
+
+@pytest.mark.parametrize("name", ["a b", "../a", "a.b", ".a", "-a", "ä", "a" * 101])
+def test_names_that_are_no_file_names_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="it names files"):
+        PromptSettings.model_validate({"prompt": "x", "name": name})
+
+
+def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) -> None:
+    """Some disks do not tell A from a."""
+    lines = problems("sample:\n  prompts:\n    - {name: cat, prompt: one}\n    - {name: Cat, prompt: two}")
+    assert lines == [
+        "config.yaml:6:14 sample.prompts[1].name: 'Cat' is also the name of prompts[0]: "
+        "give each prompt a name of its own"
+    ]
+
+
+def test_a_prompt_overrides_what_it_says_and_takes_the_rest() -> None:
+    sample = SampleSettings.model_validate(
+        {
+            "seed": 5,
+            "video_length": 9,
+            "guidance_scale": 3.0,
+            "loras": [{"path": "x.safetensors"}],
+            "prompts": [{"prompt": "p", "seed": 0, "with_base": True, "loras": []}],
+        }
+    )
+    full = sample.complete(sample.prompts[0])
+    assert (full.seed, full.with_base, full.loras) == (0, True, ())
+    assert (full.video_length, full.guidance_scale, full.video_size) == (9, 3.0, (480, 848))
+    assert (full.infer_steps, full.flow_shift) == (None, None)  # the checkpoint decides
+    assert (full.name, full.prompt) == (sample.prompts[0].name, "p")
+
+
+def test_every_setting_of_a_prompt_takes_the_values_of_the_section() -> None:
+    listed = {field.path: field for field in fields(SampleSettings)}
+    shared = set(PromptSettings.model_fields) & set(SampleSettings.model_fields)
+    assert len(shared) == 12
+    for name in shared:
+        assert listed[f"prompts[].{name}"].type == listed[name].type
+        assert listed[f"prompts[].{name}"].default is None
+
+
+def test_each_task_needs_its_images_and_files(problems: Problems) -> None:
+    text = "task: i2v\ndatasets: [{video_directory: clips}]\nmodels: {vae: v, text_encoder: t, glyph_encoder: g}\n"
+    lines = problems(text + "sample: {prompts: [{prompt: a cat}]}", base=False)
+    assert [line.split(": ")[0] for line in lines] == [
+        "config.yaml:3:1 models.dit",
+        "config.yaml:3:1 models.image_encoder",
+        "config.yaml:4:20 sample.prompts[0].image_path",
+    ]
+    (line,) = problems("sample: {prompts: [{prompt: a cat, image_path: a.png}]}")
+    assert line.endswith("is given, but task is t2v: remove it, or set task: i2v")
+
+
+def test_a_download_needs_a_variant_and_takes_no_paths(problems: Problems, load: Load) -> None:
+    text = "datasets: [{video_directory: clips}]\nmodels: "
+    assert problems(text + "{source: hub}", base=False) == [
+        "config.yaml:2:1 models.variant: models.source is hub: say which checkpoint to download, e.g. 720p_t2v"
+    ]
+    (line,) = problems(text + "{source: hub, variant: 720p_t2v, vae: my.safetensors}", base=False)
+    assert line.startswith("config.yaml:2:47 models.vae: is not used with models.source hub")
+    assert load(text + "{source: hub, variant: 720p_t2v}", base=False).models.missing_files("t2v") == []
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3"])
+def test_devices_by_name(load: Load, device: str) -> None:
+    assert load(f"runtime: {{device: '{device}'}}").runtime.device == device
+
+
+def test_other_devices_are_refused(problems: Problems) -> None:
+    assert "expected auto, cpu, cuda" in problems("runtime: {device: gpu0}")[0]
+
+
+def test_the_least_config_has_every_section() -> None:
+    settings = Settings.model_validate({"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}]})
+    assert settings.task == "t2v"
+    assert settings.convert.formats == ("comfyui",)
+    assert settings.cache.vae_sample_size == 0
