@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from hv15.data.atomic import atomic_path
 from hv15.errors import UserError
+from hv15.models.writer import write_checkpoint
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import SAMPLE
 
@@ -24,10 +23,9 @@ CONDITION = {"latents": 4, "vision": 2}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and text metadata atomically."""
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    """Write tensors and text metadata atomically; equal content gives equal bytes."""
+    stored = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    write_checkpoint(path, stored, stored.__getitem__, metadata)
 
 
 def read_tensors(path: Path, names: Mapping[str, int], made_by: str) -> tuple[dict[str, Tensor], dict[str, str]]:

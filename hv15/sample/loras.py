@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.lora import apply_lora, merge_lora, read_lora
@@ -48,14 +50,25 @@ def loras_of(spec: SampleSpec, root: Path, trained: Path | None) -> list[Weighte
 
 
 def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
-    """Put LoRAs beside the weights, which stay as they are; a multiplier of 0 is exactly no LoRA."""
-    for lora in loras:
-        if lora.multiplier != 0:
-            apply_lora(dit, read_lora(lora.path)[0], lora.multiplier)
+    """Put LoRAs beside the weights, which stay as they are; a multiplier of 0 is exactly no LoRA.
+
+    Raises:
+        UserError: a file is unusable, or does not fit the model.
+    """
+    _each(dit, loras, apply_lora)
 
 
 def merge_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
-    """Add LoRAs to the weights themselves."""
+    """Add LoRAs to the weights themselves; raises as `apply_all`."""
+    _each(dit, loras, merge_lora)
+
+
+def _each(dit: DiT, loras: Iterable[WeightedLoRA], change: Callable[[DiT, Mapping[str, Tensor], float], int]) -> None:
     for lora in loras:
-        if lora.multiplier != 0:
-            merge_lora(dit, read_lora(lora.path)[0], lora.multiplier)
+        if lora.multiplier == 0:
+            continue
+        state_dict, _ = read_lora(lora.path)
+        try:
+            change(dit, state_dict, lora.multiplier)
+        except UserError as error:
+            raise UserError(f"{lora.path}: {error.message}", hint=error.hint) from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hv15 import __version__
-from hv15.sample.loras import WeightedLoRA
 from hv15.sample.prompts import SampleSpec
+
+if TYPE_CHECKING:
+    from hv15.sample.loras import WeightedLoRA
 
 SAMPLE, LORAS, VERSION = "hv15.sample", "hv15.loras", "hv15.version"
 

@@ -13,6 +13,8 @@ from hv15.models.variants import VARIANTS
 from hv15.sample.plan import advice, plan_samples
 from hv15.sample.prompts import SampleSpec
 
+EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+
 
 def settings_of(prompts, task="t2v", **sample) -> Settings:
     return Settings.model_validate(
@@ -50,11 +52,8 @@ def test_official_defaults_of_the_checkpoint(variant, expected):
 
 
 def test_the_prompt_wins_over_the_section_and_the_section_over_the_checkpoint():
-    prompts = [
-        {"prompt": "a"},
-        {"prompt": "b", "infer_steps": 8, "seed": 0, "guidance_scale": 0, "video_size": [64, 80]},
-    ]
-    first, second = plan(prompts, infer_steps=20, seed=7, flow_shift=3.0, video_size=[96, 96])
+    own = {"prompt": "b", "infer_steps": 8, "seed": 0, "guidance_scale": 0, "video_size": [64, 80]}
+    first, second = plan([{"prompt": "a"}, own], infer_steps=20, seed=7, flow_shift=3.0, video_size=[96, 96])
     assert (first.steps, first.seed, first.flow_shift, first.guidance_scale) == (20, 7, 3.0, 6.0)
     assert (second.steps, second.seed, second.flow_shift, second.guidance_scale) == (8, 0, 3.0, 0.0)
     assert (first.height, first.width) == (96, 96)
@@ -77,7 +76,7 @@ def test_the_negative_prompt_counts_only_when_guidance_is_on():
 
 def test_with_base_adds_a_sample_without_the_trained_lora(tmp_path):
     lora = tmp_path / "style.safetensors"
-    lora.write_bytes(b"weights")
+    lora.write_bytes(EMPTY_SAFETENSORS)
     loras = [{"path": str(lora), "multiplier": 0.5}]
     with_lora, base = plan([{"name": "cat", "prompt": "a cat"}], with_base=True, lora_multiplier=0.8, loras=loras)
     assert (with_lora.name, base.name) == ("cat", "cat.base")
@@ -94,7 +93,7 @@ def test_latent_size():
 def test_a_spec_survives_its_file(tmp_path):
     image, lora = tmp_path / "cat.png", tmp_path / "style.safetensors"
     image.write_bytes(b"image")
-    lora.write_bytes(b"weights")
+    lora.write_bytes(EMPTY_SAFETENSORS)
     prompt = {"prompt": "a “sign”\nand a cat", "image_path": str(image), "loras": [{"path": str(lora)}]}
     (spec,) = plan([prompt], task="i2v", variant="720p_i2v")
     spec.write(tmp_path / "a.json")
@@ -109,9 +108,8 @@ def test_the_digest_sees_every_change(tmp_path):
     (spec,) = plan([{"prompt": "a", "image_path": str(image)}], task="i2v")
     image.write_bytes(b"other")
     (edited,) = plan([{"prompt": "a", "image_path": str(image)}], task="i2v")
-    changed = [
-        dataclasses.replace(spec, **change) for change in ({"seed": 1}, {"prompt": "b"}, {"models": {"dit": "d"}})
-    ]
+    changes = {"seed": 1}, {"prompt": "b"}, {"models": {"dit": "d"}}
+    changed = [dataclasses.replace(spec, **change) for change in changes]
     assert len({each.digest for each in (spec, edited, *changed)}) == 5
 
 
