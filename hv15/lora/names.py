@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hv15.errors import UserError
@@ -164,7 +164,7 @@ def find_parts(name: str) -> dict[str, Place] | None:
         template, index = _generalise(name.removeprefix(prefix))
         parts = _READ.get(template.replace(".", "_"))
         if parts is not None:
-            return {part.replace("#", index): place for part, place in parts.items()}
+            return {part.replace("#", index): replace(place, module=name) for part, place in parts.items()}
     return None
 
 
