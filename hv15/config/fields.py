@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from hv15.config.section import Section
 
+_FAR = 2**31  # a limit that nobody meets need not be told
+
 
 @dataclass(frozen=True)
 class FieldInfo:
@@ -122,7 +124,7 @@ def _list_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 def _range(schema: dict[str, Any]) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    limits = [f"{word} {schema[key]:g}" for key, word in words.items() if key in schema]
+    limits = [f"{word} {schema[key]:g}" for key, word in words.items() if schema.get(key, _FAR) < _FAR]
     limits += [f"in steps of {schema['multipleOf']}"] if "multipleOf" in schema else []
     return " " + " ".join(limits) if limits else ""
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StringConstraints,
     field_validator,
     model_validator,
 )
 
-from hv15.config.section import ComputeDtype, Frames, PathText, PixelSize, Section, TileSize, raise_problems
+from hv15.config.section import ComputeDtype, Frames, PathText, PixelSize, Section, Seed, TileSize, raise_problems
 
 VideoSize = tuple[PixelSize, PixelSize]
+Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 OutputType = Literal["video", "images", "latent", "both"]
 
 
@@ -39,13 +40,13 @@ class PromptSettings(Section):
     """Name of the files, results/samples/<name>.mp4: letters, digits, - and _. Made from the prompt when not given, so
     an edited prompt then gets a new file."""
 
-    prompt: str = Field(min_length=1)
+    prompt: Text = Field(min_length=1)
     """What the video shows. Text in double quotes is drawn as lettering. Long descriptions work best."""
 
     image_path: PathText | None = None
     """The first frame, for task i2v: an image file."""
 
-    negative_prompt: str | None = None
+    negative_prompt: Text | None = None
     """As `sample.negative_prompt`, for this prompt."""
 
     video_size: VideoSize | None = None
@@ -63,7 +64,7 @@ class PromptSettings(Section):
     flow_shift: PositiveFloat | None = None
     """As `sample.flow_shift`, for this prompt."""
 
-    seed: NonNegativeInt | None = None
+    seed: Seed | None = None
     """As `sample.seed`, for this prompt."""
 
     fps: PositiveFloat | None = None
@@ -85,7 +86,7 @@ class PromptSettings(Section):
     @classmethod
     def _name_from_prompt(cls, data: Any) -> Any:
         if isinstance(data, dict) and not data.get("name") and isinstance(data.get("prompt"), str):
-            return {**data, "name": automatic_name(data["prompt"], str(data.get("image_path") or ""))}
+            return {**data, "name": automatic_name(data["prompt"].strip(), str(data.get("image_path") or ""))}
         return data
 
     @field_validator("name")
@@ -115,13 +116,13 @@ class SampleSettings(Section):
     flow_shift: PositiveFloat | None = None
     """Moves the steps towards noise. Not given: the checkpoint's official value (5 at 480p; 7 or 9 at 720p)."""
 
-    seed: NonNegativeInt = 123
+    seed: Seed = 123
     """Start of the noise: the same seed gives the same video."""
 
     fps: PositiveFloat = 24.0
     """Frames per second of the written file; the model was made for 24."""
 
-    negative_prompt: str = ""
+    negative_prompt: Text = ""
     """What the video should not show. The official default is empty. Only used with guidance above 1."""
 
     output_type: OutputType = "video"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -50,10 +51,10 @@ def raise_problems(problems: Iterable[tuple[tuple[str | int, ...], str]]) -> Non
 
 
 def expand_variables(text: str) -> str:
-    """Replace `${NAME}` and `${NAME:-default}` by environment variables.
+    """Replace `${NAME}` and `${NAME:-default}` in a path by environment variables.
 
     Raises:
-        ValueError: the variable is not set and no default is given, or the text is empty.
+        ValueError: a variable is not set and has no default, or the path is empty or impossible.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -63,9 +64,16 @@ def expand_variables(text: str) -> str:
             raise ValueError(f"the environment variable {name} is not set; set it, or write ${{{name}:-some/default}}")
         return found
 
-    if not text.strip():
+    path = _VARIABLE.sub(value, text)
+    if not path.strip():
         raise ValueError("the path is empty")
-    return _VARIABLE.sub(value, text)
+    if "\0" in path:
+        raise ValueError("the path contains a zero byte")
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"found '{path}', but there is no such home folder") from None
+    return path
 
 
 def check_frames(count: int) -> int:
@@ -104,6 +112,7 @@ Frames = Annotated[int, AfterValidator(check_frames), Field(json_schema_extra={"
 PixelSize = Annotated[int, AfterValidator(check_size), Field(json_schema_extra={"minimum": 16, "multipleOf": 16})]
 """A height or a width in pixels, a multiple of 16."""
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 ComputeDtype = Literal["auto", "float32", "float16", "bfloat16"]

@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
 )
 
-from hv15.config.section import SPEED, DropoutRate, PathText, Probability, Section, raise_problems
+from hv15.config.section import SPEED, DropoutRate, PathText, Probability, Section, Seed, raise_problems
 
 OptimizerValue = bool | int | float | str | tuple[float, ...]
 Timestep = Annotated[float, Field(ge=0.0, le=1000.0)]
@@ -24,7 +23,7 @@ Timestep = Annotated[float, Field(ge=0.0, le=1000.0)]
 class TrainSettings(Section):
     """Training: length, optimizer, LoRA size, noise levels, what is saved."""
 
-    seed: NonNegativeInt = 42
+    seed: Seed = 42
     """Start of all random draws: order, noise, timesteps, dropout, LoRA weights. The same seed gives the same LoRA."""
 
     max_train_steps: PositiveInt | None = 1600

@@ -126,6 +126,9 @@ def test_one_number_means_a_square_and_one_window() -> None:
         ({"caption_extension": "txt"}, ("caption_extension",), "'.txt'"),
         ({"source_fps": 0}, ("source_fps",), "greater than 0"),
         ({"video_directory": " "}, ("video_directory",), "the path is empty"),
+        ({"video_directory": "${HV15_NOT_SET:-}"}, ("video_directory",), "the path is empty"),
+        ({"video_directory": "a\0b"}, ("video_directory",), "zero byte"),
+        ({"video_directory": "~nobody-of-this-name/x"}, ("video_directory",), "no such home folder"),
     ],
 )
 def test_dataset_settings_that_contradict_are_refused_at_the_field(
@@ -162,6 +165,12 @@ def test_a_prompt_without_a_name_gets_one_from_its_words() -> None:
     assert other.name != prompt.name
     assert automatic_name("你好").startswith("prompt-")
     assert automatic_name("x", "a.png") != automatic_name("x", "b.png")
+
+
+def test_a_prompt_in_a_block_of_yaml_is_the_same_prompt(load: Load) -> None:
+    """A YAML block ends with a line break, which the text encoder would see."""
+    block = load("sample:\n  prompts:\n    - prompt: >\n        a cat\n        sleeps\n")
+    assert block.sample == load("sample: {prompts: [{prompt: a cat sleeps}]}").sample
 
 
 @pytest.mark.parametrize("name", ["a b", "../a", "a.b", ".a", "-a", "ä", "a" * 101])
