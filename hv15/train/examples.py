@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 import torch
 from torch import Tensor
 
 from hv15.cache.batches import MicroBatch, Stores, read_batch
+from hv15.data.captions import caption_key
 from hv15.models import Condition, DiT
 from hv15.models.latents import condition_channels, scale
 from hv15.train import flow, random
 from hv15.train.timesteps import SigmaRule
 
-EMPTY_CAPTION = sha256(b"").hexdigest()
+EMPTY_CAPTION = caption_key("")
 """Key of the text item of the empty caption, which caption dropout shows."""
 
 
@@ -53,8 +53,10 @@ class Example:
 
     def losses(self, dit: DiT) -> Tensor:
         """Return the flow-matching loss of each sample, fp32 [B]."""
-        dtype = self.condition.text.dtype
-        prediction = dit(self.model_input().to(dtype), 1000 * self.sigma, self.condition)
+        timestep = 1000 * self.sigma
+        # A mean-flow model also takes the end of its step; a step of no length is the velocity itself.
+        end = timestep if dit.config.meanflow else None
+        prediction = dit(self.model_input().to(dit.dtype), timestep, self.condition, timestep_r=end)
         return flow.loss_per_sample(prediction, flow.velocity(self.x0, self.noise))
 
 

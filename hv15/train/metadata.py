@@ -60,7 +60,7 @@ def _own_metadata(
     train = settings.train
     dataset = spec.get("dataset", {})
     return {
-        "hv15.config": _json(settings.dump()),
+        "hv15.config": json.dumps(settings.dump(), ensure_ascii=False),  # in the order of the documentation
         "hv15.spec": _json(spec),
         "hv15.dataset_digest": str(dataset.get("digest", "")),
         "hv15.dataset_size": str(dataset.get("size", "")),

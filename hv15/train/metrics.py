@@ -86,7 +86,7 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
 def loss_table(losses: Tensor, sigma: Tensor) -> Tensor:
     """Sum losses [B] by sigma [B]: fp32 [2, SIGMA_BINS], loss sums and sample counts, without a host sync."""
     bins = (sigma * SIGMA_BINS).long().clamp(0, SIGMA_BINS - 1)
-    hits = torch.nn.functional.one_hot(bins, SIGMA_BINS).float()  # (B, bins)
+    hits = (bins[:, None] == torch.arange(SIGMA_BINS, device=bins.device)).float()  # (B, bins)
     return torch.stack([losses.detach().float() @ hits, hits.sum(0)])
 
 
@@ -105,7 +105,8 @@ def memory_fields(device: torch.device) -> dict[str, int]:
         }
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"memory": pages * resource.getpagesize(), "memory_peak": peak}
+    now = pages * resource.getpagesize()
+    return {"memory": now, "memory_peak": max(now, peak)}  # the kernel's peak lags behind
 
 
 def first_and_last(values: Sequence[float], share: float = 0.1) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
@@ -95,7 +94,7 @@ def train_dit(
         metadata = lora_metadata(
             settings, spec, items, step=step, epochs=plan.epochs(step), base=dit.config, base_name=base_name
         )
-        save_lora(path, in_precision(network.state_dict(), options.save_precision), metadata)
+        save_lora(path, network.state_dict(), metadata, dtype=getattr(torch, options.save_precision))
 
     trainer = Trainer(
         settings=loop_settings(options, total),
@@ -156,7 +155,7 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
     network = LoRANetwork(
         dit,
         rank=options.network_dim,
-        alpha=options.network_alpha,
+        alpha=torch.tensor(options.network_alpha).item(),  # as files hold it, in fp32: 0.3 would not match itself
         dropout=options.network_dropout,
         rank_dropout=options.rank_dropout,
         module_dropout=options.module_dropout,
@@ -168,12 +167,6 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
         weights, _ = read_lora(settings.resolve(options.network_weights))
         network.load_state_dict(convert(weights, to="kohya")[0])
     return network
-
-
-def in_precision(tensors: Mapping[str, Tensor], precision: str) -> dict[str, Tensor]:
-    """Cast the matrices of a LoRA to the file's precision; alpha stays."""
-    dtype = getattr(torch, precision)
-    return {name: tensor if name.endswith(".alpha") else tensor.to(dtype) for name, tensor in tensors.items()}
 
 
 def make_reader(settings: Settings, stores: Stores) -> ExampleReader:

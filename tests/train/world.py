@@ -1,6 +1,6 @@
 """A tiny transformer and a tiny encoded dataset to train on; also a program, so that a test can kill a training.
 
-    python -m tests.train.world FOLDER SETTINGS_JSON
+python -m tests.train.world FOLDER SETTINGS_JSON
 """
 
 from __future__ import annotations
@@ -71,7 +71,13 @@ def write_text(stores: Stores, key: str, text: Tensor, glyphs: int) -> None:
 
 def settings(task: str = "t2v", **train: Any) -> Settings:
     """Settings of a short training; the model paths and datasets in them are never read."""
-    short = {"max_train_steps": 6, "network_dim": 4, "network_alpha": 4, "learning_rate": 1e-2, "optimizer_type": "AdamW"}
+    short = {
+        "max_train_steps": 6,
+        "network_dim": 4,
+        "network_alpha": 4,
+        "learning_rate": 1e-2,
+        "optimizer_type": "AdamW",
+    }
     return Settings.model_validate(
         {
             "task": task,

@@ -1,0 +1,151 @@
+"""What the model is shown: conditions, captions, draws, target."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from hv15.cache.batches import MicroBatch, Stores, TrainingItem
+from hv15.models import Condition, DiT
+from hv15.train.examples import EMPTY_CAPTION, Example, ExampleReader
+from hv15.train.timesteps import SigmaRule
+from tests.train.world import CONFIG, VISION_TOKENS, tiny_dit, tiny_stores
+
+SCALE = 1.03682  # of the published VAE config
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[list[TrainingItem], Stores]:
+    return tiny_stores(tmp_path)
+
+
+def reader(stores: Stores, i2v_prob: float = 1.0, caption_dropout: float = 0.0) -> ExampleReader:
+    return ExampleReader(stores, 7, SigmaRule(), i2v_prob, caption_dropout)
+
+
+def batch(*items: TrainingItem, first: int = 0) -> MicroBatch:
+    return MicroBatch(0, items, first)
+
+
+class Spy:
+    """Stands for a transformer: keeps what it is given and answers with zeros."""
+
+    config = CONFIG
+    dtype = torch.float32
+
+    def __call__(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
+        self.x, self.timestep, self.cond = x, timestep, cond
+        return torch.zeros_like(x[:, : CONFIG.latent_channels])
+
+
+def shown(example: Example) -> tuple[Spy, Tensor]:
+    spy = Spy()
+    return spy, example.losses(spy)  # type: ignore[arg-type]
+
+
+def test_i2v_shows_the_scaled_first_latent_its_mask_and_the_image_features(data: Any) -> None:
+    items, stores = data
+    spy, _ = shown(reader(stores)(batch(items[0])))
+    stored = stores.latents.read(items[0].clip)
+    condition, mask = spy.x[0, 4:8], spy.x[0, 8]
+    assert_close(condition[:, 0], SCALE * stored["latents"][:, 0])
+    assert not condition[:, 1:].any()
+    assert mask[0].eq(1).all()
+    assert not mask[1:].any()
+    assert spy.cond.vision is not None
+    assert torch.equal(spy.cond.vision[0], stored["vision"])
+
+
+def test_t2v_ignores_image_features_that_are_stored(data: Any) -> None:
+    items, stores = data
+    spy, _ = shown(reader(stores, i2v_prob=0.0)(batch(items[0])))
+    assert not spy.x[:, 4:].any()
+    assert spy.cond.vision is None
+
+
+def test_a_still_image_is_never_its_own_condition(data: Any) -> None:
+    items, stores = data
+    still = items[2]
+    assert still.shape[0] == 1
+    spy, _ = shown(reader(stores)(batch(still)))
+    assert not spy.x[:, 4:].any()
+    assert spy.cond.vision is None
+
+
+def test_i2v_prob_chooses_sample_by_sample(data: Any) -> None:
+    items, stores = data
+    same = [items[0], items[3]]
+    examples = [reader(stores, i2v_prob=0.4)(batch(*same, first=2 * i)) for i in range(150)]
+    given = torch.cat([example.first_frame for example in examples])
+    assert 0.3 < given.mean() < 0.5
+    mixed = next(example for example in examples if example.first_frame.tolist() == [0, 1])
+    spy, _ = shown(mixed)
+    assert not spy.x[0, 4:].any()
+    assert spy.x[1, 8, 0].eq(1).all()
+    assert mixed.condition.vision_lengths == [0, VISION_TOKENS]
+
+
+def test_input_target_and_timestep(data: Any) -> None:
+    items, stores = data
+    example = reader(stores, i2v_prob=0.0)(batch(items[0], items[3], first=5))
+    spy, losses = shown(example)
+    x0 = SCALE * torch.stack([stores.latents.read(item.clip)["latents"] for item in (items[0], items[3])])
+    sigma = example.sigma.view(2, 1, 1, 1, 1)
+    assert_close(spy.x[:, :4], (1 - sigma) * x0 + sigma * example.noise)
+    assert_close(spy.timestep, 1000 * example.sigma)
+    assert_close(losses, (example.noise - x0).square().flatten(1).mean(1))  # the answer was zero
+    assert spy.timestep.dtype == torch.float32
+
+
+def test_a_sample_has_its_draws_in_any_batch(data: Any) -> None:
+    """Two ranks with one sample each see what one rank with two sees."""
+    items, stores = data
+    read = reader(stores, i2v_prob=0.5, caption_dropout=0.5)
+    for first in range(6):
+        both = read(batch(items[0], items[3], first=first))
+        alone = read(batch(items[3], first=first + 1))
+        assert torch.equal(both.noise[1], alone.noise[0])
+        assert both.sigma[1] == alone.sigma[0]
+        assert both.first_frame[1] == alone.first_frame[0]
+        assert both.condition.text_lengths[1] == alone.condition.text_lengths[0]
+    assert not torch.equal(both.noise[0], both.noise[1])
+
+
+def test_a_batch_gives_the_losses_of_its_samples(data: Any) -> None:
+    """Different texts, with and without the first frame: padding and neighbours change nothing."""
+    items, stores = data
+    dit = tiny_dit()
+    read = reader(stores, i2v_prob=0.5)
+    first = next(n for n in range(50) if read(batch(items[0], items[3], first=n)).first_frame.tolist() == [0, 1])
+    together = read(batch(items[0], items[3], first=first)).losses(dit)
+    apart = [read(batch(item, first=first + i)).losses(dit)[0] for i, item in enumerate((items[0], items[3]))]
+    assert_close(together, torch.stack(apart), atol=2e-6, rtol=1e-5)
+
+
+def test_caption_dropout_shows_the_empty_caption(data: Any) -> None:
+    items, stores = data
+    always = reader(stores, caption_dropout=1.0)(batch(items[4])).condition
+    never = reader(stores)(batch(items[4])).condition
+    assert torch.equal(always.text[0], stores.texts.read(EMPTY_CAPTION)["text"])
+    assert torch.equal(never.text[0], stores.texts.read(items[4].caption)["text"])
+    read = reader(stores, caption_dropout=0.25)
+    dropped = [read(batch(items[4], first=n)).condition.text_lengths[0] == 2 for n in range(300)]
+    assert 0.18 < sum(dropped) / 300 < 0.32
+
+
+def test_a_meanflow_model_is_told_a_step_of_no_length(data: Any) -> None:
+    items, stores = data
+    config = replace(CONFIG, meanflow=True)
+    torch.manual_seed(0)
+    dit = DiT(config).eval()
+    example = reader(stores)(batch(items[0]))
+    seen: list[Tensor] = []
+    dit.time_r_in.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    example.losses(dit)
+    assert torch.equal(seen[0], 1000 * example.sigma)

@@ -1,0 +1,173 @@
+"""An interrupted training, taken up again, is the undisturbed training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hv15.train.examples import Example
+from hv15.train.signals import EXIT_RESUMABLE
+from tests.train.world import metrics, run, settings, untimed
+
+OPTIONS: dict[str, Any] = {
+    "max_train_steps": 9,
+    "state_every_n_steps": 2,
+    "save_every_n_steps": 3,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 2,
+    "network_dropout": 0.1,
+    "caption_dropout": 0.2,
+    "network_alpha": 0.3,
+}
+OPTIMIZERS = [
+    {"optimizer_type": "AdamW"},
+    {"optimizer_type": "AdamW8bit", "optimizer_args": {"min_8bit_size": 16}},  # so that tiny matrices have 8-bit state
+    {"optimizer_type": "Muon"},
+]
+
+
+@pytest.fixture(autouse=True)
+def no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of equal runs are compared byte for byte, also when somebody commits between the runs."""
+    monkeypatch.setattr("hv15.train.metadata.git_commit", lambda: None)
+
+
+def at_step(number: int, action: Callable[[], None]) -> Callable[[Example, Any], Any]:
+    """Example.losses as it is, with an action in front of its n-th call: of step n, without accumulation."""
+    real, calls = Example.losses, []
+
+    def losses(example: Example, dit: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            action()
+        return real(example, dit)
+
+    return losses
+
+
+def send(number: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda options: options["optimizer_type"])
+def test_stopped_and_resumed_equals_undisturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings("i2v", **OPTIONS, **optimizer, i2v_prob=0.5)
+    straight = run(tmp_path / "straight", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "losses", at_step(5, send(signal.SIGTERM)))
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path / "stopped", config)
+    assert stopped.value.code == EXIT_RESUMABLE == 3
+    assert "saved at step 5; run the same command to go on" in caplog.text
+    assert len(metrics(tmp_path / "stopped")) == 5  # the step was finished
+    resumed = run(tmp_path / "stopped", config)
+    assert resumed.read_bytes() == straight.read_bytes()
+    assert untimed(metrics(tmp_path / "stopped")) == untimed(metrics(tmp_path / "straight"))
+    for name in ("lora-step000003.safetensors", "lora-step000006.safetensors"):
+        parts = [tmp_path / each / "train" / "checkpoints" / name for each in ("straight", "stopped")]
+        assert parts[0].read_bytes() == parts[1].read_bytes()
+
+
+def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
+    """kill -9 of a real process some time after a state was saved; then the same training again."""
+    options = {**OPTIONS, **OPTIMIZERS[1], "max_train_steps": 16}
+    root, folder = Path(__file__).parents[2], tmp_path / "killed"
+    victim = subprocess.Popen(
+        [sys.executable, "-m", "tests.train.world", str(folder), json.dumps(options)],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+    )
+    while not (folder / "train" / "state" / "step-000004").exists():
+        assert victim.poll() is None, victim.communicate()[1].decode()
+        time.sleep(0.005)
+    victim.kill()
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL
+    assert not (folder / "lora.safetensors").exists()
+
+    resumed = run(folder, settings(**options))
+    straight = run(tmp_path / "straight", settings(**options))
+    assert resumed.read_bytes() == straight.read_bytes()
+    assert untimed(metrics(folder)) == untimed(metrics(tmp_path / "straight"))
+    assert metrics(folder, "run")[-1]["step"] >= 4
+
+
+def test_a_torn_newest_state_costs_steps_but_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(**OPTIONS)
+    straight = run(tmp_path / "straight", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "losses", at_step(5, send(signal.SIGINT)))
+        with pytest.raises(SystemExit):
+            run(tmp_path / "torn", config)
+    newest = tmp_path / "torn" / "train" / "state" / "step-000005" / "optimizer.pt"
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert run(tmp_path / "torn", config).read_bytes() == straight.read_bytes()
+    assert metrics(tmp_path / "torn", "run")[-1]["step"] == 4
+    assert untimed(metrics(tmp_path / "torn")) == untimed(metrics(tmp_path / "straight"))
+
+
+def test_usr1_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[list[str]] = []
+
+    def look() -> None:
+        states.append([path.name for path in (tmp_path / "train" / "state").iterdir()])
+
+    monkeypatch.setattr(Example, "losses", at_step(2, send(signal.SIGUSR1)))
+    monkeypatch.setattr(Example, "losses", at_step(3, look))
+    run(tmp_path, settings(max_train_steps=4))
+    assert states == [["step-000002"]]
+    assert len(metrics(tmp_path)) == 4
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake removes an output before it runs the job again: the state still knows the result."""
+    config = settings(max_train_steps=3)
+    first = run(tmp_path, config).read_bytes()
+    (tmp_path / "lora.safetensors").unlink()
+    monkeypatch.setattr(Example, "losses", at_step(1, lambda: pytest.fail("trained again")))
+    assert run(tmp_path, config).read_bytes() == first
+    assert len(metrics(tmp_path)) == 3
+
+
+def test_another_spec_starts_anew_and_the_old_one_can_come_back(tmp_path: Path) -> None:
+    slow, fast = settings(max_train_steps=3), settings(max_train_steps=3, learning_rate=0.05)
+    first = run(tmp_path, slow).read_bytes()
+    assert run(tmp_path, fast).read_bytes() != first
+    assert [record["lr"] for record in metrics(tmp_path)] == [0.05] * 3
+    assert run(tmp_path, slow).read_bytes() == first
+    assert [record["step"] for record in metrics(tmp_path, "run")] == [0, 3]
+
+
+def test_the_handlers_of_the_caller_come_back(tmp_path: Path) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    run(tmp_path, settings(max_train_steps=1))
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run(tmp_path, settings(max_train_steps=1))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not errors

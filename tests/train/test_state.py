@@ -1,0 +1,125 @@
+"""States on disk: complete or absent, of one spec, the last two."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from hv15.errors import UserError
+from hv15.train.state import Position, StateFolder, claim_folder, locked
+
+
+def save(folder: StateFolder, step: int) -> Path:
+    lora = {"up": torch.full((2, 2), float(step))}
+    return folder.save(Position(step, step / 4, 100 * step, folder.spec), lora, {"state": {0: {"m": torch.ones(3)}}})
+
+
+def test_the_newest_comes_back_and_two_are_kept(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path / "state", "spec")
+    assert states.load_latest() is None
+    for step in (5, 10, 1000005):
+        save(states, step)
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["step-000010", "step-1000005"]
+    saved = states.load_latest()
+    assert saved is not None
+    assert saved.position == Position(1000005, 1000005 / 4, 100000500, "spec")
+    assert torch.equal(saved.lora["up"], torch.full((2, 2), 1000005.0))
+    assert torch.equal(saved.optimizer["state"][0]["m"], torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["lora.safetensors", "optimizer.pt", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_a_damaged_state_is_skipped_with_a_warning(
+    tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = StateFolder(tmp_path / "state", "spec")
+    save(states, 5)
+    file = save(states, 10) / name
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    if damage == "gone":
+        file.unlink()
+    saved = states.load_latest()
+    assert saved is not None
+    assert saved.position.step == 5
+    assert "step-000010: not usable" in caplog.text
+
+
+def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path / "state", "spec")
+    save(states, 5)
+    (save(states, 10) / "optimizer.pt").write_bytes(b"")
+    save(states, 10)
+    saved = states.load_latest()
+    assert saved is not None
+    assert saved.position.step == 10
+
+
+def test_a_full_disk_leaves_earlier_states_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = StateFolder(tmp_path / "state", "spec")
+    save(states, 5)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"step-000010.*No space left"):
+        save(states, 10)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-000005"]
+
+
+def test_a_state_that_a_kill_left_unfinished_is_not_seen(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path / "state", "spec")
+    (save(states, 5)).rename(tmp_path / "state" / ".step-000007.tmp")
+    assert states.load_latest() is None
+    save(states, 7)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-000007"]
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    states = StateFolder(tmp_path / "state", "spec")
+    states.save(Position(5, 0, 0, "spec"), {"up": torch.ones(1)}, {"state": Evil()})
+    assert states.load_latest() is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_another_spec_moves_the_folder_aside_and_its_return_brings_it_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, first, second = tmp_path / "train", "a" * 64, "b" * 64
+    claim_folder(folder, first)
+    save(StateFolder(folder / "state", first), 5)
+    claim_folder(folder, first)
+    assert StateFolder(folder / "state", first).load_latest() is not None
+
+    with caplog.at_level(logging.WARNING):
+        claim_folder(folder, second)
+    assert "moved to" in caplog.text
+    assert StateFolder(folder / "state", second).load_latest() is None
+    assert (tmp_path / "train-aaaaaaaa" / "state" / "step-000005").is_dir()
+
+    claim_folder(folder, first)
+    assert StateFolder(folder / "state", first).load_latest() is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "train-bbbbbbbb"]
+
+
+def test_a_state_of_another_spec_is_never_loaded(tmp_path: Path) -> None:
+    save(StateFolder(tmp_path, "old"), 5)
+    assert StateFolder(tmp_path, "new").load_latest() is None
+
+
+def test_two_trainings_cannot_share_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "train"
+    with locked(folder), pytest.raises(UserError, match="another training is running"), locked(folder):
+        pass
+    with locked(tmp_path / "train"):
+        pass
