@@ -19,6 +19,7 @@ from hv15.data.images import image_size
 from hv15.data.media import Kind, MediaError, MediaInfo, frame_files
 from hv15.data.pixels import has_alpha, upright_size
 
+_PLAYLISTS = {"concat", "hls", "dash", "imf"}
 _HDR = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
 DAMAGED = "play it to its end: it may be incomplete; copy it again, convert it, or remove it"
 
@@ -72,6 +73,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise damaged(path, error) from error
     with container:
+        if container.format.name.split(",")[0] in _PLAYLISTS:  # its key would not cover the files that it names
+            raise MediaError(f"{path}: a playlist, expected a video", hint="put the videos themselves into the dataset")
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             holds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 48, 64
@@ -47,10 +48,12 @@ def make_video(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     colours: tuple[int, int] | None = None,
+    aspect: Fraction | None = None,
 ) -> Path:
     """Write a video of numbered frames, or of the given pictures.
 
-    `times` are the frames' seconds (constant `rate` without), `colours` = (AVColorSpace, AVColorRange).
+    `times` are the frames' seconds (without: the constant `rate`), `colours` are (AVColorSpace, AVColorRange), `aspect`
+    is that of a pixel.
     """
     pictures = [numbered(i, *size) for i in range(frames)] if isinstance(frames, int) else frames
     rate = Fraction(rate)
@@ -59,6 +62,8 @@ def make_video(
         context = stream.codec_context
         context.height, context.width = pictures[0].shape[:2]
         context.pix_fmt, context.time_base = pix_fmt, time_base or 1 / rate
+        if aspect:
+            context.sample_aspect_ratio = aspect
         if colours:
             context.colorspace, context.color_range = colours
         for number, picture in enumerate(pictures):
@@ -77,16 +82,17 @@ def make_video(
 def make_audio(path: Path, cover: bool = False) -> Path:
     """Write a sound file, with a cover picture if asked."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000)
+        stream = container.add_stream("aac" if path.suffix == ".m4a" else "mp3", rate=32000, layout="mono")
         picture = container.add_stream("png", rate=1) if cover else None
         if picture is not None:
-            picture.codec_context.width, picture.codec_context.height = 16, 16
-            picture.codec_context.pix_fmt = "rgb24"
-            picture.disposition = av.stream.Disposition.attached_pic
+            context = picture.codec_context
+            context.width, context.height, context.pix_fmt = 16, 16, "rgb24"
+            picture.disposition = Disposition.attached_pic
             container.mux(picture.encode(av.VideoFrame.from_ndarray(numbered(1, 16, 16), "rgb24")))
+        samples = stream.codec_context.frame_size or 1152
         for number in range(16):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-            frame.sample_rate, frame.pts = 16000, number * 1024
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, samples), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 32000, number * samples
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

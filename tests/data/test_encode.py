@@ -1,0 +1,96 @@
+"""Written samples come back: pixels, rate, metadata; and equal input gives equal bytes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from hv15.config.datasets import DatasetSettings
+from hv15.data.clips import Clip
+from hv15.data.decode import read_clips
+from hv15.data.encode import read_video_metadata, write_image, write_images, write_video
+from hv15.data.probe import probe
+from hv15.errors import UserError
+
+RED = np.full((9, 32, 48, 3), (220, 40, 60), np.uint8)
+METADATA = {
+    "prompt": 'a "quoted" sign\nin two lines, ünïcödé 漢字 🎬',
+    "seed": "123",
+    "hv15.lora": "0" * 64,
+    "empty": "",
+}
+
+
+def test_a_video_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "samples" / "a.mp4"
+    write_video(path, RED, 24, METADATA)
+    info = probe(path, "video")
+    assert (info.height, info.width, info.timeline.fps, len(info.timeline.times)) == (32, 48, Fraction(24), 9)
+    ((_, shown),) = read_clips(path, "video", [Clip(0, 9, 32, 48, "24")], DatasetSettings(video_directory="."), info)
+    assert np.abs(shown.astype(int) - RED).max() <= 3
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range, frame.format.name) == (1, 1, "yuv420p")
+        assert container.streams.video[0].codec_context.name == "h264"
+    assert [file.name for file in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_metadata_comes_back(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", RED, 24, METADATA)
+    assert read_video_metadata(tmp_path / "a.mp4") == METADATA
+    write_video(tmp_path / "b.mp4", RED)
+    assert read_video_metadata(tmp_path / "b.mp4") == {}
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (17, 64, 96, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", noise, 24, METADATA)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    write_video(tmp_path / "c.mp4", noise, 24, {**METADATA, "seed": "124"})
+    assert (tmp_path / "a.mp4").read_bytes() != (tmp_path / "c.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("fps", [24, 16, 30, 29.97, 23.976])
+def test_rates(tmp_path: Path, fps: float) -> None:
+    write_video(tmp_path / "a.mp4", RED, fps)
+    assert float(probe(tmp_path / "a.mp4", "video").timeline.fps) == pytest.approx(fps, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 32, 32, 3), (1, 31, 32, 3), (1, 32, 33, 3)])
+def test_impossible_sizes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        write_video(tmp_path / "a.mp4", np.zeros(shape, np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"the previous sample")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hv15.data.atomic.os.fsync", full)
+    with pytest.raises(UserError, match=r"a\.mp4: cannot be written: No space left on device"):
+        write_video(tmp_path / "a.mp4", RED)
+    assert (tmp_path / "a.mp4").read_bytes() == b"the previous sample"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_images(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    for frames in (np.zeros((5, 16, 16, 3), np.uint8), noise):  # the second replaces the first
+        write_images(tmp_path / "out", frames, {"prompt": "漢字"})
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    with Image.open(tmp_path / "out" / "0002.png") as image:
+        assert (np.asarray(image) == noise[2]).all()
+        assert image.text["prompt"] == "漢字"
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    write_image(tmp_path / "one.png", noise[0])
+    with Image.open(tmp_path / "one.png") as image:
+        assert (np.asarray(image) == noise[0]).all()
