@@ -41,7 +41,7 @@ def read_tensors(path: Path, names: Mapping[str, int], made_by: str) -> tuple[di
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
+            metadata = dict(sorted((file.metadata() or {}).items()))  # safetensors gives them in random order
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: not readable: {error}", hint=f"{made_by} writes it: run that again") from error
     found = {name: tensor.ndim for name, tensor in tensors.items()}

@@ -1,0 +1,143 @@
+"""From latents to what people look at: pixels, sizes, rates, metadata; decoding again from the file alone."""
+
+import json
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.testing import assert_close
+
+from hv15.data.encode import read_video_metadata
+from hv15.errors import UserError
+from hv15.models import load_vae
+from hv15.sample.decode import decode, decode_latents, to_frames
+from hv15.sample.files import write_tensors
+from hv15.sample.provenance import provenance, readable
+from tests.sample.conftest import FRAMES, HEIGHT, WIDTH
+
+
+@pytest.fixture
+def latents(spec, tmp_path):
+    path = tmp_path / "cat.latents.safetensors"
+    values = torch.randn(4, *spec.latent_size, generator=torch.Generator().manual_seed(0))
+    write_tensors(path, {"latents": values}, provenance(spec, ()))
+    return path, values
+
+
+def read(path):
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return np.stack(frames), container.streams.video[0].average_rate
+
+
+def test_pixels_are_clamped_and_rounded():
+    """Output = clamp(x/2 + 0.5, 0, 1), as in the official program, then 8 bits."""
+    values = torch.tensor([-3.0, -1.0, 0.0, 1.0, 2.0, 0.5])
+    frames = to_frames(values.view(1, 1, 1, 1, 6).expand(1, 3, 1, 1, 6))
+    assert frames.dtype == np.uint8
+    assert frames.shape == (1, 1, 6, 3)
+    assert frames[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 191]
+
+
+def test_frames_keep_their_axes():
+    """[B, 3, F, H, W] -> [F, H, W, 3]."""
+    pixels = torch.rand(1, 3, 5, 16, 32) * 2 - 1
+    frames = to_frames(pixels)
+    assert frames.shape == (5, 16, 32, 3)
+    assert frames[3, 2, 7, 1] == round((pixels[0, 1, 3, 2, 7].item() / 2 + 0.5) * 255)
+
+
+def test_the_video_has_size_rate_and_length(latents, models, tmp_path, spec):
+    decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4", replace(spec, fps=12.0))
+    frames, rate = read(tmp_path / "cat.mp4")
+    assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    assert rate == 12
+
+
+def test_the_video_shows_the_decoded_latents(latents, models, tmp_path):
+    decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
+    expected = to_frames(decode(load_vae(models["vae"]), latents[1][None]))
+    found, _ = read(tmp_path / "cat.mp4")
+
+    def cells(frames):  # means of 8 x 8 pixels: single ones lose their colour to yuv420p
+        return frames.reshape(FRAMES, HEIGHT // 8, 8, WIDTH // 8, 8, 3).mean((2, 4))
+
+    assert np.abs(cells(found) - cells(expected)).max() < 8
+    assert np.abs(cells(found) - cells(expected[:, ::-1])).max() > 24  # the measure is not blind
+
+
+def test_the_video_tells_prompt_seed_and_settings(latents, models, tmp_path, spec):
+    decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
+    told = readable(read_video_metadata(tmp_path / "cat.mp4"))
+    assert told["sample"] == spec.to_json()
+    assert told["loras"] == []
+
+
+def test_a_difficult_prompt_survives_in_the_metadata(models, tmp_path, spec):
+    difficult = replace(spec, prompt='“雪”\nline; a=b "quoted" \\ #hash \N{PILE OF POO}')
+    path = tmp_path / "cat.latents.safetensors"
+    write_tensors(path, {"latents": torch.zeros(4, *spec.latent_size)}, provenance(difficult, ()))
+    decode_latents(path, models["vae"], tmp_path / "cat.mp4")
+    assert readable(read_video_metadata(tmp_path / "cat.mp4"))["sample"]["prompt"] == difficult.prompt
+
+
+def test_images_are_exact_and_tell_it_too(latents, models, tmp_path, spec):
+    decode_latents(latents[0], models["vae"], tmp_path / "cat.frames")
+    files = sorted((tmp_path / "cat.frames").iterdir())
+    assert len(files) == FRAMES
+    expected = to_frames(decode(load_vae(models["vae"]), latents[1][None]))
+    assert np.array_equal(np.stack([np.asarray(Image.open(file)) for file in files]), expected)
+    with Image.open(files[0]) as image:
+        assert json.loads(image.text["hv15.sample"]) == spec.to_json()
+
+
+def test_decoding_the_file_alone_gives_the_same_bytes(latents, models, tmp_path, spec):
+    """`latent_path`: everything that decoding needs stands in the latents file."""
+    decode_latents(latents[0], models["vae"], tmp_path / "a.mp4", spec)
+    decode_latents(latents[0], models["vae"], tmp_path / "b.mp4")
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_tiles_are_used_when_asked_for(models, spec, tmp_path):
+    vae, values = load_vae(models["vae"]), torch.randn(1, 4, 1, 12, 10)
+    whole, tiled = decode(vae, values), decode(vae, values, 128, 0.25)
+    assert whole.shape == tiled.shape
+    assert not torch.equal(whole, tiled)
+    with torch.no_grad():
+        assert_close(tiled, vae.decode(values, tile_size=128, overlap=0.25), atol=0, rtol=0)
+
+
+def test_an_overlap_that_cannot_be_is_a_users_mistake(models):
+    with pytest.raises(UserError, match=r"vae_tile_overlap 0\.3"):
+        decode(load_vae(models["vae"]), torch.randn(1, 4, 1, 12, 10), 128, 0.3)
+
+
+def test_latents_of_another_size_are_refused(latents, models, tmp_path, spec):
+    with pytest.raises(UserError, match=r"cat\.latents\.safetensors: \(2, 2, 3\) .*\(2, 4, 3\)"):
+        decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4", replace(spec, height=64))
+
+
+def test_foreign_latents_are_refused(models, tmp_path, spec):
+    save_file({"latents": torch.zeros(4, *spec.latent_size)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors: latents without a word"):
+        decode_latents(tmp_path / "other.safetensors", models["vae"], tmp_path / "cat.mp4")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:200], lambda raw: raw[:-8], lambda raw: b"", lambda raw: b"x" * 99]
+)
+def test_damaged_latents_are_named(latents, models, tmp_path, damage):
+    latents[0].write_bytes(damage(latents[0].read_bytes()))
+    with pytest.raises(UserError, match=r"cat\.latents\.safetensors: not readable"):
+        decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
+
+
+def test_a_vae_that_returns_nan_is_named(models, latents):
+    vae = load_vae(models["vae"])
+    vae.decoder.conv_in.conv.bias.fill_(torch.nan)
+    with pytest.raises(UserError, match="NaN"):
+        decode(vae, latents[1][None])
