@@ -54,9 +54,9 @@ class MediaInfo:
     timeline: Timeline
     """When each frame is shown. A still image has one frame."""
     pts: tuple[int, ...] | None = None
-    """Video: the container's timestamp of each frame, ascending; None when it has none, then frames are counted."""
+    """Video: the container's timestamp of each frame, ascending; None if it has no good ones: frames are counted."""
     keyframes: tuple[int, ...] = ()
-    """Video: the timestamps at which decoding can start."""
+    """Video: the timestamps at which decoding can start; empty where jumping is not exact."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:

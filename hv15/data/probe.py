@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
@@ -19,9 +20,18 @@ from hv15.data.images import image_size
 from hv15.data.media import Kind, MediaError, MediaInfo, frame_files
 from hv15.data.pixels import has_alpha, upright_size
 
+_NO_PTS = {"avi"}  # it stores the order of decoding; what FFmpeg makes of that is wrong for H.264 with B-frames
+_EXACT_SEEKING = {"mov", "matroska"}  # elsewhere (MPEG-PS) times may differ after a jump
 _PLAYLISTS = {"concat", "hls", "dash", "imf"}
 _HDR = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
 DAMAGED = "play it to its end: it may be incomplete; copy it again, convert it, or remove it"
+
+
+class _Packet(NamedTuple):
+    stamp: int | None
+    duration: int
+    key: bool
+
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +105,9 @@ def damaged(path: Path, error: Exception, where: str = "") -> MediaError:
 def _probe_video(path: Path) -> MediaInfo:
     with open_video(path) as (container, stream):
         stream.thread_type = "NONE"  # one frame is wanted: threads would only delay it
+        format_ = container.format.name.split(",")[0]
         frame: av.VideoFrame | None = None
-        stamps: dict[int, bool] = {}  # timestamp -> keyframe
-        counted = untimed = last_stamp = last_duration = 0
+        packets: list[_Packet] = []
         try:
             for packet in container.demux(stream):
                 if frame is None:
@@ -105,42 +115,35 @@ def _probe_video(path: Path) -> MediaInfo:
                 if packet.size == 0 or packet.is_discard:
                     continue
                 if packet.is_corrupt:
-                    raise MediaError(f"{path}: cut short or damaged after {counted} frames", hint=DAMAGED)
-                counted += 1
-                if packet.pts is None:
-                    untimed += 1
-                else:
-                    stamps[packet.pts] = stamps.get(packet.pts, False) or packet.is_keyframe
-                    if counted == 1 or packet.pts >= last_stamp:
-                        last_stamp, last_duration = packet.pts, packet.duration or 0
+                    raise MediaError(f"{path}: cut short or damaged after {len(packets)} frames", hint=DAMAGED)
+                stamp = packet.dts if format_ in _NO_PTS else packet.pts
+                packets.append(_Packet(stamp, packet.duration or 0, packet.is_keyframe))
         except (av.FFmpegError, ValueError) as error:
-            raise damaged(path, error, f" after {counted} frames") from error
-        if frame is None or not counted:
+            raise damaged(path, error, f" after {len(packets)} frames") from error
+        if frame is None or not packets:
             raise MediaError(f"{path}: no frame can be decoded", hint=DAMAGED)
-        rates = (stream.base_rate, stream.average_rate, stream.guessed_rate)
-        rate = next(
-            (rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate), Fraction(24)
-        )
-        pts = tuple(sorted(stamps))
-        if untimed:
-            timeline = Timeline.constant(counted, rate)
-        else:
-            assert stream.time_base is not None
-            timeline = Timeline.stamped(pts, stream.time_base, last_duration, rates)
-            _check_complete(path, container, stream, counted, timeline.duration * timeline.tick)
+        timeline = _timeline(stream, packets)
+        _check_complete(path, container, stream, len(packets), timeline.duration * timeline.tick)
         if frame.color_trc in _HDR:
             log.warning("%s: %s video, its colours are taken as they are stored", path, _HDR[frame.color_trc])
         height, width = upright_size(frame.height, frame.width, pixel_aspect(stream), round(frame.rotation / 90))
-        return MediaInfo(
-            path,
-            "video",
-            height,
-            width,
-            has_alpha(frame.format),
-            timeline,
-            None if untimed else pts,
-            () if untimed else tuple(stamp for stamp in pts if stamps[stamp]),
-        )
+        alpha = has_alpha(frame.format)
+        if format_ in _NO_PTS or any(packet.stamp is None for packet in packets):
+            return MediaInfo(path, "video", height, width, alpha, timeline)
+        keyframes = sorted({packet.stamp or 0 for packet in packets if packet.key}) if format_ in _EXACT_SEEKING else ()
+        pts = sorted({packet.stamp or 0 for packet in packets})
+        return MediaInfo(path, "video", height, width, alpha, timeline, tuple(pts), tuple(keyframes))
+
+
+def _timeline(stream: VideoStream, packets: list[_Packet]) -> Timeline:
+    """Return the timeline of a stream's packets, by their timestamps if all have one."""
+    durations = {packet.stamp: packet.duration for packet in packets if packet.stamp is not None}
+    if len(durations) and all(packet.stamp is not None for packet in packets) and stream.time_base:
+        stamps = sorted(durations)
+        rates = (stream.base_rate, stream.average_rate, stream.guessed_rate)
+        return Timeline.stamped(stamps, stream.time_base, durations[stamps[-1]], rates)
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(24)
+    return Timeline.constant(len(packets), rate)
 
 
 def pixel_aspect(stream: VideoStream) -> float:
