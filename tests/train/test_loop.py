@@ -113,11 +113,22 @@ def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
     assert untimed(metrics(tmp_path / "on")) == untimed(metrics(tmp_path / "off"))
 
 
-def test_dropout_differs_from_step_to_step_but_not_from_run_to_run(tmp_path: Path) -> None:
-    for name, options in (("a", {"network_dropout": 0.5}), ("b", {"network_dropout": 0.5}), ("without", {})):
-        run(tmp_path / name, settings(max_train_steps=4, **options))
+def test_dropout_differs_from_batch_to_batch_but_not_from_run_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seeds = LoRANetwork.set_step_seed, []
+
+    def note(network: LoRANetwork, seed: int) -> None:
+        seeds.append(seed)
+        real(network, seed)
+
+    monkeypatch.setattr(LoRANetwork, "set_step_seed", note)
+    for name, dropout in (("a", 0.5), ("b", 0.5), ("without", 0.0)):
+        run(tmp_path / name, settings(max_train_steps=3, gradient_accumulation_steps=2, network_dropout=dropout))
     losses = {name: [record["loss"] for record in metrics(tmp_path / name)] for name in ("a", "b", "without")}
     assert losses["a"] == losses["b"] != losses["without"]
+    assert len(set(seeds[:6])) == 6
+    assert seeds[:6] == seeds[6:12]
 
 
 def test_the_loss_falls_and_not_by_chance(tmp_path: Path) -> None:
