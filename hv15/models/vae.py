@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hv15.models.checkpoint import load_into, open_checkpoint
-from hv15.models.latents import SCALING_FACTOR
+from hv15.data.atomic import write_json
+from hv15.models.checkpoint import check_keys, load_into, open_checkpoint
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
-from hv15.models.vae_layouts import Layout, config_json, detect_layout, sizes_of, to_diffusers, to_official
+from hv15.models.vae_layouts import Layout, config_json, detect_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
+from hv15.models.writer import write_checkpoint
 
 __all__ = ["VAE", "VAEConfig", "load_vae", "save_vae"]
 
@@ -156,19 +157,17 @@ def load_vae(
         UserError: missing, truncated, not safetensors, of another model, NaN, missing or unexpected tensors.
     """
     checkpoint = open_checkpoint(Path(path))
-    keys = checkpoint.keys()
-    rename = to_official if detect_layout(keys, path) == "diffusers" else str
-    names = {rename(key): key for key in keys}
-    config = config or sizes_of(names, lambda key: checkpoint.shape(names[key]), path)
+    layout = detect_layout(checkpoint)
     with torch.device("meta"):
-        vae = VAE(config)
-    load_into(
-        vae, ((rename(key), tensor) for key, tensor in checkpoint.tensors()), dtype=dtype, device=device, where=path
-    )
+        vae = VAE(config or read_config(checkpoint, layout))
+    names = {key: name_in(layout, key) for key in vae.state_dict()}
+    check_keys(names.values(), checkpoint, checkpoint.path, what=f"VAE ({layout} layout)")
+    tensors = ((key, checkpoint.tensor(name)) for key, name in names.items())
+    load_into(vae, tensors, dtype=dtype, device=device, where=checkpoint.path)
     return vae
 
 
-def save_vae(vae: VAE, path: Path | str, layout: Layout = "official", dtype: torch.dtype | None = None) -> None:
+def save_vae(vae: VAE, path: Path | str, *, layout: Layout = "official", dtype: torch.dtype | None = None) -> None:
     """Write the weights to a .safetensors file, or (any other name) to a folder with config.json beside the weights.
 
     Args:
@@ -177,18 +176,14 @@ def save_vae(vae: VAE, path: Path | str, layout: Layout = "official", dtype: tor
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    from safetensors.torch import save_file
-
-    from hv15.data.atomic import atomic_path, write_json
-
     path = Path(path)
     file = path if path.suffix == ".safetensors" else path / "diffusion_pytorch_model.safetensors"
-    rename = to_diffusers if layout == "diffusers" else str
-    tensors = {
-        rename(key): value.detach().to("cpu", dtype or value.dtype).contiguous()
-        for key, value in vae.state_dict().items()
-    }
-    with atomic_path(file) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    tensors: dict[str, Tensor] = {name_in(layout, key): value for key, value in vae.state_dict().items()}
+    write_checkpoint(
+        file,
+        {name: value.to("meta", dtype or value.dtype) for name, value in tensors.items()},
+        lambda name: tensors[name].to("cpu", dtype or tensors[name].dtype),
+        {"format": "pt"},
+    )
     if file != path:
-        write_json(path / "config.json", config_json(vae.config, layout, SCALING_FACTOR))
+        write_json(path / "config.json", config_json(vae.config, layout))
