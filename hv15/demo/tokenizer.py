@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.data.atomic import atomic_path
+from hv15.data.atomic import atomic_path, write_json
 from hv15.models.templates import render_prompt
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def build_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write `tokenizer.json` into a folder, in a form that `hv15.models.tokenizer.load_qwen_tokenizer` reads."""
+    """Write a tokenizer folder as transformers has it: `tokenizer.json` and `tokenizer_config.json`."""
     with atomic_path(folder / "tokenizer.json") as temporary:
         build_tokenizer().save(str(temporary))
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    write_json(folder / "tokenizer_config.json", config)

@@ -140,6 +140,8 @@ def build_text_model(config: TextConfig) -> nn.Module:
                 "mrope_section": list(config.rope_sections),
             },
             use_cache=False,
+            bos_token_id=None,  # marks for generating text, which is not done here
+            eos_token_id=None,
         )
     )
     model.register_module("norm", nn.Identity())

@@ -1,0 +1,186 @@
+"""The demo's models: tiny and random, in the file layouts of the real ones, so that nothing has to be downloaded.
+
+They prove plumbing, not beauty: the weights are scaled so that states, latents and velocities have about unit variance
+and pixels stay in range, as with the real models. Equal seeds give equal files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hv15.demo.layout import DEMO_FILES
+from hv15.demo.tokenizer import VOCABULARY, save_tokenizer
+from hv15.models.checkpoint import load_into
+from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit_files import save_dit
+from hv15.models.encoder_files import CONFIG_KEY
+from hv15.models.vae import VAE, VAEConfig, save_vae
+from hv15.models.writer import write_checkpoint
+
+DIT = DiTConfig(
+    hidden_size=96,
+    num_heads=4,
+    num_blocks=4,
+    rope_dims=(4, 10, 10),
+    text_dim=64,
+    glyph_dim=48,
+    glyph_hidden=64,
+    vision_dim=32,
+)
+VAE_SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
+
+# In transformers' names, as a config.json has them; the files carry them, because tensors do not tell all.
+TEXT: dict[str, Any] = {
+    "vocab_size": -(-VOCABULARY // 16) * 16,  # more rows than tokens, as in the real model
+    "hidden_size": DIT.text_dim,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "mrope_section": [2, 3, 3],
+}
+GLYPHS: dict[str, Any] = {
+    "vocab_size": 1510,
+    "d_model": DIT.glyph_dim,
+    "d_kv": 12,
+    "d_ff": 96,
+    "num_layers": 2,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+}
+VISION: dict[str, Any] = {
+    "hidden_size": DIT.vision_dim,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "patch_size": 8,
+    "image_size": 40,  # 5 x 5 tokens
+}
+
+# How much wider or narrower than 1/sqrt(inputs) the weights of some layers are drawn; the first match counts.
+_GAINS = (
+    ("_mod.linear.weight", 0.3),  # DiT: shifts, scales and gates well below 1, but not 0
+    ("adaLN_modulation.1.weight", 0.3),
+    (".conv2.conv.weight", 0.5),  # VAE: the last layer of a residual branch
+    ("attn_1.proj_out.weight", 0.5),
+    ("img_attn_proj.weight", 2.0),  # an average over many tokens: small without it
+    ("txt_attn_proj.weight", 2.0),
+    ("o_proj.weight", 0.5),
+    ("out_proj.weight", 0.5),
+    ("SelfAttention.q.weight", 0.3),  # T5 does not divide by the root of the head size
+)
+
+
+def make_demo_models(folder: Path, seed: int = 0) -> dict[str, Path]:
+    """Write all models of the demo and the tokenizer into a folder; return the path of each role.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    paths = {role: folder / Path(name).name for role, name in DEMO_FILES.items()}
+    save_dit(_filled(DiT, DIT, seed), paths["dit"], dtype=torch.bfloat16)
+    save_vae(_demo_vae(seed), paths["vae"], dtype=torch.float16)
+    _write_encoder(paths["text_encoder"], _text_shapes(), TEXT, torch.bfloat16, seed)
+    _write_encoder(paths["glyph_encoder"], _glyph_shapes(), {}, torch.float16, seed)
+    _write_encoder(paths["image_encoder"], _vision_shapes(), VISION, torch.float16, seed)
+    save_tokenizer(paths["tokenizer"])
+    return paths
+
+
+def draw(name: str, shape: torch.Size | tuple[int, ...], seed: int) -> Tensor:
+    """Draw one tensor, fp32; it depends on its name and shape alone, not on what is drawn besides it."""
+    number = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") >> 1
+    values = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(number))
+    if name.endswith("gamma") or (len(shape) == 1 and name.endswith("weight")):
+        return 1 + 0.1 * values  # norms
+    if len(shape) == 1:
+        return 0.1 * values  # biases
+    if "embed" in name or name == "shared.weight":
+        return values if name.endswith(("embed_tokens.weight", "shared.weight")) else 0.5 * values
+    gain = next((gain for end, gain in _GAINS if name.endswith(end)), 1.0)
+    return values * gain / math.sqrt(math.prod(shape[1:]))
+
+
+def _filled(build: Callable[[Any], nn.Module], config: Any, seed: int) -> Any:
+    with torch.device("meta"):
+        model = build(config)
+    load_into(model, ((name, draw(name, value.shape, seed)) for name, value in model.state_dict().items()))
+    return model
+
+
+def _demo_vae(seed: int) -> VAE:
+    """A random VAE whose latents have zero mean and unit variance and whose pixels have a spread of 0.4."""
+    vae: VAE = _filled(VAE, VAE_SIZES, seed)
+    generator = torch.Generator().manual_seed(seed)
+    colours = 2 * torch.randn(4, 3, 2, 4, 4, generator=generator)
+    smooth = F.interpolate(colours, size=(5, 48, 48), mode="trilinear", align_corners=True)
+    flat = F.interpolate(colours[..., :2, :2], size=(5, 48, 48), mode="nearest")
+    clips = torch.cat([smooth, flat]).tanh()
+    latents = torch.randn(2, VAE_SIZES.latent_channels, 2, 3, 3, generator=generator)
+    with torch.no_grad():
+        for _ in range(2):  # a shortcut passes the encoder's last layer, so that one step does not settle it
+            _standardise(vae.encoder.conv_out.conv, vae.encode(clips), 1.0)
+        _standardise(vae.decoder.conv_out.conv, vae.decode(latents), 0.4)
+    return vae
+
+
+def _standardise(conv: nn.Conv3d, outputs: Tensor, spread: float) -> None:
+    """Scale and shift a layer's first channels by what came out of them. Rounded: no trace of a machine's last bits."""
+    channels = outputs.shape[1]
+    deviation, mean = torch.std_mean(outputs, dim=(0, 2, 3, 4))
+    factor = (spread / deviation).round(decimals=2)
+    assert conv.bias is not None
+    conv.weight[:channels] *= factor[:, None, None, None, None]
+    conv.bias[:channels] = ((conv.bias[:channels] - mean) * factor).round(decimals=2)
+
+
+def _write_encoder(
+    path: Path, shapes: Mapping[str, torch.Size], config: Mapping[str, Any], dtype: torch.dtype, seed: int
+) -> None:
+    described = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
+    metadata = {"format": "pt", **({CONFIG_KEY: json.dumps(config)} if config else {})}
+    write_checkpoint(path, described, lambda name: draw(name, shapes[name], seed).to(dtype), metadata)
+
+
+def _text_shapes() -> dict[str, torch.Size]:
+    """Every text tensor of a Qwen2.5-VL file in the hub's naming, those that the encoder leaves out included."""
+    from transformers import Qwen2_5_VLTextConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
+
+    rope = {"rope_type": "default", "rope_theta": TEXT["rope_theta"], "mrope_section": TEXT["mrope_section"]}
+    sizes = {key: value for key, value in TEXT.items() if key not in rope}
+    sizes |= {"bos_token_id": None, "eos_token_id": None}
+    with torch.device("meta"):
+        model = Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**sizes, rope_parameters=rope))
+    shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
+    return shapes | {"lm_head.weight": shapes["model.embed_tokens.weight"]}
+
+
+def _glyph_shapes() -> dict[str, torch.Size]:
+    from transformers import T5Config
+    from transformers.models.t5.modeling_t5 import T5Stack
+
+    with torch.device("meta"):
+        model = T5Stack(T5Config(**GLYPHS, is_encoder_decoder=False))
+    shapes = {f"encoder.{name}": value.shape for name, value in model.state_dict().items()}
+    return {"shared.weight": shapes.pop("encoder.embed_tokens.weight"), **shapes}
+
+
+def _vision_shapes() -> dict[str, torch.Size]:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    with torch.device("meta"):
+        model = SiglipVisionModel(SiglipVisionConfig(**VISION))
+    return {f"vision_model.{name}": value.shape for name, value in model.state_dict().items()}
