@@ -107,18 +107,27 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_yaml(tmp_path)
 
 
+def test_a_list_that_contains_itself_is_read_and_refused(problems: Problems) -> None:
+    (line,) = problems("models: {source: demo}\ndatasets: &a [*a]\n", base=False)
+    assert line.startswith("config.yaml:2:11 datasets[0]: ")
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufefftask: i2v\n") == {"task": "i2v"}
 
 
 def test_positions_are_those_of_values_and_of_keys(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("a:\n  b: 1\n  c: [2, 3]\n  d:\n    - e: 4\nf: &f {g: 5}\nh:\n  <<: *f\n  i: 6\n", encoding="utf-8")
+    path.write_text(
+        "a:\n  b: 1\n  c: [2, 3]\n  d:\n    - e: 4\nf: &f {g: 5}\nh:\n  <<: *f\n  i: 6\nj: {<<: *f, g: 7}\n",
+        encoding="utf-8",
+    )
     file = read_yaml(path)
     assert file.position(("a", "b")) == (2, 6)
     assert file.position(("a", "b"), of_key=True) == (2, 3)
     assert file.position(("a", "c", 1)) == (3, 10)
     assert file.position(("a", "d", 0, "e")) == (5, 10)
     assert file.position(("h", "g")) == (6, 11)  # merged: where it was written
+    assert file.position(("j", "g")) == (10, 16)  # its own value, not the merged one
     assert file.position(("a", "nowhere")) == (1, 1)  # the heading that it is missing under
     assert file.position(("nowhere",)) == (1, 1)

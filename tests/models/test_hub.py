@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -132,7 +132,7 @@ def hub(server: Hub) -> Hub:
     return hub
 
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "task": "i2v",
     "models": {"source": "hub", "variant": "480p_i2v"},
     "datasets": [{"video_directory": "clips"}],
@@ -172,11 +172,12 @@ class Client:
             text=True,
         )
 
-    def fetch(self, project: Path, *targets: str) -> tuple[list[Path], str]:
+    def fetch(self, project: Path, *targets: str, revision: str = "main") -> tuple[list[Path], str]:
         """Return the fetched paths and the error message, one of them empty."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        (project / "config.yaml").write_text(json.dumps(CONFIG), encoding="utf-8")
+        config = {**CONFIG, "models": {**CONFIG["models"], "revision": revision}}
+        (project / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
         self.process.stdin.write(json.dumps([str(project), targets]) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -229,6 +230,12 @@ def test_a_changed_file_on_the_hub_replaces_the_old_one(hub: Hub, client: Client
     hub.put(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", b"a better vae")
     client.fetch(tmp_path, VAE)
     assert (tmp_path / VAE).read_bytes() == b"a better vae"
+
+
+def test_the_asked_revision_is_fetched(hub: Hub, client: Client, tmp_path: Path) -> None:
+    hub.put(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", b"an older vae", revision="v0")
+    client.fetch(tmp_path, VAE, revision="v0")
+    assert (tmp_path / VAE).read_bytes() == b"an older vae"
 
 
 @pytest.mark.parametrize(
