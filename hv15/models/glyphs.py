@@ -40,11 +40,21 @@ def load_glyph_encoder(
     checkpoint = open_checkpoint(Path(path))
     with torch.device("meta"):
         model = build_glyph_model(checkpoint)
-    embedding = next(key for key in _EMBEDDINGS if key in checkpoint)
+    embedding = _embedding(checkpoint)
     names = {name: embedding if name == "embed_tokens.weight" else f"encoder.{name}" for name in model.state_dict()}
     unused = (*_NEVER_READ, *_EMBEDDINGS)
     fill(model, checkpoint, names, unused=unused, what="glyph encoder", dtype=dtype or torch.float32, device=device)
     return GlyphEncoder(model)
+
+
+def glyph_width(path: str | Path) -> int:
+    """Return the width of the glyph states from the file's header: 1472. The states of no quoted text are [0, width].
+
+    Raises:
+        UserError: wrong or damaged file.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    return checkpoint.shape(_embedding(checkpoint))[1]
 
 
 class GlyphEncoder:
@@ -55,7 +65,11 @@ class GlyphEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: list[str], *, batch_size: int = 16) -> list[Tensor]:
-        """Return the states of each prompt's quoted texts, [G_i, width], G_i <= 256; G_i = 0 without quotes."""
+        """Return the states of each prompt's quoted texts, [G_i, width], G_i <= 256; G_i = 0 without quotes.
+
+        Args:
+            batch_size: prompts a forward, those of like length together; it changes the last bits of the states only.
+        """
         weight = self.model.get_parameter("embed_tokens.weight")
         states = [weight.new_empty(0, weight.shape[1]) for _ in prompts]
         rows = {i: glyph_ids(text) for i, prompt in enumerate(prompts) if (text := glyph_text(prompt)) is not None}
@@ -88,11 +102,11 @@ def build_glyph_model(checkpoint: Checkpoint) -> nn.Module:
     keys = checkpoint.keys()
     blocks = {int(key.split(".")[2]) for key in keys if key.startswith("encoder.block.")}
     try:
-        vocabulary, width = checkpoint.shape(next(key for key in _EMBEDDINGS if key in checkpoint))
+        vocabulary, width = checkpoint.shape(_embedding(checkpoint))
         inner, _ = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.q.weight")
         buckets, heads = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
         hidden, _ = checkpoint.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")
-    except (StopIteration, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise wrong_model(checkpoint, "a ByT5 encoder", _HINT) from error
     if vocabulary < _BYTE_VOCABULARY or (width == _OFFICIAL_WIDTH and vocabulary != _OFFICIAL_VOCABULARY):
         raise UserError(
@@ -114,3 +128,11 @@ def build_glyph_model(checkpoint: Checkpoint) -> nn.Module:
         use_cache=False,
     )
     return T5Stack(config)
+
+
+def _embedding(checkpoint: Checkpoint) -> str:
+    """Return the name under which a T5 file holds its token embeddings."""
+    for key in _EMBEDDINGS:
+        if key in checkpoint:
+            return key
+    raise wrong_model(checkpoint, "a ByT5 encoder", _HINT)

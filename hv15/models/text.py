@@ -96,17 +96,21 @@ class TextEncoder:
         self.tokenizer = tokenizer
 
     @torch.no_grad()
-    def encode(self, prompts: list[str], *, batch_size: int = 4) -> list[Tensor]:
+    def encode(self, prompts: list[str], *, batch_size: int | None = None) -> list[Tensor]:
         """Return the states of each prompt, [L_i, hidden], L_i <= 1000, in the model's dtype and on its device.
 
-        The template's constant part is dropped; its end (the turn of the assistant) stays. Prompts of similar length
-        share a batch.
+        The template's constant part is dropped; its end (the turn of the assistant) stays.
+
+        Args:
+            batch_size: prompts a forward, those of like length together; None takes all at once. It changes the last
+                bits of the states only.
         """
         rows = self.tokenizer.rows(prompts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         states: list[Tensor] = [torch.empty(0)] * len(rows)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        size = batch_size or max(len(order), 1)
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
             for i, state in zip(chosen, self._encode_batch([rows[i] for i in chosen]), strict=True):
                 states[i] = state
         return states

@@ -7,7 +7,7 @@ from transformers import ByT5Tokenizer, T5Config, T5EncoderModel, T5ForCondition
 
 from hv15.errors import UserError
 from hv15.models import glyphs
-from hv15.models.glyphs import load_glyph_encoder
+from hv15.models.glyphs import glyph_width, load_glyph_encoder
 from tests.models.encoder_files import count_parameters, full_size, golden, write
 
 PROMPTS = ['a sign "OPEN 24h"', "no quotes", 'two notes “再见” and "a longer text, with words"', '"x"']
@@ -53,6 +53,7 @@ def test_states_as_transformers(file, expected):
         assert state.shape == wanted.shape
         assert_close(state, wanted, atol=1e-5, rtol=1e-5)
     assert states[1].shape == (0, 24)
+    assert glyph_width(file) == 24
 
 
 def test_batches_equal_single_prompts(file):
