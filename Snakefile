@@ -2,7 +2,7 @@
 #
 #   snakemake results/lora.safetensors        everything that the config asks for
 #   snakemake -n                              what would run, and why
-#   snakemake -d FOLDER --configfile FOLDER/config.yaml results/lora.safetensors      another project
+#   snakemake -d FOLDER results/lora.safetensors     another project
 #
 # The rules only name files; what to encode, train and sample is decided in hv15/project.py.
 from snakemake.utils import min_version

@@ -65,7 +65,9 @@ def main() -> None:
     for count in [int(argument) for argument in sys.argv[1:]] or [10_000]:
         with tempfile.TemporaryDirectory() as folder:
             seconds = measure(Path(folder), count)
-        print(f"{count:7} clips: median {statistics.median(seconds):.2f} s of {REPEATS} (no-op snakemake -n)", flush=True)
+        print(
+            f"{count:7} clips: median {statistics.median(seconds):.2f} s of {REPEATS} (no-op snakemake -n)", flush=True
+        )
 
 
 def measure(root: Path, count: int) -> list[float]:
@@ -92,7 +94,7 @@ def measure(root: Path, count: int) -> list[float]:
 
 def run(project: Path, commands: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-d", project, "--configfile", project / "config.yaml", *arguments],
+        [sys.executable, "-m", "snakemake", "-d", project, *arguments],
         cwd=REPOSITORY,
         env={**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,

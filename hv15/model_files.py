@@ -37,22 +37,23 @@ class ModelFiles:
             UserError: the config names no file for the role.
         """
         models = self.settings.models
-        if self._is_given(role):
-            return self.settings.resolve(getattr(models, role))
         if models.source == "demo":
             return self.settings.resolve(models.directory) / DEMO_FILES[role]
         if models.source == "hub":
             return self._hub_file(role).local
-        raise UserError(
-            f"models.{role} is not set, but task {self.settings.task} needs it",
-            hint=f"set models.{role} to the file's path, or models.source to hub to download it",
-        )
+        given = getattr(models, role)
+        if given is None:
+            raise UserError(
+                f"models.{role} is not set, but task {self.settings.task} needs it",
+                hint=f"set models.{role} to the file's path, or models.source to hub to download it",
+            )
+        return self.settings.resolve(given)
 
     @property
     def tokenizer(self) -> Path | str:
         """The tokenizer's folder, or its name on the Hub."""
         folder = self.path("tokenizer")
-        is_name = self._is_given("tokenizer") and not folder.exists()
+        is_name = self.settings.models.source == "files" and not folder.exists()
         return self.settings.models.tokenizer if is_name else folder
 
     def identity(self, role: Role) -> str:
@@ -62,12 +63,11 @@ class ModelFiles:
             UserError: the file is missing or is not a checkpoint.
         """
         models = self.settings.models
-        if not self._is_given(role):
-            if models.source == "demo":
-                return f"demo:{DEMO_VERSION}:{role}"
-            if models.source == "hub":
-                file = self._hub_file(role)
-                return f"hub:{file.repo}@{file.revision}:{file.path}"
+        if models.source == "demo":
+            return f"demo:{DEMO_VERSION}:{role}"
+        if models.source == "hub":
+            file = self._hub_file(role)
+            return f"hub:{file.repo}@{file.revision}:{file.path}"
         path = self.path(role)
         if role == "tokenizer" and isinstance(self.tokenizer, str):
             return f"hub:{self.tokenizer}"
@@ -81,20 +81,14 @@ class ModelFiles:
         return model_fingerprint(path, cache=self.fingerprints)
 
     def made(self, role: Role) -> list[Path]:
-        """The files of a role that the workflow itself makes or downloads; none when the config gives a path."""
+        """The files of a role that the workflow itself makes or downloads; none when a person gave them."""
         models = self.settings.models
-        if self._is_given(role) or (role == "image_encoder" and self.settings.task == "t2v"):
+        if role == "image_encoder" and self.settings.task == "t2v":
             return []
         if models.source == "demo":
             folder = self.settings.resolve(models.directory)
             return [folder / name for name in DEMO_OUTPUTS if name.startswith(DEMO_FILES[role])]
         return list(self._hub_file(role).targets) if models.source == "hub" else []
-
-    def _is_given(self, role: Role) -> bool:
-        """Whether the config names a place for the role; the tokenizer's default is a place for `files` only."""
-        models = self.settings.models
-        is_default = getattr(models, role) == type(models).model_fields[role].default
-        return not is_default or (role == "tokenizer" and models.source == "files")
 
     def _hub_file(self, role: Role) -> HubFile:
         return hub_files(self.settings)[role]

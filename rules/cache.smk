@@ -1,4 +1,4 @@
-# Encoding: each shard is one job. Encoded items live in cache/store, which Snakemake does not know; a manifest says
+# Each shard is encoded by a job of its own. Encoded items live in cache/store, which Snakemake does not know; a manifest says
 # what a shard has. It is an update() output, because the next run of the job reads it.
 
 
@@ -7,14 +7,14 @@ rule encode_latents:
         models=ancient(PROJECT.model_inputs("vae", "image_encoder")),
     output:
         update(PROJECT.pattern("latents")),
-    params:
-        needs=lambda wildcards: PROJECT.latents.shard_digest(int(wildcards.shard)),
     log:
         "results/logs/encode_latents.{shard}.log",
     benchmark:
         "results/benchmarks/encode_latents.{shard}.tsv"
     resources:
         gpu=1,
+    params:
+        needs=lambda wildcards: PROJECT.latents.shard_digest(int(wildcards.shard)),
     message:
         "Encoding clips, shard {wildcards.shard}"
     shell:
@@ -24,17 +24,19 @@ rule encode_latents:
 
 rule encode_texts:
     input:
-        models=ancient(PROJECT.model_inputs("text_encoder", "tokenizer", "glyph_encoder")),
+        models=ancient(
+            PROJECT.model_inputs("text_encoder", "tokenizer", "glyph_encoder")
+        ),
     output:
         update(PROJECT.pattern("text")),
-    params:
-        needs=lambda wildcards: PROJECT.texts.shard_digest(int(wildcards.shard)),
     log:
         "results/logs/encode_texts.{shard}.log",
     benchmark:
         "results/benchmarks/encode_texts.{shard}.tsv"
     resources:
         gpu=1,
+    params:
+        needs=lambda wildcards: PROJECT.texts.shard_digest(int(wildcards.shard)),
     message:
         "Encoding captions and prompts, shard {wildcards.shard}"
     shell:
@@ -44,7 +46,6 @@ rule encode_texts:
 
 # One file for all shards: training and sampling wait for it, and do not see how many shards there are.
 rule report_latents:
-    localrule: True
     input:
         PROJECT.manifests("latents"),
     output:
@@ -53,6 +54,7 @@ rule report_latents:
         "results/logs/report_latents.log",
     benchmark:
         "results/benchmarks/report_latents.tsv"
+    localrule: True
     message:
         "Listing the encoded clips and what was left out"
     shell:
@@ -60,7 +62,6 @@ rule report_latents:
 
 
 rule report_texts:
-    localrule: True
     input:
         PROJECT.manifests("text"),
     output:
@@ -69,6 +70,7 @@ rule report_texts:
         "results/logs/report_texts.log",
     benchmark:
         "results/benchmarks/report_texts.tsv"
+    localrule: True
     message:
         "Listing the encoded captions and prompts"
     shell:

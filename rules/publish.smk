@@ -7,12 +7,12 @@ rule convert:
         "results/train.safetensors",
     output:
         "results/lora.{layout}.safetensors",
-    wildcard_constraints:
-        layout="comfyui|diffusers|official",
     log:
         "results/logs/convert.{layout}.log",
     benchmark:
         "results/benchmarks/convert.{layout}.tsv"
+    wildcard_constraints:
+        layout="comfyui|diffusers|official",
     message:
         "Converting the LoRA to {wildcards.layout} names"
     shell:
@@ -20,7 +20,6 @@ rule convert:
 
 
 rule publish:
-    localrule: True
     input:
         lora="results/train.safetensors",
         others=PROJECT.products,
@@ -30,6 +29,7 @@ rule publish:
         "results/logs/publish.log",
     benchmark:
         "results/benchmarks/publish.tsv"
+    localrule: True
     message:
         "Publishing {output}"
     shell:

@@ -2,15 +2,15 @@
 
 
 rule sample_spec:
-    localrule: True
     output:
         "results/samples/{name}.json",
-    params:
-        digest=lambda wildcards: PROJECT.sample_digest(wildcards.name),
     log:
         "results/logs/sample_spec.{name}.log",
     benchmark:
         "results/benchmarks/sample_spec.{name}.tsv"
+    localrule: True
+    params:
+        digest=lambda wildcards: PROJECT.sample_digest(wildcards.name),
     message:
         "Writing down what sample {wildcards.name} depends on"
     shell:
@@ -43,14 +43,14 @@ rule sample_latents:
         models=ancient(PROJECT.model_inputs("dit")),
     output:
         "results/samples/{name}.latents.safetensors",
-    params:
-        files=lambda wildcards, input: PROJECT.sample_options(wildcards.name),
     log:
         "results/logs/sample_latents.{name}.log",
     benchmark:
         "results/benchmarks/sample_latents.{name}.tsv"
     resources:
         gpu=1,
+    params:
+        files=lambda wildcards, input: PROJECT.sample_options(wildcards.name),
     message:
         "Sampling {wildcards.name}"
     shell:

@@ -3,15 +3,15 @@
 
 
 rule train_spec:
-    localrule: True
     output:
         "results/train.json",
-    params:
-        digest=PROJECT.train_digest,
     log:
         "results/logs/train_spec.log",
     benchmark:
         "results/benchmarks/train_spec.tsv"
+    localrule: True
+    params:
+        digest=PROJECT.train_digest,
     message:
         "Writing down what the training depends on"
     shell:

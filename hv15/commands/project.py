@@ -20,7 +20,7 @@ def new(options: Namespace) -> None:
     from hv15.config import new_project
 
     config = new_project(options.folder, options.preset)
-    print(f"{config}: edit it, then run: snakemake -d {config.parent} --configfile {config} results/lora.safetensors")
+    print(f"{config}: edit it, then run: snakemake -d {config.parent} results/lora.safetensors")
 
 
 def check(options: Namespace) -> int:

@@ -1,11 +1,11 @@
-"""`runtime:` the machine: device, attention kernels, number of GPUs."""
+"""`runtime:` the machine: device, attention kernel, log level."""
 
 from __future__ import annotations
 
 import re
 from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
 from hv15.config.section import SPEED, Section
 
@@ -18,10 +18,6 @@ class RuntimeSettings(Section):
 
     attn_mode: Literal["sdpa"] = Field("sdpa", json_schema_extra=SPEED)
     """The attention kernel. `sdpa` is PyTorch's own; it picks the fastest that it has for the machine."""
-
-    gpus: PositiveInt = 1
-    """GPUs that one training uses together. Each adds its batches to a step: two GPUs see twice as many clips, as
-    with twice the gradient_accumulation_steps on one."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", json_schema_extra=SPEED)
     """How much the log files tell."""

@@ -55,7 +55,7 @@ def test_the_schema_accepts_a_full_dump_and_a_toml_path(validator: Any) -> None:
         {"sample": {"video_size": [64, 65]}},
         {"datasets": []},
         {"datasets": [{"target_frames": "many"}]},
-        {"runtime": {"gpus": "two"}},
+        {"runtime": {"device": 1}},
     ],
     ids=str,
 )

@@ -67,10 +67,6 @@ def test_speed_and_place_enter_no_digest() -> None:
     assert set(cache) == {"vae_sample_size", "vae_tile_overlap", "dtype", "latent_dtype", "text_dtype"}
 
 
-def test_more_gpus_are_a_larger_batch_and_so_another_training() -> None:
-    assert digest_view(RuntimeSettings()) == {"gpus": 1}
-
-
 def test_a_digest_view_goes_into_lists_of_sections() -> None:
     config: dict[str, Any] = {"models": {"source": "demo"}, "datasets": [{"video_directory": "a", "num_repeats": 2}]}
     config["sample"] = {"prompts": [{"prompt": "p", "name": "n"}]}
@@ -82,9 +78,7 @@ def test_a_digest_view_goes_into_lists_of_sections() -> None:
     json.dumps(view, allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("path", "mark"), [("cache.shards", "speed"), ("models.vae", "place"), ("train.seed", None), ("runtime.gpus", None)]
-)
+@pytest.mark.parametrize(("path", "mark"), [("cache.shards", "speed"), ("models.vae", "place"), ("train.seed", None)])
 def test_the_mark_is_in_the_list(path: str, mark: str | None) -> None:
     field: FieldInfo = LISTED[path]
     assert field.affects == mark

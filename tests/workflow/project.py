@@ -68,20 +68,16 @@ class ProjectFolder:
             **options,
         )
         output = done.stdout + done.stderr
-        rules = re.findall(r"^(?:local)?rule (\w+):\n(?:.*\n)*?    jobid: (\d+)", output, re.M)
-        rule_of = {job: rule for rule, job in rules}
-        finished = re.findall(r"^Finished jobid: (\d+)", output, re.M)
         return Outcome(
             done.returncode,
             output,
-            Counter(rule_of[job] for job in finished if job in rule_of),
+            Counter(re.findall(r"^Finished jobid: \d+ \(Rule: (\w+)\)", output, re.M)),
             self._encoded("encode_latents"),
             self._encoded("encode_texts"),
         )
 
     def command(self, *arguments: str, target: str = "results/lora.safetensors") -> list[str]:
-        config = ["-d", str(self.root), "--configfile", str(self.root / "config.yaml")]
-        return [sys.executable, "-m", "snakemake", *config, *arguments, target]
+        return [sys.executable, "-m", "snakemake", "-d", str(self.root), *arguments, target]
 
     def _encoded(self, rule: str) -> int:
         logs = sorted((self.root / "results" / "logs").glob(f"{rule}.*.log"))
