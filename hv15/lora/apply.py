@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, LowRank
 from hv15.lora.formats import arrange, read_parts
-from hv15.lora.lycoris import apply_lycoris, forward_of, merge_lycoris, needs_lycoris
+from hv15.lora.lycoris import apply_lycoris, check_mergeable, forward_of, merge_lycoris, needs_lycoris
 from hv15.lora.network import add_product
 
 
@@ -62,11 +62,7 @@ def merge_lora(
         return merge_lycoris(dit, state_dict, multiplier)
     targets = _targets(dit, state_dict)
     for module, _ in targets:
-        if type(module) is not nn.Linear or module.weight.dtype.itemsize < 2:
-            raise UserError(
-                f"LoRA: cannot be merged into a {type(module).__name__} layer of {module.weight.dtype}",
-                hint="merge into the bf16 checkpoint first, or use the LoRA unmerged",
-            )
+        check_mergeable(module)
     for module, adapter in targets:
         delta = adapter.delta().to(module.weight.device) * multiplier
         module.weight.copy_(module.weight.float() + delta)
@@ -124,8 +120,6 @@ def _targets(dit: nn.Module, state_dict: Mapping[str, Tensor]) -> list[tuple[nn.
             f"LoRA: {len(missing)} of {len(adapters)} changed layers are not in this model, first {missing[0]}",
             hint="the LoRA was made for a model with more blocks, or for another variant",
         )
-    if not adapters:
-        raise UserError("LoRA: it changes nothing", hint="check that it is the right file")
     targets = []
     for name, adapter in adapters.items():
         module: Any = modules[name]

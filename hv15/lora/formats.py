@@ -15,13 +15,14 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, swap_halves
 from hv15.lora.fused import join, split
-from hv15.lora.names import LAYOUTS, Layout, Place, find_parts, layout_of, place_of, written_name
+from hv15.lora.lycoris import refuse_dora_and_others
+from hv15.lora.names import Layout, Place, find_parts, layout_of, place_of, written_name
 
 _KEY = re.compile(
     r"(?P<module>.+?)\.(?P<part>lora_down\.weight|lora_up\.weight|lora_[AB]\.(?:[A-Za-z]\w*\.)?weight|alpha|diff|"
-    r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|dora_scale|lora_magnitude_vector(?:\.\w+)*)"
+    r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)"
 )
-_PLAIN = {"lora_A": "lora_down.weight", "lora_B": "lora_up.weight", "lora_magnitude_vector": "dora_scale"}
+_PLAIN = {"lora_A": "lora_down.weight", "lora_B": "lora_up.weight"}
 _REQUIRED: tuple[tuple[str, ...], ...] = (
     ("lora_down.weight", "lora_up.weight"),
     ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
@@ -39,15 +40,17 @@ def detect_format(keys: Iterable[str]) -> Layout:
     Raises:
         UserError: no known LoRA names, or names of several layouts.
     """
-    modules, unknown = _group(keys)
+    keys = list(keys)
+    modules, _ = _group(keys)
     layouts = {layout for name in modules if (layout := layout_of(name)) is not None}
     if "comfyui" in layouts:
         layouts.discard("kohya")  # lora_unet_..._img_attn_proj belongs to both
-    if len(layouts) != 1:
-        found = f"names of several layouts ({', '.join(sorted(layouts))})" if layouts else "no known LoRA names"
-        example = next(iter([*unknown, *modules]), "no tensors")
+    if not layouts:
+        raise _unknown_keys(keys, len(keys))
+    if len(layouts) > 1:
         raise UserError(
-            f"LoRA: {found}, for example {example}", hint=f"expected one of the layouts {', '.join(LAYOUTS)}"
+            f"LoRA: names of several layouts in one file: {', '.join(sorted(layouts))}",
+            hint="the file holds two LoRAs, or one twice; export it again in one layout",
         )
     return layouts.pop()
 
@@ -58,6 +61,7 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
     Raises:
         UserError: keys that belong to no known module or kind, incomplete or ill-shaped groups, DoRA.
     """
+    refuse_dora_and_others(state_dict)
     modules, unknown = _group(state_dict)
     parts: Parts = {}
     for name, keys in modules.items():
@@ -76,8 +80,8 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
                 parts[part] = piece
     if unknown:
         raise _unknown_keys(unknown, len(state_dict))
-    if not modules:
-        raise UserError("LoRA: the file holds no tensors", hint="check that the export finished")
+    if not parts:
+        raise UserError("LoRA: it changes nothing", hint="check that it is the right file and that its export finished")
     return parts
 
 
@@ -128,6 +132,8 @@ def _group(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
 
 
 def _unknown_keys(keys: list[str], total: int) -> UserError:
+    if not keys:
+        return UserError("LoRA: a file without tensors", hint="check that its export finished")
     return UserError(
         f"LoRA: {len(keys)} of {total} tensors belong to no part of HunyuanVideo 1.5, first {', '.join(keys[:3])}",
         hint="the file is of another model or of an unknown layout; expected names such as "
@@ -139,8 +145,6 @@ def _unknown_keys(keys: list[str], total: int) -> UserError:
 
 def _adapter(name: str, tensors: dict[str, Tensor]) -> Adapter:
     """Build the adapter of one module of a file."""
-    if "dora_scale" in tensors:
-        raise _dora(name)
     alpha_given = tensors.pop("alpha", None)
     for side in ("lokr_w1", "lokr_w2"):
         if side not in tensors and f"{side}_a" in tensors and f"{side}_b" in tensors:
@@ -203,10 +207,3 @@ def _pieces(adapter: Adapter, places: dict[str, Place]) -> dict[str, Adapter | N
         return {part: thirds[place.third or 0] for part, place in places.items()}
     ((part, place),) = places.items()
     return {part: swap_halves(adapter) if place.swapped else adapter}
-
-
-def _dora(name: str) -> UserError:
-    return UserError(
-        f"LoRA: {name} is a DoRA: it scales rows by the norms of the base weight, which no other layout can hold",
-        hint="merge it into the base model in the tool that made it, or train a LoRA without weight decomposition",
-    )

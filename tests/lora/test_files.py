@@ -1,0 +1,143 @@
+"""LoRA files on disk: equal content gives equal bytes, and a bad file is named with what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hv15.errors import UserError
+from hv15.lora import convert_file, kohya_metadata, read_lora, save_lora
+from tests.lora.samples import random_lora
+from tests.models.golden_dit import GOLDEN, TINY
+
+LORA = random_lora({f"double_blocks.0.img_attn_{part}": (6, 5) for part in "qkv"}, rank=4, alpha=2.0)
+METADATA = {f"hv15.{name}": name for name in ("config", "seed", "steps", "task", "versions", "dit", "shift")}
+
+
+def test_what_is_written_is_read(tmp_path: Path):
+    path = tmp_path / "new" / "lora.safetensors"
+    save_lora(path, LORA, METADATA)
+    tensors, metadata = read_lora(path)
+    assert metadata == METADATA
+    assert tensors.keys() == LORA.keys()
+    assert all(torch.equal(tensors[key], tensor) for key, tensor in LORA.items())
+    assert load_file(path).keys() == LORA.keys()  # any reader of the format takes it
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == METADATA
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_equal_content_gives_equal_bytes_in_every_process(tmp_path: Path):
+    """safetensors' own writer puts the metadata in the order of a random hash."""
+    code = (
+        "import sys; from pathlib import Path; from hv15.lora import save_lora;"
+        "from tests.lora.test_files import LORA, METADATA;"
+        "save_lora(Path(sys.argv[1]), dict(reversed(LORA.items())), dict(reversed(METADATA.items())))"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.safetensors"], check=True, cwd=Path(__file__).parents[2])
+    save_lora(tmp_path / "b.safetensors", LORA, METADATA)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_dtype_is_for_the_matrices(tmp_path: Path):
+    save_lora(tmp_path / "lora.safetensors", LORA, {}, dtype=torch.bfloat16)
+    tensors, _ = read_lora(tmp_path / "lora.safetensors")
+    assert {key.rpartition(".")[2]: tensor.dtype for key, tensor in tensors.items()} == {
+        "weight": torch.bfloat16,
+        "alpha": torch.float32,
+    }
+
+
+def broken(folder: Path, kind: str) -> Path:
+    path = folder / "lora.safetensors"
+    if kind == "pickle":
+        path = folder / "lora.pt"
+        torch.save(LORA, path)
+    elif kind == "renamed pickle":
+        torch.save(LORA, path)
+    elif kind == "NaN":
+        save_file(LORA | {"lora_unet_double_blocks_0_img_attn_q.lora_up.weight": torch.full((6, 4), torch.nan)}, path)
+    elif kind == "model":
+        return GOLDEN / "dit_weights.safetensors"
+    elif kind == "other model":
+        save_file({f"diffusion_model.blocks.0.self_attn.q.lora_{x}.weight": torch.ones(4, 4) for x in "AB"}, path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        save_file(LORA, path)
+        path.write_bytes(path.read_bytes()[:-10])
+    elif kind == "bad settings":
+        save_file(LORA, path, {"lora_adapter_metadata": "{"})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "no such file"),
+        ("folder", "a folder"),
+        ("empty", "empty"),
+        ("truncated", "truncated"),
+        ("pickle", "pickle"),
+        ("renamed pickle", "pickle"),
+        ("NaN", "img_attn_q.lora_up.weight holds NaN"),
+        ("model", "the HunyuanVideo 1.5 transformer, not a LoRA"),
+        ("other model", "2 of 2 tensors belong to no part"),
+        ("bad settings", "not a JSON object"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, kind: str, words: str):
+    path = broken(tmp_path, kind)
+    with pytest.raises(UserError, match=words) as error:
+        read_lora(path)
+    assert str(path) in error.value.message
+    assert error.value.hint
+    with pytest.raises(UserError, match=words):
+        convert_file(path, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_diverged_lora_is_not_written(tmp_path: Path):
+    spoilt: dict[str, Tensor] = LORA | {
+        "lora_unet_double_blocks_0_img_attn_q.lora_up.weight": torch.full((6, 4), torch.inf)
+    }
+    with pytest.raises(UserError, match="holds NaN or infinity"):
+        save_lora(tmp_path / "lora.safetensors", spoilt, {})
+    assert not any(tmp_path.iterdir())
+
+
+def test_files_there_and_back(tmp_path: Path):
+    source, there, back = (tmp_path / f"{name}.safetensors" for name in ("source", "there", "back"))
+    save_lora(source, LORA, METADATA)
+    assert convert_file(source, there)["hv15.convert.to"] == "comfyui"
+    assert all(key.startswith("diffusion_model.") for key in read_lora(there)[0])
+    convert_file(there, back, reverse=True)
+    tensors, metadata = read_lora(back)
+    assert all(torch.equal(tensors[key], tensor) for key, tensor in LORA.items())
+    assert metadata.items() >= METADATA.items()
+
+
+def test_a_failed_conversion_names_the_file(tmp_path: Path):
+    source = tmp_path / "source.safetensors"
+    save_lora(source, LORA | {"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, {})
+    with pytest.raises(UserError, match=r"source\.safetensors: LoRA: 1 of 10 tensors belong to no part"):
+        convert_file(source, tmp_path / "out.safetensors")
+
+
+def test_fields_that_other_tools_show():
+    fields = kohya_metadata(rank=32, alpha=16.0, base=TINY, steps=100, learning_rate=1e-4)
+    assert fields["modelspec.architecture"] == "hunyuan-video-1.5/lora"
+    assert (fields["ss_network_dim"], fields["ss_network_alpha"], fields["ss_steps"]) == ("32", "16.0", "100")
+    assert json.loads(fields["hv15.base_sizes"])["hidden_size"] == 48
+    assert "ss_optimizer" not in fields
+    assert all(isinstance(value, str) for value in fields.values())
