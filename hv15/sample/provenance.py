@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from hv15 import __version__
 from hv15.sample.prompts import SampleSpec
@@ -28,13 +28,4 @@ def provenance(spec: SampleSpec, loras: Iterable[WeightedLoRA]) -> dict[str, str
         SAMPLE: json.dumps(spec.to_json(), sort_keys=True, ensure_ascii=False),
         LORAS: json.dumps(applied, ensure_ascii=False),
         VERSION: __version__,
-    }
-
-
-def readable(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return the parts of `provenance`'s metadata as values, for `hv15 show`; other entries are left out."""
-    return {
-        name.removeprefix("hv15."): json.loads(metadata[name]) if name != VERSION else metadata[name]
-        for name in (SAMPLE, LORAS, VERSION)
-        if name in metadata
     }
