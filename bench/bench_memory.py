@@ -59,9 +59,8 @@ sample:
   prompts: [{name: one, prompt: a red circle moving right, image_path: clips/first_frame.png}]
 """
 
-SPEC, CONDITION, LATENTS = (
-    f"results/samples/one{end}" for end in (".json", ".condition.safetensors", ".latents.safetensors")
-)
+SPEC, CONDITION, LATENTS = (f"one{end}" for end in (".json", ".condition.safetensors", ".latents.safetensors"))
+LORA = "results/train.safetensors"  # where `hv15 train` puts it
 COMMANDS: dict[str, tuple[list[str], list[str]]] = {  # stage -> the command and the models that it loads
     "encode texts": (["encode", "texts"], ["qwen", "byt5"]),
     "encode latents": (["encode", "latents"], ["vae", "siglip"]),
@@ -69,8 +68,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {  # stage -> the command and
     "sample spec": (["spec", "sample", "--name", "one", "--out", SPEC], []),
     "sample condition": (["sample", "condition", "--spec", SPEC, "--out", CONDITION], ["vae", "siglip"]),
     "sample denoise": (
-        ["sample", "denoise", "--spec", SPEC, "--lora", "results/train.safetensors", "--condition", CONDITION]
-        + ["--out", LATENTS],
+        ["sample", "denoise", "--spec", SPEC, "--lora", LORA, "--condition", CONDITION, "--out", LATENTS],
         ["dit"],
     ),
     "sample decode": (["sample", "decode", "--spec", SPEC, "--latents", LATENTS, "--out", "one.mp4"], ["vae"]),
