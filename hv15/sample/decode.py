@@ -62,8 +62,13 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.25)
     """Decode unscaled latents [1, C, F', h, w], as stored, on the VAE's device; pixels [1, 3, F, H, W], about [-1, 1].
 
     Raises:
-        UserError: the tiles' overlap cannot be, or the VAE returned NaN or infinity.
+        UserError: another number of channels than the VAE's, the tiles' overlap cannot be, or the VAE returned NaN or infinity.
     """
+    if latents.shape[1] != vae.config.latent_channels:
+        raise UserError(
+            f"latents of {latents.shape[1]} channels, but the VAE has {vae.config.latent_channels}",
+            hint="models.vae and models.dit must belong together",
+        )
     try:
         pixels = vae.decode(latents.to(next(vae.parameters()).device), tile_size=tile_size, overlap=overlap)
     except ValueError as error:  # the tile and its overlap come from the config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,9 @@ from hv15.sample.schedule import sigmas
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+
+BATCHED_TOKENS = 8192
+"""Latent cells up to which both branches run as one batch: more fill a GPU alone, and memory matters then."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +54,7 @@ def sample_latents(
         text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
         condition: what `hv15.sample.condition.write_condition` wrote, for i2v.
         root: the project folder, where the spec's paths start.
-        batch_cfg: both branches of the guidance in one batch; None does so on a GPU.
+        batch_cfg: both branches of the guidance in one batch; None does so where it pays: few tokens, on a GPU.
 
     Raises:
         UserError: a file is missing, damaged or not the planned one.
@@ -64,10 +68,9 @@ def sample_latents(
     first, vision = _read_condition(spec, condition)
     dit = load_dit(dit_path, dtype=dtype, device=where)
     apply_all(dit, loras)
-    latents = run(
-        dit, spec, text, negative, first, vision, device=where,
-        batch_cfg=where.type == "cuda" if batch_cfg is None else batch_cfg,
-    )  # fmt: skip
+    if batch_cfg is None:
+        batch_cfg = where.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
+    latents = run(dit, spec, text, negative, first, vision, device=where, batch_cfg=batch_cfg)
     write_tensors(output, {"latents": unscale(latents)[0]}, metadata)
 
 

@@ -117,6 +117,11 @@ def test_an_overlap_that_cannot_be_is_a_users_mistake(models):
         decode(load_vae(models["vae"]), torch.randn(1, 4, 1, 12, 10), 128, 0.3)
 
 
+def test_latents_of_another_vae_are_refused(models):
+    with pytest.raises(UserError, match="latents of 32 channels, but the VAE has 4"):
+        decode(load_vae(models["vae"]), torch.randn(1, 32, 1, 2, 3))
+
+
 def test_latents_of_another_size_are_refused(latents, models, tmp_path, spec):
     with pytest.raises(UserError, match=r"cat\.latents\.safetensors: \(2, 2, 3\) .*\(2, 4, 3\)"):
         decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4", replace(spec, height=64))
