@@ -87,6 +87,8 @@ def _stage_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     kinds = spec.add_subparsers(metavar="KIND", required=True)
     part = _add(kinds, "train", "train:write_spec", "of the training", project)
     part.add_argument("--out", type=Path, required=True)
+    part = _add(kinds, "products", "sample:write_products", "of all samples and conversions: their list", project)
+    part.add_argument("--out", type=Path, required=True)
     part = _add(kinds, "sample", "sample:write_spec", "of a sample", project)
     part.add_argument("--name", required=True, help="the prompt's name")
     part.add_argument("--out", type=Path, required=True)

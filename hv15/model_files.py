@@ -7,6 +7,7 @@ when it is planned, so their identity is declared: the demo's recipe version, or
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -77,7 +78,8 @@ class ModelFiles:
                 hint="correct the path in config.yaml, or set models.source to hub to download the file",
             )
         if role == "tokenizer":
-            return short([[file.name, file.read_bytes().hex()] for file in sorted(path.glob("*.json"))])
+            files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".txt"))
+            return short([[file.name, sha256(file.read_bytes()).hexdigest()] for file in files])
         return model_fingerprint(path, cache=self.fingerprints)
 
     def made(self, role: Role) -> list[Path]:

@@ -225,6 +225,21 @@ class Project:
             )
         return self.samples[name]
 
+    @cached_property
+    def products(self) -> list[str]:
+        """The samples and conversions that belong to a finished LoRA, relative to the project folder."""
+        samples = [file for name in self.samples for file in self._sample_files(name)]
+        return samples + [f"results/lora.{layout}.safetensors" for layout in self.settings.convert.formats]
+
+    def _sample_files(self, name: str) -> list[str]:
+        suffixes = {
+            "video": [".mp4"],
+            "images": [".frames"],
+            "latent": [".latents.safetensors"],
+            "both": [".mp4", ".latents.safetensors"],
+        }
+        return [f"results/samples/{name}{suffix}" for suffix in suffixes[self.sample(name).output_type]]
+
     def _file_digest(self, path: Path) -> str:
         return model_fingerprint(path, cache=self._fingerprints)
 

@@ -137,16 +137,5 @@ class WorkflowProject(Project):
         return [word for key, file in self.sample_inputs(name).items() for word in (f"--{key}", file)]
 
     @cached_property
-    def products(self) -> list[str]:
-        """The samples and conversions that belong to a finished LoRA."""
-        samples = [file for name in self.samples for file in self._sample_files(name)]
-        return samples + [f"results/lora.{layout}.safetensors" for layout in self.settings.convert.formats]
-
-    def _sample_files(self, name: str) -> list[str]:
-        suffixes = {
-            "video": [".mp4"],
-            "images": [".frames"],
-            "latent": [".latents.safetensors"],
-            "both": [".mp4", ".latents.safetensors"],
-        }
-        return [f"results/samples/{name}{suffix}" for suffix in suffixes[self.sample(name).output_type]]
+    def products_digest(self) -> str:
+        return digest(self.products)

@@ -19,8 +19,27 @@ rule convert:
         "hv15 convert {input:q} {output:q} --to {wildcards.layout} 2>&1 | tee -i {log:q}"
 
 
+# As for training, what belongs to the product is a file: a new prompt also needs its text encoded, and a job whose
+# inputs are made in the same run is not asked whether its set of inputs has changed.
+rule publish_spec:
+    output:
+        "results/products.json",
+    log:
+        "results/logs/publish_spec.log",
+    benchmark:
+        "results/benchmarks/publish_spec.tsv"
+    localrule: True
+    params:
+        digest=PROJECT.products_digest,
+    message:
+        "Writing down which samples and conversions belong to the LoRA"
+    shell:
+        "hv15 spec products {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
 rule publish:
     input:
+        spec="results/products.json",
         lora="results/train.safetensors",
         others=PROJECT.products,
     output:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hv15.cache.plan import Manifest, Plan
+from hv15.models.templates import glyph_text
 from hv15.progress import Progress
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class TextStateEncoder:
     Args:
         load_text, load_glyphs: called only when there is something to encode, one after the other, so that the two
             encoders are never in memory together.
+        glyph_width: of one glyph state, for the texts without any.
         dtype: of the stored tensors; None keeps what the encoder gives.
         batch_size: texts per forward; memory and speed only.
     """
@@ -30,6 +32,7 @@ class TextStateEncoder:
     plan: Plan[str]
     load_text: Callable[[], TextEncoder]
     load_glyphs: Callable[[], GlyphEncoder]
+    glyph_width: int
     dtype: torch.dtype | None
     batch_size: int
     encoded: int = 0
@@ -56,13 +59,16 @@ class TextStateEncoder:
                 keys = order[start : start + self.batch_size]
                 states = encoder.encode([missing[key] for key in keys])
                 for key, text in zip(keys, states, strict=True):
-                    item = {"text": text, "glyphs": glyphs[key]}
+                    item = {"text": text, "glyphs": glyphs.get(key, text.new_zeros(0, self.glyph_width))}
                     stored = {name: value.to(self.dtype or value.dtype) for name, value in item.items()}
                     self.plan.store.write(key, stored, {"text": missing[key]})
                 self.encoded += len(keys)
                 progress.advance(len(keys))
 
     def _glyph_states(self, texts: dict[str, str]) -> dict[str, torch.Tensor]:
-        """The glyph states of each text, on the CPU; there are none for texts without quotes."""
-        states = self.load_glyphs().encode(list(texts.values()))
-        return {key: value.cpu() for key, value in zip(texts, states, strict=True)}
+        """The glyph states of the texts with quotes, on the CPU; texts without quotes have none."""
+        quoted = {key: text for key, text in texts.items() if glyph_text(text) is not None}
+        if not quoted:
+            return {}
+        states = self.load_glyphs().encode(list(quoted.values()), batch_size=self.batch_size)
+        return {key: value.cpu() for key, value in zip(quoted, states, strict=True)}

@@ -58,6 +58,7 @@ def texts(options: Namespace) -> None:
     """Encode the captions and prompts of one shard, or of all."""
     from hv15.cache.texts import TextStateEncoder
     from hv15.models import load_glyph_encoder, load_text_encoder
+    from hv15.models.glyphs import glyph_width
     from hv15.precision import pick_device, pick_dtype
 
     project = Project(options.config, options.overrides)
@@ -71,6 +72,7 @@ def texts(options: Namespace) -> None:
         ),
         # ByT5 stays in float32, as in the official program: it is small and never cast there.
         load_glyphs=lambda: load_glyph_encoder(models.path("glyph_encoder"), device=str(device)),
+        glyph_width=glyph_width(models.path("glyph_encoder")),
         dtype=_storage(cache.text_dtype),
         batch_size=cache.text_batch,
     )

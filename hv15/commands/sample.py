@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from hv15.commands.logs import log_to_stderr
+from hv15.data.atomic import write_json
 from hv15.data.captions import caption_key
 from hv15.project import Project
 from hv15.sample.prompts import SampleSpec
@@ -13,6 +14,11 @@ from hv15.sample.prompts import SampleSpec
 def write_spec(options: Namespace) -> None:
     """Write what one sample depends on."""
     Project(options.config, options.overrides).sample(options.name).write(options.out)
+
+
+def write_products(options: Namespace) -> None:
+    """Write which files belong to the finished LoRA."""
+    write_json(options.out, Project(options.config, options.overrides).products)
 
 
 def condition(options: Namespace) -> None:

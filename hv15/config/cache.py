@@ -36,10 +36,11 @@ class CacheSettings(Section):
     """Number format of stored text states. `auto`: as the text encoder computed."""
 
     latent_batch: PositiveInt = Field(1, json_schema_extra=SPEED)
-    """Clips of equal size encoded together. More is faster for small clips and needs more memory."""
+    """Clips of equal size encoded together. More is faster for small clips, needs more memory, and may change the last
+    bit of a value; with 1 an item does not depend on what it is encoded with."""
 
-    text_batch: PositiveInt = Field(4, json_schema_extra=SPEED)
-    """Captions encoded together."""
+    text_batch: PositiveInt = Field(1, json_schema_extra=SPEED)
+    """Captions encoded together; as for `latent_batch`."""
 
     workers: PositiveInt = Field(2, json_schema_extra=SPEED)
     """Threads that decode videos ahead of the encoder. Raise it when the GPU waits for the CPU."""

@@ -34,7 +34,7 @@ class Outcome:
     @property
     def heavy(self) -> dict[str, int]:
         """The jobs that cost time: no specs and reports, no publishing."""
-        cheap = ("train_spec", "sample_spec", "report_latents", "report_texts", "publish", "all")
+        cheap = ("train_spec", "sample_spec", "report_latents", "report_texts", "publish_spec", "publish", "all")
         return {rule: count for rule, count in self.jobs.items() if rule not in cheap}
 
 
@@ -114,7 +114,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def environment() -> dict[str, str]:
     """The interpreter's own `hv15` command is found first, and nothing asks the network."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def copy_clips(source: Path, target: Path, names: list[str]) -> None:
