@@ -62,7 +62,7 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.25)
     """Decode unscaled latents [1, C, F', h, w], as stored, on the VAE's device; pixels [1, 3, F, H, W], about [-1, 1].
 
     Raises:
-        UserError: another number of channels than the VAE's, the tiles' overlap cannot be, or the VAE returned NaN or infinity.
+        UserError: latents of another VAE, an overlap of tiles that cannot be, or NaN or infinity from the VAE.
     """
     if latents.shape[1] != vae.config.latent_channels:
         raise UserError(
