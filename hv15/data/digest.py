@@ -8,7 +8,7 @@ from typing import Any
 
 
 def digest(value: Any) -> str:
-    """Return the sha256 (hex) of a value's canonical JSON: sorted keys, no spaces, UTF-8; floats as Python prints them."""
+    """Return the sha256 (hex) of a value's canonical JSON: sorted keys, no spaces, UTF-8, Python's floats."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

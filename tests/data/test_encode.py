@@ -56,6 +56,12 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.mp4").read_bytes() != (tmp_path / "c.mp4").read_bytes()
 
 
+def test_the_number_of_threads_does_not_follow_the_machine(tmp_path: Path) -> None:
+    """x264's bytes depend on it; x264 notes it in the stream."""
+    write_video(tmp_path / "a.mp4", np.zeros((2, 512, 64, 3), np.uint8))
+    assert b" threads=4 " in (tmp_path / "a.mp4").read_bytes()
+
+
 @pytest.mark.parametrize("fps", [24, 16, 30, 29.97, 23.976])
 def test_rates(tmp_path: Path, fps: float) -> None:
     write_video(tmp_path / "a.mp4", RED, fps)

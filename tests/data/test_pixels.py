@@ -150,8 +150,8 @@ def test_transparent_videos_lie_on_the_background(tmp_path: Path, background: st
 
 
 def test_compositing_rounds_to_nearest() -> None:
-    pixel = np.array([[[255, 0, 100, 127]]], np.uint8)
-    assert composite(pixel, "#00ff64").tolist() == [[[127, 128, 100]]]
+    pixel = np.array([[[255, 0, 200, 127]]], np.uint8)
+    assert composite(pixel, "#00ff0a").tolist() == [[[127, 128, 105]]]  # (200 * 127 + 10 * 128) / 255 = 104.6
 
 
 def test_one_step_equals_convert_then_shrink(tmp_path: Path) -> None:

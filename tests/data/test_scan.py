@@ -81,7 +81,8 @@ def test_rows_of_a_jsonl_file(tmp_path: Path) -> None:
 def test_image_rows(tmp_path: Path) -> None:
     put(tmp_path, "a.png", caption=None)
     (tmp_path / "i.jsonl").write_text('{"image_path": "a.png", "caption": "x"}')
-    assert scan(DatasetSettings(image_jsonl_file="i.jsonl"), tmp_path)[0].kind == "image"
+    (found,) = scan(DatasetSettings(image_jsonl_file="i.jsonl", caption_prefix="< ", caption_suffix=" >"), tmp_path)
+    assert (found.kind, found.caption) == ("image", "< x >")
 
 
 def problems_of(tmp_path: Path, **settings: str) -> UserError:
