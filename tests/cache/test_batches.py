@@ -68,6 +68,12 @@ def test_the_shuffle_is_fair() -> None:
     assert len(small) == 4
 
 
+def test_repeats_are_spread_and_not_neighbours() -> None:
+    items = [TrainingItem(f"{i}", "c", (1, 2, 2), batch_size=2, repeats=2) for i in range(6)]
+    twice = sum(len(set(batch)) == 1 for epoch in range(100) for batch in epoch_batches(items, 0, epoch))
+    assert 20 < twice < 100  # 600 batches, of which one in eleven by chance
+
+
 def test_equal_clips_are_all_shown() -> None:
     """Two copies of a file have equal keys; both count."""
     items = [TrainingItem("same", "caption", (1, 2, 2))] * 3

@@ -16,7 +16,7 @@ from tests.train.world import metrics, run, settings, untimed
 
 
 def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
-    options = {"max_train_steps": 4, "state_every_n_steps": 2, "network_dropout": 0.1, "caption_dropout": 0.2}
+    options = {"max_train_steps": 4, "state_every_n_steps": 2, "module_dropout": 0.3, "caption_dropout": 0.2}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

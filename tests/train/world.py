@@ -77,6 +77,7 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
         "network_alpha": 4,
         "learning_rate": 1e-2,
         "optimizer_type": "AdamW",
+        "gradient_checkpointing": False,  # twice as slow; it has a test of its own
     }
     return Settings.model_validate(
         {
