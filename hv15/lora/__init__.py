@@ -12,7 +12,7 @@ _PLACES = {
     "LoRANetwork": "network",
     "apply_lora": "apply",
     "convert": "conversion",
-    "convert_file": "conversion",
+    "convert_file": "files",
     "detect_format": "formats",
     "kohya_metadata": "files",
     "merge_lora": "apply",

@@ -15,13 +15,11 @@ LoRA only, so LoHa, LoKr and differences need `svd_rank` there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, LowRank, low_rank_of, scaled
-from hv15.lora.files import read_lora, save_lora
 from hv15.lora.formats import Parts, arrange, detect_format, read_parts, write_modules
 from hv15.lora.names import LAYOUTS, Layout
 from hv15.lora.peft import ADAPTER_METADATA, peft_metadata, with_alphas
@@ -72,37 +70,6 @@ def convert(
     if to in ("diffusers", "official"):
         result[ADAPTER_METADATA] = peft_metadata(modules, "transformer." if to == "diffusers" else "")
     return write_modules(modules, to), result
-
-
-def convert_file(
-    source: Path,
-    target: Path,
-    to: Layout = "comfyui",
-    *,
-    reverse: bool = False,
-    svd_rank: int | None = None,
-) -> dict[str, str]:
-    """Convert a LoRA file; the source's metadata (hv15.*, ss_*, modelspec.*) stays in the new one.
-
-    Args:
-        source, target: .safetensors files.
-        to: the target layout.
-        reverse: convert to kohya's names instead, whatever the source's layout is.
-        svd_rank: see `convert`.
-
-    Returns:
-        The new file's metadata.
-
-    Raises:
-        UserError: as `read_lora`, `convert` and `save_lora`; the message names the file.
-    """
-    state_dict, metadata = read_lora(source)
-    try:
-        converted, new_metadata = convert(state_dict, "kohya" if reverse else to, metadata=metadata, svd_rank=svd_rank)
-    except UserError as error:
-        raise UserError(f"{source}: {error.message}", hint=error.hint) from error
-    save_lora(target, converted, new_metadata)
-    return new_metadata
 
 
 def _only_low_rank(modules: dict[str, Adapter], to: Layout, svd_rank: int | None) -> tuple[dict[str, Adapter], str]:

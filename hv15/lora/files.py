@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
+from hv15.lora.conversion import convert
 from hv15.lora.formats import detect_format
 from hv15.lora.lycoris import needs_lycoris
+from hv15.lora.names import Layout
 from hv15.lora.peft import with_alphas
 from hv15.models.checkpoint import open_checkpoint
 from hv15.models.dit import DiTConfig
@@ -56,11 +58,10 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         kind = "a folder" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {kind}; expected a LoRA file (.safetensors)", hint="check the path")
     checkpoint = open_checkpoint(path)
-    state_dict = dict(checkpoint.tensors())
     try:
-        if not needs_lycoris(state_dict):
-            detect_format(state_dict)
-        state_dict = with_alphas(state_dict, checkpoint.metadata)
+        if not needs_lycoris(checkpoint.keys()):
+            detect_format(checkpoint.keys())
+        state_dict = with_alphas(dict(checkpoint.tensors()), checkpoint.metadata)
     except UserError as error:
         kind = looks_like(checkpoint.keys())
         if "a LoRA" not in kind and "unknown" not in kind:
@@ -68,6 +69,37 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path}: {error.message}", hint=error.hint) from error
     _check_finite(path, state_dict, hint="the file is damaged, or its training diverged; use another one")
     return state_dict, dict(checkpoint.metadata)
+
+
+def convert_file(
+    source: Path,
+    target: Path,
+    to: Layout = "comfyui",
+    *,
+    reverse: bool = False,
+    svd_rank: int | None = None,
+) -> dict[str, str]:
+    """Convert a LoRA file; the source's metadata (hv15.*, ss_*, modelspec.*) stays in the new one.
+
+    Args:
+        source, target: .safetensors files.
+        to: the target layout.
+        reverse: convert to kohya's names instead, whatever the source's layout is.
+        svd_rank: see `convert`.
+
+    Returns:
+        The new file's metadata.
+
+    Raises:
+        UserError: as `read_lora`, `convert` and `save_lora`; the message names the file.
+    """
+    state_dict, metadata = read_lora(source)
+    try:
+        converted, new_metadata = convert(state_dict, "kohya" if reverse else to, metadata=metadata, svd_rank=svd_rank)
+    except UserError as error:
+        raise UserError(f"{source}: {error.message}", hint=error.hint) from error
+    save_lora(target, converted, new_metadata)
+    return new_metadata
 
 
 def kohya_metadata(
