@@ -120,6 +120,7 @@ def _file_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     convert.add_argument("target", type=Path)
     convert.add_argument("--to", choices=("kohya", "comfyui", "diffusers", "official"), default="comfyui")
     convert.add_argument("--reverse", action="store_true", help="back to hv15's own names; the same as --to kohya")
+    convert.add_argument("--svd-rank", type=int, help="for LoHa and LoKr: approximate by a LoRA of this rank")
 
     merge = _add(commands, "merge", "files:merge", "save the transformer with LoRAs merged into its weights", project)
     merge.add_argument("target", type=Path)

@@ -14,7 +14,8 @@ def convert(options: Namespace) -> None:
     """Rewrite a LoRA in the names of another program."""
     from hv15.lora.files import convert_file
 
-    convert_file(options.source, options.target, "kohya" if options.reverse else options.to)
+    log_to_stderr("info")
+    convert_file(options.source, options.target, options.to, reverse=options.reverse, svd_rank=options.svd_rank)
 
 
 def merge(options: Namespace) -> None:
