@@ -42,8 +42,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     project = argparse.ArgumentParser(add_help=False)
-    project.add_argument("--config", type=Path, default=Path("config.yaml"), help="the config file (config.yaml)")
-    project.add_argument("--overrides", type=_mapping, default={}, metavar="JSON", help="settings over the file's")
+    # The workflow tells its jobs by environment variables which project they belong to (hv15.project).
+    config, overrides = os.environ.get("HV15_CONFIG", "config.yaml"), os.environ.get("HV15_OVERRIDES", "{}")
+    project.add_argument("--config", type=Path, default=config, help="the config file (config.yaml)")
+    project.add_argument("--overrides", type=_mapping, default=overrides, metavar="JSON", help="settings over its own")
 
     _project_commands(commands, project)
     _stage_commands(commands, project)

@@ -27,6 +27,8 @@ from hv15.models.fingerprint import FingerprintCache, model_fingerprint
 from hv15.sample.plan import plan_samples
 from hv15.sample.prompts import SampleSpec
 
+CONFIG_VARIABLE, OVERRIDES_VARIABLE = "HV15_CONFIG", "HV15_OVERRIDES"
+
 # The dataset settings that decide which frames a clip has and how they are resized.
 CLIP_FIELDS = (
     "resolution",
@@ -75,10 +77,12 @@ class Project:
         self.models = ModelFiles(self.settings, self._fingerprints)
 
     @property
-    def options(self) -> list[str]:
-        """The command line options by which a job opens the same project."""
-        overrides = ["--overrides", json.dumps(self.overrides, sort_keys=True)] if self.overrides else []
-        return ["--config", str(self.config), *overrides]
+    def environment(self) -> dict[str, str]:
+        """The environment variables by which a command of a job opens the same project.
+
+        They are not on its command line, because Snakemake would take a changed one for a reason to run it again.
+        """
+        return {CONFIG_VARIABLE: str(self.config), OVERRIDES_VARIABLE: json.dumps(self.overrides, sort_keys=True)}
 
     # -- the dataset ------------------------------------------------------------------------------------------------
 

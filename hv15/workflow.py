@@ -34,6 +34,7 @@ def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
     files = [Path(file) for file in workflow.overwrite_configfiles] or [Path(file) for file in workflow.configfiles]
     try:
         project = WorkflowProject(_relative(files[0]), _changes(files[0], config))
+        os.environ.update(project.environment)  # the jobs' commands find the same project by it
         if workflow.is_main_process:
             project.prepare()
     except UserError as error:

@@ -1,5 +1,5 @@
-# Each shard is encoded by a job of its own. Encoded items live in cache/store, which Snakemake does not know; a manifest says
-# what a shard has. It is an update() output, because the next run of the job reads it.
+# Each shard is encoded by a job of its own. Encoded items live in cache/store, which Snakemake does not know; a manifest
+# says what a shard has. It is an update() output, because the next run of the job reads it.
 
 
 rule encode_latents:
@@ -11,6 +11,8 @@ rule encode_latents:
         "results/logs/encode_latents.{shard}.log",
     benchmark:
         "results/benchmarks/encode_latents.{shard}.tsv"
+    conda:
+        "hv15"
     resources:
         gpu=1,
     params:
@@ -18,7 +20,7 @@ rule encode_latents:
     message:
         "Encoding clips, shard {wildcards.shard}"
     shell:
-        "hv15 encode latents {PROJECT.options:q} --shard {wildcards.shard} --expect {params.needs}"
+        "hv15 encode latents --shard {wildcards.shard} --expect {params.needs}"
         " --out {output:q} 2>&1 | tee -i {log:q}"
 
 
@@ -33,6 +35,8 @@ rule encode_texts:
         "results/logs/encode_texts.{shard}.log",
     benchmark:
         "results/benchmarks/encode_texts.{shard}.tsv"
+    conda:
+        "hv15"
     resources:
         gpu=1,
     params:
@@ -40,7 +44,7 @@ rule encode_texts:
     message:
         "Encoding captions and prompts, shard {wildcards.shard}"
     shell:
-        "hv15 encode texts {PROJECT.options:q} --shard {wildcards.shard} --expect {params.needs}"
+        "hv15 encode texts --shard {wildcards.shard} --expect {params.needs}"
         " --out {output:q} 2>&1 | tee -i {log:q}"
 
 
@@ -55,10 +59,12 @@ rule report_latents:
     benchmark:
         "results/benchmarks/report_latents.tsv"
     localrule: True
+    conda:
+        "hv15"
     message:
         "Listing the encoded clips and what was left out"
     shell:
-        "hv15 report latents {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 report latents --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule report_texts:
@@ -71,7 +77,9 @@ rule report_texts:
     benchmark:
         "results/benchmarks/report_texts.tsv"
     localrule: True
+    conda:
+        "hv15"
     message:
         "Listing the encoded captions and prompts"
     shell:
-        "hv15 report texts {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 report texts --out {output:q} 2>&1 | tee -i {log:q}"

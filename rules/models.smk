@@ -10,10 +10,12 @@ if PROJECT.source == "demo":
             "results/logs/demo_models.log",
         benchmark:
             "results/benchmarks/demo_models.tsv"
+        conda:
+            "hv15"
         message:
             "Making tiny random models in the official file layouts"
         shell:
-            "hv15 demo models {PROJECT.options:q} 2>&1 | tee -i {log:q}"
+            "hv15 demo models 2>&1 | tee -i {log:q}"
 
 
 for ROLE, FILES in PROJECT.downloads.items():
@@ -27,7 +29,9 @@ for ROLE, FILES in PROJECT.downloads.items():
             f"results/logs/download_{ROLE}.log",
         benchmark:
             f"results/benchmarks/download_{ROLE}.tsv"
+        conda:
+            "hv15"
         message:
             "Downloading {output}"
         shell:
-            "hv15 download {PROJECT.options:q} {output:q} 2>&1 | tee -i {log:q}"
+            "hv15 download {output:q} 2>&1 | tee -i {log:q}"

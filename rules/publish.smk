@@ -13,6 +13,8 @@ rule convert:
         "results/benchmarks/convert.{layout}.tsv"
     wildcard_constraints:
         layout="comfyui|diffusers|official",
+    conda:
+        "hv15"
     message:
         "Converting the LoRA to {wildcards.layout} names"
     shell:
@@ -29,12 +31,14 @@ rule publish_spec:
     benchmark:
         "results/benchmarks/publish_spec.tsv"
     localrule: True
+    conda:
+        "hv15"
     params:
         digest=PROJECT.products_digest,
     message:
         "Writing down which samples and conversions belong to the LoRA"
     shell:
-        "hv15 spec products {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 spec products --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule publish:
@@ -49,6 +53,8 @@ rule publish:
     benchmark:
         "results/benchmarks/publish.tsv"
     localrule: True
+    conda:
+        "hv15"
     message:
         "Publishing {output}"
     shell:

@@ -9,12 +9,14 @@ rule sample_spec:
     benchmark:
         "results/benchmarks/sample_spec.{name}.tsv"
     localrule: True
+    conda:
+        "hv15"
     params:
         digest=lambda wildcards: PROJECT.sample_digest(wildcards.name),
     message:
         "Writing down what sample {wildcards.name} depends on"
     shell:
-        "hv15 spec sample {PROJECT.options:q} --name {wildcards.name:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 spec sample --name {wildcards.name:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule sample_condition:
@@ -27,12 +29,14 @@ rule sample_condition:
         "results/logs/sample_condition.{name}.log",
     benchmark:
         "results/benchmarks/sample_condition.{name}.tsv"
+    conda:
+        "hv15"
     resources:
         gpu=1,
     message:
         "Encoding the first image of sample {wildcards.name}"
     shell:
-        "hv15 sample condition {PROJECT.options:q} --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 sample condition --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule sample_latents:
@@ -47,6 +51,8 @@ rule sample_latents:
         "results/logs/sample_latents.{name}.log",
     benchmark:
         "results/benchmarks/sample_latents.{name}.tsv"
+    conda:
+        "hv15"
     resources:
         gpu=1,
     params:
@@ -54,7 +60,7 @@ rule sample_latents:
     message:
         "Sampling {wildcards.name}"
     shell:
-        "hv15 sample denoise {PROJECT.options:q} --spec {input.spec:q} {params.files:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule sample_video:
@@ -68,12 +74,14 @@ rule sample_video:
         "results/logs/sample_video.{name}.log",
     benchmark:
         "results/benchmarks/sample_video.{name}.tsv"
+    conda:
+        "hv15"
     resources:
         gpu=1,
     message:
         "Decoding {wildcards.name}"
     shell:
-        "hv15 sample decode {PROJECT.options:q} --spec {input.spec:q} --latents {input.latents:q}"
+        "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
         " --out {output:q} 2>&1 | tee -i {log:q}"
 
 
@@ -88,10 +96,12 @@ rule sample_images:
         "results/logs/sample_images.{name}.log",
     benchmark:
         "results/benchmarks/sample_images.{name}.tsv"
+    conda:
+        "hv15"
     resources:
         gpu=1,
     message:
         "Decoding {wildcards.name} to images"
     shell:
-        "hv15 sample decode {PROJECT.options:q} --spec {input.spec:q} --latents {input.latents:q}"
+        "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
         " --out {output:q} 2>&1 | tee -i {log:q}"

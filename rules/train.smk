@@ -10,12 +10,14 @@ rule train_spec:
     benchmark:
         "results/benchmarks/train_spec.tsv"
     localrule: True
+    conda:
+        "hv15"
     params:
         digest=PROJECT.train_digest,
     message:
         "Writing down what the training depends on"
     shell:
-        "hv15 spec train {PROJECT.options:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 spec train --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule train:
@@ -29,9 +31,11 @@ rule train:
         "results/logs/train.log",
     benchmark:
         "results/benchmarks/train.tsv"
+    conda:
+        "hv15"
     resources:
         gpu=1,
     message:
         "Training the LoRA (log: {log})"
     shell:
-        "hv15 train {PROJECT.options:q} --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 train --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"

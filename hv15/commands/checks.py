@@ -37,15 +37,6 @@ def model_lines(project: Project) -> Iterator[Line]:
             yield f"{role:14} {error.message}", True
             continue
         yield f"{role:14} {path}: {sum(sizes) / 2**30:.2f} GiB", False
-    yield from _training_weights(project)
-
-
-def _training_weights(project: Project) -> Iterator[Line]:
-    from hv15.models.training import unsuitable
-
-    path = project.models.path("dit")
-    if path.exists() and (reason := unsuitable(path, project.settings.train.dtype)):
-        yield f"{'dit':14} {reason}", True
 
 
 def dataset_lines(project: Project) -> Iterator[Line]:

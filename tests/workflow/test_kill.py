@@ -1,0 +1,88 @@
+"""kill -9 in the middle of encoding and of training: the next call finishes, and the LoRA is the undisturbed one's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.workflow.conftest import make_project
+from tests.workflow.project import REPOSITORY, ProjectFolder, environment
+
+LORA = "results/train.safetensors"
+DEADLINE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_models: Path, demo_clips: Path) -> bytes:
+    """The LoRA of a run that nobody disturbed."""
+    project = prepared(tmp_path_factory.mktemp("undisturbed"), demo_models, demo_clips)
+    outcome = project.snakemake(target=LORA)
+    assert outcome.code == 0, outcome.output
+    return (project.root / LORA).read_bytes()
+
+
+def prepared(root: Path, demo_models: Path, demo_clips: Path) -> ProjectFolder:
+    """Long enough to be hit in the middle: a state after each of 40 steps."""
+    project = make_project(root, demo_models, demo_clips)
+    project.set(cache={"shards": 1}, train={"max_train_steps": 40, "optimizer_type": "AdamW8bit"})
+    return project
+
+
+def kill_when(project: ProjectFolder, ready: Callable[[], bool]) -> None:
+    """Start Snakemake, wait for a condition, and kill the whole process tree with SIGKILL."""
+    process = subprocess.Popen(
+        project.command(target=LORA),
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + DEADLINE_S
+    while not ready():
+        assert process.poll() is None, "the workflow ended before it could be killed"
+        assert time.monotonic() < deadline, "the workflow did not get to the point where it is killed"
+        time.sleep(0.01)
+    tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for each in tree:
+        if each.is_running():
+            os.kill(each.pid, signal.SIGKILL)
+    psutil.wait_procs(tree, timeout=10)
+    process.wait(timeout=10)
+
+
+def finish(project: ProjectFolder) -> bytes:
+    """What a user does next: the lock of the dead call is refused with the cure, then a plain call finishes."""
+    refused = project.snakemake(target=LORA)
+    assert refused.code != 0
+    assert "--unlock" in refused.output
+    assert project.snakemake("--unlock", target=LORA).code == 0
+    outcome = project.snakemake(target=LORA)
+    assert outcome.code == 0, outcome.output
+    return (project.root / LORA).read_bytes()
+
+
+def test_killed_while_encoding(tmp_path: Path, demo_models: Path, demo_clips: Path, undisturbed: bytes) -> None:
+    project = prepared(tmp_path, demo_models, demo_clips)
+    store = project.root / "cache" / "store" / "latents"
+    kill_when(project, lambda: len(list(store.glob("*/??/*.safetensors"))) >= 2)
+    before = {path: path.stat().st_mtime_ns for path in store.glob("*/??/[!.]*.safetensors")}
+    assert len(before) >= 2
+    assert finish(project) == undisturbed
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "an item was encoded twice"
+
+
+def test_killed_while_training(tmp_path: Path, demo_models: Path, demo_clips: Path, undisturbed: bytes) -> None:
+    project = prepared(tmp_path, demo_models, demo_clips)
+    state = project.root / "results" / "train" / "state"
+    kill_when(project, lambda: (state / "step-000005").exists())
+    assert not (project.root / LORA).exists()
+    assert finish(project) == undisturbed
+    log = (project.root / "results" / "logs" / "train.log").read_text()
+    assert "going on after step" in log
