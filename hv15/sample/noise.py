@@ -12,7 +12,7 @@ def initial_noise(shape: Sequence[int], seed: int) -> Tensor:
     """Draw the starting noise: float32 of `shape`, [B, C, F', h, w], on the CPU.
 
     The draw is made on the CPU, in bfloat16 and in one call, because the official program does so: then a seed gives
-    the same video there and here, on any device. (A float32 draw rounded to bfloat16 has other values.)
+    the same video there and here, on any device.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(tuple(shape), generator=generator, dtype=torch.bfloat16).float()

@@ -112,6 +112,16 @@ def test_tiles_are_used_when_asked_for(models, spec, tmp_path):
         assert_close(tiled, vae.decode(values, tile_size=128, overlap=0.25), atol=0, rtol=0)
 
 
+def test_the_spec_decides_the_tiles(models, spec, tmp_path):
+    path, large = tmp_path / "cat.latents.safetensors", replace(spec, frames=1, height=192, width=160)
+    write_tensors(path, {"latents": torch.randn(4, *large.latent_size)}, provenance(large, ()))
+    images = []
+    for size in (0, 128):
+        decode_latents(path, models["vae"], tmp_path / "frames", replace(large, vae_sample_size=size))
+        images.append(np.asarray(Image.open(tmp_path / "frames" / "0000.png")))
+    assert not np.array_equal(*images)
+
+
 def test_an_overlap_that_cannot_be_is_a_users_mistake(models):
     with pytest.raises(UserError, match=r"vae_tile_overlap 0\.3"):
         decode(load_vae(models["vae"]), torch.randn(1, 4, 1, 12, 10), 128, 0.3)
