@@ -4,7 +4,7 @@
 #   snakemake -n                              what would run, and why
 #   snakemake -d FOLDER results/lora.safetensors     another project
 #
-# `conda: "hv15"` in the rules names the environment in which hv15 is installed; it is used with `--sdm conda` only.
+# The rules' `conda:` matters with `--sdm conda` only; without it they run in the environment of this snakemake.
 # The rules only name files; what to encode, train and sample is decided in hv15/project.py.
 from snakemake.utils import min_version
 

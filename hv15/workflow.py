@@ -35,6 +35,7 @@ def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
     try:
         project = WorkflowProject(_relative(files[0]), _changes(files[0], config))
         os.environ.update(project.environment)  # the jobs' commands find the same project by it
+        os.environ["HV15_SOURCE"] = str(workflow.basedir)  # rules/environment.yaml installs from it
         if workflow.is_main_process:
             project.prepare()
     except UserError as error:

@@ -12,7 +12,7 @@ rule encode_latents:
     benchmark:
         "results/benchmarks/encode_latents.{shard}.tsv"
     conda:
-        "hv15"
+        "environment.yaml"
     resources:
         gpu=1,
     params:
@@ -36,7 +36,7 @@ rule encode_texts:
     benchmark:
         "results/benchmarks/encode_texts.{shard}.tsv"
     conda:
-        "hv15"
+        "environment.yaml"
     resources:
         gpu=1,
     params:
@@ -60,7 +60,7 @@ rule report_latents:
         "results/benchmarks/report_latents.tsv"
     localrule: True
     conda:
-        "hv15"
+        "environment.yaml"
     message:
         "Listing the encoded clips and what was left out"
     shell:
@@ -78,7 +78,7 @@ rule report_texts:
         "results/benchmarks/report_texts.tsv"
     localrule: True
     conda:
-        "hv15"
+        "environment.yaml"
     message:
         "Listing the encoded captions and prompts"
     shell:

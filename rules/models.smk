@@ -11,7 +11,7 @@ if PROJECT.source == "demo":
         benchmark:
             "results/benchmarks/demo_models.tsv"
         conda:
-            "hv15"
+            "environment.yaml"
         message:
             "Making tiny random models in the official file layouts"
         shell:
@@ -30,7 +30,7 @@ for ROLE, FILES in PROJECT.downloads.items():
         benchmark:
             f"results/benchmarks/download_{ROLE}.tsv"
         conda:
-            "hv15"
+            "environment.yaml"
         message:
             "Downloading {output}"
         shell:

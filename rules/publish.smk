@@ -14,7 +14,7 @@ rule convert:
     wildcard_constraints:
         layout="comfyui|diffusers|official",
     conda:
-        "hv15"
+        "environment.yaml"
     message:
         "Converting the LoRA to {wildcards.layout} names"
     shell:
@@ -32,7 +32,7 @@ rule publish_spec:
         "results/benchmarks/publish_spec.tsv"
     localrule: True
     conda:
-        "hv15"
+        "environment.yaml"
     params:
         digest=PROJECT.products_digest,
     message:
@@ -54,7 +54,7 @@ rule publish:
         "results/benchmarks/publish.tsv"
     localrule: True
     conda:
-        "hv15"
+        "environment.yaml"
     message:
         "Publishing {output}"
     shell:

@@ -10,7 +10,7 @@ rule sample_spec:
         "results/benchmarks/sample_spec.{name}.tsv"
     localrule: True
     conda:
-        "hv15"
+        "environment.yaml"
     params:
         digest=lambda wildcards: PROJECT.sample_digest(wildcards.name),
     message:
@@ -30,7 +30,7 @@ rule sample_condition:
     benchmark:
         "results/benchmarks/sample_condition.{name}.tsv"
     conda:
-        "hv15"
+        "environment.yaml"
     resources:
         gpu=1,
     message:
@@ -52,7 +52,7 @@ rule sample_latents:
     benchmark:
         "results/benchmarks/sample_latents.{name}.tsv"
     conda:
-        "hv15"
+        "environment.yaml"
     resources:
         gpu=1,
     params:
@@ -75,7 +75,7 @@ rule sample_video:
     benchmark:
         "results/benchmarks/sample_video.{name}.tsv"
     conda:
-        "hv15"
+        "environment.yaml"
     resources:
         gpu=1,
     message:
@@ -97,7 +97,7 @@ rule sample_images:
     benchmark:
         "results/benchmarks/sample_images.{name}.tsv"
     conda:
-        "hv15"
+        "environment.yaml"
     resources:
         gpu=1,
     message:

@@ -11,7 +11,7 @@ rule train_spec:
         "results/benchmarks/train_spec.tsv"
     localrule: True
     conda:
-        "hv15"
+        "environment.yaml"
     params:
         digest=PROJECT.train_digest,
     message:
@@ -32,7 +32,7 @@ rule train:
     benchmark:
         "results/benchmarks/train.tsv"
     conda:
-        "hv15"
+        "environment.yaml"
     resources:
         gpu=1,
     message:
