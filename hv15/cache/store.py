@@ -65,41 +65,28 @@ class Store:
             temporary.write_bytes(data)  # not save_file: a full disk must arrive as an OSError
 
     def read(self, key: str) -> dict[str, Tensor]:
-        """Read and validate an item.
+        """Read and validate an item. A damaged one is removed, because then the next plan asks for it again.
 
         Raises:
             BrokenItemError: it is missing, torn, of wrong shape or holds NaN.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         path = self.path(key)
         try:
             tensors = load_file(path)
+            problem = _problem(self.kind, tensors)
         except FileNotFoundError:
-            raise self._broken(path, "missing") from None
-        except Exception as error:
-            raise self._broken(path, f"not readable ({error})") from error
-        problem = _problem(self.kind, tensors)
+            raise _broken(path, self.kind, "missing") from None
+        except OSError as error:  # the disk's fault, perhaps for a moment: the item stays
+            raise _broken(path, self.kind, f"not readable ({error.strerror or error})") from error
+        except SafetensorError as error:
+            problem = f"not readable ({error})"
         if problem:
-            raise self._broken(path, problem)
+            self.remove(key)
+            raise _broken(path, self.kind, f"{problem}; it is removed")
         return tensors
-
-    def shapes(self, key: str) -> dict[str, tuple[int, ...]]:
-        """The shapes of an item's tensors, from the header alone.
-
-        Raises:
-            BrokenItemError: the item is missing or torn.
-        """
-        from safetensors import safe_open
-
-        path = self.path(key)
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise self._broken(path, "missing") from None
-        except Exception as error:
-            raise self._broken(path, f"not readable ({error})") from error
 
     def is_sound(self, key: str) -> bool:
         """Whether the item can be read and used."""
@@ -112,11 +99,12 @@ class Store:
     def remove(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
 
-    def _broken(self, path: Path, problem: str) -> BrokenItemError:
-        return BrokenItemError(
-            f"{path}: cached {self.kind} item is {problem}",
-            hint="run `hv15 repair` to drop damaged and missing items, then snakemake again: it encodes them again",
-        )
+
+def _broken(path: Path, kind: Kind, problem: str) -> BrokenItemError:
+    return BrokenItemError(
+        f"{path}: encoded {kind} item is {problem}",
+        hint="run the same snakemake command again: it encodes the item anew and goes on",
+    )
 
 
 def _problem(kind: Kind, tensors: Mapping[str, Tensor]) -> str:

@@ -186,7 +186,7 @@ class LoRANetwork(nn.Module):
                     f"network_weights: {key} is {list(state_dict[key].shape)}, expected {list(expected[key].shape)}",
                     hint=f"train.network_dim is {self.rank}: set it to the file's rank, and use the same base model",
                 )
-            if key.endswith(".alpha") and float(state_dict[key]) != self.alpha:
+            if key.endswith(".alpha") and state_dict[key].float() != expected[key]:  # as a file holds it, in fp32
                 raise UserError(
                     f"network_weights: {key} is {float(state_dict[key]):g}, but train.network_alpha is {self.alpha:g}",
                     hint=f"set train.network_alpha to {float(state_dict[key]):g}",

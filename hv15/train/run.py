@@ -155,7 +155,7 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
     network = LoRANetwork(
         dit,
         rank=options.network_dim,
-        alpha=torch.tensor(options.network_alpha).item(),  # as files hold it, in fp32: 0.3 would not match itself
+        alpha=options.network_alpha,
         dropout=options.network_dropout,
         rank_dropout=options.rank_dropout,
         module_dropout=options.module_dropout,
