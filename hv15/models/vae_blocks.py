@@ -19,6 +19,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+_NORM_BYTES = 64 << 20
+"""Half-precision input that a norm takes at a time: its fp32 copies need several times as much."""
+
 
 @dataclass
 class Stream:
@@ -52,17 +55,27 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor, *, silu: bool = False) -> Tensor:
         """[B, C, F, H, W] -> the same shape and dtype; `silu` applies the activation before the cast back."""
-        wide = x.to(_wide(x.dtype))
-        # square-and-sum is vectorised over the inner axes; a vector norm along axis 1 is 30 times slower on a CPU
-        length = wide.square().sum(1, keepdim=True).sqrt()  # (B, 1, F, H, W)
-        factor = x.shape[1] ** 0.5 / length.clamp_min(1e-12)
         if torch.is_grad_enabled() and (x.requires_grad or self.gamma.requires_grad):
-            y = wide * factor * self.gamma
-            y = F.silu(y) if silu else y
-        else:
-            y = (wide * factor).mul_(self.gamma)
-            y = F.silu(y, inplace=True) if silu else y
-        return y.to(x.dtype)
+            wide = x.to(_wide(x.dtype))
+            y = wide * _reciprocal_length(wide) * self.gamma
+            return (F.silu(y) if silu else y).to(x.dtype)
+        if x.dtype == _wide(x.dtype):
+            return self._overwriting(x, silu)
+        out = torch.empty_like(x)
+        frames = max(1, _NORM_BYTES * x.shape[2] // x.nbytes)
+        for part, target in zip(x.split(frames, dim=2), out.split(frames, dim=2), strict=True):
+            target.copy_(self._overwriting(part.float(), silu))
+        return out
+
+    def _overwriting(self, x: Tensor, silu: bool) -> Tensor:
+        y = (x * _reciprocal_length(x)).mul_(self.gamma)
+        return F.silu(y, inplace=True) if silu else y
+
+
+def _reciprocal_length(x: Tensor) -> Tensor:
+    """sqrt(C) / max(|x|, 1e-12) over channels: [B, C, F, H, W] -> [B, 1, F, H, W]."""
+    # square-and-sum is vectorised over the inner axes; a vector norm along axis 1 is 30 times slower on a CPU
+    return x.shape[1] ** 0.5 / x.square().sum(1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
 class CausalConv3d(nn.Module):
@@ -72,19 +85,31 @@ class CausalConv3d(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 3)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        """[B, C_in, F, H, W] -> [B, C_out, F, H, W]."""
+    def forward(self, x: Tensor, stream: Stream, halved: int = 0) -> Tensor:
+        """[B, C_in, F, H, W] -> [B, C_out, F, H, W].
+
+        `halved`: of the first frame only the first half of each of that many groups of C_out is wanted.
+        """
         past = stream.kept.pop(self, None)
         x = _with_border(x, past, stream.tracked)  # (B, C_in, F + 2, H + 2, W + 2), without the 2 at the first frame
         if not stream.last:
             recent = x.expand(-1, -1, 2, -1, -1) if stream.first else x[:, :, -2:]
             # a copy, because a view would keep the whole buffer alive
             stream.kept[self] = recent if stream.tracked else recent.clone()
-        if stream.first:
-            oldest, middle, newest = self.conv.weight.unbind(2)
-            weight = (oldest.to(_wide(oldest.dtype)) + middle + newest).to(x.dtype)
-            return F.conv2d(x[:, :, 0], weight, self.conv.bias).unsqueeze(2)
-        return self.conv(x)
+        return self._first_frame(x[:, :, 0], stream, halved).unsqueeze(2) if stream.first else self.conv(x)
+
+    def _first_frame(self, x: Tensor, stream: Stream, halved: int) -> Tensor:
+        """[B, C_in, H + 2, W + 2] -> [B, C_out or C_out/2, H, W]."""
+        weight, bias = self.conv.weight, self.conv.bias
+        if halved:
+            weight = weight.unflatten(0, (halved, 2, -1))[:, 0]
+            bias = None if bias is None else bias.unflatten(0, (halved, 2, -1))[:, 0].flatten()
+        oldest, middle, newest = weight.unbind(-3)
+        if stream.tracked:
+            total = oldest.to(_wide(oldest.dtype)) + middle + newest
+        else:
+            total = oldest.to(_wide(oldest.dtype), copy=True).add_(middle).add_(newest)
+        return F.conv2d(x, total.to(x.dtype).reshape(-1, *total.shape[-3:]), bias)
 
 
 def _with_border(x: Tensor, past: Tensor | None, tracked: bool) -> Tensor:
@@ -204,11 +229,11 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F or 2*F, 2*H, 2*W]."""
-        h = self.conv(x, stream)
         if self.temporal and stream.first:
-            # One frame comes of the first: of each pixel's 2*C_out channels the first half.
-            h = h.unflatten(1, (4, -1)).chunk(2, dim=2)[0].flatten(1, 2)
+            # One frame comes of the first: of each of the four pixels' 2*C_out channels the first half.
+            h = self.conv(x, stream, halved=4)
             return _channels_to_space(add_repeated(h, x, self.repeats // 2, stream), 1)
+        h = self.conv(x, stream)
         return _channels_to_space(add_repeated(h, x, self.repeats, stream), 2 if self.temporal else 1)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from hv15.models import vae as vae_module
+from hv15.models import vae_blocks
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Norm, ResBlock, Stream
 from tests.models.golden_vae import GOLDEN, golden_vae, pixels
@@ -85,6 +86,14 @@ def test_norm_of_zeros_and_of_tiny_values_in_half_precision(dtype: torch.dtype):
     norm = Norm(4).to(dtype)
     assert torch.equal(norm(torch.zeros(1, 4, 1, 1, 2, dtype=dtype)), torch.zeros(1, 4, 1, 1, 2, dtype=dtype))
     assert_close(norm(torch.full((1, 4, 1, 1, 2), 1e-4, dtype=dtype)), torch.ones(1, 4, 1, 1, 2, dtype=dtype))
+
+
+def test_norm_of_half_precision_in_parts(monkeypatch: pytest.MonkeyPatch):
+    norm, x = Norm(4).half().requires_grad_(False), torch.randn(2, 4, 5, 3, 3).half()
+    whole = norm(x, silu=True)
+    monkeypatch.setattr(vae_blocks, "_NORM_BYTES", 1)
+    assert torch.equal(norm(x, silu=True), whole)
+    assert_close(whole, torch.nn.functional.silu(norm(x.float())).half(), atol=2e-3, rtol=0)
 
 
 def test_a_black_clip_in_half_precision_is_finite(vae: VAE):

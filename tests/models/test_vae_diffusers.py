@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -33,7 +35,7 @@ def pair() -> tuple[VAE, nn.Module]:
 
 
 @pytest.fixture
-def tiled(pair: tuple[VAE, nn.Module]) -> tuple[VAE, nn.Module]:
+def tiled(pair: tuple[VAE, nn.Module]) -> Iterator[tuple[VAE, nn.Module]]:
     """Tiles of 32 pixels that overlap by half; diffusers wants the latent tile size too, or it keeps the old one."""
     ours, theirs = pair
     theirs.enable_tiling(32, 32, 2, 2, 0.5)
