@@ -32,8 +32,9 @@ class TrainSettings(Section):
     max_train_epochs: PositiveInt | None = None
     """Length of the training in passes over the dataset (repeats counted), instead of `max_train_steps`."""
 
-    learning_rate: PositiveFloat = 1e-4
-    """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it when the loss jumps."""
+    learning_rate: NonNegativeFloat = 1e-4
+    """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it when the loss jumps. 0
+    learns nothing: a run to compare with."""
 
     optimizer_type: Literal["AdamW", "AdamW8bit", "Muon"] = "AdamW8bit"
     """`AdamW8bit`: least memory for its state. `AdamW`: the same in 32 bits. `Muon`: the official training's choice."""

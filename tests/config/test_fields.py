@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hv15.config import CacheSettings, RuntimeSettings, Settings, TrainSettings, digest_view, fields, help_text
+from hv15.config import CacheSettings, Settings, TrainSettings, digest_view, fields, help_text
 from hv15.config.fields import FieldInfo
 
 LISTED = {field.path: field for field in fields(Settings)}
