@@ -20,7 +20,7 @@ def test_every_setting_has_help() -> None:
 
 def test_a_setting_knows_its_values_and_its_default() -> None:
     rate = LISTED["train.learning_rate"]
-    assert (rate.type, rate.default, rate.default_text) == ("number above 0", 1e-4, "0.0001")
+    assert (rate.type, rate.default, rate.default_text) == ("number from 0", 1e-4, "0.0001")
     assert LISTED["task"].type == "one of t2v, i2v"
     assert LISTED["datasets[].resolution"].default == [960, 544]
     assert LISTED["sample.prompts[].prompt"].default is ...

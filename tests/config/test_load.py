@@ -115,7 +115,7 @@ def test_a_wrong_override_is_located_on_the_command_line(problems: Problems) -> 
     assert lines == [
         "config.yaml:3:15 train.seed: found 'x', expected a whole number",
         "--config cache.shards: found 0, expected above 0",
-        "--config train.learning_rate: found '-1', expected above 0",
+        "--config train.learning_rate: found '-1', expected at least 0",
         "--config train.rank: unknown key",
     ]
 
