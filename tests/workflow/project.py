@@ -53,7 +53,7 @@ class ProjectFolder:
         """Merge settings into config.yaml; a list replaces a list."""
         (self.root / "config.yaml").write_text(yaml.safe_dump(merge(self.config, sections)))
 
-    def snakemake(self, *arguments: str, target: str = "results/lora.safetensors", **options: Any) -> Outcome:
+    def snakemake(self, *arguments: str, target: str = "results/lora.safetensors", online: bool = False) -> Outcome:
         """Run Snakemake as a user would, from the repository, and count what it did."""
         logs = self.root / "results" / "logs"
         for log in logs.glob("encode_*.log") if logs.exists() else ():
@@ -61,11 +61,10 @@ class ProjectFolder:
         done = subprocess.run(
             self.command(*arguments, target=target),
             cwd=REPOSITORY,
-            env=environment(),
+            env=environment() | ({"HF_HUB_OFFLINE": "0"} if online else {}),
             capture_output=True,
             text=True,
             check=False,
-            **options,
         )
         output = done.stdout + done.stderr
         return Outcome(
