@@ -40,18 +40,21 @@ def latents(options: Namespace) -> None:
         batch_size=cache.latent_batch,
         workers=cache.workers,
     )
+    stop = cache.bad_clips == "stop"
     for shard in _shards(project.latents, options):
         manifest = encoder.run(shard)
-        if encoder.failures and cache.bad_clips == "stop":
-            raise UserError(
-                f"{len(encoder.failures)} files cannot be used; all others of this shard are encoded and kept\n"
-                + _listing(encoder.failures),
-                hint="mend or remove these files, or set cache.bad_clips to skip; then run the same command again",
-            )
-        _save(project.latents, manifest, options.out)
+        complete = not any("skipped" in manifest.entries[key] for key in project.latents.by_shard[shard])
+        if complete or not stop:
+            _save(project.latents, manifest, options.out)
+    if stop and encoder.failures:
+        raise UserError(
+            f"{_files(encoder.failures)} cannot be used; all others{_of(options)} are encoded and kept\n"
+            + _listing(encoder.failures),
+            hint="mend or remove what is listed, or set cache.bad_clips to skip; then run the same command again",
+        )
     print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
     if encoder.failures:
-        print(f"left out {len(encoder.failures)} files:\n{_listing(encoder.failures)}", file=sys.stderr)
+        print(f"left out {_files(encoder.failures)}:\n{_listing(encoder.failures)}", file=sys.stderr)
 
 
 def texts(options: Namespace) -> None:
@@ -87,7 +90,7 @@ def report_latents(options: Namespace) -> None:
     report = project.latents.write_report(options.out or project.latents.report_path)
     print(f"{report['items']} clips of {report['sources']} files", file=sys.stderr)
     if report["skipped"]:
-        print(f"left out {len(report['skipped'])} files:\n{_listing(report['skipped'])}", file=sys.stderr)
+        print(f"left out {_files(report['skipped'])}:\n{_listing(report['skipped'])}", file=sys.stderr)
     if not report["items"]:
         raise UserError("no clip is left to train on", hint="see the list above for the reason of each file")
 
@@ -121,6 +124,14 @@ def _storage(name: str) -> Any:
     import torch
 
     return None if name == "auto" else getattr(torch, name)
+
+
+def _files(failures: dict[str, str]) -> str:
+    return "1 file" if len(failures) == 1 else f"{len(failures)} files"
+
+
+def _of(options: Namespace) -> str:
+    return "" if options.shard is None else f" of shard {options.shard}"
 
 
 def _listing(failures: dict[str, str]) -> str:

@@ -82,7 +82,10 @@ def write_text(target: Path, text: str) -> None:
 
 def write_json(target: Path, value: Any) -> None:
     """Write indented JSON with sorted keys atomically, so that equal values give equal bytes."""
-    write_text(target, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    with atomic_path(target) as temporary:
+        # A file name that is not UTF-8 is a lone surrogate here; backslashed it is JSON, and reads back the same.
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _umask() -> int:

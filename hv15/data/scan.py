@@ -214,4 +214,4 @@ def _cure(problems: list[str]) -> str:
         return "write a text file beside each, or set caption_extension to the ending that your captions have"
     if any("UTF-" in problem for problem in problems):
         return "save these files as UTF-8"
-    return ""
+    return "correct `datasets` in config.yaml, or the files; relative paths start at the project folder"

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands.workbench import Workbench, config
+from tests.workflow.conftest import clip_names, demo_clips, demo_models  # noqa: F401  (fixtures)
+from tests.workflow.project import copy_clips
+
+CLIPS = 3
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory, demo_models: Path, demo_clips: Path) -> Workbench:  # noqa: F811
+    """A project of which nothing has run; not to be changed."""
+    bench = Workbench(tmp_path_factory.mktemp("fresh"))
+    copy_clips(demo_clips, bench.clips, clip_names(demo_clips)[:CLIPS])
+    (bench.root / "config.yaml").write_text(yaml.safe_dump(config(demo_models)))
+    return bench
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, fresh: Workbench) -> Workbench:
+    """A project that was encoded, trained and sampled by commands; not to be changed."""
+    bench = copy_of(fresh, tmp_path_factory.mktemp("finished"))
+    bench.encode()
+    bench.train()
+    bench.sample()
+    return bench
+
+
+@pytest.fixture
+def project(fresh: Workbench, tmp_path: Path) -> Workbench:
+    """A project of one's own of which nothing has run."""
+    return copy_of(fresh, tmp_path)
+
+
+@pytest.fixture
+def done(finished: Workbench, tmp_path: Path) -> Workbench:
+    """A finished project of one's own."""
+    return copy_of(finished, tmp_path)
+
+
+def copy_of(bench: Workbench, folder: Path) -> Workbench:
+    return Workbench(shutil.copytree(bench.root, folder / "project"))

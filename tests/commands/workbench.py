@@ -1,0 +1,144 @@
+"""A small project on which `hv15` commands run in this process, and what is expected of a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hv15 import cli
+from hv15.demo.layout import DEMO_FILES
+from tests.workflow.project import ProjectFolder
+
+LORA = "results/train.safetensors"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Workbench(ProjectFolder):
+    """A project folder and the `hv15` commands on it."""
+
+    def hv15(self, *words: str | Path) -> Said:
+        """Run a command of the project."""
+        return hv15(*words, "--config", self.root / "config.yaml")
+
+    def does(self, *words: str | Path) -> Said:
+        """Run a command that must succeed."""
+        said = self.hv15(*words)
+        assert said.code == 0, said.err
+        return said
+
+    def refuses(self, *words: str | Path, naming: tuple[str, ...]) -> Said:
+        """Run a command that must end in one clear error, and lose nothing that was there."""
+        before = self.files()
+        said = self.hv15(*words)
+        is_a_refusal(said, naming)
+        self.still_has(before)
+        return said
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of the project with its content."""
+        paths = (path for path in self.root.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in paths}
+
+    def still_has(self, before: dict[str, bytes]) -> None:
+        """Check that no file was lost or changed (but what is known about media may grow), and no half one was left."""
+        now = self.files()
+        learnt = {"cache/index.json", "cache/fingerprints.json"}
+        assert before.keys() - now.keys() == set()
+        assert [name for name in before.keys() - learnt if now[name] != before[name]] == []
+        assert [name for name in now.keys() - before.keys() if ".tmp" in name] == []
+
+    def items(self, kind: str) -> dict[Path, int]:
+        """The encoded items and when each was written."""
+        found = (self.root / "cache" / "store" / kind).glob("*/??/*.safetensors")
+        return {path: path.stat().st_mtime_ns for path in found}
+
+    def encode(self) -> None:
+        for kind in ("latents", "texts"):
+            self.does("encode", kind)
+
+    def train(self) -> None:
+        self.does("spec", "train", "--out", self.root / "results/train.json")
+        self.does("train", "--spec", self.root / "results/train.json", "--out", self.root / LORA)
+
+    def sample(self, name: str = "one") -> None:
+        self.does("spec", "sample", "--name", name, "--out", self.samples / f"{name}.json")
+        spec, latents = self.samples / f"{name}.json", self.samples / f"{name}.latents.safetensors"
+        self.does("sample", "denoise", "--spec", spec, "--lora", self.root / LORA, "--out", latents)
+        self.does("sample", "decode", "--spec", spec, "--latents", latents, "--out", self.samples / f"{name}.mp4")
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "results" / "samples"
+
+
+def hv15(*words: str | Path) -> Said:
+    """Run the command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:  # argparse's own refusals
+            code = int(stop.code or 0)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def is_a_refusal(said: Said, naming: tuple[str, ...]) -> None:
+    """Exit code 2, one error with a hint, no traceback, and the given words in it."""
+    assert said.code == 2, said.out + said.err
+    assert said.err.count("error: ") == 1, said.err
+    assert "\n  hint: " in said.err, said.err
+    assert "Traceback" not in said.err
+    for words in naming:
+        assert words in said.err, said.err
+
+
+@contextlib.contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """No file may grow past `limit` bytes: writes fail as on a full disk, in the kernel, whoever writes.
+
+    (Python ignores SIGXFSZ, so the write returns an error.)
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def config(models: Path) -> dict[str, Any]:
+    """A t2v project with given model files, two training steps and one small sample."""
+    return {
+        "task": "t2v",
+        "models": {role: str(models / name) for role, name in DEMO_FILES.items()},
+        "datasets": [{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}],
+        "cache": {"shards": 2},
+        "train": {
+            "max_train_steps": 2,
+            "optimizer_type": "AdamW",
+            "network_dim": 2,
+            "network_alpha": 2,
+            "state_every_n_steps": 1,
+        },
+        "sample": {
+            "video_size": [64, 64],
+            "video_length": 5,
+            "infer_steps": 1,
+            "guidance_scale": 1.0,
+            "prompts": [{"name": "one", "prompt": "a red circle"}],
+        },
+        "convert": {"formats": []},
+    }
