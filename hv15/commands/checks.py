@@ -1,9 +1,10 @@
-"""What `hv15 check` looks at. Each check yields (line, is it a problem)."""
+"""What `hv15 check` looks at. Each check yields (line, is it a problem), or raises a UserError that ends it."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from hv15.data.clips import plan_clips
 from hv15.data.media import MediaError
@@ -19,9 +20,7 @@ SHOWN = 20
 
 
 def model_lines(project: Project) -> Iterator[Line]:
-    """Each model file: is it there, can its header be read, and do the numbers in it suit training?"""
-    from hv15.models.header import read_header
-
+    """Each model file: is it there, is it the right model and complete, and do its numbers suit training?"""
     roles: list[Role] = ["dit", "vae", "text_encoder", "glyph_encoder"]
     roles += ["image_encoder"] if project.settings.task == "i2v" else []
     for role in roles:
@@ -30,13 +29,56 @@ def model_lines(project: Project) -> Iterator[Line]:
             made = project.settings.models.source != "files"
             yield f"{role:14} {path}: {'will be made by the workflow' if made else 'does not exist'}", not made
             continue
-        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         try:
-            sizes = [read_header(file).size for file in files]
+            _look_at_model(project, role, path)
         except UserError as error:
-            yield f"{role:14} {error.message}", True
+            yield f"{role:14} {error}", True
             continue
-        yield f"{role:14} {path}: {sum(sizes) / 2**30:.2f} GiB", False
+        files = path.rglob("*.safetensors") if path.is_dir() else [path]
+        yield f"{role:14} {path}: {sum(file.stat().st_size for file in files) / 2**30:.2f} GiB", False
+
+
+def _look_at_model(project: Project, role: Role, path: Path) -> None:
+    """Load a model on the meta device: every tensor's name and shape is compared, no weight is read.
+
+    Raises:
+        UserError: the file is damaged, or is not that model.
+    """
+    from hv15 import models
+    from hv15.precision import pick_device, pick_dtype
+    from hv15.train.run import check_dtype
+
+    load: dict[Role, Callable[[], object]] = {
+        "dit": lambda: models.load_dit(path, device="meta"),
+        "vae": lambda: models.load_vae(path, device="meta"),
+        "text_encoder": lambda: models.load_text_encoder(path, project.models.tokenizer, device="meta"),
+        "glyph_encoder": lambda: models.load_glyph_encoder(path, device="meta"),
+        "image_encoder": lambda: models.load_image_encoder(path, device="meta"),
+    }
+    load[role]()
+    if role == "dit":
+        check_dtype(path, pick_dtype(project.settings.train.dtype, pick_device(project.settings.runtime.device)))
+
+
+def file_lines(project: Project) -> Iterator[Line]:
+    """The LoRAs and first images that the config names."""
+    from hv15.data.images import image_size
+    from hv15.lora import read_lora
+
+    train, sample = project.settings.train, project.settings.sample
+    loras = [train.network_weights] if train.network_weights else []
+    loras += [lora.path for each in (sample, *sample.prompts) for lora in each.loras or ()]
+    images = [prompt.image_path for prompt in sample.prompts if prompt.image_path]
+    files: list[tuple[str, str, Callable[[Path], object]]] = [("lora", path, read_lora) for path in loras]
+    files += [("image", path, image_size) for path in images]
+    for name, path, look in dict.fromkeys(files):
+        file = project.settings.resolve(path)
+        try:
+            look(file)
+        except UserError as error:
+            yield f"{name:14} {error}", True
+        else:
+            yield f"{name:14} {file}", False
 
 
 def dataset_lines(project: Project) -> Iterator[Line]:

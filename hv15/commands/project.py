@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hv15.cache.plan import Plan
 from hv15.cache.store import Kind, Store
+from hv15.errors import UserError
 from hv15.project import Project
 
 SHOWN = 20
@@ -24,19 +25,29 @@ def new(options: Namespace) -> None:
 
 
 def check(options: Namespace) -> int:
-    """Check everything that can be checked without loading a model; 2 when something is wrong."""
-    from hv15.commands.checks import dataset_lines, disk_lines, model_lines
+    """Check everything that can be checked without computing with a model; 2 when something is wrong."""
+    from hv15.commands.checks import dataset_lines, disk_lines, file_lines, model_lines
 
     project = Project(options.config, options.overrides)
-    print(f"config   {options.config}: task {project.settings.task}, checkpoint {project.models.variant}")
-    problems: list[str] = []
-    for lines in (model_lines, dataset_lines, disk_lines):
-        for line, is_problem in lines(project):
-            print(line)
-            problems += [line] if is_problem else []
+    _print(f"config         {options.config}: task {project.settings.task}, checkpoint {project.models.variant}")
+    problems = 0
+    for lines in (model_lines, file_lines, dataset_lines, disk_lines):
+        try:
+            for line, is_problem in lines(project):
+                _print(line, is_problem)
+                problems += is_problem
+        except UserError as error:
+            _print(str(error), is_problem=True)
+            problems += 1
     project.save_caches()
-    print(f"{len(problems)} problems" if problems else "everything is in place")
+    print(f"{problems} problem{'s' * (problems > 1)}" if problems else "everything is in place")
     return 2 if problems else 0
+
+
+def _print(line: str, is_problem: bool = False) -> None:
+    """Print a line of the check; problems are marked, and names that are not UTF-8 are escaped."""
+    text = f"{'!' if is_problem else ' '} {line}".replace("\n", "\n  ")
+    print(text.encode("utf-8", "backslashreplace").decode())
 
 
 def show(options: Namespace) -> None:

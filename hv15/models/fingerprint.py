@@ -13,7 +13,7 @@ from pathlib import Path
 from hv15.data.atomic import write_json
 from hv15.data.digest import digest
 from hv15.errors import UserError
-from hv15.models.header import read_header
+from hv15.models.header import read_header, refuse_pickle
 
 _BLOCK = 2**20
 _BLOCKS = 64
@@ -55,9 +55,11 @@ def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:
     """Fingerprint (sha256, hex) of a model file or folder.
 
     Raises:
-        UserError: the path does not exist, the folder is empty, or a .safetensors file is damaged.
+        UserError: the path does not exist, the folder is empty, a .safetensors file is damaged, or it is a pickle:
+            a plan that takes fingerprints refuses it before any work is done.
     """
     path = Path(path)
+    refuse_pickle(path)
     fingerprint = cache.fingerprint if cache is not None else _file_fingerprint
     if path.is_file():
         return fingerprint(path)

@@ -171,6 +171,8 @@ _LOOKS = (
     ("lora_down", "a LoRA"),
     ("lora_A", "a LoRA"),
     ("lora_up", "a LoRA"),
+    ("hada_w1", "a LoRA"),
+    ("lokr_w1", "a LoRA"),
     ("single_transformer_blocks.", "the HunyuanVideo 1.0 transformer in diffusers' layout"),
     ("single_blocks.", "the HunyuanVideo 1.0 transformer"),
     ("double_blocks.", "the HunyuanVideo 1.5 transformer"),

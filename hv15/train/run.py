@@ -62,11 +62,7 @@ def train(
     check_items(settings.train, items, stores)
     accelerator = make_accelerator(settings.runtime.device)
     dtype = pick_dtype(settings.train.dtype, accelerator.device)
-    if dtype == torch.bfloat16 and checkpoint_dtype(dit_path) == torch.float16:
-        raise UserError(
-            f"{dit_path}: float16 weights, which bfloat16 training would round a second time",
-            hint="use the bfloat16 or float32 file of the same model, or set train.dtype to float32",
-        )
+    check_dtype(dit_path, dtype)
     with memory_advice():
         dit = load_dit(dit_path, dtype=dtype, device=accelerator.device)
     train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
@@ -164,8 +160,12 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
         seed=seed_for(options.seed, "lora", 0),
     )
     if options.network_weights is not None:
-        weights, _ = read_lora(settings.resolve(options.network_weights))
-        network.load_state_dict(convert(weights, to="kohya")[0])
+        path = settings.resolve(options.network_weights)
+        weights, _ = read_lora(path)
+        try:
+            network.load_state_dict(convert(weights, to="kohya")[0])
+        except UserError as error:
+            raise UserError(f"{path}: {error.message}", hint=error.hint) from error
     return network
 
 
@@ -205,6 +205,19 @@ def loop_settings(options: TrainSettings, total_steps: int) -> LoopSettings:
             save_last_n_steps=options.save_last_n_steps,
         ),
     )
+
+
+def check_dtype(dit_path: Path, dtype: torch.dtype) -> None:
+    """Look at the weights' number format, in the header alone.
+
+    Raises:
+        UserError: it is float16, and training would compute in bfloat16 (`dtype`).
+    """
+    if dtype == torch.bfloat16 and checkpoint_dtype(dit_path) == torch.float16:
+        raise UserError(
+            f"{dit_path}: float16 weights, which bfloat16 training would round a second time",
+            hint="use the bfloat16 or float32 file of the same model, or set train.dtype to float32",
+        )
 
 
 def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: Stores) -> None:
