@@ -93,6 +93,7 @@ def _stage_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     part.add_argument("--out", type=Path, required=True)
     part = _add(kinds, "sample", "sample:write_spec", "of a sample", project)
     part.add_argument("--name", required=True, help="the prompt's name")
+    part.add_argument("--denoising", action="store_true", help="only the part that its latents depend on")
     part.add_argument("--out", type=Path, required=True)
 
     train = _add(commands, "train", "train:train", "train the LoRA, or go on from its last state", project)

@@ -127,6 +127,9 @@ class WorkflowProject(Project):
     def sample_digest(self, name: str) -> str:
         return self.sample(name).digest
 
+    def denoising_digest(self, name: str) -> str:
+        return digest(self.sample(name).denoising)
+
     def sample_inputs(self, name: str) -> dict[str, str]:
         """What denoising needs beside its spec: the trained LoRA, and for i2v the encoded first image."""
         spec = self.sample(name)

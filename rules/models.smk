@@ -24,7 +24,7 @@ for ROLE, FILES in PROJECT.downloads.items():
         name:
             f"download_{ROLE}"
         output:
-            update(FILES), # a file that is there is checked and completed, never fetched anew
+            update(FILES),  # a file that is there is checked and completed, never fetched anew
         log:
             f"results/logs/download_{ROLE}.log",
         benchmark:

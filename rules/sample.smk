@@ -19,9 +19,29 @@ rule sample_spec:
         "hv15 spec sample --name {wildcards.name:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
+# Latents depend on a part of the spec: another frame rate or VAE tile decodes them again, and no more.
+rule denoising_spec:
+    output:
+        "results/samples/{name}.denoising.json",
+    log:
+        "results/logs/denoising_spec.{name}.log",
+    benchmark:
+        "results/benchmarks/denoising_spec.{name}.tsv"
+    localrule: True
+    conda:
+        "environment.yaml"
+    params:
+        digest=lambda wildcards: PROJECT.denoising_digest(wildcards.name),
+    message:
+        "Writing down what the latents of {wildcards.name} depend on"
+    shell:
+        "hv15 spec sample --denoising --name {wildcards.name:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
 rule sample_condition:
     input:
-        spec="results/samples/{name}.json",
+        denoising="results/samples/{name}.denoising.json",
+        spec=ancient("results/samples/{name}.json"),
         models=ancient(PROJECT.model_inputs("vae", "image_encoder")),
     output:
         "results/samples/{name}.condition.safetensors",
@@ -42,7 +62,8 @@ rule sample_condition:
 rule sample_latents:
     input:
         unpack(lambda wildcards: PROJECT.sample_inputs(wildcards.name)),
-        spec="results/samples/{name}.json",
+        denoising="results/samples/{name}.denoising.json",
+        spec=ancient("results/samples/{name}.json"),
         texts=ancient(PROJECT.report("text")),
         models=ancient(PROJECT.model_inputs("dit")),
     output:

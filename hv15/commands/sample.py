@@ -12,8 +12,9 @@ from hv15.sample.prompts import SampleSpec
 
 
 def write_spec(options: Namespace) -> None:
-    """Write what one sample depends on."""
-    Project(options.config, options.overrides).sample(options.name).write(options.out)
+    """Write what one sample depends on, or what its latents do."""
+    spec = Project(options.config, options.overrides).sample(options.name)
+    write_json(options.out, spec.denoising if options.denoising else spec.to_json())
 
 
 def write_products(options: Namespace) -> None:

@@ -16,6 +16,7 @@ from hv15.models import load_vae
 from hv15.precision import pick_device, pick_dtype
 from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import SAMPLE
 
 if TYPE_CHECKING:
     from hv15.models import VAE
@@ -34,8 +35,8 @@ def decode_latents(
     """Decode a latents file and write the result: an mp4 if `output` ends in .mp4, else a folder of PNG images.
 
     Args:
-        spec: how to decode (tile, fps, dtype); None takes what the file itself says. Whatever made the latents is
-            written into the result as the file tells it.
+        spec: what was asked for, and so how to decode (tile, fps, dtype); None takes what the file itself says. It is
+            written into the result, beside what the file tells of the LoRAs.
 
     Raises:
         UserError: the file is unusable or of another size than `spec` says, or the model cannot decode it.
@@ -48,6 +49,7 @@ def decode_latents(
             f"{spec.latent_size}",
             hint="run the same snakemake command again: the sample is denoised anew",
         )
+    metadata = {**metadata, SAMPLE: spec.to_text()}
     where = pick_device(device)
     vae = load_vae(vae_path, dtype=pick_dtype(spec.dtype, where), device=where)
     frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))

@@ -16,6 +16,9 @@ from hv15.data.atomic import write_json
 from hv15.data.digest import digest
 from hv15.errors import UserError
 
+DECODING = ("fps", "output_type", "vae_sample_size", "vae_tile_overlap")
+"""The fields of a spec that only decoding reads."""
+
 SPATIAL, TEMPORAL = 16, 4  # pixels and frames a latent cell stands for
 
 
@@ -78,6 +81,13 @@ class SampleSpec:
         return digest(self.to_json())
 
     @property
+    def denoising(self) -> dict[str, Any]:
+        """The part that the latents depend on, as JSON values; another frame rate or VAE tile only decodes again."""
+        models = {role: identity for role, identity in self.models.items() if role != "vae" or self.task == "i2v"}
+        content = {name: value for name, value in self.to_json().items() if name not in DECODING}
+        return {**content, "models": models}
+
+    @property
     def guided(self) -> bool:
         """Whether the negative prompt takes part: guidance of at most 1 is off, as in the official implementation."""
         return self.guidance_scale > 1
@@ -85,6 +95,10 @@ class SampleSpec:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` gives the spec back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def to_text(self) -> str:
+        """As one line of JSON, for metadata; equal specs give equal bytes."""
+        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], source: str = "sample spec") -> SampleSpec:

@@ -25,7 +25,7 @@ def provenance(spec: SampleSpec, loras: Iterable[WeightedLoRA]) -> dict[str, str
         {"file": lora.path.name, "multiplier": lora.multiplier, "fingerprint": lora.fingerprint()} for lora in loras
     ]
     return {
-        SAMPLE: json.dumps(spec.to_json(), sort_keys=True, ensure_ascii=False),
+        SAMPLE: spec.to_text(),
         LORAS: json.dumps(applied, ensure_ascii=False),
         VERSION: __version__,
     }

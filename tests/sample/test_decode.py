@@ -77,6 +77,12 @@ def test_the_video_tells_prompt_seed_and_settings(latents, models, tmp_path, spe
     assert json.loads(told["hv15.loras"]) == []
 
 
+def test_the_video_tells_the_settings_it_was_decoded_with(latents, models, tmp_path, spec):
+    faster = replace(spec, fps=12.0)
+    decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4", faster)
+    assert json.loads(read_video_metadata(tmp_path / "cat.mp4")["hv15.sample"]) == faster.to_json()
+
+
 def test_a_difficult_prompt_survives_in_the_metadata(models, tmp_path, spec):
     difficult = replace(spec, prompt='“雪”\nline; a=b "quoted" \\ #hash \N{PILE OF POO}')
     path = tmp_path / "cat.latents.safetensors"

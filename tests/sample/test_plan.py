@@ -157,3 +157,12 @@ def test_every_variant_plans():
 def test_planning_loads_no_torch():
     code = "import sys, hv15.sample.plan; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_latents_depend_on_no_setting_of_the_decoding(spec: SampleSpec) -> None:
+    other_vae = {"models": {"vae": "other"}}
+    decoded_otherwise = dataclasses.replace(spec, fps=12.0, output_type="images", vae_sample_size=128, **other_vae)
+    assert decoded_otherwise.denoising == spec.denoising
+    assert dataclasses.replace(spec, seed=7).denoising != spec.denoising
+    i2v = dataclasses.replace(spec, task="i2v")
+    assert dataclasses.replace(i2v, **other_vae).denoising != i2v.denoising, "the VAE encodes the first frame"

@@ -34,7 +34,8 @@ class Outcome:
     @property
     def heavy(self) -> dict[str, int]:
         """The jobs that cost time: no specs and reports, no publishing."""
-        cheap = ("train_spec", "sample_spec", "report_latents", "report_texts", "publish_spec", "publish", "all")
+        cheap = ("all", "train_spec", "sample_spec", "denoising_spec", "publish_spec", "publish")
+        cheap += ("report_latents", "report_texts")
         return {rule: count for rule, count in self.jobs.items() if rule not in cheap}
 
 

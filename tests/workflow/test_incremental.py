@@ -128,6 +128,13 @@ def test_15_a_prompts_seed_samples_it_alone(project: ProjectFolder) -> None:
     expect(project.snakemake(), SAMPLE)
 
 
+def test_15b_a_prompts_frame_rate_decodes_it_alone(project: ProjectFolder) -> None:
+    prompts = project.config["sample"]["prompts"]
+    prompts[1]["fps"] = 12
+    project.set(sample={"prompts": prompts})
+    expect(project.snakemake(), {"sample_video": 1})
+
+
 def test_16_a_removed_prompt_does_nothing_heavy(project: ProjectFolder) -> None:
     project.set(sample={"prompts": project.config["sample"]["prompts"][:1]})
     expect(project.snakemake(), {})

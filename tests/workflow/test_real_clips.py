@@ -48,7 +48,7 @@ def real_project(request: pytest.FixtureRequest, tmp_path: Path, demo_models: Pa
         "datasets": [
             {
                 "video_directory": "clips",
-                "resolution": [96, 64],
+                "resolution": [80, 64],
                 "target_frames": [9, 17],
                 "frame_extraction": "uniform",
                 "frame_sample": 2,
@@ -56,7 +56,7 @@ def real_project(request: pytest.FixtureRequest, tmp_path: Path, demo_models: Pa
         ],
         "cache": {"latent_batch": 2},
         "train": {"max_train_steps": 14, "learning_rate": "1e-2", "network_dim": 4, "network_alpha": 4},
-        "sample": {"video_size": [64, 96], "video_length": 9, "infer_steps": 2, "prompts": [prompt]},
+        "sample": {"video_size": [64, 80], "video_length": 9, "infer_steps": 2, "prompts": [prompt]},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     return ProjectFolder(tmp_path)
@@ -81,6 +81,6 @@ def test_folder_to_lora_samples_and_comfyui_file(real_project: ProjectFolder) ->
     assert all("qkv" in key for key in comfyui if "_attn" in key and "proj" not in key)
     with av.open(str(results / "samples/street.mp4")) as container:
         frames = list(container.decode(video=0))
-    assert [(frame.height, frame.width) for frame in frames] == [(64, 96)] * 9
+    assert [(frame.height, frame.width) for frame in frames] == [(64, 80)] * 9
     metrics = [json.loads(line) for line in (results / "train/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics if line.get("kind", "step") == "step"] == list(range(1, 15))
