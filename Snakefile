@@ -21,7 +21,7 @@ PROJECT = open_project(workflow, config)
 
 wildcard_constraints:
     shard=r"\d+",
-    name=r"[^/]+",
+    name=r"[A-Za-z0-9][A-Za-z0-9_-]*(\.base)?",  # of a prompt; .base is its sample without the trained LoRA
 
 
 include: "rules/models.smk"

@@ -175,11 +175,12 @@ def test_21_an_edited_encoding_rule_encodes_nothing(project: ProjectFolder, tmp_
     outcome = project.snakemake("-s", str(tmp_path / "Snakefile"))
     expect(outcome, {})
     assert outcome.jobs["encode_latents"] == 8
+    expect(project.snakemake(), {})  # and back
 
 
 def test_22_a_lost_store_is_encoded_again_when_it_is_needed(project: ProjectFolder) -> None:
     shutil.rmtree(project.root / "cache" / "store")
-    assert "Nothing to be done" in project.snakemake().output.replace("rule encode", "")
+    assert "Nothing to be done" in project.snakemake().output
     project.set(train={"learning_rate": 3e-4})
     expect(project.snakemake(), TRAIN, clips=CLIPS + 1, texts=TEXTS + 1)
 
