@@ -67,7 +67,7 @@ def file_lines(project: Project) -> Iterator[Line]:
 
     train, sample = project.settings.train, project.settings.sample
     loras = [train.network_weights] if train.network_weights else []
-    loras += [lora.path for each in (sample, *sample.prompts) for lora in each.loras or ()]
+    loras += [lora.path for lora in (*sample.loras, *(lora for each in sample.prompts for lora in each.loras or ()))]
     images = [prompt.image_path for prompt in sample.prompts if prompt.image_path]
     files: list[tuple[str, str, Callable[[Path], object]]] = [("lora", path, read_lora) for path in loras]
     files += [("image", path, image_size) for path in images]

@@ -63,9 +63,12 @@ def show(options: Namespace) -> None:
 def collect(options: Namespace) -> None:
     """Remove encoded items that no manifest of this cache names."""
     project = Project(options.config, options.overrides)
+    unfinished = {plan.store.folder for plan in _plans(project) if not _is_finished(plan)}
+    for folder in sorted(unfinished):
+        print(f"{folder}: its encoding is not finished, so all of it is kept")
     count = size = 0
     for kind in ("latents", "text"):
-        for path in _unnamed(project.cache, kind):
+        for path in _unnamed(project.cache, kind, unfinished):
             count, size = count + 1, size + path.stat().st_size
             if options.yes:
                 path.unlink(missing_ok=True)
@@ -73,12 +76,27 @@ def collect(options: Namespace) -> None:
     print(f"{count} items, {size / 2**20:.1f} MiB {done}")
 
 
-def _unnamed(cache: Path, kind: Kind) -> list[Path]:
+def _plans(project: Project) -> tuple[Plan, ...]:
+    return project.latents, project.texts
+
+
+def _is_finished(plan: Plan) -> bool:
+    """Whether manifests list all that the dataset needs now: until then, items may wait for theirs."""
+    try:
+        plan.entries()
+    except UserError:
+        return False
+    return True
+
+
+def _unnamed(cache: Path, kind: Kind, unfinished: set[Path]) -> list[Path]:
     """The store's files that no manifest of their settings lists."""
     from hv15.cache.plan import Manifest
 
     unnamed: list[Path] = []
     for folder in sorted((cache / "store" / kind).glob("*")):
+        if folder in unfinished:
+            continue
         store = Store(cache, kind, folder.name)
         manifests = (cache / kind / folder.name).glob("*-of-*.json")
         named = {item for path in manifests for item in Manifest.load(path).items()}
@@ -90,8 +108,7 @@ def repair(options: Namespace) -> None:
     """Read every item that the project needs, remove damaged ones, and forget the manifests that promise them."""
     project = Project(options.config, options.overrides)
     counts: Counter[str] = Counter()
-    plans: tuple[Plan, ...] = (project.latents, project.texts)
-    for plan in plans:
+    for plan in _plans(project):
         for manifest in plan.manifests:
             for key in manifest.items():
                 sound = plan.store.is_sound(key)

@@ -21,7 +21,8 @@ def metadata_of(path: Path) -> dict[str, str]:
         UserError: the file is missing, damaged, or of a kind that carries none.
     """
     if not path.is_file():
-        raise UserError(f"{path}: does not exist", hint="give a .safetensors or .mp4 file")
+        found = "a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path}: {found}", hint="give a .safetensors or .mp4 file")
     if path.suffix == ".safetensors":
         from hv15.models.header import read_header
 
@@ -55,10 +56,10 @@ def config_of(path: Path) -> str:
     Raises:
         UserError: the file was not made by hv15.
     """
-    text = metadata_of(path).get(CONFIG)
-    if text is None:
+    config = _parsed(metadata_of(path).get(CONFIG, ""))
+    if not isinstance(config, dict) or "train" not in config:  # a model's entry of that name holds its sizes
         raise UserError(f"{path}: holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
-    return yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _parsed(text: str) -> Any:

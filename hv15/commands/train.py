@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from pathlib import Path
+from typing import Any
 
 from hv15.commands.logs import log_to_stderr
 from hv15.data.atomic import write_json
@@ -17,12 +19,22 @@ def write_spec(options: Namespace) -> None:
     write_json(options.out, project.train_spec)
 
 
+def _read_spec(path: Path) -> Any:
+    """What `hv15 spec train` wrote."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not readable as a training spec: {error}", hint="`hv15 spec train` writes it, as snakemake does"
+        ) from error
+
+
 def train(options: Namespace) -> None:
     """Train the LoRA of a project from its encoded dataset."""
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     spec = project.train_spec
-    if options.spec is not None and json.loads(options.spec.read_text(encoding="utf-8")) != spec:
+    if options.spec is not None and _read_spec(options.spec) != spec:
         raise UserError(
             f"{options.spec}: the dataset or the config changed while the workflow was running",
             hint="run the same command again: what is encoded already is kept",

@@ -64,7 +64,7 @@ def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:
     if path.is_file():
         return fingerprint(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder", hint="check the path in the models section of the config")
+        raise UserError(f"{path}: no such file or folder", hint="check the path")
     files = [
         file
         for file in sorted(path.rglob("*"))
@@ -73,7 +73,7 @@ def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
     if not files:
-        raise UserError(f"{path}: an empty folder", hint="check the path in the models section of the config")
+        raise UserError(f"{path}: an empty folder", hint="check the path")
     return digest({file.relative_to(path).as_posix(): fingerprint(file) for file in files})
 
 

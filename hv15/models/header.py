@@ -70,7 +70,7 @@ def read_header(path: Path) -> Header:
             file.seek(8)
             raw = file.read(length)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file", hint="check the path in the models section of the config") from None
+        raise UserError(f"{path}: no such file", hint="check the path") from None
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read: {error.strerror}", hint="check its permissions and the disk"

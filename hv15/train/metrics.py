@@ -36,13 +36,16 @@ class MetricsFile:
         self.mute, self.offset = mute, offset
         if mute:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
-        self._file.truncate(min(offset, path.stat().st_size))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab", buffering=0)
+            self._file.truncate(min(offset, path.stat().st_size))
+        except OSError as error:
+            raise _unwritable(path, error) from error
         self.offset = self._file.seek(0, os.SEEK_END)
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Append one line in one write.
+        """Append one line, in one write where the disk has room.
 
         Raises:
             UserError: the disk is full.
@@ -51,12 +54,12 @@ class MetricsFile:
             return
         line = json.dumps({"kind": kind, **fields, "time": round(time.time(), 3)}, allow_nan=False) + "\n"
         try:
-            self._file.write(line.encode())
+            # A disk that is nearly full takes a part without an error; the rest then raises.
+            rest = memoryview(line.encode())
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
-            raise UserError(
-                f"{self._file.name}: cannot be written: {error.strerror}",
-                hint="free some disk space and run the same command again: it goes on from the last saved state",
-            ) from error
+            raise _unwritable(self._file.name, error) from error
         self.offset += len(line)
 
     def __enter__(self) -> MetricsFile:
@@ -67,6 +70,13 @@ class MetricsFile:
     ) -> None:
         if not self.mute:
             self._file.close()
+
+
+def _unwritable(path: Path | str, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: cannot be written: {error.strerror}",
+        hint="free some disk space and run the same command again: it goes on from the last saved state",
+    )
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:

@@ -81,10 +81,18 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold `<folder>.lock`, so that two trainings never write into one folder; the lock falls with the process.
 
     Raises:
-        UserError: another training holds it.
+        UserError: another training holds it, or the folder cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("a") as file:
+    place = folder.with_name(f"{folder.name}.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = place.open("a")
+    except OSError as error:
+        raise UserError(
+            f"{place}: cannot be written: {error.strerror}",
+            hint="choose another output folder, or free some disk space",
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hv15.project import Project
 from tests.commands.workbench import Workbench, config
 from tests.workflow.conftest import clip_names, demo_clips, demo_models  # noqa: F401  (fixtures)
 from tests.workflow.project import copy_clips
@@ -40,8 +41,10 @@ def project(fresh: Workbench, tmp_path: Path) -> Workbench:
 
 @pytest.fixture
 def done(finished: Workbench, tmp_path: Path) -> Workbench:
-    """A finished project of one's own."""
-    return copy_of(finished, tmp_path)
+    """A finished project of one's own, whose files the index knows."""
+    bench = copy_of(finished, tmp_path)
+    assert Project(bench.root / "config.yaml").sources
+    return bench
 
 
 def copy_of(bench: Workbench, folder: Path) -> Workbench:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hv15.demo.layout import DEMO_FILES
-from tests.commands.workbench import LORA, Workbench
+from tests.commands.workbench import LORA, Workbench, hv15
 
 COMMAND = {
     "dit": ("train", "--out", "results/another.safetensors"),
@@ -92,7 +92,7 @@ def test_pickles_are_refused_before_anything_is_encoded(done: Workbench, role: s
 def test_wrong_models_say_what_they_are(done: Workbench) -> None:
     lora = done.root / LORA
     diffusers = done.root / "diffusers.safetensors"
-    assert convert(done, lora, diffusers, "diffusers") == 0
+    assert hv15("convert", lora, diffusers, "--to", "diffusers").code == 0
     wrong = [
         ("dit", model_of(done, "vae"), "it looks like a VAE"),
         ("dit", lora, "it looks like a LoRA"),
@@ -140,12 +140,6 @@ def test_the_right_model_after_a_wrong_one_encodes_nothing_again(done: Workbench
 # -- LoRA files -----------------------------------------------------------------------------------------------------
 
 
-def convert(done: Workbench, source: Path, target: Path, to: str) -> int:
-    from tests.commands.workbench import hv15
-
-    return hv15("convert", source, target, "--to", to).code
-
-
 @pytest.mark.parametrize("use", ["train.network_weights", "sample.loras"])
 def test_loras_that_cannot_be_used(done: Workbench, use: str) -> None:
     """As the start of a training, and beside the trained one in sampling."""
@@ -174,11 +168,9 @@ def test_loras_that_cannot_be_used(done: Workbench, use: str) -> None:
         if section == "train":
             done.refuses("train", "--out", done.root / "results/another.safetensors", naming=naming)
             continue
-        planned = done.hv15("spec", "sample", "--name", "one", "--out", spec)
+        plan = ("spec", "sample", "--name", "one", "--out", spec)
         words = ("sample", "denoise", "--spec", spec, "--lora", done.root / LORA, "--out", out)
-        done.refuses(
-            *(words if planned.code == 0 else ("spec", "sample", "--name", "one", "--out", spec)), naming=naming
-        )
+        done.refuses(*(words if done.hv15(*plan).code == 0 else plan), naming=naming)
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,12 @@ class Workbench(ProjectFolder):
         return {str(path.relative_to(self.root)): path.read_bytes() for path in paths}
 
     def still_has(self, before: dict[str, bytes]) -> None:
-        """Check that no file was lost or changed (but what is known about media may grow), and no half one was left."""
+        """Check that no file was lost or changed and that no half-written one was left.
+
+        What is known about media may grow, and metrics go on from the last state.
+        """
         now = self.files()
-        learnt = {"cache/index.json", "cache/fingerprints.json"}
+        learnt = {"cache/index.json", "cache/fingerprints.json", "results/train/metrics.jsonl"}
         assert before.keys() - now.keys() == set()
         assert [name for name in before.keys() - learnt if now[name] != before[name]] == []
         assert [name for name in now.keys() - before.keys() if ".tmp" in name] == []

@@ -1,0 +1,200 @@
+"""`hv15 convert`, `merge`, `train`, `report` and `sample` as a person calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hv15.data.encode import read_video_metadata
+from hv15.models import load_dit
+from hv15.train.state import locked
+from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
+
+# -- convert and merge ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", ["comfyui", "diffusers", "official"])
+def test_convert_and_back(done: Workbench, to: str) -> None:
+    other, back = done.root / "other.safetensors", done.root / "back.safetensors"
+    assert hv15("convert", done.root / LORA, other, "--to", to).code == 0
+    assert hv15("convert", other, back, "--reverse").code == 0
+    original, returned = load_file(done.root / LORA), load_file(back)
+    assert original.keys() == returned.keys()
+    for name in original:
+        torch.testing.assert_close(returned[name], original[name])
+    assert "ss_network_dim: 2" in hv15("show", other).out
+
+
+def test_convert_refuses_what_is_no_lora(done: Workbench) -> None:
+    target = done.root / "target.safetensors"
+    target.write_bytes(b"what was there before")
+    half = {name: value for name, value in load_file(done.root / LORA).items() if not name.endswith("lora_up.weight")}
+    save_file(half, done.root / "half.safetensors")
+    save_file({"a.lora_down.weight": torch.ones(2, 2)}, done.root / "foreign.safetensors")
+    (done.root / "old.ckpt").write_bytes(b"\x80\x04")
+    for source, naming in (
+        (done.root / "gone.safetensors", "no such file"),
+        (done.clips, "a folder"),
+        (done.root / "config.yaml", "not a safetensors file"),
+        (done.root / "old.ckpt", "pickle"),
+        (done.root / "half.safetensors", "lora_down"),
+        (done.root / "foreign.safetensors", "belong to no part of HunyuanVideo 1.5"),
+        (Path(done.config["models"]["dit"]), "not a LoRA"),
+    ):
+        is_a_refusal(hv15("convert", source, target), (str(source), naming))
+    assert target.read_bytes() == b"what was there before"
+
+
+def test_merge(done: Workbench) -> None:
+    target = done.root / "merged.safetensors"
+    done.does("merge", target, "--lora", done.root / LORA, "--multiplier", "0.5")
+    base, merged = load_dit(done.config["models"]["dit"]), load_dit(target)
+    lora = load_file(done.root / LORA)
+    name = "double_blocks.0.img_attn_q"
+    key = f"lora_unet_{name.replace('.', '_')}"
+    change = 0.5 * lora[f"{key}.lora_up.weight"] @ lora[f"{key}.lora_down.weight"]  # alpha is the rank
+    expected = (base.get_parameter(f"{name}.weight").float() + change).to(base.dtype)
+    torch.testing.assert_close(merged.get_parameter(f"{name}.weight").data, expected)
+
+
+def test_merge_refuses(done: Workbench) -> None:
+    target = done.root / "merged.safetensors"
+    words = ("merge", target, "--lora", done.root / LORA)
+    done.refuses(*words, "--multiplier", "1", "--multiplier", "2", naming=("1 --lora but 2 --multiplier",))
+    done.refuses("merge", target, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file"))
+    done.set(models={"dit": done.config["models"]["vae"]})
+    done.refuses(*words, naming=("it looks like a VAE",))
+    assert not target.exists()
+
+
+# -- training -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def another_training(project: Workbench) -> Iterator[None]:
+    """The lock that a running training holds."""
+    with locked(project.root / "results" / "train"):
+        yield
+
+
+def test_two_trainings_in_one_folder(done: Workbench) -> None:
+    whole = (done.root / LORA).read_bytes()
+    words = ("train", "--spec", done.root / "results/train.json", "--out", done.root / LORA)
+    with another_training(done):
+        done.refuses(*words, naming=("results/train: another training is running here",))
+    done.does(*words)
+    assert (done.root / LORA).read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "\udcff"])
+def test_a_training_spec_that_is_none(done: Workbench, content: str | None) -> None:
+    spec = done.root / "spec.json"
+    if content is not None:
+        spec.write_bytes(content.encode("utf-8", "surrogateescape"))
+    done.refuses("train", "--spec", spec, "--out", done.root / "results/x.safetensors", naming=("spec.json",))
+
+
+def test_training_before_encoding(project: Workbench) -> None:
+    words = ("train", "--out", project.root / "results/x.safetensors")
+    project.refuses(*words, naming=("3 of 3 latents are not encoded yet", "snakemake"))
+
+
+def test_a_training_that_diverges_keeps_what_was_saved(done: Workbench) -> None:
+    done.set(train={"learning_rate": 1e30, "max_train_steps": 4})
+    words = ("train", "--out", done.root / "results/x.safetensors")
+    said = done.hv15(*words)
+    is_a_refusal(said, ("diverged", "train.learning_rate"))
+    assert not (done.root / "results/x.safetensors").exists()
+    assert (done.root / LORA).exists()
+
+
+# -- samples --------------------------------------------------------------------------------------------------------
+
+
+def decode(done: Workbench, latents: Path, out: Path, *, spec: Path | None = None) -> tuple[str | Path, ...]:
+    return ("sample", "decode", "--spec", spec or done.samples / "one.json", "--latents", latents, "--out", out)
+
+
+def test_latents_alone_become_a_video_or_images(done: Workbench) -> None:
+    """The way from a latents file to pictures needs no transformer, no text encoder and no LoRA."""
+    (done.root / LORA).unlink()
+    shutil.rmtree(done.root / "cache" / "store")
+    latents, again = done.samples / "one.latents.safetensors", done.root / "again.mp4"
+    done.does(*decode(done, latents, again))
+    assert again.read_bytes() == (done.samples / "one.mp4").read_bytes()
+    assert "a red circle" in json.dumps(read_video_metadata(again))
+    done.does(*decode(done, latents, done.root / "frames"))
+    with av.open(str(again)) as container:
+        assert len(list(container.decode(video=0))) == 5
+    assert [Image.open(path).size for path in sorted((done.root / "frames").iterdir())] == [(64, 64)] * 5
+
+
+def test_decoding_refuses(done: Workbench) -> None:
+    latents, out, spec = done.samples / "one.latents.safetensors", done.samples / "one.mp4", done.root / "x.json"
+    torn, nan, foreign = (done.root / f"{name}.safetensors" for name in ("torn", "nan", "foreign"))
+    torn.write_bytes(latents.read_bytes()[:-8])
+    save_file({"latents": torch.full((32, 2, 4, 4), torch.nan)}, nan)
+    save_file({"latents": torch.zeros(32, 2, 4, 4)}, foreign)
+    for file, naming in (
+        (done.root / "gone.safetensors", "gone.safetensors: not readable"),
+        (torn, "torn.safetensors: not readable"),
+        (nan, "NaN"),
+        (foreign, "without a word on how they were made"),
+        (done.root / LORA, "expected {'latents': 4}"),
+    ):
+        done.refuses(*decode(done, file, out), naming=(naming,))
+    done.refuses(*decode(done, latents, out, spec=spec), naming=("x.json: not readable as a sample spec",))
+    for content in ("[]", "{}", '{"name": "one"}', "oops"):
+        spec.write_text(content)
+        done.refuses(*decode(done, latents, out, spec=spec), naming=("x.json: not",))
+
+
+def test_denoising_refuses(done: Workbench) -> None:
+    spec, out = done.samples / "one.json", done.samples / "one.latents.safetensors"
+    words = ("sample", "denoise", "--spec", spec, "--out", out)
+    done.refuses(*words, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file"))
+    prompt = next(path for path in done.items("text") if b"a red circle" in path.read_bytes())
+    prompt.unlink()
+    done.refuses(*words, naming=(prompt.name, "is missing", "snakemake"))
+    done.refuses("spec", "sample", "--name", "two", "--out", spec, naming=("no sample is called two; there are: one",))
+
+
+@pytest.mark.parametrize("image", [None, b"", b"no image", "folder"])
+def test_the_first_image_of_a_sample(project: Workbench, image: bytes | str | None) -> None:
+    path = project.root / "first.png"
+    if image == "folder":
+        path.mkdir()
+    elif isinstance(image, bytes):
+        path.write_bytes(image)
+    prompt = {"name": "one", "prompt": "a red circle", "image_path": "first.png"}
+    project.set(task="i2v", sample={"prompts": [prompt]})
+    spec = project.root / "results" / "one.json"
+    if isinstance(image, bytes):
+        project.does("spec", "sample", "--name", "one", "--out", spec)
+        words: tuple[str | Path, ...] = ("sample", "condition", "--spec", spec, "--out", project.root / "x.safetensors")
+    else:
+        words = ("spec", "sample", "--name", "one", "--out", spec)
+    project.refuses(*words, naming=("first.png",))
+    assert "first.png" in project.hv15("check").out
+
+
+def test_an_image_that_changes_after_planning(project: Workbench) -> None:
+    Image.new("RGB", (64, 64)).save(project.root / "first.png")
+    prompt = {"name": "one", "prompt": "a red circle", "image_path": "first.png"}
+    project.set(task="i2v", sample={"prompts": [prompt]})
+    spec, out = project.root / "results" / "one.json", project.root / "x.safetensors"
+    project.does("spec", "sample", "--name", "one", "--out", spec)
+    Image.new("RGB", (64, 64), "white").save(project.root / "first.png")
+    os.utime(project.root / "first.png")
+    words = ("sample", "condition", "--spec", spec, "--out", out)
+    project.refuses(*words, naming=("first.png: changed since one was planned",))

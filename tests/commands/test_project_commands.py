@@ -1,0 +1,221 @@
+"""`hv15 new`, `check`, `show`, `gc`, `repair`, and what the command line itself refuses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from hv15 import __version__
+from hv15.config import load_config
+from tests.commands.test_bad_clips import add_bad_clips
+from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
+
+
+def test_new_makes_a_config_and_never_replaces_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = hv15("new", tmp_path / "mine", "--preset", "i2v-16gb")
+    assert said.code == 0
+    assert "snakemake -d" in said.out
+    config = tmp_path / "mine" / "config.yaml"
+    assert "task: i2v" in config.read_text()
+    config.write_text("edited by hand")
+    is_a_refusal(hv15("new", tmp_path / "mine"), (str(config), "exists already"))
+    assert config.read_text() == "edited by hand"
+    is_a_refusal(hv15("new", tmp_path / "other", "--preset", "t2v-24g"), ("did you mean 't2v-24gb'?",))
+    is_a_refusal(hv15("new", config / "below"), ("cannot be written",))
+
+
+def test_the_command_line_refuses_in_its_own_way(project: Workbench) -> None:
+    assert hv15("--version").out == f"hv15 {__version__}\n"
+    for words in ([], ["tain"], ["encode"], ["train"], ["check", "--overrides", "not json"]):
+        said = hv15(*words, *(["--shard", "x"] if words == ["train"] else []))
+        assert said.code == 2, words
+        assert "Traceback" not in said.err
+
+
+def test_settings_are_judged_all_at_once_and_in_place(done: Workbench) -> None:
+    text = (done.root / "config.yaml").read_text()
+    (done.root / "config.yaml").write_text(
+        text.replace("max_train_steps", "max_train_step")
+        .replace("video_length: 5", "video_length: 6")
+        .replace("video_size:\n  - 64\n  - 64", "video_size:\n  - 64\n  - 70")
+        .replace("- 9\n", "- 10\n")
+    )
+    before = done.files()
+    said = done.hv15("encode", "latents")
+    assert said.code == 2
+    assert "Traceback" not in said.err
+    for words in (
+        "train.max_train_step: unknown key; did you mean 'max_train_steps'?",
+        "sample.video_length: 6 frames: the VAE takes 4k+1 of them; the nearest are 5 and 9",
+        "target_frames[0]: 10 frames",
+        "sample.video_size[1]: 70 pixels: must be a multiple of 16; nearest: 64 and 80",
+    ):
+        assert words in said.err, said.err
+    assert len(re.findall(r"config\.yaml:\d+:\d+ ", said.err)) == 4
+    done.still_has(before)
+    (done.root / "config.yaml").write_text(text)
+    assert "0 encoded" in done.does("encode", "latents").err
+
+
+@pytest.mark.parametrize(
+    ("content", "naming"),
+    [
+        (None, "config.yaml: no such file"),
+        (b"", "is empty"),
+        (b"task: [", "config.yaml:1:"),
+        (b"- task", "found a list"),
+        (b"task: \xff", "not UTF-8"),
+    ],
+)
+def test_a_config_that_is_none(done: Workbench, content: bytes | None, naming: str) -> None:
+    path = done.root / "config.yaml"
+    path.unlink() if content is None else path.write_bytes(content)
+    for command in (("check",), ("encode", "latents"), ("gc", "--yes")):
+        said = done.hv15(*command)
+        assert said.code == 2
+        assert naming in said.err
+        assert "Traceback" not in said.err
+    assert len(done.items("latents")) == 3
+
+
+# -- check ----------------------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_sound_project(project: Workbench) -> None:
+    said = project.does("check")
+    assert "everything is in place" in said.out
+    assert "3 files, 3 clips, 3 distinct captions" in said.out
+    assert "9 x 64 x 64" in said.out
+    assert not any(line.startswith("!") for line in said.out.splitlines())
+
+
+def test_check_names_every_problem(project: Workbench) -> None:
+    add_bad_clips(project.clips)
+    project.set(
+        models={"vae": "gone.safetensors"},
+        sample={"loras": [{"path": "other.safetensors"}]},
+        train={"network_weights": "config.yaml"},
+    )
+    said = project.hv15("check")
+    assert said.code == 2
+    marked = [line for line in said.out.splitlines() if line.startswith("!")]
+    assert len(marked) == 8, said.out
+    for words in ("vae", "gone.safetensors", "other.safetensors", "config.yaml: not a safetensors", "sound.mp4"):
+        assert any(words in line for line in marked), said.out
+    assert "8 problems" in said.out
+
+    project.set(datasets=[{"video_directory": "nowhere"}])
+    said = project.hv15("check")
+    assert (said.code, "nowhere: does not exist" in said.out, "other.safetensors" in said.out) == (2, True, True)
+
+
+def test_check_of_what_is_still_to_be_made(project: Workbench) -> None:
+    config = project.config
+    config["models"] = {"source": "demo"}
+    (project.root / "config.yaml").write_text(yaml.safe_dump(config))
+    said = project.does("check")
+    assert said.out.count("will be made by the workflow") == 4
+
+
+# -- show -----------------------------------------------------------------------------------------------------------
+
+
+def test_show_tells_what_a_file_was_made_from(done: Workbench) -> None:
+    lora = hv15("show", done.root / LORA).out
+    for words in ("ss_network_dim: 2", "hv15.task: t2v", "max_train_steps: 2"):
+        assert words in lora
+    for name in ("one.latents.safetensors", "one.mp4"):
+        assert "a red circle" in hv15("show", done.samples / name).out
+
+
+def test_a_shown_config_loads_again_as_the_same_settings(done: Workbench) -> None:
+    """Written into the project, it also gives the very same LoRA."""
+    original = load_config(done.root / "config.yaml")
+    said = hv15("show", "--config", done.root / LORA)
+    assert said.code == 0
+    (done.root / "config.yaml").write_text(said.out)
+    assert load_config(done.root / "config.yaml") == original
+    whole = (done.root / LORA).read_bytes()
+    shutil.rmtree(done.root / "results")
+    done.train()
+    assert (done.root / LORA).read_bytes() == whole
+
+
+def test_show_refuses_what_says_nothing(done: Workbench) -> None:
+    model = Path(done.config["models"]["dit"])
+    torn = done.root / "torn.safetensors"
+    torn.write_bytes((done.root / LORA).read_bytes()[:-1])
+    bad = done.root / "bad.mp4"
+    bad.write_bytes(b"no video")
+    for words, naming in (
+        ((done.root / "gone.safetensors",), "does not exist"),
+        ((done.root,), "a folder"),
+        ((done.root / "config.yaml",), "of unknown kind"),
+        ((torn,), "truncated"),
+        ((bad,), "cannot be read as a video"),
+        (("--config", done.samples / "one.mp4"), "holds no hv15 config"),
+        (("--config", model), "holds no hv15 config"),
+    ):
+        is_a_refusal(hv15("show", *words), (str(words[-1]), naming))
+
+
+# -- gc and repair --------------------------------------------------------------------------------------------------
+
+
+def test_gc_removes_only_what_no_manifest_names(done: Workbench) -> None:
+    latents, texts = done.items("latents"), done.items("text")
+    item = next(iter(latents))
+    stray = item.with_stem(item.parent.name + "ab" * 31)
+    shutil.copy(item, stray)
+    assert "1 items" in done.does("gc").out
+    assert stray.exists()
+    assert "1 items" in done.does("gc", "--yes").out
+    assert (done.items("latents"), done.items("text")) == (latents, texts)
+    assert "0 items" in done.does("gc", "--yes").out
+
+
+def test_gc_keeps_what_a_stopped_encoding_has_finished(project: Workbench) -> None:
+    (project.clips / "empty.mp4").touch()
+    (project.clips / "empty.txt").write_text("a caption")
+    project.refuses("encode", "latents", naming=("empty.mp4",))
+    assert "its encoding is not finished" in project.does("gc", "--yes").out
+    (project.clips / "empty.mp4").unlink()
+    assert "clips: 0 encoded, 3 already there" in project.does("encode", "latents").err
+
+
+def test_repair_drops_damaged_items_and_they_are_encoded_again(done: Workbench) -> None:
+    items = done.items("latents")
+    torn, lost = sorted(items)[:2]
+    torn.write_bytes(torn.read_bytes()[:-4])
+    lost.unlink()
+    assert "2 damaged or lost, 6 sound" in done.does("repair").out
+    assert set(done.items("latents")) == set(items) - {torn, lost}
+    assert "clips: 2 encoded, 1 already there" in done.does("encode", "latents").err
+    assert "8 sound" in done.does("repair").out
+
+
+def test_training_names_a_damaged_item(done: Workbench) -> None:
+    item = min(done.items("latents"))
+    item.write_bytes(item.read_bytes()[:-4])
+    shutil.rmtree(done.root / "results/train")
+    done.set(train={"max_train_steps": 3})  # a step sees one clip: all of them
+    words = ("train", "--out", done.root / "results/another.safetensors")
+    said = done.hv15(*words)
+    is_a_refusal(said, (item.name, "it is removed"))
+    done.refuses(*words, naming=("1 of 3 encoded clips are missing", "hv15 repair"))
+    done.does("repair")
+    done.encode()
+    done.does(*words)
+
+
+def test_loras_of_equal_runs_are_equal(done: Workbench) -> None:
+    """The guard of the comparisons above: another seed gives another file."""
+    done.set(train={"seed": 7})
+    whole = load_file(done.root / LORA)
+    done.train()
+    assert any(not value.equal(whole[name]) for name, value in load_file(done.root / LORA).items())
