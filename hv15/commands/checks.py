@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hv15.data.clips import plan_clips
 from hv15.data.media import MediaError
@@ -13,6 +14,9 @@ from hv15.errors import UserError
 from hv15.model_files import Role
 from hv15.project import Project
 
+if TYPE_CHECKING:
+    from hv15.models import DiT
+
 Line = tuple[str, bool]
 
 SHOWN = 20
@@ -20,7 +24,11 @@ SHOWN = 20
 
 
 def model_lines(project: Project) -> Iterator[Line]:
-    """Each model file: is it there, is it the right model and complete, and do its numbers suit training?"""
+    """Each model file: is it there, is it the right model and complete, and do all of them belong together?"""
+    from hv15.models.condition import check_widths
+
+    dit: DiT | None = None
+    widths: dict[str, int] = {}
     roles: list[Role] = ["dit", "vae", "text_encoder", "glyph_encoder"]
     roles += ["image_encoder"] if project.settings.task == "i2v" else []
     for role in roles:
@@ -30,24 +38,45 @@ def model_lines(project: Project) -> Iterator[Line]:
             yield f"{role:14} {path}: {'will be made by the workflow' if made else 'does not exist'}", not made
             continue
         try:
-            _look_at_model(project, role, path)
+            model = _on_meta(project, role, path)
         except UserError as error:
             yield f"{role:14} {error}", True
             continue
         files = path.rglob("*.safetensors") if path.is_dir() else [path]
         yield f"{role:14} {path}: {sum(file.stat().st_size for file in files) / 2**30:.2f} GiB", False
+        if role == "dit":
+            dit = model
+        else:
+            widths |= _width(role, model)
+    if dit is not None:
+        try:
+            check_widths(dit.config, widths)
+        except UserError as error:
+            yield str(error), True
 
 
-def _look_at_model(project: Project, role: Role, path: Path) -> None:
+def _width(role: Role, model: Any) -> dict[str, int]:
+    """How many channels a loaded model's latents or states have, by their name in the store."""
+    if role == "vae":
+        return {"latents": model.config.latent_channels}
+    if role == "image_encoder":
+        return {"vision": model.config.hidden_size}
+    name = "text" if role == "text_encoder" else "glyphs"
+    return {name: model.model.get_parameter("embed_tokens.weight").shape[1]}
+
+
+def _on_meta(project: Project, role: Role, path: Path) -> Any:
     """Load a model on the meta device: every tensor's name and shape is compared, no weight is read.
 
     Raises:
-        UserError: the file is damaged, or is not that model.
+        UserError: the file is damaged, is not that model, or its numbers do not suit training.
     """
     from hv15 import models
     from hv15.precision import pick_device, pick_dtype
     from hv15.train.run import check_dtype
 
+    if role == "dit":
+        check_dtype(path, pick_dtype(project.settings.train.dtype, pick_device(project.settings.runtime.device)))
     load: dict[Role, Callable[[], object]] = {
         "dit": lambda: models.load_dit(path, device="meta"),
         "vae": lambda: models.load_vae(path, device="meta"),
@@ -55,9 +84,7 @@ def _look_at_model(project: Project, role: Role, path: Path) -> None:
         "glyph_encoder": lambda: models.load_glyph_encoder(path, device="meta"),
         "image_encoder": lambda: models.load_image_encoder(path, device="meta"),
     }
-    load[role]()
-    if role == "dit":
-        check_dtype(path, pick_dtype(project.settings.train.dtype, pick_device(project.settings.runtime.device)))
+    return load[role]()
 
 
 def file_lines(project: Project) -> Iterator[Line]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
 
 from hv15.commands.logs import log_to_stderr
 from hv15.errors import UserError
@@ -15,6 +17,7 @@ def convert(options: Namespace) -> None:
     from hv15.lora.files import convert_file
 
     log_to_stderr("info")
+    _keep([options.source], options.target)
     convert_file(options.source, options.target, options.to, reverse=options.reverse, svd_rank=options.svd_rank)
 
 
@@ -31,7 +34,14 @@ def merge(options: Namespace) -> None:
     project = Project(options.config, options.overrides)
     multipliers = options.multiplier or [1.0] * len(options.lora)
     loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
+    _keep([project.models.path("dit"), *options.lora], options.target)
     merge_to_file(project.models.path("dit"), loras, options.target)
+
+
+def _keep(sources: Iterable[Path], target: Path) -> None:
+    """Refuse to write a result over what it is made from."""
+    if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
+        raise UserError(f"{target}: is both read and written", hint="give the result another name")
 
 
 def download(options: Namespace) -> None:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
-from hv15.config.section import PLACE, SPEED, ComputeDtype, PathText, Section, TileSize
+from hv15.config.section import (
+    PLACE,
+    SPEED,
+    ComputeDtype,
+    PathText,
+    Section,
+    TileSize,
+    check_tiles,
+    raise_problems,
+)
 
 
 class CacheSettings(Section):
@@ -48,3 +57,8 @@ class CacheSettings(Section):
     bad_clips: Literal["stop", "skip"] = Field("stop", json_schema_extra=SPEED)
     """What to do about files that cannot be used (damaged, too short, no video in them). `stop`: encode all others,
     then stop with the list of them. `skip`: train without them; report.json beside the manifests lists them."""
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> CacheSettings:
+        raise_problems(check_tiles(self.vae_sample_size, self.vae_tile_overlap))
+        return self

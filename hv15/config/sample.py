@@ -16,7 +16,17 @@ from pydantic import (
     model_validator,
 )
 
-from hv15.config.section import ComputeDtype, Frames, PathText, PixelSize, Section, Seed, TileSize, raise_problems
+from hv15.config.section import (
+    ComputeDtype,
+    Frames,
+    PathText,
+    PixelSize,
+    Section,
+    Seed,
+    TileSize,
+    check_tiles,
+    raise_problems,
+)
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -151,9 +161,10 @@ class SampleSettings(Section):
     """The samples, each a target of its own: an edited prompt samples that prompt alone."""
 
     @model_validator(mode="after")
-    def _names_differ(self) -> SampleSettings:
+    def _fits_together(self) -> SampleSettings:
         seen: dict[str, int] = {}
         problems: list[tuple[tuple[str | int, ...], str]] = []
+        problems += check_tiles(self.vae_sample_size, self.vae_tile_overlap)
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)
             if first != index:

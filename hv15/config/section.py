@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -101,6 +101,14 @@ def check_size(size: int) -> int:
         nearest = f"{below} and {below + 16}" if below >= 16 else "16"
         raise ValueError(f"{size} pixels: must be a multiple of 16; nearest: {nearest}")
     return size
+
+
+def check_tiles(size: int, overlap: float) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield a problem of `vae_tile_overlap` if tiles of `size` pixels would not start at multiples of 16."""
+    stride = int(size * (1 - overlap))
+    if size and (stride < 16 or stride % 16):
+        text = f"found {overlap:g}: tiles of {size} pixels would start every {stride} pixels, which must be a multiple"
+        yield ("vae_tile_overlap",), f"{text} of 16; 0.125, 0.25 and 0.5 fit"
 
 
 PathText = Annotated[str, AfterValidator(expand_variables), Field(json_schema_extra={"format": "path"})]

@@ -48,10 +48,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder beside the target; on success it takes the target's place, on any failure it is removed.
 
     Raises:
-        UserError: the disk is full or the parent folder cannot be written.
+        UserError: the disk is full, the parent folder cannot be written, or the target is a file.
     """
     target = Path(target)
     temporary: Path | None = None
+    if target.is_file():
+        raise UserError(f"{target}: expected a folder, found a file", hint="choose another name, or remove the file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))

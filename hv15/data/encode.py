@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -95,10 +96,20 @@ def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | Non
     """Write a folder of PNG files 0000.png, 0001.png, ...; it appears complete or not at all.
 
     Args:
-        folder: replaced if it exists.
+        folder: replaced if it holds nothing but such files.
         frames: uint8 RGB [F, H, W, 3].
         metadata: text chunks of each file.
+
+    Raises:
+        UserError: the folder holds other files, or the disk is full.
     """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if not re.fullmatch(r"\d{4,}\.png", name)]
+    if others:
+        raise UserError(
+            f"{folder}: holds other files (first {others[0]}), which images would replace",
+            hint="name a folder that does not exist yet",
+        )
     with atomic_folder(folder) as temporary:
         for number, pixels in enumerate(frames):
             write_image(temporary / f"{number:04d}.png", pixels, metadata)

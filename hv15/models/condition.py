@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from hv15.models.dit import DiTConfig
+
+_TAKEN = {  # what a store item holds: the size of the transformer that it must have, and the model that makes it
+    "latents": ("latent_channels", "vae"),
+    "text": ("text_dim", "text_encoder"),
+    "glyphs": ("glyph_dim", "glyph_encoder"),
+    "vision": ("vision_dim", "image_encoder"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,29 @@ class Condition:
         """The same condition on another device or in another floating dtype."""
         vision = None if self.vision is None else self.vision.to(device, dtype)
         return replace(self, text=self.text.to(device, dtype), glyphs=self.glyphs.to(device, dtype), vision=vision)
+
+
+def check_widths(config: DiTConfig, widths: Mapping[str, int]) -> None:
+    """Compare what the encoders make with what the transformer takes.
+
+    Args:
+        widths: number of channels of `latents`, `text`, `glyphs` and `vision`, those that are known.
+
+    Raises:
+        UserError: the models do not belong together.
+    """
+    for name, width in widths.items():
+        size, role = _TAKEN[name]
+        if width != getattr(config, size):
+            raise UserError(
+                f"models.{role} makes {name} of {width} channels, but models.dit takes {getattr(config, size)}",
+                hint="use the models of HunyuanVideo 1.5 together; what is encoded with the wrong one is encoded anew",
+            )
+
+
+def widths_of(item: Mapping[str, Tensor]) -> dict[str, int]:
+    """The channels of an encoded item's tensors: latents [C, F, h, w], states [L, D]."""
+    return {name: tensor.shape[0 if name == "latents" else -1] for name, tensor in item.items()}
 
 
 def _check(name: str, lengths: Sequence[int], batch: int, least: int, most: int) -> None:

@@ -44,7 +44,9 @@ def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
         UserError: it cannot be read, or is not the image that the sample was planned with.
     """
     if spec.image is None:
-        raise ValueError(f"{spec.name}: a {spec.task} sample has no first frame")
+        raise UserError(
+            f"{spec.name}: a {spec.task} sample has no first frame", hint="denoise it without a --condition"
+        )
     path = root / spec.image.path
     image = read_image(path)
     if model_fingerprint(path) != spec.image.fingerprint:

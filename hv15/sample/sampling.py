@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.models import Condition, load_dit
+from hv15.models.condition import check_widths, widths_of
 from hv15.models.latents import scale, unscale
 from hv15.precision import pick_device, pick_dtype
 from hv15.progress import Progress
@@ -67,6 +68,9 @@ def sample_latents(
         log.warning("%s: %s", spec.name, sentence)
     first, vision = _read_condition(spec, condition)
     dit = load_dit(dit_path, dtype=dtype, device=where)
+    check_widths(dit.config, widths_of(text))
+    if first is not None and vision is not None:
+        check_widths(dit.config, widths_of({"latents": first, "vision": vision}))
     apply_all(dit, loras)
     if batch_cfg is None:
         batch_cfg = where.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
@@ -128,7 +132,10 @@ def _read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None,
     if spec.task == "t2v":
         return None, None
     if path is None:
-        raise ValueError(f"{spec.name}: an i2v sample needs its encoded first frame")
+        raise UserError(
+            f"{spec.name}: an i2v sample needs its encoded first frame",
+            hint="make it with `hv15 sample condition` and give it as --condition",
+        )
     tensors, _ = read_tensors(path, CONDITION, "hv15 encode")
     latents = tensors["latents"]
     expected = (1, *spec.latent_size[1:])

@@ -20,6 +20,7 @@ from hv15.data.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
 from hv15.models import DiT, load_dit
+from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
 from hv15.precision import pick_device, pick_dtype
 from hv15.train.checkpoints import CheckpointRule
@@ -65,6 +66,8 @@ def train(
     check_dtype(dit_path, dtype)
     with memory_advice():
         dit = load_dit(dit_path, dtype=dtype, device=accelerator.device)
+    for item in (stores.latents.read(items[0].clip), stores.texts.read(items[0].caption)):
+        check_widths(dit.config, widths_of(item))
     train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
 
 

@@ -32,6 +32,7 @@ from hv15.errors import UserError
 log = logging.getLogger(__name__)
 
 KEEP = 2
+OURS = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json"}
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,19 @@ def claim_folder(folder: Path, spec: str) -> None:
     """Make the folder belong to this spec: its own content stays, that of another spec is moved aside, never deleted.
 
     The folder of another spec becomes `train-<its digest>`; when that spec comes back, so does its folder.
+
+    Raises:
+        UserError: the folder is nobody's training, but holds files.
     """
     owner = _owner(folder)
     if owner == spec:
         return
+    foreign = sorted(path.name for path in folder.glob("[!.]*") if path.name not in OURS)
+    if owner is None and foreign:
+        raise UserError(
+            f"{folder}: the training would write here, but the folder holds other files (first {foreign[0]})",
+            hint="give the LoRA another output folder",
+        )
     if owner is not None:
         aside = _aside(folder, owner)
         shutil.rmtree(aside, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hv15.demo.layout import DEMO_FILES
+from hv15.demo.models import DIT
+from hv15.models import DiT
+from hv15.models.dit_files import save_dit
 from tests.commands.workbench import LORA, Workbench, hv15
 
 COMMAND = {
@@ -111,6 +115,26 @@ def test_wrong_models_say_what_they_are(done: Workbench) -> None:
         said = done.hv15("check")
         assert said.code == 2
         assert kind in said.out, said.out
+
+
+def test_models_that_do_not_belong_together(done: Workbench) -> None:
+    """Each is sound, but the transformer takes other states than the encoder makes."""
+    other = done.root / "dit.safetensors"
+    with torch.device("meta"):
+        dit = DiT(replace(DIT, text_dim=48))
+    save_dit(dit.to_empty(device="cpu").apply(zero), other)
+    done.set(models={"dit": str(other)})
+    naming = ("models.text_encoder makes text of 64 channels, but models.dit takes 48",)
+    done.refuses("train", "--out", done.root / "results/x.safetensors", naming=naming)
+    words = ("sample", "denoise", "--spec", done.samples / "one.json", "--out", done.root / "x.safetensors")
+    done.refuses(*words, naming=naming)
+    said = done.hv15("check")
+    assert (said.code, naming[0] in said.out) == (2, True), said.out
+
+
+def zero(module: torch.nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        parameter.data.zero_()
 
 
 def test_lycoris_files_are_loras_too(done: Workbench) -> None:

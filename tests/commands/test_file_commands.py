@@ -77,6 +77,13 @@ def test_merge_refuses(done: Workbench) -> None:
     assert not target.exists()
 
 
+def test_no_result_is_written_over_its_source(done: Workbench) -> None:
+    done.refuses("merge", done.root / LORA, "--lora", done.root / LORA, naming=("is both read and written",))
+    whole = (done.root / LORA).read_bytes()
+    is_a_refusal(hv15("convert", done.root / LORA, done.root / "results/../results/train.safetensors"), ("both read",))
+    assert (done.root / LORA).read_bytes() == whole
+
+
 # -- training -------------------------------------------------------------------------------------------------------
 
 
@@ -94,6 +101,13 @@ def test_two_trainings_in_one_folder(done: Workbench) -> None:
         done.refuses(*words, naming=("results/train: another training is running here",))
     done.does(*words)
     assert (done.root / LORA).read_bytes() == whole
+
+
+def test_a_folder_of_other_files_is_not_taken_for_a_training(done: Workbench) -> None:
+    """The training folder is named after nothing but its place, so it may be somebody's dataset."""
+    (done.root / "train").mkdir()
+    (done.root / "train" / "clip.mp4").write_bytes(b"mine")
+    done.refuses("train", "--out", done.root / "lora.safetensors", naming=("/train: ", "other files (first clip.mp4)"))
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "\udcff"])
@@ -139,6 +153,14 @@ def test_latents_alone_become_a_video_or_images(done: Workbench) -> None:
     assert [Image.open(path).size for path in sorted((done.root / "frames").iterdir())] == [(64, 64)] * 5
 
 
+def test_images_replace_images_and_nothing_else(done: Workbench) -> None:
+    latents = done.samples / "one.latents.safetensors"
+    for _ in range(2):
+        done.does(*decode(done, latents, done.root / "frames"))
+    done.refuses(*decode(done, latents, done.clips), naming=("/clips: holds other files (first ",))
+    done.refuses(*decode(done, latents, done.root / LORA), naming=("expected a folder, found a file",))
+
+
 def test_decoding_refuses(done: Workbench) -> None:
     latents, out, spec = done.samples / "one.latents.safetensors", done.samples / "one.mp4", done.root / "x.json"
     torn, nan, foreign = (done.root / f"{name}.safetensors" for name in ("torn", "nan", "foreign"))
@@ -163,10 +185,17 @@ def test_denoising_refuses(done: Workbench) -> None:
     spec, out = done.samples / "one.json", done.samples / "one.latents.safetensors"
     words = ("sample", "denoise", "--spec", spec, "--out", out)
     done.refuses(*words, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file"))
+    i2v = json.loads(spec.read_text()) | {"task": "i2v"}
+    (done.root / "i2v.json").write_text(json.dumps(i2v))
+    words = ("sample", "denoise", "--spec", done.root / "i2v.json", "--out", out)
+    done.refuses(*words, naming=("needs its encoded first frame", "--condition"))
+    words = ("sample", "condition", "--spec", spec, "--out", done.root / "x.safetensors")
+    done.refuses(*words, naming=("a t2v sample has no first frame",))
+    done.refuses("spec", "sample", "--name", "two", "--out", spec, naming=("no sample is called two; there are: one",))
     prompt = next(path for path in done.items("text") if b"a red circle" in path.read_bytes())
     prompt.unlink()
+    words = ("sample", "denoise", "--spec", spec, "--out", out)
     done.refuses(*words, naming=(prompt.name, "is missing", "snakemake"))
-    done.refuses("spec", "sample", "--name", "two", "--out", spec, naming=("no sample is called two; there are: one",))
 
 
 @pytest.mark.parametrize("image", [None, b"", b"no image", "folder"])

@@ -44,6 +44,7 @@ def test_settings_are_judged_all_at_once_and_in_place(done: Workbench) -> None:
         .replace("video_length: 5", "video_length: 6")
         .replace("video_size:\n  - 64\n  - 64", "video_size:\n  - 64\n  - 70")
         .replace("- 9\n", "- 10\n")
+        .replace("shards: 2", "shards: 2\n  vae_sample_size: 128\n  vae_tile_overlap: 0.3")
     )
     before = done.files()
     said = done.hv15("encode", "latents")
@@ -53,10 +54,11 @@ def test_settings_are_judged_all_at_once_and_in_place(done: Workbench) -> None:
         "train.max_train_step: unknown key; did you mean 'max_train_steps'?",
         "sample.video_length: 6 frames: the VAE takes 4k+1 of them; the nearest are 5 and 9",
         "target_frames[0]: 10 frames",
+        "cache.vae_tile_overlap: found 0.3: tiles of 128 pixels would start every 89 pixels",
         "sample.video_size[1]: 70 pixels: must be a multiple of 16; nearest: 64 and 80",
     ):
         assert words in said.err, said.err
-    assert len(re.findall(r"config\.yaml:\d+:\d+ ", said.err)) == 4
+    assert len(re.findall(r"config\.yaml:\d+:\d+ ", said.err)) == 5
     done.still_has(before)
     (done.root / "config.yaml").write_text(text)
     assert "0 encoded" in done.does("encode", "latents").err
