@@ -1,5 +1,6 @@
 """Tiny models as files, store items, specs and LoRAs for the stages; a stand-in model for the loop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from hv15.lora import LoRANetwork, save_lora
-from hv15.models import VAE, DiTConfig, VAEConfig
+from hv15.models import VAE, VAEConfig
 from hv15.models.dit_files import save_dit
 from hv15.models.fingerprint import model_fingerprint
 from hv15.models.vae import save_vae
@@ -26,7 +27,7 @@ class StandIn(torch.nn.Module):
 
     def __init__(self, velocity, *, meanflow=False):
         super().__init__()
-        self.velocity, self.config, self.calls = velocity, DiTConfig(latent_channels=4, meanflow=meanflow), []
+        self.velocity, self.config, self.calls = velocity, replace(TINY, meanflow=meanflow), []
 
     def forward(self, x, timestep, cond, timestep_r=None):
         self.calls.append((x, timestep, cond, timestep_r))
