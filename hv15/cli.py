@@ -65,6 +65,7 @@ def _project_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     show.add_argument("--config", dest="as_config", action="store_true", help="print a config.yaml that reproduces it")
 
     clean = _add(commands, "gc", "project:collect", "remove encoded items that no manifest names", project)
+    clean.add_argument("--unused", action="store_true", help="also those that this config does not need any more")
     clean.add_argument("--yes", action="store_true", help="remove them; without it they are only counted")
 
     _add(commands, "repair", "project:repair", "read every encoded item and drop damaged ones", project)

@@ -6,6 +6,7 @@ when it is planned, so their identity is declared: the demo's recipe version, or
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -52,10 +53,12 @@ class ModelFiles:
 
     @property
     def tokenizer(self) -> Path | str:
-        """The tokenizer's folder, or its name on the Hub."""
-        folder = self.path("tokenizer")
-        is_name = self.settings.models.source == "files" and not folder.exists()
-        return self.settings.models.tokenizer if is_name else folder
+        """The tokenizer's folder or tokenizer.json, or its name on the Hub: `owner/name` where no such folder is."""
+        place = self.path("tokenizer")
+        is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", self.settings.models.tokenizer) is not None
+        if self.settings.models.source == "files" and is_name and not place.exists():
+            return self.settings.models.tokenizer
+        return place
 
     def identity(self, role: Role) -> str:
         """What stands for the model in a digest.
@@ -78,7 +81,7 @@ class ModelFiles:
                 hint="correct the path in config.yaml, or set models.source to hub to download the file",
             )
         if role == "tokenizer":
-            files = sorted(file for file in path.iterdir() if file.suffix in (".json", ".txt"))
+            files = sorted(path.glob("*.json")) + sorted(path.glob("*.txt")) if path.is_dir() else [path]
             return short([[file.name, sha256(file.read_bytes()).hexdigest()] for file in files])
         return model_fingerprint(path, cache=self.fingerprints)
 

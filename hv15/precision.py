@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from hv15.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+
+log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
@@ -21,20 +25,47 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"runtime.device: {name}: this machine has no usable GPU", hint="set runtime.device to auto")
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        found = f"{count} GPUs" if count else "no usable GPU"
+        raise UserError(f"runtime.device: {name}: this machine has {found}", hint="set runtime.device to auto")
     return device
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of a `dtype` setting: `auto` is bfloat16 on a GPU that computes it, else float32.
+    """The number format in which the transformer computes: `auto` is bfloat16 on a GPU that has it, else float32.
 
     A CPU without bfloat16 hardware computes it a hundred times slower than float32, so it is never chosen there.
     """
     import torch
 
     if name == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if fast else torch.float32
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    return _named(name, device)
+
+
+def pick_encoder_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The same for VAE, Qwen and SigLIP: `auto` is float16 on a GPU, as in the official program, else float32."""
+    import torch
+
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return _named(name, device)
+
+
+def storage_dtype(name: str) -> torch.dtype | None:
+    """The number format of stored tensors; `auto` is None: as computed."""
+    import torch
+
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     return dtypes[name]
+
+
+def _named(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    if device.type == "cpu" and dtype != torch.float32:
+        log.warning("%s on a CPU: correct, but often a hundred times slower than float32", name)
+    return dtype

@@ -15,7 +15,7 @@ from typing import Any
 
 from hv15.cache.batches import TrainingItem
 from hv15.cache.plan import LatentNeed, Plan
-from hv15.config import Settings, digest_view, load_config
+from hv15.config import DatasetSettings, Settings, digest_view, load_config
 from hv15.data.captions import caption_key
 from hv15.data.digest import digest, short
 from hv15.data.index import FileIndex
@@ -24,25 +24,29 @@ from hv15.data.scan import scan
 from hv15.errors import UserError
 from hv15.model_files import ModelFiles, Role
 from hv15.models.fingerprint import FingerprintCache, model_fingerprint
+from hv15.models.grid import latent_size
 from hv15.sample.plan import plan_samples
 from hv15.sample.prompts import SampleSpec
 
 CONFIG_VARIABLE, OVERRIDES_VARIABLE = "HV15_CONFIG", "HV15_OVERRIDES"
 
-# The dataset settings that decide which frames a clip has and how they are resized.
-CLIP_FIELDS = (
-    "resolution",
-    "enable_bucket",
-    "bucket_no_upscale",
-    "target_frames",
-    "frame_extraction",
-    "frame_stride",
-    "frame_sample",
-    "max_frames",
-    "source_fps",
-    "target_fps",
-    "background",
-)
+
+def clip_rule(dataset: DatasetSettings) -> str:
+    """The digest of the settings that decide which frames a dataset's clips have and how they are resized."""
+    fields = ["resolution", "enable_bucket", "bucket_no_upscale", "source_fps", "target_fps", "background"]
+    if dataset.kind == "video":
+        fields += ["frame_extraction", *EXTRACTION_FIELDS[dataset.frame_extraction]]
+    return short({name: getattr(dataset, name) for name in fields})
+
+
+EXTRACTION_FIELDS = {
+    "head": ["target_frames"],
+    "chunk": ["target_frames"],
+    "slide": ["target_frames", "frame_stride"],
+    "uniform": ["target_frames", "frame_sample"],
+    "full": ["max_frames"],
+}
+"""The further settings that each kind of `frame_extraction` reads."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,7 @@ class Project:
         """(dataset index, source, media key) of everything the datasets hold now."""
         self._render_demo()
         found = [
-            (number, source)
-            for number, dataset in enumerate(self.settings.datasets)
-            for source in scan(dataset, self.root)
+            (number, source) for number, dataset in enumerate(self.datasets) for source in scan(dataset, self.root)
         ]
         keys = FileIndex(self.cache / "index.json").media_keys([source for _, source in found])
         return [(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
@@ -101,16 +103,28 @@ class Project:
     def _render_demo(self) -> None:
         """The demo's clips are drawn before the first plan: a plan needs the content of the dataset."""
         folder = self.root / "demo" / "clips"
-        if self.settings.models.source == "demo" and not folder.exists():
+        asked = {
+            dataset.video_directory and self.settings.resolve(dataset.video_directory) for dataset in self.datasets
+        }
+        if self.settings.models.source == "demo" and folder in asked and not folder.exists():
             from hv15.demo.clips import render_demo_clips
 
             render_demo_clips(folder)
 
+    @property
+    def datasets(self) -> tuple[DatasetSettings, ...]:
+        return self.settings.datasets
+
     @cached_property
     def _rules(self) -> list[str]:
+        return [clip_rule(dataset) for dataset in self.datasets]
+
+    @cached_property
+    def _identities(self) -> list[str]:
+        """What a dataset is to the training, whatever its place in the list: clips, weight, batch size."""
         return [
-            short({name: value for name, value in dataset.model_dump(mode="json").items() if name in CLIP_FIELDS})
-            for dataset in self.settings.datasets
+            short([rule, dataset.num_repeats, dataset.batch_size])
+            for rule, dataset in zip(self._rules, self.datasets, strict=True)
         ]
 
     @cached_property
@@ -122,8 +136,7 @@ class Project:
     @cached_property
     def dataset_digest(self) -> str:
         """The digest of all pairs with their weights; file names do not enter."""
-        weights = [(d.num_repeats, d.batch_size) for d in self.settings.datasets]
-        return digest([[p.media, p.caption, p.rule, *weights[p.dataset]] for p in self.pairs])
+        return digest(sorted([pair.media, pair.caption, self._identities[pair.dataset]] for pair in self.pairs))
 
     # -- what has to be encoded -------------------------------------------------------------------------------------
 
@@ -138,7 +151,7 @@ class Project:
             "tile": [cache.vae_sample_size, cache.vae_tile_overlap] if cache.vae_sample_size else None,
         }
         needed = {
-            f"{key}-{self._rules[number]}": LatentNeed(source, key, self.settings.datasets[number])
+            f"{key}-{self._rules[number]}": LatentNeed(source, key, self.datasets[number])
             for number, source, key in self.sources
         }
         return Plan("latents", self.cache, settings, needed, cache.shards)
@@ -176,10 +189,10 @@ class Project:
             TrainingItem(
                 clip["key"],
                 pair.caption,
-                ((clip["frames"] - 1) // 4 + 1, clip["height"] // 16, clip["width"] // 16),
-                dataset=pair.dataset,
-                batch_size=self.settings.datasets[pair.dataset].batch_size,
-                repeats=self.settings.datasets[pair.dataset].num_repeats,
+                latent_size(clip["frames"], clip["height"], clip["width"]),
+                dataset=self._identities[pair.dataset],
+                batch_size=self.datasets[pair.dataset].batch_size,
+                repeats=self.datasets[pair.dataset].num_repeats,
             )
             for pair in self.pairs
             for clip in entries[pair.source_key].get("clips", ())

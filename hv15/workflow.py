@@ -74,8 +74,6 @@ class WorkflowProject(Project):
 
     def prepare(self) -> None:
         """What only the main process does before the jobs are planned."""
-        for plan in (self.latents, self.texts):
-            plan.drop_broken_promises()
         self.save_caches()
 
     # -- models -----------------------------------------------------------------------------------------------------

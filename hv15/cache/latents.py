@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from hv15.cache.plan import Entry, LatentNeed, Manifest, Plan
+from hv15.cache.plan import Entry, LatentNeed, Manifest, Plan, items_of
 from hv15.data.ahead import DecodeJob, decode_ahead
-from hv15.data.clips import Clip, plan_clips
+from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.digest import digest
 from hv15.data.media import MediaError
 from hv15.data.pixels import Pixels
@@ -57,7 +57,7 @@ class LatentEncoder:
 
     def run(self, shard: int) -> Manifest:
         """Encode what is missing and return the shard's new manifest; unusable files are skipped in it."""
-        manifest = Manifest(self.plan.manifest_path(shard))
+        manifest = self.plan.new_manifest(shard)
         listed = self.plan.manifests[shard].entries
         jobs: list[DecodeJob] = []
         for key, need in self.plan.by_shard[shard].items():
@@ -66,16 +66,12 @@ class LatentEncoder:
         if jobs:
             for key, error in self._encode(jobs):
                 manifest.entries[key] = self._skip(self.plan.needed[key], error)
-        # What is listed and no longer needed stays listed while the store has it: it may come back.
-        for key, entry in listed.items():
-            if key not in manifest.entries and all(self.plan.store.has(item) for item in _keys(entry)):
-                manifest.entries[key] = entry
         return manifest
 
     def _look_up(self, key: str, need: LatentNeed, known: Entry | None) -> tuple[Entry, DecodeJob | None]:
         """The manifest entry of a medium, and the decoding of those of its clips that the store lacks."""
         store = self.plan.store
-        if known and "clips" in known and all(store.is_sound(item) for item in _keys(known)):
+        if known and "clips" in known and all(store.has(item) for item in items_of(key, known)):
             self.kept += len(known["clips"])
             return known, None
         try:
@@ -83,13 +79,15 @@ class LatentEncoder:
             clips = {clip_key(need.media, clip): clip for clip in plan_clips(info, need.dataset)}
         except MediaError as error:
             return self._skip(need, error), None
-        missing = [clip for item, clip in clips.items() if not store.is_sound(item)]
+        missing = [clip for item, clip in clips.items() if not store.has(item)]
         self.kept += len(clips) - len(missing)
+        short = missing_lengths(info, need.dataset)
         entry: Entry = {
             "clips": [
                 {"key": item, "start": c.start, "frames": c.frames, "height": c.height, "width": c.width}
                 for item, c in clips.items()
-            ]
+            ],
+            **({"name": str(need.source.path), "too_short_for": short} if short else {}),
         }
         job = DecodeJob(need.source.path, need.source.kind, missing, need.dataset, info, tag=key)
         return entry, job if missing else None
@@ -116,7 +114,7 @@ class LatentEncoder:
         """Encode clips of equal shape and store each."""
         device = next(vae.parameters()).device
         clips = torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(device)
-        video = rearrange(clips, "b f h w c -> b c f h w").to(vae.dtype) / 127.5 - 1
+        video = rearrange(clips, "b f h w c -> b c f h w").float() / 127.5 - 1  # in fp32: half precision rounds greys
         latents = vae.encode(video, tile_size=self.tile_size, overlap=self.overlap)
         states = vision.encode([pixels[0] for _, _, pixels in batch]) if vision else None
         for number, (source_key, clip, _) in enumerate(batch):
@@ -147,7 +145,3 @@ def _equal_batches(
             yield batch
             waiting[pixels.shape] = []
     yield from (batch for batch in waiting.values() if batch)
-
-
-def _keys(entry: Entry) -> list[str]:
-    return [clip["key"] for clip in entry.get("clips", ())]

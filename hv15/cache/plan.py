@@ -2,7 +2,9 @@
 
 A manifest is the declared output of a shard's job: `<root>/<kind>/<settings digest>/<shard>-of-<shards>.json`. It only
 grows: a shard is asked for what the dataset needs plus what its manifest already lists, so that a clip taken out of
-the dataset changes nothing and costs nothing when it comes back.
+the dataset changes nothing and costs nothing when it comes back (`hv15 gc --unused` forgets it). When the store has
+lost items that a manifest promises, the shard's next manifest is a new generation, and so its job runs again; planning
+itself changes no file.
 """
 
 from __future__ import annotations
@@ -44,24 +46,35 @@ class Manifest:
 
     path: Path
     entries: dict[str, Entry] = field(default_factory=dict)
+    generation: int = 0
+    """How often items that it promised were lost and encoded again."""
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
         """Read a manifest; an absent or torn one is empty, because the store still knows every item."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            entries = content["entries"] if content["format"] == FORMAT else {}
+            if content["format"] == FORMAT:
+                return cls(path, content["entries"], content["generation"])
         except (OSError, ValueError, KeyError, TypeError):
-            entries = {}
-        return cls(path, entries)
+            pass
+        return cls(path)
 
     def save(self, kind: Kind, settings: Mapping[str, Any]) -> None:
-        write_json(self.path, {"format": FORMAT, "kind": kind, "settings": dict(settings), "entries": self.entries})
+        content = {"kind": kind, "settings": dict(settings), "generation": self.generation, "entries": self.entries}
+        write_json(self.path, {"format": FORMAT, **content})
 
     def items(self) -> Iterator[str]:
         """The store keys that this manifest promises."""
         for key, entry in self.entries.items():
-            yield from (clip["key"] for clip in entry["clips"]) if "clips" in entry else (key,)
+            yield from items_of(key, entry)
+
+
+def items_of(key: str, entry: Entry) -> list[str]:
+    """The store keys of one entry: a text's own key, the clips of a medium, none if it was left out."""
+    if "skipped" in entry:
+        return []
+    return [clip["key"] for clip in entry["clips"]] if "clips" in entry else [key]
 
 
 @dataclass(frozen=True)
@@ -107,9 +120,35 @@ class Plan(Generic[Needed]):
             parts[int(key[:8], 16) % self.shards][key] = self.needed[key]
         return parts
 
+    @cached_property
+    def lost(self) -> list[set[str]]:
+        """Per shard, the promised items that are not in the store; only names are looked at."""
+        if not any(manifest.entries for manifest in self.manifests):
+            return [set() for _ in self.manifests]
+        present = set(self.store.all_keys())
+        return [set(manifest.items()) - present for manifest in self.manifests]
+
+    def generation(self, shard: int) -> int:
+        """The generation of the shard's manifest when its job has run."""
+        return self.manifests[shard].generation + bool(self.lost[shard])
+
     def shard_digest(self, shard: int) -> str:
-        """The digest of what the shard's manifest must list: Snakemake compares this, and only this."""
-        return digest(sorted(self.by_shard[shard].keys() | self.manifests[shard].entries.keys()))
+        """The digest of what the shard's manifest must be: Snakemake compares this, and only this."""
+        keys = self.by_shard[shard].keys() | self.manifests[shard].entries.keys()
+        return digest([sorted(keys), self.generation(shard)])
+
+    def new_manifest(self, shard: int) -> Manifest:
+        """The manifest that the shard's job fills: with what is listed, no longer needed, and still in the store.
+
+        To be asked before the job writes items, because lost ones decide its generation.
+        """
+        wanted, lost = self.by_shard[shard], self.lost[shard]
+        entries = {
+            key: entry
+            for key, entry in self.manifests[shard].entries.items()
+            if key not in wanted and lost.isdisjoint(items_of(key, entry))
+        }
+        return Manifest(self.manifest_path(shard), entries, self.generation(shard))
 
     def check_unchanged(self, shard: int, expected: str) -> None:
         """Stop when the dataset is no longer the one that the workflow planned for.
@@ -122,20 +161,6 @@ class Plan(Generic[Needed]):
                 "the dataset changed while the workflow was running",
                 hint="run the same command again: what is encoded already is kept",
             )
-
-    def drop_broken_promises(self) -> list[Path]:
-        """Remove manifests that list items which the store has lost, so that the next training encodes them again.
-
-        Only the names in the store are looked at. Returns the removed manifests.
-        """
-        present = set(self.store.all_keys()) if any(manifest.entries for manifest in self.manifests) else set()
-        lost = [manifest.path for manifest in self.manifests if not present.issuperset(manifest.items())]
-        for path in lost:
-            path.unlink(missing_ok=True)
-        if lost:
-            self.report_path.unlink(missing_ok=True)
-            self.__dict__.pop("manifests", None)
-        return lost
 
     def entries(self) -> dict[str, Entry]:
         """The manifest entries of everything that is needed now.
@@ -151,6 +176,22 @@ class Plan(Generic[Needed]):
             )
         return {key: found[key] for key in self.needed}
 
+    def needed_items(self) -> set[str]:
+        """The store keys of what is needed now, as far as it is encoded."""
+        entries = {key: entry for manifest in self.manifests for key, entry in manifest.entries.items()}
+        return {item for key in self.needed if key in entries for item in items_of(key, entries[key])}
+
+    def forget_unused(self) -> None:
+        """Let the manifests list only what is needed now, and remove those of other settings and shard counts."""
+        for manifest in self.manifests:
+            if unused := manifest.entries.keys() - self.needed.keys():
+                manifest.entries = {key: entry for key, entry in manifest.entries.items() if key not in unused}
+                manifest.save(self.kind, self.settings)
+        current = {manifest.path for manifest in self.manifests}
+        for path in (self.root / self.kind).glob("*/*-of-*.json"):
+            if path not in current:
+                path.unlink()
+
     def write_report(self, path: Path) -> dict[str, Any]:
         """Write how many items there are and which sources were left out, and why."""
         entries = self.entries()
@@ -158,8 +199,9 @@ class Plan(Generic[Needed]):
         report = {
             "kind": self.kind,
             "sources": len(entries),
-            "items": sum(len(entry.get("clips", (key,))) for key, entry in entries.items() if "skipped" not in entry),
+            "items": sum(len(items_of(key, entry)) for key, entry in entries.items()),
             "skipped": dict(sorted(skipped.items())),
+            "too_short_for": {e["name"]: e["too_short_for"] for e in entries.values() if "too_short_for" in e},
             "store": str(self.store.folder.relative_to(self.root)),
         }
         write_json(path, report)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from hv15.cache.plan import Manifest, Plan
 from hv15.models.templates import glyph_text
 from hv15.progress import Progress
 
 if TYPE_CHECKING:
-    import torch
-
     from hv15.models.glyphs import GlyphEncoder
     from hv15.models.text import TextEncoder
 
@@ -40,17 +40,18 @@ class TextStateEncoder:
 
     def run(self, shard: int) -> Manifest:
         """Encode what is missing and return the shard's new manifest."""
+        manifest = self.plan.new_manifest(shard)
         wanted, store = self.plan.by_shard[shard], self.plan.store
-        missing = {key: text for key, text in wanted.items() if not store.is_sound(key)}
+        missing = {key: text for key, text in wanted.items() if not store.has(key)}
         self.kept += len(wanted) - len(missing)
         if missing:
             self._encode(missing)
-        listed = self.plan.manifests[shard].entries
-        kept = {key for key in listed if key not in wanted and store.has(key)}
-        return Manifest(self.plan.manifest_path(shard), {key: {} for key in sorted(kept | wanted.keys())})
+        manifest.entries |= {key: {} for key in wanted}
+        return manifest
 
     def _encode(self, missing: dict[str, str]) -> None:
         glyphs = self._glyph_states(missing)
+        no_glyphs = torch.zeros(0, self.glyph_width)
         encoder = self.load_text()
         # Texts of like length share a batch, so that little padding is computed.
         order = sorted(missing, key=lambda key: (len(missing[key]), key))
@@ -59,7 +60,7 @@ class TextStateEncoder:
                 keys = order[start : start + self.batch_size]
                 states = encoder.encode([missing[key] for key in keys])
                 for key, text in zip(keys, states, strict=True):
-                    item = {"text": text, "glyphs": glyphs.get(key, text.new_zeros(0, self.glyph_width))}
+                    item = {"text": text, "glyphs": glyphs.get(key, no_glyphs)}
                     stored = {name: value.to(self.dtype or value.dtype) for name, value in item.items()}
                     self.plan.store.write(key, stored, {"text": missing[key]})
                 self.encoded += len(keys)

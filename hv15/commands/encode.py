@@ -19,12 +19,12 @@ def latents(options: Namespace) -> None:
     """Encode the clips of one shard, or of all."""
     from hv15.cache.latents import LatentEncoder
     from hv15.models import load_image_encoder, load_vae
-    from hv15.precision import pick_device, pick_dtype
+    from hv15.precision import pick_device, pick_encoder_dtype, storage_dtype
 
     project = Project(options.config, options.overrides)
     cache = project.settings.cache
     device = pick_device(project.settings.runtime.device)
-    dtype = pick_dtype(cache.dtype, device)
+    dtype = pick_encoder_dtype(cache.dtype, device)
     i2v = project.settings.task == "i2v"
     encoder = LatentEncoder(
         project.latents,
@@ -36,7 +36,7 @@ def latents(options: Namespace) -> None:
         ),
         tile_size=cache.vae_sample_size,
         overlap=cache.vae_tile_overlap,
-        dtype=_storage(cache.latent_dtype),
+        dtype=storage_dtype(cache.latent_dtype),
         batch_size=cache.latent_batch,
         workers=cache.workers,
     )
@@ -62,12 +62,12 @@ def texts(options: Namespace) -> None:
     from hv15.cache.texts import TextStateEncoder
     from hv15.models import load_glyph_encoder, load_text_encoder
     from hv15.models.glyphs import glyph_width
-    from hv15.precision import pick_device, pick_dtype
+    from hv15.precision import pick_device, pick_encoder_dtype, storage_dtype
 
     project = Project(options.config, options.overrides)
     cache, models = project.settings.cache, project.models
     device = pick_device(project.settings.runtime.device)
-    dtype = pick_dtype(cache.dtype, device)
+    dtype = pick_encoder_dtype(cache.dtype, device)
     encoder = TextStateEncoder(
         project.texts,
         load_text=lambda: load_text_encoder(
@@ -76,7 +76,7 @@ def texts(options: Namespace) -> None:
         # ByT5 stays in float32, as in the official program: it is small and never cast there.
         load_glyphs=lambda: load_glyph_encoder(models.path("glyph_encoder"), device=str(device)),
         glyph_width=glyph_width(models.path("glyph_encoder")),
-        dtype=_storage(cache.text_dtype),
+        dtype=storage_dtype(cache.text_dtype),
         batch_size=cache.text_batch,
     )
     for shard in _shards(project.texts, options):
@@ -91,6 +91,8 @@ def report_latents(options: Namespace) -> None:
     print(f"{report['items']} clips of {report['sources']} files", file=sys.stderr)
     if report["skipped"]:
         print(f"left out {_files(report['skipped'])}:\n{_listing(report['skipped'])}", file=sys.stderr)
+    for name, lengths in report["too_short_for"].items():
+        print(f"{name}: too short for {', '.join(map(str, lengths))} frames", file=sys.stderr)
     if not report["items"]:
         raise UserError("no clip is left to train on", hint="see the list above for the reason of each file")
 
@@ -117,13 +119,6 @@ def _shards(plan: Plan[Any], options: Namespace) -> list[int]:
 def _save(plan: Plan[Any], manifest: Manifest, out: Path | None) -> None:
     manifest.path = out or manifest.path
     manifest.save(plan.kind, plan.settings)
-
-
-def _storage(name: str) -> Any:
-    """The stored number format; None (auto) leaves it to the encoder."""
-    import torch
-
-    return None if name == "auto" else getattr(torch, name)
 
 
 def _files(failures: dict[str, str]) -> str:

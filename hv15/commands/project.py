@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -61,14 +60,17 @@ def show(options: Namespace) -> None:
 
 
 def collect(options: Namespace) -> None:
-    """Remove encoded items that no manifest of this cache names."""
+    """Remove encoded items that no manifest of this cache names; with --unused, also what only old manifests name."""
     project = Project(options.config, options.overrides)
+    if options.unused and options.yes:
+        for plan in _plans(project):
+            plan.forget_unused()
     unfinished = {plan.store.folder for plan in _plans(project) if not _is_finished(plan)}
     for folder in sorted(unfinished):
         print(f"{folder}: its encoding is not finished, so all of it is kept")
     count = size = 0
     for kind in ("latents", "text"):
-        for path in _unnamed(project.cache, kind, unfinished):
+        for path in _unnamed(project, kind, unfinished, options.unused):
             count, size = count + 1, size + path.stat().st_size
             if options.yes:
                 path.unlink(missing_ok=True)
@@ -89,23 +91,26 @@ def _is_finished(plan: Plan) -> bool:
     return True
 
 
-def _unnamed(cache: Path, kind: Kind, unfinished: set[Path]) -> list[Path]:
-    """The store's files that no manifest of their settings lists."""
+def _unnamed(project: Project, kind: Kind, unfinished: set[Path], unused: bool) -> list[Path]:
+    """The store's files that no manifest of their settings lists; with `unused`, all that this config does not need."""
     from hv15.cache.plan import Manifest
 
+    needed = {item for plan in _plans(project) if plan.kind == kind for item in plan.needed_items()}
     unnamed: list[Path] = []
-    for folder in sorted((cache / "store" / kind).glob("*")):
+    for folder in sorted((project.cache / "store" / kind).glob("*")):
         if folder in unfinished:
             continue
-        store = Store(cache, kind, folder.name)
-        manifests = (cache / kind / folder.name).glob("*-of-*.json")
-        named = {item for path in manifests for item in Manifest.load(path).items()}
+        store = Store(project.cache, kind, folder.name)
+        manifests = (project.cache / kind / folder.name).glob("*-of-*.json")
+        named = needed if unused else {item for path in manifests for item in Manifest.load(path).items()}
+        if unused and folder not in [plan.store.folder for plan in _plans(project)]:
+            named = set()
         unnamed += [store.path(key) for key in store.all_keys() if key not in named]
     return unnamed
 
 
 def repair(options: Namespace) -> None:
-    """Read every item that the project needs, remove damaged ones, and forget the manifests that promise them."""
+    """Read every encoded item of the project and remove damaged ones: the next run encodes them again."""
     project = Project(options.config, options.overrides)
     counts: Counter[str] = Counter()
     for plan in _plans(project):
@@ -113,10 +118,6 @@ def repair(options: Namespace) -> None:
             for key in manifest.items():
                 sound = plan.store.is_sound(key)
                 counts["sound" if sound else "damaged or lost"] += 1
-                if not sound:
-                    plan.store.remove(key)
-        for path in plan.drop_broken_promises():
-            print(f"removed {path}", file=sys.stderr)
     print(", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "nothing is encoded yet")
     if counts["damaged or lost"]:
-        print("the next training encodes them again")
+        print("the next snakemake call encodes them again")

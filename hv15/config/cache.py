@@ -22,7 +22,8 @@ class CacheSettings(Section):
     """Encoding of clips (VAE, image encoder) and captions (text encoders) into the store."""
 
     directory: PathText = Field("cache", json_schema_extra=PLACE)
-    """The folder of the store. Several projects may share one: items are named by their content."""
+    """The folder of the store. Several projects may share one, if their workflows do not
+    run at the same time: items are named by their content."""
 
     shards: PositiveInt = Field(1, json_schema_extra=SPEED)
     """Into how many independent jobs the encoding is split. Set it to the number of GPUs (or a small multiple) that

@@ -1,4 +1,4 @@
-"""`runtime:` the machine: device, attention kernel, log level."""
+"""`runtime:` the machine: device and log level."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ class RuntimeSettings(Section):
 
     device: str = Field("auto", json_schema_extra=SPEED)
     """`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or one GPU by number, `cuda:1`."""
-
-    attn_mode: Literal["sdpa"] = Field("sdpa", json_schema_extra=SPEED)
-    """The attention kernel. `sdpa` is PyTorch's own; it picks the fastest that it has for the machine."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", json_schema_extra=SPEED)
     """How much the log files tell."""

@@ -49,7 +49,7 @@ class Settings(Section):
     """Copies of the LoRA for other programs."""
 
     runtime: RuntimeSettings = RuntimeSettings()
-    """Device, attention kernel, log level."""
+    """Device and log level."""
 
     _root: Path = PrivateAttr(default_factory=Path.cwd)
 

@@ -115,16 +115,16 @@ class TrainSettings(Section):
     caption_dropout: Probability = 0.0
     """How often a caption is replaced by the empty one, which keeps guidance working in long trainings."""
 
-    save_every_n_epochs: PositiveInt | None = None
+    save_every_n_epochs: PositiveInt | None = Field(None, json_schema_extra=SPEED)
     """Keep a copy of the LoRA every so many epochs."""
 
-    save_every_n_steps: PositiveInt | None = None
+    save_every_n_steps: PositiveInt | None = Field(None, json_schema_extra=SPEED)
     """Keep a copy of the LoRA every so many steps."""
 
-    save_last_n_epochs: PositiveInt | None = None
+    save_last_n_epochs: PositiveInt | None = Field(None, json_schema_extra=SPEED)
     """Of the copies by epoch, keep only the last so many; all if not given."""
 
-    save_last_n_steps: PositiveInt | None = None
+    save_last_n_steps: PositiveInt | None = Field(None, json_schema_extra=SPEED)
     """Of the copies by steps, keep only the last so many; all if not given."""
 
     state_every_n_steps: PositiveInt = Field(250, json_schema_extra=SPEED)

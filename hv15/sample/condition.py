@@ -15,7 +15,7 @@ from hv15.data.images import read_image
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
 from hv15.models.fingerprint import model_fingerprint
-from hv15.precision import pick_device, pick_dtype
+from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
@@ -64,7 +64,7 @@ def write_condition(
     """
     image = first_frame(spec, root)
     where = pick_device(device)
-    dtype = pick_dtype(spec.dtype, where)
+    dtype = pick_encoder_dtype(spec.dtype, where)
     tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where), image)}
     encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
     tensors["vision"] = encoder.encode([image])[0].float()

@@ -13,7 +13,7 @@ from torch import Tensor
 from hv15.data.encode import write_images, write_video
 from hv15.errors import UserError
 from hv15.models import load_vae
-from hv15.precision import pick_device, pick_dtype
+from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import SAMPLE
@@ -49,9 +49,14 @@ def decode_latents(
             f"{spec.latent_size}",
             hint="run the same snakemake command again: the sample is denoised anew",
         )
+    if told.denoising != spec.denoising:
+        raise UserError(
+            f"{latents_path}: made from another prompt or other settings than {spec.name} asks for",
+            hint="run the same snakemake command again, or decode it without --spec",
+        )
     metadata = {**metadata, SAMPLE: spec.to_text()}
     where = pick_device(device)
-    vae = load_vae(vae_path, dtype=pick_dtype(spec.dtype, where), device=where)
+    vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where)
     frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))
     if output.suffix == VIDEO_SUFFIX:
         write_video(output, frames, spec.fps, metadata)

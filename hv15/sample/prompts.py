@@ -15,11 +15,10 @@ from typing import Any, Literal
 from hv15.data.atomic import write_json
 from hv15.data.digest import digest
 from hv15.errors import UserError
+from hv15.models.grid import latent_size
 
 DECODING = ("fps", "output_type", "vae_sample_size", "vae_tile_overlap")
 """The fields of a spec that only decoding reads."""
-
-SPATIAL, TEMPORAL = 16, 4  # pixels and frames a latent cell stands for
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class SampleSpec:
     @property
     def latent_size(self) -> tuple[int, int, int]:
         """Latent frames, height and width."""
-        return (self.frames - 1) // TEMPORAL + 1, self.height // SPATIAL, self.width // SPATIAL
+        return latent_size(self.frames, self.height, self.width)
 
     @property
     def digest(self) -> str:
@@ -85,6 +84,9 @@ class SampleSpec:
         """The part that the latents depend on, as JSON values; another frame rate or VAE tile only decodes again."""
         models = {role: identity for role, identity in self.models.items() if role != "vae" or self.task == "i2v"}
         content = {name: value for name, value in self.to_json().items() if name not in DECODING}
+        for file in [content["image"], *content["loras"]]:
+            if file is not None:
+                del file["path"]  # the fingerprint says what it is
         return {**content, "models": models}
 
     @property

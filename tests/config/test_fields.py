@@ -61,6 +61,7 @@ def test_speed_and_place_enter_no_digest() -> None:
     train = digest_view(TrainSettings())
     assert "gradient_checkpointing" not in train
     assert "state_every_n_steps" not in train
+    assert not {name for name in train if name.startswith("save_")} - {"save_precision"}  # copies on the way
     assert train["learning_rate"] == 1e-4
     cache = digest_view(CacheSettings.model_validate({"directory": "/elsewhere", "shards": 8, "workers": 9}))
     assert cache == digest_view(CacheSettings())

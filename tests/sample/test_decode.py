@@ -83,6 +83,12 @@ def test_the_video_tells_the_settings_it_was_decoded_with(latents, models, tmp_p
     assert json.loads(read_video_metadata(tmp_path / "cat.mp4")["hv15.sample"]) == faster.to_json()
 
 
+def test_latents_of_another_prompt_are_refused(latents, models, tmp_path, spec):
+    with pytest.raises(UserError, match="another prompt"):
+        decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4", replace(spec, prompt="a dog"))
+    assert not (tmp_path / "cat.mp4").exists()
+
+
 def test_a_difficult_prompt_survives_in_the_metadata(models, tmp_path, spec):
     difficult = replace(spec, prompt='“雪”\nline; a=b "quoted" \\ #hash \N{PILE OF POO}')
     path = tmp_path / "cat.latents.safetensors"

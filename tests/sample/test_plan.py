@@ -11,7 +11,7 @@ from hv15.config import Settings
 from hv15.errors import UserError
 from hv15.models.variants import VARIANTS
 from hv15.sample.plan import advice, plan_samples
-from hv15.sample.prompts import SampleSpec
+from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
 
@@ -166,3 +166,14 @@ def test_latents_depend_on_no_setting_of_the_decoding(spec: SampleSpec) -> None:
     assert dataclasses.replace(spec, seed=7).denoising != spec.denoising
     i2v = dataclasses.replace(spec, task="i2v")
     assert dataclasses.replace(i2v, **other_vae).denoising != i2v.denoising, "the VAE encodes the first frame"
+
+
+def test_a_moved_file_samples_nothing_again(spec: SampleSpec) -> None:
+    lora, image = LoRAFile("a.safetensors", "f1", 1.0), ImageFile("a.png", "f2")
+    here = dataclasses.replace(spec, loras=(lora,), image=image)
+    there = dataclasses.replace(
+        spec, loras=(dataclasses.replace(lora, path="b"),), image=dataclasses.replace(image, path="b")
+    )
+    assert here.denoising == there.denoising
+    changed = dataclasses.replace(here, image=dataclasses.replace(image, fingerprint="f3"))
+    assert changed.denoising != here.denoising

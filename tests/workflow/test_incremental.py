@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,22 +180,32 @@ def test_21_an_edited_encoding_rule_encodes_nothing(project: ProjectFolder, tmp_
     expect(project.snakemake(), {})  # and back
 
 
-def test_22_a_lost_store_is_encoded_again_when_it_is_needed(project: ProjectFolder) -> None:
+def test_22_a_lost_store_is_encoded_again_without_training(project: ProjectFolder) -> None:
     shutil.rmtree(project.root / "cache" / "store")
+    expect(project.snakemake(), {}, clips=CLIPS + 1, texts=TEXTS + 1)
     assert "Nothing to be done" in project.snakemake().output
-    project.set(train={"learning_rate": 3e-4})
-    expect(project.snakemake(), TRAIN, clips=CLIPS + 1, texts=TEXTS + 1)
 
 
 def test_23_one_damaged_item_is_named_and_encoded_again(project: ProjectFolder) -> None:
-    item = next((project.root / "cache" / "store" / "latents").glob("*/??/*.safetensors"))
-    item.write_bytes(item.read_bytes()[:-8])
+    settings = yaml.safe_load((project.root / "results/train.json").read_text())["latents"]
+    for item in (project.root / "cache" / "store" / "latents" / settings).glob("??/*.safetensors"):
+        item.write_bytes(item.read_bytes()[:-8])
     project.set(train={"learning_rate": 4e-4})
     outcome = project.snakemake()
     assert outcome.code != 0
-    assert item.name in outcome.output
+    assert "it is removed" in outcome.output
     assert "Traceback" not in outcome.output
-    expect(project.snakemake(), TRAIN, clips=1)
+    removed = CLIPS + 1 - len(list((project.root / "cache" / "store" / "latents" / settings).glob("??/*.safetensors")))
+    assert removed >= 1
+    repaired = subprocess.run(
+        [sys.executable, "-m", "hv15.cli", "repair", "--config", str(project.root / "config.yaml")],
+        cwd=project.root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{CLIPS + 1} damaged or lost" in repaired.stdout
+    expect(project.snakemake(), TRAIN, clips=CLIPS + 1)
 
 
 def test_24_a_setting_on_the_command_line_counts_like_one_in_the_file(project: ProjectFolder) -> None:
@@ -216,9 +228,13 @@ def test_25_a_missing_caption_is_one_clear_error(project: ProjectFolder) -> None
 
 
 @pytest.mark.parametrize("target", ["results/lora.comfyui.safetensors"])
-def test_26_dry_run_writes_no_results(project: ProjectFolder, target: str) -> None:
+def test_26_a_dry_run_changes_no_file_of_the_cache(project: ProjectFolder, target: str) -> None:
     name = clip_names(project.clips)[0]
     project.caption(name, "back again")
+    shutil.rmtree(project.root / "cache" / "store" / "text")
+    cache = [path for path in (project.root / "cache").rglob("*") if path.is_file() and path.name != "index.json"]
+    before = {path: path.read_bytes() for path in cache}
     outcome = project.snakemake("-n", target=target)
     assert outcome.code == 0, outcome.output
     assert not (project.root / target).exists()
+    assert {path: path.read_bytes() for path in cache if path.exists()} == before
