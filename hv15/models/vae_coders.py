@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
 from hv15.models.vae_blocks import (
     Attention,
     CausalConv3d,
@@ -33,8 +34,8 @@ class VAEConfig:
     block_out_channels: tuple[int, ...] = (128, 256, 512, 1024, 1024)
     layers_per_block: int = 2
     """Residual blocks a level in the encoder; the decoder has one more."""
-    ffactor_spatial: int = 16
-    ffactor_temporal: int = 4
+    ffactor_spatial: int = PIXELS_PER_CELL
+    ffactor_temporal: int = FRAMES_PER_CELL
 
     def __post_init__(self) -> None:
         widths = self.block_out_channels

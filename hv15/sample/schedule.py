@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-
-TIMESTEPS = 1000.0
-"""The model's timestep is sigma times this: float, never rounded."""
+from hv15.models.noise_levels import shifted
 
 
 def sigmas(steps: int, shift: float) -> Tensor:
@@ -24,5 +22,4 @@ def sigmas(steps: int, shift: float) -> Tensor:
         raise UserError(f"infer_steps: {steps} found, at least 1 expected", hint="the official default is 50")
     if not shift > 0:
         raise UserError(f"flow_shift: {shift} found, a positive number expected", hint="the official shifts are 5 to 9")
-    even = torch.linspace(1, 0, steps + 1)
-    return shift * even / (1 + (shift - 1) * even)
+    return shifted(torch.linspace(1, 0, steps + 1), shift)

@@ -11,6 +11,7 @@ from hv15.cache.batches import MicroBatch, Stores, read_batch
 from hv15.data.captions import caption_key
 from hv15.models import Condition, DiT
 from hv15.models.latents import condition_channels, scale
+from hv15.models.noise_levels import TIMESTEPS
 from hv15.train import flow, random
 from hv15.train.timesteps import SigmaRule
 
@@ -53,7 +54,7 @@ class Example:
 
     def losses(self, dit: DiT) -> Tensor:
         """Return the flow-matching loss of each sample, fp32 [B]."""
-        timestep = 1000 * self.sigma
+        timestep = TIMESTEPS * self.sigma
         # A mean-flow model also takes the end of its step; a step of no length is the velocity itself.
         end = timestep if dit.config.meanflow else None
         prediction = dit(self.model_input().to(dit.dtype), timestep, self.condition, timestep_r=end)

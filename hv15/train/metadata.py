@@ -16,8 +16,7 @@ from hv15.cache.batches import TrainingItem
 from hv15.config import Settings
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
-
-PIXELS_PER_LATENT = 16
+from hv15.models.grid import PIXELS_PER_CELL
 
 
 def lora_metadata(
@@ -48,7 +47,7 @@ def lora_metadata(
         optimizer=train.optimizer_type,
         seed=train.seed,
         dropout=train.network_dropout,
-        resolution=f"{width * PIXELS_PER_LATENT}x{height * PIXELS_PER_LATENT}",
+        resolution=f"{width * PIXELS_PER_CELL}x{height * PIXELS_PER_CELL}",
         num_train_items=len(items),
     )
     return {**known, **_own_metadata(settings, spec, items, step, epochs)}

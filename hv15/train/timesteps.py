@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hv15.models.noise_levels import TIMESTEPS, shifted
 from hv15.train.random import generator
 
 Rule = Literal["shift", "sigmoid", "uniform", "logit_normal"]
@@ -23,7 +24,7 @@ class SigmaRule:
     logit_mean: float = 0.0
     logit_std: float = 1.0
     min_timestep: float = 0.0
-    max_timestep: float = 1000.0
+    max_timestep: float = TIMESTEPS
 
     def sigmas(self, seed: int, samples: range | list[int]) -> Tensor:
         """Return sigma for each global sample index: fp32 [B]."""
@@ -46,10 +47,5 @@ class SigmaRule:
                 sigma = shifted(torch.sigmoid(self.sigmoid_scale * numbers), self.discrete_flow_shift)
             case "logit_normal":
                 sigma = shifted(torch.sigmoid(self.logit_mean + self.logit_std * numbers), self.discrete_flow_shift)
-        low, high = self.min_timestep / 1000, self.max_timestep / 1000
+        low, high = self.min_timestep / TIMESTEPS, self.max_timestep / TIMESTEPS
         return low + (high - low) * sigma
-
-
-def shifted(sigma: Tensor, shift: float) -> Tensor:
-    """Move sigmas towards noise (shift > 1) or data (shift < 1): k*s / (1 + (k-1)*s), as in the official schedule."""
-    return shift * sigma / (1 + (shift - 1) * sigma)

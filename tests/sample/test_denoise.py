@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -63,10 +64,9 @@ def test_the_true_velocity_leads_to_the_data():
 
 
 def test_diffusers_scheduler_takes_the_same_steps():
-    diffusers = pytest.importorskip("diffusers")
     model = StandIn(lambda x, timestep, cond: torch.sin(3 * x[:, :4] + timestep.view(-1, 1, 1, 1, 1) / 500))
     noise = initial_noise(SHAPE, 5)
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=7.0)
     scheduler.set_timesteps(sigmas=torch.linspace(1, 0, 7)[:-1].tolist())
     latents = noise
     for timestep in scheduler.timesteps:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.testing import assert_close
 
 from hv15.errors import UserError
-from hv15.sample.schedule import TIMESTEPS, sigmas
+from hv15.models.noise_levels import TIMESTEPS
+from hv15.sample.schedule import sigmas
 
 OFFICIAL = json.loads((Path(__file__).parents[1] / "golden/sigma_schedules.json").read_text())
 
@@ -24,8 +26,7 @@ def test_official_sigmas_and_timesteps(case):
 @pytest.mark.parametrize("steps", [1, 8, 50])
 @pytest.mark.parametrize("shift", [1.0, 5.0, 9.0])
 def test_diffusers_scheduler_has_the_same_sigmas(steps, shift):
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=torch.linspace(1, 0, steps + 1)[:-1].tolist())
     assert_close(sigmas(steps, shift), scheduler.sigmas, atol=2e-7, rtol=0)
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from hv15.train.timesteps import Rule, SigmaRule, shifted
+from hv15.models.noise_levels import shifted
+from hv15.train.timesteps import Rule, SigmaRule
 
 SAMPLES = range(4000)
 
