@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 
@@ -16,3 +17,9 @@ def digest(value: Any) -> str:
 def short(value: Any) -> str:
     """Return the first 16 hex digits of `digest`, for folder names."""
     return digest(value)[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from hv15.data.atomic import atomic_path
-from hv15.data.digest import digest
+from hv15.data.digest import digest, file_sha256
 from hv15.data.media import MediaError, Source, frame_files
 from hv15.data.scan import stamp
 
@@ -115,9 +114,9 @@ def _is_entry(entry: object) -> bool:
 def _media_key(source: Source) -> str:
     try:
         if source.kind == "frames":
-            key = digest([_sha256(path) for path in frame_files(source.path)])
+            key = digest([file_sha256(path) for path in frame_files(source.path)])
         else:
-            key = _sha256(source.path)
+            key = file_sha256(source.path)
         now = stamp(source.path, source.kind)
     except OSError as error:
         message = f"{source.path}: cannot be read: {error.strerror}"
@@ -125,8 +124,3 @@ def _media_key(source: Source) -> str:
     if now != (source.size, source.mtime_ns, source.inode):
         raise MediaError(f"{source.path}: changed while it was read", hint="wait until it is complete, then run again")
     return key
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

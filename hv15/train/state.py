@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hv15.data.atomic import write_json
+from hv15.data.digest import file_sha256
 from hv15.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class StateFolder:
             temporary.mkdir(parents=True)
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}, temporary / LORA)
             torch.save(optimizer, temporary / OPTIMIZER)
-            content = asdict(position) | {"sha256": {name: _sha256(temporary / name) for name in (LORA, OPTIMIZER)}}
+            content = asdict(position) | {"sha256": {name: file_sha256(temporary / name) for name in (LORA, OPTIMIZER)}}
             (temporary / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             for path in (*temporary.iterdir(), temporary):
                 _flush(path)
@@ -166,7 +166,7 @@ class StateFolder:
         if position.spec != self.spec:
             raise ValueError("of another configuration")
         for name in (LORA, OPTIMIZER):
-            if _sha256(folder / name) != sums[name]:
+            if file_sha256(folder / name) != sums[name]:
                 raise ValueError(f"{name} is damaged")
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
         return SavedState(position, load_file(folder / LORA), optimizer)
@@ -189,11 +189,6 @@ def _owner(folder: Path) -> str | None:
 
 def _aside(folder: Path, spec: str) -> Path:
     return folder.with_name(f"{folder.name}-{spec[:8]}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:
