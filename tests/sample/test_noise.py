@@ -1,7 +1,7 @@
 """The starting noise follows the official rule: a seed means the same video in both programs."""
 
-import pytest
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch.testing import assert_close
 
 from hv15.sample.noise import initial_noise
@@ -11,7 +11,6 @@ SHAPE = (1, 32, 3, 6, 10)
 
 def test_the_numbers_of_the_official_draw():
     """diffusers' randn_tensor is what the official pipeline calls, with the transformer's dtype."""
-    randn_tensor = pytest.importorskip("diffusers.utils.torch_utils").randn_tensor
     generator = torch.Generator("cpu").manual_seed(123)
     official = randn_tensor(SHAPE, generator=generator, device=torch.device("cpu"), dtype=torch.bfloat16)
     assert_close(initial_noise(SHAPE, 123), official.float(), atol=0, rtol=0)

@@ -150,7 +150,6 @@ def test_a_lora_of_another_model_is_named_with_its_file(spec, sample, tmp_path):
 
 def test_a_lycoris_file_acts(spec, sample, tmp_path):
     """LoKr: the difference of the weight is kron(w1, w2) * alpha/dim; sampled like the equal full difference."""
-    pytest.importorskip("lycoris")
     name = "lora_unet_double_blocks_0_img_mlp_fc1"
     w1, w2 = torch.randn(4, 4), torch.randn(48, 12)  # -> 192 x 48
     lokr = {f"{name}.lokr_w1": w1, f"{name}.lokr_w2": w2, f"{name}.alpha": torch.tensor(1.0)}
