@@ -34,8 +34,9 @@ class TrainingItem:
     """Key of the text item."""
     shape: tuple[int, int, int]
     """Latent frames, latent height, latent width. Only equal shapes share a batch."""
-    dataset: int = 0
-    """Index of the dataset that it comes from. Only clips of one dataset share a batch."""
+    dataset: str = ""
+    """Identity of the dataset that it comes from, made of content and settings alone: its place in a list must not change
+    the training. Only clips of equal datasets share a batch."""
     batch_size: int = 1
     repeats: int = 1
     """How often an epoch shows it."""
@@ -63,8 +64,8 @@ def epoch_batches(items: Sequence[TrainingItem], seed: int, epoch: int) -> list[
     smaller batch, nothing is dropped. Then the batches are shuffled. Shuffling = sorting by a hash of seed, epoch and
     content keys.
     """
-    shown: dict[tuple[int, tuple[int, int, int]], list[tuple[bytes, int]]] = defaultdict(list)
-    twins: dict[tuple[int, str, str], int] = defaultdict(int)  # equal clips of one dataset need places of their own
+    shown: dict[tuple[str, tuple[int, int, int]], list[tuple[bytes, int]]] = defaultdict(list)
+    twins: dict[tuple[str, str, str], int] = defaultdict(int)  # equal clips of one dataset need places of their own
     for index, item in enumerate(items):
         identity = (item.dataset, item.clip, item.caption)
         for _ in range(item.repeats):

@@ -19,7 +19,7 @@ def some_items(count: int = 23) -> list[TrainingItem]:
     """Two datasets with batch sizes 4 and 1, three shapes, repeats 1 and 2."""
     shapes = [(3, 4, 6), (1, 4, 6), (3, 6, 4)]
     return [
-        TrainingItem(f"clip{i:03d}", f"caption{i // 2}", shapes[i % 3], i % 2, (4, 1)[i % 2], (1, 2)[i % 2])
+        TrainingItem(f"clip{i:03d}", f"caption{i // 2}", shapes[i % 3], "ab"[i % 2], (4, 1)[i % 2], (1, 2)[i % 2])
         for i in range(count)
     ]
 
@@ -40,7 +40,7 @@ def test_a_batch_holds_one_shape_of_one_dataset_and_nothing_is_dropped() -> None
         assert len(batch) <= batch[0].batch_size
     groups = Counter((item.shape, item.dataset) for item in some_items() for _ in range(item.repeats))
     batches = Counter((batch[0].shape, batch[0].dataset) for batch in shown(some_items()))
-    assert batches == {group: -(-count // (4, 1)[group[1]]) for group, count in groups.items()}
+    assert batches == {group: -(-count // {"a": 4, "b": 1}[group[1]]) for group, count in groups.items()}
 
 
 def test_the_order_of_a_listing_does_not_matter() -> None:
@@ -48,6 +48,14 @@ def test_the_order_of_a_listing_does_not_matter() -> None:
     mixed = items.copy()
     random.Random(0).shuffle(mixed)
     assert shown(items) == shown(mixed)
+
+
+def test_datasets_of_equal_identity_are_one() -> None:
+    """The same clips in one dataset or spread over two equal ones, whichever stands first."""
+    first = [TrainingItem(f"{i}", "c", (1, 2, 2), "same", batch_size=2) for i in range(3)]
+    second = [TrainingItem(f"{i}", "c", (1, 2, 2), "same", batch_size=2) for i in range(3, 8)]
+    assert shown(first + second) == shown(second + first)
+    assert len(shown(first + second)) == 4  # apart they would be 2 and 3
 
 
 def test_seed_and_epoch_change_the_order() -> None:
