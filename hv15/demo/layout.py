@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DEMO_VERSION = "1"
+DEMO_VERSION = "2"
 """The recipe of the demo's models: a change of it makes everything that depends on them new."""
 
 DEMO_FILES = {

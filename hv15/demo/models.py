@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from hv15.demo.layout import DEMO_FILES
 from hv15.demo.tokenizer import VOCABULARY, save_tokenizer
-from hv15.models.checkpoint import load_into
+from hv15.models.checkpoint import MODEL_SIZES, load_into
 from hv15.models.dit import DiT, DiTConfig
 from hv15.models.dit_files import save_dit
-from hv15.models.encoder_files import CONFIG_KEY
 from hv15.models.vae import VAE, VAEConfig, save_vae
 from hv15.models.writer import write_checkpoint
 
@@ -150,7 +149,7 @@ def _write_encoder(
     path: Path, shapes: Mapping[str, torch.Size], config: Mapping[str, Any], dtype: torch.dtype, seed: int
 ) -> None:
     described = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
-    metadata = {"format": "pt", **({CONFIG_KEY: json.dumps(config)} if config else {})}
+    metadata = {"format": "pt", **({MODEL_SIZES: json.dumps(config)} if config else {})}
     write_checkpoint(path, described, lambda name: draw(name, shapes[name], seed).to(dtype), metadata)
 
 

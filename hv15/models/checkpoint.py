@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+MODEL_SIZES = "hv15.model_sizes"
+"""Metadata entry of a model's sizes that its tensors do not tell, as JSON."""
+
 _INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
 _FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _TORCH_NAMES = {
@@ -62,9 +65,19 @@ class Checkpoint:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of a tensor, from the header."""
-        return self._entries[key][0].shape
+    def shape(self, key: str, dimensions: int | None = None) -> tuple[int, ...]:
+        """Shape of a tensor, from the header.
+
+        Raises:
+            UserError: the tensor, which tells sizes of the model, has not as many `dimensions`, or is empty.
+        """
+        shape = self._entries[key][0].shape
+        if dimensions is not None and (len(shape) != dimensions or 0 in shape):
+            raise UserError(
+                f"{self.path}: {key} has the shape {list(shape)}; {dimensions} dimensions, none of them 0, are expected",
+                hint="the file was changed or is of another model; copy or download it again",
+            )
+        return shape
 
     def dtype_name(self, key: str) -> str:
         """Dtype of a tensor as safetensors writes it ("BF16", "F16", "F32", "F8_E4M3", ...), without torch."""

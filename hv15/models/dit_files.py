@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint, check_keys, load_into, open_checkpoint
+from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into, open_checkpoint
 from hv15.models.dit import DiT, DiTConfig
 from hv15.models.layouts import Layout, Recipe, detect_layout, looks_like, reading_recipes, writing_recipes
 from hv15.models.writer import write_checkpoint
-
-CONFIG_KEY = "hv15.config"
-"""Metadata entry of the sizes that shapes do not tell, as JSON."""
 
 
 def load_dit(
@@ -83,7 +80,7 @@ def save_dit(dit: DiT, path: Path | str, *, layout: Layout = "official", dtype: 
         Path(path),
         {key: described(recipe) for key, recipe in recipes.items()},
         lambda key: make(recipes[key]),
-        {"format": "pt", CONFIG_KEY: json.dumps(asdict(dit.config))},
+        {"format": "pt", MODEL_SIZES: json.dumps(asdict(dit.config))},
     )
 
 
@@ -132,17 +129,17 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
     def recipe(official_key: str) -> Recipe:
         return reading_recipes(layout, [official_key])[official_key]
 
-    def shape(official_key: str) -> tuple[int, ...]:
+    def shape(official_key: str, dimensions: int = 2) -> tuple[int, ...]:
         (source,) = recipe(official_key).sources
         if source not in names:
             check_keys([source], [], checkpoint.path, what=f"transformer ({layout} layout)")
-        return checkpoint.shape(prefix + source)
+        return checkpoint.shape(prefix + source, dimensions)
 
     def blocks(pattern: str) -> int:
         return next(number for number in count() if recipe(pattern.format(number)).sources[0] not in names)
 
-    hidden_size, in_channels = shape("img_in.proj.weight")[:2]
-    (head_dim,) = shape("double_blocks.0.img_attn_q_norm.weight")
+    hidden_size, in_channels = shape("img_in.proj.weight", 5)[:2]
+    (head_dim,) = shape("double_blocks.0.img_attn_q_norm.weight", 1)
     latent_channels = shape("final_layer.linear.weight")[0]
     if in_channels != 2 * latent_channels + 1:
         raise UserError(
@@ -176,7 +173,7 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
 def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], float]:
     """RoPE axes and theta: from our metadata, else config.json (official or diffusers names), else the real model's."""
     try:
-        stored: dict[str, Any] = json.loads(checkpoint.metadata.get(CONFIG_KEY, "{}")) or checkpoint.config
+        stored: dict[str, Any] = json.loads(checkpoint.metadata.get(MODEL_SIZES, "{}")) or checkpoint.config
         dims = stored.get("rope_dims") or stored.get("rope_dim_list") or stored.get("rope_axes_dim")
         theta = float(stored.get("rope_theta", DiTConfig.rope_theta))
         if dims is None and head_dim == sum(DiTConfig.rope_dims):

@@ -7,24 +7,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint, check_keys, load_into
+from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
 from hv15.models.layouts import looks_like
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-CONFIG_KEY = "hv15.config"
-"""Metadata entry of a tiny model's sizes that tensors do not tell, as JSON in transformers' names."""
-
 
 def written_config(checkpoint: Checkpoint, model_type: str) -> dict[str, Any]:
-    """Return the config in the file's metadata or in the config.json of its folder.
+    """Return the config, in transformers' names, in the file's metadata or in the config.json of its folder.
 
     A config.json whose model_type does not begin with `model_type` belongs to another model in the folder: {}.
     """
-    if CONFIG_KEY in checkpoint.metadata:
-        return json.loads(checkpoint.metadata[CONFIG_KEY])
+    if MODEL_SIZES in checkpoint.metadata:
+        return json.loads(checkpoint.metadata[MODEL_SIZES])
     config = checkpoint.config
     return config if str(config.get("model_type", "")).startswith(model_type) else {}
 

@@ -54,7 +54,7 @@ def glyph_width(path: str | Path) -> int:
         UserError: wrong or damaged file.
     """
     checkpoint = open_checkpoint(Path(path))
-    return checkpoint.shape(_embedding(checkpoint))[1]
+    return checkpoint.shape(_embedding(checkpoint), 2)[1]
 
 
 class GlyphEncoder:
@@ -102,11 +102,11 @@ def build_glyph_model(checkpoint: Checkpoint) -> nn.Module:
     keys = checkpoint.keys()
     blocks = {int(key.split(".")[2]) for key in keys if key.startswith("encoder.block.")}
     try:
-        vocabulary, width = checkpoint.shape(_embedding(checkpoint))
-        inner, _ = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.q.weight")
-        buckets, heads = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
-        hidden, _ = checkpoint.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")
-    except (KeyError, ValueError) as error:
+        vocabulary, width = checkpoint.shape(_embedding(checkpoint), 2)
+        inner, _ = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.q.weight", 2)
+        buckets, heads = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", 2)
+        hidden, _ = checkpoint.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 2)
+    except KeyError as error:
         raise wrong_model(checkpoint, "a ByT5 encoder", _HINT) from error
     if vocabulary < _BYTE_VOCABULARY or (width == _OFFICIAL_WIDTH and vocabulary != _OFFICIAL_VOCABULARY):
         raise UserError(

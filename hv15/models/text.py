@@ -164,10 +164,10 @@ def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
     start = f"{prefix}layers."
     layers = {int(key.removeprefix(start).split(".")[0]) for key in keys if key.startswith(start)}
     try:
-        vocab_size, hidden_size = checkpoint.shape(f"{prefix}embed_tokens.weight")
-        kv_rows, _ = checkpoint.shape(f"{start}0.self_attn.k_proj.weight")
-        intermediate_size, _ = checkpoint.shape(f"{start}0.mlp.gate_proj.weight")
-    except (KeyError, ValueError) as error:
+        vocab_size, hidden_size = checkpoint.shape(f"{prefix}embed_tokens.weight", 2)
+        kv_rows, _ = checkpoint.shape(f"{start}0.self_attn.k_proj.weight", 2)
+        intermediate_size, _ = checkpoint.shape(f"{start}0.mlp.gate_proj.weight", 2)
+    except KeyError as error:
         raise wrong_model(checkpoint, "Qwen2.5-VL", _HINT) from error
     written = _written_sizes(checkpoint)
     head_dim = written["head_dim"]

@@ -127,10 +127,10 @@ def read_vision_config(checkpoint: Checkpoint) -> tuple[VisionConfig, str]:
     start = f"{prefix}encoder.layers."
     layers = {int(key.removeprefix(start).split(".")[0]) for key in keys if key.startswith(start)}
     try:
-        hidden_size, _, patch_size, _ = checkpoint.shape(prefix + _PATCHES)
-        intermediate_size, _ = checkpoint.shape(f"{start}0.mlp.fc1.weight")
-        tokens, _ = checkpoint.shape(f"{prefix}embeddings.position_embedding.weight")
-    except (KeyError, ValueError) as error:
+        hidden_size, _, patch_size, _ = checkpoint.shape(prefix + _PATCHES, 4)
+        intermediate_size, _ = checkpoint.shape(f"{start}0.mlp.fc1.weight", 2)
+        tokens, _ = checkpoint.shape(f"{prefix}embeddings.position_embedding.weight", 2)
+    except KeyError as error:
         raise wrong_model(checkpoint, "a SigLIP image encoder", _HINT) from error
     official = VisionConfig()
     written = written_config(checkpoint, "siglip")

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hv15.models.checkpoint import Checkpoint
+from hv15.models.checkpoint import MODEL_SIZES, Checkpoint
 from hv15.models.header import Header, TensorEntry
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -28,7 +28,7 @@ def golden(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor],
 
 def write(path: Path, weights: dict[str, torch.Tensor], config: dict | None = None) -> Path:
     """Write a single-file checkpoint, its config in the metadata as our tiny models have it."""
-    metadata = {"hv15.config": json.dumps(config)} if config is not None else None
+    metadata = {MODEL_SIZES: json.dumps(config)} if config is not None else None
     save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata=metadata)
     return path
 

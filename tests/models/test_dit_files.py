@@ -139,6 +139,28 @@ def test_comfyui_messages_name_the_keys_of_the_file(tmp_path: Path):
         load_dit(write(tmp_path / "m", made))
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "img_in.proj.weight",
+        "double_blocks.0.img_attn_q_norm.weight",
+        "double_blocks.0.img_mlp.fc1.weight",
+        "final_layer.linear.weight",
+        "byt5_in.fc1.weight",
+        "txt_in.input_embedder.weight",
+        "vision_in.proj.1.weight",
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (48,), (48, 9, 1), (0, 9), (0,)])
+def test_a_tensor_that_tells_sizes_has_all_its_dimensions(tmp_path: Path, key: str, shape: tuple[int, ...]):
+    state = {**official(), key: torch.zeros(shape)}
+    with pytest.raises(UserError) as error:
+        load_dit(write(tmp_path / "m", state))
+    if key == "double_blocks.0.img_attn_q_norm.weight" and shape == (48,):
+        return  # heads of 48 are a size like any other
+    assert f"{key} has the shape {list(shape)}" in str(error.value)
+
+
 def test_nan_is_named(tmp_path: Path):
     state = official()
     state["double_blocks.1.img_mlp.fc1.weight"][3, 5] = torch.nan
