@@ -1,0 +1,53 @@
+"""The `hv15` program as a process of its own: exit codes, streams, and names that no terminal can show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.commands.workbench import LORA, Workbench
+from tests.workflow.project import environment
+
+
+def program(*words: str | Path, code: str = "from hv15.cli import main; sys.exit(main())") -> list[str]:
+    return [sys.executable, "-c", f"import sys; {code}", *map(str, words)]
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        program(*words), env=environment(), capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def test_a_users_mistake_is_code_2_on_stderr(tmp_path: Path) -> None:
+    done = run("gc", "--config", tmp_path / "config.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert "hint: " in done.stderr
+
+
+def test_names_that_are_not_utf8_can_be_told(project: Workbench) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (project.clips / f"{name}.mp4").touch()
+    (project.clips / f"{name}.txt").write_text("a caption")
+    done = run("check", "--config", project.root / "config.yaml")
+    assert done.returncode == 2
+    assert "caf\\udce9.mp4: empty file" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(done: Workbench) -> None:
+    """As in `hv15 show FILE | head -1`; the output is longer than a pipe holds."""
+    long = "import hv15.commands.provenance as p; p.describe = lambda path: 'x' * 10**6"
+    code = f"{long}; from hv15.cli import main; sys.exit(main())"
+    with subprocess.Popen(
+        program("show", done.root / LORA, code=code), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
