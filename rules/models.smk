@@ -1,6 +1,8 @@
 # Model files that the workflow can get by itself: the demo's tiny models, or downloads from the Hub.
 
 
+from hv15.demo.layout import DEMO_VERSION
+
 if PROJECT.source == "demo":
 
     rule demo_models:
@@ -12,6 +14,8 @@ if PROJECT.source == "demo":
             "results/benchmarks/demo_models.tsv"
         conda:
             "environment.yaml"
+        params:
+            version=DEMO_VERSION,
         message:
             "Making tiny random models in the official file layouts"
         shell:
