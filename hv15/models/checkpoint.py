@@ -74,7 +74,7 @@ class Checkpoint:
         shape = self._entries[key][0].shape
         if dimensions is not None and (len(shape) != dimensions or 0 in shape):
             raise UserError(
-                f"{self.path}: {key} has the shape {list(shape)}; {dimensions} dimensions, none of them 0, are expected",
+                f"{self.path}: {key} has the shape {list(shape)}, expected are {dimensions} dimensions above 0",
                 hint="the file was changed or is of another model; copy or download it again",
             )
         return shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -55,9 +55,20 @@ class Condition:
         return self.text.shape[0]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Condition:
-        """The same condition on another device or in another floating dtype."""
-        vision = None if self.vision is None else self.vision.to(device, dtype)
-        return replace(self, text=self.text.to(device, dtype), glyphs=self.glyphs.to(device, dtype), vision=vision)
+        """The same condition on another device or in another floating dtype.
+
+        From pinned memory to a GPU nobody waits: the copy is queued before whatever uses it.
+        """
+        queued = torch.device(device).type != "cpu"  # towards the CPU, the values would be read before they arrive
+        return self._each(lambda tensor: tensor.to(device, dtype, non_blocking=queued))
+
+    def pinned(self) -> Condition:
+        """The same condition in pinned memory of the CPU, from where a GPU fetches it by itself."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        vision = None if self.vision is None else change(self.vision)
+        return replace(self, text=change(self.text), glyphs=change(self.glyphs), vision=vision)
 
 
 def check_widths(config: DiTConfig, widths: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,12 +36,14 @@ class Example:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Example:
         """Move to the model's device; conditions take the model's dtype, what the loss is made of stays fp32."""
-        tensors = {name: getattr(self, name).to(device, non_blocking=True) for name in ("x0", "noise", "sigma")}
-        return Example(
-            **tensors,
-            first_frame=self.first_frame.to(device, non_blocking=True),
-            condition=self.condition.to(device, dtype),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True), self.condition.to(device, dtype))
+
+    def pinned(self) -> Example:
+        """The same in pinned memory, from where `to` brings it to a GPU without waiting."""
+        return self._each(torch.Tensor.pin_memory, self.condition.pinned())
+
+    def _each(self, change: Callable[[Tensor], Tensor], condition: Condition) -> Example:
+        return Example(change(self.x0), change(self.noise), change(self.sigma), change(self.first_frame), condition)
 
     def model_input(self) -> Tensor:
         """Return [B, 2C+1, F', h, w], fp32: noisy latents, then condition latents and their mask, both 0 for t2v.

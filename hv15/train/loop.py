@@ -1,7 +1,8 @@
 """The training loop: accumulate gradients over a global batch, step, record, save.
 
 - The gradient of a step is that of the mean loss over all its samples, whatever their batches and processes.
-- The device is waited for once a step, where the metrics are fetched, and nowhere else.
+- The device is waited for once a step, where the metrics are fetched, and where something is saved.
+- What decides about the way on is in the table that is summed over the processes, so that all of them decide alike.
 - Everything random is named by the step or the sample, so the loop starts at any step as if it had never stopped.
 """
 
@@ -100,19 +101,20 @@ class Trainer:
         ):
             metrics.write("run", step=start, total_steps=total, spec=self.spec)
             for step in range(start, total):
-                record = self._step(step, examples)
+                record, stop, save = self._step(step, examples, requests)
                 metrics.write("step", **record)
                 progress.advance(note=f"loss {shown.update(record['loss']):.4f}  lr {record['lr']:.2e}")
                 self._write_checkpoints(step + 1, metrics)
-                asked = requests.take_save()
-                if asked or requests.stop or step + 1 == total or (step + 1) % self.settings.state_every_n_steps == 0:
+                if stop or save or step + 1 == total or (step + 1) % self.settings.state_every_n_steps == 0:
                     self._save_state(step + 1, metrics)
-                if requests.stop and step + 1 < total:
+                if stop and step + 1 < total:
                     log.warning("saved at step %d; run the same command to go on", step + 1)
                     raise SystemExit(EXIT_RESUMABLE)
 
-    def _step(self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]]) -> dict[str, Any]:
-        """Do one optimizer step and return its metrics."""
+    def _step(
+        self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]], requests: Requests
+    ) -> tuple[dict[str, Any], bool, bool]:
+        """Do one optimizer step; return its metrics, and whether any process was asked to stop or to save."""
         begin, waited = perf_counter(), examples.waited
         batches = self.plan.batches(step)
         samples = sum(len(batch.items) for batch in batches)
@@ -124,18 +126,19 @@ class Trainer:
             losses = example.losses(self.dit)
             (losses.sum() / samples).backward()
             tables.append(loss_table(losses, example.sigma))
-        table = self._sum_over_processes(torch.stack(tables).sum(0))
+        table = torch.stack(tables).sum(0).flatten()
+        table = self._sum_over_processes(torch.cat([table, *(table.new_full((1,), flag) for flag in requests.take())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
         lr = set_learning_rate(self.optimizer, self._lr_factor(step))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        *fetched, norm = torch.cat([table.flatten(), grad_norm.view(1)]).tolist()  # the one host sync of a step
+        *fetched, stop, save, norm = torch.cat([table, grad_norm.view(1)]).tolist()  # the one host sync of a step
         bins = len(fetched) // 2
         losses_of_step = loss_fields(fetched[:bins], fetched[bins:])
         check_finite(step + 1, losses_of_step["loss"], norm)
         seconds = perf_counter() - begin
         tokens = sum(math.prod(item.shape) for batch in batches for item in batch.items)
-        return {
+        record = {
             "step": step + 1,
             "epoch": round(self.plan.epochs(step + 1), 4),
             **losses_of_step,
@@ -147,6 +150,7 @@ class Trainer:
             "step_s": round(seconds, 4),
             **memory_fields(self.accelerator.device),
         }
+        return record, stop > 0, save > 0
 
     @cached_property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -154,7 +158,8 @@ class Trainer:
 
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
         index, batch = task
-        return index, self.reader(batch)
+        example = self.reader(batch)
+        return index, example.pinned() if self.accelerator.device.type == "cuda" else example
 
     def _lr_factor(self, step: int) -> float:
         settings = self.settings
@@ -186,7 +191,8 @@ class Trainer:
 
     def _save_state(self, step: int, metrics: MetricsFile) -> None:
         if self.accelerator.is_main_process:
-            position = Position(step, round(self.plan.epochs(step), 4), metrics.offset, self.spec)
+            epoch = round(self.plan.epochs(step), 4)
+            position = Position(step, epoch, metrics.offset, self.spec, self.plan.batches_per_step)
             states = StateFolder(self.folder / "state", self.spec)
             states.save(position, self.network.state_dict(), self.optimizer.state_dict())
         self.accelerator.wait_for_everyone()
@@ -215,8 +221,9 @@ def check_finite(step: int, loss: float, grad_norm: float) -> None:
     raise UserError(
         f"step {step}: the loss is {loss} and the gradient norm {grad_norm}: the training has diverged; "
         "nothing of this step was saved",
-        hint="lower train.learning_rate or lengthen train.lr_warmup_steps, check the model file (hv15 check), "
-        "or set train.dtype to float32; states and checkpoints of earlier steps are kept",
+        hint="lower train.learning_rate or lengthen train.lr_warmup_steps; in the very first steps the cause may be a "
+        "damaged model file (download it again) or the number format (set train.dtype to float32); "
+        "states and checkpoints of earlier steps are kept",
     )
 
 

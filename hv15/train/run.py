@@ -131,6 +131,13 @@ def _resume_and_run(trainer: Trainer) -> None:
     if saved is None:
         trainer.run()
         return
+    then, now = saved.position.batches_per_step, trainer.plan.batches_per_step
+    if then != now:
+        raise UserError(
+            f"{trainer.folder}: its steps were of {then} batches (processes times train.gradient_accumulation_steps), "
+            f"now they would be of {now}: it could not go on as it began",
+            hint=f"start {then // trainer.plan.accumulation} processes as before, or move the folder away",
+        )
     log.info("going on after step %d of %d", saved.position.step, trainer.settings.total_steps)
     trainer.restore(saved)
     trainer.run(saved.position.step, saved.position.metrics_offset)

@@ -13,7 +13,7 @@ EXIT_RESUMABLE = 3
 
 
 class Requests:
-    """Context manager that turns signals into flags, which the loop reads between steps.
+    """Context manager that turns signals into flags, which the loop reads once a step.
 
     A second SIGTERM or Ctrl-C acts at once, as if nobody had caught it. Outside the main thread nothing is installed.
     """
@@ -39,10 +39,10 @@ class Requests:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def take_save(self) -> bool:
-        """Whether a save was asked for since the last call."""
+    def take(self) -> tuple[bool, bool]:
+        """Whether a stop was asked for, and whether a save was since the last call. Of this process alone."""
         asked, self._save = self._save, False
-        return asked
+        return self.stop, asked
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop:

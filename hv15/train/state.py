@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Position:
     """Bytes of metrics.jsonl that belong to the finished steps."""
     spec: str
     """Digest of the training spec."""
+    batches_per_step: int
+    """Micro-batches of a step on all processes together: with another number, the steps' samples are others."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class SavedState:
 def claim_folder(folder: Path, spec: str) -> None:
     """Make the folder belong to this spec: its own content stays, that of another spec is moved aside, never deleted.
 
-    The folder of another spec becomes `train-<its digest>`; when that spec comes back, so does its folder.
+    The folder of another spec becomes `train-<its digest>`, or `-2`, `-3`, ... of it where that exists; when that spec
+    comes back, so does the last of its folders.
 
     Raises:
         UserError: the folder is nobody's training, but holds files.
@@ -75,14 +79,13 @@ def claim_folder(folder: Path, spec: str) -> None:
             hint="give the LoRA another output folder",
         )
     if owner is not None:
-        aside = _aside(folder, owner)
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = next(path for path in _asides(folder, owner) if not path.exists())
         folder.rename(aside)
         log.warning("%s is of another configuration: moved to %s", folder, aside)
-    mine = _aside(folder, spec)
-    if not folder.exists() and _owner(mine) == spec:
-        mine.rename(folder)
-        log.info("%s is of this configuration: moved back to %s", mine, folder)
+    mine = [path for path in takewhile(Path.exists, _asides(folder, spec)) if _owner(path) == spec]
+    if mine and not folder.exists():
+        mine[-1].rename(folder)
+        log.info("%s is of this configuration: moved back to %s", mine[-1], folder)
     write_json(folder / "run.json", {"spec": spec})
 
 
@@ -187,8 +190,11 @@ def _owner(folder: Path) -> str | None:
         return None
 
 
-def _aside(folder: Path, spec: str) -> Path:
-    return folder.with_name(f"{folder.name}-{spec[:8]}")
+def _asides(folder: Path, spec: str) -> Iterator[Path]:
+    """Where the folder of a spec may stand aside, in the order of use."""
+    name = f"{folder.name}-{spec[:8]}"
+    yield folder.with_name(name)
+    yield from (folder.with_name(f"{name}-{number}") for number in count(2))
 
 
 def _flush(path: Path) -> None:

@@ -49,6 +49,19 @@ def shown(example: Example) -> tuple[Spy, Tensor]:
     return spy, example.losses(spy)  # type: ignore[arg-type]
 
 
+def test_all_that_goes_to_a_gpu_is_pinned_first(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for a GPU: memory can be pinned only where one is."""
+    items, stores = data
+    example = reader(stores)(batch(items[0]))
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
+    pinned = example.pinned()
+    for name in ("x0", "noise", "sigma", "first_frame"):
+        assert torch.equal(getattr(pinned, name), getattr(example, name) + 1)
+    for name in ("text", "glyphs", "vision"):
+        assert torch.equal(getattr(pinned.condition, name), getattr(example.condition, name) + 1)
+    assert pinned.condition.text_lengths == example.condition.text_lengths
+
+
 def test_i2v_shows_the_scaled_first_latent_its_mask_and_the_image_features(data: Any) -> None:
     items, stores = data
     spy, _ = shown(reader(stores)(batch(items[0])))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hv15.errors import UserError
 from hv15.train.examples import Example
 from hv15.train.signals import EXIT_RESUMABLE
 from tests.train.world import metrics, run, settings, untimed
@@ -149,6 +150,17 @@ def test_another_spec_starts_anew_and_the_old_one_can_come_back(tmp_path: Path) 
     assert [record["lr"] for record in metrics(tmp_path)] == [0.05] * 3
     assert run(tmp_path, slow).read_bytes() == first
     assert [record["step"] for record in metrics(tmp_path, "run")] == [0, 3]
+
+
+def test_another_number_of_batches_a_step_is_refused(tmp_path: Path) -> None:
+    """As two processes have it that were one; the spec does not know their number."""
+    config, spec = settings(max_train_steps=2, gradient_accumulation_steps=2), {"train": "the same"}
+    run(tmp_path, config, spec=spec)
+    (tmp_path / "lora.safetensors").unlink()
+    with pytest.raises(UserError, match=r"of 2 batches .* of 1: it could not go on") as error:
+        run(tmp_path, settings(max_train_steps=2), spec=spec)
+    assert "start 2 processes" in (error.value.hint or "")
+    run(tmp_path, config, spec=spec)
 
 
 def test_the_handlers_of_the_caller_come_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hv15.train.state import Position, StateFolder, claim_folder, locked
 
 def save(folder: StateFolder, step: int) -> Path:
     lora = {"up": torch.full((2, 2), float(step))}
-    return folder.save(Position(step, step / 4, 100 * step, folder.spec), lora, {"state": {0: {"m": torch.ones(3)}}})
+    return folder.save(Position(step, step / 4, 100 * step, folder.spec, 2), lora, {"state": {0: {"m": torch.ones(3)}}})
 
 
 def test_the_newest_comes_back_and_two_are_kept(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_the_newest_comes_back_and_two_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["step-000010", "step-1000005"]
     saved = states.load_latest()
     assert saved is not None
-    assert saved.position == Position(1000005, 1000005 / 4, 100000500, "spec")
+    assert saved.position == Position(1000005, 1000005 / 4, 100000500, "spec", 2)
     assert torch.equal(saved.lora["up"], torch.full((2, 2), 1000005.0))
     assert torch.equal(saved.optimizer["state"][0]["m"], torch.ones(3))
 
@@ -87,7 +87,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     states = StateFolder(tmp_path / "state", "spec")
-    states.save(Position(5, 0, 0, "spec"), {"up": torch.ones(1)}, {"state": Evil()})
+    states.save(Position(5, 0, 0, "spec", 1), {"up": torch.ones(1)}, {"state": Evil()})
     assert states.load_latest() is None
     assert not (tmp_path / "ran").exists()
 
@@ -110,6 +110,21 @@ def test_another_spec_moves_the_folder_aside_and_its_return_brings_it_back(
     claim_folder(folder, first)
     assert StateFolder(folder / "state", first).load_latest() is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "train-bbbbbbbb"]
+
+
+def test_a_folder_that_stands_aside_is_never_replaced(tmp_path: Path) -> None:
+    folder, first, second = tmp_path / "train", "a" * 64, "b" * 64
+    for step in (5, 6, 7):
+        claim_folder(folder, first)
+        save(StateFolder(folder / "state", first), step)
+        claim_folder(folder, second)
+        (folder / "run.json").unlink()  # without an owner, nothing comes back
+    found = {path.parts[-3]: path.name for path in tmp_path.glob("train-aaaaaaaa*/state/*")}
+    names = ("train-aaaaaaaa", "train-aaaaaaaa-2", "train-aaaaaaaa-3")
+    assert found == dict(zip(names, ("step-000005", "step-000006", "step-000007"), strict=True))
+    folder.rmdir()
+    claim_folder(folder, first)
+    assert [path.name for path in (folder / "state").iterdir()] == ["step-000007"]
 
 
 def test_a_state_of_another_spec_is_never_loaded(tmp_path: Path) -> None:
