@@ -17,7 +17,7 @@ def convert(options: Namespace) -> None:
     from hv15.lora.files import convert_file
 
     log_to_stderr("info")
-    _keep([options.source], options.target)
+    _check_target(options.target, [options.source])
     convert_file(options.source, options.target, options.to, reverse=options.reverse, svd_rank=options.svd_rank)
 
 
@@ -34,12 +34,14 @@ def merge(options: Namespace) -> None:
     project = Project(options.config, options.overrides)
     multipliers = options.multiplier or [1.0] * len(options.lora)
     loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
-    _keep([project.models.path("dit"), *options.lora], options.target)
+    _check_target(options.target, [project.models.path("dit"), *options.lora])
     merge_to_file(project.models.path("dit"), loras, options.target)
 
 
-def _keep(sources: Iterable[Path], target: Path) -> None:
-    """Refuse to write a result over what it is made from."""
+def _check_target(target: Path, sources: Iterable[Path]) -> None:
+    """Refuse a name under which nobody would read the file, and to write a result over what it is made from."""
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target}: would hold safetensors", hint="give it a name that ends in .safetensors")
     if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
         raise UserError(f"{target}: is both read and written", hint="give the result another name")
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from hv15.commands.logs import log_to_stderr
 from hv15.data.atomic import write_json
 from hv15.data.captions import caption_key
+from hv15.errors import UserError
 from hv15.project import Project
 from hv15.sample.prompts import SampleSpec
 
@@ -53,10 +54,16 @@ def denoise(options: Namespace) -> None:
 
 def decode(options: Namespace) -> None:
     """Turn latents into a video or a folder of images."""
-    from hv15.sample.decode import decode_latents
+    from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+    from hv15.sample.decode import VIDEO_SUFFIX, decode_latents
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
+    if options.out.suffix != VIDEO_SUFFIX and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        raise UserError(
+            f"{options.out}: videos are written as {VIDEO_SUFFIX}, anything else is a folder of PNG images",
+            hint=f"give a name that ends in {VIDEO_SUFFIX}, or that of a folder",
+        )
     spec = SampleSpec.read(options.spec) if options.spec else None
     vae = project.models.path("vae")
     decode_latents(options.latents, vae, options.out, spec, device=project.settings.runtime.device)

@@ -128,12 +128,23 @@ def _scan_rows(file: Path, root: Path, is_video: bool, dataset: DatasetSettings,
             problems.append(f'{place}: expected "{name}" with a path, found {keys}')
         elif not isinstance(caption, str):
             problems.append(f'{place}: expected "caption" with a text for {path}')
+        elif not _is_text(caption):
+            problems.append(f"{place}: the caption holds half a character (an escape \\ud800 to \\udfff alone)")
         else:
             text = f"{dataset.caption_prefix}{caption.strip()}{dataset.caption_suffix}"
             sources.extend(_row_source(place, path, text, (file.parent, root), is_video, problems))
     if not sources and not problems:
         problems.append(f"{file}: no rows in this file")
     return sources
+
+
+def _is_text(caption: str) -> bool:
+    """Whether a caption can be written as UTF-8: JSON may escape one half of a surrogate pair."""
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rows(file: Path, data: bytes, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:

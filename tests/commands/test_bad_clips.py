@@ -157,6 +157,13 @@ def test_wrong_paths_of_a_dataset(done: Workbench, dataset: dict[str, str], nami
     done.refuses("encode", "latents", naming=naming)
 
 
+def test_a_caption_that_no_file_can_hold(done: Workbench) -> None:
+    clip = min(done.clips.glob("*.mp4"))
+    (done.root / "list.jsonl").write_text(json.dumps({"video_path": str(clip), "caption": "half a \ud83d"}) + "\n")
+    done.set(datasets=[{"resolution": [64, 64], "video_jsonl_file": "list.jsonl"}])
+    done.refuses("encode", "texts", naming=("list.jsonl:1: the caption holds half a character",))
+
+
 def test_a_dataset_that_changes_while_the_workflow_runs(done: Workbench) -> None:
     """A job is told what was planned for it; a manifest and a spec of another dataset are refused."""
     again = "run the same command again"

@@ -55,6 +55,10 @@ def test_convert_refuses_what_is_no_lora(done: Workbench) -> None:
     assert target.read_bytes() == b"what was there before"
 
 
+def test_a_target_of_another_kind(done: Workbench) -> None:
+    is_a_refusal(hv15("convert", done.root / LORA, done.root / "lora.pt"), ("lora.pt", ".safetensors"))
+
+
 def test_merge(done: Workbench) -> None:
     target = done.root / "merged.safetensors"
     done.does("merge", target, "--lora", done.root / LORA, "--multiplier", "0.5")
@@ -158,6 +162,7 @@ def test_images_replace_images_and_nothing_else(done: Workbench) -> None:
     for _ in range(2):
         done.does(*decode(done, latents, done.root / "frames"))
     done.refuses(*decode(done, latents, done.clips), naming=("/clips: holds other files (first ",))
+    done.refuses(*decode(done, latents, done.root / "one.webm"), naming=("one.webm: videos are written as .mp4",))
     done.refuses(*decode(done, latents, done.root / LORA), naming=("expected a folder, found a file",))
 
 
