@@ -10,10 +10,12 @@ dataset as a whole, not the first mistake only.
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,6 +196,8 @@ def stamp(path: str | Path, kind: Kind) -> tuple[int, int, int]:
     """Return (bytes, mtime in ns, inode) of a media file, or of a folder of images as `Source` describes it."""
     if kind != "frames":
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would be read for ever
+            raise OSError(errno.EINVAL, "not a regular file")
         return status.st_size, status.st_mtime_ns, status.st_ino
     each = [stamp(file, "image") for file in frame_files(Path(path))]
     mark = hashlib.sha256(repr(each).encode()).digest()

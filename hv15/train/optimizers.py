@@ -41,7 +41,10 @@ def make_optimizer(
     try:
         optimizer = cls([{**group, "initial_lr": group["lr"]} for group in groups], **{**DEFAULTS[name], **checked})
     except (TypeError, ValueError) as error:
-        raise UserError(f"train.optimizer_args {dict(args or {})}: {name} refuses them: {error}") from error
+        raise UserError(
+            f"train.optimizer_args {dict(args or {})}: {name} refuses them: {error}",
+            hint="write them as torch's documentation does, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}",
+        ) from error
     return optimizer
 
 
@@ -69,13 +72,18 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
 
 
 def _checked_args(name: str, cls: type, args: Mapping[str, Any]) -> dict[str, Any]:
-    allowed = sorted(set(inspect.signature(cls.__init__).parameters) - RESERVED)  # type: ignore[misc]
-    for key in args:
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    allowed = sorted(set(parameters) - RESERVED)
+    for key, value in args.items():
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1)
             raise UserError(
                 f"train.optimizer_args.{key}: {name} has no such argument"
                 + (f"; did you mean {near[0]}" if near else ""),
                 hint=f"{name} takes {', '.join(allowed)}",
+            )
+        if isinstance(value, str) and isinstance(parameters[key].default, int | float | tuple):
+            raise UserError(
+                f"train.optimizer_args.{key}: found '{value}', expected a number", hint=f"leave it out for {name}'s own"
             )
     return {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}

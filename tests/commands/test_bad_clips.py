@@ -115,6 +115,12 @@ def test_a_name_that_is_not_utf8_does_no_harm(project: Workbench) -> None:
     project.does("report", "latents")
 
 
+def test_a_pipe_is_no_clip(project: Workbench) -> None:
+    os.mkfifo(project.clips / "pipe.mp4")
+    (project.clips / "pipe.txt").write_text("it would be read for ever")
+    project.refuses("encode", "latents", naming=("pipe.mp4: cannot be read: not a regular file",))
+
+
 @pytest.mark.parametrize(
     ("caption", "reason"),
     [

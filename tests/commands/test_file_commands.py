@@ -136,6 +136,20 @@ def test_a_training_that_diverges_keeps_what_was_saved(done: Workbench) -> None:
     assert (done.root / LORA).exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "naming"),
+    [
+        ({"include_patterns": ["nothing"]}, "'nothing' matches none of the"),
+        ({"optimizer_args": {"weight_decy": 1}}, "weight_decy: AdamW has no such argument; did you mean weight_decay"),
+        ({"optimizer_args": {"betas": [2, 3]}}, "Invalid beta parameter"),
+        ({"optimizer_type": "Muon", "optimizer_args": {"ns_steps": "many"}}, "ns_steps: found 'many', expected"),
+    ],
+)
+def test_settings_that_only_training_can_judge(done: Workbench, change: dict[str, object], naming: str) -> None:
+    done.set(train=change)
+    done.refuses("train", "--out", done.root / "results/another.safetensors", naming=(naming,))
+
+
 # -- samples --------------------------------------------------------------------------------------------------------
 
 
