@@ -139,6 +139,10 @@ class WorkflowProject(Project):
     def sample_options(self, name: str) -> list[str]:
         return [word for key, file in self.sample_inputs(name).items() for word in (f"--{key}", file)]
 
+    @property
+    def sample_specs(self) -> list[str]:
+        return [f"results/samples/{name}.json" for name in self.samples]
+
     @cached_property
     def products_digest(self) -> str:
         return digest(self.products)

@@ -43,7 +43,9 @@ rule publish_spec:
 
 rule publish:
     input:
-        spec="results/products.json",
+        # Every spec, so that this job stays due when one of those before it fails or is killed: then its output is gone, and
+        # Snakemake does not miss what lies between files that are up to date.
+        specs=["results/products.json", "results/train.json", *PROJECT.sample_specs],
         lora="results/train.safetensors",
         others=PROJECT.products,
     output:

@@ -40,7 +40,7 @@ def make_project(root: Path, demo_models: Path, demo_clips: Path) -> ProjectFold
         "task": "t2v",
         "models": {"source": "demo", "directory": str(demo_models)},
         "datasets": [{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}],
-        "cache": {"shards": 4},
+        "cache": {"shards": 2},
         "train": {
             "max_train_steps": 2,
             "optimizer_type": "AdamW",

@@ -32,7 +32,7 @@ def expect(outcome: Outcome, jobs: dict[str, int], *, clips: int = 0, texts: int
 def test_01_the_first_run_does_everything(project: ProjectFolder) -> None:
     outcome = project.snakemake()
     expect(outcome, TRAIN, clips=CLIPS, texts=TEXTS)
-    assert (outcome.jobs["encode_latents"], outcome.jobs["encode_texts"]) == (4, 4)
+    assert (outcome.jobs["encode_latents"], outcome.jobs["encode_texts"]) == (2, 2)
     assert (project.root / "results/lora.safetensors").stat().st_size > 1000
 
 
@@ -160,10 +160,10 @@ def test_19_the_former_vae_settings_encode_nothing(project: ProjectFolder) -> No
 
 
 def test_20_more_shards_rewrite_manifests_only(project: ProjectFolder) -> None:
-    project.set(cache={"shards": 8})
+    project.set(cache={"shards": 3})
     outcome = project.snakemake()
     expect(outcome, {})
-    assert (outcome.jobs["encode_latents"], outcome.jobs["encode_texts"]) == (8, 8)
+    assert (outcome.jobs["encode_latents"], outcome.jobs["encode_texts"]) == (3, 3)
 
 
 def test_21_an_edited_encoding_rule_encodes_nothing(project: ProjectFolder, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_21_an_edited_encoding_rule_encodes_nothing(project: ProjectFolder, tmp_
     rules.write_text(edited)
     outcome = project.snakemake("-s", str(tmp_path / "Snakefile"))
     expect(outcome, {})
-    assert outcome.jobs["encode_latents"] == 8
+    assert outcome.jobs["encode_latents"] == 3
     expect(project.snakemake(), {})  # and back
 
 
