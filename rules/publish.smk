@@ -60,4 +60,4 @@ rule publish:
     message:
         "Publishing {output}"
     shell:
-        "cp {input.lora:q} {output:q} 2>&1 | tee -i {log:q}"
+        "{{ cp {input.lora:q} {output:q}.part && mv {output:q}.part {output:q}; }} 2>&1 | tee -i {log:q}"

@@ -57,7 +57,7 @@ def config_of(path: Path) -> str:
         UserError: the file was not made by hv15.
     """
     config = _parsed(metadata_of(path).get(CONFIG, ""))
-    if not isinstance(config, dict) or "train" not in config:  # a model's entry of that name holds its sizes
+    if not isinstance(config, dict):
         raise UserError(f"{path}: holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
 

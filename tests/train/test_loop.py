@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -216,6 +217,19 @@ def test_other_errors_are_not_taken_for_memory(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(ExampleReader, "__call__", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         run(tmp_path, settings())
+
+
+def test_examples_are_pinned_where_they_are_read_if_a_gpu_trains(
+    tmp_path: Path, data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for a GPU: on the CPU nothing can be pinned, and nothing is."""
+    items, stores = data
+    ours = trainer(tmp_path, StepPlan(BatchStream(items, 1)), stores)
+    monkeypatch.setattr(Example, "pinned", lambda example: "pinned")
+    task = (0, ours.plan.stream[0])
+    assert isinstance(ours._read(task)[1], Example)
+    ours.accelerator = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
+    assert ours._read(task) == (0, "pinned")
 
 
 def test_a_broken_item_is_named(tmp_path: Path, data: Any) -> None:
