@@ -48,6 +48,7 @@ def load_dit(
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for key, recipe in recipes.items():
+            _check_rows(checkpoint, [prefix + source for source in recipe.sources], recipe.parts)
             yield key, recipe.make(lambda name: checkpoint.tensor(prefix + name))
 
     load_into(dit, tensors(), dtype=dtype, device=device, where=checkpoint.path)
@@ -97,6 +98,16 @@ def checkpoint_dtype(path: Path | str) -> torch.dtype:
 def checkpoint_layout(path: Path | str) -> Layout:
     """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
     return _layout(open_checkpoint(Path(path)))[0]
+
+
+def _check_rows(checkpoint: Checkpoint, sources: list[str], parts: int) -> None:
+    """Refuse tensors that cannot be joined along rows and divided into equal parts."""
+    shapes = [checkpoint.shape(source) for source in sources]
+    if any(not shape or shape[0] % parts or shape[1:] != shapes[0][1:] for shape in shapes):
+        found = ", ".join(f"{source} {list(shape)}" for source, shape in zip(sources, shapes, strict=True))
+        raise UserError(
+            f"{checkpoint.path}: tensors of another shape: {found}", hint="this file belongs to another model"
+        )
 
 
 def _layout(checkpoint: Checkpoint) -> tuple[Layout, str]:

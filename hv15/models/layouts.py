@@ -90,6 +90,11 @@ class Recipe:
     count: int = 1
     swap: bool = False
 
+    @property
+    def parts(self) -> int:
+        """The number that must divide the rows of the sources."""
+        return 2 * self.count if self.swap else self.count
+
     def make(self, tensor: Callable[[str], Tensor]) -> Tensor:
         """Make the tensor from its sources, which `tensor` gives by name."""
         import torch

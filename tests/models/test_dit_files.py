@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,24 @@ def test_a_tensor_that_tells_sizes_has_all_its_dimensions(tmp_path: Path, key: s
     if key == "double_blocks.0.img_attn_q_norm.weight" and shape == (48,):
         return  # heads of 48 are a size like any other
     assert f"{key} has the shape {list(shape)}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "key", "shape"),
+    [
+        ("official", "double_blocks.1.txt_mlp.fc1.bias", ()),
+        ("comfyui", "double_blocks.1.txt_attn_qkv.bias", ()),
+        ("comfyui", "double_blocks.1.txt_attn_qkv.bias", (2,)),
+        ("diffusers", "context_embedder.token_refiner.refiner_blocks.1.attn.to_k.weight", (48,)),
+        ("diffusers", "norm_out.linear.bias", (5,)),
+    ],
+)
+def test_tensors_that_cannot_be_cut_or_joined_are_named(tmp_path: Path, layout: str, key: str, shape: tuple[int, ...]):
+    state = official()
+    made = {name: recipe.make(state.__getitem__) for name, recipe in writing_recipes(layout, state).items()}
+    assert key in made
+    with pytest.raises(UserError, match=rf"another shape: .*{key} {re.escape(str(list(shape)))}"):
+        load_dit(write(tmp_path / "m", {**made, key: torch.zeros(shape)}))
 
 
 def test_nan_is_named(tmp_path: Path):
