@@ -11,17 +11,18 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
-configfile: "config.yaml"
-
-
 from hv15.workflow import open_project
 
+# hv15 reads config.yaml itself, so that each mistake in it is named at its line; `config` is what the command line adds.
 PROJECT = open_project(workflow, config)
+
+# What a job says goes to the terminal and to its log; `logged` outlives the job it listens to, whatever stops that.
+shell.prefix('set -euo pipefail; logged() {{ (trap "" INT TERM; exec tee "$1"); }}; ')
 
 
 wildcard_constraints:
     shard=r"\d+",
-    name=r"[A-Za-z0-9][A-Za-z0-9_-]*(\.base)?",  # of a prompt; .base is its sample without the trained LoRA
+    name=PROJECT.sample_pattern,
 
 
 include: "rules/models.smk"

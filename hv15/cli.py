@@ -21,6 +21,10 @@ USER_ERROR = 2
 """Exit code for everything that a user can put right."""
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = build_parser().parse_args(arguments)
@@ -30,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -58,14 +65,17 @@ def _project_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     new.add_argument("folder", type=Path)
     new.add_argument("--preset", default="t2v-24gb", help="the settings to start from (t2v-24gb)")
 
-    _add(commands, "check", "project:check", "check settings, model files, dataset and disk before a run", project)
+    check = _add(commands, "check", "project:check", "check settings, models, dataset and disk before a run", project)
+    check.add_argument("--models", action="store_true", help="the model files only")
 
     show = _add(commands, "show", "project:show", "print what a LoRA, a sample or a checkpoint was made from")
     show.add_argument("file", type=Path)
     show.add_argument("--config", dest="as_config", action="store_true", help="print a config.yaml that reproduces it")
 
     clean = _add(commands, "gc", "project:collect", "remove encoded items that no manifest names", project)
-    clean.add_argument("--unused", action="store_true", help="also those that this config does not need any more")
+    clean.add_argument(
+        "--unused", action="store_true", help="also what this config does not need (of all who share the cache)"
+    )
     clean.add_argument("--yes", action="store_true", help="remove them; without it they are only counted")
 
     _add(commands, "repair", "project:repair", "read every encoded item and drop damaged ones", project)
@@ -114,7 +124,8 @@ def _sample_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     decode = _add(steps, "decode", "sample:decode", "turn latents into a video or images", project)
     decode.add_argument("--latents", type=Path, required=True, help="a .latents.safetensors file")
     for step in (condition, denoise, decode):
-        step.add_argument("--spec", type=Path, required=True, help="the sample's .json file")
+        text = "the sample's .json file" + (" (what the latents say themselves)" if step is decode else "")
+        step.add_argument("--spec", type=Path, required=step is not decode, help=text)
         step.add_argument("--out", type=Path, required=True)
 
 
@@ -147,7 +158,10 @@ def _add(commands: Any, name: str, run: str, text: str, *parents: argparse.Argum
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError("expected a JSON object")
     return value

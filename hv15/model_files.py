@@ -53,12 +53,29 @@ class ModelFiles:
 
     @property
     def tokenizer(self) -> Path | str:
-        """The tokenizer's folder or tokenizer.json, or its name on the Hub: `owner/name` where no such folder is."""
+        """The tokenizer's folder or tokenizer.json, or its name on the Hub: `owner/name`, where the project has no
+        folder `owner`."""
         place = self.path("tokenizer")
         is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", self.settings.models.tokenizer) is not None
-        if self.settings.models.source == "files" and is_name and not place.exists():
+        if self.settings.models.source == "files" and is_name and not place.exists() and not place.parent.exists():
             return self.settings.models.tokenizer
         return place
+
+    def check(self) -> None:
+        """Look whether every file that the task needs is there, or will be made.
+
+        Raises:
+            UserError: files are missing; all of them at once.
+        """
+        problems = []
+        for role in ROLES:
+            if role != "image_encoder" or self.settings.task == "i2v":
+                try:
+                    self.identity(role)
+                except UserError as error:
+                    problems.append(error)
+        if problems:
+            raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
 
     def identity(self, role: Role) -> str:
         """What stands for the model in a digest.

@@ -94,9 +94,15 @@ class Project:
     def sources(self) -> list[tuple[int, Source, str]]:
         """(dataset index, source, media key) of everything the datasets hold now."""
         self._render_demo()
-        found = [
-            (number, source) for number, dataset in enumerate(self.datasets) for source in scan(dataset, self.root)
-        ]
+        found: list[tuple[int, Source]] = []
+        problems: list[UserError] = []
+        for number, dataset in enumerate(self.datasets):
+            try:
+                found += [(number, source) for source in scan(dataset, self.root)]
+            except UserError as error:
+                problems.append(UserError(f"datasets[{number}]: {error.message}", hint=error.hint))
+        if problems:
+            raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
         keys = FileIndex(self.cache / "index.json").media_keys([source for _, source in found])
         return [(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,20 +21,21 @@ from hv15.project import Project
 
 
 def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
-    """Open the project of a running Snakefile.
+    """Open the project of a running Snakefile: config.yaml in the working directory, or the `--configfile`.
 
     Args:
         workflow: Snakemake's workflow object.
-        config: its config dict: the config file with `--config` values merged over it.
+        config: what the command line gave: `--config` values, merged over the config file if one was named.
 
     Raises:
         snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
     """
     from snakemake.exceptions import WorkflowError
 
-    files = [Path(file) for file in workflow.overwrite_configfiles] or [Path(file) for file in workflow.configfiles]
+    files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
-        project = WorkflowProject(_relative(files[0]), _changes(files[0], config))
+        file = _relative(files[0]) if files else Path("config.yaml")
+        project = WorkflowProject(file, _changes(file, config) if files else config)
         os.environ.update(project.environment)  # the jobs' commands find the same project by it
         os.environ["HV15_SOURCE"] = str(workflow.basedir)  # rules/environment.yaml installs from it
         if workflow.is_main_process:
@@ -45,10 +47,7 @@ def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
 
 def _changes(file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
-    try:
-        base = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}  # load_config reads the file again and says what is wrong with it
+    base = yaml.safe_load(file.read_text(encoding="utf-8"))
     return _difference(base if isinstance(base, dict) else {}, config)
 
 
@@ -73,7 +72,22 @@ class WorkflowProject(Project):
     """A project with the file names of its workflow; paths are relative to the project folder, as Snakemake wants."""
 
     def prepare(self) -> None:
-        """What only the main process does before the jobs are planned."""
+        """What only the main process does before the jobs are planned: find out all that can be found out now.
+
+        Raises:
+            UserError: model files, datasets, images or LoRAs are missing; all of them at once.
+        """
+        problems = []
+        for look in (self.models.check, lambda: self.sources, lambda: self.samples, lambda: self.train_spec):
+            try:
+                look()
+            except UserError as error:
+                if str(error) not in problems:
+                    problems.append(str(error))
+            if problems and look == self.models.check:
+                break  # what follows would only say the same again
+        if problems:
+            raise UserError("\n".join(problems))
         self.save_caches()
 
     # -- models -----------------------------------------------------------------------------------------------------
@@ -81,6 +95,20 @@ class WorkflowProject(Project):
     def model_inputs(self, *roles: Role) -> list[str]:
         """The files that a job has to wait for because another job makes them; files that a person gave need none."""
         return [str(_relative(path)) for role in roles for path in self.models.made(role)]
+
+    @property
+    def roles(self) -> list[Role]:
+        """The models that the task needs."""
+        return [role for role in ROLES if role != "image_encoder" or self.settings.task == "i2v"]
+
+    @cached_property
+    def models_digest(self) -> str:
+        return digest([[role, self.models.identity(role)] for role in self.roles])
+
+    @property
+    def checked(self) -> list[str]:
+        """What encoding waits for: the check of the model files, unless the workflow makes them itself."""
+        return [] if self.source == "demo" else ["results/models.txt"]
 
     @cached_property
     def demo_outputs(self) -> list[str]:
@@ -121,6 +149,11 @@ class WorkflowProject(Project):
         return digest(self.train_spec)
 
     # -- samples and other products ---------------------------------------------------------------------------------
+
+    @property
+    def sample_pattern(self) -> str:
+        """Matches the names of this project's samples, and nothing else."""
+        return "|".join(re.escape(name) for name in self.samples) or "(?!)"
 
     def sample_digest(self, name: str) -> str:
         return self.sample(name).digest

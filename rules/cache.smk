@@ -4,6 +4,7 @@
 
 rule encode_latents:
     input:
+        checked=ancient(PROJECT.checked),
         models=ancient(PROJECT.model_inputs("vae", "image_encoder")),
     output:
         update(PROJECT.pattern("latents")),
@@ -21,11 +22,12 @@ rule encode_latents:
         "Encoding clips, shard {wildcards.shard}"
     shell:
         "hv15 encode latents --shard {wildcards.shard} --expect {params.needs}"
-        " --out {output:q} 2>&1 | tee -i {log:q}"
+        " --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule encode_texts:
     input:
+        checked=ancient(PROJECT.checked),
         models=ancient(
             PROJECT.model_inputs("text_encoder", "tokenizer", "glyph_encoder")
         ),
@@ -45,7 +47,7 @@ rule encode_texts:
         "Encoding captions and prompts, shard {wildcards.shard}"
     shell:
         "hv15 encode texts --shard {wildcards.shard} --expect {params.needs}"
-        " --out {output:q} 2>&1 | tee -i {log:q}"
+        " --out {output:q} 2>&1 | logged {log:q}"
 
 
 # One file for all shards: training and sampling wait for it, and do not see how many shards there are.
@@ -64,7 +66,7 @@ rule report_latents:
     message:
         "Listing the encoded clips and what was left out"
     shell:
-        "hv15 report latents --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 report latents --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule report_texts:
@@ -82,4 +84,4 @@ rule report_texts:
     message:
         "Listing the encoded captions and prompts"
     shell:
-        "hv15 report texts --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 report texts --out {output:q} 2>&1 | logged {log:q}"

@@ -19,7 +19,7 @@ if PROJECT.source == "demo":
         message:
             "Making tiny random models in the official file layouts"
         shell:
-            "hv15 demo models 2>&1 | tee -i {log:q}"
+            "hv15 demo models 2>&1 | logged {log:q}"
 
 
 for ROLE, FILES in PROJECT.downloads.items():
@@ -38,4 +38,25 @@ for ROLE, FILES in PROJECT.downloads.items():
         message:
             "Downloading {output}"
         shell:
-            "hv15 download {output:q} 2>&1 | tee -i {log:q}"
+            "hv15 download {output:q} 2>&1 | logged {log:q}"
+
+
+# A wrong or incomplete model file is found before anything is encoded. The demo makes its own.
+rule check_models:
+    input:
+        models=ancient(PROJECT.model_inputs(*PROJECT.roles)),
+    output:
+        "results/models.txt",
+    log:
+        "results/logs/check_models.log",
+    benchmark:
+        "results/benchmarks/check_models.tsv"
+    localrule: True
+    conda:
+        "environment.yaml"
+    params:
+        identities=PROJECT.models_digest,
+    message:
+        "Checking the model files"
+    shell:
+        "hv15 check --models 2>&1 | logged {log:q} && cp {log:q} {output:q}"

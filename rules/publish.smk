@@ -18,7 +18,7 @@ rule convert:
     message:
         "Converting the LoRA to {wildcards.layout} names"
     shell:
-        "hv15 convert {input:q} {output:q} --to {wildcards.layout} 2>&1 | tee -i {log:q}"
+        "hv15 convert {input:q} {output:q} --to {wildcards.layout} 2>&1 | logged {log:q}"
 
 
 # As for training, what belongs to the product is a file: a new prompt also needs its text encoded, and a job whose
@@ -38,7 +38,7 @@ rule publish_spec:
     message:
         "Writing down which samples and conversions belong to the LoRA"
     shell:
-        "hv15 spec products --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 spec products --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule publish:
@@ -60,4 +60,4 @@ rule publish:
     message:
         "Publishing {output}"
     shell:
-        "{{ cp {input.lora:q} {output:q}.part && mv {output:q}.part {output:q}; }} 2>&1 | tee -i {log:q}"
+        "{{ cp {input.lora:q} {output:q}.part && mv {output:q}.part {output:q}; }} 2>&1 | logged {log:q}"

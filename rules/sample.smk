@@ -16,7 +16,7 @@ rule sample_spec:
     message:
         "Writing down what sample {wildcards.name} depends on"
     shell:
-        "hv15 spec sample --name {wildcards.name:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 spec sample --name {wildcards.name:q} --out {output:q} 2>&1 | logged {log:q}"
 
 
 # Latents depend on a part of the spec: another frame rate or VAE tile decodes them again, and no more.
@@ -35,7 +35,7 @@ rule denoising_spec:
     message:
         "Writing down what the latents of {wildcards.name} depend on"
     shell:
-        "hv15 spec sample --denoising --name {wildcards.name:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 spec sample --denoising --name {wildcards.name:q} --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule sample_condition:
@@ -56,7 +56,7 @@ rule sample_condition:
     message:
         "Encoding the first image of sample {wildcards.name}"
     shell:
-        "hv15 sample condition --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 sample condition --spec {input.spec:q} --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule sample_latents:
@@ -81,7 +81,7 @@ rule sample_latents:
     message:
         "Sampling {wildcards.name}"
     shell:
-        "hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule sample_video:
@@ -103,7 +103,7 @@ rule sample_video:
         "Decoding {wildcards.name}"
     shell:
         "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
-        " --out {output:q} 2>&1 | tee -i {log:q}"
+        " --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule sample_images:
@@ -125,4 +125,4 @@ rule sample_images:
         "Decoding {wildcards.name} to images"
     shell:
         "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
-        " --out {output:q} 2>&1 | tee -i {log:q}"
+        " --out {output:q} 2>&1 | logged {log:q}"

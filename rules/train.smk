@@ -17,7 +17,7 @@ rule train_spec:
     message:
         "Writing down what the training depends on"
     shell:
-        "hv15 spec train --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 spec train --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule train:
@@ -38,4 +38,4 @@ rule train:
     message:
         "Training the LoRA (log: {log})"
     shell:
-        "hv15 train --spec {input.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "hv15 train --spec {input.spec:q} --out {output:q} 2>&1 | logged {log:q}"

@@ -35,8 +35,8 @@ class TrainingItem:
     shape: tuple[int, int, int]
     """Latent frames, latent height, latent width. Only equal shapes share a batch."""
     dataset: str = ""
-    """Identity of the dataset that it comes from, made of content and settings alone: its place in a list must not change
-    the training. Only clips of equal datasets share a batch."""
+    """Identity of the dataset that it comes from, made of content and settings alone: its place in a list must not
+    change the training. Only clips of equal datasets share a batch."""
     batch_size: int = 1
     repeats: int = 1
     """How often an epoch shows it."""

@@ -55,7 +55,7 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] == FORMAT:
-                return cls(path, content["entries"], content["generation"])
+                return cls(path, dict(content["entries"]), int(content["generation"]))
         except (OSError, ValueError, KeyError, TypeError):
             pass
         return cls(path)

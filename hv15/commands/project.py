@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -20,7 +21,8 @@ def new(options: Namespace) -> None:
     from hv15.config import new_project
 
     config = new_project(options.folder, options.preset)
-    print(f"{config}: edit it, then run: snakemake -d {config.parent} results/lora.safetensors")
+    print(f"{config}: edit it, then run, in the folder of hv15's Snakefile:")
+    print(f"  snakemake -d {shlex.quote(str(config.parent.resolve()))} results/lora.safetensors")
 
 
 def check(options: Namespace) -> int:
@@ -30,7 +32,7 @@ def check(options: Namespace) -> int:
     project = Project(options.config, options.overrides)
     _print(f"config         {options.config}: task {project.settings.task}, checkpoint {project.models.variant}")
     problems = 0
-    for lines in (model_lines, file_lines, dataset_lines, disk_lines):
+    for lines in (model_lines,) if options.models else (model_lines, file_lines, dataset_lines, disk_lines):
         try:
             for line, is_problem in lines(project):
                 _print(line, is_problem)
