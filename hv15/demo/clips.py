@@ -93,7 +93,7 @@ def render(clip: DemoClip, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def render_demo_clips(folder: Path, seed: int = 0) -> None:
-    """Write the demo's videos with their captions (.txt), and first_frame.png.
+    """Write the demo's videos with their captions (.txt), and first_frame.png beside the folder.
 
     Args:
         folder: replaced if it exists; it appears complete or not at all.
@@ -102,11 +102,12 @@ def render_demo_clips(folder: Path, seed: int = 0) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_image(folder.parent / FIRST_FRAME, render(CLIPS[0], seed)[0])
     with atomic_folder(folder) as temporary:
         for clip in CLIPS:
             write_video(temporary / f"{clip.name}.mp4", render(clip, seed), metadata={"title": clip.caption})
             (temporary / f"{clip.name}.txt").write_text(clip.caption + "\n", encoding="utf-8")
-        write_image(temporary / FIRST_FRAME, render(CLIPS[0], seed)[0])
 
 
 def _coverage(shape: str, y: float, x: float, radius: float) -> NDArray[np.float64]:

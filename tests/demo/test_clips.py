@@ -31,7 +31,7 @@ def test_the_folder_is_a_dataset(tmp_path: Path) -> None:
         ((_, shown),) = read_clips(source.path, "video", [clip], dataset, info)
         rendered = render(next(c for c in CLIPS if c.name == source.path.stem))[:9]
         assert np.abs(shown.astype(int) - rendered).mean() < 5
-    with Image.open(tmp_path / "clips" / FIRST_FRAME) as image:
+    with Image.open(tmp_path / FIRST_FRAME) as image:
         assert (np.asarray(image) == render(CLIPS[0])[0]).all()
 
 
