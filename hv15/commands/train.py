@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hv15.commands.logs import log_to_stderr
 from hv15.data.atomic import write_json
 from hv15.errors import UserError
 from hv15.project import Project
+
+log = logging.getLogger(__name__)
 
 
 def write_spec(options: Namespace) -> None:
@@ -40,8 +43,11 @@ def train(options: Namespace) -> None:
             hint="run the same command again: what is encoded already is kept",
         )
     from hv15.cache.batches import Stores
+    from hv15.models.dit_files import check_trainable
     from hv15.train.run import train
 
     items = project.training_items()
+    if loss := check_trainable(project.models.path("dit")):
+        log.warning("%s: %s", project.models.path("dit"), loss)
     stores = Stores(project.latents.store, project.texts.store)
     train(project.settings, spec, items, stores, options.out, dit_path=project.models.path("dit"))

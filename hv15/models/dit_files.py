@@ -55,11 +55,19 @@ def load_dit(
     return dit
 
 
-def save_dit(dit: DiT, path: Path | str, *, layout: Layout = "official", dtype: torch.dtype | None = None) -> None:
+def save_dit(
+    dit: DiT,
+    path: Path | str,
+    *,
+    layout: Layout = "official",
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write the transformer to one .safetensors file in any of the layouts, one tensor at a time, atomically.
 
     Args:
         dtype: cast to it; None keeps the tensors' own.
+        metadata: written beside the sizes.
 
     Raises:
         UserError: an unknown layout, or the file cannot be written.
@@ -81,7 +89,7 @@ def save_dit(dit: DiT, path: Path | str, *, layout: Layout = "official", dtype: 
         Path(path),
         {key: described(recipe) for key, recipe in recipes.items()},
         lambda key: make(recipes[key]),
-        {"format": "pt", MODEL_SIZES: json.dumps(asdict(dit.config))},
+        {**(metadata or {}), "format": "pt", MODEL_SIZES: json.dumps(asdict(dit.config))},
     )
 
 
@@ -93,6 +101,25 @@ def checkpoint_dtype(path: Path | str) -> torch.dtype:
         dtype = checkpoint.dtype(key)
         sizes[dtype] += dtype.itemsize * torch.Size(checkpoint.shape(key)).numel()
     return sizes.most_common(1)[0][0]
+
+
+def check_trainable(path: Path | str) -> str:
+    """What the number format of a checkpoint has lost already, as a sentence; empty for bfloat16 and float32.
+
+    Raises:
+        UserError: another model, or quantised: the LoRA would learn to mend the rounding.
+    """
+    checkpoint_layout(path)
+    dtype = checkpoint_dtype(path)
+    if dtype.itemsize == 1:
+        raise UserError(
+            f"{path}: {str(dtype).removeprefix('torch.')} weights: a LoRA trained on them "
+            "would learn to mend their rounding",
+            hint="train on the bfloat16 file of the same model",
+        )
+    if dtype == torch.float16:
+        return "float16 weights: rounded from the published ones already, so the LoRA is trained for these"
+    return ""
 
 
 def checkpoint_layout(path: Path | str) -> Layout:

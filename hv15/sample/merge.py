@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hv15.models import load_dit
 from hv15.models.dit_files import save_dit
 from hv15.sample.loras import WeightedLoRA, merge_all
+from hv15.sample.provenance import merge_provenance
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ def merge_to_file(
     layout: Layout = "official",
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Add LoRAs to a transformer's weights and write the result as a checkpoint.
+    """Add LoRAs to a transformer's weights and write the result as a checkpoint that says what it was made from.
 
     Args:
         layout: names of the written tensors; dtype: theirs, None keeps the file's.
@@ -32,8 +33,7 @@ def merge_to_file(
     Raises:
         UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
     """
-    for lora in loras:
-        lora.fingerprint()  # a missing file is found out before 16 GB are read
+    metadata = merge_provenance(dit_path, loras)  # a missing file is found out before 16 GB are read
     dit = load_dit(dit_path)
     merge_all(dit, loras)
-    save_dit(dit, output, layout=layout, dtype=dtype)
+    save_dit(dit, output, layout=layout, dtype=dtype, metadata=metadata)
