@@ -98,14 +98,14 @@ def _stage_commands(commands: Any, project: argparse.ArgumentParser) -> None:
 
     spec = commands.add_parser("spec", help="write down what a training or a sample depends on")
     kinds = spec.add_subparsers(metavar="KIND", required=True)
-    part = _add(kinds, "train", "train:write_spec", "of the training", project)
-    part.add_argument("--out", type=Path, required=True)
-    part = _add(kinds, "products", "sample:write_products", "of all samples and conversions: their list", project)
-    part.add_argument("--out", type=Path, required=True)
-    part = _add(kinds, "sample", "sample:write_spec", "of a sample", project)
-    part.add_argument("--name", required=True, help="the prompt's name")
-    part.add_argument("--denoising", action="store_true", help="only the part that its latents depend on")
-    part.add_argument("--out", type=Path, required=True)
+    of_sample = _add(kinds, "sample", "sample:write_spec", "of a sample", project)
+    of_sample.add_argument("--name", required=True, help="the prompt's name")
+    of_sample.add_argument("--denoising", action="store_true", help="only the part that its latents depend on")
+    of_train = _add(kinds, "train", "train:write_spec", "of the training", project)
+    of_products = _add(kinds, "products", "sample:write_products", "of the finished LoRA: what belongs to it", project)
+    for part in (of_sample, of_train, of_products):
+        part.add_argument("--attempt", type=int, default=1, help="counts how often the workflow has tried (1)")
+        part.add_argument("--out", type=Path, required=True)
 
     train = _add(commands, "train", "train:train", "train the LoRA, or go on from its last state", project)
     train.add_argument("--spec", type=Path, help="stop unless the training depends on exactly this")
@@ -133,7 +133,7 @@ def _file_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     convert = _add(commands, "convert", "files:convert", "rewrite a LoRA in another program's names")
     convert.add_argument("source", type=Path)
     convert.add_argument("target", type=Path)
-    convert.add_argument("--to", choices=("kohya", "comfyui", "diffusers", "official"), default="comfyui")
+    convert.add_argument("--to", choices=("kohya", "comfyui", "diffusers", "official"), help="(comfyui)")
     convert.add_argument("--reverse", action="store_true", help="back to hv15's own names; the same as --to kohya")
     convert.add_argument("--svd-rank", type=int, help="for LoHa and LoKr: approximate by a LoRA of this rank")
 

@@ -6,19 +6,33 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hv15.commands.logs import log_to_stderr
 from hv15.errors import UserError
 from hv15.project import Project
 
+if TYPE_CHECKING:
+    from hv15.lora.names import Layout
+
 
 def convert(options: Namespace) -> None:
     """Rewrite a LoRA in the names of another program."""
+    from hv15.lora.conversion import NOTE
     from hv15.lora.files import convert_file
+    from hv15.lora.formats import count_modules
+    from hv15.models.header import read_header
 
     log_to_stderr("info")
+    if options.reverse and options.to not in (None, "kohya"):
+        raise UserError(
+            f"--reverse together with --to {options.to}: --reverse means --to kohya", hint="give one of the two"
+        )
+    to: Layout = "kohya" if options.reverse else options.to or "comfyui"
     _check_target(options.target, [options.source])
-    convert_file(options.source, options.target, options.to, reverse=options.reverse, svd_rank=options.svd_rank)
+    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(NOTE)
+    modules = count_modules(read_header(options.target).entries)
+    print(f"{options.target}: {to} layout, {modules} modules" + (f"; {note}" if note else ""), file=sys.stderr)
 
 
 def merge(options: Namespace) -> None:

@@ -21,11 +21,11 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, LowRank, low_rank_of, scaled
 from hv15.lora.formats import Parts, arrange, detect_format, read_parts, write_modules
-from hv15.lora.names import LAYOUTS, Layout
+from hv15.lora.names import LAYOUTS, Layout, place_of
 from hv15.lora.peft import ADAPTER_METADATA, peft_metadata, with_alphas
 
 NOTE = "hv15.convert.note"
-"""Metadata key that says what a conversion could not keep as it was."""
+"""Metadata key that says what a conversion could not keep as it was, or had to write in a larger form."""
 _STALE = (ADAPTER_METADATA, NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
 
 
@@ -52,10 +52,12 @@ def convert(
     """
     if to not in LAYOUTS:
         raise UserError(f"LoRA: unknown layout {to!r}", hint=f"one of {', '.join(LAYOUTS)}")
+    if svd_rank is not None and svd_rank < 1:
+        raise UserError(f"LoRA: --svd-rank {svd_rank}: a rank is at least 1", hint="give for example --svd-rank 64")
     source = detect_format(state_dict)
     parts = read_parts(with_alphas(state_dict, metadata or {}))
     modules = arrange(parts, to)
-    notes = []
+    notes = [_tell_splits(parts, source, to), _tell_gaps(parts, to)]
     if to in ("diffusers", "official"):
         modules, note = _only_low_rank(modules, to, svd_rank)
         notes.append(note)
@@ -63,6 +65,8 @@ def convert(
     elif to == "comfyui":
         modules, note = _tell_differences(modules, parts, svd_rank)
         notes.append(note)
+    elif grown := _differences(parts) if not any(key.endswith(".diff") for key in state_dict) else 0:
+        notes.append(f"{grown} parts of joined LoKr matrices are written as full differences (exact, but large).")
     kept = {key: value for key, value in (metadata or {}).items() if key not in _STALE}
     result = {**kept, "format": "pt", "hv15.convert.from": source, "hv15.convert.to": to}
     if note := " ".join(filter(None, notes)):
@@ -70,6 +74,36 @@ def convert(
     if to in ("diffusers", "official"):
         result[ADAPTER_METADATA] = peft_metadata(modules, "transformer." if to == "diffusers" else "")
     return write_modules(modules, to), result
+
+
+def _tell_splits(parts: Parts, source: Layout, to: Layout) -> str:
+    """Joined q, k and v that share their whole down have to repeat it where the target keeps them apart."""
+    shared = 0
+    for thirds in _joined(parts, source).values():
+        apart = all(place_of(part, to).third is None for part in thirds)
+        downs = {id(adapter.down) for part in thirds if isinstance(adapter := parts[part], LowRank)}
+        shared += apart and len(thirds) > 1 and len(downs) == 1
+    return f"{shared} dense joined q, k, v are taken apart: each part repeats all of down (exact)." if shared else ""
+
+
+def _tell_gaps(parts: Parts, to: Layout) -> str:
+    """Where q, k and v are joined, one that has no LoRA becomes zeros."""
+    gaps = sum(3 - len(thirds) for thirds in _joined(parts, to).values())
+    return f"{gaps} missing parts of joined q, k, v are filled with zeros (exact)." if gaps else ""
+
+
+def _joined(parts: Parts, layout: Layout) -> dict[str, list[str]]:
+    """The parts that share a module of a layout with others, by that module."""
+    modules: dict[str, list[str]] = {}
+    for part in parts:
+        place = place_of(part, layout)
+        if place.third is not None:
+            modules.setdefault(place.module, []).append(part)
+    return modules
+
+
+def _differences(parts: Parts) -> int:
+    return sum(isinstance(adapter, Difference) for adapter in parts.values())
 
 
 def _only_low_rank(modules: dict[str, Adapter], to: Layout, svd_rank: int | None) -> tuple[dict[str, Adapter], str]:
@@ -87,7 +121,7 @@ def _tell_differences(
     modules: dict[str, Adapter], parts: Parts, svd_rank: int | None
 ) -> tuple[dict[str, Adapter], str]:
     """ComfyUI takes everything; only what became a difference on the way is approximated or told."""
-    given = sum(isinstance(adapter, Difference) for adapter in parts.values())
+    given = _differences(parts)
     grown = [name for name, adapter in modules.items() if isinstance(adapter, Difference)]
     if not grown or given == len(parts):
         return modules, ""

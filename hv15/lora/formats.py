@@ -114,6 +114,11 @@ def write_modules(modules: Mapping[str, Adapter], layout: Layout) -> dict[str, T
     return tensors
 
 
+def count_modules(keys: Iterable[str]) -> int:
+    """How many modules a LoRA file changes, by its tensor names."""
+    return len(_group(keys)[0])
+
+
 def _group(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
     """{module: {normalised suffix: key}}, and the keys that are not a LoRA's."""
     modules: dict[str, dict[str, str]] = {}

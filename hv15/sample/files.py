@@ -21,6 +21,9 @@ LATENTS = {"latents": 4}
 CONDITION = {"latents": 4, "vision": 2}
 """`<name>.condition.safetensors`, i2v: [C, 1, h, w], unscaled, and SigLIP's states [729, 1152]; float32."""
 
+SHOWN = 3
+"""Tensors of a wrong file that a message names."""
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors and text metadata atomically; equal content gives equal bytes."""
@@ -46,8 +49,12 @@ def read_tensors(path: Path, names: Mapping[str, int], made_by: str) -> tuple[di
         raise UserError(f"{path}: not readable: {error}", hint=f"{made_by} writes it: run that again") from error
     found = {name: tensor.ndim for name, tensor in tensors.items()}
     if found != dict(names):
+        first = ", ".join(f"{name} ({axes} axes)" for name, axes in sorted(found.items())[:SHOWN])
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        wanted = ", ".join(f"{name} ({axes} axes)" for name, axes in names.items())
         raise UserError(
-            f"{path}: holds tensors (with axes) {found}, expected {dict(names)}", hint=f"{made_by} writes such files"
+            f"{path}: holds {first or 'no tensors'}{more}; expected {wanted}",
+            hint=f"{made_by} writes such files",
         )
     if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise UserError(f"{path}: {broken[0]} holds NaN or infinity", hint=f"{made_by} writes it: run that again")

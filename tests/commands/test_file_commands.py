@@ -13,10 +13,12 @@ import av
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hv15.data.encode import read_video_metadata
 from hv15.models import load_dit
+from hv15.models.fingerprint import model_fingerprint
 from hv15.train.state import locked
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
@@ -55,6 +57,32 @@ def test_convert_refuses_what_is_no_lora(done: Workbench) -> None:
     assert target.read_bytes() == b"what was there before"
 
 
+def test_convert_says_what_it_did(done: Workbench) -> None:
+    target = done.root / "other.safetensors"
+    modules = len([name for name in load_file(done.root / LORA) if name.endswith(".alpha")])
+    said = hv15("convert", done.root / LORA, target, "--to", "official")
+    assert said.err == f"{target}: official layout, {modules} modules\n"
+    name = "lora_unet_double_blocks_0_img_attn_q"
+    save_file({f"{name}.hada_w{i}_{x}": torch.ones(2, 2) for i in (1, 2) for x in "ab"}, done.root / "loha.safetensors")
+    said = hv15("convert", done.root / "loha.safetensors", target, "--to", "official", "--svd-rank", "1")
+    assert "1 modules; 1 modules are the nearest LoRA of rank 1; relative error at most" in said.err
+    said = hv15("convert", done.root / "loha.safetensors", target)
+    assert "comfyui layout, 1 modules; 2 missing parts of joined q, k, v are filled with zeros" in said.err
+
+
+def test_convert_refuses_orders_that_contradict(done: Workbench) -> None:
+    target = done.root / "other.safetensors"
+    words = ("convert", done.root / LORA, target)
+    is_a_refusal(hv15(*words, "--reverse", "--to", "diffusers"), ("--reverse together with --to diffusers",))
+    is_a_refusal(hv15(*words, "--svd-rank", "0"), ("--svd-rank 0: a rank is at least 1",))
+    assert not target.exists()
+    assert hv15(*words, "--reverse", "--to", "kohya").code == 0
+    (done.root / "folder.safetensors").mkdir()
+    said = hv15("convert", done.root / LORA, done.root / "folder.safetensors")
+    is_a_refusal(said, ("folder.safetensors: cannot be written", "choose another name"))
+    assert "disk space" not in said.err
+
+
 def test_a_target_of_another_kind(done: Workbench) -> None:
     is_a_refusal(hv15("convert", done.root / LORA, done.root / "lora.pt"), ("lora.pt", ".safetensors"))
 
@@ -69,6 +97,17 @@ def test_merge(done: Workbench) -> None:
     change = 0.5 * lora[f"{key}.lora_up.weight"] @ lora[f"{key}.lora_down.weight"]  # alpha is the rank
     expected = (base.get_parameter(f"{name}.weight").float() + change).to(base.dtype)
     torch.testing.assert_close(merged.get_parameter(f"{name}.weight").data, expected)
+
+
+def test_a_merged_checkpoint_tells_what_it_was_made_from(done: Workbench) -> None:
+    target, base = done.root / "merged.safetensors", Path(done.config["models"]["dit"])
+    done.does("merge", target, "--lora", done.root / LORA, "--multiplier", "0.5")
+    with safe_open(target, framework="pt") as file:
+        metadata = file.metadata()
+    lora = {"file": "train.safetensors", "multiplier": 0.5, "fingerprint": model_fingerprint(done.root / LORA)}
+    assert json.loads(metadata["hv15.merged"]) == [lora]
+    assert json.loads(metadata["hv15.merged.base"]) == {"file": base.name, "fingerprint": model_fingerprint(base)}
+    assert lora["fingerprint"] in hv15("show", target).out
 
 
 def test_merge_refuses(done: Workbench) -> None:
@@ -171,6 +210,11 @@ def test_latents_alone_become_a_video_or_images(done: Workbench) -> None:
     assert [Image.open(path).size for path in sorted((done.root / "frames").iterdir())] == [(64, 64)] * 5
 
 
+def test_a_wrong_latents_file_is_told_in_a_few_words(done: Workbench) -> None:
+    said = done.refuses(*decode(done, done.root / LORA, done.root / "x.mp4"), naming=(".alpha (0 axes), ", " more; "))
+    assert said.err.count("lora_unet_") == 3
+
+
 def test_images_replace_images_and_nothing_else(done: Workbench) -> None:
     latents = done.samples / "one.latents.safetensors"
     for _ in range(2):
@@ -191,7 +235,7 @@ def test_decoding_refuses(done: Workbench) -> None:
         (torn, "torn.safetensors: not readable"),
         (nan, "NaN"),
         (foreign, "without a word on how they were made"),
-        (done.root / LORA, "expected {'latents': 4}"),
+        (done.root / LORA, "expected latents (4 axes)"),
     ):
         done.refuses(*decode(done, file, out), naming=(naming,))
     done.refuses(*decode(done, latents, out, spec=spec), naming=("x.json: not readable as a sample spec",))

@@ -216,6 +216,21 @@ def test_lokr_becomes_a_difference_and_says_so():
         assert_close(change.float(), torch.kron(*sides) * 0.5, atol=1e-6, rtol=0)
 
 
+JOINED = "double_blocks.0.img_attn.qkv"
+UP = torch.arange(36.0).reshape(18, 2) + 1
+
+
+def test_what_becomes_larger_on_the_way_to_separate_parts_is_told():
+    dense = {f"diffusion_model.{JOINED}.lora_A.weight": torch.ones(2, 5), f"diffusion_model.{JOINED}.lora_B.weight": UP}
+    assert "1 dense joined q, k, v are taken apart" in convert(dense, "kohya")[1][NOTE]
+    assert NOTE not in convert(dense, "comfyui")[1]
+    block_diagonal = convert(loha(SIZES), "comfyui")[0]
+    assert NOTE not in convert(block_diagonal, "kohya")[1]
+    joint = {"lokr_w1": torch.ones(2, 1), "lokr_w2": torch.ones(9, 5)}
+    joint = {f"diffusion_model.{JOINED}.{side}": value for side, value in joint.items()}
+    assert "3 parts of joined LoKr matrices are written as full differences" in convert(joint, "kohya")[1][NOTE]
+
+
 def test_svd_is_the_nearest_lora_and_tells_its_error():
     file = lokr(SIZES)
     exact = torch.cat(comfy_thirds(convert(file, "comfyui")[0]))
