@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hv15.data.clips import plan_clips
-from hv15.data.media import MediaError
-from hv15.data.probe import probe
+from hv15.commands.disk import planned_clips
 from hv15.errors import UserError
 from hv15.model_files import Role
 from hv15.project import Project
@@ -20,12 +18,13 @@ if TYPE_CHECKING:
 Line = tuple[str, bool]
 
 SHOWN = 20
-"""Unusable files that are listed by name."""
+"""Files of a kind of trouble that are listed by name."""
 
 
 def model_lines(project: Project) -> Iterator[Line]:
     """Each model file: is it there, is it the right model and complete, and do all of them belong together?"""
     from hv15.models.condition import check_widths
+    from hv15.models.dit_files import check_trainable
 
     dit: DiT | None = None
     widths: dict[str, int] = {}
@@ -46,6 +45,8 @@ def model_lines(project: Project) -> Iterator[Line]:
         yield f"{role:14} {path}: {sum(file.stat().st_size for file in files) / 2**30:.2f} GiB", False
         if role == "dit":
             dit = model
+            if loss := check_trainable(path):
+                yield f"{role:14} {loss}", False
         else:
             widths |= _width(role, model)
     if dit is not None:
@@ -72,10 +73,12 @@ def _on_meta(project: Project, role: Role, path: Path) -> Any:
         UserError: the file is damaged, is not that model, or its numbers do not suit training.
     """
     from hv15 import models
+    from hv15.models.dit_files import check_trainable
     from hv15.precision import pick_device, pick_dtype
     from hv15.train.run import check_dtype
 
     if role == "dit":
+        check_trainable(path)
         check_dtype(path, pick_dtype(project.settings.train.dtype, pick_device(project.settings.runtime.device)))
     load: dict[Role, Callable[[], object]] = {
         "dit": lambda: models.load_dit(path, device="meta"),
@@ -110,30 +113,19 @@ def file_lines(project: Project) -> Iterator[Line]:
 
 def dataset_lines(project: Project) -> Iterator[Line]:
     """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
-    bad: list[str] = []
-    buckets: dict[str, int] = {}
-    for number, source, _ in project.sources:
-        try:
-            for clip in plan_clips(probe(source.path, source.kind), project.settings.datasets[number]):
-                name = f"{clip.frames} x {clip.height} x {clip.width}"
-                buckets[name] = buckets.get(name, 0) + 1
-        except MediaError as error:
-            bad.append(error.message)
+    clips = planned_clips(project)
+    buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
     captions = len({source.caption for _, source, _ in project.sources})
-    clips = sum(buckets.values())
-    yield f"dataset        {len(project.sources)} files, {clips} clips, {captions} distinct captions", clips == 0
-    for name, count in sorted(buckets.items()):
-        yield f"  bucket       {name} (frames, height, width): {count} clips", False
-    for message in bad[:SHOWN]:
-        yield f"  unusable     {message}", project.settings.cache.bad_clips == "stop"
-    if len(bad) > SHOWN:
-        yield f"  unusable     ... and {len(bad) - SHOWN} more", project.settings.cache.bad_clips == "stop"
+    count = len(clips.found)
+    yield f"dataset        {len(project.sources)} files, {count} clips, {captions} distinct captions", count == 0
+    for name, number in sorted(buckets.items()):
+        yield f"  bucket       {name} (frames, height, width): {number} clips", False
+    yield from _listed("too short", clips.too_short, is_problem=False)
+    yield from _listed("unusable", clips.unusable, is_problem=project.settings.cache.bad_clips == "stop")
 
 
-def disk_lines(project: Project) -> Iterator[Line]:
-    """Free space where the cache is."""
-    folder = project.cache
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / 2**30
-    yield f"disk           {free:.1f} GiB free for {project.cache}", free < 1
+def _listed(kind: str, messages: list[str], *, is_problem: bool) -> Iterator[Line]:
+    for message in messages[:SHOWN]:
+        yield f"  {kind:12} {message}", is_problem
+    if len(messages) > SHOWN:
+        yield f"  {kind:12} ... and {len(messages) - SHOWN} more", is_problem

@@ -27,7 +27,8 @@ def new(options: Namespace) -> None:
 
 def check(options: Namespace) -> int:
     """Check everything that can be checked without computing with a model; 2 when something is wrong."""
-    from hv15.commands.checks import dataset_lines, disk_lines, file_lines, model_lines
+    from hv15.commands.checks import dataset_lines, file_lines, model_lines
+    from hv15.commands.disk import disk_lines
 
     project = Project(options.config, options.overrides)
     _print(f"config         {options.config}: task {project.settings.task}, checkpoint {project.models.variant}")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from hv15.demo.layout import DEMO_FILES
 from hv15.demo.models import DIT
-from hv15.models import DiT
+from hv15.models import DiT, load_dit
 from hv15.models.dit_files import save_dit
 from tests.commands.workbench import LORA, Workbench, hv15
 
@@ -115,6 +115,21 @@ def test_wrong_models_say_what_they_are(done: Workbench) -> None:
         said = done.hv15("check")
         assert said.code == 2
         assert kind in said.out, said.out
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16])
+def test_weights_that_were_rounded(done: Workbench, dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
+    target = done.root / "rounded.safetensors"
+    save_dit(load_dit(model_of(done, "dit")), target, dtype=dtype)
+    done.set(models={"dit": str(target)})
+    words = ("train", "--out", done.root / "results/another.safetensors")
+    if dtype == torch.float16:
+        done.does(*words)
+        assert f"{target}: float16 weights: rounded" in caplog.text
+        assert "dit            float16 weights: rounded" in done.does("check").out
+    else:
+        done.refuses(*words, naming=("rounded.safetensors: float8_e4m3fn weights", "bfloat16 file"))
+        assert "! dit            " in done.hv15("check").out
 
 
 def test_models_that_do_not_belong_together(done: Workbench) -> None:
