@@ -12,17 +12,19 @@ from hv15.errors import UserError
 
 CONFIG = "hv15.config"
 """The metadata entry that holds the whole resolved config."""
+KINDS = ".safetensors, .mp4, .png or .json"
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """The text metadata of a LoRA, a checkpoint, latents (.safetensors) or a video.
+    """The text metadata of a LoRA, a checkpoint, latents (.safetensors), a video or an image; the entries of a .json.
 
     Raises:
         UserError: the file is missing, damaged, or of a kind that carries none.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"{path}: {found}", hint="give a .safetensors or .mp4 file")
+    if path.is_dir():
+        raise UserError(f"{path}: a folder", hint="give one of the files in it")
+    if not path.exists():
+        raise UserError(f"{path}: does not exist", hint=f"give a {KINDS} file")
     if path.suffix == ".safetensors":
         from hv15.models.header import read_header
 
@@ -31,7 +33,34 @@ def metadata_of(path: Path) -> dict[str, str]:
         from hv15.data.encode import read_video_metadata
 
         return read_video_metadata(path)
-    raise UserError(f"{path}: of unknown kind", hint="give a .safetensors or .mp4 file")
+    if path.suffix == ".png":
+        return _image_text(path)
+    if path.suffix == ".json":
+        return _entries(path)
+    raise UserError(f"{path}: of unknown kind", hint=f"give a {KINDS} file")
+
+
+def _image_text(path: Path) -> dict[str, str]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be read as an image: {error}", hint="copy or make it again") from error
+
+
+def _entries(path: Path) -> dict[str, str]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}", hint="copy or make it again") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: holds a {type(content).__name__}, expected an object in braces",
+            hint="only what hv15 wrote can be shown",
+        )
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
 
 
 def describe(path: Path) -> str:

@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from hv15 import __version__
+from hv15.commands import disk
 from hv15.config import load_config
 from tests.commands.test_bad_clips import add_bad_clips
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
@@ -26,7 +27,8 @@ def test_new_makes_a_config_and_never_replaces_one(tmp_path: Path, monkeypatch: 
     is_a_refusal(hv15("new", tmp_path / "mine"), (str(config), "exists already"))
     assert config.read_text() == "edited by hand"
     is_a_refusal(hv15("new", tmp_path / "other", "--preset", "t2v-24g"), ("did you mean 't2v-24gb'?",))
-    is_a_refusal(hv15("new", config / "below"), ("cannot be written",))
+    for said in (hv15("new", config / "below"), hv15("new", config)):
+        is_a_refusal(said, ("cannot be written", "choose another name"))
 
 
 def test_the_command_line_refuses_in_its_own_way(project: Workbench) -> None:
@@ -116,6 +118,30 @@ def test_check_names_every_problem(project: Workbench) -> None:
     assert (said.code, "nowhere: does not exist" in said.out, "other.safetensors" in said.out) == (2, True, True)
 
 
+def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 KiB latents of 3 clips and 300 tokens of each text, until they are encoded."""
+
+    def disk_line() -> str:
+        return next(line for line in done.hv15("check").out.splitlines() if " disk " in line)
+
+    assert "MiB latents" not in disk_line()
+    assert "MiB texts" not in disk_line()
+    done.set(cache={"latent_dtype": "bfloat16"})
+    assert "about 1 MiB latents" in disk_line()
+    monkeypatch.setattr(disk, "TEXT_TOKENS", 2**40)
+    assert not disk_line().startswith("!")
+    done.set(cache={"text_dtype": "bfloat16"})
+    line = disk_line()
+    assert line.startswith("!")
+    assert line.endswith("too little")
+
+
+def test_check_names_clips_that_are_too_short_for_a_length(project: Workbench) -> None:
+    project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9, 401]}])
+    said = project.does("check")
+    assert said.out.count(": no clip of 401 frames") == 3
+
+
 def test_check_of_what_is_still_to_be_made(project: Workbench) -> None:
     config = project.config
     config["models"] = {"source": "demo"}
@@ -133,6 +159,14 @@ def test_show_tells_what_a_file_was_made_from(done: Workbench) -> None:
         assert words in lora
     for name in ("one.latents.safetensors", "one.mp4"):
         assert "a red circle" in hv15("show", done.samples / name).out
+
+
+def test_show_also_reads_results_and_images(done: Workbench) -> None:
+    latents = done.samples / "one.latents.safetensors"
+    done.does("sample", "decode", "--latents", latents, "--out", done.root / "frames")
+    assert "a red circle" in hv15("show", done.root / "frames" / "0000.png").out
+    assert "prompt: a red circle" in hv15("show", done.samples / "one.json").out
+    assert "loss_first: " in hv15("show", done.root / "results/train/summary.json").out
 
 
 def test_a_shown_config_loads_again_as_the_same_settings(done: Workbench) -> None:
@@ -154,12 +188,16 @@ def test_show_refuses_what_says_nothing(done: Workbench) -> None:
     torn.write_bytes((done.root / LORA).read_bytes()[:-1])
     bad = done.root / "bad.mp4"
     bad.write_bytes(b"no video")
+    (done.root / "bad.png").write_bytes(b"no image")
+    (done.root / "bad.json").write_text("[]")
     for words, naming in (
         ((done.root / "gone.safetensors",), "does not exist"),
         ((done.root,), "a folder"),
         ((done.root / "config.yaml",), "of unknown kind"),
         ((torn,), "truncated"),
         ((bad,), "cannot be read as a video"),
+        ((done.root / "bad.png",), "cannot be read as an image"),
+        ((done.root / "bad.json",), "holds a list"),
         (("--config", done.samples / "one.mp4"), "holds no hv15 config"),
         (("--config", model), "holds no hv15 config"),
     ):
