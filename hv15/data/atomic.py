@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -96,8 +97,21 @@ def _umask() -> int:
     return mask
 
 
+_FULL = "free some disk space or choose another folder, then run the same command again: finished work is kept"
+_IN_THE_WAY = "something else has that name, or that of a folder above it: choose another name"
+_FORBIDDEN = "choose a folder that you may write to, or change its permissions"
+_CURES = {
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
 def _unwritable(target: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{target}: cannot be written: {error.strerror or error}",
-        hint="free some disk space or choose another folder, then run the same command again: finished work is kept",
-    )
+    # Whatever has no cure of its own counts as a full disk: some writers tell no number for it.
+    cure = _CURES.get(error.errno or 0, _FULL)
+    return UserError(f"{target}: cannot be written: {error.strerror or error}", hint=cure)

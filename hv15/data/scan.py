@@ -225,8 +225,10 @@ def _near(path: Path) -> str:
 
 
 def _cure(problems: list[str]) -> str:
-    if any("no caption" in problem for problem in problems):
-        return "write a text file beside each, or set caption_extension to the ending that your captions have"
-    if any("UTF-" in problem for problem in problems):
-        return "save these files as UTF-8"
+    cures = {
+        ": no caption, ": "write a text file beside each, or set caption_extension to the ending of your captions",
+        ": not UTF-8": "save the files that are not as UTF-8",
+    }
+    if found := [cure for words, cure in cures.items() if any(words in problem for problem in problems)]:
+        return "; ".join(found)
     return "correct `datasets` in config.yaml, or the files; relative paths start at the project folder"

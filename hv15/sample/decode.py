@@ -84,7 +84,9 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.25)
             hint="use an overlap of 0.125, 0.25 or 0.5",
         ) from error
     if not bool(torch.isfinite(pixels).all()):
-        raise UserError("the VAE returned NaN or infinity", hint="check models.vae, or set sample.dtype to float32")
+        raise UserError(
+            "the VAE returned NaN or infinity", hint="set sample.dtype to float32; if it stays, get models.vae again"
+        )
     return pixels
 
 

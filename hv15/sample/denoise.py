@@ -71,7 +71,7 @@ def denoise(
     if not bool(torch.isfinite(latents).all()):
         raise UserError(
             "the model returned NaN or infinity while denoising",
-            hint="check the model and LoRA files (hv15 check), or set sample.dtype to float32",
+            hint="set sample.dtype to float32 or lower the LoRAs' multipliers; if it stays, get models.dit again",
         )
     return latents
 

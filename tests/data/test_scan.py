@@ -104,6 +104,7 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     assert lines[-1].strip() == "... and 4 more"
     assert len(lines) == 12
     assert "caption_extension" in error.hint
+    assert "UTF-8" in error.hint
 
 
 def test_wrong_paths_suggest_near_ones(tmp_path: Path) -> None:
