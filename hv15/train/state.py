@@ -135,7 +135,8 @@ class StateFolder:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}, temporary / LORA)
-            torch.save(optimizer, temporary / OPTIMIZER)
+            with (temporary / OPTIMIZER).open("wb") as file:  # given a path, torch would not say why it failed
+                torch.save(optimizer, file)
             content = asdict(position) | {"sha256": {name: file_sha256(temporary / name) for name in (LORA, OPTIMIZER)}}
             (temporary / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             for path in (*temporary.iterdir(), temporary):
@@ -146,7 +147,7 @@ class StateFolder:
         except Exception as error:  # torch and safetensors have their own kinds for a full disk
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
-                f"{target}: the training state cannot be written: {error}",
+                f"{target}: the training state cannot be written: {_reason(error)}",
                 hint="free some disk space and run the same command again: it goes on from the last saved state",
             ) from error
         for old in self._folders()[KEEP:]:
@@ -181,6 +182,16 @@ class StateFolder:
 
 
 LORA, OPTIMIZER, STATE = "lora.safetensors", "optimizer.pt", "state.json"
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, where torch tells of a position in the file only."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def _owner(folder: Path) -> str | None:
