@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 REPEATS = 5
 
 STUB = """#!{python}
+import json
 import sys
 from pathlib import Path
 from hv15.cache.plan import Manifest
@@ -46,6 +47,23 @@ elif options.run == "files:convert":
 for path in outputs:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+
+# What a plan looks into: the specs, and what the products say of theirs.
+told = {{}}
+if options.run in ("train:write_spec", "sample:write_spec", "sample:write_products"):
+    import importlib
+    module, function = options.run.split(":")
+    getattr(importlib.import_module(f"hv15.commands.{{module}}"), function)(options)
+elif options.run == "train:train":
+    told = {{"hv15.spec": json.dumps(Project(options.config).train_spec)}}
+elif options.run == "sample:denoise":
+    from hv15.models.fingerprint import model_fingerprint
+    fingerprint = model_fingerprint(options.lora)
+    spec = Project(options.config).sample(options.out.name.split(".")[0])
+    told = {{"hv15.sample": spec.to_text(), "hv15.loras": json.dumps([{{"fingerprint": fingerprint}}])}}
+if told:
+    from safetensors.numpy import save_file
+    save_file({{}}, options.out, told)
 """
 
 CONFIG = """\

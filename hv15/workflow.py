@@ -1,7 +1,14 @@
-"""What the rules ask: which files, which digests, which targets. The Snakefile names files and knows nothing else."""
+"""What the rules ask: which files, which digests, which targets. The Snakefile names files and knows nothing else.
+
+Attempts: Snakemake (9.27) does not look at a job's own reasons to run when anything upstream of it runs, not even
+behind `ancient()`. A training that failed, whose spec was written then, would be passed over by a call that encodes
+something, and the call would end well without it. So each spec counts attempts: while its product is missing or of
+another spec, the next plan asks for the next attempt, the spec is written anew, and what depends on it runs.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,7 +24,12 @@ from hv15.data.digest import digest
 from hv15.demo.layout import DEMO_OUTPUTS
 from hv15.errors import UserError
 from hv15.model_files import ROLES, Role
+from hv15.models.header import read_header
 from hv15.project import Project
+from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import LORAS, SAMPLE
+
+TRAINED, PUBLISHED = "results/train.safetensors", "results/lora.safetensors"
 
 
 def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
@@ -66,6 +78,14 @@ def _relative(path: Path) -> Path:
     """A path as the rules name it: from the working directory where that is possible."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else Path(relative)
+
+
+def _told(path: Path, name: str) -> Any:
+    """A JSON value in the metadata of a .safetensors file; None if the file is missing, damaged or does not tell."""
+    try:
+        return json.loads(read_header(path).metadata[name])
+    except (UserError, KeyError, ValueError):
+        return None
 
 
 class WorkflowProject(Project):
@@ -148,6 +168,20 @@ class WorkflowProject(Project):
     def train_digest(self) -> str:
         return digest(self.train_spec)
 
+    @cached_property
+    def train_attempt(self) -> int:
+        """Due until a LoRA of this very spec is there, published or about to be."""
+        made = [_told(self.root / name, "hv15.spec") for name in (TRAINED, PUBLISHED)]
+        return self._attempt("results/train.json", due=self.train_spec not in made)
+
+    def _attempt(self, spec: str, *, due: bool) -> int:
+        """The number of the attempt that a spec's file belongs to, or of the next one if its product is due."""
+        try:
+            written = int(json.loads((self.root / spec).read_text(encoding="utf-8"))["attempt"])
+        except (OSError, ValueError, KeyError, TypeError):
+            written = 0
+        return written + due
+
     # -- samples and other products ---------------------------------------------------------------------------------
 
     @property
@@ -161,10 +195,22 @@ class WorkflowProject(Project):
     def denoising_digest(self, name: str) -> str:
         return digest(self.sample(name).denoising)
 
+    def denoising_attempt(self, name: str) -> int:
+        """Due until there are latents of this very spec, made with the trained LoRA that is there."""
+        spec, latents = self.sample(name), self.root / f"results/samples/{name}.latents.safetensors"
+        try:
+            due = SampleSpec.from_json(_told(latents, SAMPLE) or {}).denoising != spec.denoising
+        except UserError:
+            due = True
+        if spec.lora_multiplier is not None and (self.root / TRAINED).exists():
+            used = [each["fingerprint"] for each in _told(latents, LORAS) or []]
+            due = due or self._file_digest(self.root / TRAINED) not in used
+        return self._attempt(f"results/samples/{name}.denoising.json", due=due)
+
     def sample_inputs(self, name: str) -> dict[str, str]:
         """What denoising needs beside its spec: the trained LoRA, and for i2v the encoded first image."""
         spec = self.sample(name)
-        inputs = {"lora": "results/train.safetensors"} if spec.lora_multiplier is not None else {}
+        inputs = {"lora": TRAINED} if spec.lora_multiplier is not None else {}
         if spec.task == "i2v":
             inputs["condition"] = f"results/samples/{name}.condition.safetensors"
         return inputs
@@ -172,10 +218,13 @@ class WorkflowProject(Project):
     def sample_options(self, name: str) -> list[str]:
         return [word for key, file in self.sample_inputs(name).items() for word in (f"--{key}", file)]
 
-    @property
-    def sample_specs(self) -> list[str]:
-        return [f"results/samples/{name}.json" for name in self.samples]
-
     @cached_property
     def products_digest(self) -> str:
         return digest(self.products)
+
+    @cached_property
+    def products_attempt(self) -> int:
+        """Due until the published LoRA is of this very spec and all that belongs to it is there."""
+        published = _told(self.root / PUBLISHED, "hv15.spec") == self.train_spec
+        due = not published or not all((self.root / name).exists() for name in self.products)
+        return self._attempt("results/products.json", due=due)

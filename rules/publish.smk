@@ -35,17 +35,16 @@ rule publish_spec:
         "environment.yaml"
     params:
         digest=PROJECT.products_digest,
+        attempt=PROJECT.products_attempt,
     message:
         "Writing down which samples and conversions belong to the LoRA"
     shell:
-        "hv15 spec products --out {output:q} 2>&1 | logged {log:q}"
+        "hv15 spec products --attempt {params.attempt} --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule publish:
     input:
-        # Every spec, so that this job stays due when one of those before it fails or is killed: then its output is gone, and
-        # Snakemake does not miss what lies between files that are up to date.
-        specs=["results/products.json", "results/train.json", *PROJECT.sample_specs],
+        spec="results/products.json",
         lora="results/train.safetensors",
         others=PROJECT.products,
     output:

@@ -32,10 +32,11 @@ rule denoising_spec:
         "environment.yaml"
     params:
         digest=lambda wildcards: PROJECT.denoising_digest(wildcards.name),
+        attempt=lambda wildcards: PROJECT.denoising_attempt(wildcards.name),
     message:
         "Writing down what the latents of {wildcards.name} depend on"
     shell:
-        "hv15 spec sample --denoising --name {wildcards.name:q} --out {output:q} 2>&1 | logged {log:q}"
+        "hv15 spec sample --denoising --attempt {params.attempt} --name {wildcards.name:q} --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule sample_condition:

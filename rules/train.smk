@@ -14,10 +14,11 @@ rule train_spec:
         "environment.yaml"
     params:
         digest=PROJECT.train_digest,
+        attempt=PROJECT.train_attempt,
     message:
         "Writing down what the training depends on"
     shell:
-        "hv15 spec train --out {output:q} 2>&1 | logged {log:q}"
+        "hv15 spec train --attempt {params.attempt} --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule train:

@@ -15,12 +15,13 @@ from hv15.sample.prompts import SampleSpec
 def write_spec(options: Namespace) -> None:
     """Write what one sample depends on, or what its latents do."""
     spec = Project(options.config, options.overrides).sample(options.name)
-    write_json(options.out, spec.denoising if options.denoising else spec.to_json())
+    write_json(options.out, {**spec.denoising, "attempt": options.attempt} if options.denoising else spec.to_json())
 
 
 def write_products(options: Namespace) -> None:
     """Write which files belong to the finished LoRA."""
-    write_json(options.out, Project(options.config, options.overrides).products)
+    files = Project(options.config, options.overrides).products
+    write_json(options.out, {"files": files, "attempt": options.attempt})
 
 
 def condition(options: Namespace) -> None:

@@ -19,14 +19,16 @@ log = logging.getLogger(__name__)
 def write_spec(options: Namespace) -> None:
     """Write what the training depends on."""
     project = Project(options.config, options.overrides)
-    write_json(options.out, project.train_spec)
+    write_json(options.out, {**project.train_spec, "attempt": options.attempt})
 
 
-def _read_spec(path: Path) -> Any:
-    """What `hv15 spec train` wrote."""
+def _read_spec(path: Path) -> dict[str, Any]:
+    """What `hv15 spec train` wrote, without the attempt, which counts for the workflow alone."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = dict(json.loads(path.read_text(encoding="utf-8")))
+        content.pop("attempt", None)
+        return content
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: not readable as a training spec: {error}", hint="`hv15 spec train` writes it, as snakemake does"
         ) from error

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of encoding and of training: the next call finishes, and the LoRA is the undisturbed one's."""
+"""kill -9 while encoding and while training, and Ctrl-C: the next call finishes with the undisturbed LoRA."""
 
 from __future__ import annotations
 
@@ -35,20 +35,27 @@ def prepared(root: Path, demo_models: Path, demo_clips: Path) -> ProjectFolder:
     return project
 
 
-def kill_when(project: ProjectFolder, ready: Callable[[], bool]) -> None:
-    """Start Snakemake, wait for a condition, and kill the whole process tree with SIGKILL."""
+def start(project: ProjectFolder, ready: Callable[[], bool]) -> subprocess.Popen[bytes]:
+    """Start Snakemake in a process group of its own, as a terminal does, and wait for a condition."""
     process = subprocess.Popen(
         project.command(target=LORA),
         cwd=REPOSITORY,
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     deadline = time.monotonic() + DEADLINE_S
     while not ready():
         assert process.poll() is None, "the workflow ended before it could be killed"
         assert time.monotonic() < deadline, "the workflow did not get to the point where it is killed"
         time.sleep(0.01)
+    return process
+
+
+def kill_when(project: ProjectFolder, ready: Callable[[], bool]) -> None:
+    """Kill the whole process tree with SIGKILL in the middle."""
+    process = start(project, ready)
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for each in tree:
         if each.is_running():
@@ -86,3 +93,19 @@ def test_killed_while_training(tmp_path: Path, demo_models: Path, demo_clips: Pa
     assert finish(project) == undisturbed
     log = (project.root / "results" / "logs" / "train.log").read_text()
     assert "going on after step" in log
+
+
+def test_stopped_by_ctrl_c_while_training(
+    tmp_path: Path, demo_models: Path, demo_clips: Path, undisturbed: bytes
+) -> None:
+    project = prepared(tmp_path, demo_models, demo_clips)
+    state = project.root / "results" / "train" / "state"
+    process = start(project, lambda: (state / "step-000005").exists())
+    os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to all of the group
+    assert process.wait(timeout=60) != 0
+    log = (project.root / "results" / "logs" / "train.log").read_text()
+    assert "saved at step" in log
+    assert "Traceback" not in log
+    outcome = project.snakemake(target=LORA)
+    assert outcome.code == 0, outcome.output
+    assert (project.root / LORA).read_bytes() == undisturbed
