@@ -213,10 +213,10 @@ class Project:
     def train_spec(self) -> dict[str, Any]:
         """Everything that changes the trained LoRA, without names and paths."""
         train = self.settings.train
-        weights = self.settings.resolve(train.network_weights) if train.network_weights else None
+        weights = self._named_digest("train.network_weights", train.network_weights) if train.network_weights else None
         return {
             "task": self.settings.task,
-            "train": {**digest_view(train), "network_weights": weights and self._file_digest(weights)},
+            "train": {**digest_view(train), "network_weights": weights},
             "dit": self.models.identity("dit"),
             "latents": self.latents.settings_digest,
             "text": self.texts.settings_digest,
@@ -262,6 +262,13 @@ class Project:
             "both": [".mp4", ".latents.safetensors"],
         }
         return [f"results/samples/{name}{suffix}" for suffix in suffixes[self.sample(name).output_type]]
+
+    def _named_digest(self, setting: str, path: str) -> str:
+        """The fingerprint of a file that a setting names; an error names the setting."""
+        try:
+            return self._file_digest(self.settings.resolve(path))
+        except UserError as error:
+            raise UserError(f"{setting}: {error.message}", hint=error.hint) from error
 
     def _file_digest(self, path: Path) -> str:
         return model_fingerprint(path, cache=self._fingerprints)

@@ -58,7 +58,7 @@ class Store:
         if problem:
             raise UserError(
                 f"{self.kind} item {key[:12]}: {problem} right after encoding",
-                hint="check the model file (hv15 check), or set cache.dtype to float32",
+                hint="download the model file again if this happens with every clip, or set cache.dtype to float32",
             )
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata))
         with atomic_path(self.path(key)) as temporary:

@@ -15,7 +15,8 @@ def read_musubi_toml(path: Path, root: Path | None = None) -> list[dict[str, Any
     """Return the settings of each dataset, those of [general] filled in where a dataset has none of its own.
 
     Relative paths start at the project folder, or, if nothing is there, at the TOML's own folder. Names and values are
-    passed on as they are; the settings model judges them.
+    passed on as they are; the settings model judges them. Without `enable_bucket` musubi crops images to the resolution
+    itself, and puts videos into buckets nevertheless; so does what is returned here.
 
     Args:
         path: the TOML file.
@@ -42,7 +43,14 @@ def read_musubi_toml(path: Path, root: Path | None = None) -> list[dict[str, Any
     if not isinstance(datasets, list) or not datasets or not all(isinstance(entry, dict) for entry in datasets):
         raise UserError(f"{path}: no datasets", hint="begin each dataset with a line [[datasets]]")
     root = Path.cwd() if root is None else root
-    return [{key: _place(key, value, path, root) for key, value in {**general, **entry}.items()} for entry in datasets]
+    return [
+        {key: _place(key, value, path, root) for key, value in {**_bucketing(entry), **general, **entry}.items()}
+        for entry in datasets
+    ]
+
+
+def _bucketing(entry: dict[str, Any]) -> dict[str, bool]:
+    return {} if any(key.startswith("video_") for key in entry) else {"enable_bucket": False}
 
 
 def _place(key: str, value: Any, toml: Path, root: Path) -> Any:

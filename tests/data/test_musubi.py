@@ -74,3 +74,12 @@ def test_missing_and_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "d.toml").write_bytes(b"# caf\xe9")
     with pytest.raises(UserError, match="not UTF-8 at byte 5"):
         read_musubi_toml(tmp_path / "d.toml")
+
+
+def test_what_musubi_does_with_sizes_when_buckets_are_not_mentioned(tmp_path: Path) -> None:
+    """It crops images to the resolution; videos it puts into buckets all the same."""
+    text = '[[datasets]]\nimage_directory = "a"\n[[datasets]]\nvideo_directory = "b"\n'
+    (tmp_path / "d.toml").write_text(text)
+    assert [entry.get("enable_bucket") for entry in read_musubi_toml(tmp_path / "d.toml")] == [False, None]
+    (tmp_path / "d.toml").write_text("[general]\nenable_bucket = true\n" + text)
+    assert [entry.get("enable_bucket") for entry in read_musubi_toml(tmp_path / "d.toml")] == [True, True]

@@ -77,7 +77,7 @@ class ProjectFolder:
         )
 
     def command(self, *arguments: str, target: str = "results/lora.safetensors") -> list[str]:
-        return [sys.executable, "-m", "snakemake", "-d", str(self.root), *arguments, target]
+        return [sys.executable, "-m", "snakemake", target, "-d", str(self.root), *arguments]
 
     def _encoded(self, rule: str) -> int:
         logs = sorted((self.root / "results" / "logs").glob(f"{rule}.*.log"))

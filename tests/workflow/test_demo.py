@@ -28,7 +28,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def snakemake(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments, "results/lora.safetensors"],
+        [sys.executable, "-m", "snakemake", "results/lora.safetensors", *arguments],
         cwd=folder,
         env=environment(),
         capture_output=True,

@@ -227,7 +227,7 @@ def test_25_a_missing_caption_is_one_clear_error(project: ProjectFolder) -> None
     assert (project.root / "results/lora.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("target", ["results/lora.comfyui.safetensors"])
+@pytest.mark.parametrize("target", ["results/lora.diffusers.safetensors"])
 def test_26_a_dry_run_changes_no_file_of_the_cache(project: ProjectFolder, target: str) -> None:
     name = clip_names(project.clips)[0]
     project.caption(name, "back again")
