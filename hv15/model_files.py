@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from hv15.config import Settings
-from hv15.data.digest import short
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
+from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.fingerprint import FingerprintCache, model_fingerprint
 from hv15.models.hub import HubFile, hub_files

@@ -17,10 +17,10 @@ from hv15.cache.batches import TrainingItem
 from hv15.cache.plan import LatentNeed, Plan
 from hv15.config import DatasetSettings, Settings, digest_view, load_config
 from hv15.data.captions import caption_key
-from hv15.data.digest import digest, short
 from hv15.data.index import FileIndex
 from hv15.data.media import Source
 from hv15.data.scan import scan
+from hv15.digest import digest, short
 from hv15.errors import UserError
 from hv15.model_files import ModelFiles, Role
 from hv15.models.fingerprint import FingerprintCache, model_fingerprint

@@ -20,8 +20,8 @@ import yaml
 
 from hv15.cache.plan import Plan
 from hv15.cache.store import Kind
-from hv15.data.digest import digest
 from hv15.demo.layout import DEMO_OUTPUTS
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.model_files import ROLES, Role
 from hv15.models.header import read_header

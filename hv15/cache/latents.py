@@ -14,10 +14,10 @@ from einops import rearrange
 from hv15.cache.plan import Entry, LatentNeed, Manifest, Plan, items_of
 from hv15.data.ahead import DecodeJob, decode_ahead
 from hv15.data.clips import Clip, missing_lengths, plan_clips
-from hv15.data.digest import digest
 from hv15.data.media import MediaError
 from hv15.data.pixels import Pixels
 from hv15.data.probe import probe
+from hv15.digest import digest
 from hv15.progress import Progress
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from hv15.atomic import write_json
 from hv15.cache.store import Kind, Store
 from hv15.config import DatasetSettings
-from hv15.data.atomic import write_json
-from hv15.data.digest import digest, short
 from hv15.data.media import Source
+from hv15.digest import digest, short
 from hv15.errors import UserError
 
 FORMAT = 1

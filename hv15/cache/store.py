@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hv15.data.atomic import atomic_path
+from hv15.atomic import atomic_path
 from hv15.errors import UserError
 
 if TYPE_CHECKING:

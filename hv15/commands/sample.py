@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
-from hv15.data.atomic import write_json
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.project import Project

@@ -8,8 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
-from hv15.data.atomic import write_json
 from hv15.errors import UserError
 from hv15.project import Project
 

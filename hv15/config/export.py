@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from hv15.atomic import write_text
 from hv15.config.docs import settings_table
 from hv15.config.presets import preset_names, preset_text
 from hv15.config.schema import json_schema
-from hv15.data.atomic import write_text
 
 REPOSITORY = Path(__file__).parents[2]
 

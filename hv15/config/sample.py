@@ -173,18 +173,6 @@ class SampleSettings(Section):
         raise_problems(problems)
         return self
 
-    def complete(self, prompt: PromptSettings) -> PromptSettings:
-        """Return the prompt with this section's values for what it does not say itself.
-
-        `infer_steps`, `guidance_scale` and `flow_shift` stay None when neither says them: the checkpoint decides.
-        """
-        inherited = {
-            name: getattr(self, name)
-            for name in PromptSettings.model_fields
-            if name in type(self).model_fields and getattr(prompt, name) is None
-        }
-        return prompt.model_copy(update=inherited)
-
 
 def automatic_name(prompt: str, image_path: str = "") -> str:
     """Return a file name for a prompt: its first words and 8 hex digits of a digest of prompt and image path."""

@@ -11,7 +11,7 @@ import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image, PngImagePlugin
 
-from hv15.data.atomic import atomic_folder, atomic_path
+from hv15.atomic import atomic_folder, atomic_path
 from hv15.data.frames import exact_fps
 from hv15.data.pixels import Pixels
 from hv15.data.probe import open_video

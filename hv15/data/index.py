@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from hv15.data.atomic import atomic_path
-from hv15.data.digest import digest, file_sha256
+from hv15.atomic import atomic_path
 from hv15.data.media import MediaError, Source, frame_files
 from hv15.data.scan import stamp
+from hv15.digest import digest, file_sha256
 
 VERSION = 1
 SAVE_EVERY = 64 << 30

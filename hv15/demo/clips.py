@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hv15.data.atomic import atomic_folder
+from hv15.atomic import atomic_folder
 from hv15.data.encode import write_image, write_video
 
 SIZE = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.data.atomic import atomic_path, write_json
+from hv15.atomic import atomic_path, write_json
 from hv15.models.templates import render_prompt
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from hv15.data.atomic import write_json
-from hv15.data.digest import digest
+from hv15.atomic import write_json
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.header import read_header, refuse_pickle
 

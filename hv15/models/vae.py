@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hv15.data.atomic import write_json
+from hv15.atomic import write_json
 from hv15.models.checkpoint import check_keys, load_into, open_checkpoint
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig

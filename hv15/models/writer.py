@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hv15.data.atomic import atomic_path
+from hv15.atomic import atomic_path
 
 _NAMES = {
     torch.bfloat16: "BF16",

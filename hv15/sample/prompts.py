@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hv15.data.atomic import write_json
-from hv15.data.digest import digest
+from hv15.atomic import write_json
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.grid import latent_size
 

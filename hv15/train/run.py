@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
-from hv15.data.atomic import write_json
-from hv15.data.digest import digest
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
 from hv15.models import DiT, load_dit

@@ -26,8 +26,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hv15.data.atomic import write_json
-from hv15.data.digest import file_sha256
+from hv15.atomic import write_json
+from hv15.digest import file_sha256
 from hv15.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hv15 import cli
 from hv15.demo.layout import DEMO_FILES
-from tests.workflow.project import ProjectFolder
+from tests.workflow.project import ProjectFolder, small_config
 
 LORA = "results/train.safetensors"
 
@@ -123,25 +123,5 @@ def full_disk(limit: int) -> Iterator[None]:
 
 
 def config(models: Path) -> dict[str, Any]:
-    """A t2v project with given model files, two training steps and one small sample."""
-    return {
-        "task": "t2v",
-        "models": {role: str(models / name) for role, name in DEMO_FILES.items()},
-        "datasets": [{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}],
-        "cache": {"shards": 2},
-        "train": {
-            "max_train_steps": 2,
-            "optimizer_type": "AdamW",
-            "network_dim": 2,
-            "network_alpha": 2,
-            "state_every_n_steps": 1,
-        },
-        "sample": {
-            "video_size": [64, 64],
-            "video_length": 5,
-            "infer_steps": 1,
-            "guidance_scale": 1.0,
-            "prompts": [{"name": "one", "prompt": "a red circle"}],
-        },
-        "convert": {"formats": []},
-    }
+    """A small t2v project whose model files are given by path."""
+    return small_config({role: str(models / name) for role, name in DEMO_FILES.items()})

@@ -188,23 +188,6 @@ def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) ->
     ]
 
 
-def test_a_prompt_overrides_what_it_says_and_takes_the_rest() -> None:
-    sample = SampleSettings.model_validate(
-        {
-            "seed": 5,
-            "video_length": 9,
-            "guidance_scale": 3.0,
-            "loras": [{"path": "x.safetensors"}],
-            "prompts": [{"prompt": "p", "seed": 0, "with_base": True, "loras": []}],
-        }
-    )
-    full = sample.complete(sample.prompts[0])
-    assert (full.seed, full.with_base, full.loras) == (0, True, ())
-    assert (full.video_length, full.guidance_scale, full.video_size) == (9, 3.0, (480, 848))
-    assert (full.infer_steps, full.flow_shift) == (None, None)  # the checkpoint decides
-    assert (full.name, full.prompt) == (sample.prompts[0].name, "p")
-
-
 def test_every_setting_of_a_prompt_takes_the_values_of_the_section() -> None:
     listed = {field.path: field for field in fields(SampleSettings)}
     shared = set(PromptSettings.model_fields) & set(SampleSettings.model_fields)

@@ -9,9 +9,9 @@ import pytest
 
 from hv15.config.datasets import DatasetSettings
 from hv15.data.clips import Clip, missing_lengths, plan_clips
-from hv15.data.digest import digest
 from hv15.data.frames import Timeline
 from hv15.data.media import Kind, MediaError, MediaInfo
+from hv15.digest import digest
 
 
 def info(

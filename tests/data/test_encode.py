@@ -81,7 +81,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hv15.data.atomic.os.fsync", full)
+    monkeypatch.setattr("hv15.atomic.os.fsync", full)
     with pytest.raises(UserError, match=r"a\.mp4: cannot be written: No space left on device"):
         write_video(tmp_path / "a.mp4", RED)
     assert (tmp_path / "a.mp4").read_bytes() == b"the previous sample"

@@ -7,7 +7,7 @@ import yaml
 
 from hv15.demo.clips import render_demo_clips
 from hv15.demo.models import make_demo_models
-from tests.workflow.project import ProjectFolder, copy_clips
+from tests.workflow.project import ProjectFolder, copy_clips, small_config
 
 CLIPS = 5
 """How many of the demo's clips a test project begins with."""
@@ -36,27 +36,7 @@ def make_project(root: Path, demo_models: Path, demo_clips: Path) -> ProjectFold
     """A t2v project with a few clips, two training steps and one small sample; it runs in seconds."""
     root.mkdir(parents=True, exist_ok=True)
     copy_clips(demo_clips, root / "clips", clip_names(demo_clips)[:CLIPS])
-    config = {
-        "task": "t2v",
-        "models": {"source": "demo", "directory": str(demo_models)},
-        "datasets": [{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}],
-        "cache": {"shards": 2},
-        "train": {
-            "max_train_steps": 2,
-            "optimizer_type": "AdamW",
-            "network_dim": 2,
-            "network_alpha": 2,
-            "state_every_n_steps": 1,
-        },
-        "sample": {
-            "video_size": [64, 64],
-            "video_length": 5,
-            "infer_steps": 1,
-            "guidance_scale": 1.0,
-            "prompts": [{"name": "one", "prompt": "a red circle"}],
-        },
-        "convert": {"formats": []},
-    }
+    config = small_config({"source": "demo", "directory": str(demo_models)})
     (root / "config.yaml").write_text(yaml.safe_dump(config))
     return ProjectFolder(root)
 

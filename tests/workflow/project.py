@@ -122,3 +122,28 @@ def copy_clips(source: Path, target: Path, names: list[str]) -> None:
     for name in names:
         for path in source.glob(f"{name}.*"):
             shutil.copy(path, target / path.name)
+
+
+def small_config(models: dict[str, Any]) -> dict[str, Any]:
+    """A t2v project with two training steps and one small sample; it runs in seconds."""
+    return {
+        "task": "t2v",
+        "models": models,
+        "datasets": [{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}],
+        "cache": {"shards": 2},
+        "train": {
+            "max_train_steps": 2,
+            "optimizer_type": "AdamW",
+            "network_dim": 2,
+            "network_alpha": 2,
+            "state_every_n_steps": 1,
+        },
+        "sample": {
+            "video_size": [64, 64],
+            "video_length": 5,
+            "infer_steps": 1,
+            "guidance_scale": 1.0,
+            "prompts": [{"name": "one", "prompt": "a red circle"}],
+        },
+        "convert": {"formats": []},
+    }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from hv15.atomic import write_text
 from hv15.config.problems import nearest
-from hv15.data.atomic import write_text
 from hv15.errors import UserError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hv15.data.atomic import atomic_folder, atomic_path, write_json
+from hv15.atomic import atomic_folder, atomic_path, write_json
 from hv15.errors import UserError
 
 
