@@ -56,7 +56,7 @@ sample:
   video_size: [128, 128]
   video_length: 17
   infer_steps: 4
-  prompts: [{name: one, prompt: a red circle moving right, image_path: clips/first_frame.png}]
+  prompts: [{name: one, prompt: a red circle moving right, image_path: first_frame.png}]
 """
 
 SPEC, CONDITION, LATENTS = (f"one{end}" for end in (".json", ".condition.safetensors", ".latents.safetensors"))
