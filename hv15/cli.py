@@ -122,7 +122,9 @@ def _sample_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     denoise.add_argument("--lora", type=Path, help="the trained LoRA; without it the base model samples")
     denoise.add_argument("--condition", type=Path, help="the encoded first image (i2v)")
     decode = _add(steps, "decode", "sample:decode", "turn latents into a video or images", project)
-    decode.add_argument("--latents", type=Path, required=True, help="a .latents.safetensors file")
+    decode.add_argument(
+        "--latents", "--latent_path", type=Path, required=True, help="a .latents.safetensors file; enough by itself"
+    )
     for step in (condition, denoise, decode):
         text = "the sample's .json file" + (" (what the latents say themselves)" if step is decode else "")
         step.add_argument("--spec", type=Path, required=step is not decode, help=text)
@@ -137,7 +139,13 @@ def _file_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     convert.add_argument("--reverse", action="store_true", help="back to hv15's own names; the same as --to kohya")
     convert.add_argument("--svd-rank", type=int, help="for LoHa and LoKr: approximate by a LoRA of this rank")
 
-    merge = _add(commands, "merge", "files:merge", "save the transformer with LoRAs merged into its weights", project)
+    merge = _add(
+        commands,
+        "merge",
+        "files:merge",
+        "save the transformer with LoRAs merged into its weights (save_merged_model)",
+        project,
+    )
     merge.add_argument("target", type=Path)
     merge.add_argument("--lora", type=Path, action="append", required=True, help="may be given several times")
     merge.add_argument("--multiplier", type=float, action="append", default=[], help="one for each --lora (1)")
