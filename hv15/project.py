@@ -109,9 +109,7 @@ class Project:
     def _render_demo(self) -> None:
         """The demo's clips are drawn before the first plan: a plan needs the content of the dataset."""
         folder = self.root / "demo" / "clips"
-        asked = {
-            dataset.video_directory and self.settings.resolve(dataset.video_directory) for dataset in self.datasets
-        }
+        asked = [self.settings.resolve(each.video_directory) for each in self.datasets if each.video_directory]
         if self.settings.models.source == "demo" and folder in asked and not folder.exists():
             from hv15.demo.clips import render_demo_clips
 

@@ -95,17 +95,16 @@ class WorkflowProject(Project):
         """What only the main process does before the jobs are planned: find out all that can be found out now.
 
         Raises:
-            UserError: model files, datasets, images or LoRAs are missing; all of them at once.
+            UserError: model files are missing, or else datasets, images and LoRAs; all of a kind at once.
         """
-        problems = []
-        for look in (self.models.check, lambda: self.sources, lambda: self.samples, lambda: self.train_spec):
+        self.models.check()  # alone: without the files, what follows would only say the same again
+        problems: list[str] = []
+        for look in (lambda: self.sources, lambda: self.samples, lambda: self.train_spec):
             try:
                 look()
             except UserError as error:
                 if str(error) not in problems:
                     problems.append(str(error))
-            if problems and look == self.models.check:
-                break  # what follows would only say the same again
         if problems:
             raise UserError("\n".join(problems))
         self.save_caches()

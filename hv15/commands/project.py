@@ -98,16 +98,17 @@ def _unnamed(project: Project, kind: Kind, unfinished: set[Path], unused: bool) 
     """The store's files that no manifest of their settings lists; with `unused`, all that this config does not need."""
     from hv15.cache.plan import Manifest
 
-    needed = {item for plan in _plans(project) if plan.kind == kind for item in plan.needed_items()}
+    needed = {plan.store.folder: plan.needed_items() for plan in _plans(project)}
     unnamed: list[Path] = []
     for folder in sorted((project.cache / "store" / kind).glob("*")):
         if folder in unfinished:
             continue
         store = Store(project.cache, kind, folder.name)
-        manifests = (project.cache / kind / folder.name).glob("*-of-*.json")
-        named = needed if unused else {item for path in manifests for item in Manifest.load(path).items()}
-        if unused and folder not in [plan.store.folder for plan in _plans(project)]:
-            named = set()
+        if unused:
+            named = needed.get(folder, set())
+        else:
+            manifests = (project.cache / kind / folder.name).glob("*-of-*.json")
+            named = {item for path in manifests for item in Manifest.load(path).items()}
         unnamed += [store.path(key) for key in store.all_keys() if key not in named]
     return unnamed
 

@@ -228,6 +228,27 @@ def test_gc_keeps_what_a_stopped_encoding_has_finished(project: Workbench) -> No
     assert "clips: 0 encoded, 3 already there" in project.does("encode", "latents").err
 
 
+def test_gc_takes_what_the_config_no_longer_needs_only_when_asked(done: Workbench) -> None:
+    everything = set(done.items("latents")) | set(done.items("text"))
+    for path in list(done.clips.glob(f"{min(done.clips.glob('*.mp4')).stem}.*")):
+        path.unlink()
+    assert "0 items" in done.does("gc", "--yes").out, "a clip that was taken out may come back"
+    assert "2 items" in done.does("gc", "--unused").out
+    assert set(done.items("latents")) | set(done.items("text")) == everything, "without --yes nothing is removed"
+    assert "2 items" in done.does("gc", "--unused", "--yes").out
+    assert len(everything - set(done.items("latents")) - set(done.items("text"))) == 2
+    assert "clips: 0 encoded, 2 already there" in done.does("encode", "latents").err
+    assert "texts: 0 encoded" in done.does("encode", "texts").err
+
+
+def test_gc_takes_other_settings_items_only_when_asked(done: Workbench) -> None:
+    done.set(cache={"vae_sample_size": 128})
+    done.does("encode", "latents")
+    assert "0 items" in done.does("gc", "--yes").out
+    assert "3 items" in done.does("gc", "--unused", "--yes").out
+    assert "clips: 0 encoded, 3 already there" in done.does("encode", "latents").err
+
+
 def test_repair_drops_damaged_items_and_they_are_encoded_again(done: Workbench) -> None:
     items = done.items("latents")
     torn, lost = sorted(items)[:2]
