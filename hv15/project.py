@@ -170,6 +170,8 @@ class Project:
             "glyph_encoder": self.models.identity("glyph_encoder"),
             "compute_dtype": cache.dtype,
             "dtype": cache.text_dtype,
+            "fp8_vl": cache.fp8_vl,
+            "text_encoder_cpu": cache.text_encoder_cpu,
         }
         texts = {"", *(source.caption for _, source, _ in self.sources), *self.prompt_texts}
         return Plan("text", self.cache, settings, {caption_key(text): text for text in texts}, cache.shards)

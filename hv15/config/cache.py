@@ -36,6 +36,17 @@ class CacheSettings(Section):
     vae_tile_overlap: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     """How far neighbouring tiles overlap, as a part of the tile size. Only with `vae_sample_size` 128 or 256."""
 
+    vae_enable_patch_conv: bool = Field(False, json_schema_extra=SPEED)
+    """Compute the VAE's large convolutions in pieces: the same numbers, less memory, slower. Try it before tiles."""
+
+    fp8_vl: bool = False
+    """Hold Qwen's weights in fp8 (scaled by blocks of 64) while captions are encoded: 7 GiB instead of 12, with
+    slightly rounded states."""
+
+    text_encoder_cpu: bool = False
+    """Encode captions and prompts on the CPU in float32, for a GPU that cannot hold Qwen: 25 GiB of the machine's
+    memory (8 GiB with `fp8_vl`), and slow."""
+
     dtype: ComputeDtype = "auto"
     """Number format in which the encoders compute. `auto`: each encoder's official one on a GPU, float32 on a CPU."""
 

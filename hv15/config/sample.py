@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from hv15.config.section import (
+    SPEED,
     ComputeDtype,
     Frames,
     PathText,
@@ -27,6 +28,7 @@ from hv15.config.section import (
     check_tiles,
     raise_problems,
 )
+from hv15.config.transformer import TransformerSettings
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -107,7 +109,7 @@ class PromptSettings(Section):
         return value
 
 
-class SampleSettings(Section):
+class SampleSettings(TransformerSettings):
     """Sampling: the defaults of all prompts, then the prompts."""
 
     video_size: VideoSize = (480, 848)
@@ -147,6 +149,9 @@ class SampleSettings(Section):
 
     vae_tile_overlap: float = Field(0.25, gt=0.0, lt=1.0)
     """How far neighbouring tiles overlap, as a part of the tile size. Officially 0.125 with 256, 0.25 with 128."""
+
+    vae_enable_patch_conv: bool = Field(False, json_schema_extra=SPEED)
+    """Compute the VAE's large convolutions in pieces: the same numbers, less memory, slower."""
 
     loras: tuple[LoraSettings, ...] = ()
     """Further LoRAs used beside the trained one: a list of {path, multiplier}."""

@@ -77,6 +77,7 @@ def _plan(
         fps=given(prompt.fps, sample.fps),
         output_type=given(prompt.output_type, sample.output_type),
         dtype=sample.dtype,
+        quantize=sample.quantize,
         vae_sample_size=sample.vae_sample_size,
         vae_tile_overlap=sample.vae_tile_overlap,
         variant=variant,

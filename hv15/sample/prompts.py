@@ -57,6 +57,8 @@ class SampleSpec:
     fps: float
     output_type: Literal["video", "images", "latent", "both"]
     dtype: str
+    quantize: str
+    """Number format of the transformer's weights: none, fp8, int8, nf4."""
     vae_sample_size: int
     """Tile of the VAE in pixels; 0 decodes each frame whole."""
     vae_tile_overlap: float

@@ -73,6 +73,7 @@ def spec() -> SampleSpec:
         fps=24.0,
         output_type="video",
         dtype="auto",
+        quantize="none",
         vae_sample_size=0,
         vae_tile_overlap=0.25,
         variant="480p_t2v",
