@@ -65,7 +65,8 @@ def test_speed_and_place_enter_no_digest() -> None:
     assert train["learning_rate"] == 1e-4
     cache = digest_view(CacheSettings.model_validate({"directory": "/elsewhere", "shards": 8, "workers": 9}))
     assert cache == digest_view(CacheSettings())
-    assert set(cache) == {"vae_sample_size", "vae_tile_overlap", "dtype", "latent_dtype", "text_dtype"}
+    kept = {"vae_sample_size", "vae_tile_overlap", "dtype", "latent_dtype", "text_dtype", "fp8_vl", "text_encoder_cpu"}
+    assert set(cache) == kept
 
 
 def test_a_digest_view_goes_into_lists_of_sections() -> None:
