@@ -1,7 +1,8 @@
 """The training loop: accumulate gradients over a global batch, step, record, save.
 
 - The gradient of a step is that of the mean loss over all its samples, whatever their batches and processes.
-- The device is waited for once a step, where the metrics are fetched, and where something is saved.
+- A GPU is never waited for while it has nothing queued: the metrics of a step are read when the next one is queued.
+  What is saved is read and checked first.
 - What decides about the way on is in the table that is summed over the processes, so that all of them decide alike.
 - Everything random is named by the step or the sample, so the loop starts at any step as if it had never stopped.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ from hv15.errors import UserError
 from hv15.progress import Progress
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import Example, ExampleReader
+from hv15.train.fetch import Fetch
 from hv15.train.metrics import MetricsFile, loss_fields, loss_table, memory_fields
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
@@ -56,6 +58,22 @@ class LoopSettings:
     max_grad_norm: float = 1.0
     state_every_n_steps: int = 250
     checkpoints: CheckpointRule = field(default_factory=CheckpointRule)
+
+
+@dataclass
+class Launched:
+    """A step that is queued, and what is known of it before its numbers are read."""
+
+    step: int
+    """Its index."""
+    lr: float
+    samples: int
+    tokens: int
+    """Latent tokens."""
+    numbers: Tensor
+    """On the device: the loss table, the flags of `Trainer.compute`, the gradient norm."""
+    fetch: Fetch | None = None
+    data_wait: float = 0.0
 
 
 @dataclass
@@ -100,22 +118,49 @@ class Trainer:
             memory_advice(),
         ):
             metrics.write("run", step=start, total_steps=total, spec=self.spec)
+            unread: list[Launched] = []
+            stop = save = False
+            self._since = perf_counter()
             for step in range(start, total):
-                record, stop, save = self._step(step, examples, requests)
-                metrics.write("step", **record)
-                progress.advance(note=f"loss {shown.update(record['loss']):.4f}  lr {record['lr']:.2e}")
+                unread.append(self._launch(step, examples, requests))
+                due = self._is_due(step + 1)
+                while len(unread) > (0 if due or stop or save else self.read_behind):
+                    record, asked_stop, asked_save = self._read_back(unread.pop(0))
+                    stop, save = stop or asked_stop, save or asked_save
+                    metrics.write("step", **record)
+                    progress.advance(note=f"loss {shown.update(record['loss']):.4f}  lr {record['lr']:.2e}")
+                if not (due or stop or save):
+                    continue
                 self._write_checkpoints(step + 1, metrics)
-                if stop or save or step + 1 == total or (step + 1) % self.settings.state_every_n_steps == 0:
+                if stop or save or self._saves_state(step + 1):
                     self._save_state(step + 1, metrics)
+                    save = False
+                self._since = perf_counter()
                 if stop and step + 1 < total:
                     log.warning("saved at step %d; run the same command to go on", step + 1)
                     raise SystemExit(EXIT_RESUMABLE)
 
-    def _step(
-        self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]], requests: Requests
-    ) -> tuple[dict[str, Any], bool, bool]:
-        """Do one optimizer step; return its metrics, and whether any process was asked to stop or to save."""
-        begin, waited = perf_counter(), examples.waited
+    @cached_property
+    def read_behind(self) -> int:
+        """How many steps may be queued whose numbers nobody has read. The same on all processes: they act alike."""
+        return 1 if self.accelerator.device.type == "cuda" else 0
+
+    def _saves_state(self, step: int) -> bool:
+        return step == self.settings.total_steps or step % self.settings.state_every_n_steps == 0
+
+    def _is_due(self, step: int) -> bool:
+        """Whether something is saved after this step, so that it has to be known to be good."""
+        return self._saves_state(step) or bool(self._checkpoints(step))
+
+    def compute(
+        self, step: int, examples: Iterator[tuple[int, Example]], flags: Callable[[], Sequence[bool]] = tuple
+    ) -> Launched:
+        """Do one optimizer step. Everything is queued on the device, nothing is waited for.
+
+        Args:
+            examples: gives the step's micro-batches with their global indices.
+            flags: of this process, asked after the backward passes; their sums over all processes are read back.
+        """
         batches = self.plan.batches(step)
         samples = sum(len(batch.items) for batch in batches)
         tables: list[Tensor] = []
@@ -127,26 +172,40 @@ class Trainer:
             (losses.sum() / samples).backward()
             tables.append(loss_table(losses, example.sigma))
         table = torch.stack(tables).sum(0).flatten()
-        table = self._sum_over_processes(torch.cat([table, *(table.new_full((1,), flag) for flag in requests.take())]))
+        table = self._sum_over_processes(torch.cat([table, *(table.new_full((1,), flag) for flag in flags())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
         lr = set_learning_rate(self.optimizer, self._lr_factor(step))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        *fetched, stop, save, norm = torch.cat([table, grad_norm.view(1)]).tolist()  # the one host sync of a step
-        bins = len(fetched) // 2
-        losses_of_step = loss_fields(fetched[:bins], fetched[bins:])
-        check_finite(step + 1, losses_of_step["loss"], norm)
-        seconds = perf_counter() - begin
         tokens = sum(math.prod(item.shape) for batch in batches for item in batch.items)
+        return Launched(step, lr, samples, tokens, torch.cat([table, grad_norm.view(1)]))
+
+    def _launch(
+        self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]], requests: Requests
+    ) -> Launched:
+        waited = examples.waited
+        launched = self.compute(step, examples, requests.take)
+        launched.fetch, launched.data_wait = Fetch(launched.numbers), examples.waited - waited
+        return launched
+
+    def _read_back(self, launched: Launched) -> tuple[dict[str, Any], bool, bool]:
+        """Return a step's metrics, and whether any process was asked to stop or to save while it ran."""
+        assert launched.fetch is not None
+        *table, stop, save, norm = launched.fetch.read()
+        bins = len(table) // 2
+        losses_of_step = loss_fields(table[:bins], table[bins:])
+        check_finite(launched.step + 1, losses_of_step["loss"], norm)
+        now = perf_counter()
+        seconds, self._since = now - self._since, now
         record = {
-            "step": step + 1,
-            "epoch": round(self.plan.epochs(step + 1), 4),
+            "step": launched.step + 1,
+            "epoch": round(self.plan.epochs(launched.step + 1), 4),
             **losses_of_step,
-            "lr": lr,
+            "lr": launched.lr,
             "grad_norm": norm,
-            "samples_per_s": round(samples / seconds, 4),
-            "tokens_per_s": round(tokens / seconds, 1),
-            "data_wait_s": round(examples.waited - waited, 4),
+            "samples_per_s": round(launched.samples / seconds, 4),
+            "tokens_per_s": round(launched.tokens / seconds, 1),
+            "data_wait_s": round(launched.data_wait, 4),
             "step_s": round(seconds, 4),
             **memory_fields(self.accelerator.device),
         }
@@ -179,15 +238,22 @@ class Trainer:
         return self.accelerator.reduce(table, "sum")
 
     def _write_checkpoints(self, step: int, metrics: MetricsFile) -> None:
-        """Keep copies of the LoRA on the way; the last step's is the output itself."""
-        if step == self.settings.total_steps or not self.accelerator.is_main_process:
+        """Keep copies of the LoRA on the way."""
+        if not self.accelerator.is_main_process:
             return
-        rule, folder = self.settings.checkpoints, self.folder / "checkpoints"
-        for name in rule.due(step, self.plan.finished_epochs(step), self.plan.finished_epochs(step - 1)):
+        folder = self.folder / "checkpoints"
+        for name in self._checkpoints(step):
             self.save_lora(folder / name, step)
             metrics.write("checkpoint", step=step, path=f"checkpoints/{name}")
-        for path in rule.expired(folder):
+        for path in self.settings.checkpoints.expired(folder):
             path.unlink(missing_ok=True)
+
+    def _checkpoints(self, step: int) -> list[str]:
+        """The names of the copies that are due after a step; the last step's is the output itself."""
+        if step == self.settings.total_steps:
+            return []
+        epochs, before = self.plan.finished_epochs(step), self.plan.finished_epochs(step - 1)
+        return self.settings.checkpoints.due(step, epochs, before)
 
     def _save_state(self, step: int, metrics: MetricsFile) -> None:
         if self.accelerator.is_main_process:

@@ -1,0 +1,98 @@
+"""On a GPU a step's numbers are read when the next step is queued. Here the same on a CPU: nothing else may change."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hv15.errors import UserError
+from hv15.train.examples import Example
+from hv15.train.loop import Trainer
+from hv15.train.signals import EXIT_RESUMABLE
+from tests.train.test_resume import OPTIONS, at_step, send
+from tests.train.world import metrics, run, settings, untimed
+
+
+@pytest.fixture(autouse=True)
+def no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hv15.train.metadata.git_commit", lambda: None)
+
+
+@pytest.fixture
+def straight(tmp_path: Path) -> Path:
+    """The folder of a run that reads each step at once."""
+    run(tmp_path / "straight", settings("i2v", **OPTIONS))
+    return tmp_path / "straight"
+
+
+@pytest.fixture
+def behind(straight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on each step is read a step later."""
+    monkeypatch.setattr(Trainer, "read_behind", 1)
+
+
+def test_the_numbers_of_a_step_are_read_while_the_next_one_runs(tmp_path: Path, monkeypatch: Any) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(Trainer, "read_behind", 1)
+    compute, read = Trainer.compute, Trainer._read_back
+
+    def note_compute(self: Trainer, step: int, *rest: Any) -> Any:
+        events.append(f"queue {step}")
+        return compute(self, step, *rest)
+
+    def note_read(self: Trainer, launched: Any) -> Any:
+        events.append(f"read {launched.step}")
+        return read(self, launched)
+
+    monkeypatch.setattr(Trainer, "compute", note_compute)
+    monkeypatch.setattr(Trainer, "_read_back", note_read)
+    run(tmp_path, settings(max_train_steps=4, state_every_n_steps=2))
+    steps = [["queue 0"], ["queue 1", "read 0", "read 1"], ["queue 2"], ["queue 3", "read 2", "read 3"]]
+    assert events == [event for step in steps for event in step]
+
+
+@pytest.mark.usefixtures("behind")
+def test_it_changes_no_number_and_no_line(tmp_path: Path, straight: Path) -> None:
+    run(tmp_path / "behind", settings("i2v", **OPTIONS))
+    for kind in ("step", "checkpoint"):
+        assert untimed(metrics(tmp_path / "behind", kind)) == untimed(metrics(straight, kind))
+    for name in ("lora.safetensors", "train/checkpoints/lora-step000003.safetensors"):
+        assert (tmp_path / "behind" / name).read_bytes() == (straight / name).read_bytes()
+
+
+@pytest.mark.usefixtures("behind")
+def test_a_stop_is_noticed_a_step_later_and_loses_nothing(
+    tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings("i2v", **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "losses", at_step(5, send(signal.SIGTERM)))
+        with pytest.raises(SystemExit) as stopped:
+            run(tmp_path / "stopped", config)
+    assert stopped.value.code == EXIT_RESUMABLE
+    assert len(metrics(tmp_path / "stopped")) == 6
+    run(tmp_path / "stopped", config)
+    assert untimed(metrics(tmp_path / "stopped")) == untimed(metrics(straight))
+    assert (tmp_path / "stopped/lora.safetensors").read_bytes() == (straight / "lora.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("behind")
+@pytest.mark.parametrize("bad", [3, 4])
+def test_a_bad_step_is_found_before_anything_of_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    """A state is due after step 4: neither a bad fourth step nor a bad third one gets into it."""
+    real, calls = Example.losses, []
+
+    def losses(example: Example, dit: Any) -> Any:
+        calls.append(1)
+        return real(example, dit) * (float("nan") if len(calls) == bad else 1)
+
+    monkeypatch.setattr(Example, "losses", losses)
+    with pytest.raises(UserError, match=f"step {bad}: the loss is nan"):
+        run(tmp_path, settings(max_train_steps=6, state_every_n_steps=2))
+    assert [path.name for path in (tmp_path / "train" / "state").iterdir()] == ["step-000002"]
+    assert [record["step"] for record in metrics(tmp_path)] == list(range(1, bad))
