@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     project.add_argument("--overrides", type=_mapping, default=overrides, metavar="JSON", help="settings over its own")
 
     _project_commands(commands, project)
+    _run_commands(commands)
     _stage_commands(commands, project)
     _file_commands(commands, project)
     return parser
@@ -79,6 +80,24 @@ def _project_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     clean.add_argument("--yes", action="store_true", help="remove them; without it they are only counted")
 
     _add(commands, "repair", "project:repair", "read every encoded item and drop damaged ones", project)
+
+
+def _run_commands(commands: Any) -> None:
+    run = _add(commands, "run", "runs:run", "start the workflow, detached: it outlives this terminal")
+    stop = _add(commands, "stop", "runs:stop", "save and stop, as Ctrl-C does; what is finished is kept")
+    status = _add(commands, "status", "runs:status", "say what runs, or how the last run ended")
+    tui = _add(commands, "tui", "runs:tui", "edit, start and watch everything in the terminal")
+    for part in (run, stop, status, tui):
+        part.add_argument("project", type=Path, nargs="?", default=Path(), help="its folder or config file (here)")
+    run.add_argument("--target", action="append", default=[], help="what to make (results/lora.safetensors)")
+    run.add_argument("--follow", action="store_true", help="print its output until it ends")
+    run.add_argument("--unlock", action="store_true", help="only remove the lock that a killed Snakemake left")
+    run.add_argument(
+        "--snakemake", nargs=argparse.REMAINDER, default=[], metavar="WORDS", help="what follows goes to snakemake"
+    )
+    stop.add_argument("--now", action="store_true", help="kill it: work since the last saved state is lost")
+    stop.add_argument("--wait", type=float, default=120.0, metavar="SECONDS", help="how long to wait for its end (120)")
+    status.add_argument("--json", action="store_true", help="for programs")
 
 
 def _stage_commands(commands: Any, project: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ from hv15.errors import UserError
 from hv15.model_files import ROLES, Role
 from hv15.models.header import read_header
 from hv15.project import Project
+from hv15.runs.events import record_events
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import LORAS, SAMPLE
 
@@ -44,6 +45,7 @@ def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
     """
     from snakemake.exceptions import WorkflowError
 
+    record_events(workflow)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
         file = _relative(files[0]) if files else Path("config.yaml")

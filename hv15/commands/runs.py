@@ -1,0 +1,135 @@
+"""`hv15 run`, `stop`, `status`: the workflow as one thing that is started, watched and stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from hv15.errors import UserError
+from hv15.progress import clock
+from hv15.runs import control
+from hv15.runs.lock import holder
+from hv15.runs.record import RunFolder, project_config
+from hv15.runs.state import RunStatus, State, current, last_lines
+from hv15.runs.state import status as status_of
+
+POLL_S = 0.3
+
+
+def run(options: Namespace) -> int:
+    """Start the workflow, detached from this terminal."""
+    root = project_config(options.project).parent
+    if options.unlock:
+        removed = control.unlock(options.project)
+        print(f"{root}: unlocked" if removed else f"{root}: nothing was locked")
+        return 0
+    started = control.start(options.project, options.target, options.snakemake)
+    if not options.follow:
+        print(f"started {started.id}: it goes on when this terminal is closed")
+        print(f"  hv15 status {options.project}    hv15 tui {options.project}    hv15 stop {options.project}")
+        return 0
+    return _follow(started)
+
+
+def _follow(run: RunFolder) -> int:
+    """Print what the run prints until it ends; Ctrl-C ends the printing alone."""
+    try:
+        with run.output.open("rb") as output:
+            while True:
+                found = _of(run)
+                sys.stdout.write(output.read().decode("utf-8", "replace"))
+                sys.stdout.flush()
+                if not found.state.alive:
+                    break
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        print(f"\nthe run goes on; `hv15 stop {run.root}` stops it", file=sys.stderr)
+        return 0
+    _print(found)
+    return 0 if found.state is State.FINISHED else 1
+
+
+def stop(options: Namespace) -> int:
+    """Ask the run to save and stop, and wait until it has; with --now kill it."""
+    root = project_config(options.project).parent
+    before = control.stop(root, now=options.now)
+    if before.state is State.STOPPING and not options.now:
+        print("it was asked before and is still saving; `hv15 stop --now` kills it", file=sys.stderr)
+    deadline = time.monotonic() + options.wait
+    try:
+        while (found := _of(before.run)).state.alive or control.orphans(root):
+            if time.monotonic() > deadline:
+                print(f"still {found.state.value}: `hv15 status` tells when it has ended", file=sys.stderr)
+                return 1
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        print("not waiting any longer; the request stands", file=sys.stderr)
+        return 1
+    _print(found)
+    return 0
+
+
+def status(options: Namespace) -> int:
+    """Say what runs, or how the last run ended."""
+    root = project_config(options.project).parent
+    found = current(root)
+    left = control.orphans(root)
+    if options.json:
+        print(json.dumps(_as_json(root, found, [each.pid for each in left]), indent=1))
+        return 0
+    if found is None:
+        print(f"{root}: no run yet; `hv15 run {options.project}` starts one")
+        return 0
+    _print(found)
+    if left:
+        print(f"  left over: pid {', '.join(str(each.pid) for each in left)}; `hv15 stop` ends them")
+    if control.is_locked_by_snakemake(root) and not found.state.alive:
+        print("  Snakemake's lock was left behind; the next `hv15 run` removes it")
+    return 0
+
+
+def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> dict[str, Any]:
+    return {
+        "project": str(root),
+        "running": found is not None and found.state.alive,
+        "run": found.as_json() if found else None,
+        "orphans": left,
+        "step": _step(root),
+    }
+
+
+def _step(root: Path) -> dict[str, Any] | None:
+    """The last line of kind "step" in the training's metrics."""
+    for record in reversed(last_lines(root / "results/train/metrics.jsonl")):
+        if record.get("kind") == "step":
+            return record
+    return None
+
+
+def _of(run: RunFolder) -> RunStatus:
+    return status_of(run, holder(run.root))
+
+
+def _print(found: RunStatus) -> None:
+    jobs = f"{found.done} of {found.total} jobs" if found.total else "no jobs yet" if found.state.alive else ""
+    cut = "cut short" if found.state in (State.STOPPING, State.STOPPED) else "failed"
+    failed = f"{found.failed} {cut}" if found.failed else ""
+    end = found.ended if found.ended is not None else time.time()
+    took = f"{clock(max(0.0, end - found.started))}" if found.started else ""
+    facts = ", ".join(each for each in (jobs, failed, took) if each)
+    print(f"{found.run.id}: {found.state.value}" + (f" ({found.reason})" if found.reason else "") + f": {facts}")
+
+
+def tui(options: Namespace) -> int:
+    """Open the dashboard."""
+    try:
+        from tui.app import main
+    except ImportError as error:
+        raise UserError(
+            f"the dashboard cannot be loaded: {error}", hint="install hv15 with its dependencies"
+        ) from error
+    return main(options.project)

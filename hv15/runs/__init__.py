@@ -1,0 +1,13 @@
+"""Runs of the workflow: start, watch from outside, stop; with what each was started from kept for later.
+
+`.hv15/` in the project folder holds:
+
+- run.lock: locked by the kernel (flock) as long as a run is alive; its text is the id of the run
+- runs/<id>/run.json: who runs, where, since when, and by which command (`record.py`)
+- runs/<id>/config.yaml: the config as it was at the start
+- runs/<id>/events.jsonl: what happens to each job (`events.py`), also for a run that was started by hand
+- runs/<id>/output.log: what Snakemake printed, unless it was started by hand
+- runs/<id>/stop: there since somebody asked the run to stop
+
+Whether a run is alive is read from the lock, never from a file that says so.
+"""

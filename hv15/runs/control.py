@@ -1,0 +1,211 @@
+"""Start a run that outlives its starter, stop it as Ctrl-C would, kill it, and clear up after one that died."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+import hv15
+from hv15.errors import UserError
+from hv15.runs import lock
+from hv15.runs.processes import interrupt, kill, run_processes
+from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history, new_run, project_config
+from hv15.runs.state import RunStatus, current, status
+
+TARGET = "results/lora.safetensors"
+
+
+def snakefile(root: Path) -> Path:
+    """Return the project's own Snakefile, or the one that lies beside the hv15 package.
+
+    Raises:
+        UserError: there is neither.
+    """
+    for folder in (root, Path(hv15.__file__).parents[1]):
+        if (folder / "Snakefile").is_file():
+            return folder / "Snakefile"
+    raise UserError(
+        f"{root}: no Snakefile here, nor beside the installed hv15",
+        hint="install hv15 from a clone of its repository (pip install -e .), or copy Snakefile, rules/ and profiles/",
+    )
+
+
+def command(config: Path, *words: str) -> list[str]:
+    """Return Snakemake's command line for a project. It is to be run in the folder of the Snakefile."""
+    base = [sys.executable, "-m", "snakemake", *words, "-d", str(config.parent)]
+    return base if config.name == "config.yaml" else [*base, "--configfile", str(config)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    foreign = ("HV15_CONFIG", "HV15_OVERRIDES", "HV15_EVENTS", RUN_VARIABLE)
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
+
+
+def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ()) -> RunFolder:
+    """Start Snakemake on a project, detached: it goes on when this process and its terminal are gone.
+
+    Args:
+        project: the project folder or its config file.
+        targets: what to make; the finished LoRA with all that belongs to it.
+        extra: further words for Snakemake.
+
+    Raises:
+        UserError: no project, a run is going on, processes of a dead run are left, or the disk cannot be written.
+    """
+    config = project_config(project)
+    root = config.parent
+    home = snakefile(root).parent
+    refuse_orphans(root)
+    run, descriptor = new_locked_run(root)
+    try:
+        run.create(config)
+        if is_locked_by_snakemake(root):
+            unlock_snakemake(config, home)
+        words = command(config, *(targets or [TARGET]), *extra)
+        with run.output.open("wb") as output:
+            process = subprocess.Popen(
+                words,
+                cwd=home,
+                env=environment(**{RUN_VARIABLE: run.id}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[descriptor],
+            )
+        run.write_record(process.pid, words, config, targets or [TARGET])
+    except OSError as error:
+        raise UserError(f"{root}: the run could not be started: {error.strerror or error}") from error
+    finally:
+        os.close(descriptor)
+    return run
+
+
+def new_locked_run(root: Path) -> tuple[RunFolder, int]:
+    """Return a new run with the project's lock in its name.
+
+    Raises:
+        UserError: another run is going on.
+    """
+    run = new_run(root)
+    descriptor = lock.take(root, run.id)
+    if descriptor is None:
+        other = current(root)
+        since = time.strftime("%H:%M:%S", time.localtime(other.started)) if other and other.started else "a while ago"
+        where = f", pid {other.record.pid} on {other.record.host}" if other and other.record else ""
+        name = shlex.quote(str(root))
+        raise UserError(
+            f"{root}: a run is going on already (since {since}{where})",
+            hint=f"watch it with `hv15 tui {name}`, or stop it with `hv15 stop {name}`",
+        )
+    return run, descriptor
+
+
+def stop(root: Path, *, now: bool = False) -> RunStatus:
+    """Ask the run that is alive to stop (training saves its state first), or kill it; also what a dead run left.
+
+    Returns at once; the status is the one before.
+
+    Raises:
+        UserError: nothing runs, or it runs on another machine.
+    """
+    found = current(root)
+    left = orphans(root)
+    if found is None or not (found.state.alive or left):
+        raise UserError(f"{root}: no run is going on", hint="`hv15 status` tells how the last one ended")
+    record = found.record
+    if record is None:
+        raise UserError(f"{root}: a run is going on, but it left no record of its process", hint="wait a moment")
+    processes = run_processes(record) or left
+    if not processes:
+        raise UserError(
+            f"{root}: the run is on {record.host}, which cannot be reached from here",
+            hint=f"stop it there: ssh {record.host} hv15 stop {shlex.quote(str(root.absolute()))}",
+        )
+    append_json(found.run.stop, {"time": time.time(), "now": now})
+    if now:
+        kill(record)
+        for each in left:
+            each.kill()
+    else:
+        interrupt(record, processes)
+    return found
+
+
+def orphans(root: Path) -> list[psutil.Process]:
+    """Return processes that a dead run of this project left behind on this machine; they hold memory and the GPU."""
+    running = lock.holder(root)
+    found: list[psutil.Process] = []
+    for run in history(root)[:5]:
+        record = run.record()
+        if run.id != running and record is not None:
+            found += run_processes(record)
+    return found
+
+
+def refuse_orphans(root: Path) -> None:
+    """Raise a UserError when processes of a dead run are left: they would work on the same files."""
+    if lock.holder(root) is None and (left := orphans(root)):
+        pids = ", ".join(str(each.pid) for each in left)
+        raise UserError(
+            f"{root}: {len(left)} process{'es' * (len(left) > 1)} of an earlier run still work here (pid {pids})",
+            hint=f"end them with `hv15 stop {shlex.quote(str(root))}`; a training saves its state first",
+        )
+
+
+def is_locked_by_snakemake(root: Path) -> bool:
+    """Whether Snakemake's own lock is there: it stays when a run is killed."""
+    try:
+        return any(os.scandir(root / ".snakemake" / "locks"))
+    except OSError:
+        return False
+
+
+def unlock(project: Path) -> bool:
+    """Remove the lock that a killed Snakemake left; False when there was none.
+
+    Raises:
+        UserError: a run is going on, or Snakemake could not do it.
+    """
+    config = project_config(project)
+    if not is_locked_by_snakemake(config.parent):
+        return False
+    refuse_orphans(config.parent)
+    _, descriptor = new_locked_run(config.parent)
+    try:
+        unlock_snakemake(config, snakefile(config.parent).parent)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def unlock_snakemake(config: Path, home: Path) -> None:
+    """Run `snakemake --unlock`. Only who holds the project's own lock knows that nobody else needs it."""
+    done = subprocess.run(
+        command(config, "--unlock"),
+        cwd=home,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(f"{config.parent}: cannot be unlocked:\n{done.stderr.strip()}", hint="put right what it says")
+
+
+def all_runs(root: Path, limit: int | None = None) -> list[RunStatus]:
+    """Return the status of a project's runs, newest first."""
+    running = lock.holder(root)
+    return [status(run, running) for run in history(root)[:limit]]

@@ -1,0 +1,63 @@
+"""The project's lock: held by the one run that is alive, freed by the kernel when its last holder ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from hv15.errors import UserError
+from hv15.runs.record import FOLDER
+
+PROBE_S = 0.02
+"""How long to wait for somebody who only looks whether the lock is free."""
+
+
+def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
+    """Lock the project for a run and return the open file descriptor; None when another run has it.
+
+    Whoever inherits the descriptor holds the lock too.
+
+    Raises:
+        UserError: the lock file cannot be made.
+    """
+    path = root / FOLDER / "run.lock"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        hint = "free some disk space, or change the folder's permissions"
+        raise UserError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error
+    for _ in range(attempts):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # a run, or somebody who looks
+            time.sleep(PROBE_S)
+            continue
+        except OSError as error:
+            os.close(descriptor)
+            raise UserError(f"{path}: cannot be locked: {error.strerror}") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, run_id.encode(), 0)
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def holder(root: Path) -> str | None:
+    """Return the id of the run that is alive, "" when there is one without a name yet, None when there is none."""
+    try:
+        descriptor = os.open(root / FOLDER / "run.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+    except OSError:  # a file system without locks
+        return None
+    else:
+        return None
+    finally:
+        os.close(descriptor)

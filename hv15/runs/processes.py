@@ -1,0 +1,87 @@
+"""The processes of a run: found by the environment that they inherit, so that a pid used anew fools nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterable
+
+import psutil
+
+from hv15.runs.record import RUN_VARIABLE, RunRecord
+
+SAME_S = 2.0
+"""Two readings of one process's start differ by less."""
+
+
+def main_process(record: RunRecord) -> psutil.Process | None:
+    """Return the run's Snakemake process if it is alive on this machine."""
+    if record.host != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(record.pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        same = abs(process.create_time() - record.create_time) < SAME_S or _run_of(process) == record.id
+        return process if same else None
+    except psutil.Error:
+        return None
+
+
+def run_processes(record: RunRecord) -> list[psutil.Process]:
+    """Return all living processes of a run on this machine, its Snakemake first; also those that outlived it."""
+    if record.host != socket.gethostname():
+        return []
+    found: dict[int, psutil.Process] = {}
+    main = main_process(record)
+    if main is not None:
+        found[main.pid] = main
+        with contextlib.suppress(psutil.Error):
+            found.update({child.pid: child for child in main.children(recursive=True)})
+    found.update({each.pid: each for each in psutil.process_iter() if _run_of(each) == record.id})
+    return [each for each in found.values() if each.pid != os.getpid() and _lives(each)]
+
+
+def interrupt(record: RunRecord, processes: Iterable[psutil.Process]) -> None:
+    """Do what Ctrl-C does: SIGINT to Snakemake and to its jobs alike. SIGTERM to Snakemake alone stops no job."""
+    if record.leads_group:
+        try:
+            os.killpg(record.pid, signal.SIGINT)
+            return
+        except OSError:  # the leader is gone, and its group with it
+            pass
+    _send(processes, signal.SIGINT)
+
+
+def kill(record: RunRecord) -> None:
+    """SIGKILL to all processes of a run, until none is left."""
+    for _ in range(5):
+        processes = run_processes(record)
+        if not processes:
+            return
+        _send(processes, signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=1)
+
+
+def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.Error:
+            continue
+
+
+def _run_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(RUN_VARIABLE)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,159 @@
+"""Real Snakemake processes: started, refused, stopped, killed, found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hv15 import cli
+from hv15.errors import UserError
+from hv15.runs import control, lock
+from hv15.runs.processes import kill, run_processes
+from hv15.runs.record import RunFolder, history
+from hv15.runs.state import RunStatus, State, current, last_events, status
+from tests.runs.project import FAILS, SAVES, by_hand, make_project, wait_until
+
+CORES = ("--cores", "1")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A project folder; whatever still runs there in the end is killed."""
+    yield tmp_path / "project"
+    for run in history(tmp_path / "project"):
+        if record := run.record():
+            kill(record)
+
+
+def events(run: RunFolder, kind: str) -> list[dict]:
+    return [event for event in last_events(run.events) if event["event"] == kind]
+
+
+def start(root: Path) -> RunFolder:
+    return control.start(root, ["all"], CORES)
+
+
+def ended(run: RunFolder) -> RunStatus:
+    wait_until(lambda: lock.holder(run.root) is None)
+    return status(run, None)
+
+
+def test_a_run_goes_to_its_end_and_is_recorded(root: Path) -> None:
+    run = start(make_project(root))
+    done = ended(run)
+    assert (done.state, done.done, done.total, done.failed) == (State.FINISHED, 3, 3, 0)
+    assert run.config.read_text() == "task: t2v # as it was\n"
+    [plan] = events(run, "plan")
+    first = next(job for job in plan["jobs"] if job["rule"] == "first")
+    assert first["wildcards"] == {"name": "a"}
+    assert "Missing output files: results/a.txt" in first["reason"]
+    assert first["log"] == ["results/logs/first.a.log"]
+    order = [
+        (event["event"], event.get("id")) for event in last_events(run.events) if event["event"] in ("job", "done")
+    ]
+    assert order[:4] == [("job", first["id"]), ("done", first["id"]), *order[2:4]]
+    assert "3 of 3 steps" in run.output.read_text()
+
+
+def test_a_second_start_is_refused_and_a_stop_lets_the_job_save(root: Path) -> None:
+    run = start(make_project(root, first=SAVES))
+    with pytest.raises(UserError, match="a run is going on already"):
+        start(root)
+    wait_until((root / "at-work").exists)
+    assert control.stop(root).state is State.RUNNING
+    assert ended(run).state is State.STOPPED
+    assert (root / "results/logs/first.a.log").read_text() == "saved\n"
+    assert history(root) == [run]
+
+
+def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root: Path) -> None:
+    run = start(make_project(root, first=SAVES))
+    wait_until((root / "at-work").exists)
+    record = run.record()
+    assert record is not None
+    os.kill(record.pid, signal.SIGKILL)
+    wait_until(lambda: current(root).state is State.DIED, seconds=2)  # type: ignore[union-attr]
+    left = control.orphans(root)
+    assert left
+    assert all(os.getsid(each.pid) == record.pid for each in left)
+    with pytest.raises(UserError, match="of an earlier run still work here"):
+        start(root)
+    control.stop(root)
+    wait_until(lambda: not control.orphans(root))
+    assert control.is_locked_by_snakemake(root)
+    make_project(root)
+    assert ended(start(root)).state is State.FINISHED
+
+
+def test_a_kill_leaves_no_process(root: Path) -> None:
+    run = start(make_project(root, first=SAVES))
+    wait_until((root / "at-work").exists)
+    processes = run_processes(run.record())  # type: ignore[arg-type]
+    control.stop(root, now=True)
+    assert ended(run).state is State.STOPPED
+    psutil.wait_procs(processes, timeout=5)
+    assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
+    assert control.unlock(root)
+    assert not control.is_locked_by_snakemake(root)
+    assert not control.unlock(root)
+
+
+def test_a_failed_job_is_named_with_its_log(root: Path) -> None:
+    done = ended(start(make_project(root, second=FAILS)))
+    assert (done.state, done.done, done.failed) == (State.FAILED, 1, 1)
+    assert events(done.run, "failed")[0]["log"] == ["results/logs/second.log"]
+
+
+def test_a_broken_config_ends_with_its_message(root: Path) -> None:
+    make_project(root)
+    (root / "Snakefile").write_text(
+        "from hv15.runs.events import record_events\nrecord_events(workflow)\n"
+        "from snakemake.exceptions import WorkflowError\nraise WorkflowError('config.yaml:3:1 train: is wrong')\n"
+    )
+    done = ended(start(root))
+    assert done.state is State.FAILED
+    assert "config.yaml:3:1 train: is wrong" in done.reason
+
+
+def test_a_run_started_by_hand_is_seen_too(root: Path) -> None:
+    make_project(root, first=SAVES)
+    process = by_hand(root)
+    wait_until(lambda: lock.holder(root))
+    [run] = history(root)
+    wait_until((root / "at-work").exists)
+    found = current(root)
+    assert found is not None
+    assert found.record is not None
+    assert (found.state, found.record.pid) == (State.RUNNING, process.pid)
+    with pytest.raises(UserError, match="a run is going on already"):
+        start(root)
+    control.stop(root)
+    process.wait(timeout=30)
+    assert ended(run).state is State.STOPPED
+
+
+def test_a_dry_run_leaves_no_trace(root: Path) -> None:
+    assert by_hand(make_project(root), "-n").wait(timeout=60) == 0
+    assert not (root / ".hv15").exists()
+
+
+def test_commands(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_project(root)
+    assert cli.main(["status", str(root)]) == 0
+    assert "no run yet" in capsys.readouterr().out
+    assert cli.main(["stop", str(root)]) == cli.USER_ERROR
+    assert "no run is going on" in capsys.readouterr().err
+    assert cli.main(["run", str(root), "--target", "all", "--follow", "--snakemake", *CORES]) == 0
+    assert "finished: 3 of 3 jobs" in capsys.readouterr().out
+    assert cli.main(["status", str(root), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["running"] is False
+    assert said["run"]["state"] == "finished"
+    assert said["run"]["jobs"] == {"done": 3, "total": 3, "failed": 0}
+    assert cli.main(["run", str(root / "nowhere")]) == cli.USER_ERROR

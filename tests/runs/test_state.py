@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hv15.atomic import write_json
+from hv15.runs import lock
+from hv15.runs.processes import main_process, run_processes
+from hv15.runs.record import RunFolder, RunRecord, append_json, history, new_run
+from hv15.runs.state import State, current, last_events, status
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run whose process is this one."""
+    made = new_run(tmp_path)
+    made.create(tmp_path / "config.yaml")
+    made.write_record(os.getpid(), ["snakemake"], tmp_path / "config.yaml", [])
+    return made
+
+
+def record(run: RunFolder) -> RunRecord:
+    found = run.record()
+    assert found is not None
+    return found
+
+
+def rewrite(run: RunFolder, **changes: object) -> None:
+    write_json(run.path / "run.json", asdict(replace(record(run), **changes)))  # type: ignore[arg-type]
+
+
+def test_the_lock_has_one_holder_and_tells_who(tmp_path: Path) -> None:
+    assert lock.holder(tmp_path) is None
+    first = lock.take(tmp_path, "one")
+    assert first is not None
+    assert lock.holder(tmp_path) == "one"
+    assert lock.take(tmp_path, "two", attempts=2) is None
+    os.close(first)
+    assert lock.holder(tmp_path) is None
+    second = lock.take(tmp_path, "two", attempts=1)
+    assert second is not None
+    os.close(second)
+
+
+def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path: Path) -> None:
+    os.close(lock.take(tmp_path, "one") or -1)
+    with (tmp_path / ".hv15" / "run.lock").open() as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        assert lock.take(tmp_path, "two", attempts=2) is None
+    taken = lock.take(tmp_path, "two", attempts=2)
+    assert taken is not None
+    os.close(taken)
+
+
+def test_the_lock_decides_not_the_files(run: RunFolder) -> None:
+    append_json(run.events, {"event": "progress", "done": 1, "total": 3})
+    assert status(run, run.id).state is State.RUNNING
+    assert status(run, None).state is State.DIED
+    assert status(run, "another").state is State.DIED
+    assert (status(run, run.id).done, status(run, run.id).total) == (1, 3)
+
+
+def test_another_machine_is_judged_by_what_it_writes(run: RunFolder) -> None:
+    rewrite(run, host="elsewhere.example")
+    append_json(run.events, {"event": "plan", "total": 3})
+    assert status(run, None).state is State.ELSEWHERE
+    assert run_processes(record(run)) == []
+    for path in run.path.iterdir():
+        os.utime(path, (time.time() - 3600,) * 2)
+    dead = status(run, None)
+    assert dead.state is State.DIED
+    assert "elsewhere.example" in dead.reason
+
+
+def test_a_restart_of_the_machine_is_told(run: RunFolder) -> None:
+    rewrite(run, boot_time=psutil.boot_time() - 5000, started=psutil.boot_time() - 4000)
+    assert status(run, None).reason == "the machine was restarted"
+
+
+def test_a_pid_used_anew_is_not_the_run(run: RunFolder) -> None:
+    assert main_process(record(run)) is not None
+    rewrite(run, create_time=record(run).create_time - 100)
+    assert main_process(record(run)) is None
+    assert record(run).host == socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "words"),
+    [
+        ({"done": 3, "total": 3, "failed": [], "error": ""}, State.FINISHED, ""),
+        ({"done": 0, "total": 0, "failed": [], "error": ""}, State.FINISHED, "nothing to do"),
+        ({"done": 1, "total": 3, "failed": [2], "error": "WorkflowError"}, State.FAILED, "1 job failed"),
+        (
+            {"done": 0, "total": 0, "failed": [], "error": "WorkflowError:\nconfig.yaml:3: x"},
+            State.FAILED,
+            "config.yaml",
+        ),
+        ({"done": 1, "total": 3, "failed": [], "error": ""}, State.STOPPED, "Ctrl-C"),
+    ],
+)
+def test_endings(run: RunFolder, end: dict[str, object], state: State, words: str) -> None:
+    append_json(run.events, {"event": "end", **end})
+    found = status(run, None)
+    assert found.state is state
+    assert words in found.reason
+
+
+def test_damaged_files_are_passed_over(run: RunFolder) -> None:
+    run.events.write_bytes(
+        b'{"event": "progress", "done": 2, "total": 4}\n\xff\xfe{"event"\n[]\n"x"\n{"event": 3}\n{"ev'
+    )
+    assert [event["event"] for event in last_events(run.events)] == ["progress"]
+    (run.path / "run.json").write_text('{"pid": 1')
+    assert run.record() is None
+    assert status(run, None).reason == "it left no record"
+    (run.path / "run.json").write_text(json.dumps([1]))
+    assert run.record() is None
+
+
+def test_history_is_newest_first(tmp_path: Path) -> None:
+    assert history(tmp_path) == []
+    assert current(tmp_path) is None
+    for name in ("20260101-000000-aaaa", "20260301-000000-aaaa", "20260201-000000-aaaa"):
+        RunFolder(tmp_path, name).path.mkdir(parents=True)
+    assert [run.id[:6] for run in history(tmp_path)] == ["202603", "202602", "202601"]
