@@ -1,0 +1,142 @@
+"""The dashboard: eight screens over one project, each a `mode` with a digit of its own.
+
+What the files say comes from `tui.data` by way of the `Watcher`; what a person does goes to hv15's public functions.
+Nothing in it needs the dashboard to stay: a run goes on when it is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui.dialogs.help import HelpDialog, help_for
+from tui.dialogs.jump import JumpOverlay, jump_targets
+from tui.screens.charts import ChartsScreen
+from tui.screens.config import ConfigScreen
+from tui.screens.dataset import DatasetScreen
+from tui.screens.logs import LogsScreen
+from tui.screens.run import RunScreen
+from tui.screens.runs import RunsScreen
+from tui.screens.samples import SamplesScreen
+from tui.screens.system import SystemScreen
+from tui.themes import DARK, LIGHT
+from tui.watcher import Source, Watcher
+from tui.widgets.navigation import SCREENS
+
+
+class Dashboard(App[None]):
+    """One project, watched and steered."""
+
+    TITLE = "hv15"
+    CSS_PATH = "dashboard.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    MODES: ClassVar = {
+        "run": RunScreen,
+        "config": ConfigScreen,
+        "charts": ChartsScreen,
+        "samples": SamplesScreen,
+        "dataset": DatasetScreen,
+        "logs": LogsScreen,
+        "system": SystemScreen,
+        "runs": RunsScreen,
+    }
+    DEFAULT_MODE = "run"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-high"), (50, "-very-high")]
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(
+                f"{number},alt+{number}",
+                f"app.switch_mode('{name}')",
+                name.capitalize(),
+                id=f"screen-{name}",
+                show=False,
+                tooltip=f"go to the screen {name.capitalize()} (alt+{number} from a text field)",
+            )
+            for number, name in enumerate(SCREENS, start=1)
+        ),
+        Binding("question_mark,f1", "help", "Help", id="help", key_display="?", tooltip="help for what has the focus"),
+        Binding(
+            "ctrl+o", "jump", "Jump", id="jump", show=False, tooltip="show a letter on everything; press it to go there"
+        ),
+        Binding("ctrl+p", "command_palette", "Palette", id="palette", show=False, tooltip="find a command by its name"),
+        Binding("f2", "toggle_theme", "Theme", id="theme", show=False, tooltip="dark or light"),
+        Binding(
+            "m",
+            "screen.maximize",
+            "Maximise",
+            id="maximise",
+            show=False,
+            tooltip="give what has the focus all the room; esc ends it",
+        ),
+        Binding(
+            "q,ctrl+q", "leave", "Quit", id="quit", key_display="q", tooltip="leave the dashboard; the run goes on"
+        ),
+    ]
+
+    def __init__(self, project: Path, *, sources: Iterable[Source] = ()) -> None:
+        super().__init__()
+        self.project = project
+        self.watcher = Watcher(self, sources)
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    @property
+    def base_screen(self) -> Screen[object]:
+        """The screen of the mode that is shown, whatever dialog lies over it."""
+        return self.screen_stack[0]
+
+    def on_mount(self) -> None:
+        self.watcher.start()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for number, name in enumerate(SCREENS, start=1):
+            yield SystemCommand(f"Go to {name.capitalize()}", f"key {number}", lambda name=name: self.switch_mode(name))
+        for each in screen.active_bindings.values():
+            if each.node is not self and each.binding.show and each.enabled:
+                action, node = each.binding.action, each.node
+                yield SystemCommand(
+                    each.binding.description,
+                    f"{each.tooltip} (key {self.get_key_display(each.binding)})",
+                    lambda action=action, node=node: self.call_later(self.run_action, action, node),
+                )
+        yield SystemCommand("Dark or light", "change the theme (key f2)", self.action_toggle_theme)
+        yield SystemCommand("Help", "for what has the focus (key ?)", self.action_help)
+        yield SystemCommand("Quit", "the run goes on (key q)", self.action_leave)
+
+    def action_help(self) -> None:
+        self.push_screen(HelpDialog(help_for(self.screen)))
+
+    def action_jump(self) -> None:
+        def go(target: Widget | None) -> None:
+            if target is not None:
+                target.focus()
+
+        self.push_screen(JumpOverlay(jump_targets(self.screen)), go)
+
+    def action_toggle_theme(self) -> None:
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    def action_leave(self) -> None:
+        self.exit()
+
+
+def main(project: Path) -> int:
+    """Open the dashboard on a project folder or its config file; returns the exit code.
+
+    Raises:
+        UserError: there is no such project.
+    """
+    from hv15.runs.record import project_config
+
+    app = Dashboard(project_config(project))
+    app.run()
+    return app.return_code or 0

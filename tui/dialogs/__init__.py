@@ -1,0 +1,1 @@
+"""Screens that lie over another one for a moment, one a file."""

@@ -1,0 +1,59 @@
+"""What the focused widget is for, and which keys work here."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen, Screen
+from textual.widget import Widget
+from textual.widgets import Static
+
+
+class HelpDialog(ModalScreen[None]):
+    """Read from the widgets themselves: their HELP, and the tooltips of their bindings."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,f1,q", "dismiss(None)", "Close", id="help-close", tooltip="close the help")
+    ]
+
+    def __init__(self, content: Content) -> None:
+        super().__init__()
+        self._content = content
+
+    def compose(self) -> ComposeResult:
+        box = VerticalScroll(Static(self._content), classes="dialog -tall")
+        box.border_title = "Help"
+        box.border_subtitle = "esc closes"
+        yield box
+
+
+def help_for(screen: Screen[object]) -> Content:
+    """Return the help for what has the focus on a screen, and for what lies around it."""
+    parts: list[Content] = []
+    node = screen.focused or screen
+    seen: set[str] = set()
+    for each in node.ancestors_with_self:
+        text = getattr(each, "HELP", None)
+        if isinstance(each, Widget) and text and text not in seen:
+            seen.add(text)
+            title = str(each.border_title or type(each).__name__) if each is not screen else "This screen"
+            parts.append(Content.assemble((title, "bold $accent"), "\n", " ".join(text.split()), "\n"))
+    active = [each for each in screen.active_bindings.values() if each.binding.description or each.tooltip]
+    for owner, group in groupby(active, key=lambda each: each.node):
+        name = "Everywhere" if owner is screen.app else "This screen" if owner is screen else type(owner).__name__
+        lines: dict[str, tuple[list[str], str]] = {}
+        for key in group:
+            text = key.tooltip or key.binding.description
+            keys, _ = lines.setdefault(key.binding.action, ([], text))
+            keys.append(screen.app.get_key_display(Binding(key.binding.key, "")))
+        rows = [
+            Content.assemble((f"  {' '.join(dict.fromkeys(keys)):<14} ", "bold $primary"), text)
+            for keys, text in lines.values()
+        ]
+        parts.append(Content.assemble((f"Keys: {name}", "bold $accent"), "\n", Content("\n").join(rows), "\n"))
+    return Content("\n").join(parts)

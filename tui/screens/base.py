@@ -1,0 +1,94 @@
+"""What all eight screens share: the status line on top, the names of the screens, the footer, and their keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer
+
+from tui.messages import SourceFailed
+from tui.widgets.navigation import Navigation
+from tui.widgets.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+T = TypeVar("T")
+
+
+class DashboardScreen(Screen[None]):
+    """One of the eight. A subclass composes its `body` and names in READS the sources that it wants to hear of."""
+
+    READS: ClassVar[frozenset[str]] = frozenset()
+    NAME: ClassVar[str] = ""
+    """Its name among the screens: the key in `Dashboard.MODES`."""
+    FIRST: ClassVar[str] = ""
+    """Selector of the widget that has the focus at first."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave_field", "Leave", id="leave-field", show=False, tooltip="leave a text field"),
+    ]
+
+    @property
+    def dashboard(self) -> Dashboard:
+        """The app, with its own type."""
+        return self.app  # type: ignore[return-value]
+
+    def compose(self) -> ComposeResult:
+        yield StatusLine()
+        yield Navigation(self.NAME)
+        with Container(id="body"):
+            yield from self.body()
+        yield Footer(show_command_palette=False, compact=True)
+
+    def body(self) -> Iterable[Widget]:
+        """Yield what stands between the status line and the footer."""
+        return ()
+
+    def on_mount(self) -> None:
+        if self.FIRST:
+            self.query_one(self.FIRST).focus()
+
+    def on_screen_resume(self) -> None:
+        self.dashboard.watcher.replay()
+
+    def on_source_failed(self, message: SourceFailed) -> None:
+        self.notify(message.error, title=f"cannot read {message.source}", severity="error", markup=False)
+
+    def action_leave_field(self) -> None:
+        self.set_focus(None)
+
+    def in_thread(
+        self,
+        name: str,
+        function: Callable[[], T],
+        then: Callable[[T], Any],
+        failed: Callable[[Exception], Any] | None = None,
+    ) -> None:
+        """Call `function` in a thread, then `then` with its result in the UI; a newer call of this name wins.
+
+        What it raises goes to `failed`, by default into a notification.
+        """
+
+        async def work() -> None:
+            try:
+                result = await asyncio.to_thread(function)
+            except Exception as error:  # shown to the user, whatever it is
+                (failed or self.show_error)(error)
+            else:
+                then(result)
+
+        self.run_worker(work(), name=name, group=f"{self.NAME}-{name}", exclusive=True, exit_on_error=False)
+
+    def show_error(self, error: Exception) -> None:
+        """Say an error; a UserError brings its own words and cure."""
+        message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        hint = getattr(error, "hint", "")
+        self.notify(f"{message}\n{hint}".strip(), title="That did not work", severity="error", markup=False, timeout=12)

@@ -1,0 +1,99 @@
+"""Reads the project in threads and hands what it found to the screen as typed messages.
+
+The UI opens no file: a `Source` names what is read, how often, and the message it becomes. Only what the screen that is
+shown asks for (`DashboardScreen.READS`) is read, and each source by one thread at a time, so that its reader may
+remember where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from textual.message import Message
+
+from tui.messages import SourceFailed
+
+if TYPE_CHECKING:
+    from tui.app import Dashboard
+
+TICK_S = 0.5
+"""Nothing is read more often."""
+
+
+@dataclass
+class Source:
+    """Something that is looked at again and again."""
+
+    name: str
+    read: Callable[[], Any]
+    """Called in a thread; None when there is nothing new since the last call."""
+    message: Callable[[Any], Message]
+    interval_s: float = 1.0
+    always: bool = False
+    """Whether it is read whichever screen is shown: what the status line tells."""
+    due: float = field(default=0.0, init=False)
+    reading: bool = field(default=False, init=False)
+    value: Any = field(default=None, init=False)
+    """The last thing read, for screens that are shown later."""
+    error: str = field(default="", init=False)
+
+
+class Watcher:
+    """Runs the sources of an app."""
+
+    def __init__(self, app: Dashboard, sources: Iterable[Source]) -> None:
+        self._app = app
+        self.sources = {source.name: source for source in sources}
+
+    def start(self) -> None:
+        """Begin to watch. Called once, when the app is mounted."""
+        self._app.set_interval(TICK_S, self.tick)
+        self.tick()
+
+    def tick(self) -> None:
+        """Begin to read what is due."""
+        now = time.monotonic()
+        wanted: frozenset[str] = getattr(self._app.base_screen, "READS", frozenset())
+        for source in self.sources.values():
+            if (source.always or source.name in wanted) and not source.reading and now >= source.due:
+                self._begin(source)
+
+    def refresh(self, *names: str) -> None:
+        """Read these sources (all for none) at once, because something was just changed."""
+        for source in self.sources.values():
+            if not names or source.name in names:
+                source.due = 0.0
+        self.tick()
+
+    def replay(self) -> None:
+        """Give the screen that is shown what was read before it was, and read what it asks for."""
+        screen = self._app.base_screen
+        for source in self.sources.values():
+            if source.value is not None:
+                screen.post_message(source.message(source.value))
+        self.tick()
+
+    def _begin(self, source: Source) -> None:
+        source.reading = True
+        self._app.run_worker(self._read(source), group=f"source-{source.name}", exit_on_error=False)
+
+    async def _read(self, source: Source) -> None:
+        try:
+            value = await asyncio.to_thread(source.read)
+        except Exception as error:  # a reader that breaks is shown; the dashboard goes on
+            text = f"{type(error).__name__}: {error}"
+            if text != source.error:
+                source.error = text
+                self._app.base_screen.post_message(SourceFailed(source.name, text))
+        else:
+            source.error = ""
+            if value is not None:
+                source.value = value
+                self._app.base_screen.post_message(source.message(value))
+        finally:
+            source.reading = False
+            source.due = time.monotonic() + source.interval_s

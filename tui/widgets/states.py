@@ -1,0 +1,36 @@
+"""How states look: always a glyph and a word, so that no colour is needed to tell them apart."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+LOOKS: dict[str, tuple[str, str]] = {
+    # state: (glyph, theme variable)
+    "idle": ("○", "faint"),
+    "starting": ("◌", "primary"),
+    "running": ("▶", "primary"),
+    "stopping": ("◧", "warning"),
+    "finished": ("✓", "success"),
+    "failed": ("✗", "error"),
+    "stopped": ("■", "warning"),
+    "died": ("†", "error"),
+    "elsewhere": ("⇄", "primary"),
+    "waiting": ("·", "faint"),
+    "done": ("✓", "success"),
+    "cut short": ("■", "warning"),
+}
+
+
+def glyph(state: str) -> str:
+    """The sign of a state; a question mark for one that is not known here."""
+    return LOOKS.get(state, ("?", "foreground"))[0]
+
+
+def look(state: str) -> str:
+    """The theme variable of a state's colour."""
+    return LOOKS.get(state, ("?", "foreground"))[1]
+
+
+def state_text(state: str) -> Content:
+    """A state's glyph and word in its colour."""
+    return Content.styled(f"{glyph(state)} {state}", f"bold ${look(state)}")
