@@ -1,6 +1,7 @@
 """Reading model weights: one .safetensors file or a folder of shards, tensor by tensor, strictly.
 
-- Nothing is read but the header until a tensor is asked for; tensors are memory-mapped by safetensors.
+- Nothing is read but the header until a tensor is asked for. Then its bytes, or those of some of its rows, are read
+  into memory of their own: a process holds what it uses and nothing of the rest of the file, which it needs no longer.
 - `load_into` fills a module built on the meta device without a second copy of it.
 - Everything a user can get wrong is a UserError that names the file, the fact and the first few keys.
 """
@@ -8,28 +9,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hv15.errors import UserError
-from hv15.models.header import Header, TensorEntry, read_header, refuse_pickle
+from hv15.models.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from hv15.models.quantised import ScaledCodes
 
 MODEL_SIZES = "hv15.model_sizes"
 """Metadata entry of a model's sizes that its tensors do not tell, as JSON."""
 
 _INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
 _FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-_TORCH_NAMES = {
-    "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
-}  # fmt: skip
 _FINITE_SAMPLE = 1_000_000  # elements of one tensor that are looked at for NaN
 
 
@@ -40,17 +39,16 @@ class Checkpoint:
         self.path = path
         self.files = [header.path for header in headers]
         self.metadata: dict[str, str] = {}
-        self._entries: dict[str, tuple[TensorEntry, Path]] = {}
-        self._handles: dict[Path, Any] = {}
+        self._entries: dict[str, tuple[TensorEntry, Header]] = {}
         for header in headers:
             self.metadata.update(header.metadata)
             for key, entry in header.entries.items():
                 if key in self._entries:
                     raise UserError(
-                        f"{path}: {key} stands in {self._entries[key][1].name} and in {header.path.name}",
+                        f"{path}: {key} stands in {self._entries[key][1].path.name} and in {header.path.name}",
                         hint="keep the shards of one checkpoint only in this folder",
                     )
-                self._entries[key] = (entry, header.path)
+                self._entries[key] = (entry, header)
 
     def keys(self) -> list[str]:
         """Names of all tensors, in the order of the header."""
@@ -87,16 +85,35 @@ class Checkpoint:
         """Dtype of a tensor, from the header."""
         import torch
 
-        return getattr(torch, _TORCH_NAMES[self.dtype_name(key)])
+        name = self.dtype_name(key)
+        if name not in TORCH_NAMES:
+            raise UserError(
+                f"{self.path}: {key} is in the number format {name}, which is not read here",
+                hint="use the bf16 file of the same model",
+            )
+        return getattr(torch, TORCH_NAMES[name])
 
-    def tensor(self, key: str) -> Tensor:
-        """Read one tensor (CPU, memory-mapped: its pages are read when they are used)."""
-        from safetensors import safe_open
+    def tensor(self, key: str, rows: range | None = None, device: torch.device | str = "cpu") -> Tensor:
+        """Read one tensor, or some of its rows.
 
-        _, path = self._entries[key]
-        if path not in self._handles:
-            self._handles[path] = safe_open(path, framework="pt")
-        return self._handles[path].get_tensor(key)
+        Args:
+            device: CPU, or meta for one without data, made from the header alone.
+
+        Raises:
+            UserError: a number format that torch does not have, or the file cannot be read, or has changed.
+        """
+        import torch
+
+        entry, header = self._entries[key]
+        shape, dtype, start = list(entry.shape), self.dtype(key), 8 + len(header.raw) + entry.start
+        if rows is not None:
+            start += rows.start * prod(shape[1:]) * dtype.itemsize
+            shape[0] = len(rows)
+        if torch.device(device).type == "meta":
+            return torch.empty(shape, dtype=dtype, device="meta")
+        data = torch.empty(prod(shape) * dtype.itemsize, dtype=torch.uint8)
+        _read(header.path, start, data.numpy().data)
+        return data.view(dtype).reshape(shape)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All (name, tensor) pairs, one at a time."""
@@ -136,6 +153,22 @@ def open_checkpoint(path: Path) -> Checkpoint:
     inner = sorted(child.parent.name for child in path.glob("*/*.safetensors"))
     hint = f"give one of its subfolders: {', '.join(dict.fromkeys(inner))}" if inner else "check the path"
     raise UserError(f"{path}: a folder without .safetensors files", hint=hint)
+
+
+def _read(path: Path, start: int, into: memoryview) -> None:
+    """Fill a buffer with the bytes of a file from `start` on."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while into:
+                count = file.readinto(into)
+                if not count:
+                    raise UserError(f"{path}: became shorter while it was read", hint="copy or download it again")
+                into = into[count:]
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}", hint="check its permissions and the disk"
+        ) from error
 
 
 def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
@@ -196,18 +229,22 @@ def check_keys(expected: Iterable[str], found: Iterable[str], where: Path | str,
 
 def load_into(
     module: nn.Module,
-    tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
+    tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor | ScaledCodes]],
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    kept_on_host: Callable[[str], bool] = lambda key: False,
     where: Path | str = "checkpoint",
 ) -> None:
     """Fill a module built on the meta device, tensor by tensor, strictly; it ends frozen and in eval mode.
 
     Args:
-        module: built under `torch.device("meta")`; every parameter and persistent buffer is replaced.
+        module: built under `torch.device("meta")`; every parameter and persistent buffer is replaced. The weight of a
+            quantised layer is given as plain numbers under the same name, and is quantised on `device`.
         tensors: (name in the module, tensor) pairs; read one at a time, so never two copies of the model are alive.
+            Codes with scales are for `Fp8Linear` only.
         dtype: floating tensors are cast to it; None keeps the dtype of the file.
+        kept_on_host: whether the tensor of a name ends on the CPU, whatever the device.
         where: the file's name for messages.
 
     Raises:
@@ -215,25 +252,36 @@ def load_into(
     """
     from torch import nn
 
-    targets = module.state_dict(keep_vars=True)
+    from hv15.models.quantised import Fp8Linear, QuantisedLinear, ScaledCodes, plain_shapes
+
+    shapes = plain_shapes(module)
     found: list[str] = []
     wrong: list[str] = []
     for key, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
         found.append(key)
-        if (target := targets.get(key)) is None:
+        if key not in shapes:
             continue
-        if tensor.shape != target.shape:
-            wrong.append(f"{key} is {list(tensor.shape)} instead of {list(target.shape)}")
+        if tensor.shape != shapes[key]:
+            wrong.append(f"{key} is {list(tensor.shape)} instead of {list(shapes[key])}")
             continue
-        value = tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
-        _check_finite(value, key, where)
         owner_name, _, name = key.rpartition(".")
         owner = module.get_submodule(owner_name)
-        if name in owner._parameters:
-            owner._parameters[name] = nn.Parameter(value, requires_grad=False)
+        place = "cpu" if kept_on_host(key) else device
+        if isinstance(tensor, ScaledCodes):
+            _check_finite(tensor.codes, key, where)
+            cast(Fp8Linear, owner).take(tensor, place)
+        elif isinstance(owner, QuantisedLinear) and name == "weight":
+            value = tensor.to(device)
+            _check_finite(value, key, where)
+            owner.quantise_(value, place)
         else:
-            owner._buffers[name] = value
-    check_keys(targets, found, where)
+            value = tensor.to(place, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
+            _check_finite(value, key, where)
+            if name in owner._parameters:
+                owner._parameters[name] = nn.Parameter(value, requires_grad=False)
+            else:
+                owner._buffers[name] = value
+    check_keys(shapes, found, where)
     if wrong:
         raise UserError(
             f"{where}: {len(wrong)} tensors of another shape: {'; '.join(wrong[:3])}",

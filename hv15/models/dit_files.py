@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,8 +17,20 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into, open_checkpoint
 from hv15.models.dit import DiT, DiTConfig
+from hv15.models.fp8_files import WeightReader
 from hv15.models.layouts import Layout, Recipe, detect_layout, looks_like, reading_recipes, writing_recipes
+from hv15.models.quantised import Fp8Linear, Kind, ScaledCodes, check_kind, replace_linears
 from hv15.models.writer import write_checkpoint
+
+
+class Patch(Protocol):
+    """A change of weights on their way from the file into the model, such as a LoRA that is merged."""
+
+    modules: Collection[str]
+    """Official names of the linear layers it changes."""
+
+    def __call__(self, module: str, weight: Tensor) -> Tensor:
+        """The changed weight; both fp32 [out, in]."""
 
 
 def load_dit(
@@ -26,12 +39,21 @@ def load_dit(
     config: DiTConfig | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    quantize: Kind | None = None,
+    merge: Sequence[Patch] = (),
+    host_blocks: int = 0,
 ) -> DiT:
     """Load the transformer from a file or folder in the official, ComfyUI or diffusers layout; frozen, in eval mode.
 
+    It is streamed: a tensor is read, changed, cast or quantised, and put where it stays, before the next one is read.
+
     Args:
         config: sizes; None reads them from the file.
-        dtype: None keeps the file's.
+        dtype: of all that is not quantised, and of the activations. None keeps the file's, and fp8 weights in fp8.
+        quantize: number format of the linear layers of the blocks; None: `dtype`. Weights that the file has in fp8 stay
+            as they are if this is fp8, too.
+        merge: changes of weights, one after another (`hv15.lora.merge_patch`).
+        host_blocks: so many of the last blocks are left on the CPU.
 
     Raises:
         UserError: no such file, damaged, a pickle, another model, not exactly the tensors or shapes of this one, NaN.
@@ -41,18 +63,70 @@ def load_dit(
     config = config or read_config(checkpoint)
     with torch.device("meta"):
         dit = DiT(config)
+    reader = WeightReader(checkpoint, prefix, device)
     recipes = reading_recipes(layout, dit.state_dict())
-    available = [key.removeprefix(prefix) for key in checkpoint if key.startswith(prefix)]
     needed = dict.fromkeys(source for recipe in recipes.values() for source in recipe.sources)
-    check_keys(needed, available, checkpoint.path, what=f"transformer ({layout} layout)")
+    check_keys(needed, reader.names, checkpoint.path, what=f"transformer ({layout} layout)")
+    for recipe in recipes.values():
+        _check_rows(checkpoint, [prefix + source for source in recipe.sources], recipe.parts)
+    _check_patches(merge, recipes)
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    in_fp8 = {key for key, recipe in recipes.items() if any(map(reader.is_fp8, recipe.sources))}
+    if quantize is not None:
+        check_kind(quantize, device)
+        replace_linears(dit, quantize, is_block_linear)
+    elif dtype is None:
+        replace_linears(dit, "fp8", lambda name: is_block_linear(name) and f"{name}.weight" in in_fp8)
+    if in_fp8 and dtype is None:
+        found = checkpoint.dtype(prefix + recipes["img_in.proj.weight"].sources[0])
+        dtype = found if found.itemsize > 1 else torch.bfloat16
+    kept = config.num_blocks - host_blocks if torch.device(device).type != "meta" else config.num_blocks
+
+    def tensors() -> Iterator[tuple[str, Tensor | ScaledCodes]]:
         for key, recipe in recipes.items():
-            _check_rows(checkpoint, [prefix + source for source in recipe.sources], recipe.parts)
-            yield key, recipe.make(lambda name: checkpoint.tensor(prefix + name))
+            module, _, name = key.rpartition(".")
+            value = reader.make(recipe, dtype)
+            patches = [patch for patch in merge if name == "weight" and module in patch.modules]
+            if isinstance(value, ScaledCodes):
+                if not patches and isinstance(dit.get_submodule(module), Fp8Linear):
+                    yield key, value
+                    continue
+                value = value.to(device).dequantised(torch.float32 if patches else dtype or torch.bfloat16)
+            for patch in patches if torch.device(device).type != "meta" else ():
+                value = patch(module, value.to(device, torch.float32))
+            yield key, value
 
-    load_into(dit, tensors(), dtype=dtype, device=device, where=checkpoint.path)
+    load_into(
+        dit,
+        tensors(),
+        dtype=dtype,
+        device=device,
+        kept_on_host=lambda key: block_number(key) >= kept,
+        where=checkpoint.path,
+    )
     return dit
+
+
+def block_number(name: str) -> int:
+    """The number of the block that a module or tensor belongs to; -1 outside the blocks."""
+    match = re.match(r"double_blocks\.(\d+)\.", name)
+    return int(match[1]) if match else -1
+
+
+def is_block_linear(name: str) -> bool:
+    """Whether a linear layer is one of those that are quantised: modulations, attention and MLPs of the blocks."""
+    return block_number(name) >= 0
+
+
+def _check_patches(patches: Sequence[Patch], official_keys: Collection[str]) -> None:
+    for patch in patches:
+        missing = [module for module in patch.modules if f"{module}.weight" not in official_keys]
+        if missing:
+            raise UserError(
+                f"LoRA: {len(missing)} of {len(patch.modules)} changed layers are not in this model, "
+                f"first {missing[0]}",
+                hint="the LoRA was made for a model with more blocks, or for another variant",
+            )
 
 
 def save_dit(
@@ -103,25 +177,6 @@ def checkpoint_dtype(path: Path | str) -> torch.dtype:
     return sizes.most_common(1)[0][0]
 
 
-def check_trainable(path: Path | str) -> str:
-    """What the number format of a checkpoint has lost already, as a sentence; empty for bfloat16 and float32.
-
-    Raises:
-        UserError: another model, or quantised: the LoRA would learn to mend the rounding.
-    """
-    checkpoint_layout(path)
-    dtype = checkpoint_dtype(path)
-    if dtype.itemsize == 1:
-        raise UserError(
-            f"{path}: {str(dtype).removeprefix('torch.')} weights: a LoRA trained on them "
-            "would learn to mend their rounding",
-            hint="train on the bfloat16 file of the same model",
-        )
-    if dtype == torch.float16:
-        return "float16 weights: rounded from the published ones already, so the LoRA is trained for these"
-    return ""
-
-
 def checkpoint_layout(path: Path | str) -> Layout:
     """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
     return _layout(open_checkpoint(Path(path)))[0]
@@ -144,12 +199,6 @@ def _layout(checkpoint: Checkpoint) -> tuple[Layout, str]:
         raise UserError(
             f"{checkpoint.path}: not the HunyuanVideo 1.5 transformer: it looks like {what}",
             hint="models.dit wants the transformer: official, ComfyUI or diffusers layout",
-        )
-    scales = [key for key in checkpoint if key.endswith((".scale_weight", ".weight_scale", "scaled_fp8"))]
-    if scales:
-        raise UserError(
-            f"{checkpoint.path}: quantised weights with scales ({scales[0]}), which are not read yet",
-            hint="use the bf16 file of the same model",
         )
     return found
 

@@ -15,12 +15,22 @@ from hv15.errors import UserError
 
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-_BITS = {
+BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
     "C64": 64,
 }  # fmt: skip
+"""Bits of one element, by dtype as safetensors writes it."""
+TORCH_NAMES = {
+    "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
+}  # fmt: skip
+"""The same dtypes as torch calls them, so far as weights use them."""
 _AGAIN = "copy or download the file again"
+_GGUF_CURE = (
+    "use the .safetensors file of the same model; quantize: nf4 in the config makes it as small when it is loaded"
+)
 _PICKLE_REASON = "only .safetensors files are read, because a pickle can run code"
 _PICKLE_CURE = "convert it where you trust it: safetensors.torch.save_file(torch.load(OLD, weights_only=True), NEW)"
 
@@ -84,6 +94,8 @@ def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
     if start[8:9] != b"{" or length > _MAX_HEADER:
         if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
             raise UserError(f"{path}: a pickle checkpoint under another name; {_PICKLE_REASON}", hint=_PICKLE_CURE)
+        if start.startswith(b"GGUF"):
+            raise UserError(f"{path}: a GGUF file, which is not read", hint=_GGUF_CURE)
         if start.startswith(b"version https://git-lfs"):
             raise UserError(f"{path}: a Git LFS pointer, not the weights", hint="run `git lfs pull` in that folder")
         raise UserError(f"{path}: not a safetensors file (no header at its start)", hint=_AGAIN)
@@ -104,7 +116,7 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: not a safetensors file (its header cannot be read: {error})", hint=_AGAIN) from error
     for key, entry in entries.items():
-        bits = _BITS.get(entry.dtype)
+        bits = BITS.get(entry.dtype)
         if bits is None or prod(entry.shape) * bits != (entry.end - entry.start) * 8:
             found = f"{entry.dtype} {list(entry.shape)} in {entry.end - entry.start:,} bytes"
             raise UserError(f"{path}: damaged header: {key} is {found}", hint=_AGAIN)
