@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,10 @@ from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
 from hv15.errors import UserError
+from hv15.models.facts import CheckpointFacts, choose_variant, describe
 from hv15.models.fingerprint import FingerprintCache, model_fingerprint
 from hv15.models.hub import HubFile, hub_files
-from hv15.models.variants import detect_variant
+from hv15.models.variants import FoundVariant, detect_variant
 
 Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
 
@@ -117,8 +119,31 @@ class ModelFiles:
 
     @property
     def variant(self) -> str:
-        """The checkpoint's name in the official list, as set or as its path says; it chooses the sampling defaults."""
-        if self.settings.models.variant != "auto":
-            return self.settings.models.variant
-        found = None if self.settings.models.source == "demo" else detect_variant(self.path("dit"))
-        return found or f"480p_{self.settings.task}"
+        """The checkpoint's name in the official list; it chooses the sampling defaults."""
+        return self.found_variant.name
+
+    @cached_property
+    def found_variant(self) -> FoundVariant:
+        """Which checkpoint the transformer is taken for, and what tells it; its file need not be there yet."""
+        task, given = self.settings.task, self._given_variant
+        try:
+            found = self.facts.variant
+        except UserError:  # not there yet, or damaged, which the check of the models tells
+            found = choose_variant(None if given else detect_variant(self.path("dit")), given, task, meanflow=False)
+        return found or FoundVariant(f"480p_{task}", "default")
+
+    @cached_property
+    def facts(self) -> CheckpointFacts:
+        """What the transformer's headers tell.
+
+        Raises:
+            UserError: no file is set, or it is missing or damaged.
+        """
+        return describe(self.path("dit"), given=self._given_variant, task=self.settings.task)
+
+    @property
+    def _given_variant(self) -> FoundVariant | None:
+        models = self.settings.models
+        if models.variant != "auto":
+            return FoundVariant(models.variant, "models.variant")
+        return FoundVariant(f"480p_{self.settings.task}", "demo") if models.source == "demo" else None

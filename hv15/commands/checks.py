@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hv15.commands.disk import planned_clips
+from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
 from hv15.model_files import Role
+from hv15.models.advice import about_memory, about_sizes, about_training
 from hv15.project import Project
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ SHOWN = 20
 def model_lines(project: Project) -> Iterator[Line]:
     """Each model file: is it there, is it the right model and complete, and do all of them belong together?"""
     from hv15.models.condition import check_widths
-    from hv15.models.dit_files import check_trainable
 
     dit: DiT | None = None
     widths: dict[str, int] = {}
@@ -41,14 +42,16 @@ def model_lines(project: Project) -> Iterator[Line]:
         except UserError as error:
             yield f"{role:14} {error}", True
             continue
-        files = path.rglob("*.safetensors") if path.is_dir() else [path]
-        yield f"{role:14} {path}: {sum(file.stat().st_size for file in files) / 2**30:.2f} GiB", False
         if role == "dit":
             dit = model
-            if loss := check_trainable(path):
-                yield f"{role:14} {loss}", False
-        else:
-            widths |= _width(role, model)
+            yield f"{role:14} {path}: {project.models.facts}", False
+            facts, settings = project.models.facts, project.settings
+            yield from _noted(file_notes(project) + about_training(facts, settings.train.quantize))
+            yield from _noted(about_memory(facts, "sample", settings.sample.quantize))
+            continue
+        files = path.rglob("*.safetensors") if path.is_dir() else [path]
+        yield f"{role:14} {path}: {sum(file.stat().st_size for file in files) / 2**30:.2f} GiB", False
+        widths |= _width(role, model)
     if dit is not None:
         try:
             check_widths(dit.config, widths)
@@ -73,12 +76,10 @@ def _on_meta(project: Project, role: Role, path: Path) -> Any:
         UserError: the file is damaged, is not that model, or its numbers do not suit training.
     """
     from hv15 import models
-    from hv15.models.dit_files import check_trainable
     from hv15.precision import pick_device, pick_dtype
     from hv15.train.run import check_dtype
 
     if role == "dit":
-        check_trainable(path)
         check_dtype(path, pick_dtype(project.settings.train.dtype, pick_device(project.settings.runtime.device)))
     load: dict[Role, Callable[[], object]] = {
         "dit": lambda: models.load_dit(path, device="meta"),
@@ -109,6 +110,26 @@ def file_lines(project: Project) -> Iterator[Line]:
             yield f"{name:14} {error}", True
         else:
             yield f"{name:14} {file}", False
+            if name == "lora":
+                yield from _noted(lora_notes(project, file))
+
+
+def sample_lines(project: Project) -> Iterator[Line]:
+    """What is unusual in the samples' settings for this checkpoint."""
+    try:
+        specs = project.samples
+    except UserError:
+        return  # a model, an image or a LoRA is missing, which the other checks tell
+    notes: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        for sentence in sample_notes(project, spec):
+            notes.setdefault(sentence, []).append(name)
+    yield from _noted([f"sample {', '.join(names)}: {sentence}" for sentence, names in notes.items()])
+
+
+def _noted(sentences: Iterable[str]) -> Iterator[Line]:
+    """Advice: worth a thought, and no problem."""
+    return ((f"{'note':14} {sentence}", False) for sentence in sentences)
 
 
 def dataset_lines(project: Project) -> Iterator[Line]:
@@ -120,6 +141,8 @@ def dataset_lines(project: Project) -> Iterator[Line]:
     yield f"dataset        {len(project.sources)} files, {count} clips, {captions} distinct captions", count == 0
     for name, number in sorted(buckets.items()):
         yield f"  bucket       {name} (frames, height, width): {number} clips", False
+    sizes = Counter((clip.height, clip.width) for _, clip in clips.found)
+    yield from _noted(about_sizes(project.models.found_variant.variant, sizes))
     yield from _listed("too short", clips.too_short, is_problem=False)
     yield from _listed("unusable", clips.unusable, is_problem=project.settings.cache.bad_clips == "stop")
 

@@ -27,13 +27,15 @@ def new(options: Namespace) -> None:
 
 def check(options: Namespace) -> int:
     """Check everything that can be checked without computing with a model; 2 when something is wrong."""
-    from hv15.commands.checks import dataset_lines, file_lines, model_lines
+    from hv15.commands.checks import dataset_lines, file_lines, model_lines, sample_lines
     from hv15.commands.disk import disk_lines
+    from hv15.commands.notes import checkpoint_line
 
     project = Project(options.config, options.overrides)
-    _print(f"config         {options.config}: task {project.settings.task}, checkpoint {project.models.variant}")
+    _print(f"config         {options.config}: task {project.settings.task}, {checkpoint_line(project)}")
     problems = 0
-    for lines in (model_lines,) if options.models else (model_lines, file_lines, dataset_lines, disk_lines):
+    every = (model_lines, file_lines, sample_lines, dataset_lines, disk_lines)
+    for lines in every[:1] if options.models else every:
         try:
             for line, is_problem in lines(project):
                 _print(line, is_problem)

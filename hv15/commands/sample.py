@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
 
 from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.notes import log_notes, lora_notes, sample_notes
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
+from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.sample.prompts import SampleSpec
+
+log = logging.getLogger(__name__)
 
 
 def write_spec(options: Namespace) -> None:
@@ -38,6 +43,10 @@ def denoise(options: Namespace) -> None:
     from hv15.sample.sampling import sample_latents
 
     project, spec = _open(options)
+    loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
+    of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
+    of_memory = about_memory(project.models.facts, "sample", spec.quantize)
+    log_notes(log, project, sample_notes(project, spec) + of_memory + of_loras)
     text = project.texts.store.read(caption_key(spec.prompt))
     negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
     sample_latents(

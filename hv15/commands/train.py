@@ -10,6 +10,7 @@ from typing import Any
 
 from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.notes import log_notes, training_notes
 from hv15.errors import UserError
 from hv15.project import Project
 
@@ -45,11 +46,9 @@ def train(options: Namespace) -> None:
             hint="run the same command again: what is encoded already is kept",
         )
     from hv15.cache.batches import Stores
-    from hv15.models.dit_files import check_trainable
     from hv15.train.run import train
 
     items = project.training_items()
-    if loss := check_trainable(project.models.path("dit")):
-        log.warning("%s: %s", project.models.path("dit"), loss)
+    log_notes(log, project, training_notes(project, items))
     stores = Stores(project.latents.store, project.texts.store)
     train(project.settings, spec, items, stores, options.out, dit_path=project.models.path("dit"))

@@ -1,6 +1,7 @@
 """The published checkpoints and the sampling defaults that each was made for.
 
-Their tensors have the same names and shapes, so only a config.json or the path can tell one from another.
+Their tensors have the same names and shapes, so only a config.json or the path can tell one from another. (One thing
+is in the tensors: `time_r_in` of the step-distilled one; see hv15.models.facts.)
 """
 
 from __future__ import annotations
@@ -26,73 +27,170 @@ class Variant:
     """1 for distilled checkpoints: one pass, no negative prompt."""
     flow_shift: float
     infer_steps: int
+    fitting_steps: tuple[int, ...] = ()
+    """The only numbers of steps that it was distilled for; empty: more are better, fewer are faster."""
     note: str = ""
+    published: bool = True
+    """False: the official repository announced it, and had not published it when this was written."""
 
     @property
     def distilled(self) -> bool:
         return "distilled" in self.name
 
     @property
+    def step_distilled(self) -> bool:
+        return self.name.endswith("_step_distilled")
+
+    @property
     def sparse(self) -> bool:
         """Distilled for block-sparse attention; runs here with dense attention."""
         return self.name.endswith("_sparse")
 
+    @property
+    def base(self) -> str:
+        """The name of the checkpoint that it was distilled from; its own for a base checkpoint."""
+        return f"{self.resolution}p_{self.task}"
 
-_DISTILLED_NOTE = "CFG-distilled: it needs all 50 steps"
+    @property
+    def defaults(self) -> str:
+        """The sampling defaults in words."""
+        return f"guidance {self.guidance_scale:g}, shift {self.flow_shift:g}, {self.infer_steps} steps"
+
+
+def _base(name: str, task: Task, resolution: int, shift: float) -> Variant:
+    return Variant(name, task, resolution, 6.0, shift, 50)
+
+
+def _distilled(name: str, task: Task, resolution: int, shift: float, *, published: bool = True) -> Variant:
+    note = "CFG-distilled: it needs all 50 steps"
+    return Variant(name, task, resolution, 1.0, shift, 50, (50,), note, published)
+
+
+_STEPS = "8 or 12 steps; 4 are faster and look worse"
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant("480p_t2v", "t2v", 480, 6.0, 5.0, 50),
-        Variant("480p_i2v", "i2v", 480, 6.0, 5.0, 50),
-        Variant("720p_t2v", "t2v", 720, 6.0, 9.0, 50),
-        Variant("720p_i2v", "i2v", 720, 6.0, 7.0, 50),
-        Variant("480p_t2v_distilled", "t2v", 480, 1.0, 5.0, 50, _DISTILLED_NOTE),
-        Variant("480p_i2v_distilled", "i2v", 480, 1.0, 5.0, 50, _DISTILLED_NOTE),
-        Variant("720p_t2v_distilled", "t2v", 720, 1.0, 9.0, 50, _DISTILLED_NOTE),
-        Variant("720p_i2v_distilled", "i2v", 720, 1.0, 7.0, 50, _DISTILLED_NOTE),
-        Variant("720p_t2v_distilled_sparse", "t2v", 720, 1.0, 9.0, 50, _DISTILLED_NOTE),
-        Variant("720p_i2v_distilled_sparse", "i2v", 720, 1.0, 7.0, 50, _DISTILLED_NOTE),
-        Variant("480p_i2v_step_distilled", "i2v", 480, 1.0, 7.0, 12, "8 or 12 steps; 4 are faster and look worse"),
+        _base("480p_t2v", "t2v", 480, 5.0),
+        _base("480p_i2v", "i2v", 480, 5.0),
+        _base("720p_t2v", "t2v", 720, 9.0),
+        _base("720p_i2v", "i2v", 720, 7.0),
+        _distilled("480p_t2v_distilled", "t2v", 480, 5.0),
+        _distilled("480p_i2v_distilled", "i2v", 480, 5.0),
+        _distilled("720p_t2v_distilled", "t2v", 720, 9.0, published=False),
+        _distilled("720p_i2v_distilled", "i2v", 720, 7.0),
+        _distilled("720p_t2v_distilled_sparse", "t2v", 720, 9.0, published=False),
+        _distilled("720p_i2v_distilled_sparse", "i2v", 720, 7.0),
+        Variant("480p_i2v_step_distilled", "i2v", 480, 1.0, 7.0, 12, (8, 12), _STEPS),
     )
 }
 
-_BASE = re.compile(r"(?<!\d)(480|720)p[-_ ](t2v|i2v)")
+Source = Literal["config.json", "path", "models.variant", "time_r_in", "default", "demo"]
+
+
+@dataclass(frozen=True)
+class FoundVariant:
+    """Which checkpoint a file is taken for, and what tells it."""
+
+    name: str
+    source: Source
+    detail: str = ""
+    """The part of the path that tells it."""
+    unknown: str = ""
+    """What the path or config.json calls it, when none of that name is published: then `name` is the next of kin."""
+
+    @property
+    def variant(self) -> Variant:
+        return VARIANTS[self.name]
+
+    def __str__(self) -> str:
+        how = {
+            "config.json": "told by config.json",
+            "path": f"told by its path: {self.detail}",
+            "models.variant": "set by models.variant",
+            "time_r_in": "told by its time_r_in tensors",
+            "default": "a guess: nothing tells",
+            "demo": "the demo's random weights",
+        }
+        return f"{self.name} ({how[self.source]})"
+
+
+_NAMES = (
+    re.compile(r"(?<!\d)(?P<resolution>480|720)p[-_ .](?P<task>t2v|i2v)(?![a-z0-9])"),
+    re.compile(r"(?<![a-z0-9])(?P<task>t2v|i2v)[-_ .](?P<resolution>480|720)p(?![a-z0-9])"),
+)
+_STEP_DISTILLED = re.compile(r"step[-_ ]?distil|(?<![a-z0-9])\d{1,2}[-_ ]?steps?(?![a-z0-9])")
 _DIFFUSERS_RESOLUTION = {640: 480, 960: 720}  # target_size of a diffusers config: pixels of a square's side
 
 
-def detect_variant(path: Path | str) -> str | None:
+def detect_variant(path: Path | str) -> FoundVariant | None:
     """The variant that a checkpoint's path and config.json tell; None if they do not.
 
     Resolution and task come from config.json where it has them (official `ideal_resolution` and `ideal_task`, diffusers
-    `target_size` and `task_type`), else from the last part of the path that names them; the kind of distillation comes
-    from the path.
+    `target_size` and `task_type`), else from the last part of the path that names them, in either order
+    (hunyuanvideo1.5_720p_t2v_fp16, hy1.5_t2v_480p_4step). The kind of distillation comes from the path, or from a
+    config.json that says `use_meanflow`, or from the guider's config in a diffusers repository.
     """
     path = Path(path)
-    base, kind = _from_config(path), ""
-    for part in reversed(path.parts):
-        if match := _BASE.search(part.lower()):
-            base = base or f"{match[1]}p_{match[2]}"
-            kind = _distillation(part.lower())
-            break
-    name = f"{base}{kind}"
-    return name if name in VARIANTS else None
+    base, kind = _from_config(path)
+    part = _telling_part(path)
+    if part is not None:
+        named, name = part
+        found = _known(base or named, _distillation(name.lower()) or kind)
+        return FoundVariant(found[0], "config.json" if base else "path", name, found[1])
+    if base is None:
+        return None
+    name, unknown = _known(base, kind)
+    return FoundVariant(name, "config.json", unknown=unknown)
+
+
+def _telling_part(path: Path) -> tuple[str, str] | None:
+    """The base name that the last telling part of a path tells, and that part; of a link also where it leads to."""
+    for place in dict.fromkeys((path, Path(path).resolve())):
+        for part in reversed(place.parts):
+            for pattern in _NAMES:
+                if match := pattern.search(part.lower()):
+                    return f"{match['resolution']}p_{match['task']}", part
+    return None
+
+
+def _known(base: str, kind: str) -> tuple[str, str]:
+    """The published checkpoint of this base and kind, else the next of kin and the unpublished name."""
+    if base + kind in VARIANTS:
+        return base + kind, ""
+    return f"{base}_distilled", base + kind
 
 
 def _distillation(part: str) -> str:
-    if re.search(r"step[-_ ]?distil", part):
+    if _STEP_DISTILLED.search(part):
         return "_step_distilled"
     if "sparse" in part:
         return "_distilled_sparse"
     return "_distilled" if "distil" in part else ""
 
 
-def _from_config(path: Path) -> str | None:
+def _from_config(path: Path) -> tuple[str | None, str]:
+    """Base name and kind of distillation from the folder's config.json, or the guider's of a diffusers repository."""
+    folder = path if path.is_dir() else path.parent
+    config = _read(folder / "config.json")
+    resolution = config.get("ideal_resolution") or _DIFFUSERS_RESOLUTION.get(_integer(config.get("target_size")))
+    task = config.get("ideal_task") or config.get("task_type")
+    match = _NAMES[0].fullmatch(f"{str(resolution).lower().removesuffix('p')}p_{str(task).lower()}")
+    if match is None:
+        return None, ""
+    if config.get("use_meanflow") is True:
+        return match[0], "_step_distilled"
+    guider = _read(folder.parent / "guider" / "guider_config.json") if "task_type" in config else {}
+    return match[0], "_distilled" if guider.get("guidance_scale") == 1 else ""
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A variant is a help, so an odd config.json is no error here: loading the model reports it."""
     try:
-        file = (path if path.is_dir() else path.parent) / "config.json"
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        resolution = str(config.get("ideal_resolution") or _DIFFUSERS_RESOLUTION.get(config.get("target_size") or 0))
-        task = str(config.get("ideal_task") or config.get("task_type"))
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None  # a variant is a help, so an odd config.json is no error here; loading the model reports it
-    match = _BASE.fullmatch(f"{resolution.lower().removesuffix('p')}p_{task.lower()}")
-    return match[0] if match else None
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) else 0

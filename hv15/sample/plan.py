@@ -91,14 +91,3 @@ def _plan(
 def given(*values: T | None) -> T:
     """Return the first value that is one."""
     return next(value for value in values if value is not None)
-
-
-def advice(spec: SampleSpec) -> list[str]:
-    """Return a sentence for each setting that the checkpoint was not made for."""
-    official = VARIANTS[spec.variant]
-    sentences = []
-    if spec.guidance_scale > 1 >= official.guidance_scale:
-        sentences.append(f"guidance_scale {spec.guidance_scale:g}: {spec.variant} was distilled to be sampled with 1")
-    if official.note and spec.steps != official.infer_steps:
-        sentences.append(f"infer_steps {spec.steps}: {spec.variant}: {official.note}")
-    return sentences

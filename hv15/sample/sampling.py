@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -21,7 +20,6 @@ from hv15.sample.denoise import denoise
 from hv15.sample.files import CONDITION, read_tensors, write_tensors
 from hv15.sample.loras import apply_all, loras_of
 from hv15.sample.noise import initial_noise
-from hv15.sample.plan import advice
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
 from hv15.sample.schedule import sigmas
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 BATCHED_TOKENS = 8192
 """Latent cells up to which both branches run as one batch: more fill a GPU alone, and memory matters then."""
-
-log = logging.getLogger(__name__)
 
 
 def sample_latents(
@@ -64,8 +60,6 @@ def sample_latents(
     dtype = pick_dtype(spec.dtype, where)
     loras = loras_of(spec, root, lora)
     metadata = provenance(spec, loras)  # before anything heavy: a LoRA that changed is found out now
-    for sentence in advice(spec):
-        log.warning("%s: %s", spec.name, sentence)
     first, vision = _read_condition(spec, condition)
     dit = load_dit(dit_path, dtype=dtype, device=where)
     check_widths(dit.config, widths_of(text))

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from hv15.models.variants import VARIANTS, detect_variant
+from hv15.models.variants import VARIANTS, FoundVariant, detect_variant
+
+
+def name_of(path: Path | str) -> str | None:
+    found = detect_variant(path)
+    return found.name if found else None
 
 
 @pytest.mark.parametrize(
@@ -26,7 +31,7 @@ from hv15.models.variants import VARIANTS, detect_variant
     ],
 )
 def test_variant_from_the_path(path: str, name: str | None):
-    assert detect_variant(path) == name
+    assert name_of(path) == name
 
 
 @pytest.mark.parametrize(
@@ -42,15 +47,15 @@ def test_variant_from_the_path(path: str, name: str | None):
 )
 def test_variant_from_config_json(tmp_path: Path, config: object, name: str | None):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert detect_variant(tmp_path) == name
-    assert detect_variant(tmp_path / "model.safetensors") == name
+    assert name_of(tmp_path) == name
+    assert name_of(tmp_path / "model.safetensors") == name
 
 
 def test_config_tells_the_task_and_the_path_the_distillation(tmp_path: Path):
     folder = tmp_path / "480p_i2v_step_distilled"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"ideal_resolution": "480p", "ideal_task": "i2v"}))
-    assert detect_variant(folder) == "480p_i2v_step_distilled"
+    assert detect_variant(folder) == FoundVariant(folder.name, "config.json", folder.name)
 
 
 def test_defaults_follow_from_what_a_checkpoint_is():

@@ -10,7 +10,7 @@ import pytest
 from hv15.config import Settings
 from hv15.errors import UserError
 from hv15.models.variants import VARIANTS
-from hv15.sample.plan import advice, plan_samples
+from hv15.sample.plan import plan_samples
 from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -48,7 +48,6 @@ def test_official_defaults_of_the_checkpoint(variant, expected):
     (spec,) = plan([{"prompt": "a cat"}], variant=variant)
     assert (spec.guidance_scale, spec.flow_shift, spec.steps) == expected
     assert (spec.seed, spec.frames, spec.fps, spec.negative_prompt) == (123, 121, 24, "")
-    assert advice(spec) == []
 
 
 def test_the_prompt_wins_over_the_section_and_the_section_over_the_checkpoint():
@@ -140,14 +139,6 @@ def test_a_missing_file_is_named(key, tmp_path):
         prompt |= {"image_path": str(tmp_path / "image.png"), "loras": [{"path": missing}]}
     with pytest.raises(UserError, match=r"cat: .*missing\.file"):
         plan([prompt], task="i2v")
-
-
-def test_advice_against_settings_that_a_distilled_checkpoint_was_not_made_for():
-    prompt = {"prompt": "a", "guidance_scale": 6.0, "infer_steps": 20}
-    (spec,) = plan([prompt], variant="480p_t2v_distilled")
-    assert [sentence.split(":")[0] for sentence in advice(spec)] == ["guidance_scale 6", "infer_steps 20"]
-    (base,) = plan([prompt])
-    assert advice(base) == []
 
 
 def test_every_variant_plans():

@@ -1,0 +1,73 @@
+"""What a stage says about its checkpoint: facts, and the advice of hv15.models.advice for this project."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from hv15.cache.batches import TrainingItem
+from hv15.models import advice
+from hv15.models.grid import PIXELS_PER_CELL
+from hv15.models.header import read_header
+from hv15.project import Project
+from hv15.sample.prompts import SampleSpec
+
+
+def checkpoint_line(project: Project) -> str:
+    """Which checkpoint the transformer is taken for, what tells it, and how it is sampled if nothing is set."""
+    found = project.models.found_variant
+    return f"checkpoint {found}; sampling defaults: {found.variant.defaults}"
+
+
+def file_notes(project: Project) -> list[str]:
+    """About the transformer's file, whatever it is used for.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return advice.about_checkpoint(project.models.facts, project.settings.task)
+
+
+def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]:
+    """About training on the transformer's file with these clips, and on top of `train.network_weights`.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    sizes = Counter((item.shape[1] * PIXELS_PER_CELL, item.shape[2] * PIXELS_PER_CELL) for item in items)
+    weights = project.settings.train.network_weights
+    return [
+        *advice.about_training(project.models.facts, project.settings.train.quantize),
+        *advice.about_sizes(project.models.found_variant.variant, sizes),
+        *(lora_notes(project, project.settings.resolve(weights)) if weights else ()),
+    ]
+
+
+def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
+    """About a sample's settings."""
+    return advice.about_sample(
+        project.models.found_variant.variant,
+        height=spec.height,
+        width=spec.width,
+        steps=spec.steps,
+        guidance_scale=spec.guidance_scale,
+    )
+
+
+def lora_notes(project: Project, path: Path) -> list[str]:
+    """About using a LoRA file on the transformer.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return advice.about_lora(path, read_header(path).metadata, project.models.found_variant.variant)
+
+
+def log_notes(log: logging.Logger, project: Project, sentences: Iterable[str]) -> None:
+    """Say in a stage's log what its checkpoint is, and the advice."""
+    log.info("%s: %s", project.models.path("dit"), project.models.facts)
+    log.info("%s", checkpoint_line(project))
+    for sentence in dict.fromkeys([*file_notes(project), *sentences]):
+        log.warning("note: %s", sentence)
