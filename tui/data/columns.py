@@ -1,0 +1,59 @@
+"""Columns of numbers that grow at their end, and their thinning to what a chart of some columns can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Column:
+    """Numbers in one array; a view that was given out stays as it is when more come."""
+
+    def __init__(self, dtype: Any = np.float32) -> None:
+        self._data: NDArray[Any] = np.empty(256, dtype)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def values(self) -> NDArray[Any]:
+        return self._data[: self._count]
+
+    def extend(self, values: Sequence[float]) -> None:
+        count = self._count + len(values)
+        if count > len(self._data):
+            grown = np.empty(max(count, len(self._data) * 3 // 2), self._data.dtype)
+            grown[: self._count] = self.values
+            self._data = grown
+        with np.errstate(over="ignore", invalid="ignore"):  # a number too large for float32 is infinite
+            self._data[self._count : count] = np.asarray(values, np.float64)
+        self._count = count
+
+    def cut(self, count: int) -> None:
+        """Forget all behind the first `count`. What was given out before keeps its numbers."""
+        if count < self._count:
+            self._data = self._data[:count].copy() if count else np.empty(256, self._data.dtype)
+            self._count = count
+
+
+def thin(x: NDArray[Any], y: NDArray[Any], columns: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Keep the lowest and the highest point of each of `columns` equal parts of the x axis, so that no peak is lost.
+
+    Args:
+        x: ascending.
+        y: finite.
+    """
+    if len(x) <= 2 * columns or columns < 1:
+        return x, y
+    edges = np.linspace(x[0], x[-1], columns + 1)[1:-1]
+    starts = np.unique(np.concatenate([[0], np.searchsorted(x, edges)]))
+    kept: list[int] = []
+    for start, end in zip(starts, [*starts[1:], len(x)], strict=True):
+        if start < end:
+            part = y[start:end]
+            kept += sorted({int(start + part.argmin()), int(start + part.argmax())})
+    return x[kept], y[kept]
