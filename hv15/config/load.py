@@ -18,15 +18,17 @@ from hv15.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, text: str | None = None) -> Settings:
     """Read config.yaml, put `overrides` over it (nested mappings are merged, lists replaced) and check everything.
+
+    With `text`, that is checked as if it were the file's content.
 
     Raises:
         UserError: with one line for each problem, sorted by place: `config.yaml:24:17 train.learning_rate: ...`, or
             `--config train.learning_rate: ...` for an override.
     """
     path = Path(path)
-    source = read_yaml(path)
+    source = read_yaml(path, text)
     replaced: set[Location] = set()
     data = _merge(source.data, overrides or {}, (), replaced)
     root = path.absolute().parent

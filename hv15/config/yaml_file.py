@@ -69,14 +69,14 @@ class YamlFile:
         return mark.line + 1, mark.column + 1
 
 
-def read_yaml(path: Path) -> YamlFile:
-    """Read a YAML file whose top level is a mapping.
+def read_yaml(path: Path, text: str | None = None) -> YamlFile:
+    """Read a YAML file whose top level is a mapping; `text` is read instead of the file's content, as if it were it.
 
     Raises:
         UserError: missing, unreadable, not UTF-8, not YAML (with line and column), keys given twice (all of them),
             empty, or something else than a mapping at the top.
     """
-    text = _read_text(path)
+    text = _read_text(path) if text is None else text
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
