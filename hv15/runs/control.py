@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +16,13 @@ import psutil
 import hv15
 from hv15.errors import UserError
 from hv15.runs import lock
-from hv15.runs.processes import interrupt, kill, run_processes
+from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes
 from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history, new_run, project_config
 from hv15.runs.state import RunStatus, current, status
 
 TARGET = "results/lora.safetensors"
+LOOKED_AT = 20
+"""The last runs whose processes are looked for."""
 
 
 def snakefile(root: Path) -> Path:
@@ -142,15 +145,44 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
     return found
 
 
+def save_now(root: Path) -> int:
+    """Ask the training that runs to save its state and go on; return how many processes were told.
+
+    Raises:
+        UserError: no training runs here, or it is not in its steps yet.
+    """
+    found = current(root)
+    record = found.record if found and found.state.alive else None
+    processes = [] if record is None else [each for each in run_processes(record) if _trains(each)]
+    told = 0
+    for process in processes:
+        if catches(process, signal.SIGUSR1):  # it would end one that does not listen yet
+            try:
+                process.send_signal(signal.SIGUSR1)
+                told += 1
+            except psutil.Error:
+                continue
+    if not told:
+        raise UserError(f"{root}: no training is in its steps now", hint="wait until the first step is done")
+    return told
+
+
+def _trains(process: psutil.Process) -> bool:
+    """Whether a process is `hv15 train`, or one of those that accelerate started for it."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(
+        Path(word).name == "hv15" and words[place + 1 : place + 2] == ["train"] for place, word in enumerate(words)
+    )
+
+
 def orphans(root: Path) -> list[psutil.Process]:
     """Return processes that a dead run of this project left behind on this machine; they hold memory and the GPU."""
     running = lock.holder(root)
-    found: list[psutil.Process] = []
-    for run in history(root)[:5]:
-        record = run.record()
-        if run.id != running and record is not None:
-            found += run_processes(record)
-    return found
+    records = [run.record() for run in history(root)[:LOOKED_AT] if run.id != running]
+    return left_behind(record for record in records if record is not None)
 
 
 def refuse_orphans(root: Path) -> None:

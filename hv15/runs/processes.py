@@ -44,6 +44,23 @@ def run_processes(record: RunRecord) -> list[psutil.Process]:
     return [each for each in found.values() if each.pid != os.getpid() and _lives(each)]
 
 
+def left_behind(records: Iterable[RunRecord]) -> list[psutil.Process]:
+    """Return the living processes of any of these runs on this machine, by one look at all processes."""
+    ids = {record.id for record in records if record.host == socket.gethostname()}
+    found = [each for each in psutil.process_iter() if _run_of(each) in ids] if ids else []
+    return [each for each in found if each.pid != os.getpid() and _lives(each)]
+
+
+def catches(process: psutil.Process, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal, which would end it otherwise. False where nobody can tell."""
+    try:
+        with open(f"/proc/{process.pid}/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+            masks = [int(line.split()[1], 16) for line in file if line.startswith("SigCgt:")]
+    except (OSError, ValueError, IndexError):
+        return False
+    return bool(masks and masks[0] >> (number - 1) & 1)
+
+
 def interrupt(record: RunRecord, processes: Iterable[psutil.Process]) -> None:
     """Do what Ctrl-C does: SIGINT to Snakemake and to its jobs alike. SIGTERM to Snakemake alone stops no job."""
     if record.leads_group:

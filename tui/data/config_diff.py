@@ -1,0 +1,101 @@
+"""What differs between two configs: their lines, and their settings."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hv15.config.problems import Location, dotted
+from hv15.config.yaml_file import read_yaml
+from hv15.errors import UserError
+
+ABSENT = "not given"
+
+
+@dataclass(frozen=True)
+class DiffLine:
+    """A line of a diff; `@` marks a gap, with the line numbers that follow."""
+
+    sign: Literal[" ", "+", "-", "@"]
+    text: str
+    old_line: int | None
+    new_line: int | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that differs, with both values as they would stand in YAML."""
+
+    path: str
+    old: str
+    new: str
+
+
+def text_diff(old: str, new: str, context: int = 3) -> list[DiffLine]:
+    """Return the lines that differ with some around them; [] when nothing does."""
+    before, after = old.splitlines(), new.splitlines()
+    lines: list[DiffLine] = []
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    for number, group in enumerate(matcher.get_grouped_opcodes(context)):
+        if number:
+            lines.append(DiffLine("@", "", group[0][1] + 1, group[0][3] + 1))
+        for kind, old_start, old_end, new_start, new_end in group:
+            if kind == "equal":
+                for offset, text in enumerate(before[old_start:old_end]):
+                    lines.append(DiffLine(" ", text, old_start + offset + 1, new_start + offset + 1))
+                continue
+            lines += [DiffLine("-", before[row], row + 1, None) for row in range(old_start, old_end)]
+            lines += [DiffLine("+", after[row], None, row + 1) for row in range(new_start, new_end)]
+    return lines
+
+
+def setting_changes(old: str, new: str) -> list[Change]:
+    """Return the settings whose values differ between two texts; [] when one of them is not YAML."""
+    try:
+        return value_changes(read_yaml(Path("old"), old).data, read_yaml(Path("new"), new).data)
+    except UserError:
+        return []
+
+
+def value_changes(old: Any, new: Any) -> list[Change]:
+    """Return what differs between two trees of values, by path."""
+    return [
+        Change(dotted(location), ABSENT if a is _NOTHING else as_yaml(a), ABSENT if b is _NOTHING else as_yaml(b))
+        for location, a, b in _differences(old, new, ())
+    ]
+
+
+def as_yaml(value: Any) -> str:
+    """Write a value as it could stand in the file, in one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, str) and value and "\n" not in value:
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+_NOTHING = object()
+
+
+def _differences(old: Any, new: Any, at: Location) -> Iterator[tuple[Location, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _differences(old.get(key, _NOTHING), new.get(key, _NOTHING), (*at, key))
+    elif isinstance(old, list) and isinstance(new, list) and any(isinstance(each, dict) for each in [*old, *new]):
+        for number in range(max(len(old), len(new))):
+            a = old[number] if number < len(old) else _NOTHING
+            b = new[number] if number < len(new) else _NOTHING
+            yield from _differences(a, b, (*at, number))
+    elif type(old) is not type(new) or old != new:
+        if isinstance(old, dict) and new is _NOTHING and old:
+            for key, value in old.items():
+                yield (*at, key), value, _NOTHING
+        elif isinstance(new, dict) and old in (_NOTHING, None) and new:
+            for key, value in new.items():
+                yield (*at, key), _NOTHING, value
+        elif not (isinstance(old, int | float) and isinstance(new, int | float) and old == new):
+            yield at, old, new

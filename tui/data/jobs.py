@@ -1,0 +1,312 @@
+"""The jobs of a run, from its events.jsonl: what each does, why, since when, and when all will be done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from tui.data.growing_file import GrowingFile
+from tui.data.reasons import plain_reason
+
+
+class JobState(StrEnum):
+    RUNNING = "running"
+    FAILED = "failed"
+    CUT = "cut short"
+    """It was running when the run ended."""
+    WAITING = "waiting"
+    DONE = "done"
+
+
+_ORDER = {state: place for place, state in enumerate(JobState)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as it is now."""
+
+    id: int
+    rule: str
+    wildcards: dict[str, str] = field(hash=False, default_factory=dict)
+    title: str = ""
+    """What it does, in the rule's words."""
+    state: JobState = JobState.WAITING
+    reason: str = ""
+    """Why it runs, in plain words."""
+    raw_reason: str = ""
+    log: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+    started: float | None = None
+    ended: float | None = None
+    seconds: float | None = None
+    """How long it has run, when it was last looked at."""
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.rule, *map(str, self.wildcards.values())])
+
+
+@dataclass(frozen=True)
+class RuleCount:
+    """The jobs of one rule."""
+
+    rule: str
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cut: int = 0
+    seconds: float | None = None
+    """Mean of the jobs that are done."""
+
+    @property
+    def total(self) -> int:
+        return self.waiting + self.running + self.done + self.failed + self.cut
+
+
+@dataclass(frozen=True)
+class JobsProgress:
+    """How far the whole run is."""
+
+    done: int
+    total: int
+    running: int
+    failed: int
+    eta_s: float | None
+    eta_is_least: bool
+    """Whether jobs wait whose length nobody knows, so that it will take longer."""
+    ended: bool
+    error: str
+
+
+class JobsReader:
+    """The events of one run; `jobs` and all that is asked of it are as at the last refresh."""
+
+    def __init__(self, events: Path, root: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._file = GrowingFile(events)
+        self._root, self._clock = root, clock
+        self._known: dict[str, float] = {}
+        """Seconds of a rule's job in earlier runs."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._jobs: dict[int, Job] = {}
+        self._snapshot: tuple[Job, ...] | None = ()
+        self._done_of: dict[str, tuple[int, float]] = {}
+        self._total = self._finished = 0
+        self.ended, self.run_error = False, ""
+        self.bad_lines = 0
+
+    @property
+    def error(self) -> str:
+        return self._file.error
+
+    @property
+    def complete(self) -> bool:
+        return self._file.complete
+
+    def refresh(self, budget_s: float = 0.25) -> bool:
+        """Read what is new, for at most `budget_s` seconds or so; tell whether anything changed."""
+        deadline = time.perf_counter() + budget_s
+        before = self._file.offset
+        kept = self._file.still_valid()
+        changed = kept < before
+        if changed:
+            self._file = GrowingFile(self._file.path)  # events are never cut in the middle: this is another file
+            self._file.still_valid()
+            self._forget()
+        while lines := self._file.read_lines():
+            for line in lines:
+                self._take(line)
+            self._snapshot = None
+            changed = True
+            if time.perf_counter() > deadline:
+                break
+        return changed
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+            kind, when = event["event"], event.get("time")
+            self._apply(str(kind), event, float(when) if isinstance(when, int | float) else None)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            self.bad_lines += bool(line.strip())
+
+    def _apply(self, kind: str, event: dict[str, Any], when: float | None) -> None:
+        if kind == "plan":
+            for each in event.get("jobs") or ():
+                job = _job(each)
+                self._jobs.setdefault(job.id, job)
+            self._total = max(int(event.get("total") or 0), len(self._jobs))
+        elif kind == "job":
+            job = _job(event)
+            known = self._jobs.get(job.id)
+            self._jobs[job.id] = replace(
+                known or job,
+                state=JobState.RUNNING,
+                started=when,
+                ended=None,
+                title=job.title or (known.title if known else ""),
+                log=job.log or (known.log if known else ()),
+                reason=job.reason or (known.reason if known else ""),
+                raw_reason=job.raw_reason or (known.raw_reason if known else ""),
+            )
+        elif kind == "start":
+            for number in event.get("ids") or ():
+                if (known := self._jobs.get(number)) and known.state is JobState.WAITING:
+                    self._jobs[number] = replace(known, state=JobState.RUNNING, started=when)
+        elif kind == "done":
+            self._end(int(event["id"]), JobState.DONE, when)
+        elif kind == "failed":
+            number = int(event["id"])
+            self._jobs.setdefault(number, _job(event))
+            self._end(number, JobState.FAILED, when)
+        elif kind == "progress":
+            self._finished, self._total = int(event["done"]), int(event["total"])
+        elif kind == "error":
+            self.run_error = str(event.get("text") or "")
+        elif kind == "end":
+            self.ended = True
+            self.run_error = str(event.get("error") or "") or self.run_error
+            self.cut_short(when)
+
+    def _end(self, number: int, state: JobState, when: float | None) -> None:
+        known = self._jobs.get(number) or Job(number, "?")
+        self._jobs[number] = replace(known, state=state, ended=when, seconds=_between(known.started, when))
+        if state is JobState.DONE and (seconds := self._jobs[number].seconds) is not None:
+            count, total = self._done_of.get(known.rule, (0, 0.0))
+            self._done_of[known.rule] = (count + 1, total + seconds)
+
+    def cut_short(self, when: float | None = None) -> None:
+        """Take what runs for cut short: to be called too when the run is known to be dead, which wrote no end."""
+        for number, job in list(self._jobs.items()):
+            if job.state is JobState.RUNNING:
+                self._jobs[number] = replace(job, state=JobState.CUT, ended=when, seconds=_between(job.started, when))
+                self._snapshot = None
+
+    # -- showing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All jobs, in the order of the plan."""
+        if self._snapshot is None:
+            self._snapshot = tuple(self._jobs.values())
+        now = self._clock()
+        if not any(job.state is JobState.RUNNING for job in self._snapshot):
+            return self._snapshot
+        return tuple(self._timed(job, now) for job in self._snapshot)
+
+    def job(self, number: int) -> Job | None:
+        found = self._jobs.get(number)
+        return self._timed(found, self._clock()) if found else None
+
+    def _timed(self, job: Job, now: float) -> Job:
+        return replace(job, seconds=_between(job.started, now)) if job.state is JobState.RUNNING else job
+
+    def ordered(self) -> tuple[Job, ...]:
+        """Running ones first, then failed, waiting, and done ones last (the latest first)."""
+        return tuple(
+            sorted(
+                self.jobs, key=lambda job: (_ORDER[job.state], -(job.ended or 0.0) if job.state is JobState.DONE else 0)
+            )
+        )
+
+    def by_rule(self) -> tuple[RuleCount, ...]:
+        """The jobs of each rule, in the order of the plan."""
+        counts: dict[str, dict[str, int]] = {}
+        names = {JobState.CUT: "cut"}
+        for job in self._jobs.values():
+            of_rule = counts.setdefault(job.rule, {})
+            name = names.get(job.state, job.state.value)
+            of_rule[name] = of_rule.get(name, 0) + 1
+        return tuple(RuleCount(rule, **each, seconds=self._mean(rule)) for rule, each in counts.items())
+
+    def _mean(self, rule: str) -> float | None:
+        count, total = self._done_of.get(rule, (0, 0.0))
+        return total / count if count else None
+
+    def progress(self, training_eta_s: float | None = None) -> JobsProgress:
+        """Return how far the run is, and when it will be done if jobs take as long as others of their rule did.
+
+        Args:
+            training_eta_s: what the training itself says about its rest.
+        """
+        counts = self.by_rule()
+        running = [job for job in self.jobs if job.state is JobState.RUNNING]
+        rest, unknown = 0.0, False
+        for job in running:
+            if job.rule == "train" and training_eta_s is not None:
+                rest += training_eta_s
+            elif (usual := self._usual(job.rule)) is not None:
+                rest += max(0.0, usual - (job.seconds or 0.0))
+            else:
+                unknown = True
+        for each in counts:
+            usual = self._usual(each.rule)
+            rest += each.waiting * (usual or 0.0)
+            unknown = unknown or bool(each.waiting and usual is None)
+        done = max(self._finished, sum(each.done for each in counts))
+        total = max(self._total, len(self._jobs))
+        over = self.ended or (total > 0 and done >= total)
+        return JobsProgress(
+            done=done,
+            total=total,
+            running=len(running),
+            failed=sum(each.failed for each in counts),
+            eta_s=None if over or not total or (unknown and not rest) else rest / max(1, len(running)),
+            eta_is_least=unknown,
+            ended=self.ended,
+            error=self.run_error,
+        )
+
+    def _usual(self, rule: str) -> float | None:
+        """How long a job of the rule takes: in this run, else in an earlier one by Snakemake's benchmark files."""
+        mean = self._mean(rule)
+        if mean is None and self._root is not None:
+            if rule not in self._known:
+                self._known[rule] = _benchmark(self._root, rule)
+            mean = self._known[rule]
+        return mean if mean is not None and mean >= 0 else None
+
+
+def _job(fields: dict[str, Any]) -> Job:
+    rule, reason = str(fields.get("rule") or "?"), str(fields.get("reason") or "")
+    wildcards = fields.get("wildcards")
+    return Job(
+        id=int(fields["id"]),
+        rule=rule,
+        wildcards={str(name): str(value) for name, value in wildcards.items()} if isinstance(wildcards, dict) else {},
+        title=str(fields.get("message") or ""),
+        reason=plain_reason(rule, reason),
+        raw_reason=reason,
+        log=_texts(fields.get("log")),
+        output=_texts(fields.get("output")),
+    )
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(map(str, values)) if isinstance(values, Iterable) and not isinstance(values, str | dict) else ()
+
+
+def _between(start: float | None, end: float | None) -> float | None:
+    """Seconds between two times; a clock that was set back gives 0."""
+    return None if start is None or end is None else max(0.0, end - start)
+
+
+def _benchmark(root: Path, rule: str) -> float:
+    """Seconds that the newest benchmark file of a rule tells; -1 when there is none."""
+    found: list[tuple[float, float]] = []
+    try:
+        for path in [*root.glob(f"results/benchmarks/{rule}.tsv"), *root.glob(f"results/benchmarks/{rule}.*.tsv")][:50]:
+            head, line = path.read_text(errors="replace").splitlines()[:2]
+            found.append(
+                (path.stat().st_mtime, float(dict(zip(head.split("\t"), line.split("\t"), strict=False))["s"]))
+            )
+    except (OSError, ValueError, KeyError):
+        pass
+    return max(found)[1] if found else -1.0
