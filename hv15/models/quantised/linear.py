@@ -133,7 +133,9 @@ class _FrozenProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
         # The layer, not its tensors: block swap may exchange them, and hooks on saved tensors need not copy weights.
         ctx.layer = layer
-        return layer.product(x)
+        out = layer.product(x)
+        # A LoRA adds its share in place, which autograd forbids on a view that was made in here.
+        return out if out._base is None else torch.ops.aten._unsafe_view(out, out.shape)
 
     @staticmethod
     @once_differentiable
