@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
 from hv15.lora.names import kohya_name, select_modules
+from hv15.models.windows import current_window
 
 
 class Factor(nn.Module):
@@ -49,12 +50,21 @@ class Dropouts:
         return _seed(self._seed_of_step(), f"{name}/module") / 2**63 < self.module_dropout
 
     def mask(self, hidden: Tensor, name: str) -> Tensor:
-        """Dropout and rank dropout behind `down`, rescaled to keep the mean; hidden (batch, ..., rank)."""
+        """Dropout and rank dropout behind `down`, rescaled to keep the mean; hidden (batch, ..., rank).
+
+        In a window of tokens these are the masks that all tokens would have together.
+        """
         if self.dropout == 0.0 and self.rank_dropout == 0.0:
             return hidden
         generator = torch.Generator(hidden.device).manual_seed(_seed(self._seed_of_step(), name))
         if self.dropout:
-            hidden = hidden * _mask(hidden.shape, self.dropout, hidden, generator)
+            window = current_window() if hidden.ndim == 3 else None
+            if window is None:
+                mask = _mask(hidden.shape, self.dropout, hidden, generator)
+            else:
+                whole = (hidden.shape[0], window.total, hidden.shape[2])
+                mask = _mask(whole, self.dropout, hidden, generator)[:, window.slice]
+            hidden = hidden * mask
         if self.rank_dropout:
             shape = (hidden.shape[0], *[1] * (hidden.ndim - 2), hidden.shape[-1])
             hidden = hidden * _mask(shape, self.rank_dropout, hidden, generator)

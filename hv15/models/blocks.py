@@ -5,12 +5,18 @@ Attribute names are the official checkpoint's. Linears are called as modules: Lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hv15.models.attention import attend
+from hv15.models.attention import ATTENTION, Attention
 from hv15.models.rope import rotate
+from hv15.models.windows import MOST_TOKENS, inside, windows
+
+Mod = Sequence[Tensor]
+"""Shift, scale, gate before attention and before the MLP: six tensors [B, 1, hidden]."""
 
 
 class HeadNorm(nn.Module):
@@ -80,9 +86,18 @@ class DoubleBlock(nn.Module):
         self.txt_mlp = MLP(hidden_size, mlp_size, nn.GELU(approximate="tanh"))
 
     def forward(
-        self, img: Tensor, txt: Tensor, vec: Tensor, rope: Tensor, lengths: list[int], backend: str = "sdpa"
+        self,
+        img: Tensor,
+        txt: Tensor,
+        vec: Tensor,
+        rope: Tensor,
+        lengths: list[int],
+        attention: Attention = ATTENTION,
+        most_tokens: int = MOST_TOKENS,
     ) -> tuple[Tensor, Tensor]:
         """One block.
+
+        Without gradients it works in windows of image tokens; with them, `hv15.models.recompute` does.
 
         Args:
             img: image tokens [B, N, hidden], N = F*H*W.
@@ -90,30 +105,71 @@ class DoubleBlock(nn.Module):
             vec: time vector [B, hidden].
             rope: `rope_table` of the N image tokens.
             lengths: valid condition tokens of each sample.
+            most_tokens: of a window.
         """
         image_tokens = img.shape[1]
-        img_shift1, img_scale1, img_gate1, img_shift2, img_scale2, img_gate2 = self.img_mod(vec)
-        txt_shift1, txt_scale1, txt_gate1, txt_shift2, txt_scale2, txt_gate2 = self.txt_mod(vec)
-
-        x = modulate(img, img_shift1, img_scale1)  # (B, N, hidden)
-        img_q = rotate(self.img_attn_q_norm(self._heads(self.img_attn_q(x))), rope)  # (B, N, H, D)
-        img_k = rotate(self.img_attn_k_norm(self._heads(self.img_attn_k(x))), rope)
-        img_v = self._heads(self.img_attn_v(x))
-
-        x = modulate(txt, txt_shift1, txt_scale1)  # (B, M, hidden)
-        txt_q = self.txt_attn_q_norm(self._heads(self.txt_attn_q(x)))  # (B, M, H, D); these tokens have no position
-        txt_k = self.txt_attn_k_norm(self._heads(self.txt_attn_k(x)))
-        txt_v = self._heads(self.txt_attn_v(x))
-
-        q, k, v = torch.cat([img_q, txt_q], 1), torch.cat([img_k, txt_k], 1), torch.cat([img_v, txt_v], 1)
-        joint = attend(q, k, v, [image_tokens + length for length in lengths], backend)
+        img_mod, txt_mod = self.img_mod(vec), self.txt_mod(vec)
+        if torch.is_grad_enabled():
+            image, text = self.image_qkv(img, img_mod, rope), self.text_qkv(txt, txt_mod)
+            q, k, v = (torch.cat(pair, 1) for pair in zip(image, text, strict=True))
+        else:
+            q, k, v = self.joint_qkv(img, txt, img_mod, txt_mod, rope, most_tokens)
+        joint = attention(q, k, v, [image_tokens + length for length in lengths])  # (B, N + M, hidden)
+        del q, k, v
         img_attn, txt_attn = joint[:, :image_tokens], joint[:, image_tokens:]
+        parts = windows(image_tokens, most_tokens)
+        if torch.is_grad_enabled() or len(parts) == 1:
+            img = self.image_out(img, img_attn, img_mod)
+        else:
+            out = torch.empty_like(img, memory_format=torch.contiguous_format)
+            for part in parts:
+                with inside(part):
+                    out[:, part.slice] = self.image_out(img[:, part.slice], img_attn[:, part.slice], img_mod)
+            img = out
+        return img, self.text_out(txt, txt_attn, txt_mod)
 
-        img = torch.addcmul(img, img_gate1, self.img_attn_proj(img_attn))
-        txt = torch.addcmul(txt, txt_gate1, self.txt_attn_proj(txt_attn))
-        img = torch.addcmul(img, img_gate2, self.img_mlp(modulate(img, img_shift2, img_scale2)))
-        txt = torch.addcmul(txt, txt_gate2, self.txt_mlp(modulate(txt, txt_shift2, txt_scale2)))
-        return img, txt
+    def image_qkv(self, img: Tensor, mod: Mod, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What image tokens bring into attention, (B, N, H, D) each; `rope` is that of these tokens."""
+        x = modulate(img, mod[0], mod[1])
+        q = rotate(self.img_attn_q_norm(self._heads(self.img_attn_q(x))), rope)
+        k = rotate(self.img_attn_k_norm(self._heads(self.img_attn_k(x))), rope)
+        return q, k, self._heads(self.img_attn_v(x))
+
+    def text_qkv(self, txt: Tensor, mod: Mod) -> tuple[Tensor, Tensor, Tensor]:
+        """What condition tokens bring into attention, (B, M, H, D) each; these tokens have no position."""
+        x = modulate(txt, mod[0], mod[1])
+        q = self.txt_attn_q_norm(self._heads(self.txt_attn_q(x)))
+        k = self.txt_attn_k_norm(self._heads(self.txt_attn_k(x)))
+        return q, k, self._heads(self.txt_attn_v(x))
+
+    def image_out(self, img: Tensor, attended: Tensor, mod: Mod) -> Tensor:
+        """Image tokens [B, N, hidden] after attention and MLP."""
+        img = torch.addcmul(img, mod[2], self.img_attn_proj(attended))
+        return torch.addcmul(img, mod[5], self.img_mlp(modulate(img, mod[3], mod[4])))
+
+    def text_out(self, txt: Tensor, attended: Tensor, mod: Mod) -> Tensor:
+        """Condition tokens [B, M, hidden] after attention and MLP."""
+        txt = torch.addcmul(txt, mod[2], self.txt_attn_proj(attended))
+        return torch.addcmul(txt, mod[5], self.txt_mlp(modulate(txt, mod[3], mod[4])))
+
+    @torch.no_grad()
+    def joint_qkv(
+        self, img: Tensor, txt: Tensor, img_mod: Mod, txt_mod: Mod, rope: Tensor, most_tokens: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v (B, N + M, H, D) of both streams, each written where it stays; without gradients."""
+        batch, tokens = img.shape[0], img.shape[1] + txt.shape[1]
+        head_dim = img.shape[2] // self.num_heads
+        q, k, v = (img.new_empty(batch, tokens, self.num_heads, head_dim) for _ in range(3))
+
+        def put(place: slice, parts: tuple[Tensor, Tensor, Tensor]) -> None:
+            for joint, part in zip((q, k, v), parts, strict=True):
+                joint[:, place] = part
+
+        for part in windows(img.shape[1], most_tokens):
+            with inside(part):
+                put(part.slice, self.image_qkv(img[:, part.slice], img_mod, rope[part.slice]))
+        put(slice(img.shape[1], None), self.text_qkv(txt, txt_mod))
+        return q, k, v
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (B, N, H, D)

@@ -8,16 +8,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from hv15.models.attention import ATTENTION, Attention
 from hv15.models.blocks import DoubleBlock, FinalLayer
 from hv15.models.condition import Condition, pack
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
+from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
+from hv15.models.windows import MOST_TOKENS
 
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
 
@@ -63,7 +66,10 @@ class DiT(nn.Module):
 
     gradient_checkpointing = False
     """Recompute each block in the backward pass instead of keeping its activations."""
-    attention_backend = "sdpa"
+    attention: Attention = ATTENTION
+    """What the blocks attend with."""
+    most_tokens = MOST_TOKENS
+    """Tokens, of all samples together, that a block's norms, linears and MLP work on at a time."""
 
     def __init__(self, config: DiTConfig | None = None) -> None:
         super().__init__()
@@ -102,6 +108,7 @@ class DiT(nn.Module):
             raise ValueError("timestep_r is needed with a meanflow checkpoint, and only there")
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
+        most_tokens = max(self.most_tokens // x.shape[0], 1)
 
         vec = self.time_in(timestep, self.dtype)  # (B, hidden)
         if self.time_r_in is not None:
@@ -109,14 +116,19 @@ class DiT(nn.Module):
         img = self.img_in(x.to(self.dtype))  # (B, F*H*W, hidden)
         txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
 
-        for block in self.double_blocks:
+        for index, block in enumerate(self.double_blocks):
+            assert isinstance(block, DoubleBlock)
+            call = BlockCall(block, rope, lengths, self.attention, most_tokens, partial(self._enter, index))
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                img, txt = checkpoint(block, img, txt, vec, rope, lengths, self.attention_backend, use_reentrant=False)
+                img, txt = checkpointed(call, img, txt, vec)
             else:
-                img, txt = block(img, txt, vec, rope, lengths, self.attention_backend)
+                img, txt = call(img, txt, vec)
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
+
+    def _enter(self, index: int) -> None:
+        """A block begins to compute, on the way forward or back."""
 
     def condition_tokens(self, cond: Condition, timestep: Tensor) -> tuple[Tensor, list[int]]:
         """Each sample's valid condition tokens [B, M, hidden], vision first, then glyphs, then text; their numbers."""

@@ -50,7 +50,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(in_channels, hidden_size, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
+        # Token after token in memory, or every later operation would stride over all tokens.
+        return self.proj(x).flatten(2).transpose(1, 2).contiguous()
 
 
 class GlyphMapper(nn.Module):

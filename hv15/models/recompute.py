@@ -1,0 +1,194 @@
+"""A block whose backward pass computes it again (gradient checkpointing, Chen et al. 2016), some tokens at a time.
+
+Only the block's inputs are kept. For few tokens this is torch's own checkpointing. For many, the backward pass goes
+back through one window of tokens at a time, each with its own small graph: MLP and projection, then attention as a
+whole, then norm, q, k and v. At 720p x 121 frames that holds 12 copies of the tokens at a time, where a graph of the
+whole block holds 34.
+
+- It costs one more computation of q, k and v; the MLP is computed as often as with torch's checkpointing.
+- Gradients of parameters are summed over the windows first and reach `.grad` once for each block, so that hooks on
+  parameters see one finished gradient. The sum over tokens has another order than without windows; nothing else
+  differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from hv15.models.attention import Attention
+from hv15.models.blocks import DoubleBlock
+from hv15.models.windows import inside, windows
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """One call of a block: everything but the tensors that may have gradients."""
+
+    block: DoubleBlock
+    rope: Tensor
+    lengths: list[int]
+    attention: Attention
+    most_tokens: int
+    """Image tokens of a window."""
+    enter: Callable[[], None]
+    """Called before the block computes, in each direction."""
+
+    def __call__(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
+        self.enter()
+        return self.block(img, txt, vec, self.rope, self.lengths, self.attention, self.most_tokens)
+
+
+def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
+    """Call a block, keeping its inputs alone for the backward pass; arguments and results as those of the block."""
+    if img.shape[1] <= call.most_tokens:
+        # vec is the same for all blocks: not an argument, so that hooks on what is kept see the tokens alone.
+        return checkpoint(lambda img, txt: call(img, txt, vec), img, txt, use_reentrant=False, preserve_rng_state=False)
+    # Without an input that needs a gradient, autograd would never ask for those of the block's parameters.
+    anchor = torch.empty(0, device=img.device, requires_grad=True)
+    return _Recomputed.apply(call, anchor, img, txt, vec)
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: BlockCall, _anchor: Tensor, img: Tensor, txt: Tensor, vec: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.call = call
+        ctx.save_for_backward(img, txt, vec)
+        ctx.set_materialize_grads(False)
+        return call(img, txt, vec)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_img: Tensor | None, d_txt: Tensor | None
+    ) -> tuple[None, None, Tensor | None, Tensor | None, Tensor | None]:
+        ctx.call.enter()
+        return None, None, *_Backward(ctx.call)(ctx.saved_tensors, ctx.needs_input_grad[2:], d_img, d_txt)
+
+
+class _Backward:
+    """One backward pass of a block, stage by stage."""
+
+    def __init__(self, call: BlockCall) -> None:
+        self.call = call
+        self.sums: dict[Tensor, Tensor] = {}
+        """Gradients so far, of parameters and of the modulation."""
+        self.parameters: dict[str, list[Tensor]] = {}
+        """The parameters that each stage depends on."""
+
+    def __call__(
+        self,
+        inputs: Sequence[Tensor],
+        needed: Sequence[bool],
+        d_img: Tensor | None,
+        d_txt: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """From the gradients of both outputs to those of img, txt and vec, where they are `needed`."""
+        call, block, (img, txt, vec) = self.call, self.call.block, inputs
+        parts, text = windows(img.shape[1], call.most_tokens), slice(img.shape[1], None)
+        vec = vec.detach().requires_grad_(needed[2])
+        with torch.enable_grad():
+            made = (*block.img_mod(vec), *block.txt_mod(vec))
+        mod = [each.detach().requires_grad_(each.requires_grad) for each in made]
+        img_mod, txt_mod = mod[:6], mod[6:]
+
+        qkv = block.joint_qkv(img, txt, img_mod, txt_mod, call.rope, call.most_tokens)
+        q, k, v = (each.requires_grad_() for each in qkv)
+        with torch.enable_grad():
+            attended = call.attention(q, k, v, [img.shape[1] + length for length in call.lengths])
+        kept, d_attended = attended.detach(), torch.zeros_like(attended)
+        g_img, g_txt = (torch.zeros_like(x) if need else None for x, need in zip((img, txt), needed, strict=False))
+
+        for part in parts:
+            x, d_out = img[:, part.slice], None if d_img is None else d_img[:, part.slice]
+            with inside(part):
+                found = self.back("img", block.image_out, [x, kept[:, part.slice]], [needed[0], True], img_mod, [d_out])
+            _add(found, [g_img, d_attended], part.slice)
+        found = self.back("txt", block.text_out, [txt, kept[:, text]], [needed[1], True], txt_mod, [d_txt])
+        _add(found, [g_txt, d_attended[:, text]])
+
+        d_qkv = torch.autograd.grad(attended, qkv, d_attended)
+        del attended, kept, d_attended, qkv, q, k, v
+        for part in parts:
+            run = partial(block.image_qkv, rope=call.rope[part.slice])
+            with inside(part):
+                d_part = [each[:, part.slice] for each in d_qkv]
+                found = self.back("img_qkv", run, [img[:, part.slice]], needed[:1], img_mod, d_part)
+            _add(found, [g_img], part.slice)
+        found = self.back("txt_qkv", block.text_qkv, [txt], needed[1:2], txt_mod, [each[:, text] for each in d_qkv])
+        _add(found, [g_txt])
+
+        sums = [self.sums.pop(leaf, None) for leaf in mod]
+        (g_vec,) = self.collect("mod", made, [vec], [], sums)
+        if self.sums:
+            torch.autograd.backward(list(self.sums), list(self.sums.values()))
+        return g_img, g_txt, g_vec
+
+    def back(
+        self,
+        stage: str,
+        run: Callable[..., Tensor | tuple[Tensor, ...]],
+        inputs: Sequence[Tensor],
+        needed: Sequence[bool],
+        mod: Sequence[Tensor],
+        upstream: Sequence[Tensor | None],
+    ) -> list[Tensor | None]:
+        """Compute a stage with a graph of its own and go back through it; return the gradients of its inputs."""
+        leaves = [each.detach().requires_grad_(need) for each, need in zip(inputs, needed, strict=True)]
+        with torch.enable_grad():
+            outputs = run(*leaves, mod)
+        return self.collect(stage, (outputs,) if isinstance(outputs, Tensor) else outputs, leaves, mod, upstream)
+
+    def collect(
+        self,
+        stage: str,
+        outputs: Sequence[Tensor],
+        leaves: Sequence[Tensor],
+        mod: Sequence[Tensor],
+        upstream: Sequence[Tensor | None],
+    ) -> list[Tensor | None]:
+        """Return the gradients of leaves, and add those of modulation and parameters to the sums."""
+        pairs = [(out, d) for out, d in zip(outputs, upstream, strict=True) if d is not None and out.requires_grad]
+        if not pairs:
+            return [None] * len(leaves)
+        outputs, upstream = zip(*pairs, strict=True)
+        if stage not in self.parameters:
+            known = {id(each) for each in (*leaves, *mod)}
+            self.parameters[stage] = [each for each in _leaves_behind(outputs) if id(each) not in known]
+        summed = [each for each in mod if each.requires_grad] + self.parameters[stage]
+        wanted = [each for each in leaves if each.requires_grad]
+        found = iter(torch.autograd.grad(outputs, wanted + summed, upstream, allow_unused=True))
+        gradients = [next(found) if each.requires_grad else None for each in leaves]
+        for each, gradient in zip(summed, found, strict=True):
+            if gradient is not None:
+                self.sums[each] = self.sums[each] + gradient if each in self.sums else gradient
+        return gradients
+
+
+def _leaves_behind(outputs: Iterable[Tensor]) -> list[Tensor]:
+    """The leaf tensors that want a gradient from these, in the order in which a walk through their graph meets them."""
+    nodes = [out.grad_fn for out in outputs if out.grad_fn is not None]
+    seen, found = set(nodes), []
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        new = [following for following, _ in node.next_functions if following is not None and following not in seen]
+        seen.update(new)
+        nodes += dict.fromkeys(new)
+    return found
+
+
+def _add(gradients: Sequence[Tensor | None], to: Sequence[Tensor | None], place: slice = slice(None)) -> None:
+    for gradient, total in zip(gradients, to, strict=True):
+        if gradient is not None and total is not None:
+            total[:, place] += gradient
