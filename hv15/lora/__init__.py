@@ -15,7 +15,8 @@ _PLACES = {
     "convert_file": "files",
     "detect_format": "formats",
     "kohya_metadata": "files",
-    "merge_lora": "apply",
+    "merge_lora": "merging",
+    "merge_patch": "merging",
     "read_lora": "files",
     "save_lora": "files",
 }

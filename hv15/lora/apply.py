@@ -1,8 +1,7 @@
-"""Finished LoRAs on a DiT, beside its weights or inside them.
+"""Finished LoRAs beside the weights of a DiT: exact on any base, quantised ones too, each with its own strength.
 
-`apply_lora` hangs them on the layers: exact on any base, quantised ones too, each with its own strength.
-`merge_lora` adds them to the weights in fp32 and casts back: no cost per step, but rounded to the weights' dtype.
-Both take every supported layout; what LyCORIS alone knows goes through lycoris-lora (`hv15.lora.lycoris`).
+They hang on the layers as forward hooks. Every supported layout is taken; what LyCORIS alone knows goes through
+lycoris-lora (`hv15.lora.lycoris`). For LoRAs inside the weights see `hv15.lora.merging`.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, LowRank
 from hv15.lora.formats import arrange, read_parts
-from hv15.lora.lycoris import apply_lycoris, check_mergeable, forward_of, merge_lycoris, needs_lycoris
+from hv15.lora.lycoris import apply_lycoris, forward_of, needs_lycoris
 from hv15.lora.network import add_product
 
 
@@ -41,32 +39,12 @@ def apply_lora(
     """
     if needs_lycoris(state_dict):
         return apply_lycoris(dit, state_dict, multiplier)
-    targets = _targets(dit, state_dict)
+    adapters = arrange(read_parts(state_dict), "official")
+    layers = check_targets(dit, {name: adapter.shape for name, adapter in adapters.items()})
     if multiplier != 0.0:
-        for module, adapter in targets:
-            module.register_forward_hook(_hook(adapter, multiplier))
-    return len(targets)
-
-
-@torch.no_grad()
-def merge_lora(
-    dit: nn.Module,
-    state_dict: Mapping[str, Tensor],
-    multiplier: float = 1.0,
-) -> int:
-    """Add a LoRA into the weights of a DiT (fp32 arithmetic, then the weights' own dtype).
-
-    Args, returns and raises as `apply_lora`; a quantised layer is a UserError too.
-    """
-    if needs_lycoris(state_dict):
-        return merge_lycoris(dit, state_dict, multiplier)
-    targets = _targets(dit, state_dict)
-    for module, _ in targets:
-        check_mergeable(module)
-    for module, adapter in targets:
-        delta = adapter.delta().to(module.weight.device) * multiplier
-        module.weight.copy_(module.weight.float() + delta)
-    return len(targets)
+        for name, adapter in adapters.items():
+            layers[name].register_forward_hook(_hook(adapter, multiplier))
+    return len(layers)
 
 
 class _AddLowRank:
@@ -110,24 +88,28 @@ def _hook(adapter: Adapter, multiplier: float) -> _AddLowRank | _AddForward:
     return _AddForward(forward, multiplier)
 
 
-def _targets(dit: nn.Module, state_dict: Mapping[str, Tensor]) -> list[tuple[nn.Linear, Adapter]]:
-    """(layer, adapter) for each change; every one must have its layer."""
+def check_targets(dit: nn.Module, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, Any]:
+    """The layers that a LoRA changes, by name; every one must be there.
+
+    Args:
+        shapes: official names, and [out, in] where it is known.
+
+    Raises:
+        UserError: a layer that this model does not have, or of another size.
+    """
     modules = dict(dit.named_modules())
-    adapters = arrange(read_parts(state_dict), "official")
-    missing = [name for name in adapters if not hasattr(modules.get(name), "in_features")]
+    missing = [name for name in shapes if not hasattr(modules.get(name), "in_features")]
     if missing:
         raise UserError(
-            f"LoRA: {len(missing)} of {len(adapters)} changed layers are not in this model, first {missing[0]}",
+            f"LoRA: {len(missing)} of {len(shapes)} changed layers are not in this model, first {missing[0]}",
             hint="the LoRA was made for a model with more blocks, or for another variant",
         )
-    targets = []
-    for name, adapter in adapters.items():
-        module: Any = modules[name]
-        if adapter.shape != (module.out_features, module.in_features):
+    layers: dict[str, Any] = {name: modules[name] for name in shapes}
+    for name, shape in shapes.items():
+        found = (layers[name].out_features, layers[name].in_features)
+        if shape is not None and shape != found:
             raise UserError(
-                f"LoRA: {name} changes a weight of {list(adapter.shape)}, the model's is "
-                f"{[module.out_features, module.in_features]}",
+                f"LoRA: {name} changes a weight of {list(shape)}, the model's is {list(found)}",
                 hint="the LoRA was made for a model of another size",
             )
-        targets.append((module, adapter))
-    return targets
+    return layers

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hv15.errors import UserError
 from hv15.lora.adapters import Hadamard, Kronecker
 from hv15.lora.names import find_parts, kohya_name
+from hv15.models.quantised import QuantisedLinear
 
 # Last parts of keys that only it understands. (Its forms for convolutions have no place in this model.)
 _ONLY_LYCORIS = (
@@ -74,64 +75,86 @@ def apply_lycoris(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: 
     Raises:
         UserError: lycoris-lora is missing, or a module that the DiT does not have.
     """
-    network = _network(dit, state_dict, multiplier)
+    network = _network(dit, modules_of(state_dict), multiplier)
     network.apply_to()
     return len(network.loras)
 
 
 @torch.no_grad()
-def merge_lycoris(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: float) -> int:
-    """Merge a LyCORIS network into the weights of a DiT (fp32 arithmetic); returns and raises as `apply_lycoris`."""
-    network = _network(dit, state_dict, multiplier)
-    layers = [module.org_module[0] for module in network.loras]
-    for layer in layers:
-        check_mergeable(layer)
-    # Its own `precise` merge gives wrong weights for DoRA and fails for OFT (4.1.3): it gets fp32 weights instead.
-    for layer, module in zip(layers, network.loras, strict=True):
-        dtype = layer.weight.dtype
-        layer.weight.data = layer.weight.data.float()
-        module.merge_to(multiplier)
-        layer.weight.data = layer.weight.data.to(dtype)
-    return len(layers)
+def merged_weight(module: str, weight: Tensor, tensors: Mapping[str, Tensor], multiplier: float) -> Tensor:
+    """The weight [out, in] (fp32) of a module after a LyCORIS network of one layer, given by its tensors, is merged.
+
+    Its own `precise` merge of other number formats gives wrong weights for DoRA and fails for OFT (4.1.3).
+
+    Raises:
+        UserError: lycoris-lora is missing, or does not take these tensors.
+    """
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta", dtype=weight.dtype)
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    root = owner = nn.Module()
+    *path, last = module.split(".")
+    for part in path:
+        child = nn.Module()
+        owner.add_module(part, child)
+        owner = child
+    owner.add_module(last, layer)
+    network = _network(root, {module: tensors}, multiplier)
+    network.loras[0].merge_to(multiplier)
+    return layer.weight.detach()
 
 
-def check_mergeable(layer: Any) -> None:
-    """Raise UserError for a layer whose weight is not plain numbers."""
-    if type(layer) is not nn.Linear or layer.weight.dtype.itemsize < 2:
-        raise UserError(
-            f"LoRA: cannot be merged into a {type(layer).__name__} layer of {layer.weight.dtype}",
-            hint="merge into the bf16 checkpoint first, or use the LoRA unmerged",
-        )
+def modules_of(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a LyCORIS file by official module name and what they are there: {module: {"oft_blocks": ...}}.
 
-
-def _network(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: float) -> Any:
-    renamed: dict[str, Tensor] = {}
+    Raises:
+        UserError: names that LyCORIS does not give.
+    """
+    modules: dict[str, dict[str, Tensor]] = {}
     unknown: list[str] = []
     for key, tensor in state_dict.items():
         name, _, part = key.partition(".")
         parts = find_parts(name) if name.startswith(("lora_unet_", f"{_PREFIX}_")) else None
-        if parts is None or len(parts) != 1 or kohya_name(next(iter(parts))).partition("lora_unet_")[2] not in name:
+        module = next(iter(parts)) if parts is not None and len(parts) == 1 else None
+        if module is None or kohya_name(module).partition("lora_unet_")[2] not in name:
             unknown.append(key)
             continue
-        renamed[f"{_PREFIX}_{kohya_name(next(iter(parts))).removeprefix('lora_unet_')}.{part}"] = tensor
+        modules.setdefault(module, {})[part] = tensor
     if unknown:
         raise UserError(
             f"LoRA: {len(unknown)} of {len(state_dict)} tensors of this LyCORIS file are not named as expected, "
             f"first {unknown[0]}",
             hint="expected names such as lora_unet_double_blocks_0_img_attn_q.hada_w1_a",
         )
-    names = {key.partition(".")[0] for key in renamed}
-    wrapper = _lycoris().wrapper
-    network, _ = wrapper.create_lycoris_from_weights(multiplier, None, dit, weights_sd=renamed)
-    made = {module.lora_name for module in network.loras}
-    if made != names:
+    return modules
+
+
+def _network(dit: nn.Module, modules: Mapping[str, Mapping[str, Tensor]], multiplier: float) -> Any:
+    names = {f"{_PREFIX}_{kohya_name(module).removeprefix('lora_unet_')}": module for module in modules}
+    weights = {f"{name}.{part}": tensor for name, module in names.items() for part, tensor in modules[module].items()}
+    quantised = [module for module in modules if isinstance(_found(dit, module), QuantisedLinear)]
+    if quantised:
         raise UserError(
-            f"LoRA: lycoris-lora takes {len(made)} of {len(names)} modules, without {min(names - made)}",
+            f"LoRA: a LyCORIS file that depends on the base weights, which are quantised here ({quantised[0]})",
+            hint="use quantize: none, or merge it into the checkpoint (hv15 merge)",
+        )
+    wrapper = _lycoris().wrapper
+    network, _ = wrapper.create_lycoris_from_weights(multiplier, None, dit, weights_sd=weights)
+    made = {module.lora_name for module in network.loras}
+    if made != names.keys():
+        raise UserError(
+            f"LoRA: lycoris-lora takes {len(made)} of {len(names)} modules, without {min(names.keys() - made)}",
             hint="the file was made for a model with more blocks, or its kind cannot be loaded again",
         )
     for module in network.loras:
         module.requires_grad_(False).to(module.org_module[0].weight.device)
     return network
+
+
+def _found(dit: nn.Module, module: str) -> nn.Module | None:
+    try:
+        return dit.get_submodule(module)
+    except AttributeError:
+        return None
 
 
 def _lycoris() -> Any:

@@ -268,15 +268,15 @@ def load_into(
         owner = module.get_submodule(owner_name)
         place = "cpu" if kept_on_host(key) else device
         if isinstance(tensor, ScaledCodes):
-            _check_finite(tensor.codes, key, where)
+            check_finite(tensor.codes, key, where)
             cast(Fp8Linear, owner).take(tensor, place)
         elif isinstance(owner, QuantisedLinear) and name == "weight":
             value = tensor.to(device)
-            _check_finite(value, key, where)
+            check_finite(value, key, where)
             owner.quantise_(value, place)
         else:
             value = tensor.to(place, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
-            _check_finite(value, key, where)
+            check_finite(value, key, where)
             if name in owner._parameters:
                 owner._parameters[name] = nn.Parameter(value, requires_grad=False)
             else:
@@ -290,7 +290,7 @@ def load_into(
     module.requires_grad_(False).eval()
 
 
-def _check_finite(tensor: Tensor, key: str, where: Path | str) -> None:
+def check_finite(tensor: Tensor, key: str, where: Path | str) -> None:
     """Look at every element of a small tensor and at a million evenly spaced ones of a large one."""
     import torch
 

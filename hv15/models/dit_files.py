@@ -1,33 +1,37 @@
-"""Loading and saving the transformer: any published layout in, sizes from the file, one tensor at a time."""
+"""Loading, saving and changing the transformer's files: any published layout in and out, one tensor at a time."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into, open_checkpoint
+from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_finite, check_keys, load_into, open_checkpoint
 from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit_sizes import layout_of, read_config
 from hv15.models.fp8_files import WeightReader
-from hv15.models.layouts import Layout, Recipe, detect_layout, looks_like, reading_recipes, writing_recipes
-from hv15.models.quantised import Fp8Linear, Kind, ScaledCodes, check_kind, replace_linears
+from hv15.models.layouts import Layout, reading_recipes, writing_recipes
+from hv15.models.quantised import Fp8Linear, Kind, QuantisedLinear, ScaledCodes, check_kind, replace_linears
 from hv15.models.writer import write_checkpoint
 
 
 class Patch(Protocol):
-    """A change of weights on their way from the file into the model, such as a LoRA that is merged."""
+    """A change of weights on their way from the file to where they are used, such as a LoRA that is merged."""
 
-    modules: Collection[str]
-    """Official names of the linear layers it changes."""
+    name: str
+    """For messages: the file that it comes from."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int] | None]:
+        """Official names of the linear layers it changes, and their [out, in] if it knows them."""
 
     def __call__(self, module: str, weight: Tensor) -> Tensor:
         """The changed weight; both fp32 [out, in]."""
@@ -58,43 +62,22 @@ def load_dit(
     Raises:
         UserError: no such file, damaged, a pickle, another model, not exactly the tensors or shapes of this one, NaN.
     """
-    checkpoint = open_checkpoint(Path(path))
-    layout, prefix = _layout(checkpoint)
-    config = config or read_config(checkpoint)
-    with torch.device("meta"):
-        dit = DiT(config)
-    reader = WeightReader(checkpoint, prefix, device)
-    recipes = reading_recipes(layout, dit.state_dict())
-    needed = dict.fromkeys(source for recipe in recipes.values() for source in recipe.sources)
-    check_keys(needed, reader.names, checkpoint.path, what=f"transformer ({layout} layout)")
-    for recipe in recipes.values():
-        _check_rows(checkpoint, [prefix + source for source in recipe.sources], recipe.parts)
-    _check_patches(merge, recipes)
-
-    in_fp8 = {key for key, recipe in recipes.items() if any(map(reader.is_fp8, recipe.sources))}
+    source = _Source(Path(path), config, device, merge)
+    dit, in_fp8 = source.dit, source.in_fp8
     if quantize is not None:
         check_kind(quantize, device)
         replace_linears(dit, quantize, is_block_linear)
     elif dtype is None:
         replace_linears(dit, "fp8", lambda name: is_block_linear(name) and f"{name}.weight" in in_fp8)
     if in_fp8 and dtype is None:
-        found = checkpoint.dtype(prefix + recipes["img_in.proj.weight"].sources[0])
-        dtype = found if found.itemsize > 1 else torch.bfloat16
-    kept = config.num_blocks - host_blocks if torch.device(device).type != "meta" else config.num_blocks
+        dtype = source.reader.plain_dtype
+    on_meta = torch.device(device).type == "meta"
+    kept = dit.config.num_blocks - (0 if on_meta else host_blocks)
 
     def tensors() -> Iterator[tuple[str, Tensor | ScaledCodes]]:
-        for key, recipe in recipes.items():
-            module, _, name = key.rpartition(".")
-            value = reader.make(recipe, dtype)
-            patches = [patch for patch in merge if name == "weight" and module in patch.modules]
-            if isinstance(value, ScaledCodes):
-                if not patches and isinstance(dit.get_submodule(module), Fp8Linear):
-                    yield key, value
-                    continue
-                value = value.to(device).dequantised(torch.float32 if patches else dtype or torch.bfloat16)
-            for patch in patches if torch.device(device).type != "meta" else ():
-                value = patch(module, value.to(device, torch.float32))
-            yield key, value
+        for key in source.recipes:
+            layer = dit.get_submodule(key.rpartition(".")[0])
+            yield key, source.make(key, dtype, keep_codes=isinstance(layer, Fp8Linear))
 
     load_into(
         dit,
@@ -102,31 +85,9 @@ def load_dit(
         dtype=dtype,
         device=device,
         kept_on_host=lambda key: block_number(key) >= kept,
-        where=checkpoint.path,
+        where=source.checkpoint.path,
     )
     return dit
-
-
-def block_number(name: str) -> int:
-    """The number of the block that a module or tensor belongs to; -1 outside the blocks."""
-    match = re.match(r"double_blocks\.(\d+)\.", name)
-    return int(match[1]) if match else -1
-
-
-def is_block_linear(name: str) -> bool:
-    """Whether a linear layer is one of those that are quantised: modulations, attention and MLPs of the blocks."""
-    return block_number(name) >= 0
-
-
-def _check_patches(patches: Sequence[Patch], official_keys: Collection[str]) -> None:
-    for patch in patches:
-        missing = [module for module in patch.modules if f"{module}.weight" not in official_keys]
-        if missing:
-            raise UserError(
-                f"LoRA: {len(missing)} of {len(patch.modules)} changed layers are not in this model, "
-                f"first {missing[0]}",
-                hint="the LoRA was made for a model with more blocks, or for another variant",
-            )
 
 
 def save_dit(
@@ -140,30 +101,132 @@ def save_dit(
     """Write the transformer to one .safetensors file in any of the layouts, one tensor at a time, atomically.
 
     Args:
+        dit: not quantised.
         dtype: cast to it; None keeps the tensors' own.
         metadata: written beside the sizes.
 
     Raises:
         UserError: an unknown layout, or the file cannot be written.
     """
+    if any(isinstance(layer, QuantisedLinear) for layer in dit.modules()):
+        raise ValueError("a quantised transformer is not saved: merge_dit makes files from files")
+    state: Mapping[str, Tensor] = dit.state_dict()
+    described = {key: tensor.to("meta") for key, tensor in state.items()}
+    _write(Path(path), dit.config, layout, described, state.__getitem__, dtype, metadata)
+
+
+def merge_dit(
+    path: Path | str,
+    output: Path | str,
+    merge: Sequence[Patch],
+    *,
+    layout: Layout = "official",
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a transformer's file anew with changed weights; only one tensor is in memory at a time.
+
+    Args:
+        layout: names of the written tensors.
+        dtype: of the written tensors. None keeps the file's; plain numbers stand for fp8 ones.
+        metadata: written beside the sizes.
+
+    Raises:
+        UserError: as `load_dit` and `save_dit`.
+    """
+    source = _Source(Path(path), None, "cpu", merge)
+
+    def own(key: str) -> torch.dtype:
+        found = source.dtype(key)
+        return found if found.itemsize > 1 else source.reader.plain_dtype
+
+    def tensor(key: str) -> Tensor:
+        value = source.make(key, torch.float32, keep_codes=False)
+        assert isinstance(value, Tensor)
+        check_finite(value, key, source.checkpoint.path)
+        return value.to(own(key))
+
+    shapes = {key: value.shape for key, value in source.dit.state_dict().items()}
+    described = {key: torch.empty(shape, dtype=own(key), device="meta") for key, shape in shapes.items()}
+    _write(Path(output), source.dit.config, layout, described, tensor, dtype, metadata)
+
+
+class _Source:
+    """The transformer's tensors in a file, made one at a time under their official names.
+
+    Args:
+        device: where patches are computed.
+
+    Raises:
+        UserError: the file cannot be read or is another model, or a patch does not fit it.
+    """
+
+    def __init__(
+        self, path: Path, config: DiTConfig | None, device: torch.device | str, patches: Sequence[Patch]
+    ) -> None:
+        self.checkpoint, self.device, self.patches = open_checkpoint(path), torch.device(device), patches
+        layout, self.prefix = layout_of(self.checkpoint)
+        with torch.device("meta"):
+            self.dit = DiT(config or read_config(self.checkpoint))
+        """The network on the meta device."""
+        self.reader = WeightReader(self.checkpoint, self.prefix, device)
+        self.recipes = reading_recipes(layout, self.dit.state_dict())
+        needed = dict.fromkeys(source for recipe in self.recipes.values() for source in recipe.sources)
+        check_keys(needed, self.reader.names, self.checkpoint.path, what=f"transformer ({layout} layout)")
+        for recipe in self.recipes.values():
+            _check_rows(self.checkpoint, [self.prefix + source for source in recipe.sources], recipe.parts)
+        for patch in patches:
+            _check_patch(patch, self.dit)
+        self.in_fp8 = {key for key, recipe in self.recipes.items() if any(map(self.reader.is_fp8, recipe.sources))}
+        """Names of the tensors that the file has in fp8."""
+
+    def dtype(self, key: str) -> torch.dtype:
+        """The number format that a tensor has in the file."""
+        return self.checkpoint.dtype(self.prefix + self.recipes[key].sources[0])
+
+    def make(self, key: str, dtype: torch.dtype | None, *, keep_codes: bool) -> Tensor | ScaledCodes:
+        """Make a tensor from those of the file: in fp32 if it is changed, else in the file's number format.
+
+        Args:
+            dtype: what plain numbers are made of fp8 ones; None: as the rest of the file.
+            keep_codes: leave an fp8 weight as it is, if it is not changed.
+        """
+        module, _, name = key.rpartition(".")
+        patches = [patch for patch in self.patches if name == "weight" and module in patch.shapes]
+        value = self.reader.make(self.recipes[key], torch.float32 if patches else dtype)
+        if isinstance(value, ScaledCodes):
+            if keep_codes and not patches:
+                return value
+            plain = torch.float32 if patches else dtype or self.reader.plain_dtype
+            value = value.to(self.device).dequantised(plain)
+        if value.device.type != "meta":
+            for patch in patches:
+                value = patch(module, value.to(self.device, torch.float32))
+        return value
+
+
+def _write(
+    path: Path,
+    config: DiTConfig,
+    layout: Layout,
+    described: Mapping[str, Tensor],
+    tensor: Callable[[str], Tensor],
+    dtype: torch.dtype | None,
+    metadata: Mapping[str, str] | None,
+) -> None:
+    """Write official tensors, which `described` tells on the meta device and `tensor` gives, in any layout."""
     if layout not in get_args(Layout):
         raise UserError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(get_args(Layout))}")
-    state: Mapping[str, Tensor] = dit.state_dict()
-    recipes = writing_recipes(layout, state)
+    recipes = writing_recipes(layout, described)
 
-    def make(recipe: Recipe) -> Tensor:
-        tensor = recipe.make(state.__getitem__)
-        return tensor.to("cpu", dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
-
-    def described(recipe: Recipe) -> Tensor:  # dtype and shape alone, on the meta device
-        tensor = recipe.make(lambda key: state[key].to("meta"))
-        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    def cast(value: Tensor) -> Tensor:
+        return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
     write_checkpoint(
-        Path(path),
-        {key: described(recipe) for key, recipe in recipes.items()},
-        lambda key: make(recipes[key]),
-        {**(metadata or {}), "format": "pt", MODEL_SIZES: json.dumps(asdict(dit.config))},
+        path,
+        {key: cast(recipe.make(described.__getitem__)) for key, recipe in recipes.items()},
+        lambda key: cast(recipes[key].make(tensor)).cpu(),
+        {**(metadata or {}), "format": "pt", MODEL_SIZES: json.dumps(asdict(config))},
     )
 
 
@@ -177,9 +240,33 @@ def checkpoint_dtype(path: Path | str) -> torch.dtype:
     return sizes.most_common(1)[0][0]
 
 
-def checkpoint_layout(path: Path | str) -> Layout:
-    """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
-    return _layout(open_checkpoint(Path(path)))[0]
+def block_number(name: str) -> int:
+    """The number of the block that a module or tensor belongs to; -1 outside the blocks."""
+    match = re.match(r"double_blocks\.(\d+)\.", name)
+    return int(match[1]) if match else -1
+
+
+def is_block_linear(name: str) -> bool:
+    """Whether a linear layer is one of those that are quantised: modulations, attention and MLPs of the blocks."""
+    return block_number(name) >= 0
+
+
+def _check_patch(patch: Patch, dit: DiT) -> None:
+    layers: Collection[tuple[str, torch.nn.Module]] = dict(dit.named_modules()).items()
+    shapes = {name: tuple(layer.weight.shape) for name, layer in layers if isinstance(layer, torch.nn.Linear)}
+    missing = [module for module in patch.shapes if module not in shapes]
+    if missing:
+        raise UserError(
+            f"{patch.name}: {len(missing)} of {len(patch.shapes)} changed layers are not in this model, "
+            f"first {missing[0]}",
+            hint="the LoRA was made for a model with more blocks, or for another variant",
+        )
+    for module, shape in patch.shapes.items():
+        if shape is not None and shape != shapes[module]:
+            raise UserError(
+                f"{patch.name}: {module} changes a weight of {list(shape)}, the model's is {list(shapes[module])}",
+                hint="the LoRA was made for a model of another size",
+            )
 
 
 def _check_rows(checkpoint: Checkpoint, sources: list[str], parts: int) -> None:
@@ -190,90 +277,3 @@ def _check_rows(checkpoint: Checkpoint, sources: list[str], parts: int) -> None:
         raise UserError(
             f"{checkpoint.path}: tensors of another shape: {found}", hint="this file belongs to another model"
         )
-
-
-def _layout(checkpoint: Checkpoint) -> tuple[Layout, str]:
-    found = detect_layout(checkpoint.keys())
-    if found is None:
-        what = looks_like(checkpoint.keys())
-        raise UserError(
-            f"{checkpoint.path}: not the HunyuanVideo 1.5 transformer: it looks like {what}",
-            hint="models.dit wants the transformer: official, ComfyUI or diffusers layout",
-        )
-    return found
-
-
-def read_config(checkpoint: Checkpoint) -> DiTConfig:
-    """Sizes of the transformer in a checkpoint: from the shapes, and the RoPE axes from metadata or config.json.
-
-    Raises:
-        UserError: a tensor that tells a size is missing, or the sizes contradict one another.
-    """
-    layout, prefix = _layout(checkpoint)
-
-    names = {key.removeprefix(prefix) for key in checkpoint if key.startswith(prefix)}
-
-    def recipe(official_key: str) -> Recipe:
-        return reading_recipes(layout, [official_key])[official_key]
-
-    def shape(official_key: str, dimensions: int = 2) -> tuple[int, ...]:
-        (source,) = recipe(official_key).sources
-        if source not in names:
-            check_keys([source], [], checkpoint.path, what=f"transformer ({layout} layout)")
-        return checkpoint.shape(prefix + source, dimensions)
-
-    def blocks(pattern: str) -> int:
-        return next(number for number in count() if recipe(pattern.format(number)).sources[0] not in names)
-
-    hidden_size, in_channels = shape("img_in.proj.weight", 5)[:2]
-    (head_dim,) = shape("double_blocks.0.img_attn_q_norm.weight", 1)
-    latent_channels = shape("final_layer.linear.weight")[0]
-    if in_channels != 2 * latent_channels + 1:
-        raise UserError(
-            f"{checkpoint.path}: takes {in_channels} channels, but t2v and i2v take {2 * latent_channels + 1}",
-            hint="super-resolution checkpoints are another model; use a t2v or i2v transformer",
-        )
-    if hidden_size % head_dim:
-        raise UserError(
-            f"{checkpoint.path}: {hidden_size} channels cannot be divided into heads of {head_dim}",
-            hint="the file was changed or is another model; download it again",
-        )
-    rope_dims, rope_theta = _rope(checkpoint, head_dim)
-    glyph_hidden, glyph_dim = shape("byt5_in.fc1.weight")
-    return DiTConfig(
-        hidden_size=hidden_size,
-        num_heads=hidden_size // head_dim,
-        num_blocks=blocks("double_blocks.{}.img_mod.linear.weight"),
-        mlp_ratio=shape("double_blocks.0.img_mlp.fc1.weight")[0] / hidden_size,
-        rope_dims=rope_dims,
-        rope_theta=rope_theta,
-        latent_channels=latent_channels,
-        text_dim=shape("txt_in.input_embedder.weight")[1],
-        glyph_dim=glyph_dim,
-        glyph_hidden=glyph_hidden,
-        vision_dim=shape("vision_in.proj.1.weight")[1],
-        refiner_blocks=blocks("txt_in.individual_token_refiner.blocks.{}.norm1.weight"),
-        meanflow=recipe("time_r_in.mlp.0.weight").sources[0] in names,
-    )
-
-
-def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], float]:
-    """RoPE axes and theta: from our metadata, else config.json (official or diffusers names), else the real model's."""
-    try:
-        stored: dict[str, Any] = json.loads(checkpoint.metadata.get(MODEL_SIZES, "{}")) or checkpoint.config
-        dims = stored.get("rope_dims") or stored.get("rope_dim_list") or stored.get("rope_axes_dim")
-        theta = float(stored.get("rope_theta", DiTConfig.rope_theta))
-        if dims is None and head_dim == sum(DiTConfig.rope_dims):
-            return DiTConfig.rope_dims, theta
-        axes = tuple(map(int, dims or ()))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{checkpoint.path}: its sizes in metadata or config.json cannot be read: {error}", hint="copy it again"
-        ) from error
-    if len(axes) != 3 or sum(axes) != head_dim or any(dim % 2 for dim in axes):
-        found = f"rope dims {list(axes)}" if axes else "no rope dims"
-        raise UserError(
-            f"{checkpoint.path}: {found} in metadata or config.json for heads of {head_dim} channels",
-            hint='give "rope_dim_list" in a config.json beside the file: three even numbers, their sum the head width',
-        )
-    return axes, theta

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from hv15.errors import UserError
-from hv15.lora import apply_lora, merge_lora, read_lora
+from hv15.lora import apply_lora, merge_patch, read_lora
 from hv15.models.fingerprint import model_fingerprint
 from hv15.sample.prompts import SampleSpec
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+    from hv15.models.dit_files import Patch
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,32 @@ def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
     Raises:
         UserError: a file is unusable, or does not fit the model.
     """
-    _each(dit, loras, apply_lora)
-
-
-def merge_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
-    """Add LoRAs to the weights themselves; raises as `apply_all`."""
-    _each(dit, loras, merge_lora)
-
-
-def _each(dit: DiT, loras: Iterable[WeightedLoRA], change: Callable[[DiT, Mapping[str, Tensor], float], int]) -> None:
     for lora in loras:
-        if lora.multiplier == 0:
-            continue
-        state_dict, _ = read_lora(lora.path)
-        try:
-            change(dit, state_dict, lora.multiplier)
-        except UserError as error:
-            raise UserError(f"{lora.path}: {error.message}", hint=error.hint) from error
+        if lora.multiplier != 0:
+            state_dict, _ = read_lora(lora.path)
+            with _naming(lora.path):
+                apply_lora(dit, state_dict, lora.multiplier)
+
+
+def merge_patches(loras: Iterable[WeightedLoRA]) -> list[Patch]:
+    """What merges LoRAs into weights on their way from a file: see `hv15.models.dit_files.load_dit`.
+
+    Raises:
+        UserError: a file is unusable.
+    """
+    patches = []
+    for lora in loras:
+        if lora.multiplier != 0:
+            state_dict, _ = read_lora(lora.path)
+            with _naming(lora.path):
+                patches.append(merge_patch(state_dict, lora.multiplier, name=str(lora.path)))
+    return patches
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put a file's name before the message of an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.models import load_dit
-from hv15.models.dit_files import save_dit
-from hv15.sample.loras import WeightedLoRA, merge_all
+from hv15.models.dit_files import merge_dit
+from hv15.sample.loras import WeightedLoRA, merge_patches
 from hv15.sample.provenance import merge_provenance
 
 if TYPE_CHECKING:
@@ -28,12 +27,10 @@ def merge_to_file(
     """Add LoRAs to a transformer's weights and write the result as a checkpoint that says what it was made from.
 
     Args:
-        layout: names of the written tensors; dtype: theirs, None keeps the file's.
+        layout: names of the written tensors; dtype: theirs, None keeps the file's (plain numbers instead of fp8).
 
     Raises:
         UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
     """
     metadata = merge_provenance(dit_path, loras)  # a missing file is found out before 16 GB are read
-    dit = load_dit(dit_path)
-    merge_all(dit, loras)
-    save_dit(dit, output, layout=layout, dtype=dtype, metadata=metadata)
+    merge_dit(dit_path, output, merge_patches(loras), layout=layout, dtype=dtype, metadata=metadata)

@@ -18,7 +18,7 @@ from hv15.models import (
     load_vae,
 )
 from hv15.models.checkpoint import open_checkpoint
-from hv15.models.dit_files import checkpoint_layout
+from hv15.models.dit_sizes import checkpoint_layout
 from hv15.models.templates import USER_MARKER
 from tests.models.encoder_files import full_size
 

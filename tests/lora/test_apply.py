@@ -115,7 +115,7 @@ def test_what_does_not_fit_changes_nothing(dit: DiT, put, tensors: dict[str, Ten
     assert torch.equal(run(dit), plain)
 
 
-def test_merging_into_a_quantised_layer_is_refused(dit: DiT):
+def test_merging_into_weights_cast_to_fp8_is_refused(dit: DiT):
     linear = dit.get_submodule(Q)
     linear.weight = torch.nn.Parameter(linear.weight.to(torch.float8_e4m3fn), requires_grad=False)
     with pytest.raises(UserError, match=r"cannot be merged into a Linear layer of torch\.float8_e4m3fn"):

@@ -1,0 +1,109 @@
+"""Which layout a transformer's checkpoint has, and the sizes of its network: from names and shapes alone."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hv15.errors import UserError
+from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
+from hv15.models.dit import DiTConfig
+from hv15.models.layouts import Layout, Recipe, detect_layout, looks_like, reading_recipes
+
+
+def checkpoint_layout(path: Path | str) -> Layout:
+    """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
+    return layout_of(open_checkpoint(Path(path)))[0]
+
+
+def layout_of(checkpoint: Checkpoint) -> tuple[Layout, str]:
+    """Layout and key prefix of the transformer in a checkpoint.
+
+    Raises:
+        UserError: it is another model.
+    """
+    found = detect_layout(checkpoint.keys())
+    if found is None:
+        what = looks_like(checkpoint.keys())
+        raise UserError(
+            f"{checkpoint.path}: not the HunyuanVideo 1.5 transformer: it looks like {what}",
+            hint="models.dit wants the transformer: official, ComfyUI or diffusers layout",
+        )
+    return found
+
+
+def read_config(checkpoint: Checkpoint) -> DiTConfig:
+    """Sizes of the transformer in a checkpoint: from the shapes, and the RoPE axes from metadata or config.json.
+
+    Raises:
+        UserError: a tensor that tells a size is missing, or the sizes contradict one another.
+    """
+    layout, prefix = layout_of(checkpoint)
+    names = {key.removeprefix(prefix) for key in checkpoint if key.startswith(prefix)}
+
+    def recipe(official_key: str) -> Recipe:
+        return reading_recipes(layout, [official_key])[official_key]
+
+    def shape(official_key: str, dimensions: int = 2) -> tuple[int, ...]:
+        (source,) = recipe(official_key).sources
+        if source not in names:
+            check_keys([source], [], checkpoint.path, what=f"transformer ({layout} layout)")
+        return checkpoint.shape(prefix + source, dimensions)
+
+    def blocks(pattern: str) -> int:
+        return next(number for number in count() if recipe(pattern.format(number)).sources[0] not in names)
+
+    hidden_size, in_channels = shape("img_in.proj.weight", 5)[:2]
+    (head_dim,) = shape("double_blocks.0.img_attn_q_norm.weight", 1)
+    latent_channels = shape("final_layer.linear.weight")[0]
+    if in_channels != 2 * latent_channels + 1:
+        raise UserError(
+            f"{checkpoint.path}: takes {in_channels} channels, but t2v and i2v take {2 * latent_channels + 1}",
+            hint="super-resolution checkpoints are another model; use a t2v or i2v transformer",
+        )
+    if hidden_size % head_dim:
+        raise UserError(
+            f"{checkpoint.path}: {hidden_size} channels cannot be divided into heads of {head_dim}",
+            hint="the file was changed or is another model; download it again",
+        )
+    rope_dims, rope_theta = _rope(checkpoint, head_dim)
+    glyph_hidden, glyph_dim = shape("byt5_in.fc1.weight")
+    return DiTConfig(
+        hidden_size=hidden_size,
+        num_heads=hidden_size // head_dim,
+        num_blocks=blocks("double_blocks.{}.img_mod.linear.weight"),
+        mlp_ratio=shape("double_blocks.0.img_mlp.fc1.weight")[0] / hidden_size,
+        rope_dims=rope_dims,
+        rope_theta=rope_theta,
+        latent_channels=latent_channels,
+        text_dim=shape("txt_in.input_embedder.weight")[1],
+        glyph_dim=glyph_dim,
+        glyph_hidden=glyph_hidden,
+        vision_dim=shape("vision_in.proj.1.weight")[1],
+        refiner_blocks=blocks("txt_in.individual_token_refiner.blocks.{}.norm1.weight"),
+        meanflow=recipe("time_r_in.mlp.0.weight").sources[0] in names,
+    )
+
+
+def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], float]:
+    """RoPE axes and theta: from our metadata, else config.json (official or diffusers names), else the real model's."""
+    try:
+        stored: dict[str, Any] = json.loads(checkpoint.metadata.get(MODEL_SIZES, "{}")) or checkpoint.config
+        dims = stored.get("rope_dims") or stored.get("rope_dim_list") or stored.get("rope_axes_dim")
+        theta = float(stored.get("rope_theta", DiTConfig.rope_theta))
+        if dims is None and head_dim == sum(DiTConfig.rope_dims):
+            return DiTConfig.rope_dims, theta
+        axes = tuple(map(int, dims or ()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{checkpoint.path}: its sizes in metadata or config.json cannot be read: {error}", hint="copy it again"
+        ) from error
+    if len(axes) != 3 or sum(axes) != head_dim or any(dim % 2 for dim in axes):
+        found = f"rope dims {list(axes)}" if axes else "no rope dims"
+        raise UserError(
+            f"{checkpoint.path}: {found} in metadata or config.json for heads of {head_dim} channels",
+            hint='give "rope_dim_list" in a config.json beside the file: three even numbers, their sum the head width',
+        )
+    return axes, theta
