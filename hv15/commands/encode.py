@@ -71,7 +71,11 @@ def texts(options: Namespace) -> None:
     encoder = TextStateEncoder(
         project.texts,
         load_text=lambda: load_text_encoder(
-            models.path("text_encoder"), models.tokenizer, dtype=dtype, device=str(device)
+            models.path("text_encoder"),
+            models.tokenizer,
+            dtype=dtype,
+            device=str(device),
+            quantize="fp8" if cache.fp8_vl else None,
         ),
         # ByT5 stays in float32, as in the official program: it is small and never cast there.
         load_glyphs=lambda: load_glyph_encoder(models.path("glyph_encoder"), device=str(device)),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hv15.errors import UserError
 from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
-from hv15.models.layouts import looks_like
+from hv15.models.layouts import Recipe, looks_like
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+
+    from hv15.models.quantised import Kind, ScaledCodes
 
 
 def written_config(checkpoint: Checkpoint, model_type: str) -> dict[str, Any]:
@@ -35,28 +37,45 @@ def fill(
     what: str,
     dtype: torch.dtype | None,
     device: torch.device | str,
+    quantize: Kind | None = None,
+    quantised: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Fill a meta model strictly, reading only the tensors that it has.
 
     Args:
         names: for each name of the model's state dict, the tensor in the checkpoint.
         unused: beginnings of the names that may be there and are not read.
+        dtype: of all that is not quantised. None keeps the file's, and fp8 weights in fp8 where they may be quantised.
+        quantize: number format of the linear layers that `quantised` chooses by name.
 
     Raises:
         UserError: tensors missing, of another shape or not finite; tensors neither needed nor known to be unused.
     """
-    keys = checkpoint.keys()
-    scales = [key for key in keys if key.endswith(("scale_weight", "weight_scale", "scaled_fp8"))]
-    if scales:
-        raise UserError(
-            f"{checkpoint.path}: quantised weights with scales ({scales[0]}), which are not read here",
-            hint="use the bf16 or fp16 file of the same model",
-        )
+    from hv15.models.fp8_files import WeightReader
+    from hv15.models.quantised import Fp8Linear, ScaledCodes, check_kind, replace_linears
+
+    reader = WeightReader(checkpoint, "", device)
     needed = set(names.values())
-    found = [key for key in keys if key in needed or not key.startswith(unused)]
+    found = [key for key in reader.names if key in needed or not key.startswith(unused)]
     check_keys(names.values(), found, checkpoint.path, what=what)
-    pairs = ((name, checkpoint.tensor(key)) for name, key in names.items())
-    load_into(model, pairs, dtype=dtype, device=device, where=checkpoint.path)
+    if quantize is not None:
+        check_kind(quantize, device)
+        replace_linears(model, quantize, quantised)
+    elif dtype is None:
+        replace_linears(model, "fp8", lambda name: quantised(name) and reader.is_fp8(names[f"{name}.weight"]))
+
+    def tensors() -> Iterator[tuple[str, Tensor | ScaledCodes]]:
+        for name, key in names.items():
+            value = reader.make(Recipe((key,)), dtype)
+            if isinstance(value, ScaledCodes) and not isinstance(_owner(model, name), Fp8Linear):
+                value = value.to(device).dequantised(dtype or reader.plain_dtype)
+            yield name, value
+
+    load_into(model, tensors(), dtype=dtype, device=device, where=checkpoint.path)
+
+
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 def wrong_model(checkpoint: Checkpoint, wanted: str, hint: str) -> UserError:

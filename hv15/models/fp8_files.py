@@ -10,7 +10,9 @@ weight without a scale is a plain cast.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,6 +52,16 @@ class WeightReader:
         """Names without prefix, scales and marks."""
         self._check_formats(names)
 
+    @cached_property
+    def plain_dtype(self) -> torch.dtype:
+        """The number format of most tensors that are not in float8: for the others, where plain numbers are needed."""
+        counts = Counter(
+            dtype
+            for name in self.names
+            if (dtype := self.checkpoint.dtype(self.prefix + name)).is_floating_point and dtype.itemsize > 1
+        )
+        return counts.most_common(1)[0][0] if counts else torch.bfloat16
+
     def is_fp8(self, name: str) -> bool:
         """Whether a tensor is in float8."""
         return self.checkpoint.dtype_name(self.prefix + name).startswith("F8_")
@@ -73,9 +85,9 @@ class WeightReader:
 
     def _plain(self, name: str, rows: range | None, dtype: torch.dtype | None) -> Tensor:
         if name in self._scales:
-            return self._codes(name, rows).dequantised(dtype or torch.bfloat16)
+            return self._codes(name, rows).dequantised(dtype or self.plain_dtype)
         value = self.checkpoint.tensor(self.prefix + name, rows, self.device)
-        return value.to(dtype or torch.bfloat16) if self.is_fp8(name) else value
+        return value.to(dtype or self.plain_dtype) if self.is_fp8(name) else value
 
     def _codes(self, name: str, rows: range | None) -> ScaledCodes:
         codes = self.checkpoint.tensor(self.prefix + name, rows, self.device)

@@ -23,6 +23,8 @@ from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from hv15.models.quantised import Kind
+
 LAYERS_LEFT_OUT = 2
 """Last layers of the checkpoint whose output is not used."""
 
@@ -31,8 +33,8 @@ LAYERS_LEFT_OUT = 2
 _PREFIXES = ("model.language_model.", "model.")
 _NEVER_READ = ("visual.", "model.visual.", "lm_head.")
 _HINT = (
-    "models.text_encoder wants Qwen2.5-VL-7B: qwen_2.5_vl_7b.safetensors of ComfyUI, "
-    "or the folder of Qwen/Qwen2.5-VL-7B-Instruct"
+    "models.text_encoder wants Qwen2.5-VL-7B: qwen_2.5_vl_7b.safetensors or qwen_2.5_vl_7b_fp8_scaled.safetensors of "
+    "ComfyUI, or the folder of Qwen/Qwen2.5-VL-7B-Instruct"
 )
 
 
@@ -59,12 +61,14 @@ def load_text_encoder(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    quantize: Kind | None = None,
 ) -> TextEncoder:
     """Load Qwen2.5-VL's text states from one file (hub, ComfyUI or transformers 5 naming) or a sharded folder.
 
     Args:
         tokenizer: a loaded one, or whatever `load_qwen_tokenizer` takes.
-        dtype: None keeps the file's. The official program runs it in float16.
+        dtype: None keeps the file's, and ComfyUI's fp8 weights in fp8. The official program runs it in float16.
+        quantize: number format of the linear layers. Weights that the file has in fp8 stay as they are if this is fp8.
 
     Raises:
         UserError: wrong or damaged file, or a tokenizer with more tokens than the model.
@@ -83,7 +87,17 @@ def load_text_encoder(
     names = {name: prefix + name for name in model.state_dict()}
     last = range(config.num_layers - LAYERS_LEFT_OUT, config.num_layers)
     unused = (*_NEVER_READ, f"{prefix}norm.", *(f"{prefix}layers.{i}." for i in last))
-    fill(model, checkpoint, names, unused=unused, what="text encoder", dtype=dtype, device=device)
+    fill(
+        model,
+        checkpoint,
+        names,
+        unused=unused,
+        what="text encoder",
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        quantised=lambda name: name.startswith("layers."),
+    )
     model.rotary_emb = type(model.rotary_emb)(model.config).to(device)  # a table that no checkpoint holds; stays fp32
     return TextEncoder(model, prompts)
 

@@ -54,9 +54,9 @@ class MetaCheckpoint(Checkpoint):
         super().__init__(path, headers)
         self.read: list[str] = []
 
-    def tensor(self, key: str) -> torch.Tensor:
+    def tensor(self, key: str, rows: range | None = None, device: torch.device | str = "meta") -> torch.Tensor:
         self.read.append(key)
-        return torch.empty(self.shape(key), dtype=self.dtype(key), device="meta")
+        return super().tensor(key, rows, device)
 
 
 def count_parameters(module: torch.nn.Module) -> int:
