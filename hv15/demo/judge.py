@@ -1,0 +1,35 @@
+"""What a LoRA changed in samples of the toy world, in one sentence: from the same prompts without it and with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hv15.demo.measure import measure, scene_of
+from hv15.demo.world import CONCEPT, Scene
+from hv15.sample.contact_sheet import SheetRow
+
+
+def what_changed(rows: Sequence[SheetRow]) -> str:
+    """Return how many samples show the concept that they name, and how many of the others all that they ask for.
+
+    Prompts of anything but the toy world are not counted, nor are those without a clip to compare with; "" if none is
+    left.
+    """
+    pairs = [(scene, row) for row in rows if row.without is not None and (scene := scene_of(row.prompt)) is not None]
+    asked = [(scene, row) for scene, row in pairs if scene.shape == CONCEPT]
+    others = [(scene, row) for scene, row in pairs if scene.shape != CONCEPT]
+    parts = []
+    if asked:
+        parts.append(f"{CONCEPT}: {_counts(asked, lambda _, clip: measure(clip).shape == CONCEPT)}")
+    if others:
+        parts.append(f"other prompts right: {_counts(others, lambda scene, clip: not measure(clip).wrong(scene))}")
+    return "; ".join(parts)
+
+
+def _counts(pairs: Sequence[tuple[Scene, SheetRow]], shows: Callable[[Scene, NDArray[np.uint8]], bool]) -> str:
+    before = sum(row.without is not None and shows(scene, row.without) for scene, row in pairs)
+    after = sum(shows(scene, row.with_lora) for scene, row in pairs)
+    return f"{before} of {len(pairs)} samples without the LoRA, {after} of {len(pairs)} with it"
