@@ -1,0 +1,344 @@
+"""Edits of YAML text that touch one place and leave every other byte, comment and space as it was.
+
+Each edit is proved: the new text is read again, and its values must be the old ones with that one change. What cannot
+be done so (a value that an anchor shares with another place, a list written in an unusual way) is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hv15.config.problems import Location, dotted
+from hv15.config.yaml_file import read_yaml
+from hv15.errors import UserError
+from tui.data.yaml_text import block, entry, parse, scalar
+
+_FILE = Path("config.yaml")
+_ALIAS = re.compile(r"\s*:\s*(\*[^\s,\]}]+)")
+_ANCHOR = re.compile(r"&[^\s,\]}]+\s+")
+
+
+def set_value(text: str, location: Location, value: Any, *, literal: str | None = None) -> str:
+    """Give the setting at a location another value, or add it.
+
+    Args:
+        literal: how the value is to be written, such as 1e-4.
+
+    Raises:
+        UserError: the text is not YAML, or it cannot be done without touching more than this.
+    """
+    if literal is not None:
+        value = parse(literal)
+    before = read_yaml(_FILE, text).data
+
+    def change(data: Any) -> Any:
+        return _with(data, location, value)
+
+    return _proved(before, _set(text, location, value, literal), change, location)
+
+
+def remove_value(text: str, location: Location) -> str:
+    """Take out a key with its value, or an entry of a list.
+
+    Raises:
+        UserError: it is not there, or it cannot be done without touching more than this.
+    """
+    before = read_yaml(_FILE, text).data
+
+    def change(data: Any) -> Any:
+        return _without(data, location)
+
+    return _proved(before, _remove(text, location), change, location)
+
+
+def add_entry(text: str, location: Location, value: Any) -> str:
+    """Append an entry to the list at a location, which is made if it is not there.
+
+    Raises:
+        UserError: there is no list, or it cannot be done without touching more than this.
+    """
+    before = read_yaml(_FILE, text).data
+    found: Any = before
+    for part in location:
+        found = found.get(part) if isinstance(found, dict) else _item(found, part)
+    if found is None or found == []:
+        return set_value(text, location, [value])
+    if not isinstance(found, list):
+        raise UserError(f"{dotted(location)}: is not a list here", hint="edit it in the YAML text")
+    return set_value(text, (*location, len(found)), value)
+
+
+# -- proof ------------------------------------------------------------------------------------------------------------
+
+
+def _proved(before: Any, after: str, change: Callable[[Any], Any], location: Location) -> str:
+    try:
+        same = _equal(read_yaml(_FILE, after).data, change(copy.deepcopy(before)))
+    except UserError:
+        same = False
+    if not same:
+        raise _refused(location)
+    return after
+
+
+def _refused(location: Location) -> UserError:
+    return UserError(
+        f"{dotted(location)}: cannot be changed here without touching other parts of the file",
+        hint="edit it in the YAML text",
+    )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return type(a) is type(b) and (a == b or (a != a and b != b))
+
+
+def _with(data: Any, location: Location, value: Any) -> Any:
+    if not location:
+        return _plain(value)
+    first, rest = location[0], location[1:]
+    if isinstance(first, int) and isinstance(data, list):
+        inner = _with(_item(data, first), rest, value)
+        return [*data[:first], inner, *data[first + 1 :]]
+    base = data if isinstance(data, dict) else {}
+    return {**base, first: _with(base.get(first), rest, value)}
+
+
+def _without(data: Any, location: Location) -> Any:
+    *path, last = location
+    holder = data
+    for part in path:
+        holder = holder[part]
+    del holder[last]
+    if path and isinstance(holder, dict) and not holder:
+        return _with(data, tuple(path), None)
+    return data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _item(data: Any, number: Any) -> Any:
+    return data[number] if isinstance(data, list) and isinstance(number, int) and number < len(data) else None
+
+
+# -- where things stand -----------------------------------------------------------------------------------------------
+
+
+def _compose(text: str) -> yaml.Node:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert node is not None
+    return node
+
+
+class _Place:
+    """A value in the text: its key (None in a list), its node, and what holds it."""
+
+    def __init__(self, text: str, key: yaml.Node | None, node: yaml.Node, parent: yaml.Node | None) -> None:
+        self.text, self.key, self.node, self.parent = text, key, node, parent
+
+    @property
+    def alias(self) -> re.Match[str] | None:
+        """The `*name` that stands here instead of a value."""
+        if self.key is None or self.node.start_mark.index >= self.key.end_mark.index:
+            return None
+        return _ALIAS.match(self.text, self.key.end_mark.index)
+
+    @property
+    def start(self) -> int:
+        return self.alias.start(1) if self.alias else int(self.node.start_mark.index)
+
+    @property
+    def end(self) -> int:
+        """Behind the last character that belongs to the value."""
+        if self.alias:
+            return self.alias.end(1)
+        if _is_block(self.node) and self.node.value:
+            return children(self.text, self.node)[-1].end
+        first, last = self.node.start_mark.index, self.node.end_mark.index
+        if isinstance(self.node, yaml.ScalarNode) and self.node.style in ("|", ">"):
+            return int(first) + len(self.text[first:last].rstrip())
+        return int(last)
+
+
+def _is_block(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.CollectionNode) and not node.flow_style
+
+
+def children(text: str, node: yaml.Node) -> list[_Place]:
+    """What a mapping or a list holds, in the order of the text."""
+    if isinstance(node, yaml.MappingNode):
+        return [_Place(text, key, value, node) for key, value in node.value]
+    if isinstance(node, yaml.SequenceNode):
+        return [_Place(text, None, value, node) for value in node.value]
+    return []
+
+
+def _child(text: str, node: yaml.Node, part: str | int) -> _Place | None:
+    below = children(text, node)
+    if isinstance(node, yaml.SequenceNode):
+        return below[part] if isinstance(part, int) and part < len(below) else None
+    return next((each for each in reversed(below) if each.key is not None and each.key.value == str(part)), None)
+
+
+def _walk(text: str, location: Location) -> list[_Place]:
+    """The places along a location, as far as they are in the text; first the whole."""
+    places = [_Place(text, None, _compose(text), None)]
+    for part in location:
+        found = _child(text, places[-1].node, part)
+        if found is None:
+            break
+        places.append(found)
+        if found.alias and len(places) <= len(location):
+            raise _refused(location)
+    return places
+
+
+def location_at(text: str, line: int) -> Location:
+    """Return the location of the innermost setting that a line (from 1) belongs to; () when there is none."""
+    try:
+        node = _compose(text)
+    except (yaml.YAMLError, AssertionError):
+        return ()
+    location: list[str | int] = []
+    while True:
+        found = None
+        for number, place in enumerate(children(text, node)):
+            begin = place.node.start_mark.line if place.key is None else place.key.start_mark.line
+            if begin + 1 <= line and text.count("\n", 0, place.end) + 1 >= line:
+                found = (number if place.key is None else str(place.key.value), place.node)
+        if found is None:
+            return tuple(location)
+        location.append(found[0])
+        node = found[1]
+
+
+# -- edits ------------------------------------------------------------------------------------------------------------
+
+
+def _set(text: str, location: Location, value: Any, literal: str | None) -> str:
+    places = _walk(text, location)
+    if len(places) <= len(location):
+        return _insert(text, places[-1], location, len(places) - 1, value, literal)
+    place = places[-1]
+    flow = any(isinstance(each.node, yaml.CollectionNode) and each.node.flow_style for each in places[:-1])
+    if isinstance(value, Mapping) and isinstance(place.node, yaml.MappingNode) and value and not place.alias:
+        return _set_mapping(text, location, place, value)
+    if isinstance(value, list | tuple) and isinstance(place.node, yaml.SequenceNode) and not place.alias:
+        changed = _set_list(text, location, place, list(value))
+        if changed is not None:
+            return changed
+    old = text[place.start : place.end]
+    anchor = _ANCHOR.match(old)
+    kept, old = (anchor[0], old[anchor.end() :]) if anchor else ("", old)
+    new = kept + (literal if literal is not None else scalar(value, flow=flow, like=old))
+    if _is_block(place.node):
+        assert place.key is not None
+        start = text.index(":", place.key.end_mark.index) + 1
+        return f"{text[:start]} {new}{text[place.end :]}"
+    gap = " " if place.start == place.end and text[place.start - 1] in ":-" else ""
+    return f"{text[: place.start]}{gap}{new}{text[place.end :]}"
+
+
+def _set_mapping(text: str, location: Location, place: _Place, value: Mapping[str, Any]) -> str:
+    names = [str(each.key.value) for each in children(text, place.node) if each.key is not None]
+    for name, inner in value.items():
+        text = _set(text, (*location, str(name)), inner, None)
+    for name in names:
+        if name not in value:
+            text = _remove(text, (*location, name))
+    return text
+
+
+def _set_list(text: str, location: Location, place: _Place, value: list[Any]) -> str | None:
+    """Change entry by entry, so that comments beside them stay; None when the list is better written anew."""
+    count = len(place.node.value)
+    if not value or (len(value) != count and not _is_block(place.node)):
+        return None
+    for number in range(count, len(value), -1):
+        text = _remove(text, (*location, number - 1))
+    for number, inner in enumerate(value):
+        text = _set(text, (*location, number), inner, None)
+    return text
+
+
+def _insert(text: str, holder: _Place, location: Location, depth: int, value: Any, literal: str | None) -> str:
+    """Add what is missing of a location below the deepest place that is there."""
+    part, rest = location[depth], location[depth + 1 :]
+    for name in reversed(rest):
+        if not isinstance(name, str):
+            raise _refused(location)
+        value = {name: value}
+    newline = "\r\n" if "\r\n" in text else "\n"
+    node = holder.node
+    if isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null", "Null", "NULL") and isinstance(part, str):
+        if holder.key is None or node.start_mark.index != node.end_mark.index:
+            return text[: holder.start] + scalar({part: value}) + text[holder.end :]
+        column = holder.key.start_mark.column + 2
+        return _line_after(text, holder.end, column, block(part, value, column, newline), newline)
+    if isinstance(node, yaml.MappingNode) and isinstance(part, str):
+        if node.flow_style:
+            written = f"{part}: {literal}" if literal and not rest else scalar({part: value})[1:-1]
+            return _into_flow(text, node, written)
+        column = node.value[0][0].start_mark.column
+        written = f"{part}: {literal}" if literal and not rest else block(part, value, column, newline)
+        return _line_after(text, holder.end, column, written, newline)
+    if isinstance(node, yaml.SequenceNode) and part == len(node.value) and not rest:
+        if node.flow_style:
+            return _into_flow(text, node, literal or scalar(value, flow=True))
+        column = node.start_mark.column
+        return _line_after(text, holder.end, column, entry(value, column, newline), newline)
+    raise _refused(location)
+
+
+def _into_flow(text: str, node: yaml.Node, written: str) -> str:
+    below = children(text, node)
+    place = below[-1].end if below else node.start_mark.index + 1
+    return f"{text[:place]}{', ' if below else ''}{written}{text[place:]}"
+
+
+def _line_after(text: str, place: int, column: int, written: str, newline: str) -> str:
+    """Put lines behind the line in which a place is."""
+    end = text.find("\n", place)
+    if end < 0:
+        return f"{text}{newline}{' ' * column}{written}"
+    return f"{text[: end + 1]}{' ' * column}{written}{newline}{text[end + 1 :]}"
+
+
+def _remove(text: str, location: Location) -> str:
+    places = _walk(text, location)
+    if len(places) <= len(location) or not location:
+        raise UserError(f"{dotted(location)}: is not in the file", hint="its default is used already")
+    place, holder = places[-1], places[-2]
+    below = children(text, holder.node)
+    number = next(index for index, each in enumerate(below) if each.key is place.key and each.node is place.node)
+    start = int(place.start if place.key is None else place.key.start_mark.index)
+    if not _is_block(holder.node):
+        if number + 1 < len(below):
+            after = below[number + 1]
+            return text[:start] + text[int(after.start if after.key is None else after.key.start_mark.index) :]
+        return text[: below[number - 1].end if number else start] + text[place.end :]
+    if isinstance(holder.node, yaml.SequenceNode):
+        if len(below) == 1:
+            return _set(text, location[:-1], [], None)
+        start = text.rindex("-", 0, start)
+    line = text.rfind("\n", 0, start) + 1
+    end = text.find("\n", place.end)
+    end = len(text) if end < 0 else end + 1
+    if not text[line:start].strip():
+        return text[:line] + text[end:]
+    if number + 1 < len(below) and (after_key := below[number + 1].key) is not None:  # the first key behind a dash
+        return text[:start] + text[after_key.start_mark.index :]
+    raise _refused(location)
