@@ -20,6 +20,7 @@ from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, Vi
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
+from hv15.models.swap import BlockSwap
 from hv15.models.windows import MOST_TOKENS
 
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
@@ -68,6 +69,8 @@ class DiT(nn.Module):
     """Recompute each block in the backward pass instead of keeping its activations."""
     attention: Attention = ATTENTION
     """What the blocks attend with."""
+    swap: BlockSwap | None = None
+    """Lets some blocks wait in the machine's memory."""
     most_tokens = MOST_TOKENS
     """Tokens, of all samples together, that a block's norms, linears and MLP work on at a time."""
 
@@ -106,6 +109,9 @@ class DiT(nn.Module):
         """
         if (timestep_r is None) == self.config.meanflow:
             raise ValueError("timestep_r is needed with a meanflow checkpoint, and only there")
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        if self.swap is not None and torch.is_grad_enabled() and not recompute:
+            raise ValueError("block swap needs gradient_checkpointing: the backward pass visits the blocks once more")
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
         most_tokens = max(self.most_tokens // x.shape[0], 1)
@@ -119,16 +125,15 @@ class DiT(nn.Module):
         for index, block in enumerate(self.double_blocks):
             assert isinstance(block, DoubleBlock)
             call = BlockCall(block, rope, lengths, self.attention, most_tokens, partial(self._enter, index))
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                img, txt = checkpointed(call, img, txt, vec)
-            else:
-                img, txt = call(img, txt, vec)
+            img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
 
     def _enter(self, index: int) -> None:
         """A block begins to compute, on the way forward or back."""
+        if self.swap is not None:
+            self.swap.enter(index)
 
     def condition_tokens(self, cond: Condition, timestep: Tensor) -> tuple[Tensor, list[int]]:
         """Each sample's valid condition tokens [B, M, hidden], vision first, then glyphs, then text; their numbers."""

@@ -43,6 +43,10 @@ class BlockCall:
 
     def __call__(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
         self.enter()
+        return self.compute(img, txt, vec)
+
+    def compute(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
+        """The same when the block has been entered."""
         return self.block(img, txt, vec, self.rope, self.lengths, self.attention, self.most_tokens)
 
 
@@ -52,6 +56,7 @@ def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tupl
         # vec is the same for all blocks: not an argument, so that hooks on what is kept see the tokens alone.
         return checkpoint(lambda img, txt: call(img, txt, vec), img, txt, use_reentrant=False, preserve_rng_state=False)
     # Without an input that needs a gradient, autograd would never ask for those of the block's parameters.
+    call.enter()
     anchor = torch.empty(0, device=img.device, requires_grad=True)
     return _Recomputed.apply(call, anchor, img, txt, vec)
 
@@ -64,7 +69,7 @@ class _Recomputed(torch.autograd.Function):
         ctx.call = call
         ctx.save_for_backward(img, txt, vec)
         ctx.set_materialize_grads(False)
-        return call(img, txt, vec)
+        return call.compute(img, txt, vec)
 
     @staticmethod
     @once_differentiable
