@@ -148,6 +148,8 @@ def _sample_commands(commands: Any, project: argparse.ArgumentParser) -> None:
         text = "the sample's .json file" + (" (what the latents say themselves)" if step is decode else "")
         step.add_argument("--spec", type=Path, required=step is not decode, help=text)
         step.add_argument("--out", type=Path, required=True)
+    sheet = _add(steps, "sheet", "sheet:draw", "all samples in one picture, and what the LoRA changed", project)
+    sheet.add_argument("--out", type=Path, default=Path("results/samples/contact_sheet.png"))
 
 
 def _file_commands(commands: Any, project: argparse.ArgumentParser) -> None:

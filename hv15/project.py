@@ -25,8 +25,12 @@ from hv15.errors import UserError
 from hv15.model_files import ModelFiles, Role
 from hv15.models.fingerprint import FingerprintCache, model_fingerprint
 from hv15.models.grid import latent_size
-from hv15.sample.plan import plan_samples
+from hv15.sample.plan import BASE_SUFFIX, plan_samples
 from hv15.sample.prompts import SampleSpec
+
+CONTACT_SHEET = "results/samples/contact_sheet.png"
+SHOWN = (".mp4", ".frames")
+"""How the names of samples end that can be looked at."""
 
 CONFIG_VARIABLE, OVERRIDES_VARIABLE = "HV15_CONFIG", "HV15_OVERRIDES"
 
@@ -252,7 +256,18 @@ class Project:
     def products(self) -> list[str]:
         """The samples and conversions that belong to a finished LoRA, relative to the project folder."""
         samples = [file for name in self.samples for file in self._sample_files(name)]
-        return samples + [f"results/lora.{layout}.safetensors" for layout in self.settings.convert.formats]
+        sheet = [CONTACT_SHEET] if self.sheet_samples else []
+        return samples + sheet + [f"results/lora.{layout}.safetensors" for layout in self.settings.convert.formats]
+
+    @cached_property
+    def sheet_samples(self) -> dict[str, tuple[str, str | None]]:
+        """The samples of the contact sheet, by name: the video or folder of images, and the one without the LoRA.
+
+        Nothing if there are not at least two: the sheet is there to compare.
+        """
+        shown = {name: file for name in self.samples if (file := self._sample_files(name)[0]).endswith(SHOWN)}
+        own = {name: file for name, file in shown.items() if not name.endswith(BASE_SUFFIX)}
+        return {name: (file, shown.get(name + BASE_SUFFIX)) for name, file in own.items()} if len(shown) > 1 else {}
 
     def _sample_files(self, name: str) -> list[str]:
         suffixes = {

@@ -111,6 +111,11 @@ class WorkflowProject(Project):
             raise UserError("\n".join(problems))
         self.save_caches()
 
+    @property
+    def gpu(self) -> int:
+        """GPUs of a job with a model. On the CPU none, so that such jobs run beside one another."""
+        return int(self.settings.runtime.device != "cpu")
+
     # -- models -----------------------------------------------------------------------------------------------------
 
     def model_inputs(self, *roles: Role) -> list[str]:
@@ -218,6 +223,11 @@ class WorkflowProject(Project):
 
     def sample_options(self, name: str) -> list[str]:
         return [word for key, file in self.sample_inputs(name).items() for word in (f"--{key}", file)]
+
+    @property
+    def sheet_inputs(self) -> list[str]:
+        """What the contact sheet is drawn from."""
+        return [file for pair in self.sheet_samples.values() for file in pair if file is not None]
 
     @cached_property
     def products_digest(self) -> str:

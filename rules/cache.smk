@@ -15,7 +15,7 @@ rule encode_latents:
     conda:
         "environment.yaml"
     resources:
-        gpu=1,
+        gpu=PROJECT.gpu,
     params:
         needs=lambda wildcards: PROJECT.latents.shard_digest(int(wildcards.shard)),
     message:
@@ -40,7 +40,7 @@ rule encode_texts:
     conda:
         "environment.yaml"
     resources:
-        gpu=1,
+        gpu=PROJECT.gpu,
     params:
         needs=lambda wildcards: PROJECT.texts.shard_digest(int(wildcards.shard)),
     message:

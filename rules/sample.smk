@@ -1,6 +1,9 @@
 # Sampling. Each prompt is a target of its own: an edited prompt samples that prompt alone. One big model a job.
 
 
+from hv15.project import CONTACT_SHEET
+
+
 rule sample_spec:
     output:
         "results/samples/{name}.json",
@@ -53,7 +56,7 @@ rule sample_condition:
     conda:
         "environment.yaml"
     resources:
-        gpu=1,
+        gpu=PROJECT.gpu,
     message:
         "Encoding the first image of sample {wildcards.name}"
     shell:
@@ -76,7 +79,7 @@ rule sample_latents:
     conda:
         "environment.yaml"
     resources:
-        gpu=1,
+        gpu=PROJECT.gpu,
     params:
         files=lambda wildcards, input: PROJECT.sample_options(wildcards.name),
     message:
@@ -99,7 +102,7 @@ rule sample_video:
     conda:
         "environment.yaml"
     resources:
-        gpu=1,
+        gpu=PROJECT.gpu,
     message:
         "Decoding {wildcards.name}"
     shell:
@@ -121,9 +124,29 @@ rule sample_images:
     conda:
         "environment.yaml"
     resources:
-        gpu=1,
+        gpu=PROJECT.gpu,
     message:
         "Decoding {wildcards.name} to images"
     shell:
         "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
         " --out {output:q} 2>&1 | logged {log:q}"
+
+
+# products.json is written anew while anything is missing: so the sheet is never passed over (see hv15/workflow.py).
+rule contact_sheet:
+    input:
+        spec="results/products.json",
+        samples=PROJECT.sheet_inputs,
+    output:
+        CONTACT_SHEET,
+    log:
+        "results/logs/contact_sheet.log",
+    benchmark:
+        "results/benchmarks/contact_sheet.tsv"
+    localrule: True
+    conda:
+        "environment.yaml"
+    message:
+        "Drawing the samples side by side"
+    shell:
+        "hv15 sample sheet --out {output:q} 2>&1 | logged {log:q}"

@@ -35,7 +35,7 @@ rule train:
     conda:
         "environment.yaml"
     resources:
-        gpu=1,
+        gpu=PROJECT.gpu,
     message:
         "Training the LoRA (log: {log})"
     shell:

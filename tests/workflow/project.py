@@ -35,7 +35,7 @@ class Outcome:
     def heavy(self) -> dict[str, int]:
         """The jobs that cost time: no specs and reports, no publishing."""
         cheap = ("all", "train_spec", "sample_spec", "denoising_spec", "publish_spec", "publish")
-        cheap += ("report_latents", "report_texts")
+        cheap += ("contact_sheet", "report_latents", "report_texts")
         return {rule: count for rule, count in self.jobs.items() if rule not in cheap}
 
 

@@ -1,0 +1,32 @@
+"""`hv15 sample sheet`: all samples of a project in one picture, and what the LoRA changed in one sentence."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from hv15.errors import UserError
+from hv15.project import Project
+
+
+def draw(options: Namespace) -> None:
+    """Draw the contact sheet of all samples."""
+    from hv15.data.encode import write_image
+    from hv15.demo.judge import what_changed
+    from hv15.sample.contact_sheet import SheetRow, draw_sheet, mean_change, read_sample
+
+    project = Project(options.config, options.overrides)
+    rows = []
+    for name, (shown, without) in project.sheet_samples.items():
+        base = None if without is None else read_sample(project.root / without)
+        rows.append(SheetRow(project.sample(name).prompt, read_sample(project.root / shown), base))
+    if not rows:
+        raise UserError(
+            f"{options.config}: fewer than two samples are videos or images, so there is nothing to compare",
+            hint="add prompts to sample.prompts, or set sample.with_base: true",
+        )
+    sentence = what_changed(rows) if project.settings.models.source == "demo" else ""
+    sentence = sentence or mean_change(rows)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_image(options.out, draw_sheet(rows), {"Description": sentence} if sentence else None)
+    print(sentence or f"{options.out}: {len(rows)} samples", file=sys.stderr)

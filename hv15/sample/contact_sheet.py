@@ -1,0 +1,110 @@
+"""All samples in one picture: a row a prompt, a few frames of each, without and with the trained LoRA side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hv15.data.decode import VideoReader
+from hv15.data.images import read_image
+from hv15.data.media import frame_files
+from hv15.data.pixels import Fitter, Pixels
+from hv15.data.probe import probe
+from hv15.errors import UserError
+
+SHOWN = 4
+"""Frames of a clip on the sheet, evenly spaced, the first and the last among them."""
+WITHOUT, WITH = "without the LoRA", "with the LoRA"
+
+_HEIGHT = 96  # pixels of a frame on the sheet
+_LINE, _MARGIN, _GAP = 18, 8, 12
+_PAPER, _INK = (255, 255, 255), (40, 40, 40)
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """One prompt on the sheet, with its clips, uint8 RGB [F, H, W, 3]."""
+
+    prompt: str
+    with_lora: Pixels
+    without: Pixels | None = None
+    """From the same noise, but without the trained LoRA."""
+
+    @property
+    def clips(self) -> list[tuple[str, Pixels]]:
+        """The clips from left to right, and what to write over each."""
+        if self.without is None:
+            return [(WITH, self.with_lora)]
+        return [(WITHOUT, self.without), (WITH, self.with_lora)]
+
+
+def read_sample(path: Path) -> Pixels:
+    """Return the frames of a sample, a video or a folder of images: uint8 RGB [F, H, W, 3].
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if path.is_dir():
+        return np.stack([read_image(file) for file in frame_files(path)])
+    info = probe(path, "video")
+    with VideoReader(info, Fitter(None)) as reader:
+        return np.stack([reader.pixels(index) for index in range(len(info.timeline.times))])
+
+
+def few_frames(frames: Pixels, count: int = SHOWN) -> Pixels:
+    """Return up to `count` frames, evenly spaced from the first to the last."""
+    places = np.linspace(0, len(frames) - 1, min(count, len(frames)))
+    return frames[np.rint(places).astype(int)]
+
+
+def draw_sheet(rows: Sequence[SheetRow]) -> Pixels:
+    """Draw the contact sheet: uint8 RGB [H, W, 3].
+
+    Raises:
+        UserError: there is nothing to show.
+    """
+    if not rows:
+        raise UserError("no samples for a contact sheet", hint="add sample.prompts to the config")
+    strips = [[(label, _strip(clip)) for label, clip in row.clips] for row in rows]
+    columns = max(len(row) for row in strips)
+    widths = [max(row[n][1].width for row in strips if n < len(row)) for n in range(columns)]
+    lefts = [_MARGIN + sum(widths[:n]) + n * _GAP for n in range(columns)]
+    font = ImageFont.load_default(13)
+    width = max(lefts[-1] + widths[-1], *(_MARGIN + int(font.getlength(row.prompt)) for row in rows)) + _MARGIN
+    sheet = Image.new("RGB", (width, _MARGIN + len(rows) * (2 * _LINE + _HEIGHT + _GAP)), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    top = _MARGIN
+    for row, clips in zip(rows, strips, strict=True):
+        pen.text((_MARGIN, top), row.prompt, fill=_INK, font=font)
+        for left, (label, strip) in zip(lefts, clips, strict=False):
+            pen.text((left, top + _LINE), label, fill=_INK, font=font)
+            sheet.paste(strip, (left, top + 2 * _LINE))
+        top += 2 * _LINE + _HEIGHT + _GAP
+    return np.asarray(sheet)
+
+
+def mean_change(rows: Sequence[SheetRow]) -> str:
+    """Return in one sentence how much the LoRA changed the samples that are there without it, too; else ""."""
+    changes = [
+        np.abs(row.with_lora.astype(float) - row.without.astype(float)).mean()
+        for row in rows
+        if row.without is not None
+    ]
+    if not changes:
+        return ""
+    return f"the LoRA changed the pixels of {len(changes)} samples by {np.mean(changes):.1f} of 255 on average"
+
+
+def _strip(frames: Pixels) -> Image.Image:
+    """A few frames of a clip, side by side."""
+    shown = few_frames(frames)
+    height, width = shown.shape[1:3]
+    size = (round(width * _HEIGHT / height), _HEIGHT)
+    strip = Image.new("RGB", (len(shown) * (size[0] + 2) - 2, _HEIGHT), _PAPER)
+    for number, frame in enumerate(shown):
+        strip.paste(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC), (number * (size[0] + 2), 0))
+    return strip
