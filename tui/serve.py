@@ -1,0 +1,139 @@
+"""The same dashboard in a browser on this machine (`hv15 tui --serve`): loopback only, and only with the token.
+
+textual-serve has no login, and who can open the page can start programs. So each request must bring the token: once
+in the address that is printed, then in a cookie. A page of another origin, or a name that somebody's DNS points to
+127.0.0.1, is refused too. Each browser tab runs a dashboard of its own; the run itself needs none of them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+    from textual_serve.server import Server
+
+LOOPBACK = "127.0.0.1"
+POLICY = "style-src 'self' 'unsafe-inline'; font-src 'self' data:; frame-ancestors 'none'"
+"""textual-serve's page asks a foreign host for a font; nobody else needs to know that it was opened."""
+
+
+def serve(arguments: Sequence[str], port: int) -> int:
+    """Serve the dashboard until Ctrl-C.
+
+    Args:
+        arguments: of `python -m tui`, for each page that is opened.
+        port: on loopback; 0 takes a free one.
+
+    Raises:
+        UserError: the extra is not installed, or the port is taken.
+    """
+    server = make_server(arguments, port or free_port(), secrets.token_urlsafe(24))
+    refuse_taken(server.port)
+    server.serve()
+    return 0
+
+
+def address(port: int, token: str) -> str:
+    """What to open in the browser."""
+    return f"http://{LOOPBACK}:{port}/?token={token}"
+
+
+def make_server(arguments: Sequence[str], port: int, token: str) -> Server:
+    """Return a server that asks for the token.
+
+    Raises:
+        UserError: the extra is not installed.
+    """
+    try:
+        from aiohttp import web
+        from textual_serve.server import Server
+    except ImportError as error:
+        raise UserError(
+            f"the web view needs the extra `web`, which is not installed ({error.name} is missing)",
+            hint="pip install 'hv15[web]', or use the dashboard in the terminal: it is the same",
+        ) from error
+
+    class GuardedServer(Server):
+        def initialize_logging(self) -> None:
+            """Log nothing: its log of requests would keep the token."""
+
+        async def on_startup(self, app: web.Application) -> None:
+            print(f"The dashboard: {address(port, token)}")
+            print("From another machine first:  ssh -L " + f"{port}:{LOOPBACK}:{port} {socket.gethostname()}")
+            print("Ctrl-C ends it; the run goes on", flush=True)
+
+        async def _make_app(self) -> web.Application:
+            app = await super()._make_app()
+            app.middlewares.append(guard(token, port))
+            return app
+
+    command = shlex.join([sys.executable, "-m", "tui", *arguments])
+    return GuardedServer(command, host=LOOPBACK, port=port, title="hv15", public_url=f"http://{LOOPBACK}:{port}")
+
+
+def guard(token: str, port: int) -> Middleware:
+    """Return aiohttp middleware that lets requests with the token pass."""
+    from aiohttp import web
+
+    cookie = f"hv15-{port}"
+    host = f"{LOOPBACK}:{port}"
+
+    def same(found: str | None) -> bool:
+        return found is not None and hmac.compare_digest(found.encode(), token.encode())
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.host != host or request.headers.get("Origin", f"http://{host}") != f"http://{host}":
+            raise web.HTTPForbidden(text="asked for under another name or from another page\n")
+        if request.path == "/" and same(request.query.get("token")):
+            # The token leaves the address bar and the browser's history at once.
+            welcome = web.HTTPSeeOther(f"http://{host}/")
+            welcome.set_cookie(cookie, token, httponly=True, samesite="Strict")
+            welcome.headers["Cache-Control"] = "no-store"
+            raise welcome
+        if not same(request.cookies.get(cookie)):
+            raise web.HTTPForbidden(text="open the whole address that `hv15 tui --serve` has printed\n")
+        response = await handler(request)
+        if not response.prepared:
+            response.headers["Content-Security-Policy"] = POLICY
+            response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    return check
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def refuse_taken(port: int) -> None:
+    """Raise a UserError when something else listens on the port, or when it may not be had.
+
+    Raises:
+        UserError: as said.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"port {port}: {reason}", hint="choose another with --port, or --port 0 for any") from error
+
+
+def project_arguments(project: Path, demo: bool) -> list[str]:
+    """Return what `python -m tui` needs to open the same thing."""
+    return ["--demo"] if demo else [str(project.absolute())]
