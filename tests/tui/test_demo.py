@@ -1,0 +1,117 @@
+"""The recorded run replayed: by a clock of the test, and as a process that is stopped and killed like any run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hv15.config.load import load_config
+from hv15.errors import UserError
+from hv15.runs import control, lock
+from hv15.runs.record import history
+from hv15.runs.state import State, current, status
+from tests.runs.project import wait_until
+from tui.demo.replay import RECORDING, Replay
+
+BEGAN = 1_800_000_000.0
+
+
+class Clock:
+    now = BEGAN
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def replay(tmp_path: Path, clock: Clock) -> Iterator[Replay]:
+    with Replay(tmp_path / "demo", clock=clock) as made:
+        yield made
+
+
+def test_the_run_grows_with_the_clock_and_ends(replay: Replay, clock: Clock) -> None:
+    metrics = replay.root / "results/train/metrics.jsonl"
+    seen = []
+    for share in (0.0, 0.25, 0.5, 1.0):
+        clock.now = BEGAN + share * replay.seconds + 0.01
+        replay.advance()
+        seen.append(len(lines(metrics)))
+    assert seen == sorted(seen)
+    assert (seen[0], seen[-1]) == (0, len(lines(RECORDING / "run/results/train/metrics.jsonl")))
+    found = current(replay.root)
+    assert found is not None
+    assert (found.state, found.failed, found.done) == (State.FINISHED, 0, found.total)
+    assert lock.holder(replay.root) is None
+
+
+def test_it_runs_by_the_lock_and_its_times_are_those_of_the_clock(replay: Replay, clock: Clock) -> None:
+    clock.now += replay.seconds / 2
+    assert replay.advance()
+    found = current(replay.root)
+    assert found is not None
+    assert found.state is State.RUNNING
+    times = [event["time"] for event in lines(replay.run.events)]
+    assert BEGAN <= min(times) <= max(times) <= clock.now
+
+
+def test_a_second_run_in_the_same_folder_is_refused(replay: Replay) -> None:
+    with pytest.raises(UserError, match="a run is going on already"):
+        Replay(replay.root)
+
+
+def test_the_history_lies_before_it(replay: Replay) -> None:
+    first, *earlier = history(replay.root)
+    assert first.id == replay.run.id
+    assert {status(run, None).state for run in earlier} == {State.FINISHED, State.FAILED}
+    assert all(run.record().started < BEGAN for run in earlier)  # type: ignore[union-attr]
+
+
+def test_the_recording_is_a_project_that_names_no_machine() -> None:
+    assert load_config(RECORDING / "project/config.yaml").task == "t2v"
+    for path in RECORDING.rglob("*"):
+        if path.suffix in (".json", ".jsonl", ".log", ".yaml"):
+            text = path.read_text(encoding="utf-8")
+            assert not any(word in text for word in ("/tmp/", "/home/", "/root", "/work/")), path
+    assert sum(path.stat().st_size for path in RECORDING.rglob("*") if path.is_file()) < 500_000
+
+
+def start_process(root: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-m", "tui.demo.replay", str(root)], start_new_session=True)
+    wait_until(lambda: lock.holder(root))
+    wait_until(lambda: (found := current(root)) and found.state is State.RUNNING)
+    return process
+
+
+def test_as_a_process_it_is_stopped_like_any_run(tmp_path: Path) -> None:
+    process = start_process(tmp_path)
+    control.stop(tmp_path)
+    assert process.wait(10) == 1
+    found = current(tmp_path)
+    assert found is not None
+    assert found.state is State.STOPPED
+    assert not control.orphans(tmp_path)
+
+
+def test_killed_it_is_dead_at_once(tmp_path: Path) -> None:
+    process = start_process(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    wait_until(lambda: (found := current(tmp_path)) and found.state is State.DIED, seconds=2)
+    assert not psutil.pid_exists(process.pid)

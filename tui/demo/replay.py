@@ -1,0 +1,226 @@
+"""Replays the recorded run into a folder: files appear and grow as they did, at any speed and by any clock.
+
+As a program (`python -m tui.demo.replay FOLDER`) it is the run: it holds the project's lock and stops on Ctrl-C as
+Snakemake does, so that the dashboard sees, stops and kills it like any other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from hv15.atomic import write_json
+from hv15.errors import UserError
+from hv15.runs import lock
+from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history
+
+RECORDING = Path(__file__).parent / "recording"
+TICK_S = 0.2
+SECONDS_BEFORE = 3600.0
+"""How long before the replay the run before it began, for those who read the history."""
+
+
+@dataclass
+class _File:
+    """One file of the run and how much of it is there."""
+
+    path: str
+    content: bytes
+    whole_from: float | None
+    """When it appears as a whole; None: it grows line by line."""
+    times: list[float]
+    """When each line comes."""
+    lines: list[bytes]
+    written: int = 0
+
+
+class Replay:
+    """The recorded run in a project folder of its own.
+
+    Args:
+        root: an empty or missing folder, which becomes the project.
+        clock: time.time, or any other.
+        speed: seconds of the recording in a second.
+        pid: of the process that is to be taken for the run.
+    """
+
+    def __init__(
+        self, root: Path, *, clock: Callable[[], float] = time.time, speed: float = 1.0, pid: int | None = None
+    ) -> None:
+        timeline = json.loads((RECORDING / "timeline.json").read_text(encoding="utf-8"))
+        self.root, self.speed, self._clock = root, speed, clock
+        self.seconds: float = timeline["seconds"]
+        """Length of the recording."""
+        self.began = clock()
+        self.run = RunFolder(root, time.strftime("%Y%m%d-%H%M%S-demo", time.localtime(self.began)))
+        self._recorded_start: float = timeline["start"]
+        self._recorded_run: str = timeline["run"]
+        self._files = [self._file(entry) for entry in timeline["files"]]
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock = lock.take(root, self.run.id)
+        if self._lock is None:
+            raise UserError(f"{root}: a run is going on already", hint="choose another folder")
+        self._make_project()
+        self._begin(os.getpid() if pid is None else pid)
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def position(self) -> float:
+        """Seconds of the recording that have passed."""
+        return (self._clock() - self.began) * self.speed
+
+    def advance(self) -> bool:
+        """Write what is due; False when the run has ended."""
+        now = self.position
+        for file in self._files:
+            if file.whole_from is not None:
+                if now >= file.whole_from and not file.written:
+                    file.written = 1
+                    self._write(file.path, file.content)
+                continue
+            due = bisect_right(file.times, now)
+            if due > file.written:
+                self._append(file.path, b"".join(file.lines[file.written : due]))
+                file.written = due
+        if now < self.seconds:
+            return True
+        self.close()
+        return False
+
+    def stop(self) -> None:
+        """End the run now, as Ctrl-C ends it."""
+        if self._lock is not None:
+            error = "KeyboardInterrupt: "
+            counts = self._counts()
+            append_json(
+                self.run.events, {"event": "end", **counts, "failed": [], "error": error, "time": self._clock()}
+            )
+        self.close()
+
+    def close(self) -> None:
+        """Give the lock back. Without an `end` in its events the run then counts as dead."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _file(self, entry: dict[str, Any]) -> _File:
+        path = entry["path"].replace(self._recorded_run, self.run.id)
+        content = (RECORDING / "run" / entry["path"]).read_bytes()
+        lines = content.splitlines(keepends=True)
+        if entry.get("lines") == "time":
+            return _File(path, content, None, *self._timed(lines))
+        if "lines" in entry:
+            return _File(path, content, None, entry["lines"], lines)
+        if "to" in entry and lines:
+            step = (entry["to"] - entry["from"]) / len(lines)
+            return _File(path, content, None, [entry["from"] + step * (n + 1) for n in range(len(lines))], lines)
+        return _File(path, content, entry["from"], [], [])
+
+    def _timed(self, lines: list[bytes]) -> tuple[list[float], list[bytes]]:
+        """When lines with a `time` come, and the lines as they would have been written now."""
+        times, shifted = [], []
+        for line in lines:
+            record = json.loads(line)
+            at = record["time"] - self._recorded_start
+            times.append(max(0.0, at))
+            record["time"] = round(self.began + at / self.speed, 3)
+            shifted.append(json.dumps(record).encode() + b"\n")
+        return times, shifted
+
+    def _make_project(self) -> None:
+        """Lay out what was there before the run, its history moved to just before now."""
+        shutil.copytree(RECORDING / "project", self.root, dirs_exist_ok=True)
+        earlier = history(self.root)
+        starts = [record.started for run in earlier if (record := run.record())]
+        shift = self.began - SECONDS_BEFORE - max(starts, default=0.0)
+        for run in earlier:
+            self._move_in_time(run, shift)
+
+    def _move_in_time(self, run: RunFolder, shift: float) -> None:
+        record = run.record()
+        if record is None:
+            return
+        started = record.started + shift
+        moved = RunFolder(self.root, time.strftime("%Y%m%d-%H%M%S-demo", time.localtime(started)))
+        run.path.rename(moved.path)
+        self._write_record(moved, {**vars(record), "started": started, "create_time": record.create_time + shift})
+        lines = [json.loads(line) for line in moved.events.read_bytes().splitlines()]
+        moved.events.unlink()
+        for line in lines:
+            append_json(moved.events, {**line, "time": line["time"] + shift})
+
+    def _begin(self, pid: int) -> None:
+        self.run.path.mkdir(parents=True)
+        process = psutil.Process(pid)
+        content = json.loads((RECORDING / "run" / f".hv15/runs/{self._recorded_run}/run.json").read_bytes())
+        content |= {"pid": pid, "create_time": process.create_time(), "leads_group": os.getpgid(pid) == pid}
+        self._write_record(self.run, {**content, "started": self.began})
+        self._files = [file for file in self._files if not file.path.endswith("/run.json")]
+        self.advance()
+
+    def _write_record(self, run: RunFolder, content: dict[str, Any]) -> None:
+        here = {"id": run.id, "host": socket.gethostname(), "boot_time": psutil.boot_time()}
+        write_json(run.path / "run.json", {**content, **here, "config_file": str(self.root / "config.yaml")})
+
+    def _counts(self) -> dict[str, int]:
+        counts = {"done": 0, "total": 0}
+        for line in self.run.events.read_bytes().splitlines():
+            event = json.loads(line)
+            if event["event"] == "plan":
+                counts["total"] = event["total"]
+            counts["done"] += event["event"] == "done"
+        return counts
+
+    def _write(self, path: str, content: bytes) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+    def _append(self, path: str, content: bytes) -> None:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as target:
+            target.write(content)
+
+
+def main() -> int:
+    """Be the run until it has ended or somebody stops it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--speed", type=float, default=1.0)
+    options = parser.parse_args()
+    os.environ.pop(RUN_VARIABLE, None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may have been told to ignore it
+    with Replay(options.folder, speed=options.speed) as replay:
+        try:
+            while replay.advance():
+                time.sleep(TICK_S)
+        except KeyboardInterrupt:
+            replay.stop()
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
