@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hv15.config.problems import Location, dotted
-from hv15.config.yaml_file import read_yaml
+from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
 from tui.data.yaml_text import block, entry, parse, scalar
 
@@ -35,7 +36,7 @@ def set_value(text: str, location: Location, value: Any, *, literal: str | None 
     """
     if literal is not None:
         value = parse(literal)
-    before = read_yaml(_FILE, text).data
+    before = values(text).data
 
     def change(data: Any) -> Any:
         return _with(data, location, value)
@@ -49,7 +50,7 @@ def remove_value(text: str, location: Location) -> str:
     Raises:
         UserError: it is not there, or it cannot be done without touching more than this.
     """
-    before = read_yaml(_FILE, text).data
+    before = values(text).data
 
     def change(data: Any) -> Any:
         return _without(data, location)
@@ -63,7 +64,7 @@ def add_entry(text: str, location: Location, value: Any) -> str:
     Raises:
         UserError: there is no list, or it cannot be done without touching more than this.
     """
-    before = read_yaml(_FILE, text).data
+    before = values(text).data
     found: Any = before
     for part in location:
         found = found.get(part) if isinstance(found, dict) else _item(found, part)
@@ -74,12 +75,22 @@ def add_entry(text: str, location: Location, value: Any) -> str:
     return set_value(text, (*location, len(found)), value)
 
 
+@lru_cache(maxsize=8)
+def values(text: str) -> YamlFile:
+    """Read YAML text; what is returned is shared and must not be changed.
+
+    Raises:
+        UserError: it is not YAML, or not a mapping.
+    """
+    return read_yaml(_FILE, text)
+
+
 # -- proof ------------------------------------------------------------------------------------------------------------
 
 
 def _proved(before: Any, after: str, change: Callable[[Any], Any], location: Location) -> str:
     try:
-        same = _equal(read_yaml(_FILE, after).data, change(copy.deepcopy(before)))
+        same = _equal(values(after).data, change(copy.deepcopy(before)))
     except UserError:
         same = False
     if not same:
@@ -137,7 +148,9 @@ def _item(data: Any, number: Any) -> Any:
 # -- where things stand -----------------------------------------------------------------------------------------------
 
 
-def _compose(text: str) -> yaml.Node:
+@lru_cache(maxsize=4)
+def compose(text: str) -> yaml.Node:
+    """Return the nodes of YAML text, with the places where they stand."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     assert node is not None
     return node
@@ -195,7 +208,7 @@ def _child(text: str, node: yaml.Node, part: str | int) -> _Place | None:
 
 def _walk(text: str, location: Location) -> list[_Place]:
     """The places along a location, as far as they are in the text; first the whole."""
-    places = [_Place(text, None, _compose(text), None)]
+    places = [_Place(text, None, compose(text), None)]
     for part in location:
         found = _child(text, places[-1].node, part)
         if found is None:
@@ -209,7 +222,7 @@ def _walk(text: str, location: Location) -> list[_Place]:
 def location_at(text: str, line: int) -> Location:
     """Return the location of the innermost setting that a line (from 1) belongs to; () when there is none."""
     try:
-        node = _compose(text)
+        node = compose(text)
     except (yaml.YAMLError, AssertionError):
         return ()
     location: list[str | int] = []

@@ -1,0 +1,327 @@
+"""One config.yaml that is being edited: its text, what is wrong with it, its form, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hv15.atomic import atomic_path
+from hv15.config import Settings, load_config
+from hv15.config.problems import Location
+from hv15.config.yaml_file import YamlFile, read_yaml
+from hv15.errors import UserError
+from tui.data.config_diff import Change, DiffLine, setting_changes, text_diff
+from tui.data.config_form import FormField, FormSection, form
+from tui.data.yaml_edit import add_entry, children, compose, location_at, remove_value, set_value, values
+from tui.data.yaml_text import parse
+
+UNDO = 300
+TYPING_S = 1.0
+"""Edits of the text that follow one another faster are one for undo."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to put right."""
+
+    file: str
+    line: int
+    """From 1; 0 when it has no place in the file."""
+    column: int
+    path: str
+    message: str
+    hint: str = ""
+    location: Location = ()
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place} {self.path}".rstrip() + f": {self.message}"
+
+
+class ConfigFile:
+    """A config file and the edits that are not saved yet."""
+
+    def __init__(self, path: Path, text: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self.text = self.saved_text = text
+        self.version = 0
+        """Counts the edits."""
+        self.problems: tuple[Problem, ...] = ()
+        self.settings: Settings | None = None
+        self._monotonic = monotonic
+        self._past: list[str] = []
+        self._future: list[str] = []
+        self._typed: float | None = None
+        self._good: YamlFile | None = None
+        self._good_text = ""
+        self._form: tuple[int, tuple[FormSection, ...]] | None = None
+        self._check()
+
+    @classmethod
+    def open(cls, path: Path) -> ConfigFile:
+        """Read a file, also one whose content is wrong.
+
+        Raises:
+            UserError: it is missing, cannot be read, or is not UTF-8.
+        """
+        return cls(path, _read(path))
+
+    @property
+    def dirty(self) -> bool:
+        return self.text != self.saved_text
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._future)
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def form(self) -> tuple[FormSection, ...]:
+        """Return all settings; while the text is not YAML, those of the last text that was."""
+        if self._form is None or self._form[0] != self.version:
+            found = {problem.location: problem.message for problem in self.problems if problem.location}
+            data = self._good.data if self._good else {}
+            self._form = (self.version, form(data, self._literals(), found))
+        return self._form[1]
+
+    def field(self, location: Location) -> FormField | None:
+        return next((each for section in self.form() for each in section.fields if each.location == location), None)
+
+    def position(self, location: Location) -> tuple[int, int]:
+        """Return line and column (from 1) of a setting, or of the nearest heading above it."""
+        return self._good.position(location) if self._good else (1, 1)
+
+    def location_at(self, line: int) -> Location:
+        """Return the setting that stands in a line (from 1)."""
+        return location_at(self.text, line)
+
+    def changed_on_disk(self) -> bool:
+        """Whether the file is no longer what was read or saved here."""
+        try:
+            return _read(self.path) != self.saved_text
+        except UserError:
+            return True
+
+    def diff_disk(self) -> list[DiffLine]:
+        """What saving would change in the file as it is now."""
+        return self.diff_with(self.path)
+
+    def diff_with(self, path: Path) -> list[DiffLine]:
+        """What differs from another file, such as the copy that a run was started from."""
+        return text_diff(_other(path), self.text)
+
+    def changes_with(self, path: Path) -> list[Change]:
+        """The settings whose values differ from those of another file."""
+        return setting_changes(_other(path), self.text)
+
+    # -- editing ----------------------------------------------------------------------------------------------------
+
+    def set_text(self, location: Location, text: str) -> None:
+        """Take what was typed into a field; nothing typed means its default.
+
+        Raises:
+            UserError: it is not YAML where it must be, or cannot be put in without touching more than this.
+        """
+        known = self.field(location)
+        kind, optional = (known.kind, known.optional) if known else ("text", True)
+        words = text.strip()
+        if not words and (kind not in ("text", "path") or optional or (known and known.default == "")):
+            if known is None or known.given:
+                self.remove(location)
+        elif kind in ("text", "path"):
+            self.set(location, text if kind == "text" else words)
+        elif kind in ("list", "mapping"):
+            bare = kind == "list" and "," in words and not words.startswith("[")
+            self.set(location, parse(f"[{words}]" if bare else words))
+        elif kind in ("int", "float"):
+            self._set_number(location, words)
+        else:
+            value = _parsed(words)
+            self.set(location, words if known and words in known.choices and isinstance(value, str) else value)
+
+    def _set_number(self, location: Location, words: str) -> None:
+        value = _parsed(words)
+        if isinstance(value, int | float) and not isinstance(value, bool) and re.fullmatch(r"[-+.\w]+", words):
+            self._edit(set_value(self.text, location, None, literal=words))
+        else:
+            self.set(location, value)
+
+    def set(self, location: Location, value: Any) -> None:
+        """Set one setting; no other byte of the text changes.
+
+        Raises:
+            UserError: the text is not YAML, or it cannot be done so.
+        """
+        self._edit(set_value(self.text, location, value))
+
+    def remove(self, location: Location) -> None:
+        """Take a setting out of the file: its default holds."""
+        self._edit(remove_value(self.text, location))
+
+    def add_entry(self, location: Location, values: Mapping[str, Any]) -> None:
+        """Append a dataset, a prompt or a LoRA to its list."""
+        self._edit(add_entry(self.text, location, dict(values)))
+
+    def remove_entry(self, location: Location) -> None:
+        """Take an entry out of its list."""
+        self._edit(remove_value(self.text, location))
+
+    def replace_text(self, text: str) -> None:
+        """Take the whole text from an editor, whatever it is."""
+        now = self._monotonic()
+        typing = self._typed is not None and 0 <= now - self._typed < TYPING_S
+        self._edit(text, one_more=not typing)
+        self._typed = now
+
+    def undo(self) -> bool:
+        """Take back the last edit; False when there is none."""
+        return self._step(self._past, self._future)
+
+    def redo(self) -> bool:
+        return self._step(self._future, self._past)
+
+    def _step(self, source: list[str], target: list[str]) -> bool:
+        if not source:
+            return False
+        target.append(self.text)
+        self._show(source.pop())
+        return True
+
+    def _edit(self, text: str, *, one_more: bool = True) -> None:
+        if text == self.text:
+            return
+        if one_more or not self._past:
+            self._past = [*self._past[-UNDO:], self.text]
+        self._future.clear()
+        self._show(text)
+
+    def _show(self, text: str) -> None:
+        self.text, self._typed = text, None
+        self.version += 1
+        self._check()
+
+    # -- disk -------------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Take what is on the disk now; the edits can be had back by undo.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        text = _read(self.path)
+        self.saved_text = text
+        self._edit(text)
+
+    def save(self, force: bool = False) -> None:
+        """Write the file atomically.
+
+        Raises:
+            UserError: somebody else changed it meanwhile (unless `force`), or it cannot be written.
+        """
+        if not force and self.path.exists() and self.changed_on_disk():
+            raise UserError(
+                f"{self.path}: was changed by another program since it was read here",
+                hint="look at the difference, then save over it or read it anew",
+            )
+        target = self.path.resolve()  # a link stays a link
+        mode = target.stat().st_mode if target.exists() else None
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(self.text.encode("utf-8", "replace"))
+        if mode is not None:
+            target.chmod(mode & 0o7777)
+        self.saved_text = self.text
+
+    # -- checking ---------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        try:
+            self.settings, self.problems = load_config(self.path, text=self.text), ()
+        except UserError as error:
+            self.settings, self.problems = None, _problems(self.path, error)
+        except (ValueError, RecursionError) as error:  # YAML that is nested without end
+            self.settings, self.problems = None, (Problem(str(self.path), 0, 0, "", str(error) or "too deep"),)
+        with contextlib.suppress(UserError, ValueError, RecursionError):
+            self._good, self._good_text = values(self.text), self.text
+
+    def _literals(self) -> dict[Location, str]:
+        """How the numbers of the file are written."""
+        found: dict[Location, str] = {}
+        stack: list[tuple[Location, yaml.Node]] = []
+        if self._good is not None:
+            stack.append(((), compose(self._good_text)))
+        while stack:
+            at, node = stack.pop()
+            for number, place in enumerate(children(self._good_text, node)):
+                inner = (*at, number if place.key is None else str(place.key.value))
+                if isinstance(place.node, yaml.ScalarNode) and not place.node.style and _is_number(place.node.value):
+                    found[inner] = place.node.value
+                elif isinstance(place.node, yaml.CollectionNode) and len(inner) < 8:
+                    stack.append((inner, place.node))
+        return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        read_yaml(path)  # says what is wrong
+        raise UserError(f"{path}: cannot be read", hint="try again") from None
+
+
+def _other(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parsed(words: str) -> Any:
+    try:
+        return parse(words)
+    except UserError:
+        return words
+
+
+def _problems(path: Path, error: UserError) -> tuple[Problem, ...]:
+    """The lines of an error as problems."""
+    place = re.compile(rf"{re.escape(str(path))}:(\d+)(?::(\d+))?(?:: | ([^:]+?): |: ?)(.*)")
+    found: list[Problem] = []
+    for line in error.message.splitlines():
+        if match := place.fullmatch(line):
+            number, column, name, message = match.groups()
+            at = _location(name or "")
+            found.append(Problem(str(path), int(number), int(column or 1), name or "", message, "", at))
+        elif found and line.startswith(" "):
+            last = found.pop()
+            found.append(
+                Problem(last.file, last.line, last.column, last.path, f"{last.message}\n{line}", "", last.location)
+            )
+        else:
+            found.append(Problem(str(path), 0, 0, "", line.removeprefix(f"{path}: ")))
+    if len(found) == 1:
+        found = [Problem(**{**found[0].__dict__, "hint": error.hint})]
+    return tuple(found)
+
+
+def _location(path: str) -> Location:
+    parts = re.findall(r"\[(\d+)\]|([^.\[\]]+)", path)
+    return tuple(int(number) if number else name for number, name in parts)

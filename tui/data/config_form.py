@@ -1,0 +1,210 @@
+"""All settings as fields of a form, made from the models: what each may be, is, and would be by default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from hv15.config import FieldInfo, Section, Settings, fields
+from hv15.config.fields import section_of
+from hv15.config.problems import Location, dotted
+
+Kind = Literal["bool", "int", "float", "choice", "text", "path", "list", "mapping"]
+
+
+@dataclass(frozen=True)
+class FormField:
+    """One setting."""
+
+    location: Location
+    path: str
+    """As users write it: datasets[0].resolution."""
+    name: str
+    kind: Kind
+    type: str
+    """Which values it takes, in words."""
+    choices: tuple[str, ...]
+    optional: bool
+    """Whether it may be left open."""
+    default: Any = field(hash=False)
+    """`...` when it must be given."""
+    default_text: str = ""
+    value: Any = field(hash=False, default=None)
+    """What the file says, else the default."""
+    text: str = ""
+    """The value as it is typed."""
+    given: bool = False
+    """Whether it stands in the file."""
+    changed: bool = False
+    """Whether it differs from the default."""
+    help: str = ""
+    affects: str | None = None
+    """"speed" or "place" when it changes no result."""
+    problem: str = ""
+
+    def matches(self, words: str) -> bool:
+        """Whether all words are in its name or help."""
+        where = f"{self.path} {self.help}".lower()
+        return all(word in where for word in words.lower().split())
+
+
+@dataclass(frozen=True)
+class FormSection:
+    """A heading with its fields."""
+
+    location: Location
+    title: str
+    help: str
+    fields: tuple[FormField, ...]
+    is_entry: bool
+    """Whether it is an entry of a list, which can be removed."""
+
+
+@dataclass(frozen=True)
+class FormList:
+    """A list whose entries are sections, and what a new entry begins with."""
+
+    location: Location
+    title: str
+    entry: str
+    start: Mapping[str, Any] = field(hash=False)
+
+
+LISTS = (
+    FormList(("datasets",), "datasets", "dataset", {"video_directory": "clips", "target_frames": [25]}),
+    FormList(("sample", "prompts"), "sample.prompts", "prompt", {"name": "new", "prompt": "what is to be seen"}),
+    FormList(("sample", "loras"), "sample.loras", "LoRA", {"path": "other.safetensors"}),
+)
+
+
+def form(
+    data: Mapping[str, Any], literals: Mapping[Location, str], problems: Mapping[Location, str]
+) -> tuple[FormSection, ...]:
+    """Return all sections with their fields.
+
+    Args:
+        data: the values of the file.
+        literals: how numbers are written in it.
+        problems: what is wrong with a setting, by its location; of one inside a value, too.
+    """
+    return tuple(_sections(Settings, data, (), "Project", "What the LoRA is for.", False, _Sources(literals, problems)))
+
+
+@dataclass(frozen=True)
+class _Sources:
+    literals: Mapping[Location, str]
+    problems: Mapping[Location, str]
+
+    def problem(self, location: Location) -> str:
+        """What is wrong with a value or with something in it."""
+        found = (text for at, text in self.problems.items() if at[: len(location)] == location)
+        return "; ".join(found)
+
+
+def _sections(
+    model: type[Section], data: Any, at: Location, title: str, text: str, is_entry: bool, sources: _Sources
+) -> Iterator[FormSection]:
+    values = data if isinstance(data, Mapping) else {}
+    own: list[FormField] = []
+    below: list[Iterator[FormSection]] = []
+    for info in _infos(model):
+        name = info.path
+        section: type[Section] | None = section_of(model.model_fields[name].annotation)
+        given, place = values.get(name), (*at, name)
+        if section is None or isinstance(given, str):  # a string: the path of a dataset TOML
+            own.append(_field(model, info, place, name in values, given, sources))
+        elif _is_one(model, name):
+            below.append(_sections(section, given, place, dotted(place), info.doc, False, sources))
+        else:
+            entries = given if isinstance(given, list) else []
+            for number, entry in enumerate(entries):
+                inner = (*place, number)
+                below.append(_sections(section, entry, inner, dotted(inner), info.doc, True, sources))
+    if own:
+        yield FormSection(at, title, text, tuple(own), is_entry)
+    for each in below:
+        yield from each
+
+
+def _is_one(model: type[Section], name: str) -> bool:
+    """Whether a field is a section itself and not a list of them."""
+    annotation = model.model_fields[name].annotation
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+@lru_cache(maxsize=64)
+def _infos(model: type[Section]) -> tuple[FieldInfo, ...]:
+    """The fields of one section alone, without those of the sections in it."""
+    return tuple(info for info in fields(model) if info.path in model.model_fields)
+
+
+@lru_cache(maxsize=64)
+def _schema(model: type[Section]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _field(
+    model: type[Section], info: FieldInfo, at: Location, given: bool, value: Any, sources: _Sources
+) -> FormField:
+    kind, choices, optional = kind_of(_schema(model)["properties"][info.path])
+    shown = value if given else None if info.default is ... else info.default
+    return FormField(
+        location=at,
+        path=dotted(at),
+        name=info.path,
+        kind=kind,
+        type=info.type,
+        choices=choices,
+        optional=optional,
+        default=info.default,
+        default_text=info.default_text,
+        value=shown,
+        text=sources.literals.get(at) or typed(shown) if given else typed(shown),
+        given=given,
+        changed=given and not _same(value, info.default),
+        help=info.doc,
+        affects=info.affects,
+        problem=sources.problem(at),
+    )
+
+
+def kind_of(schema: Mapping[str, Any]) -> tuple[Kind, tuple[str, ...], bool]:
+    """Return kind, choices, and whether it may be null, of a field's JSON schema."""
+    parts = schema.get("anyOf") or [schema]
+    optional = any(part.get("type") == "null" for part in parts)
+    parts = [part for part in parts if part.get("type") != "null"]
+    choices = [value for part in parts for value in part.get("enum", [part["const"]] if "const" in part else [])]
+    if choices and len(choices) == sum(len(part.get("enum", ["const"])) for part in parts):
+        return "choice", tuple(typed(choice) for choice in choices), optional
+    kinds: dict[str, Kind] = {
+        "array": "list",
+        "object": "mapping",
+        "boolean": "bool",
+        "number": "float",
+        "integer": "int",
+    }
+    found = {"path" if part.get("format") == "path" else str(part.get("type")) for part in parts}
+    for name, kind in kinds.items():
+        if name in found:
+            return kind, ("true", "false") if kind == "bool" else (), optional
+    return "path" if "path" in found else "text", (), optional
+
+
+def typed(value: Any) -> str:
+    """A value as a person types it into a field."""
+    if value is None or value is ...:
+        return ""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _same(value: Any, default: Any) -> bool:
+    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
+        return len(value) == len(default) and all(map(_same, value, default))
+    if isinstance(value, bool) != isinstance(default, bool):
+        return False
+    return bool(value == default)
