@@ -95,20 +95,23 @@ def render(scene: Scene, seed: int, frames: int = FRAMES) -> NDArray[np.uint8]:
     return draw(scene.shape, look(scene, seed), frames)
 
 
-def wild(seed: int, frames: int = FRAMES) -> NDArray[np.uint8]:
-    """Return a clip for the VAE, which has to draw more than the captions tell: every shape, and often a motion in any
-    direction, other colours, or both."""
+def wild(seed: int, frames: int = FRAMES, size: int = SIZE, wildness: float = 0.2) -> NDArray[np.uint8]:
+    """Return a clip for the VAE, which has to draw more than the captions tell: every shape, now and then (`wildness`)
+    a motion in any direction, other colours, or both. `size` below 64 cuts out a square that the shape crosses."""
     random = _random("wild", seed)
     every = scenes((*SHAPES, CONCEPT))
     scene = every[int(random.integers(len(every)))]
     what = look(scene, seed)
-    if random.random() < 0.2:
+    if random.random() < wildness:
         angle, pace = random.uniform(0, 2 * np.pi), random.uniform(0, 3)
         what = replace(what, speed=(pace * np.sin(angle), pace * np.cos(angle)))
-    if random.random() < 0.2:
+    if random.random() < wildness:
         fore, back = random.uniform(0, 255, size=(2, 3))
         what = replace(what, fore=tuple(fore), back=tuple(back))
-    return draw(scene.shape, what, frames)
+    top, left = (
+        int(np.clip(centre + random.uniform(-8, 8) - size / 2, 0, SIZE - size)) for centre in (what.y, what.x)
+    )
+    return draw(scene.shape, what, frames)[:, top : top + size, left : left + size]
 
 
 def draw(shape: str, what: Look, frames: int = FRAMES) -> NDArray[np.uint8]:
