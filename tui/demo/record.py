@@ -109,9 +109,14 @@ def _of_job(run: RunFolder, log: str, start: float) -> tuple[float, float]:
     return round(begun, 2), round(begun, 2)
 
 
+def kept_name(path: str) -> str:
+    """Where a file of the project stands in the recording: nothing in a package begins with a dot."""
+    return path.replace(f"{FOLDER}/", "runs-folder/", 1)
+
+
 def _copy(root: Path, path: Path, target: Path) -> Path:
     """Copy a file; text without what names the machine, and with numbers as short as anybody reads them."""
-    copy = target / path.relative_to(root)
+    copy = target / kept_name(path.relative_to(root).as_posix())
     copy.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".mp4", ".png"):
         copy.write_bytes(path.read_bytes())
@@ -135,4 +140,4 @@ def _copy(root: Path, path: Path, target: Path) -> Path:
 if __name__ == "__main__":
     record(Path(sys.argv[1]).absolute())
     size = sum(path.stat().st_size for path in RECORDING.rglob("*") if path.is_file())
-    print(f"{RECORDING}: {size / 1000:.0f} kB; {FOLDER} holds {len(history(RECORDING / 'project'))} earlier runs")
+    print(f"{RECORDING}: {size / 1000:.0f} kB")

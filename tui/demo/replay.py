@@ -26,9 +26,9 @@ import psutil
 from hv15.atomic import write_json
 from hv15.errors import UserError
 from hv15.runs import lock
-from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history
+from hv15.runs.record import FOLDER, RUN_VARIABLE, RunFolder, append_json, history
+from tui.demo.record import RECORDING, kept_name
 
-RECORDING = Path(__file__).parent / "recording"
 TICK_S = 0.2
 SECONDS_BEFORE = 3600.0
 """How long before the replay the run before it began, for those who read the history."""
@@ -126,7 +126,7 @@ class Replay:
 
     def _file(self, entry: dict[str, Any]) -> _File:
         path = entry["path"].replace(self._recorded_run, self.run.id)
-        content = (RECORDING / "run" / entry["path"]).read_bytes()
+        content = (RECORDING / "run" / kept_name(entry["path"])).read_bytes()
         lines = content.splitlines(keepends=True)
         if entry.get("lines") == "time":
             return _File(path, content, None, *self._timed(lines))
@@ -151,6 +151,9 @@ class Replay:
     def _make_project(self) -> None:
         """Lay out what was there before the run, its history moved to just before now."""
         shutil.copytree(RECORDING / "project", self.root, dirs_exist_ok=True)
+        if (folder := self.root / kept_name(f"{FOLDER}/")).is_dir():
+            shutil.copytree(folder, self.root / FOLDER, dirs_exist_ok=True)
+            shutil.rmtree(folder)
         earlier = history(self.root)
         starts = [record.started for run in earlier if (record := run.record())]
         shift = self.began - SECONDS_BEFORE - max(starts, default=0.0)
@@ -173,7 +176,8 @@ class Replay:
     def _begin(self, pid: int) -> None:
         self.run.path.mkdir(parents=True)
         process = psutil.Process(pid)
-        content = json.loads((RECORDING / "run" / f".hv15/runs/{self._recorded_run}/run.json").read_bytes())
+        recorded = f"{FOLDER}/runs/{self._recorded_run}/run.json"
+        content = json.loads((RECORDING / "run" / kept_name(recorded)).read_bytes())
         content |= {"pid": pid, "create_time": process.create_time(), "leads_group": os.getpgid(pid) == pid}
         self._write_record(self.run, {**content, "started": self.began})
         self._files = [file for file in self._files if not file.path.endswith("/run.json")]
