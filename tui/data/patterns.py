@@ -1,0 +1,66 @@
+"""What a person types to search for: a regular expression where it is one, else the text itself."""
+
+from __future__ import annotations
+
+import re
+import re._constants as constants
+import re._parser as parser
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SearchPattern:
+    """A compiled search, for text and for bytes."""
+
+    text: re.Pattern[str]
+    data: re.Pattern[bytes]
+    literal: bool
+    """Whether it is searched as it stands."""
+    note: str
+    """Why, when it looks like an expression; else ""."""
+
+
+def compile_pattern(words: str) -> SearchPattern:
+    """Compile a search. Capitals count when there are any. What is no expression is searched as it stands."""
+    flags = 0 if any(letter.isupper() for letter in re.sub(r"\\.", "", words)) else re.IGNORECASE
+    note = ""
+    try:
+        if explodes(parser.parse(words)):
+            note = "repetitions of repetitions could take for ever: searched as plain text"
+        else:
+            return _compiled(words, flags, literal=not re.search(r"[\\^$.|?*+()\[{]", words), note="")
+    except (re.error, RecursionError, OverflowError) as error:
+        note = f"not a regular expression ({error}): searched as plain text"
+    return _compiled(re.escape(words), flags, literal=True, note=note)
+
+
+def _compiled(expression: str, flags: int, literal: bool, note: str) -> SearchPattern:
+    data = expression.encode("utf-8", "surrogateescape")
+    try:
+        return SearchPattern(re.compile(expression, flags), re.compile(data, flags | re.MULTILINE), literal, note)
+    except re.error as error:  # a class of characters that are several bytes, with a range
+        note = f"not possible for bytes ({error}): searched as plain text"
+        escaped = re.escape(expression)
+        return SearchPattern(
+            re.compile(escaped, flags), re.compile(escaped.encode("utf-8", "surrogateescape"), flags), True, note
+        )
+
+
+def explodes(tree: Any, inside: bool = False) -> bool:
+    """Whether an expression has an unlimited repetition inside another one, such as (a+)+."""
+    for operation, argument in tree:
+        if operation in (constants.MAX_REPEAT, constants.MIN_REPEAT):
+            _, most, inner = argument
+            unlimited = most is constants.MAXREPEAT or most > 100
+            if (unlimited and inside) or explodes(inner, inside or unlimited):
+                return True
+        elif operation is constants.SUBPATTERN:
+            if explodes(argument[-1], inside):
+                return True
+        elif operation is constants.BRANCH:
+            if any(explodes(each, inside) for each in argument[1]):
+                return True
+        elif operation in (constants.ASSERT, constants.ASSERT_NOT) and explodes(argument[1], inside):
+            return True
+    return False

@@ -1,0 +1,40 @@
+"""What a program wrote for a terminal, as plain text: without escapes, control characters and overwritten parts."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 4096
+"""Characters of a line that are shown."""
+
+ESCAPES = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # colours and cursor movements
+    rb"|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # titles, links
+    rb"|[ -/]*[0-~])?"
+)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]")
+"""Also what turns the direction of writing."""
+
+
+def clean(line: str | bytes) -> str:
+    """Return one line as a person would see it in the end: of a progress bar, its last state."""
+    data = line.encode("utf-8", "surrogateescape") if isinstance(line, str) else line
+    if b"\x1b" in data:
+        data = ESCAPES.sub(b"", data)
+    if b"\r" in data:
+        data = next((part for part in reversed(data.split(b"\r")) if part.strip()), b"")
+    if b"\b" in data:
+        data = _without_overwritten(data[: 4 * LONGEST])
+    cut = len(data) > 4 * LONGEST
+    text = data[: 4 * LONGEST].decode("utf-8", "replace").expandtabs(8)
+    text = _CONTROL.sub("", text)
+    if cut or len(text) > LONGEST:
+        return f"{text[:LONGEST]} …"
+    return text
+
+
+def _without_overwritten(data: bytes) -> bytes:
+    """Let each backspace take the character before it."""
+    while (shorter := re.sub(rb"[^\x08]\x08", b"", data)) != data:
+        data = shorter
+    return data.replace(b"\b", b"")
