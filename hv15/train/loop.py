@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,7 +39,6 @@ from hv15.train.steps import StepPlan
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from hv15.lora import LoRANetwork
     from hv15.models import DiT
 
 log = logging.getLogger(__name__)
@@ -76,13 +75,23 @@ class Launched:
     data_wait: float = 0.0
 
 
+class Trained(Protocol):
+    """What a training needs of that which it trains (`hv15.lora.LoRANetwork`)."""
+
+    def set_step_seed(self, seed: int) -> None: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor], /) -> object: ...
+
+
 @dataclass
 class Trainer:
     """One training in memory. `dit` is frozen and carries `network`, whose parameters `optimizer` moves."""
 
     settings: LoopSettings
     dit: DiT
-    network: LoRANetwork
+    network: Trained
     optimizer: torch.optim.Optimizer
     reader: ExampleReader
     plan: StepPlan
