@@ -1,0 +1,87 @@
+"""The logs of a project, one line each, with the state of the job that writes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual.content import Content
+
+from tui.data.jobs import Job
+from tui.data.log_file import log_files
+from tui.units import duration, size
+from tui.widgets.rows import Rows, cell
+from tui.widgets.states import glyph, look
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One log."""
+
+    label: str
+    path: Path
+    size: int
+    modified: float
+    """Seconds since 1970; 0 when there is no file yet."""
+    state: str
+    """Of its job; "" when none is known."""
+
+
+class LogListReader:
+    """Lists the logs; used by one thread. `jobs` may be set by another one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.jobs: Sequence[Job] = ()
+        self._last: tuple[LogEntry, ...] | None = None
+
+    def read(self) -> tuple[LogEntry, ...] | None:
+        """Return all logs, what runs and what failed first, then the newest, empty ones last; None when it is as before."""
+        jobs = self.jobs
+        states = {self.root / log: str(job.state) for job in jobs for log in job.log}
+        found = [_entry(label, path, states.get(path, "")) for label, path in log_files(self.root, jobs)]
+        waiting = [entry for entry in found if not entry.modified]
+        found = [entry for entry in found if entry.modified]
+        found.sort(key=lambda each: (each.state != "running", each.state != "failed", each.size == 0, -each.modified))
+        entries = (*found, *waiting)
+        if entries == self._last:
+            return None
+        self._last = entries
+        return entries
+
+
+def _entry(label: str, path: Path, state: str) -> LogEntry:
+    try:
+        status = path.stat()
+    except OSError:
+        return LogEntry(label, path, 0, 0.0, state)
+    return LogEntry(label, path, status.st_size, status.st_mtime, state)
+
+
+class LogList(Rows[LogEntry]):
+    """Chooses a log."""
+
+    HELP = """All logs of this project: those of running and failed jobs first, then the newest. Moving here shows a
+    log; enter goes into it."""
+
+    def __init__(self, *, id: str | None = None, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(id=id)
+        self.empty = "no logs yet"
+        self._clock = clock
+
+    def key(self, row: LogEntry) -> Hashable:
+        return row.path
+
+    def line(self, row: LogEntry, width: int) -> Content:
+        sign = glyph(row.state) if row.state else " "
+        age = f"{duration(max(0.0, self._clock() - row.modified))} ago" if row.modified else ""
+        more = cell(size(row.size) if row.modified else "", 9, "$faint", right=True)
+        if width >= 44:
+            more = more + cell(age, 13, "$faint", right=True)
+        return Content.assemble(
+            (f"{sign} ", f"bold ${look(row.state)}") if row.state else "  ",
+            cell(row.label, max(4, width - 2 - more.cell_length)),
+            more,
+        )
