@@ -59,6 +59,7 @@ def denoise(options: Namespace) -> None:
         options.out,
         root=project.root,
         device=project.settings.runtime.device,
+        settings=project.settings.sample,
     )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hv15.errors import UserError
 from hv15.models.fused_attention import fused_attention, has_no_data
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -75,3 +79,111 @@ ATTENTION = Attention()
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
     """Attention with torch's own kernel, for a few tokens; as `Attention`."""
     return ATTENTION(q, k, v, lengths)
+
+
+class Package(NamedTuple):
+    """Where a kernel comes from, and what it runs on."""
+
+    module: str
+    install: str
+    """What brings it."""
+    wrap: Callable[[Any], Kernel]
+    """From the imported module to the kernel."""
+    capability: tuple[int, int]
+    """The oldest GPU."""
+    half_only: bool = True
+    """Takes float16 and bfloat16 alone."""
+    newest: tuple[int, int] = (99, 0)
+
+
+def _flash(module: Any) -> Kernel:
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = module.flash_attn_func(q, k, v)
+        return out[0] if isinstance(out, tuple) else out  # flash3 gave the logsumexp, too, before 2025
+
+    return kernel
+
+
+def _xformers(module: Any) -> Kernel:
+    return lambda q, k, v: module.memory_efficient_attention(q, k, v)
+
+
+def _sage(module: Any) -> Kernel:
+    return lambda q, k, v: module.sageattn(q, k, v, tensor_layout="NHD")
+
+
+PACKAGES = {
+    "flash": Package("flash_attn", "pip install 'hv15[flash]'", _flash, (8, 0)),
+    "flash3": Package(
+        "flash_attn_interface", "the `hopper` folder of the flash-attention repository", _flash, (9, 0), newest=(9, 0)
+    ),
+    "xformers": Package("xformers.ops", "pip install 'hv15[xformers]'", _xformers, (7, 0), half_only=False),
+    "sage": Package("sageattention", "pip install 'hv15[sage]'", _sage, (8, 0)),
+}
+
+
+def pick_attention(
+    mode: str, *, split: bool, device: torch.device | str, dtype: torch.dtype, training: bool
+) -> Attention:
+    """The attention of a setting.
+
+    Args:
+        mode: auto (flash3, flash, sdpa: the first that is installed and that the GPU runs), or a kernel's name.
+        split: see `Attention`.
+        device: where it will run; for planning on the meta device no package is needed.
+        dtype: of q, k and v.
+        training: whether a backward pass is needed.
+
+    Raises:
+        UserError: the kernel cannot be had: its package is missing, or the device, the dtype or training rules it out.
+    """
+    device = torch.device(device)
+    if mode == "auto":
+        fits = (name for name in ("flash3", "flash") if _obstacle(name, device, dtype) is None)
+        mode = next(fits, "sdpa")
+    if training and mode == "sage":
+        raise UserError(
+            "train.attn_mode: sage: it computes in 8 bits and has no backward pass",
+            hint="use auto, sdpa, flash, flash3 or xformers; sage is for sample.attn_mode",
+        )
+    if mode == "sdpa" or device.type == "meta":
+        return Attention(split=split)
+    if (obstacle := _obstacle(mode, device, dtype)) is not None:
+        raise obstacle
+    return Attention(load_kernel(mode), split)
+
+
+def load_kernel(mode: str) -> Kernel:
+    """Import the package of a kernel.
+
+    Raises:
+        UserError: it is there and cannot be imported.
+    """
+    package = PACKAGES[mode]
+    try:
+        return package.wrap(import_module(package.module))
+    except (ImportError, OSError) as error:  # OSError: a library of another CUDA version
+        raise UserError(
+            f"attn_mode: {mode}: the package {package.module} cannot be imported: {error}",
+            hint=f"install it anew for this torch ({package.install}), or use attn_mode: auto",
+        ) from error
+
+
+def _obstacle(mode: str, device: torch.device, dtype: torch.dtype) -> UserError | None:
+    """Why a kernel cannot be used."""
+    package, other = PACKAGES[mode], "use attn_mode: auto"
+    if device.type != "cuda":
+        return UserError(f"attn_mode: {mode} runs on GPUs alone, not on {device.type}", hint=other)
+    if not package.capability <= torch.cuda.get_device_capability(device) <= package.newest:
+        return UserError(f"attn_mode: {mode} does not run on {torch.cuda.get_device_name(device)}", hint=other)
+    if package.half_only and dtype not in (torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        return UserError(
+            f"attn_mode: {mode} takes bfloat16 or float16, not {name}", hint=f"{other}, or dtype: bfloat16"
+        )
+    if find_spec(package.module.partition(".")[0]) is None:
+        return UserError(
+            f"attn_mode: {mode} needs the package {package.module.partition('.')[0]}, which is not installed",
+            hint=f"install it ({package.install}), or {other}",
+        )
+    return None

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,12 +18,14 @@ from hv15.models.attention import ATTENTION, Attention
 from hv15.models.blocks import DoubleBlock, FinalLayer
 from hv15.models.condition import Condition, pack
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
+from hv15.models.offload import ActivationOffload
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
 from hv15.models.swap import BlockSwap
 from hv15.models.windows import MOST_TOKENS
 
+COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
 
 
@@ -71,6 +74,8 @@ class DiT(nn.Module):
     """What the blocks attend with."""
     swap: BlockSwap | None = None
     """Lets some blocks wait in the machine's memory."""
+    offload: ActivationOffload | None = None
+    """Keeps what gradient checkpointing keeps in the machine's memory."""
     most_tokens = MOST_TOKENS
     """Tokens, of all samples together, that a block's norms, linears and MLP work on at a time."""
 
@@ -122,10 +127,12 @@ class DiT(nn.Module):
         img = self.img_in(x.to(self.dtype))  # (B, F*H*W, hidden)
         txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
 
-        for index, block in enumerate(self.double_blocks):
-            assert isinstance(block, DoubleBlock)
-            call = BlockCall(block, rope, lengths, self.attention, most_tokens, partial(self._enter, index))
-            img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
+        with self.offload.keeping() if self.offload is not None and recompute else nullcontext():
+            for index, block in enumerate(self.double_blocks):
+                assert isinstance(block, DoubleBlock)
+                enter, ahead = partial(self._enter, index), self._fetch_ahead
+                call = BlockCall(block, rope, lengths, self.attention, most_tokens, enter, ahead)
+                img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
@@ -134,6 +141,26 @@ class DiT(nn.Module):
         """A block begins to compute, on the way forward or back."""
         if self.swap is not None:
             self.swap.enter(index)
+
+    def _fetch_ahead(self) -> None:
+        """A block on the way back has freed most of its memory."""
+        if self.offload is not None:
+            self.offload.fetch_ahead()
+
+    def compile_blocks(self, mode: str = "default", dynamic: bool | None = None, backend: str = "inductor") -> None:
+        """Compile what the blocks compute before and after attention, with torch.compile's arguments."""
+        self.uncompile_blocks()
+        given = mode if backend == "inductor" else None  # no other backend has modes
+        for block in self.double_blocks:
+            for name in COMPILED:
+                function = torch.compile(getattr(block, name), dynamic=dynamic, backend=backend, mode=given)
+                setattr(block, name, function)
+
+    def uncompile_blocks(self) -> None:
+        """Undo `compile_blocks`."""
+        for block in self.double_blocks:
+            for name in COMPILED:
+                block.__dict__.pop(name, None)
 
     def condition_tokens(self, cond: Condition, timestep: Tensor) -> tuple[Tensor, list[int]]:
         """Each sample's valid condition tokens [B, M, hidden], vision first, then glyphs, then text; their numbers."""

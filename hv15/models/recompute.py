@@ -40,6 +40,8 @@ class BlockCall:
     """Image tokens of a window."""
     enter: Callable[[], None]
     """Called before the block computes, in each direction."""
+    ahead: Callable[[], None] = lambda: None
+    """Called on the way back when most of the block's memory is free again."""
 
     def __call__(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
         self.enter()
@@ -123,6 +125,7 @@ class _Backward:
 
         d_qkv = torch.autograd.grad(attended, qkv, d_attended)
         del attended, kept, d_attended, qkv, q, k, v
+        call.ahead()
         for part in parts:
             run = partial(block.image_qkv, rope=call.rope[part.slice])
             with inside(part):

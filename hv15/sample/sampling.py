@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
-from hv15.models import Condition, load_dit
+from hv15.models import Condition
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.latents import scale, unscale
+from hv15.models.ready import load_ready
 from hv15.precision import pick_device, pick_dtype
 from hv15.progress import Progress
 from hv15.sample.denoise import denoise
@@ -42,6 +44,7 @@ def sample_latents(
     *,
     root: Path = Path(),
     device: str = "auto",
+    settings: SampleSettings | None = None,
     batch_cfg: bool | None = None,
 ) -> None:
     """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
@@ -51,6 +54,7 @@ def sample_latents(
         text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
         condition: what `hv15.sample.condition.write_condition` wrote, for i2v.
         root: the project folder, where the spec's paths start.
+        settings: how the transformer is held in memory and what it runs on; its number format is the spec's.
         batch_cfg: both branches of the guidance in one batch; None does so where it pays: few tokens, on a GPU.
 
     Raises:
@@ -61,7 +65,8 @@ def sample_latents(
     loras = loras_of(spec, root, lora)
     metadata = provenance(spec, loras)  # before anything heavy: a LoRA that changed is found out now
     first, vision = _read_condition(spec, condition)
-    dit = load_dit(dit_path, dtype=dtype, device=where)
+    settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
+    dit = load_ready(dit_path, settings, device=where, dtype=dtype)
     check_widths(dit.config, widths_of(text))
     if first is not None and vision is not None:
         check_widths(dit.config, widths_of({"latents": first, "vision": vision}))

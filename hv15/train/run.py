@@ -19,9 +19,10 @@ from hv15.config.train import TrainSettings
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
-from hv15.models import DiT, load_dit
+from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
+from hv15.models.ready import load_ready, reset, set_up
 from hv15.precision import pick_device, pick_dtype
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
@@ -65,7 +66,7 @@ def train(
     dtype = pick_dtype(settings.train.dtype, accelerator.device)
     check_dtype(dit_path, dtype)
     with memory_advice():
-        dit = load_dit(dit_path, dtype=dtype, device=accelerator.device)
+        dit = load_ready(dit_path, settings.train, device=accelerator.device, dtype=dtype)
     for item in (stores.latents.read(items[0].clip), stores.texts.read(items[0].caption)):
         check_widths(dit.config, widths_of(item))
     train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
@@ -84,7 +85,8 @@ def train_dit(
 ) -> None:
     """Do the same with a base model that is in memory, on the accelerator's device; it is left as it was."""
     options, folder, spec_digest = settings.train, output.parent / "train", digest(dict(spec))
-    dit.gradient_checkpointing = options.gradient_checkpointing
+    with memory_advice():
+        set_up(dit, options, accelerator.device)
     network = make_network(settings, dit)
     plan = StepPlan(BatchStream(items, options.seed), options.gradient_accumulation_steps, accelerator.num_processes)
     total = plan.total_steps(options.max_train_steps, options.max_train_epochs)
@@ -121,6 +123,7 @@ def train_dit(
             write_json(folder / "summary.json", summary)
     finally:
         network.detach()
+        reset(dit)
     first, last = summary["loss_first"], summary["loss_last"]
     print(f"loss {first:.4f} at the start, {last:.4f} at the end (means of a tenth of the steps)", file=sys.stderr)
 

@@ -1,0 +1,80 @@
+"""From the settings to a transformer that is ready: loaded, quantised, with its blocks, kernels and memory as asked.
+
+    dit = load_ready(path, settings.train, device=device, dtype=dtype)
+
+What changes numbers is in `load_ready` alone (dtype, quantisation, merged LoRAs); `set_up` changes memory and speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hv15.config.train import TrainSettings
+from hv15.config.transformer import TransformerSettings
+from hv15.models.attention import pick_attention
+from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit_files import Patch, load_dit
+from hv15.models.offload import ActivationOffload
+from hv15.models.swap import SLOTS, BlockSwap
+
+
+def load_ready(
+    path: Path | str,
+    settings: TransformerSettings,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    merge: Sequence[Patch] = (),
+    config: DiTConfig | None = None,
+) -> DiT:
+    """Load the transformer as the settings want it; for training if they are those of `train:`.
+
+    Args:
+        settings: `train:` or `sample:`.
+        merge, config: see `load_dit`.
+
+    Raises:
+        UserError: the file is not a good one, or the settings cannot be met here.
+    """
+    dit = load_dit(
+        path,
+        config=config,
+        dtype=dtype,
+        device=device,
+        quantize=None if settings.quantize == "none" else settings.quantize,
+        merge=merge,
+        host_blocks=settings.blocks_to_swap + SLOTS if settings.blocks_to_swap else 0,
+    )
+    set_up(dit, settings, device)
+    return dit
+
+
+def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) -> None:
+    """Give a transformer in memory the kernels and the ways with memory that the settings want.
+
+    Raises:
+        UserError: too many blocks to swap, or an attention kernel that cannot be had here.
+    """
+    training = isinstance(settings, TrainSettings)
+    dit.attention = pick_attention(
+        settings.attn_mode, split=settings.split_attn, device=device, dtype=dit.dtype, training=training
+    )
+    if isinstance(settings, TrainSettings):
+        dit.gradient_checkpointing = settings.gradient_checkpointing
+        dit.offload = ActivationOffload(device) if settings.gradient_checkpointing_cpu_offload else None
+    if settings.blocks_to_swap and dit.swap is None:
+        dit.swap = BlockSwap(dit.double_blocks, settings.blocks_to_swap, device)
+    if settings.compile:
+        dit.compile_blocks(settings.compile_mode, settings.compile_dynamic)
+
+
+def reset(dit: DiT) -> None:
+    """Undo `set_up`; blocks that waited in the machine's memory stay there."""
+    if dit.swap is not None:
+        dit.swap.remove()
+    for name in ("attention", "gradient_checkpointing", "offload", "swap"):
+        dit.__dict__.pop(name, None)
+    dit.uncompile_blocks()
