@@ -2,6 +2,7 @@
 
 - Clips run through it in chunks of frames (the network is causal, so the numbers are the same): memory does not grow
   with the length of a clip. With gradients a clip is one chunk after its first frame.
+- `patch_conv`: where even one chunk is too much, layers work in strips of rows.
 - Norms in fp32, attention by frames without a mask, spatial tiles as in the official implementation.
 - Latents are not scaled here (see `latents.scale`).
 """
@@ -28,10 +29,16 @@ _CHUNK_BYTES = {"cpu": 16 << 20}
 _CHUNK_BYTES_ELSEWHERE = 256 << 20
 """Wanted size of the widest activation of a chunk. CPU: buffers that stay in the cache and that the allocator reuses
 (above 32 MiB glibc asks the system for fresh pages each time). GPU: enough work for each kernel."""
+_STRIP_BYTES = {"cpu": 4 << 20}
+_STRIP_BYTES_ELSEWHERE = 64 << 20
+"""Wanted size of a strip with `patch_conv`: a norm and a convolution need some times as much."""
 
 
 class VAE(nn.Module):
     """Encoder and decoder with the official checkpoint's names."""
+
+    patch_conv = False
+    """Work in strips of rows and in the shortest chunks: the same numbers, less memory (`vae_enable_patch_conv`)."""
 
     def __init__(self, config: VAEConfig | None = None) -> None:
         super().__init__()
@@ -101,37 +108,56 @@ class VAE(nn.Module):
         return stride, tile_size // space, stride // space
 
     def _encode_chunks(self, pixels: Tensor) -> Tensor:
-        frames = self._chunk_groups(*pixels.shape[-2:]) * self.config.ffactor_temporal
-        return self._in_chunks(self.encoder, pixels, frames)
+        groups, time = self._chunk_groups(*pixels.shape[-2:]), self.config.ffactor_temporal
+        return self._in_chunks(self.encoder, pixels, groups * time, (pixels.shape[2] - 1) // time + 1)
 
     def _decode_chunks(self, latents: Tensor) -> Tensor:
         height, width = (size * self.config.ffactor_spatial for size in latents.shape[-2:])
-        return self._in_chunks(self.decoder, latents, self._chunk_groups(height, width))
+        length = (latents.shape[2] - 1) * self.config.ffactor_temporal + 1
+        return self._in_chunks(self.decoder, latents, self._chunk_groups(height, width), length)
 
     def _chunk_groups(self, height: int, width: int) -> int:
         """Number of latent frames a chunk, for frames of this size in pixels."""
         weight = self.encoder.conv_in.conv.weight
         wanted = _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES_ELSEWHERE)
         frame = self.config.block_out_channels[0] * height * width * weight.element_size()
+        if self.patch_conv:
+            return 1
         return max(1, wanted // (frame * self.config.ffactor_temporal))
 
-    def _in_chunks(self, network: nn.Module, x: Tensor, frames: int) -> Tensor:
-        """Run the network on the first frame, then on chunks of `frames` frames."""
+    def _in_chunks(self, network: nn.Module, x: Tensor, frames: int, length: int) -> Tensor:
+        """Run the network on the first frame, then on chunks of `frames` frames; `length` frames come of them."""
         x = x.to(self.dtype)
         tracked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in network.parameters()))
         stream = Stream(tracked)
-        results = []
-        for start, stop in _chunks(x.shape[2], x.shape[2] if tracked else frames):
-            stream.first, stream.last = start == 0, stop == x.shape[2]
-            results.append(network(x[:, :, start:stop], stream))
-        return results[0] if len(results) == 1 else torch.cat(results, dim=2)
+        if self.patch_conv and not tracked:
+            stream.strip_bytes = _STRIP_BYTES.get(x.device.type, _STRIP_BYTES_ELSEWHERE)
+        if tracked:
+            return torch.cat([network(part, stream) for part in _chunks(x, x.shape[2], stream)], dim=2)
+        out: Tensor | None = None
+        end = 0
+        for part in _chunks(x, frames, stream):
+            result = network(part, stream)
+            if out is None:
+                if stream.last:
+                    return result
+                out = result.new_empty(*result.shape[:2], length, *result.shape[3:])
+            end += result.shape[2]
+            out[:, :, end - result.shape[2] : end] = result
+            del result
+        assert out is not None
+        return out
 
 
-def _chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the first frame, then of chunks of `size` frames."""
-    yield 0, 1
-    for start in range(1, total, size):
-        yield start, min(start + size, total)
+def _chunks(x: Tensor, size: int, stream: Stream) -> Iterator[Tensor]:
+    """The first frame of x [B, C, F, H, W], then chunks of `size` frames; the stream is told where they stand."""
+    frames = x.shape[2]
+    stream.last = frames == 1
+    yield x[:, :, :1]
+    stream.first = False
+    for start in range(1, frames, size):
+        stream.last = start + size >= frames
+        yield x[:, :, start : start + size]
 
 
 def _check_shape(x: Tensor, channels: int, name: str) -> None:

@@ -5,6 +5,8 @@
 - Replicated frames before the first one make its three temporal taps see the same frame: one 2-D convolution with
   the summed weights. An image costs a third.
 - Without gradients the blocks write into their own buffers; with gradients the same formulas run out of place.
+- Where memory is short, a convolution works in strips of rows, together with the norm before it and the rearrangement
+  behind it: a strip sees the rows beside it, so the numbers are those of the whole picture (`vae_enable_patch_conv`).
 
 Attribute names are those of the official checkpoint. Shapes are [B, C, F, H, W]; formulas as in the official
 implementation (AutoencoderKLConv3D).
@@ -12,6 +14,7 @@ implementation (AutoencoderKLConv3D).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -33,12 +36,29 @@ class Stream:
     """This chunk is the first frame (and only that)."""
     last: bool = False
     """No chunk follows: nothing needs to be kept."""
+    strip_bytes: int | None = None
+    """Wanted size of a convolution's input or output at a time; None: the whole chunk. Not with gradients."""
     kept: dict[nn.Module, Tensor] = field(default_factory=dict)
     """For each module what it needs of the frames before this chunk."""
 
     def add(self, fresh: Tensor, other: Tensor) -> Tensor:
         """fresh + other, into `fresh` where that is allowed."""
         return fresh + other if self.tracked else fresh.add_(other)
+
+    def strips(self, x: Tensor, channels: int) -> Iterator[tuple[slice, slice]]:
+        """Rows of x [B, C, F, H, W] to work on at a time, and the same with a row beside them where there is one.
+
+        Args:
+            channels: of the wider side of the convolution. A strip has an even number of rows, so that downsampling
+                never needs two strips for a pixel.
+        """
+        height, size = x.shape[3], x.shape[3]
+        if self.strip_bytes is not None:
+            row = channels * x.shape[0] * x.shape[2] * x.shape[4] * x.element_size()
+            size = max(2, self.strip_bytes // row // 2 * 2)
+        for top in range(0, height, size):
+            bottom = min(top + size, height)
+            yield slice(top, bottom), slice(max(top - 1, 0), min(bottom + 1, height))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -78,6 +98,10 @@ def _reciprocal_length(x: Tensor) -> Tensor:
     return x.shape[1] ** 0.5 / x.square().sum(1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
+Strips = Iterator[tuple[slice, Tensor]]
+"""Parts of a result with the rows that they are."""
+
+
 class CausalConv3d(nn.Module):
     """3x3x3 convolution; borders are replicated: one pixel on each side, two frames before and none after."""
 
@@ -85,21 +109,43 @@ class CausalConv3d(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 3)
 
-    def forward(self, x: Tensor, stream: Stream, halved: int = 0) -> Tensor:
-        """[B, C_in, F, H, W] -> [B, C_out, F, H, W].
+    def forward(self, x: Tensor, stream: Stream, norm: Norm | None = None) -> Tensor:
+        """[B, C_in, F, H, W] -> [B, C_out, F, H, W]; `norm` with SiLU is applied to x before."""
+        return joined(self.strips(x, stream, norm), x.shape[3])
 
-        `halved`: of the first frame only the first half of each of that many groups of C_out is wanted.
+    def strips(self, x: Tensor, stream: Stream, norm: Norm | None = None, halved: int = 0) -> Strips:
+        """The result strip by strip, each strip a tensor of its own; one strip unless the stream asks for more.
+
+        Args:
+            halved: of the first frame only the first half of each of that many groups of C_out is wanted.
         """
         past = stream.kept.pop(self, None)
-        x = _with_border(x, past, stream.tracked)  # (B, C_in, F + 2, H + 2, W + 2), without the 2 at the first frame
-        if not stream.last:
-            recent = x.expand(-1, -1, 2, -1, -1) if stream.first else x[:, :, -2:]
-            # a copy, because a view would keep the whole buffer alive
-            stream.kept[self] = recent if stream.tracked else recent.clone()
-        return self._first_frame(x[:, :, 0], stream, halved).unsqueeze(2) if stream.first else self.conv(x)
+        weight, bias = self._of_first_frame(stream, halved) if stream.first else (self.conv.weight, self.conv.bias)
+        recent: Tensor | None = None
+        for rows, seen in stream.strips(x, max(self.conv.in_channels, self.conv.out_channels)):
+            part, before = x[..., seen, :], None if past is None else past[..., seen, :]
+            if norm is not None:
+                part = norm(part, silu=True)
+            if not stream.last:
+                own = part[..., rows.start - seen.start : rows.stop - seen.start, :]
+                newest = _newest_frames(own, None if past is None else past[..., rows, :])
+                if stream.tracked:
+                    recent = newest
+                else:  # a copy, because a view would keep the whole buffer alive
+                    recent = newest.new_empty(*newest.shape[:3], *x.shape[3:]) if recent is None else recent
+                    recent[..., rows, :] = newest
+                del own, newest
+            part = _with_border(part, before, rows.start == seen.start, rows.stop == seen.stop, stream.tracked)
+            result = (
+                F.conv2d(part[:, :, 0], weight, bias).unsqueeze(2) if stream.first else F.conv3d(part, weight, bias)
+            )
+            del part, before
+            yield rows, result
+        if recent is not None:
+            stream.kept[self] = recent
 
-    def _first_frame(self, x: Tensor, stream: Stream, halved: int) -> Tensor:
-        """[B, C_in, H + 2, W + 2] -> [B, C_out or C_out/2, H, W]."""
+    def _of_first_frame(self, stream: Stream, halved: int) -> tuple[Tensor, Tensor | None]:
+        """Weight [C_out or C_out/2, C_in, 3, 3] and bias for a frame before which there are only its copies."""
         weight, bias = self.conv.weight, self.conv.bias
         if halved:
             weight = weight.unflatten(0, (halved, 2, -1))[:, 0]
@@ -109,25 +155,49 @@ class CausalConv3d(nn.Module):
             total = oldest.to(_wide(oldest.dtype)) + middle + newest
         else:
             total = oldest.to(_wide(oldest.dtype), copy=True).add_(middle).add_(newest)
-        return F.conv2d(x, total.to(x.dtype).reshape(-1, *total.shape[-3:]), bias)
+        return total.to(weight.dtype).reshape(-1, *total.shape[-3:]), bias
 
 
-def _with_border(x: Tensor, past: Tensor | None, tracked: bool) -> Tensor:
-    """Put kept frames before x and replicate the outermost pixels: one copy instead of those of cat and pad."""
+def joined(strips: Strips, height: int) -> Tensor:
+    """Put strips together to a result of `height` rows; a strip of all rows is the result itself."""
+    out: Tensor | None = None
+    for rows, strip in strips:
+        if rows.stop - rows.start == height:
+            out = strip
+        else:
+            out = strip.new_empty(*strip.shape[:3], height, strip.shape[4]) if out is None else out
+            out[..., rows, :] = strip
+        del strip
+    assert out is not None
+    return out
+
+
+def _newest_frames(x: Tensor, past: Tensor | None) -> Tensor:
+    """The last two frames of what was seen until now; one, if there is no other."""
+    if past is None or x.shape[2] > 1:
+        return x[:, :, -2:]
+    return torch.cat([past[:, :, -1:], x], dim=2)
+
+
+def _with_border(x: Tensor, past: Tensor | None, top: bool, bottom: bool, tracked: bool) -> Tensor:
+    """Put kept frames (one stands for two) before x and replicate its outermost pixels, at the top and the bottom only
+    where asked; one copy instead of those of cat and pad."""
     if tracked:
-        x = F.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate")
-        return x if past is None else torch.cat([past, x], dim=2)
+        x = x if past is None else torch.cat([past.expand(-1, -1, 2, -1, -1), x], dim=2)
+        return F.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate")
     batch, channels, frames, height, width = x.shape
-    kept = 0 if past is None else past.shape[2]
-    out = x.new_empty(batch, channels, kept + frames, height + 2, width + 2)
+    kept = 0 if past is None else 2
+    out = x.new_empty(batch, channels, kept + frames, height + top + bottom, width + 2)
+    inner = out[..., int(top) : int(top) + height, 1:-1]
     if past is not None:
-        out[:, :, :kept] = past
-    new = out[:, :, kept:]
-    new[..., 1:-1, 1:-1] = x
-    new[..., 0, 1:-1] = x[..., 0, :]
-    new[..., -1, 1:-1] = x[..., -1, :]
-    new[..., 0] = new[..., 1]
-    new[..., -1] = new[..., -2]
+        inner[:, :, :kept] = past
+    inner[:, :, kept:] = x
+    if top:
+        out[..., 0, 1:-1] = inner[..., 0, :]
+    if bottom:
+        out[..., -1, 1:-1] = inner[..., -1, :]
+    out[..., 0] = out[..., 1]
+    out[..., -1] = out[..., -2]
     return out
 
 
@@ -144,9 +214,13 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F, H, W]."""
-        h = self.conv1(self.norm1(x, silu=True), stream)
-        h = self.conv2(self.norm2(h, silu=True), stream)
-        return stream.add(h, x if self.nin_shortcut is None else self.nin_shortcut(x))
+        h = self.conv1(x, stream, self.norm1)
+        if stream.strip_bytes is None or self.nin_shortcut is not None:
+            h = self.conv2(h, stream, self.norm2)
+            return stream.add(h, x if self.nin_shortcut is None else self.nin_shortcut(x))
+        for rows, strip in self.conv2.strips(h, stream, self.norm2):
+            x[..., rows, :].add_(strip)  # nobody needs x later: it is always what the layer before has just made
+        return x
 
 
 class Attention(nn.Module):
@@ -209,7 +283,13 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F or F/2, H/2, W/2]."""
-        h = self.conv(x, stream)
+        smaller = (
+            (slice(rows.start // 2, rows.stop // 2), self._rearranged(strip, x[..., rows, :], stream))
+            for rows, strip in self.conv.strips(x, stream)
+        )
+        return joined(smaller, x.shape[3] // 2)
+
+    def _rearranged(self, h: Tensor, x: Tensor, stream: Stream) -> Tensor:
         if self.temporal and stream.first:
             h = _space_to_channels(h, 1).repeat(1, 2, 1, 1, 1)
             return stream.add(h, _space_to_channels(group_mean(x, self.group // 2), 1))
@@ -229,12 +309,17 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F or 2*F, 2*H, 2*W]."""
-        if self.temporal and stream.first:
-            # One frame comes of the first: of each of the four pixels' 2*C_out channels the first half.
-            h = self.conv(x, stream, halved=4)
-            return _channels_to_space(add_repeated(h, x, self.repeats // 2, stream), 1)
-        h = self.conv(x, stream)
-        return _channels_to_space(add_repeated(h, x, self.repeats, stream), 2 if self.temporal else 1)
+        # One frame comes of the first: of each of the four pixels' 2*C_out channels the first half.
+        single = self.temporal and stream.first
+        repeats, frames = (self.repeats // 2, 1) if single else (self.repeats, 2 if self.temporal else 1)
+        larger = (
+            (
+                slice(2 * rows.start, 2 * rows.stop),
+                _channels_to_space(add_repeated(strip, x[..., rows, :], repeats, stream), frames),
+            )
+            for rows, strip in self.conv.strips(x, stream, halved=4 if single else 0)
+        )
+        return joined(larger, 2 * x.shape[3])
 
 
 def group_mean(x: Tensor, size: int) -> Tensor:

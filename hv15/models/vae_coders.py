@@ -127,7 +127,7 @@ class Encoder(nn.Module):
         for level in self.down:
             x = level(x, stream)
         x = self.mid(x, stream)
-        return stream.add(self.conv_out(self.norm_out(x, silu=True), stream), group_mean(x, self.group))
+        return stream.add(self.conv_out(x, stream, self.norm_out), group_mean(x, self.group))
 
 
 class Decoder(nn.Module):
@@ -151,4 +151,4 @@ class Decoder(nn.Module):
         x = self.mid(add_repeated(self.conv_in(z, stream), z, self.repeats, stream), stream)
         for level in self.up:
             x = level(x, stream)
-        return self.conv_out(self.norm_out(x, silu=True), stream)
+        return self.conv_out(x, stream, self.norm_out)

@@ -20,11 +20,10 @@ def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride:
         blend, keep: overlap and kept size of a tile in the network's output.
     """
     height, width = x.shape[-2:]
-    rows: list[Tensor] = []
+    out: Tensor | None = None
     above: list[Tensor] = []  # lowest `blend` lines of the tiles in the row above
-    for top in range(0, height, stride):
+    for row, top in enumerate(range(0, height, stride)):
         below: list[Tensor] = []
-        row: list[Tensor] = []
         left: Tensor | None = None
         for column, start in enumerate(range(0, width, stride)):
             result = network(x[..., top : top + tile, start : start + tile])
@@ -32,12 +31,17 @@ def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride:
                 result = _blend(above[column], result, blend, dim=-2)
             if left is not None:
                 result = _blend(left, result, blend, dim=-1)
-            left = _tail(result, blend, dim=-1)
-            below.append(_tail(result, blend, dim=-2))
-            row.append(result[..., :keep, :keep])
-        rows.append(torch.cat(row, dim=-1))
+            # Copies: views would keep every tile alive.
+            left = _tail(result, blend, dim=-1).clone()
+            below.append(_tail(result, blend, dim=-2).clone())
+            kept = result[..., :keep, :keep]
+            if out is None:
+                out = result.new_empty(*result.shape[:3], *(size * keep // stride for size in (height, width)))
+            out[..., row * keep : row * keep + kept.shape[-2], column * keep : column * keep + kept.shape[-1]] = kept
+            del result, kept
         above = below
-    return torch.cat(rows, dim=-2)
+    assert out is not None
+    return out
 
 
 def _tail(x: Tensor, size: int, dim: int) -> Tensor:
