@@ -39,7 +39,7 @@ def test_a_storage_that_grows_counts_as_large_as_it_is():
 
 
 def test_parts_are_those_of_the_moment_of_the_peak():
-    layer = nn.Linear(KIB, 4 * KIB, bias=False)
+    layer = nn.Linear(KIB, 4 * KIB, bias=False).requires_grad_(False)
     with PeakMemory("cpu") as memory:
         memory.assign(WEIGHTS, layer)
         with memory.making("given"):
