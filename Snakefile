@@ -30,6 +30,7 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
+include: "rules/demo.smk"
 
 
 rule all:

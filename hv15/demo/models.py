@@ -91,11 +91,17 @@ def make_demo_models(folder: Path, seed: int = 0) -> dict[str, Path]:
     paths = {role: folder / Path(name).name for role, name in DEMO_FILES.items()}
     save_dit(_filled(DiT, DIT, seed), paths["dit"], dtype=torch.bfloat16)
     save_vae(_demo_vae(seed), paths["vae"], dtype=torch.float16)
+    write_encoders(folder, seed)
+    return paths
+
+
+def write_encoders(folder: Path, seed: int = 0) -> None:
+    """Write the three encoders and the tokenizer: random, but always the same for a seed."""
+    paths = {role: folder / Path(name).name for role, name in DEMO_FILES.items()}
     _write_encoder(paths["text_encoder"], _text_shapes(), TEXT, torch.bfloat16, seed)
     _write_encoder(paths["glyph_encoder"], _glyph_shapes(), {}, torch.float16, seed)
     _write_encoder(paths["image_encoder"], _vision_shapes(), VISION, torch.float16, seed)
     save_tokenizer(paths["tokenizer"])
-    return paths
 
 
 def draw(name: str, shape: torch.Size | tuple[int, ...], seed: int) -> Tensor:

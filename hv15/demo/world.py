@@ -108,15 +108,13 @@ def wild(seed: int, frames: int = FRAMES, size: int = SIZE, wildness: float = 0.
     if random.random() < wildness:
         fore, back = random.uniform(0, 255, size=(2, 3))
         what = replace(what, fore=tuple(fore), back=tuple(back))
-    top, left = (
-        int(np.clip(centre + random.uniform(-8, 8) - size / 2, 0, SIZE - size)) for centre in (what.y, what.x)
-    )
+    top, left = (int(np.clip(centre + random.uniform(-8, 8) - size / 2, 0, SIZE - size)) for centre in (what.y, what.x))
     return draw(scene.shape, what, frames)[:, top : top + size, left : left + size]
 
 
 def draw(shape: str, what: Look, frames: int = FRAMES) -> NDArray[np.uint8]:
     """Render a look: uint8 RGB [F, 64, 64, 3]."""
-    steps = np.arange(frames) - (frames - 1) / 2
+    steps = np.arange(frames, dtype=np.float64) - (frames - 1) / 2
     y = what.y + what.speed[0] * steps
     x = what.x + what.speed[1] * steps
     coverage = _coverage(shape, y, x, what.radius)[..., None]

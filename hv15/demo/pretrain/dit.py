@@ -1,0 +1,144 @@
+"""The demo's transformer, trained from nothing by the trainer of LoRAs: here all weights stand where a LoRA's would.
+
+Text-to-video and image-to-video are mixed, captions are dropped now and then, as in the real model's training.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.demo.models import GLYPHS, TEXT, VISION
+from hv15.digest import digest
+from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit_files import save_dit
+from hv15.train.checkpoints import CheckpointRule
+from hv15.train.examples import ExampleReader
+from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.random import seed_for
+from hv15.train.state import StateFolder, claim_folder, locked
+from hv15.train.steps import StepPlan
+from hv15.train.timesteps import SigmaRule
+
+log = logging.getLogger(__name__)
+
+SIZES = DiTConfig(
+    hidden_size=128,
+    num_heads=4,
+    num_blocks=6,
+    mlp_ratio=2.5,
+    rope_dims=(4, 14, 14),
+    text_dim=TEXT["hidden_size"],
+    glyph_dim=GLYPHS["d_model"],
+    glyph_hidden=64,
+    vision_dim=VISION["hidden_size"],
+)
+
+
+@dataclass(frozen=True)
+class DitStage:
+    """How the transformer is trained."""
+
+    steps: int = 3000
+    batch: int = 32
+    rate: float = 1e-3
+    """Peak of a one-cycle schedule: linear warm-up over `warmup` steps, then a cosine to zero."""
+    warmup: int = 150
+    i2v_prob: float = 0.4
+    caption_dropout: float = 0.1
+    shift: float = 2.0
+    """Of the logit-normal distribution of sigma."""
+    save_every: int = 500
+
+
+STAGE = DitStage()
+
+
+class WholeNetwork:
+    """All weights of the transformer, where a LoRA training has those of the LoRA."""
+
+    def __init__(self, dit: DiT) -> None:
+        self._dit = dit
+
+    def set_step_seed(self, seed: int) -> None:
+        """Nothing is dropped out of it."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._dit.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._dit.load_state_dict(state)
+
+
+def new_dit(seed: int) -> DiT:
+    """Return an untrained transformer: torch's own initialisation, but its blocks add nothing yet and it says 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "dit", 0))
+        dit = DiT(SIZES)
+    nn.init.normal_(dit.cond_type_embedding.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
+    for name, parameter in dit.named_parameters():
+        if "_mod.linear." in name or "adaLN_modulation." in name or name.startswith("final_layer.linear."):
+            nn.init.zeros_(parameter)
+    return dit
+
+
+def train_dit(
+    stage: DitStage, items: list[TrainingItem], stores: Stores, folder: Path, *, settings: str, seed: int = 0
+) -> Path:
+    """Train, or go on where it was stopped; return the weights, `<folder>/transformer.safetensors`, fp32.
+
+    Args:
+        settings: digest of what the items depend on.
+
+    Raises:
+        SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
+    """
+    target, work = folder / "transformer.safetensors", folder / "transformer"
+    dit = new_dit(seed)
+    spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, "seed": seed})
+    plan = StepPlan(BatchStream(items, seed))
+    trainer = Trainer(
+        settings=LoopSettings(
+            seed=seed,
+            total_steps=stage.steps,
+            lr_scheduler="cosine",
+            warmup=stage.warmup,
+            state_every_n_steps=100,
+            checkpoints=CheckpointRule(save_every_n_steps=stage.save_every),
+        ),
+        dit=dit,
+        network=WholeNetwork(dit),
+        optimizer=torch.optim.AdamW(
+            [{"params": list(dit.parameters()), "lr": stage.rate, "initial_lr": stage.rate}],
+            betas=(0.9, 0.99),
+            fused=True,
+        ),
+        reader=ExampleReader(
+            stores,
+            seed,
+            SigmaRule(timestep_sampling="logit_normal", discrete_flow_shift=stage.shift),
+            i2v_prob=stage.i2v_prob,
+            caption_dropout=stage.caption_dropout,
+        ),
+        plan=plan,
+        accelerator=Accelerator(cpu=True, mixed_precision="no"),
+        folder=work,
+        spec=spec,
+        save_lora=lambda path, step: save_dit(dit, path, metadata={"step": str(step)}),
+    )
+    with locked(work):
+        claim_folder(work, spec)
+        saved = StateFolder(work / "state", spec).load_latest()
+        if saved is None:
+            trainer.run()
+        else:
+            trainer.restore(saved)
+            trainer.run(saved.position.step, saved.position.metrics_offset)
+        save_dit(dit, target)
+    return target
