@@ -1,0 +1,86 @@
+"""A config that is being edited: every step in a thread, one after the other, each giving a picture of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from tui.data.config_diff import Change, DiffLine
+from tui.data.config_file import ConfigFile, Problem
+from tui.data.config_form import FormSection
+
+Location = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class ConfigView:
+    """The config as it is after a step."""
+
+    version: int
+    text: str
+    dirty: bool
+    problems: tuple[Problem, ...]
+    sections: tuple[FormSection, ...]
+    unsaved: tuple[DiffLine, ...]
+    run: tuple[DiffLine, ...]
+    """Against the config of the run that goes on, or of the last one."""
+    run_changes: tuple[Change, ...]
+    positions: dict[Location, tuple[int, int]]
+    """Where each given setting stands: line and column from 1."""
+    changed_on_disk: bool = False
+
+    def location_at(self, line: int) -> Location | None:
+        """Return the setting that stands in a line (from 1), or the last one above it."""
+        above = [(place, location) for location, place in self.positions.items() if place[0] <= line]
+        return max(above)[1] if above else None
+
+
+class ConfigSession:
+    """The one ConfigFile of the screen. All methods block: call them in threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_config: Path | None = None
+        """The config of the run that it is compared with."""
+        self._file: ConfigFile | None = None
+        self._lock = Lock()
+
+    def step(self, change: Callable[[ConfigFile], object] | None = None, *, text: str | None = None) -> ConfigView:
+        """Do something to the file and look at what came out.
+
+        Args:
+            change: what to do; only to look for None.
+            text: what stands in the editor now, which comes first.
+
+        Raises:
+            UserError: the file cannot be read, or refuses the change.
+        """
+        with self._lock:
+            if self._file is None:
+                self._file = ConfigFile.open(self.path)
+            file = self._file
+            if text is not None and text != file.text:
+                file.replace_text(text)
+            if change is not None:
+                change(file)
+            return self._view(file)
+
+    def _view(self, file: ConfigFile) -> ConfigView:
+        sections = file.form()
+        given = [field.location for section in sections for field in section.fields if field.given]
+        run = self.run_config
+        compared = run is not None and run.is_file()
+        return ConfigView(
+            version=file.version,
+            text=file.text,
+            dirty=file.dirty,
+            problems=file.problems,
+            sections=sections,
+            unsaved=tuple(file.diff_disk()) if file.dirty else (),
+            run=tuple(file.diff_with(run)) if compared and run else (),
+            run_changes=tuple(file.changes_with(run)) if compared and run else (),
+            positions={location: file.position(location) for location in given},
+            changed_on_disk=file.changed_on_disk(),
+        )
