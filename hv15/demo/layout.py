@@ -1,9 +1,18 @@
-"""Names of the demo's model files. Needs no torch, because the workflow plans with them."""
+"""The demo's model files: their names, and how they come into a project. Needs no torch: the workflow plans with it."""
 
 from __future__ import annotations
 
-DEMO_VERSION = "2"
-"""The recipe of the demo's models: a change of it makes everything that depends on them new."""
+import shutil
+from pathlib import Path
+
+from hv15.atomic import atomic_path
+from hv15.errors import UserError
+
+DEMO_VERSION = "3"
+"""Of the demo's models: a change of them makes everything that depends on them new."""
+
+BASE = Path(__file__).parent / "base"
+"""The models as hv15 brings them."""
 
 DEMO_FILES = {
     "dit": "demo/dit.safetensors",
@@ -19,4 +28,19 @@ DEMO_OUTPUTS = (
     *(name for role, name in DEMO_FILES.items() if role != "tokenizer"),
     *(f"{DEMO_FILES['tokenizer']}/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
 )
-"""Every file that making the demo's models writes."""
+"""Every file of the demo's models."""
+
+
+def copy_base(directory: Path) -> dict[str, Path]:
+    """Copy the demo's trained models into a models directory; return the path of each role.
+
+    Raises:
+        UserError: hv15 was installed without them, or the directory cannot be written.
+    """
+    for name in DEMO_OUTPUTS:
+        source = BASE / Path(name).relative_to("demo")
+        if not source.exists():
+            raise UserError(f"{source}: the demo's models are not installed", hint="install hv15 from its repository")
+        with atomic_path(directory / name) as temporary:
+            shutil.copyfile(source, temporary)
+    return {role: directory / name for role, name in DEMO_FILES.items()}

@@ -1,0 +1,181 @@
+"""Many samples of the toy world at once, to see how often a model shows what it is asked for.
+
+The parts are those of `hv15 sample` (encoders, noise, the denoising loop, the VAE); only the batch is larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hv15.data.pixels import Pixels
+from hv15.demo.clips import concept_scenes
+from hv15.demo.layout import DEMO_FILES
+from hv15.demo.measure import Measured, measure
+from hv15.demo.world import BACKGROUNDS, CONCEPT, Scene, scenes
+from hv15.models import Condition, load_glyph_encoder, load_image_encoder, load_text_encoder, load_vae
+from hv15.models.grid import latent_size
+from hv15.models.latents import scale, unscale
+from hv15.sample.condition import encode_frame
+from hv15.sample.decode import decode, to_frames
+from hv15.sample.denoise import denoise, stack_conditions
+from hv15.sample.noise import initial_noise
+from hv15.sample.sampling import text_condition
+from hv15.sample.schedule import sigmas
+
+if TYPE_CHECKING:
+    from hv15.models import VAE, DiT
+    from hv15.models.glyphs import GlyphEncoder
+    from hv15.models.text import TextEncoder
+    from hv15.models.vision import ImageEncoder
+
+AT_ONCE = 8
+"""Clips that are decoded at once."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to sample; the defaults are those of the demo's config.yaml."""
+
+    steps: int = 16
+    guidance: float = 4.0
+    shift: float = 3.0
+    seed: int = 1000
+    """Of the first sample; each has its own, the next number."""
+    text_tokens: int = 0
+    """Pad texts to at least so many tokens; it must not matter."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample: what was asked for, what came, and what the device says of it."""
+
+    scene: Scene
+    frames: Pixels
+    found: Measured
+
+    @property
+    def is_right(self) -> bool:
+        """Whether shape, colour, motion and background are as asked."""
+        return not self.found.wrong(self.scene)
+
+    @property
+    def moves_right(self) -> bool:
+        """Whether colour and motion are as asked."""
+        return self.found.moves_as(self.scene)
+
+    @property
+    def has_concept(self) -> bool:
+        """Whether its shape is the concept, asked for or not."""
+        return self.found.shape == CONCEPT
+
+
+@dataclass
+class Studio:
+    """The demo's models but the transformer, in memory: fp32 on the CPU.
+
+    Args:
+        paths: role -> file or folder, as in `hv15.demo.layout.DEMO_FILES`.
+        size: frames, height and width of the samples in pixels.
+    """
+
+    paths: Mapping[str, Path]
+    size: tuple[int, int, int] = (9, 64, 64)
+    _texts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, directory: Path) -> Studio:
+        """The studio of a models directory with the demo's files."""
+        return cls({role: directory / name for role, name in DEMO_FILES.items()})
+
+    def sample(
+        self, dit: DiT, scenes: Sequence[Scene], way: Way | None = None, images: Sequence[Pixels] | None = None
+    ) -> list[Shown]:
+        """Sample one clip of each scene in one batch and measure it.
+
+        Args:
+            images: for image-to-video, the first frame of each, uint8 [64, 64, 3].
+        """
+        way = way or Way()
+        first: Tensor | None = None
+        visions: list[Tensor | None] = [None] * len(scenes)
+        if images is not None:
+            first = scale(torch.stack([encode_frame(self.vae, image) for image in images]))
+            visions = list(self.image_encoder.encode(list(images)).float())
+        cond = self._conditions([scene.caption for scene in scenes], visions, way.text_tokens)
+        uncond = self._conditions([""] * len(scenes), visions, 0) if way.guidance > 1 else None
+        shape = (1, dit.config.latent_channels, *latent_size(*self.size))
+        noise = torch.cat([initial_noise(shape, way.seed + number) for number in range(len(scenes))])
+        latents = denoise(dit, noise, cond, uncond, sigmas(way.steps, way.shift), way.guidance, first, batch_cfg=True)
+        pixels = [clip for part in unscale(latents).split(AT_ONCE) for clip in decode(self.vae, part)]
+        clips = [to_frames(clip[None]) for clip in pixels]
+        return [Shown(scene, clip, measure(clip)) for scene, clip in zip(scenes, clips, strict=True)]
+
+    def text(self, prompt: str) -> dict[str, Tensor]:
+        """The states of a prompt, as the store has them: `text` [L, D], `glyphs` [G, D']."""
+        if prompt not in self._texts:
+            (states,), (glyphs,) = self.text_encoder.encode([prompt]), self.glyph_encoder.encode([prompt])
+            self._texts[prompt] = {"text": states.float(), "glyphs": glyphs.float()}
+        return self._texts[prompt]
+
+    def _conditions(self, prompts: Sequence[str], visions: Sequence[Tensor | None], tokens: int) -> Condition:
+        each = [
+            text_condition(self.text(prompt), vision, glyphs=True)
+            for prompt, vision in zip(prompts, visions, strict=True)
+        ]
+        return padded(stack_conditions(each), tokens)
+
+    @cached_property
+    def vae(self) -> VAE:
+        return load_vae(self.paths["vae"], dtype=torch.float32)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        return load_text_encoder(self.paths["text_encoder"], self.paths["tokenizer"], dtype=torch.float32)
+
+    @cached_property
+    def glyph_encoder(self) -> GlyphEncoder:
+        return load_glyph_encoder(self.paths["glyph_encoder"], dtype=torch.float32)
+
+    @cached_property
+    def image_encoder(self) -> ImageEncoder:
+        return load_image_encoder(self.paths["image_encoder"], dtype=torch.float32)
+
+
+def padded(condition: Condition, tokens: int) -> Condition:
+    """The same condition with at least so many text tokens; those beyond the lengths are padding."""
+    missing = max(0, tokens - condition.text.shape[1])
+    return replace(condition, text=pad(condition.text, (0, 0, 0, missing)))
+
+
+def spread(every: Sequence[Scene], count: int) -> list[Scene]:
+    """Return so many of the scenes, far apart in the list: the step shares no factor with the palettes' sizes."""
+    return [every[(number * 89) % len(every)] for number in range(count)]
+
+
+def unseen_concepts() -> list[Scene]:
+    """Return the scenes of the concept that are not among the demo's clips."""
+    return [scene for scene in scenes((CONCEPT,)) if scene not in concept_scenes()]
+
+
+def contrast(shown: Sequence[Shown]) -> float:
+    """Return the contrast of samples as a part of what the palette has: the slope of measured over true backgrounds.
+
+    A wrong scale of the latents makes it pale or glaring, which names of colours would not show.
+    """
+    true = np.array([BACKGROUNDS[each.scene.background] for each in shown], np.float64).ravel()
+    found = np.array([each.found.back for each in shown]).ravel()
+    return float(np.polyfit(true, found, 1)[0])
+
+
+def share(shown: Sequence[Shown], holds: Callable[[Shown], bool]) -> float:
+    """Return how many of the samples something holds for, 0 to 1."""
+    return sum(map(holds, shown)) / len(shown)
