@@ -1,0 +1,62 @@
+"""What a person should know at once: a loss that is no number, silence, a disk or memory that runs out, a run's end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from hv15.runs.state import State
+from tui.data.curves import Progress
+from tui.data.history import RunRow
+from tui.data.system import SystemSample
+
+LOW_DISK = 5 << 30
+LOW_DISK_SHARE = 0.02
+LOW_MEMORY_SHARE = 0.05
+FULL_GPU_SHARE = 0.98
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One thing to look at."""
+
+    kind: Literal["nan", "stall", "disk", "memory", "died", "failed"]
+    text: str
+    cure: str
+
+
+def alerts(run: RunRow | None, progress: Progress | None, sample: SystemSample | None) -> tuple[Alert, ...]:
+    """Return what is wrong now, the worst first."""
+    found: list[Alert] = []
+    alive = run is not None and run.alive
+    if run is not None and run.state is State.DIED:
+        found.append(Alert("died", f"the run is dead: {run.reason}", "start again: what is finished is kept"))
+    if run is not None and run.state is State.FAILED:
+        found.append(Alert("failed", f"the run failed: {run.reason}", "see the failed job's card and its log"))
+    if alive and progress is not None:
+        if progress.step and (progress.loss is None or not math.isfinite(progress.loss)):
+            cure = "stop it; lower train.learning_rate or lengthen train.lr_warmup_steps"
+            found.append(Alert("nan", f"step {progress.step}: the loss is not a number", cure))
+        if progress.stalled and progress.silent_s is not None:
+            cure = "it may be saving or sampling; if System shows no work, stop it and look at its log"
+            text = f"no step for {progress.silent_s / 60:.0f} min (usually {progress.step_s or 0:.1f} s a step)"
+            found.append(Alert("stall", text, cure))
+    if sample is not None:
+        found += _of_machine(sample, alive)
+    return tuple(found)
+
+
+def _of_machine(sample: SystemSample, alive: bool) -> list[Alert]:
+    found = []
+    if sample.disk_total and sample.disk_free < max(LOW_DISK, LOW_DISK_SHARE * sample.disk_total):
+        text = f"only {sample.disk_free / 2**30:.1f} GiB of disk are free"
+        found.append(Alert("disk", text, "`hv15 gc` lists encoded items that are not needed any more"))
+    if sample.memory_used > (1 - LOW_MEMORY_SHARE) * sample.memory_total:
+        text = f"{sample.memory_used / sample.memory_total:.0%} of the machine's memory are in use"
+        found.append(Alert("memory", text, "close other programs: the system kills the largest one when it is full"))
+    for gpu in sample.gpus if alive else ():
+        if gpu.total and gpu.used > FULL_GPU_SHARE * gpu.total:
+            text = f"GPU{gpu.index}: {gpu.used / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB are in use"
+            found.append(Alert("memory", text, "a longer clip may not fit: blocks_to_swap or quantize give room"))
+    return found

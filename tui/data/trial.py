@@ -1,0 +1,127 @@
+"""A command that is run on a config's text which is not saved: beside the project's file, which it does not touch.
+
+For as long as the command runs, the text lies in a hidden file in the same folder, because relative paths in it start
+there. Files that a killed dashboard left are removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from hv15.errors import UserError
+
+_NAME = re.compile(r"\.hv15-trial-(\d+)-\d+\.yaml")
+_count = itertools.count()
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What became of a command."""
+
+    code: int
+    """Its exit code; negative for a signal."""
+    output: str
+    errors: str
+    cancelled: bool
+
+
+class Trial:
+    """One command at a time on one text; `cancel` ends it from any thread."""
+
+    def __init__(self, config: Path, text: str | None = None) -> None:
+        self.config = config.absolute()
+        self.text = text
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cancelled = False
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def file(self) -> Iterator[Path]:
+        """Yield the file to name to the command: the project's own if the text is not another one.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if self.text is None:
+            yield self.config
+            return
+        folder = self.config.parent
+        _remove_stale(folder)
+        path = folder / f".hv15-trial-{os.getpid()}-{next(_count)}.yaml"
+        try:
+            path.write_bytes(self.text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be written: {error.strerror}", hint="save the file elsewhere, or change permissions"
+            ) from error
+        try:
+            yield path
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def run(self, words: Sequence[str], *, folder: Path, environment: dict[str, str]) -> Completed:
+        """Run a command to its end, at low priority, and return what it said.
+
+        Raises:
+            UserError: it cannot be started.
+        """
+        nice = shutil.which("nice")
+        with self._lock:
+            if self._cancelled:
+                return Completed(-signal.SIGKILL, "", "", True)
+            try:
+                self._process = subprocess.Popen(
+                    [nice, "-n", "5", *words] if nice else list(words),
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise UserError(f"{words[0]} could not be started: {error.strerror}", hint="reinstall hv15") from error
+        output, errors = self._process.communicate()
+        return Completed(
+            self._process.returncode,
+            output.decode("utf-8", "replace"),
+            errors.decode("utf-8", "replace"),
+            self._cancelled,
+        )
+
+    def cancel(self) -> None:
+        """End the command and all that it started; nothing can be run any more."""
+        with self._lock:
+            self._cancelled = True
+            process = self._process
+        if process is not None and process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def named(self, text: str, file: Path) -> str:
+        """Put the config's own name where a message names the hidden file."""
+        if file == self.config:
+            return text
+        return text.replace(str(file), str(self.config)).replace(file.name, self.config.name)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what dashboards left that are gone."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = _NAME.fullmatch(entry.name)
+            if match and not psutil.pid_exists(int(match[1])):
+                Path(entry.path).unlink()
