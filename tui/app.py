@@ -6,9 +6,10 @@ Nothing in it needs the dashboard to stay: a run goes on when it is closed.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -17,6 +18,7 @@ from textual.widget import Widget
 
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
+from tui.messages import OpenLog
 from tui.screens.charts import ChartsScreen
 from tui.screens.config import ConfigScreen
 from tui.screens.dataset import DatasetScreen
@@ -26,8 +28,11 @@ from tui.screens.runs import RunsScreen
 from tui.screens.samples import SamplesScreen
 from tui.screens.system import SystemScreen
 from tui.themes import DARK, LIGHT
-from tui.watcher import Source, Watcher
+from tui.watcher import Watcher
 from tui.widgets.navigation import SCREENS
+
+if TYPE_CHECKING:
+    from tui.project_files import ProjectFiles
 
 
 class Dashboard(App[None]):
@@ -47,8 +52,8 @@ class Dashboard(App[None]):
         "runs": RunsScreen,
     }
     DEFAULT_MODE = "run"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-high"), (50, "-very-high")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]  # noqa: RUF012 (as Textual declares it)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-high"), (50, "-very-high")]  # noqa: RUF012
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -81,10 +86,16 @@ class Dashboard(App[None]):
         ),
     ]
 
-    def __init__(self, project: Path, *, sources: Iterable[Source] = ()) -> None:
+    def __init__(self, project: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
         super().__init__()
         self.project = project
-        self.watcher = Watcher(self, sources)
+        if files is None:
+            from tui.project_files import ProjectFiles
+
+            files = ProjectFiles(project)
+        self.files = files
+        self.host = host or socket.gethostname().split(".")[0]
+        self.watcher = Watcher(self, self.files.sources())
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
@@ -111,6 +122,11 @@ class Dashboard(App[None]):
         yield SystemCommand("Dark or light", "change the theme (key f2)", self.action_toggle_theme)
         yield SystemCommand("Help", "for what has the focus (key ?)", self.action_help)
         yield SystemCommand("Quit", "the run goes on (key q)", self.action_leave)
+
+    async def on_open_log(self, message: OpenLog) -> None:
+        await self.switch_mode("logs")
+        if isinstance(self.base_screen, LogsScreen):
+            self.base_screen.open_log(message.path)
 
     def action_help(self) -> None:
         self.push_screen(HelpDialog(help_for(self.screen)))

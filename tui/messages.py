@@ -3,8 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual.message import Message
+
+if TYPE_CHECKING:
+    from tui.data.system import SystemSample
+    from tui.project_files import JobsView, MetricsView, RunView, TailView
+
+
+@dataclass
+class RunSeen(Message):
+    """The run or its state changed, or a run of the past did."""
+
+    view: RunView
+
+
+@dataclass
+class JobsSeen(Message):
+    """A job was planned, began or ended."""
+
+    view: JobsView
+
+
+@dataclass
+class MetricsSeen(Message):
+    """The training wrote a step."""
+
+    view: MetricsView
+
+
+@dataclass
+class MachineSeen(Message):
+    """The machine was looked at."""
+
+    sample: SystemSample
+
+
+@dataclass
+class TailSeen(Message):
+    """The log that is followed grew."""
+
+    view: TailView
 
 
 @dataclass
@@ -13,3 +54,10 @@ class SourceFailed(Message):
 
     source: str
     error: str
+
+
+@dataclass
+class OpenLog(Message):
+    """Show this log on the screen Logs."""
+
+    path: Path

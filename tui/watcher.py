@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
@@ -79,7 +80,7 @@ class Watcher:
 
     def _begin(self, source: Source) -> None:
         source.reading = True
-        self._app.run_worker(self._read(source), group=f"source-{source.name}", exit_on_error=False)
+        self._app.run_worker(partial(self._read, source), group=f"source-{source.name}", exit_on_error=False)  # type: ignore[arg-type]
 
     async def _read(self, source: Source) -> None:
         try:

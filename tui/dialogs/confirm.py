@@ -49,7 +49,7 @@ class Confirm(ModalScreen[str | None]):
             with Horizontal(classes="dialog-answers"):
                 for answer in self._answers.values():
                     label = Content.assemble(answer.label, (f" ({answer.key})", "dim"))
-                    yield Button(label, id=f"answer-{answer.value}", variant=answer.variant, compact=True)  # type: ignore[arg-type]
+                    yield Button(label, name=answer.value, variant=answer.variant, compact=True)  # type: ignore[arg-type]
 
     def on_mount(self) -> None:
         self.query(Button).first().focus()
@@ -62,4 +62,4 @@ class Confirm(ModalScreen[str | None]):
 
     @on(Button.Pressed)
     def _answered(self, event: Button.Pressed) -> None:
-        self.dismiss((event.button.id or "").removeprefix("answer-"))
+        self.dismiss(event.button.name or "")

@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer
 
-from tui.messages import SourceFailed
+from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, SourceFailed
 from tui.widgets.navigation import Navigation
 from tui.widgets.status_line import StatusLine
 
@@ -59,6 +59,18 @@ class DashboardScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         self.dashboard.watcher.replay()
 
+    def on_run_seen(self, message: RunSeen) -> None:
+        self.query_one(StatusLine).show_run(self.dashboard.project.parent.name, message.view)
+
+    def on_jobs_seen(self, message: JobsSeen) -> None:
+        self.query_one(StatusLine).show_jobs(message.view)
+
+    def on_metrics_seen(self, message: MetricsSeen) -> None:
+        self.query_one(StatusLine).show_training(message.view)
+
+    def on_machine_seen(self, message: MachineSeen) -> None:
+        self.query_one(StatusLine).show_machine(message.sample, self.dashboard.host)
+
     def on_source_failed(self, message: SourceFailed) -> None:
         self.notify(message.error, title=f"cannot read {message.source}", severity="error", markup=False)
 
@@ -85,7 +97,7 @@ class DashboardScreen(Screen[None]):
             else:
                 then(result)
 
-        self.run_worker(work(), name=name, group=f"{self.NAME}-{name}", exclusive=True, exit_on_error=False)
+        self.run_worker(work, name=name, group=f"{self.NAME}-{name}", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
 
     def show_error(self, error: Exception) -> None:
         """Say an error; a UserError brings its own words and cure."""

@@ -1,11 +1,344 @@
-"""The Config screen."""
+"""Config: a form and the file side by side, what is wrong, what will run again, and what it will take."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import ClassVar
 
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Input, Static, TextArea
+
+from hv15.errors import UserError
+from tui.config_session import ConfigSession, ConfigView, Location
+from tui.data.config_diff import DiffLine
+from tui.data.config_file import ConfigFile, Problem
+from tui.data.config_form import LISTS
+from tui.dialogs.confirm import Answer, Confirm
+from tui.external_editor import edit_file
+from tui.messages import RunSeen
 from tui.screens.base import DashboardScreen
+from tui.widgets.field_editor import FieldEditor
+from tui.widgets.findings import Findings
+from tui.widgets.rows import Rows
+from tui.widgets.settings_form import SettingsForm
+from tui.widgets.yaml_editor import YamlEditor
+
+TYPING_S = 0.4
+"""How long after the last key the text is checked."""
 
 
 class ConfigScreen(DashboardScreen):
+    """Everything that is done to the file goes through one ConfigSession, in a thread, in the order of the keys."""
+
     NAME: ClassVar[str] = "config"
+    FIRST: ClassVar[str] = "#form"
+    CSS_PATH = "config.tcss"
+    HELP = """The project's config.yaml as a form and as text. What you change in one shows in the other. Below: what is
+    wrong, what will run again and why, memory and time, and what differs from the file and from the run."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+s", "save", "Save", id="config-save", priority=True, tooltip="write the file"),
+        Binding("slash", "search", "Search", id="config-search", tooltip="search names and help"),
+        Binding("v", "view", "YAML", id="config-view", tooltip="go to the text, or back to the form"),
+        Binding("t,ctrl+t", "turn(1)", "Next page", id="config-turn", tooltip="problems, what reruns, estimate, diffs"),
+        Binding("ctrl+e", "editor", "$EDITOR", id="config-editor", tooltip="open the file in $EDITOR"),
+        Binding("ctrl+z", "undo", "Undo", id="config-undo", show=False, tooltip="take back the last edit"),
+        Binding("ctrl+y", "redo", "Redo", id="config-redo", show=False, tooltip="do it again"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.view: ConfigView | None = None
+        self.session: ConfigSession | None = None
+        self._steps = asyncio.Lock()
+        self._typing: Timer | None = None
+        self._loading = False
+
+    def body(self) -> Iterable[Widget]:
+        yield Static(id="config-notice")
+        with Container(id="config-rows"):
+            with Container(id="config-columns"):
+                with Vertical(id="form-pane", classes="pane"):
+                    yield Input(placeholder="search names and help; esc ends", id="search", compact=True)
+                    yield SettingsForm(id="form")
+                    yield FieldEditor(id="field")
+                with Vertical(id="yaml-pane", classes="pane"):
+                    yield YamlEditor(id="yaml")
+            yield Findings(self.dashboard.files, id="findings", classes="pane")
+
+    def on_mount(self) -> None:
+        self.session = ConfigSession(self.dashboard.project)
+        self.query_one("#form-pane").border_title = "Settings"
+        self.query_one("#yaml-pane").border_title = Content(self.dashboard.project.name)
+        self.set_interval(2.0, self._look)
+        self.step()
+
+    # The file
+
+    def step(
+        self, change: Callable[[ConfigFile], object] | None = None, then: Callable[[], object] | None = None
+    ) -> None:
+        """Do something to the file in a thread, after what was typed until now, and show what came out."""
+        self.run_worker(partial(self._step, change, then), group="config-steps", exit_on_error=False)  # type: ignore[arg-type]
+
+    async def _step(self, change: Callable[[ConfigFile], object] | None, then: Callable[[], object] | None) -> None:
+        assert self.session is not None
+        session = self.session
+        async with self._steps:
+            text = self.query_one(YamlEditor).text if self.view is not None else None
+            try:
+                view = await asyncio.to_thread(session.step, change, text=text)
+            except UserError as error:
+                self.show_error(error)
+                return
+            if self.is_attached:
+                typed_on = text is not None and self.query_one(YamlEditor).text != text
+                self._show(view, keep_text=typed_on)
+        if then is not None:
+            then()
+
+    def _show(self, view: ConfigView, *, keep_text: bool = False) -> None:
+        self.view = view
+        editor, form = self.query_one(YamlEditor), self.query_one(SettingsForm)
+        if not keep_text:
+            self._loading = editor.text != view.text
+            editor.load(view.text)
+        wrong = frozenset(problem.line for problem in view.problems)
+        new = frozenset(line.new_line for line in view.unsaved if line.sign == "+" and line.new_line is not None)
+        editor.mark(wrong, new)
+        form.show(view.sections)
+        if not self.query_one(FieldEditor).has_focus_within:
+            self.query_one(FieldEditor).show(form.current)
+        self.query_one(Findings).show(view)
+        self._entitle()
+
+    def _entitle(self) -> None:
+        view, form = self.view, self.query_one(SettingsForm)
+        if view is None:
+            return
+        changed = sum(field.changed for section in view.sections for field in section.fields)
+        only = " (only these)" if form.only_changed else ""
+        self.query_one("#form-pane").border_subtitle = Content(f"● {changed} changed{only}")
+        state = "● unsaved: ctrl+s" if view.dirty else "✓ saved"
+        self.query_one("#yaml-pane").border_subtitle = Content(state)
+        notice = self.query_one("#config-notice", Static)
+        words = "the file was changed on disk by somebody else: ctrl+s asks what to do" if view.changed_on_disk else ""
+        notice.update(Content(words))
+        notice.set_class(bool(words), "-shown")
+
+    def _look(self) -> None:
+        """See whether somebody else changed the file; take it over when nothing is unsaved."""
+        if self.is_current and self.view is not None and not self._steps.locked():
+            self.step(lambda file: file.reload() if file.changed_on_disk() and not file.dirty else None)
+
+    def on_run_seen(self, message: RunSeen) -> None:
+        if self.session is not None and message.view.current is not None:
+            config = message.view.current.folder.config
+            if self.session.run_config != config:
+                self.session.run_config = config
+                self.step()
+
+    # The form
+
+    @on(Rows.Moved, "#form")
+    def _form_moved(self) -> None:
+        form = self.query_one(SettingsForm)
+        self.query_one(FieldEditor).show(form.current)
+        self.query_one(FieldEditor).close()
+        if form.has_focus and form.current is not None and self.view is not None:
+            place = self.view.positions.get(form.current.location)
+            if place is not None:
+                self.query_one(YamlEditor).go_to(*place)
+
+    @on(SettingsForm.Edit)
+    def _edit(self, event: SettingsForm.Edit) -> None:
+        self.query_one(FieldEditor).edit(event.field)
+
+    @on(SettingsForm.Set)
+    @on(FieldEditor.Entered)
+    def _set(self, event: SettingsForm.Set | FieldEditor.Entered) -> None:
+        location, text = event.field.location, event.text
+        self.query_one(FieldEditor).close()
+        self.query_one(SettingsForm).focus()
+        if text.strip() == "" and event.field.kind not in ("text", "path"):
+            self.step(lambda file: file.remove(location))
+        elif text != event.field.text or not event.field.given:
+            self.step(lambda file: file.set_text(location, text))
+
+    @on(SettingsForm.Default)
+    def _default(self, event: SettingsForm.Default) -> None:
+        location = event.field.location
+        self.step(lambda file: file.remove(location))
+
+    @on(FieldEditor.Left)
+    def _field_left(self) -> None:
+        self.query_one(SettingsForm).focus()
+
+    @on(SettingsForm.AddEntry)
+    def _add_entry(self, event: SettingsForm.AddEntry) -> None:
+        here = event.section.location
+        lists = {each.title: each for each in LISTS if here[: len(each.location)] == each.location}
+        lists = lists or {each.title: each for each in LISTS if here and each.location[: len(here)] == here}
+
+        def answered(title: str | None) -> None:
+            if title in lists:
+                chosen = lists[title]
+                self.step(lambda file: file.add_entry(chosen.location, dict(chosen.start)))
+
+        if len(lists) == 1:
+            answered(next(iter(lists)))
+        elif lists:
+            answers = [Answer(each.title, f"A {each.entry}", each.entry[0].lower()) for each in lists.values()]
+            self.app.push_screen(Confirm("Add", "What is to be added?", answers), answered)
+        else:
+            self.notify("go to datasets or sample: only lists take new entries", markup=False)
+
+    @on(SettingsForm.RemoveEntry)
+    def _remove_entry(self, event: SettingsForm.RemoveEntry) -> None:
+        def answered(answer: str | None) -> None:
+            if answer == "remove":
+                self.step(lambda file: file.remove_entry(event.section.location))
+
+        question = f"Take {event.section.title} out of the config? ctrl+z brings it back."
+        self.app.push_screen(Confirm("Remove", question, [Answer("remove", "Remove", "r", "warning")]), answered)
+
+    def action_search(self) -> None:
+        box = self.query_one("#search", Input)
+        box.add_class("-shown")
+        self.remove_class("-yaml")
+        box.focus()
+
+    @on(Input.Changed, "#search")
+    def _searched(self, event: Input.Changed) -> None:
+        self.query_one(SettingsForm).words = event.value
+
+    @on(Input.Submitted, "#search")
+    def _search_done(self) -> None:
+        self.query_one(SettingsForm).focus()
+
+    def action_leave_field(self) -> None:
+        box, form = self.query_one("#search", Input), self.query_one(SettingsForm)
+        if box.has_focus or (form.has_focus and form.words):
+            box.value = ""
+            box.remove_class("-shown")
+        if self.has_class("-yaml"):
+            self.action_view()
+        form.focus()
+
+    # The text
+
+    @on(TextArea.Changed, "#yaml")
+    def _typed(self) -> None:
+        if self._loading:
+            self._loading = False
+            return
+        if self._typing is not None:
+            self._typing.stop()
+        self._typing = self.set_timer(TYPING_S, self.step)
+
+    @on(TextArea.SelectionChanged, "#yaml")
+    def _text_moved(self, event: TextArea.SelectionChanged) -> None:
+        form = self.query_one(SettingsForm)
+        if self.view is not None and event.text_area.has_focus:
+            location = self.view.location_at(event.selection.end[0] + 1)
+            if location is not None:
+                form.move_to_location(location)
+
+    def action_view(self) -> None:
+        """Go to the text and back; where there is room for one of them, the other goes away."""
+        if self.query_one(YamlEditor).has_focus or self.has_class("-yaml"):
+            self.remove_class("-yaml")
+            self.query_one(SettingsForm).focus()
+        else:
+            self.add_class("-yaml")
+            self.query_one(YamlEditor).focus()
+
+    def action_undo(self) -> None:
+        self.step(lambda file: file.undo())
+
+    def action_redo(self) -> None:
+        self.step(lambda file: file.redo())
+
+    # The pages below
+
+    def action_turn(self, count: int) -> None:
+        findings = self.query_one(Findings)
+        findings.turn(findings.page + count)
+
+    @on(Rows.Chosen, "#problems")
+    def _to_problem(self, event: Rows.Chosen) -> None:
+        if isinstance(event.row, Problem):
+            self._go_to(event.row.line, event.row.column)
+
+    @on(Rows.Chosen, "#unsaved")
+    @on(Rows.Chosen, "#against")
+    def _to_line(self, event: Rows.Chosen) -> None:
+        if isinstance(event.row, DiffLine) and event.row.new_line is not None:
+            self._go_to(event.row.new_line, 1)
+
+    def _go_to(self, line: int, column: int) -> None:
+        self.add_class("-yaml")
+        self.query_one(YamlEditor).go_to(line, column, focus=True)
+
+    def go_to_location(self, location: Location) -> None:
+        """Show a setting, because another screen names it."""
+        self.query_one(SettingsForm).move_to_location(location)
+
+    # Saving
+
+    def action_save(self) -> None:
+        self.step(then=self._save)
+
+    def _save(self) -> None:
+        if self.view is not None and self.view.changed_on_disk:
+            answers = [
+                Answer("mine", "Overwrite it with mine", "o", "warning"),
+                Answer("theirs", "Take theirs", "t"),
+            ]
+            text = "The file was changed on disk since it was read here."
+            self.app.push_screen(Confirm("Save", text, answers), self._resolve)
+        elif self.view is not None and self.view.dirty:
+            self.step(lambda file: file.save(), lambda: self._told_saved())
+        else:
+            self.notify("nothing to save", markup=False)
+
+    def _resolve(self, answer: str | None) -> None:
+        if answer == "mine":
+            self.step(lambda file: file.save(force=True), self._told_saved)
+        elif answer == "theirs":
+            self.step(lambda file: file.reload())
+
+    def _told_saved(self) -> None:
+        problems = len(self.view.problems) if self.view else 0
+        words = f"saved, with {problems} problem{'s' * (problems != 1)} in it" if problems else "saved"
+        self.notify(words, severity="warning" if problems else "information", markup=False)
+        self.query_one(Findings).ask_later(again=True)
+
+    def action_editor(self) -> None:
+        if self.view is not None and self.view.dirty:
+            answers = [Answer("save", "Save, then edit", "s", "success")]
+            text = "The editor reads the file, which does not have what is unsaved here."
+            self.app.push_screen(Confirm("$EDITOR", text, answers), self._saved_for_editor)
+        else:
+            self._open_editor()
+
+    def _saved_for_editor(self, answer: str | None) -> None:
+        if answer == "save":
+            self.step(lambda file: file.save(), self._open_editor)
+
+    def _open_editor(self) -> None:
+        try:
+            with self.app.suspend():
+                edit_file(self.dashboard.project)
+        except UserError as error:
+            self.show_error(error)
+        except Exception as error:  # a driver that cannot be suspended: the web, a test
+            self.show_error(error)
+        self.step(lambda file: file.reload())

@@ -1,11 +1,202 @@
-"""The Runs screen."""
+"""Runs: what ran in this project, with which settings, and what became of it."""
 
 from __future__ import annotations
 
+import shlex
+import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from hv15.errors import UserError
+from hv15.runs import control
+from tui.data.config_diff import Change, DiffLine, setting_changes, text_diff
+from tui.data.history import RunRow
+from tui.dialogs.confirm import Answer, Confirm
+from tui.messages import OpenLog, RunSeen
 from tui.screens.base import DashboardScreen
+from tui.units import duration, size
+from tui.widgets.changes_view import ChangesView
+from tui.widgets.diff_view import DiffView
+from tui.widgets.pages import Pages
+from tui.widgets.rows import Rows
+from tui.widgets.runs_table import RunsTable
+from tui.widgets.states import state_text
+
+BEFORE, NOW, LINES, FACTS = range(4)
 
 
 class RunsScreen(DashboardScreen):
+    """The history, and for the run under the cursor what differs."""
+
     NAME: ClassVar[str] = "runs"
+    FIRST: ClassVar[str] = "#runs-table"
+    CSS_PATH = "runs.tcss"
+    HELP = """The history of this project's runs. Below: what was changed against the run before, what differs from the
+    config as it is now, and how the run was started."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "take", "Overlay", id="runs-take", tooltip="draw this run's curves over others, on Charts"),
+        Binding("t", "turn(1)", "Next page", id="runs-turn", tooltip="changes, differences to now, facts"),
+        Binding("l", "open_output", "Output", id="runs-output", tooltip="what the run printed"),
+        Binding("x", "end_orphans", "End left over", id="runs-orphans", tooltip="end the processes of dead runs"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: dict[str, tuple[tuple[str, Path], ...]] = {}
+        self._orphans = 0
+
+    def body(self) -> Iterable[Widget]:
+        with Container(id="runs-rows"):
+            with Vertical(id="runs-pane", classes="pane"):
+                yield RunsTable(id="runs-table")
+                yield Static(id="orphans")
+            yield Pages(
+                [
+                    ("Changed to the run before", ChangesView(id="run-changes")),
+                    ("Settings now", ChangesView(id="run-now")),
+                    ("Lines now", DiffView(id="run-lines")),
+                    ("Facts", VerticalScroll(Static(id="run-facts"), id="facts-scroll")),
+                ],
+                id="run-details",
+                classes="pane",
+            )
+
+    def on_mount(self) -> None:
+        self.query_one("#runs-pane").border_title = "Runs"
+        self.query_one("#run-changes", ChangesView).empty = "the same config as the run before"
+        self.query_one("#run-now", ChangesView).empty = "the same settings as config.yaml now"
+        self.query_one("#run-lines", DiffView).empty = "the same text as config.yaml now"
+
+    def on_run_seen(self, message: RunSeen) -> None:
+        view = message.view
+        table = self.query_one(RunsTable)
+        table.set_rows(view.rows)
+        self.query_one("#runs-pane").border_subtitle = Content(f"{len(view.rows)}")
+        lines = [
+            f"pid {orphan.pid} of a dead run still works ({size(orphan.rss)}): {orphan.command}"
+            for orphan in view.orphans
+        ]
+        self._orphans = len(lines)
+        note = self.query_one("#orphans", Static)
+        note.update(Content("\n".join([*lines[:4], "x ends them; a training saves its state first"] if lines else [])))
+        note.set_class(bool(lines), "-shown")
+        self._show(table.current)
+
+    @on(Rows.Moved, "#runs-table")
+    def _moved(self) -> None:
+        self._show(self.query_one(RunsTable).current)
+
+    def _show(self, row: RunRow | None) -> None:
+        changes = self.query_one("#run-changes", ChangesView)
+        changes.set_rows(row.changes if row else ())
+        self.query_one(Pages).say(BEFORE, str(len(row.changes)) if row and row.changes else "")
+        if row is None:
+            return
+        self.query_one("#run-facts", Static).update(_facts(row))
+        now = self.dashboard.project
+
+        def compare() -> tuple[list[Change], list[DiffLine]]:
+            try:
+                then_text, now_text = _read(row.folder.config), _read(now)
+            except OSError as error:
+                raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
+            return setting_changes(then_text, now_text), text_diff(then_text, now_text)
+
+        self.in_thread("compare", compare, self._show_now, lambda error: self._show_now(([], [])))
+
+    def _show_now(self, found: tuple[list[Change], list[DiffLine]]) -> None:
+        changes, lines = found
+        self.query_one("#run-now", ChangesView).set_rows(changes)
+        self.query_one("#run-lines", DiffView).set_rows(lines)
+        self.query_one(Pages).say(NOW, str(len(changes)) if changes else "")
+
+    def action_turn(self, count: int) -> None:
+        pages = self.query_one(Pages)
+        pages.turn(pages.page + count)
+
+    @on(Rows.Chosen, "#runs-table")
+    def action_open_output(self) -> None:
+        row = self.query_one(RunsTable).current
+        if row is not None:
+            self.post_message(OpenLog(row.folder.output))
+
+    # Overlay
+
+    def action_take(self) -> None:
+        row = self.query_one(RunsTable).current
+        if row is None:
+            return
+        if row.id in self._taken:
+            del self._taken[row.id]
+            self._overlay()
+            return
+        files = self.dashboard.files
+        self.in_thread("take", lambda: files.metrics_of(row), lambda found: self._take(row, found))
+
+    def _take(self, row: RunRow, found: list[tuple[str, Path]]) -> None:
+        if not found:
+            words = "this run kept no curves: it trained nothing, or a later training began anew"
+            self.notify(words, title="Overlay", severity="warning", markup=False)
+            return
+        self._taken[row.id] = tuple(found)
+        self._overlay()
+        self.notify("its curves are on Charts (3)", markup=False)
+
+    def _overlay(self) -> None:
+        self.dashboard.files.overlaid = tuple(curve for curves in self._taken.values() for curve in curves)
+        table = self.query_one(RunsTable)
+        table.taken = tuple(self._taken)
+        table.refresh()
+        self.dashboard.watcher.refresh("metrics")
+
+    # What dead runs left
+
+    def action_end_orphans(self) -> None:
+        if not self._orphans:
+            self.notify("nothing was left over", markup=False)
+            return
+        root = self.dashboard.files.root
+
+        def answered(answer: str | None) -> None:
+            if answer is not None:
+                self.in_thread("orphans", lambda: control.stop(root, now=answer == "kill"), lambda _: self._ended())
+
+        answers = [Answer("stop", "Save and end them", "x", "warning"), Answer("kill", "Kill now", "k", "error")]
+        self.app.push_screen(Confirm("Processes of a dead run", "They still work on this project.", answers), answered)
+
+    def _ended(self) -> None:
+        self.notify("they were asked to end", markup=False)
+        self.dashboard.watcher.refresh("run")
+
+
+def _read(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "replace")
+
+
+def _facts(row: RunRow) -> Content:
+    def when(moment: float | None) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)) if moment else "?"
+
+    lines = [
+        ("id", row.id),
+        ("started", when(row.started)),
+        ("ended", when(row.ended) if row.ended else "not yet" if row.alive else "?"),
+        ("took", duration(row.seconds)),
+        ("host", row.host),
+        ("targets", " ".join(row.targets)),
+        ("command", row.command if isinstance(row.command, str) else shlex.join(row.command)),
+        ("folder", str(row.folder.path)),
+    ]
+    reason = Content.assemble(": ", row.reason) if row.reason else Content("")
+    parts = [state_text(str(row.state)) + reason]
+    parts += [Content.assemble((f"{name:<9}", "$faint"), text) for name, text in lines if text]
+    return Content("\n").join(parts)

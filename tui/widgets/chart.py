@@ -206,6 +206,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         log = Content(" (log)") if self.log_axis else Content("")
         self.border_title = Content.assemble(Content(self.heading), log)
         note = [Content(self.note)] if self.note else []
+        note = note if self.curves else [Content("nothing measured yet")]
         self.border_subtitle = Content("  ").join([*names, *note])
 
 

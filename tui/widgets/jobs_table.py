@@ -12,14 +12,17 @@ from tui.units import duration
 from tui.widgets.rows import Rows, cell
 from tui.widgets.states import glyph, look
 
-TIME, WORD = 9, 10
+TIME, WORD = 8, 10
 
 
 class JobsTable(Rows[Job]):
     """One line a job."""
 
     HELP = """The jobs of the run, as Snakemake plans and reports them: running ones first, then failed, waiting and
-    finished ones. Enter opens a job's log."""
+    finished ones. The cursor stays on top until it is moved; home lets it go back. Enter opens a
+    job's log."""
+
+    stays_on_top = True
 
     def __init__(self, *, id: str | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(id=id)
@@ -35,7 +38,7 @@ class JobsTable(Rows[Job]):
         name = width - 2 - TIME - word - (reason + 2 if reason else 0)
         parts = [
             Content.styled(f"{glyph(state)} ", f"bold ${look(state)}"),
-            cell(row.title or row.name, name),
+            cell((row.title or row.name) if reason else row.name, name - 1) + Content(" "),
             cell(state, word, f"${look(state)}") if word else Content(""),
             cell(self._took(row), TIME, right=True),
         ]

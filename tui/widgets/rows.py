@@ -25,6 +25,9 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
     The cursor stays on its row when the rows change, as long as the row is there.
     """
 
+    stays_on_top: ClassVar[bool] = False
+    """Whether the cursor stays on the first row, whichever that is, until a person moves it."""
+
     COMPONENT_CLASSES: ClassVar[set[str]] = {"rows--cursor", "rows--cursor-blurred", "rows--header"}
 
     DEFAULT_CSS = """
@@ -75,6 +78,8 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.rows: Sequence[Row] = ()
+        self.held = False
+        """Whether a person has put the cursor where it is."""
 
     # What a subclass says
 
@@ -97,7 +102,9 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
         kept = self.key(self.current) if self.current is not None else None
         self.rows = rows
         cursor = self.cursor
-        if kept is not None and not (cursor < len(rows) and self.key(rows[cursor]) == kept):
+        if self.stays_on_top and not self.held:
+            cursor = 0
+        elif kept is not None and not (cursor < len(rows) and self.key(rows[cursor]) == kept):
             cursor = next((index for index, row in enumerate(rows) if self.key(row) == kept), cursor)
         moved = cursor != self.cursor
         self.set_reactive(Rows.cursor, max(0, min(cursor, len(rows) - 1)))
@@ -132,12 +139,15 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
                 self.post_message(self.Moved(self, self.current))  # type: ignore[arg-type]
 
     def action_move(self, count: int) -> None:
+        self.held = True
         self.cursor += count
 
     def action_page(self, count: int) -> None:
+        self.held = True
         self.cursor += count * max(1, self._visible_rows - 1)
 
     def action_move_to(self, index: int) -> None:
+        self.held = index != 0
         self.cursor = index if index >= 0 else len(self.rows) + index
 
     def action_choose(self) -> None:
@@ -148,7 +158,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
         index = event.y - self.gutter.top - self._header_rows + self.scroll_offset.y
         if event.y - self.gutter.top < self._header_rows or not 0 <= index < len(self.rows):
             return
-        again = index == self.cursor
+        again, self.held = index == self.cursor, True
         self.cursor = index
         if event.chain == 2 or (again and event.chain == 1 and self.choose_by_click):
             self.action_choose()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from tui.units import duration, percent, size
 from tui.widgets.states import state_text
+
+if TYPE_CHECKING:
+    from tui.data.system import SystemSample
+    from tui.project_files import JobsView, MetricsView, RunView
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,8 @@ class Facts:
     run: str = ""
     """The project, and the run in it."""
     state: str = "idle"
+    jobs: str = ""
+    """jobs 5/13"""
     step: str = ""
     """step 812/2000"""
     left: str = ""
@@ -26,6 +34,9 @@ class Facts:
     """GPU0 71/80 GiB 98 %, or CPU and RSS where there is no GPU"""
     disk: str = ""
     host: str = ""
+
+
+LOW_DISK = 0.05
 
 
 class StatusLine(Widget):
@@ -39,10 +50,42 @@ class StatusLine(Widget):
 
     facts: reactive[Facts] = reactive(Facts())
 
+    def show_run(self, project: str, view: RunView) -> None:
+        """Say which run it is and what it does."""
+        self.facts = replace(self.facts, run=project, state=view.state)
+
+    def show_jobs(self, view: JobsView) -> None:
+        """Say how much is left; a part of it is not known before a job of its kind has ended."""
+        progress = view.progress
+        left = duration(progress.eta_s) if progress.eta_s and not progress.ended else ""
+        at_least = "≥" if progress.eta_is_least else ""
+        jobs = f"jobs {progress.done}/{progress.total}" if progress.total else ""
+        self.facts = replace(self.facts, jobs=jobs, left=f"ETA {at_least}{left}" if left else "")
+
+    def show_training(self, view: MetricsView) -> None:
+        """Say the step."""
+        progress = view.progress
+        total = f"/{progress.total}" if progress.total else ""
+        self.facts = replace(self.facts, step=f"step {progress.step}{total}" if progress.step else "")
+
+    def show_machine(self, sample: SystemSample, host: str) -> None:
+        """Say how busy the device is."""
+        if sample.gpus:
+            gpu = max(sample.gpus, key=lambda each: each.used)
+            busy = "" if gpu.utilisation is None else f" {gpu.utilisation:.0f} %"
+            device = f"GPU{gpu.index} {size(gpu.used).split()[0]}/{size(gpu.total)}{busy}"
+        else:
+            device = f"CPU {sample.cpu:.0f} %" + (f" RSS {size(sample.rss)}" if sample.rss else " no GPU")
+        free = sample.disk_free / sample.disk_total if sample.disk_total else 1.0
+        low = "! " if free < LOW_DISK else ""
+        self.facts = replace(
+            self.facts, device=device, disk=f"{low}disk {size(sample.disk_free)} free ({percent(free)})", host=host
+        )
+
     def render(self) -> Content:
         facts, width = self.facts, self.content_size.width
         left = [Content.styled(facts.run or "hv15", "bold"), state_text(facts.state)]
-        left += [Content(text) for text in (facts.step, facts.left) if text]
+        left += [Content(text) for text in (facts.jobs, facts.step, facts.left) if text]
         right = [Content.styled(text, "$faint") for text in (facts.device, facts.disk, facts.host) if text]
         while right and _width(left) + _width(right) + 3 > width:
             right.pop()

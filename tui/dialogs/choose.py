@@ -1,0 +1,69 @@
+"""Several of a list, by space; enter takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from tui.widgets.rows import Rows
+
+
+class ChoiceRows(Rows[str]):
+    """Names with a box before each."""
+
+    HELP = "Space takes a name or leaves it, enter shows what was taken."
+
+    def __init__(self, taken: set[str]) -> None:
+        super().__init__(id="choices")
+        self.taken = taken
+
+    def key(self, row: str) -> Hashable:
+        return row
+
+    def line(self, row: str, width: int) -> Content:
+        return Content.assemble(("[x] " if row in self.taken else "[ ] ", "bold $accent"), row)
+
+
+class ChooseDialog(ModalScreen[list[str] | None]):
+    """Returns the names that were taken, in their order, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Cancel", id="choose-cancel", tooltip="change nothing"),
+        Binding("space", "take", "Take", id="choose-take", tooltip="take this one, or leave it"),
+    ]
+
+    DEFAULT_CSS = """
+    ChooseDialog ChoiceRows { height: auto; max-height: 20; min-height: 3; background: $surface; }
+    """
+
+    def __init__(self, title: str, names: Sequence[str], taken: Sequence[str]) -> None:
+        super().__init__()
+        self._title, self._names, self._taken = title, names, set(taken)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = self._title
+            box.border_subtitle = "space takes, enter shows them, esc cancels"
+            yield ChoiceRows(self._taken)
+
+    def on_mount(self) -> None:
+        rows = self.query_one(ChoiceRows)
+        rows.set_rows(list(self._names))
+        rows.focus()
+
+    def action_take(self) -> None:
+        rows = self.query_one(ChoiceRows)
+        if rows.current is not None:
+            self._taken ^= {rows.current}
+            rows.refresh()
+
+    @on(Rows.Chosen)
+    def _done(self) -> None:
+        self.dismiss([name for name in self._names if name in self._taken])

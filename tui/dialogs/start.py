@@ -1,0 +1,132 @@
+"""Before a start: what would run, and why, for the target that is named."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, Protocol
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, Static
+
+from tui.data.rerun import Rerun
+from tui.widgets.plan_table import PlanTable
+
+TARGET = "results/lora.safetensors"
+
+
+class Plans(Protocol):
+    """What tells what would run: `tui.data.rerun.DryRun`, or a fake."""
+
+    def run(self) -> Rerun: ...
+
+    def cancel(self) -> None: ...
+
+
+class StartDialog(ModalScreen[list[str] | None]):
+    """Returns the targets to start, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Cancel", id="start-cancel", tooltip="start nothing"),
+        Binding("s,ctrl+s", "start", "Start", id="start-start", tooltip="start it: it goes on without the dashboard"),
+        Binding("d", "plan", "Ask again", id="start-plan", tooltip="ask Snakemake again what would run"),
+    ]
+    HELP = """What would run, and why. Start sets it going, detached: it goes on when the dashboard is closed. Another
+    target than the finished LoRA can be named, such as results/samples/NAME.mp4."""
+
+    DEFAULT_CSS = """
+    StartDialog PlanTable { height: 1fr; margin-top: 1; }
+    StartDialog Input { width: 1fr; }
+    StartDialog .target { height: 1; }
+    StartDialog .target Label { color: $faint; padding-right: 1; }
+    StartDialog #plan-summary { height: auto; max-height: 8; margin-top: 1; }
+    """
+
+    def __init__(
+        self,
+        plans: Callable[[list[str]], Plans],
+        *,
+        notes: str = "",
+        start: bool = True,
+    ) -> None:
+        super().__init__()
+        self._plans, self._notes, self._start = plans, notes, start
+        self._asked: Plans | None = None
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -tall") as box:
+            box.border_title = "Start" if self._start else "What would run"
+            box.border_subtitle = "esc cancels"
+            with Horizontal(classes="target"):
+                yield Label("target")
+                yield Input(TARGET, id="start-target", compact=True)
+            yield Static(id="plan-summary")
+            yield PlanTable(id="plan")
+            with Horizontal(classes="dialog-answers"):
+                if self._start:
+                    yield Button(
+                        Content.assemble("Start ", ("(s)", "dim")), id="start", variant="success", compact=True
+                    )
+                yield Button(Content.assemble("Cancel ", ("(esc)", "dim")), id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        (self.query_one("#start") if self._start else self.query_one(PlanTable)).focus()
+        self.action_plan()
+
+    def on_unmount(self) -> None:
+        if self._asked is not None:
+            self._asked.cancel()
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets in the field."""
+        text = self.query_one("#start-target", Input).value
+        try:
+            return shlex.split(text) or [TARGET]
+        except ValueError:
+            return [text]
+
+    @on(Input.Submitted)
+    def action_plan(self) -> None:
+        """Ask Snakemake what would run."""
+        self.run_worker(partial(self._plan, self.targets), group="plan", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+
+    async def _plan(self, targets: list[str]) -> None:
+        table = self.query_one(PlanTable)
+        table.set_rows([])
+        table.empty = ""
+        self._say(Content.styled("asking Snakemake what would run …", "$faint"))
+        if self._asked is not None:
+            self._asked.cancel()
+        plans = self._asked = self._plans(targets)
+        found = await asyncio.to_thread(plans.run)
+        if plans is not self._asked or not self.is_attached or found.cancelled:
+            return
+        self._asked = None
+        if found.error:
+            self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), found.error))
+            return
+        self._say(Content.styled(found.summary, "bold"))
+        table.set_rows(found.jobs)
+
+    def _say(self, text: Content) -> None:
+        notes = Content.styled(self._notes + "\n", "$warning") if self._notes else Content("")
+        self.query_one("#plan-summary", Static).update(notes + text)
+
+    @on(Button.Pressed, "#start")
+    def action_start(self) -> None:
+        """Start what is named."""
+        if self._start:
+            self.dismiss(self.targets)
+
+    @on(Button.Pressed, "#cancel")
+    def action_cancel(self) -> None:
+        """Start nothing."""
+        self.dismiss(None)

@@ -1,0 +1,272 @@
+"""The readers of one project, each used by one thread, and the sources that the watcher makes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from hv15.runs.record import RunFolder
+from tui.data.estimate import Estimation
+from tui.data.failures import FailureCard, failure_cards
+from tui.data.history import HistoryReader, Orphan, RunRow
+from tui.data.jobs import Job, JobsProgress, JobsReader, JobState, RuleCount
+from tui.data.log_file import LogFile
+from tui.data.metrics import Axis, MetricsReader, Progress, Series, metrics_files
+from tui.data.rerun import DryRun
+from tui.data.system import GpuSource, SystemReader, SystemSample
+from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
+from tui.watcher import Source
+
+FULL_S = 5.0
+"""How often the whole history and the orphans are looked at; the newest run is each time."""
+
+
+TAIL_LINES = 200
+OVERLAY_S = 0.1
+"""How long one further metrics file is read at a time."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What runs in the project, and what ran before."""
+
+    current: RunRow | None
+    rows: tuple[RunRow, ...] = ()
+    """Newest first."""
+    orphans: tuple[Orphan, ...] = ()
+    locked: bool = False
+    """Whether Snakemake's lock was left by a run that was killed."""
+    error: str = ""
+
+    @property
+    def state(self) -> str:
+        return str(self.current.state) if self.current else "idle"
+
+    @property
+    def alive(self) -> bool:
+        return self.current is not None and self.current.alive
+
+
+@dataclass(frozen=True)
+class JobsView:
+    """The jobs of the run that is watched, in the order in which they are shown."""
+
+    run: str
+    jobs: tuple[Job, ...]
+    rules: tuple[RuleCount, ...]
+    progress: JobsProgress
+    failures: tuple[FailureCard, ...] = ()
+
+
+@dataclass(frozen=True)
+class MetricsView:
+    """How far the training is. `version` grows whenever there is more to draw."""
+
+    version: int
+    progress: Progress
+    complete: bool
+    share: float
+    """How much of the file was read, from 0 to 1."""
+    label: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class TailView:
+    """The end of a log, cleaned of escape sequences."""
+
+    path: Path
+    lines: tuple[str, ...]
+    error: str = ""
+
+
+class ProjectFiles:
+    """Everything that is read of one project."""
+
+    def __init__(self, config: Path, *, gpus: GpuSource | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.config, self.root, self._clock = config, config.parent, clock
+        self._history = HistoryReader(self.root, clock=clock)
+        self._full_due = 0.0
+        self._system = SystemReader(self.root, gpus, clock=clock)
+        self._rings: dict[str, tuple[list[float], list[float]]] = {}
+        self.peaks: dict[str, int] = {}
+        """The most memory, in bytes, that each phase (rule) of the run has taken."""
+        self._phase = ""
+        self._jobs: JobsReader | None = None
+        self._jobs_of = ""
+        self._jobs_seen: tuple[object, ...] = ()
+        self._current: RunRow | None = None
+        self._progress: Progress | None = None
+        self._metrics_lock = Lock()
+        self._readers: dict[Path, MetricsReader] = {}
+        self._version = 0
+        self.overlaid: tuple[tuple[str, Path], ...] = ()
+        """Names and metrics files of the trainings drawn over one another; none for the one that is watched."""
+        self.tail_of: Path | None = None
+        """The log whose end is followed; a screen says which."""
+        self._tail: LogFile | None = None
+        self._tail_size = -1
+
+    def sources(self) -> list[Source]:
+        """Return what the watcher reads for the status line and the screens."""
+        return [
+            Source("run", self.read_run, RunSeen, always=True),
+            Source("jobs", self.read_jobs, JobsSeen, always=True),
+            Source("metrics", self.read_metrics, MetricsSeen, always=True),
+            Source("machine", self.read_machine, MachineSeen, interval_s=2.0, always=True),
+            Source("tail", self.read_tail, TailSeen),
+        ]
+
+    def read_run(self) -> RunView | None:
+        """Look at the lock and the newest run, now and then at all."""
+        full = time.monotonic() >= self._full_due
+        if full:
+            self._full_due = time.monotonic() + FULL_S
+        changed = self._history.refresh(full=full)
+        self._current = self._history.current
+        if not changed:
+            return None
+        history = self._history
+        return RunView(history.current, history.rows, history.orphans, history.locked, history.error)
+
+    def read_jobs(self) -> JobsView | None:
+        """Read on in the events of the newest run."""
+        run = self._current
+        if run is None:
+            return None
+        if self._jobs is None or self._jobs_of != run.id:
+            self._jobs, self._jobs_of = JobsReader(run.folder.events, self.root, clock=self._clock), run.id
+            self._jobs_seen = ()
+        self._jobs.refresh()
+        if not run.alive and self._jobs.complete:
+            self._jobs.cut_short(run.ended)
+        progress = self._jobs.progress(self._progress.eta_s if self._progress and run.alive else None)
+        seen = (progress, run.state)
+        if seen == self._jobs_seen:
+            return None
+        self._jobs_seen = seen
+        jobs = self._jobs.ordered()
+        self._phase = jobs[0].rule if jobs and jobs[0].state == JobState.RUNNING else ""
+        failed = () if run.alive and not progress.failed else failure_cards(self.root, jobs, run.status)
+        return JobsView(run.id, jobs, self._jobs.by_rule(), progress, tuple(failed))
+
+    def read_metrics(self) -> MetricsView | None:
+        """Read on in the metrics of the training that writes now, or of the last one that did."""
+        label, path = self.training()
+        with self._metrics_lock:
+            reader = self._reader(path, label)
+            changed = reader.refresh()
+            for other_label, other in self.overlaid:
+                if other != path:
+                    changed |= self._reader(other, other_label).refresh(OVERLAY_S)
+            progress = reader.progress()
+            silent = self._progress is not None and self._progress.stalled != progress.stalled
+            self._progress = progress
+            if not (changed or silent or self._version == 0):
+                return None
+            self._version += 1
+            return MetricsView(self._version, progress, reader.complete, reader.share, label, reader.error)
+
+    def training(self) -> tuple[str, Path]:
+        """Return the name and the metrics file of the training that was written last."""
+        files = metrics_files(self.root)
+        dated = [(_modified(path), label, path) for label, path in files]
+        return max(dated)[1:] if dated else ("", self.root / "results/train/metrics.jsonl")
+
+    def series(
+        self,
+        name: str,
+        *,
+        path: Path | None = None,
+        axis: Axis = "step",
+        columns: int | None = None,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Series:
+        """Return a curve, as far as it was read; of the training that is watched unless another file is named."""
+        if path is None:
+            label, path = self.training()
+        else:
+            label = next((name for name, file in self.overlaid if file == path), "")
+        return self._reader(path, label).series(name, axis=axis, columns=columns, start=start, end=end)
+
+    def trainings(self) -> list[tuple[str, Path]]:
+        """Return the metrics files of the project that are there, with their names."""
+        return [(label, path) for label, path in metrics_files(self.root) if path.is_file()]
+
+    def metrics_of(self, run: RunRow) -> list[tuple[str, Path]]:
+        """Return what a run kept of its curves, or those that are still being written when it is the newest."""
+        kept = sorted((run.folder.path / "metrics").glob("*.jsonl"))
+        if kept:
+            return [(f"{run_label(run.folder)} {path.stem}", path) for path in kept]
+        newest = self._current is not None and self._current.id == run.id
+        return self.trainings() if newest else []
+
+    def read_machine(self) -> SystemSample:
+        """Look at the machine and at the processes of the run."""
+        run = self._current
+        record = run.folder.record() if run is not None and run.alive else None
+        sample = self._system.refresh(record, self._phase if record is not None else "")
+        names = ["cpu", "memory", "rss", "disk_free"]
+        names += [f"gpu{gpu.index}_{what}" for gpu in sample.gpus for what in ("used", "utilisation")]
+        self._rings = {name: self._system.ring(name) for name in names}
+        self.peaks = dict(self._system.peaks)
+        return sample
+
+    def read_tail(self) -> TailView | None:
+        """Look at the end of the log that is followed."""
+        path = self.tail_of
+        if path is None:
+            return None
+        if self._tail is None or self._tail.path != path:
+            self._tail, self._tail_size = LogFile(path), -1
+        size = _size(path)
+        if size == self._tail_size:
+            return None
+        self._tail_size = size
+        return TailView(path, tuple(self._tail.tail(TAIL_LINES)), self._tail.error)
+
+    def ring(self, name: str) -> tuple[list[float], list[float]]:
+        """Return times and values of the machine's last minutes, as they were when it was last looked at."""
+        return self._rings.get(name, ([], []))
+
+    def dry_run(self, text: str | None = None, targets: Sequence[str] = ()) -> DryRun:
+        """Return what finds out what would run with this text as config (that on the disk for None)."""
+        return DryRun(self.config, text, targets=targets)
+
+    def estimation(self, text: str | None = None) -> Estimation:
+        """Return what finds out how much memory and time this text as config takes."""
+        return Estimation(self.config, text)
+
+    @property
+    def peak(self) -> int:
+        """The most memory that the run took so far, of the GPU where there is one."""
+        return max(self.peaks.values(), default=0)
+
+    def _reader(self, path: Path, label: str) -> MetricsReader:
+        if path not in self._readers:
+            self._readers[path] = MetricsReader(path, label=label)
+        return self._readers[path]
+
+
+def run_label(run: RunFolder) -> str:
+    """Return a run's id as people read it: 11-25 18:46."""
+    text = run.id
+    return f"{text[4:6]}-{text[6:8]} {text[9:11]}:{text[11:13]}" if text[:8].isdigit() and len(text) > 13 else text
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

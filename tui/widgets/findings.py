@@ -1,0 +1,159 @@
+"""What follows from a config: problems, what will run again, memory and time, and what differs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from textual.containers import Vertical
+from textual.content import Content
+from textual.timer import Timer
+from textual.widgets import Static
+
+from tui.config_session import ConfigView
+from tui.data.config_diff import DiffLine
+from tui.data.estimate import Estimate, Estimation
+from tui.data.rerun import DryRun, Rerun
+from tui.units import size
+from tui.widgets.diff_view import DiffView
+from tui.widgets.estimate_view import EstimateView
+from tui.widgets.pages import Pages
+from tui.widgets.plan_table import PlanTable
+from tui.widgets.problem_list import ProblemList
+
+if TYPE_CHECKING:
+    from tui.project_files import ProjectFiles
+
+ASKING_S = 1.5
+"""How long after the last edit Snakemake is asked what will run, and the memory is estimated."""
+PROBLEMS, RERUN, ESTIMATE, UNSAVED, AGAINST_RUN = range(5)
+
+
+class Findings(Pages):
+    """Five pages. Dry run and estimate are subprocesses; a newer text ends those of an older one."""
+
+    DEFAULT_CSS = """
+    Findings #rerun-text, Findings #estimate-text { height: auto; max-height: 3; color: $faint; }
+    """
+
+    def __init__(self, files: ProjectFiles, *, id: str | None = None, classes: str | None = None) -> None:
+        self._problems = ProblemList(id="problems")
+        self._rerun, self._rerun_text = PlanTable(id="rerun"), Static(id="rerun-text")
+        self._estimate, self._estimate_text = EstimateView(id="estimate"), Static(id="estimate-text")
+        self._unsaved, self._against = DiffView(id="unsaved"), DiffView(id="against")
+        super().__init__(
+            [
+                ("Problems", self._problems),
+                ("Reruns", Vertical(self._rerun_text, self._rerun, id="rerun-page")),
+                ("Estimate", Vertical(self._estimate_text, self._estimate, id="estimate-page")),
+                ("Unsaved", self._unsaved),
+                ("Against run", self._against),
+            ],
+            id=id,
+            classes=classes,
+        )
+        self._files = files
+        self._view: ConfigView | None = None
+        self._timer: Timer | None = None
+        self._asked: str | None = None
+        self._plans: DryRun | None = None
+        self._estimation: Estimation | None = None
+        self._problems.empty = "✓ nothing is wrong"
+        self._unsaved.empty = "everything is saved"
+        self._against.empty = "no run to compare with, or nothing differs"
+        self._rerun.empty = self._estimate.empty = ""
+
+    def show(self, view: ConfigView) -> None:
+        """Show what is known of a text at once, and find out the rest when no other follows for a moment."""
+        before, self._view = self._view, view
+        self._problems.set_rows(view.problems)
+        self._unsaved.set_rows(view.unsaved)
+        self._against.set_rows(view.run)
+        self.say(PROBLEMS, f"✗ {len(view.problems)}" if view.problems else "✓")
+        self.say(UNSAVED, _counts(view.unsaved) if view.dirty else "")
+        self.say(AGAINST_RUN, str(len(view.run_changes)) if view.run_changes else "")
+        if before is None or before.text != view.text:
+            self.ask_later()
+
+    def ask_later(self, *, again: bool = False) -> None:
+        """Ask in a moment; `again` also when the text is the same, because a run has changed what is there."""
+        if again:
+            self._asked = None
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(ASKING_S, self._ask)
+
+    def _ask(self) -> None:
+        view = self._view
+        if view is None or view.text == self._asked:
+            return
+        self._asked = view.text
+        self._cancel()
+        if view.problems:
+            for number, text in ((RERUN, self._rerun_text), (ESTIMATE, self._estimate_text)):
+                text.update("first put right what is wrong")
+                self.say(number, "?")
+            self._rerun.set_rows(())
+            self._estimate.set_rows(())
+            return
+        self.say(RERUN, "…")
+        self.say(ESTIMATE, "…")
+        text_now = view.text if view.dirty else None
+        self._plans, self._estimation = self._files.dry_run(text_now), self._files.estimation(text_now)
+        self.run_worker(self._forecast, group="forecast", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+
+    async def _forecast(self) -> None:
+        """One after the other: the machine may be busy training."""
+        plans, estimation = self._plans, self._estimation
+        if plans is None or estimation is None:
+            return
+        rerun = await _in_thread(plans.run)
+        if plans is self._plans and self.is_attached:
+            self._show_rerun(rerun)
+            estimate = await _in_thread(estimation.run)
+            if estimation is self._estimation and self.is_attached:
+                self._show_estimate(estimate)
+
+    def _show_rerun(self, found: Rerun | Exception) -> None:
+        if isinstance(found, Exception) or found.error:
+            self.say(RERUN, "✗")
+            self._rerun_text.update(
+                Content.styled(str(found) if isinstance(found, Exception) else found.error, "$error")
+            )
+            self._rerun.set_rows(())
+        elif not found.cancelled:
+            self.say(RERUN, str(len(found.jobs)))
+            self._rerun_text.update(Content(found.summary))
+            self._rerun.set_rows(found.jobs)
+
+    def _show_estimate(self, found: Estimate | Exception) -> None:
+        if isinstance(found, Exception) or found.error:
+            self.say(ESTIMATE, "✗")
+            words = str(found) if isinstance(found, Exception) else found.error
+            self._estimate_text.update(Content.styled(words, "$error"))
+            self._estimate.set_rows(())
+        else:
+            self.say(ESTIMATE, size(found.peak) if found.peak else "")
+            self._estimate_text.update(Content(" · ".join(found.notes)))
+            self._estimate.set_rows(found.lines)
+
+    def _cancel(self) -> None:
+        for running in (self._plans, self._estimation):
+            if running is not None:
+                running.cancel()
+
+    def on_unmount(self) -> None:
+        self._cancel()
+
+
+async def _in_thread(function: Any) -> Any:
+    """Call in a thread; an error is the result, to be shown."""
+    try:
+        return await asyncio.to_thread(function)
+    except Exception as error:
+        return error
+
+
+def _counts(lines: tuple[DiffLine, ...]) -> str:
+    more, less = sum(line.sign == "+" for line in lines), sum(line.sign == "-" for line in lines)
+    return f"+{more} -{less}"
