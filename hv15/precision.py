@@ -10,6 +10,8 @@ from hv15.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from hv15.config.cache import CacheSettings
+
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,11 @@ def pick_device(name: str) -> torch.device:
         found = f"{count} GPUs" if count else "no usable GPU"
         raise UserError(f"runtime.device: {name}: this machine has {found}", hint="set runtime.device to auto")
     return device
+
+
+def pick_text_device(cache: CacheSettings, name: str) -> torch.device:
+    """Where prompts are encoded: on the CPU if `cache.text_encoder_cpu` says so, else on the device of that name."""
+    return pick_device("cpu" if cache.text_encoder_cpu else name)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from einops import rearrange
 
 from hv15.cache.plan import Entry, LatentNeed, Manifest, Plan, items_of
 from hv15.data.ahead import DecodeJob, decode_ahead
@@ -18,6 +17,7 @@ from hv15.data.media import MediaError
 from hv15.data.pixels import Pixels
 from hv15.data.probe import probe
 from hv15.digest import digest
+from hv15.models.vae_pixels import from_bytes
 from hv15.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 def clip_key(media: str, clip: Clip) -> str:
     """The store key of one clip of a medium: content, window, frame rate rule and bucket, but no file name."""
     return digest([media, clip.identity()])
+
+
+def encode_clips(vae: VAE, clips: torch.Tensor, tile_size: int, overlap: float) -> torch.Tensor:
+    """Encode clips uint8 [B, F, H, W, 3] on the VAE's device: unscaled latents [B, C, F', H/16, W/16]."""
+    return vae.encode(from_bytes(clips, vae.dtype), tile_size=tile_size, overlap=overlap)
 
 
 @dataclass
@@ -114,8 +119,7 @@ class LatentEncoder:
         """Encode clips of equal shape and store each."""
         device = next(vae.parameters()).device
         clips = torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(device)
-        video = rearrange(clips, "b f h w c -> b c f h w").float() / 127.5 - 1  # in fp32: half precision rounds greys
-        latents = vae.encode(video, tile_size=self.tile_size, overlap=self.overlap)
+        latents = encode_clips(vae, clips, self.tile_size, self.overlap)
         states = vision.encode([pixels[0] for _, _, pixels in batch]) if vision else None
         for number, (source_key, clip, _) in enumerate(batch):
             item = {"latents": latents[number]} | ({"vision": states[number]} if states is not None else {})

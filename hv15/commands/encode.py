@@ -28,7 +28,9 @@ def latents(options: Namespace) -> None:
     i2v = project.settings.task == "i2v"
     encoder = LatentEncoder(
         project.latents,
-        load_vae=lambda: load_vae(project.models.path("vae"), dtype=dtype, device=str(device)),
+        load_vae=lambda: load_vae(
+            project.models.path("vae"), dtype=dtype, device=str(device), patch_conv=cache.vae_enable_patch_conv
+        ),
         load_vision=(
             (lambda: load_image_encoder(project.models.path("image_encoder"), dtype=dtype, device=str(device)))
             if i2v
@@ -62,11 +64,11 @@ def texts(options: Namespace) -> None:
     from hv15.cache.texts import TextStateEncoder
     from hv15.models import load_glyph_encoder, load_text_encoder
     from hv15.models.glyphs import glyph_width
-    from hv15.precision import pick_device, pick_encoder_dtype, storage_dtype
+    from hv15.precision import pick_encoder_dtype, pick_text_device, storage_dtype
 
     project = Project(options.config, options.overrides)
     cache, models = project.settings.cache, project.models
-    device = pick_device(project.settings.runtime.device)
+    device = pick_text_device(cache, project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
     encoder = TextStateEncoder(
         project.texts,

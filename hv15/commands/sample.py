@@ -35,7 +35,15 @@ def condition(options: Namespace) -> None:
 
     project, spec = _open(options)
     vae, vision = project.models.path("vae"), project.models.path("image_encoder")
-    write_condition(spec, project.root, vae, vision, options.out, device=project.settings.runtime.device)
+    write_condition(
+        spec,
+        project.root,
+        vae,
+        vision,
+        options.out,
+        device=project.settings.runtime.device,
+        patch_conv=project.settings.sample.vae_enable_patch_conv,
+    )
 
 
 def denoise(options: Namespace) -> None:
@@ -77,7 +85,14 @@ def decode(options: Namespace) -> None:
         )
     spec = SampleSpec.read(options.spec) if options.spec else None
     vae = project.models.path("vae")
-    decode_latents(options.latents, vae, options.out, spec, device=project.settings.runtime.device)
+    decode_latents(
+        options.latents,
+        vae,
+        options.out,
+        spec,
+        device=project.settings.runtime.device,
+        patch_conv=project.settings.sample.vae_enable_patch_conv,
+    )
 
 
 def _open(options: Namespace) -> tuple[Project, SampleSpec]:

@@ -171,6 +171,7 @@ def load_vae(
     config: VAEConfig | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    patch_conv: bool = False,
 ) -> VAE:
     """Load a VAE, frozen and in eval mode, tensor by tensor.
 
@@ -178,6 +179,7 @@ def load_vae(
         path: a .safetensors file or a folder with one (the vae/ folder of a download); official or diffusers layout.
         config: sizes; None reads them from the tensors.
         dtype: None keeps the dtype of the file.
+        patch_conv: see `VAE.patch_conv`.
 
     Raises:
         UserError: missing, truncated, not safetensors, of another model, NaN, missing or unexpected tensors.
@@ -190,6 +192,7 @@ def load_vae(
     check_keys(names.values(), checkpoint, checkpoint.path, what=f"VAE ({layout} layout)")
     tensors = ((key, checkpoint.tensor(name)) for key, name in names.items())
     load_into(vae, tensors, dtype=dtype, device=device, where=checkpoint.path)
+    vae.patch_conv = patch_conv
     return vae
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from hv15.data.images import read_image
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
 from hv15.models.fingerprint import model_fingerprint
+from hv15.models.vae_pixels import from_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec
@@ -55,9 +55,19 @@ def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
 
 
 def write_condition(
-    spec: SampleSpec, root: Path, vae_path: Path, image_encoder_path: Path, output: Path, *, device: str = "auto"
+    spec: SampleSpec,
+    root: Path,
+    vae_path: Path,
+    image_encoder_path: Path,
+    output: Path,
+    *,
+    device: str = "auto",
+    patch_conv: bool = False,
 ) -> None:
     """Encode the first frame of an i2v sample into `<name>.condition.safetensors`; one model in memory at a time.
+
+    Args:
+        patch_conv: less memory for the same latent, see `VAE.patch_conv`.
 
     Raises:
         UserError: the image or a model is unusable, or the image is not the planned one.
@@ -65,7 +75,7 @@ def write_condition(
     image = first_frame(spec, root)
     where = pick_device(device)
     dtype = pick_encoder_dtype(spec.dtype, where)
-    tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where), image)}
+    tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where, patch_conv=patch_conv), image)}
     encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
     tensors["vision"] = encoder.encode([image])[0].float()
     write_tensors(output, tensors, provenance(spec, ()))
@@ -75,5 +85,5 @@ def write_condition(
 def encode_frame(vae: VAE, image: np.ndarray) -> Tensor:
     """Encode one uint8 [H, W, 3] image: unscaled latent [C, 1, H/16, W/16] (posterior mode), float32, never tiled."""
     device = next(vae.parameters()).device
-    pixels = torch.from_numpy(image).to(device).float() / 127.5 - 1
-    return vae.encode(rearrange(pixels, "h w c -> 1 c 1 h w"))[0].float()
+    frames = torch.from_numpy(image)[None, None].to(device)  # (1, 1, H, W, 3)
+    return vae.encode(from_bytes(frames, vae.dtype))[0].float()

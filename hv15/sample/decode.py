@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from hv15.data.encode import write_images, write_video
 from hv15.errors import UserError
 from hv15.models import load_vae
+from hv15.models.vae_pixels import to_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
@@ -31,12 +31,14 @@ def decode_latents(
     spec: SampleSpec | None = None,
     *,
     device: str = "auto",
+    patch_conv: bool = False,
 ) -> None:
     """Decode a latents file and write the result: an mp4 if `output` ends in .mp4, else a folder of PNG images.
 
     Args:
         spec: what was asked for, and so how to decode (tile, fps, dtype); None takes what the file itself says. It is
             written into the result, beside what the file tells of the LoRAs.
+        patch_conv: less memory for the same pixels, see `VAE.patch_conv`.
 
     Raises:
         UserError: the file is unusable or of another size than `spec` says, or the model cannot decode it.
@@ -56,7 +58,7 @@ def decode_latents(
         )
     metadata = {**metadata, SAMPLE: spec.to_text()}
     where = pick_device(device)
-    vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where)
+    vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where, patch_conv=patch_conv)
     frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))
     if output.suffix == VIDEO_SUFFIX:
         write_video(output, frames, spec.fps, metadata)
@@ -92,5 +94,4 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.25)
 
 def to_frames(pixels: Tensor) -> np.ndarray:
     """Turn pixels [1, 3, F, H, W] in [-1, 1] into uint8 [F, H, W, 3]; beyond the range they are clamped."""
-    frames = rearrange(pixels[0], "c f h w -> f h w c")
-    return (frames.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
+    return to_bytes(pixels)[0].cpu().numpy()

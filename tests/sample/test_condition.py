@@ -61,7 +61,7 @@ def test_the_model_sees_the_scaled_frame_the_mask_and_the_same_vision_in_both_br
     i2v, condition, tmp_path, monkeypatch
 ):
     model = StandIn(lambda x, timestep, cond: x[:, :4])
-    monkeypatch.setattr(sampling, "load_dit", lambda path, **options: model)
+    monkeypatch.setattr(sampling, "load_ready", lambda path, settings, **options: model)
     output = tmp_path / "cat.latents.safetensors"
     sampling.sample_latents(i2v, None, None, text_item(1), text_item(2, tokens=3), condition, output)
     stored = load_file(condition)
