@@ -1,5 +1,6 @@
 """Qwen2.5-VL text states against transformers' full model and the golden vectors."""
 
+import copy
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from hv15.demo.tokenizer import VOCABULARY, build_tokenizer, save_tokenizer
 from hv15.errors import UserError
 from hv15.models import checkpoint as checkpoint_module
 from hv15.models import text
+from hv15.models.quantised import Fp8Linear, QuantisedLinear
 from hv15.models.templates import render_prompt
 from hv15.models.text import TextConfig, load_text_encoder, read_text_config
 from hv15.models.tokenizer import PromptTokenizer
@@ -123,6 +125,73 @@ def test_full_size(name, monkeypatch):
     assert count_parameters(encoder.model) == 544_997_376 + 26 * layer
     left_out = ("visual.", "model.visual.", "lm_head.", f"{prefix}norm.", f"{prefix}layers.26.", f"{prefix}layers.27.")
     assert sorted(checkpoint.read) == sorted(key for key in list(checkpoint.keys()) if not key.startswith(left_out))
+
+
+def fp8_file(reference, path, rest):
+    """As ComfyUI has it: linears of the layers and of the vision tower in fp8, each with one scale."""
+    file = {"scaled_fp8": torch.empty(0, dtype=torch.float8_e4m3fn)}
+    meant = {}
+    for key, value in reference.state_dict().items():
+        name = key.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
+        file[name] = value.to(rest)
+        if name.endswith("proj.weight") and value.ndim == 2:
+            scale = value.abs().max() / 448
+            file[name] = (value / scale).to(torch.float8_e4m3fn)
+            file[name.removesuffix("weight") + "scale_weight"] = scale
+            meant[key] = file[name].double() * scale
+    return write(path, file, SIZES), meant
+
+
+def states_of(reference, weights):
+    """hidden_states[-3] of each prompt, by transformers' full model with other weights."""
+    model = copy.deepcopy(reference)
+    model.load_state_dict(weights, strict=False)
+    tokenizer = build_tokenizer()
+    crop = PromptTokenizer(tokenizer).crop_start
+    states = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer.encode(render_prompt(prompt), add_special_tokens=False).ids])
+        with torch.no_grad():
+            states.append(model(input_ids=ids, output_hidden_states=True).hidden_states[-3][0, crop:])
+    return states
+
+
+def test_comfyuis_fp8_file(reference, tmp_path):
+    path, meant = fp8_file(reference, tmp_path / "qwen_2.5_vl_7b_fp8_scaled.safetensors", torch.float32)
+    expected = states_of(reference, meant)
+    kept = load_text_encoder(path, build_tokenizer(), quantize="fp8")
+    plain = load_text_encoder(path, build_tokenizer(), dtype=torch.float32)
+    for encoder, number in ((kept, 14), (plain, 0)):
+        assert sum(isinstance(layer, Fp8Linear) for layer in encoder.model.modules()) == number
+        for state, wanted in zip(encoder.encode(PROMPTS), expected, strict=True):
+            assert_close(state, wanted, atol=5e-5, rtol=1e-4)
+    path, _ = fp8_file(reference, tmp_path / "half.safetensors", torch.bfloat16)
+    found = load_text_encoder(path, build_tokenizer()).model  # in the formats of the file
+    assert isinstance(found.get_submodule("layers.0.mlp.up_proj"), Fp8Linear)
+    assert found.get_parameter("embed_tokens.weight").dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("fp8", 0.08), ("int8", 0.03), ("nf4", 0.3)])
+def test_quantised_states_are_near(layouts, expected, kind, bound):
+    """The linears of the layers are rounded, embedding and norms are not; the file is the plain one."""
+    encoder = load_text_encoder(layouts / "sharded", build_tokenizer(), quantize=kind)
+    quantised = {name for name, layer in encoder.model.named_modules() if isinstance(layer, QuantisedLinear)}
+    parts = [*(f"self_attn.{part}" for part in "qkvo"), "mlp.gate", "mlp.up", "mlp.down"]
+    assert quantised == {f"layers.{i}.{part}_proj" for i in (0, 1) for part in parts}
+    for state, wanted in zip(encoder.encode(PROMPTS), expected, strict=True):
+        assert 1e-3 < (state - wanted).norm() / wanted.norm() < bound
+
+
+@pytest.mark.parametrize("kind", ["fp8", "nf4"])
+def test_full_size_quantised(kind, monkeypatch):
+    """fp8: a byte and a sixteenth for each number of the layers; the embedding stays in bfloat16."""
+    monkeypatch.setattr(text, "open_checkpoint", lambda path: full_size("keys_comfy_qwen25vl"))
+    model = load_text_encoder("qwen.safetensors", build_tokenizer(), device="meta", quantize=kind).model
+    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    weights = 26 * (3584 * (3584 * 2 + 512 * 2) + 3 * 3584 * 18944)
+    each = {"fp8": 1 + 4 / 64, "nf4": 0.5 + 4 / 64}[kind]
+    rest = 544_997_376 + 26 * (3584 + 2 * 512 + 2 * 3584)  # embedding, biases, norms
+    assert size - weights * each - 2 * rest == pytest.approx(0, abs=1000)  # rope's table
 
 
 def test_rope_table_is_float32_in_half_precision(layouts):

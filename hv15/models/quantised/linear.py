@@ -70,6 +70,8 @@ class QuantisedLinear(nn.Module, ABC):
         if weight.shape != (self.out_features, self.in_features):
             raise ValueError(f"weight of {list(weight.shape)} for a layer of {[self.out_features, self.in_features]}")
         self.allocate(weight.device if device is None else device)
+        if weight.is_meta:  # nothing to encode
+            return
         step = max(_ROWS, _CHUNK // self.in_features // _ROWS * _ROWS)
         for start in range(0, self.out_features, step):
             self.encode(weight[start : start + step].float(), start)
