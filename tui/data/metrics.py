@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import threading
@@ -14,11 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hv15.runs.metrics import kept_files, training_files
+from hv15.runs.record import RunFolder
 from tui.data.columns import Column, thin
 from tui.data.curves import BINS, PLAIN, SERIES, Axis, Mark, Progress, Series, SeriesInfo
 from tui.data.growing_file import GrowingFile
 
-__all__ = ["SERIES", "Axis", "Mark", "MetricsReader", "Progress", "Series", "SeriesInfo", "metrics_files", "overlay"]
+__all__ = [
+    "SERIES",
+    "Axis",
+    "Mark",
+    "MetricsReader",
+    "Progress",
+    "Series",
+    "SeriesInfo",
+    "metrics_files",
+    "overlay",
+    "run_metrics",
+]
 
 MARKS = 20_000
 STALL_S = 120.0
@@ -355,10 +367,12 @@ def overlay(
 
 def metrics_files(root: Path) -> list[tuple[str, Path]]:
     """Return (label, metrics file) of the project's training and of its experiments; that of the base is "train"."""
-    found = [("train", root / "results/train/metrics.jsonl")]
-    with contextlib.suppress(OSError):
-        found += [(path.parts[-3], path) for path in sorted(root.glob("results/*/train/metrics.jsonl"))]
-    return found
+    return training_files(root)
+
+
+def run_metrics(run: RunFolder) -> list[tuple[str, Path]]:
+    """Return (label, metrics file) of the trainings that an earlier run has kept."""
+    return kept_files(run)
 
 
 def _number(value: Any) -> float:

@@ -59,7 +59,7 @@ def _parts(reason: str) -> list[str]:
 
 
 def _files(text: str) -> list[str]:
-    return [file.strip() for file in text.split(", ") if file.strip()]
+    return sorted(file.strip() for file in text.split(", ") if file.strip())
 
 
 def _one(text: str) -> bool:

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hv15.errors import UserError
+from tests.data.videos import make_video, number_of, numbers_of
+from tui.data import clips
+from tui.data.clips import fitted
+from tui.data.samples import SamplesReader, load_clip, still
+
+
+def touch(root: Path, name: str, content: str = "x") -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+def spec(prompt: str) -> str:
+    return json.dumps({"name": "cat", "prompt": prompt, "negative_prompt": "", "seed": 7, "steps": 30})
+
+
+def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> None:
+    touch(tmp_path, "results/samples/cat.mp4")
+    touch(tmp_path, "results/samples/cat.json", spec("a cat"))
+    touch(tmp_path, "results/samples/cat.base.mp4")
+    touch(tmp_path, "results/samples/.cat.tmp.mp4")
+    touch(tmp_path, "results/samples/cat.latents.safetensors")
+    (tmp_path / "results/samples/dog.frames").mkdir()
+    for step in (1000, 200):
+        touch(tmp_path, f"results/train/previews/cat-step{step:06}.mp4")
+    touch(tmp_path, "results/rank-8/samples/cat.mp4")
+    reader = SamplesReader(tmp_path)
+    assert reader.refresh()
+    groups = reader.by_prompt()
+    assert list(groups) == ["cat", "dog"]
+    assert [sample.title for sample in groups["cat"]] == [
+        "base model",
+        "step 200",
+        "step 1000",
+        "final",
+        "rank-8 final",
+    ]
+    assert [sample.prompt for sample in groups["cat"]] == ["", "a cat", "a cat", "a cat", ""]
+    assert groups["cat"][3].seed == 7
+    assert groups["dog"][0].media == "frames"
+    assert not reader.refresh()
+    touch(tmp_path, "results/samples/cat.json", spec("another cat, longer"))
+    assert reader.refresh()
+    assert reader.by_prompt()["cat"][3].prompt == "another cat, longer"
+
+
+def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
+    reader = SamplesReader(tmp_path)
+    assert not reader.refresh()
+    touch(tmp_path, "results/samples/a.mp4")
+    for name, text in {"a": "[" * 100_000, "b": "\x00", "c": "[]"}.items():
+        touch(tmp_path, f"results/samples/{name}.mp4")
+        touch(tmp_path, f"results/samples/{name}.json", text)
+    (tmp_path / "results/samples/d.mp4").symlink_to(tmp_path / "nowhere")
+    assert reader.refresh()
+    assert [sample.name for sample in reader.samples] == ["a", "b", "c"]
+    assert "d.mp4: cannot be read" in reader.error
+
+
+def test_a_video_keeps_all_its_frames_at_a_small_size(tmp_path: Path) -> None:
+    clip = load_clip(make_video(tmp_path / "a.mp4", 24, size=(96, 128)), 40, 1000)
+    assert clip.frames.shape == (24, 30, 40, 3)
+    assert numbers_of(clip.frames) == list(range(24))
+    assert (clip.fps, clip.source_size, clip.count) == (24.0, (128, 96), 24)
+    assert number_of(np.asarray(still(tmp_path / "a.mp4", 13))) == 13
+    assert number_of(np.asarray(still(tmp_path / "a.mp4", 999))) == 23
+    assert still(tmp_path / "a.mp4", 0).size == (128, 96)
+
+
+def test_a_long_video_is_thinned_evenly_at_the_same_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "MOST_FRAMES", 10)
+    clip = load_clip(make_video(tmp_path / "a.mp4", 30, rate=Fraction(30)), 64, 48)
+    assert numbers_of(clip.frames) == list(range(0, 30, 4))
+    assert clip.fps == 7.5
+    assert clip.source_frame(3) == 12
+
+
+def test_images_and_folders_of_images(tmp_path: Path) -> None:
+    folder = tmp_path / "a.frames"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 32), (number, 0, 0)).save(folder / f"{number}.png")
+    clip = load_clip(folder, 16, 16)
+    assert clip.frames.shape == (3, 8, 16, 3)
+    assert clip.frames[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert still(folder, 2).getpixel((0, 0)) == (2, 0, 0)
+    assert load_clip(folder / "1.png", 16, 16).frames.shape == (1, 8, 16, 3)
+
+
+def test_decoding_can_be_cancelled(tmp_path: Path) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    assert load_clip(make_video(tmp_path / "a.mp4", 24), 40, 40, cancel).count == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", None])
+def test_what_shows_nothing_is_told(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    for look in (lambda: load_clip(path, 8, 8), lambda: still(path, 0)):
+        with pytest.raises(UserError, match=r"a\.mp4"):
+            look()
+    (tmp_path / "empty.frames").mkdir()
+    with pytest.raises(UserError, match="no images"):
+        load_clip(tmp_path / "empty.frames", 8, 8)
+
+
+def test_a_video_that_is_cut_short_shows_what_is_there(tmp_path: Path) -> None:
+    whole = make_video(tmp_path / "a.mkv", 48).read_bytes()
+    (tmp_path / "b.mkv").write_bytes(whole[: len(whole) * 3 // 4])
+    clip = load_clip(tmp_path / "b.mkv", 64, 48)
+    assert 0 < clip.count < 48
+    assert numbers_of(clip.frames)[:5] == [0, 1, 2, 3, 4]
+
+
+def test_fitting_keeps_the_shape() -> None:
+    assert fitted(832, 480, 100, 58) == (100, 58)
+    assert fitted(480, 832, 100, 58) == (33, 58)
+    assert fitted(10_000, 1, 100, 100) == (100, 1)

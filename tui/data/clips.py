@@ -1,0 +1,192 @@
+"""Pictures for the terminal: all frames of a video at a small size, one frame at its full size."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pixels = NDArray[Any]
+
+MOST_FRAMES = 1000
+MOST_BYTES = 64 << 20
+"""Of a clip in memory; of a longer one every second frame is kept, or every fourth, ..."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video at a small size."""
+
+    frames: Pixels
+    """uint8 [N, H, W, 3]."""
+    fps: float
+    """At which these frames are to be shown."""
+    source_size: tuple[int, int]
+    """Width and height of the file in pixels."""
+    count: int
+    """Frames in the file."""
+
+    def source_frame(self, index: int) -> int:
+        """The number in the file of one of these frames."""
+        return min(index * max(1, round(self.count / max(1, len(self.frames)))), max(0, self.count - 1))
+
+
+def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[int, int]:
+    """Return the largest (width, height) of the same shape that fits; at least one pixel each way."""
+    scale = min(most_width / max(1, width), most_height / max(1, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def load_clip(path: Path, width: int, height: int, cancel: threading.Event | None = None) -> Clip:
+    """Decode a video, an image or a folder of images into at most `width` x `height` pixels.
+
+    With `cancel` set, what is decoded so far is returned.
+
+    Raises:
+        UserError: it is missing, damaged, or shows nothing.
+    """
+    from hv15.data.media import IMAGE_SUFFIXES
+
+    width, height = max(1, width), max(1, height)
+    if path.is_dir():
+        return _folder(path, width, height, cancel)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        picture = _image(path)
+        small = _small(picture, width, height)
+        return Clip(small[None], 1.0, picture.size, 1)
+    return _video(path, width, height, cancel)
+
+
+def still(path: Path, index: int) -> Image.Image:
+    """Return one frame at full size, upright.
+
+    Raises:
+        UserError: it is missing or damaged, or there is no such frame.
+    """
+    from hv15.data.media import IMAGE_SUFFIXES, frame_files
+
+    if path.is_dir():
+        files = _listed(path, frame_files)
+        return _image(files[min(index, len(files) - 1)])
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _image(path)
+    from PIL import Image
+
+    shown = None
+    for number, frame in enumerate(_decoded(path)):
+        shown = frame
+        if number == index:
+            break
+    if shown is None:
+        raise UserError(f"{path}: shows nothing", hint="it may be incomplete: wait, or make it again")
+    picture = Image.fromarray(shown.to_ndarray(format="rgb24"))
+    return picture.rotate(shown.rotation, expand=True) if shown.rotation else picture
+
+
+def _video(path: Path, width: int, height: int, cancel: threading.Event | None) -> Clip:
+    frames: list[Pixels] = []
+    every, count, size = 1, 0, (0, 0)
+    turned = small = None
+    try:
+        for frame in _decoded(path):
+            if cancel is not None and cancel.is_set():
+                break
+            if small is None:
+                turned = round((frame.rotation or 0) / 90) % 4
+                size = (frame.height, frame.width) if turned % 2 else (frame.width, frame.height)
+                fitting = fitted(*size, width, height)
+                small = fitting[::-1] if turned % 2 else fitting
+            if count % every == 0:
+                scaled = frame.reformat(width=small[0], height=small[1], format="rgb24", interpolation="AREA")
+                pixels = scaled.to_ndarray()
+                frames.append(np.ascontiguousarray(np.rot90(pixels, turned)) if turned else pixels)
+                if len(frames) > MOST_FRAMES or len(frames) * pixels.nbytes > MOST_BYTES:
+                    frames, every = frames[::2], every * 2
+            count += 1
+    except UserError:
+        if not frames:
+            raise
+    if not frames:
+        if cancel is not None and cancel.is_set():
+            return Clip(np.zeros((1, 1, 1, 3), np.uint8), 24.0, (1, 1), 0)
+        raise UserError(f"{path}: shows nothing", hint="it may be incomplete: wait, or make it again")
+    return Clip(np.stack(frames), max(0.1, _rate(path) / every), size, count)
+
+
+def _decoded(path: Path) -> Any:
+    """Yield the frames of a video.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    import av
+
+    from hv15.data.probe import damaged, open_video
+
+    with open_video(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 1  # the training needs the others
+        try:
+            yield from container.decode(stream)
+        except (av.FFmpegError, ValueError) as error:
+            raise damaged(path, error) from error
+
+
+def _rate(path: Path) -> float:
+    from hv15.data.probe import open_video
+
+    with open_video(path) as (_, stream):
+        rate = stream.average_rate or stream.guessed_rate or 24
+        return min(240.0, float(rate)) or 24.0
+
+
+def _folder(path: Path, width: int, height: int, cancel: threading.Event | None) -> Clip:
+    from hv15.data.media import frame_files
+
+    files = _listed(path, frame_files)
+    every = -(-len(files) // MOST_FRAMES)
+    frames: list[Pixels] = []
+    size: tuple[int, int] = (1, 1)
+    for file in files[::every]:
+        if cancel is not None and cancel.is_set() and frames:
+            break
+        picture = _image(file)
+        if not frames:
+            size = picture.size
+        small = _small(picture, width, height)
+        if not frames or small.shape == frames[0].shape:
+            frames.append(small)
+    return Clip(np.stack(frames), 24.0 / every, size, len(files))
+
+
+def _listed(path: Path, frame_files: Any) -> list[Path]:
+    try:
+        files: list[Path] = frame_files(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions") from error
+    if not files:
+        raise UserError(f"{path}: no images in this folder", hint="they may still be written")
+    return files
+
+
+def _image(path: Path) -> Image.Image:
+    from PIL import Image
+
+    from hv15.data.images import read_image
+
+    return Image.fromarray(read_image(path))
+
+
+def _small(picture: Image.Image, width: int, height: int) -> Pixels:
+    from PIL import Image
+
+    return np.asarray(picture.resize(fitted(*picture.size, width, height), Image.Resampling.BOX))
