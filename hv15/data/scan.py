@@ -43,18 +43,23 @@ def scan(dataset: DatasetSettings, root: Path) -> list[Source]:
     Raises:
         UserError: a path is wrong, nothing is found, or captions are missing or not UTF-8: all problems at once.
     """
-    is_video = dataset.kind == "video"
+    sources, problems = survey(dataset, root)
     place = root / dataset.source
-    problems: list[str] = []
-    if dataset.video_directory is not None or dataset.image_directory is not None:
-        sources = _scan_folder(place, is_video, dataset, problems)
-    else:
-        sources = _scan_rows(place, root, is_video, dataset, problems)
     if problems:
         shown = problems[:SHOWN] + ([f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
         heading = f"{place}: {len(problems)} problems" if len(problems) > 1 else ""
         raise UserError("\n  ".join([heading, *shown] if heading else shown), hint=_cure(problems))
     return sources
+
+
+def survey(dataset: DatasetSettings, root: Path) -> tuple[list[Source], list[str]]:
+    """Return what can be used of a dataset, as `scan` does, and what is wrong with the rest of it."""
+    is_video = dataset.kind == "video"
+    place = root / dataset.source
+    problems: list[str] = []
+    if dataset.video_directory is not None or dataset.image_directory is not None:
+        return _scan_folder(place, is_video, dataset, problems), problems
+    return _scan_rows(place, root, is_video, dataset, problems), problems
 
 
 def _scan_folder(folder: Path, is_video: bool, dataset: DatasetSettings, problems: list[str]) -> list[Source]:
