@@ -7,6 +7,7 @@
 - runs/<id>/config.yaml: the config as it was at the start
 - runs/<id>/events.jsonl: what happens to each job (`events.py`), also for a run that was started by hand
 - runs/<id>/output.log: what Snakemake printed, unless it was started by hand
+- runs/<id>/metrics/: the numbers of its trainings, kept when it ends or the next run begins (`metrics.py`)
 - runs/<id>/stop: there since somebody asked the run to stop
 
 Whether a run is alive is read from the lock, never from a file that says so.

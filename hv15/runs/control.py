@@ -16,6 +16,7 @@ import psutil
 import hv15
 from hv15.errors import UserError
 from hv15.runs import lock
+from hv15.runs.metrics import keep_metrics
 from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes
 from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history, new_run, project_config
 from hv15.runs.state import RunStatus, current, status
@@ -70,6 +71,8 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
     home = snakefile(root).parent
     refuse_orphans(root)
     run, descriptor = new_locked_run(root)
+    for earlier in history(root)[:1]:  # it may have died before it could
+        keep_metrics(earlier)
     try:
         run.create(config)
         if is_locked_by_snakemake(root):

@@ -12,8 +12,10 @@ Every line has `event` and `time` (seconds since 1970).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from typing import Any
 
 from hv15.errors import UserError
 from hv15.runs import lock
+from hv15.runs.metrics import keep_metrics
 from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, new_run
 
 EVENTS_VARIABLE = "HV15_EVENTS"
@@ -37,8 +40,18 @@ def record_events(workflow: Any) -> None:
         return
     from snakemake.logging import logger
 
-    recorder = Recorder(workflow, Path.cwd())
-    logger.addHandler(recorder)
+    if run := os.environ.get(RUN_VARIABLE):
+        _listen_to_interrupts(RunFolder(Path.cwd(), run))
+    logger.addHandler(Recorder(workflow, Path.cwd()))
+
+
+def _listen_to_interrupts(run: RunFolder) -> None:
+    """Let a stop reach a run whose starter ignored Ctrl-C, as whatever a script starts with & does."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if run.stop.exists():  # the request came before anybody listened
+        raise KeyboardInterrupt
 
 
 class Recorder(logging.Handler):
@@ -87,6 +100,8 @@ class Recorder(logging.Handler):
                 )
             except OSError:
                 pass
+            if run := os.environ.get(RUN_VARIABLE):
+                keep_metrics(RunFolder(self._root, run))
         super().close()
 
     def _begin(self) -> None:
@@ -149,9 +164,14 @@ def _details(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _planned(workflow: Any) -> list[dict[str, Any]]:
-    """All jobs that will run; nothing from a Snakemake whose plan looks otherwise, and jobs then show as they start."""
+    """All jobs that will run, each behind what it waits for; nothing from a Snakemake whose plan looks otherwise.
+
+    Then jobs show as they start.
+    """
     try:
         dag = workflow.dag
+        needed = set(dag.needrun_jobs())
+        levels = [sorted(needed.intersection(level), key=_place) for level in dag.toposorted()]
         return [
             {
                 "id": job.jobid,
@@ -162,10 +182,15 @@ def _planned(workflow: Any) -> list[dict[str, Any]]:
                 "log": [str(file) for file in job.log],
                 "output": [str(file) for file in job.output],
             }
-            for job in dag.needrun_jobs()
+            for level in levels
+            for job in level
         ]
     except (AttributeError, TypeError):
         return []
+
+
+def _place(job: Any) -> tuple[str, str]:
+    return str(job.rule.name), str(sorted(job.wildcards_dict.items()))
 
 
 def _text(error: BaseException | None) -> str:

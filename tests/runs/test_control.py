@@ -72,6 +72,19 @@ def test_a_second_start_is_refused_and_a_stop_lets_the_job_save(root: Path) -> N
     assert history(root) == [run]
 
 
+def test_a_run_that_a_script_started_in_the_background_can_be_stopped(root: Path) -> None:
+    """There, a shell lets Ctrl-C be ignored, and all that is started inherits it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = start(make_project(root, first=SAVES))
+        wait_until((root / "at-work").exists)
+        control.stop(root)
+        assert ended(run).state is State.STOPPED
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (root / "results/logs/first.a.log").read_text() == "saved\n"
+
+
 def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root: Path) -> None:
     run = start(make_project(root, first=SAVES))
     wait_until((root / "at-work").exists)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hv15.runs import metrics
+from hv15.runs.metrics import keep_metrics, kept_files, training_files
+from hv15.runs.record import RunFolder, new_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    made = new_run(tmp_path)
+    made.create(tmp_path / "config.yaml")
+    made.write_record(os.getpid(), ["snakemake"], tmp_path / "config.yaml", [])
+    return made
+
+
+def write(path: Path, steps: int) -> list[bytes]:
+    lines = [
+        {"kind": "run", "step": 0},
+        *({"kind": "step", "step": n + 1} for n in range(steps)),
+        {"kind": "checkpoint"},
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path.read_bytes().splitlines()
+
+
+def test_a_run_keeps_what_it_wrote_and_not_what_others_did(run: RunFolder) -> None:
+    root = run.root
+    write(root / "results/train/metrics.jsonl", 5)
+    old = root / "results/rank-8/train/metrics.jsonl"
+    write(old, 3)
+    os.utime(old, (1.0, 1.0))
+    assert [label for label, _ in training_files(root)] == ["train", "rank-8"]
+    keep_metrics(run)
+    [(label, path)] = kept_files(run)
+    assert label == "train"
+    assert path.read_bytes() == (root / "results/train/metrics.jsonl").read_bytes()
+    (root / "results/train/metrics.jsonl").write_bytes(b"")
+    os.utime(root / "results/train/metrics.jsonl", (1.0, 1.0))
+    keep_metrics(run)
+    assert path.stat().st_size > 0
+
+
+def test_very_long_ones_are_thinned_evenly(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MOST_LINES", 10)
+    lines = write(run.root / "results/train/metrics.jsonl", 98)
+    keep_metrics(run)
+    kept = kept_files(run)[0][1].read_bytes().splitlines()
+    assert kept[0] == lines[0]
+    assert kept[-1] == lines[-1]
+    steps = [record["step"] for line in kept if (record := json.loads(line))["kind"] == "step"]
+    assert steps == list(range(10, 99, 10))
+
+
+def test_without_a_training_nothing_is_kept(run: RunFolder) -> None:
+    keep_metrics(run)
+    assert kept_files(run) == []
+    keep_metrics(RunFolder(run.root, "nothing"))
