@@ -1,21 +1,20 @@
-# How the demo's base was made: `snakemake demo/base` trains it from nothing, about 90 minutes on two cores. A stopped
-# stage goes on from its last state. The last two stages run side by side.
+# How the demo's base was made: `snakemake demo/base` trains it from nothing, about an hour on two cores. Its parts
+# learn side by side; a stopped one goes on from its last state.
 
 
 rule pretrain:
+    input:
+        lambda wildcards: (
+            "demo/pretraining/basis.safetensors" if wildcards.stage != "basis" else []
+        ),
     output:
         "demo/pretraining/{stage}.safetensors",
-    input:
-        lambda wildcards: [
-            f"demo/pretraining/{before}.safetensors"
-            for before in {"images": [], "clips": ["images"]}.get(wildcards.stage, ["clips"])
-        ],
-    wildcard_constraints:
-        stage="images|clips|decoder|transformer",
     log:
         "results/logs/pretrain_{stage}.log",
     benchmark:
         "results/benchmarks/pretrain_{stage}.tsv"
+    wildcard_constraints:
+        stage="basis|encoder|decoder|transformer",
     conda:
         "environment.yaml"
     message:
@@ -26,8 +25,10 @@ rule pretrain:
 
 rule pretrained_base:
     input:
-        "demo/pretraining/decoder.safetensors",
-        "demo/pretraining/transformer.safetensors",
+        expand(
+            "demo/pretraining/{stage}.safetensors",
+            stage=["encoder", "decoder", "transformer"],
+        ),
     output:
         directory("demo/base"),
     log:
