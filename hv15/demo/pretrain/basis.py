@@ -1,0 +1,97 @@
+"""What the toy world's latents are: the 32 principal components of each cell of a clip.
+
+A cell is 16x16 pixels of the first frame, or of four later ones. The encoder learns to say these numbers, the decoder
+to undo them, the transformer to make them: three trainings that need not wait for one another.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hv15.atomic import atomic_path
+from hv15.demo import world
+from hv15.models.latents import SCALING_FACTOR
+
+CHANNELS = 32
+CLIPS = 1000
+FLATTENING = 0.7
+"""How far the components' spreads are made alike: 1 would make all 1, 0 would leave them as they are."""
+
+
+class Basis:
+    """A linear map from cells to latents, one for the first frame and one for later frames."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+        """`first.mean` [768], `first.map` [32, 768], `later.mean` [3072], `later.map` [32, 3072]."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """[B, 3, F, H, W] in [-1, 1] -> unscaled latents [B, 32, F', H/16, W/16]."""
+        parts = [
+            (cells - self.tensors[f"{name}.mean"]) @ self.tensors[f"{name}.map"].T for name, cells in cells_of(pixels)
+        ]
+        return rearrange(torch.cat(parts, 1), "b f h w c -> b c f h w") / SCALING_FACTOR
+
+    def save(self, path: Path) -> None:
+        with atomic_path(path) as temporary:
+            save_file(self.tensors, temporary)
+
+    @classmethod
+    def load(cls, path: Path) -> Basis:
+        return cls(load_file(path))
+
+
+def cells_of(pixels: Tensor) -> list[tuple[str, Tensor]]:
+    """Cells of the first frame [B, 1, h, w, 768] and of later ones [B, F'-1, h, w, 3072]."""
+    pattern = "b c (f t) (h p) (w q) -> b f h w (t p q c)"
+    first = rearrange(pixels[:, :, :1], pattern, t=1, p=16, q=16)
+    if pixels.shape[2] == 1:
+        return [("first", first)]
+    return [("first", first), ("later", rearrange(pixels[:, :, 1:], pattern, t=4, p=16, q=16))]
+
+
+def make_basis(seed: int) -> Basis:
+    """Find the components of clips that are drawn for it.
+
+    Later frames' components are turned so that they say of a cell's mean over time, as far as they can, what the first
+    frame's would: still things keep their numbers.
+    """
+    first_seed = 1_000_000 * (seed + 1)
+    clips = np.stack([world.wild(first_seed + number, wildness=0.1) for number in range(CLIPS)])
+    first, later = (cells.flatten(0, 3).double() for _, cells in cells_of(to_pixels(clips)))
+    white_first, spread = _components(first)
+    white_later, _ = _components(later)
+    profile = spread ** (1 - FLATTENING)
+    profile = profile / profile.square().mean().sqrt()
+    still = later.unflatten(1, (4, -1)).mean(1)
+    said = (still - first.mean(0)) @ white_first.T
+    meant = (later - later.mean(0)) @ white_later.T
+    u, _, v = torch.linalg.svd(said.T @ meant)
+    return Basis(
+        {
+            "first.mean": first.mean(0).float(),
+            "first.map": (profile[:, None] * white_first).float().contiguous(),
+            "later.mean": later.mean(0).float(),
+            "later.map": (profile[:, None] * (u @ v @ white_later)).float().contiguous(),
+        }
+    )
+
+
+def _components(cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the map to uncorrelated components of unit variance, [32, N], largest first, and their spreads [32]."""
+    centred = cells - cells.mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(cells))
+    spread, vectors = values.flip(0)[:CHANNELS].sqrt(), vectors.flip(1)[:, :CHANNELS].T
+    vectors = vectors * vectors.sum(1, keepdim=True).sign()  # their signs are free: this makes them always the same
+    return vectors / spread[:, None], spread
+
+
+def to_pixels(clips: np.ndarray) -> Tensor:
+    """uint8 [B, F, H, W, 3] -> fp32 [B, 3, F, H, W] in [-1, 1]."""
+    return torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
