@@ -1,0 +1,153 @@
+"""Samples are listed by prompt, played, moved through by frames, and compared on one playhead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tui.recorded import dashboard, replay_at, until
+from tui.data.samples import Clip
+from tui.widgets.half_blocks import half_blocks
+from tui.widgets.sample_list import SampleList
+from tui.widgets.video import FASTEST, SLOWEST, Player, VideoView, adapted
+
+
+def test_a_cell_shows_two_pixels_and_equal_neighbours_are_one_segment() -> None:
+    red, blue = (252, 0, 0), (0, 0, 252)
+    frame = np.array([[red, red, blue], [blue, blue, blue]], dtype=np.uint8)
+    [strip] = half_blocks(frame)
+    first, second = list(strip)
+    assert (first.text, second.text) == ("▀▀", " ")
+    assert first.style is not None
+    assert first.style.color is not None
+    assert first.style.bgcolor is not None
+    assert first.style.color.triplet == red
+    assert first.style.bgcolor.triplet == blue
+    assert second.style is not None
+    assert second.style.bgcolor is not None
+    assert second.style.bgcolor.triplet == blue
+
+
+def test_an_odd_number_of_pixel_rows_is_drawn() -> None:
+    assert len(half_blocks(np.zeros((5, 4, 3), np.uint8))) == 3
+
+
+def test_the_rate_falls_when_the_terminal_does_not_keep_up_and_rises_again() -> None:
+    assert adapted(FASTEST, late=0.0, waiting=5) < FASTEST
+    assert adapted(FASTEST, late=1.0, waiting=0) < FASTEST
+    rate = SLOWEST
+    assert adapted(rate, late=9.0, waiting=9) == SLOWEST
+    for _ in range(100):
+        rate = adapted(rate, late=0.0, waiting=0)
+    assert rate == FASTEST
+
+
+def add_step(root: Path, name: str, step: int) -> None:
+    """A preview as a training writes them: beside it what it was made from."""
+    folder = root / "results/train/previews"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / f"results/samples/{name}.mp4", folder / f"{name}-step-{step:06}.mp4")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with replay_at(tmp_path / "demo", 1.0) as replay:
+        spec = replay.root / "results/samples/red-circle.json"
+        content = json.loads(spec.read_text())
+        spec.write_text(json.dumps({**content, "prompt": "[bold]a red[/] circle \x1b[31m[/nonsense"}))
+        add_step(replay.root, "red-circle", 60)
+        add_step(replay.root, "red-circle", 120)
+        (replay.root / "results/samples/broken.mp4").write_bytes(b"no video")
+        return replay.root
+
+
+def test_list_player_and_comparison(root: Path) -> None:
+    async def run() -> None:
+        app = dashboard(root)
+        async with app.run_test(size=(120, 40)) as pilot:
+            await pilot.press("4")
+            entries, player = app.screen.query_one(SampleList), app.screen.query_one(Player)
+            await until(pilot, lambda: len(entries.rows) == 6)
+            names = [(row.sample.prompt_name, row.sample.step) for row in entries.rows]
+            assert names == [
+                ("blue-square", None),
+                ("broken", None),
+                ("green-triangle", None),
+                ("red-circle", 60),
+                ("red-circle", 120),
+                ("red-circle", None),
+            ]
+            await until(pilot, lambda: player.views[0].frames is not None)
+
+            await pilot.press("right", "right", "left")
+            assert (player.index, player.playing) == (1, False)
+            await pilot.press("left", "left")
+            assert player.index == 8  # the clip has nine frames, and before the first comes the last
+
+            # B stays while the cursor moves on, and both show the same frame
+            await pilot.press("b", "end")
+            await until(pilot, lambda: [clip.title[:6] for clip in player.clips] == ["A · re", "B · bl"])
+            await until(pilot, lambda: all(view.frames is not None for view in player.views))
+            await pilot.press("right")
+            assert {view.index for view in player.views} == {0}
+            await pilot.press("left_square_bracket")
+            assert entries.current is not None
+            assert entries.current.sample.step == 120
+            assert {view.index for view in player.views} == {0}
+
+            await pilot.press("space")
+            assert player.playing
+            app.app_focus = False
+            await pilot.pause()
+            assert not player.playing
+
+            # a file that is no video says so; markup and escape sequences in a prompt are only letters
+            await pilot.press("home", "down")
+            await until(pilot, lambda: "broken" in player.views[0].note)
+            await pilot.press("end")
+            facts = str(app.screen.query_one("#sample-facts").render())
+            assert "[bold]a red[/] circle" in facts
+
+            # a sample that is made anew is read anew
+            first = player.views[0].frames
+            await until(pilot, lambda: player.views[0].frames is not None)
+            shutil.copy(root / "results/samples/blue-square.mp4", root / "results/samples/red-circle.mp4")
+            await until(pilot, lambda: player.views[0].frames is not None and player.views[0].frames is not first)
+
+            await pilot.press("v")
+            await until(pilot, lambda: type(app.screen).__name__ == "StillDialog")
+            await pilot.press("escape")
+
+    asyncio.run(run())
+
+
+def test_playing_shows_each_frame_of_a_short_clip_and_skips_in_a_long_one() -> None:
+    async def run(count: int, at: list[float]) -> list[int]:
+        from textual.app import App, ComposeResult
+
+        now = [0.0]
+
+        class Alone(App[None]):
+            def compose(self) -> ComposeResult:
+                yield Player(clock=lambda: now[0])
+
+        app = Alone()
+        async with app.run_test() as pilot:
+            player = app.query_one(Player)
+            frames = np.zeros((count, 4, 4, 3), np.uint8)
+            player.query(VideoView).first().show(Clip(frames, 24.0, (4, 4), count))
+            player.action_play()
+            seen = []
+            for now[0] in at:
+                player._tick()
+                seen.append(player.index)
+            await pilot.pause()
+            return seen
+
+    assert asyncio.run(run(9, [0.1, 0.2, 0.3])) == [1, 2, 3]
+    assert asyncio.run(run(240, [0.5, 1.0, 9.0])) == [12, 24, 216]

@@ -1,0 +1,70 @@
+"""The samples of a project by prompt and step, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from textual.content import Content
+
+from tui.data.samples import Sample
+from tui.widgets.rows import Rows, cell
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A sample in the list."""
+
+    sample: Sample
+    first: bool
+    """Of its prompt, whose name stands in this line."""
+    letter: str = ""
+    """B: it is shown beside the one under the cursor."""
+
+
+def sample_rows(samples: Sequence[Sample], pinned: Sample | None) -> list[SampleRow]:
+    """Return the lines for samples that are in the order of their prompts."""
+    rows: list[SampleRow] = []
+    for sample in samples:
+        first = not rows or rows[-1].sample.prompt_name != sample.prompt_name
+        same = pinned is not None and pinned.path == sample.path
+        rows.append(SampleRow(sample, first, "B" if same else ""))
+    return rows
+
+
+def step_words(sample: Sample) -> str:
+    """Which state of the LoRA a sample shows."""
+    if sample.kind == "base":
+        return "base"
+    return "final" if sample.step is None else f"step {sample.step:,}"
+
+
+def sample_title(sample: Sample) -> str:
+    """What a sample is called over its picture."""
+    of = f" · {sample.experiment}" if sample.experiment else ""
+    return f"{sample.prompt_name} · {step_words(sample)}{of}"
+
+
+class SampleList(Rows[SampleRow]):
+    """Chooses what is played."""
+
+    HELP = """Samples by prompt, those of a training's steps before the final ones. Moving here shows a sample; b keeps
+    the one under the cursor on the right as B, to compare others with it."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.empty = "no samples yet"
+
+    def key(self, row: SampleRow) -> Hashable:
+        return row.sample.path
+
+    def line(self, row: SampleRow, width: int) -> Content:
+        sample = row.sample
+        step = 12
+        name = max(6, width - step - 3)
+        words = sample.prompt_name if row.first else f"  {sample.experiment}" if sample.experiment else ""
+        return Content.assemble(
+            (f"{row.letter or ' '} ", "bold $accent"),
+            cell(words, name, "" if row.first else "$faint"),
+            cell(step_words(sample), step, "" if sample.step is None else "$faint", right=True),
+        )
