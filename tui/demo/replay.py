@@ -97,11 +97,11 @@ class Replay:
             if file.whole_from is not None:
                 if now >= file.whole_from and not file.written:
                     file.written = 1
-                    self._write(file.path, file.content)
+                    self._write(file, file.whole_from, "wb", file.content)
                 continue
             due = bisect_right(file.times, now)
             if due > file.written:
-                self._append(file.path, b"".join(file.lines[file.written : due]))
+                self._write(file, file.times[due - 1], "ab", b"".join(file.lines[file.written : due]))
                 file.written = due
         if now < self.seconds:
             return True
@@ -196,16 +196,14 @@ class Replay:
             counts["done"] += event["event"] == "done"
         return counts
 
-    def _write(self, path: str, content: bytes) -> None:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-
-    def _append(self, path: str, content: bytes) -> None:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("ab") as target:
+    def _write(self, file: _File, at: float, mode: str, content: bytes) -> None:
+        """Write at the end or anew, dated as if it had been written in the moment when it was due."""
+        path = self.root / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode) as target:
             target.write(content)
+        written = self.began + at / self.speed
+        os.utime(path, (written, written))
 
 
 def main() -> int:

@@ -38,7 +38,7 @@ class LogListReader:
         self._last: tuple[LogEntry, ...] | None = None
 
     def read(self) -> tuple[LogEntry, ...] | None:
-        """Return all logs, what runs and what failed first, then the newest, empty ones last; None when it is as before."""
+        """Return all logs, what runs and what failed first, then the newest, then empty ones; None: as before."""
         jobs = self.jobs
         states = {self.root / log: str(job.state) for job in jobs for log in job.log}
         found = [_entry(label, path, states.get(path, "")) for label, path in log_files(self.root, jobs)]
