@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hv15.config import Settings
+from hv15.errors import UserError
+from tests.data.videos import make_video
+from tui.data.dataset import NO_CAPTION, DatasetReader, Item, preview, thumbnail, write_caption
+
+
+def settings(*datasets: dict[str, Any]) -> Settings:
+    return Settings.model_validate({"models": {"source": "demo"}, "datasets": list(datasets)})
+
+
+def reader(root: Path, **more: Any) -> DatasetReader:
+    dataset = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9, 17], **more}
+    made = DatasetReader(settings(dataset), root)
+    made.load()
+    return made
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with a good video, a short one, a damaged one, and one without a caption."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    make_video(clips / "a.mp4", 24)
+    make_video(clips / "b.mp4", 10)
+    (clips / "c.mp4").write_bytes(b"damaged")
+    make_video(clips / "d.mp4", 4)
+    for name in "abc":
+        (clips / f"{name}.txt").write_text(f"  clip {name}\n")
+    return tmp_path
+
+
+def test_items_with_captions_buckets_and_problems(root: Path) -> None:
+    made = reader(root, caption_prefix="zorp, ", num_repeats=2)
+    a, b, c, d = made.items
+    assert (a.caption, a.whole_caption, a.caption_file) == ("clip a", "zorp, clip a", root / "clips/a.txt")
+    assert (d.problem, d.caption_file) == (NO_CAPTION, root / "clips/d.txt")
+    assert made.captions == 3
+    assert list(made.probe()) == [0, 1, 2, 3]
+    a, b, c, d = made.items
+    assert (a.frames, a.height, a.width, a.seconds) == (24, 48, 64, 1.0)
+    assert a.clips == ("9 x 64 x 64", "17 x 64 x 64")
+    assert b.problem == "too short for 17 frames"
+    assert c.problem.startswith("cannot be read as a video")
+    assert "4 frames at 24 fps" in d.problem
+    assert made.buckets() == {"9 x 64 x 64": 4, "17 x 64 x 64": 2}
+    assert list(made.probe()) == []
+    made.load()
+    assert list(made.probe()) == []
+    assert made.items[0].clips == a.clips
+
+
+def test_probing_can_be_cancelled(root: Path) -> None:
+    cancel = threading.Event()
+    steps = reader(root).probe(cancel)
+    next(steps)
+    cancel.set()
+    assert list(steps) == []
+
+
+def test_a_caption_is_edited_in_its_file(root: Path) -> None:
+    made = reader(root)
+    made_new = write_caption(made.items[0], " a zorp \n second line ")
+    assert (root / "clips/a.txt").read_text() == "a zorp \n second line\n"
+    made.replace(made.items[0], made_new)
+    assert made.items[0].caption == "a zorp \n second line"
+    made.load()
+    assert made.items[0].caption == "a zorp \n second line"
+    added = write_caption(made.items[3], "now it has one")
+    assert added.problem == ""
+    assert (root / "clips/d.txt").read_text() == "now it has one\n"
+
+
+def test_a_caption_that_somebody_else_changed_is_not_overwritten(root: Path) -> None:
+    item = reader(root).items[0]
+    (root / "clips/a.txt").write_text("another")
+    with pytest.raises(UserError, match="changed by another program"):
+        write_caption(item, "mine")
+    assert (root / "clips/a.txt").read_text() == "another"
+
+
+@pytest.mark.parametrize("text", ["half \ud83d", "zero \0 byte"])
+def test_what_is_no_text_is_refused(root: Path, text: str) -> None:
+    with pytest.raises(UserError, match="the caption holds"):
+        write_caption(reader(root).items[0], text)
+
+
+def rows(root: Path, *lines: bytes) -> tuple[Path, list[Item]]:
+    file = root / "list.jsonl"
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    made = DatasetReader(settings({"video_jsonl_file": "list.jsonl", "target_frames": [1]}), root)
+    made.load()
+    return file, made.items
+
+
+def test_a_caption_is_edited_in_its_row_and_the_rest_stays(root: Path) -> None:
+    lines = [
+        b'{"video_path": "clips/a.mp4",   "caption": "caf\\u00e9", "id": 7}',
+        b"not json",
+        b'{"caption":"clips/b.mp4","video_path":"clips/b.mp4"}',
+        b'{"video_path": "clips/a.mp4", "caption": "the same file again"}',
+    ]
+    file, (first, second, again) = rows(root, *lines)
+    assert (first.caption, first.row, second.row, again.row) == ("café", 0, 2, 3)
+    write_caption(first, 'new "é"')
+    write_caption(second, "b")
+    write_caption(again, "c")
+    written = file.read_bytes().split(b"\n")
+    assert written[0] == '{"video_path": "clips/a.mp4",   "caption": "new \\"é\\"", "id": 7}'.encode()
+    assert written[1] == lines[1]
+    assert json.loads(written[2]) == {"caption": "b", "video_path": "clips/b.mp4"}
+    assert json.loads(written[3])["caption"] == "c"
+    assert written[4:] == [b""]
+    with pytest.raises(UserError, match="changed by another program"):
+        write_caption(first, "once more")
+
+
+def test_pictures(root: Path) -> None:
+    item = reader(root).items[0]
+    assert thumbnail(item, 32, 32).shape == (24, 32, 3)
+    assert preview(item, 32, 32).frames.shape == (24, 24, 32, 3)
+    with pytest.raises(UserError):
+        thumbnail(reader(root).items[2], 8, 8)
+
+
+def test_a_dataset_that_is_not_there_is_told(tmp_path: Path) -> None:
+    made = DatasetReader(settings({"video_directory": "clip"}, {"image_jsonl_file": "x.jsonl"}), tmp_path)
+    (tmp_path / "clips").mkdir()
+    made.load()
+    assert made.items == []
+    assert "clip: does not exist; did you mean" in made.error
+    assert len(made.problems) == 2
+
+
+def test_captions_that_are_not_utf_8_and_hold_escapes(root: Path) -> None:
+    (root / "clips/a.txt").write_bytes(b"\xff\xfe")
+    (root / "clips/b.txt").write_text("\x1b[31m[red]")
+    made = reader(root)
+    assert [item.path.name for item in made.items] == ["b.mp4", "c.mp4", "d.mp4"]
+    assert any("not UTF-8" in problem for problem in made.problems)
+    assert made.items[0].caption == "\x1b[31m[red]"

@@ -1,0 +1,317 @@
+"""What the training is fed: each clip with its caption, its bucket and what is wrong; captions can be edited."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hv15.atomic import atomic_path
+from hv15.config import DatasetSettings, Settings
+from hv15.data.captions import decode_text, read_caption
+from hv15.data.media import IMAGE_SUFFIXES, Kind, Source
+from hv15.data.scan import survey
+from hv15.errors import UserError
+from tui.data.clips import Clip, Pixels, fitted, load_clip, still
+
+_WITHOUT_CAPTION = re.compile(r"(?P<media>.+): no caption, expected in (?P<file>.+)")
+NO_CAPTION = "no caption yet"
+MOST_PROBLEMS = 1000
+
+
+@dataclass(frozen=True)
+class Item:
+    """One captioned video, image or folder of images."""
+
+    dataset: int
+    """Its place in `datasets`."""
+    path: Path
+    kind: Kind
+    caption: str
+    """As it stands in its file, without prefix and suffix."""
+    caption_file: Path
+    row: int | None = None
+    """Line (from 0) of a JSONL file; None for a file of its own."""
+    prefix: str = ""
+    suffix: str = ""
+    size: int = 0
+    """Bytes."""
+    mtime_ns: int = 0
+    frames: int | None = None
+    """Of the source; None until it was probed, as all below."""
+    height: int | None = None
+    width: int | None = None
+    seconds: float | None = None
+    clips: tuple[str, ...] = ()
+    """What is cut from it: frames x height x width."""
+    problem: str = ""
+
+    @property
+    def whole_caption(self) -> str:
+        """What the model is shown."""
+        return f"{self.prefix}{self.caption}{self.suffix}"
+
+    @property
+    def probed(self) -> bool:
+        return self.frames is not None or bool(self.problem and self.problem != NO_CAPTION)
+
+
+class DatasetReader:
+    """All datasets of a config. `load` is quick; `probe` opens every file and may take minutes."""
+
+    def __init__(self, settings: Settings, root: Path) -> None:
+        self.settings, self.root = settings, root
+        self.items: list[Item] = []
+        self.problems: tuple[str, ...] = ()
+        self.error = ""
+        self._probed: dict[tuple[Path, int, int, int], Item] = {}
+
+    def load(self) -> None:
+        """Find all items with their captions. What was probed before and has not changed is kept."""
+        items: list[Item] = []
+        problems: list[str] = []
+        self.error = ""
+        for number, dataset in enumerate(self.settings.datasets):
+            try:
+                sources, found = survey(dataset, self.root)
+                items += _items(number, dataset, sources, self.root)
+            except OSError as error:
+                sources, found = [], [f"{dataset.source}: cannot be read: {error.strerror}"]
+            for problem in found:
+                match = _WITHOUT_CAPTION.fullmatch(problem)
+                item = _uncaptioned(number, dataset, match) if match else None
+                if item is not None:
+                    items.append(item)
+                problems.append(f"datasets[{number}]: {problem}")
+        self.problems = tuple(problems[:MOST_PROBLEMS])
+        self.items = [self._remembered(item) for item in items]
+        if not items:
+            self.error = self.problems[0] if self.problems else "no datasets"
+
+    def _remembered(self, item: Item) -> Item:
+        known = self._probed.get(_stamp(item))
+        if known is None:
+            return item
+        facts = {name: getattr(known, name) for name in ("frames", "height", "width", "seconds", "clips", "problem")}
+        return replace(item, **{**facts, "problem": item.problem or known.problem})
+
+    def probe(self, cancel: threading.Event | None = None) -> Iterator[int]:
+        """Look into each file that was not looked into yet; yield the index of each item that is now complete."""
+        from hv15.data.clips import missing_lengths, plan_clips
+        from hv15.data.probe import probe
+
+        for index, item in enumerate(list(self.items)):
+            if cancel is not None and cancel.is_set():
+                return
+            if item.probed or index >= len(self.items) or self.items[index].path != item.path:
+                continue
+            dataset = self.settings.datasets[item.dataset]
+            facts: dict[str, Any] = {}
+            try:
+                info = probe(item.path, item.kind)
+                times = info.timeline
+                facts = {
+                    "frames": len(times.times),
+                    "height": info.height,
+                    "width": info.width,
+                    "seconds": float(times.duration * times.tick) if item.kind == "video" else None,
+                }
+                planned = plan_clips(info, dataset)
+                facts["clips"] = tuple(f"{clip.frames} x {clip.height} x {clip.width}" for clip in planned)
+                if missing := missing_lengths(info, dataset):
+                    facts["problem"] = f"too short for {', '.join(map(str, missing))} frames"
+            except UserError as error:
+                facts["problem"] = _without_path(error.message, item.path)
+            except Exception as error:  # a damaged file may break a decoder in ways that nobody foresaw
+                facts["problem"] = f"cannot be read: {type(error).__name__}: {error}"
+            done = replace(item, **{**facts, "problem": facts.get("problem") or item.problem})
+            self._probed[_stamp(item)] = done
+            self.items[index] = done
+            yield index
+
+    def buckets(self) -> dict[str, int]:
+        """Clips of each size, with repeats, the most first; of what was probed so far."""
+        counts: Counter[str] = Counter()
+        for item in self.items:
+            for clip in item.clips:
+                counts[clip] += self.settings.datasets[item.dataset].num_repeats
+        return dict(counts.most_common())
+
+    @property
+    def captions(self) -> int:
+        """Distinct captions: each is encoded once."""
+        return len({item.whole_caption for item in self.items if item.problem != NO_CAPTION})
+
+    def replace(self, old: Item, new: Item) -> None:
+        """Put an item with an edited caption in its place."""
+        self.items = [new if item == old else item for item in self.items]
+
+
+def thumbnail(item: Item, width: int, height: int) -> Pixels:
+    """Return the first picture, uint8 [H, W, 3], in at most `width` x `height` pixels.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from PIL import Image
+
+    picture = still(item.path, 0)
+    return np.asarray(picture.resize(fitted(*picture.size, max(1, width), max(1, height)), Image.Resampling.BOX))
+
+
+def preview(item: Item, width: int, height: int, cancel: threading.Event | None = None) -> Clip:
+    """Return the whole medium at a small size.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return load_clip(item.path, width, height, cancel)
+
+
+def write_caption(item: Item, text: str) -> Item:
+    """Write another caption into the item's file, or into its row of a JSONL file, and return the item with it.
+
+    Raises:
+        UserError: somebody else changed it meanwhile, it is no text, or it cannot be written.
+    """
+    text = text.strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{item.caption_file}: the caption holds half a character", hint="type it anew") from error
+    if "\0" in text:
+        raise UserError(f"{item.caption_file}: the caption holds a zero byte", hint="remove it")
+    target = item.caption_file.resolve()  # a link stays a link
+    try:
+        mode = target.stat().st_mode & 0o7777 if target.exists() else None
+        data = _in_row(item, target, text) if item.row is not None else _as_file(item, target, text)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be read: {error.strerror}", hint="check its permissions") from error
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+    if mode is not None:
+        target.chmod(mode)
+    return replace(item, caption=text, problem="" if item.problem == NO_CAPTION else item.problem)
+
+
+def _as_file(item: Item, target: Path, text: str) -> bytes:
+    try:
+        now = read_caption(str(target))
+    except FileNotFoundError:
+        now = ""
+    except ValueError:
+        now = item.caption
+    if now != item.caption:
+        raise _changed(target)
+    return f"{text}\n".encode()
+
+
+def _in_row(item: Item, target: Path, text: str) -> bytes:
+    lines = target.read_bytes().split(b"\n")
+    assert item.row is not None
+    try:
+        line = lines[item.row]
+        row = json.loads(decode_text(line))
+        same = row["caption"].strip() == item.caption
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
+        raise _changed(target) from None
+    if not same:
+        raise _changed(target)
+    new = json.dumps(text, ensure_ascii=False).encode()
+    written = {json.dumps(row["caption"], ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
+    found = [old for old in written if line.count(b": " + old) + line.count(b":" + old) == 1]
+    if len(found) == 1 and line.count(found[0]) == 1:  # the rest of the line stays as it is
+        changed = line.replace(found[0], new)
+    else:
+        changed = json.dumps({**row, "caption": text}, ensure_ascii=False).encode()
+    if json.loads(changed) != {**row, "caption": text}:
+        raise _changed(target)
+    return b"\n".join([*lines[: item.row], changed, *lines[item.row + 1 :]])
+
+
+def _changed(target: Path) -> UserError:
+    return UserError(f"{target}: was changed by another program", hint="load the dataset again")
+
+
+def _items(number: int, dataset: DatasetSettings, sources: list[Source], root: Path) -> Iterator[Item]:
+    listed = dataset.video_jsonl_file or dataset.image_jsonl_file
+    rows = _rows(root / listed, root) if listed else {}
+    for source in sources:
+        text = source.caption[len(dataset.caption_prefix) : len(source.caption) - len(dataset.caption_suffix)]
+        place = rows.get(str(source.path))
+        yield Item(
+            dataset=number,
+            path=source.path,
+            kind=source.kind,
+            caption=text,
+            caption_file=root / listed if listed else _caption_file(source.path, source.kind, dataset),
+            row=(place.popleft() if len(place) > 1 else place[0]) if place else None,
+            prefix=dataset.caption_prefix,
+            suffix=dataset.caption_suffix,
+            size=source.size,
+            mtime_ns=source.mtime_ns,
+        )
+
+
+def _caption_file(path: Path, kind: Kind, dataset: DatasetSettings) -> Path:
+    stem = path.name if kind == "frames" else path.name.rpartition(".")[0]
+    return path.with_name(stem + dataset.caption_extension)
+
+
+def _rows(file: Path, root: Path) -> dict[str, deque[int]]:
+    """Path of a medium, as the scan names it -> the lines that are about it."""
+    found: dict[str, deque[int]] = {}
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError:
+        return found
+    for number, line in enumerate(lines):
+        try:
+            row = json.loads(decode_text(line)) if line.strip() else None
+        except ValueError:
+            continue
+        if not isinstance(row, dict):
+            continue
+        name = row.get("video_path") or row.get("image_path")
+        if isinstance(name, str) and isinstance(row.get("caption"), str):
+            places = [file.parent / name, root / name]
+            path = next((place for place in places if place.exists()), places[0])
+            found.setdefault(str(path), deque()).append(number)
+    return found
+
+
+def _uncaptioned(number: int, dataset: DatasetSettings, match: re.Match[str]) -> Item | None:
+    path = Path(match["media"])
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    kind: Kind = "frames" if path.is_dir() else "image" if is_image else "video"
+    return Item(
+        dataset=number,
+        path=path,
+        kind=kind,
+        caption="",
+        caption_file=path.with_name(match["file"]),
+        prefix=dataset.caption_prefix,
+        suffix=dataset.caption_suffix,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        problem=NO_CAPTION,
+    )
+
+
+def _stamp(item: Item) -> tuple[Path, int, int, int]:
+    return item.path, item.dataset, item.size, item.mtime_ns
+
+
+def _without_path(message: str, path: Path) -> str:
+    return message.removeprefix(f"{path}: ")
