@@ -1,11 +1,278 @@
-"""The Dataset screen."""
+"""Dataset: the clips with their captions, what becomes of them, and captions edited in place."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Hashable, Iterable
 from typing import ClassVar
 
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Input, Static, TextArea
+
+from hv15.config.load import load_config
+from tui.data.dataset import DatasetReader, Item, write_caption
+from tui.data.rerun import Rerun
 from tui.screens.base import DashboardScreen
+from tui.units import bar
+from tui.widgets.clip_list import ClipList, item_key
+from tui.widgets.rows import Rows
+from tui.widgets.thumbnails import Thumbnails
+from tui.widgets.video import Playable, Player
+
+REDRAW_S = 0.5
+"""How often the list is drawn anew while files are looked at."""
 
 
 class DatasetScreen(DashboardScreen):
+    """The list of clips, the one under the cursor with its caption, and the buckets."""
+
     NAME: ClassVar[str] = "dataset"
+    FIRST: ClassVar[str] = "#clips"
+    CSS_PATH = "dataset.tcss"
+    HELP = """The datasets of this project. enter edits the caption of a clip, ctrl+s saves it and says what will run
+    again, esc leaves it; / keeps the clips whose name or caption has some words; space plays the clip."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "play", "Play", id="dataset-play", tooltip="play the clip"),
+        Binding("e", "edit", "Edit caption", id="dataset-edit", tooltip="edit the caption; ctrl+s saves"),
+        Binding("ctrl+s", "save", "Save caption", id="dataset-save", tooltip="save the caption"),
+        Binding("slash", "ask", "Filter", id="dataset-filter", key_display="/", tooltip="clips with these words"),
+        Binding("r", "reload", "Read again", id="dataset-reload", show=False, tooltip="look for clips again"),
+        Binding("escape", "back", "Back", id="dataset-back", show=False, tooltip="leave the caption or the filter"),
+        Binding("c", "copy", "Copy path", id="dataset-copy", show=False, tooltip="copy the path of the clip"),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reader: DatasetReader | None = None
+        self._items: list[Item] = []
+        self._drafts: dict[Hashable, str] = {}
+        """Captions that were edited and not saved."""
+        self._words = ""
+        self._shown: Item | None = None
+        self._cancel = threading.Event()
+        self._loaded: object = None
+
+    def body(self) -> Iterable[Widget]:
+        with Horizontal(id="dataset-top"):
+            with Vertical(id="dataset-left"):
+                yield Input(id="dataset-words", placeholder="words of a name or a caption", compact=True)
+                yield ClipList(id="clips").add_class("pane")
+            with Vertical(id="dataset-right"):
+                yield Player(id="preview")
+                yield TextArea(id="caption", soft_wrap=True, tab_behavior="focus", classes="pane")
+                yield Static(id="caption-note")
+        with Horizontal(id="dataset-bottom"):
+            yield Thumbnails(id="thumbnails").add_class("pane")
+            yield Static(id="buckets", classes="pane")
+
+    def on_mount(self) -> None:
+        self.query_one("#clips").border_title = "Clips"
+        self.query_one("#caption").border_title = "Caption"
+        self.query_one("#buckets").border_title = "Buckets"
+        self.query_one("#thumbnails").border_title = "Around it"
+        self.query_one(Player).load()
+
+    def on_screen_resume(self) -> None:
+        self.action_reload()
+
+    def on_screen_suspend(self) -> None:
+        self._cancel.set()
+        self.query_one(Player).pause()
+
+    # Reading
+
+    def action_reload(self) -> None:
+        """Read the config and look for clips, then into each of them."""
+        self._cancel.set()
+        cancel = self._cancel = threading.Event()
+        config, root = self.dashboard.project, self.dashboard.files.root
+
+        def load() -> DatasetReader:
+            reader = DatasetReader(load_config(config), root)
+            reader.load()
+            return reader
+
+        self.in_thread("load", load, lambda reader: self._take(reader, cancel), self._failed)
+
+    def _failed(self, error: Exception) -> None:
+        clips = self.query_one(ClipList)
+        clips.set_rows([])
+        clips.empty = str(getattr(error, "message", error)).partition("\n")[0]
+
+    def _take(self, reader: DatasetReader, cancel: threading.Event) -> None:
+        self._reader = reader
+        self.query_one(ClipList).empty = reader.error or "no clips: see datasets in the config"
+        self._filter()
+        self.run_worker(self._probe(reader, cancel), group="probe", exclusive=True, exit_on_error=False)
+
+    async def _probe(self, reader: DatasetReader, cancel: threading.Event) -> None:
+        """Look into the files in a thread, and show now and then how far it is."""
+        probe = iter(reader.probe(cancel))
+
+        def some() -> bool:
+            until = time.monotonic() + REDRAW_S
+            return any(time.monotonic() > until or cancel.is_set() for _ in probe)
+
+        more = True
+        while more and not cancel.is_set():
+            more = await asyncio.to_thread(some)
+            if self._reader is reader:
+                self._filter()
+            await asyncio.sleep(0)
+
+    def _filter(self) -> None:
+        """Show the items that have the words, and what is known of all."""
+        reader = self._reader
+        if reader is None:
+            return
+        words = self._words.lower()
+        found = list(reader.items)
+        self._items = [item for item in found if words in item.path.name.lower() or words in item.caption.lower()]
+        clips = self.query_one(ClipList)
+        clips.edited = set(self._drafts)
+        clips.set_rows(self._items)
+        bad = sum(bool(item.problem) for item in found)
+        parts = [f"{len(self._items)} of {len(found)}" if words else f"{len(found)}", f"{reader.captions} captions"]
+        parts += [f"! {bad}"] if bad else []
+        clips.border_subtitle = " · ".join(parts)
+        self.query_one("#buckets", Static).update(bucket_text(reader.buckets(), reader.problems))
+        self._show_item()
+
+    # One clip
+
+    @on(Rows.Moved, "#clips")
+    def _moved(self) -> None:
+        self._show_item()
+
+    @on(Rows.Chosen, "#clips")
+    def action_edit(self) -> None:
+        if self._shown is not None:
+            self.query_one("#caption").focus()
+
+    @on(Thumbnails.Clicked)
+    def _clicked(self, message: Thumbnails.Clicked) -> None:
+        self.query_one(ClipList).cursor = message.index
+
+    def _show_item(self) -> None:
+        clips = self.query_one(ClipList)
+        item = clips.current
+        self.query_one(Thumbnails).show(self._items, clips.cursor)
+        if item == self._shown:
+            return
+        self._shown = item
+        self.query_one(Player).load(*([Playable(item.path, item.path.name)] if item is not None else []))
+        area = self.query_one("#caption", TextArea)
+        caption = "" if item is None else self._drafts.get(item_key(item), item.caption)
+        if area.text != caption:
+            area.load_text(caption)
+        area.read_only = item is None
+        self._describe()
+
+    def _describe(self) -> None:
+        item = self._shown
+        area, note = self.query_one("#caption", TextArea), self.query_one("#caption-note", Static)
+        edited = item is not None and item_key(item) in self._drafts
+        area.border_subtitle = "edited: ctrl+s saves, esc drops it" if edited else ""
+        if item is None:
+            note.update("")
+            return
+        facts = [f"{item.width}x{item.height}"] if item.width else []
+        facts += [f"{item.frames} frames"] if item.frames else []
+        facts += [f"{item.seconds:.1f} s"] if item.seconds else []
+        facts += [f"uses {', '.join(dict.fromkeys(item.clips))}"] if item.clips else []
+        around = [f"{name} “{text}”" for name, text in (("prefix", item.prefix), ("suffix", item.suffix)) if text]
+        words = Content(" · ".join([*facts, *around, item.caption_file.name]))
+        note.update(Content.styled(item.problem, "$error") if item.problem else words.stylize("$faint"))
+
+    @on(TextArea.Changed, "#caption")
+    def _typed(self) -> None:
+        item = self._shown
+        if item is None:
+            return
+        text, key = self.query_one("#caption", TextArea).text, item_key(item)
+        if text.strip() == item.caption:  # it is saved so
+            self._drafts.pop(key, None)
+        else:
+            self._drafts[key] = text
+        clips = self.query_one(ClipList)
+        if clips.edited != set(self._drafts):
+            clips.edited = set(self._drafts)
+            clips.refresh()
+        self._describe()
+
+    def action_save(self) -> None:
+        item = self._shown
+        if item is None or item_key(item) not in self._drafts:
+            self.notify("this caption was not changed", markup=False)
+            return
+        text = self._drafts[item_key(item)]
+        self.in_thread("save", lambda: write_caption(item, text), lambda new: self._saved(item, new))
+
+    def _saved(self, old: Item, new: Item) -> None:
+        self._drafts.pop(item_key(old), None)
+        if self._reader is not None:
+            self._reader.replace(old, new)
+        if self._shown == old:
+            self._shown = new
+        self._filter()
+        self._describe()
+        note = self.query_one("#caption-note", Static)
+        note.update(Content.styled("saved; asking what will run again", "$accent"))
+        self.in_thread("rerun", self.dashboard.files.dry_run().run, self._tell_rerun, self._rerun_unknown)
+
+    def _tell_rerun(self, plan: Rerun) -> None:
+        words = f"not known: {plan.error}" if plan.error else plan.summary
+        self.query_one("#caption-note", Static).update(Content.styled(f"saved; next start: {words}", "$accent"))
+
+    def _rerun_unknown(self, error: Exception) -> None:
+        self.query_one("#caption-note", Static).update(Content(f"saved; what will run again is not known: {error}"))
+
+    # Keys
+
+    def action_play(self) -> None:
+        self.query_one(Player).action_play()
+
+    def action_ask(self) -> None:
+        field = self.query_one("#dataset-words", Input)
+        field.add_class("-shown")
+        field.focus()
+
+    @on(Input.Changed, "#dataset-words")
+    def _filtered(self, message: Input.Changed) -> None:
+        self._words = message.value
+        self._filter()
+
+    @on(Input.Submitted, "#dataset-words")
+    def _done(self) -> None:
+        self.query_one(ClipList).focus()
+
+    def action_back(self) -> None:
+        field, area = self.query_one("#dataset-words", Input), self.query_one("#caption", TextArea)
+        if area.has_focus and self._shown is not None and item_key(self._shown) in self._drafts:
+            area.load_text(self._shown.caption)
+        elif field.has_focus or field.value:
+            field.value = ""
+            field.remove_class("-shown")
+        self.query_one(ClipList).focus()
+
+    def action_copy(self) -> None:
+        if self._shown is not None:
+            self.app.copy_to_clipboard(str(self._shown.path))
+            self.notify(str(self._shown.path), title="Copied", markup=False)
+
+
+def bucket_text(buckets: dict[str, int], problems: Iterable[str]) -> Content:
+    """How many clips each size has, and what is wrong with the dataset as a whole."""
+    most, width = max(buckets.values(), default=1), max((len(name) for name in buckets), default=0)
+    lines = [Content.styled(problem.partition("\n")[0], "$error") for problem in problems]
+    for name, count in sorted(buckets.items(), key=lambda each: -each[1]):
+        lines.append(Content.assemble(f"{name:<{width}}  ", (bar(count / most, 10), "$primary"), f" {count:,}"))
+    if not buckets:
+        lines.append(Content.styled("not known yet", "$faint"))
+    return Content("\n").join(lines)
