@@ -98,6 +98,9 @@ def _run_commands(commands: Any) -> None:
     stop.add_argument("--now", action="store_true", help="kill it: work since the last saved state is lost")
     stop.add_argument("--wait", type=float, default=120.0, metavar="SECONDS", help="how long to wait for its end (120)")
     status.add_argument("--json", action="store_true", help="for programs")
+    tui.add_argument("--demo", action="store_true", help="show a recorded run instead of a project")
+    tui.add_argument("--serve", action="store_true", help="for a browser on this machine, instead of the terminal")
+    tui.add_argument("--port", type=int, help="for --serve; 0 takes a free one (8765)")
 
 
 def _stage_commands(commands: Any, project: argparse.ArgumentParser) -> None:

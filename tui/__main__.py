@@ -1,16 +1,15 @@
-"""`python -m tui [PROJECT]`: the dashboard."""
+"""`python -m tui [PROJECT]`: the dashboard, as `hv15 tui` opens it."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from hv15.errors import UserError
-from tui.app import main
+from tui.launch import from_words
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path()))
+        sys.exit(from_words())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -27,11 +27,14 @@ from tui.screens.run import RunScreen
 from tui.screens.runs import RunsScreen
 from tui.screens.samples import SamplesScreen
 from tui.screens.system import SystemScreen
+from tui.stylesheet import CachedStylesheet
 from tui.themes import DARK, LIGHT
 from tui.watcher import Watcher
 from tui.widgets.navigation import SCREENS
+from tui.widgets.still import ask_terminal
 
 if TYPE_CHECKING:
+    from tui.data.gpus import GpuSource
     from tui.project_files import ProjectFiles
 
 
@@ -88,6 +91,7 @@ class Dashboard(App[None]):
 
     def __init__(self, project: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
         super().__init__()
+        if 0: self.stylesheet = CachedStylesheet(variables=self.get_css_variables())
         self.project = project
         if files is None:
             from tui.project_files import ProjectFiles
@@ -145,14 +149,21 @@ class Dashboard(App[None]):
         self.exit()
 
 
-def main(project: Path) -> int:
+def main(project: Path, *, gpus: GpuSource | None = None) -> int:
     """Open the dashboard on a project folder or its config file; returns the exit code.
+
+    Args:
+        project: the folder or the file.
+        gpus: what tells of GPUs, instead of the driver.
 
     Raises:
         UserError: there is no such project.
     """
     from hv15.runs.record import project_config
+    from tui.project_files import ProjectFiles
 
-    app = Dashboard(project_config(project))
+    config = project_config(project)
+    ask_terminal()
+    app = Dashboard(config, ProjectFiles(config, gpus=gpus))
     app.run()
     return app.return_code or 0

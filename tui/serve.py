@@ -13,7 +13,6 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.errors import UserError
@@ -132,8 +131,3 @@ def refuse_taken(port: int) -> None:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"port {port}: {reason}", hint="choose another with --port, or --port 0 for any") from error
-
-
-def project_arguments(project: Path, demo: bool) -> list[str]:
-    """Return what `python -m tui` needs to open the same thing."""
-    return ["--demo"] if demo else [str(project.absolute())]

@@ -127,9 +127,9 @@ def _print(found: RunStatus) -> None:
 def tui(options: Namespace) -> int:
     """Open the dashboard."""
     try:
-        from tui.app import main
+        from tui.launch import launch
     except ImportError as error:
         raise UserError(
             f"the dashboard cannot be loaded: {error}", hint="install hv15 with its dependencies"
         ) from error
-    return main(options.project)
+    return launch(options.project, demo=options.demo, serve=options.serve, port=options.port)

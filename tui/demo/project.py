@@ -1,0 +1,67 @@
+"""A folder of its own in which the recorded run goes on while the dashboard is open."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hv15.runs import lock
+from tui.data.system import Gpu, ScriptedGpus
+
+GIB = 2**30
+STARTS_WITHIN_S = 20.0
+
+
+@contextmanager
+def demo_project(speed: float = 1.0) -> Iterator[Path]:
+    """Start the replay in a temporary folder, yield its config file, and remove all of it in the end."""
+    folder = Path(tempfile.mkdtemp(prefix="hv15-demo-"))
+    root = folder / "demo"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tui.demo.replay", str(root), "--speed", str(speed)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + STARTS_WITHIN_S
+        while lock.holder(root) is None and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield root / "config.yaml"
+    finally:
+        process.kill()
+        process.wait()
+        end_what_was_started(root)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_what_was_started(root: Path) -> None:
+    """Kill a run that somebody started in the demo's folder: the folder goes."""
+    from hv15.runs.processes import kill
+    from hv15.runs.record import history
+
+    for run in history(root):
+        if run.id.endswith("-demo"):
+            continue  # the recorded ones: their processes are ours, or nobody's
+        if record := run.record():
+            kill(record)
+
+
+def made_up_gpu(clock: Callable[[], float] = time.time) -> ScriptedGpus:
+    """A GPU for the demo, since the recording was made without one; its name says that it is none."""
+    began = clock()
+
+    def read() -> tuple[Gpu, ...]:
+        age = clock() - began
+        busy = 94 + 5 * math.sin(age / 7)
+        used = int((17.5 + min(3.0, age / 20) + 0.6 * math.sin(age / 3)) * GIB)
+        return (Gpu(0, "made up for the demo", round(busy), used, 24 * GIB, 61 + 3 * math.sin(age / 30), 290.0, 350.0, ()),)
+
+    return ScriptedGpus(read)
