@@ -6,7 +6,7 @@ alike. Blurred edges and dull colours are allowed for; what is not clearly there
 1. The background is the median of the border, the foreground's colour the median of what differs most from it.
 2. How much of each pixel is covered follows from where its colour lies between the two.
 3. Each frame's centre of coverage is followed through time, and its outline is compared with each shape drawn at that
-   centre and area.
+   centre and area, sharp and blurred.
 """
 
 from __future__ import annotations
@@ -31,6 +31,16 @@ _AREAS = {"circle": np.pi, "square": 2.89, "triangle": 2.0, CONCEPT: np.pi * (1.
 """Of each shape with radius 1."""
 _LOW = {"triangle": 2 / 15}
 """How far below its centre a shape's centre of area lies, in radii."""
+
+
+def _blur(pixels: float) -> Floats:
+    """The matrix [64, 64] of a Gaussian blur along one axis, for this standard deviation."""
+    apart = np.subtract.outer(np.arange(SIZE), np.arange(SIZE)) / pixels
+    weights: Floats = np.exp(-0.5 * apart**2)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+_SOFTER = _blur(1.8)
 
 
 @dataclass(frozen=True)
@@ -137,9 +147,10 @@ def _overlaps(coverage: Floats, shape: str) -> Floats:
             continue
         for radius in (0.93 * size, size, 1.07 * size):
             what = Look(radius, y - _LOW.get(shape, 0) * radius, x, (0, 0), (255, 255, 255), (0, 0, 0))
-            drawn = draw(shape, what, frames=1)[0, :, :, 0] / 255
-            overlap = np.minimum(frame, drawn).sum() / np.maximum(frame, drawn).sum()
-            found[number] = max(found[number], float(overlap))
+            sharp = draw(shape, what, frames=1)[0, :, :, 0] / 255
+            for drawn in (sharp, _SOFTER @ sharp @ _SOFTER.T):
+                overlap = np.minimum(frame, drawn).sum() / np.maximum(frame, drawn).sum()
+                found[number] = max(found[number], float(overlap))
     return found
 
 
