@@ -114,7 +114,7 @@ _SIGNS = (_NO_MEMORY, _NO_RAM, _FULL, _DIVERGED, _GPU, _NETWORK, _KILLED, _CRASH
 _USER_ERROR = re.compile(r"^error: (?P<message>.*)$")
 _HINT = re.compile(r"^\s+hint: (?P<hint>.*)$")
 _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(?P<kind>[A-Z]\w*(?:Error|Exception|Interrupt|Warning)): ?(?P<text>.*)$")
-_PLACE = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_PLACE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _MISSING = re.compile(r"does not exist|no such file|not found|is missing", re.IGNORECASE)
 _CAPTION = re.compile(r"caption|not UTF-8", re.IGNORECASE)
 
@@ -226,7 +226,7 @@ def _run_failure(lines: list[str], reason: str) -> Failure:
     if "LockException" in text or "Directory cannot be locked" in text:
         return Failure("an earlier run left Snakemake's lock", "start again from here: it is removed", "user")
     if match := re.search(r"(?:WorkflowError|MissingInputException)[^\n]*:\n(?P<what>(?:.+\n?)+)", text):
-        what = [line.strip() for line in match["what"].splitlines() if line.strip()]
+        what = [line.strip() for line in match["what"].splitlines() if line.strip() and not _PLACE.match(line)]
         hint = next((line.removeprefix("hint: ") for line in what if line.startswith("hint: ")), "")
         cause = "\n".join(line for line in what[:5] if not line.startswith("hint: "))
         return Failure(cause, hint or _known_cure(cause), _kind(cause))

@@ -108,7 +108,7 @@ def _planned(job: Job) -> PlannedJob:
 def _first_words(reader: JobsReader, done: Completed) -> str:
     """What went wrong, without Snakemake's own heading."""
     text = reader.run_error or done.errors
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip() and not re.match(r'\s*File "[^"]+", line \d', line)]
     while lines and re.match(r"\w*(Error|Exception)\b.*:$", lines[0].strip()):
         lines = lines[1:]
     return "\n".join(line.strip() for line in lines[:12]) or f"snakemake ended with code {done.code}"

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from hv15.runs.record import RunFolder
+from hv15.runs.state import State
+from tui.data import trial
+from tui.data.alerts import alerts
+from tui.data.curves import Progress
+from tui.data.estimate import Estimate, Estimation
+from tui.data.history import RunRow
+from tui.data.preflight import Check, Preflight, read_checks
+from tui.data.system import Gpu, SystemSample
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text("task: t2v\n")
+    return path
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, output: str, errors: str = "", code: int = 0) -> None:
+    """Let the command print these words and nothing else."""
+    program = f"import sys; print({output!r}); print({errors!r}, file=sys.stderr); sys.exit({code})"
+    run = trial.Trial.run
+
+    def instead(self: trial.Trial, words: list[str], **more: object) -> trial.Completed:
+        return run(self, [sys.executable, "-c", program, *words[3:]], **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trial.Trial, "run", instead)
+
+
+def test_stages_with_memory_and_time(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = [{"name": "train", "memory": 20 << 30, "seconds": 3600, "note": "bf16"}, {"name": "sample"}, 3]
+    answer(monkeypatch, json.dumps({"stages": stages, "notes": ["a rough guess"]}))
+    found = Estimation(config).run()
+    assert [(line.name, line.memory, line.seconds, line.note) for line in found.lines] == [
+        ("train", 20 << 30, 3600.0, "bf16"),
+        ("sample", None, None, ""),
+    ]
+    assert (found.peak, found.notes, found.error) == (20 << 30, ("a rough guess",), "")
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "expected"),
+    [
+        ("", "hv15: error: argument COMMAND: invalid choice: 'plan' (choose from 'new')", "no `hv15 plan`"),
+        ("", "error: config.yaml:1:1 task: wrong", "task: wrong"),
+        ("not json", "", "hv15 plan said nothing"),
+    ],
+)
+def test_without_an_estimate_it_is_said(
+    config: Path, monkeypatch: pytest.MonkeyPatch, output: str, errors: str, expected: str
+) -> None:
+    answer(monkeypatch, output, errors, code=2)
+    found = Estimation(config, "task: i2v\n").run()
+    assert found.lines == ()
+    assert expected in found.error
+
+
+@pytest.mark.parametrize("output", ["[]", "3", '{"stages": {"a": 1}}', '{"stages": [{"memory": "much"}]}'])
+def test_another_shape_of_answer_stops_nothing(config: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    answer(monkeypatch, output)
+    assert isinstance(Estimation(config).run(), Estimate)
+
+
+CHECKED = """\
+  config         config.yaml: task t2v, 480p
+! dit            /m/dit.safetensors: does not exist
+    hint: download it
+  note           few clips
+  dataset        3 files, 3 clips
+    bucket       9 x 64 x 64 (frames, height, width): 3 clips
+1 problem
+"""
+
+
+def test_the_check_is_read_line_by_line() -> None:
+    checks = read_checks(CHECKED)
+    assert [check.state for check in checks] == ["ok", "problem", "note", "ok"]
+    assert checks[1].text == "dit            /m/dit.safetensors: does not exist\nhint: download it"
+    assert checks[2].text == "few clips"
+
+
+def test_a_check_that_fails_at_once_is_a_problem(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "", "error: config.yaml:1:1 datasets: is missing", code=2)
+    assert Preflight(config).run() == (Check("problem", "config.yaml:1:1 datasets: is missing"),)
+
+
+def run(state: State, reason: str = "") -> RunRow:
+    folder = RunFolder(Path("p"), "one")
+    return RunRow("one", state, reason, 1.0, None, None, 0, 1, 0, (), "", "", folder)
+
+
+def progress(loss: float | None, stalled: bool = False) -> Progress:
+    return Progress(5, 10, 0.5, 2.0, 10.0, 600.0 if stalled else 1.0, stalled, loss, loss, 1e-4)
+
+
+def machine(disk_free: int = 100 << 30, gpu_used: int = 10, used: int = 10) -> SystemSample:
+    return SystemSample(0, 0, 1, used, 100, 0, (), disk_free, 200 << 30, (Gpu(0, "x", gpu_used, 100),), "")
+
+
+def test_alerts() -> None:
+    assert alerts(run(State.RUNNING), progress(0.5), machine()) == ()
+    assert alerts(None, None, None) == ()
+    assert [each.kind for each in alerts(run(State.DIED, "kill -9"), progress(None), machine())] == ["died"]
+    wrong = alerts(run(State.RUNNING), progress(float("nan"), stalled=True), machine(1 << 30, 99, 99))
+    assert [each.kind for each in wrong] == ["nan", "stall", "disk", "memory", "memory"]
+    assert "10 min" in wrong[1].text
+    assert all(each.cure for each in wrong)
