@@ -23,7 +23,7 @@ class Column:
     def values(self) -> NDArray[Any]:
         return self._data[: self._count]
 
-    def extend(self, values: Sequence[float]) -> None:
+    def extend(self, values: Sequence[float] | NDArray[Any]) -> None:
         count = self._count + len(values)
         if count > len(self._data):
             grown = np.empty(max(count, len(self._data) * 3 // 2), self._data.dtype)

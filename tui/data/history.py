@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import psutil
 
 from hv15.runs import control, lock
 from hv15.runs.record import RunFolder, history
-from hv15.runs.state import RunStatus, State, current, status
+from hv15.runs.state import RunStatus, State, status
 from tui.data.config_diff import Change, setting_changes
 
 
@@ -69,6 +70,7 @@ class HistoryReader:
         self.error = ""
         self._clock = clock
         self._ended: dict[str, RunRow] = {}
+        self._seen: tuple[tuple[object, ...], RunStatus] | None = None
         self._changes: dict[tuple[str, str], tuple[Change, ...]] = {}
 
     def refresh(self, full: bool = False) -> bool:
@@ -81,8 +83,20 @@ class HistoryReader:
             self.error = f"{self.root}: cannot be read: {error.strerror}"
         return before != (self.rows, self.current, self.orphans, self.locked, self.error)
 
+    def _current(self) -> RunStatus | None:
+        """The newest status; files are read again only when one of them has changed."""
+        holder = lock.holder(self.root)
+        runs = [RunFolder(self.root, holder)] if holder else history(self.root)[:1]
+        if not runs:
+            return None
+        files = (runs[0].events, runs[0].path / "run.json", runs[0].stop)
+        stamp = (holder, runs[0].id, *map(_stamp, files))
+        if self._seen is None or self._seen[0] != stamp or self._seen[1].state is State.ELSEWHERE:
+            self._seen = (stamp, status(runs[0], holder))
+        return self._seen[1]
+
     def _look(self, full: bool) -> None:
-        found = current(self.root)
+        found = self._current()
         if found is None:
             self.rows, self.current = (), None
         elif full or found.run.id not in {row.id for row in self.rows} or self._another_lives(found.run.id):
@@ -107,7 +121,7 @@ class HistoryReader:
             row = self._ended.get(folder.id)
             if row is None:
                 row = self._row(status(folder, holder))
-                if not row.alive:
+                if not row.alive and row.host in ("", socket.gethostname()):  # another machine's may write again
                     self._ended[folder.id] = row
             older = folders[number + 1] if number + 1 < len(folders) else None
             rows.append(replace(row, changes=self._changed(older, folder)))
@@ -142,6 +156,14 @@ class HistoryReader:
             folder=found.run,
             status=found,
         )
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def read_text(path: Path, limit: int = 1 << 20) -> str | None:

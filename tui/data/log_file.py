@@ -232,6 +232,8 @@ class LogFile:
         data = b"\n".join(self._between(descriptor, start, end))
         if b"\x1b" in data:
             data = ESCAPES.sub(b"", data)
+        if pattern.needle is not None and pattern.needle not in data.lower():
+            return
         line = position = 0
         while match := pattern.data.search(data, position):
             line += data.count(b"\n", position, match.start())

@@ -173,20 +173,17 @@ class MetricsReader:
             return
         first = self.rows
         self._step.extend([record["step"] for record in records])
-        self._epoch.extend([_number(record.get("epoch")) for record in records])
+        self._epoch.extend(_numbers(records, "epoch"))
         for name, column in self._columns.items():
-            column.extend([_number(record.get(name)) for record in records])
+            column.extend(_numbers(records, name))
         seconds = np.nan_to_num(self._columns["step_s"].values[first:].astype(np.float64), posinf=0.0, neginf=0.0)
         begin = float(self._time.values[-1]) if first else 0.0
-        self._time.extend(begin + np.cumsum(np.maximum(seconds, 0.0)))  # type: ignore[arg-type]
+        self._time.extend(begin + np.cumsum(np.maximum(seconds, 0.0)))
+        by_sigma = _bins(records)
         for number, (index, value) in enumerate(self._bins):
-            found = [
-                (first + row, loss)
-                for row, record in enumerate(records)
-                if math.isfinite(loss := _entry(record.get("loss_by_sigma"), number))
-            ]
-            index.extend([row for row, _ in found])
-            value.extend([loss for _, loss in found])
+            found = np.flatnonzero(np.isfinite(by_sigma[:, number]))
+            index.extend(found + first)
+            value.extend(by_sigma[found, number])
         self._continue_smoothing()
         self.last = records[-1]
 
@@ -388,6 +385,27 @@ def _number(value: Any) -> float:
 def _known(value: Any) -> float | None:
     number = _number(value)
     return number if math.isfinite(number) else None
+
+
+def _numbers(records: Sequence[dict[str, Any]], name: str) -> NDArray[Any]:
+    """One field of all records, NaN where it is no number."""
+    values = [record.get(name) for record in records]
+    try:
+        return np.array(values, np.float64)  # None is NaN
+    except (ValueError, TypeError, OverflowError):
+        return np.array([_number(value) for value in values])
+
+
+def _bins(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
+    """The losses by sigma of all records [R, BINS], NaN where a bin is empty."""
+    values = [record.get("loss_by_sigma") for record in records]
+    try:
+        found = np.array(values, np.float64)
+        if found.shape == (len(records), BINS):
+            return found
+    except (ValueError, TypeError, OverflowError):
+        pass
+    return np.array([[_entry(each, number) for number in range(BINS)] for each in values])
 
 
 def _entry(values: Any, number: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import re._constants as constants
 import re._parser as parser
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -19,6 +19,8 @@ class SearchPattern:
     """Whether it is searched as it stands."""
     note: str
     """Why, when it looks like an expression; else ""."""
+    needle: bytes | None = None
+    """What a matching line holds once it is in small letters, when that is quick to look for."""
 
 
 def compile_pattern(words: str) -> SearchPattern:
@@ -29,10 +31,16 @@ def compile_pattern(words: str) -> SearchPattern:
         if explodes(parser.parse(words)):
             note = "repetitions of repetitions could take for ever: searched as plain text"
         else:
-            return _compiled(words, flags, literal=not re.search(r"[\\^$.|?*+()\[{]", words), note="")
+            literal = not re.search(r"[\\^$.|?*+()\[{]", words)
+            return replace(_compiled(words, flags, literal, ""), needle=_needle(words) if literal else None)
     except (re.error, RecursionError, OverflowError) as error:
         note = f"not a regular expression ({error}): searched as plain text"
-    return _compiled(re.escape(words), flags, literal=True, note=note)
+    return replace(_compiled(re.escape(words), flags, literal=True, note=note), needle=_needle(words))
+
+
+def _needle(words: str) -> bytes | None:
+    """Only of ASCII: elsewhere, small letters of bytes are not those of text."""
+    return words.lower().encode() if words.isascii() and words else None
 
 
 def _compiled(expression: str, flags: int, literal: bool, note: str) -> SearchPattern:
