@@ -19,6 +19,10 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
+import torch
+
+from hv15.models import DiT, DiTConfig
+from hv15.models.layouts import Layout, writing_recipes
 from tests.models.golden_dit import key_table
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
@@ -104,6 +108,14 @@ def bitsandbytes_dit(kind: Literal["nf4", "int8"] = "nf4") -> Shapes:
             shapes[key.removesuffix("weight") + "SCB"] = ("F32", shape[:1])
             shapes[key.removesuffix("weight") + "weight_format"] = ("U8", ())
     return shapes
+
+
+def sized_dit(width: int, blocks: int, dtype: str = "BF16", *, layout: Layout = "official") -> Shapes:
+    """A transformer of another width, a multiple of 128, and number of blocks."""
+    with torch.device("meta"):
+        state = DiT(DiTConfig(hidden_size=width, num_heads=width // 128, num_blocks=blocks)).state_dict()
+    made = {key: recipe.make(state.__getitem__) for key, recipe in writing_recipes(layout, state).items()}
+    return {key: (dtype, tuple(tensor.shape)) for key, tensor in made.items()}
 
 
 def diffusers_folder(folder: Path, shapes: Shapes | None = None, *, shards: int = 4, **config: object) -> Path:

@@ -1,0 +1,99 @@
+"""Every published kind of file builds the real model in every number format: on the meta device, sizes to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hv15.errors import UserError
+from hv15.models import DiTConfig, load_dit
+from hv15.models.quantised import Kind, QuantisedLinear
+from tests.models import sparse_files
+from tests.models.loading_probe import probe
+from tests.models.sparse_files import Shapes, sized_dit, sparse_checkpoint
+
+PARAMETERS = 8_326_608_160
+TIME_R = 4_722_688
+QUANTISED = 54 * 2 * 2048 * (6 * 2048 + 4 * 2048 + 2 * 8192)  # modulation, attention, MLP; of both streams
+BYTES: dict[Kind | None, float] = {None: 2, "fp8": 1 + 4 / 64, "nf4": 0.5 + 4 / 64}
+SCALES = 54 * 2 * 4 * (6 * 2048 + 4 * 2048 + 8192 + 2048)  # one fp32 number for each row
+
+FILES: dict[str, Callable[[], Shapes]] = {
+    "official": sparse_files.official_dit,
+    "step-distilled": lambda: sparse_files.official_dit(meanflow=True),
+    "comfyui": lambda: sparse_files.comfyui_dit(prefix="model.diffusion_model."),
+    "comfyui fp8": sparse_files.comfyui_fp8_dit,
+    "comfyui fp8, newer": lambda: sparse_files.comfyui_fp8_dit("none"),
+    "diffusers": sparse_files.diffusers_dit,
+}
+
+
+def numbers(dit: torch.nn.Module) -> int:
+    """Weights and biases, as if nothing were quantised."""
+    count = sum(parameter.numel() for parameter in dit.parameters())
+    for layer in dit.modules():
+        if isinstance(layer, QuantisedLinear):
+            count += layer.in_features * layer.out_features - layer.weight.numel()
+    return count
+
+
+def size(dit: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*dit.parameters(), *dit.buffers()))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_kind_of_file_in_every_number_format(tmp_path: Path, name: str):
+    path = sparse_checkpoint(tmp_path / "model.safetensors", FILES[name]())
+    meanflow = name == "step-distilled"
+    wanted = PARAMETERS + TIME_R * meanflow
+    for kind in (None, "fp8", "int8", "nf4"):
+        dit = load_dit(path, device="meta", dtype=torch.bfloat16, quantize=kind)
+        assert dit.config == DiTConfig(meanflow=meanflow)
+        assert numbers(dit) == wanted
+        rest = 2 * (wanted - QUANTISED)
+        if kind == "fp8" and "fp8" in name:  # as the file has it: one scale for a weight
+            assert size(dit) == rest + QUANTISED + 4 * 54 * 14
+        elif kind == "int8":
+            assert size(dit) == rest + QUANTISED + SCALES
+        else:
+            assert size(dit) == rest + QUANTISED * BYTES[kind]
+
+
+def test_the_files_own_number_formats(tmp_path: Path):
+    fp8 = sparse_checkpoint(tmp_path / "fp8.safetensors", sparse_files.comfyui_fp8_dit(rest="BF16"))
+    kept = load_dit(fp8, device="meta")
+    assert kept.dtype == torch.bfloat16
+    assert size(kept) == 2 * (PARAMETERS - QUANTISED) + QUANTISED + 4 * 54 * 14
+    fp32 = sparse_checkpoint(tmp_path / "fp32.safetensors", sparse_files.official_dit("F32"))
+    assert size(load_dit(fp32, device="meta")) == 4 * PARAMETERS
+    shards = sparse_files.diffusers_folder(tmp_path / "transformer")
+    assert size(load_dit(shards, device="meta")) == 2 * PARAMETERS
+    waiting = load_dit(shards, device="meta", quantize="fp8", host_blocks=40)
+    assert {tensor.device.type for tensor in waiting.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(("kind", "words"), [("nf4", "absmax"), ("int8", "SCB")])
+def test_files_that_bitsandbytes_quantised_are_refused(tmp_path: Path, kind: str, words: str):
+    path = sparse_checkpoint(tmp_path / "bnb.safetensors", sparse_files.bitsandbytes_dit(kind))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=words) as error:
+        load_dit(path, device="meta")
+    assert "use the bf16 or fp8-scaled file of the same model" in error.value.hint
+
+
+def test_super_resolution_is_refused(tmp_path: Path):
+    path = sparse_checkpoint(tmp_path / "sr.safetensors", sparse_files.super_resolution_dit())
+    with pytest.raises(UserError, match="takes 98 channels, but t2v and i2v take 65"):
+        load_dit(path, device="meta")
+
+
+@pytest.mark.parametrize(("stored", "quantize"), [("F32", None), ("BF16", "fp8")])
+def test_peak_of_loading(tmp_path: Path, stored: str, quantize: str | None):
+    """In a process of its own: at most a tenth more than what stays, and every byte of the file is read once."""
+    path = sparse_checkpoint(tmp_path / "dit.safetensors", sized_dit(1024, 8, stored))
+    found = probe("dit", path, dtype="bfloat16", quantize=quantize)
+    assert found["final"] > 400e6
+    assert found["peak"] < 1.1 * found["final"]
+    assert found["read"] == pytest.approx(path.stat().st_size, rel=0.01)
