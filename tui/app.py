@@ -91,7 +91,7 @@ class Dashboard(App[None]):
 
     def __init__(self, project: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
         super().__init__()
-        if 0: self.stylesheet = CachedStylesheet(variables=self.get_css_variables())
+        self.stylesheet = CachedStylesheet(variables=self.get_css_variables())
         self.project = project
         if files is None:
             from tui.project_files import ProjectFiles

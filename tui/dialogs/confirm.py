@@ -31,8 +31,8 @@ class Confirm(ModalScreen[str | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="confirm-cancel", tooltip="change nothing"),
-        Binding("left,up", "app.focus_previous", "Previous", id="confirm-previous", show=False),
-        Binding("right,down", "app.focus_next", "Next", id="confirm-next", show=False),
+        Binding("left,up", "app.focus_previous", "Previous", id="confirm-previous", show=False, tooltip="the answer before"),
+        Binding("right,down", "app.focus_next", "Next", id="confirm-next", show=False, tooltip="the next answer"),
     ]
 
     def __init__(self, title: str, text: str | Content, answers: Sequence[Answer]) -> None:
