@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -89,7 +90,12 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
                 start_new_session=True,
                 pass_fds=[descriptor],
             )
-        run.write_record(process.pid, words, config, targets or [TARGET])
+        try:
+            run.write_record(process.pid, words, config, targets or [TARGET])
+        except BaseException:  # a run that nobody could find and stop again
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
     except OSError as error:
         raise UserError(f"{root}: the run could not be started: {error.strerror or error}") from error
     finally:
@@ -138,7 +144,8 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
             f"{root}: the run is on {record.host}, which cannot be reached from here",
             hint=f"stop it there: ssh {record.host} hv15 stop {shlex.quote(str(root.absolute()))}",
         )
-    append_json(found.run.stop, {"time": time.time(), "now": now})
+    with contextlib.suppress(OSError):  # a full disk must not keep it running
+        append_json(found.run.stop, {"time": time.time(), "now": now})
     if now:
         kill(record)
         for each in left:

@@ -104,6 +104,21 @@ def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root:
     assert ended(start(root)).state is State.FINISHED
 
 
+def test_a_run_whose_record_cannot_be_written_does_not_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk: nobody could find it, and so nobody could stop it."""
+    pids: list[int] = []
+
+    def full(self: RunFolder, pid: int, *_: object) -> None:
+        pids.append(pid)
+        raise UserError("run.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr(RunFolder, "write_record", full)
+    with pytest.raises(UserError, match="No space left"):
+        start(make_project(root, first=SAVES))
+    wait_until(lambda: lock.holder(root) is None, seconds=5)
+    assert not psutil.pid_exists(pids[0])
+
+
 def test_a_kill_leaves_no_process(root: Path) -> None:
     run = start(make_project(root, first=SAVES))
     wait_until((root / "at-work").exists)

@@ -9,7 +9,11 @@ from typing import Literal
 
 from hv15.errors import UserError
 from hv15.runs import control
+from tui.data.system import SystemSample
 from tui.data.trial import Trial
+
+BUSY = 1 << 30
+"""Bytes on a GPU below which nobody computes: screens and idle contexts take some hundred MiB."""
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,17 @@ def read_checks(output: str) -> list[Check]:
         elif line.startswith("  ") and text:
             checks.append(Check("note" if text.startswith("note") else "ok", text.removeprefix("note").strip()))
     return checks
+
+
+def machine_checks(sample: SystemSample) -> tuple[Check, ...]:
+    """What the machine says against a start now: GPUs that others use, little memory."""
+    found: list[Check] = []
+    for gpu in sample.gpus:
+        others = [process for process in gpu.processes if not process.ours]
+        if others or gpu.used > BUSY:
+            pids = f" by pid {', '.join(str(process.pid) for process in others[:5])}" if others else ""
+            text = f"GPU{gpu.index} {gpu.name}: {gpu.used / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB are in use{pids}"
+            found.append(Check("note", text))
+    if not sample.gpus:
+        found.append(Check("note", sample.note))
+    return tuple(found)

@@ -13,7 +13,7 @@ from tui.data.alerts import alerts
 from tui.data.curves import Progress
 from tui.data.estimate import Estimate, Estimation
 from tui.data.history import RunRow
-from tui.data.preflight import Check, Preflight, read_checks
+from tui.data.preflight import Check, Preflight, machine_checks, read_checks
 from tui.data.system import Gpu, SystemSample
 
 
@@ -113,3 +113,9 @@ def test_alerts() -> None:
     assert [each.kind for each in wrong] == ["nan", "stall", "disk", "memory", "memory"]
     assert "10 min" in wrong[1].text
     assert all(each.cure for each in wrong)
+
+
+def test_a_busy_gpu_is_told_before_the_start() -> None:
+    assert machine_checks(machine()) == ()
+    [busy] = machine_checks(machine(gpu_used=3 << 30))
+    assert "GPU0 x: 3.0 of" in busy.text
