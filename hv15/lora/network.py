@@ -43,19 +43,18 @@ class Dropouts:
         self.multiplier = 1.0
         self.step_seed: int | None = None
 
+    # Outside of compiled code: a step's seed would be a constant in it, and a new step would compile anew.
+    @torch.compiler.disable
     def skips(self, name: str) -> bool:
         """Whether module dropout skips this module in this step (decided on the host: no sync)."""
-        if self.module_dropout == 0.0:
-            return False
         return _seed(self._seed_of_step(), f"{name}/module") / 2**63 < self.module_dropout
 
+    @torch.compiler.disable
     def mask(self, hidden: Tensor, name: str) -> Tensor:
         """Dropout and rank dropout behind `down`, rescaled to keep the mean; hidden (batch, ..., rank).
 
         In a window of tokens these are the masks that all tokens would have together.
         """
-        if self.dropout == 0.0 and self.rank_dropout == 0.0:
-            return hidden
         generator = torch.Generator(hidden.device).manual_seed(_seed(self._seed_of_step(), name))
         if self.dropout:
             window = current_window() if hidden.ndim == 3 else None
@@ -92,11 +91,12 @@ class LoRABranch(nn.Module):
     def add_to(self, output: Tensor, x: Tensor) -> Tensor:
         """Add the branch to the base layer's output (..., out), in place; x (..., in)."""
         scale = self.scale * self.shared.multiplier
-        if scale == 0.0 or (self.training and self.shared.skips(self.name)):
+        shared = self.shared
+        if scale == 0.0 or (self.training and shared.module_dropout and shared.skips(self.name)):
             return output
         hidden = F.linear(x, self.lora_down.weight.to(x.dtype))  # (..., rank)
-        if self.training:
-            hidden = self.shared.mask(hidden, self.name)
+        if self.training and (shared.dropout or shared.rank_dropout):
+            hidden = shared.mask(hidden, self.name)
         return add_product(output, hidden, self.lora_up.weight, scale)
 
 

@@ -26,6 +26,7 @@ from hv15.models.swap import BlockSwap
 from hv15.models.windows import MOST_TOKENS
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
+RECOMPILE_LIMIT = 128
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
 
 
@@ -150,6 +151,8 @@ class DiT(nn.Module):
     def compile_blocks(self, mode: str = "default", dynamic: bool | None = None, backend: str = "inductor") -> None:
         """Compile what the blocks compute before and after attention, with torch.compile's arguments."""
         self.uncompile_blocks()
+        # All blocks share what is compiled, but it is another code for each bucket's size, with gradients and without.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
         given = mode if backend == "inductor" else None  # no other backend has modes
         for block in self.double_blocks:
             for name in COMPILED:

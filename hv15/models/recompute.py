@@ -105,7 +105,7 @@ class _Backward:
         vec = vec.detach().requires_grad_(needed[2])
         with torch.enable_grad():
             made = (*block.img_mod(vec), *block.txt_mod(vec))
-        mod = [each.detach().requires_grad_(each.requires_grad) for each in made]
+        mod = tuple(each.detach().requires_grad_(each.requires_grad) for each in made)
         img_mod, txt_mod = mod[:6], mod[6:]
 
         qkv = block.joint_qkv(img, txt, img_mod, txt_mod, call.rope, call.most_tokens)

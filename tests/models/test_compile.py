@@ -1,0 +1,78 @@
+"""torch.compile of what blocks compute beside attention: the same numbers, and one compilation for all blocks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from hv15.config.sample import SampleSettings
+from hv15.lora import LoRANetwork
+from hv15.models import DiT
+from hv15.models.dit import COMPILED
+from hv15.models.ready import reset, set_up
+from tests.models.test_activations import lora
+from tests.models.test_swap import inputs, model
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+class Tracer:
+    """A backend that runs what was traced as it is, and counts it: all of torch.compile but the code generator."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+def step(dit: DiT, network: LoRANetwork) -> dict[str, Tensor]:
+    network.zero_grad(set_to_none=True)
+    dit(*inputs(dit)).square().mean().backward()
+    return {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
+
+
+def test_training_steps_share_what_was_compiled_for_one_block():
+    """Six blocks with a LoRA on each linear layer, in windows; another step seed compiles nothing anew."""
+    dit = model()
+    network = lora(dit)
+    dit.gradient_checkpointing, dit.most_tokens = True, 30  # two windows of equal size
+    plain, tracer = step(dit, network), Tracer()
+    dit.compile_blocks(backend=tracer, dynamic=False)  # type: ignore[arg-type]
+    found = step(dit, network)
+    assert plain.keys() == found.keys()
+    for name, gradient in plain.items():
+        assert_close(found[name], gradient, atol=1e-7, rtol=1e-4)
+    # With and without gradients, the first block and others; for each block anew there would be 48 at least.
+    assert 0 < tracer.graphs <= 5 * len(COMPILED)
+    before = tracer.graphs
+    network.set_step_seed(6)
+    step(dit, network)
+    assert tracer.graphs == before
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the code generator for CPUs needs a C++ compiler")
+def test_the_code_generator_keeps_the_velocity():
+    dit = model()
+    dit.double_blocks = dit.double_blocks[:2]
+    with torch.no_grad():
+        plain = dit(*inputs(dit))
+        set_up(dit, SampleSettings(compile=True, compile_dynamic=False), "cpu")
+        assert all(name in dit.double_blocks[0].__dict__ for name in COMPILED)
+        found = dit(*inputs(dit))
+        assert_close(found, plain, atol=1e-5, rtol=1e-4)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(COMPILED)
+        reset(dit)
+        assert torch.equal(dit(*inputs(dit)), plain)
