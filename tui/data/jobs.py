@@ -84,6 +84,14 @@ class JobsProgress:
     error: str
 
 
+@dataclass(frozen=True)
+class _View:
+    jobs: tuple[Job, ...]
+    ordered: tuple[Job, ...]
+    running: tuple[Job, ...]
+    rules: tuple[RuleCount, ...]
+
+
 class JobsReader:
     """The events of one run; `jobs` and all that is asked of it are as at the last refresh."""
 
@@ -96,7 +104,7 @@ class JobsReader:
 
     def _forget(self) -> None:
         self._jobs: dict[int, Job] = {}
-        self._snapshot: tuple[Job, ...] | None = ()
+        self._snapshot: _View | None = None
         self._done_of: dict[str, tuple[int, float]] = {}
         self._total = self._finished = 0
         self.ended, self.run_error = False, ""
@@ -194,12 +202,9 @@ class JobsReader:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """All jobs, in the order of the plan."""
-        if self._snapshot is None:
-            self._snapshot = tuple(self._jobs.values())
         now = self._clock()
-        if not any(job.state is JobState.RUNNING for job in self._snapshot):
-            return self._snapshot
-        return tuple(self._timed(job, now) for job in self._snapshot)
+        view = self._view()
+        return tuple(self._timed(job, now) for job in view.jobs) if view.running else view.jobs
 
     def job(self, number: int) -> Job | None:
         found = self._jobs.get(number)
@@ -210,19 +215,29 @@ class JobsReader:
 
     def ordered(self) -> tuple[Job, ...]:
         """Running ones first, then failed, waiting, and done ones last (the latest first)."""
-        return tuple(
-            sorted(
-                self.jobs, key=lambda job: (_ORDER[job.state], -(job.ended or 0.0) if job.state is JobState.DONE else 0)
-            )
-        )
+        view, now = self._view(), self._clock()
+        return (*(self._timed(job, now) for job in view.running), *view.ordered[len(view.running) :])
 
     def by_rule(self) -> tuple[RuleCount, ...]:
         """The jobs of each rule, in the order of the plan."""
+        return self._view().rules
+
+    def _view(self) -> _View:
+        """What is made of the jobs, once for each change."""
+        if self._snapshot is None:
+            jobs = tuple(self._jobs.values())
+            ordered = sorted(
+                jobs, key=lambda job: (_ORDER[job.state], -(job.ended or 0.0) * (job.state is JobState.DONE))
+            )
+            running = tuple(job for job in jobs if job.state is JobState.RUNNING)
+            self._snapshot = _View(jobs, tuple(ordered), running, self._counted())
+        return self._snapshot
+
+    def _counted(self) -> tuple[RuleCount, ...]:
         counts: dict[str, dict[str, int]] = {}
-        names = {JobState.CUT: "cut"}
         for job in self._jobs.values():
             of_rule = counts.setdefault(job.rule, {})
-            name = names.get(job.state, job.state.value)
+            name = "cut" if job.state is JobState.CUT else job.state.value
             of_rule[name] = of_rule.get(name, 0) + 1
         return tuple(RuleCount(rule, **each, seconds=self._mean(rule)) for rule, each in counts.items())
 
@@ -237,7 +252,8 @@ class JobsReader:
             training_eta_s: what the training itself says about its rest.
         """
         counts = self.by_rule()
-        running = [job for job in self.jobs if job.state is JobState.RUNNING]
+        now = self._clock()
+        running = [self._timed(job, now) for job in self._view().running]
         rest, unknown = 0.0, False
         for job in running:
             if job.rule == "train" and training_eta_s is not None:

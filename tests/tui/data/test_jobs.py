@@ -127,7 +127,9 @@ def test_another_run_in_the_file_begins_anew(events: Path) -> None:
 
 
 def test_ten_thousand_jobs(events: Path) -> None:
-    append(events, plan(*(job(n, f"rule{n % 5}") for n in range(10_000))))
+    long = "Missing output files: " + "x" * 300
+    append(events, plan(*(job(n, f"rule{n % 5}", reason=long) for n in range(10_000))))
+    assert events.stat().st_size > 4 << 20  # in one line
     append(events, *({"event": "done", "id": n, "time": 2.0} for n in range(5_000)))
     reader = JobsReader(events)
     while reader.refresh() or not reader.complete:
