@@ -7,14 +7,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from textual.app import App
 from textual.pilot import Pilot
 
 from tui.app import Dashboard
 from tui.data.system import Gpu, GpuProcess, ScriptedGpus
 from tui.demo.replay import Replay
 from tui.project_files import ProjectFiles
+from tui.screens.base import DashboardScreen
+from tui.themes import DARK
 
 GIB = 2**30
+
+
+class Themed(App[None]):
+    """For a single widget: the dashboard's colours, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_theme(DARK)
+        self.theme = DARK.name
 
 
 def replay_at(root: Path, share: float, *, clock: Callable[[], float] = time.time) -> Replay:
@@ -28,7 +40,7 @@ def replay_at(root: Path, share: float, *, clock: Callable[[], float] = time.tim
 def one_gpu(used: int = 17 * GIB) -> ScriptedGpus:
     """A GPU that somebody else uses too."""
     processes = (GpuProcess(pid=4242, used=GIB, ours=False),)
-    gpu = Gpu(0, "GPU of the test", 98.0, used, 24 * GIB, 63.0, 280.0, 350.0, processes)
+    gpu = Gpu(0, "GPU of the test", used, 24 * GIB, 98.0, 63.0, 280.0, 350.0, processes)
     return ScriptedGpus(lambda: (gpu,))
 
 
@@ -39,7 +51,15 @@ def dashboard(root: Path, gpus: ScriptedGpus | None = None, *, clock: Callable[[
     return Dashboard(config, ProjectFiles(config, gpus=gpus, clock=clock), host="demo")
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 30.0) -> None:
+async def show(pilot: Pilot[None], app: Dashboard, key: str, name: str) -> DashboardScreen:
+    """Go to a screen by its key and wait until it is there."""
+    await pilot.press(key)
+    await until(pilot, lambda: getattr(app.screen, "NAME", "") == name and app.screen.is_mounted)
+    assert isinstance(app.screen, DashboardScreen)
+    return app.screen
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for something that must come."""
     deadline = time.monotonic() + seconds
     while not condition():

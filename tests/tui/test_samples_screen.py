@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.app import ComposeResult
 
-from tests.tui.recorded import dashboard, replay_at, until
+from tests.tui.recorded import Themed, dashboard, replay_at, show, until
 from tui.data.samples import Clip
 from tui.widgets.half_blocks import half_blocks
 from tui.widgets.sample_list import SampleList
@@ -70,8 +71,8 @@ def test_list_player_and_comparison(root: Path) -> None:
     async def run() -> None:
         app = dashboard(root)
         async with app.run_test(size=(120, 40)) as pilot:
-            await pilot.press("4")
-            entries, player = app.screen.query_one(SampleList), app.screen.query_one(Player)
+            screen = await show(pilot, app, "4", "samples")
+            entries, player = screen.query_one(SampleList), screen.query_one(Player)
             await until(pilot, lambda: len(entries.rows) == 6)
             names = [(row.sample.prompt_name, row.sample.step) for row in entries.rows]
             assert names == [
@@ -128,11 +129,9 @@ def test_list_player_and_comparison(root: Path) -> None:
 
 def test_playing_shows_each_frame_of_a_short_clip_and_skips_in_a_long_one() -> None:
     async def run(count: int, at: list[float]) -> list[int]:
-        from textual.app import App, ComposeResult
-
         now = [0.0]
 
-        class Alone(App[None]):
+        class Alone(Themed):
             def compose(self) -> ComposeResult:
                 yield Player(clock=lambda: now[0])
 

@@ -62,6 +62,7 @@ def made_up_gpu(clock: Callable[[], float] = time.time) -> ScriptedGpus:
         age = clock() - began
         busy = 94 + 5 * math.sin(age / 7)
         used = int((17.5 + min(3.0, age / 20) + 0.6 * math.sin(age / 3)) * GIB)
-        return (Gpu(0, "made up for the demo", round(busy), used, 24 * GIB, 61 + 3 * math.sin(age / 30), 290.0, 350.0, ()),)
+        warm = 61 + 3 * math.sin(age / 30)
+        return (Gpu(0, "made up for the demo", used, 24 * GIB, busy, warm, power=290.0, power_limit=350.0),)
 
     return ScriptedGpus(read)

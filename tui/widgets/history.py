@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from rich.segment import Segment
@@ -75,7 +76,7 @@ class History(Widget):
             return Strip([Segment(text, label)]).adjust_cell_length(width, base)
         area = base + self.get_component_rich_style("history--area", partial=True)
         mark = base + self.get_component_rich_style("history--peak", partial=True)
-        peak_row = rows - 1 - min(rows - 1, int(self.peak / self.limit * rows))
+        peak_row = rows - max(1, math.ceil(self.peak / self.limit * rows))
         name = self._words(self.limit) if y == 0 else "peak" if y == peak_row else "0" if y == rows - 1 else ""
         segments = [Segment(f"{name:>{LABELS - 1}} ", mark if y == peak_row and y else label)]
         for value in self.columns(graph):

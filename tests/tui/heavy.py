@@ -1,0 +1,121 @@
+"""A project that is larger and worse than any: long metrics, a huge log, thousands of jobs, many runs, hostile text."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hv15.runs import lock
+from hv15.runs.record import RunFolder
+
+HOSTILE = "\x1b[31m[red]not markup[/] [@click=app.exit]\x1b]0;title\x07 [/nonsense \udce4\u202e"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    steps: int = 1_000_000
+    log_bytes: int = 1 << 30
+    jobs: int = 10_000
+    runs: int = 100
+    captions: int = 500
+
+
+class HeavyProject:
+    """Writes the project; holds its lock, so that its last run counts as alive."""
+
+    def __init__(self, root: Path, sizes: Sizes) -> None:
+        self.root, self.sizes = root, sizes
+        self.began = time.time() - 3600
+        self.log = root / "results/logs/job.0.log"
+        self.metrics = root / "results/train/metrics.jsonl"
+        self.run = self._runs()
+        self._config_and_clips()
+        self._metrics()
+        self._log()
+        self._jobs()
+        self.lock = lock.take(root, self.run.id)
+
+    def close(self) -> None:
+        """Let the last run be dead."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def _config_and_clips(self) -> None:
+        clips = self.root / "clips"
+        clips.mkdir(parents=True)
+        for number in range(self.sizes.captions):
+            (clips / f"clip{number:05}.mp4").write_bytes(b"no video")
+            (clips / f"clip{number:05}.txt").write_bytes(f"{HOSTILE} {number}".encode("utf-8", "surrogateescape"))
+        text = "task: t2v\nmodels: {source: demo}\ndatasets:\n  - {video_directory: clips, resolution: [64, 64]}\n"
+        (self.root / "config.yaml").write_text(text)
+
+    def _runs(self) -> RunFolder:
+        for number in range(self.sizes.runs):
+            started = self.began - 86400 + number * 600 if number < self.sizes.runs - 1 else self.began
+            run = RunFolder(self.root, time.strftime("%Y%m%d-%H%M%S-", time.localtime(started)) + f"{number:04x}")
+            run.path.mkdir(parents=True)
+            run.config.write_text(f"task: t2v\ntrain: {{learning_rate: {1e-4 * (1 + number)}}}\n")
+            run.write_record(os.getpid(), ["snakemake"], self.root / "config.yaml", [])
+            record = json.loads((run.path / "run.json").read_text())
+            (run.path / "run.json").write_text(json.dumps({**record, "started": started}))
+            if number < self.sizes.runs - 1:
+                end = {"event": "end", "done": 3, "total": 3, "failed": [], "error": "", "time": started + 60}
+                run.events.write_text(json.dumps(end) + "\n")
+        return run
+
+    def _metrics(self) -> None:
+        self.metrics.parent.mkdir(parents=True)
+        with self.metrics.open("w") as file:
+            for first in range(1, self.sizes.steps + 1, 1000):
+                steps = range(first, min(first + 1000, self.sizes.steps + 1))
+                file.write("".join(self._step(step) for step in steps))
+
+    def _step(self, step: int) -> str:
+        loss = 0.1 + math.exp(-step / 1e5) * (1 + 0.1 * math.sin(step))
+        return (
+            f'{{"kind": "step", "step": {step}, "epoch": {step / 100}, "loss": {loss:.5f}, "lr": 0.0001, '
+            f'"grad_norm": 0.5, "samples_per_s": 1.0, "data_wait_s": 0.01, "step_s": 1.0, '
+            f'"memory": 1000000, "memory_peak": 2000000, "time": {self.began + step / 500:.3f}}}\n'
+        )
+
+    def _log(self) -> None:
+        self.log.parent.mkdir(parents=True)
+        lines = [f"step {number}: loss 0.123 {HOSTILE}\n" for number in range(10_000)]
+        lines[5000] = "x" * 300_000 + "\n"
+        lines[6000] = "".join(f"train {percent}%\r" for percent in range(100)) + "\n"
+        block = "".join(lines).encode("utf-8", "surrogateescape") + b"\xff\xfe\x00\n"
+        with self.log.open("wb") as file:
+            for _ in range(max(1, self.sizes.log_bytes // len(block))):
+                file.write(block)
+
+    def _jobs(self) -> None:
+        jobs = [
+            {
+                "id": number,
+                "rule": f"rule_{number % 7}",
+                "wildcards": {"shard": str(number)},
+                "reason": f"Missing output files: {HOSTILE}",
+                "message": f"Job {HOSTILE}",
+                "log": [f"results/logs/job.{number}.log"],
+                "output": [f"out/{number}"],
+            }
+            for number in range(self.sizes.jobs)
+        ]
+        with self.run.events.open("wb") as file:
+
+            def say(event: dict[str, object]) -> None:
+                file.write(json.dumps(event).encode() + b"\n")
+
+            say({"event": "plan", "jobs": jobs, "total": len(jobs), "time": self.began})
+            for job in jobs[: self.sizes.jobs // 2]:
+                say({"event": "job", **job, "time": self.began + 1})
+                if job["id"]:
+                    say({"event": "done", "id": job["id"], "time": self.began + 2})
+            say({"event": "progress", "done": self.sizes.jobs // 2 - 1, "total": len(jobs), "time": self.began + 3})

@@ -1,0 +1,116 @@
+"""Clips with captions are listed; a caption is edited in place, and what will run again is told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from textual.widgets import TextArea
+
+from tests.tui.recorded import dashboard, replay_at, show, until
+from tui.app import Dashboard
+from tui.data.rerun import PlannedJob, Rerun
+from tui.screens.dataset import bucket_text
+from tui.widgets.clip_list import ClipList
+from tui.widgets.video import Player
+
+CLIPS = "demo/clips"
+
+
+class Plan:
+    """What a dry run would say."""
+
+    def run(self) -> Rerun:
+        job = PlannedJob(1, "encode_texts", "Encoding captions", "a caption changed", "", (), (), {})
+        return Rerun(jobs=(job,), counts=(("encode_texts", 1),), error="", seconds=0.1, cancelled=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with replay_at(tmp_path / "demo", 0.0) as replay:
+        clips = replay.root / CLIPS
+        (clips / "red_circle_right.txt").write_text("[red]not markup[/] \x1b[31m in a caption")
+        (clips / "blue_circle_up.txt").unlink()
+        (clips / "green_square_right.mp4").write_bytes(b"no video")
+        return replay.root
+
+
+def note(app: Dashboard) -> str:
+    return str(app.screen.query_one("#caption-note").render())
+
+
+def test_clips_captions_and_an_edit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        app = dashboard(root)
+        monkeypatch.setattr(app.files, "dry_run", Plan)
+        async with app.run_test(size=(120, 40)) as pilot:
+            screen = await show(pilot, app, "5", "dataset")
+            clips, area = screen.query_one(ClipList), screen.query_one("#caption", TextArea)
+            await until(pilot, lambda: len(clips.rows) == 8 and all(item.probed for item in clips.rows))
+            by_name = {item.path.stem: item for item in clips.rows}
+            assert "no caption" in by_name["blue_circle_up"].problem
+            assert by_name["green_square_right"].problem
+            assert by_name["red_circle_right"].clips == ("9 x 64 x 64",)
+            assert "! 2" in str(clips.border_subtitle)
+
+            # the words of a caption are only letters
+            clips.move_to_key(clips.key(by_name["red_circle_right"]))
+            await until(pilot, lambda: area.text.startswith("[red]not markup[/]"))
+            assert "[red]not markup[/]" in clips.line(by_name["red_circle_right"], 100).plain
+            player = app.screen.query_one(Player)
+            await until(pilot, lambda: player.views[0].frames is not None)
+
+            # an edit is marked, survives moving away, and is written on ctrl+s only
+            file = root / CLIPS / "red_circle_right.txt"
+            before = file.read_text()
+            await pilot.press("enter")
+            area.load_text("a red circle, drawn by hand")
+            await until(pilot, lambda: clips.edited)
+            clips.focus()
+            await pilot.press("down", "up")
+            await until(pilot, lambda: area.text == "a red circle, drawn by hand")
+            assert file.read_text() == before
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda: "next start" in note(app))
+            assert file.read_text() == "a red circle, drawn by hand\n"
+            assert "1 job: encode_texts" in note(app)
+            assert not clips.edited
+
+            # esc drops an edit
+            await pilot.press("e")
+            area.load_text("something else")
+            await until(pilot, lambda: clips.edited)
+            await pilot.press("escape")
+            await until(pilot, lambda: not clips.edited)
+            assert area.text == "a red circle, drawn by hand"
+
+            # what another program wrote meanwhile is not overwritten
+            await pilot.press("e")
+            area.load_text("mine")
+            await until(pilot, lambda: clips.edited)
+            file.write_text("theirs\n")
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda: app._notifications)
+            assert "changed by another program" in next(iter(app._notifications)).message
+            assert file.read_text() == "theirs\n"
+            await pilot.press("escape")
+
+            # words keep some clips
+            await pilot.press("slash", *"triangle")
+            await until(pilot, lambda: len(clips.rows) == 2)
+            await pilot.press("escape")
+            await until(pilot, lambda: len(clips.rows) == 8)
+
+            # a config that is none is named, and the screen goes on
+            (root / "config.yaml").write_text("datasets: 5\n")
+            await pilot.press("r")
+            await until(pilot, lambda: "config.yaml" in clips.empty)
+
+    asyncio.run(run())
+
+
+def test_buckets_are_counted_and_problems_stand_above_them() -> None:
+    text = bucket_text({"9 x 64 x 64": 8, "17 x 64 x 64": 2}, ["clips: not [there]"]).plain.splitlines()
+    assert text[0] == "clips: not [there]"
+    assert [line.split()[-1] for line in text[1:]] == ["8", "2"]
