@@ -19,6 +19,7 @@ from textual.widget import Widget
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
 from tui.messages import OpenLog
+from tui.no_color import tolerant
 from tui.screens.charts import ChartsScreen
 from tui.screens.config import ConfigScreen
 from tui.screens.dataset import DatasetScreen
@@ -91,6 +92,7 @@ class Dashboard(App[None]):
 
     def __init__(self, project: Path, files: ProjectFiles | None = None, *, host: str = "") -> None:
         super().__init__()
+        self._filters = tolerant(self._filters)
         self.stylesheet = CachedStylesheet(variables=self.get_css_variables())
         self.project = project
         if files is None:

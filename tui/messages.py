@@ -14,42 +14,42 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class RunSeen(Message):
+class RunSeen(Message, bubble=False):
     """The run or its state changed, or a run of the past did."""
 
     view: RunView
 
 
 @dataclass
-class JobsSeen(Message):
+class JobsSeen(Message, bubble=False):
     """A job was planned, began or ended."""
 
     view: JobsView
 
 
 @dataclass
-class MetricsSeen(Message):
+class MetricsSeen(Message, bubble=False):
     """The training wrote a step."""
 
     view: MetricsView
 
 
 @dataclass
-class MachineSeen(Message):
+class MachineSeen(Message, bubble=False):
     """The machine was looked at."""
 
     sample: SystemSample
 
 
 @dataclass
-class TailSeen(Message):
+class TailSeen(Message, bubble=False):
     """The log that is followed grew."""
 
     view: TailView
 
 
 @dataclass
-class SourceFailed(Message):
+class SourceFailed(Message, bubble=False):
     """A reader broke, which is a mistake of ours; the others go on."""
 
     source: str

@@ -200,7 +200,9 @@ async def test_nothing_is_told_by_colour_alone_under_no_color(tmp_path: Path, mo
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 async def test_the_status_line_leaves_out_what_does_not_fit_but_never_the_state(tmp_path: Path, width: int) -> None:
     views = {"run": run_view(), "jobs": jobs_view(job(1)), "metrics": metrics_view(), "machine": machine(gpu())}
-    app = dashboard(tmp_path, **views)
+    folder = tmp_path / "my-project"
+    folder.mkdir()
+    app = dashboard(folder, **views)
     async with app.run_test(size=(width, 30)) as pilot:
         await settle(pilot)
         line = text_of(app).splitlines()[0]

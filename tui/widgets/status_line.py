@@ -37,6 +37,8 @@ class Facts:
 
 
 LOW_DISK = 0.05
+NAME = 20
+"""Columns that the name of the project may take."""
 
 
 class StatusLine(Widget):
@@ -84,7 +86,8 @@ class StatusLine(Widget):
 
     def render(self) -> Content:
         facts, width = self.facts, self.content_size.width
-        left = [Content.styled(facts.run or "hv15", "bold"), state_text(facts.state)]
+        name = Content(facts.run or "hv15").truncate(NAME, ellipsis=True)
+        left = [name.stylize("bold"), state_text(facts.state)]
         left += [Content(text) for text in (facts.jobs, facts.step, facts.left) if text]
         right = [Content.styled(text, "$faint") for text in (facts.device, facts.disk, facts.host) if text]
         while right and _width(left) + _width(right) + 3 > width:
