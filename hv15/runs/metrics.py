@@ -15,10 +15,13 @@ MOST_LINES = 50_000
 
 
 def training_files(root: Path) -> list[tuple[str, Path]]:
-    """Return (label, metrics file) of the project's training, "train", and of its experiments, by their names."""
+    """Return (label, metrics file) of the project's training, "train", of its experiments, by their names, and of
+    earlier trainings that were moved aside, by their folders."""
     found = [("train", root / "results/train/metrics.jsonl")]
     with contextlib.suppress(OSError):
         found += [(path.parts[-3], path) for path in sorted(root.glob("results/*/train/metrics.jsonl"))]
+    with contextlib.suppress(OSError):
+        found += [(path.parts[-2], path) for path in sorted(root.glob("results/train-*/metrics.jsonl"))]
     return found
 
 

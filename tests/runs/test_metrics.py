@@ -36,7 +36,9 @@ def test_a_run_keeps_what_it_wrote_and_not_what_others_did(run: RunFolder) -> No
     old = root / "results/rank-8/train/metrics.jsonl"
     write(old, 3)
     os.utime(old, (1.0, 1.0))
-    assert [label for label, _ in training_files(root)] == ["train", "rank-8"]
+    write(root / "results/train-3ed97928/metrics.jsonl", 2)
+    os.utime(root / "results/train-3ed97928/metrics.jsonl", (1.0, 1.0))
+    assert [label for label, _ in training_files(root)] == ["train", "rank-8", "train-3ed97928"]
     keep_metrics(run)
     [(label, path)] = kept_files(run)
     assert label == "train"
