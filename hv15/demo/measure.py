@@ -11,7 +11,9 @@ alike. Blurred edges and dull colours are allowed for; what is not clearly there
 
 from __future__ import annotations
 
+import colorsys
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,9 @@ Floats = NDArray[np.float64]
 
 _BORDER = 3
 _CONTRAST = 60.0  # what is nearer to the background than this is no foreground; the palette keeps 110 apart
-_FORE_TOLERANCE, _BACK_TOLERANCE = 75.0, 60.0  # from a palette's colour; more than half its closest pair
+_HUE = 22.0  # degrees around a colour's own; the palette keeps 50 apart, whatever guidance does to the saturation
+_CHROMA = 60.0  # less between the largest and the smallest of red, green and blue is gray
+_GRAY = 60.0  # around a background's colour
 _OVERLAP = 0.6  # of a frame's foreground with the shape it resembles most: noise and smears have less
 _PACE = 0.8  # pixels a frame; the world moves at 2 to 3
 _ASIDE = 0.4  # of the way ahead
@@ -78,7 +82,7 @@ def measure(frames: NDArray[np.uint8]) -> Measured:
     border = np.ones((SIZE, SIZE), bool)
     border[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
     back = np.median(pixels[:, border].reshape(-1, 3), axis=0)
-    background = _nearest(back, BACKGROUNDS, _BACK_TOLERANCE)
+    background = _background(back)
     distance = np.linalg.norm(pixels - back, axis=-1)
     peak = float(np.percentile(distance, 97))
     if peak < _CONTRAST:
@@ -94,8 +98,7 @@ def measure(frames: NDArray[np.uint8]) -> Measured:
     if there.mean() < 0.75:
         return Measured(None, None, None, background, np.inf, overlap, _rgb(fore), _rgb(back))
     motion, jitter = _path(coverage[there], np.flatnonzero(there))
-    colour = _nearest(fore, COLOURS, _FORE_TOLERANCE)
-    return Measured(shape, colour, motion, background, jitter, overlap, _rgb(fore), _rgb(back))
+    return Measured(shape, _colour(fore), motion, background, jitter, overlap, _rgb(fore), _rgb(back))
 
 
 def psnr(shown: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> float:
@@ -119,10 +122,26 @@ def scene_of(caption: str) -> Scene | None:
     return scene if known else None
 
 
-def _nearest(colour: Floats, palette: dict[str, tuple[int, int, int]], tolerance: float) -> str | None:
-    distances = {name: float(np.linalg.norm(colour - np.array(value))) for name, value in palette.items()}
+def _colour(found: Floats) -> str | None:
+    """Return the palette's colour of this hue."""
+    if found.max() - found.min() < _CHROMA:
+        return None
+    for name, colour in COLOURS.items():
+        apart = abs(_hue(found) - _hue(colour)) % 360
+        if min(apart, 360 - apart) < _HUE:
+            return name
+    return None
+
+
+def _hue(colour: Iterable[float]) -> float:
+    """In degrees; red is 0."""
+    return 360 * colorsys.rgb_to_hsv(*(value / 255 for value in colour))[0]
+
+
+def _background(found: Floats) -> str | None:
+    distances = {name: float(np.linalg.norm(found - np.array(colour))) for name, colour in BACKGROUNDS.items()}
     name = min(distances, key=distances.__getitem__)
-    return name if distances[name] <= tolerance else None
+    return name if distances[name] <= _GRAY else None
 
 
 def _rgb(colour: Floats) -> tuple[float, float, float]:

@@ -105,9 +105,18 @@ def test_what_vanishes_is_not_there() -> None:
 
 
 def test_colours_outside_the_palette_have_no_name() -> None:
-    what = replace(look(SCENE, 0), fore=(120, 90, 20), back=(240, 120, 240))
-    found = measure(draw("circle", what))
-    assert (found.colour, found.background, found.shape) == (None, None, "circle")
+    for fore in ((230, 110, 20), (200, 190, 205)):  # orange, nearly gray
+        what = replace(look(SCENE, 0), fore=fore, back=(90, 20, 60))
+        found = measure(draw("circle", what))
+        assert (found.colour, found.background, found.shape) == (None, None, "circle")
+
+
+def test_dark_and_glaring_colours_keep_their_names() -> None:
+    for name, colour in COLOURS.items():
+        level = np.array(colour, float)
+        for fore in (0.6 * level, np.clip(level.mean() + 1.6 * (level - level.mean()), 0, 255)):
+            found = measure(draw("circle", replace(look(SCENE, 0), fore=tuple(fore))))
+            assert found.colour == name
 
 
 def test_a_disc_with_a_small_hole_is_no_concept() -> None:
