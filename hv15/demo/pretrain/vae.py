@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hv15.atomic import atomic_path
 from hv15.demo import world
 from hv15.demo.pretrain.basis import Basis, to_pixels
+from hv15.demo.pretrain.closed_form import fit_decoder, fit_encoder
 from hv15.models.latents import SCALING_FACTOR
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Stream
@@ -57,9 +58,11 @@ class VaeStage:
 
 
 STAGES = {
-    "encoder": VaeStage("encoder", steps=2400, batch=4, rate=2e-3),
-    "decoder": VaeStage("decoder", steps=2400, batch=4, rate=2e-3, noise=0.1),
+    "encoder": VaeStage("encoder", steps=1500, batch=4, rate=3e-4),
+    "decoder": VaeStage("decoder", steps=1200, batch=4, rate=3e-4, noise=0.1),
 }
+FITTED = {"encoder": 500, "decoder": 400}
+"""Clips that the beginnings are fitted to."""
 
 
 def new_vae(seed: int) -> VAE:
@@ -101,10 +104,28 @@ def train_vae_stage(stage: VaeStage, basis: Basis, folder: Path, *, seed: int = 
     work = folder / stage.name
     with locked(work):
         half = getattr(new_vae(seed), stage.name)
+        start = work / "start.safetensors"
+        if not start.exists():
+            begin(half, basis, stage, seed)
+            with atomic_path(start) as temporary:
+                save_file(half.state_dict(), temporary)
+        half.load_state_dict(load_file(start))
         _run(stage, half, basis, work, f"{stage} {seed}", seed)
         with atomic_path(target) as temporary:
             save_file(half.state_dict(), temporary)
     return target
+
+
+def begin(half: Encoder | Decoder, basis: Basis, stage: VaeStage, seed: int) -> None:
+    """Fit a half in closed form: what gradients then begin from."""
+    first = seed_for(seed, f"vae fit {stage.name}", 0) >> 16
+    clips = [world.wild(first + number, wildness=stage.wild) for number in range(FITTED[stage.name])]
+    pixels, draws = to_pixels(np.stack(clips)), generator(seed, f"vae fit {stage.name}", 1)
+    latents = basis.encode(pixels)
+    if isinstance(half, Encoder):
+        fit_encoder(half, pixels, latents, draws)
+    else:
+        fit_decoder(half, latents + stage.noise * torch.randn(latents.shape, generator=draws), pixels, draws)
 
 
 def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spec: str, seed: int) -> None:
