@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WEIGHTS, ACTIVATIONS, ATTENTION = "weights", "activations", "attention"
+ELSEWHERE = "elsewhere"
+"""Part that is not counted: what another device would hold, when one device plays both."""
 _RESIZE = torch.ops.aten.resize_.default
 
 
@@ -101,7 +103,7 @@ class PeakMemory(TorchDispatchMode):
         self.now -= size
 
     def _follow(self, tensor: Tensor, part: str, *, assigned: bool = False) -> None:
-        if tensor.device.type != self.device_type:
+        if tensor.device.type != self.device_type or part == ELSEWHERE:
             return
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()

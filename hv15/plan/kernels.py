@@ -1,0 +1,37 @@
+"""What stands in for the device where tensors have no data: fused attention, and values that nobody can look at.
+
+Planning would otherwise follow torch's unfused path, which holds every score, while a GPU (and a CPU) takes a kernel
+that holds none. The transformer's own attention does this by itself (`hv15.models.fused_attention`); the VAE and
+transformers' encoders ask torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from hv15.models.fused_attention import fused_attention, has_no_data
+
+
+class WithoutData(TorchFunctionMode):
+    """Inside, scaled_dot_product_attention on tensors without data needs what a fused kernel needs, and a check for NaN
+    finds none."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and has_no_data(args[0] if args else kwargs["query"]):
+            return _fused(*args, **kwargs)
+        if func is torch.isfinite and has_no_data(args[0]):
+            func(*args)  # its result takes memory for a moment
+            return torch.ones((), dtype=torch.bool, device="cpu")
+        return func(*args, **kwargs)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    """A mask, causality and groups of query heads change neither the sizes nor, by much, the work."""
+    out, _logsumexp = fused_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return out.transpose(1, 2)

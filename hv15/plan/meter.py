@@ -1,0 +1,122 @@
+"""What a stretch of code takes: memory by part, and floating point operations, both of the code that really runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+from hv15.memory import ATTENTION, PeakMemory
+from hv15.models import fused_attention as _fused  # registers the operators that are counted here
+
+_FORWARD, _BACKWARD = torch.ops.hv15.fused_attention, torch.ops.hv15.fused_attention_backward
+assert _fused
+
+
+class Meter(PeakMemory):
+    """PeakMemory that also counts floating point operations, and does not compute what has no data.
+
+    A multiplication and an addition are two operations. Counted are matrix products, convolutions and attention, as
+    torch.utils.flop_counter does; all the rest is bound by memory, not by arithmetic.
+
+    Args:
+        device_type: as for PeakMemory.
+        workspaces: also count what kernels of a GPU take for themselves where it grows with the work: the gradient of
+            q is summed in fp32 in the backward pass of attention.
+    """
+
+    def __init__(self, device_type: str, *, workspaces: bool = False) -> None:
+        super().__init__(device_type)
+        self.flops: Counter[str] = Counter()
+        """Moment -> floating point operations."""
+        self._workspaces = workspaces
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.device_type == "meta":
+            result = _without_data(func, args, kwargs)
+            self.follow(func, args, kwargs, result)
+        else:
+            result = super().__torch_dispatch__(func, types, args, kwargs)
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            self.flops[self._moment] += int(flop_registry[packet](*args, **kwargs, out_val=result))
+        if self._workspaces and packet is _BACKWARD:
+            query: Tensor = args[1]
+            self.passing(ATTENTION, query.numel() * 4)
+        return result
+
+
+_Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]
+_known: dict[Any, list[_Shape] | _Shape | None] = {}
+"""Call without data -> the tensors that it makes. torch works them out in Python, which takes longer than all else."""
+
+
+def _without_data(func: Any, args: Any, kwargs: Any) -> Any:
+    """Call an operator; shapes that were worked out before are not worked out again, and nothing is written."""
+    if func in _WRITING and args[0].is_meta:
+        return args[0]
+    if not _makes_new(func):
+        return func(*args, **kwargs)
+    try:
+        key = (func, _described(args), _described(tuple(kwargs.items())))
+        found = _known.get(key)
+    except TypeError:  # an argument that cannot be compared
+        return func(*args, **kwargs)
+    if found is None:
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and result.is_meta:
+            _known[key] = _shape(result)
+        elif isinstance(result, tuple) and all(isinstance(each, Tensor) and each.is_meta for each in result):
+            _known[key] = [_shape(each) for each in result]
+        return result
+    return tuple(map(_empty, found)) if isinstance(found, list) else _empty(found)
+
+
+@cache
+def _makes_new(func: Any) -> bool:
+    """Whether an operator neither writes into what it gets nor returns parts of it."""
+    schema = func._schema
+    return not any(each.alias_info for each in (*schema.arguments, *schema.returns)) and bool(schema.returns)
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        if not value.is_meta:
+            raise TypeError("only the meta device has no data")
+        return (value.shape, value.stride(), value.dtype)
+    return tuple(map(_described, value)) if isinstance(value, tuple | list) else (type(value), value)
+
+
+def _shape(tensor: Tensor) -> _Shape:
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _empty(shape: _Shape) -> Tensor:
+    return torch.empty_strided(shape[0], shape[1], dtype=shape[2], device="meta")
+
+
+_aten = torch.ops.aten
+_WRITING = {
+    *(_aten.add_.Tensor, _aten.add_.Scalar, _aten.mul_.Tensor, _aten.mul_.Scalar, _aten.div_.Tensor, _aten.sub_.Tensor),
+    *(_aten.copy_.default, _aten.fill_.Scalar, _aten.zero_.default, _aten.silu_.default, _aten.baddbmm_.default),
+    *(_aten.addmm_.default, _aten.addcmul_.default, _aten.clamp_min_.default, _aten.sqrt_.default),
+}
+"""Operators that change numbers only."""
+
+
+@register_flop_formula(_FORWARD)
+def _attention_flops(q: Any, k: Any, *_: Any, **__: Any) -> int:
+    """Two products of tokens x tokens x head width, each two operations."""
+    batch, tokens, heads, width = q
+    return 4 * batch * heads * tokens * k[1] * width
+
+
+@register_flop_formula(_BACKWARD)
+def _attention_backward_flops(grad: Any, q: Any, k: Any, *_: Any, **__: Any) -> int:
+    """Five products instead of two: the scores are made again."""
+    return _attention_flops(q, k) * 5 // 2

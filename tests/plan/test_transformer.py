@@ -1,0 +1,140 @@
+"""Planned memory of training and sampling against steps that are really done on the CPU, for each way with memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from hv15.config import Settings
+from hv15.memory import ELSEWHERE, WEIGHTS
+from hv15.models import DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.transfers import HostTransfers
+from hv15.plan import meter as meter_module
+from hv15.plan.meter import Meter
+from hv15.plan.transformer import Work, denoising, run_denoising, run_training, training
+from tests.models.golden_dit import TINY
+
+SMALL = replace(TINY, num_blocks=3, hidden_size=64, num_heads=2, rope_dims=(8, 12, 12))
+WORK = Work(samples=1, latent=(3, 6, 8), text_tokens=12, i2v=False)
+TRAINING: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "kept activations": {"gradient_checkpointing": False},
+    "offload": {"gradient_checkpointing_cpu_offload": True},
+    "swap": {"blocks_to_swap": 1},
+    "swap and offload": {"blocks_to_swap": 1, "gradient_checkpointing_cpu_offload": True},
+    "fp8": {"quantize": "fp8"},
+    "int8": {"quantize": "int8"},
+    "split attention": {"split_attn": True},
+    "accumulation": {"gradient_accumulation_steps": 3},
+    "Muon": {"optimizer_type": "Muon"},
+}
+
+
+def settings(train: dict[str, Any] | None = None, sample: dict[str, Any] | None = None) -> Settings:
+    train = {"optimizer_type": "AdamW", "network_dim": 4, "network_alpha": 4, **(train or {})}
+    content = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}], "train": train}
+    return Settings.model_validate({**content, "sample": sample or {}})
+
+
+@pytest.fixture(autouse=True)
+def _host_memory_is_elsewhere(monkeypatch: pytest.MonkeyPatch):
+    """On the CPU one memory is host and device; what a GPU's step leaves on the host is not counted here."""
+    take = HostTransfers.host_memory
+    meters: list[Meter] = []
+    start = Meter.__init__
+
+    def host_memory(self: HostTransfers, size: int) -> torch.Tensor:
+        with meters[-1].making(ELSEWHERE):
+            return take(self, size)
+
+    def init(self: Meter, *args: Any, **options: Any) -> None:
+        start(self, *args, **options)
+        meters.append(self)
+
+    monkeypatch.setattr(Meter, "__init__", init)
+    monkeypatch.setattr(HostTransfers, "host_memory", host_memory)
+    monkeypatch.setattr("hv15.models.offload.LEAST", 1024)
+
+
+@pytest.fixture(params=["whole", "windows"])
+def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tokens go through torch's own checkpointing, many in windows."""
+    if request.param == "windows":
+        monkeypatch.setattr(DiT, "most_tokens", 40)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.usefixtures("windows")
+def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str):
+    """Forward, backward, clipping and the optimizer's step, of the real trainer."""
+    asked = settings(TRAINING[name])
+    real = run_training(asked, SMALL, torch.float32, WORK, device="cpu")
+    planned = run_training(asked, SMALL, torch.float32, WORK, device="meta")
+    assert planned.peak == pytest.approx(real.peak, rel=0.01)
+    assert planned.parts[WEIGHTS] == pytest.approx(real.parts[WEIGHTS], rel=0.01)
+
+
+@pytest.mark.parametrize("task", ["t2v", "i2v"])
+@pytest.mark.parametrize("options", [{}, {"blocks_to_swap": 1}, {"quantize": "fp8"}, {"split_attn": True}])
+def test_a_denoising_step_takes_what_it_takes_on_the_cpu(options: dict[str, Any], task: str):
+    asked, work = settings(sample=options), replace(WORK, i2v=task == "i2v")
+    real, planned = (
+        run_denoising(asked, SMALL, torch.float32, work, guided=True, device=device) for device in ("cpu", "meta")
+    )
+    assert planned.peak == pytest.approx(real.peak, rel=0.01)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.usefixtures("windows")
+def test_many_blocks_are_continued_from_few_to_the_byte(name: str):
+    asked, config = settings(TRAINING[name]), replace(SMALL, num_blocks=8)
+    whole = run_training(asked, config, torch.float32, WORK, gpu=True)
+    planned = training(asked, config, torch.float32, WORK, gpu=True)
+    assert (planned.peak, planned.parts) == (whole.peak, whole.parts)
+    passes = min(asked.train.gradient_accumulation_steps, 2)
+    assert planned.flops * passes == pytest.approx(sum(whole.flops.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"blocks_to_swap": 5}, {"quantize": "nf4"}])
+def test_sampling_with_many_blocks_is_continued_to_the_byte(options: dict[str, Any]):
+    asked, config = settings(sample=options), replace(SMALL, num_blocks=9)
+    whole = run_denoising(asked, config, torch.float32, WORK, guided=True, gpu=True)
+    planned = denoising(asked, config, torch.float32, WORK, guided=True, gpu=True)
+    assert (planned.peak, planned.parts) == (whole.peak, whole.parts)
+    assert planned.flops == sum(whole.flops.values())
+
+
+def test_the_machine_holds_what_waits():
+    """Every block but those that stay, and the inputs of all blocks."""
+    config = replace(SMALL, num_blocks=8)
+    plain = training(settings(), config, torch.float32, WORK)
+    swapped = training(settings({"blocks_to_swap": 6}), config, torch.float32, WORK)
+    away = training(settings({"gradient_checkpointing_cpu_offload": True}), config, torch.float32, WORK)
+    assert plain.host == 0
+    assert swapped.host == pytest.approx(8 / 6 * (plain.parts[WEIGHTS] - swapped.parts[WEIGHTS]), rel=0.02)
+    assert away.host == 8 * 3 * 6 * 8 * 64 * 4
+
+
+def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
+    """What makes planning quick changes no number."""
+    asked = settings({"quantize": "fp8"})
+    quick = run_training(asked, SMALL, torch.float32, WORK)
+    monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: func(*args, **kwargs))
+    slow = run_training(asked, SMALL, torch.float32, WORK)
+    assert (quick.peak, quick.parts, quick.moments) == (slow.peak, slow.parts, slow.moments)
+
+
+def test_operations_are_those_of_the_formula():
+    """2 for each weight and token on the way forward, again for the block made again, and for its input's gradient."""
+    config = DiTConfig(num_blocks=4)
+    tokens = 20 * 30 * 40
+    planned = denoising(
+        settings(), config, torch.bfloat16, Work(1, (20, 30, 40), 1, False), guided=False, with_lora=False
+    )
+    linears = 4 * (4 + 2 * config.mlp_ratio) * config.hidden_size**2 * 2 * tokens
+    attention = 4 * 4 * tokens**2 * config.hidden_size
+    assert planned.flops == pytest.approx(linears + attention, rel=0.01)
