@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.runs import control
 from hv15.runs.lock import holder
+from hv15.runs.metrics import TrainingProgress, training_progress
 from hv15.runs.record import RunFolder, project_config
-from hv15.runs.state import RunStatus, State, current, last_lines
+from hv15.runs.state import RunStatus, State, current
 from hv15.runs.state import status as status_of
 
 POLL_S = 0.3
@@ -85,6 +87,11 @@ def status(options: Namespace) -> int:
         print(f"{root}: no run yet; `hv15 run {options.project}` starts one")
         return 0
     _print(found)
+    if training := _training(root, found):
+        of = f" of {training.total}" if training.total else ""
+        loss = f", loss {training.loss:.4f}" if training.loss is not None else ""
+        left_s = training.eta_s if found.state.alive else None
+        print(f"  training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
     if left:
         print(f"  left over: pid {', '.join(str(each.pid) for each in left)}; `hv15 stop` ends them")
     if control.is_locked_by_snakemake(root) and not found.state.alive:
@@ -93,21 +100,22 @@ def status(options: Namespace) -> int:
 
 
 def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> dict[str, Any]:
+    training = _training(root, found)
     return {
         "project": str(root),
         "running": found is not None and found.state.alive,
         "run": found.as_json() if found else None,
         "orphans": left,
-        "step": _step(root),
+        "training": asdict(training) if training else None,
     }
 
 
-def _step(root: Path) -> dict[str, Any] | None:
-    """The last line of kind "step" in the training's metrics."""
-    for record in reversed(last_lines(root / "results/train/metrics.jsonl")):
-        if record.get("kind") == "step":
-            return record
-    return None
+def _training(root: Path, found: RunStatus | None) -> TrainingProgress | None:
+    """How far the training of this run is; one that an earlier run left is none."""
+    progress = training_progress(root)
+    if progress is None or found is None or found.started is None or progress.time < found.started:
+        return None
+    return progress
 
 
 def _of(run: RunFolder) -> RunStatus:

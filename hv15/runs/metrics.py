@@ -4,14 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from hv15.runs.record import RunFolder, RunRecord
+from hv15.runs.state import last_lines
 
 MOST_LINES = 50_000
 """Steps that are kept of a training, evenly spread: enough for any curve, and some 20 MB."""
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far the training of a project is, by the last lines of its metrics."""
+
+    step: int
+    total: int
+    loss: float | None
+    eta_s: float | None
+    """Seconds that are left if steps take as long as the last ones did."""
+    time: float
+    """When the last step was done, in seconds since 1970."""
+
+
+def training_progress(root: Path) -> TrainingProgress | None:
+    """Return how far the project's training is, or was; None when there is none. Only the ends of its file are read."""
+    path = root / "results/train/metrics.jsonl"
+    recent = last_lines(path)
+    steps = [record for record in recent if record.get("kind") == "step"]
+    begun = [record for record in [*_first_lines(path), *recent] if record.get("kind") == "run"]
+    if not steps:
+        return None
+    last, total = steps[-1], int(_number(begun[-1].get("total_steps")) or 0) if begun else 0
+    seconds = [value for record in steps if (value := _number(record.get("step_s"))) is not None]
+    step = int(_number(last.get("step")) or 0)
+    left = median(seconds) * (total - step) if seconds and total >= step else None
+    return TrainingProgress(step, total, _number(last.get("loss")), left, _number(last.get("time")) or 0.0)
+
+
+def _first_lines(path: Path) -> list[dict[str, Any]]:
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        record = json.loads(file.readline(1 << 16))
+        return [record] if isinstance(record, dict) else []
+    return []
+
+
+def _number(value: Any) -> float | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if good else None
 
 
 def training_files(root: Path) -> list[tuple[str, Path]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,9 +180,15 @@ def test_commands(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no run is going on" in capsys.readouterr().err
     assert cli.main(["run", str(root), "--target", "all", "--follow", "--snakemake", *CORES]) == 0
     assert "finished: 3 of 3 jobs" in capsys.readouterr().out
+    metrics = root / "results/train/metrics.jsonl"
+    metrics.parent.mkdir()
+    metrics.write_text(json.dumps({"kind": "step", "step": 3, "loss": 0.5, "step_s": 1, "time": time.time()}) + "\n")
+    assert cli.main(["status", str(root)]) == 0
+    assert "training: step 3, loss 0.5000" in capsys.readouterr().out
     assert cli.main(["status", str(root), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["running"] is False
     assert said["run"]["state"] == "finished"
     assert said["run"]["jobs"] == {"done": 3, "total": 3, "failed": 0}
+    assert said["training"]["step"] == 3
     assert cli.main(["run", str(root / "nowhere")]) == cli.USER_ERROR

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hv15.runs import metrics
-from hv15.runs.metrics import keep_metrics, kept_files, training_files
+from hv15.runs.metrics import keep_metrics, kept_files, training_files, training_progress
 from hv15.runs.record import RunFolder, new_run
 
 
@@ -64,3 +64,20 @@ def test_without_a_training_nothing_is_kept(run: RunFolder) -> None:
     keep_metrics(run)
     assert kept_files(run) == []
     keep_metrics(RunFolder(run.root, "nothing"))
+
+
+def test_how_far_the_training_is(tmp_path: Path) -> None:
+    path = tmp_path / "results/train/metrics.jsonl"
+    assert training_progress(tmp_path) is None
+    path.parent.mkdir(parents=True)
+    lines = [{"kind": "run", "step": 0, "total_steps": 5000, "time": 1.0}]
+    lines += [{"kind": "step", "step": n, "loss": 1 / n, "step_s": 2.0, "time": float(n)} for n in range(1, 4001)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "st')
+    assert path.stat().st_size > 2 * 64 * 1024  # the first line is not among the last ones that are read
+    found = training_progress(tmp_path)
+    assert found is not None
+    assert (found.step, found.total, found.loss, found.eta_s, found.time) == (4000, 5000, 1 / 4000, 2000.0, 4000.0)
+    path.write_text('[1]\n{"kind": "step", "step": "x", "loss": null, "step_s": true}\n')
+    odd = training_progress(tmp_path)
+    assert odd is not None
+    assert (odd.step, odd.total, odd.loss, odd.eta_s) == (0, 0, None, None)
