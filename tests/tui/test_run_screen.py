@@ -1,0 +1,253 @@
+"""The screen Run: what it shows of a run, and that its keys start, stop and kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.message import Message
+
+from hv15.errors import UserError
+from hv15.runs import control
+from hv15.runs.record import RunFolder
+from hv15.runs.state import State
+from tests.tui.watched import (
+    GIB,
+    card,
+    dashboard,
+    gpu,
+    job,
+    jobs_view,
+    machine,
+    metrics_view,
+    of_type,
+    planned,
+    run_row,
+    run_view,
+    settle,
+    text_of,
+)
+from tui.data.history import Orphan
+from tui.data.jobs import JobState
+from tui.data.rerun import Rerun
+from tui.dialogs.confirm import Confirm
+from tui.dialogs.start import StartDialog
+from tui.messages import JobsSeen, OpenLog, RunSeen
+from tui.project_files import RunView, TailView
+from tui.widgets.failure_panel import FailurePanel
+from tui.widgets.jobs_table import JobsTable
+from tui.widgets.rows import Rows
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was asked of `hv15.runs.control`."""
+    given: list[tuple[Any, ...]] = []
+
+    def start(project: Path, targets: list[str]) -> RunFolder:
+        given.append(("start", project, targets))
+        return RunFolder(project.parent, "20270115-080000-0000")
+
+    monkeypatch.setattr(control, "start", start)
+    monkeypatch.setattr(control, "stop", lambda root, now=False: given.append(("kill" if now else "stop", root)))
+    monkeypatch.setattr(control, "unlock", lambda project: given.append(("unlock", project)) or True)
+    return given
+
+
+async def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
+    """Also: the messages come in the order in which the files tell, and nothing else is needed to follow a run."""
+    app = dashboard(tmp_path)
+    seen: list[Message] = []
+    async with app.run_test(size=(120, 40), message_hook=seen.append) as pilot:
+        await settle(pilot)
+        assert "s shows what would run" in text_of(app)
+        jobs = [job(1, JobState.RUNNING, "train", log=("results/logs/train.log",)), job(2), job(3, JobState.DONE)]
+        await settle(pilot, run=run_view(State.RUNNING, root=tmp_path), jobs=jobs_view(*jobs))
+        shown = text_of(app)
+        assert "▶ train" in shown
+        assert "waiting" in shown
+        assert "1/3 · 1 running · ETA 2:05" in shown
+        assert app.files.tail_of == tmp_path / "results/logs/train.log", "the log of what runs is followed"
+        lines = ("step 1 [red]loss[/] 0.5", "step 2")
+        await settle(pilot, tail=TailView(app.files.tail_of, lines), machine=machine(gpu()))
+        shown = text_of(app)
+        assert "step 1 [red]loss[/] 0.5" in shown, "logs are no markup"
+        assert "71 GiB of 80 GiB" in shown
+        done = [job(number, JobState.DONE) for number in (1, 2, 3)]
+        await settle(pilot, run=run_view(State.FINISHED, root=tmp_path), jobs=jobs_view(*done, ended=True))
+        assert "✓ finished" in text_of(app).splitlines()[0]
+        assert "3/3" in text_of(app)
+    assert of_type(seen, RunSeen, JobsSeen) == ["RunSeen", "JobsSeen", "RunSeen", "JobsSeen"]
+
+
+async def test_a_run_that_dies_is_seen_as_dead_with_its_reason(tmp_path: Path) -> None:
+    app = dashboard(tmp_path, run=run_view(), jobs=jobs_view(job(1, JobState.RUNNING)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        reason = "it was killed from outside (kill -9, or the machine ran out of memory)"
+        row = run_row(State.DIED, reason=reason)
+        left = Orphan(4711, "hv15 train", 5 * GIB, 0.0)
+        await settle(pilot, run=RunView(row, (row,), (left,), locked=True), jobs=jobs_view(job(1, JobState.CUT)))
+        shown = text_of(app)
+        assert "† died" in shown.splitlines()[0]
+        assert reason in shown
+        assert "pid 4711 of a dead run still works here" in shown
+        assert "lock was left" in shown
+        assert "■ encode_latents 1" in shown
+        assert "cut short" in shown
+
+
+async def test_a_failure_says_cause_cure_and_the_end_of_its_log(tmp_path: Path) -> None:
+    cards = (card(), card("the disk is full", ("No space left",)))
+    app = dashboard(tmp_path, run=run_view(State.FAILED), jobs=jobs_view(job(1, JobState.FAILED), failures=cards))
+    asked: list[Message] = []
+    async with app.run_test(size=(120, 40), message_hook=asked.append) as pilot:
+        await settle(pilot)
+        shown = text_of(app)
+        assert "the GPU's memory was not enough" in shown
+        assert "what to do: train.blocks_to_swap: 20" in shown
+        assert "CUDA [bold]oom[/]" in shown
+        assert "(1 of 2)" in shown
+        app.screen.query_one(FailurePanel).focus()
+        await pilot.press("right")
+        await pilot.pause()
+        assert "the disk is full" in text_of(app)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert next(message.path for message in asked if isinstance(message, OpenLog)) == Path("/project/train.log")
+        assert app.current_mode == "logs"
+
+
+async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+    app = dashboard(tmp_path)
+    app.files.plan = Rerun((planned(1, "train", "learning_rate changed"),), (("train", 1),), "", 0.1, False)  # type: ignore[attr-defined]
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("s")
+        await settle(pilot)
+        assert isinstance(app.screen, StartDialog)
+        assert "learning_rate changed" in text_of(app)
+        assert not orders, "looking starts nothing"
+        await pilot.press("s")
+        await settle(pilot)
+    assert orders == [("start", tmp_path / "config.yaml", ["results/lora.safetensors"])]
+
+
+async def test_another_target_is_asked_for_and_started(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("s")
+        await settle(pilot)
+        field = app.screen.query_one("#start-target")
+        field.focus()
+        field.value = "results/samples/a.mp4 'b c.mp4'"  # type: ignore[attr-defined]
+        await pilot.press("enter")
+        await settle(pilot)
+        assert app.files.asked[-1] == (None, ("results/samples/a.mp4", "b c.mp4"))  # type: ignore[attr-defined]
+        await pilot.press("ctrl+s")
+        await settle(pilot)
+    assert orders[0][2] == ["results/samples/a.mp4", "b c.mp4"]
+
+
+async def test_a_dry_run_starts_nothing(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+    app = dashboard(tmp_path)
+    app.files.plan = Rerun((), (), "config.yaml:4:3 train.x: unknown key", 0.1, False)  # type: ignore[attr-defined]
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("d")
+        await settle(pilot)
+        assert "config.yaml:4:3 train.x: unknown key" in text_of(app)
+        await pilot.press("s", "escape")
+        await settle(pilot)
+    assert not orders
+
+
+async def test_stop_asks_first_and_again_kills(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+    app = dashboard(tmp_path, run=run_view())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("x")
+        await pilot.pause()
+        assert isinstance(app.screen, Confirm)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert not orders
+        await pilot.press("x", "x")
+        await settle(pilot)
+        assert orders == [("stop", tmp_path)]
+        await settle(pilot, run=run_view(State.STOPPING))
+        await pilot.press("x", "x")
+        await settle(pilot)
+    assert orders == [("stop", tmp_path), ("kill", tmp_path)]
+
+
+async def test_what_cannot_be_done_is_said_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(project: Path, targets: list[str]) -> RunFolder:
+        raise UserError("a run is going on already", hint="stop [it] first")
+
+    monkeypatch.setattr(control, "start", refuse)
+    app = dashboard(tmp_path)
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(app, "notify", lambda message, **how: told.append((how.get("title", ""), message)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("x")
+        await pilot.press("s")
+        await settle(pilot)
+        await pilot.press("s")
+        await settle(pilot)
+    assert ("Stop", "nothing runs here") in told
+    assert ("That did not work", "a run is going on already\nstop [it] first") in told
+
+
+async def test_of_ten_thousand_jobs_only_the_seen_ones_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: set[int] = set()
+    line = JobsTable.line
+
+    def counted(self: JobsTable, row: Any, width: int) -> Any:
+        drawn.add(row.id)
+        return line(self, row, width)
+
+    monkeypatch.setattr(JobsTable, "line", counted)
+    jobs = jobs_view(*(job(number) for number in range(10_000)))
+    app = dashboard(tmp_path, run=run_view(), jobs=jobs)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert 0 < len(drawn) < 100
+        await pilot.press("end")
+        await pilot.pause()
+        assert app.screen.query_one(JobsTable).current.id == 9999  # type: ignore[union-attr]
+        assert "encode_latents 9999" in text_of(app)
+        assert len(drawn) < 200
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert "encode_latents 9999" in text_of(app), "the row under the cursor stays in sight"
+
+
+async def test_the_cursor_stays_on_top_until_it_is_moved_and_then_on_its_job(tmp_path: Path) -> None:
+    app = dashboard(tmp_path, run=run_view(), jobs=jobs_view(job(1, JobState.RUNNING), job(2), job(3)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        table = app.screen.query_one(JobsTable)
+        await settle(pilot, jobs=jobs_view(job(2, JobState.RUNNING), job(3), job(1, JobState.DONE)))
+        assert table.current.id == 2  # type: ignore[union-attr]
+        await pilot.press("down")
+        await settle(pilot, jobs=jobs_view(job(3, JobState.RUNNING), job(1, JobState.DONE), job(2, JobState.DONE)))
+        assert table.current.id == 3  # type: ignore[union-attr]
+        await settle(pilot, jobs=jobs_view(job(4, JobState.RUNNING), job(1, JobState.DONE), job(3, JobState.DONE)))
+        assert table.current.id == 3  # type: ignore[union-attr]
+        assert isinstance(table, Rows)
+
+
+async def test_warnings_stand_above(tmp_path: Path) -> None:
+    app = dashboard(
+        tmp_path, run=run_view(), metrics=metrics_view(stalled=True, silent_s=600.0), machine=machine(disk_free=0)
+    )
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        notice = [line for line in text_of(app).splitlines()[2:8] if line.strip().startswith("!")]
+        assert len(notice) == 2, "a stall and a full disk"
