@@ -37,6 +37,7 @@ def convert(options: Namespace) -> None:
 
 def merge(options: Namespace) -> None:
     """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
+    from hv15.models.facts import describe
     from hv15.sample.loras import WeightedLoRA
     from hv15.sample.merge import merge_to_file
 
@@ -50,6 +51,8 @@ def merge(options: Namespace) -> None:
     loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
     _check_target(options.target, [project.models.path("dit"), *options.lora])
     merge_to_file(project.models.path("dit"), loras, options.target)
+    larger = "; what was in float8 was written as plain numbers" if describe(project.models.path("dit")).in_fp8 else ""
+    print(f"{options.target}: {describe(options.target)}{larger}", file=sys.stderr)
 
 
 def _check_target(target: Path, sources: Iterable[Path]) -> None:

@@ -74,16 +74,19 @@ def test_a_file_in_float8_is_sampled_and_told_how_it_is_held(done: Workbench, ca
     with safe_open(dit_of(done), framework="pt") as file:
         save_file(scaled, done.root / "fp8.safetensors", file.metadata())
     done.set(models={"dit": str(done.root / "fp8.safetensors")})
-    said = done.does("check").out
-    assert "official layout, float8_e4m3fn (float8 with scales)" in said
-    assert "train.quantize: none makes plain numbers of it" in said
+    checked = done.does("check").out
+    assert "official layout, float8_e4m3fn (float8 with scales)" in checked
+    assert "train.quantize: none makes plain numbers of it" in checked
     done.does(*denoise(done))
     assert "note: the file is in float8, and sample.quantize: none makes plain numbers of it" in caplog.text
     assert (done.samples / "another.safetensors").is_file()
+    said = done.does("merge", "--lora", done.root / LORA, done.root / "merged.safetensors")
+    assert "what was in float8 was written as plain numbers" in said.err
 
 
 def test_a_merged_file_says_what_it_was_made_from(done: Workbench) -> None:
-    done.does("merge", "--lora", done.root / LORA, done.root / "merged.safetensors")
+    said = done.does("merge", "--lora", done.root / LORA, done.root / "merged.safetensors")
+    assert "merged.safetensors: official layout, bfloat16, " in said.err
     with safe_open(done.root / "merged.safetensors", framework="pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["hv15.merged"])[0]["file"] == Path(LORA).name
