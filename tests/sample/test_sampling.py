@@ -9,17 +9,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
 from hv15.lora import read_lora
 from hv15.models import load_dit
+from hv15.models.dit_files import save_dit
 from hv15.models.fingerprint import model_fingerprint
 from hv15.models.latents import SCALING_FACTOR
+from hv15.models.swap import BlockSwap
 from hv15.sample.denoise import denoise
 from hv15.sample.loras import WeightedLoRA, apply_all
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import LoRAFile
 from hv15.sample.sampling import sample_latents, text_condition
 from hv15.sample.schedule import sigmas
+from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import make_lora, text_item
 
 LATENT_SHAPE = (4, 2, 2, 3)  # channels, then (5 frames, 32, 48 pixels) in latent cells
@@ -48,6 +52,41 @@ def test_it_is_the_loop_with_the_spec_and_stores_unscaled_latents(models, spec, 
     assert found.dtype == torch.float32
     assert found.shape == LATENT_SHAPE
     assert_close(found * SCALING_FACTOR, scaled[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"split_attn": True}, {"attn_mode": "sdpa"}, {"dtype": "float32"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_memory_options_of_the_section_change_no_bit(spec, sample, options):
+    assert torch.equal(sample(spec, settings=SampleSettings(**options)), sample(spec))
+
+
+def test_blocks_wait_in_the_machines_memory_while_sampling(spec, sample, models, tmp_path, monkeypatch):
+    """With a LoRA on top, and the loader leaves them on the host."""
+    deep = golden_dit()
+    deep.config = replace(deep.config, num_blocks=6)
+    deep.double_blocks.extend(golden_dit().double_blocks)
+    deep.double_blocks.extend(golden_dit().double_blocks)
+    save_dit(deep, tmp_path / "deep.safetensors")
+    monkeypatch.setitem(models, "dit", tmp_path / "deep.safetensors")
+    lora = make_lora(tmp_path / "lora.safetensors", 1)
+    made = []
+    monkeypatch.setattr("hv15.models.ready.BlockSwap", lambda *args: made.append(BlockSwap(*args)) or made[-1])
+    plain = sample(spec, lora=lora)
+    assert not made
+    assert torch.equal(sample(spec, lora=lora, settings=SampleSettings(blocks_to_swap=3)), plain)
+    assert made[0].host_bytes > 0
+    assert len(made[0].indices) == 5
+
+
+def test_the_specs_number_format_is_used(spec, sample):
+    coarse = sample(replace(spec, quantize="int8"), settings=SampleSettings(quantize="none"))
+    exact = sample(spec, settings=SampleSettings(quantize="fp8"))
+    assert torch.equal(exact, sample(spec))
+    assert not torch.equal(coarse, exact)
+    assert torch.nn.functional.cosine_similarity(coarse.flatten(), exact.flatten(), dim=0) > 0.98
 
 
 def test_a_seed_repeats_bit_for_bit(spec, sample):

@@ -1,0 +1,128 @@
+"""Peak memory and time of one training step of a mid-size model, for each memory option, as ratios to the plain step.
+
+    OMP_NUM_THREADS=1 python bench/bench_step.py [--rounds 5] [--grid 5 16 24]
+
+Width 512, 12 blocks, LoRA of rank 16 on all linear layers of the blocks, float32 on the CPU. "Plain" is without
+gradient checkpointing. Time: the options' steps are interleaved, medians. Device memory: the same step on the meta
+device, weights included, where the machine's own memory is another's; attention is the ideal fused kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hv15.config.train import TrainSettings
+from hv15.lora import LoRANetwork
+from hv15.memory import PeakMemory
+from hv15.models import Condition, DiT, DiTConfig
+from hv15.models.quantised import QuantisedLinear, replace_linears
+from hv15.models.ready import set_up
+
+SIZES = DiTConfig(
+    hidden_size=512, num_heads=8, num_blocks=12, rope_dims=(8, 28, 28), text_dim=512, glyph_dim=128, glyph_hidden=128
+)
+MIB = 2**20
+TEXT_TOKENS, RANK, MOST_TOKENS = 64, 16, 512
+NOTHING = {"gradient_checkpointing": False}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": NOTHING,
+    "split_attn": {**NOTHING, "split_attn": True},
+    "quantize: fp8": {**NOTHING, "quantize": "fp8"},
+    "quantize: int8": {**NOTHING, "quantize": "int8"},
+    "quantize: nf4": {**NOTHING, "quantize": "nf4"},
+    "gradient_checkpointing": {},
+    "  in windows of 512 tokens": {"windows": True},
+    "  + cpu_offload": {"windows": True, "gradient_checkpointing_cpu_offload": True},
+    "  + blocks_to_swap: 10": {"windows": True, "blocks_to_swap": 10},
+    "  + both": {"windows": True, "blocks_to_swap": 10, "gradient_checkpointing_cpu_offload": True},
+    "  + both + fp8": {
+        "windows": True, "blocks_to_swap": 10, "gradient_checkpointing_cpu_offload": True, "quantize": "fp8"
+    },
+}  # fmt: skip
+
+
+def make(given: dict[str, Any], device: str) -> DiT:
+    """A ready transformer, as `load_ready` makes it from a file."""
+    given = dict(given)
+    windows = given.pop("windows", False)
+    settings = TrainSettings.model_validate(given)
+    with torch.device(device):
+        torch.manual_seed(0)
+        dit = DiT(SIZES).requires_grad_(False)
+    if settings.quantize != "none":
+        plain = {name: part for name, part in dit.double_blocks.named_modules() if isinstance(part, torch.nn.Linear)}
+        replace_linears(dit.double_blocks, settings.quantize, lambda _name: True)
+        for name, part in plain.items():
+            layer = dit.double_blocks.get_submodule(name)
+            assert isinstance(layer, QuantisedLinear)
+            layer.bias = part.bias
+            if device != "meta":
+                layer.quantise_(part.weight)
+    set_up(dit, settings, device)
+    dit.most_tokens = MOST_TOKENS if windows else 10**9
+    return dit
+
+
+def make_step(given: dict[str, Any], device: str, grid: list[int]) -> Callable[[], Any]:
+    """A training step; on the meta device it returns the memory that it took."""
+    dit = make(given, device)
+    network = LoRANetwork(dit, rank=RANK, alpha=RANK)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    with torch.device(device):
+        x, t = torch.randn(1, SIZES.in_channels, *grid), torch.full((1,), 500.0)
+        text = torch.randn(1, TEXT_TOKENS, SIZES.text_dim)
+        cond = Condition(text, [TEXT_TOKENS], torch.zeros(1, 0, SIZES.glyph_dim), [0])
+
+    def step() -> None:
+        dit(x, t, cond).float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def followed() -> int:
+        with PeakMemory("meta") as memory:
+            memory.assign("weights", dit, network)
+            memory.assign("weights", *(slot.memory for slot in dit.swap.slots) if dit.swap is not None else ())
+            step()
+        return memory.peak
+
+    return followed if device == "meta" else step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--grid", type=int, nargs=3, default=[5, 16, 24], metavar=("FRAMES", "ROWS", "COLUMNS"))
+    options = parser.parse_args()
+    peaks = {name: make_step(given, "meta", options.grid)() for name, given in OPTIONS.items()}
+    steps = {name: make_step(given, "cpu", options.grid) for name, given in OPTIONS.items()}
+    times: dict[str, list[float]] = {name: [] for name in OPTIONS}
+    for name, step in steps.items():
+        try:
+            step()  # buffers are made
+        except RuntimeError as error:
+            print(f"{name}: {error}")
+            del times[name]
+    for _ in range(options.rounds):
+        for name in times:
+            start = time.perf_counter()
+            steps[name]()
+            times[name].append(time.perf_counter() - start)
+    median = {name: statistics.median(found) for name, found in times.items()}
+    frames, rows, columns = options.grid
+    print(f"{frames * rows * columns} + {TEXT_TOKENS} tokens, {torch.get_num_threads()} threads")
+    print(f"{'':28}{'peak MiB':>10}{'ratio':>8}{'step s':>9}{'ratio':>8}")
+    for name, seconds in median.items():
+        print(
+            f"{name:28}{peaks[name] / MIB:10.0f}{peaks[name] / peaks['plain']:8.2f}"
+            f"{seconds:9.2f}{seconds / median['plain']:8.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
