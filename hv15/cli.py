@@ -69,6 +69,12 @@ def _project_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     check = _add(commands, "check", "project:check", "check settings, models, dataset and disk before a run", project)
     check.add_argument("--models", action="store_true", help="the model files only")
 
+    plan = _add(commands, "plan", "plan:plan", "say beforehand what each stage needs, and how long it takes", project)
+    plan.add_argument("--device", help="a GPU by name, such as 4090 or a100-80gb (this machine's)")
+    plan.add_argument("--memory", metavar="SIZE", help="any GPU with so much memory, such as 16GiB")
+    plan.add_argument("--json", action="store_true", help="for programs")
+    plan.add_argument("--out", type=Path, help="write it to a file")
+
     show = _add(commands, "show", "project:show", "print what a LoRA, a sample or a checkpoint was made from")
     show.add_argument("file", type=Path)
     show.add_argument("--config", dest="as_config", action="store_true", help="print a config.yaml that reproduces it")

@@ -35,6 +35,7 @@ from hv15.models.quantised import QuantisedLinear, replace_linears
 from hv15.models.ready import set_up
 from hv15.models.swap import SLOTS, swapped_indices
 from hv15.plan.kernels import WithoutData
+from hv15.plan.measured import Measured, line
 from hv15.plan.meter import Meter
 from hv15.sample.denoise import denoise
 from hv15.train.examples import Example
@@ -62,24 +63,6 @@ class Work:
     i2v: bool
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a step takes."""
-
-    parts: dict[str, int]
-    """Part -> bytes at the peak."""
-    flops: int
-    """Floating point operations of the measured step; a micro-batch's where gradients are accumulated over more."""
-    host: int = 0
-    """Bytes of the machine's memory that block swap and offload hold."""
-    copied: int = 0
-    """Bytes that travel between the two in one direction of one pass."""
-
-    @property
-    def peak(self) -> int:
-        return sum(self.parts.values())
-
-
 def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, work: Work, *, gpu: bool = True) -> Measured:
     """What an optimizer step takes when the optimizer has its state.
 
@@ -93,6 +76,7 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, work: Wo
         return run_training(without_swap(settings, "train"), replace(config, num_blocks=blocks), dtype, work, gpu=gpu)
 
     measured = _with_swap(_continued(run, config.num_blocks), settings.train, config, dtype)
+    measured = replace(measured, flops=measured.flops // min(settings.train.gradient_accumulation_steps, 2))
     if settings.train.gradient_checkpointing_cpu_offload:
         kept = config.num_blocks * work.samples * prod(work.latent) * config.hidden_size * dtype.itemsize
         measured = replace(measured, host=measured.host + kept, copied=measured.copied + kept)
@@ -320,9 +304,9 @@ def _continued(run: Callable[[int], Meter], blocks: int) -> Measured:
         meter = run(blocks)
         return Measured(meter.parts, sum(meter.flops.values()))
     few, more = run(FEW), run(FEW + 1)
-    stretches = [_line(few.moments[name], more.moments[name], blocks) for name in _same_place(few, from_end=False)]
+    stretches = [line(few.moments[name], more.moments[name], blocks - FEW) for name in _same_place(few, from_end=False)]
     for name, later in _same_place(few, from_end=True).items():
-        stretches.append(_line(few.moments[name], more.moments[later], blocks))
+        stretches.append(line(few.moments[name], more.moments[later], blocks - FEW))
     flops = [sum(meter.flops.values()) for meter in (few, more)]
     return Measured(
         max(stretches, key=lambda parts: sum(parts.values())), flops[0] + (blocks - FEW) * (flops[1] - flops[0])
@@ -340,12 +324,6 @@ def _same_place(meter: Meter, *, from_end: bool) -> dict[str, str]:
         elif from_end and index > 0:
             names[name] = " ".join([*first, str(index + 1)])
     return names
-
-
-def _line(few: dict[str, int], more: dict[str, int], blocks: int) -> dict[str, int]:
-    """Each part's bytes continued from FEW and FEW + 1 to `blocks`."""
-    parts = {part: few.get(part, 0) + (blocks - FEW) * (more.get(part, 0) - few.get(part, 0)) for part in few | more}
-    return {part: size for part, size in parts.items() if size}
 
 
 def _examples(config: DiTConfig, work: Work) -> Iterator[tuple[int, Example]]:

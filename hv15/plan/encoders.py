@@ -1,0 +1,164 @@
+"""Memory and arithmetic of encoding clips, texts and first images, and of decoding: run on tensors without data.
+
+The VAE works through a clip chunk by chunk, and every chunk but the first and the last takes the same. So short clips
+are run, and their memory is continued to the real length; of many tiles one is run, and what lies between tiles (the
+whole picture, and the edges that are blended) is added. Tests compare both with runs of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+
+import numpy as np
+import torch
+from torch import nn
+
+from hv15.cache.latents import encode_clips
+from hv15.memory import ACTIVATIONS, WEIGHTS
+from hv15.models.quantised import replace_linears
+from hv15.models.text import TextConfig, TextEncoder, build_text_model
+from hv15.models.vae import VAE, VAEConfig
+from hv15.models.vae_pixels import to_bytes
+from hv15.models.vision import ImageEncoder, VisionConfig, build_vision_model
+from hv15.plan.kernels import WithoutData
+from hv15.plan.measured import Measured, continued
+from hv15.plan.meter import Meter
+from hv15.plan.workload import Clips
+
+PICTURE, TILE = "picture", "VAE tile"
+CROP = 108
+"""Tokens of the template before a prompt, which are computed and dropped."""
+
+
+def make_vae(config: VAEConfig, dtype: torch.dtype, *, patch_conv: bool) -> VAE:
+    """A VAE without data."""
+    with torch.device("meta"):
+        vae = VAE(config).to(dtype).requires_grad_(False)
+    vae.patch_conv = patch_conv
+    return vae
+
+
+def make_image_encoder(config: VisionConfig, dtype: torch.dtype) -> ImageEncoder:
+    """SigLIP without data."""
+    with torch.device("meta"):
+        model = build_vision_model(config).to(dtype).requires_grad_(False)
+        positions = torch.arange(config.num_tokens)[None]
+    model.get_submodule("embeddings").register_buffer("position_ids", positions, persistent=False)
+    return ImageEncoder(model, config)
+
+
+def encoding(
+    vae: VAE, vision: ImageEncoder | None, clips: Clips, *, tile_size: int = 0, overlap: float = 0.25
+) -> Measured:
+    """What a batch of clips takes: the clips, their latents, and for i2v the states of their first frames."""
+    tiled = bool(tile_size) and max(clips.height, clips.width) > tile_size
+    height, width = (min(side, tile_size) if tiled else side for side in (clips.height, clips.width))
+
+    def run(frames: int) -> Meter:
+        meter = _meter(vae, vision.model if vision is not None else None)
+        with torch.no_grad(), WithoutData(), meter:
+            with meter.making(PICTURE):
+                frames_as_bytes = torch.empty(clips.samples, frames, height, width, 3, dtype=torch.uint8, device="meta")
+            latents = encode_clips(vae, frames_as_bytes, 0, overlap)
+            if vision is not None:
+                vision.encode([np.zeros((height, width, 3), np.uint8)] * clips.samples)
+            del latents
+        return meter
+
+    measured = _over_frames(run, vae, clips.frames, height, width, vae.config.ffactor_temporal)
+    if not tiled:
+        return measured
+    space, itemsize = vae.config.ffactor_spatial, vae.dtype.itemsize
+    beside = clips.samples * clips.frames * 3 * (clips.height * clips.width - height * width) * (1 + itemsize)
+    stride = int(tile_size * (1 - overlap))
+    cell = clips.samples * clips.latent[0] * 2 * vae.config.latent_channels * itemsize
+    whole = cell * clips.latent[1] * clips.latent[2]
+    edges = cell * _edges(clips.height // space, clips.width // space, tile_size // space, stride // space)
+    return _with_tiles(measured, beside + whole + edges, _tiles(clips.height, clips.width, stride))
+
+
+def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, overlap: float = 0.25) -> Measured:
+    """What a video takes, from latents to bytes."""
+    space, time = vae.config.ffactor_spatial, vae.config.ffactor_temporal
+    frames, rows, columns = latent
+    tile = tile_size // space
+    tiled = bool(tile_size) and max(rows, columns) > tile
+    height, width = (min(side, tile) if tiled else side for side in (rows, columns))
+
+    def run(count: int) -> Meter:
+        meter = _meter(vae)
+        with torch.no_grad(), WithoutData(), meter:
+            latents = torch.empty(1, vae.config.latent_channels, count, height, width, device="meta")
+            pixels = vae.decode(latents)
+            if not tiled:
+                bool(torch.isfinite(pixels).all())
+                to_bytes(pixels)
+        return meter
+
+    measured = _over_frames(run, vae, frames, height * space, width * space, 1)
+    if not tiled:
+        return measured
+    stride = int(tile_size * (1 - overlap))
+    line = ((frames - 1) * time + 1) * 3 * vae.dtype.itemsize
+    whole = line * rows * columns * space**2
+    edges = line * _edges(rows * space, columns * space, tile_size, stride)
+    with_tiles = _with_tiles(measured, whole + edges, _tiles(rows * space, columns * space, stride))
+    after = Measured({WEIGHTS: measured.parts[WEIGHTS], PICTURE: 2 * whole}, with_tiles.flops)
+    return max(with_tiles, after, key=lambda each: each.peak)
+
+
+def text_encoding(
+    config: TextConfig, dtype: torch.dtype, tokens: int, batch: int, *, quantize: bool = False
+) -> Measured:
+    """What a batch of prompts takes; the longest of them has so many tokens behind the template's beginning."""
+    with torch.device("meta"):
+        model = build_text_model(config).to(dtype).requires_grad_(False)
+        model.rotary_emb = type(model.rotary_emb)(model.config)
+    if quantize:
+        replace_linears(model, "fp8", lambda name: name.startswith("layers."))
+    meter = _meter(model)
+    with torch.no_grad(), WithoutData(), meter:
+        TextEncoder(model, _Template())._encode_batch([[1] * (tokens + CROP)] * batch)  # type: ignore[arg-type]
+    return Measured.of(meter)
+
+
+class _Template:
+    """What the encoder asks of a tokenizer when the tokens are there."""
+
+    pad_id, crop_start = 0, CROP
+
+
+def _meter(*models: nn.Module | None) -> Meter:
+    meter = Meter("meta")
+    meter.assign(WEIGHTS, *models)
+    return meter
+
+
+def _over_frames(run: Callable[[int], Meter], vae: VAE, frames: int, height: int, width: int, time: int) -> Measured:
+    """Run clips of a few chunks and continue to `frames`; `time` frames are one group."""
+    chunk = vae._chunk_groups(height, width) * time
+    if frames <= 1 + 5 * chunk:
+        return Measured.of(run(frames))
+    few = 1 + 3 * chunk + (frames - 1) % chunk
+    return continued(Measured.of(run(few)), Measured.of(run(few + chunk)), (frames - few) // chunk)
+
+
+def _tiles(height: int, width: int, stride: int) -> int:
+    return ceil(height / stride) * ceil(width / stride)
+
+
+def _edges(height: int, width: int, tile: int, stride: int) -> int:
+    """Pixels that are kept of the tiles above, of those done in this row, and of the one to the left."""
+    blend = tile - stride
+    row = sum(min(tile, width - start) for start in range(0, width, stride))
+    last = min(tile, width - (ceil(width / stride) - 1) * stride)
+    above = min(blend, height) * row if height > stride else 0
+    return above + min(blend, height) * (row - last) + min(blend, width) * min(tile, height)
+
+
+def _with_tiles(one: Measured, beside: int, tiles: int) -> Measured:
+    parts = dict(one.parts)
+    parts[TILE] = parts.pop(ACTIVATIONS, 0)
+    parts[PICTURE] = parts.get(PICTURE, 0) + beside
+    return Measured(parts, one.flops * tiles)

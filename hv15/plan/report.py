@@ -1,0 +1,97 @@
+"""A plan of all stages, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hv15.plan.advice import Advice, advise
+from hv15.plan.devices import Device
+from hv15.plan.stages import Planner, Stage
+from hv15.project import Project
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a project would take on a device."""
+
+    device: Device
+    stages: tuple[Stage, ...]
+    advice: tuple[Advice, ...]
+    note: str
+    """Where sizes and numbers come from."""
+
+    @property
+    def fits(self) -> bool:
+        return all(stage.fits for stage in self.stages)
+
+    @property
+    def needed(self) -> int:
+        """Bytes of the largest stage; each stage is a process of its own."""
+        return max(stage.needed for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "device": asdict(self.device),
+            "fits": self.fits,
+            "needed": self.needed,
+            "stages": [{**asdict(stage), "total_seconds": stage.total_seconds} for stage in self.stages],
+            "advice": [
+                {
+                    "stage": each.stage,
+                    "changes": each.changes,
+                    "needed": each.planned.needed if each.planned else None,
+                    "text": str(each),
+                }
+                for each in self.advice
+            ],
+            "note": self.note,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """As a table with a verdict."""
+        yield f"{self.device.name}: {self.device.memory / GIB:.1f} GiB"
+        yield ""
+        yield f"{'stage':15} {'needed':>9} {'':5} {'parts at the peak (GiB)':58} {'time':>22}"
+        for stage in self.stages:
+            parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in stage.parts.items() if size >= 0.005 * GIB)
+            verdict, size = "" if stage.fits else " !", f"{stage.needed / GIB:5.1f} GiB"
+            yield (f"{stage.name:15} {size}{verdict:5} {parts or 'on the CPU':58} {_time(stage):>22}")
+            if stage.host >= 0.05 * GIB:
+                yield f"{'':31} and {stage.host / GIB:.1f} GiB of the machine's memory"
+        yield ""
+        if self.fits:
+            yield f"It fits: the largest stage needs {self.needed / GIB:.1f} GiB."
+        else:
+            yield "It does not fit. The cheapest that helps:"
+            yield from (f"  {each}" for each in self.advice)
+        yield ""
+        yield self.note
+        yield "Memory: the real steps, run on the meta device, and an allowance for driver, allocator and workspaces."
+        yield "Time: an estimate, operations / (the device's peak x an assumed utilisation); see docs/memory.md."
+
+
+def make_plan(project: Project, device: Device) -> Plan:
+    """Plan every stage of a project, and what to change where it does not fit."""
+    planner = Planner(project, device)
+    stages = tuple(planner.stage(name) for name in planner.names)
+    found = [advise(planner, stage.name) for stage in stages if not stage.fits]
+    return Plan(device, stages, tuple(each for each in found if each is not None), planner.work.note)
+
+
+def _time(stage: Stage) -> str:
+    if stage.seconds is None or stage.total_seconds is None:
+        return f"{stage.count} x 1 {stage.unit}"
+    return f"{_duration(stage.total_seconds)} ({_duration(stage.seconds)} a {stage.unit})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,170 @@
+"""What a project asks of each stage: the largest batch, the longest text, how many of each. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hv15.config import DatasetSettings
+from hv15.errors import UserError
+from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, latent_size
+from hv15.project import Project
+
+TEXT_LIMIT = 1000
+TEXT_TOKENS = 300
+"""Tokens of a usual caption, where no caption is known."""
+CHARACTERS = 3
+"""Characters of a token, rather too few."""
+TEMPLATE = 20
+"""Tokens of the template that stay behind a caption."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one size, as a training would batch them."""
+
+    samples: int
+    """In one batch."""
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        return latent_size(self.frames, self.height, self.width)
+
+    @property
+    def tokens(self) -> int:
+        return self.samples * math.prod(self.latent)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A sample."""
+
+    name: str
+    frames: int
+    height: int
+    width: int
+    steps: int
+    guided: bool
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        return latent_size(self.frames, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """All of a project."""
+
+    task: str
+    batch: Clips
+    """The largest one."""
+    clips: int
+    batches: int
+    """Of an epoch."""
+    mean_tokens: float
+    """Of a batch, over an epoch."""
+    texts: int
+    text_tokens: int
+    """Of the longest text."""
+    steps: int
+    videos: tuple[Video, ...]
+    note: str
+    """Where sizes and numbers come from."""
+
+
+def workload(project: Project) -> Workload:
+    """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
+    settings = project.settings
+    listed, note = _listed(project)
+    clips = listed or [clip for dataset in settings.datasets for clip in _allowed(dataset)]
+    counts = _counts(project)
+    total = len(listed) if listed else sum(counts)
+    mean = sum(clip.tokens for clip in clips) / len(clips)
+    repeats = [dataset.num_repeats for dataset in settings.datasets]
+    per_batch = sum(clip.samples for clip in clips) / len(clips)
+    shown = total * sum(repeats) / len(repeats)
+    batches = max(1, math.ceil(shown / per_batch))
+    captions = _captions(project)
+    tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
+    train = settings.train
+    epochs, accumulation = train.max_train_epochs or 1, train.gradient_accumulation_steps
+    steps = train.max_train_steps or math.ceil(epochs * batches / accumulation)
+    return Workload(
+        task=settings.task,
+        batch=max(clips, key=lambda clip: clip.tokens),
+        clips=total,
+        batches=batches,
+        mean_tokens=mean,
+        texts=len(captions),
+        text_tokens=min(TEXT_LIMIT, tokens),
+        steps=steps,
+        videos=_videos(project),
+        note=note,
+    )
+
+
+def _listed(project: Project) -> tuple[list[Clips], str]:
+    """The clips that are encoded, with their batches' size."""
+    try:
+        items = project.training_items()
+    except UserError:
+        return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
+    space, time = PIXELS_PER_CELL, FRAMES_PER_CELL
+    clips = [
+        Clips(item.batch_size, (item.shape[0] - 1) * time + 1, item.shape[1] * space, item.shape[2] * space)
+        for item in items
+    ]
+    return clips, "clips as they are encoded"
+
+
+def _allowed(dataset: DatasetSettings) -> list[Clips]:
+    """One clip of each length: no bucket has more pixels than `resolution`."""
+    width, height = (max(side // PIXELS_PER_CELL, 1) * PIXELS_PER_CELL for side in dataset.resolution)
+    lengths: tuple[int, ...] = dataset.target_frames
+    if dataset.kind == "image":
+        lengths = (1,)
+    elif dataset.frame_extraction == "full":
+        lengths = ((dataset.max_frames - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1,)
+    return [Clips(dataset.batch_size, frames, height, width) for frames in lengths]
+
+
+def _counts(project: Project) -> list[int]:
+    """Clips of each dataset at most, without opening a file."""
+    found = [0] * len(project.datasets)
+    try:
+        for number, _source, _key in project.sources:
+            dataset = project.datasets[number]
+            windows = dataset.frame_sample if dataset.frame_extraction == "uniform" else 1
+            found[number] += windows * len(_allowed(dataset))
+    except UserError:
+        pass
+    return [max(count, 1) for count in found]
+
+
+def _captions(project: Project) -> set[str]:
+    prompts = {prompt.prompt for prompt in project.settings.sample.prompts}
+    try:
+        return {"", *prompts, *(source.caption for _, source, _ in project.sources)}
+    except UserError:
+        return prompts
+
+
+def _videos(project: Project) -> tuple[Video, ...]:
+    """What is sampled; where the config names no prompt, a video of its size for the sake of the plan."""
+    from hv15.models.variants import VARIANTS
+    from hv15.sample.plan import given
+
+    sample, official = project.settings.sample, VARIANTS[project.models.variant]
+    steps = given(sample.infer_steps, official.infer_steps)
+    guidance = given(sample.guidance_scale, official.guidance_scale)
+    videos = []
+    for prompt in sample.prompts:
+        height, width = given(prompt.video_size, sample.video_size)
+        guided = given(prompt.guidance_scale, guidance) > 1
+        frames, count = given(prompt.video_length, sample.video_length), given(prompt.infer_steps, steps)
+        video = Video(prompt.name, frames, height, width, count, guided)
+        videos += [video] * (2 if given(prompt.with_base, sample.with_base) else 1)
+    return tuple(videos)
