@@ -19,7 +19,8 @@ from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
 from tui.data.config_diff import Change, DiffLine, setting_changes, text_diff
 from tui.data.config_form import FormField, FormSection, form
-from tui.data.yaml_edit import add_entry, children, compose, location_at, remove_value, set_value, values
+from tui.data.yaml_edit import add_entry, remove_value, set_value, values
+from tui.data.yaml_places import children, compose, location_at
 from tui.data.yaml_text import parse
 
 UNDO = 300

@@ -18,6 +18,7 @@ from hv15.runs.record import RunFolder
 from tui.data.columns import Column, thin
 from tui.data.curves import BINS, PLAIN, SERIES, Axis, Mark, Progress, Series, SeriesInfo
 from tui.data.growing_file import GrowingFile
+from tui.data.json_numbers import bins, known, number, numbers
 
 __all__ = [
     "SERIES",
@@ -152,7 +153,7 @@ class MetricsReader:
                 self.bad_lines += 1
             elif kind != "step":
                 self._add_mark(kind, record, offset)
-            elif not 0 <= _number(record.get("step")) < 2**53:
+            elif not 0 <= number(record.get("step")) < 2**53:
                 self.bad_lines += 1
             else:
                 if record["step"] <= (steps[-1]["step"] if steps else self._last_step()):
@@ -173,17 +174,17 @@ class MetricsReader:
             return
         first = self.rows
         self._step.extend([record["step"] for record in records])
-        self._epoch.extend(_numbers(records, "epoch"))
+        self._epoch.extend(numbers(records, "epoch"))
         for name, column in self._columns.items():
-            column.extend(_numbers(records, name))
+            column.extend(numbers(records, name))
         seconds = np.nan_to_num(self._columns["step_s"].values[first:].astype(np.float64), posinf=0.0, neginf=0.0)
         begin = float(self._time.values[-1]) if first else 0.0
         self._time.extend(begin + np.cumsum(np.maximum(seconds, 0.0)))
-        by_sigma = _bins(records)
-        for number, (index, value) in enumerate(self._bins):
-            found = np.flatnonzero(np.isfinite(by_sigma[:, number]))
+        by_sigma = bins(records)
+        for place, (index, value) in enumerate(self._bins):
+            found = np.flatnonzero(np.isfinite(by_sigma[:, place]))
             index.extend(found + first)
-            value.extend(by_sigma[found, number])
+            value.extend(by_sigma[found, place])
         self._continue_smoothing()
         self.last = records[-1]
 
@@ -203,8 +204,8 @@ class MetricsReader:
         self._running = (total, weight)
 
     def _add_mark(self, kind: str, record: dict[str, Any], offset: int) -> None:
-        step = _number(record.get("step"))
-        when = _number(record.get("time"))
+        step = number(record.get("step"))
+        when = number(record.get("time"))
         mark = Mark(kind, int(step) if math.isfinite(step) else 0, when if math.isfinite(when) else 0.0, record, offset)
         if len(self._marks) < MARKS:
             self._marks.append(mark)
@@ -212,7 +213,7 @@ class MetricsReader:
             self._add_validation(mark)
 
     def _add_validation(self, mark: Mark) -> None:
-        loss = _number(mark.fields.get("loss", mark.fields.get("validation_loss")))
+        loss = number(mark.fields.get("loss", mark.fields.get("validation_loss")))
         steps, losses = self._validation
         if not math.isfinite(loss):
             return
@@ -320,7 +321,7 @@ class MetricsReader:
         """Return how far the training is."""
         with self._lock:
             start = next((mark for mark in reversed(self._marks) if mark.kind == "run"), None)
-            total = _number(start.fields.get("total_steps")) if start else math.nan
+            total = number(start.fields.get("total_steps")) if start else math.nan
             recent = self._columns["step_s"].values[-50:]
             step = max(int(self._last_step()), start.step if start else 0)
             epoch = float(self._epoch.values[-1]) if self.rows else 0.0
@@ -338,9 +339,9 @@ class MetricsReader:
             eta_s=step_s * (total - step) if step_s is not None and total >= step else None,
             silent_s=silent,
             stalled=silent is not None and 0 < step < total and silent > max(STALL_S, STALL_STEPS * (step_s or 0.0)),
-            loss=_known(last.get("loss")),
-            loss_smooth=_known(smooth),
-            lr=_known(last.get("lr")),
+            loss=known(last.get("loss")),
+            loss_smooth=known(smooth),
+            lr=known(last.get("lr")),
         )
 
 
@@ -370,43 +371,3 @@ def metrics_files(root: Path) -> list[tuple[str, Path]]:
 def run_metrics(run: RunFolder) -> list[tuple[str, Path]]:
     """Return (label, metrics file) of the trainings that an earlier run has kept."""
     return kept_files(run)
-
-
-def _number(value: Any) -> float:
-    """A number, or NaN for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan
-
-
-def _known(value: Any) -> float | None:
-    number = _number(value)
-    return number if math.isfinite(number) else None
-
-
-def _numbers(records: Sequence[dict[str, Any]], name: str) -> NDArray[Any]:
-    """One field of all records, NaN where it is no number."""
-    values = [record.get(name) for record in records]
-    try:
-        return np.array(values, np.float64)  # None is NaN
-    except (ValueError, TypeError, OverflowError):
-        return np.array([_number(value) for value in values])
-
-
-def _bins(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
-    """The losses by sigma of all records [R, BINS], NaN where a bin is empty."""
-    values = [record.get("loss_by_sigma") for record in records]
-    try:
-        found = np.array(values, np.float64)
-        if found.shape == (len(records), BINS):
-            return found
-    except (ValueError, TypeError, OverflowError):
-        pass
-    return np.array([[_entry(each, number) for number in range(BINS)] for each in values])
-
-
-def _entry(values: Any, number: int) -> float:
-    return _number(values[number]) if isinstance(values, list) and number < len(values) else math.nan

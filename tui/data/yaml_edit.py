@@ -18,10 +18,10 @@ import yaml
 from hv15.config.problems import Location, dotted
 from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
+from tui.data.yaml_places import Place, children, is_block, refused, walk
 from tui.data.yaml_text import block, entry, parse, scalar
 
 _FILE = Path("config.yaml")
-_ALIAS = re.compile(r"\s*:\s*(\*[^\s,\]}]+)")
 _ANCHOR = re.compile(r"&[^\s,\]}]+\s+")
 
 
@@ -94,15 +94,8 @@ def _proved(before: Any, after: str, change: Callable[[Any], Any], location: Loc
     except UserError:
         same = False
     if not same:
-        raise _refused(location)
+        raise refused(location)
     return after
-
-
-def _refused(location: Location) -> UserError:
-    return UserError(
-        f"{dotted(location)}: cannot be changed here without touching other parts of the file",
-        hint="edit it in the YAML text",
-    )
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -145,104 +138,11 @@ def _item(data: Any, number: Any) -> Any:
     return data[number] if isinstance(data, list) and isinstance(number, int) and number < len(data) else None
 
 
-# -- where things stand -----------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4)
-def compose(text: str) -> yaml.Node:
-    """Return the nodes of YAML text, with the places where they stand."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert node is not None
-    return node
-
-
-class _Place:
-    """A value in the text: its key (None in a list), its node, and what holds it."""
-
-    def __init__(self, text: str, key: yaml.Node | None, node: yaml.Node, parent: yaml.Node | None) -> None:
-        self.text, self.key, self.node, self.parent = text, key, node, parent
-
-    @property
-    def alias(self) -> re.Match[str] | None:
-        """The `*name` that stands here instead of a value."""
-        if self.key is None or self.node.start_mark.index >= self.key.end_mark.index:
-            return None
-        return _ALIAS.match(self.text, self.key.end_mark.index)
-
-    @property
-    def start(self) -> int:
-        return self.alias.start(1) if self.alias else int(self.node.start_mark.index)
-
-    @property
-    def end(self) -> int:
-        """Behind the last character that belongs to the value."""
-        if self.alias:
-            return self.alias.end(1)
-        if _is_block(self.node) and self.node.value:
-            return children(self.text, self.node)[-1].end
-        first, last = self.node.start_mark.index, self.node.end_mark.index
-        if isinstance(self.node, yaml.ScalarNode) and self.node.style in ("|", ">"):
-            return int(first) + len(self.text[first:last].rstrip())
-        return int(last)
-
-
-def _is_block(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.CollectionNode) and not node.flow_style
-
-
-def children(text: str, node: yaml.Node) -> list[_Place]:
-    """What a mapping or a list holds, in the order of the text."""
-    if isinstance(node, yaml.MappingNode):
-        return [_Place(text, key, value, node) for key, value in node.value]
-    if isinstance(node, yaml.SequenceNode):
-        return [_Place(text, None, value, node) for value in node.value]
-    return []
-
-
-def _child(text: str, node: yaml.Node, part: str | int) -> _Place | None:
-    below = children(text, node)
-    if isinstance(node, yaml.SequenceNode):
-        return below[part] if isinstance(part, int) and part < len(below) else None
-    return next((each for each in reversed(below) if each.key is not None and each.key.value == str(part)), None)
-
-
-def _walk(text: str, location: Location) -> list[_Place]:
-    """The places along a location, as far as they are in the text; first the whole."""
-    places = [_Place(text, None, compose(text), None)]
-    for part in location:
-        found = _child(text, places[-1].node, part)
-        if found is None:
-            break
-        places.append(found)
-        if found.alias and len(places) <= len(location):
-            raise _refused(location)
-    return places
-
-
-def location_at(text: str, line: int) -> Location:
-    """Return the location of the innermost setting that a line (from 1) belongs to; () when there is none."""
-    try:
-        node = compose(text)
-    except (yaml.YAMLError, AssertionError):
-        return ()
-    location: list[str | int] = []
-    while True:
-        found = None
-        for number, place in enumerate(children(text, node)):
-            begin = place.node.start_mark.line if place.key is None else place.key.start_mark.line
-            if begin + 1 <= line and text.count("\n", 0, place.end) + 1 >= line:
-                found = (number if place.key is None else str(place.key.value), place.node)
-        if found is None:
-            return tuple(location)
-        location.append(found[0])
-        node = found[1]
-
-
 # -- edits ------------------------------------------------------------------------------------------------------------
 
 
 def _set(text: str, location: Location, value: Any, literal: str | None) -> str:
-    places = _walk(text, location)
+    places = walk(text, location)
     if len(places) <= len(location):
         return _insert(text, places[-1], location, len(places) - 1, value, literal)
     place = places[-1]
@@ -257,7 +157,7 @@ def _set(text: str, location: Location, value: Any, literal: str | None) -> str:
     anchor = _ANCHOR.match(old)
     kept, old = (anchor[0], old[anchor.end() :]) if anchor else ("", old)
     new = kept + (literal if literal is not None else scalar(value, flow=flow, like=old))
-    if _is_block(place.node):
+    if is_block(place.node):
         assert place.key is not None
         start = text.index(":", place.key.end_mark.index) + 1
         return f"{text[:start]} {new}{text[place.end :]}"
@@ -265,7 +165,7 @@ def _set(text: str, location: Location, value: Any, literal: str | None) -> str:
     return f"{text[: place.start]}{gap}{new}{text[place.end :]}"
 
 
-def _set_mapping(text: str, location: Location, place: _Place, value: Mapping[str, Any]) -> str:
+def _set_mapping(text: str, location: Location, place: Place, value: Mapping[str, Any]) -> str:
     names = [str(each.key.value) for each in children(text, place.node) if each.key is not None]
     for name, inner in value.items():
         text = _set(text, (*location, str(name)), inner, None)
@@ -275,10 +175,10 @@ def _set_mapping(text: str, location: Location, place: _Place, value: Mapping[st
     return text
 
 
-def _set_list(text: str, location: Location, place: _Place, value: list[Any]) -> str | None:
+def _set_list(text: str, location: Location, place: Place, value: list[Any]) -> str | None:
     """Change entry by entry, so that comments beside them stay; None when the list is better written anew."""
     count = len(place.node.value)
-    if not value or (len(value) != count and not _is_block(place.node)):
+    if not value or (len(value) != count and not is_block(place.node)):
         return None
     for number in range(count, len(value), -1):
         text = _remove(text, (*location, number - 1))
@@ -287,12 +187,12 @@ def _set_list(text: str, location: Location, place: _Place, value: list[Any]) ->
     return text
 
 
-def _insert(text: str, holder: _Place, location: Location, depth: int, value: Any, literal: str | None) -> str:
+def _insert(text: str, holder: Place, location: Location, depth: int, value: Any, literal: str | None) -> str:
     """Add what is missing of a location below the deepest place that is there."""
     part, rest = location[depth], location[depth + 1 :]
     for name in reversed(rest):
         if not isinstance(name, str):
-            raise _refused(location)
+            raise refused(location)
         value = {name: value}
     newline = "\r\n" if "\r\n" in text else "\n"
     node = holder.node
@@ -313,7 +213,7 @@ def _insert(text: str, holder: _Place, location: Location, depth: int, value: An
             return _into_flow(text, node, literal or scalar(value, flow=True))
         column = node.start_mark.column
         return _line_after(text, holder.end, column, entry(value, column, newline), newline)
-    raise _refused(location)
+    raise refused(location)
 
 
 def _into_flow(text: str, node: yaml.Node, written: str) -> str:
@@ -331,14 +231,14 @@ def _line_after(text: str, place: int, column: int, written: str, newline: str) 
 
 
 def _remove(text: str, location: Location) -> str:
-    places = _walk(text, location)
+    places = walk(text, location)
     if len(places) <= len(location) or not location:
         raise UserError(f"{dotted(location)}: is not in the file", hint="its default is used already")
     place, holder = places[-1], places[-2]
     below = children(text, holder.node)
     number = next(index for index, each in enumerate(below) if each.key is place.key and each.node is place.node)
     start = int(place.start if place.key is None else place.key.start_mark.index)
-    if not _is_block(holder.node):
+    if not is_block(holder.node):
         if number + 1 < len(below):
             after = below[number + 1]
             return text[:start] + text[int(after.start if after.key is None else after.key.start_mark.index) :]
@@ -354,4 +254,4 @@ def _remove(text: str, location: Location) -> str:
         return text[:line] + text[end:]
     if number + 1 < len(below) and (after_key := below[number + 1].key) is not None:  # the first key behind a dash
         return text[:start] + text[after_key.start_mark.index :]
-    raise _refused(location)
+    raise refused(location)

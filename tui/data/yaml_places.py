@@ -1,0 +1,111 @@
+"""Where each value stands in YAML text: its key, its first and its last character, anchors and aliases."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import yaml
+
+from hv15.config.problems import Location, dotted
+from hv15.errors import UserError
+
+_ALIAS = re.compile(r"\s*:\s*(\*[^\s,\]}]+)")
+
+
+@lru_cache(maxsize=4)
+def compose(text: str) -> yaml.Node:
+    """Return the nodes of YAML text, with the places where they stand."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert node is not None
+    return node
+
+
+class Place:
+    """A value in the text: its key (None in a list), its node, and what holds it."""
+
+    def __init__(self, text: str, key: yaml.Node | None, node: yaml.Node, parent: yaml.Node | None) -> None:
+        self.text, self.key, self.node, self.parent = text, key, node, parent
+
+    @property
+    def alias(self) -> re.Match[str] | None:
+        """The `*name` that stands here instead of a value."""
+        if self.key is None or self.node.start_mark.index >= self.key.end_mark.index:
+            return None
+        return _ALIAS.match(self.text, self.key.end_mark.index)
+
+    @property
+    def start(self) -> int:
+        return self.alias.start(1) if self.alias else int(self.node.start_mark.index)
+
+    @property
+    def end(self) -> int:
+        """Behind the last character that belongs to the value."""
+        if self.alias:
+            return self.alias.end(1)
+        if is_block(self.node) and self.node.value:
+            return children(self.text, self.node)[-1].end
+        first, last = self.node.start_mark.index, self.node.end_mark.index
+        if isinstance(self.node, yaml.ScalarNode) and self.node.style in ("|", ">"):
+            return int(first) + len(self.text[first:last].rstrip())
+        return int(last)
+
+
+def is_block(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.CollectionNode) and not node.flow_style
+
+
+def children(text: str, node: yaml.Node) -> list[Place]:
+    """What a mapping or a list holds, in the order of the text."""
+    if isinstance(node, yaml.MappingNode):
+        return [Place(text, key, value, node) for key, value in node.value]
+    if isinstance(node, yaml.SequenceNode):
+        return [Place(text, None, value, node) for value in node.value]
+    return []
+
+
+def _child(text: str, node: yaml.Node, part: str | int) -> Place | None:
+    below = children(text, node)
+    if isinstance(node, yaml.SequenceNode):
+        return below[part] if isinstance(part, int) and part < len(below) else None
+    return next((each for each in reversed(below) if each.key is not None and each.key.value == str(part)), None)
+
+
+def walk(text: str, location: Location) -> list[Place]:
+    """The places along a location, as far as they are in the text; first the whole."""
+    places = [Place(text, None, compose(text), None)]
+    for part in location:
+        found = _child(text, places[-1].node, part)
+        if found is None:
+            break
+        places.append(found)
+        if found.alias and len(places) <= len(location):
+            raise refused(location)
+    return places
+
+
+def location_at(text: str, line: int) -> Location:
+    """Return the location of the innermost setting that a line (from 1) belongs to; () when there is none."""
+    try:
+        node = compose(text)
+    except (yaml.YAMLError, AssertionError):
+        return ()
+    location: list[str | int] = []
+    while True:
+        found = None
+        for number, place in enumerate(children(text, node)):
+            begin = place.node.start_mark.line if place.key is None else place.key.start_mark.line
+            if begin + 1 <= line and text.count("\n", 0, place.end) + 1 >= line:
+                found = (number if place.key is None else str(place.key.value), place.node)
+        if found is None:
+            return tuple(location)
+        location.append(found[0])
+        node = found[1]
+
+
+def refused(location: Location) -> UserError:
+    """Say that a place cannot be edited alone."""
+    return UserError(
+        f"{dotted(location)}: cannot be changed here without touching other parts of the file",
+        hint="edit it in the YAML text",
+    )
