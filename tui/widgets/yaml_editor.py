@@ -34,6 +34,8 @@ class YamlEditor(TextArea):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        # Textual's editor takes esc for itself and goes to the next widget, which is no help where it has all the room.
+        Binding("escape", "screen.leave_field", "Form", id="yaml-leave", priority=True, tooltip="back to the form"),
         Binding(
             "ctrl+z",
             "screen.undo",
