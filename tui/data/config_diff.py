@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +57,14 @@ def text_diff(old: str, new: str, context: int = 3) -> list[DiffLine]:
 def setting_changes(old: str, new: str) -> list[Change]:
     """Return the settings whose values differ between two texts; [] when one of them is not YAML."""
     try:
-        return value_changes(read_yaml(Path("old"), old).data, read_yaml(Path("new"), new).data)
+        return value_changes(_values(old), _values(new))
     except UserError:
         return []
+
+
+@lru_cache(maxsize=4)  # of a history, each config is compared with the one before and the one after it
+def _values(text: str) -> dict[str, Any]:
+    return read_yaml(Path("config.yaml"), text).data
 
 
 def value_changes(old: Any, new: Any) -> list[Change]:

@@ -31,7 +31,11 @@ class Estimate:
 
     lines: tuple[EstimateLine, ...] = ()
     notes: tuple[str, ...] = ()
+    """What to change where it does not fit, and where the sizes come from."""
     error: str = ""
+    device: str = ""
+    """For which it was made, with its memory."""
+    fits: bool | None = None
     cancelled: bool = False
 
     @property
@@ -70,20 +74,46 @@ class Estimation:
         except ValueError:
             words = [line for line in done.errors.splitlines() if line.strip()]
             return Estimate(error=self._trial.named("\n".join(words[-4:]) or "hv15 plan said nothing", config))
-        notes = [str(note) for key in ("notes", "warnings") for note in _list(content, key)]
-        return Estimate(tuple(_lines(content)), tuple(self._trial.named(note, config) for note in notes))
+        advice = [str(each.get("text", "")) for each in _list(content, "advice") if isinstance(each, dict)]
+        note = content.get("note") if isinstance(content, dict) else None
+        notes = [*advice, note] if isinstance(note, str) and note else advice
+        fits = content.get("fits") if isinstance(content, dict) else None
+        return Estimate(
+            tuple(_lines(content)),
+            tuple(self._trial.named(each, config) for each in notes),
+            device=_device(content),
+            fits=fits if isinstance(fits, bool) else None,
+        )
+
+
+def _device(content: Any) -> str:
+    device = content.get("device") if isinstance(content, dict) else None
+    if not isinstance(device, dict):
+        return ""
+    memory = _number(device.get("memory"))
+    return f"{device.get('name', '?')}" + (f", {memory / 2**30:.1f} GiB" if memory else "")
 
 
 def _lines(content: Any) -> Iterator[EstimateLine]:
     for stage in _list(content, "stages"):
         if isinstance(stage, dict):
-            notes = stage.get("note") or "; ".join(map(str, _list(stage, "notes")))
             yield EstimateLine(
-                str(stage.get("name") or stage.get("stage") or "?"),
-                _whole(stage.get("memory", stage.get("peak"))),
-                _number(stage.get("seconds")),
-                str(notes),
+                str(stage.get("name", "?")),
+                _whole(stage.get("needed")),
+                _number(stage.get("total_seconds")),
+                _note(stage),
             )
+
+
+def _note(stage: dict[str, Any]) -> str:
+    """How often what is done, where the memory goes, and whether it is too much."""
+    words = ["does not fit"] if stage.get("fits") is False else []
+    if (count := _whole(stage.get("count"))) is not None:
+        words.append(f"{count} x {stage.get('unit', '')}".strip())
+    parts = stage.get("parts")
+    sizes = [(name, _number(size) or 0.0) for name, size in parts.items()] if isinstance(parts, dict) else []
+    words += [f"{name} {size / 2**30:.1f} GiB" for name, size in sizes if size >= 0.05 * 2**30]
+    return ", ".join(words)
 
 
 def _list(content: Any, key: str) -> list[Any]:

@@ -36,14 +36,36 @@ def answer(monkeypatch: pytest.MonkeyPatch, output: str, errors: str = "", code:
 
 
 def test_stages_with_memory_and_time(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stages = [{"name": "train", "memory": 20 << 30, "seconds": 3600, "note": "bf16"}, {"name": "sample"}, 3]
-    answer(monkeypatch, json.dumps({"stages": stages, "notes": ["a rough guess"]}))
+    train = {
+        "name": "train",
+        "needed": 26 << 30,
+        "fits": False,
+        "parts": {"weights": 16 << 30, "latents": 5},
+        "count": 9,
+    }
+    stages = [{**train, "unit": "step", "total_seconds": 3600}, {"name": "sample"}, 3]
+    device = {"name": "RTX 4090", "memory": 24 << 30}
+    advice = [{"stage": "train", "text": "train: train.quantize: fp8, then 19 GiB"}]
+    plan = {"device": device, "fits": False, "stages": stages, "advice": advice, "note": "sizes of the files"}
+    answer(monkeypatch, json.dumps(plan))
     found = Estimation(config).run()
     assert [(line.name, line.memory, line.seconds, line.note) for line in found.lines] == [
-        ("train", 20 << 30, 3600.0, "bf16"),
+        ("train", 26 << 30, 3600.0, "does not fit, 9 x step, weights 16.0 GiB"),
         ("sample", None, None, ""),
     ]
-    assert (found.peak, found.notes, found.error) == (20 << 30, ("a rough guess",), "")
+    assert (found.peak, found.fits, found.device) == (26 << 30, False, "RTX 4090, 24.0 GiB")
+    assert found.notes == ("train: train.quantize: fp8, then 19 GiB", "sizes of the files")
+
+
+def test_the_plan_of_hv15_has_the_names_that_are_read_here() -> None:
+    from dataclasses import fields
+
+    from hv15.plan.devices import Device
+    from hv15.plan.stages import Stage
+
+    assert {"name", "needed", "fits", "parts", "count", "unit"} <= {each.name for each in fields(Stage)}
+    assert {"name", "memory"} <= {each.name for each in fields(Device)}
+    assert isinstance(Stage.total_seconds, property)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +85,10 @@ def test_without_an_estimate_it_is_said(
     assert expected in found.error
 
 
-@pytest.mark.parametrize("output", ["[]", "3", '{"stages": {"a": 1}}', '{"stages": [{"memory": "much"}]}'])
+@pytest.mark.parametrize(
+    "output",
+    ["[]", "3", '{"stages": {"a": 1}}', '{"stages": [{"needed": "much", "parts": [1]}], "advice": [1], "note": 3}'],
+)
 def test_another_shape_of_answer_stops_nothing(config: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
     answer(monkeypatch, output)
     assert isinstance(Estimation(config).run(), Estimate)
