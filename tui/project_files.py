@@ -14,7 +14,8 @@ from tui.data.failures import FailureCard, failure_cards
 from tui.data.history import HistoryReader, Orphan, RunRow
 from tui.data.jobs import Job, JobsProgress, JobsReader, JobState, RuleCount
 from tui.data.log_file import LogFile
-from tui.data.metrics import Axis, MetricsReader, Progress, Series, metrics_files
+from tui.data.metrics import Axis, MetricsReader, Progress, Series, metrics_files, run_metrics
+from tui.data.preflight import Preflight
 from tui.data.rerun import DryRun
 from tui.data.system import GpuSource, SystemReader, SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
@@ -199,9 +200,9 @@ class ProjectFiles:
 
     def metrics_of(self, run: RunRow) -> list[tuple[str, Path]]:
         """Return what a run kept of its curves, or those that are still being written when it is the newest."""
-        kept = sorted((run.folder.path / "metrics").glob("*.jsonl"))
+        kept = run_metrics(run.folder)
         if kept:
-            return [(f"{run_label(run.folder)} {path.stem}", path) for path in kept]
+            return [(f"{run_label(run.folder)} {label}", path) for label, path in kept]
         newest = self._current is not None and self._current.id == run.id
         return self.trainings() if newest else []
 
@@ -240,6 +241,10 @@ class ProjectFiles:
     def estimation(self, text: str | None = None) -> Estimation:
         """Return what finds out how much memory and time this text as config takes."""
         return Estimation(self.config, text)
+
+    def preflight(self) -> Preflight:
+        """Return what checks weights, dataset, captions and disk before a start."""
+        return Preflight(self.config)
 
     @property
     def peak(self) -> int:

@@ -30,6 +30,7 @@ from tests.tui.watched import (
 )
 from tui.data.history import Orphan
 from tui.data.jobs import JobState
+from tui.data.preflight import Check
 from tui.data.rerun import Rerun
 from tui.dialogs.confirm import Confirm
 from tui.dialogs.start import StartDialog
@@ -122,11 +123,14 @@ async def test_a_failure_says_cause_cure_and_the_end_of_its_log(tmp_path: Path) 
 async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
     app = dashboard(tmp_path)
     app.files.plan = Rerun((planned(1, "train", "learning_rate changed"),), (("train", 1),), "", 0.1, False)  # type: ignore[attr-defined]
+    app.files.checks = (Check("ok", "12 clips"), Check("problem", "clip 3 [b] is too short"), Check("note", "GPU busy"))  # type: ignore[attr-defined]
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         await pilot.press("s")
         await settle(pilot)
         assert isinstance(app.screen, StartDialog)
+        assert "✗ clip 3 [b] is too short" in text_of(app)
+        assert "! GPU busy" in text_of(app)
         assert "learning_rate changed" in text_of(app)
         assert not orders, "looking starts nothing"
         await pilot.press("s")

@@ -75,6 +75,7 @@ class Watched(ProjectFiles):
         self.views: dict[str, Any] = {"run": RunView(None)}
         self.plan: Any = Rerun((planned(1, "train", "learning_rate changed"),), (("train", 1),), "", 0.1, False)
         self.estimate: Any = Estimate()
+        self.checks: Any = ()
         self.asked: list[tuple[str | None, tuple[str, ...]]] = []
         """Texts and targets of which a dry run was asked."""
         self.real_metrics = False
@@ -98,6 +99,9 @@ class Watched(ProjectFiles):
     def dry_run(self, text: str | None = None, targets: Any = ()) -> Any:
         self.asked.append((text, tuple(targets)))
         return Asked(self.plan)
+
+    def preflight(self) -> Any:
+        return Asked(self.checks)
 
     def estimation(self, text: str | None = None) -> Any:
         return Asked(self.estimate)

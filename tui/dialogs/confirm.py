@@ -31,7 +31,9 @@ class Confirm(ModalScreen[str | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="confirm-cancel", tooltip="change nothing"),
-        Binding("left,up", "app.focus_previous", "Previous", id="confirm-previous", show=False, tooltip="the answer before"),
+        Binding(
+            "left,up", "app.focus_previous", "Back", id="confirm-previous", show=False, tooltip="the answer before"
+        ),
         Binding("right,down", "app.focus_next", "Next", id="confirm-next", show=False, tooltip="the next answer"),
     ]
 

@@ -16,6 +16,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
+from tui.data.preflight import Check
 from tui.data.rerun import Rerun
 from tui.widgets.plan_table import PlanTable
 
@@ -28,6 +29,15 @@ class Plans(Protocol):
     def run(self) -> Rerun: ...
 
     def cancel(self) -> None: ...
+
+
+class Checks(Protocol):
+    """What checks a project before its start: `tui.data.preflight.Preflight`, or a fake."""
+
+    def run(self) -> tuple[Check, ...]: ...
+
+
+SIGNS = {"problem": ("✗", "$error"), "note": ("!", "$warning"), "ok": ("✓", "$success")}
 
 
 class StartDialog(ModalScreen[list[str] | None]):
@@ -46,18 +56,20 @@ class StartDialog(ModalScreen[list[str] | None]):
     StartDialog Input { width: 1fr; }
     StartDialog .target { height: 1; }
     StartDialog .target Label { color: $faint; padding-right: 1; }
+    StartDialog #plan-checks { height: auto; max-height: 6; }
     StartDialog #plan-summary { height: auto; max-height: 8; margin-top: 1; }
     """
 
     def __init__(
         self,
         plans: Callable[[list[str]], Plans],
+        checks: Callable[[], Checks],
         *,
         notes: str = "",
         start: bool = True,
     ) -> None:
         super().__init__()
-        self._plans, self._notes, self._start = plans, notes, start
+        self._plans, self._checks, self._notes, self._start = plans, checks, notes, start
         self._asked: Plans | None = None
 
     def compose(self) -> ComposeResult:
@@ -68,6 +80,7 @@ class StartDialog(ModalScreen[list[str] | None]):
                 yield Label("target")
                 yield Input(TARGET, id="start-target", compact=True)
             yield Static(id="plan-summary")
+            yield Static(id="plan-checks")
             yield PlanTable(id="plan")
             with Horizontal(classes="dialog-answers"):
                 if self._start:
@@ -79,6 +92,7 @@ class StartDialog(ModalScreen[list[str] | None]):
     def on_mount(self) -> None:
         (self.query_one("#start") if self._start else self.query_one(PlanTable)).focus()
         self.action_plan()
+        self.run_worker(self._check, group="plan-checks", exit_on_error=False)  # type: ignore[arg-type]
 
     def on_unmount(self) -> None:
         if self._asked is not None:
@@ -115,6 +129,16 @@ class StartDialog(ModalScreen[list[str] | None]):
             return
         self._say(Content.styled(found.summary, "bold"))
         table.set_rows(found.jobs)
+
+    async def _check(self) -> None:
+        """Check models, clips, captions, disk and device, while the plan is looked at."""
+        found = await asyncio.to_thread(self._checks().run)
+        if self.is_attached:
+            told = [check for check in found if check.state != "ok"] or list(found[:1])
+            lines = [
+                Content.assemble((f"{SIGNS[each.state][0]} ", SIGNS[each.state][1]), each.text) for each in told[:6]
+            ]
+            self.query_one("#plan-checks", Static).update(Content("\n").join(lines))
 
     def _say(self, text: Content) -> None:
         notes = Content.styled(self._notes + "\n", "$warning") if self._notes else Content("")

@@ -17,6 +17,7 @@ from hv15.runs import control
 from tui.data.alerts import alerts
 from tui.data.jobs import Job
 from tui.data.metrics import Progress, Series
+from tui.data.preflight import machine_checks
 from tui.data.rerun import DryRun
 from tui.data.system import SystemSample
 from tui.dialogs.confirm import Answer, Confirm
@@ -245,10 +246,12 @@ class RunScreen(DashboardScreen):
         if self.run_view.alive:
             self.notify("a run is going on; x stops it", title="Start", severity="warning", markup=False)
             return
-        notes = (
-            "Snakemake's lock was left by a run that was killed; the start removes it" if self.run_view.locked else ""
+        notes = ["Snakemake's lock was left by a killed run; the start removes it"] if self.run_view.locked else []
+        if self.machine is not None and self.machine.gpus:
+            notes += [check.text for check in machine_checks(self.machine)]
+        self.app.push_screen(
+            StartDialog(self._plans, self.dashboard.files.preflight, notes="\n".join(notes)), self._start
         )
-        self.app.push_screen(StartDialog(self._plans, notes=notes), self._start)
 
     def _start(self, targets: list[str] | None) -> None:
         if targets is None:
@@ -261,7 +264,7 @@ class RunScreen(DashboardScreen):
         return self.dashboard.files.dry_run(targets=targets)
 
     def action_dry_run(self) -> None:
-        self.app.push_screen(StartDialog(self._plans, start=False))
+        self.app.push_screen(StartDialog(self._plans, self.dashboard.files.preflight, start=False))
 
     def action_stop(self) -> None:
         view = self.run_view
