@@ -26,6 +26,7 @@ wildcard_constraints:
 
 
 include: "rules/models.smk"
+include: "rules/plan.smk"
 include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"

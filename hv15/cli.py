@@ -16,6 +16,7 @@ from typing import Any
 
 from hv15 import __version__
 from hv15.errors import UserError
+from hv15.out_of_memory import STAGES, OutOfMemory, is_out_of_memory
 
 USER_ERROR = 2
 """Exit code for everything that a user can put right."""
@@ -32,7 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(getattr(importlib.import_module(f"hv15.commands.{module}"), function)(options) or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_explained(error, options)}", file=sys.stderr)
+        return USER_ERROR
+    except RuntimeError as error:
+        if options.run not in STAGES or not is_out_of_memory(error):
+            raise
+        print(f"error: {_explained(OutOfMemory(STAGES[options.run], error), options)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
@@ -40,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _explained(error: UserError, options: argparse.Namespace) -> UserError:
+    """The same error; where memory was not enough, with the settings that would make it so."""
+    if not isinstance(error, OutOfMemory):
+        return error
+    from hv15.commands.plan import explain
+
+    return explain(error, options)
 
 
 def build_parser() -> argparse.ArgumentParser:

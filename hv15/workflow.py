@@ -171,6 +171,11 @@ class WorkflowProject(Project):
     # -- training ---------------------------------------------------------------------------------------------------
 
     @cached_property
+    def plan_digest(self) -> str:
+        """Of all that a plan of memory and time depends on, but the machine."""
+        return digest([self.settings.dump(), self.dataset_digest])
+
+    @cached_property
     def train_digest(self) -> str:
         return digest(self.train_spec)
 

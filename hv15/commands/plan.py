@@ -6,6 +6,8 @@ import json
 from argparse import Namespace
 
 from hv15.atomic import atomic_path
+from hv15.errors import UserError
+from hv15.out_of_memory import OutOfMemory
 from hv15.project import Project
 
 
@@ -28,3 +30,22 @@ def plan(options: Namespace) -> None:
         return
     with atomic_path(options.out) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def explain(error: OutOfMemory, options: Namespace) -> UserError:
+    """Say which settings make the stage fit on this device, as a plan finds them."""
+    from hv15.plan.advice import advise
+    from hv15.plan.devices import detect_device
+    from hv15.plan.stages import Planner
+
+    try:
+        project = Project(options.config, options.overrides)
+        device = detect_device(project.settings.runtime.device)
+        planner = Planner(project, device)
+        stage = planner.stage(error.stage)  # type: ignore[arg-type]
+        # Where the plan says that it fits, others use the device too: then anything smaller helps.
+        found = advise(planner, stage.name, min(device.memory, int(stage.needed * 0.95)))
+    except (UserError, RuntimeError, ValueError):  # the first error is the one to tell
+        return error
+    size = f"{stage.needed / 2**30:.1f} of {device.memory / 2**30:.1f} GiB"
+    return UserError(error.message, hint=f"the plan says {size} are needed; {found}; what is saved is kept")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from hv15.cache.batches import MicroBatch, Prefetcher
 from hv15.errors import UserError
+from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import Example, ExampleReader
@@ -300,19 +301,3 @@ def check_finite(step: int, loss: float, grad_norm: float) -> None:
         "damaged model file (download it again) or the number format (set train.dtype to float32); "
         "states and checkpoints of earlier steps are kept",
     )
-
-
-@contextmanager
-def memory_advice() -> Iterator[None]:
-    """Turn an out-of-memory error of the GPU or the machine into advice."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise UserError(
-            f"out of memory in training: {str(error).splitlines()[0]}",
-            hint="the cheapest first: train.gradient_checkpointing: true, datasets batch_size 1 (with more "
-            "gradient_accumulation_steps), fewer target_frames, a lower resolution, a smaller train.network_dim; "
-            "saved states are kept, but another dataset or network is another training",
-        ) from error
