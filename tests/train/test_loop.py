@@ -207,7 +207,7 @@ def test_out_of_memory_comes_with_advice(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Example, "losses", fail)
     with pytest.raises(UserError, match="out of memory in training") as caught:
         run(tmp_path, settings())
-    assert "gradient_checkpointing" in caught.value.hint
+    assert "hv15 plan" in caught.value.hint
 
 
 def test_other_errors_are_not_taken_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
