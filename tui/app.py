@@ -6,6 +6,7 @@ Nothing in it needs the dashboard to stay: a run goes on when it is closed.
 
 from __future__ import annotations
 
+import shlex
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,6 +112,12 @@ class Dashboard(App[None]):
         """The screen of the mode that is shown, whatever dialog lies over it."""
         return self.screen_stack[0]
 
+    @property
+    def run_goes_on(self) -> bool:
+        """Whether a run was alive when it was last looked at."""
+        source = self.watcher.sources.get("run")
+        return source is not None and source.value is not None and bool(source.value.alive)
+
     def on_mount(self) -> None:
         self.watcher.start()
 
@@ -168,4 +175,6 @@ def main(project: Path, *, gpus: GpuSource | None = None) -> int:
     ask_terminal()
     app = Dashboard(config, ProjectFiles(config, gpus=gpus))
     app.run()
+    if app.run_goes_on:
+        print(f"the run goes on; watch it again with: hv15 tui {shlex.quote(str(app.files.root))}")
     return app.return_code or 0

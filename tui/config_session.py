@@ -46,6 +46,7 @@ class ConfigSession:
         """The config of the run that it is compared with."""
         self._file: ConfigFile | None = None
         self._lock = Lock()
+        self._seen: tuple[tuple[object, ...], ConfigView] | None = None
 
     def step(self, change: Callable[[ConfigFile], object] | None = None, *, text: str | None = None) -> ConfigView:
         """Do something to the file and look at what came out.
@@ -68,6 +69,14 @@ class ConfigSession:
             return self._view(file)
 
     def _view(self, file: ConfigFile) -> ConfigView:
+        """Look at all of it, unless nothing has changed since the last look."""
+        run = self.run_config
+        key = (file.version, file.text, file.saved_text, run, _modified(run), file.changed_on_disk())
+        if self._seen is None or self._seen[0] != key:
+            self._seen = key, self._look(file)
+        return self._seen[1]
+
+    def _look(self, file: ConfigFile) -> ConfigView:
         sections = file.form()
         given = [field.location for section in sections for field in section.fields if field.given]
         run = self.run_config
@@ -84,3 +93,10 @@ class ConfigSession:
             positions={location: file.position(location) for location in given},
             changed_on_disk=file.changed_on_disk(),
         )
+
+
+def _modified(path: Path | None) -> float:
+    try:
+        return path.stat().st_mtime if path is not None else 0.0
+    except OSError:
+        return 0.0

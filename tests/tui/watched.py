@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from textual.message import Message
 from textual.pilot import Pilot
+from textual.worker import WorkerError
 
 from hv15.runs.record import RunFolder
 from hv15.runs.state import State
@@ -126,15 +128,12 @@ async def settle(pilot: Pilot[None], **views: Any) -> None:
     assert isinstance(app, Dashboard)
     app.files.views.update(views)  # type: ignore[attr-defined]
     app.watcher.refresh()
+    own = ("source-", "config-", "run-", "charts-", "runs-", "plan", "forecast")
     for _ in range(3):
         await pilot.pause()
-        await app.workers.wait_for_complete(
-            [
-                each
-                for each in app.workers
-                if each.group.startswith(("source-", "config-", "run-", "charts-", "runs-", "plan"))
-            ]
-        )
+        for worker in [each for each in app.workers if each.group.startswith(own)]:
+            with contextlib.suppress(WorkerError):  # a newer one of its name may have ended it
+                await worker.wait()
     await pilot.pause()
 
 

@@ -98,7 +98,7 @@ class ConfigScreen(DashboardScreen):
             except UserError as error:
                 self.show_error(error)
                 return
-            if self.is_attached:
+            if self.is_attached and view is not self.view:
                 typed_on = text is not None and self.query_one(YamlEditor).text != text
                 self._show(view, keep_text=typed_on)
         if then is not None:
