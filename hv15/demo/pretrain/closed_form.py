@@ -29,14 +29,17 @@ _AT_ONCE = 4  # clips
 
 
 class LeastSquares:
-    """Weights of a causal convolution, found from what goes in and what should come out."""
+    """Weights of a causal convolution, found from what goes in and what should come out.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    With `centred` the inputs' means are taken out of the sums, so that small differences keep their digits, and the
+    ridge holds back the less.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, centred: bool = False) -> None:
         size = 27 * inputs + 1
         self.gram = torch.zeros(size, size)
         self.right = torch.zeros(size, outputs)
-        self.shift: Tensor | None = None
-        """About the inputs' mean: what is left keeps its digits in the sums."""
+        self.shift = None if centred else torch.zeros(size)
 
     def add(self, rows: Tensor, wanted: Tensor, weight: float = 1.0) -> None:
         """Count in rows of `taps` [..., 27 * C + 1] and the outputs [..., outputs] wanted there."""
@@ -93,7 +96,13 @@ def parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def fit_block(
-    block: ResBlock, x: Tensor, wanted: Tensor, generator: torch.Generator, *, straight: bool = False
+    block: ResBlock,
+    x: Tensor,
+    wanted: Tensor,
+    generator: torch.Generator,
+    *,
+    straight: bool = False,
+    centred: bool = False,
 ) -> Tensor:
     """Let a block mend x's first channels towards what is wanted of them; return what comes out of it.
 
@@ -112,7 +121,7 @@ def fit_block(
     def features(part: Tensor, stream: Stream) -> Tensor:
         return block.norm2(block.conv1(block.norm1(part, silu=True), stream), silu=True)
 
-    squares = LeastSquares(x.shape[1], channels)
+    squares = LeastSquares(x.shape[1], channels, centred=centred)
     for part, target in parts(x, wanted):
         rows = taps(through(features, part))
         squares.add(rows, (target - part[:, :channels]).movedim(1, -1))
@@ -238,8 +247,9 @@ def fit_encoder(encoder: Encoder, pixels: Tensor, latents: Tensor, generator: to
     x[:, len(last.conv.conv.bias) - 1 :: len(last.conv.conv.bias)] += LAST_CONSTANT - CONSTANT
     for block in (encoder.down[-1].block[0], encoder.mid.block_1, encoder.mid.block_2):
         assert isinstance(block, ResBlock)
-        x = fit_block(block, x, latents, generator, straight=block is encoder.down[-1].block[0])
-    squares = LeastSquares(x.shape[1], latents.shape[1])
+        straight = block is encoder.down[-1].block[0]
+        x = fit_block(block, x, latents, generator, straight=straight, centred=True)
+    squares = LeastSquares(x.shape[1], latents.shape[1], centred=True)
     for part, target in parts(x, latents):
         squares.add(taps(encoder.norm_out(part, silu=True)), (target - part[:, : target.shape[1]]).movedim(1, -1))
     put(encoder.conv_out, squares.solve(), slice(0, latents.shape[1]))

@@ -59,7 +59,7 @@ class VaeStage:
 
 STAGES = {
     "encoder": VaeStage("encoder", steps=1500, batch=4, rate=3e-4),
-    "decoder": VaeStage("decoder", steps=1200, batch=4, rate=3e-4, noise=0.1),
+    "decoder": VaeStage("decoder", steps=300, batch=4, rate=3e-5, noise=0.1),
 }
 FITTED = {"encoder": 500, "decoder": 400}
 """Clips that the beginnings are fitted to."""
