@@ -9,6 +9,7 @@ only, and against a constant a direction tells sizes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from hv15.models.vae_blocks import CausalConv3d, Downsample, ResBlock, Stream, Upsample, group_mean
-from hv15.models.vae_coders import Decoder, Encoder
+from hv15.models.vae_coders import Decoder, Encoder, Level
 
 CONSTANT = 3.0
 LAST_CONSTANT = 20.0
@@ -172,9 +173,9 @@ def fit_decoder(decoder: Decoder, latents: Tensor, pixels: Tensor, generator: to
     for number, target in enumerate(targets):
         kept = len(latents) >> number  # the finer the level, the more patches a clip has
         x, wanted = x[:kept], target[:kept]
-        x = fit_upsample(decoder.up[number].upsample, x, wanted)
-        for block in decoder.up[number + 1].block:
-            x = fit_block(block, x, wanted, generator)
+        x = fit_upsample(cast(Upsample, decoder.up[number].upsample), x, wanted)
+        for block in cast(Level, decoder.up[number + 1]).block:
+            x = fit_block(cast(ResBlock, block), x, wanted, generator)
     squares = LeastSquares(x.shape[1], 3)
     for part, target in parts(x, pixels[: len(x)]):
         squares.add(taps(decoder.norm_out(part, silu=True)), target.movedim(1, -1))
@@ -201,7 +202,7 @@ def patch_codes(pixels: Tensor, size: int, count: int) -> Tensor:
     pattern = "b c (f t) (h p) (w q) -> b f h w (t p q c)"
     if size < 8:
         cells = rearrange(pixels, pattern, t=1, p=size, q=size)
-        return _project(cells, _map(cells, count)).movedim(-1, 1)
+        return (cells @ _map(cells, count)).movedim(-1, 1)
     first = rearrange(pixels[:, :, :1], pattern, t=1, p=size, q=size)
     later = rearrange(pixels[:, :, 1:], pattern, t=2, p=size, q=size)
     # still things keep their numbers: later patches' components are those of their mean over time, then what moves
@@ -211,8 +212,8 @@ def patch_codes(pixels: Tensor, size: int, count: int) -> Tensor:
     moving = moving[..., 1, :] - moving[..., 0, :]
     map_moving = _map(moving, count - count // 2)
     zero = torch.zeros(*first.shape[:-1], count - count // 2)
-    codes_first = torch.cat([_project(first, map_still), zero], -1)
-    codes_later = torch.cat([_project(still, map_still), _project(moving, map_moving)], -1)
+    codes_first = torch.cat([first @ map_still, zero], -1)
+    codes_later = torch.cat([still @ map_still, moving @ map_moving], -1)
     return torch.cat([codes_first, codes_later], 1).movedim(-1, 1)
 
 
@@ -224,10 +225,6 @@ def _map(cells: Tensor, count: int) -> Tensor:
     return (vectors / values.flip(0)[:count].clamp_min(1e-8) ** 0.35).float()
 
 
-def _project(cells: Tensor, mapped: Tensor) -> Tensor:
-    return cells @ mapped
-
-
 @torch.no_grad()
 def fit_encoder(encoder: Encoder, pixels: Tensor, latents: Tensor, generator: torch.Generator) -> None:
     """Fit the whole encoder."""
@@ -237,18 +234,16 @@ def fit_encoder(encoder: Encoder, pixels: Tensor, latents: Tensor, generator: to
         encoder.conv_in.conv.weight.data[channel, channel // 2, 2, 1, 1] = 1
     encoder.conv_in.conv.bias.data[6:] = CONSTANT
     x = through(encoder.conv_in, pixels)
-    for level in encoder.down:
-        if level.downsample is not None:
-            x = _fit_downsample(level.downsample, x)
-    last = encoder.down[-2].downsample
-    assert last is not None
-    assert last.conv.conv.bias is not None
-    last.conv.conv.bias.data[-1] += LAST_CONSTANT - CONSTANT
-    x[:, len(last.conv.conv.bias) - 1 :: len(last.conv.conv.bias)] += LAST_CONSTANT - CONSTANT
-    for block in (encoder.down[-1].block[0], encoder.mid.block_1, encoder.mid.block_2):
-        assert isinstance(block, ResBlock)
-        straight = block is encoder.down[-1].block[0]
-        x = fit_block(block, x, latents, generator, straight=straight, centred=True)
+    downs = [cast(Downsample, level.downsample) for level in encoder.down if level.downsample is not None]
+    for down in downs:
+        x = _fit_downsample(down, x)
+    bias = downs[-1].conv.conv.bias
+    assert bias is not None
+    bias.data[-1] += LAST_CONSTANT - CONSTANT
+    x[:, len(bias) - 1 :: len(bias)] += LAST_CONSTANT - CONSTANT
+    straight = cast(ResBlock, cast(Level, encoder.down[-1]).block[0])
+    for block in (straight, encoder.mid.block_1, encoder.mid.block_2):
+        x = fit_block(block, x, latents, generator, straight=block is straight, centred=True)
     squares = LeastSquares(x.shape[1], latents.shape[1], centred=True)
     for part, target in parts(x, latents):
         squares.add(taps(encoder.norm_out(part, silu=True)), (target - part[:, : target.shape[1]]).movedim(1, -1))
