@@ -1,0 +1,29 @@
+"""One message for every stage."""
+
+import pytest
+import torch
+
+from hv15.out_of_memory import OutOfMemory, is_out_of_memory, memory_advice
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+)
+@pytest.mark.parametrize(("stage", "words"), [("train", "training"), ("decode", "decode")])
+def test_what_the_gpu_and_the_machine_say(error: RuntimeError, stage: str, words: str):
+    with pytest.raises(OutOfMemory, match=f"out of memory in {words}") as caught, memory_advice(stage):
+        raise error
+    assert caught.value.stage == stage
+    assert "hv15 plan" in caught.value.hint
+    assert "\n" not in caught.value.message
+
+
+def test_other_errors_stay_what_they_are():
+    error = RuntimeError("shapes differ")
+    assert not is_out_of_memory(error)
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_advice("train"):
+        raise error
