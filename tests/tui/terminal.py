@@ -62,7 +62,7 @@ class Terminal:
         """Give the terminal another size."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
 
-    def wait_for(self, pattern: str, seconds: float = 300.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = 600.0) -> re.Match[str]:
         """Wait until something stands on the screen."""
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text)):

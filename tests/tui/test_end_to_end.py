@@ -59,7 +59,7 @@ def start_from_screen(terminal: Terminal) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_start_quit_attach_stop_resume_finish(root: Path) -> None:
     tiny_project(root, steps=150)
     with Terminal(dashboard_words(root)) as terminal:
@@ -84,7 +84,7 @@ def test_start_quit_attach_stop_resume_finish(root: Path) -> None:
 
         start_from_screen(terminal)
         terminal.resize(120, 40)
-        terminal.wait_for("✓ finished", seconds=300)
+        terminal.wait_for("✓ finished", seconds=1200)
         terminal.press("q")
         terminal.wait_for_end()
     assert (root / "results/lora.safetensors").is_file()

@@ -47,7 +47,7 @@ def test_memory_is_drawn_under_its_limit_with_the_peak_marked() -> None:
         async with app.run_test(size=(49, 9)) as pilot:
             history = app.query_one(History)
             times = [float(second) for second in range(120)]
-            history.show(times, [12 * GIB] * 60 + [3 * GIB] * 60, limit=24 * GIB, peak=21 * GIB)
+            history.show(times, [12 * GIB] * 59 + [3 * GIB] * 61, limit=24 * GIB, peak=21 * GIB)
             await pilot.pause()
             drawn = rows(history)
             assert [line[:9].strip() for line in drawn[:2]] == ["24 GiB", "peak"]

@@ -1,0 +1,117 @@
+"""How the eight screens look at 80x24 and 120x40, in the middle of the recorded run, with clock and machine frozen.
+
+After a wanted change:  pytest -n 0 tests/tui/test_snapshots.py --snapshot-update   and look at the pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_textual_snapshot import SVGImageExtension, normalize_svg
+from syrupy.assertion import SnapshotAssertion
+from textual.pilot import Pilot
+
+from tests.tui.recorded import GIB, dashboard, one_gpu, replay_at, show
+from tui.app import Dashboard
+from tui.data.estimate import Estimate, EstimateLine
+from tui.data.rerun import PlannedJob, Rerun
+from tui.data.system import Process, SystemReader, SystemSample
+from tui.widgets.jobs_table import JobsTable
+from tui.widgets.log_list import LogList
+from tui.widgets.navigation import SCREENS
+from tui.widgets.runs_table import RunsTable
+
+NOW = 1_800_000_000.0
+SHARE = 0.6
+PLAN = Rerun((PlannedJob(1, "train", "Training the LoRA", "learning_rate changed", ""),), (("train", 1),))
+ESTIMATE = Estimate((EstimateLine("train", 17 * GIB, 5400.0), EstimateLine("encode_texts", 9 * GIB, 60.0)))
+
+
+def frozen() -> float:
+    """The time."""
+    return NOW
+
+
+class Answer:
+    """What a dry run or an estimate would say."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def run(self) -> Any:
+        return self.answer
+
+    def cancel(self) -> None:
+        """Nothing to end."""
+
+
+def measured(reader: SystemReader, record: object = None, phase: str = "") -> SystemSample:
+    """A machine that never changes."""
+    [gpu] = one_gpu().read()
+    processes = (Process(4001, "hv15 train", 3 * GIB, 97.0), Process(4000, "snakemake", GIB // 8, 1.0))
+    reader.peaks["train"] = 18 * GIB
+    return SystemSample(NOW, 42.0, 16, 30 * GIB, 128 * GIB, 3 * GIB, processes, 300 * GIB, 2000 * GIB, (gpu,), "")
+
+
+def remembered(reader: SystemReader, name: str) -> tuple[list[float], list[float]]:
+    """Ten minutes of it."""
+    high = {"gpu0_used": 17.0 * GIB, "gpu0_utilisation": 98.0, "memory": 30.0 * GIB}.get(name, 42.0)
+    return [NOW - 600 + 2 * step for step in range(301)], [high * (0.4 + 0.6 * (step > 100)) for step in range(301)]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashboard]:
+    """The dashboard at a moment at which the training is over and samples are being made."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    monkeypatch.setattr(time, "time", frozen)
+    for widget in (JobsTable, LogList, RunsTable):  # their clock is a default, which was taken when they were defined
+        monkeypatch.setitem(widget.__init__.__kwdefaults__, "clock", frozen)
+    monkeypatch.setattr(SystemReader, "refresh", measured)
+    monkeypatch.setattr(SystemReader, "ring", remembered)
+    with replay_at(tmp_path / "demo", SHARE, clock=frozen) as replay:
+        for sample in (replay.root / "results/samples").glob("*.mp4"):
+            # flat colours: the noise of a tiny model is other noise after each change of a decoder
+            shutil.copy(replay.root / "demo/clips/red_circle_right.mp4", sample)
+        app = dashboard(replay.root, one_gpu(), clock=frozen)
+        monkeypatch.setattr(app.files, "dry_run", lambda *_, **__: Answer(PLAN))
+        monkeypatch.setattr(app.files, "estimation", lambda *_, **__: Answer(ESTIMATE))
+        yield app
+    monkeypatch.undo()
+    time.tzset()
+
+
+async def at_rest(app: Dashboard, pilot: Pilot[None]) -> str:
+    """The picture, when nothing in it changes any more."""
+    before, same = None, 0
+    for _ in range(100):
+        await pilot.pause()
+        cells = [strip.text for strip in app.screen._compositor.render_strips()]
+        same = same + 1 if cells == before else 0
+        if same == 3:
+            return normalize_svg(app.export_screenshot(title="hv15"))
+        changed = [pair for pair in zip(before or [], cells, strict=False) if pair[0] != pair[1]]
+        before = cells
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"the screen does not come to rest: {changed}")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)], ids=["80x24", "120x40"])
+def test_screens(recorded: Dashboard, size: tuple[int, int], snapshot: SnapshotAssertion) -> None:
+    pictures = {}
+
+    async def run() -> None:
+        async with recorded.run_test(size=size) as pilot:
+            for number, name in enumerate(SCREENS, start=1):
+                await show(pilot, recorded, str(number), name)
+                pictures[name] = await at_rest(recorded, pilot)
+
+    asyncio.run(run())
+    kept = snapshot.use_extension(SVGImageExtension)
+    assert [name for name in SCREENS if pictures[name] != kept(name=name)] == []

@@ -1,0 +1,127 @@
+"""Too much, too long, broken and hostile: the dashboard shows it or says why not, and goes on.
+
+Times and the full sizes are measured by bench/bench_dashboard.py; here nothing depends on the speed of the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tui.heavy import HeavyProject, Sizes
+from tests.tui.recorded import dashboard, one_gpu, show, until
+from tui.screens.logs import LogsScreen
+from tui.watcher import TICK_S
+from tui.widgets.clip_list import ClipList
+from tui.widgets.log_view import LogView
+from tui.widgets.navigation import SCREENS
+
+SIZES = Sizes(steps=20_000, log_bytes=1 << 23, jobs=10_000, runs=100, captions=60)
+MEMORY = 300 << 20
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def heavy(tmp_path: Path) -> Iterator[HeavyProject]:
+    project = HeavyProject(tmp_path / "project", SIZES)
+    yield project
+    project.close()
+
+
+def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy: HeavyProject) -> None:
+    async def run() -> None:
+        app = dashboard(heavy.root, one_gpu())
+        async with app.run_test(size=(120, 40)) as pilot:
+            for number, name in enumerate(SCREENS, start=1):
+                screen = await show(pilot, app, str(number), name)
+                await pilot.press("down", "end", "home")
+                if name == "dataset":
+                    clips = screen.query_one(ClipList)
+                    await until(pilot, lambda: len(clips.rows) == SIZES.captions)  # noqa: B023
+                    assert "not markup" in clips.line(clips.rows[0], 120).plain
+                if name == "logs":
+                    await bear_a_log(app, heavy)
+
+            for size in ((30, 8), (200, 55), (80, 24)):
+                await pilot.resize_terminal(*size)
+                await pilot.pause()
+
+            # the run dies; its files are cut, taken away, replaced by folders
+            heavy.close()
+            heavy.metrics.write_bytes(b'{"kind": "step"\n\xff\xfe{]\n')
+            heavy.run.events.write_bytes(b"\x00\xff not json\n")
+            (heavy.root / "config.yaml").write_bytes(b"\xff\xfe: [")
+            heavy.log.unlink()
+            heavy.log.mkdir()
+            for number, name in enumerate(SCREENS, start=1):
+                await show(pilot, app, str(number), name)
+                app.watcher.refresh()
+                await pilot.pause(TICK_S)
+            assert app.is_running
+            assert app._exception is None
+
+    async def bear_a_log(app, heavy: HeavyProject) -> None:  # type: ignore[no-untyped-def]
+        screen = app.screen
+        assert isinstance(screen, LogsScreen)
+        screen.open_log(heavy.log)
+        view = screen.query_one(LogView)
+        for _ in range(600):
+            if view._look.complete and view._look.lines:
+                break
+            await asyncio.sleep(0.1)
+        assert view._look.lines > 10_000
+        view.action_first()
+        await asyncio.sleep(0.5)
+        text = [view.render_line(y).text for y in range(5)]
+        assert not any("\x1b" in line for line in text)
+
+    asyncio.run(run())
+
+
+def test_clocks_that_jump_do_not_matter(heavy: HeavyProject) -> None:
+    times = iter([1e9, 2e9, 5e8, 1.8e9] * 1000)
+
+    async def run() -> None:
+        app = dashboard(heavy.root, one_gpu(), clock=lambda: next(times))
+        async with app.run_test(size=(120, 40)) as pilot:
+            for number, name in ((1, "run"), (7, "system"), (8, "runs")):
+                await show(pilot, app, str(number), name)
+                app.watcher.refresh()
+                await pilot.pause(TICK_S)
+            assert app._exception is None
+
+    asyncio.run(run())
+
+
+PROBE = """
+import asyncio, sys
+from pathlib import Path
+import psutil
+from tests.tui.recorded import dashboard, one_gpu
+from tui.widgets.navigation import SCREENS
+
+async def run():
+    app = dashboard(Path(sys.argv[1]), one_gpu())
+    async with app.run_test(size=(120, 40)) as pilot:
+        for number in range(1, len(SCREENS) + 1):
+            await pilot.press(str(number))
+            await pilot.pause(1)
+        print(psutil.Process().memory_info().rss, *(name for name in ("torch", "transformers") if name in sys.modules))
+
+asyncio.run(run())
+"""
+
+
+def test_memory_stays_small_and_no_torch_is_loaded(heavy: HeavyProject) -> None:
+    """In a process of its own: that of the tests holds much else."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(heavy.root)], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    rss, *loaded = done.stdout.split()
+    assert loaded == []
+    assert int(rss) < MEMORY
