@@ -1,0 +1,207 @@
+"""The screen Charts: curves of a real metrics file, cut to what can be drawn, and of several trainings."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tui.watched import Watched, dashboard, settle, text_of
+from tui.app import Dashboard
+from tui.dialogs.choose import ChooseDialog
+from tui.screens.charts import PANELS, ChartsScreen
+from tui.watcher import Watcher
+from tui.widgets.chart import Chart, Curve, LogFormatter, SparseFormatter, StepFormatter, TimeFormatter
+
+
+def write_metrics(folder: Path, name: str = "", steps: int = 3000, scale: float = 1.0) -> Path:
+    path = folder / "results" / name / "train" / "metrics.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        for step in range(1, steps + 1):
+            loss = scale * (0.4 * math.exp(-step / 500) + 0.1)
+            loss += 5.0 * scale if step == 1234 else 0.0
+            record = {
+                "kind": "step",
+                "step": step,
+                "epoch": step / 100,
+                "loss": loss,
+                "loss_by_sigma": [None, *[loss] * 9],
+                "lr": 1e-4,
+                "grad_norm": 0.5,
+                "samples_per_s": 2.0,
+                "tokens_per_s": 1000.0,
+                "data_wait_s": 0.1,
+                "step_s": 0.5,
+                "memory": 2**33,
+                "memory_peak": 2**34,
+                "time": 1000.0 + step * 0.5,
+            }
+            file.write(json.dumps(record) + "\n")
+    return path
+
+
+def charts(folder: Path) -> Dashboard:
+    app = dashboard(folder)
+    assert isinstance(app.files, Watched)
+    app.files.real_metrics = True
+    app.watcher = Watcher(app, app.files.sources())
+    return app
+
+
+def chart(app: Dashboard, name: str) -> Chart:
+    return app.screen.query_one(f"#chart-{name}", Chart)
+
+
+async def test_curves_are_cut_to_what_can_be_drawn_and_keep_their_peaks(tmp_path: Path) -> None:
+    write_metrics(tmp_path)
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        await settle(pilot)
+        loss = chart(app, "loss")
+        raw = loss.curves[0]
+        assert 50 < len(raw.x) <= 2 * loss.columns + 2
+        assert raw.y.max() == pytest.approx(5.1, abs=0.1), "a spike of one step in 3000 is seen"
+        assert [curve.label for curve in loss.curves] == ["raw", "smoothed"], "there is no validation loss yet"
+        assert len(chart(app, "sigma").curves) == 9, "no sample fell into the first bin"
+        assert chart(app, "lr").curves[0].y == pytest.approx(1e-4)
+        shown = text_of(app)
+        for panel in PANELS[:6]:
+            assert panel.title in shown
+        await pilot.press("right_square_bracket")
+        await settle(pilot)
+        assert chart(app, "memory").curves[-1].y == pytest.approx(16.0), "GiB"
+
+
+@pytest.mark.parametrize(("size", "count"), [((80, 24), 1), ((120, 40), 6), ((200, 55), 9)])
+async def test_as_many_charts_as_there_is_room_for_and_keys_for_the_others(
+    tmp_path: Path, size: tuple[int, int], count: int
+) -> None:
+    write_metrics(tmp_path, steps=20)
+    app = charts(tmp_path)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        seen: set[str | None] = set()
+        for _ in range(-(-len(PANELS) // count)):
+            shown = {each.id for each in app.screen.query(Chart) if each.display}
+            assert len(shown) <= count
+            assert all(each.region.area for each in app.screen.query(Chart) if each.display)
+            seen |= shown
+            await pilot.press("right_square_bracket")
+            await pilot.pause()
+        assert len(seen) == len(PANELS)
+
+
+async def test_the_axis_goes_along_steps_time_and_epochs_and_logarithmic(tmp_path: Path) -> None:
+    write_metrics(tmp_path, steps=400)
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        ends = []
+        for _ in range(3):
+            ends.append(float(chart(app, "lr").curves[0].x[-1]))
+            await pilot.press("a")
+            await settle(pilot)
+        assert ends[0] == pytest.approx(400, abs=10)
+        assert ends[1] == pytest.approx(199.5, abs=5), "seconds of training"
+        assert ends[2] == pytest.approx(4.0, abs=0.1)
+        loss = chart(app, "loss")
+        loss.focus()
+        await pilot.press("y")
+        await pilot.pause()
+        drawn = loss._datasets[0]
+        assert drawn.y.max() == pytest.approx(math.log10(loss.curves[0].y.max()))
+        assert "(log)" in text_of(app)
+
+
+async def test_zooming_loads_the_part_that_is_seen_in_full(tmp_path: Path) -> None:
+    write_metrics(tmp_path, steps=3000)
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        loss = chart(app, "loss")
+        loss.focus()
+        for _ in range(12):
+            await pilot.press("plus")
+        await settle(pilot)
+        low, high = loss.seen_x
+        assert high - low < 1000
+        inside = loss.curves[0].x
+        inside = inside[(inside >= low) & (inside <= high)]
+        assert len(inside) > 50, "more points than the whole curve has in this part"
+        await pilot.press("r")
+        await settle(pilot)
+        assert not loss.zoomed
+        assert loss.curves[0].x[-1] == 3000
+
+
+async def test_several_trainings_over_one_another(tmp_path: Path) -> None:
+    write_metrics(tmp_path, steps=300)
+    write_metrics(tmp_path, "slow[er]", steps=200, scale=2.0)
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        await pilot.press("o")
+        await settle(pilot)
+        assert isinstance(app.screen, ChooseDialog)
+        await pilot.press("space", "down", "space", "enter")
+        await settle(pilot)
+        await settle(pilot)
+        curves = chart(app, "loss").curves
+        assert [(curve.label, curve.mark, len(curve.x) > 0) for curve in curves] == [
+            ("train", "1", True),
+            ("slow[er]", "2", True),
+        ]
+        assert curves[1].y[-1] > 1.5 * curves[0].y[-1]
+        assert "1 train  2 slow[er]" in text_of(app)
+
+
+async def test_a_file_that_grows_is_drawn_on_and_a_missing_one_is_no_mistake(tmp_path: Path) -> None:
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        assert "nothing measured yet" in text_of(app)
+        write_metrics(tmp_path, steps=10)
+        await settle(pilot)
+        await settle(pilot)
+        assert chart(app, "lr").curves[0].x[-1] == 10
+        write_metrics(tmp_path, steps=30)
+        await settle(pilot)
+        await settle(pilot)
+        assert chart(app, "lr").curves[0].x[-1] == 30
+        assert isinstance(app.screen, ChartsScreen)
+
+
+def test_ticks_are_never_more_than_there_is_room_for() -> None:
+    for room in (2, 3, 5):
+        for low, high in ((0.0, 1.0), (0.013, 7.9), (-3.0, 4.0), (1e-5, 1e-4)):
+            assert len(SparseFormatter(room).get_ticks(low, high)) <= room
+    decades = LogFormatter(10).get_ticks(-5.2, -0.8)
+    assert decades == [-5.0, -4.0, -3.0, -2.0, -1.0]
+    assert LogFormatter(10).get_labels_for_ticks([-4.0, 0.0]) == ["0.0001", "1"]
+    assert StepFormatter(5).get_labels_for_ticks([500.0, 1500.0, 2e6]) == ["500", "1.5k", "2M"]
+    assert TimeFormatter(5).get_labels_for_ticks([60.0, 7200.0]) == ["1:00", "2:00:00"]
+
+
+async def test_flat_and_odd_values_can_be_drawn(tmp_path: Path) -> None:
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        loss = chart(app, "loss")
+        x = np.arange(5.0)
+        for values in ([1e10] * 5, [0.0] * 5, [math.nan, 1, math.inf, 2, -1], [], [3.0]):
+            for log in (False, True):
+                loss.log_axis = log
+                loss.show([Curve("odd", x[: len(values)], np.array(values, float), mark="1")])
+                await pilot.pause()
