@@ -1,12 +1,13 @@
-# How the demo's base was made: `snakemake demo/base` trains it from nothing, about an hour on two cores. Its parts
+# How the demo's base was made: `snakemake demo/base` trains it from nothing, about 70 minutes on two cores. Its parts
 # learn side by side; a stopped one goes on from its last state.
 
 
 rule pretrain:
     input:
-        lambda wildcards: (
-            "demo/pretraining/basis.safetensors" if wildcards.stage != "basis" else []
-        ),
+        lambda wildcards: {
+            "basis": [],
+            "again": ["demo/pretraining/transformer.safetensors"],
+        }.get(wildcards.stage, ["demo/pretraining/basis.safetensors"]),
     output:
         "demo/pretraining/{stage}.safetensors",
     log:
@@ -14,7 +15,7 @@ rule pretrain:
     benchmark:
         "results/benchmarks/pretrain_{stage}.tsv"
     wildcard_constraints:
-        stage="basis|encoder|decoder|transformer",
+        stage="basis|encoder|decoder|transformer|again",
     conda:
         "environment.yaml"
     message:
@@ -27,7 +28,7 @@ rule pretrained_base:
     input:
         expand(
             "demo/pretraining/{stage}.safetensors",
-            stage=["encoder", "decoder", "transformer"],
+            stage=["encoder", "decoder", "again"],
         ),
     output:
         directory("demo/base"),

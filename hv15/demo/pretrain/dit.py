@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.demo.models import GLYPHS, TEXT, VISION
-from hv15.digest import digest
+from hv15.digest import digest, file_sha256
 from hv15.models.dit import DiT, DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.train.checkpoints import CheckpointRule
@@ -43,8 +44,11 @@ SIZES = DiTConfig(
 
 @dataclass(frozen=True)
 class DitStage:
-    """How the transformer is trained."""
+    """One cycle of the transformer's training."""
 
+    name: str = "transformer"
+    seed: int = 0
+    """Of its draws."""
     steps: int = 3000
     batch: int = 32
     rate: float = 1e-3
@@ -57,7 +61,11 @@ class DitStage:
     save_every: int = 500
 
 
-STAGE = DitStage()
+STAGES = {
+    "transformer": DitStage(),
+    "again": DitStage("again", seed=1, steps=800, rate=6e-4, warmup=40, shift=1.5),
+}
+"""The second goes on from the first, with less noise: shapes are what is learnt last."""
 
 
 class WholeNetwork:
@@ -89,19 +97,29 @@ def new_dit(seed: int) -> DiT:
 
 
 def train_dit(
-    stage: DitStage, items: list[TrainingItem], stores: Stores, folder: Path, *, settings: str, seed: int = 0
+    stage: DitStage,
+    items: list[TrainingItem],
+    stores: Stores,
+    folder: Path,
+    *,
+    settings: str,
+    start: Path | None = None,
 ) -> Path:
-    """Train, or go on where it was stopped; return the weights, `<folder>/transformer.safetensors`, fp32.
+    """Train, or go on where it was stopped; return the weights, `<folder>/<stage>.safetensors`, fp32.
 
     Args:
         settings: digest of what the items depend on.
+        start: weights to begin from; None begins from nothing.
 
     Raises:
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
-    target, work = folder / "transformer.safetensors", folder / "transformer"
+    target, work, seed = folder / f"{stage.name}.safetensors", folder / stage.name, stage.seed
     dit = new_dit(seed)
-    spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, "seed": seed})
+    begun = {} if start is None else {"start": file_sha256(start)}
+    if start is not None:
+        dit.load_state_dict(load_file(start))
+    spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun})
     plan = StepPlan(BatchStream(items, seed))
     trainer = Trainer(
         settings=LoopSettings(

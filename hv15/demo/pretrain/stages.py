@@ -1,7 +1,7 @@
 """The stages in which the demo's base was made, each a file that the next ones begin from.
 
-basis -> encoder, decoder, transformer, side by side if there are cores; then `base` puts the results into the file
-layouts of the real models.
+basis -> encoder, decoder, transformer (and `again`, its second cycle), side by side if there are cores; then `base` puts
+the results into the file layouts of the real models.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 from hv15.demo.models import write_encoders
 from hv15.demo.pretrain.basis import Basis, make_basis
 from hv15.demo.pretrain.clips import LOOKS, encode, training_clips, training_items
-from hv15.demo.pretrain.dit import STAGE, train_dit
+from hv15.demo.pretrain.dit import STAGES as DIT_STAGES
+from hv15.demo.pretrain.dit import train_dit
 from hv15.demo.pretrain.vae import SIZES, STAGES, train_vae_stage
 from hv15.digest import digest, file_sha256
 from hv15.models.dit_files import load_dit, save_dit
 from hv15.models.vae import VAE, save_vae
 
-Stage = Literal["basis", "encoder", "decoder", "transformer", "base"]
+Stage = Literal["basis", "encoder", "decoder", "transformer", "again", "base"]
 SEED = 0
 
 
@@ -43,18 +44,19 @@ def run_stage(stage: Stage, work: Path, output: Path) -> None:
         make_basis(SEED).save(place)
     elif stage == "base":
         write_base(work, output)
-    elif stage == "transformer":
-        _train_transformer(work, place)
+    elif stage in ("transformer", "again"):
+        _train_transformer(stage, work, place)
     else:
         train_vae_stage(STAGES[stage], Basis.load(place), work, seed=SEED)
 
 
-def _train_transformer(work: Path, basis: Path) -> None:
+def _train_transformer(name: str, work: Path, basis: Path) -> None:
     write_encoders(work / "encoders", SEED)
     clips = training_clips()
     source = digest({"basis": file_sha256(basis), "looks": LOOKS})
     stores = encode(clips, Basis.load(basis), work / "encoders", work, source)
-    train_dit(STAGE, training_items(clips, STAGE.batch), stores, work, settings=source, seed=SEED)
+    stage, start = DIT_STAGES[name], work / "transformer.safetensors" if name == "again" else None
+    train_dit(stage, training_items(clips, stage.batch), stores, work, settings=source, start=start)
 
 
 def write_base(work: Path, output: Path) -> None:
@@ -63,7 +65,7 @@ def write_base(work: Path, output: Path) -> None:
     vae.encoder.load_state_dict(load_file(work / "encoder.safetensors"))
     vae.decoder.load_state_dict(load_file(work / "decoder.safetensors"))
     save_vae(vae, output / "vae.safetensors", dtype=torch.float16)
-    dit = load_dit(work / "transformer.safetensors", dtype=torch.float32)
-    training = json.dumps(asdict(STAGE))
+    dit = load_dit(work / "again.safetensors", dtype=torch.float32)
+    training = json.dumps([asdict(stage) for stage in DIT_STAGES.values()])
     save_dit(dit, output / "dit.safetensors", dtype=torch.bfloat16, metadata={"training": training})
     write_encoders(output, SEED)
