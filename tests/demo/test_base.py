@@ -1,0 +1,91 @@
+"""The committed base: what its files are, and that its VAE draws the world."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hv15.demo
+from hv15.demo import world
+from hv15.demo.models import write_encoders
+from hv15.demo.pretrain import dit as dit_stage
+from hv15.demo.pretrain import vae as vae_stage
+from hv15.demo.pretrain.basis import to_pixels
+from hv15.models.checkpoint import open_checkpoint
+from hv15.models.dit_files import load_dit
+from hv15.models.vae import VAE, load_vae
+
+BASE = Path(hv15.demo.__file__).parent / "base"
+SCALE = 1.03682  # of the published VAE
+SCENES = world.scenes((*world.SHAPES, world.CONCEPT))[::11]
+
+
+@cache
+def vae() -> VAE:
+    return load_vae(BASE / "vae.safetensors", dtype=torch.float32)
+
+
+@cache
+def clips() -> torch.Tensor:
+    return to_pixels(np.stack([world.render(scene, seed=4) for scene in SCENES]))
+
+
+@cache
+def latents() -> torch.Tensor:
+    with torch.inference_mode():
+        return vae().encode(clips())
+
+
+def decibels(shown: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float(10 * torch.log10(4 / (shown.clamp(-1, 1) - wanted).square().mean()))
+
+
+def test_it_is_small_and_of_the_official_sizes() -> None:
+    assert sum(path.stat().st_size for path in BASE.rglob("*") if path.is_file()) <= 16e6
+    assert load_dit(BASE / "dit.safetensors").config == dit_stage.SIZES
+    assert vae().config == vae_stage.SIZES
+    for name, dtype in (("dit", torch.bfloat16), ("vae", torch.float16)):
+        checkpoint = open_checkpoint(BASE / f"{name}.safetensors")
+        assert {checkpoint.dtype(key) for key in checkpoint} == {dtype}
+
+
+def test_its_encoders_are_those_that_it_was_trained_with(tmp_path: Path) -> None:
+    write_encoders(tmp_path)
+    for name in ("qwen", "byt5", "siglip"):
+        made, kept = load_file(tmp_path / f"{name}.safetensors"), load_file(BASE / f"{name}.safetensors")
+        assert made.keys() == kept.keys()
+        assert all(torch.equal(made[key], kept[key]) for key in made)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "tokenizer" / name).read_bytes() == (BASE / "tokenizer" / name).read_bytes()
+
+
+def test_its_latents_have_about_unit_variance() -> None:
+    scaled = SCALE * latents()
+    assert 0.8 < scaled.square().mean().item() < 1.25
+    assert scaled.mean((0, 2, 3, 4)).abs().max().item() < 0.4
+
+
+def test_its_vae_draws_what_it_was_shown() -> None:
+    """The concept and the held-out combinations included."""
+    with torch.inference_mode():
+        shown = vae().decode(latents())
+    assert decibels(shown, clips()) > 22.5
+    assert decibels(shown[:, :, :1], clips()[:, :, :1]) > 22.5
+
+
+def test_a_still_picture_is_the_first_frame_of_its_clip() -> None:
+    with torch.inference_mode():
+        alone = vae().encode(clips()[:4, :, :1])
+    torch.testing.assert_close(alone, latents()[:4, :, :1], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_another_scale_of_the_latents_draws_worse(factor: float) -> None:
+    with torch.inference_mode():
+        right, wrong = (decibels(vae().decode(latents() * each), clips()) for each in (1.0, factor))
+    assert wrong < right - 0.2
