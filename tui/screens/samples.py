@@ -125,7 +125,8 @@ class SamplesScreen(DashboardScreen):
         lines = [Content.assemble(("prompt ", "$faint"), sample.prompt.replace("\n", " "))] if sample.prompt else []
         if sample.negative_prompt:
             lines.append(Content.assemble(("not    ", "$faint"), sample.negative_prompt.replace("\n", " ")))
-        lines.append(Content.styled(" · ".join([*facts, size(sample.size), str(path)]), "$faint"))
+        lines.append(Content.styled(str(path), "$faint"))
+        lines.append(Content.styled(" · ".join([*facts, size(sample.size)]), "$faint"))
         return Content("\n").join(lines)
 
     def action_player(self, action: str, *arguments: int) -> None:

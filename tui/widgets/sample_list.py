@@ -59,12 +59,13 @@ class SampleList(Rows[SampleRow]):
         return row.sample.path
 
     def line(self, row: SampleRow, width: int) -> Content:
-        sample = row.sample
-        step = 12
+        sample, narrow = row.sample, width < 30
+        step = 8 if narrow else 12
+        state = step_words(sample).removeprefix("step " if narrow else "")
         name = max(6, width - step - 3)
         words = sample.prompt_name if row.first else f"  {sample.experiment}" if sample.experiment else ""
         return Content.assemble(
             (f"{row.letter or ' '} ", "bold $accent"),
             cell(words, name, "" if row.first else "$faint"),
-            cell(step_words(sample), step, "" if sample.step is None else "$faint", right=True),
+            cell(state, step, "" if sample.step is None else "$faint", right=True),
         )
