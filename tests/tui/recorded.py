@@ -53,7 +53,7 @@ def dashboard(root: Path, gpus: ScriptedGpus | None = None, *, clock: Callable[[
 
 async def show(pilot: Pilot[None], app: Dashboard, key: str, name: str) -> DashboardScreen:
     """Go to a screen by its key and wait until it is there."""
-    await pilot.press(key)
+    await pilot.press(f"alt+{key}")  # from a text field too
     await until(pilot, lambda: getattr(app.screen, "NAME", "") == name and app.screen.is_mounted)
     assert isinstance(app.screen, DashboardScreen)
     return app.screen

@@ -13,13 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hv15 import cli
 from hv15.config.load import load_config
 from hv15.errors import UserError
 from hv15.runs import control, lock
 from hv15.runs.record import history
 from hv15.runs.state import State, current, status
 from tests.runs.project import wait_until
+from tui.demo.project import demo_project, made_up_gpu
 from tui.demo.replay import RECORDING, Replay
+from tui.launch import from_words
 
 BEGAN = 1_800_000_000.0
 
@@ -115,3 +118,39 @@ def test_killed_it_is_dead_at_once(tmp_path: Path) -> None:
     process.wait(10)
     wait_until(lambda: (found := current(tmp_path)) and found.state is State.DIED, seconds=2)
     assert not psutil.pid_exists(process.pid)
+
+
+def test_the_demo_leaves_nothing_behind() -> None:
+    with demo_project() as config:
+        root = config.parent
+        assert lock.holder(root)
+        [run, *_] = history(root)
+        record = run.record()
+        assert record is not None
+        assert psutil.pid_exists(record.pid)
+        assert load_config(config).task == "t2v"
+    assert not root.exists()
+    assert not psutil.pid_exists(record.pid)
+
+
+def test_the_made_up_gpu_says_that_it_is_none(clock: Clock) -> None:
+    gpus = made_up_gpu(clock)
+    for clock.now in (BEGAN, BEGAN + 100, BEGAN + 1e6):
+        [gpu] = gpus.read()
+        assert "made up" in gpu.name
+        assert 0 < gpu.used < gpu.total
+        assert 0 <= (gpu.utilisation or 0) <= 100
+
+
+@pytest.mark.parametrize(("words", "served"), [(["--demo"], ["--demo"]), (["PROJECT"], ["PROJECT/config.yaml"])])
+def test_a_served_page_opens_the_same_thing(
+    words: list[str], served: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("task: t2v\n")
+    asked: list[tuple[list[str], int]] = []
+    monkeypatch.setattr("tui.serve.serve", lambda arguments, port: asked.append((arguments, port)) or 0)
+    here = [word.replace("PROJECT", str(tmp_path)) for word in words]
+    assert cli.main(["tui", *here, "--serve", "--port", "0"]) == 0
+    assert asked == [([word.replace("PROJECT", str(tmp_path)) for word in served], 0)]
+    with pytest.raises(UserError, match="no such file"):
+        from_words([str(tmp_path / "nowhere"), "--serve"])

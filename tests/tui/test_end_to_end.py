@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -117,5 +118,18 @@ def test_a_killed_run_is_seen_as_dead(root: Path) -> None:
         found = current(root)
         assert found is not None
         assert found.state in (State.DIED, State.STOPPED)
+        terminal.press("q")
+        terminal.wait_for_end()
+
+
+def test_the_demo_runs_is_stopped_and_leaves_nothing() -> None:
+    with Terminal([sys.executable, "-m", "hv15.cli", "tui", "--demo"], columns=80, rows=24) as terminal:
+        terminal.wait_for("▶ running")
+        terminal.press("x")
+        terminal.wait_for("Save and stop")
+        terminal.press("x")
+        terminal.wait_for("■ stopped")
+        terminal.press("4")
+        terminal.wait_for("samples")
         terminal.press("q")
         terminal.wait_for_end()

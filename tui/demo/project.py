@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hv15.runs import lock
+from hv15.runs.record import RunFolder
 from tui.data.system import Gpu, ScriptedGpus
 
 GIB = 2**30
@@ -32,7 +33,7 @@ def demo_project(speed: float = 1.0) -> Iterator[Path]:
     )
     try:
         deadline = time.monotonic() + STARTS_WITHIN_S
-        while lock.holder(root) is None and process.poll() is None and time.monotonic() < deadline:
+        while not _has_begun(root) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         yield root / "config.yaml"
     finally:
@@ -40,6 +41,12 @@ def demo_project(speed: float = 1.0) -> Iterator[Path]:
         process.wait()
         end_what_was_started(root)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_begun(root: Path) -> bool:
+    """Whether the replay holds the lock and has said who it is."""
+    running = lock.holder(root)
+    return bool(running) and RunFolder(root, running or "").record() is not None
 
 
 def end_what_was_started(root: Path) -> None:
