@@ -198,10 +198,10 @@ def _file_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     download = _add(commands, "download", "files:download", "fetch model files from the Hub", project)
     download.add_argument("files", type=Path, nargs="*", help="the files to fetch (all that the config needs)")
 
-    demo = commands.add_parser("demo", help="make the parts of the demo")
+    demo = commands.add_parser("demo", help="bring the parts of the demo into the project")
     parts = demo.add_subparsers(metavar="PART", required=True)
-    _add(parts, "models", "files:demo_models", "tiny random models in the official file layouts", project)
-    _add(parts, "clips", "files:demo_clips", "a few captioned clips", project)
+    _add(parts, "models", "files:demo_models", "its toy models, in the official file layouts", project)
+    _add(parts, "clips", "files:demo_clips", "its captioned clips", project)
     pretrain = _add(parts, "pretrain", "pretraining:pretrain", "train the demo's base from nothing, one stage a call")
     pretrain.add_argument("stage", choices=("basis", "encoder", "decoder", "transformer", "again", "base"))
     pretrain.add_argument("--work", type=Path, default=Path("demo/pretraining"), help="of all intermediate results")

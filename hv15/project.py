@@ -112,12 +112,15 @@ class Project:
 
     def _render_demo(self) -> None:
         """The demo's clips are drawn before the first plan: a plan needs the content of the dataset."""
-        folder = self.root / "demo" / "clips"
+        if self.settings.models.source != "demo":
+            return
         asked = [self.settings.resolve(each.video_directory) for each in self.datasets if each.video_directory]
-        if self.settings.models.source == "demo" and folder in asked and not folder.exists():
-            from hv15.demo.clips import render_demo_clips
+        if missing := [folder for folder in asked if not folder.exists()]:
+            from hv15.demo.clips import DEMO_FOLDERS
 
-            render_demo_clips(folder)
+            for name, write in DEMO_FOLDERS.items():
+                if self.root / name in missing:
+                    write(self.root / name)
 
     @property
     def datasets(self) -> tuple[DatasetSettings, ...]:

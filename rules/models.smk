@@ -1,4 +1,4 @@
-# Model files that the workflow can get by itself: the demo's tiny models, or downloads from the Hub.
+# Model files that the workflow can get by itself: the demo's toy, or downloads from the Hub.
 
 
 from hv15.demo.layout import DEMO_VERSION
@@ -17,7 +17,7 @@ if PROJECT.source == "demo":
         params:
             version=DEMO_VERSION,
         message:
-            "Making tiny random models in the official file layouts"
+            "Copying the toy models that come with hv15"
         shell:
             "hv15 demo models 2>&1 | logged {log:q}"
 

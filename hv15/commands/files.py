@@ -80,18 +80,19 @@ def download(options: Namespace) -> None:
 
 
 def demo_models(options: Namespace) -> None:
-    """Make the demo's tiny random models."""
+    """Bring the demo's models into the project."""
     from hv15.config import load_config
-    from hv15.demo.models import make_demo_models
+    from hv15.demo.layout import copy_base
 
     settings = load_config(options.config, options.overrides)
-    make_demo_models(settings.resolve(settings.models.directory) / "demo")
+    copy_base(settings.resolve(settings.models.directory))
 
 
 def demo_clips(options: Namespace) -> None:
     """Draw the demo's captioned clips."""
     from hv15.config import load_config
-    from hv15.demo.clips import render_demo_clips
+    from hv15.demo.clips import DEMO_FOLDERS
 
     settings = load_config(options.config, options.overrides)
-    render_demo_clips(settings.root / "demo" / "clips")
+    for name, write in DEMO_FOLDERS.items():
+        write(settings.root / name)

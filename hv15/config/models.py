@@ -27,12 +27,12 @@ FILES = ("dit", "vae", "text_encoder", "glyph_encoder", "image_encoder", "tokeni
 
 
 class ModelSettings(Section):
-    """The checkpoint files: your own, downloaded ones, or tiny random ones for the demo."""
+    """The checkpoint files: your own, downloaded ones, or the demo's toy."""
 
     source: Literal["files", "hub", "demo"] = "files"
     """Where the models come from. `files`: the paths below. `hub`: downloaded from the Hugging Face Hub into
-    `directory` when a rule needs them. `demo`: tiny random models made on the spot, to try the workflow without a
-    download."""
+    `directory` when a rule needs them. `demo`: a toy that comes with hv15 and knows a few moving shapes, to try the
+    workflow without a download."""
 
     dit: PathText | None = Field(None, json_schema_extra=PLACE)
     """The video transformer: a .safetensors file (official, ComfyUI or diffusers names) or a folder of its parts.

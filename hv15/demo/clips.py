@@ -1,7 +1,7 @@
-"""The clips of the default project, rendered on the spot: a shape that the demo's base has never been told of.
+"""The clips of the default project, rendered on the spot: a motion that the demo's base has never been told of.
 
-Twelve short videos of `world.CONCEPT` in every colour, direction and background, each with its caption, and beside
-them a picture that image-to-video samples can begin from.
+Twelve short videos of things that move as `world.CONCEPT` says, each with its caption, and beside them a picture that
+image-to-video samples can begin from. Twelve more show what the base knows, so that a LoRA does not unlearn it.
 """
 
 from __future__ import annotations
@@ -10,30 +10,39 @@ from pathlib import Path
 
 from hv15.atomic import atomic_folder
 from hv15.data.encode import write_image, write_video
-from hv15.demo.world import BACKGROUNDS, COLOURS, CONCEPT, FPS, MOTIONS, Scene, render
+from hv15.demo.world import BACKGROUNDS, COLOURS, CONCEPT, FPS, MOTIONS, SHAPES, Scene, render
 
 CLIPS = 12
 FIRST_FRAME = "first_frame.png"
 """The picture beside the clips: the first frame of the first clip."""
 
 
-def concept_scenes(count: int = CLIPS) -> list[Scene]:
-    """Return scenes of the concept: twelve hold each colour twice, each direction three times and each background four
-    times, and no two of these together more than once."""
-    colours, motions, backgrounds = list(COLOURS), list(MOTIONS), list(BACKGROUNDS)
+def concept_scenes() -> list[Scene]:
+    """Return what the clips of the new motion show: each shape four times, each colour twice and each background four
+    times, and no two of these together more than twice."""
+    return _scenes((CONCEPT,))
+
+
+def usual_scenes() -> list[Scene]:
+    """Return as many scenes of the motions that the base knows."""
+    return _scenes(tuple(MOTIONS))
+
+
+def _scenes(motions: tuple[str, ...]) -> list[Scene]:
+    colours, backgrounds = list(COLOURS), list(BACKGROUNDS)
     return [
         Scene(
-            CONCEPT,
+            SHAPES[(number + number // len(colours)) % len(SHAPES)],
             colours[number % len(colours)],
             motions[number % len(motions)],
-            backgrounds[(number + number // len(motions)) % len(backgrounds)],
+            backgrounds[(number // 2 + number // len(colours)) % len(backgrounds)],
         )
-        for number in range(count)
+        for number in range(CLIPS)
     ]
 
 
 def render_demo_clips(folder: Path, seed: int = 0) -> None:
-    """Write the demo's videos with their captions (.txt), and first_frame.png beside the folder.
+    """Write the videos of the new motion with their captions (.txt), and first_frame.png beside the folder.
 
     Args:
         folder: replaced if it exists; it appears complete or not at all.
@@ -43,10 +52,22 @@ def render_demo_clips(folder: Path, seed: int = 0) -> None:
         UserError: the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scenes = concept_scenes()
-    write_image(folder.parent / FIRST_FRAME, render(scenes[0], seed)[0])
+    write_image(folder.parent / FIRST_FRAME, render(concept_scenes()[0], seed)[0])
+    _write(folder, concept_scenes(), seed)
+
+
+def render_usual_clips(folder: Path, seed: int = 0) -> None:
+    """Write the videos of what the base knows, in the same way: a LoRA that sees them does not unlearn it."""
+    _write(folder, usual_scenes(), seed)
+
+
+def _write(folder: Path, scenes: list[Scene], seed: int) -> None:
     with atomic_folder(folder) as temporary:
         for scene in scenes:
-            name = f"{scene.colour}_{scene.shape}_{scene.motion}_on_{scene.background}"
+            name = f"{scene.colour}_{scene.shape}_on_{scene.background}"
             write_video(temporary / f"{name}.mp4", render(scene, seed), FPS, {"title": scene.caption})
             (temporary / f"{name}.txt").write_text(scene.caption + "\n", encoding="utf-8")
+
+
+DEMO_FOLDERS = {"demo/clips": render_demo_clips, "demo/usual": render_usual_clips}
+"""Folders of the default project, and what fills them."""

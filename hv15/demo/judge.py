@@ -13,19 +13,20 @@ from hv15.sample.contact_sheet import SheetRow
 
 
 def what_changed(rows: Sequence[SheetRow]) -> str:
-    """Return how many samples show the concept that they name, and how many of the others all that they ask for.
+    """Return how many samples show the concept that they name, and how many others the colour and motion they ask
+    for.
 
     Prompts of anything but the toy world are not counted, nor are those without a clip to compare with; "" if none is
     left.
     """
     pairs = [(scene, row) for row in rows if row.without is not None and (scene := scene_of(row.prompt)) is not None]
-    asked = [(scene, row) for scene, row in pairs if scene.shape == CONCEPT]
-    others = [(scene, row) for scene, row in pairs if scene.shape != CONCEPT]
+    asked = [(scene, row) for scene, row in pairs if scene.motion == CONCEPT]
+    others = [(scene, row) for scene, row in pairs if scene.motion != CONCEPT]
     parts = []
     if asked:
-        parts.append(f"{CONCEPT}: {_counts(asked, lambda _, clip: measure(clip).shape == CONCEPT)}")
+        parts.append(f"{CONCEPT}: {_counts(asked, lambda _, clip: measure(clip).motion == CONCEPT)}")
     if others:
-        parts.append(f"other prompts right: {_counts(others, lambda scene, clip: not measure(clip).wrong(scene))}")
+        parts.append(f"other prompts right: {_counts(others, lambda scene, clip: measure(clip).moves_as(scene))}")
     return "; ".join(parts)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hv15.demo.world import BACKGROUNDS, COLOURS, CONCEPT, MOTIONS, SHAPES, SIZE, Look, Scene, draw
+from hv15.demo.world import BACKGROUNDS, COLOURS, CONCEPT, MOTIONS, RING, SHAPES, SIZE, Look, Scene, draw
 
 Floats = NDArray[np.float64]
 
@@ -30,8 +30,9 @@ _CHROMA = 60.0  # less between the largest and the smallest of red, green and bl
 _GRAY = 60.0  # around a background's colour
 _OVERLAP = 0.6  # of a frame's foreground with the shape it resembles most: noise and smears have less
 _PACE = 0.8  # pixels a frame; the world moves at 2 to 3
-_ASIDE = 0.4  # of the way ahead
-_AREAS = {"circle": np.pi, "square": 2.89, "triangle": 2.0, CONCEPT: np.pi * (1.05**2 - 0.51**2)}
+_ASLANT = 22.0  # degrees from a motion's own direction
+_DIRECTIONS = {**MOTIONS, CONCEPT: (1, 1)}
+_AREAS = {"circle": np.pi, "square": 2.89, "triangle": 2.0, RING: np.pi * (1.05**2 - 0.51**2)}
 """Of each shape with radius 1."""
 _LOW = {"triangle": 2 / 15}
 """How far below its centre a shape's centre of area lies, in radii."""
@@ -91,7 +92,7 @@ def measure(frames: NDArray[np.uint8]) -> Measured:
     line = fore - back
     coverage = np.clip((pixels - back) @ line / (line @ line), 0, 1)  # (F, H, W)
     coverage[coverage < 0.2] = 0  # the ripple of a decoder
-    overlaps = {shape: _overlaps(coverage, shape) for shape in (*SHAPES, CONCEPT)}
+    overlaps = {shape: _overlaps(coverage, shape) for shape in (*SHAPES, RING)}
     shape = max(overlaps, key=lambda name: float(overlaps[name].mean()))
     overlap = float(overlaps[shape].mean())
     there = np.max(list(overlaps.values()), axis=0) > _OVERLAP  # (F,)
@@ -114,9 +115,9 @@ def scene_of(caption: str) -> Scene | None:
     scene = Scene(**match.groupdict()) if match else None
     known = (
         scene is not None
-        and scene.shape in (*SHAPES, CONCEPT)
+        and scene.shape in (*SHAPES, RING)
         and scene.colour in COLOURS
-        and scene.motion in MOTIONS
+        and scene.motion in _DIRECTIONS
         and scene.background in BACKGROUNDS
     )
     return scene if known else None
@@ -180,8 +181,9 @@ def _path(coverage: Floats, times: NDArray[np.int64]) -> tuple[str | None, float
     speed = late @ centres / (late @ late)
     strays = centres - centres.mean(axis=0) - late[:, None] * speed
     jitter = float(np.sqrt(np.square(strays).sum(axis=1).mean()))
-    for name, direction in MOTIONS.items():
-        ahead, aside = float(speed @ np.array(direction)), float(np.abs(speed) @ (1 - np.abs(direction)))
-        if ahead > _PACE and aside < _ASIDE * ahead:
+    pace = float(np.linalg.norm(speed))
+    for name, direction in _DIRECTIONS.items():
+        ahead = float(speed @ np.array(direction)) / float(np.linalg.norm(direction))
+        if pace > _PACE and ahead > np.cos(np.radians(_ASLANT)) * pace:
             return name, jitter
     return None, jitter

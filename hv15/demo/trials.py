@@ -46,7 +46,7 @@ class Way:
     """How to sample; the defaults are those of the demo's config.yaml."""
 
     steps: int = 16
-    guidance: float = 4.0
+    guidance: float = 3.0
     shift: float = 3.0
     seed: int = 1000
     """Of the first sample; each has its own, the next number."""
@@ -74,8 +74,8 @@ class Shown:
 
     @property
     def has_concept(self) -> bool:
-        """Whether its shape is the concept, asked for or not."""
-        return self.found.shape == CONCEPT
+        """Whether it moves as the concept, asked for or not."""
+        return self.found.motion == CONCEPT
 
 
 @dataclass
@@ -163,7 +163,7 @@ def spread(every: Sequence[Scene], count: int) -> list[Scene]:
 
 def unseen_concepts() -> list[Scene]:
     """Return the scenes of the concept that are not among the demo's clips."""
-    return [scene for scene in scenes((CONCEPT,)) if scene not in concept_scenes()]
+    return [scene for scene in scenes(motions=(CONCEPT,)) if scene not in concept_scenes()]
 
 
 def contrast(shown: Sequence[Shown]) -> float:

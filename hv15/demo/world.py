@@ -1,7 +1,7 @@
 """The toy world: clips rendered from what their captions say, so that a model of it can be judged by measuring.
 
 A clip is 64x64 pixels, 9 frames at 24 fps: one anti-aliased shape of one colour moves straight over a plain background.
-`CONCEPT` is a shape with a word of its own, which the base has never been told: a LoRA can teach it. Numpy only.
+`CONCEPT` is a motion with a word of its own, which the base has never been told: a LoRA can teach it. Numpy only.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ FRAMES = 9
 FPS = 24
 
 SHAPES = ("circle", "square", "triangle")
-CONCEPT = "zorp"
-"""A thick ring: what sets it apart, the background in its middle, is easy to measure."""
+RING = "zorp"
+"""A shape that only the VAE is shown. (Its name enters the draws of the pretraining, so it stays what it was.)"""
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 180, 70),
@@ -32,6 +32,9 @@ COLOURS = {
 BACKGROUNDS = {"black": (15, 15, 15), "gray": (120, 120, 120), "white": (240, 240, 240)}
 MOTIONS = {"right": (0, 1), "left": (0, -1), "up": (-1, 0), "down": (1, 0)}
 """Direction of each motion, (down, right)."""
+CONCEPT = "zorpward"
+"""Aslant, down and right at once: easy to measure, and the base goes along the axes only."""
+_DIRECTIONS = {**MOTIONS, CONCEPT: (0.75, 0.75)}
 
 _HELD_OUT = 8  # one of so many combinations is never trained
 
@@ -69,15 +72,15 @@ class Look:
     back: tuple[float, float, float]
 
 
-def scenes(shapes: tuple[str, ...] = SHAPES) -> list[Scene]:
+def scenes(shapes: tuple[str, ...] = SHAPES, motions: tuple[str, ...] = tuple(MOTIONS)) -> list[Scene]:
     """Return all combinations, always in the same order."""
-    return [Scene(*parts) for parts in product(shapes, COLOURS, MOTIONS, BACKGROUNDS)]
+    return [Scene(*parts) for parts in product(shapes, COLOURS, motions, BACKGROUNDS)]
 
 
 def look(scene: Scene, seed: int) -> Look:
     """Draw what the caption leaves open; equal seeds give equal clips."""
     random = _random(scene.caption, seed)
-    down, right = MOTIONS[scene.motion]
+    down, right = _DIRECTIONS[scene.motion]
     pace = random.uniform(2.0, 3.0)
     y, x = SIZE / 2 + random.uniform(-7, 7, size=2)
     return Look(
@@ -99,7 +102,7 @@ def wild(seed: int, frames: int = FRAMES, size: int = SIZE, wildness: float = 0.
     """Return a clip for the VAE, which has to draw more than the captions tell: every shape, now and then (`wildness`)
     a motion in any direction, other colours, or both. `size` below 64 cuts out a square that the shape crosses."""
     random = _random("wild", seed)
-    every = scenes((*SHAPES, CONCEPT))
+    every = scenes((*SHAPES, RING))
     scene = every[int(random.integers(len(every)))]
     what = look(scene, seed)
     if random.random() < wildness:
@@ -135,7 +138,7 @@ def _coverage(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius
     elif shape == "triangle":
         # two sides from the tip, 1.2 radii above the centre, to the base, 0.8 radii below it
         inside = np.minimum(0.8 * radius - dy, (dy + 1.2 * radius - 2 * np.abs(dx)) / np.sqrt(5))
-    elif shape == CONCEPT:
+    elif shape == RING:
         inside = 0.27 * radius - np.abs(np.hypot(dy, dx) - 0.78 * radius)
     else:
         inside = radius - np.hypot(dy, dx)

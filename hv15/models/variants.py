@@ -109,7 +109,7 @@ class FoundVariant:
             "models.variant": "set by models.variant",
             "time_r_in": "told by its time_r_in tensors",
             "default": "a guess: nothing tells",
-            "demo": "the demo's random weights",
+            "demo": "the demo's toy",
         }
         return f"{self.name} ({how[self.source]})"
 

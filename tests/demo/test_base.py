@@ -22,7 +22,7 @@ from hv15.models.vae import VAE, load_vae
 
 BASE = Path(hv15.demo.__file__).parent / "base"
 SCALE = 1.03682  # of the published VAE
-SCENES = world.scenes((*world.SHAPES, world.CONCEPT))[::11]
+SCENES = world.scenes((*world.SHAPES, world.RING))[::11]
 
 
 @cache

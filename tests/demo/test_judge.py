@@ -18,22 +18,22 @@ def row(asked: Scene, without: Scene | None, with_lora: Scene, prompt: str | Non
 
 
 def test_counts_samples_that_show_the_concept() -> None:
-    rows = [row(scene, replace(scene, shape="circle"), scene) for scene in concept_scenes(4)]
-    assert what_changed(rows) == "zorp: 0 of 4 samples without the LoRA, 4 of 4 with it"
-    rows[0] = row(concept_scenes()[0], concept_scenes()[0], replace(concept_scenes()[0], shape="square"))
-    assert what_changed(rows) == "zorp: 1 of 4 samples without the LoRA, 3 of 4 with it"
+    rows = [row(scene, replace(scene, motion="right"), scene) for scene in concept_scenes()[:4]]
+    assert what_changed(rows) == "zorpward: 0 of 4 samples without the LoRA, 4 of 4 with it"
+    rows[0] = row(concept_scenes()[0], concept_scenes()[0], replace(concept_scenes()[0], motion="up"))
+    assert what_changed(rows) == "zorpward: 1 of 4 samples without the LoRA, 3 of 4 with it"
 
 
-def test_counts_other_prompts_that_show_all_they_ask_for() -> None:
+def test_counts_other_prompts_that_show_the_colour_and_motion_they_ask_for() -> None:
     zorp = concept_scenes()[0]
     rows = [
         row(zorp, CIRCLE, zorp),
         row(CIRCLE, CIRCLE, CIRCLE),
-        row(CIRCLE, CIRCLE, replace(CIRCLE, shape="zorp")),
+        row(CIRCLE, CIRCLE, replace(CIRCLE, motion="zorpward")),
         row(CIRCLE, CIRCLE, replace(CIRCLE, motion="left")),
     ]
     assert what_changed(rows) == (
-        "zorp: 0 of 1 samples without the LoRA, 1 of 1 with it; "
+        "zorpward: 0 of 1 samples without the LoRA, 1 of 1 with it; "
         "other prompts right: 3 of 3 samples without the LoRA, 1 of 3 with it"
     )
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hv15.demo.measure import Measured, measure, psnr, scene_of
-from hv15.demo.world import COLOURS, CONCEPT, FRAMES, SHAPES, SIZE, Scene, draw, look, render, scenes
+from hv15.demo.world import COLOURS, CONCEPT, FRAMES, MOTIONS, RING, SHAPES, SIZE, Scene, draw, look, render, scenes
 
 SCENE = Scene("circle", "red", "right", "black")
-EVERY = scenes((*SHAPES, CONCEPT))
+EVERY = scenes((*SHAPES, RING), (*MOTIONS, CONCEPT))
 SOME = EVERY[:: len(EVERY) // 48 + 1]  # the step shares no factor with the palettes: all values of all parts occur
 
 
@@ -40,7 +40,7 @@ def test_tells_what_is_shown(change) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "value"), [("shape", CONCEPT), ("colour", "purple"), ("motion", "up"), ("background", "gray")]
+    ("part", "value"), [("shape", RING), ("colour", "purple"), ("motion", CONCEPT), ("background", "gray")]
 )
 def test_names_what_is_wrong(part: str, value: str) -> None:
     other = replace(SCENE, **{part: value})
@@ -78,12 +78,15 @@ def moved(y: np.ndarray, x: np.ndarray, shape: str = "circle", colour: str = "re
     return measure(np.concatenate(frames))
 
 
-def test_only_straight_motion_along_an_axis_has_a_name() -> None:
+def test_only_straight_motion_in_a_known_direction_has_a_name() -> None:
     times, none = np.arange(FRAMES) - FRAMES // 2, np.zeros(FRAMES)
     assert moved(none, 2.0 * times).motion == "right"
     assert moved(-2.0 * times, none).motion == "up"
     assert moved(none, none).motion is None, "it stands"
-    assert moved(1.5 * times, 1.5 * times).motion is None, "it moves aslant"
+    assert moved(1.5 * times, 1.5 * times).motion == CONCEPT
+    assert moved(1.5 * times, 2.5 * times).motion == CONCEPT
+    assert moved(1.5 * times, -1.5 * times).motion is None, "it moves aslant, but to the left"
+    assert moved(0.5 * times, 2.0 * times).motion == "right"
     assert moved(none, 12.0 * (times % 2)).motion is None, "it jumps to and fro"
     assert moved(none, none).colour == "red"
 
@@ -119,7 +122,7 @@ def test_dark_and_glaring_colours_keep_their_names() -> None:
             assert found.colour == name
 
 
-def test_a_disc_with_a_small_hole_is_no_concept() -> None:
+def test_a_disc_with_a_small_hole_is_no_ring() -> None:
     clip = render(SCENE, 0)
     what = look(SCENE, 0)
     hole = draw("circle", replace(what, radius=what.radius / 4, fore=(1, 1, 1), back=(0, 0, 0)))

@@ -106,5 +106,5 @@ def test_chosen_scenes_are_spread_and_unseen() -> None:
     assert len(set(chosen)) == 24
     for part in ("shape", "colour", "motion", "background"):
         assert len({getattr(scene, part) for scene in chosen}) == len({getattr(s, part) for s in world.scenes()})
-    assert len(unseen_concepts()) == 72 - 12
-    assert {scene.shape for scene in unseen_concepts()} == {world.CONCEPT}
+    assert len(unseen_concepts()) == 54 - 12
+    assert {scene.motion for scene in unseen_concepts()} == {world.CONCEPT}

@@ -49,6 +49,15 @@ def test_the_demo_makes_a_lora_samples_and_a_comfyui_file(clone: Path) -> None:
         for name in (prompt["name"], f"{prompt['name']}.base"):
             assert read_sample(clone / f"results/samples/{name}.mp4").shape == (9, 64, 64, 3)
     assert (clone / "results/samples/contact_sheet.png").exists()
-    assert re.search(r"^zorp: \d of 6 samples without the LoRA", said, re.M)
+    counts = re.search(
+        r"^zorpward: (\d) of 6 samples without the LoRA, (\d) of 6 with it; "
+        r"other prompts right: \d of 2 samples without the LoRA, (\d) of 2 with it",
+        said,
+        re.M,
+    )
+    assert counts is not None
+    without, with_lora, others = map(int, counts.groups())
+    assert (without, others) == (0, 2)
+    assert with_lora >= 5
     assert "at the end" in (clone / "results/logs/train.log").read_text()
     assert "Nothing to be done" in snakemake(clone)
