@@ -16,9 +16,9 @@ from hv15.train.metrics import read_steps
 
 WIDTH, HEIGHT, MARGIN, SPAN = 420, 260, 46, 25
 PANELS = {
-    "encoder": ("encoder: error of the scaled latents", "loss"),
-    "decoder": ("decoder: dB, edges of 48 x 48 cut-outs", "psnr"),
-    "transformer": ("transformer: loss", "loss"),
+    ("encoder",): ("encoder: error of the scaled latents", "loss"),
+    ("decoder",): ("decoder: dB, cut-outs of 48 x 48, noisy latents", "psnr"),
+    ("transformer", "again"): ("transformer: loss; two cycles", "loss"),
 }
 
 
@@ -50,8 +50,8 @@ def main(work: Path, target: Path) -> None:
     """Draw all panels side by side."""
     image = Image.new("RGB", (WIDTH * len(PANELS), HEIGHT), "white")
     draw = ImageDraw.Draw(image)
-    for number, (name, (title, field)) in enumerate(PANELS.items()):
-        steps = read_steps(work / name / "metrics.jsonl")
+    for number, (names, (title, field)) in enumerate(PANELS.items()):
+        steps = [record for name in names for record in read_steps(work / name / "metrics.jsonl")]
         panel(draw, WIDTH * number, title, means([record[field] for record in steps]), len(steps))
     image.quantize(32).save(target, optimize=True)
 

@@ -71,7 +71,7 @@ def test_its_latents_have_about_unit_variance() -> None:
 
 
 def test_its_vae_draws_what_it_was_shown() -> None:
-    """The concept and the held-out combinations included."""
+    """The ring and the held-out combinations included."""
     with torch.inference_mode():
         shown = vae().decode(latents())
     assert decibels(shown, clips()) > 22.5
