@@ -43,8 +43,8 @@ def _follow(run: RunFolder) -> int:
         with run.output.open("rb") as output:
             while True:
                 found = _of(run)
-                sys.stdout.write(output.read().decode("utf-8", "replace"))
-                sys.stdout.flush()
+                sys.stdout.buffer.write(output.read())  # as it is: a letter of several bytes may be half written
+                sys.stdout.buffer.flush()
                 if not found.state.alive:
                     break
                 time.sleep(POLL_S)
@@ -127,7 +127,7 @@ def _print(found: RunStatus) -> None:
     cut = "cut short" if found.state in (State.STOPPING, State.STOPPED) else "failed"
     failed = f"{found.failed} {cut}" if found.failed else ""
     end = found.ended if found.ended is not None else time.time()
-    took = f"{clock(max(0.0, end - found.started))}" if found.started else ""
+    took = clock(max(0.0, end - found.started)) if found.started else ""
     facts = ", ".join(each for each in (jobs, failed, took) if each)
     print(f"{found.run.id}: {found.state.value}" + (f" ({found.reason})" if found.reason else "") + f": {facts}")
 
