@@ -17,8 +17,8 @@ import psutil
 import hv15
 from hv15.errors import UserError
 from hv15.runs import lock
-from hv15.runs.metrics import keep_metrics
-from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes
+from hv15.runs.metrics import keep_last_metrics
+from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes, send
 from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history, new_run, project_config
 from hv15.runs.state import RunStatus, current, status
 
@@ -72,9 +72,8 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
     home = snakefile(root).parent
     refuse_orphans(root)
     run, descriptor = new_locked_run(root)
-    for earlier in history(root)[:1]:  # it may have died before it could
-        keep_metrics(earlier)
     try:
+        keep_last_metrics(root)
         run.create(config)
         if is_locked_by_snakemake(root):
             unlock_snakemake(config, home)
@@ -97,7 +96,8 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
             process.wait()
             raise
     except OSError as error:
-        raise UserError(f"{root}: the run could not be started: {error.strerror or error}") from error
+        hint = "free some disk space, or end other programs"
+        raise UserError(f"{root}: the run could not be started: {error.strerror or error}", hint=hint) from error
     finally:
         os.close(descriptor)
     return run
@@ -136,22 +136,23 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
     if found is None or not (found.state.alive or left):
         raise UserError(f"{root}: no run is going on", hint="`hv15 status` tells how the last one ended")
     record = found.record
-    if record is None:
+    if record is None and found.state.alive:
         raise UserError(f"{root}: a run is going on, but it left no record of its process", hint="wait a moment")
-    processes = run_processes(record) or left
-    if not processes:
+    own = run_processes(record) if record is not None else []
+    earlier = [each for each in left if each not in own]
+    if record is not None and not own and not earlier:
         raise UserError(
             f"{root}: the run is on {record.host}, which cannot be reached from here",
             hint=f"stop it there: ssh {record.host} hv15 stop {shlex.quote(str(root.absolute()))}",
         )
-    with contextlib.suppress(OSError):  # a full disk must not keep it running
-        append_json(found.run.stop, {"time": time.time(), "now": now})
-    if now:
+    if found.state.alive or own:
+        with contextlib.suppress(OSError):  # a full disk must not keep it running
+            append_json(found.run.stop, {"time": time.time(), "now": now})
+    send(earlier, signal.SIGKILL if now else signal.SIGINT)
+    if record is not None and now:
         kill(record)
-        for each in left:
-            each.kill()
-    else:
-        interrupt(record, processes)
+    elif record is not None:
+        interrupt(record, own)
     return found
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from hv15.errors import UserError
 from hv15.runs import lock
-from hv15.runs.metrics import keep_metrics
+from hv15.runs.metrics import keep_last_metrics, keep_metrics
 from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, new_run
 
 EVENTS_VARIABLE = "HV15_EVENTS"
@@ -113,6 +113,7 @@ class Recorder(logging.Handler):
             self._lock_descriptor = lock.take(self._root, run.id, attempts=5)
             if self._lock_descriptor is None:
                 return
+            keep_last_metrics(self._root)
             files = [Path(file) for file in self._workflow.overwrite_configfiles] or [self._root / "config.yaml"]
             run.create(files[0])
             run.write_record(os.getpid(), sys.argv, files[0], [])

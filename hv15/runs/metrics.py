@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hv15.runs.record import RunFolder, RunRecord
+from hv15.runs.record import RunFolder, history
 from hv15.runs.state import last_lines
 
 MOST_LINES = 50_000
@@ -77,14 +77,22 @@ def kept_files(run: RunFolder) -> list[tuple[str, Path]]:
     return []
 
 
-def keep_metrics(run: RunFolder, record: RunRecord | None = None) -> None:
+def keep_last_metrics(root: Path) -> None:
+    """Keep the metrics of a project's last run before another begins: it may have died before it could."""
+    for run in history(root)[:1]:
+        keep_metrics(run)
+
+
+def keep_metrics(run: RunFolder) -> None:
     """Copy the metrics that a run has written, thinned if they are very long; whatever goes wrong is passed over."""
-    record = record or run.record()
-    for label, path in training_files(run.root) if record else []:
+    record = run.record()
+    if record is None:
+        return
+    for label, path in training_files(run.root):
         target = run.path / "metrics" / f"{label}.jsonl"
         try:
             written = path.stat().st_mtime
-            if record is None or written < record.started or (target.exists() and target.stat().st_mtime >= written):
+            if written < record.started or (target.exists() and target.stat().st_mtime >= written):
                 continue
             target.parent.mkdir(exist_ok=True)
             part = target.with_suffix(".part")

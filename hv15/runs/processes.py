@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psutil
 
@@ -61,15 +61,20 @@ def catches(process: psutil.Process, number: signal.Signals) -> bool:
     return bool(masks and masks[0] >> (number - 1) & 1)
 
 
-def interrupt(record: RunRecord, processes: Iterable[psutil.Process]) -> None:
-    """Do what Ctrl-C does: SIGINT to Snakemake and to its jobs alike. SIGTERM to Snakemake alone stops no job."""
-    if record.leads_group:
+def interrupt(record: RunRecord, processes: Sequence[psutil.Process]) -> None:
+    """Do what Ctrl-C does: SIGINT to Snakemake and to its jobs alike. SIGTERM to Snakemake alone stops no job.
+
+    Args:
+        processes: those of the run that live. Its group is asked only if one of them is in it, because the number of a
+            group that is gone may be another program's by now.
+    """
+    if record.leads_group and any(_group(each) == record.pid for each in processes):
         try:
             os.killpg(record.pid, signal.SIGINT)
             return
-        except OSError:  # the leader is gone, and its group with it
+        except OSError:  # it has ended meanwhile
             pass
-    _send(processes, signal.SIGINT)
+    send(processes, signal.SIGINT)
 
 
 def kill(record: RunRecord) -> None:
@@ -78,16 +83,24 @@ def kill(record: RunRecord) -> None:
         processes = run_processes(record)
         if not processes:
             return
-        _send(processes, signal.SIGKILL)
+        send(processes, signal.SIGKILL)
         psutil.wait_procs(processes, timeout=1)
 
 
-def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+def send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to each process that is still there."""
     for process in processes:
         try:
             process.send_signal(number)
         except psutil.Error:
             continue
+
+
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except OSError:
+        return None
 
 
 def _run_of(process: psutil.Process) -> str | None:

@@ -90,7 +90,9 @@ def status(run: RunFolder, holder: str | None) -> RunStatus:
     counts = {
         "done": _count(progress.get("done")),
         "total": _count(progress.get("total")),
-        "failed": len(end.get("failed", ())) if end else sum(event["event"] == "failed" for event in last),
+        "failed": len(end.get("failed") or ())
+        if end
+        else len({str(event.get("id")) for event in last if event["event"] == "failed"}),
     }
     if holder is not None and holder == run.id:
         state = State.STOPPING if run.stop.exists() else State.RUNNING if last else State.STARTING
@@ -103,7 +105,7 @@ def status(run: RunFolder, holder: str | None) -> RunStatus:
 
 
 def _ending(run: RunFolder, end: dict[str, Any]) -> tuple[State, str]:
-    failed, error = end.get("failed") or [], str(end.get("error") or "")
+    failed, error = end.get("failed") or [], str(end.get("error") or "").strip()
     if not failed and not error and end.get("done") == end.get("total"):
         return State.FINISHED, "" if end.get("total") else "there was nothing to do"
     if run.stop.exists():

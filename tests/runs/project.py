@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,13 +62,23 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def detached(*words: str, cwd: Path | None = None, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a process in a group of its own that Ctrl-C reaches, even if these tests were told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=os.environ | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def by_hand(root: Path, *words: str) -> subprocess.Popen[bytes]:
     """Start Snakemake as a person in a terminal does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", "--cores", "1", *words],
-        cwd=root,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return detached(sys.executable, "-m", "snakemake", "--cores", "1", *words, cwd=root, environment={"PATH": path})

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hv15.runs import metrics
+from hv15.runs.events import Recorder
 from hv15.runs.metrics import keep_metrics, kept_files, training_files, training_progress
-from hv15.runs.record import RunFolder, new_run
+from hv15.runs.record import RUN_VARIABLE, RunFolder, history, new_run
 
 
 @pytest.fixture
@@ -64,6 +67,19 @@ def test_without_a_training_nothing_is_kept(run: RunFolder) -> None:
     keep_metrics(run)
     assert kept_files(run) == []
     keep_metrics(RunFolder(run.root, "nothing"))
+
+
+def test_a_run_that_is_started_by_hand_keeps_those_of_one_that_died(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_VARIABLE, "")
+    write(run.root / "results/train/metrics.jsonl", 5)
+    recorder = Recorder(SimpleNamespace(dryrun=False, overwrite_configfiles=[]), run.root)
+    recorder.emit(logging.makeLogRecord({"event": "run_info"}))
+    assert len(history(run.root)) == 2
+    assert [label for label, _ in kept_files(run)] == ["train"]
+    recorder.close()
+    os.close(recorder._lock_descriptor or -1)
 
 
 def test_how_far_the_training_is(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import subprocess
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import psutil
 import pytest
 
 from hv15.atomic import write_json
-from hv15.runs import lock
+from hv15.runs import control, lock
 from hv15.runs.processes import main_process, run_processes
-from hv15.runs.record import RunFolder, RunRecord, append_json, history, new_run
+from hv15.runs.record import RUN_VARIABLE, RunFolder, RunRecord, append_json, history, new_run
 from hv15.runs.state import State, current, last_events, status
+from tests.runs.project import detached
 
 
 @pytest.fixture
@@ -123,6 +125,46 @@ def test_damaged_files_are_passed_over(run: RunFolder) -> None:
     assert status(run, None).reason == "it left no record"
     (run.path / "run.json").write_text(json.dumps([1]))
     assert run.record() is None
+
+
+def outlived(run: RunFolder) -> subprocess.Popen[bytes]:
+    """A process that a run has left behind."""
+    return detached("sleep", "100", environment={RUN_VARIABLE: run.id})
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_what_a_dead_run_left_is_ended(run: RunFolder, now: bool) -> None:
+    rewrite(run, pid=2**22 - 1)
+    left = outlived(run)
+    control.stop(run.root, now=now)
+    left.wait(timeout=10)
+    assert status(run, None).state is State.STOPPED
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_what_an_earlier_run_left_is_ended_and_nothing_else(run: RunFolder, now: bool) -> None:
+    """The number of the last run's process group belongs to another program by now."""
+    left, other = outlived(run), detached("sleep", "100", environment={})
+    try:
+        last = RunFolder(run.root, "99991231-000000-aaaa")
+        last.create(run.root / "config.yaml")
+        last.write_record(other.pid, ["snakemake"], run.root / "config.yaml", [])
+        rewrite(run, pid=2**22 - 1)
+        rewrite(last, create_time=1.0, leads_group=True)
+        append_json(last.events, {"event": "end", "done": 1, "total": 3, "failed": [2], "error": ""})
+        control.stop(run.root, now=now)
+        left.wait(timeout=10)
+        assert other.poll() is None
+        assert status(last, None).state is State.FAILED
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_job_that_failed_twice_counts_once(run: RunFolder) -> None:
+    for number in (2, 2, 3):
+        append_json(run.events, {"event": "failed", "id": number})
+    assert status(run, run.id).failed == 2
 
 
 def test_history_is_newest_first(tmp_path: Path) -> None:
