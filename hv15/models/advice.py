@@ -174,13 +174,16 @@ def _trained_on(metadata: Mapping[str, str]) -> Variant | None:
     kohya's metadata keep."""
     try:
         models: dict[str, Any] = json.loads(metadata.get(CONFIG, "{}")).get("models") or {}
-        name, path = models.get("variant"), Path(models.get("dit") or "")
+        name, path = models.get("variant"), models.get("dit") or ""
     except (ValueError, TypeError, AttributeError):  # whatever somebody wrote there
-        name, path = None, Path()
+        name, path = None, ""
     if name in VARIANTS:
         return VARIANTS[name]
-    found = detect_variant(path) or detect_variant(Path("/", metadata.get("ss_sd_model_name", "")))
-    return found.variant if found else None
+    for written in (path, metadata.get("ss_sd_model_name", "")):
+        # From the root on: a relative path began in the folder of that training, not in the one of this process.
+        if found := detect_variant(Path("/", str(written))):
+            return found.variant
+    return None
 
 
 def _resolution(height: int, width: int) -> int:

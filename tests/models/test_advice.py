@@ -161,6 +161,16 @@ def test_a_lora_of_another_base(metadata: dict[str, str]):
     assert "trained for t2v on 720p_t2v, but 720p_i2v is for i2v" in sentence
 
 
+@pytest.mark.parametrize("metadata", [{}, {"hv15.config": json.dumps({"models": {"dit": "models/dit.safetensors"}})}])
+def test_the_folder_of_this_process_tells_nothing_about_a_lora(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: dict[str, str]
+):
+    project = tmp_path / "720p_t2v"
+    (project / "models").mkdir(parents=True)
+    monkeypatch.chdir(project)
+    assert about_lora("cat.safetensors", metadata, VARIANTS["480p_t2v"]) == []
+
+
 def test_a_lora_of_unknown_origin():
     assert about_lora("cat.safetensors", {}, VARIANTS["480p_i2v"]) == []
     assert about_lora("cat.safetensors", {"ss_sd_model_name": "model.safetensors"}, VARIANTS["480p_i2v"]) == []
