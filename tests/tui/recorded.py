@@ -31,10 +31,7 @@ class Themed(App[None]):
 
 def replay_at(root: Path, share: float, *, clock: Callable[[], float] = time.time) -> Replay:
     """Return the recording after a share of its length; 1 and more: it has ended."""
-    replay = Replay(root, clock=clock)
-    replay.began -= share * replay.seconds
-    replay.advance()
-    return replay
+    return Replay(root, clock=clock, at=share)
 
 
 def one_gpu(used: int = 17 * GIB) -> ScriptedGpus:
@@ -63,6 +60,6 @@ async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: fl
     """Wait for something that must come."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not happen"
+        assert time.monotonic() < deadline, f"what was waited for did not happen on {pilot.app.screen}"
         await asyncio.sleep(0.02)
         await pilot.pause()

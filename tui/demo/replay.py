@@ -56,16 +56,23 @@ class Replay:
         clock: time.time, or any other.
         speed: seconds of the recording in a second.
         pid: of the process that is to be taken for the run.
+        at: where to begin, as a share of the recording; what came before is there at once. 1: it has ended.
     """
 
     def __init__(
-        self, root: Path, *, clock: Callable[[], float] = time.time, speed: float = 1.0, pid: int | None = None
+        self,
+        root: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        speed: float = 1.0,
+        pid: int | None = None,
+        at: float = 0.0,
     ) -> None:
         timeline = json.loads((RECORDING / "timeline.json").read_text(encoding="utf-8"))
         self.root, self.speed, self._clock = root, speed, clock
         self.seconds: float = timeline["seconds"]
         """Length of the recording."""
-        self.began = clock()
+        self.began = clock() - at * self.seconds / speed
         self.run = RunFolder(root, time.strftime("%Y%m%d-%H%M%S-demo", time.localtime(self.began)))
         self._recorded_start: float = timeline["start"]
         self._recorded_run: str = timeline["run"]
