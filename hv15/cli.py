@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {_explained(error, options)}", file=sys.stderr)
         return USER_ERROR
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if options.run not in STAGES or not is_out_of_memory(error):
             raise
         print(f"error: {_explained(OutOfMemory(STAGES[options.run], error), options)}", file=sys.stderr)

@@ -27,15 +27,24 @@ class OutOfMemory(UserError):  # noqa: N818
     def __init__(self, stage: str, error: BaseException) -> None:
         words = {"train": "training", "denoise": "sampling"}.get(stage, stage)
         super().__init__(
-            f"out of memory in {words}: {str(error).splitlines()[0]}",
+            f"out of memory in {words}: {(str(error) or 'none is left on this machine').splitlines()[0]}",
             hint="`hv15 plan` says what each stage needs and which setting helps; what is saved is kept",
         )
         self.stage = stage
 
 
+_SAID = (
+    *("can't allocate memory", "not enough memory"),  # torch's allocator on the CPU
+    "CUDA error: out of memory",  # the driver itself, as for pinned memory
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "ALLOCATION_FAILED"),  # the libraries
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says that the GPU or the machine has no memory left."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    """Whether torch, one of its libraries or Python says that the GPU or the machine has no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
 
 
 @contextmanager
@@ -43,7 +52,7 @@ def memory_advice(stage: str = "train") -> Iterator[None]:
     """Turn an out-of-memory error into an OutOfMemory."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(stage, error) from error

@@ -11,10 +11,14 @@ from hv15.out_of_memory import OutOfMemory, is_out_of_memory, memory_advice
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+        MemoryError(),
     ],
 )
 @pytest.mark.parametrize(("stage", "words"), [("train", "training"), ("decode", "decode")])
-def test_what_the_gpu_and_the_machine_say(error: RuntimeError, stage: str, words: str):
+def test_what_the_gpu_and_the_machine_say(error: Exception, stage: str, words: str):
     with pytest.raises(OutOfMemory, match=f"out of memory in {words}") as caught, memory_advice(stage):
         raise error
     assert caught.value.stage == stage
@@ -27,3 +31,15 @@ def test_other_errors_stay_what_they_are():
     assert not is_out_of_memory(error)
     with pytest.raises(RuntimeError, match="shapes differ"), memory_advice("train"):
         raise error
+
+
+def test_python_without_memory_is_one_message_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    from hv15 import cli
+    from hv15.commands import train
+
+    def no_room(options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(train, "train", no_room)
+    assert cli.main(["train", "--config", "nowhere/config.yaml"]) == cli.USER_ERROR
+    assert "out of memory in training: none is left on this machine" in capsys.readouterr().err
