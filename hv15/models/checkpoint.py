@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hv15.errors import UserError
-from hv15.models.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle
+from hv15.models.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle, unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -166,9 +166,7 @@ def _read(path: Path, start: int, into: memoryview) -> None:
                     raise UserError(f"{path}: became shorter while it was read", hint="copy or download it again")
                 into = into[count:]
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}", hint="check its permissions and the disk"
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
@@ -188,6 +186,8 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
     try:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
+    except OSError as error:
+        raise unreadable(index, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{index}: not a shard index ({error!r})", hint="copy or download it again") from error
     missing = [name for name in names if not (folder / name).is_file()]
@@ -269,6 +269,7 @@ def load_into(
         place = "cpu" if kept_on_host(key) else device
         if isinstance(tensor, ScaledCodes):
             check_finite(tensor.codes, key, where)
+            check_finite(tensor.scale, f"the scale of {key}", where)
             cast(Fp8Linear, owner).take(tensor, place)
         elif isinstance(owner, QuantisedLinear) and name == "weight":
             value = tensor.to(device)

@@ -63,6 +63,11 @@ def refuse_pickle(path: Path) -> None:
         raise UserError(f"{path}: a pickle checkpoint ({path.suffix}); {_PICKLE_REASON}", hint=_PICKLE_CURE)
 
 
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The error for a file that the system does not give."""
+    return UserError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions and the disk")
+
+
 def read_header(path: Path) -> Header:
     """Read and check the header of a .safetensors file.
 
@@ -82,9 +87,7 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file", hint="check the path") from None
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}", hint="check its permissions and the disk"
-        ) from error
+        raise unreadable(path, error) from error
     return _parse(path, raw, size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -82,6 +83,16 @@ def test_folder_with_one_file_or_with_shards(tmp_path: Path, file: Path):
     index.write_text("[]")
     with pytest.raises(UserError, match="not a shard index"):
         open_checkpoint(shards)
+
+
+def test_an_index_on_a_broken_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "model.safetensors.index.json").touch()
+    monkeypatch.setattr(Path, "read_text", broken)
+    with pytest.raises(UserError, match=r"index\.json: cannot be read: Input/output error"):
+        open_checkpoint(tmp_path)
 
 
 def test_folders_without_one_clear_file(tmp_path: Path):
