@@ -7,16 +7,15 @@ lycoris-lora (`hv15.lora.lycoris`). For LoRAs inside the weights see `hv15.lora.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, LowRank
 from hv15.lora.formats import arrange, read_parts
 from hv15.lora.lycoris import apply_lycoris, forward_of, needs_lycoris
 from hv15.lora.network import add_product
+from hv15.models.patches import check_targets
 
 
 def apply_lora(
@@ -86,30 +85,3 @@ def _hook(adapter: Adapter, multiplier: float) -> _AddLowRank | _AddForward:
         return _AddLowRank(adapter, multiplier)
     forward = _FullDifference(adapter.diff) if isinstance(adapter, Difference) else forward_of(adapter)
     return _AddForward(forward, multiplier)
-
-
-def check_targets(dit: nn.Module, shapes: Mapping[str, tuple[int, int] | None]) -> dict[str, Any]:
-    """The layers that a LoRA changes, by name; every one must be there.
-
-    Args:
-        shapes: official names, and [out, in] where it is known.
-
-    Raises:
-        UserError: a layer that this model does not have, or of another size.
-    """
-    modules = dict(dit.named_modules())
-    missing = [name for name in shapes if not hasattr(modules.get(name), "in_features")]
-    if missing:
-        raise UserError(
-            f"LoRA: {len(missing)} of {len(shapes)} changed layers are not in this model, first {missing[0]}",
-            hint="the LoRA was made for a model with more blocks, or for another variant",
-        )
-    layers: dict[str, Any] = {name: modules[name] for name in shapes}
-    for name, shape in shapes.items():
-        found = (layers[name].out_features, layers[name].in_features)
-        if shape is not None and shape != found:
-            raise UserError(
-                f"LoRA: {name} changes a weight of {list(shape)}, the model's is {list(found)}",
-                hint="the LoRA was made for a model of another size",
-            )
-    return layers

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter
-from hv15.lora.apply import check_targets
 from hv15.lora.formats import arrange, read_parts
 from hv15.lora.lycoris import merged_weight, modules_of, needs_lycoris
-from hv15.models.dit_files import Patch
+from hv15.models.patches import Patch, check_targets
 from hv15.models.quantised import QuantisedLinear
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -19,22 +19,9 @@ from hv15.models.dit import DiT, DiTConfig
 from hv15.models.dit_sizes import layout_of, read_config
 from hv15.models.fp8_files import WeightReader
 from hv15.models.layouts import Layout, reading_recipes, writing_recipes
+from hv15.models.patches import Patch, check_targets
 from hv15.models.quantised import Fp8Linear, Kind, QuantisedLinear, ScaledCodes, check_kind, replace_linears
 from hv15.models.writer import write_checkpoint
-
-
-class Patch(Protocol):
-    """A change of weights on their way from the file to where they are used, such as a LoRA that is merged."""
-
-    name: str
-    """For messages: the file that it comes from."""
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, int] | None]:
-        """Official names of the linear layers it changes, and their [out, in] if it knows them."""
-
-    def __call__(self, module: str, weight: Tensor) -> Tensor:
-        """The changed weight; both fp32 [out, in]."""
 
 
 def load_dit(
@@ -176,7 +163,7 @@ class _Source:
         for recipe in self.recipes.values():
             _check_rows(self.checkpoint, [self.prefix + source for source in recipe.sources], recipe.parts)
         for patch in patches:
-            _check_patch(patch, self.dit)
+            check_targets(self.dit, patch.shapes, name=patch.name)
         self.in_fp8 = {key for key, recipe in self.recipes.items() if any(map(self.reader.is_fp8, recipe.sources))}
         """Names of the tensors that the file has in fp8."""
 
@@ -249,24 +236,6 @@ def block_number(name: str) -> int:
 def is_block_linear(name: str) -> bool:
     """Whether a linear layer is one of those that are quantised: modulations, attention and MLPs of the blocks."""
     return block_number(name) >= 0
-
-
-def _check_patch(patch: Patch, dit: DiT) -> None:
-    layers: Collection[tuple[str, torch.nn.Module]] = dict(dit.named_modules()).items()
-    shapes = {name: tuple(layer.weight.shape) for name, layer in layers if isinstance(layer, torch.nn.Linear)}
-    missing = [module for module in patch.shapes if module not in shapes]
-    if missing:
-        raise UserError(
-            f"{patch.name}: {len(missing)} of {len(patch.shapes)} changed layers are not in this model, "
-            f"first {missing[0]}",
-            hint="the LoRA was made for a model with more blocks, or for another variant",
-        )
-    for module, shape in patch.shapes.items():
-        if shape is not None and shape != shapes[module]:
-            raise UserError(
-                f"{patch.name}: {module} changes a weight of {list(shape)}, the model's is {list(shapes[module])}",
-                hint="the LoRA was made for a model of another size",
-            )
 
 
 def _check_rows(checkpoint: Checkpoint, sources: list[str], parts: int) -> None:

@@ -15,7 +15,7 @@ from hv15.sample.prompts import SampleSpec
 
 if TYPE_CHECKING:
     from hv15.models import DiT
-    from hv15.models.dit_files import Patch
+    from hv15.models.patches import Patch
 
 
 @dataclass(frozen=True)
