@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -283,12 +283,17 @@ def load_into(
             else:
                 owner._buffers[name] = value
     check_keys(shapes, found, where)
+    refuse_shapes(wrong, where)
+    module.requires_grad_(False).eval()
+
+
+def refuse_shapes(wrong: Sequence[str], where: Path | str) -> None:
+    """Raise UserError if there are tensors of another shape; `wrong` says of each what it is, instead of what."""
     if wrong:
         raise UserError(
             f"{where}: {len(wrong)} tensors of another shape: {'; '.join(wrong[:3])}",
             hint="this file belongs to a model of another size",
         )
-    module.requires_grad_(False).eval()
 
 
 def check_finite(tensor: Tensor, key: str, where: Path | str) -> None:

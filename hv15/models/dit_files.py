@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_finite, check_keys, load_into, open_checkpoint
+from hv15.models.checkpoint import (
+    MODEL_SIZES,
+    Checkpoint,
+    check_finite,
+    check_keys,
+    load_into,
+    open_checkpoint,
+    refuse_shapes,
+)
 from hv15.models.dit import DiT, DiTConfig
 from hv15.models.dit_sizes import layout_of, read_config
 from hv15.models.fp8_files import WeightReader
@@ -162,10 +170,21 @@ class _Source:
         check_keys(needed, self.reader.names, self.checkpoint.path, what=f"transformer ({layout} layout)")
         for recipe in self.recipes.values():
             _check_rows(self.checkpoint, [self.prefix + source for source in recipe.sources], recipe.parts)
+        wrong = [
+            f"{key} is {list(found)} instead of {list(value.shape)}"
+            for key, value in self.dit.state_dict().items()
+            if (found := self._shape(key)) != value.shape
+        ]
+        refuse_shapes(wrong, self.checkpoint.path)  # before a patch meets one of them, or most of a file is written
         for patch in patches:
             check_targets(self.dit, patch.shapes, name=patch.name)
         self.in_fp8 = {key for key, recipe in self.recipes.items() if any(map(self.reader.is_fp8, recipe.sources))}
         """Names of the tensors that the file has in fp8."""
+
+    def _shape(self, key: str) -> torch.Size:
+        """The shape that a tensor has as the file holds it."""
+        with torch.device("meta"):
+            return self.recipes[key].make(lambda name: torch.empty(self.checkpoint.shape(self.prefix + name))).shape
 
     def dtype(self, key: str) -> torch.dtype:
         """The number format that a tensor has in the file."""

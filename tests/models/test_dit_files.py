@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.models import DiTConfig, load_dit, save_dit
 from hv15.models.checkpoint import open_checkpoint
-from hv15.models.dit_files import checkpoint_dtype
+from hv15.models.dit_files import checkpoint_dtype, merge_dit
 from hv15.models.dit_sizes import checkpoint_layout, read_config
 from hv15.models.layouts import writing_recipes
 from tests.models.golden_dit import GOLDEN, TINY, golden_dit, key_table, tensors
@@ -131,6 +132,25 @@ def test_missing_unexpected_and_wrong_tensors_are_counted(tmp_path: Path):
     del state["txt_in.input_embedder.weight"]
     with pytest.raises(UserError, match=r"missing, first txt_in\.input_embedder\.weight"):
         load_dit(write(tmp_path / "c", state))
+
+
+@pytest.mark.parametrize("key", ["double_blocks.1.img_attn_q.weight", "double_blocks.1.img_attn_k.bias"])
+def test_a_tensor_of_another_shape_is_found_before_anything_is_merged(tmp_path: Path, key: str):
+    state = official()
+    state[key] = state[key][..., :-1]
+    with pytest.raises(UserError, match=f"1 tensors of another shape: {re.escape(key)}"):
+        merge_dit(write(tmp_path / "m", state), tmp_path / "merged.safetensors", [AddOne()])
+    assert not (tmp_path / "merged.safetensors").exists()
+
+
+class AddOne:
+    """A change of one layer that is given as if it fitted any size."""
+
+    name = "one.safetensors"
+    shapes: ClassVar[dict[str, tuple[int, int] | None]] = {"double_blocks.1.img_attn_q": None}
+
+    def __call__(self, module: str, weight: Tensor) -> Tensor:
+        return weight + torch.ones(48, 48)
 
 
 def test_comfyui_messages_name_the_keys_of_the_file(tmp_path: Path):
