@@ -70,7 +70,8 @@ def _without_data(func: Any, args: Any, kwargs: Any) -> Any:
     if found is None:
         result = func(*args, **kwargs)
         if isinstance(result, Tensor) and result.is_meta:
-            _known[key] = _shape(result)
+            if not _shares(result, args):
+                _known[key] = _shape(result)
         elif isinstance(result, tuple) and all(isinstance(each, Tensor) and each.is_meta for each in result):
             _known[key] = [_shape(each) for each in result]
         return result
@@ -82,6 +83,12 @@ def _makes_new(func: Any) -> bool:
     """Whether an operator neither writes into what it gets nor returns parts of it."""
     schema = func._schema
     return not any(each.alias_info for each in (*schema.arguments, *schema.returns)) and bool(schema.returns)
+
+
+def _shares(result: Tensor, args: Any) -> bool:
+    """Whether a result is a view, though the operator's schema says nothing of it (`_unsafe_view`)."""
+    storage = result.untyped_storage()._cdata
+    return any(isinstance(each, Tensor) and each.untyped_storage()._cdata == storage for each in args)
 
 
 def _described(value: Any) -> Any:

@@ -208,6 +208,8 @@ def make_dit(meter: Meter, config: DiTConfig, settings: TransformerSettings, dty
             for layer in dit.modules():
                 if isinstance(layer, QuantisedLinear):
                     layer.quantise_(torch.zeros(layer.out_features, layer.in_features))
+                    if layer.bias is not None:
+                        layer.bias.zero_()
         set_up(dit, settings, device)
     meter.assign(WEIGHTS, dit)
     return dit
