@@ -68,37 +68,45 @@ class DatasetReader:
 
     def probe(self, cancel: threading.Event | None = None) -> Iterator[int]:
         """Look into each file that was not looked into yet; yield the index of each item that is now complete."""
-        from hv15.data.clips import missing_lengths, plan_clips
-        from hv15.data.probe import probe
-
         for index, item in enumerate(list(self.items)):
             if cancel is not None and cancel.is_set():
                 return
-            if item.probed or index >= len(self.items) or self.items[index].path != item.path:
+            if item.probed or not self._is_at(index, item):
                 continue
-            dataset = self.settings.datasets[item.dataset]
-            facts: dict[str, Any] = {}
-            try:
-                info = probe(item.path, item.kind)
-                times = info.timeline
-                facts = {
-                    "frames": len(times.times),
-                    "height": info.height,
-                    "width": info.width,
-                    "seconds": float(times.duration * times.tick) if item.kind == "video" else None,
-                }
-                planned = plan_clips(info, dataset)
-                facts["clips"] = tuple(f"{clip.frames} x {clip.height} x {clip.width}" for clip in planned)
-                if missing := missing_lengths(info, dataset):
-                    facts["problem"] = f"too short for {', '.join(map(str, missing))} frames"
-            except UserError as error:
-                facts["problem"] = _without_path(error.message, item.path)
-            except Exception as error:  # a damaged file may break a decoder in ways that nobody foresaw
-                facts["problem"] = f"cannot be read: {type(error).__name__}: {error}"
-            done = replace(item, **{**facts, "problem": facts.get("problem") or item.problem})
-            self._probed[_stamp(item)] = done
-            self.items[index] = done
-            yield index
+            facts = self._facts(item)
+            self._probed[_stamp(item)] = _with(item, facts)
+            if self._is_at(index, item):  # meanwhile all may have been loaded anew, and its caption edited
+                self.items[index] = _with(self.items[index], facts)
+                yield index
+
+    def _is_at(self, index: int, item: Item) -> bool:
+        return index < len(self.items) and self.items[index].path == item.path
+
+    def _facts(self, item: Item) -> dict[str, Any]:
+        """What a file tells about an item, and what is wrong with it."""
+        from hv15.data.clips import missing_lengths, plan_clips
+        from hv15.data.probe import probe
+
+        dataset = self.settings.datasets[item.dataset]
+        facts: dict[str, Any] = {}
+        try:
+            info = probe(item.path, item.kind)
+            times = info.timeline
+            facts = {
+                "frames": len(times.times),
+                "height": info.height,
+                "width": info.width,
+                "seconds": float(times.duration * times.tick) if item.kind == "video" else None,
+            }
+            planned = plan_clips(info, dataset)
+            facts["clips"] = tuple(f"{clip.frames} x {clip.height} x {clip.width}" for clip in planned)
+            if missing := missing_lengths(info, dataset):
+                facts["problem"] = f"too short for {', '.join(map(str, missing))} frames"
+        except UserError as error:
+            facts["problem"] = _without_path(error.message, item.path)
+        except Exception as error:  # a damaged file may break a decoder in ways that nobody foresaw
+            facts["problem"] = f"cannot be read: {type(error).__name__}: {error}"
+        return facts
 
     def buckets(self) -> dict[str, int]:
         """Clips of each size, with repeats, the most first; of what was probed so far."""
@@ -206,6 +214,10 @@ def _uncaptioned(number: int, dataset: DatasetSettings, match: re.Match[str]) ->
         mtime_ns=status.st_mtime_ns,
         problem=NO_CAPTION,
     )
+
+
+def _with(item: Item, facts: dict[str, Any]) -> Item:
+    return replace(item, **{**facts, "problem": facts.get("problem") or item.problem})
 
 
 def _stamp(item: Item) -> tuple[Path, int, int, int]:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from hv15.config import Settings
+from hv15.data.media import Kind
+from hv15.data.probe import probe
 from hv15.errors import UserError
 from tests.data.videos import make_video
 from tui.data.dataset import NO_CAPTION, DatasetReader, Item, preview, thumbnail, write_caption
@@ -64,6 +66,36 @@ def test_probing_can_be_cancelled(root: Path) -> None:
     next(steps)
     cancel.set()
     assert list(steps) == []
+
+
+def test_a_caption_that_is_edited_while_its_clip_is_looked_into_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = reader(root)
+
+    def slow(path: Path, kind: Kind) -> Any:
+        if path.name in ("a.mp4", "d.mp4"):
+            item = next(item for item in made.items if item.path == path)
+            made.replace(item, write_caption(item, "edited"))
+        return probe(path, kind)
+
+    monkeypatch.setattr("hv15.data.probe.probe", slow)
+    assert list(made.probe()) == [0, 1, 2, 3]
+    assert [item.caption for item in made.items] == ["edited", "clip b", "clip c", "edited"]
+    assert made.items[0].frames == 24
+
+
+def test_items_that_are_gone_meanwhile_are_not_put_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = reader(root)
+
+    def slow(path: Path, kind: Kind) -> Any:
+        if path.name == "a.mp4":
+            made.items = made.items[1:]
+        return probe(path, kind)
+
+    monkeypatch.setattr("hv15.data.probe.probe", slow)
+    list(made.probe())
+    assert [item.path.name for item in made.items] == ["b.mp4", "c.mp4", "d.mp4"]
 
 
 def test_a_caption_is_edited_in_its_file(root: Path) -> None:
