@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,8 @@ class ConfigFile:
 
     def replace_text(self, text: str) -> None:
         """Take the whole text from an editor, whatever it is."""
+        if text == self.text:  # an editor repeats what it was given: that is no typing
+            return
         now = self._monotonic()
         typing = self._typed is not None and 0 <= now - self._typed < TYPING_S
         self._edit(text, one_more=not typing)
@@ -203,7 +205,7 @@ class ConfigFile:
         if text == self.text:
             return
         if one_more or not self._past:
-            self._past = [*self._past[-UNDO:], self.text]
+            self._past = [*self._past, self.text][-UNDO:]
         self._future.clear()
         self._show(text)
 
@@ -312,14 +314,11 @@ def _problems(path: Path, error: UserError) -> tuple[Problem, ...]:
             at = _location(name or "")
             found.append(Problem(str(path), int(number), int(column or 1), name or "", message, "", at))
         elif found and line.startswith(" "):
-            last = found.pop()
-            found.append(
-                Problem(last.file, last.line, last.column, last.path, f"{last.message}\n{line}", "", last.location)
-            )
+            found[-1] = replace(found[-1], message=f"{found[-1].message}\n{line}")
         else:
             found.append(Problem(str(path), 0, 0, "", line.removeprefix(f"{path}: ")))
     if len(found) == 1:
-        found = [Problem(**{**found[0].__dict__, "hint": error.hint})]
+        found = [replace(found[0], hint=error.hint)]
     return tuple(found)
 
 

@@ -145,6 +145,16 @@ def test_entries(file: ConfigFile) -> None:
     assert [prompt.name for prompt in file.settings.sample.prompts] == ["one"]
 
 
+def test_an_editor_that_repeats_what_it_was_given_types_nothing(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.yaml", TEXT, monotonic=lambda: 0.0)
+    file.set_text(("train", "max_train_steps"), "7")
+    changed = file.text
+    file.replace_text(changed)
+    file.replace_text(changed + "a")
+    file.undo()
+    assert file.text == changed
+
+
 def test_typing_is_undone_in_one_step(tmp_path: Path) -> None:
     now = [0.0]
     path = tmp_path / "config.yaml"
