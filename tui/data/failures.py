@@ -119,13 +119,8 @@ _MISSING = re.compile(r"does not exist|no such file|not found|is missing", re.IG
 _CAPTION = re.compile(r"caption|not UTF-8", re.IGNORECASE)
 
 
-def explain(text: str, *, exit_code: int | None = None) -> Failure:
-    """Say what a log's end means.
-
-    Args:
-        text: cleaned lines.
-        exit_code: of the process, when it is known; negative for a signal.
-    """
+def explain(text: str) -> Failure:
+    """Say what a log's end, given as cleaned lines, means."""
     lines = text.splitlines()
     found = _user_error(lines)
     if found is not None:
@@ -133,10 +128,6 @@ def explain(text: str, *, exit_code: int | None = None) -> Failure:
     for sign in _SIGNS:
         if match := next((line for line in reversed(lines) if sign.pattern.search(line)), None):
             return Failure(sign.cause or match.strip()[:300], sign.cure, sign.kind)
-    if exit_code in (-9, 137):
-        return Failure(_KILLED.cause, _KILLED.cure, "killed")
-    if exit_code == 3:
-        return Failure(_STOPPED.cause, _STOPPED.cure, "stopped")
     if (error := _exception(lines)) is not None:
         return error
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -31,15 +31,13 @@ class Preflight:
         self._trial = Trial(config, text)
 
     def run(self) -> tuple[Check, ...]:
-        """Ask `hv15 check`. Takes seconds: for a thread of its own. () when it was cancelled."""
+        """Ask `hv15 check`. Takes seconds: for a thread of its own."""
         try:
             with self._trial.file() as config:
                 words = [sys.executable, "-m", "hv15.cli", "check", "--config", str(config)]
                 done = self._trial.run(words, folder=self._trial.config.parent, environment=control.environment())
         except UserError as error:
             return (Check("problem", str(error)),)
-        if done.cancelled:
-            return ()
         checks = read_checks(self._trial.named(done.output, config))
         if done.code and not any(check.state == "problem" for check in checks):
             words = [line for line in self._trial.named(done.errors, config).splitlines() if line.strip()]
