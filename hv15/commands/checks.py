@@ -48,6 +48,7 @@ def model_lines(project: Project) -> Iterator[Line]:
             facts, settings = project.models.facts, project.settings
             yield from _noted(file_notes(project) + about_training(facts, settings.train.quantize))
             yield from _noted(about_memory(facts, "sample", settings.sample.quantize))
+            yield from _speed_lines(project, model.config.num_blocks)
             continue
         files = path.rglob("*.safetensors") if path.is_dir() else [path]
         yield f"{role:14} {path}: {sum(file.stat().st_size for file in files) / 2**30:.2f} GiB", False
@@ -57,6 +58,31 @@ def model_lines(project: Project) -> Iterator[Line]:
             check_widths(dit.config, widths)
         except UserError as error:
             yield str(error), True
+
+
+def _speed_lines(project: Project, blocks: int) -> Iterator[Line]:
+    """Settings of memory and speed that the transformer, or this machine, cannot meet: found out before the encoding.
+
+    What only this machine lacks is no problem: the check may run beside the machine with the GPU.
+    """
+    from hv15.models.attention import pick_attention
+    from hv15.models.quantised import check_kind
+    from hv15.models.swap import swapped_indices
+    from hv15.precision import pick_device, pick_dtype
+
+    device = pick_device(project.settings.runtime.device)
+    for name, section in (("train", project.settings.train), ("sample", project.settings.sample)):
+        try:
+            swapped_indices(blocks, section.blocks_to_swap)
+        except UserError as error:
+            yield f"{name:14} {error}", True
+        try:
+            dtype = pick_dtype(section.dtype, device)
+            pick_attention(section.attn_mode, split=False, device=device, dtype=dtype, training=name == "train")
+            if section.quantize != "none":
+                check_kind(section.quantize, device)
+        except UserError as error:
+            yield from _noted([f"{name}, on this machine: {error.message}: {error.hint}"])
 
 
 def _width(role: Role, model: Any) -> dict[str, int]:

@@ -118,6 +118,19 @@ def test_check_names_every_problem(project: Workbench) -> None:
     assert (said.code, "nowhere: does not exist" in said.out, "other.safetensors" in said.out) == (2, True, True)
 
 
+def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(project: Workbench) -> None:
+    project.set(train={"blocks_to_swap": 51}, sample={"blocks_to_swap": 2})
+    said = project.hv15("check")
+    assert said.code == 2
+    assert "! train          blocks_to_swap: 51, but the transformer has" in said.out
+    assert "! sample" not in said.out
+
+    project.set(train={"blocks_to_swap": 0, "attn_mode": "flash"}, sample={"attn_mode": "sage"})
+    said = project.does("check")  # the GPU may be in another machine
+    for words in ("train, on this machine: attn_mode: flash", "sample, on this machine: attn_mode: sage"):
+        assert words in said.out, said.out
+
+
 def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 KiB latents of 3 clips and 300 tokens of each text, until they are encoded."""
 
