@@ -52,7 +52,9 @@ class HeavyProject:
         clips.mkdir(parents=True)
         for number in range(self.sizes.captions):
             (clips / f"clip{number:05}.mp4").write_bytes(b"no video")
-            (clips / f"clip{number:05}.txt").write_bytes(f"{HOSTILE} {number}".encode("utf-8", "surrogateescape"))
+            # the first one is no UTF-8; the others are, and hostile
+            errors = "ignore" if number else "surrogateescape"
+            (clips / f"clip{number:05}.txt").write_bytes(f"{HOSTILE} {number}".encode("utf-8", errors))
         text = "task: t2v\nmodels: {source: demo}\ndatasets:\n  - {video_directory: clips, resolution: [64, 64]}\n"
         (self.root / "config.yaml").write_text(text)
 

@@ -20,7 +20,7 @@ from tui.data.dataset import DatasetReader, Item, write_caption
 from tui.data.rerun import Rerun
 from tui.screens.base import DashboardScreen
 from tui.units import bar
-from tui.widgets.clip_list import ClipList, item_key
+from tui.widgets.clip_list import ClipList, item_key, original, visible
 from tui.widgets.rows import Rows
 from tui.widgets.thumbnails import Thumbnails
 from tui.widgets.video import Playable, Player
@@ -166,9 +166,9 @@ class DatasetScreen(DashboardScreen):
         if item == self._shown:
             return
         self._shown = item
-        self.query_one(Player).load(*([Playable(item.path, item.path.name)] if item is not None else []))
+        self.query_one(Player).load(*([Playable(item.path, visible(item.path.name))] if item is not None else []))
         area = self.query_one("#caption", TextArea)
-        caption = "" if item is None else self._drafts.get(item_key(item), item.caption)
+        caption = "" if item is None else visible(self._drafts.get(item_key(item), item.caption))
         if area.text != caption:
             area.load_text(caption)
         area.read_only = item is None
@@ -195,7 +195,7 @@ class DatasetScreen(DashboardScreen):
         item = self._shown
         if item is None:
             return
-        text, key = self.query_one("#caption", TextArea).text, item_key(item)
+        text, key = original(self.query_one("#caption", TextArea).text), item_key(item)
         if text.strip() == item.caption:  # it is saved so
             self._drafts.pop(key, None)
         else:
@@ -255,7 +255,7 @@ class DatasetScreen(DashboardScreen):
     def action_back(self) -> None:
         field, area = self.query_one("#dataset-words", Input), self.query_one("#caption", TextArea)
         if area.has_focus and self._shown is not None and item_key(self._shown) in self._drafts:
-            area.load_text(self._shown.caption)
+            area.load_text(visible(self._shown.caption))
         elif field.has_focus or field.value:
             field.value = ""
             field.remove_class("-shown")

@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.data.samples import Sample, SamplesReader
+from tui.data.terminal_text import clean
 from tui.screens.base import DashboardScreen
 from tui.units import size
 from tui.watcher import Source
@@ -122,9 +123,11 @@ class SamplesScreen(DashboardScreen):
         for name, words in (("steps", "steps"), ("guidance_scale", "guidance"), ("flow_shift", "shift")):
             if sample.settings.get(name) is not None:
                 facts.append(f"{words} {sample.settings[name]}")
-        lines = [Content.assemble(("prompt ", "$faint"), sample.prompt.replace("\n", " "))] if sample.prompt else []
+        lines = (
+            [Content.assemble(("prompt ", "$faint"), clean(sample.prompt.replace("\n", " ")))] if sample.prompt else []
+        )
         if sample.negative_prompt:
-            lines.append(Content.assemble(("not    ", "$faint"), sample.negative_prompt.replace("\n", " ")))
+            lines.append(Content.assemble(("not    ", "$faint"), clean(sample.negative_prompt.replace("\n", " "))))
         lines.append(Content.styled(str(path), "$faint"))
         lines.append(Content.styled(" · ".join([*facts, size(sample.size)]), "$faint"))
         return Content("\n").join(lines)

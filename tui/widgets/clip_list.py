@@ -32,14 +32,28 @@ class ClipList(Rows[Item]):
         name = max(10, min(32, width // 3))
         sizes = 14 if width >= 50 else 0
         facts = " ".join(dict.fromkeys(row.clips)) if row.clips else ""
-        words = row.problem or row.caption
+        words = visible(row.problem or row.caption)
         return Content.assemble(
             (f"{mark} ", look),
-            cell(row.path.name, name),
+            cell(visible(row.path.name), name),
             " ",
             cell(words.replace("\n", " "), max(4, width - 3 - name - sizes), "$error" if row.problem else "$faint"),
             cell(facts, sizes, right=True) if sizes else "",
         )
+
+
+_SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_CODES = {sign: code for code, sign in _SIGNS.items()}
+
+
+def visible(text: str) -> str:
+    """Give control characters a sign of their own (escape: \u241b), so that no terminal obeys what a file says."""
+    return text.translate(_SIGNS)
+
+
+def original(text: str) -> str:
+    """The text that `visible` was given."""
+    return text.translate(_CODES)
 
 
 def item_key(item: Item) -> Hashable:

@@ -39,7 +39,7 @@ class LogListReader:
 
     def read(self) -> tuple[LogEntry, ...] | None:
         """Return all logs, what runs and what failed first, then the newest, then empty ones; None: as before."""
-        jobs = self.jobs
+        jobs = [job for job in self.jobs if str(job.state) != "waiting"]  # of thousands, whose logs are not there yet
         states = {self.root / log: str(job.state) for job in jobs for log in job.log}
         found = [_entry(label, path, states.get(path, "")) for label, path in log_files(self.root, jobs)]
         waiting = [entry for entry in found if not entry.modified]
