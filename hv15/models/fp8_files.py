@@ -115,7 +115,7 @@ class WeightReader:
             if found not in _FORMATS:
                 raise UserError(f"{path}: {module} is quantised as {found}, which is not read here", hint=_HINT)
         for weight, scale in self._scales.items():
-            if weight not in names or not self.is_fp8(weight):
+            if self.prefix + weight not in self.checkpoint or not self.is_fp8(weight):
                 raise UserError(f"{path}: {scale} belongs to no fp8 weight", hint=_HINT)
 
     def _declared(self, names: list[str]) -> Iterator[tuple[str, object]]:
