@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
@@ -17,10 +18,13 @@ def plan(options: Namespace) -> None:
     from hv15.plan.report import make_plan
 
     project = Project(options.config, options.overrides)
+    sized = device_of_size(options.memory) if options.memory else None
     if options.device:
         device = find_device(options.device)
-    elif options.memory:
-        device = device_of_size(options.memory)
+        if sized is not None:  # of a GPU that others use, too, or a version of it with another size
+            device = replace(device, memory=sized.memory)
+    elif sized is not None:
+        device = sized
     else:
         device = detect_device(project.settings.runtime.device)
     made = make_plan(project, device)

@@ -67,7 +67,9 @@ def advise(planner: Planner, name: Name, memory: int | None = None) -> Advice | 
     if planner.stage(name).needed <= limit:
         return None
     section = SECTION.get(name, "sample")
-    candidates = [change for change in CANDIDATES[name] if _is_change(planner.project.settings, section, change)]
+    candidates = [
+        change for change in _possible(planner, name) if _is_change(planner.project.settings, section, change)
+    ]
     for changes in _orders(candidates):
         settings = _with(planner.project.settings, section, _consistent(changes))
         if planner.stage(name, settings).needed <= limit:
@@ -76,6 +78,17 @@ def advise(planner: Planner, name: Name, memory: int | None = None) -> Advice | 
     return (
         _smaller_clips(planner, _consistent(_merged(candidates)), limit) if name == "train" else Advice(name, {}, None)
     )
+
+
+def _possible(planner: Planner, name: Name) -> Iterator[dict[str, Any]]:
+    """The candidates, with no more blocks to swap than the transformer has."""
+    from hv15.models.swap import SLOTS
+
+    for change in CANDIDATES[name]:
+        if "blocks_to_swap" not in change:
+            yield change
+        elif (most := min(MOST_SWAPPED, planner.blocks - SLOTS)) > 0:
+            yield {"blocks_to_swap": most}
 
 
 def _orders(candidates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -60,7 +60,8 @@ class Plan:
         for stage in self.stages:
             parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in stage.parts.items() if size >= 0.005 * GIB)
             verdict, size = "" if stage.fits else " !", f"{stage.needed / GIB:5.1f} GiB"
-            yield (f"{stage.name:15} {size}{verdict:5} {parts or 'on the CPU':58} {_time(stage):>22}")
+            parts = parts if stage.peak else "on the CPU"
+            yield (f"{stage.name:15} {size}{verdict:5} {parts:58} {_time(stage):>22}")
             if stage.host >= 0.05 * GIB:
                 yield f"{'':31} and {stage.host / GIB:.1f} GiB of the machine's memory"
         yield ""
@@ -80,7 +81,10 @@ def make_plan(project: Project, device: Device) -> Plan:
     planner = Planner(project, device)
     stages = tuple(planner.stage(name) for name in planner.names)
     found = [advise(planner, stage.name) for stage in stages if not stage.fits]
-    return Plan(device, stages, tuple(each for each in found if each is not None), planner.work.note)
+    notes = [planner.work.note]
+    if planner.assumed:
+        notes.append(f"not there yet, or not readable, so planned as published: {', '.join(planner.assumed)}")
+    return Plan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
 
 
 def _time(stage: Stage) -> str:
@@ -90,6 +94,8 @@ def _time(stage: Stage) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 0.001:
+        return "< 1 ms"
     if seconds < 1:
         return f"{seconds:.2g} s"
     if seconds < 120:

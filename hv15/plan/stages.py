@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hv15.config import Settings
+from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
 from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.measured import Measured
@@ -57,7 +59,7 @@ class Planner:
         self.project, self.device = project, device
         self.work: Workload = workload(project)
         self._measured: dict[str, Measured] = {}
-        self._sizes: dict[str, Any] = {}
+        self._sizes: dict[str, tuple[Any, bool]] = {}
 
     @property
     def names(self) -> list[Name]:
@@ -66,6 +68,17 @@ class Planner:
         if not self.work.videos:
             left_out |= {"condition", "denoise", "decode"}
         return [name for name in STAGES if name not in left_out]
+
+    @property
+    def blocks(self) -> int:
+        """Of the transformer."""
+        count: int = self._size("dit").num_blocks
+        return count
+
+    @property
+    def assumed(self) -> list[str]:
+        """Models that are not there, or cannot be read: they were planned as the published ones."""
+        return [role for role, (_, found) in self._sizes.items() if not found]
 
     def stage(self, name: Name, settings: Settings | None = None, clips: Any = None) -> Stage:
         """Plan one stage.
@@ -191,10 +204,11 @@ class Planner:
         """A model's sizes, from its file, or those of the published model while it is not there."""
         if role not in self._sizes:
             self._sizes[role] = _read_size(self.project, role)
-        return self._sizes[role]
+        return self._sizes[role][0]
 
 
-def _read_size(project: Project, role: str) -> Any:
+def _read_size(project: Project, role: str) -> tuple[Any, bool]:
+    """A model's sizes, and whether its file told them."""
     from hv15.models import DiTConfig, VAEConfig, load_vae
     from hv15.models.checkpoint import open_checkpoint
     from hv15.models.dit_files import read_config
@@ -206,14 +220,16 @@ def _read_size(project: Project, role: str) -> Any:
     }  # fmt: skip
     try:
         path = project.models.path(role)  # type: ignore[arg-type]
+        if project.settings.models.source == "demo" and not path.exists():
+            path = BASE / Path(DEMO_FILES[role]).relative_to("demo")  # what the workflow will copy
         if role == "vae":
-            return load_vae(path, device="meta").config
+            return load_vae(path, device="meta").config, True
         checkpoint = open_checkpoint(path)
         if role == "dit":
-            return read_config(checkpoint)
-        return (read_text_config if role == "text_encoder" else read_vision_config)(checkpoint)[0]
+            return read_config(checkpoint), True
+        return (read_text_config if role == "text_encoder" else read_vision_config)(checkpoint)[0], True
     except UserError:
-        return official[role]()
+        return official[role](), False
 
 
 FIELDS: dict[Name, tuple[str, ...]] = {

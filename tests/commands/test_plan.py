@@ -1,0 +1,72 @@
+"""`hv15 plan` as a user runs it: odd orders, models that are not there yet, and out of memory on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from hv15.plan.advice import advise
+from hv15.plan.devices import device_of_size
+from hv15.plan.stages import Planner
+from hv15.project import Project
+from tests.commands.workbench import Workbench
+
+
+def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
+    """The advice tries no more blocks than the transformer has, and says so where nothing helps."""
+    planner = Planner(Project(project.root / "config.yaml"), device_of_size("0.1GiB"))
+    assert "nothing in the settings makes it fit" in str(advise(planner, "denoise"))
+    least = planner.stage("denoise").needed - 1
+    found = advise(planner, "denoise", least)
+    assert found is not None
+    assert found.planned is not None
+    assert found.planned.needed <= least
+    assert found.changes.get("sample.blocks_to_swap", 1) <= planner.blocks - 2 == 2
+
+
+def test_models_that_are_not_there(project: Workbench) -> None:
+    files = {role: f"gone/{role}" for role in ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder")}
+    project.set(models={"source": "files", **files}, sample={"prompts": []})
+    said = project.does("plan", "--device", "4090", "--memory", "20GiB")
+    assert said.out.startswith("RTX 4090: 20.0 GiB")
+    assert "not there yet, or not readable, so planned as published: vae, text_encoder, dit" in said.out
+    assert "weights 15.51" in said.out
+
+
+def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
+    """It is planned as what it will be, not as the published model."""
+    config = project.config | {"models": {"source": "demo", "directory": "made-later"}}
+    (project.root / "config.yaml").write_text(yaml.safe_dump(config))
+    project.set(sample={"prompts": []})
+    made = json.loads(project.does("plan", "--device", "4090", "--json").out)
+    assert "planned as published" not in made["note"]
+    train = next(stage for stage in made["stages"] if stage["name"] == "train")
+    assert train["parts"]["weights"] < 2**26
+
+
+@pytest.mark.parametrize("stage", ["train", "encode latents"])
+def test_out_of_memory_is_one_message_with_what_helps(
+    done: Workbench, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    from hv15.models import vae
+    from hv15.train.loop import Trainer
+
+    def full(*_: object, **__: object) -> None:
+        monkeypatch.undo()  # the plan runs the same code
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
+
+    monkeypatch.setattr(Trainer, "compute", full)
+    monkeypatch.setattr(vae.VAE, "encode", full)
+    if stage == "encode latents":
+        shutil.rmtree(done.root / "cache")
+    done.set(train={"seed": 7})
+    said = done.hv15(*stage.split())
+    assert said.code == 2
+    assert said.err.count("error:") == 1
+    assert "Traceback" not in said.err
+    for words in ("out of memory in ", "Tried to allocate 2.00 GiB", "the plan says", "GiB are needed"):
+        assert words in said.err, said.err
