@@ -304,15 +304,17 @@ def _continued(run: Callable[[int], Meter], blocks: int) -> Measured:
     """What the step takes with so many blocks, from runs with few of them."""
     if blocks <= FEW + 1:
         meter = run(blocks)
-        return Measured(meter.parts, sum(meter.flops.values()))
+        return Measured(max(meter.moments.values(), key=_size), sum(meter.flops.values()))
     few, more = run(FEW), run(FEW + 1)
     stretches = [line(few.moments[name], more.moments[name], blocks - FEW) for name in _same_place(few, from_end=False)]
     for name, later in _same_place(few, from_end=True).items():
         stretches.append(line(few.moments[name], more.moments[later], blocks - FEW))
     flops = [sum(meter.flops.values()) for meter in (few, more)]
-    return Measured(
-        max(stretches, key=lambda parts: sum(parts.values())), flops[0] + (blocks - FEW) * (flops[1] - flops[0])
-    )
+    return Measured(max(stretches, key=_size), flops[0] + (blocks - FEW) * (flops[1] - flops[0]))
+
+
+def _size(parts: dict[str, int]) -> int:
+    return sum(parts.values())
 
 
 def _same_place(meter: Meter, *, from_end: bool) -> dict[str, str]:

@@ -60,23 +60,19 @@ def _host_memory_is_elsewhere(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hv15.models.offload.LEAST", 1024)
 
 
-@pytest.fixture(params=["whole", "windows"])
-def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few tokens go through torch's own checkpointing, many in windows."""
-    if request.param == "windows":
-        monkeypatch.setattr(DiT, "most_tokens", 40)
+BY_WINDOWS = [(name, windows) for name in TRAINING for windows in (False, True) if windows or name in ("plain", "fp8")]
+"""Few tokens go through torch's own checkpointing, many in windows."""
 
 
-@pytest.mark.parametrize("name", TRAINING)
-@pytest.mark.usefixtures("windows")
-def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str):
+@pytest.mark.parametrize(("name", "windows"), BY_WINDOWS)
+def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str, windows: bool, monkeypatch: pytest.MonkeyPatch):
     """Forward, backward, clipping and the optimizer's step, of the real trainer."""
+    if windows:
+        monkeypatch.setattr(DiT, "most_tokens", 80)
     asked = settings(TRAINING[name])
     real = run_training(asked, SMALL, torch.float32, WORK, device="cpu")
     planned = run_training(asked, SMALL, torch.float32, WORK, device="meta")
-    # A dequantised weight is counted a little longer without data: then the plan is above, not below.
-    above = 0.04 if "quantize" in TRAINING[name] else 0.01
-    assert 0.99 * of_steps(real) <= of_steps(planned) <= (1 + above) * of_steps(real)
+    assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
 def of_steps(meter: Meter) -> int:
@@ -84,41 +80,58 @@ def of_steps(meter: Meter) -> int:
     return max(sum(parts.values()) for parts in meter.moments.values())
 
 
-@pytest.mark.parametrize("task", ["t2v", "i2v"])
-@pytest.mark.parametrize("options", [{}, {"blocks_to_swap": 1}, {"quantize": "fp8"}, {"split_attn": True}])
+@pytest.mark.parametrize(
+    ("options", "task"),
+    [
+        ({}, "t2v"),
+        ({}, "i2v"),
+        ({"blocks_to_swap": 1}, "t2v"),
+        ({"quantize": "fp8"}, "t2v"),
+        ({"split_attn": True}, "t2v"),
+    ],
+)
 def test_a_denoising_step_takes_what_it_takes_on_the_cpu(options: dict[str, Any], task: str):
     asked, work = settings(sample=options), replace(WORK, i2v=task == "i2v")
     real, planned = (
         run_denoising(asked, SMALL, torch.float32, work, guided=True, device=device) for device in ("cpu", "meta")
     )
-    assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.01)
+    assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
-@pytest.mark.parametrize("name", TRAINING)
-@pytest.mark.usefixtures("windows")
-def test_many_blocks_are_continued_from_few_to_the_byte(name: str):
-    asked, config = settings(TRAINING[name]), replace(SMALL, num_blocks=8)
+@pytest.mark.parametrize("name", ["plain", "kept activations", "swap and offload", "fp8"])
+def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: pytest.MonkeyPatch):
+    if name != "plain":
+        monkeypatch.setattr(DiT, "most_tokens", 80)
+    asked, config = settings(TRAINING[name]), replace(SMALL, num_blocks=6)
     whole = run_training(asked, config, torch.float32, WORK, gpu=True)
     planned = training(asked, config, torch.float32, WORK, gpu=True)
-    assert (planned.peak, planned.parts) == (whole.peak, whole.parts)
+    assert (planned.peak, planned.parts) == (
+        of_steps(whole),
+        max(whole.moments.values(), key=lambda parts: sum(parts.values())),
+    )
     passes = min(asked.train.gradient_accumulation_steps, 2)
     assert planned.flops * passes == pytest.approx(sum(whole.flops.values()), rel=1e-6)
 
 
 @pytest.mark.parametrize("options", [{}, {"blocks_to_swap": 5}, {"quantize": "nf4"}])
 def test_sampling_with_many_blocks_is_continued_to_the_byte(options: dict[str, Any]):
-    asked, config = settings(sample=options), replace(SMALL, num_blocks=9)
+    asked, config = settings(sample=options), replace(SMALL, num_blocks=8)
     whole = run_denoising(asked, config, torch.float32, WORK, guided=True, gpu=True)
     planned = denoising(asked, config, torch.float32, WORK, guided=True, gpu=True)
-    assert (planned.peak, planned.parts) == (whole.peak, whole.parts)
+    assert (planned.peak, planned.parts) == (
+        of_steps(whole),
+        max(whole.moments.values(), key=lambda parts: sum(parts.values())),
+    )
     assert planned.flops == sum(whole.flops.values())
 
 
 def test_the_machine_holds_what_waits():
     """Every block but those that stay, and the inputs of all blocks."""
     config = replace(SMALL, num_blocks=8)
-    plain = training(settings(), config, torch.float32, WORK)
-    swapped = training(settings({"blocks_to_swap": 6}), config, torch.float32, WORK)
+    plain, swapped = (
+        denoising(settings(sample={"blocks_to_swap": count}), config, torch.float32, WORK, guided=False)
+        for count in (0, 6)
+    )
     away = training(settings({"gradient_checkpointing_cpu_offload": True}), config, torch.float32, WORK)
     assert plain.host == 0
     assert swapped.host == pytest.approx(8 / 6 * (plain.parts[WEIGHTS] - swapped.parts[WEIGHTS]), rel=0.02)
