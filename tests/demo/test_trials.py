@@ -46,7 +46,7 @@ def test_a_batch_is_what_the_pipeline_samples_one_by_one(
     monkeypatch.setattr("hv15.demo.trials.measure", lambda frames: None)  # these are no clips of the world
     dit = load_dit(studio.paths["dit"], dtype=torch.float32)
     images = [world.render(scene, 0)[0, :32, :32] for scene in SCENES] if task == "i2v" else None
-    together = studio.sample(dit, SCENES, Way(steps=3, seed=40), images)
+    together = studio.sample(dit, SCENES, Way(steps=3, guidance=4.0, seed=40), images)
     for number, (scene, shown) in enumerate(zip(SCENES, together, strict=True)):
         first = vision = None
         if images is not None:
