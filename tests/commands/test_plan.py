@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from hv15.config import new_project, preset_names
 from hv15.plan.advice import advise
 from hv15.plan.devices import device_of_size
 from hv15.plan.stages import Planner
@@ -46,6 +48,15 @@ def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
     assert "planned as published" not in made["note"]
     train = next(stage for stage in made["stages"] if stage["name"] == "train")
     assert train["parts"]["weights"] < 2**26
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["i2v-16gb", *(pytest.param(name, marks=pytest.mark.slow) for name in preset_names() if name != "i2v-16gb")],
+)
+def test_each_preset_fits_the_card_it_is_named_after(tmp_path: Path, preset: str) -> None:
+    planner = Planner(Project(new_project(tmp_path, preset)), device_of_size(preset[4:]))
+    assert [stage.name for stage in map(planner.stage, planner.names) if not stage.fits] == []
 
 
 @pytest.mark.parametrize("stage", ["train", "encode latents"])
