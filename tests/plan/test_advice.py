@@ -1,0 +1,65 @@
+"""The advice: what it names makes the stage fit, and nothing cheaper does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hv15.config.presets import preset_text
+from hv15.plan.advice import advise
+from hv15.plan.devices import device_of_size
+from hv15.plan.stages import Planner
+from hv15.project import Project
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def planner(tmp_path_factory: pytest.TempPathFactory) -> Planner:
+    """The published model at 832 x 480, 25 frames, on a GPU that is too small for it."""
+    folder: Path = tmp_path_factory.mktemp("project")
+    config = yaml.safe_load(preset_text("t2v-24gb"))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "clips").mkdir()
+    return Planner(Project(folder / "config.yaml"), device_of_size("12GiB"))
+
+
+def changed(planner: Planner, section: str, **values: object) -> int:
+    settings = planner.project.settings
+    part = getattr(settings, section).model_copy(update=values)
+    return planner.stage("denoise", settings.model_copy(update={section: part})).needed
+
+
+def test_what_fits_needs_no_advice(planner: Planner):
+    assert advise(planner, "denoise", planner.stage("denoise").needed) is None
+
+
+def test_the_fewest_blocks_that_make_it_fit(planner: Planner):
+    """One block fewer does not fit, and neither does what is cheaper than swapping blocks."""
+    found = advise(planner, "denoise")
+    assert found is not None
+    assert found.planned is not None
+    assert list(found.changes) == ["sample.blocks_to_swap"]
+    count = found.changes["sample.blocks_to_swap"]
+    assert changed(planner, "sample", blocks_to_swap=count) == found.planned.needed <= 12 * GIB
+    assert changed(planner, "sample", blocks_to_swap=count - 1) > 12 * GIB
+    assert changed(planner, "sample", split_attn=True) > 12 * GIB
+
+
+def test_changes_together_where_one_is_not_enough(planner: Planner):
+    """Just below what swapping alone can reach."""
+    alone = changed(planner, "sample", blocks_to_swap=51)
+    found = advise(planner, "denoise", alone - 1)
+    assert found is not None
+    assert found.planned is not None
+    assert found.planned.needed < alone
+    assert len(found.changes) > 1
+
+
+def test_what_no_setting_makes_fit(planner: Planner):
+    found = advise(planner, "denoise", GIB // 2)
+    assert found is not None
+    assert found.planned is None
+    assert "larger GPU" in str(found)
