@@ -58,6 +58,32 @@ class SystemSample:
         return sum(process.used for gpu in self.gpus for process in gpu.processes if process.ours)
 
 
+class Processor:
+    """How busy the processors were since the last look, whichever thread looked.
+
+    `psutil.cpu_percent` counts for each thread by itself, so the first look of each worker of a pool would say 0.
+    """
+
+    def __init__(self) -> None:
+        self._last = self._times()
+
+    def percent(self) -> float:
+        """Percent of all cores since the last look; since the start of this the first time."""
+        busy, whole = self._times()
+        busy_before, whole_before = self._last
+        self._last = busy, whole
+        if whole <= whole_before:  # no tick passed, or counters of a container that went back
+            return 0.0
+        return min(100.0, max(0.0, 100 * (busy - busy_before) / (whole - whole_before)))
+
+    @staticmethod
+    def _times() -> tuple[float, float]:
+        times = psutil.cpu_times()._asdict()
+        guests = times.get("guest", 0.0) + times.get("guest_nice", 0.0)  # user and nice hold them already
+        whole = sum(times.values()) - guests
+        return whole - times["idle"] - times.get("iowait", 0.0), whole
+
+
 class SystemReader:
     """Measures, and keeps the last `history` samples."""
 
@@ -79,7 +105,7 @@ class SystemReader:
         self._rings: dict[str, deque[float]] = {}
         self._processes: dict[int, psutil.Process] = {}
         self._looked: tuple[str, float] | None = None
-        psutil.cpu_percent()  # the first call only begins to count
+        self._cpu = Processor()
 
     def refresh(self, record: RunRecord | None = None, phase: str = "") -> SystemSample:
         """Measure now.
@@ -98,7 +124,7 @@ class SystemReader:
         )
         sample = SystemSample(
             time=self._clock(),
-            cpu=psutil.cpu_percent(),
+            cpu=self._cpu.percent(),
             cpus=psutil.cpu_count() or 1,
             memory_used=memory.total - memory.available,
             memory_total=memory.total,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,6 +116,25 @@ def test_rings_keep_the_last_samples(tmp_path: Path) -> None:
     reader.gpus = ScriptedGpus(lambda: (), "gone")
     reader.refresh()
     assert reader.ring("gpu0_used") == ([], [])
+
+
+def test_every_thread_sees_how_busy_the_processors_were_since_the_last_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = [(100.0, 50.0), (103.0, 51.0), (104.0, 54.0), (104.0, 54.0)]
+
+    def times() -> SimpleNamespace:
+        user, idle = ticks.pop(0)
+        return SimpleNamespace(_asdict=lambda: {"user": user, "guest": 1.0, "idle": idle, "iowait": 5.0})
+
+    monkeypatch.setattr(psutil, "cpu_times", times)
+    reader = SystemReader(tmp_path, ScriptedGpus(lambda: ()))
+    seen: list[float] = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: seen.append(reader.refresh().cpu))
+        thread.start()
+        thread.join()
+    assert seen == [75.0, 25.0, 0.0]
 
 
 def test_nvml_itself_or_its_absence(tmp_path: Path) -> None:
