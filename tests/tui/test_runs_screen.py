@@ -76,6 +76,19 @@ async def test_a_run_without_a_readable_config_is_no_mistake(tmp_path: Path) -> 
         paths = [message.path for message in told if isinstance(message, OpenLog)]
         assert paths[0] == run_row(number=1, root=tmp_path).folder.output
         assert not app._notifications
+        await pilot.press("8", "t")
+        await settle(pilot)
+        assert "cannot be read (No such file or directory): /" in text_of(app)
+        assert "the same" not in text_of(app), "nothing was compared"
+
+
+async def test_the_first_run_is_not_compared_with_one_before(tmp_path: Path) -> None:
+    row = run_row(State.FINISHED, root=tmp_path)
+    app = dashboard(tmp_path, run=RunView(row, (row,)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("8")
+        await settle(pilot)
+        assert "the first run of this project" in text_of(app)
 
 
 async def test_space_takes_a_runs_curves_to_the_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

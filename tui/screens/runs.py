@@ -72,9 +72,6 @@ class RunsScreen(DashboardScreen):
 
     def on_mount(self) -> None:
         self.query_one("#runs-pane").border_title = "Runs"
-        self.query_one("#run-changes", ChangesView).empty = "the same config as the run before"
-        self.query_one("#run-now", ChangesView).empty = "the same settings as config.yaml now"
-        self.query_one("#run-lines", DiffView).empty = "the same text as config.yaml now"
 
     def on_run_seen(self, message: RunSeen) -> None:
         view = message.view
@@ -97,6 +94,9 @@ class RunsScreen(DashboardScreen):
 
     def _show(self, row: RunRow | None) -> None:
         changes = self.query_one("#run-changes", ChangesView)
+        rows = self.query_one(RunsTable).rows
+        first = bool(rows) and row is rows[-1]
+        changes.empty = "the first run of this project" if first else "the same settings as the run before"
         changes.set_rows(row.changes if row else ())
         self.query_one(Pages).say(BEFORE, str(len(row.changes)) if row and row.changes else "")
         if row is None:
@@ -108,13 +108,18 @@ class RunsScreen(DashboardScreen):
             try:
                 then_text, now_text = _read(row.folder.config), _read(now)
             except OSError as error:
-                raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
+                raise UserError(f"cannot be read ({error.strerror}): {error.filename}") from error
             return setting_changes(then_text, now_text), text_diff(then_text, now_text)
 
-        self.in_thread("compare", compare, self._show_now, lambda error: self._show_now(([], [])))
+        def failed(error: Exception) -> None:
+            self._show_now(([], []), str(getattr(error, "message", error)))
 
-    def _show_now(self, found: tuple[list[Change], list[DiffLine]]) -> None:
+        self.in_thread("compare", compare, self._show_now, failed)
+
+    def _show_now(self, found: tuple[list[Change], list[DiffLine]], problem: str = "") -> None:
         changes, lines = found
+        self.query_one("#run-now", ChangesView).empty = problem or "the same settings as config.yaml now"
+        self.query_one("#run-lines", DiffView).empty = problem or "the same text as config.yaml now"
         self.query_one("#run-now", ChangesView).set_rows(changes)
         self.query_one("#run-lines", DiffView).set_rows(lines)
         self.query_one(Pages).say(NOW, str(len(changes)) if changes else "")
