@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,10 +18,14 @@ from hv15.cache.latents import encode_clips
 from hv15.config import Settings
 from hv15.models import DiT, DiTConfig
 from hv15.models.dit_files import is_block_linear
+from hv15.models.glyphs import GlyphEncoder, build_glyph_model
 from hv15.models.quantised import replace_linears
 from hv15.models.ready import set_up
+from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE
 from hv15.models.vae_pixels import to_bytes
+from hv15.models.vision import VisionConfig
+from hv15.plan.encoders import make_image_encoder
 from hv15.plan.transformer import Work, _condition, _examples
 from hv15.sample.denoise import denoise
 from hv15.train.loop import LoopSettings, Trainer
@@ -35,6 +39,8 @@ MOVES = {"train.examples.<lambda>", "train.examples.to", "models.condition.<lamb
 """A batch comes to the device."""
 SWAP = {"models.transfers.begin"}
 """Blocks and kept activations."""
+SIGMAS = SimpleNamespace(float=lambda: SimpleNamespace(tolist=lambda: [1.0, 0.0]))
+"""A tensor of the host, which has data; under the fake GPU's mode none has."""
 OPTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "plain": ({}, set()),
     "kept activations": ({"gradient_checkpointing": False}, set()),
@@ -42,6 +48,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "fp8": ({"quantize": "fp8"}, set()),
     "int8": ({"quantize": "int8"}, set()),
     "split attention": ({"split_attn": True}, set()),
+    "offload": ({"gradient_checkpointing_cpu_offload": True}, SWAP),
 }
 
 
@@ -88,8 +95,7 @@ def train_step(gpu: FakeGPU, asked: Settings, work: Work, blocks: int = 3) -> se
     return copies.seen
 
 
-@pytest.mark.parametrize("task", ["t2v", "i2v"])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(("name", "task"), [*((name, "t2v") for name in OPTIONS), ("plain", "i2v"), ("swap", "i2v")])
 def test_a_training_step(name: str, task: str):
     options, allowed = OPTIONS[name]
     copies = train_step(FakeGPU(), settings("train", options), replace(WORK, i2v=task == "i2v"))
@@ -97,8 +103,10 @@ def test_a_training_step(name: str, task: str):
     assert copies & MOVES
 
 
-@pytest.mark.parametrize("task", ["t2v", "i2v"])
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "kept activations"])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [*((name, "t2v") for name in OPTIONS if name not in ("kept activations", "offload")), ("plain", "i2v")],
+)
 def test_sampling(name: str, task: str, monkeypatch: pytest.MonkeyPatch):
     """Nothing is copied while it runs but blocks that are swapped; the one look at the result comes at its end."""
     options, allowed = OPTIONS[name]
@@ -111,26 +119,99 @@ def test_sampling(name: str, task: str, monkeypatch: pytest.MonkeyPatch):
         looked: list[bool] = []
         monkeypatch.setattr(torch, "isfinite", lambda tensor: SimpleNamespace(all=lambda: not looked.append(True)))
         with Copies() as copies:
-            sample = denoise(dit, noise, cond, cond, torch.tensor([1.0, 0.0]), 6.0, first)
+            sample = denoise(dit, noise, cond, cond, SIGMAS, 6.0, first)  # type: ignore[arg-type]
         assert sample.device.type == "fakegpu"
     assert copies.seen <= allowed
     assert looked == [True]
 
 
-@pytest.mark.parametrize("patch_conv", [False, True])
-@pytest.mark.parametrize("tile_size", [0, 256])
-def test_encoding_and_decoding(tile_size: int, patch_conv: bool):
-    """480p, as bytes in and bytes out."""
+@pytest.mark.parametrize(
+    ("tile_size", "patch_conv", "size"), [(0, False, (480, 848)), (0, True, (480, 848)), (256, False, (256, 448))]
+)
+def test_encoding_and_decoding(tile_size: int, patch_conv: bool, size: tuple[int, int]):
+    """As bytes in and bytes out: 480p, and two tiles."""
     gpu = FakeGPU()
     with torch.device("meta"):
         vae = VAE().half().requires_grad_(False)
     vae.patch_conv = patch_conv
     gpu.put(vae)
     with gpu, torch.no_grad(), Copies() as copies:
-        clips = gpu.empty(1, 5, 480, 848, 3, dtype=torch.uint8)
+        clips = gpu.empty(1, 5, *size, 3, dtype=torch.uint8)
         latents = encode_clips(vae, clips, tile_size, 0.25)
-        assert to_bytes(vae.decode(latents, tile_size=tile_size)).shape == (1, 5, 480, 848, 3)
+        assert to_bytes(vae.decode(latents, tile_size=tile_size)).shape == (1, 5, *size, 3)
     assert copies.seen == set()
+
+
+@pytest.fixture
+def _lists_become_tensors_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.tensor does with a list for any device, said so that the fake one sees it."""
+    make = torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda data, device="cpu": make(data).to(device))
+
+
+@pytest.mark.usefixtures("_lists_become_tensors_on_the_cpu")
+@pytest.mark.parametrize("quantize", [False, True])
+def test_texts(quantize: bool):
+    """Qwen's layers at their real width: token ids come to the device, and nothing else."""
+    gpu = FakeGPU()
+    with torch.device("meta"):
+        model = build_text_model(TextConfig(num_layers=4)).half().requires_grad_(False)
+        model.rotary_emb = type(model.rotary_emb)(model.config)
+    if quantize:
+        replace_linears(model, "fp8", lambda name: name.startswith("layers."))
+    gpu.put(model)
+    tokenizer = SimpleNamespace(pad_id=0, crop_start=108)
+    with gpu, torch.no_grad(), Copies() as copies:
+        states = TextEncoder(model, tokenizer)._encode_batch([[1] * 300, [1] * 200])  # type: ignore[arg-type]
+    assert [tuple(each.shape) for each in states] == [(192, 3584), (92, 3584)]
+    assert {each.device for each in states} == {gpu.device}
+    assert copies.seen <= {"models.text._encode_batch"}
+
+
+@pytest.mark.usefixtures("_lists_become_tensors_on_the_cpu")
+def test_quoted_texts():
+    """ByT5 of Glyph-SDXL-v2."""
+    gpu = FakeGPU()
+    with torch.device("meta"):
+        model = build_glyph_model(FakeCheckpoint()).requires_grad_(False)  # type: ignore[arg-type]
+    gpu.put(model)
+    with gpu, torch.no_grad(), Copies() as copies:
+        states = GlyphEncoder(model)._encode_batch([[1] * 40, [1] * 20])
+    assert [tuple(each.shape) for each in states] == [(40, 1472), (20, 1472)]
+    assert copies.seen <= {"models.glyphs._encode_batch"}
+
+
+class FakeCheckpoint:
+    """What is asked of ByT5's file."""
+
+    path = Path("byt5.safetensors")
+    sizes: ClassVar[dict[str, tuple[int, int]]] = {
+        "shared.weight": (1510, 1472),
+        "encoder.block.0.layer.0.SelfAttention.q.weight": (384, 1472),
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": (32, 6),
+        "encoder.block.0.layer.1.DenseReluDense.wi_0.weight": (3584, 1472),
+    }
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.sizes
+
+    def keys(self) -> list[str]:
+        return list(self.sizes)
+
+    def shape(self, key: str, _dimensions: int) -> tuple[int, int]:
+        return self.sizes[key]
+
+
+def test_first_images():
+    """SigLIP: pixels come to the device, and nothing else."""
+    gpu, config = FakeGPU(), VisionConfig(num_layers=3)
+    encoder = make_image_encoder(config, torch.float16)
+    gpu.put(encoder.model)
+    with gpu, torch.no_grad(), Copies() as copies:
+        states = encoder.model(pixel_values=torch.zeros(1, 3, 384, 384).to(gpu.device, torch.float16)).last_hidden_state
+    assert states.shape == (1, 729, 1152)
+    assert states.device == gpu.device
+    assert copies.seen <= {"?"}  # the test's own
 
 
 def test_the_fake_gpu_sees_what_it_is_for():
