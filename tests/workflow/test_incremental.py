@@ -108,6 +108,23 @@ def test_11_the_learning_rate_trains(project: ProjectFolder) -> None:
 def test_12_settings_of_speed_and_memory_do_nothing(project: ProjectFolder) -> None:
     project.set(train={"gradient_checkpointing": False}, cache={"latent_batch": 2, "text_batch": 1, "workers": 1})
     assert "Nothing to be done" in project.snakemake().output
+    before = (project.root / "config.yaml").read_text()
+    kernels = {"attn_mode": "sdpa", "split_attn": True, "compile": True, "blocks_to_swap": 1}
+    project.set(
+        train={"gradient_checkpointing": True, "gradient_checkpointing_cpu_offload": True, **kernels},
+        sample={"vae_enable_patch_conv": True, **kernels},
+        cache={"vae_enable_patch_conv": True},
+    )
+    assert "Nothing to be done" in project.snakemake("-n").output
+    (project.root / "config.yaml").write_text(before)
+
+
+def test_12b_a_quantised_base_is_another_training(project: ProjectFolder) -> None:
+    project.set(train={"quantize": "int8"})
+    output = project.snakemake("-n").output
+    assert "Training the LoRA" in output
+    project.set(train={"quantize": "none"})
+    assert "Nothing to be done" in project.snakemake("-n").output
 
 
 def test_13_a_new_prompt_is_encoded_and_sampled_alone(project: ProjectFolder) -> None:
