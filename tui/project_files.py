@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from hv15.runs.record import RunFolder
+from hv15.runs.state import State
 from tui.data.estimate import Estimation
 from tui.data.failures import FailureCard, failure_cards
 from tui.data.history import HistoryReader, Orphan, RunRow
@@ -144,14 +145,18 @@ class ProjectFiles:
         self._jobs.refresh()
         if not run.alive and self._jobs.complete:
             self._jobs.cut_short(run.ended)
-        progress = self._jobs.progress(self._progress.eta_s if self._progress and run.alive else None)
-        seen = (progress, run.state)
-        if seen == self._jobs_seen:
+        eta_s = self._progress.eta_s if self._progress and run.alive else None
+        progress = self._jobs.progress(eta_s)
+        if (progress, run.state) == self._jobs_seen:
             return None
-        self._jobs_seen = seen
         jobs = self._jobs.ordered()
         self._phase = jobs[0].rule if jobs and jobs[0].state == JobState.RUNNING else ""
         failed = () if run.alive and not progress.failed else failure_cards(self.root, jobs, run.status)
+        if run.state in (State.STOPPING, State.STOPPED) and progress.failed:
+            explained = {card.job.id for card in failed if card.job is not None}
+            self._jobs.stopped([job.id for job in jobs if job.state == JobState.FAILED and job.id not in explained])
+            jobs, progress = self._jobs.ordered(), self._jobs.progress(eta_s)
+        self._jobs_seen = (progress, run.state)
         return JobsView(run.id, jobs, self._jobs.by_rule(), progress, tuple(failed))
 
     def read_metrics(self) -> MetricsView | None:

@@ -1,0 +1,34 @@
+"""What is read of a project's runs and jobs together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hv15.runs.record import RunFolder
+from tests.tui.data.test_jobs import append, job, plan
+from tui.data.jobs import JobState
+from tui.data.system import ScriptedGpus
+from tui.project_files import ProjectFiles
+
+
+def test_what_a_requested_stop_ended_is_cut_short_and_what_broke_meanwhile_failed(tmp_path: Path) -> None:
+    """Snakemake reports both as failed; only the log tells them apart."""
+    (tmp_path / "config.yaml").write_text("task: t2v\n")
+    (tmp_path / "train.log").write_text("step 8\nsaved at step 8; run the same command to go on\n")
+    (tmp_path / "encode.log").write_text("torch.OutOfMemoryError: CUDA out of memory.\n")
+    run = RunFolder(tmp_path, "20270115-080000-0000")
+    run.create(tmp_path / "config.yaml")
+    jobs = [job(1, "train", log=["train.log"]), job(2, "encode", log=["encode.log"])]
+    append(run.events, plan(*jobs), *({"event": "job", **each, "time": 1.0} for each in jobs))
+    run.stop.write_text(json.dumps({"time": 2.0, "now": False}) + "\n")
+    append(run.events, *({"event": "failed", "id": number, "time": 3.0} for number in (1, 2)))
+    append(run.events, {"event": "end", "done": 0, "total": 2, "failed": [1, 2], "error": "", "time": 4.0})
+    files = ProjectFiles(tmp_path / "config.yaml", gpus=ScriptedGpus(lambda: ()))
+    files.read_run()
+    view = files.read_jobs()
+    assert view is not None
+    assert {each.rule: each.state for each in view.jobs} == {"train": JobState.CUT, "encode": JobState.FAILED}
+    assert view.progress.failed == 1
+    assert [card.failure.kind for card in view.failures] == ["memory"]
+    assert files.read_jobs() is None, "nothing is new"
