@@ -28,7 +28,8 @@ _CONTRAST = 60.0  # what is nearer to the background than this is no foreground;
 _HUE = 22.0  # degrees around a colour's own; the palette keeps 50 apart, whatever guidance does to the saturation
 _CHROMA = 60.0  # less between the largest and the smallest of red, green and blue is gray
 _GRAY = 60.0  # around a background's colour
-_OVERLAP = 0.6  # of a frame's foreground with the shape it resembles most: noise and smears have less
+_THERE = 0.5  # overlap of a frame's foreground with the shape it resembles most: noise and smears have less
+_SHAPE = 0.6  # the same, to name the shape: a torn blob has a place and a path, but no shape
 _PACE = 0.8  # pixels a frame; the world moves at 2 to 3
 _ASLANT = 22.0  # degrees from a motion's own direction
 _DIRECTIONS = {**MOTIONS, CONCEPT: (1, 1)}
@@ -95,11 +96,12 @@ def measure(frames: NDArray[np.uint8]) -> Measured:
     overlaps = {shape: _overlaps(coverage, shape) for shape in (*SHAPES, RING)}
     shape = max(overlaps, key=lambda name: float(overlaps[name].mean()))
     overlap = float(overlaps[shape].mean())
-    there = np.max(list(overlaps.values()), axis=0) > _OVERLAP  # (F,)
+    there = np.max(list(overlaps.values()), axis=0) > _THERE  # (F,)
     if there.mean() < 0.75:
         return Measured(None, None, None, background, np.inf, overlap, _rgb(fore), _rgb(back))
     motion, jitter = _path(coverage[there], np.flatnonzero(there))
-    return Measured(shape, _colour(fore), motion, background, jitter, overlap, _rgb(fore), _rgb(back))
+    named = shape if overlap > _SHAPE else None
+    return Measured(named, _colour(fore), motion, background, jitter, overlap, _rgb(fore), _rgb(back))
 
 
 def psnr(shown: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> float:

@@ -119,11 +119,10 @@ def with_lora(studio: Studio, taught: DiT) -> list[Shown]:
 # -- the base ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("guidance", "least"), [(3.0, 0.9), (4.5, 0.8), (6.0, 0.7)])
-def test_text_to_video_shows_colour_and_direction(studio: Studio, base: DiT, guidance: float, least: float) -> None:
-    """Strong guidance is beyond so small a model: colours glare, and outlines break."""
+@pytest.mark.parametrize("guidance", [3.0, 4.5, 6.0])
+def test_text_to_video_shows_colour_and_direction(studio: Studio, base: DiT, guidance: float) -> None:
     shown = studio.sample(base, PLAIN, Way(steps=24, guidance=guidance))
-    assert share(shown, RIGHT) >= least, [each.found.wrong(each.scene) for each in shown]
+    assert share(shown, RIGHT) >= 0.9, [each.found.wrong(each.scene) for each in shown]
 
 
 def test_image_to_video_begins_with_the_image_and_moves_as_prompted(studio: Studio, base: DiT) -> None:

@@ -1,7 +1,7 @@
 """The stages in which the demo's base was made, each a file that the next ones begin from.
 
-basis -> encoder, decoder, transformer (and `again`, its second cycle), side by side if there are cores; then `base` puts
-the results into the file layouts of the real models.
+basis -> encoder, decoder, transformer (and `again`, its second cycle), side by side if there are cores; then `base`
+puts the results into the file layouts of the real models.
 """
 
 from __future__ import annotations
