@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -145,8 +145,7 @@ class ProjectFiles:
         self._jobs.refresh()
         if not run.alive and self._jobs.complete:
             self._jobs.cut_short(run.ended)
-        eta_s = self._progress.eta_s if self._progress and run.alive else None
-        progress = self._jobs.progress(eta_s)
+        progress = self._jobs_progress(run.alive)
         if (progress, run.state) == self._jobs_seen:
             return None
         jobs = self._jobs.ordered()
@@ -155,9 +154,14 @@ class ProjectFiles:
         if run.state in (State.STOPPING, State.STOPPED) and progress.failed:
             explained = {card.job.id for card in failed if card.job is not None}
             self._jobs.stopped([job.id for job in jobs if job.state == JobState.FAILED and job.id not in explained])
-            jobs, progress = self._jobs.ordered(), self._jobs.progress(eta_s)
+            jobs, progress = self._jobs.ordered(), self._jobs_progress(run.alive)
         self._jobs_seen = (progress, run.state)
         return JobsView(run.id, jobs, self._jobs.by_rule(), progress, tuple(failed))
+
+    def _jobs_progress(self, alive: bool) -> JobsProgress:
+        assert self._jobs is not None
+        progress = self._jobs.progress(self._progress.eta_s if self._progress and alive else None)
+        return progress if alive else replace(progress, eta_s=None)  # a dead run wrote no end, and will never be done
 
     def read_metrics(self) -> MetricsView | None:
         """Read on in the metrics of the training that writes now, or of the last one that did."""

@@ -32,3 +32,18 @@ def test_what_a_requested_stop_ended_is_cut_short_and_what_broke_meanwhile_faile
     assert view.progress.failed == 1
     assert [card.failure.kind for card in view.failures] == ["memory"]
     assert files.read_jobs() is None, "nothing is new"
+
+
+def test_a_dead_run_will_never_be_done(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("task: t2v\n")
+    run = RunFolder(tmp_path, "20270115-080000-0000")
+    run.create(tmp_path / "config.yaml")
+    jobs = [job(number, "encode", wildcards={"shard": str(number)}) for number in (1, 2, 3)]
+    append(run.events, plan(*jobs), {"event": "job", **jobs[0], "time": 1.0}, {"event": "done", "id": 1, "time": 9.0})
+    append(run.events, {"event": "job", **jobs[1], "time": 9.0})
+    files = ProjectFiles(tmp_path / "config.yaml", gpus=ScriptedGpus(lambda: ()))
+    files.read_run()
+    view = files.read_jobs()
+    assert view is not None
+    assert {each.state for each in view.jobs} == {JobState.DONE, JobState.CUT, JobState.WAITING}
+    assert view.progress.eta_s is None

@@ -255,3 +255,12 @@ async def test_warnings_stand_above(tmp_path: Path) -> None:
         await settle(pilot)
         notice = [line for line in text_of(app).splitlines()[2:8] if line.strip().startswith("!")]
         assert len(notice) == 2, "a stall and a full disk"
+
+
+async def test_a_dead_run_without_jobs_is_not_said_to_start(tmp_path: Path) -> None:
+    app = dashboard(tmp_path, run=run_view(State.DIED, root=tmp_path))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot, jobs=jobs_view())
+        assert "the run left no word of its jobs" in text_of(app)
+        await settle(pilot, run=run_view(State.STARTING, root=tmp_path), jobs=jobs_view())
+        assert "the run is starting" in text_of(app)

@@ -106,7 +106,8 @@ class RunScreen(DashboardScreen):
     def on_jobs_seen(self, message: JobsSeen) -> None:
         view = self.jobs_view = message.view
         self.query_one(JobsTable).set_rows(view.jobs)
-        self.query_one(JobsTable).empty = view.progress.error or "the run is starting"
+        waiting = "the run is starting" if self.run_view.alive else "the run left no word of its jobs"
+        self.query_one(JobsTable).empty = view.progress.error or waiting
         progress = view.progress
         parts = [f"{progress.done}/{progress.total}"] if progress.total else []
         parts += [f"{progress.running} running"] if progress.running else []
