@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
+from textual.screen import Screen
 
 from tui.messages import SourceFailed
 
@@ -58,7 +59,7 @@ class Watcher:
     def tick(self) -> None:
         """Begin to read what is due."""
         now = time.monotonic()
-        wanted: frozenset[str] = getattr(self._app.base_screen, "READS", frozenset())
+        wanted: frozenset[str] = getattr(self._shown, "READS", frozenset())
         for source in self.sources.values():
             if (source.always or source.name in wanted) and not source.reading and now >= source.due:
                 self._begin(source)
@@ -72,11 +73,21 @@ class Watcher:
 
     def replay(self) -> None:
         """Give the screen that is shown what was read before it was, and read what it asks for."""
-        screen = self._app.base_screen
+        if (screen := self._shown) is None:
+            return
         for source in self.sources.values():
             if source.value is not None:
                 screen.post_message(source.message(source.value))
         self.tick()
+
+    @property
+    def _shown(self) -> Screen[object] | None:
+        """The screen to tell; None when the app is being closed and has none any more."""
+        return self._app.base_screen if self._app.screen_stack else None
+
+    def _post(self, message: Message) -> None:
+        if (screen := self._shown) is not None:
+            screen.post_message(message)
 
     def _begin(self, source: Source) -> None:
         source.reading = True
@@ -89,12 +100,12 @@ class Watcher:
             text = f"{type(error).__name__}: {error}"
             if text != source.error:
                 source.error = text
-                self._app.base_screen.post_message(SourceFailed(source.name, text))
+                self._post(SourceFailed(source.name, text))
         else:
             source.error = ""
             if value is not None:
                 source.value = value
-                self._app.base_screen.post_message(source.message(value))
+                self._post(source.message(value))
         finally:
             source.reading = False
             source.due = time.monotonic() + source.interval_s

@@ -208,7 +208,7 @@ class LogView(ScrollView, can_focus=True):
     async def _watch(self, log: LogFile) -> None:
         """Look at the file again and again while it is shown."""
         while self._log is log:
-            if self.app.screen_stack[0] is not self.screen:
+            if self.screen not in self.app.screen_stack[:1]:  # another mode is shown, or the app is being closed
                 await asyncio.sleep(LOOK_S)
                 continue
             before, kept = self._look, self._filter
