@@ -12,7 +12,7 @@ from tests.tui.recorded import dashboard, replay_at, show, until
 from tui.app import Dashboard
 from tui.data.rerun import PlannedJob, Rerun
 from tui.screens.dataset import bucket_text
-from tui.widgets.clip_list import ClipList
+from tui.widgets.clip_list import ClipList, original, visible
 from tui.widgets.video import Player
 
 CLIPS = "demo/clips"
@@ -114,3 +114,12 @@ def test_buckets_are_counted_and_problems_stand_above_them() -> None:
     text = bucket_text({"9 x 64 x 64": 8, "17 x 64 x 64": 2}, ["clips: not [there]"]).plain.splitlines()
     assert text[0] == "clips: not [there]"
     assert [line.split()[-1] for line in text[1:]] == ["8", "2"]
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x7f", "\x9b", "\u202e", "\u2066"])
+def test_no_terminal_obeys_a_caption_and_an_edit_keeps_what_it_holds(character: str) -> None:
+    shown = visible(f"a{character}2J zorp\n\t\u00e9")
+    assert character not in shown
+    assert shown.endswith("2J zorp\n\t\u00e9")
+    assert len(shown) == len("a_2J zorp\n\t_")
+    assert original(shown) == f"a{character}2J zorp\n\t\u00e9"
