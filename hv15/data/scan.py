@@ -212,7 +212,7 @@ def stamp(path: str | Path, kind: Kind) -> tuple[int, int, int]:
 def _unreadable(path: Path, error: OSError, expected: str) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{path}: does not exist{_near(path)}"
-    if isinstance(error, NotADirectoryError) or path.is_dir():
+    if isinstance(error, NotADirectoryError | IsADirectoryError):
         return f"{path}: expected a {expected}, found a {'folder' if path.is_dir() else 'file'}"
     return f"{path}: cannot be read: {error.strerror}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -114,6 +115,16 @@ def test_wrong_paths_suggest_near_ones(tmp_path: Path) -> None:
     assert nested.endswith(f"vidoes/walks: does not exist; did you mean {tmp_path}/videos?")
     assert "expected a folder, found a file" in problems_of(tmp_path, video_directory="videos/walks/x.mp4").message
     assert "expected a file, found a folder" in problems_of(tmp_path, video_jsonl_file="videos").message
+
+
+def test_a_folder_that_may_not_be_read_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "videos", "x.mp4")
+
+    def refuse(path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert "videos: cannot be read: Permission denied" in problems_of(tmp_path, video_directory="videos").message
 
 
 def test_empty_folders_and_wrong_kinds(tmp_path: Path) -> None:
