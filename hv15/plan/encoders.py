@@ -103,7 +103,8 @@ def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, over
     line = ((frames - 1) * time + 1) * 3 * vae.dtype.itemsize
     whole = line * rows * columns * space**2
     edges = line * _edges(rows * space, columns * space, tile_size, stride)
-    with_tiles = _with_tiles(measured, whole + edges, _tiles(rows * space, columns * space, stride))
+    beside = vae.config.latent_channels * frames * (rows * columns - height * width) * torch.float32.itemsize
+    with_tiles = _with_tiles(measured, beside + whole + edges, _tiles(rows * space, columns * space, stride))
     after = Measured({WEIGHTS: measured.parts[WEIGHTS], PICTURE: 2 * whole}, with_tiles.flops)
     return max(with_tiles, after, key=lambda each: each.peak)
 
@@ -149,12 +150,12 @@ def _tiles(height: int, width: int, stride: int) -> int:
 
 
 def _edges(height: int, width: int, tile: int, stride: int) -> int:
-    """Pixels that are kept of the tiles above, of those done in this row, and of the one to the left."""
+    """Pixels that are kept beside the last tile of full width: of the row above, of this row, and to the left."""
     blend = tile - stride
     row = sum(min(tile, width - start) for start in range(0, width, stride))
-    last = min(tile, width - (ceil(width / stride) - 1) * stride)
+    done = max(0, (width - tile) // stride) * tile
     above = min(blend, height) * row if height > stride else 0
-    return above + min(blend, height) * (row - last) + min(blend, width) * min(tile, height)
+    return above + min(blend, height) * done + (min(blend, width) * min(tile, height) if done else 0)
 
 
 def _with_tiles(one: Measured, beside: int, tiles: int) -> Measured:
