@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -29,6 +31,7 @@ MODEL_SIZES = "hv15.model_sizes"
 
 _INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
 _FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+_LARGE = 2**20  # elements
 _FINITE_SAMPLE = 1_000_000  # elements of one tensor that are looked at for NaN
 
 
@@ -250,9 +253,7 @@ def load_into(
     Raises:
         UserError: missing or unexpected names, wrong shapes, NaN or infinity.
     """
-    from torch import nn
-
-    from hv15.models.quantised import Fp8Linear, QuantisedLinear, ScaledCodes, plain_shapes
+    from hv15.models.quantised import plain_shapes
 
     shapes = plain_shapes(module)
     found: list[str] = []
@@ -264,27 +265,57 @@ def load_into(
         if tensor.shape != shapes[key]:
             wrong.append(f"{key} is {list(tensor.shape)} instead of {list(shapes[key])}")
             continue
-        owner_name, _, name = key.rpartition(".")
-        owner = module.get_submodule(owner_name)
-        place = "cpu" if kept_on_host(key) else device
-        if isinstance(tensor, ScaledCodes):
-            check_finite(tensor.codes, key, where)
-            check_finite(tensor.scale, f"the scale of {key}", where)
-            cast(Fp8Linear, owner).take(tensor, place)
-        elif isinstance(owner, QuantisedLinear) and name == "weight":
-            value = tensor.to(device)
-            check_finite(value, key, where)
-            owner.quantise_(value, place)
-        else:
-            value = tensor.to(place, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
-            check_finite(value, key, where)
-            if name in owner._parameters:
-                owner._parameters[name] = nn.Parameter(value, requires_grad=False)
-            else:
-                owner._buffers[name] = value
+        _fill(module, key, tensor, dtype, device, "cpu" if kept_on_host(key) else device, where)
+        size = tensor.shape.numel()
+        del tensor
+        if size >= _LARGE:
+            _give_back()
     check_keys(shapes, found, where)
     refuse_shapes(wrong, where)
     module.requires_grad_(False).eval()
+
+
+def _fill(
+    module: nn.Module,
+    key: str,
+    tensor: Tensor | ScaledCodes,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    place: torch.device | str,
+    where: Path | str,
+) -> None:
+    """Put one tensor into the module, at its `place`; weights are quantised on `device`."""
+    from torch import nn
+
+    from hv15.models.quantised import Fp8Linear, QuantisedLinear, ScaledCodes
+
+    owner_name, _, name = key.rpartition(".")
+    owner = module.get_submodule(owner_name)
+    if isinstance(tensor, ScaledCodes):
+        check_finite(tensor.codes, key, where)
+        check_finite(tensor.scale, f"the scale of {key}", where)
+        cast(Fp8Linear, owner).take(tensor, place)
+    elif isinstance(owner, QuantisedLinear) and name == "weight":
+        value = tensor.to(device)
+        check_finite(value, key, where)
+        owner.quantise_(value, place)
+    else:
+        value = tensor.to(place, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
+        check_finite(value, key, where)
+        if name in owner._parameters:
+            owner._parameters[name] = nn.Parameter(value, requires_grad=False)
+        else:
+            owner._buffers[name] = value
+
+
+def _give_back() -> None:
+    """Give pages of freed memory back to the system.
+
+    glibc keeps them, and cannot use them again for torch's aligned tensors of the same size, since it asks for a few
+    bytes more than each takes: loading into fp8 would hold up to a fifth more than the model at its end.
+    """
+    with suppress(OSError, AttributeError):  # other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def refuse_shapes(wrong: Sequence[str], where: Path | str) -> None:

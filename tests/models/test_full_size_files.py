@@ -91,10 +91,7 @@ def test_super_resolution_is_refused(tmp_path: Path):
         load_dit(path, device="meta")
 
 
-_FRAGMENTS = pytest.mark.xfail(reason="what the allocator keeps of freed pieces: 1.12 to 1.19 was seen at this size")
-
-
-@pytest.mark.parametrize(("stored", "quantize"), [("F32", None), pytest.param("BF16", "fp8", marks=_FRAGMENTS)])
+@pytest.mark.parametrize(("stored", "quantize"), [("F32", None), ("BF16", "fp8")])
 def test_peak_of_loading(tmp_path: Path, stored: str, quantize: str | None):
     """In a process of its own: at most a tenth more than what stays, and every byte of the file is read once."""
     path = sparse_checkpoint(tmp_path / "dit.safetensors", sized_dit(1024, 8, stored))
