@@ -23,6 +23,7 @@ from tests.models.test_swap import inputs, model
 @pytest.fixture(autouse=True)
 def nothing_compiled_before() -> Iterator[None]:
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
 

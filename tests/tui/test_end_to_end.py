@@ -99,7 +99,7 @@ def test_a_killed_run_is_seen_as_dead(root: Path) -> None:
     run_source = next(source for source in ProjectFiles(root / "config.yaml").sources() if source.name == "run")
     assert run_source.interval_s + TICK_S < 2.0
     make_project(root, first=SAVES)
-    with Terminal(dashboard_words(root)) as terminal:
+    with Terminal(dashboard_words(root), columns=80, rows=24) as terminal:
         terminal.wait_for("no run yet")
         run = control.start(root, ["all"], ("--cores", "1"))
         wait_until((root / "at-work").exists)

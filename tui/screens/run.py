@@ -145,13 +145,13 @@ class RunScreen(DashboardScreen):
         self._choose_log()
 
     def _notice(self) -> None:
-        """Say what a person should know: alerts, the reason of an end, processes and locks that were left."""
+        """Say what a person should know, what can be acted on first: a short screen shows two lines."""
         view, lines = self.run_view, []
         current = view.current
-        if current is not None and not current.alive and current.reason and str(current.state) != "finished":
-            lines.append(f"the last run {_ended(str(current.state))}: {current.reason}")
         for orphan in view.orphans[:3]:
             lines.append(f"pid {orphan.pid} of a dead run still works here: x ends it")
+        if current is not None and not current.alive and current.reason and str(current.state) != "finished":
+            lines.append(f"the last run {_ended(str(current.state))}: {current.reason}")
         if view.locked and not view.alive:
             lines.append("Snakemake's lock was left by a run that was killed: the next start removes it (u: now)")
         if view.error:
