@@ -82,7 +82,7 @@ def test_a_second_run_in_the_same_folder_is_refused(replay: Replay) -> None:
 def test_the_history_lies_before_it(replay: Replay) -> None:
     first, *earlier = history(replay.root)
     assert first.id == replay.run.id
-    assert {status(run, None).state for run in earlier} == {State.FINISHED, State.FAILED}
+    assert {status(run, None).state for run in earlier} == {State.FINISHED, State.STOPPED}
     assert all(run.record().started < BEGAN for run in earlier)  # type: ignore[union-attr]
 
 
@@ -92,7 +92,7 @@ def test_the_recording_is_a_project_that_names_no_machine() -> None:
         if path.suffix in (".json", ".jsonl", ".log", ".yaml"):
             text = path.read_text(encoding="utf-8")
             assert not any(word in text for word in ("/tmp/", "/home/", "/root", "/work/")), path
-    assert sum(path.stat().st_size for path in RECORDING.rglob("*") if path.is_file()) < 500_000
+    assert sum(path.stat().st_size for path in RECORDING.rglob("*") if path.is_file()) < 700_000
 
 
 def start_process(root: Path) -> subprocess.Popen[bytes]:

@@ -58,11 +58,11 @@ def add_step(root: Path, name: str, step: int) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     with replay_at(tmp_path / "demo", 1.0) as replay:
-        spec = replay.root / "results/samples/red-circle.json"
+        spec = replay.root / "results/samples/red-zorpward.json"
         content = json.loads(spec.read_text())
         spec.write_text(json.dumps({**content, "prompt": "[bold]a red[/] circle \x1b[31m[/nonsense"}))
-        add_step(replay.root, "red-circle", 60)
-        add_step(replay.root, "red-circle", 120)
+        add_step(replay.root, "red-zorpward", 60)
+        add_step(replay.root, "red-zorpward", 120)
         (replay.root / "results/samples/broken.mp4").write_bytes(b"no video")
         return replay.root
 
@@ -73,15 +73,14 @@ def test_list_player_and_comparison(root: Path) -> None:
         async with app.run_test(size=(120, 40)) as pilot:
             screen = await show(pilot, app, "4", "samples")
             entries, player = screen.query_one(SampleList), screen.query_one(Player)
-            await until(pilot, lambda: len(entries.rows) == 6)
-            names = [(row.sample.prompt_name, row.sample.step) for row in entries.rows]
-            assert names == [
-                ("blue-square", None),
-                ("broken", None),
-                ("green-triangle", None),
-                ("red-circle", 60),
-                ("red-circle", 120),
-                ("red-circle", None),
+            await until(pilot, lambda: len(entries.rows) == 2 * 8 + 3)
+            rows = {row.sample.name: row for row in entries.rows}
+            red = [(row.sample.name, row.sample.step) for row in entries.rows if "red-" in row.sample.prompt_name]
+            assert red == [
+                ("red-zorpward.base", None),
+                ("red-zorpward-step-000060", 60),
+                ("red-zorpward-step-000120", 120),
+                ("red-zorpward", None),
             ]
             await until(pilot, lambda: player.views[0].frames is not None)
 
@@ -91,7 +90,8 @@ def test_list_player_and_comparison(root: Path) -> None:
             assert player.index == 8  # the clip has nine frames, and before the first comes the last
 
             # B stays while the cursor moves on, and both show the same frame
-            await pilot.press("b", "end")
+            await pilot.press("b")
+            entries.move_to_key(entries.key(rows["red-zorpward"]))
             await until(pilot, lambda: [clip.title[:6] for clip in player.clips] == ["A · re", "B · bl"])
             await until(pilot, lambda: all(view.frames is not None for view in player.views))
             await pilot.press("right")
@@ -108,16 +108,17 @@ def test_list_player_and_comparison(root: Path) -> None:
             assert not player.playing
 
             # a file that is no video says so; markup and escape sequences in a prompt are only letters
-            await pilot.press("home", "down")
+            entries.move_to_key(entries.key(rows["broken"]))
             await until(pilot, lambda: "broken" in player.views[0].note)
-            await pilot.press("end")
+            entries.move_to_key(entries.key(rows["red-zorpward"]))
+            await pilot.pause()
             facts = str(app.screen.query_one("#sample-facts").render())
             assert "[bold]a red[/] circle" in facts
 
             # a sample that is made anew is read anew
             first = player.views[0].frames
             await until(pilot, lambda: player.views[0].frames is not None)
-            shutil.copy(root / "results/samples/blue-square.mp4", root / "results/samples/red-circle.mp4")
+            shutil.copy(root / "results/samples/blue-zorpward.mp4", root / "results/samples/red-zorpward.mp4")
             await until(pilot, lambda: player.views[0].frames is not None and player.views[0].frames is not first)
 
             await pilot.press("v")

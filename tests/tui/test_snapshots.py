@@ -6,6 +6,7 @@ After a wanted change:  pytest -n 0 tests/tui/test_snapshots.py --snapshot-updat
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -78,7 +79,11 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashbo
     with replay_at(tmp_path / "demo", SHARE, clock=frozen) as replay:
         for sample in (replay.root / "results/samples").glob("*.mp4"):
             # flat colours: the noise of a tiny model is other noise after each change of a decoder
-            shutil.copy(replay.root / "demo/clips/red_circle_right.mp4", sample)
+            shutil.copy(replay.root / "demo/clips/red_circle_on_black.mp4", sample)
+        for log in replay.root.rglob(
+            "*.log"
+        ):  # which is the newest is no matter of speed
+            os.utime(log, (NOW, NOW))
         app = dashboard(replay.root, one_gpu(), clock=frozen)
         monkeypatch.setattr(app.files, "dry_run", lambda *_, **__: Answer(PLAN))
         monkeypatch.setattr(app.files, "estimation", lambda *_, **__: Answer(ESTIMATE))

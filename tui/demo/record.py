@@ -20,7 +20,7 @@ from hv15.runs.record import FOLDER, RunFolder, history
 from hv15.runs.state import last_events
 
 RECORDING = Path(__file__).parent / "recording"
-BEFORE = ("config.yaml", "demo/clips/*", "demo/*.png", "results/train-*/metrics.jsonl")
+BEFORE = ("config.yaml", "demo/clips/*", "demo/usual/*", "demo/*.png", "results/train-*/metrics.jsonl")
 """What is there before the run starts. Earlier runs are too."""
 DURING = (
     "results/**/*.log",

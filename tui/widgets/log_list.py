@@ -44,12 +44,16 @@ class LogListReader:
         found = [_entry(label, path, states.get(path, "")) for label, path in log_files(self.root, jobs)]
         waiting = [entry for entry in found if not entry.modified]
         found = [entry for entry in found if entry.modified]
-        found.sort(key=lambda each: (each.state != "running", each.state != "failed", each.size == 0, -each.modified))
+        found.sort(key=_order)
         entries = (*found, *waiting)
         if entries == self._last:
             return None
         self._last = entries
         return entries
+
+
+def _order(entry: LogEntry) -> tuple[bool, bool, bool, float, str]:
+    return entry.state != "running", entry.state != "failed", entry.size == 0, -entry.modified, entry.label
 
 
 def _entry(label: str, path: Path, state: str) -> LogEntry:
