@@ -116,7 +116,7 @@ class ProjectFiles:
         """Return what the watcher reads for the status line and the screens."""
         return [
             Source("run", self.read_run, RunSeen, always=True),
-            Source("jobs", self.read_jobs, JobsSeen, always=True),
+            Source("jobs", self.read_jobs, JobsSeen, always=True, share=0.02),
             Source("metrics", self.read_metrics, MetricsSeen, always=True),
             Source("machine", self.read_machine, MachineSeen, interval_s=2.0, always=True),
             Source("tail", self.read_tail, TailSeen),

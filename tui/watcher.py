@@ -37,9 +37,11 @@ class Source:
     interval_s: float = 1.0
     always: bool = False
     """Whether it is read whichever screen is shown: what the status line tells."""
+    share: float = 1.0
+    """The most of a core that it may take: what took long is read again later than after `interval_s`."""
     due: float = field(default=0.0, init=False)
     reading: bool = field(default=False, init=False)
-    value: Any = field(default=None, init=False)
+    value: Any = field(default=None, init=False, repr=False)  # Textual describes each worker by what it runs
     """The last thing read, for screens that are shown later."""
     error: str = field(default="", init=False)
 
@@ -94,8 +96,9 @@ class Watcher:
         self._app.run_worker(partial(self._read, source), group=f"source-{source.name}", exit_on_error=False)  # type: ignore[arg-type]
 
     async def _read(self, source: Source) -> None:
+        took = 0.0
         try:
-            value = await asyncio.to_thread(source.read)
+            value, took = await asyncio.to_thread(_timed, source.read)
         except Exception as error:  # a reader that breaks is shown; the dashboard goes on
             text = f"{type(error).__name__}: {error}"
             if text != source.error:
@@ -108,4 +111,10 @@ class Watcher:
                 self._post(source.message(value))
         finally:
             source.reading = False
-            source.due = time.monotonic() + source.interval_s
+            source.due = time.monotonic() + max(source.interval_s, took / source.share)
+
+
+def _timed(read: Callable[[], Any]) -> tuple[Any, float]:
+    """What was read, and the seconds of computing that it took."""
+    began = time.thread_time()
+    return read(), time.thread_time() - began

@@ -100,7 +100,7 @@ class HistoryReader:
         if found is None:
             self.rows, self.current = (), None
         elif full or found.run.id not in {row.id for row in self.rows} or self._another_lives(found.run.id):
-            self.rows = self._all()
+            self.rows = self._all(found)
             self.current = next((row for row in self.rows if row.id == found.run.id), None) or self._row(found)
         else:
             row = replace(self._row(found), changes=next(row.changes for row in self.rows if row.id == found.run.id))
@@ -113,14 +113,14 @@ class HistoryReader:
     def _another_lives(self, current_id: str) -> bool:
         return any(row.alive and row.id != current_id for row in self.rows)
 
-    def _all(self) -> tuple[RunRow, ...]:
+    def _all(self, current: RunStatus) -> tuple[RunRow, ...]:
         holder = lock.holder(self.root)
         folders = history(self.root)
         rows = []
         for number, folder in enumerate(folders):
             row = self._ended.get(folder.id)
             if row is None:
-                row = self._row(status(folder, holder))
+                row = self._row(current if folder.id == current.run.id else status(folder, holder))
                 if not row.alive and row.host in ("", socket.gethostname()):  # another machine's may write again
                     self._ended[folder.id] = row
             older = folders[number + 1] if number + 1 < len(folders) else None

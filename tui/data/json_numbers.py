@@ -40,6 +40,8 @@ def numbers(records: Sequence[dict[str, Any]], name: str) -> NDArray[Any]:
 def bins(records: Sequence[dict[str, Any]]) -> NDArray[Any]:
     """The losses by sigma of all records [R, BINS], NaN where a bin is empty."""
     values = [record.get("loss_by_sigma") for record in records]
+    if not any(values):
+        return np.full((len(records), BINS), np.nan)
     try:
         found = np.array(values, np.float64)
         if found.shape == (len(records), BINS):

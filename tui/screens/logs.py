@@ -66,7 +66,8 @@ class LogsScreen(DashboardScreen):
         self.query_one("#logs").border_title = "Logs"
         self.query_one("#log").border_title = "Log"
         self._reader = LogListReader(self.dashboard.files.root)
-        self.dashboard.watcher.sources["logs"] = Source("logs", self._reader.read, LogsListed, interval_s=3.0)
+        logs = Source("logs", self._reader.read, LogsListed, interval_s=3.0, share=0.01)
+        self.dashboard.watcher.sources["logs"] = logs
 
     def open_log(self, path: Path) -> None:
         """Show a log that another screen asked for."""

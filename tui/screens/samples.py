@@ -87,7 +87,7 @@ class SamplesScreen(DashboardScreen):
         def read() -> tuple[Sample, ...] | None:
             return reader.samples if reader.refresh() else None
 
-        self.dashboard.watcher.sources["samples"] = Source("samples", read, SamplesSeen, interval_s=2.0)
+        self.dashboard.watcher.sources["samples"] = Source("samples", read, SamplesSeen, interval_s=2.0, share=0.01)
         self.query_one(Player).load()
 
     def on_samples_seen(self, message: SamplesSeen) -> None:

@@ -46,7 +46,8 @@ class RunsTable(Rows[RunRow]):
         took = row.seconds
         if row.alive and row.started:
             took = max(0.0, self._clock() - row.started)
-        failed = f" ✗{row.failed}" if row.failed else ""
+        mark = "cut short" if str(row.state) in ("stopping", "stopped") else "failed"
+        failed = f" {glyph(mark)}{row.failed}" if row.failed else ""
         changes = ", ".join(f"{change.path} {change.old} → {change.new}" for change in row.changes)
         return Content("").join(
             [
