@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, InputEvent
 from textual.screen import Screen
 from textual.widget import Widget
 
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
+from tui.garbage import LOOK_S, Garbage
 from tui.messages import OpenLog
 from tui.no_color import tolerant
 from tui.screens.charts import ChartsScreen
@@ -103,6 +105,7 @@ class Dashboard(App[None]):
         self.files = files
         self.host = host or socket.gethostname().split(".")[0]
         self.watcher = Watcher(self, self.files.sources())
+        self._garbage = Garbage()
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
@@ -119,7 +122,17 @@ class Dashboard(App[None]):
         return source is not None and source.value is not None and bool(source.value.alive)
 
     def on_mount(self) -> None:
+        self._garbage.begin()
+        self.set_interval(LOOK_S, self._garbage.look)
         self.watcher.start()
+
+    def on_unmount(self) -> None:
+        self._garbage.end()
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, InputEvent):
+            self._garbage.touched()
+        await super().on_event(event)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         for number, name in enumerate(SCREENS, start=1):

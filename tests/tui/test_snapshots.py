@@ -80,9 +80,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashbo
         for sample in (replay.root / "results/samples").glob("*.mp4"):
             # flat colours: the noise of a tiny model is other noise after each change of a decoder
             shutil.copy(replay.root / "demo/clips/red_circle_on_black.mp4", sample)
-        for log in replay.root.rglob(
-            "*.log"
-        ):  # which is the newest is no matter of speed
+        for log in replay.root.rglob("*.log"):  # which is the newest is no matter of speed
             os.utime(log, (NOW, NOW))
         app = dashboard(replay.root, one_gpu(), clock=frozen)
         monkeypatch.setattr(app.files, "dry_run", lambda *_, **__: Answer(PLAN))
