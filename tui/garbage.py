@@ -15,6 +15,8 @@ LOOK_S = 2.0
 """How often to ask whether it is time."""
 QUIET_S = 4.0
 """So long after the last key or click."""
+EVERY_S = 60.0
+"""And never more often."""
 LATEST_S = 900.0
 """At the latest so long after the last search, whatever is typed."""
 YOUNG = 10
@@ -50,8 +52,9 @@ class Garbage:
     def look(self) -> bool:
         """Search if it is time; tell whether it was."""
         now = self._clock()
-        quiet = now - self._touched >= QUIET_S or now - self._searched >= LATEST_S
-        if gc.get_count()[2] < YOUNG or not quiet:
+        since = now - self._searched
+        quiet = since >= EVERY_S and now - self._touched >= QUIET_S
+        if gc.get_count()[2] < YOUNG or not (quiet or since >= LATEST_S):
             return False
         gc.collect()
         self._searched = self._clock()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.tui.recorded import dashboard, replay_at
 from tui import garbage
-from tui.garbage import LATEST_S, QUIET_S, Garbage
+from tui.garbage import EVERY_S, LATEST_S, QUIET_S, Garbage
 
 
 class Cycle:
@@ -41,6 +41,7 @@ def test_a_search_waits_until_nobody_types(searching: Garbage, clock: list[float
     gc.collect(1)  # from now on only a full search finds it
     lost = weakref.ref(old)
     del old
+    clock[0] += EVERY_S
     searching.touched()
     clock[0] += QUIET_S / 2
     assert not searching.look()
@@ -48,6 +49,8 @@ def test_a_search_waits_until_nobody_types(searching: Garbage, clock: list[float
     clock[0] += QUIET_S
     assert searching.look()
     assert lost() is None
+    clock[0] += EVERY_S / 2
+    assert not searching.look(), "a search had been only just"
 
 
 def test_typing_without_end_puts_it_off_for_a_while_only(searching: Garbage, clock: list[float]) -> None:
