@@ -96,8 +96,8 @@ class ChartsScreen(DashboardScreen):
         yield Container(*self._mounted_first(), id="charts")
         yield Static(id="charts-note")
 
-    async def on_mount(self) -> None:
-        await self._arrange()
+    def on_mount(self) -> None:
+        self.call_later(self._arrange)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._arrange)
