@@ -18,8 +18,8 @@ def plan(options: Namespace) -> None:
     from hv15.plan.report import make_plan
 
     project = Project(options.config, options.overrides)
-    sized = device_of_size(options.memory) if options.memory else None
-    if options.device:
+    sized = device_of_size(options.memory) if options.memory is not None else None
+    if options.device is not None:
         device = find_device(options.device)
         if sized is not None:  # of a GPU that others use, too, or a version of it with another size
             device = replace(device, memory=sized.memory)

@@ -68,15 +68,16 @@ def find_device(name: str) -> Device:
 
 
 def device_of_size(text: str) -> Device:
-    """Any GPU with so much memory: "16GiB", "24 GB", "12".
+    """Any GPU with so much memory: "16GiB", "24 GB", "16384MiB", "12".
 
     Raises:
         UserError: not a size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([GM])i?B?)?\s*", text, re.IGNORECASE)
     if match is None or not float(match[1]):
         raise UserError(f"--memory {text}: not a size", hint="write it as 16GiB")
-    return Device(f"a GPU with {float(match[1]):g} GiB", int(float(match[1]) * GIB), None)
+    size = float(match[1]) / (1024 if match[2] in ("M", "m") else 1)
+    return Device(f"a GPU with {size:g} GiB", int(size * GIB), None)
 
 
 def detect_device(setting: str) -> Device:

@@ -56,12 +56,13 @@ class Plan:
         """As a table with a verdict."""
         yield f"{self.device.name}: {self.device.memory / GIB:.1f} GiB"
         yield ""
-        yield f"{'stage':15} {'needed':>9} {'':5} {'parts at the peak (GiB)':58} {'time':>22}"
+        heading = "parts at the peak (GiB)"
+        width = max(len(heading), *(len(_parts(stage)) for stage in self.stages))
+        yield f"{'stage':15} {'needed':>9} {'':5} {heading:{width}}  time"
         for stage in self.stages:
-            parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in stage.parts.items() if size >= 0.005 * GIB)
+            parts = _parts(stage)
             verdict, size = "" if stage.fits else " !", f"{stage.needed / GIB:5.1f} GiB"
-            parts = parts if stage.peak else "on the CPU"
-            yield (f"{stage.name:15} {size}{verdict:5} {parts:58} {_time(stage):>22}")
+            yield (f"{stage.name:15} {size}{verdict:5} {parts:{width}}  {_time(stage)}")
             if stage.host >= 0.05 * GIB:
                 yield f"{'':31} and {stage.host / GIB:.1f} GiB of the machine's memory"
         yield ""
@@ -85,6 +86,11 @@ def make_plan(project: Project, device: Device) -> Plan:
     if planner.assumed:
         notes.append(f"not there yet, or not readable, so planned as published: {', '.join(planner.assumed)}")
     return Plan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
+
+
+def _parts(stage: Stage) -> str:
+    parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in stage.parts.items() if size >= 0.005 * GIB)
+    return parts if stage.peak else "on the CPU"
 
 
 def _time(stage: Stage) -> str:

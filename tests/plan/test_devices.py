@@ -28,7 +28,7 @@ def test_names_that_say_too_little(name: str, words: str):
         find_device(name)
 
 
-@pytest.mark.parametrize(("text", "gib"), [("16GiB", 16), ("24 GB", 24), ("11.5", 11.5), ("8g", 8)])
+@pytest.mark.parametrize(("text", "gib"), [("16GiB", 16), ("24 GB", 24), ("11.5", 11.5), ("8g", 8), ("16384MiB", 16)])
 def test_sizes(text: str, gib: float):
     assert device_of_size(text).memory == gib * GIB
 
