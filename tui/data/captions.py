@@ -82,8 +82,8 @@ def _as_file(item: Item, target: Path, text: str) -> bytes:
         now = read_caption(str(target))
     except FileNotFoundError:
         now = ""
-    except ValueError:
-        now = item.caption
+    except ValueError as error:
+        raise UserError(f"{target}: {error}", hint="write it as UTF-8, or remove it: it is not overwritten") from error
     if now != item.caption:
         raise _changed(target)
     return f"{text}\n".encode()

@@ -15,7 +15,7 @@ import numpy as np
 
 from hv15.config import DatasetSettings, Settings
 from hv15.data.captions import decode_text
-from hv15.data.media import IMAGE_SUFFIXES, Kind, Source
+from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, Source
 from hv15.data.scan import survey
 from hv15.errors import UserError
 from tui.data.captions import NO_CAPTION, Item, write_caption
@@ -24,6 +24,8 @@ from tui.data.clips import Clip, Pixels, fitted, load_clip, still
 __all__ = ["NO_CAPTION", "DatasetReader", "Item", "preview", "thumbnail", "write_caption"]
 
 _WITHOUT_CAPTION = re.compile(r"(?P<media>.+): no caption, expected in (?P<file>.+)")
+_BAD_CAPTION = re.compile(r"(?P<file>.+): (?P<what>not UTF-8\b.*|cannot be read: .+)")
+BAD_CAPTION = "its caption:"
 MOST_PROBLEMS = 1000
 
 
@@ -49,10 +51,10 @@ class DatasetReader:
             except OSError as error:
                 sources, found = [], [f"{dataset.source}: cannot be read: {error.strerror}"]
             for problem in found:
-                match = _WITHOUT_CAPTION.fullmatch(problem)
-                item = _uncaptioned(number, dataset, match) if match else None
-                if item is not None:
-                    items.append(item)
+                if match := _WITHOUT_CAPTION.fullmatch(problem):
+                    items += _uncaptioned(number, dataset, Path(match["media"]), NO_CAPTION)
+                elif (match := _BAD_CAPTION.fullmatch(problem)) and (media := _media_of(Path(match["file"]), dataset)):
+                    items += _uncaptioned(number, dataset, media, f"{BAD_CAPTION} {match['what']}")
                 problems.append(f"datasets[{number}]: {problem}")
         self.problems = tuple(problems[:MOST_PROBLEMS])
         self.items = [self._remembered(item) for item in items]
@@ -119,7 +121,8 @@ class DatasetReader:
     @property
     def captions(self) -> int:
         """Distinct captions: each is encoded once."""
-        return len({item.whole_caption for item in self.items if item.problem != NO_CAPTION})
+        without = (NO_CAPTION, BAD_CAPTION)
+        return len({item.whole_caption for item in self.items if not item.problem.startswith(without)})
 
     def replace(self, old: Item, new: Item) -> None:
         """Put an item with an edited caption in its place."""
@@ -194,26 +197,34 @@ def _rows(file: Path, root: Path) -> dict[str, deque[int]]:
     return found
 
 
-def _uncaptioned(number: int, dataset: DatasetSettings, match: re.Match[str]) -> Item | None:
-    path = Path(match["media"])
+def _uncaptioned(number: int, dataset: DatasetSettings, path: Path, problem: str) -> Iterator[Item]:
+    """The item whose caption is missing or cannot be read; none if its medium is gone, too."""
     try:
         status = path.stat()
     except OSError:
-        return None
+        return
     is_image = path.suffix.lower() in IMAGE_SUFFIXES
     kind: Kind = "frames" if path.is_dir() else "image" if is_image else "video"
-    return Item(
+    yield Item(
         dataset=number,
         path=path,
         kind=kind,
         caption="",
-        caption_file=path.with_name(match["file"]),
+        caption_file=_caption_file(path, kind, dataset),
         prefix=dataset.caption_prefix,
         suffix=dataset.caption_suffix,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        problem=NO_CAPTION,
+        problem=problem,
     )
+
+
+def _media_of(caption_file: Path, dataset: DatasetSettings) -> Path | None:
+    """The medium that a caption file stands beside."""
+    stem = caption_file.name.removesuffix(dataset.caption_extension)
+    suffixes = VIDEO_SUFFIXES if dataset.video_directory else IMAGE_SUFFIXES
+    beside = (caption_file.with_name(stem + suffix) for suffix in ("", *suffixes, *map(str.upper, suffixes)))
+    return next((path for path in beside if path.exists()), None)
 
 
 def _with(item: Item, facts: dict[str, Any]) -> Item:

@@ -176,6 +176,11 @@ def test_captions_that_are_not_utf_8_and_hold_escapes(root: Path) -> None:
     (root / "clips/a.txt").write_bytes(b"\xff\xfe")
     (root / "clips/b.txt").write_text("\x1b[31m[red]")
     made = reader(root)
-    assert [item.path.name for item in made.items] == ["b.mp4", "c.mp4", "d.mp4"]
+    by_name = {item.path.name: item for item in made.items}
+    assert sorted(by_name) == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
     assert any("not UTF-8" in problem for problem in made.problems)
-    assert made.items[0].caption == "\x1b[31m[red]"
+    assert by_name["a.mp4"].problem == "its caption: not UTF-8 but UTF-16"
+    assert by_name["b.mp4"].caption == "\x1b[31m[red]"
+    assert made.captions == 2
+    with pytest.raises(UserError, match="UTF-8"):
+        write_caption(by_name["a.mp4"], "words")
