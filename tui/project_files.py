@@ -142,8 +142,8 @@ class ProjectFiles:
         if self._jobs is None or self._jobs_of != run.id:
             self._jobs, self._jobs_of = JobsReader(run.folder.events, self.root, clock=self._clock), run.id
             self._jobs_seen = ()
-        self._jobs.refresh()
-        if not run.alive and self._jobs.complete:
+        more = self._jobs.refresh()
+        if not run.alive and (self._jobs.complete or not more):  # a last line may have no end
             self._jobs.cut_short(run.ended)
         progress = self._jobs_progress(run.alive)
         if (progress, run.state) == self._jobs_seen:
@@ -172,13 +172,20 @@ class ProjectFiles:
             for other_label, other in self.overlaid:
                 if other != path:
                     changed |= self._reader(other, other_label).refresh(OVERLAY_S)
-            progress = reader.progress()
+            progress = self._of_this_run(reader.progress(), path)
             silent = self._progress is not None and self._progress.stalled != progress.stalled
             self._progress = progress
             if not (changed or silent or self._version == 0):
                 return None
             self._version += 1
             return MetricsView(self._version, progress, reader.complete, reader.share, label, reader.error)
+
+    def _of_this_run(self, progress: Progress, path: Path) -> Progress:
+        """Without what is told of the training that goes on, while the run that is alive has not begun its own."""
+        run = self._current
+        if run is None or not run.alive or run.started is None or _modified(path) >= run.started:
+            return progress
+        return replace(progress, stalled=False, eta_s=None, former=True)
 
     def training(self) -> tuple[str, Path]:
         """Return the name and the metrics file of the training that was written last."""

@@ -41,6 +41,8 @@ class Source:
     """The most of a core that it may take: what took long is read again later than after `interval_s`."""
     due: float = field(default=0.0, init=False)
     reading: bool = field(default=False, init=False)
+    again: bool = field(default=False, init=False)
+    """Whether to read once more at once, since what is being read may be from before a change."""
     value: Any = field(default=None, init=False, repr=False)  # Textual describes each worker by what it runs
     """The last thing read, for screens that are shown later."""
     error: str = field(default="", init=False)
@@ -70,7 +72,7 @@ class Watcher:
         """Read these sources (all for none) at once, because something was just changed."""
         for source in self.sources.values():
             if not names or source.name in names:
-                source.due = 0.0
+                source.due, source.again = 0.0, source.reading
         self.tick()
 
     def replay(self) -> None:
@@ -111,7 +113,8 @@ class Watcher:
                 self._post(source.message(value))
         finally:
             source.reading = False
-            source.due = time.monotonic() + max(source.interval_s, took / source.share)
+            wait = 0.0 if source.again else max(source.interval_s, took / source.share)
+            source.due, source.again = time.monotonic() + wait, False
 
 
 def _timed(read: Callable[[], Any]) -> tuple[Any, float]:

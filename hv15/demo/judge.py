@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hv15.demo.measure import measure, scene_of
-from hv15.demo.world import CONCEPT, Scene
+from hv15.demo.world import CONCEPT, SIZE, Scene
 from hv15.sample.contact_sheet import SheetRow
 
 
@@ -16,10 +16,10 @@ def what_changed(rows: Sequence[SheetRow]) -> str:
     """Return how many samples show the concept that they name, and how many others the colour and motion they ask
     for.
 
-    Prompts of anything but the toy world are not counted, nor are those without a clip to compare with; "" if none is
-    left.
+    Prompts of anything but the toy world are not counted, nor are those without a clip to compare with, nor clips of
+    another size; "" if none is left.
     """
-    pairs = [(scene, row) for row in rows if row.without is not None and (scene := scene_of(row.prompt)) is not None]
+    pairs = [(scene, row) for row in rows if _can_be_measured(row) and (scene := scene_of(row.prompt)) is not None]
     asked = [(scene, row) for scene, row in pairs if scene.motion == CONCEPT]
     others = [(scene, row) for scene, row in pairs if scene.motion != CONCEPT]
     parts = []
@@ -28,6 +28,10 @@ def what_changed(rows: Sequence[SheetRow]) -> str:
     if others:
         parts.append(f"other prompts right: {_counts(others, lambda scene, clip: measure(clip).moves_as(scene))}")
     return "; ".join(parts)
+
+
+def _can_be_measured(row: SheetRow) -> bool:
+    return all(clip is not None and clip.shape[1:3] == (SIZE, SIZE) for clip in (row.without, row.with_lora))
 
 
 def _counts(pairs: Sequence[tuple[Scene, SheetRow]], shows: Callable[[Scene, NDArray[np.uint8]], bool]) -> str:

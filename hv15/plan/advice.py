@@ -55,6 +55,7 @@ CANDIDATES: dict[Name, list[dict[str, Any]]] = {
     "decode": [{"vae_enable_patch_conv": True}, {"vae_sample_size": 256}, {"vae_sample_size": 128}],
 }
 """In the order of their price."""
+_SMALL = {"none": 0, "fp8": 1, "fp8_fast": 1, "int8": 1, "nf4": 2}
 
 
 def advise(planner: Planner, name: Name, memory: int | None = None) -> Advice | None:
@@ -103,7 +104,22 @@ def _merged(candidates: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _is_change(settings: Settings, section: str, change: dict[str, Any]) -> bool:
-    return any(getattr(getattr(settings, section), name) != value for name, value in change.items())
+    """Whether it takes less memory than what is set; what is set already may be more than what is proposed."""
+    return any(_saves_more(name, value, getattr(getattr(settings, section), name)) for name, value in change.items())
+
+
+def _saves_more(name: str, value: Any, now: Any) -> bool:
+    match name:
+        case "quantize":
+            return _SMALL[value] > _SMALL[now]
+        case "blocks_to_swap":
+            return value > now
+        case "latent_batch" | "text_batch":
+            return value < now
+        case "vae_sample_size":  # 0: without tiles
+            return now == 0 or value < now
+        case _:
+            return value != now
 
 
 def _consistent(changes: dict[str, Any]) -> dict[str, Any]:

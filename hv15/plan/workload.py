@@ -28,6 +28,8 @@ class Clips:
     frames: int
     height: int
     width: int
+    repeats: int = 1
+    """How often each is shown in an epoch."""
 
     @property
     def latent(self) -> tuple[int, int, int]:
@@ -79,13 +81,14 @@ def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
     listed, note = _listed(project)
-    clips = listed or [clip for dataset in settings.datasets for clip in _allowed(dataset)]
+    clips = listed or [clip for dataset in project.datasets for clip in _allowed(dataset)]
     counts = _counts(project)
     total = len(listed) if listed else sum(counts)
-    mean = sum(clip.tokens for clip in clips) / len(clips)
-    repeats = [dataset.num_repeats for dataset in settings.datasets]
-    per_batch = sum(clip.samples for clip in clips) / len(clips)
-    shown = total * sum(repeats) / len(repeats)
+    often = [clip.repeats for clip in clips]
+    mean = sum(clip.tokens * count for clip, count in zip(clips, often, strict=True)) / sum(often)
+    per_batch = sum(clip.samples * count for clip, count in zip(clips, often, strict=True)) / sum(often)
+    repeats = (dataset.num_repeats for dataset in project.datasets)
+    shown = sum(often) if listed else sum(count * times for count, times in zip(counts, repeats, strict=True))
     batches = max(1, math.ceil(shown / per_batch))
     captions = _captions(project)
     tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
@@ -114,7 +117,13 @@ def _listed(project: Project) -> tuple[list[Clips], str]:
         return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
     space, time = PIXELS_PER_CELL, FRAMES_PER_CELL
     clips = [
-        Clips(item.batch_size, (item.shape[0] - 1) * time + 1, item.shape[1] * space, item.shape[2] * space)
+        Clips(
+            item.batch_size,
+            (item.shape[0] - 1) * time + 1,
+            item.shape[1] * space,
+            item.shape[2] * space,
+            repeats=item.repeats,
+        )
         for item in items
     ]
     return clips, "clips as they are encoded"
@@ -128,7 +137,7 @@ def _allowed(dataset: DatasetSettings) -> list[Clips]:
         lengths = (1,)
     elif dataset.frame_extraction == "full":
         lengths = ((dataset.max_frames - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1,)
-    return [Clips(dataset.batch_size, frames, height, width) for frames in lengths]
+    return [Clips(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
 
 
 def _counts(project: Project) -> list[int]:

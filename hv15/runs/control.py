@@ -126,7 +126,7 @@ def new_locked_run(root: Path) -> tuple[RunFolder, int]:
 def stop(root: Path, *, now: bool = False) -> RunStatus:
     """Ask the run that is alive to stop (training saves its state first), or kill it; also what a dead run left.
 
-    Returns at once; the status is the one before.
+    Returns the status before. A request to stop returns at once, a kill when all have ended.
 
     Raises:
         UserError: nothing runs, or it runs on another machine.
@@ -145,7 +145,7 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
             f"{root}: the run is on {record.host}, which cannot be reached from here",
             hint=f"stop it there: ssh {record.host} hv15 stop {shlex.quote(str(root.absolute()))}",
         )
-    if found.state.alive or own:
+    if found.state.alive:
         with contextlib.suppress(OSError):  # a full disk must not keep it running
             append_json(found.run.stop, {"time": time.time(), "now": now})
     send(earlier, signal.SIGKILL if now else signal.SIGINT)
@@ -154,6 +154,11 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
     elif record is not None:
         interrupt(record, own)
     return found
+
+
+def end_orphans(root: Path, *, now: bool = False) -> None:
+    """Ask the processes of dead runs to end (a training saves its state first), or kill them; a living run goes on."""
+    send(orphans(root), signal.SIGKILL if now else signal.SIGINT)
 
 
 def save_now(root: Path) -> int:

@@ -38,8 +38,12 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
         except OSError as error:
             os.close(descriptor)
             raise UserError(f"{path}: cannot be locked: {error.strerror}") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, run_id.encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, run_id.encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise UserError(f"{path}: cannot be written: {error.strerror}", hint="free some disk space") from error
         return descriptor
     os.close(descriptor)
     return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from hv15.demo.clips import concept_scenes
 from hv15.demo.judge import what_changed
 from hv15.demo.world import Scene, render
@@ -40,3 +42,5 @@ def test_counts_other_prompts_that_show_the_colour_and_motion_they_ask_for() -> 
 
 def test_says_nothing_of_what_it_cannot_judge() -> None:
     assert what_changed([row(CIRCLE, None, CIRCLE), row(CIRCLE, CIRCLE, CIRCLE, prompt="a cat")]) == ""
+    larger = np.zeros((9, 96, 96, 3), np.uint8)
+    assert what_changed([SheetRow(CIRCLE.caption, larger, larger)]) == ""

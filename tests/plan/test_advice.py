@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hv15.config.presets import preset_text
-from hv15.plan.advice import advise
+from hv15.plan.advice import _is_change, advise
 from hv15.plan.devices import device_of_size
 from hv15.plan.stages import Planner
 from hv15.project import Project
@@ -63,3 +63,21 @@ def test_what_no_setting_makes_fit(planner: Planner):
     assert found is not None
     assert found.planned is None
     assert "larger GPU" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("section", "now", "change", "wanted"),
+    [
+        ("sample", {"quantize": "nf4"}, {"quantize": "fp8"}, False),
+        ("sample", {"quantize": "int8"}, {"quantize": "nf4"}, True),
+        ("sample", {"vae_sample_size": 128}, {"vae_sample_size": 256}, False),
+        ("sample", {"vae_sample_size": 0}, {"vae_sample_size": 256}, True),
+        ("train", {"blocks_to_swap": 52}, {"blocks_to_swap": 51}, False),
+    ],
+)
+def test_nothing_weaker_than_what_is_set_is_proposed(
+    planner: Planner, section: str, now: dict[str, object], change: dict[str, object], wanted: bool
+):
+    settings = planner.project.settings
+    part = getattr(settings, section).model_copy(update=now)
+    assert _is_change(settings.model_copy(update={section: part}), section, change) == wanted

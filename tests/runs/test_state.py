@@ -138,7 +138,7 @@ def test_what_a_dead_run_left_is_ended(run: RunFolder, now: bool) -> None:
     left = outlived(run)
     control.stop(run.root, now=now)
     left.wait(timeout=10)
-    assert status(run, None).state is State.STOPPED
+    assert status(run, None).state is State.DIED, "how the run ended is no matter of what is done later"
 
 
 @pytest.mark.parametrize("now", [False, True])

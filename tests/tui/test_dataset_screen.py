@@ -21,6 +21,9 @@ CLIPS = "demo/clips"
 class Plan:
     """What a dry run would say."""
 
+    def cancel(self) -> None:
+        """Nothing to end."""
+
     def run(self) -> Rerun:
         job = PlannedJob(1, "encode_texts", "Encoding captions", "a caption changed", "", (), (), {})
         return Rerun(jobs=(job,), counts=(("encode_texts", 1),), error="", seconds=0.1, cancelled=False)

@@ -118,7 +118,7 @@ async def test_processes_of_dead_runs_are_listed_and_ended_only_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders: list[Any] = []
-    monkeypatch.setattr(control, "stop", lambda root, now=False: orders.append((root, now)))
+    monkeypatch.setattr(control, "end_orphans", lambda root, now=False: orders.append((root, now)))
     row = run_row(State.DIED, root=tmp_path)
     view = RunView(row, (row,), (Orphan(4711, "hv15 train [x]", 2**30, 0.0),))
     app = dashboard(tmp_path, run=view)

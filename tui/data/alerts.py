@@ -34,7 +34,7 @@ def alerts(run: RunRow | None, progress: Progress | None, sample: SystemSample |
         found.append(Alert("died", f"the run is dead: {run.reason}", "start again: what is finished is kept"))
     if run is not None and run.state is State.FAILED:
         found.append(Alert("failed", f"the run failed: {run.reason}", "see the failed job's card and its log"))
-    if alive and progress is not None:
+    if alive and progress is not None and not progress.former:
         if progress.step and (progress.loss is None or not math.isfinite(progress.loss)):
             cure = "stop it; lower train.learning_rate or lengthen train.lr_warmup_steps"
             found.append(Alert("nan", f"step {progress.step}: the loss is not a number", cure))

@@ -88,3 +88,5 @@ class Progress:
     loss: float | None
     loss_smooth: float | None
     lr: float | None
+    former: bool = False
+    """Whether these are the last numbers of an earlier run, and the one that is alive has none yet."""

@@ -39,6 +39,11 @@ class DatasetReader:
         self.error = ""
         self._probed: dict[tuple[Path, int, int, int], Item] = {}
 
+    def remember(self, earlier: DatasetReader) -> None:
+        """Take over what another reader of the same datasets has found in the files."""
+        if earlier.settings.datasets == self.settings.datasets:
+            self._probed = dict(earlier._probed)
+
     def load(self) -> None:
         """Find all items with their captions. What was probed before and has not changed is kept."""
         items: list[Item] = []

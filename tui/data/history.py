@@ -118,10 +118,10 @@ class HistoryReader:
         folders = history(self.root)
         rows = []
         for number, folder in enumerate(folders):
-            row = self._ended.get(folder.id)
+            row = self._row(current) if folder.id == current.run.id else self._ended.get(folder.id)
             if row is None:
-                row = self._row(current if folder.id == current.run.id else status(folder, holder))
-                if not row.alive and row.host in ("", socket.gethostname()):  # another machine's may write again
+                row = self._row(status(folder, holder))
+                if not row.alive and row.host == socket.gethostname():  # another machine's may write again
                     self._ended[folder.id] = row
             older = folders[number + 1] if number + 1 < len(folders) else None
             rows.append(replace(row, changes=self._changed(older, folder)))

@@ -92,7 +92,7 @@ class DryRun:
             if done.cancelled:
                 return (), "", True
             reader = JobsReader(events)
-            while reader.refresh() or not reader.complete:
+            while reader.refresh():
                 pass
         if done.code:
             return (), self._trial.named(_first_words(reader, done), config), False

@@ -99,6 +99,7 @@ class SystemReader:
         self.gpus: GpuSource = gpus if gpus is not None else NvmlGpus()
         self.peaks: dict[str, int] = {}
         """Phase -> the most that the run held in it: bytes on the GPUs, or of memory where there are none."""
+        self._run = ""
         self._clock, self._monotonic = clock, monotonic
         self._history = history
         self._times: deque[float] = deque(maxlen=history)
@@ -114,6 +115,9 @@ class SystemReader:
             record: the run that is alive.
             phase: what it does, such as the rule of its longest job; its peak of memory is kept.
         """
+        if record is not None and record.id != self._run:
+            self._run = record.id
+            self.peaks.clear()
         processes = self._run_processes(record)
         memory = psutil.virtual_memory()
         disk_free, disk_total = self._disk()

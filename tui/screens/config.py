@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
@@ -136,7 +137,7 @@ class ConfigScreen(DashboardScreen):
     def _look(self) -> None:
         """See whether somebody else changed the file; take it over when nothing is unsaved."""
         if self.is_current and self.view is not None and not self._steps.locked():
-            self.step(lambda file: file.reload() if file.changed_on_disk() and not file.dirty else None)
+            self.step(_take_over)
 
     def on_run_seen(self, message: RunSeen) -> None:
         if self.session is not None and message.view.current is not None:
@@ -167,9 +168,7 @@ class ConfigScreen(DashboardScreen):
         location, text = event.field.location, event.text
         self.query_one(FieldEditor).close()
         self.query_one(SettingsForm).focus()
-        if text.strip() == "" and event.field.kind not in ("text", "path"):
-            self.step(lambda file: file.remove(location))
-        elif text != event.field.text or not event.field.given:
+        if text != (event.field.text if event.field.given else ""):
             self.step(lambda file: file.set_text(location, text))
 
     @on(SettingsForm.Default)
@@ -342,3 +341,10 @@ class ConfigScreen(DashboardScreen):
         except Exception as error:  # a driver that cannot be suspended: the web, a test
             self.show_error(error)
         self.step(lambda file: file.reload())
+
+
+def _take_over(file: ConfigFile) -> None:
+    """Read the file again if somebody else changed it; one that is missing or half written is looked at later."""
+    with suppress(UserError):
+        if file.changed_on_disk() and not file.dirty:
+            file.reload()

@@ -17,7 +17,7 @@ from textual.widgets import Input, Static, TextArea
 
 from hv15.config.load import load_config
 from tui.data.dataset import DatasetReader, Item, write_caption
-from tui.data.rerun import Rerun
+from tui.data.rerun import DryRun, Rerun
 from tui.screens.base import DashboardScreen
 from tui.units import bar
 from tui.widgets.clip_list import ClipList, item_key, original, visible
@@ -56,7 +56,7 @@ class DatasetScreen(DashboardScreen):
         self._words = ""
         self._shown: Item | None = None
         self._cancel = threading.Event()
-        self._loaded: object = None
+        self._plan: DryRun | None = None
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="dataset-top"):
@@ -85,16 +85,22 @@ class DatasetScreen(DashboardScreen):
         self._cancel.set()
         self.query_one(Player).pause()
 
+    def on_unmount(self) -> None:
+        if self._plan is not None:
+            self._plan.cancel()
+
     # Reading
 
     def action_reload(self) -> None:
         """Read the config and look for clips, then into each of them."""
         self._cancel.set()
         cancel = self._cancel = threading.Event()
-        config, root = self.dashboard.project, self.dashboard.files.root
+        config, root, earlier = self.dashboard.project, self.dashboard.files.root, self._reader
 
         def load() -> DatasetReader:
             reader = DatasetReader(load_config(config), root)
+            if earlier is not None:
+                reader.remember(earlier)
             reader.load()
             return reader
 
@@ -212,7 +218,7 @@ class DatasetScreen(DashboardScreen):
             self.notify("this caption was not changed", markup=False)
             return
         text = self._drafts[item_key(item)]
-        self.in_thread("save", lambda: write_caption(item, text), lambda new: self._saved(item, new))
+        self.in_thread(f"save-{item_key(item)}", lambda: write_caption(item, text), lambda new: self._saved(item, new))
 
     def _saved(self, old: Item, new: Item) -> None:
         self._drafts.pop(item_key(old), None)
@@ -224,7 +230,10 @@ class DatasetScreen(DashboardScreen):
         self._describe()
         note = self.query_one("#caption-note", Static)
         note.update(Content.styled("saved; asking what will run again", "$accent"))
-        self.in_thread("rerun", self.dashboard.files.dry_run().run, self._tell_rerun, self._rerun_unknown)
+        if self._plan is not None:
+            self._plan.cancel()
+        self._plan = self.dashboard.files.dry_run()
+        self.in_thread("rerun", self._plan.run, self._tell_rerun, self._rerun_unknown)
 
     def _tell_rerun(self, plan: Rerun) -> None:
         words = f"not known: {plan.error}" if plan.error else plan.summary

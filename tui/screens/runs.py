@@ -173,7 +173,9 @@ class RunsScreen(DashboardScreen):
 
         def answered(answer: str | None) -> None:
             if answer is not None:
-                self.in_thread("orphans", lambda: control.stop(root, now=answer == "kill"), lambda _: self._ended())
+                self.in_thread(
+                    "orphans", lambda: control.end_orphans(root, now=answer == "kill"), lambda _: self._ended()
+                )
 
         answers = [Answer("stop", "Save and end them", "x", "warning"), Answer("kill", "Kill now", "k", "error")]
         self.app.push_screen(Confirm("Processes of a dead run", "They still work on this project.", answers), answered)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,8 @@ def test_alerts() -> None:
     assert alerts(run(State.RUNNING), progress(0.5), machine()) == ()
     assert alerts(None, None, None) == ()
     assert [each.kind for each in alerts(run(State.DIED, "kill -9"), progress(None), machine())] == ["died"]
+    former = replace(progress(None, stalled=True), former=True)
+    assert alerts(run(State.RUNNING), former, machine()) == (), "these are an earlier training's numbers"
     wrong = alerts(run(State.RUNNING), progress(float("nan"), stalled=True), machine(1 << 30, 99, 99))
     assert [each.kind for each in wrong] == ["nan", "stall", "disk", "memory", "memory"]
     assert "10 min" in wrong[1].text

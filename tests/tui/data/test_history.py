@@ -68,6 +68,22 @@ def test_a_hundred_runs_and_a_broken_one(tmp_path: Path) -> None:
     assert reader.rows[0].started is None
 
 
+def test_a_run_that_has_no_record_yet_is_not_taken_for_dead_for_ever(tmp_path: Path) -> None:
+    make_run(tmp_path, "20260101-000000-aaaa", OLD)
+    run = make_run(tmp_path, "20260102-000000-aaaa", OLD, end=False)
+    record = (run.path / "run.json").read_text()
+    (run.path / "run.json").unlink()
+    reader = HistoryReader(tmp_path)
+    reader.refresh(full=True)
+    assert reader.rows[0].state is State.DIED
+    (run.path / "run.json").write_text(record)
+    descriptor = lock.take(tmp_path, run.id)
+    assert descriptor is not None
+    reader.refresh(full=True)
+    assert reader.rows[0].state is State.RUNNING
+    os.close(descriptor)
+
+
 def test_no_project_at_all(tmp_path: Path) -> None:
     reader = HistoryReader(tmp_path / "nowhere")
     assert not reader.refresh(full=True)
