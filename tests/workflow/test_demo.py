@@ -14,6 +14,8 @@ import yaml
 from hv15.sample.contact_sheet import read_sample
 from tests.workflow.project import REPOSITORY, environment
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = yaml.safe_load((REPOSITORY / "config.yaml").read_text())["sample"]["prompts"]
 
 

@@ -15,6 +15,8 @@ import pytest
 from tests.workflow.conftest import make_project
 from tests.workflow.project import REPOSITORY, ProjectFolder, environment
 
+pytestmark = pytest.mark.slow
+
 LORA = "results/train.safetensors"
 DEADLINE_S = 120.0
 

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 
 from tests.workflow.project import ProjectFolder
 
+pytestmark = pytest.mark.slow
+
 CAPTIONS = {
     "bikes": "people ride bicycles along a street",
     "bigbuckbunny": 'a big rabbit, and the title "Big Buck Bunny"',
