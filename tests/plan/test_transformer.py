@@ -28,6 +28,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "swap and offload": {"blocks_to_swap": 1, "gradient_checkpointing_cpu_offload": True},
     "fp8": {"quantize": "fp8"},
     "int8": {"quantize": "int8"},
+    "nf4": {"quantize": "nf4"},
     "split attention": {"split_attn": True},
     "accumulation": {"gradient_accumulation_steps": 3},
     "Muon": {"optimizer_type": "Muon"},
