@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from tui.units import duration, number, percent
 from tui.widgets.chart import Chart, Curve
 
 GIB = 2**30
+BETWEEN_S = 0.02
+"""Between two charts, so that each is drawn by itself."""
 SIGMAS = tuple(f"sigma_{number}" for number in range(10))
 
 
@@ -177,11 +180,13 @@ class ChartsScreen(DashboardScreen):
                     ]
             return found
 
-        self.in_thread("curves", load, self._show)
+        self.in_thread("curves", load, lambda found: self.run_worker(self._show(found), group="show", exclusive=True))
 
-    def _show(self, found: dict[str, list[Curve]]) -> None:
+    async def _show(self, found: dict[str, list[Curve]]) -> None:
+        """Draw one chart after another: all at once would keep keys waiting for a tenth of a second."""
         for panel in PANELS:
             if panel.name in found:
+                await asyncio.sleep(BETWEEN_S)
                 curves = [curve for curve in found[panel.name] if len(curve.x)]
                 chart = self.charts[panel.name]
                 chart.x_axis = self.x_axis
