@@ -67,10 +67,10 @@ def load_clip(path: Path, width: int, height: int, cancel: threading.Event | Non
 
 
 def still(path: Path, index: int) -> Image.Image:
-    """Return one frame at full size, upright.
+    """Return one frame at full size, upright; the last one if there are not so many.
 
     Raises:
-        UserError: it is missing or damaged, or there is no such frame.
+        UserError: it is missing or damaged.
     """
     from hv15.data.media import IMAGE_SUFFIXES, frame_files
 

@@ -97,7 +97,7 @@ class ChartsScreen(DashboardScreen):
         second."""
 
     def body(self) -> Iterable[Widget]:
-        yield Container(*self._mounted_first(), id="charts")
+        yield Container(self.charts[PANELS[0].name], id="charts")
         yield Static(id="charts-note")
 
     def on_mount(self) -> None:
@@ -105,9 +105,6 @@ class ChartsScreen(DashboardScreen):
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._arrange)
-
-    def _mounted_first(self) -> list[Chart]:
-        return list(self.charts.values())[:1]
 
     @property
     def room(self) -> int:
