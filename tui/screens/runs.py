@@ -53,6 +53,8 @@ class RunsScreen(DashboardScreen):
         super().__init__()
         self._taken: dict[str, tuple[tuple[str, Path], ...]] = {}
         self._orphans = 0
+        self._changes, self._now = ChangesView(id="run-changes"), ChangesView(id="run-now")
+        self._lines, self._facts = DiffView(id="run-lines"), Static(id="run-facts")
 
     def body(self) -> Iterable[Widget]:
         with Container(id="runs-rows"):
@@ -61,10 +63,10 @@ class RunsScreen(DashboardScreen):
                 yield Static(id="orphans")
             yield Pages(
                 [
-                    ("Changed to the run before", ChangesView(id="run-changes")),
-                    ("Settings now", ChangesView(id="run-now")),
-                    ("Lines now", DiffView(id="run-lines")),
-                    ("Facts", VerticalScroll(Static(id="run-facts"), id="facts-scroll")),
+                    ("Changed to the run before", self._changes),
+                    ("Settings now", self._now),
+                    ("Lines now", self._lines),
+                    ("Facts", VerticalScroll(self._facts, id="facts-scroll")),
                 ],
                 id="run-details",
                 classes="pane",
@@ -93,15 +95,14 @@ class RunsScreen(DashboardScreen):
         self._show(self.query_one(RunsTable).current)
 
     def _show(self, row: RunRow | None) -> None:
-        changes = self.query_one("#run-changes", ChangesView)
         rows = self.query_one(RunsTable).rows
         first = bool(rows) and row is rows[-1]
-        changes.empty = "the first run of this project" if first else "the same settings as the run before"
-        changes.set_rows(row.changes if row else ())
+        self._changes.empty = "the first run of this project" if first else "the same settings as the run before"
+        self._changes.set_rows(row.changes if row else ())
         self.query_one(Pages).say(BEFORE, str(len(row.changes)) if row and row.changes else "")
         if row is None:
             return
-        self.query_one("#run-facts", Static).update(_facts(row))
+        self._facts.update(_facts(row))
         now = self.dashboard.project
 
         def compare() -> tuple[list[Change], list[DiffLine]]:
@@ -118,10 +119,10 @@ class RunsScreen(DashboardScreen):
 
     def _show_now(self, found: tuple[list[Change], list[DiffLine]], problem: str = "") -> None:
         changes, lines = found
-        self.query_one("#run-now", ChangesView).empty = problem or "the same settings as config.yaml now"
-        self.query_one("#run-lines", DiffView).empty = problem or "the same text as config.yaml now"
-        self.query_one("#run-now", ChangesView).set_rows(changes)
-        self.query_one("#run-lines", DiffView).set_rows(lines)
+        self._now.empty = problem or "the same settings as config.yaml now"
+        self._lines.empty = problem or "the same text as config.yaml now"
+        self._now.set_rows(changes)
+        self._lines.set_rows(lines)
         self.query_one(Pages).say(NOW, str(len(changes)) if changes else "")
 
     def action_turn(self, count: int) -> None:
