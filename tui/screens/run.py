@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from textual.widgets import Static
 
 from hv15.runs import control
 from tui.data.alerts import alerts
-from tui.data.jobs import Job
+from tui.data.jobs import Job, JobState
 from tui.data.metrics import Progress, Series
 from tui.data.preflight import machine_checks
 from tui.data.rerun import DryRun
@@ -223,10 +224,10 @@ class RunScreen(DashboardScreen):
             return
         jobs = self.jobs_view.jobs if self.jobs_view else ()
         output = self.run_view.current.folder.output if self.run_view.current else None
-        interesting = [job for job in jobs if job.id == self._chosen]
-        interesting += [job for state in ("failed", "running") for job in jobs if str(job.state) == state]
-        logs = [path for job in interesting if (path := self._log_of(job)) is not None]
-        path = output if self._output or not logs else logs[0]
+        chosen = (job for job in jobs if job.id == self._chosen)
+        others = (job for state in (JobState.FAILED, JobState.RUNNING) for job in jobs if job.state is state)
+        logs = (path for job in chain(chosen, others) if (path := self._log_of(job)) is not None)
+        path = output if self._output else next(logs, output)
         if path != self.dashboard.files.tail_of:
             self.dashboard.files.tail_of = path
             tail = self.query_one(LogTail)
