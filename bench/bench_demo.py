@@ -1,6 +1,6 @@
 """How often the demo's base and a LoRA on it show what they are asked for: test_behaviour.py with more samples.
 
-python bench/bench_demo.py [--samples 64] [--keep FOLDER]
+python bench/bench_demo.py [--samples 64] [--base FOLDER] [--keep FOLDER]
 
 Trains the default project's LoRA, then samples prompts that its training has not seen: the base at several guidances,
 image-to-video, and the LoRA with and without its word, converted and back, merged, and on quantised and swapped bases.
@@ -22,7 +22,7 @@ import torch
 
 from hv15 import cli
 from hv15.config.sample import SampleSettings
-from hv15.demo.layout import copy_base
+from hv15.demo.layout import BASE, copy_base
 from hv15.demo.measure import psnr
 from hv15.demo.trials import Shown, Studio, Way, contrast, spread, unseen_concepts
 from hv15.demo.world import render, scenes
@@ -33,6 +33,7 @@ from hv15.sample.loras import WeightedLoRA, apply_all
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--samples", type=int, default=64)
 parser.add_argument("--keep", type=Path, help="a folder for the project, kept and used again")
+parser.add_argument("--base", type=Path, default=BASE, help="another base, such as demo/base")
 options = parser.parse_args()
 
 CONFIG = Path(__file__).parents[1] / "config.yaml"
@@ -43,7 +44,7 @@ def teach(folder: Path) -> Path:
     """Make the default project's LoRA."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(CONFIG.read_text())
-    copy_base(folder / "models")
+    copy_base(folder / "models", options.base)
     lora = folder / "results" / "train.safetensors"
     started = time.process_time()
     for words in (["encode", "latents"], ["encode", "texts"], ["train", "--out", str(lora)]):

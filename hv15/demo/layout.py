@@ -31,16 +31,20 @@ DEMO_OUTPUTS = (
 """Every file of the demo's models."""
 
 
-def copy_base(directory: Path) -> dict[str, Path]:
+def copy_base(directory: Path, base: Path = BASE) -> dict[str, Path]:
     """Copy the demo's trained models into a models directory; return the path of each role.
 
+    Args:
+        directory: models/ of a project.
+        base: the folder with the models, as `snakemake demo/base` writes it.
+
     Raises:
-        UserError: hv15 was installed without them, or the directory cannot be written.
+        UserError: the base is not there, or the directory cannot be written.
     """
     for name in DEMO_OUTPUTS:
-        source = BASE / Path(name).relative_to("demo")
+        source = base / Path(name).relative_to("demo")
         if not source.exists():
-            raise UserError(f"{source}: the demo's models are not installed", hint="install hv15 from its repository")
+            raise UserError(f"{source}: this model of the demo is missing", hint="install hv15 from its repository")
         with atomic_path(directory / name) as temporary:
             shutil.copyfile(source, temporary)
     return {role: directory / name for role, name in DEMO_FILES.items()}

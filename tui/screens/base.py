@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer
+from textual.widgets import Footer, Static
 
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, SourceFailed
 from tui.widgets.navigation import Navigation
@@ -98,6 +99,12 @@ class DashboardScreen(Screen[None]):
                 then(result)
 
         self.run_worker(work, name=name, group=f"{self.NAME}-{name}", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+
+    def say(self, where: str | Static, text: Content | str) -> None:
+        """Write in a Static what it does not say already: each update lays out the whole screen anew."""
+        place = self.query_one(where, Static) if isinstance(where, str) else where
+        if place.content != text:
+            place.update(text)
 
     def show_error(self, error: Exception) -> None:
         """Say an error; a UserError brings its own words and cure."""

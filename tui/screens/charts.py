@@ -245,7 +245,7 @@ class ChartsScreen(DashboardScreen):
             parts += [f"reading {percent(view.share)}"] if not view.complete else []
             parts += [view.error] if view.error else []
             parts += [f"! silent for {duration(progress.silent_s)}"] if progress.stalled else []
-        self.query_one("#charts-note", Static).update(Content(" · ".join(parts)))
+        self.say("#charts-note", Content(" · ".join(parts)))
 
 
 def _curve(panel: Panel, series: Series, label: str, colour: int, mark: str, name: str = "") -> Curve:

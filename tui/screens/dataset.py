@@ -147,7 +147,7 @@ class DatasetScreen(DashboardScreen):
         parts = [f"{len(self._items)} of {len(found)}" if words else f"{len(found)}", f"{reader.captions} captions"]
         parts += [f"! {bad}"] if bad else []
         clips.border_subtitle = " · ".join(parts)
-        self.query_one("#buckets", Static).update(bucket_text(reader.buckets(), reader.problems))
+        self.say("#buckets", bucket_text(reader.buckets(), reader.problems))
         self._show_item()
 
     # One clip

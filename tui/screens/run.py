@@ -160,9 +160,8 @@ class RunScreen(DashboardScreen):
         for alert in alerts(current, self.progress if view.alive else None, self.machine):
             if alert.kind not in ("died", "failed"):
                 lines.append(f"! {alert.text}" + (f": {alert.cure}" if alert.cure else ""))
-        notice = self.query_one("#run-notice", Static)
-        notice.set_class(bool(lines), "-shown")
-        notice.update(Content("\n".join(dict.fromkeys(lines))))
+        self.query_one("#run-notice").set_class(bool(lines), "-shown")
+        self.say("#run-notice", Content("\n".join(dict.fromkeys(lines))))
 
     # Loss
 
@@ -216,7 +215,7 @@ class RunScreen(DashboardScreen):
 
     def _say_reason(self, job: Job | None) -> None:
         text = "" if job is None else f"why: {job.reason}" if job.reason else ""
-        self.query_one("#job-reason", Static).update(Content(text))
+        self.say("#job-reason", Content(text))
 
     def _choose_log(self) -> None:
         """Follow the log of the chosen job, else of the one that failed or runs, else what Snakemake says."""

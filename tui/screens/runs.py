@@ -85,9 +85,9 @@ class RunsScreen(DashboardScreen):
             for orphan in view.orphans
         ]
         self._orphans = len(lines)
-        note = self.query_one("#orphans", Static)
-        note.update(Content("\n".join([*lines[:4], "x ends them; a training saves its state first"] if lines else [])))
-        note.set_class(bool(lines), "-shown")
+        self.query_one("#orphans").set_class(bool(lines), "-shown")
+        cure = ["x ends them; a training saves its state first"] if lines else []
+        self.say("#orphans", Content("\n".join([*lines[:4], *cure])))
         self._show(table.current)
 
     @on(Rows.Moved, "#runs-table")
@@ -102,7 +102,7 @@ class RunsScreen(DashboardScreen):
         self.query_one(Pages).say(BEFORE, str(len(row.changes)) if row and row.changes else "")
         if row is None:
             return
-        self._facts.update(_facts(row))
+        self.say(self._facts, _facts(row))
         now = self.dashboard.project
 
         def compare() -> tuple[list[Change], list[DiffLine]]:

@@ -128,7 +128,7 @@ class SamplesScreen(DashboardScreen):
         names = ("A · ", "B · ") if len(shown) == 2 else ("",)
         clips = [Playable(each.path, f"{name}{sample_title(each)}") for name, each in zip(names, shown, strict=False)]
         self.query_one(Player).load(*clips)
-        self.query_one("#sample-facts", Static).update(self._facts(current) if current else "")
+        self.say("#sample-facts", self._facts(current) if current else "")
 
     def _facts(self, sample: Sample) -> Content:
         root = self.dashboard.files.root

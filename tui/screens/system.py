@@ -66,16 +66,10 @@ class SystemScreen(DashboardScreen):
         self.query_one(MachinePanel).show(
             sample, {name: files.ring(name)[1] for name in names}, max(peaks.values(), default=0)
         )
-        self._tell("#machine", machine_text(sample))
+        self.say("#machine", machine_text(sample))
         self.query_one(ProcessTable).set_rows(process_rows(sample))
-        self._tell("#phases", phase_text(peaks))
+        self.say("#phases", phase_text(peaks))
         self._show_history()
-
-    def _tell(self, where: str, text: Content) -> None:
-        """Say something new; a Static that is told what it says already would lay out the screen anew."""
-        place = self.query_one(where, Static)
-        if place.content != text:
-            place.update(text)
 
     def action_next_device(self) -> None:
         self._device += 1

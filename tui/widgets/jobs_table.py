@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 from textual.content import Content
 
-from tui.data.jobs import Job
+from tui.data.jobs import Job, JobState
 from tui.units import duration
 from tui.widgets.rows import Rows, cell
 from tui.widgets.states import glyph, look
@@ -47,11 +47,13 @@ class JobsTable(Rows[Job]):
         return Content("").join(parts)
 
     def _took(self, job: Job) -> str:
-        if job.seconds is None and job.started is not None and str(job.state) == "running":
+        if job.seconds is None and job.started is not None and job.state is JobState.RUNNING:
             return duration(max(0.0, self._clock() - job.started))
         return duration(job.seconds)
 
     def tick(self) -> None:
         """Let the clocks of running jobs go on."""
-        if any(str(job.state) == "running" for job in self.rows[: self.size.height]):
-            self.refresh()
+        first = self.scroll_offset.y
+        for index, job in enumerate(self.rows[first : first + self.size.height], start=first):
+            if job.state is JobState.RUNNING:
+                self.refresh_line(index)

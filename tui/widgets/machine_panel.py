@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from textual.content import Content
-from textual.reactive import reactive
 from textual.widget import Widget
 
 from tui.data.system import Gpu, SystemSample
@@ -20,17 +19,17 @@ class MachinePanel(Widget):
 
     DEFAULT_CSS = "MachinePanel { height: auto; min-height: 2; }"
 
-    sample: reactive[SystemSample | None] = reactive(None, layout=True)
-
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self.sample: SystemSample | None = None
         self.rings: Rings = {}
         self.peak = 0
 
     def show(self, sample: SystemSample, rings: Rings, peak: int = 0) -> None:
         """Show a sample, with the history of each value by its name."""
-        self.rings, self.peak = rings, peak
-        self.sample = sample
+        taller = self.sample is None or len(self.sample.gpus) != len(sample.gpus)
+        self.sample, self.rings, self.peak = sample, rings, peak
+        self.refresh(layout=taller)  # the screen is laid out anew only for another number of lines
 
     def render(self) -> Content:
         sample, width = self.sample, self.content_size.width
