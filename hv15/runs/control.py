@@ -20,7 +20,7 @@ from hv15.runs import lock
 from hv15.runs.metrics import keep_last_metrics
 from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes, send
 from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history, new_run, project_config
-from hv15.runs.state import RunStatus, current, status
+from hv15.runs.state import RunStatus, current
 
 TARGET = "results/lora.safetensors"
 LOOKED_AT = 20
@@ -251,9 +251,3 @@ def unlock_snakemake(config: Path, home: Path) -> None:
     )
     if done.returncode:
         raise UserError(f"{config.parent}: cannot be unlocked:\n{done.stderr.strip()}", hint="put right what it says")
-
-
-def all_runs(root: Path, limit: int | None = None) -> list[RunStatus]:
-    """Return the status of a project's runs, newest first."""
-    running = lock.holder(root)
-    return [status(run, running) for run in history(root)[:limit]]

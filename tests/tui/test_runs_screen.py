@@ -106,12 +106,21 @@ async def test_space_takes_a_runs_curves_to_the_charts(tmp_path: Path, monkeypat
         await settle(pilot)
         assert [path for _, path in app.files.overlaid] == [kept]
         assert app.screen.query_one(RunsTable).taken == (view.rows[1].id,)
+        taken, other = app.files.overlaid[0], ("train", tmp_path / "results/train/metrics.jsonl")
+        app.files.overlaid = ()  # as Charts does it
+        await pilot.press("3", "8")
+        await settle(pilot)
+        assert app.screen.query_one(RunsTable).taken == ()
+        app.files.overlaid = (other,)
+        await pilot.press("space")
+        await settle(pilot)
+        assert app.files.overlaid == (other, taken)
         await pilot.press("down", "space")
         await settle(pilot)
         assert "this run kept no curves" in told[-1]
         await pilot.press("up", "space")
         await settle(pilot)
-        assert app.files.overlaid == ()
+        assert app.files.overlaid == (other,)
 
 
 async def test_processes_of_dead_runs_are_listed_and_ended_only_when_asked(

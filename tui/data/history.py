@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,11 +172,6 @@ def read_text(path: Path, limit: int = 1 << 20) -> str | None:
             return file.read(limit).decode("utf-8", "replace")
     except OSError:
         return None
-
-
-def runs_with_config(rows: Sequence[RunRow]) -> list[RunRow]:
-    """The runs whose config is still known."""
-    return [row for row in rows if os.access(row.folder.config, os.R_OK)]
 
 
 def _orphan(process: psutil.Process) -> Orphan | None:

@@ -29,7 +29,6 @@ __all__ = [
     "Series",
     "SeriesInfo",
     "metrics_files",
-    "overlay",
     "run_metrics",
 ]
 
@@ -343,24 +342,6 @@ class MetricsReader:
             loss_smooth=known(smooth),
             lr=known(last.get("lr")),
         )
-
-
-def overlay(
-    readers: Sequence[MetricsReader],
-    name: str,
-    *,
-    axis: Axis = "step",
-    columns: int | None = None,
-    relative: bool = False,
-) -> list[Series]:
-    """Return the same curve of several trainings; with `relative` each x begins at 0."""
-    curves = [reader.series(name, axis=axis, columns=columns) for reader in readers]
-    if not relative:
-        return curves
-    return [
-        Series(each.name, each.label, each.x - each.x[0] if len(each.x) else each.x, each.y, each.points)
-        for each in curves
-    ]
 
 
 def metrics_files(root: Path) -> list[tuple[str, Path]]:

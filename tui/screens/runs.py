@@ -51,7 +51,8 @@ class RunsScreen(DashboardScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._taken: dict[str, tuple[tuple[str, Path], ...]] = {}
+        self._curves: dict[str, list[tuple[str, Path]]] = {}
+        """Run -> names and files of its curves, of the runs that were ever taken."""
         self._orphans = 0
         self._changes, self._now = ChangesView(id="run-changes"), ChangesView(id="run-now")
         self._lines, self._facts = DiffView(id="run-lines"), Static(id="run-facts")
@@ -74,6 +75,9 @@ class RunsScreen(DashboardScreen):
 
     def on_mount(self) -> None:
         self.query_one("#runs-pane").border_title = "Runs"
+
+    def on_screen_resume(self) -> None:
+        self._mark()
 
     def on_run_seen(self, message: RunSeen) -> None:
         view = message.view
@@ -141,10 +145,6 @@ class RunsScreen(DashboardScreen):
         row = self.query_one(RunsTable).current
         if row is None:
             return
-        if row.id in self._taken:
-            del self._taken[row.id]
-            self._overlay()
-            return
         files = self.dashboard.files
         self.in_thread("take", lambda: files.metrics_of(row), lambda found: self._take(row, found))
 
@@ -153,16 +153,23 @@ class RunsScreen(DashboardScreen):
             words = "this run kept no curves: it trained nothing, or a later training began anew"
             self.notify(words, title="Overlay", severity="warning", markup=False)
             return
-        self._taken[row.id] = tuple(found)
-        self._overlay()
-        self.notify("its curves are on Charts (3)", markup=False)
-
-    def _overlay(self) -> None:
-        self.dashboard.files.overlaid = tuple(curve for curves in self._taken.values() for curve in curves)
-        table = self.query_one(RunsTable)
-        table.taken = tuple(self._taken)
-        table.refresh()
+        self._curves[row.id] = found
+        files = self.dashboard.files
+        others = tuple(each for each in files.overlaid if each not in found)
+        taken = row.id not in self.query_one(RunsTable).taken
+        files.overlaid = (*others, *found) if taken else others
+        self._mark()
         self.dashboard.watcher.refresh("metrics")
+        if taken:
+            self.notify("its curves are on Charts (3)", markup=False)
+
+    def _mark(self) -> None:
+        """Number the runs whose curves are overlaid, whether that was chosen here or on Charts."""
+        overlaid = self.dashboard.files.overlaid
+        places = {run: overlaid.index(curves[0]) for run, curves in self._curves.items() if {*curves} <= {*overlaid}}
+        table = self.query_one(RunsTable)
+        table.taken = tuple(sorted(places, key=lambda run: places[run]))
+        table.refresh()
 
     # What dead runs left
 

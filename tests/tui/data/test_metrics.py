@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tui.data.columns import Column, thin
-from tui.data.metrics import MetricsReader, metrics_files, overlay
+from tui.data.metrics import MetricsReader, metrics_files
 
 
 def step_line(step: int, loss: float, **more: object) -> str:
@@ -203,7 +203,7 @@ def test_a_view_of_a_column_does_not_change() -> None:
     assert column.values.tolist() == [1.0, 9.0, 9.0]
 
 
-def test_overlay_of_experiments(path: Path, tmp_path: Path) -> None:
+def test_the_training_and_its_experiments_are_found(path: Path, tmp_path: Path) -> None:
     path.write_text(lines(range(5, 9)))
     other = tmp_path / "results/rank-8/train/metrics.jsonl"
     other.parent.mkdir(parents=True)
@@ -213,5 +213,4 @@ def test_overlay_of_experiments(path: Path, tmp_path: Path) -> None:
     readers = [MetricsReader(file, label=label) for label, file in files]
     for reader in readers:
         reader.refresh()
-    curves = overlay(readers, "loss", relative=True)
-    assert [curve.x.tolist() for curve in curves] == [[0, 1, 2, 3], [0, 1]]
+    assert [reader.series("loss").x.tolist() for reader in readers] == [[5, 6, 7, 8], [1, 2]]
