@@ -42,15 +42,17 @@ class Dropouts:
         self.dropout, self.rank_dropout, self.module_dropout = dropout, rank_dropout, module_dropout
         self.multiplier = 1.0
         self.step_seed: int | None = None
+        self.skips, self.mask = self._skips, self._masked
+        if dropout or rank_dropout or module_dropout:
+            # Outside of compiled code: a step's seed would be a constant in it, and a new step would compile anew. Not
+            # as decorators, which import the compiler: a second for all that only sample.
+            self.skips, self.mask = torch.compiler.disable(self._skips), torch.compiler.disable(self._masked)
 
-    # Outside of compiled code: a step's seed would be a constant in it, and a new step would compile anew.
-    @torch.compiler.disable
-    def skips(self, name: str) -> bool:
+    def _skips(self, name: str) -> bool:
         """Whether module dropout skips this module in this step (decided on the host: no sync)."""
         return _seed(self._seed_of_step(), f"{name}/module") / 2**63 < self.module_dropout
 
-    @torch.compiler.disable
-    def mask(self, hidden: Tensor, name: str) -> Tensor:
+    def _masked(self, hidden: Tensor, name: str) -> Tensor:
         """Dropout and rank dropout behind `down`, rescaled to keep the mean; hidden (batch, ..., rank).
 
         In a window of tokens these are the masks that all tokens would have together.

@@ -87,7 +87,9 @@ class DiT(nn.Module):
         self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.mlp_ratio, c.refiner_blocks)
         self.byt5_in = GlyphMapper(c.glyph_dim, c.glyph_hidden, c.hidden_size)
         self.vision_in = VisionProjection(c.vision_dim, c.hidden_size)
-        self.cond_type_embedding = nn.Embedding(3, c.hidden_size)
+        # Its own beginning, normal_, imports the compiler on the meta device: a second for each program.
+        types = torch.empty(3, c.hidden_size).uniform_(-1, 1)
+        self.cond_type_embedding = nn.Embedding.from_pretrained(types, freeze=False)
         self.time_in = TimestepEmbedder(c.hidden_size)
         self.time_r_in = TimestepEmbedder(c.hidden_size) if c.meanflow else None
         self.double_blocks = nn.ModuleList(
