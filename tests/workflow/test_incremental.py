@@ -18,7 +18,9 @@ from tests.workflow.conftest import CLIPS, clip_names
 from tests.workflow.project import REPOSITORY, Outcome, ProjectFolder, copy_clips
 
 SAMPLE = {"sample_latents": 1, "sample_video": 1}
-TRAIN = {"train": 1, **SAMPLE}
+TRAIN = {"train": 1}
+ONE = [{"name": "one", "prompt": "a red circle"}]
+"""The prompt that the project begins with. Most edits are made while there is none: what follows training is known."""
 TEXTS = CLIPS + 2  # the captions, the prompt, and the empty text
 
 
@@ -31,7 +33,7 @@ def expect(outcome: Outcome, jobs: dict[str, int], *, clips: int = 0, texts: int
 
 def test_01_the_first_run_does_everything(project: ProjectFolder) -> None:
     outcome = project.snakemake()
-    expect(outcome, TRAIN, clips=CLIPS, texts=TEXTS)
+    expect(outcome, TRAIN | SAMPLE, clips=CLIPS, texts=TEXTS)
     assert (outcome.jobs["encode_latents"], outcome.jobs["encode_texts"]) == (2, 2)
     assert (project.root / "results/lora.safetensors").stat().st_size > 1000
 
@@ -45,7 +47,12 @@ def test_02_a_second_run_does_nothing(project: ProjectFolder) -> None:
 def test_03_a_new_caption_is_encoded_alone(project: ProjectFolder) -> None:
     name = clip_names(project.clips)[0]
     project.caption(name, "something else that moves")
-    expect(project.snakemake(), TRAIN, texts=1)
+    expect(project.snakemake(), TRAIN | SAMPLE, texts=1)
+
+
+def test_03b_without_prompts_nothing_is_sampled(project: ProjectFolder) -> None:
+    project.set(sample={"prompts": []})
+    expect(project.snakemake(), {})
 
 
 def test_04_touching_every_file_does_nothing(project: ProjectFolder) -> None:
@@ -128,8 +135,9 @@ def test_12b_a_quantised_base_is_another_training(project: ProjectFolder) -> Non
 
 
 def test_13_a_new_prompt_is_encoded_and_sampled_alone(project: ProjectFolder) -> None:
-    prompts = [*project.config["sample"]["prompts"], {"name": "two", "prompt": "a blue square"}]
-    project.set(sample={"prompts": prompts})
+    project.set(sample={"prompts": ONE})
+    expect(project.snakemake(), SAMPLE)  # its text was encoded at first
+    project.set(sample={"prompts": [*ONE, {"name": "two", "prompt": "a blue square"}]})
     expect(project.snakemake(), SAMPLE, texts=1)
 
 
@@ -155,7 +163,7 @@ def test_15b_a_prompts_frame_rate_decodes_it_alone(project: ProjectFolder) -> No
 
 
 def test_16_a_removed_prompt_does_nothing_heavy(project: ProjectFolder) -> None:
-    project.set(sample={"prompts": project.config["sample"]["prompts"][:1]})
+    project.set(sample={"prompts": ONE})
     expect(project.snakemake(), {})
 
 
@@ -168,12 +176,12 @@ def test_17_a_new_format_converts_only(project: ProjectFolder) -> None:
 
 def test_18_other_vae_settings_encode_all_clips(project: ProjectFolder) -> None:
     project.set(cache={"vae_sample_size": 128})
-    expect(project.snakemake(), TRAIN, clips=CLIPS + 1)
+    expect(project.snakemake(), TRAIN | SAMPLE, clips=CLIPS + 1)
 
 
 def test_19_the_former_vae_settings_encode_nothing(project: ProjectFolder) -> None:
     project.set(cache={"vae_sample_size": 0})
-    expect(project.snakemake(), TRAIN)
+    expect(project.snakemake(), TRAIN | SAMPLE)
 
 
 def test_20_more_shards_rewrite_manifests_only(project: ProjectFolder) -> None:
@@ -222,13 +230,13 @@ def test_23_one_damaged_item_is_named_and_encoded_again(project: ProjectFolder) 
         check=True,
     )
     assert f"{CLIPS + 1} damaged or lost" in repaired.stdout
-    expect(project.snakemake(), TRAIN, clips=CLIPS + 1)
+    expect(project.snakemake(), TRAIN | SAMPLE, clips=CLIPS + 1)
 
 
 def test_24_a_setting_on_the_command_line_counts_like_one_in_the_file(project: ProjectFolder) -> None:
     overrides = ["--config", 'train={"learning_rate": 5e-4}']
     outcome = project.snakemake(*overrides)
-    expect(outcome, TRAIN)
+    expect(outcome, TRAIN | SAMPLE)
     spec = yaml.safe_load((project.root / "results/train.json").read_text())
     assert spec["train"]["learning_rate"] == 5e-4
 
