@@ -1,4 +1,4 @@
-# How the demo's base was made: `snakemake demo/base` trains it from nothing, about 70 minutes on two cores. Its parts
+# How the demo's base was made: `snakemake demo/base` trains it from nothing, about an hour on two cores. Its parts
 # learn side by side; a stopped one goes on from its last state.
 
 
