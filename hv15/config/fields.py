@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from inspect import cleandoc
 from typing import Any, get_args
 
@@ -41,23 +42,32 @@ class FieldInfo:
 
 def fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
     """Yield every setting of a section in order, each heading before the settings below it."""
-    schema = model.model_json_schema()
-    definitions = schema.get("$defs", {})
-    for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
+    for info, field in zip(own_fields(model, prefix), model.model_fields.values(), strict=True):
+        yield info
         below = section_of(field.annotation)
-        many = below is not None and field.annotation is not below
+        if below is not None:
+            yield from fields(below, f"{info.path}." if field.annotation is below else f"{info.path}[].")
+
+
+def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
+    """Yield the settings of a section itself, without those of the sections in it."""
+    schema = schema_of(model)
+    for name, field in model.model_fields.items():
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
         yield FieldInfo(
-            path=path,
-            type=type_text(schema["properties"][name], definitions),
+            path=f"{prefix}{name}",
+            type=type_text(schema["properties"][name], schema.get("$defs", {})),
             default=_plain(default),
             doc=" ".join(cleandoc(field.description or "").split()),
-            is_section=below is not None,
+            is_section=section_of(field.annotation) is not None,
             affects=affects(model, name),
         )
-        if below is not None:
-            yield from fields(below, f"{path}[]." if many else f"{path}.")
+
+
+@cache
+def schema_of(model: type[Section]) -> dict[str, Any]:
+    """Return the JSON schema of a section; it is kept, for it takes some milliseconds to make."""
+    return model.model_json_schema()
 
 
 def section_of(annotation: Any) -> type[Section] | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
-from hv15.config import FieldInfo, Section, Settings, fields
-from hv15.config.fields import section_of
+from hv15.config import FieldInfo, Section, Settings
+from hv15.config.fields import own_fields, schema_of, section_of
 from hv15.config.problems import Location, dotted
 
 Kind = Literal["bool", "int", "float", "choice", "text", "path", "list", "mapping"]
@@ -110,7 +109,7 @@ def _sections(
     values = data if isinstance(data, Mapping) else {}
     own: list[FormField] = []
     below: list[Iterator[FormSection]] = []
-    for info in _infos(model):
+    for info in own_fields(model):
         name = info.path
         section: type[Section] | None = section_of(model.model_fields[name].annotation)
         given, place = values.get(name), (*at, name)
@@ -135,21 +134,10 @@ def _is_one(model: type[Section], name: str) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
-@lru_cache(maxsize=64)
-def _infos(model: type[Section]) -> tuple[FieldInfo, ...]:
-    """The fields of one section alone, without those of the sections in it."""
-    return tuple(info for info in fields(model) if info.path in model.model_fields)
-
-
-@lru_cache(maxsize=64)
-def _schema(model: type[Section]) -> dict[str, Any]:
-    return model.model_json_schema()
-
-
 def _field(
     model: type[Section], info: FieldInfo, at: Location, given: bool, value: Any, sources: _Sources
 ) -> FormField:
-    kind, choices, optional = kind_of(_schema(model)["properties"][info.path])
+    kind, choices, optional = kind_of(schema_of(model)["properties"][info.path])
     shown = value if given else None if info.default is ... else info.default
     return FormField(
         location=at,

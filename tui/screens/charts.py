@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +25,7 @@ from tui.widgets.chart import Chart, Curve
 
 GIB = 2**30
 BETWEEN_S = 0.02
-"""Between two charts, so that each is drawn by itself."""
+"""Between two charts, so that each is mounted and drawn by itself."""
 SIGMAS = tuple(f"sigma_{number}" for number in range(10))
 
 
@@ -93,8 +93,7 @@ class ChartsScreen(DashboardScreen):
         self.x_axis: Axis = "step"
         self.first = 0
         self.charts = {panel.name: Chart(panel.title, id=f"chart-{panel.name}", classes="pane") for panel in PANELS}
-        """All of them; mounted are those that were shown, and one after another, since each takes a hundredth of a
-        second."""
+        """All of them; mounted are those that were shown."""
 
     def body(self) -> Iterable[Widget]:
         yield Container(self.charts[PANELS[0].name], id="charts")
@@ -115,30 +114,29 @@ class ChartsScreen(DashboardScreen):
         rows = 1 if short else 2 if narrow else 3
         return columns * rows
 
-    async def _mount_missing(self, shown: Sequence[Panel]) -> None:
-        later: Chart | None = None
-        for panel in reversed(PANELS):
-            chart = self.charts[panel.name]
-            if panel in shown and chart.parent is None:
-                await self.query_one("#charts", Container).mount(chart, before=later)
-            later = chart if chart.parent is not None else later
-
-    async def _arrange(self) -> None:
+    def _arrange(self) -> None:
         """Show the charts of this page, and load them."""
+        self.run_worker(self._show_page, group="charts-page", exclusive=True)  # type: ignore[arg-type]
+
+    async def _show_page(self) -> None:
         self.first = max(0, min(self.first, len(PANELS) - 1)) // self.room * self.room
         shown = PANELS[self.first : self.first + self.room]
-        await self._mount_missing(shown)
-        for panel in PANELS:
-            self.charts[panel.name].display = panel in shown
+        for place, panel in enumerate(PANELS):
+            chart = self.charts[panel.name]
+            chart.display = panel in shown
+            if chart.display and chart.parent is None:
+                mounted = [after for each in PANELS[place:] if (after := self.charts[each.name]).parent is not None]
+                await asyncio.sleep(BETWEEN_S)
+                await self.query_one("#charts", Container).mount(chart, before=mounted[0] if mounted else None)
         if self.focused is None or not self.focused.display:
             self.charts[shown[0].name].focus()
         self._note()
         self.call_after_refresh(self._load)
 
-    async def action_page(self, pages: int) -> None:
+    def action_page(self, pages: int) -> None:
         count = -(-len(PANELS) // self.room)
         self.first = (self.first // self.room + pages) % count * self.room
-        await self._arrange()
+        self._arrange()
 
     # Curves
 

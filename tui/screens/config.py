@@ -60,7 +60,7 @@ class ConfigScreen(DashboardScreen):
         self.session: ConfigSession | None = None
         self._steps = asyncio.Lock()
         self._typing: Timer | None = None
-        self._loading = False
+        self._loading = self._begun = False
 
     def body(self) -> Iterable[Widget]:
         yield Static(id="config-notice")
@@ -79,6 +79,11 @@ class ConfigScreen(DashboardScreen):
         self.query_one("#form-pane").border_title = "Settings"
         self.query_one("#yaml-pane").border_title = Content(self.dashboard.project.name)
         self.set_interval(2.0, self._look)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """Read the file when the screen is drawn: a thread that computes would make the first picture late."""
+        self._begun = True
         self.step()
 
     # The file
@@ -144,7 +149,8 @@ class ConfigScreen(DashboardScreen):
             config = message.view.current.folder.config
             if self.session.run_config != config:
                 self.session.run_config = config
-                self.step()
+                if self._begun:
+                    self.step()
 
     # The form
 
