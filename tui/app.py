@@ -18,6 +18,7 @@ from textual.events import Event, InputEvent
 from textual.screen import Screen
 from textual.widget import Widget
 
+from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
 from tui.garbage import LOOK_S, Garbage
@@ -40,6 +41,7 @@ from tui.widgets.still import ask_terminal
 if TYPE_CHECKING:
     from tui.data.gpus import GpuSource
     from tui.project_files import ProjectFiles
+    from tui.screens.base import DashboardScreen
 
 
 class Dashboard(App[None]):
@@ -105,6 +107,8 @@ class Dashboard(App[None]):
         self.files = files
         self.host = host or socket.gethostname().split(".")[0]
         self.watcher = Watcher(self, self.files.sources())
+        self.opened: list[DashboardScreen] = []
+        """The screens that were shown until now."""
         self._garbage = Garbage()
         self.register_theme(DARK)
         self.register_theme(LIGHT)
@@ -114,6 +118,11 @@ class Dashboard(App[None]):
     def base_screen(self) -> Screen[object]:
         """The screen of the mode that is shown, whatever dialog lies over it."""
         return self.screen_stack[0]
+
+    @property
+    def unsaved(self) -> list[str]:
+        """What was edited on any screen and is not saved, in words."""
+        return [screen.unsaved for screen in self.opened if screen.unsaved]
 
     @property
     def run_goes_on(self) -> bool:
@@ -168,7 +177,15 @@ class Dashboard(App[None]):
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
     def action_leave(self) -> None:
-        self.exit()
+        unsaved = self.unsaved
+        if not unsaved or isinstance(self.screen, Confirm):
+            self.exit()
+            return
+        answers = [Answer("stay", "Stay", "s"), Answer("leave", "Leave without them", "q", "warning")]
+        self.push_screen(
+            Confirm("Leave?", f"Not saved: {', '.join(unsaved)}.", answers),
+            lambda answer: self.exit() if answer == "leave" else None,
+        )
 
 
 def main(project: Path, *, gpus: GpuSource | None = None) -> int:

@@ -215,12 +215,13 @@ class ProjectFiles:
         return [(label, path) for label, path in metrics_files(self.root) if path.is_file()]
 
     def metrics_of(self, run: RunRow) -> list[tuple[str, Path]]:
-        """Return what a run kept of its curves, or those that are still being written when it is the newest."""
+        """Return what a run kept of its curves, or those that it has written until now when it is the newest."""
         kept = run_metrics(run.folder)
         if kept:
             return [(f"{run_label(run.folder)} {label}", path) for label, path in kept]
-        newest = self._current is not None and self._current.id == run.id
-        return self.trainings() if newest else []
+        if self._current is None or self._current.id != run.id or run.started is None:
+            return []
+        return [(label, path) for label, path in self.trainings() if _modified(path) >= run.started]
 
     def read_machine(self) -> SystemSample:
         """Look at the machine and at the processes of the run."""
@@ -274,9 +275,11 @@ class ProjectFiles:
 
 
 def run_label(run: RunFolder) -> str:
-    """Return a run's id as people read it: 11-25 18:46."""
+    """Return a run's id as people read it: 11-25 18:46:05."""
     text = run.id
-    return f"{text[4:6]}-{text[6:8]} {text[9:11]}:{text[11:13]}" if text[:8].isdigit() and len(text) > 13 else text
+    if not (text[:8].isdigit() and text[9:15].isdigit()):
+        return text
+    return f"{text[4:6]}-{text[6:8]} {text[9:11]}:{text[11:13]}:{text[13:15]}"
 
 
 def _size(path: Path) -> int:

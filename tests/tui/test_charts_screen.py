@@ -205,3 +205,24 @@ async def test_flat_and_odd_values_can_be_drawn(tmp_path: Path) -> None:
                 loss.log_axis = log
                 loss.show([Curve("odd", x[: len(values)], np.array(values, float), mark="1")])
                 await pilot.pause()
+
+
+@pytest.mark.parametrize("size", [(20, 24), (12, 24), (80, 8)])
+async def test_a_chart_without_a_cell_for_its_curve_bears_every_key(tmp_path: Path, size: tuple[int, int]) -> None:
+    write_metrics(tmp_path, steps=20)
+    app = charts(tmp_path)
+    async with app.run_test(size=size) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        await pilot.press("left", "right", "up", "down", "plus", "minus", "ctrl+up", "ctrl+down", "r", "y", "a")
+        await settle(pilot)
+        assert app.is_running
+
+
+async def test_a_single_training_that_was_chosen_is_named(tmp_path: Path) -> None:
+    app = charts(tmp_path)
+    app.files.overlaid = (("11-25 18:46:05 train", write_metrics(tmp_path, "earlier", steps=20)),)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        assert "only 11-25 18:46:05 train" in text_of(app)

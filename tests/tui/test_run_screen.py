@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from tui.dialogs.confirm import Confirm
 from tui.dialogs.start import StartDialog
 from tui.messages import JobsSeen, OpenLog, RunSeen
 from tui.project_files import RunView, TailView
+from tui.widgets.chart import Chart
 from tui.widgets.failure_panel import FailurePanel
 from tui.widgets.jobs_table import JobsTable
 from tui.widgets.rows import Rows
@@ -264,3 +266,15 @@ async def test_a_dead_run_without_jobs_is_not_said_to_start(tmp_path: Path) -> N
         assert "the run left no word of its jobs" in text_of(app)
         await settle(pilot, run=run_view(State.STARTING, root=tmp_path), jobs=jobs_view())
         assert "the run is starting" in text_of(app)
+
+
+async def test_what_an_earlier_training_measured_is_not_told_as_the_runs_own(tmp_path: Path) -> None:
+    view = metrics_view()
+    app = dashboard(tmp_path, run=run_view(), metrics=view)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert f"step {view.progress.step}" in text_of(app)
+        former = replace(view.progress, former=True)
+        await settle(pilot, metrics=replace(view, version=view.version + 1, progress=former))
+        assert f"step {view.progress.step}" not in text_of(app)
+        assert app.screen.query_one("#loss", Chart).note == "of the training before this run"

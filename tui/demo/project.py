@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ def demo_project(speed: float = 1.0) -> Iterator[Path]:
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGHUP, signal.SIGTERM)}
     try:
         deadline = time.monotonic() + STARTS_WITHIN_S
         while not _has_begun(root) and process.poll() is None and time.monotonic() < deadline:
@@ -41,6 +43,13 @@ def demo_project(speed: float = 1.0) -> Iterator[Path]:
         process.wait()
         end_what_was_started(root)
         shutil.rmtree(folder, ignore_errors=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _: object) -> None:
+    """Go the way out that tidies up, also when the terminal was closed."""
+    raise SystemExit(128 + number)
 
 
 def _has_begun(root: Path) -> bool:

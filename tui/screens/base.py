@@ -38,6 +38,11 @@ class DashboardScreen(Screen[None]):
     ]
 
     @property
+    def unsaved(self) -> str:
+        """What was edited here and is not saved, in words; "" for nothing."""
+        return ""
+
+    @property
     def dashboard(self) -> Dashboard:
         """The app, with its own type."""
         return self.app  # type: ignore[return-value]
@@ -54,6 +59,7 @@ class DashboardScreen(Screen[None]):
         return ()
 
     def on_mount(self) -> None:
+        self.dashboard.opened.append(self)
         if self.FIRST:
             self.query_one(self.FIRST).focus()
 

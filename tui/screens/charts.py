@@ -237,6 +237,7 @@ class ChartsScreen(DashboardScreen):
         parts += [f"charts {self.first // self.room + 1} of {pages} ([ ])"] if pages > 1 else []
         overlaid = self.dashboard.files.overlaid
         parts += [f"{len(overlaid)} trainings overlaid"] if len(overlaid) > 1 else []
+        parts += [f"only {overlaid[0][0]} (o: others)"] if len(overlaid) == 1 else []
         if message is not None:
             view = message.view
             progress = view.progress

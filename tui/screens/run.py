@@ -186,6 +186,8 @@ class RunScreen(DashboardScreen):
             curves.append(Curve("validation", validation.x, validation.y, 1, mark="◆"))
         progress = self.progress
         note = "" if progress is None or progress.loss_smooth is None else number(progress.loss_smooth)
+        if progress is not None and progress.former:
+            note = "of the training before this run"
         self.query_one("#loss", Chart).show([curve for curve in curves if len(curve.x)], note=note)
 
     def action_log_axis(self) -> None:
@@ -248,6 +250,8 @@ class RunScreen(DashboardScreen):
             self.notify("a run is going on; x stops it", title="Start", severity="warning", markup=False)
             return
         notes = ["Snakemake's lock was left by a killed run; the start removes it"] if self.run_view.locked else []
+        if self.dashboard.unsaved:
+            notes.append(f"not saved, so not used: {', '.join(self.dashboard.unsaved)}")
         if self.machine is not None and self.machine.gpus:
             notes += [check.text for check in machine_checks(self.machine)]
         self.app.push_screen(

@@ -164,11 +164,12 @@ class RunsScreen(DashboardScreen):
             self.notify("its curves are on Charts (3)", markup=False)
 
     def _mark(self) -> None:
-        """Number the runs whose curves are overlaid, whether that was chosen here or on Charts."""
+        """Number the runs whose curves are overlaid as Charts does."""
         overlaid = self.dashboard.files.overlaid
-        places = {run: overlaid.index(curves[0]) for run, curves in self._curves.items() if {*curves} <= {*overlaid}}
         table = self.query_one(RunsTable)
-        table.taken = tuple(sorted(places, key=lambda run: places[run]))
+        table.taken = {
+            run: overlaid.index(curves[0]) + 1 for run, curves in self._curves.items() if {*curves} <= {*overlaid}
+        }
         table.refresh()
 
     # What dead runs left

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.events import MouseScrollDown, MouseScrollUp
 from textual.message import Message
 from textual.reactive import reactive
 from textual_hires_canvas import HiResMode
@@ -168,6 +169,19 @@ class Chart(PlotWidget, inherit_bindings=False):
             margin = (high - low) * 0.03 or abs(high) * 0.1 or 1.0
             self.set_ylimits(low - margin, high + margin)
         self._label()
+
+    def _pan(self, factor_x: float, factor_y: float) -> None:
+        if self._has_room:
+            super()._pan(factor_x, factor_y)
+
+    def _zoom_with_mouse(self, event: MouseScrollDown | MouseScrollUp, factor: float) -> None:
+        if self._has_room:
+            super()._zoom_with_mouse(event, factor)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether anything of the plot is seen: without a cell there is no way from pixels to values."""
+        return self._scale_rectangle.width > 0 and self._scale_rectangle.height > 0
 
     def on_plot_widget_scale_changed(self) -> None:
         self.zoomed = True

@@ -22,8 +22,8 @@ class RunsTable(Rows[RunRow]):
     def __init__(self, *, id: str | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(id=id)
         self._clock = clock
-        self.taken: tuple[str, ...] = ()
-        """Ids of the runs whose curves are overlaid."""
+        self.taken: dict[str, int] = {}
+        """Runs whose curves are overlaid, and the number of the first of them."""
         self.empty = "no run yet"
 
     def key(self, row: RunRow) -> Hashable:
@@ -41,7 +41,7 @@ class RunsTable(Rows[RunRow]):
 
     def line(self, row: RunRow, width: int) -> Content:
         state = str(row.state)
-        number = f"{self.taken.index(row.id) + 1}" if row.id in self.taken else ""
+        number = str(self.taken.get(row.id, ""))
         started = time.strftime("%d %b %H:%M:%S", time.localtime(row.started)) if row.started else row.id
         took = row.seconds
         if row.alive and row.started:

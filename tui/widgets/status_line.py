@@ -65,10 +65,11 @@ class StatusLine(Widget):
         self.facts = replace(self.facts, jobs=jobs, left=f"ETA {at_least}{left}" if left else "")
 
     def show_training(self, view: MetricsView) -> None:
-        """Say the step."""
+        """Say the step, once the run has begun its own training."""
         progress = view.progress
         total = f"/{progress.total}" if progress.total else ""
-        self.facts = replace(self.facts, step=f"step {progress.step}{total}" if progress.step else "")
+        told = progress.step and not progress.former
+        self.facts = replace(self.facts, step=f"step {progress.step}{total}" if told else "")
 
     def show_machine(self, sample: SystemSample, host: str) -> None:
         """Say how busy the device is."""
