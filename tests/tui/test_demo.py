@@ -133,6 +133,24 @@ def test_the_demo_leaves_nothing_behind() -> None:
     assert not psutil.pid_exists(record.pid)
 
 
+def test_a_terminal_that_is_closed_leaves_nothing_behind_either(tmp_path: Path) -> None:
+    program = """
+import time
+from tui.demo.project import demo_project
+with demo_project() as config:
+    print(config, flush=True)
+    time.sleep(60)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip().endswith(b"config.yaml")
+        assert list(tmp_path.iterdir())
+        os.kill(process.pid, signal.SIGHUP)
+        assert process.wait(20) == 128 + signal.SIGHUP
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_made_up_gpu_says_that_it_is_none(clock: Clock) -> None:
     gpus = made_up_gpu(clock)
     for clock.now in (BEGAN, BEGAN + 100, BEGAN + 1e6):
