@@ -173,9 +173,9 @@ class ProjectFiles:
                 if other != path:
                     changed |= self._reader(other, other_label).refresh(OVERLAY_S)
             progress = self._of_this_run(reader.progress(), path)
-            silent = self._progress is not None and self._progress.stalled != progress.stalled
-            self._progress = progress
-            if not (changed or silent or self._version == 0):
+            before, self._progress = self._progress, progress
+            otherwise = before is None or (before.stalled, before.former) != (progress.stalled, progress.former)
+            if not (changed or otherwise):
                 return None
             self._version += 1
             return MetricsView(self._version, progress, reader.complete, reader.share, label, reader.error)

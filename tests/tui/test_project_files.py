@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hv15.runs.record import RunFolder
 from tests.tui.data.test_jobs import append, job, plan
+from tests.tui.recorded import replay_at
 from tui.data.jobs import JobState
 from tui.data.system import ScriptedGpus
 from tui.project_files import ProjectFiles
@@ -47,3 +48,16 @@ def test_a_dead_run_will_never_be_done(tmp_path: Path) -> None:
     assert view is not None
     assert {each.state for each in view.jobs} == {JobState.DONE, JobState.CUT, JobState.WAITING}
     assert view.progress.eta_s is None
+
+
+def test_numbers_of_an_earlier_training_are_known_as_such_once_the_run_is_seen(tmp_path: Path) -> None:
+    with replay_at(tmp_path / "demo", 0.02) as replay:
+        files = ProjectFiles(replay.root / "config.yaml", gpus=ScriptedGpus(lambda: ()))
+        view = files.read_metrics()
+        assert view is not None
+        assert not view.progress.former
+        files.read_run()
+        view = files.read_metrics()
+        assert view is not None
+        assert view.progress.former
+        assert files.read_metrics() is None, "nothing is new"

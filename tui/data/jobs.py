@@ -280,7 +280,7 @@ class JobsReader:
             total=total,
             running=len(running),
             failed=sum(each.failed for each in counts),
-            eta_s=None if over or not total or (unknown and not rest) else rest / max(1, len(running)),
+            eta_s=None if over or not total or (unknown and rest < 1) else rest / max(1, len(running)),
             eta_is_least=unknown,
             ended=self.ended,
             error=self.run_error,
