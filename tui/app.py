@@ -21,6 +21,7 @@ from textual.widget import Widget
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
+from tui.dialogs.palette import Palette
 from tui.garbage import LOOK_S, Garbage
 from tui.messages import OpenLog
 from tui.no_color import tolerant
@@ -162,6 +163,10 @@ class Dashboard(App[None]):
         await self.switch_mode("logs")
         if isinstance(self.base_screen, LogsScreen):
             self.base_screen.open_log(message.path)
+
+    def action_command_palette(self) -> None:
+        if not Palette.is_open(self):  # type: ignore[arg-type]
+            self.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:
         self.push_screen(HelpDialog(help_for(self.screen)))

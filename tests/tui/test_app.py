@@ -110,6 +110,19 @@ async def test_the_palette_knows_screens_and_the_keys_of_this_one(tmp_path: Path
         assert {"Go to Runs", "Start", "Stop", "Dry run", "Help", "Quit"} <= set(titles)
 
 
+async def test_a_key_before_the_palettes_list_is_there_does_no_harm(tmp_path: Path) -> None:
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        for wait in (0.0, 0.01, 0.02, 0.04):
+            for key in ("ctrl+p", "left_square_bracket", "pagedown"):
+                app.simulate_key(key)
+                await asyncio.sleep(wait)
+            await pilot.pause()
+            await pilot.press("escape")
+        assert app.is_running
+
+
 async def test_quit_ends_the_dashboard_alone(tmp_path: Path) -> None:
     app = dashboard(tmp_path, run=run_view())
     async with app.run_test() as pilot:

@@ -1,0 +1,15 @@
+"""The command palette."""
+
+from __future__ import annotations
+
+import contextlib
+
+from textual.command import CommandPalette
+
+
+class Palette(CommandPalette):
+    """Textual's own (8.2) falls when a page is turned before its list is laid out; here such a key does nothing."""
+
+    def _action_command_list(self, action: str) -> None:
+        with contextlib.suppress(KeyError):
+            super()._action_command_list(action)
