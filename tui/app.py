@@ -10,7 +10,7 @@ import shlex
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
@@ -18,6 +18,7 @@ from textual.events import Event, InputEvent
 from textual.screen import Screen
 from textual.widget import Widget
 
+from tui.data.terminal_text import visible
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
@@ -163,6 +164,9 @@ class Dashboard(App[None]):
         await self.switch_mode("logs")
         if isinstance(self.base_screen, LogsScreen):
             self.base_screen.open_log(message.path)
+
+    def notify(self, message: str, **how: Any) -> None:
+        super().notify(visible(message), **how)
 
     def action_command_palette(self) -> None:
         if not Palette.is_open(self):  # type: ignore[arg-type]

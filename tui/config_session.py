@@ -21,6 +21,7 @@ class ConfigView:
     version: int
     text: str
     dirty: bool
+    """Whether saving would change what is on the disk."""
     problems: tuple[Problem, ...]
     sections: tuple[FormSection, ...]
     unsaved: tuple[DiffLine, ...]
@@ -30,6 +31,8 @@ class ConfigView:
     positions: dict[Location, tuple[int, int]]
     """Where each given setting stands: line and column from 1."""
     changed_on_disk: bool = False
+    """By somebody else, and the file is there."""
+    removed: bool = False
 
     def location_at(self, line: int) -> Location | None:
         """Return the setting that stands in a line (from 1), or the last one above it."""
@@ -53,7 +56,7 @@ class ConfigSession:
 
         Args:
             change: what to do; only to look for None.
-            text: what stands in the editor now, which comes first.
+            text: what stands in the editor now, byte for byte, which comes first.
 
         Raises:
             UserError: the file cannot be read, or refuses the change.
@@ -71,7 +74,8 @@ class ConfigSession:
     def _view(self, file: ConfigFile) -> ConfigView:
         """Look at all of it, unless nothing has changed since the last look."""
         run = self.run_config
-        key = (file.version, file.text, file.saved_text, run, _modified(run), file.changed_on_disk())
+        disk = (file.changed_on_disk(), file.path.exists())
+        key = (file.version, file.text, file.saved_text, run, _modified(run), disk)
         if self._seen is None or self._seen[0] != key:
             self._seen = key, self._look(file)
         return self._seen[1]
@@ -81,17 +85,20 @@ class ConfigSession:
         given = [field.location for section in sections for field in section.fields if field.given]
         run = self.run_config
         compared = run is not None and run.is_file()
+        removed = not file.path.exists()
+        dirty = file.dirty or removed
         return ConfigView(
             version=file.version,
             text=file.text,
-            dirty=file.dirty,
+            dirty=dirty,
             problems=file.problems,
             sections=sections,
-            unsaved=tuple(file.diff_disk()) if file.dirty else (),
+            unsaved=tuple(file.diff_disk()) if dirty else (),
             run=tuple(file.diff_with(run)) if compared and run else (),
             run_changes=tuple(file.changes_with(run)) if compared and run else (),
             positions={location: file.position(location) for location in given},
-            changed_on_disk=file.changed_on_disk(),
+            changed_on_disk=file.changed_on_disk() and not removed,
+            removed=removed,
         )
 
 

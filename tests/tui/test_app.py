@@ -36,6 +36,7 @@ from tui.themes import DARK, LIGHT, SERIES
 from tui.watcher import Source, Watcher
 from tui.widgets.navigation import SCREENS
 from tui.widgets.states import LOOKS
+from tui.widgets.yaml_editor import YamlEditor
 
 
 async def test_each_digit_shows_its_screen(tmp_path: Path) -> None:
@@ -130,6 +131,29 @@ async def test_quit_ends_the_dashboard_alone(tmp_path: Path) -> None:
         await pilot.press("q")
     assert app.return_code == 0
     assert not (tmp_path / ".hv15").exists(), "no run was asked to stop"
+
+
+async def test_quit_asks_about_what_is_not_saved(tmp_path: Path) -> None:
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("2")
+        await settle(pilot)
+        app.screen.query_one(YamlEditor).insert("# more\n")
+        await pilot.pause(1)
+        await settle(pilot)
+        assert app.unsaved == ["config.yaml"]
+        app.screen.set_focus(None)
+        await pilot.press("q")
+        await pilot.pause()
+        assert "Not saved: config.yaml." in text_of(app)
+        await pilot.press("s")
+        await pilot.pause()
+        assert app.is_running
+        await pilot.press("alt+1", "s")
+        await settle(pilot)
+        assert "not saved, so not used: config.yaml" in text_of(app)
+        await pilot.press("escape", "q", "q")
+    assert app.return_code == 0
 
 
 def own_bindings() -> list[tuple[str, Binding]]:

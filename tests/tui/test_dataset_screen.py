@@ -11,8 +11,9 @@ from textual.widgets import TextArea
 from tests.tui.recorded import dashboard, replay_at, show, until
 from tui.app import Dashboard
 from tui.data.rerun import PlannedJob, Rerun
+from tui.data.terminal_text import original, visible
 from tui.screens.dataset import bucket_text
-from tui.widgets.clip_list import ClipList, original, visible
+from tui.widgets.clip_list import ClipList
 from tui.widgets.video import Player
 
 CLIPS = "demo/clips"
@@ -97,7 +98,30 @@ def test_clips_captions_and_an_edit(root: Path, monkeypatch: pytest.MonkeyPatch)
             await until(pilot, lambda: app._notifications)
             assert "changed by another program" in next(iter(app._notifications)).message
             assert file.read_text() == "theirs\n"
-            await pilot.press("escape")
+
+            # nor when the dataset was read again meanwhile; the edit is kept until it is dropped
+            await show(pilot, app, "6", "logs")
+            await show(pilot, app, "5", "dataset")
+            await until(pilot, lambda: clips.current is not None and clips.current.caption == "theirs")
+            assert area.text == "mine"
+            assert app.unsaved == ["1 caption"]
+            app.clear_notifications()
+            await until(pilot, lambda: not app._notifications)
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda: app._notifications)
+            assert file.read_text() == "theirs\n"
+            await pilot.press("e", "escape")
+            await until(pilot, lambda: area.text == "theirs")
+            assert not clips.edited
+
+            # line ends that the field does not know are no edit
+            file.write_text("one\u2028two\rthree\n", newline="")
+            await pilot.press("r")
+            await until(pilot, lambda: area.text.startswith("one"))
+            clips.focus()
+            await pilot.press("down", "up")
+            await pilot.pause(0.2)
+            assert not clips.edited
 
             # words keep some clips
             triangles = len([*root.glob("demo/*/*triangle*.mp4")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def write_caption(item: Item, text: str) -> Item:
         data = _in_row(item, target, text) if item.row is not None else _as_file(item, target, text)
     except OSError as error:
         raise UserError(f"{target}: cannot be read: {error.strerror}", hint="check its permissions") from error
+    if mode is not None and not os.access(target, os.W_OK):
+        raise UserError(f"{target}: is write-protected", hint="`chmod u+w` it, then save again")
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
     if mode is not None:
@@ -113,4 +116,4 @@ def _in_row(item: Item, target: Path, text: str) -> bytes:
 
 
 def _changed(target: Path) -> UserError:
-    return UserError(f"{target}: was changed by another program", hint="load the dataset again")
+    return UserError(f"{target}: was changed by another program", hint="r reads it again; esc then drops your text")

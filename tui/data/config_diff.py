@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hv15.config.problems import Location, dotted
-from hv15.config.yaml_file import read_yaml
 from hv15.errors import UserError
+from tui.data.yaml_text import read
 
 ABSENT = "not given"
 
@@ -37,8 +38,11 @@ class Change:
 
 
 def text_diff(old: str, new: str, context: int = 3) -> list[DiffLine]:
-    """Return the lines that differ with some around them; [] when nothing does."""
-    before, after = old.splitlines(), new.splitlines()
+    """Return the lines that differ with some around them; [] when no character does.
+
+    Only a line feed ends a line. What else differs at its end shows in its text.
+    """
+    before, after = _lines(old), _lines(new)
     lines: list[DiffLine] = []
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     for number, group in enumerate(matcher.get_grouped_opcodes(context)):
@@ -47,24 +51,33 @@ def text_diff(old: str, new: str, context: int = 3) -> list[DiffLine]:
         for kind, old_start, old_end, new_start, new_end in group:
             if kind == "equal":
                 for offset, text in enumerate(before[old_start:old_end]):
-                    lines.append(DiffLine(" ", text, old_start + offset + 1, new_start + offset + 1))
+                    lines.append(DiffLine(" ", text.rstrip("\r\n"), old_start + offset + 1, new_start + offset + 1))
                 continue
-            lines += [DiffLine("-", before[row], row + 1, None) for row in range(old_start, old_end)]
-            lines += [DiffLine("+", after[row], None, row + 1) for row in range(new_start, new_end)]
+            lines += [DiffLine("-", _with_end(before[row]), row + 1, None) for row in range(old_start, old_end)]
+            lines += [DiffLine("+", _with_end(after[row]), None, row + 1) for row in range(new_start, new_end)]
     return lines
 
 
+def _lines(text: str) -> list[str]:
+    return list(io.StringIO(text, newline="\n"))
+
+
+def _with_end(line: str) -> str:
+    text = line.removesuffix("\n").replace("\r", "␍")
+    return text if line.endswith("\n") else f"{text}  (no line feed)"
+
+
 def setting_changes(old: str, new: str) -> list[Change]:
-    """Return the settings whose values differ between two texts; [] when one of them is not YAML."""
+    """Return the settings whose values differ between two texts; [] when one of them cannot be read."""
     try:
         return value_changes(_values(old), _values(new))
-    except UserError:
+    except (UserError, ValueError, RecursionError):
         return []
 
 
 @lru_cache(maxsize=4)  # of a history, each config is compared with the one before and the one after it
 def _values(text: str) -> dict[str, Any]:
-    return read_yaml(Path("config.yaml"), text).data
+    return read(Path("config.yaml"), text).data
 
 
 def value_changes(old: Any, new: Any) -> list[Change]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from tui.data.config_diff import Change, DiffLine, setting_changes, text_diff
 from tui.data.config_form import FormField, FormSection, form
 from tui.data.yaml_edit import add_entry, remove_value, set_value, values
 from tui.data.yaml_places import children, compose, location_at
-from tui.data.yaml_text import parse
+from tui.data.yaml_text import parse, unreadable
 
 UNDO = 300
 TYPING_S = 1.0
@@ -89,11 +89,12 @@ class ConfigFile:
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def form(self) -> tuple[FormSection, ...]:
-        """Return all settings; while the text is not YAML, those of the last text that was."""
+        """Return all settings; while the text is not YAML, those of the last text that was, () when there is none."""
+        if self._good is None:
+            return ()
         if self._form is None or self._form[0] != self.version:
             found = {problem.location: problem.message for problem in self.problems if problem.location}
-            data = self._good.data if self._good else {}
-            self._form = (self.version, form(data, self._literals(), found))
+            self._form = (self.version, form(self._good.data, self._literals(), found))
         return self._form[1]
 
     def field(self, location: Location) -> FormField | None:
@@ -230,7 +231,7 @@ class ConfigFile:
         """Write the file atomically.
 
         Raises:
-            UserError: somebody else changed it meanwhile (unless `force`), or it cannot be written.
+            UserError: somebody else changed it meanwhile (unless `force`), it is write-protected, or cannot be written.
         """
         if not force and self.path.exists() and self.changed_on_disk():
             raise UserError(
@@ -239,6 +240,8 @@ class ConfigFile:
             )
         target = self.path.resolve()  # a link stays a link
         mode = target.stat().st_mode if target.exists() else None
+        if mode is not None and not os.access(target, os.W_OK):
+            raise UserError(f"{self.path}: is write-protected", hint="`chmod u+w` it, then save again")
         with atomic_path(target) as temporary:
             temporary.write_bytes(self.text.encode("utf-8", "replace"))
         if mode is not None:
@@ -252,10 +255,12 @@ class ConfigFile:
             self.settings, self.problems = load_config(self.path, text=self.text), ()
         except UserError as error:
             self.settings, self.problems = None, _problems(self.path, error)
-        except (ValueError, RecursionError) as error:  # YAML that is nested without end
-            self.settings, self.problems = None, (Problem(str(self.path), 0, 0, "", str(error) or "too deep"),)
-        with contextlib.suppress(UserError, ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
+            self.settings, self.problems = None, _problems(self.path, unreadable(self.path, error))
+        try:
             self._good, self._good_text = values(self.text), self.text
+        except UserError as error:
+            self.problems = self.problems or _problems(self.path, error)
 
     def _literals(self) -> dict[Location, str]:
         """How the numbers of the file are written."""

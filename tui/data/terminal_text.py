@@ -1,4 +1,4 @@
-"""What a program wrote for a terminal, as plain text: without escapes, control characters and overwritten parts."""
+"""Text of files, names and programs as plain text: nothing in it that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -38,3 +38,21 @@ def _without_overwritten(data: bytes) -> bytes:
     while (shorter := re.sub(rb"[^\x08]\x08", b"", data)) != data:
         data = shorter
     return data.replace(b"\b", b"")
+
+
+_SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_SIGNS[0x7F] = 0x2421
+# No signs exist for what terminals take for escapes too, and for what turns the direction of writing: a blank of the
+# private plane stands for each, so that a caption that is edited keeps them.
+_SIGNS |= {code: 0x100000 + code for code in (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_CODES = {sign: code for code, sign in _SIGNS.items()}
+
+
+def visible(text: str) -> str:
+    """Give control characters a sign of their own (escape: \u241b), so that no terminal obeys what a file says."""
+    return text.translate(_SIGNS)
+
+
+def original(text: str) -> str:
+    """The text that `visible` was given."""
+    return text.translate(_CODES)

@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from hv15.config.problems import Location, dotted
-from hv15.config.yaml_file import YamlFile, read_yaml
+from hv15.config.yaml_file import YamlFile
 from hv15.errors import UserError
 from tui.data.yaml_places import Place, children, is_block, refused, walk
-from tui.data.yaml_text import block, entry, parse, scalar
+from tui.data.yaml_text import block, entry, parse, read, scalar
 
 _FILE = Path("config.yaml")
 _ANCHOR = re.compile(r"&[^\s,\]}]+\s+")
@@ -80,9 +80,9 @@ def values(text: str) -> YamlFile:
     """Read YAML text; what is returned is shared and must not be changed.
 
     Raises:
-        UserError: it is not YAML, or not a mapping.
+        UserError: it is not YAML, not a mapping, or not to be written again (see `read`).
     """
-    return read_yaml(_FILE, text)
+    return read(_FILE, text)
 
 
 # -- proof ------------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def location_at(text: str, line: int) -> Location:
     """Return the location of the innermost setting that a line (from 1) belongs to; () when there is none."""
     try:
         node = compose(text)
-    except (yaml.YAMLError, AssertionError):
+    except (yaml.YAMLError, AssertionError, RecursionError):
         return ()
     location: list[str | int] = []
     while True:

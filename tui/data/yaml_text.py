@@ -8,11 +8,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hv15.config.yaml_file import read_yaml
+from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
 
 INDENT = 2
 _NOWHERE = Path("config.yaml")
+
+
+def read(path: Path, text: str) -> YamlFile:
+    """Read YAML text whose values are a tree that Python can write again.
+
+    Raises:
+        UserError: it is not YAML, nested too deep, has a number that cannot be read or a value that contains itself.
+    """
+    try:
+        found = read_yaml(path, text)
+        endless = _contains_itself(found.data, set(), set())
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, error) from None
+    if endless:
+        raise UserError(f"{path}: a value contains itself", hint="look at the anchors (&name) and aliases (*name)")
+    return found
+
+
+def unreadable(path: Path, error: ValueError | RecursionError) -> UserError:
+    """Say what Python gave up on when it read YAML."""
+    if isinstance(error, RecursionError):
+        return UserError(f"{path}: is nested too deep", hint="look for brackets that are never closed")
+    return UserError(f"{path}: a number cannot be read: {str(error).partition(';')[0]}")
+
+
+def _contains_itself(value: Any, above: set[int], done: set[int]) -> bool:
+    if not isinstance(value, dict | list) or id(value) in done:
+        return False
+    if id(value) in above:
+        return True
+    above.add(id(value))
+    found = any(_contains_itself(each, above, done) for each in (value.values() if isinstance(value, dict) else value))
+    above.remove(id(value))
+    done.add(id(value))
+    return found
 
 
 def parse(text: str) -> Any:
@@ -21,7 +56,7 @@ def parse(text: str) -> Any:
     Raises:
         UserError: it is not YAML.
     """
-    return read_yaml(_NOWHERE, f"k: {text}\n").data["k"]
+    return read(_NOWHERE, f"k: {text}\n").data["k"]
 
 
 def scalar(value: Any, *, flow: bool = False, like: str = "") -> str:
@@ -88,7 +123,7 @@ def _is_plain(value: str, flow: bool) -> bool:
         return False
     around = f"k: [{value}, 1] # c\n" if flow else f"k: {value} # c\n"
     try:
-        found = read_yaml(_NOWHERE, around).data
+        found = read(_NOWHERE, around).data
     except UserError:
         return False
     return bool(found == {"k": [value, 1] if flow else value})

@@ -20,7 +20,7 @@ from hv15.errors import UserError
 from tui.config_session import ConfigSession, ConfigView, Location
 from tui.data.config_diff import DiffLine
 from tui.data.config_file import ConfigFile, Problem
-from tui.data.config_form import LISTS
+from tui.data.config_form import LISTS, FormField
 from tui.dialogs.confirm import Answer, Confirm
 from tui.external_editor import edit_file
 from tui.messages import RunSeen
@@ -33,6 +33,8 @@ from tui.widgets.yaml_editor import YamlEditor
 
 TYPING_S = 0.4
 """How long after the last key the text is checked."""
+CHANGED = "the file was changed on disk by somebody else: ctrl+s asks what to do"
+REMOVED = "the file was removed: ctrl+s writes it again"
 
 
 class ConfigScreen(DashboardScreen):
@@ -61,6 +63,12 @@ class ConfigScreen(DashboardScreen):
         self._steps = asyncio.Lock()
         self._typing: Timer | None = None
         self._loading = self._begun = False
+        self._trouble = ""
+        """Why the config cannot be looked at."""
+
+    @property
+    def unsaved(self) -> str:
+        return self.dashboard.project.name if self.view is not None and self.view.dirty else ""
 
     def body(self) -> Iterable[Widget]:
         yield Static(id="config-notice")
@@ -95,38 +103,63 @@ class ConfigScreen(DashboardScreen):
         self.run_worker(partial(self._step, change, then), group="config-steps", exit_on_error=False)  # type: ignore[arg-type]
 
     async def _step(self, change: Callable[[ConfigFile], object] | None, then: Callable[[], object] | None) -> None:
+        try:
+            async with self._steps:
+                await self._do(change)
+            if then is not None:
+                then()
+        except Exception as error:  # shown to the user, whatever it is
+            if self.is_attached:
+                self._failed(error, asked=then is not None or change not in (None, _take_over))
+
+    async def _do(self, change: Callable[[ConfigFile], object] | None) -> None:
         assert self.session is not None
-        session = self.session
-        async with self._steps:
-            text = self.query_one(YamlEditor).text if self.view is not None else None
-            try:
-                view = await asyncio.to_thread(session.step, change, text=text)
-            except UserError as error:
-                self.show_error(error)
-                return
-            if self.is_attached and view is not self.view:
-                typed_on = text is not None and self.query_one(YamlEditor).text != text
-                self._show(view, keep_text=typed_on)
-        if then is not None:
-            then()
+        text = self.query_one(YamlEditor).exact_text if self.view is not None else None
+        view = await asyncio.to_thread(self.session.step, change, text=text)
+        if not self.is_attached:
+            return
+        cured, self._trouble = bool(self._trouble), ""
+        if view is not self.view:
+            typed_on = text is not None and self.query_one(YamlEditor).exact_text != text
+            self._show(view, keep_text=typed_on)
+        elif cured:
+            self._entitle()
+
+    def _failed(self, error: Exception, *, asked: bool) -> None:
+        """Say an error; one that comes with each look is said once, and stands in the notice."""
+        words = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        if asked or words != self._trouble:
+            self.show_error(error)
+        if not asked:
+            self._trouble = words
+            if self.view is None:
+                self.query_one(SettingsForm).empty = "no settings: the config cannot be read"
+            self._entitle()
 
     def _show(self, view: ConfigView, *, keep_text: bool = False) -> None:
         self.view = view
         editor, form = self.query_one(YamlEditor), self.query_one(SettingsForm)
         if not keep_text:
-            self._loading = editor.text != view.text
+            self._loading = editor.exact_text != view.text
             editor.load(view.text)
         wrong = frozenset(problem.line for problem in view.problems)
         new = frozenset(line.new_line for line in view.unsaved if line.sign == "+" and line.new_line is not None)
         editor.mark(wrong, new)
         form.show(view.sections)
-        if not self.query_one(FieldEditor).has_focus_within:
+        if form.current is None:
+            self._form_moved()
+        elif not self.query_one(FieldEditor).is_editing:
             self.query_one(FieldEditor).show(form.current)
         self.query_one(Findings).show(view)
         self._entitle()
 
     def _entitle(self) -> None:
         view, form = self.view, self.query_one(SettingsForm)
+        words = self._trouble
+        if view is not None and not words:
+            words = REMOVED if view.removed else CHANGED if view.changed_on_disk else ""
+        self.say("#config-notice", Content(words))
+        self.query_one("#config-notice").set_class(bool(words), "-shown")
         if view is None:
             return
         changed = sum(field.changed for section in view.sections for field in section.fields)
@@ -134,14 +167,10 @@ class ConfigScreen(DashboardScreen):
         self.query_one("#form-pane").border_subtitle = Content(f"● {changed} changed{only}")
         state = "● unsaved: ctrl+s" if view.dirty else "✓ saved"
         self.query_one("#yaml-pane").border_subtitle = Content(state)
-        notice = self.query_one("#config-notice", Static)
-        words = "the file was changed on disk by somebody else: ctrl+s asks what to do" if view.changed_on_disk else ""
-        notice.update(Content(words))
-        notice.set_class(bool(words), "-shown")
 
     def _look(self) -> None:
         """See whether somebody else changed the file; take it over when nothing is unsaved."""
-        if self.is_current and self.view is not None and not self._steps.locked():
+        if self.is_current and self._begun and not self._steps.locked():
             self.step(_take_over)
 
     def on_run_seen(self, message: RunSeen) -> None:
@@ -156,9 +185,11 @@ class ConfigScreen(DashboardScreen):
 
     @on(Rows.Moved, "#form")
     def _form_moved(self) -> None:
-        form = self.query_one(SettingsForm)
-        self.query_one(FieldEditor).show(form.current)
-        self.query_one(FieldEditor).close()
+        form, field = self.query_one(SettingsForm), self.query_one(FieldEditor)
+        if field.has_focus_within:  # what was edited is gone
+            form.focus()
+        field.show(form.current)
+        field.close()
         if form.has_focus and form.current is not None and self.view is not None:
             place = self.view.positions.get(form.current.location)
             if place is not None:
@@ -171,11 +202,14 @@ class ConfigScreen(DashboardScreen):
     @on(SettingsForm.Set)
     @on(FieldEditor.Entered)
     def _set(self, event: SettingsForm.Set | FieldEditor.Entered) -> None:
-        location, text = event.field.location, event.text
+        self._enter(event.field, event.text)
+
+    def _enter(self, field: FormField, text: str, then: Callable[[], object] | None = None) -> None:
         self.query_one(FieldEditor).close()
         self.query_one(SettingsForm).focus()
-        if text != (event.field.text if event.field.given else ""):
-            self.step(lambda file: file.set_text(location, text))
+        changed = text != (field.text if field.given else "")
+        if changed or then is not None:
+            self.step((lambda file: file.set_text(field.location, text)) if changed else None, then)
 
     @on(SettingsForm.Default)
     def _default(self, event: SettingsForm.Default) -> None:
@@ -299,7 +333,12 @@ class ConfigScreen(DashboardScreen):
     # Saving
 
     def action_save(self) -> None:
-        self.step(then=self._save)
+        """Save, with what stands in a field that is open."""
+        editor = self.query_one(FieldEditor)
+        if editor.is_editing and editor.field is not None:
+            self._enter(editor.field, editor.typed, self._save)
+        else:
+            self.step(then=self._save)
 
     def _save(self) -> None:
         if self.view is not None and self.view.changed_on_disk:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from textual import on
@@ -18,15 +19,25 @@ from textual.widgets import Input, Static, TextArea
 from hv15.config.load import load_config
 from tui.data.dataset import DatasetReader, Item, write_caption
 from tui.data.rerun import DryRun, Rerun
+from tui.data.terminal_text import original, visible
 from tui.screens.base import DashboardScreen
 from tui.units import bar
-from tui.widgets.clip_list import ClipList, item_key, original, visible
+from tui.widgets.clip_list import ClipList, item_key
 from tui.widgets.rows import Rows
 from tui.widgets.thumbnails import Thumbnails
 from tui.widgets.video import Playable, Player
 
 REDRAW_S = 0.5
 """How often the list is drawn anew while files are looked at."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A caption that is being edited."""
+
+    text: str
+    before: str
+    """The caption in its file when the edit began."""
 
 
 class DatasetScreen(DashboardScreen):
@@ -51,12 +62,20 @@ class DatasetScreen(DashboardScreen):
         super().__init__()
         self._reader: DatasetReader | None = None
         self._items: list[Item] = []
-        self._drafts: dict[Hashable, str] = {}
+        self._drafts: dict[Hashable, Draft] = {}
         """Captions that were edited and not saved."""
+        self._loaded: tuple[str, Draft | None] = ("", None)
+        """What the field said before a person edited it, and the draft that it was."""
+        self._saved_last: Hashable = None
         self._words = ""
         self._shown: Item | None = None
         self._cancel = threading.Event()
         self._plan: DryRun | None = None
+
+    @property
+    def unsaved(self) -> str:
+        count = len(self._drafts)
+        return f"{count} caption{'s' if count > 1 else ''}" if count else ""
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="dataset-top"):
@@ -173,12 +192,16 @@ class DatasetScreen(DashboardScreen):
             return
         self._shown = item
         self.query_one(Player).load(*([Playable(item.path, visible(item.path.name))] if item is not None else []))
-        area = self.query_one("#caption", TextArea)
-        caption = "" if item is None else visible(self._drafts.get(item_key(item), item.caption))
-        if area.text != caption:
-            area.load_text(caption)
-        area.read_only = item is None
+        draft = self._drafts.get(item_key(item)) if item is not None else None
+        self._load_caption("" if item is None else draft.text if draft is not None else item.caption, draft)
+        self.query_one("#caption", TextArea).read_only = item is None
         self._describe()
+
+    def _load_caption(self, text: str, draft: Draft | None) -> None:
+        area = self.query_one("#caption", TextArea)
+        if area.text != visible(text):
+            area.load_text(visible(text))
+        self._loaded = area.text, draft  # the field may say it with other line ends
 
     def _describe(self) -> None:
         item = self._shown
@@ -193,19 +216,23 @@ class DatasetScreen(DashboardScreen):
         facts += [f"{item.seconds:.1f} s"] if item.seconds else []
         facts += [f"uses {', '.join(dict.fromkeys(item.clips))}"] if item.clips else []
         around = [f"{name} “{text}”" for name, text in (("prefix", item.prefix), ("suffix", item.suffix)) if text]
-        words = Content(" · ".join([*facts, *around, item.caption_file.name]))
-        note.update(Content.styled(item.problem, "$error") if item.problem else words.stylize("$faint"))
+        words = Content(visible(" · ".join([*facts, *around, item.caption_file.name])))
+        note.update(Content.styled(visible(item.problem), "$error") if item.problem else words.stylize("$faint"))
 
     @on(TextArea.Changed, "#caption")
     def _typed(self) -> None:
         item = self._shown
         if item is None:
             return
-        text, key = original(self.query_one("#caption", TextArea).text), item_key(item)
-        if text.strip() == item.caption:  # it is saved so
+        shown, key = self.query_one("#caption", TextArea).text, item_key(item)
+        text, begun = original(shown), self._drafts.get(key)
+        loaded, draft = self._loaded
+        if shown != loaded:
+            draft = Draft(text, begun.before if begun is not None else item.caption)
+        if draft is None or text.strip() == item.caption:  # it is saved so
             self._drafts.pop(key, None)
         else:
-            self._drafts[key] = text
+            self._drafts[key] = draft
         clips = self.query_one(ClipList)
         if clips.edited != set(self._drafts):
             clips.edited = set(self._drafts)
@@ -217,19 +244,23 @@ class DatasetScreen(DashboardScreen):
         if item is None or item_key(item) not in self._drafts:
             self.notify("this caption was not changed", markup=False)
             return
-        text = self._drafts[item_key(item)]
-        self.in_thread(f"save-{item_key(item)}", lambda: write_caption(item, text), lambda new: self._saved(item, new))
+        draft = self._drafts[item_key(item)]
+        edited = replace(item, caption=draft.before)
+        self.in_thread(
+            f"save-{item_key(item)}", lambda: write_caption(edited, draft.text), lambda new: self._saved(item, new)
+        )
 
     def _saved(self, old: Item, new: Item) -> None:
         self._drafts.pop(item_key(old), None)
         if self._reader is not None:
             self._reader.replace(old, new)
+        self._saved_last = item_key(new)
         if self._shown == old:
             self._shown = new
+            self._loaded = self.query_one("#caption", TextArea).text, None
         self._filter()
         self._describe()
-        note = self.query_one("#caption-note", Static)
-        note.update(Content.styled("saved; asking what will run again", "$accent"))
+        self._say_saved("saved; asking what will run again")
         if self._plan is not None:
             self._plan.cancel()
         self._plan = self.dashboard.files.dry_run()
@@ -237,10 +268,15 @@ class DatasetScreen(DashboardScreen):
 
     def _tell_rerun(self, plan: Rerun) -> None:
         words = f"not known: {plan.error}" if plan.error else plan.summary
-        self.query_one("#caption-note", Static).update(Content.styled(f"saved; next start: {words}", "$accent"))
+        self._say_saved(f"saved; next start: {words}")
 
     def _rerun_unknown(self, error: Exception) -> None:
-        self.query_one("#caption-note", Static).update(Content(f"saved; what will run again is not known: {error}"))
+        self._say_saved(f"saved; what will run again is not known: {error}")
+
+    def _say_saved(self, words: str) -> None:
+        """Say what a saved caption brings, while its clip is still shown."""
+        if self._shown is not None and item_key(self._shown) == self._saved_last:
+            self.say("#caption-note", Content.styled(visible(words), "$accent"))
 
     # Keys
 
@@ -264,7 +300,8 @@ class DatasetScreen(DashboardScreen):
     def action_back(self) -> None:
         field, area = self.query_one("#dataset-words", Input), self.query_one("#caption", TextArea)
         if area.has_focus and self._shown is not None and item_key(self._shown) in self._drafts:
-            area.load_text(visible(self._shown.caption))
+            self._load_caption(self._shown.caption, None)
+            self._typed()
         elif field.has_focus or field.value:
             field.value = ""
             field.remove_class("-shown")

@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input
 
+from tui.data.terminal_text import visible
 from tui.messages import JobsSeen
 from tui.screens.base import DashboardScreen
 from tui.watcher import Source
@@ -112,7 +113,7 @@ class LogsScreen(DashboardScreen):
         if view.path != path:
             self._close_field()
             view.open(path)
-            view.border_title = Content(str(path.relative_to(root)) if path.is_relative_to(root) else str(path))
+            view.border_title = Content(visible(str(path.relative_to(root) if path.is_relative_to(root) else path)))
 
     # Search and filter
 

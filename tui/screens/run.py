@@ -21,6 +21,7 @@ from tui.data.metrics import Progress, Series
 from tui.data.preflight import machine_checks
 from tui.data.rerun import DryRun
 from tui.data.system import SystemSample
+from tui.data.terminal_text import visible
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.start import StartDialog
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, OpenLog, RunSeen, TailSeen
@@ -241,7 +242,7 @@ class RunScreen(DashboardScreen):
 
     def _short(self, path: Path) -> str:
         root = self.dashboard.files.root
-        return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+        return visible(str(path.relative_to(root) if path.is_relative_to(root) else path))
 
     # Start and stop
 

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.data.samples import Sample, SamplesReader
-from tui.data.terminal_text import clean
+from tui.data.terminal_text import clean, visible
 from tui.screens.base import DashboardScreen
 from tui.units import size
 from tui.watcher import Source
@@ -142,7 +142,7 @@ class SamplesScreen(DashboardScreen):
         )
         if sample.negative_prompt:
             lines.append(Content.assemble(("not    ", "$faint"), clean(sample.negative_prompt.replace("\n", " "))))
-        lines.append(Content.styled(str(path), "$faint"))
+        lines.append(Content.styled(visible(str(path)), "$faint"))
         lines.append(Content.styled(" · ".join([*facts, size(sample.size)]), "$faint"))
         return Content("\n").join(lines)
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from textual.content import Content
 
 from tui.data.dataset import Item
+from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows, cell
 
 
@@ -35,29 +36,11 @@ class ClipList(Rows[Item]):
         words = visible(row.problem or row.caption)
         return Content.assemble(
             (f"{mark} ", look),
-            cell(visible(row.path.name), name),
+            cell(row.path.name, name),
             " ",
             cell(words.replace("\n", " "), max(4, width - 3 - name - sizes), "$error" if row.problem else "$faint"),
             cell(facts, sizes, right=True) if sizes else "",
         )
-
-
-_SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
-_SIGNS[0x7F] = 0x2421
-# No signs exist for what terminals take for escapes too, and for what turns the direction of writing: a blank of the
-# private plane stands for each, so that a caption that is edited keeps them.
-_SIGNS |= {code: 0x100000 + code for code in (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-_CODES = {sign: code for code, sign in _SIGNS.items()}
-
-
-def visible(text: str) -> str:
-    """Give control characters a sign of their own (escape: \u241b), so that no terminal obeys what a file says."""
-    return text.translate(_SIGNS)
-
-
-def original(text: str) -> str:
-    """The text that `visible` was given."""
-    return text.translate(_CODES)
 
 
 def item_key(item: Item) -> Hashable:

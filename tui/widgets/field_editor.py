@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
 from tui.data.config_form import FormField, FormSection
+from tui.data.terminal_text import original, visible
 
 
 class FieldEditor(Vertical):
-    """Follows the cursor of the form; enter in its field sets the value."""
+    """Follows the cursor of the form; enter in its field sets the value. Help that is too long scrolls."""
 
     DEFAULT_CSS = """
     FieldEditor { height: auto; max-height: 9; }
-    FieldEditor Static { height: auto; max-height: 6; }
+    FieldEditor VerticalScroll { height: auto; max-height: 6; scrollbar-size-vertical: 1; }
+    FieldEditor Static { height: auto; }
     FieldEditor Input { width: 1fr; display: none; background: $surface; }
     FieldEditor.-editing Input { display: block; }
     """
@@ -46,20 +48,23 @@ class FieldEditor(Vertical):
         self.field: FormField | None = None
 
     def compose(self) -> ComposeResult:
-        yield Static(id="field-help")
+        with VerticalScroll(can_focus=False):
+            yield Static(id="field-help")
         yield Input(id="field-input", compact=True)
 
     def show(self, row: FormField | FormSection | None) -> None:
         """Show the help of a setting or of a section."""
         self.field = row if isinstance(row, FormField) else None
         help_text = self.query_one("#field-help", Static)
+        self.query_one(VerticalScroll).scroll_home(animate=False)
         if row is None:
             help_text.update("")
         elif isinstance(row, FormSection):
             more = "\n+ adds another entry, - removes this one" if row.is_entry else ""
             help_text.update(Content.assemble((row.title, "bold"), "  ", row.help, (more, "$faint")))
         else:
-            default = "" if row.default_text in ("", "required", "not given") else f", default {row.default_text}"
+            usual = visible(row.default_text)
+            default = "" if usual in ("", "required", "not given") else f", default {usual}"
             affects = {"speed": " · changes no result, reruns nothing", "place": " · a place: reruns nothing"}
             parts = [
                 Content.assemble(
@@ -67,7 +72,7 @@ class FieldEditor(Vertical):
                 )
             ]
             if row.problem:
-                parts.append(Content.styled(f"✗ {row.problem}", "bold $error"))
+                parts.append(Content.styled(f"✗ {visible(row.problem)}", "bold $error"))
             parts.append(Content(row.help))
             help_text.update(Content("\n").join(parts))
 
@@ -79,9 +84,23 @@ class FieldEditor(Vertical):
         choices = ("true", "false") if field.kind == "bool" else field.choices
         box.suggester = SuggestFromList(choices, case_sensitive=False) if choices else None
         box.placeholder = field.default_text
-        box.value = field.text if field.given else ""
+        box.value = visible(self._before)
         box.cursor_position = len(box.value)
         box.focus()
+
+    @property
+    def is_editing(self) -> bool:
+        return self.has_class("-editing")
+
+    @property
+    def typed(self) -> str:
+        """What stands in the field, with the control characters that it shows as signs."""
+        value = self.query_one(Input).value
+        return self._before if value == visible(self._before) else original(value)
+
+    @property
+    def _before(self) -> str:
+        return self.field.text if self.field is not None and self.field.given else ""
 
     def close(self) -> None:
         """Hide the field."""
@@ -91,7 +110,7 @@ class FieldEditor(Vertical):
     def _entered(self, event: Input.Submitted) -> None:
         event.stop()
         if self.field is not None:
-            self.post_message(self.Entered(self.field, event.value))
+            self.post_message(self.Entered(self.field, self.typed))
 
     def action_leave(self) -> None:
         self.close()

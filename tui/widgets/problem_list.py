@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from textual.content import Content
 
 from tui.data.config_file import Problem
+from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows
 
 
@@ -22,8 +23,8 @@ class ProblemList(Rows[Problem]):
         return Content.assemble(
             (f"{row.line}:{row.column}", "bold $accent"),
             " ",
-            (row.path, "bold"),
+            (visible(row.path), "bold"),
             ": " if row.path else "",
-            (row.message, "$error"),
+            (visible(row.message), "$error"),
             (f"  ({row.hint})" if row.hint else "", "$faint"),
         )

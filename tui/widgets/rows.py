@@ -16,6 +16,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from tui.data.terminal_text import visible
+
 Row = TypeVar("Row")
 
 
@@ -224,7 +226,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Content:
     """Return one line of plain text in exactly `width` columns, cut with an ellipsis, in a style of the theme."""
-    content = Content(" ".join(text.split("\n"))).truncate(width, ellipsis=True)
+    content = Content(" ".join(visible(text).split("\n"))).truncate(width, ellipsis=True)
     space = " " * (width - content.cell_length)
     padded = Content(space) + content if right else content + Content(space)
     return padded.stylize(style) if style else padded

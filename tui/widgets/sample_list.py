@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from textual.content import Content
 
 from tui.data.samples import Sample
+from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows, cell
 
 
@@ -42,7 +43,7 @@ def step_words(sample: Sample) -> str:
 def sample_title(sample: Sample) -> str:
     """What a sample is called over its picture."""
     of = f" · {sample.experiment}" if sample.experiment else ""
-    return f"{sample.prompt_name} · {step_words(sample)}{of}"
+    return visible(f"{sample.prompt_name} · {step_words(sample)}{of}")
 
 
 class SampleList(Rows[SampleRow]):

@@ -12,18 +12,21 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from tui.data.config_form import FormField, FormSection
+from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows, cell
 
 FormRow = FormSection | FormField
+NO_MATCH = "no setting matches"
+NOT_YAML = "not YAML yet, so no value is known: see Problems"
 
 
 class SettingsForm(Rows[FormRow]):
     """One line a setting, under the headings of their sections."""
 
-    HELP = """All settings, with their defaults. ● marks what differs from its default, ✗ what is wrong. Enter edits
-    the value; space goes to the next choice; delete takes the setting out of the file, so that its default holds. /
-    searches names and help; c shows only what was changed. Every edit changes that
-    one value in the file and nothing else."""
+    KEYS_HELP = """All settings, with their defaults. ● marks what differs from its default, ✗ what is wrong. Enter
+    edits the value; space goes to the next choice; delete takes the setting out of the file, so that its default holds.
+    / searches names and help; c shows only what was changed. Every edit changes that one value in the file and nothing
+    else."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -43,6 +46,13 @@ class SettingsForm(Rows[FormRow]):
         ),
         Binding("minus", "remove", "Remove", id="form-remove", show=False, tooltip="remove this entry of a list"),
     ]
+
+    @property
+    def HELP(self) -> str:  # type: ignore[override]  # noqa: N802 (Textual's name)
+        """The whole help of what is under the cursor, which has little room beside the form, then that of the keys."""
+        row = self.current
+        name = row.path if isinstance(row, FormField) else row.title if row else ""
+        return f"{name}: {row.help} {self.KEYS_HELP}" if row else self.KEYS_HELP
 
     words: reactive[str] = reactive("")
     """What is searched for."""
@@ -82,11 +92,12 @@ class SettingsForm(Rows[FormRow]):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.sections: tuple[FormSection, ...] = ()
-        self.empty = "no setting matches"
+        self.empty = NO_MATCH
 
     def show(self, sections: tuple[FormSection, ...]) -> None:
-        """Show these sections."""
+        """Show these sections; there are none while the text never was YAML."""
         self.sections = sections
+        self.empty = NO_MATCH if sections else NOT_YAML
         self._filter()
 
     def watch_words(self) -> None:
@@ -119,7 +130,7 @@ class SettingsForm(Rows[FormRow]):
             return Content.assemble((row.title, "bold $accent"), (facts, "$faint"))
         mark, colour = ("✗", "$error") if row.problem else ("●", "$accent") if row.changed else (" ", "")
         name = min(30, max(16, width * 45 // 100))
-        value = row.text if row.given else row.default_text
+        value = visible(row.text if row.given else row.default_text)
         style = "$error" if row.problem else "bold $foreground" if row.changed else "" if row.given else "$faint"
         return Content("").join(
             [

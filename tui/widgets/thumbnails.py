@@ -16,6 +16,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.data.dataset import Item, thumbnail
+from tui.data.terminal_text import visible
 from tui.widgets.clip_list import item_key
 from tui.widgets.half_blocks import Pixels, half_blocks
 
@@ -79,7 +80,7 @@ class Thumbnails(Widget):
         if y >= rows:
             component = "thumbnails--chosen" if index == self._cursor else "thumbnails--name"
             style = base + self.get_component_rich_style(component, partial=True)
-            text = Content(item.path.stem).truncate(columns, ellipsis=True).plain
+            text = Content(visible(item.path.stem)).truncate(columns, ellipsis=True).plain
             return Strip([Segment(text, style)]).adjust_cell_length(columns, style)
         key = (item_key(item), columns, rows)
         if key not in self._strips:

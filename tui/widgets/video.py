@@ -23,6 +23,7 @@ from textual.widgets import Static
 
 from hv15.errors import UserError
 from tui.data.samples import Clip, load_clip
+from tui.data.terminal_text import visible
 from tui.widgets.half_blocks import half_blocks
 
 FASTEST, SLOWEST = 6.0, 1.0
@@ -205,7 +206,7 @@ class Player(Vertical, can_focus=True):
             except UserError as problem:
                 error = problem.message
             except Exception as problem:  # a file that is being written, a decoder's own mistake
-                error = f"{clip.path.name} cannot be shown: {problem}"
+                error = visible(f"{clip.path.name} cannot be shown: {problem}")
             if not cancel.is_set():
                 self.post_message(self.FramesRead(slot, clip, frames, error))
 

@@ -10,6 +10,9 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
+from tui.data.terminal_text import visible
+from tui.data.yaml_lines import with_line_ends
+
 KEY = re.compile(r"^(\s*(?:- )*)([\w.\"'-]+)(:)(?=\s|$)")
 COMMENT = re.compile(r"(?:^|\s)(#.*)$")
 
@@ -52,6 +55,8 @@ class YamlEditor(TextArea):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__("", id=id, show_line_numbers=True, soft_wrap=False, tab_behavior="indent", compact=True)
         self.indent_type, self.indent_width = "spaces", 2
+        self._loaded = self._said = ""
+        """The text that was loaded, and what the editor made of it."""
         self.problem_lines: frozenset[int] = frozenset()
         self.changed_lines: frozenset[int] = frozenset()
 
@@ -64,6 +69,7 @@ class YamlEditor(TextArea):
 
     def get_line(self, line_index: int) -> Text:
         text = super().get_line(line_index)
+        text.plain = visible(text.plain)
         if line_index + 1 in self.problem_lines:
             text.stylize(self._look("yaml--problem"))
             return text
@@ -76,9 +82,22 @@ class YamlEditor(TextArea):
     def _look(self, component: str) -> Style:
         return self.get_component_rich_style(component, partial=True)
 
+    @property
+    def exact_text(self) -> str:
+        """The text with the line ends that were loaded, wherever a line is still there: Textual knows one kind."""
+        if self.text == self._said:
+            return self._loaded
+        if self._said == self._loaded:
+            return self.text
+        return with_line_ends(self._loaded, self.document.lines, self.document.newline)
+
+    def load_text(self, text: str) -> None:
+        super().load_text(text)
+        self._loaded, self._said = text, self.text
+
     def load(self, text: str) -> None:
         """Show a text that was changed elsewhere; the cursor stays where it was, as far as there is such a place."""
-        if text != self.text:
+        if text != self.exact_text:
             place, scroll = self.cursor_location, self.scroll_offset
             self.load_text(text)
             self.move_cursor(self.document.end if place > self.document.end else place)

@@ -233,6 +233,47 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
             ConfigFile.open(path)
 
 
+def test_a_write_protected_file_is_left_alone(file: ConfigFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anything
+    file.set(("train", "seed"), 9)
+    for force in (False, True):
+        with pytest.raises(UserError, match="is write-protected"):
+            file.save(force=force)
+    assert file.path.read_text() == TEXT
+    assert file.dirty
+    file.path.unlink()
+    file.save()
+    assert file.path.read_text() == file.text
+
+
+def test_a_text_that_never_was_yaml_has_no_form(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.yaml", TEXT + "task: i2v\n")
+    assert file.form() == ()
+    file.replace_text(TEXT)
+    assert field(file, "train", "max_train_steps").text == "100"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("&a {b: *a}", "contains itself"),
+        ("9" * 6000, "cannot be read"),
+        ("0x_", "cannot be read"),
+        ("[" * 3000, "deep"),
+    ],
+    ids=["circle", "digits", "hex", "depth"],
+)
+def test_values_that_python_gives_up_on_are_refused(file: ConfigFile, value: str, words: str) -> None:
+    file.replace_text(TEXT + f"extra: {value}\n")
+    assert file.problems
+    assert file.changes_with(file.path) == []
+    with pytest.raises(UserError, match=words):
+        file.set(("task",), "i2v")
+    file.replace_text(TEXT)
+    file.set(("task",), "i2v")
+    assert "task: i2v" in file.text
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(file: ConfigFile) -> None:
     file.set(("train", "seed"), 9)

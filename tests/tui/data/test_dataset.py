@@ -184,3 +184,13 @@ def test_captions_that_are_not_utf_8_and_hold_escapes(root: Path) -> None:
     assert made.captions == 2
     with pytest.raises(UserError, match="UTF-8"):
         write_caption(by_name["a.mp4"], "words")
+
+
+def test_a_write_protected_caption_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "clip.txt"
+    file.write_text("a clip\n")
+    item = Item(0, tmp_path / "clip.mp4", "video", "a clip", file)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="write-protected"):
+        write_caption(item, "another")
+    assert file.read_text() == "a clip\n"

@@ -11,6 +11,7 @@ from hv15.config.presets import preset_names, preset_text
 from hv15.config.yaml_file import read_yaml
 from hv15.errors import UserError
 from tui.data.yaml_edit import add_entry, remove_value, set_value
+from tui.data.yaml_lines import with_line_ends
 from tui.data.yaml_places import location_at
 from tui.data.yaml_text import scalar
 
@@ -211,3 +212,21 @@ def test_a_line_tells_its_setting() -> None:
     assert location_at(TEXT, lines.index("  num_repeats: 2") + 1) == ("datasets", 1, "num_repeats")
     assert location_at(TEXT, 1) == ()
     assert location_at("a: [", 1) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "lines", "after"),
+    [
+        ("a\r\nb\nc", ["a", "b", "c"], "a\r\nb\nc"),
+        ("a\r\nb\nc\n", ["a", "x", "c", ""], "a\r\nx\nc\n"),
+        ("a\r\nb\nc\n", ["a", "new", "b", "c", ""], "a\r\nnew|b\nc\n"),
+        ("a\u2028b\rc\n", ["b", "c", ""], "b\rc\n"),
+        ("a\nb", ["a", "b", "c"], "a\nb|c"),
+        ("a\nb", ["a"], "a"),
+        ("a\n", ["a"], "a"),
+        ("", ["a", ""], "a|"),
+        ("a\u2028", ["x", "a"], "x|a\u2028"),
+    ],
+)
+def test_lines_that_stay_keep_their_ends(before: str, lines: list[str], after: str) -> None:
+    assert with_line_ends(before, lines, "|") == after
