@@ -1,6 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
 # The models of the tests are tiny: a second thread costs them more than it gives, and results stay the same anywhere.
 torch.set_num_threads(1)
+
+LONGEST = ("test_incremental.py", "test_behaviour.py")
+"""Files of several minutes: begun first, they do not keep one worker busy when all others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: Path(item.path).name not in LONGEST)

@@ -168,6 +168,9 @@ class Dashboard(App[None]):
     def notify(self, message: str, **how: Any) -> None:
         super().notify(visible(message), **how)
 
+    def copy_to_clipboard(self, text: str) -> None:
+        super().copy_to_clipboard(text.encode("utf-8", "replace").decode())  # a name may hold bytes that are no text
+
     def action_command_palette(self) -> None:
         if not Palette.is_open(self):  # type: ignore[arg-type]
             self.push_screen(Palette(id="--command-palette"))

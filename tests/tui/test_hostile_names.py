@@ -13,8 +13,8 @@ from tui.widgets.clip_list import ClipList
 from tui.widgets.log_list import LogList
 from tui.widgets.sample_list import SampleList
 
-NAME = "a\x1b[2J\x1b[5;5HHACKED\x1b[7m\x9b\u202e"
-OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+NAME = "a\tb\nc\x1b[2J\x1b[5;5HHACKED\x1b[7m\x9b\u202e"
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ _SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _SIGNS[0x7F] = 0x2421
 # No signs exist for what terminals take for escapes too, and for what turns the direction of writing: a blank of the
 # private plane stands for each, so that a caption that is edited keeps them.
-_SIGNS |= {code: 0x100000 + code for code in (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_SIGNS |= {code: 0x100000 + code for code in (*range(0x80, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 _CODES = {sign: code for code, sign in _SIGNS.items()}
 
 

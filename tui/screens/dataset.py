@@ -128,11 +128,11 @@ class DatasetScreen(DashboardScreen):
     def _failed(self, error: Exception) -> None:
         clips = self.query_one(ClipList)
         clips.set_rows([])
-        clips.empty = str(getattr(error, "message", error)).partition("\n")[0]
+        clips.empty = visible(str(getattr(error, "message", error)).partition("\n")[0])
 
     def _take(self, reader: DatasetReader, cancel: threading.Event) -> None:
         self._reader = reader
-        self.query_one(ClipList).empty = reader.error or "no clips: see datasets in the config"
+        self.query_one(ClipList).empty = visible(reader.error) or "no clips: see datasets in the config"
         self._filter()
         self.run_worker(self._probe(reader, cancel), group="probe", exclusive=True, exit_on_error=False)
 
@@ -257,7 +257,8 @@ class DatasetScreen(DashboardScreen):
         self._saved_last = item_key(new)
         if self._shown == old:
             self._shown = new
-            self._loaded = self.query_one("#caption", TextArea).text, None
+            self._loaded = visible(new.caption), None
+            self._typed()  # what was typed meanwhile is an edit of the new caption
         self._filter()
         self._describe()
         self._say_saved("saved; asking what will run again")
@@ -316,7 +317,7 @@ class DatasetScreen(DashboardScreen):
 def bucket_text(buckets: dict[str, int], problems: Iterable[str]) -> Content:
     """How many clips each size has, and what is wrong with the dataset as a whole."""
     most, width = max(buckets.values(), default=1), max((len(name) for name in buckets), default=0)
-    lines = [Content.styled(problem.partition("\n")[0], "$error") for problem in problems]
+    lines = [Content.styled(visible(problem.partition("\n")[0]), "$error") for problem in problems]
     for name, count in sorted(buckets.items(), key=lambda each: -each[1]):
         lines.append(Content.assemble(f"{name:<{width}}  ", (bar(count / most, 10), "$primary"), f" {count:,}"))
     if not buckets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -226,7 +227,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Content:
     """Return one line of plain text in exactly `width` columns, cut with an ellipsis, in a style of the theme."""
-    content = Content(" ".join(visible(text).split("\n"))).truncate(width, ellipsis=True)
+    content = Content(re.sub(r"[\n\t]", " ", visible(text))).truncate(width, ellipsis=True)
     space = " " * (width - content.cell_length)
     padded = Content(space) + content if right else content + Content(space)
     return padded.stylize(style) if style else padded

@@ -18,6 +18,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.data.samples import still
+from tui.data.terminal_text import visible
 from tui.widgets.video import Playable, Player
 
 _picture: Callable[..., Widget] | None = None
@@ -97,4 +98,4 @@ class StillDialog(ModalScreen[None]):
 
     def _say(self, words: str) -> None:
         if self.is_attached:
-            self.query_one("#still-note", Static).update(Content(words))
+            self.query_one("#still-note", Static).update(Content(visible(words)))

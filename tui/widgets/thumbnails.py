@@ -80,7 +80,7 @@ class Thumbnails(Widget):
         if y >= rows:
             component = "thumbnails--chosen" if index == self._cursor else "thumbnails--name"
             style = base + self.get_component_rich_style(component, partial=True)
-            text = Content(visible(item.path.stem)).truncate(columns, ellipsis=True).plain
+            text = Content(" ".join(visible(item.path.stem).split())).truncate(columns, ellipsis=True).plain
             return Strip([Segment(text, style)]).adjust_cell_length(columns, style)
         key = (item_key(item), columns, rows)
         if key not in self._strips:

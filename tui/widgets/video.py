@@ -68,7 +68,7 @@ class VideoView(Widget):
 
     def show(self, frames: Clip | None, note: str = "") -> None:
         """Take the frames of the clip, or a note on why there are none."""
-        self.frames, self.note = frames, note
+        self.frames, self.note = frames, visible(note)
         self.set_class(frames is None and bool(note), "-error")
         self.seek(self.index)
 
@@ -206,7 +206,7 @@ class Player(Vertical, can_focus=True):
             except UserError as problem:
                 error = problem.message
             except Exception as problem:  # a file that is being written, a decoder's own mistake
-                error = visible(f"{clip.path.name} cannot be shown: {problem}")
+                error = f"{clip.path.name} cannot be shown: {problem}"
             if not cancel.is_set():
                 self.post_message(self.FramesRead(slot, clip, frames, error))
 
