@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -13,4 +11,4 @@ LONGEST = ("test_incremental.py", "test_behaviour.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: Path(item.path).name not in LONGEST)
+    items.sort(key=lambda item: item.path.name not in LONGEST)

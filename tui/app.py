@@ -190,7 +190,7 @@ class Dashboard(App[None]):
 
     def action_leave(self) -> None:
         unsaved = self.unsaved
-        if not unsaved or isinstance(self.screen, Confirm):
+        if not unsaved:
             self.exit()
             return
         answers = [Answer("stay", "Stay", "s"), Answer("leave", "Leave without them", "q", "warning")]

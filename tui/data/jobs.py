@@ -280,6 +280,7 @@ class JobsReader:
             total=total,
             running=len(running),
             failed=sum(each.failed for each in counts),
+            # A part of less than a second, when the rest is not known, tells nothing.
             eta_s=None if over or not total or (unknown and rest < 1) else rest / max(1, len(running)),
             eta_is_least=unknown,
             ended=self.ended,

@@ -7,7 +7,6 @@ from collections.abc import Hashable
 from textual.content import Content
 
 from tui.data.dataset import Item
-from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows, cell
 
 
@@ -33,12 +32,11 @@ class ClipList(Rows[Item]):
         name = max(10, min(32, width // 3))
         sizes = 14 if width >= 50 else 0
         facts = " ".join(dict.fromkeys(row.clips)) if row.clips else ""
-        words = visible(row.problem or row.caption)
         return Content.assemble(
             (f"{mark} ", look),
             cell(row.path.name, name),
             " ",
-            cell(words.replace("\n", " "), max(4, width - 3 - name - sizes), "$error" if row.problem else "$faint"),
+            cell(row.problem or row.caption, max(4, width - 3 - name - sizes), "$error" if row.problem else "$faint"),
             cell(facts, sizes, right=True) if sizes else "",
         )
 

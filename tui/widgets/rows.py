@@ -226,7 +226,10 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 
 
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Content:
-    """Return one line of plain text in exactly `width` columns, cut with an ellipsis, in a style of the theme."""
+    """Return one line of plain text in exactly `width` columns, cut with an ellipsis, in a style of the theme.
+
+    Whatever the text is of, nothing in it is obeyed by a terminal: see `visible`.
+    """
     content = Content(re.sub(r"[\n\t]", " ", visible(text))).truncate(width, ellipsis=True)
     space = " " * (width - content.cell_length)
     padded = Content(space) + content if right else content + Content(space)

@@ -12,7 +12,6 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from tui.data.config_form import FormField, FormSection
-from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows, cell
 
 FormRow = FormSection | FormField
@@ -130,7 +129,7 @@ class SettingsForm(Rows[FormRow]):
             return Content.assemble((row.title, "bold $accent"), (facts, "$faint"))
         mark, colour = ("✗", "$error") if row.problem else ("●", "$accent") if row.changed else (" ", "")
         name = min(30, max(16, width * 45 // 100))
-        value = visible(row.text if row.given else row.default_text)
+        value = row.text if row.given else row.default_text
         style = "$error" if row.problem else "bold $foreground" if row.changed else "" if row.given else "$faint"
         return Content("").join(
             [
