@@ -57,7 +57,7 @@ if options.run in ("train:write_spec", "sample:write_spec", "sample:write_produc
 elif options.run == "train:train":
     told = {{"hv15.spec": json.dumps(Project(options.config).train_spec)}}
 elif options.run == "sample:denoise":
-    from hv15.models.fingerprint import model_fingerprint
+    from hv15.models.weights.fingerprint import model_fingerprint
     fingerprint = model_fingerprint(options.lora)
     spec = Project(options.config).sample(options.out.name.split(".")[0])
     told = {{"hv15.sample": spec.to_text(), "hv15.loras": json.dumps([{{"fingerprint": fingerprint}}])}}

@@ -202,11 +202,6 @@ def _file_commands(commands: Any, project: argparse.ArgumentParser) -> None:
     parts = demo.add_subparsers(metavar="PART", required=True)
     _add(parts, "models", "files:demo_models", "its toy models, in the official file layouts", project)
     _add(parts, "clips", "files:demo_clips", "its captioned clips", project)
-    pretrain = _add(parts, "pretrain", "pretraining:pretrain", "train the demo's base from nothing, one stage a call")
-    pretrain.add_argument("stage", choices=("basis", "encoder", "decoder", "transformer", "again", "base"))
-    pretrain.add_argument("--work", type=Path, default=Path("demo/pretraining"), help="of all intermediate results")
-    pretrain.add_argument("--out", type=Path, default=Path("demo/base"), help="of the finished models (stage base)")
-    pretrain.add_argument("--threads", type=int, default=1, help="of torch; more change the last bits (1)")
 
 
 def _add(commands: Any, name: str, run: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
