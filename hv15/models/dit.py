@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, Vi
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
+from hv15.models.weights.module import Module
 from hv15.models.weights.offload import ActivationOffload
 from hv15.models.weights.swap import BlockSwap
 from hv15.models.windows import MOST_TOKENS
@@ -66,7 +68,7 @@ class DiTConfig:
         return 2 * self.latent_channels + 1
 
 
-class DiT(nn.Module):
+class DiT(Module):
     """Predicts the velocity noise - data of noisy video latents."""
 
     gradient_checkpointing = False
@@ -139,6 +141,9 @@ class DiT(nn.Module):
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
+
+    if TYPE_CHECKING:
+        __call__ = forward  # torch declares that a module takes and gives anything
 
     def _enter(self, index: int) -> None:
         """A block begins to compute, on the way forward or back."""

@@ -21,6 +21,7 @@ from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
 from hv15.models.vae_layouts import Layout, config_json, detect_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
 from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
+from hv15.models.weights.module import Module
 from hv15.models.weights.writer import write_checkpoint
 
 __all__ = ["VAE", "VAEConfig", "load_vae", "save_vae"]
@@ -34,7 +35,7 @@ _STRIP_BYTES_ELSEWHERE = 64 << 20
 """Wanted size of a strip with `patch_conv`: a norm and a convolution need some times as much."""
 
 
-class VAE(nn.Module):
+class VAE(Module):
     """Encoder and decoder with the official checkpoint's names."""
 
     patch_conv = False

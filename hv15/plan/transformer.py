@@ -259,7 +259,7 @@ class _Place:
         self.meter, self.passes, self.direction = meter, 0, ""
         dit.register_forward_pre_hook(self._forward)
         dit.register_forward_hook(self._back)
-        dit._enter = self._entering(dit._enter)
+        dit._enter = self._entering(dit._enter)  # type: ignore[method-assign, assignment]  # the DiT has no hook for it
 
     def _forward(self, *_: Any) -> None:
         self.passes, self.direction = self.passes + 1, "forward"

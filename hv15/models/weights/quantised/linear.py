@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hv15.models.weights.module import Module
+
 _CHUNK = 2**20  # elements that are encoded at a time: 4 MiB in fp32; nf4 takes sixteen times that on a CPU
 _ROWS = 64  # chunks begin at multiples of it, so that formats may pack and scale across rows
 
 
-class QuantisedLinear(nn.Module, ABC):
+class QuantisedLinear(Module, ABC):
     """A frozen linear layer with a quantised weight; it has no gradient but that of its input.
 
     Args:
