@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.files import DemoPretrain
 
 
-def pretrain(options: Namespace) -> None:
+def pretrain(options: DemoPretrain) -> None:
     """Do one stage of the base's training."""
     import torch
 
