@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
     cli.main(["convert", str(lora), str(there)])
     cli.main(["convert", str(there), str(back), "--reverse"])
     say("zorpward, by way of ComfyUI's names", studio.sample(transformer(dit, back), WORDS))
-    cli.main(["merge", str(merged), "--lora", str(lora), "--config", str(folder / "config.yaml")])
+    cli.main(["merge", "--out", str(merged), "--lora", str(lora), "--config", str(folder / "config.yaml")])
     say("zorpward, merged", studio.sample(transformer(merged), WORDS))
     for kind in ("fp8", "int8", "nf4"):
         say(f"zorpward, {kind} base", studio.sample(transformer(dit, lora, quantize=kind), WORDS))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from hv15.config import Settings
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
+from hv15.out_of_memory import StageName as Name
 from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.measured import Measured
 from hv15.plan.workload import Workload, workload
@@ -18,8 +19,7 @@ from hv15.project import Project
 if TYPE_CHECKING:
     import torch
 
-Name = Literal["encode latents", "encode texts", "condition", "train", "denoise", "decode"]
-STAGES: tuple[Name, ...] = ("encode latents", "encode texts", "condition", "train", "denoise", "decode")
+STAGES: tuple[Name, ...] = get_args(Name)
 SECTION: dict[Name, str] = {"encode latents": "cache", "encode texts": "cache", "train": "train"}
 """Where a stage's settings stand; the others are in `sample`."""
 

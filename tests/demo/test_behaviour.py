@@ -161,7 +161,7 @@ def merged(studio: Studio, lora: Path, folder: Path) -> DiT:
     """The base with the LoRA in its weights, by way of a file."""
     target = folder / "merged.safetensors"
     config = Path(studio.paths["dit"]).parents[2] / "config.yaml"
-    assert cli.main(["merge", str(target), "--lora", str(lora), "--config", str(config)]) == 0
+    assert cli.main(["merge", "--out", str(target), "--lora", str(lora), "--config", str(config)]) == 0
     return load_ready(target, SampleSettings(), device="cpu", dtype=torch.float32)
 
 
