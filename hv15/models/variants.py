@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 Task = Literal["t2v", "i2v"]
 
+_BOUNDARY = 640 * 960  # pixels; between the areas of the official sizes, 640 x 640 and 960 x 960
+_TYPICAL = {480: "480 x 848", 720: "720 x 1280"}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -55,6 +58,16 @@ class Variant:
     def defaults(self) -> str:
         """The sampling defaults in words."""
         return f"guidance {self.guidance_scale:g}, shift {self.flow_shift:g}, {self.infer_steps} steps"
+
+    def cure_for_size(self, height: int, width: int) -> str:
+        """What helps when videos of this size in pixels are not of the class that it was made for."""
+        other = f"{size_class(height, width)}p_{self.task}"
+        return f"use {other}, or a size near {_TYPICAL[self.resolution]}"
+
+
+def size_class(height: int, width: int) -> int:
+    """Return the class of sizes, 480 or 720, that a video belongs to by its area in pixels."""
+    return 720 if height * width > _BOUNDARY else 480
 
 
 def _base(name: str, task: Task, resolution: int, shift: float) -> Variant:
