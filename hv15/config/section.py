@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-SPEED: dict[str, Any] = {"affects": "speed"}
+SPEED: JsonDict = {"affects": "speed"}
 """Mark of a setting that changes only memory or speed: `Field(json_schema_extra=SPEED)`. No digest contains it."""
 
-PLACE: dict[str, Any] = {"affects": "place"}
+PLACE: JsonDict = {"affects": "place"}
 """Mark of a setting that only says where files lie; their content has its own fingerprint. No digest contains it."""
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
@@ -33,7 +34,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         """Refuse true/false for numbers: pydantic would read them as 1 and 0."""
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
             raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hv15.errors import UserError
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
 from hv15.models.weights.recipe import Recipe
+from hv15.models.weights.written import WrittenSizes, sizes_in_text
 
 if TYPE_CHECKING:
     import torch
@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from hv15.models.weights.quantised import Kind, ScaledCodes
 
 
-def written_config(checkpoint: Checkpoint, model_type: str) -> dict[str, Any]:
+def written_config(checkpoint: Checkpoint, model_type: str) -> WrittenSizes:
     """Return the config, in transformers' names, in the file's metadata or in the config.json of its folder.
 
-    A config.json whose model_type does not begin with `model_type` belongs to another model in the folder: {}.
+    A config.json whose model_type does not begin with `model_type` belongs to another model in the folder: it tells
+    nothing.
+
+    Raises:
+        UserError: it is no JSON object.
     """
+    where = str(checkpoint.path)
     if MODEL_SIZES in checkpoint.metadata:
-        return json.loads(checkpoint.metadata[MODEL_SIZES])
+        return sizes_in_text(checkpoint.metadata[MODEL_SIZES], where)
     config = checkpoint.config
-    return config if str(config.get("model_type", "")).startswith(model_type) else {}
+    return WrittenSizes(config if str(config.get("model_type", "")).startswith(model_type) else {}, where)
 
 
 def fill(

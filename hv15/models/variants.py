@@ -6,11 +6,12 @@ is in the tensors: `time_r_in` of the step-distilled one; see hv15.models.facts.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from hv15.records.json_values import JsonObject, RecordError, parse_object
 
 Task = Literal["t2v", "i2v"]
 
@@ -196,13 +197,12 @@ def _from_config(path: Path) -> tuple[str | None, str]:
     return match[0], "_distilled" if guider.get("guidance_scale") == 1 else ""
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> JsonObject:
     """A variant is a help, so an odd config.json is no error here: loading the model reports it."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return parse_object(file.read_bytes())
+    except (OSError, RecordError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _integer(value: object) -> int:

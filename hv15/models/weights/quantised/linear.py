@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from hv15.models.weights.module import Module
 
@@ -80,7 +81,8 @@ class QuantisedLinear(Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out), in the dtype of x."""
-        return _FrozenProduct.apply(x, self)
+        out: Tensor = _FrozenProduct.apply(x, self)
+        return out
 
     def product(self, x: Tensor) -> Tensor:
         """The forward pass without autograd."""
@@ -92,7 +94,7 @@ class QuantisedLinear(Module, ABC):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
-    def _apply(self, fn: Any, recurse: bool = True) -> QuantisedLinear:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
         """Move as any module, but `.to(dtype)` is for the bias alone: codes mean nothing in another dtype."""
 
         def move(tensor: Tensor) -> Tensor:
@@ -130,11 +132,17 @@ class ScaledLinear(QuantisedLinear):
         return weight
 
 
+class _Context(FunctionCtx):
+    """What the forward pass leaves for the backward pass."""
+
+    layer: QuantisedLinear
+
+
 class _FrozenProduct(torch.autograd.Function):
     """x @ W^T + b with a gradient for x only; W is made anew in each direction."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, layer: QuantisedLinear) -> Tensor:
         # The layer, not its tensors: block swap may exchange them, and hooks on saved tensors need not copy weights.
         ctx.layer = layer
         out = layer.product(x)
@@ -143,7 +151,7 @@ class _FrozenProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
         return grad @ ctx.layer.dequantised(grad.dtype), None
 
 
