@@ -89,8 +89,8 @@ def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> Non
 
 
 def _answers(manifest: Path, spec: Spec) -> bool:
-    """Whether a manifest was written for what a spec asks, or for more."""
+    """Whether a manifest was written for what a spec asks, or was found to hold more than that."""
     try:
-        return spec.planned == 0 or Manifest.load(manifest).needs == spec.wanted.get("needs")
+        return Manifest.load(manifest).needs == spec.wanted.get("needs") or not spec.runs
     except RecordError:
         return False

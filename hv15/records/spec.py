@@ -24,6 +24,8 @@ class Spec:
     """Everything that its content depends on, without names and places. The product will tell this of itself."""
     details: JsonObject = field(default_factory=dict)
     """What its job has to know besides, such as the paths of what is read."""
+    runs: bool = False
+    """Whether the job was to run when this was written."""
     planned: int = 0
     """Nanoseconds since 1970 when a wrong product was to be replaced, so that each such spec is a new file."""
 
@@ -33,7 +35,7 @@ class Spec:
         Raises:
             UserError: the disk is full, or the folder cannot be written.
         """
-        content = {"version": VERSION, "wanted": self.wanted, "details": self.details}
+        content = {"version": VERSION, "wanted": self.wanted, "details": self.details, "runs": self.runs}
         write_json(path, content | ({"planned": self.planned} if self.planned else {}), durable=False)
 
     @classmethod
@@ -48,6 +50,7 @@ class Spec:
         return cls(
             as_object(content.get("wanted")),
             as_object(content.get("details", {})),
+            content.get("runs") is True,
             planned if isinstance(planned, int) else 0,
         )
 

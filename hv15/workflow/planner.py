@@ -128,6 +128,7 @@ class Planner:
         """
         if not self._dry_run:
             self._restore_trained()
+            self._forget_former_stages()
         for stage in self.stages.values():
             self._write_spec(stage)
             self._no_future(stage)
@@ -142,11 +143,18 @@ class Planner:
             shutil.copyfile(self.paths.lora, part)
             part.replace(self.paths.trained)
 
+    def _forget_former_stages(self) -> None:
+        """Remove the specs of what the config does not ask for any more."""
+        for path in self.paths.specs.glob("*.json"):
+            if path.stem not in self.stages:
+                path.unlink(missing_ok=True)
+
     def _write_spec(self, stage: Stage) -> None:
         path = self.paths.root / self.spec_path(stage.name)
         products = [self.paths.root / product for product in stage.products]
-        replaces = stage.name in self._runs and any(product.exists() for product in products)
-        spec = Spec(stage.wanted, stage.details, time.time_ns() if replaces else 0)
+        runs = stage.name in self._runs
+        replaces = runs and any(product.exists() for product in products)
+        spec = Spec(stage.wanted, stage.details, runs, time.time_ns() if replaces else 0)
         if replaces:
             spec.write(path)
             written = path.stat().st_mtime_ns
@@ -157,7 +165,7 @@ class Planner:
             known = Spec.load(path)
         except RecordError:
             known = None
-        if known is None or (known.wanted, known.details) != (spec.wanted, spec.details):
+        if known is None or (known.wanted, known.details, known.runs) != (spec.wanted, spec.details, spec.runs):
             spec.write(path)
 
     def _no_future(self, stage: Stage) -> None:
