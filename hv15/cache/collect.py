@@ -6,7 +6,7 @@ their manifest, so everything encoded with its settings is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -24,12 +24,25 @@ from hv15.records.spec import Spec
 class StoreUse:
     """What the projects need of a store."""
 
-    needed: dict[Path, set[str]] = field(default_factory=dict)
-    """Folder of the store -> the keys of items that manifests name."""
+    needed: dict[Path, dict[str, set[Path]]] = field(default_factory=dict)
+    """Folder of the store -> the keys of items that manifests name -> the projects whose manifests do."""
     unfinished: dict[Path, Path] = field(default_factory=dict)
     """Folder of the store -> a project that has not finished encoding into it."""
     unreachable: list[RegisteredProject] = field(default_factory=list)
     """Projects whose folders are not there: what they need is not known."""
+
+    def forget_unused(self, root: Path, current: Mapping[Path, set[str]]) -> None:
+        """Take out what a project's manifests name and its config does not need any more.
+
+        Args:
+            root: the project's folder.
+            current: what its config needs, by folder of the store; nothing of the folders that are not in it.
+        """
+        for folder, items in self.needed.items():
+            kept = current.get(folder, set())
+            for key, projects in items.items():
+                if key not in kept:
+                    projects.discard(root)
 
 
 def use_of(store_root: Path) -> StoreUse:
@@ -51,8 +64,8 @@ def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
         for folder in sorted((store_root / "store" / kind).glob("*")):
             if folder in use.unfinished:
                 continue
-            store, needed = Store(store_root, kind, folder.name), use.needed.get(folder, set())
-            yield from (store.path(key) for key in store.all_keys() if key not in needed)
+            store, needed = Store(store_root, kind, folder.name), use.needed.get(folder, {})
+            yield from (store.path(key) for key in store.all_keys() if not needed.get(key))
 
 
 def _runs(root: Path) -> list[ProjectPaths]:
@@ -65,11 +78,13 @@ def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None
         for path in paths.manifests(kind).glob("*/*-of-*.json"):
             folder = Store(store_root, kind, path.parent.name).folder
             try:
-                items = Manifest.load(path).item_keys()
+                manifest = Manifest.load(path)
             except RecordError:  # what it named is not known
                 use.unfinished.setdefault(folder, paths.root)
                 continue
-            use.needed.setdefault(folder, set()).update(items)
+            items = use.needed.setdefault(folder, {})
+            for key in manifest.item_keys():
+                items.setdefault(key, set()).add(paths.root)
 
 
 def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:

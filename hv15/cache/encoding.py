@@ -148,6 +148,14 @@ class Encoding(Generic[Needed]):
             )
         return {key: read_entry(found[key]) for key in self.needed}
 
+    def needed_items(self) -> set[str]:
+        """The store's items of what is needed now, as far as it is encoded."""
+        return {item for key in self.needed if key in self.known for item in item_keys(key, self.known[key])}
+
+    def promised_items(self) -> set[str]:
+        """The store's items that any manifest of this encoding names."""
+        return {item for key, entry in self.known.items() for item in item_keys(key, entry)}
+
     # -- for gc -----------------------------------------------------------------------------------------------------
 
     def forget_unused(self) -> None:

@@ -100,7 +100,9 @@ def digest_view(section: Section) -> JsonObject:
 def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
     """Return the part of `digest_view` that changes encoded items of one kind: all but what is marked for the other."""
     return {
-        name: value for name, value in digest_view(section).items() if _mark(type(section), name, "encodes") in (None, kind)
+        name: value
+        for name, value in digest_view(section).items()
+        if _mark(type(section), name, "encodes") in (None, kind)
     }
 
 

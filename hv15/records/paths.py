@@ -18,6 +18,11 @@ RESULTS = "results"
 CONFIG = "config.yaml"
 
 
+def config_file(project: Path) -> Path:
+    """The config file of a project that is given as its folder or as the file."""
+    return project / CONFIG if project.is_dir() else project
+
+
 @dataclass(frozen=True)
 class ProjectPaths:
     """The files of one project, or of one of its experiments."""

@@ -64,7 +64,10 @@ class DueStages:
 
 def _stage(content: JsonObject) -> DueStage:
     return DueStage(
-        text_of(content, "name"), text_of(content, "title"), _texts(content.get("reasons")), _texts(content.get("products"))
+        text_of(content, "name"),
+        text_of(content, "title"),
+        _texts(content.get("reasons")),
+        _texts(content.get("products")),
     )
 
 

@@ -14,9 +14,9 @@ from hv15.errors import UserError
 from hv15.models import load_vae
 from hv15.models.vae_pixels import to_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
-from hv15.sample.files import read_latents
 from hv15.records.json_values import JsonObject
-from hv15.records.metadata import SAMPLE
+from hv15.records.metadata import MADE_FROM, SAMPLE
+from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import made_from_metadata, read_made_from
 
@@ -61,7 +61,9 @@ def decode_latents(
             hint="run the same snakemake command again, or decode it without --spec",
         )
     metadata = {**metadata, SAMPLE: spec.to_text()}
-    metadata |= made_from_metadata({} if made_from is None else made_from)
+    metadata.pop(MADE_FROM, None)  # that of the latents
+    if made_from is not None:
+        metadata |= made_from_metadata(made_from)
     where = pick_device(device)
     vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where, patch_conv=patch_conv)
     frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))

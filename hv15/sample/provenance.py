@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hv15 import __version__
-from hv15.models.fingerprint import model_fingerprint
+from hv15.lora.weighted import WeightedLoRA, listed
 from hv15.records.json_values import JsonObject, RecordError, parse_object
-from hv15.records.metadata import LORAS, MADE_FROM, MERGED, MERGED_BASE, SAMPLE, VERSION
+from hv15.records.metadata import LORAS, MADE_FROM, SAMPLE, VERSION
 from hv15.sample.prompts import SampleSpec
-
-if TYPE_CHECKING:
-    from hv15.sample.loras import WeightedLoRA
 
 
 def provenance(spec: SampleSpec, made_from: JsonObject, loras: Iterable[WeightedLoRA]) -> dict[str, str]:
@@ -26,7 +21,7 @@ def provenance(spec: SampleSpec, made_from: JsonObject, loras: Iterable[Weighted
     Raises:
         UserError: a LoRA is missing or not the planned one.
     """
-    return {SAMPLE: spec.to_text(), LORAS: _listed(loras), VERSION: __version__, **made_from_metadata(made_from)}
+    return {SAMPLE: spec.to_text(), LORAS: listed(loras), VERSION: __version__, **made_from_metadata(made_from)}
 
 
 def made_from_metadata(made_from: JsonObject) -> dict[str, str]:
@@ -40,21 +35,3 @@ def read_made_from(metadata: Mapping[str, str]) -> JsonObject | None:
         return parse_object(metadata[MADE_FROM])
     except (KeyError, RecordError):
         return None
-
-
-def merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, str]:
-    """Return metadata from which a merged checkpoint can be made again.
-
-    Raises:
-        UserError: a file is missing, or a LoRA is not the planned one.
-    """
-    merged = _listed(loras)
-    source = {"file": base.name, "fingerprint": model_fingerprint(base)}
-    return {MERGED: merged, MERGED_BASE: json.dumps(source, ensure_ascii=False), VERSION: __version__}
-
-
-def _listed(loras: Iterable[WeightedLoRA]) -> str:
-    applied = [
-        {"file": lora.path.name, "multiplier": lora.multiplier, "fingerprint": lora.fingerprint()} for lora in loras
-    ]
-    return json.dumps(applied, ensure_ascii=False)

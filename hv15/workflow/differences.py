@@ -11,7 +11,9 @@ LONGEST = 60
 """Characters of a value that are shown."""
 
 
-def differences(old: Mapping[str, Json], new: Mapping[str, Json], names: Mapping[str, str], at: str = "") -> Iterator[str]:
+def differences(
+    old: Mapping[str, Json], new: Mapping[str, Json], names: Mapping[str, str], at: str = ""
+) -> Iterator[str]:
     """Yield one line for each setting whose value differs, in the order of the new spec.
 
     Args:

@@ -113,7 +113,9 @@ class Planner:
             return named, False
         direct = {file for files in stage.inputs.values() for file in files}
         running_above = [each for each in self.all_above(name) if each in self._runs]
-        named["after"] = [str(file) for each in running_above for file in self.stages[each].products if file not in direct]
+        named["after"] = [
+            str(file) for each in running_above for file in self.stages[each].products if file not in direct
+        ]
         return named, True
 
     @cached_property

@@ -17,7 +17,7 @@ from hv15.digest import digest
 from hv15.project import Project, Role, roles_of
 from hv15.project.products import sample_files, sheet_samples
 from hv15.records import formats
-from hv15.records.json_values import Json, JsonObject
+from hv15.records.json_values import JsonObject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.sample.prompts import SampleSpec
 from hv15.workflow.told import Told, conversion_spec

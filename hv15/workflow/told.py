@@ -111,7 +111,7 @@ def _metadata(product: Path) -> Mapping[str, str]:
         files = sorted(product.glob("*.png"))
         return _image_text(files[0]) if files else {}
     if product.suffix == ".safetensors":
-        from hv15.models.header import read_header
+        from hv15.models.weights.header import read_header
 
         return read_header(product).metadata
     if product.suffix == ".mp4":
