@@ -9,7 +9,7 @@ items; that it lists more, such as a clip that was taken out of the dataset, cos
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from hv15.records.paths import EncodedKind
 
 log = logging.getLogger(__name__)
 
-Needed = TypeVar("Needed")
+Needed_co = TypeVar("Needed_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class NeededClips:
 
 
 @dataclass(frozen=True)
-class Encoding(Generic[Needed]):
+class Encoding(Generic[Needed_co]):
     """All items of one kind that a project needs, encoded in one way."""
 
     kind: EncodedKind
@@ -50,7 +50,7 @@ class Encoding(Generic[Needed]):
     """The project's folder of the manifests of this kind."""
     settings: JsonObject
     """Everything that changes an encoded value, and nothing else."""
-    needed: Mapping[str, Needed]
+    needed: Mapping[str, Needed_co]
     """What is needed now, by a key that stands for its content."""
     shards: int
 
@@ -71,9 +71,9 @@ class Encoding(Generic[Needed]):
         return self.folder / f"{shard}-of-{self.shards}.json"
 
     @cached_property
-    def by_shard(self) -> list[dict[str, Needed]]:
+    def by_shard(self) -> Sequence[Mapping[str, Needed_co]]:
         """The needed keys of each shard; a key's shard depends on the key alone."""
-        parts: list[dict[str, Needed]] = [{} for _ in range(self.shards)]
+        parts: list[dict[str, Needed_co]] = [{} for _ in range(self.shards)]
         for key in sorted(self.needed):
             parts[int(key[:8], 16) % self.shards][key] = self.needed[key]
         return parts

@@ -32,7 +32,7 @@ def lora_metadata(
 ) -> dict[str, str]:
     """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, text to text.
 
-    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.made_from` holds the digests of everything that
+    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.made_from` holds the digests of all that
     the training depends on: dataset, encoded items, base model. JSON where a value is not a plain one.
     """
     train = settings.train

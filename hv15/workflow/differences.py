@@ -46,4 +46,6 @@ def change_of_settings(old: JsonObject, new: JsonObject, kind: str) -> list[str]
     """How the settings of an encoding differ; models and format numbers as sentences."""
     names = {key: f"another file for {key}." for key in {*old, *new} if key.startswith("models.")}
     names["format"] = f"hv15 encodes {kind} in a new way."
-    return list(differences(old, new, names))
+    both = {key: value for key, value in new.items() if key in old}
+    # A setting that only one of them knows is read with another one, which says it already.
+    return list(differences({key: old[key] for key in both}, both, names)) or list(differences(old, new, names))

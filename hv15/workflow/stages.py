@@ -7,7 +7,7 @@ what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -170,7 +170,8 @@ class StageBuilder:
     # -- samples ----------------------------------------------------------------------------------------------------
 
     def _sample(self, spec: SampleSpec) -> Iterator[Stage]:
-        name, details = spec.name, {"sample": spec.to_json()}
+        name = spec.name
+        details: JsonObject = {"sample": spec.to_json()}
         lora = [self._paths.trained] if spec.lora_multiplier is not None else []
         condition: list[Path] = []
         if spec.task == "i2v":
@@ -194,7 +195,13 @@ class StageBuilder:
         if shown:
             rule = "sample_images" if spec.output_type == "images" else "sample_video"
             inputs = {"latents": [latents], "models": self._made("vae")}
-            yield self._telling(f"{rule}.{name}", shown, spec.decoding(self._trained), inputs, details)
+            stage = self._telling(f"{rule}.{name}", shown, spec.decoding(self._trained), inputs, details)
+            yield stage if self._has_all_frames(spec, shown[0]) else replace(stage, found=Found.MISSING)
+
+    def _has_all_frames(self, spec: SampleSpec, product: Path) -> bool:
+        """Whether a folder of images has all of them; other products are whole when they can be read."""
+        folder = self._root / product
+        return spec.output_type != "images" or len(list(folder.glob("*.png"))) == spec.frames
 
     def _sheet(self) -> Iterator[Stage]:
         compared = sheet_samples(self._project.samples, self._paths)

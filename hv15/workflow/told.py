@@ -108,8 +108,8 @@ def _metadata(product: Path) -> Mapping[str, str]:
         UserError, OSError: it cannot be read.
     """
     if product.is_dir():
-        files = sorted(product.glob("*.png"))
-        return _image_text(files[0]) if files else {}
+        texts = [_image_text(file) for file in sorted(product.glob("*.png"))]
+        return texts[0] if texts else {}
     if product.suffix == ".safetensors":
         from hv15.models.weights.header import read_header
 
@@ -117,10 +117,26 @@ def _metadata(product: Path) -> Mapping[str, str]:
     if product.suffix == ".mp4":
         from hv15.data.encode import read_video_metadata
 
-        return read_video_metadata(product)
+        return read_video_metadata(product) if _is_whole_mp4(product) else {}
     if product.suffix == ".png":
         return _image_text(product)
     return {}
+
+
+def _is_whole_mp4(path: Path) -> bool:
+    """Whether the boxes of an mp4 fill its file: a cut one still has its metadata, which comes first."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place < size:
+            file.seek(place)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:  # a 64-bit length follows the box's name
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:
+                return False
+            place += length
+    return place == size
 
 
 def _image_text(path: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hv15.records.reasons import DueStage, DueStages
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.workflow.differences import change_of_settings, differences
 from hv15.workflow.planner import PUBLISH, Planner
-from hv15.workflow.stages import Found, Stage
+from hv15.workflow.stages import ENCODING_RULES, Found, Stage
 
 SHOWN = 5
 """Clips or captions of a stage that are named."""
@@ -77,7 +77,10 @@ class Reasons:
         title = TITLES.get(stage.rule, stage.rule.replace("_", " "))
         found = list(dict.fromkeys(self._words(stage)))
         products = tuple(str(product) for product in stage.products)
-        title = f"{title} {stage.subject}" if stage.subject and not stage.rule.startswith("encode") else title
+        if stage.rule in ENCODING_RULES.values():
+            title += f", shard {stage.wanted['shard']}"
+        elif stage.subject:
+            title += f" {stage.subject}"
         return DueStage(name, title, tuple(found or [self._fallback(stage)]), products)
 
     def sentence(self, name: str) -> str:
@@ -160,14 +163,12 @@ class Reasons:
         shard, known = int(stage.subject), encoding.known
         wanted = encoding.by_shard[shard]
         new = [key for key in wanted if key not in known]
-        if new and not known and (former := self._former_settings(encoding, kind)):
-            if words := change_of_settings(former, encoding.settings, _called(kind)):
-                yield from words
-                return
         if new and known:
             yield from self._new_clips(new) if kind == "latents" else self._new_texts(new)
         elif new:
-            yield f"{len(new)} {_called(kind)} are not encoded yet"
+            former = self._former_settings(encoding, kind)
+            words = change_of_settings(former, encoding.settings, _called(kind)) if former else []
+            yield from words or [f"{len(new)} {_called(kind)} are not encoded yet"]
         elif stage.found is Found.WRONG:
             yield f"encoded {_called(kind)} were lost from {encoding.store.folder}"
         else:

@@ -1,8 +1,8 @@
 """Stands in for the `hv15` command of the jobs: it makes what they declare, from their specs, without any model.
 
-So a whole workflow takes a second or two, and everything that decides about reruns is the real thing: Snakefile, rules,
-planner, specs, manifests, and what products tell of themselves. Each call adds a line to `ran.log`: the command, and for
-encoding how many items were new.
+So a whole workflow takes seconds, and everything that decides about reruns is the real thing: Snakefile, rules,
+planner, specs, manifests, and what products tell of themselves. Each call adds a line to `ran.log`: the command, and
+for encoding how many items were new.
 """
 
 from __future__ import annotations

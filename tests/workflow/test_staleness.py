@@ -175,7 +175,7 @@ EDITS = [
     edit("a lost spec", lose("results/specs/train.json")),
     edit("a torn model file", tear("models/demo/byt5.safetensors"), {"demo models": 1}),
     edit("a clock that went back, and a prompt added", future, SAMPLE, texts=1),
-    edit("a LoRA of other settings put in place", another_training, TRAIN, SAMPLE),
+    edit("a LoRA of other settings put in place", another_training, TRAIN),
     edit(
         "a clip added, another learning rate, another prompt",
         lambda p: (p.add_clip("hen"), p.set(train={"learning_rate": 0.3}), p.set_prompts({**ONE, "seed": 5})),

@@ -72,9 +72,7 @@ class Collect(SettingsCommand):
     """Remove encoded items that no project needs which uses the store."""
 
     name: ClassVar[str] = "gc"
-    unused: Annotated[bool, Argument("also what this project has encoded and its config does not need any more")] = (
-        False
-    )
+    unused: Annotated[bool, Argument("also what this project encoded and does not need any more")] = False
     forget: Annotated[bool, Argument("also what only projects need whose folders are gone")] = False
     yes: Annotated[bool, Argument("remove them; without it they are only counted")] = False
 
