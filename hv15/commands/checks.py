@@ -163,9 +163,12 @@ def dataset_lines(project: Project) -> Iterator[Line]:
     """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
     clips = planned_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
-    captions = len({source.caption for _, source, _ in project.sources})
+    captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
-    yield f"dataset        {len(project.sources)} files, {count} clips, {captions} distinct captions", count == 0
+    yield (
+        f"dataset        {len(project.dataset.sources)} files, {count} clips, {captions} distinct captions",
+        count == 0,
+    )
     for name, number in sorted(buckets.items()):
         yield f"  bucket       {name} (frames, height, width): {number} clips", False
     sizes = Counter((clip.height, clip.width) for _, clip in clips.found)

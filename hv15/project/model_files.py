@@ -18,13 +18,18 @@ from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
-from hv15.models.hub import HubFile, hub_files
+from hv15.models.hub import HubFile, downloaded_identity, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 
 Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
 
 ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
+
+
+def roles_of(task: Literal["t2v", "i2v"]) -> tuple[Role, ...]:
+    """The models that a task needs: the image encoder for i2v only."""
+    return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,11 @@ class ModelFiles:
             UserError: files are missing; all of them at once.
         """
         problems = []
-        for role in ROLES:
-            if role != "image_encoder" or self.settings.task == "i2v":
-                try:
-                    self.identity(role)
-                except UserError as error:
-                    problems.append(error)
+        for role in roles_of(self.settings.task):
+            try:
+                self.identity(role)
+            except UserError as error:
+                problems.append(error)
         if problems:
             raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
 
@@ -89,8 +93,7 @@ class ModelFiles:
         if models.source == "demo":
             return f"demo:{DEMO_VERSION}:{role}"
         if models.source == "hub":
-            file = self._hub_file(role)
-            return f"hub:{file.repo}@{file.revision}:{file.path}"
+            return self._hub_file(role).identity
         path = self.path(role)
         if role == "tokenizer" and isinstance(self.tokenizer, str):
             return f"hub:{self.tokenizer}"
@@ -107,12 +110,16 @@ class ModelFiles:
     def made(self, role: Role) -> list[Path]:
         """The files of a role that the workflow itself makes or downloads; none when a person gave them."""
         models = self.settings.models
-        if role == "image_encoder" and self.settings.task == "t2v":
+        if role not in roles_of(self.settings.task):
             return []
         if models.source == "demo":
             folder = self.settings.resolve(models.directory)
             return [folder / name for name in DEMO_OUTPUTS if name.startswith(DEMO_FILES[role])]
         return list(self._hub_file(role).targets) if models.source == "hub" else []
+
+    def downloaded(self, role: Role) -> str | None:
+        """The identity of what was downloaded for a role; None while it is not there."""
+        return downloaded_identity(self._hub_file(role))
 
     def _hub_file(self, role: Role) -> HubFile:
         return hub_files(self.settings)[role]
