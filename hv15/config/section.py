@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic.config import JsonDict
+from pydantic.config import JsonDict, JsonValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 SPEED: JsonDict = {"affects": "speed"}
@@ -18,20 +18,20 @@ SPEED: JsonDict = {"affects": "speed"}
 PLACE: JsonDict = {"affects": "place"}
 """Mark of a setting that only says where files lie; their content has its own fingerprint. No digest contains it."""
 
-CAPTION: dict[str, Any] = {"affects": "caption"}
+CAPTION: JsonDict = {"affects": "caption"}
 """Mark of a dataset's setting that only changes captions; a caption is known by its text."""
 
-WEIGHT: dict[str, Any] = {"affects": "weight"}
+WEIGHT: JsonDict = {"affects": "weight"}
 """Mark of a dataset's setting that changes how training draws its clips, and not the clips."""
 
-LATENTS: dict[str, Any] = {"encodes": "latents"}
+LATENTS: JsonDict = {"encodes": "latents"}
 """Mark of a setting of the encoding that changes clips alone, and no captions."""
 
-TEXT: dict[str, Any] = {"encodes": "text"}
+TEXT: JsonDict = {"encodes": "text"}
 """Mark of a setting of the encoding that changes captions alone, and no clips."""
 
 
-def only_with(**values: tuple[object, ...]) -> dict[str, Any]:
+def only_with(**values: tuple[JsonValue, ...]) -> JsonDict:
     """Mark of a setting that is read only while other settings of its section have one of these values."""
     return {"only_with": {name: list(choices) for name, choices in values.items()}}
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeAlias
 
 from hv15.config import Settings
 from hv15.plan.stages import SECTION, Name, Planner, Stage
 from hv15.plan.workload import Clips
+from hv15.records.json_values import Json
+
+Changes: TypeAlias = dict[str, Json]
+"""Setting -> value, e.g. blocks_to_swap: 20."""
 
 MOST_SWAPPED = 51
 
@@ -22,7 +26,7 @@ class Advice:
     """Settings that make a stage fit."""
 
     stage: Name
-    changes: dict[str, Any]
+    changes: Changes
     """Setting -> value, e.g. train.blocks_to_swap: 20."""
     planned: Stage | None
     """The stage with them; None: nothing was found."""
@@ -34,7 +38,7 @@ class Advice:
         return f"{self.stage}: set {words} (then {self.planned.needed / 2**30:.1f} GiB)"
 
 
-CANDIDATES: dict[Name, list[dict[str, Any]]] = {
+CANDIDATES: dict[Name, list[Changes]] = {
     "encode latents": [
         {"latent_batch": 1},
         {"vae_enable_patch_conv": True},
@@ -81,7 +85,7 @@ def advise(planner: Planner, name: Name, memory: int | None = None) -> Advice | 
     )
 
 
-def _possible(planner: Planner, name: Name) -> Iterator[dict[str, Any]]:
+def _possible(planner: Planner, name: Name) -> Iterator[Changes]:
     """The candidates, with no more blocks to swap than the transformer has."""
     from hv15.models.weights.swap import SLOTS
 
@@ -92,53 +96,54 @@ def _possible(planner: Planner, name: Name) -> Iterator[dict[str, Any]]:
             yield {"blocks_to_swap": most}
 
 
-def _orders(candidates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _orders(candidates: list[Changes]) -> Iterator[Changes]:
     """Each alone, then the first two together, the first three, ...; later values of a setting replace earlier ones."""
     yield from candidates
     for count in range(2, len(candidates) + 1):
         yield _merged(candidates[:count])
 
 
-def _merged(candidates: list[dict[str, Any]]) -> dict[str, Any]:
+def _merged(candidates: list[Changes]) -> Changes:
     return {name: value for change in candidates for name, value in change.items()}
 
 
-def _is_change(settings: Settings, section: str, change: dict[str, Any]) -> bool:
+def _is_change(settings: Settings, section: str, change: Changes) -> bool:
     """Whether it takes less memory than what is set; what is set already may be more than what is proposed."""
     return any(_saves_more(name, value, getattr(getattr(settings, section), name)) for name, value in change.items())
 
 
-def _saves_more(name: str, value: Any, now: Any) -> bool:
-    match name:
-        case "quantize":
-            return _SMALL[value] > _SMALL[now]
-        case "blocks_to_swap":
-            return value > now
-        case "latent_batch" | "text_batch":
-            return value < now
-        case "vae_sample_size":  # 0: without tiles
-            return now == 0 or value < now
-        case _:
-            return value != now
+def _saves_more(name: str, value: Json, now: Json) -> bool:
+    if name == "quantize":
+        return _SMALL[str(value)] > _SMALL[str(now)]
+    if isinstance(value, int) and isinstance(now, int):
+        match name:
+            case "blocks_to_swap":
+                return value > now
+            case "latent_batch" | "text_batch":
+                return value < now
+            case "vae_sample_size":  # 0: without tiles
+                return now == 0 or value < now
+    return value != now
 
 
-def _consistent(changes: dict[str, Any]) -> dict[str, Any]:
+def _consistent(changes: Changes) -> Changes:
     """Swap and offload ask for checkpointing."""
     needs = changes.get("gradient_checkpointing_cpu_offload") or ("blocks_to_swap" in changes)
     return {"gradient_checkpointing": True, **changes} if needs else changes
 
 
-def _with(settings: Settings, section: str, changes: dict[str, Any]) -> Settings:
+def _with(settings: Settings, section: str, changes: Changes) -> Settings:
     part = getattr(settings, section)
     fitting = {name: value for name, value in changes.items() if name in type(part).model_fields}
     return settings.model_copy(update={section: part.model_copy(update=fitting)})
 
 
-def _least_swap(planner: Planner, name: Name, section: str, changes: dict[str, Any], limit: int) -> dict[str, Any]:
+def _least_swap(planner: Planner, name: Name, section: str, changes: Changes, limit: int) -> Changes:
     """The fewest blocks to swap that still fit."""
-    if "blocks_to_swap" not in changes:
+    high = changes.get("blocks_to_swap")
+    if not isinstance(high, int):
         return changes
-    low, high = 0, changes["blocks_to_swap"]
+    low = 0
     while high - low > 1:
         middle = (low + high) // 2
         settings = _with(planner.project.settings, section, {**changes, "blocks_to_swap": middle})
@@ -149,7 +154,7 @@ def _least_swap(planner: Planner, name: Name, section: str, changes: dict[str, A
     return {**changes, "blocks_to_swap": high}
 
 
-def _result(planner: Planner, name: Name, section: str, changes: dict[str, Any], clips: Clips | None = None) -> Advice:
+def _result(planner: Planner, name: Name, section: str, changes: Changes, clips: Clips | None = None) -> Advice:
     settings = planner.project.settings
     kept = {key: value for key, value in changes.items() if _is_a_change(settings, section, key, value)}
     return Advice(
@@ -159,15 +164,15 @@ def _result(planner: Planner, name: Name, section: str, changes: dict[str, Any],
     )
 
 
-def _is_a_change(settings: Settings, section: str, key: str, value: Any) -> bool:
+def _is_a_change(settings: Settings, section: str, key: str, value: Json) -> bool:
     part = getattr(settings, section)
     return key in type(part).model_fields and getattr(part, key) != value
 
 
-def _smaller_clips(planner: Planner, changes: dict[str, Any], limit: int) -> Advice:
+def _smaller_clips(planner: Planner, changes: Changes, limit: int) -> Advice:
     """With all of that: one clip a batch, then fewer frames, then a smaller picture."""
     clips = replace(planner.work.batch, samples=1)
-    tried: list[tuple[Clips, dict[str, Any]]] = [(clips, {"datasets batch_size": 1})]
+    tried: list[tuple[Clips, Changes]] = [(clips, {"datasets batch_size": 1})]
     for frames in (61, 33, 17, 1):
         if frames < clips.frames:
             tried.append((replace(clips, frames=frames), {"datasets target_frames": [frames]}))
@@ -183,5 +188,5 @@ def _smaller_clips(planner: Planner, changes: dict[str, Any], limit: int) -> Adv
     return Advice("train", {}, None)
 
 
-def _yaml(value: Any) -> str:
+def _yaml(value: Json) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

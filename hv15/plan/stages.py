@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from hv15.config import Settings
-from hv15.demo.layout import BASE, DEMO_FILES
-from hv15.errors import UserError
 from hv15.out_of_memory import StageName as Name
 from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.measured import Measured
-from hv15.plan.workload import Workload, workload
+from hv15.plan.sizes import ModelSizes
+from hv15.plan.workload import Clips, Workload, workload
 from hv15.project import Project
+from hv15.records.json_values import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +43,7 @@ class Stage:
     count: int
     seconds: float | None
     """Of one unit; an estimate."""
-    settings: dict[str, Any]
+    settings: JsonObject
     """Those that decide about memory."""
 
     @property
@@ -59,7 +58,7 @@ class Planner:
         self.project, self.device = project, device
         self.work: Workload = workload(project)
         self._measured: dict[str, Measured] = {}
-        self._sizes: dict[str, tuple[Any, bool]] = {}
+        self._sizes = ModelSizes(project)
 
     @property
     def names(self) -> list[Name]:
@@ -72,15 +71,14 @@ class Planner:
     @property
     def blocks(self) -> int:
         """Of the transformer."""
-        count: int = self._size("dit").num_blocks
-        return count
+        return self._sizes.dit.num_blocks
 
     @property
     def assumed(self) -> list[str]:
         """Models that are not there, or cannot be read: they were planned as the published ones."""
-        return [role for role, (_, found) in self._sizes.items() if not found]
+        return list(self._sizes.assumed)
 
-    def stage(self, name: Name, settings: Settings | None = None, clips: Any = None) -> Stage:
+    def stage(self, name: Name, settings: Settings | None = None, clips: Clips | None = None) -> Stage:
         """Plan one stage.
 
         Args:
@@ -133,31 +131,30 @@ class Planner:
         directions = 2 if name == "train" else 1
         return max(arithmetic, directions * passes * measured.copied / BUS), unit, count
 
-    def _measure(self, name: Name, settings: Settings, clips: Any) -> Measured:
+    def _measure(self, name: Name, settings: Settings, clips: Clips) -> Measured:
         section = getattr(settings, SECTION.get(name, "sample"))
         key = json.dumps([name, section.model_dump(mode="json"), asdict(clips)], sort_keys=True, default=str)
         if key not in self._measured:
             self._measured[key] = self._run(name, settings, clips)
         return self._measured[key]
 
-    def _run(self, name: Name, settings: Settings, clips: Any) -> Measured:
+    def _run(self, name: Name, settings: Settings, clips: Clips) -> Measured:
         """Run the stage without data."""
         if name in ("train", "denoise"):
             return self._transformer(name, settings, clips)
         from hv15.plan import encoders
-        from hv15.plan.workload import Clips
 
         cache, sample, i2v = settings.cache, settings.sample, self.work.task == "i2v"
         section = cache if name in ("encode latents", "encode texts") else sample
         dtype = self._encoder_dtype(section.dtype, cpu=name == "encode texts" and cache.text_encoder_cpu)
         if name == "encode texts":
-            config = self._size("text_encoder")
+            config = self._sizes.text_encoder
             tokens, batch = self.work.text_tokens, min(cache.text_batch, max(self.work.texts, 1))
             return encoders.text_encoding(config, dtype, tokens, batch, quantize=cache.fp8_vl)
         patch_conv = cache.vae_enable_patch_conv if name == "encode latents" else sample.vae_enable_patch_conv
-        vae = encoders.make_vae(self._size("vae"), dtype, patch_conv=patch_conv)
+        vae = encoders.make_vae(self._sizes.vae, dtype, patch_conv=patch_conv)
         if name == "encode latents":
-            vision = encoders.make_image_encoder(self._size("image_encoder"), dtype) if i2v else None
+            vision = encoders.make_image_encoder(self._sizes.image_encoder, dtype) if i2v else None
             batch_of = Clips(min(cache.latent_batch, self.work.clips), clips.frames, clips.height, clips.width)
             tile, overlap = cache.vae_sample_size, cache.vae_tile_overlap
             return encoders.encoding(vae, vision, batch_of, tile_size=tile, overlap=overlap)
@@ -166,11 +163,11 @@ class Planner:
             return encoders.encoding(vae, None, Clips(1, 1, largest.height, largest.width))
         return encoders.decoding(vae, largest.latent, tile_size=sample.vae_sample_size, overlap=sample.vae_tile_overlap)
 
-    def _transformer(self, name: Name, settings: Settings, clips: Any) -> Measured:
+    def _transformer(self, name: Name, settings: Settings, clips: Clips) -> Measured:
         from hv15.plan.transformer import Work, denoising, training
         from hv15.sample.sampling import BATCHED_TOKENS
 
-        config, i2v = self._size("dit"), self.work.task == "i2v"
+        config, i2v = self._sizes.dit, self.work.task == "i2v"
         if name == "train":
             work = Work(clips.samples, clips.latent, self.work.text_tokens, i2v)
             return training(settings, config, self._dtype(settings.train.dtype), work, gpu=self.device.gpu)
@@ -190,46 +187,22 @@ class Planner:
         import torch
 
         if name != "auto":
-            return getattr(torch, name)
+            return _named(name)
         return torch.bfloat16 if self.device.gpu and self.device.bfloat16 else torch.float32
 
     def _encoder_dtype(self, name: str, *, cpu: bool) -> torch.dtype:
         import torch
 
         if name != "auto":
-            return getattr(torch, name)
+            return _named(name)
         return torch.float16 if self.device.gpu and not cpu else torch.float32
 
-    def _size(self, role: str) -> Any:
-        """A model's sizes, from its file, or those of the published model while it is not there."""
-        if role not in self._sizes:
-            self._sizes[role] = _read_size(self.project, role)
-        return self._sizes[role][0]
 
+def _named(name: str) -> torch.dtype:
+    import torch
 
-def _read_size(project: Project, role: str) -> tuple[Any, bool]:
-    """A model's sizes, and whether its file told them."""
-    from hv15.models import DiTConfig, VAEConfig, load_vae
-    from hv15.models.dit_files import read_config
-    from hv15.models.text import TextConfig, read_text_config
-    from hv15.models.vision import VisionConfig, read_vision_config
-    from hv15.models.weights.checkpoint import open_checkpoint
-
-    official: dict[str, Any] = {
-        "dit": DiTConfig, "vae": VAEConfig, "text_encoder": TextConfig, "image_encoder": VisionConfig
-    }  # fmt: skip
-    try:
-        path = project.models.path(role)  # type: ignore[arg-type]
-        if project.settings.models.source == "demo" and not path.exists():
-            path = BASE / Path(DEMO_FILES[role]).relative_to("demo")  # what the workflow will copy
-        if role == "vae":
-            return load_vae(path, device="meta").config, True
-        checkpoint = open_checkpoint(path)
-        if role == "dit":
-            return read_config(checkpoint), True
-        return (read_text_config if role == "text_encoder" else read_vision_config)(checkpoint)[0], True
-    except UserError:
-        return official[role](), False
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 FIELDS: dict[Name, tuple[str, ...]] = {
