@@ -13,7 +13,7 @@ from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.data.captions import caption_key
 from hv15.demo import world
-from hv15.demo.models import GLYPHS
+from hv15.demo.models import DIT
 from hv15.digest import digest
 from hv15.models.text import load_text_encoder
 from hv15.models.vision import ImageEncoder, load_image_encoder
@@ -83,6 +83,6 @@ def _encode_captions(captions: list[str], encoders: Path, store: Store) -> None:
     if not captions:
         return
     encoder = load_text_encoder(encoders / "qwen.safetensors", encoders / "tokenizer", dtype=torch.float32)
-    no_glyphs = torch.zeros(0, GLYPHS["d_model"])
+    no_glyphs = torch.zeros(0, DIT.glyph_dim)
     for text, states in zip(captions, encoder.encode(captions, batch_size=64), strict=True):
         store.write(caption_key(text), {"text": states, "glyphs": no_glyphs}, {"text": text})

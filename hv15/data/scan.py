@@ -18,11 +18,12 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hv15.data.captions import decode_text, read_caption
 from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, Source, frame_files
 from hv15.errors import UserError
+from hv15.records.json_values import Json, JsonObject
 
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
@@ -154,12 +155,12 @@ def _is_text(caption: str) -> bool:
     return True
 
 
-def _rows(file: Path, data: bytes, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(file: Path, data: bytes, problems: list[str]) -> Iterator[tuple[int, JsonObject]]:
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(decode_text(line))
+            row: Json = json.loads(decode_text(line))
         except json.JSONDecodeError as error:
             problems.append(f"{file}:{number}:{error.colno}: not JSON: {error.msg}")
         except ValueError as error:
