@@ -17,7 +17,7 @@ from hv15.lora.kinds import detect_layout
 from hv15.lora.names import LoRALayout
 from hv15.lora.peft import with_alphas
 from hv15.models.checkpoint import open_checkpoint
-from hv15.models.dit import DiTConfig
+from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like
 from hv15.models.writer import write_checkpoint
 

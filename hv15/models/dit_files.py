@@ -23,7 +23,8 @@ from hv15.models.checkpoint import (
     open_checkpoint,
     refuse_shapes,
 )
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_sizes import layout_of, read_config
 from hv15.models.fp8_files import WeightReader
 from hv15.models.layouts import Layout, reading_recipes, writing_recipes
