@@ -48,7 +48,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = c = config or DiTConfig()
         self.img_in = PatchEmbed(c.in_channels, c.hidden_size)
-        self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.refiner_mlp_ratio, c.refiner_blocks)
+        self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.refiner_mlp_size, c.refiner_blocks)
         self.byt5_in = GlyphMapper(c.glyph_dim, c.glyph_hidden, c.hidden_size)
         self.vision_in = VisionProjection(c.vision_dim, c.hidden_size)
         # Its own beginning, normal_, imports the compiler on the meta device: a second for each program.
@@ -57,7 +57,7 @@ class DiT(nn.Module):
         self.time_in = TimestepEmbedder(c.hidden_size)
         self.time_r_in = TimestepEmbedder(c.hidden_size) if c.meanflow else None
         self.double_blocks = nn.ModuleList(
-            DoubleBlock(c.hidden_size, c.num_heads, c.mlp_ratio) for _ in range(c.num_blocks)
+            DoubleBlock(c.hidden_size, c.num_heads, c.mlp_size) for _ in range(c.num_blocks)
         )
         self.final_layer = FinalLayer(c.hidden_size, c.latent_channels)
         self.rope_tables = RopeTables(c.rope_dims, c.rope_theta)

@@ -13,7 +13,7 @@ class DiTConfig:
     num_heads: int = 16
     num_blocks: int = 54
     mlp_ratio: float = 4.0
-    """Width of the blocks' MLPs, in hidden sizes."""
+    """Width of the blocks' MLPs in hidden sizes."""
     rope_dims: tuple[int, int, int] = (16, 56, 56)
     """Channels of each head that turn with latent time, row and column; their sum is the head's width."""
     rope_theta: float = 256.0
@@ -37,6 +37,16 @@ class DiTConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def mlp_size(self) -> int:
+        """Width of the blocks' MLPs."""
+        return int(self.hidden_size * self.mlp_ratio)
+
+    @property
+    def refiner_mlp_size(self) -> int:
+        """Width of the token refiner's MLPs."""
+        return int(self.hidden_size * self.refiner_mlp_ratio)
 
     @property
     def in_channels(self) -> int:

@@ -51,9 +51,9 @@ def check_targets(
     for module, layer in found.items():
         rows, columns = shapes[module]
         if rows != layer.out_features or columns not in (None, layer.in_features):
+            weight = f"{rows} rows of a weight" if columns is None else f"a weight of {[rows, columns]}"
             raise UserError(
-                f"{name}: {module} changes a weight of {[rows, columns or 'any']}, "
-                f"the model's is {[layer.out_features, layer.in_features]}",
+                f"{name}: {module} changes {weight}, the model's is {[layer.out_features, layer.in_features]}",
                 hint="the LoRA was made for a model of another size",
             )
     return found

@@ -173,7 +173,7 @@ def test_a_model_of_another_size(kind: str):
         for key, value in made(kind)[0].items()
         if value.ndim
     }
-    with pytest.raises(UserError, match=r"changes a weight of|shapes|magnitude"):
+    with pytest.raises(UserError, match=r"changes .* weight|shapes|magnitude"):
         apply_lora(golden_dit(), small)
 
 
