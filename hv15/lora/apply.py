@@ -17,8 +17,8 @@ from hv15.lora.changes import WeightChange, read_changes
 from hv15.lora.dora import Decomposed
 from hv15.lora.lycoris import LycorisChange, forward_of
 from hv15.lora.network import add_product
-from hv15.models.patches import check_targets
-from hv15.models.quantised import QuantisedLinear
+from hv15.models.weights.patches import check_targets
+from hv15.models.weights.quantised import QuantisedLinear
 
 
 def apply_lora(

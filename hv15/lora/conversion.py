@@ -26,11 +26,10 @@ from hv15.lora.formats import Parts, join_parts, read_parts, write_modules
 from hv15.lora.kinds import detect_layout, kind_of
 from hv15.lora.names import LORA_LAYOUTS, LoRALayout, place_of
 from hv15.lora.peft import ADAPTER_METADATA, lokr_settings, lora_settings, with_alphas
+from hv15.records import formats
+from hv15.records.metadata import CONVERSION_FORMAT, CONVERSION_NOTE, CONVERTED_FROM, CONVERTED_TO
 
-NOTE = "hv15.convert.note"
-"""Metadata key that says what a conversion could not keep as it was, or had to write in a larger form."""
-SOURCE_LAYOUT, TARGET_LAYOUT = "hv15.convert.from", "hv15.convert.to"
-_STALE = (ADAPTER_METADATA, NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
+_STALE = (ADAPTER_METADATA, CONVERSION_NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
 
 
 def convert(
@@ -73,9 +72,9 @@ def convert(
     elif grown := _count_differences(parts) if not any(key.endswith(".diff") for key in state_dict) else 0:
         notes.append(f"{grown} parts of joined LoKr matrices are written as full differences (exact, but large).")
     result = {key: value for key, value in (metadata or {}).items() if key not in _STALE}
-    result |= {"format": "pt", SOURCE_LAYOUT: source, TARGET_LAYOUT: to}
+    result |= {"format": "pt", CONVERTED_FROM: source, CONVERTED_TO: to, CONVERSION_FORMAT: str(formats.CONVERSION)}
     if note := " ".join(filter(None, notes)):
-        result[NOTE] = note
+        result[CONVERSION_NOTE] = note
     if peft_settings is not None:
         result[ADAPTER_METADATA] = peft_settings
     return write_modules(modules, to), result

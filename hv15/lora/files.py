@@ -16,10 +16,10 @@ from hv15.lora.conversion import convert
 from hv15.lora.kinds import detect_layout
 from hv15.lora.names import LoRALayout
 from hv15.lora.peft import with_alphas
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.checkpoint import open_checkpoint
+from hv15.models.weights.writer import write_checkpoint
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
 

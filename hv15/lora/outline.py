@@ -11,7 +11,7 @@ from hv15.errors import UserError
 from hv15.lora.kinds import detect_layout, group_parts, unknown_keys
 from hv15.lora.names import Place, find_parts
 from hv15.lora.peft import read_settings, strength_of
-from hv15.models.header import Header, read_header
+from hv15.models.weights.header import Header, read_header
 
 _FACTORS = {
     "lora_up.weight": "lora_down.weight",

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from hv15.errors import UserError
 from hv15.lora import apply_lora, convert, merge_lora, merge_patch, read_lora, save_lora
 from hv15.models import DiT, load_dit, save_dit
-from hv15.models.quantised import replace_linears
+from hv15.models.weights.quantised import replace_linears
 from tests.lora import comfyui
 from tests.lora.lycoris_files import DEPENDENT, DORA, EXACT, UNUSABLE, USABLE, made
 from tests.lora.samples import linears, run
