@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.demo.models import GLYPHS, TEXT, VISION
 from hv15.digest import digest, file_sha256
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import ExampleReader
@@ -34,6 +35,7 @@ SIZES = DiTConfig(
     num_heads=4,
     num_blocks=6,
     mlp_ratio=2.5,
+    refiner_mlp_ratio=2.5,
     rope_dims=(4, 14, 14),
     text_dim=TEXT["hidden_size"],
     glyph_dim=GLYPHS["d_model"],

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from hv15.models.attention import ATTENTION, Attention
 from hv15.models.blocks import DoubleBlock, FinalLayer
 from hv15.models.condition import Condition, pack
+from hv15.models.dit_config import DiTConfig
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
@@ -28,42 +28,6 @@ from hv15.models.windows import MOST_TOKENS
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
 RECOMPILE_LIMIT = 128
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
-
-
-@dataclass(frozen=True)
-class DiTConfig:
-    """Sizes of the transformer; the defaults are the real model's (8,326,608,160 parameters)."""
-
-    hidden_size: int = 2048
-    num_heads: int = 16
-    num_blocks: int = 54
-    mlp_ratio: float = 4.0
-    rope_dims: tuple[int, int, int] = (16, 56, 56)
-    """Channels of each head that turn with latent time, row and column; their sum is the head's width."""
-    rope_theta: float = 256.0
-    latent_channels: int = 32
-    text_dim: int = 3584
-    glyph_dim: int = 1472
-    glyph_hidden: int = 2048
-    vision_dim: int = 1152
-    refiner_blocks: int = 2
-    meanflow: bool = False
-    """Has a second time input, the end of the step (step-distilled checkpoints)."""
-
-    def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}")
-        if sum(self.rope_dims) != self.head_dim or any(dim % 2 for dim in self.rope_dims):
-            raise ValueError(f"rope_dims {self.rope_dims} must be even and add up to the head width {self.head_dim}")
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_heads
-
-    @property
-    def in_channels(self) -> int:
-        """Noisy latents, condition latents, mask."""
-        return 2 * self.latent_channels + 1
 
 
 class DiT(nn.Module):
@@ -84,7 +48,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = c = config or DiTConfig()
         self.img_in = PatchEmbed(c.in_channels, c.hidden_size)
-        self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.mlp_ratio, c.refiner_blocks)
+        self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.refiner_mlp_size, c.refiner_blocks)
         self.byt5_in = GlyphMapper(c.glyph_dim, c.glyph_hidden, c.hidden_size)
         self.vision_in = VisionProjection(c.vision_dim, c.hidden_size)
         # Its own beginning, normal_, imports the compiler on the meta device: a second for each program.
@@ -93,7 +57,7 @@ class DiT(nn.Module):
         self.time_in = TimestepEmbedder(c.hidden_size)
         self.time_r_in = TimestepEmbedder(c.hidden_size) if c.meanflow else None
         self.double_blocks = nn.ModuleList(
-            DoubleBlock(c.hidden_size, c.num_heads, c.mlp_ratio) for _ in range(c.num_blocks)
+            DoubleBlock(c.hidden_size, c.num_heads, c.mlp_size) for _ in range(c.num_blocks)
         )
         self.final_layer = FinalLayer(c.hidden_size, c.latent_channels)
         self.rope_tables = RopeTables(c.rope_dims, c.rope_theta)

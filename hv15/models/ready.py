@@ -15,7 +15,8 @@ import torch
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.models.attention import pick_attention
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import load_dit
 from hv15.models.weights.offload import ActivationOffload
 from hv15.models.weights.patches import Patch
