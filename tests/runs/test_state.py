@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from hv15.atomic import write_json
-from hv15.runs import control, lock
+from hv15.runs import control, lock, processes
 from hv15.runs.processes import main_process, run_processes
 from hv15.runs.record import RUN_VARIABLE, RunFolder, RunRecord, append_json, history, new_run
 from hv15.runs.state import State, current, last_events, status
@@ -130,6 +130,32 @@ def test_damaged_files_are_passed_over(run: RunFolder) -> None:
 def outlived(run: RunFolder) -> subprocess.Popen[bytes]:
     """A process that a run has left behind."""
     return detached("sleep", "100", environment={RUN_VARIABLE: run.id})
+
+
+def test_a_process_is_found_as_soon_as_it_is_started(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment it shows no environment; one in ten is met in it when nobody else is looked at before."""
+    rewrite(run, pid=2**22 - 1)
+    for _ in range(100):
+        left = outlived(run)
+        monkeypatch.setattr(psutil, "process_iter", lambda pid=left.pid: [psutil.Process(pid)])
+        try:
+            assert [each.pid for each in run_processes(record(run))] == [left.pid]
+        finally:
+            left.kill()
+            left.wait()
+
+
+def test_a_process_without_environment_belongs_to_no_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it waited for: it has words, which one that is just becoming a program has not."""
+    rewrite(run, pid=2**22 - 1)
+    other = subprocess.Popen(["sleep", "100"], env={})
+    monkeypatch.setattr(psutil, "process_iter", lambda: [psutil.Process(other.pid)])
+    monkeypatch.setattr(processes, "EXEC_S", 1e9)
+    try:
+        assert run_processes(record(run)) == []
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.parametrize("now", [False, True])
