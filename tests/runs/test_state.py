@@ -163,7 +163,7 @@ def test_what_a_dead_run_left_is_ended(run: RunFolder, now: bool) -> None:
     rewrite(run, pid=2**22 - 1)
     left = outlived(run)
     control.stop(run.root, now=now)
-    left.wait(timeout=10)
+    left.wait(timeout=60)
     assert status(run, None).state is State.DIED, "how the run ended is no matter of what is done later"
 
 
@@ -179,7 +179,7 @@ def test_what_an_earlier_run_left_is_ended_and_nothing_else(run: RunFolder, now:
         rewrite(last, create_time=1.0, leads_group=True)
         append_json(last.events, {"event": "end", "done": 1, "total": 3, "failed": [2], "error": ""})
         control.stop(run.root, now=now)
-        left.wait(timeout=10)
+        left.wait(timeout=60)
         assert other.poll() is None
         assert status(last, None).state is State.FAILED
     finally:
