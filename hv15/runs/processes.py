@@ -116,8 +116,8 @@ def _run_of(process: psutil.Process) -> str | None:
 def _environment(process: psutil.Process) -> dict[str, str]:
     """The variables that a process was started with.
 
-    While it becomes another program (exec), for a moment Linux shows neither variables nor words of its command. Threads
-    of the kernel never have them, but they have no program either.
+    While it becomes another program (exec), Linux shows neither variables nor words of its command for a moment.
+    Threads of the kernel never have them, but they have no program either.
     """
     found = process.environ()
     deadline = time.monotonic() + EXEC_S
