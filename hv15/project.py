@@ -21,18 +21,17 @@ from hv15.data.index import FileIndex
 from hv15.data.media import Source
 from hv15.data.scan import scan
 from hv15.digest import digest, short
+from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.model_files import ModelFiles, Role
-from hv15.models.fingerprint import FingerprintCache, model_fingerprint
 from hv15.models.grid import latent_size
+from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.sample.plan import BASE_SUFFIX, plan_samples
 from hv15.sample.prompts import SampleSpec
 
 CONTACT_SHEET = "results/samples/contact_sheet.png"
 SHOWN = (".mp4", ".frames")
 """How the names of samples end that can be looked at."""
-
-CONFIG_VARIABLE, OVERRIDES_VARIABLE = "HV15_CONFIG", "HV15_OVERRIDES"
 
 
 def clip_rule(dataset: DatasetSettings) -> str:

@@ -38,7 +38,7 @@ for ROLE, FILES in PROJECT.downloads.items():
         message:
             "Downloading {output}"
         shell:
-            "hv15 download {output:q} 2>&1 | logged {log:q}"
+            "hv15 download --files {output:q} 2>&1 | logged {log:q}"
 
 
 # A wrong or incomplete model file is found before anything is encoded. The demo makes its own.

@@ -58,5 +58,5 @@ def test_kernels_can_be_imported_before_and_after(tmp_path: Path) -> None:
 
 
 def test_who_does_not_use_it_does_not_import_it(tmp_path: Path) -> None:
-    modules = "hv15.plan.report, hv15.train.run, hv15.sample.sampling, hv15.models.text, hv15.models.quantised"
+    modules = "hv15.plan.report, hv15.train.run, hv15.sample.sampling, hv15.models.text, hv15.models.weights.quantised"
     assert said(f"import sys, {modules}; print('bitsandbytes' in sys.modules)", tmp_path) == "False\n"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from hv15.cache.plan import Manifest, Plan
+from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, ReportLatents, ReportTexts
 from hv15.errors import UserError
 from hv15.project import Project
 
@@ -15,7 +15,7 @@ SHOWN = 20
 """Unusable files that a message lists by name."""
 
 
-def latents(options: Namespace) -> None:
+def latents(options: EncodeLatents) -> None:
     """Encode the clips of one shard, or of all."""
     from hv15.cache.latents import LatentEncoder
     from hv15.models import load_image_encoder, load_vae
@@ -59,7 +59,7 @@ def latents(options: Namespace) -> None:
         print(f"left out {_files(encoder.failures)}:\n{_listing(encoder.failures)}", file=sys.stderr)
 
 
-def texts(options: Namespace) -> None:
+def texts(options: EncodeTexts) -> None:
     """Encode the captions and prompts of one shard, or of all."""
     from hv15.cache.texts import TextStateEncoder
     from hv15.models import load_glyph_encoder, load_text_encoder
@@ -90,7 +90,7 @@ def texts(options: Namespace) -> None:
     print(f"texts: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
 
 
-def report_latents(options: Namespace) -> None:
+def report_latents(options: ReportLatents) -> None:
     """Write what became of every medium of the dataset."""
     project = Project(options.config, options.overrides)
     report = project.latents.write_report(options.out or project.latents.report_path)
@@ -103,14 +103,14 @@ def report_latents(options: Namespace) -> None:
         raise UserError("no clip is left to train on", hint="see the list above for the reason of each file")
 
 
-def report_texts(options: Namespace) -> None:
+def report_texts(options: ReportTexts) -> None:
     """Write how many texts are encoded."""
     project = Project(options.config, options.overrides)
     report = project.texts.write_report(options.out or project.texts.report_path)
     print(f"{report['items']} texts", file=sys.stderr)
 
 
-def _shards(plan: Plan[Any], options: Namespace) -> list[int]:
+def _shards(plan: Plan[Any], options: Encode) -> list[int]:
     """The shards to work on; one that is planned by the workflow must still need what was planned."""
     if options.shard is None:
         if options.out:
@@ -131,7 +131,7 @@ def _files(failures: dict[str, str]) -> str:
     return "1 file" if len(failures) == 1 else f"{len(failures)} files"
 
 
-def _of(options: Namespace) -> str:
+def _of(options: Encode) -> str:
     return "" if options.shard is None else f" of shard {options.shard}"
 
 

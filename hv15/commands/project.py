@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
 from hv15.cache.plan import Plan
 from hv15.cache.store import Kind, Store
+from hv15.commands.options.project import Check, Collect, New, Repair, Show
 from hv15.errors import UserError
 from hv15.project import Project
 
@@ -16,7 +16,7 @@ SHOWN = 20
 """Files that a message lists by name."""
 
 
-def new(options: Namespace) -> None:
+def new(options: New) -> None:
     """Make a project folder."""
     from hv15.config import new_project
 
@@ -25,7 +25,7 @@ def new(options: Namespace) -> None:
     print(f"  snakemake -d {shlex.quote(str(config.parent.resolve()))} results/lora.safetensors")
 
 
-def check(options: Namespace) -> int:
+def check(options: Check) -> int:
     """Check everything that can be checked without computing with a model; 2 when something is wrong."""
     from hv15.commands.checks import dataset_lines, file_lines, model_lines, sample_lines
     from hv15.commands.disk import disk_lines
@@ -54,7 +54,7 @@ def _print(line: str, is_problem: bool = False) -> None:
     print(text.encode("utf-8", "backslashreplace").decode())
 
 
-def show(options: Namespace) -> None:
+def show(options: Show) -> None:
     """Print what a file was made from."""
     from hv15.commands.provenance import config_of, describe
 
@@ -64,7 +64,7 @@ def show(options: Namespace) -> None:
         print(describe(options.file))
 
 
-def collect(options: Namespace) -> None:
+def collect(options: Collect) -> None:
     """Remove encoded items that no manifest of this cache names; with --unused, also what only old manifests name."""
     project = Project(options.config, options.overrides)
     if options.unused and options.yes:
@@ -115,7 +115,7 @@ def _unnamed(project: Project, kind: Kind, unfinished: set[Path], unused: bool) 
     return unnamed
 
 
-def repair(options: Namespace) -> None:
+def repair(options: Repair) -> None:
     """Read every encoded item of the project and remove damaged ones: the next run encodes them again."""
     project = Project(options.config, options.overrides)
     counts: Counter[str] = Counter()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 
 from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, lora_notes, sample_notes
+from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise, SpecProducts, SpecSample
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.models.advice import about_memory
@@ -17,19 +17,19 @@ from hv15.sample.prompts import SampleSpec
 log = logging.getLogger(__name__)
 
 
-def write_spec(options: Namespace) -> None:
+def write_spec(options: SpecSample) -> None:
     """Write what one sample depends on, or what its latents do."""
-    spec = Project(options.config, options.overrides).sample(options.name)
+    spec = Project(options.config, options.overrides).sample(options.prompt)
     write_json(options.out, {**spec.denoising, "attempt": options.attempt} if options.denoising else spec.to_json())
 
 
-def write_products(options: Namespace) -> None:
+def write_products(options: SpecProducts) -> None:
     """Write which files belong to the finished LoRA."""
     files = Project(options.config, options.overrides).products
     write_json(options.out, {"files": files, "attempt": options.attempt})
 
 
-def condition(options: Namespace) -> None:
+def condition(options: SampleCondition) -> None:
     """Encode the first image of an i2v sample."""
     from hv15.sample.condition import write_condition
 
@@ -46,7 +46,7 @@ def condition(options: Namespace) -> None:
     )
 
 
-def denoise(options: Namespace) -> None:
+def denoise(options: SampleDenoise) -> None:
     """Make the latents of a sample."""
     from hv15.sample.sampling import sample_latents
 
@@ -71,7 +71,7 @@ def denoise(options: Namespace) -> None:
     )
 
 
-def decode(options: Namespace) -> None:
+def decode(options: SampleDecode) -> None:
     """Turn latents into a video or a folder of images."""
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from hv15.sample.decode import VIDEO_SUFFIX, decode_latents
@@ -95,7 +95,7 @@ def decode(options: Namespace) -> None:
     )
 
 
-def _open(options: Namespace) -> tuple[Project, SampleSpec]:
+def _open(options: SampleCondition | SampleDenoise) -> tuple[Project, SampleSpec]:
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     return project, SampleSpec.read(options.spec)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 
+from hv15.commands.options.stages import SampleSheet
 from hv15.errors import UserError
 from hv15.project import Project
 
 
-def draw(options: Namespace) -> None:
+def draw(options: SampleSheet) -> None:
     """Draw the contact sheet of all samples."""
     from hv15.data.encode import write_image
     from hv15.demo.judge import what_changed

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, training_notes
+from hv15.commands.options.stages import SpecTrain, Train
 from hv15.errors import UserError
 from hv15.project import Project
 
 log = logging.getLogger(__name__)
 
 
-def write_spec(options: Namespace) -> None:
+def write_spec(options: SpecTrain) -> None:
     """Write what the training depends on."""
     project = Project(options.config, options.overrides)
     write_json(options.out, {**project.train_spec, "attempt": options.attempt})
@@ -35,7 +35,7 @@ def _read_spec(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def train(options: Namespace) -> None:
+def train(options: Train) -> None:
     """Train the LoRA of a project from its encoded dataset."""
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
