@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from hv15.bitsandbytes import bitsandbytes
 from hv15.errors import UserError
 
 OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
@@ -62,13 +63,12 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
     if name == "Muon":
         return torch.optim.Muon
     try:
-        from bitsandbytes.optim import AdamW8bit
+        return bitsandbytes("optim").AdamW8bit
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(
             f"train.optimizer_type AdamW8bit: bitsandbytes cannot be loaded: {error}",
             hint="reinstall bitsandbytes for this machine, or set train.optimizer_type to AdamW (more memory)",
         ) from error
-    return AdamW8bit
 
 
 def _checked_args(name: str, cls: type, args: Mapping[str, Any]) -> dict[str, Any]:
