@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,12 @@ def settings(train: dict[str, Any] | None = None, sample: dict[str, Any] | None 
     train = {"optimizer_type": "AdamW", "network_dim": 4, "network_alpha": 4, **(train or {})}
     content = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}], "train": train}
     return Settings.model_validate({**content, "sample": sample or {}})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bitsandbytes_is_imported() -> None:
+    """On some processors its import logs an error, whose traceback would hold tensors of the step that imports it."""
+    importlib.import_module("bitsandbytes.functional")
 
 
 @pytest.fixture(autouse=True)
