@@ -30,10 +30,11 @@ from hv15.lora.apply import apply_lora
 from hv15.lora.names import kohya_name, select_modules
 from hv15.memory import WEIGHTS
 from hv15.models import Condition, DiT, DiTConfig
+from hv15.models.block_hooks import BlockHook
 from hv15.models.dit_files import block_number, is_block_linear
 from hv15.models.quantised import QuantisedLinear, replace_linears
 from hv15.models.ready import set_up
-from hv15.models.swap import SLOTS, swapped_indices
+from hv15.models.swap import SLOTS, BlockSwap, swapped_indices
 from hv15.plan.kernels import WithoutData
 from hv15.plan.measured import Measured, line
 from hv15.plan.meter import Meter
@@ -238,28 +239,26 @@ def _with_swap(measured: Measured, settings: TransformerSettings, config: DiTCon
     tiny = Meter("meta")
     with tiny:
         few = replace(config, num_blocks=SLOTS + 1)
-        swapped = make_dit(tiny, few, settings.model_copy(update={"blocks_to_swap": 1}), dtype, "meta")
         plain = make_dit(tiny, few, settings.model_copy(update={"blocks_to_swap": 0}), dtype, "meta")
-    assert swapped.swap is not None
-    slot = swapped.swap.slots[0].memory.nbytes
     block = sum(
         tensor.nbytes
         for tensor in chain(*(m() for m in (plain.double_blocks[0].parameters, plain.double_blocks[0].buffers)))
     )
+    slot = BlockSwap(plain.double_blocks, 1, "meta").slots[0].memory.nbytes
     swapped_indices(config.num_blocks, count)  # raises if there are too many
     saved = (count + SLOTS) * block - SLOTS * slot
     parts = {**measured.parts, WEIGHTS: measured.parts[WEIGHTS] - saved}
     return replace(measured, parts=parts, host=measured.host + (count + SLOTS) * slot, copied=(count + SLOTS) * slot)
 
 
-class _Place:
+class _Place(BlockHook):
     """Tells a meter where in the step the work is."""
 
     def __init__(self, meter: Meter, dit: DiT) -> None:
         self.meter, self.passes, self.direction = meter, 0, ""
         dit.register_forward_pre_hook(self._forward)
         dit.register_forward_hook(self._back)
-        dit._enter = self._entering(dit._enter)
+        dit.block_hooks = (self, *dit.block_hooks)
 
     def _forward(self, *_: Any) -> None:
         self.passes, self.direction = self.passes + 1, "forward"
@@ -268,12 +267,8 @@ class _Place:
     def _back(self, *_: Any) -> None:
         self.direction = "back"
 
-    def _entering(self, enter: Callable[[int], None]) -> Callable[[int], None]:
-        def at(index: int) -> None:
-            self.at(index)
-            enter(index)
-
-        return at
+    def before_block(self, index: int) -> None:
+        self.at(index)
 
     def at(self, index: int) -> None:
         self.meter.begin(f"{self.passes} {self.direction} {index}")

@@ -22,7 +22,7 @@ from hv15.lora import LoRANetwork, convert, read_lora, save_lora
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
-from hv15.models.ready import load_ready, reset, set_up
+from hv15.models.ready import load_with_settings, reset, set_up
 from hv15.precision import pick_device, pick_dtype
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
@@ -66,7 +66,7 @@ def train(
     dtype = pick_dtype(settings.train.dtype, accelerator.device)
     check_dtype(dit_path, dtype)
     with memory_advice():
-        dit = load_ready(dit_path, settings.train, device=accelerator.device, dtype=dtype)
+        dit = load_with_settings(dit_path, settings.train, device=accelerator.device, dtype=dtype)
     for item in (stores.latents.read(items[0].clip), stores.texts.read(items[0].caption)):
         check_widths(dit.config, widths_of(item))
     train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
