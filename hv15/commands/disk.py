@@ -116,12 +116,12 @@ def _text_bytes(project: Project) -> int:
 
 def _state_bytes(project: Project) -> int:
     """Of the states that a training keeps, and of the next one, which is whole before the oldest goes."""
-    from hv15.train.state import KEEP
+    from hv15.train.state import STATES_KEPT
 
     numbers = _lora_numbers(project)
     states = (project.root / "results" / "train" / "state").rglob("*")
     present = sum(path.stat().st_size for path in states if path.is_file())
-    return max(0, numbers * FLOAT * (1 + MOMENTS) * (KEEP + 1) - present)
+    return max(0, numbers * FLOAT * (1 + MOMENTS) * (STATES_KEPT + 1) - present)
 
 
 def _lora_numbers(project: Project) -> int:
