@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from hv15.models.attention import ATTENTION, Attention
-from hv15.models.block_hooks import BlockHook
 from hv15.models.blocks import DoubleBlock, FinalLayer
 from hv15.models.condition import Condition, pack
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.windows import MOST_TOKENS
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block

@@ -24,8 +24,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from hv15.models.attention import Attention
-from hv15.models.block_hooks import BlockHook
 from hv15.models.blocks import DoubleBlock
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.windows import inside, windows
 
 

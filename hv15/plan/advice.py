@@ -83,7 +83,7 @@ def advise(planner: Planner, name: StageName, memory: int | None = None) -> Advi
 
 def _possible(planner: Planner, name: StageName) -> Iterator[Changes]:
     """The candidates, with no more blocks to swap than the transformer has."""
-    from hv15.models.swap import SLOTS
+    from hv15.models.weights.swap import SLOTS
 
     for changes in CANDIDATES[name]:
         if "blocks_to_swap" not in changes:

@@ -19,9 +19,9 @@ from hv15.lora.names import kohya_name, select_modules
 from hv15.memory import WEIGHTS
 from hv15.models import Condition, DiT, DiTConfig
 from hv15.models.dit_files import is_block_linear
-from hv15.models.quantised import QuantisedLinear, replace_linears
 from hv15.models.ready import set_up
 from hv15.models.vision import VisionConfig
+from hv15.models.weights.quantised import QuantisedLinear, replace_linears
 from hv15.plan.kernels import WithoutData
 from hv15.plan.meter import Meter
 from hv15.plan.stretches import StretchHook

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
-from hv15.model_files import Role
-from hv15.project import Project
+from hv15.project import Project, Role
 
 if TYPE_CHECKING:
     from hv15.models import DiTConfig, VAEConfig
@@ -31,8 +30,8 @@ class ModelSizes:
     @cached_property
     def dit(self) -> DiTConfig:
         from hv15.models import DiTConfig
-        from hv15.models.checkpoint import open_checkpoint
         from hv15.models.dit_sizes import read_config
+        from hv15.models.weights.checkpoint import open_checkpoint
 
         return self._read("dit", lambda path: read_config(open_checkpoint(path)), DiTConfig)
 
@@ -44,15 +43,15 @@ class ModelSizes:
 
     @cached_property
     def text_encoder(self) -> TextConfig:
-        from hv15.models.checkpoint import open_checkpoint
         from hv15.models.text import TextConfig, read_text_config
+        from hv15.models.weights.checkpoint import open_checkpoint
 
         return self._read("text_encoder", lambda path: read_text_config(open_checkpoint(path))[0], TextConfig)
 
     @cached_property
     def image_encoder(self) -> VisionConfig:
-        from hv15.models.checkpoint import open_checkpoint
         from hv15.models.vision import VisionConfig, read_vision_config
+        from hv15.models.weights.checkpoint import open_checkpoint
 
         return self._read("image_encoder", lambda path: read_vision_config(open_checkpoint(path))[0], VisionConfig)
 

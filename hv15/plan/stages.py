@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hv15.config import Settings
 from hv15.config.section import Section
+from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
 from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.model_sizes import ModelSizes
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
     from hv15.models import VAE
 
-StageName = Literal["encode latents", "encode texts", "condition", "train", "denoise", "decode"]
-STAGES: tuple[StageName, ...] = ("encode latents", "encode texts", "condition", "train", "denoise", "decode")
+STAGES: tuple[StageName, ...] = get_args(StageName)
 SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
     "encode latents": "cache",
     "encode texts": "cache",

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
-from hv15.models.block_hooks import BlockHook
 from hv15.models.dit_files import block_number
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.plan.cost import Cost, extrapolate_parts
 from hv15.plan.meter import Meter
 

@@ -12,7 +12,7 @@ from hv15.config import Settings
 from hv15.config.transformer import TransformerSettings
 from hv15.memory import WEIGHTS
 from hv15.models import DiTConfig
-from hv15.models.swap import SLOTS, BlockSwap, swapped_indices
+from hv15.models.weights.swap import SLOTS, BlockSwap, swapped_indices
 from hv15.plan.cost import Cost
 from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, make_dit, micro_batches, run_denoising, run_training

@@ -11,8 +11,8 @@ import torch
 from hv15.config import Settings
 from hv15.memory import WEIGHTS
 from hv15.models import DiT, DiTConfig, VAEConfig
-from hv15.models.swap import BlockSwap
 from hv15.models.text import TextConfig
+from hv15.models.weights.swap import BlockSwap
 from hv15.plan.cost import Cost
 from hv15.plan.devices import CONTEXT, CONVOLUTIONS, FRAGMENTS
 from hv15.plan.encoders import decoding, make_vae, text_encoding

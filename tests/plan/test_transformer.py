@@ -13,7 +13,7 @@ from hv15.config import Settings
 from hv15.memory import ELSEWHERE, WEIGHTS
 from hv15.models import DiTConfig
 from hv15.models.dit import DiT
-from hv15.models.transfers import HostTransfers
+from hv15.models.weights.transfers import HostTransfers
 from hv15.plan import meter as meter_module
 from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, run_denoising, run_training
@@ -66,7 +66,7 @@ def _host_memory_is_elsewhere(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Meter, "__init__", init)
     monkeypatch.setattr(HostTransfers, "host_memory", host_memory)
-    monkeypatch.setattr("hv15.models.offload.LEAST", 1024)
+    monkeypatch.setattr("hv15.models.weights.offload.LEAST", 1024)
 
 
 BY_WINDOWS = [(name, windows) for name in TRAINING for windows in (False, True) if windows or name in ("plain", "fp8")]
