@@ -13,6 +13,8 @@ from hv15.errors import UserError
 
 STEP = 16
 """Pixels: the VAE's spatial factor."""
+MOST_ASPECT = 100
+"""How many times a picture's one side may be as long as the other: of what is longer, hardly anything is kept."""
 
 
 @lru_cache(maxsize=64)
@@ -39,9 +41,19 @@ def choose_bucket(
         no_upscale: a picture of no more than the area keeps its own size, rounded down to multiples of 16.
 
     Raises:
-        UserError: `resolution` cannot be used, or the picture is smaller than 16 pixels and may not be enlarged.
+        UserError: `resolution` cannot be used, or the picture's: a side has less than 16 pixels, or it is a mere strip.
     """
     wide, high = resolution
+    if min(height, width) < STEP:
+        raise UserError(
+            f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
+            hint="remove it, or make it anew from a larger original",
+        )
+    if max(height, width) > MOST_ASPECT * min(height, width):
+        raise UserError(
+            f"a picture of {width}x{height} pixels is too narrow: its sides may differ by a factor of {MOST_ASPECT}",
+            hint="remove it, or cut out the part that should be learnt",
+        )
     if not enable_bucket:
         if wide % STEP or high % STEP or wide < STEP or high < STEP:
             raise UserError(
@@ -50,11 +62,6 @@ def choose_bucket(
             )
         return high, wide
     if no_upscale and height * width <= wide * high:
-        if height < STEP or width < STEP:
-            raise UserError(
-                f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
-                hint="remove it, or set bucket_no_upscale: false",
-            )
         return _floor(height), _floor(width)
     sizes = bucket_sizes(wide, high)
     if not sizes:

@@ -57,6 +57,8 @@ class MediaInfo:
     """Video: the container's timestamp of each frame, ascending; None if it has no good ones: frames are counted."""
     keyframes: tuple[int, ...] = ()
     """Video: the timestamps at which decoding can start; empty where jumping is not exact."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it, without its name: colours that are taken as they are, frames left out."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
