@@ -29,7 +29,7 @@ MOST_WINDOWS = 20_000
 """Clips cut from one file: those of a two-hour film, one after the other, are about half as many."""
 
 _GRID_SHARE = Fraction(9, 10)  # frames dropped by a recorder leave the rest on the grid
-_GRID_TICKS = 8  # a coarser clock than this is taken at its word
+_GRID_TICKS = 8  # to a frame; a coarser clock than this is taken at its word
 _ROUNDED = Fraction(1, 1000)  # seconds: what containers with a clock of milliseconds do to times
 _SAME_RATE = Fraction(1, 500)  # 1000/1001 is half of it
 
@@ -63,7 +63,7 @@ class Timeline:
             rates: frame rates that the container states, the most trusted first (None = not stated).
         """
         for rate in (*rates, _measured(pts, time_base)):
-            if rate is not None and rate > 0 and 1 / rate >= _GRID_TICKS * time_base:
+            if rate is not None and rate > 0:
                 snapped = _snap(pts, time_base, last, rate)
                 if snapped is not None:
                     return snapped
@@ -114,10 +114,13 @@ def _measured(pts: Sequence[int], time_base: Fraction) -> Fraction | None:
 
 
 def _snap(pts: Sequence[int], time_base: Fraction, last: int, rate: Fraction) -> Timeline | None:
-    """Put timestamps onto the grid of `rate` if nearly all lie within a tick or a millisecond of it."""
+    """Put timestamps onto the grid of `rate` if nearly all lie within a tick or a millisecond of it.
+
+    A coarse clock, as that of an AVI, which counts frames, must lie on the grid itself.
+    """
     tick = Fraction(1, math.lcm(time_base.denominator, rate.numerator))
     unit, step = int(time_base / tick), int(1 / rate / tick)
-    slack = max(unit, min(int(_ROUNDED / tick), step // _GRID_TICKS))
+    slack = max(unit, min(int(_ROUNDED / tick), step // _GRID_TICKS)) if step >= _GRID_TICKS * unit else 0
     times, on_grid = [], 0
     for stamp in pts:
         time = (stamp - pts[0]) * unit

@@ -206,14 +206,16 @@ def pixel_aspect(stream: VideoStream) -> float:
 def _check_complete(path: Path, container: InputContainer, stream: VideoStream, packets: _Packets) -> None:
     """Compare the packets with what the header promised: a demuxer that meets the end of a cut file may say nothing.
 
-    An MP4's index lists what its edit list leaves to be read, hidden packets included; its header counts them all.
+    An MP4's index lists what its edit list leaves to be read, hidden packets included; its header counts them all. An
+    AVI counts the frames that its recorder dropped: there is no packet of them, but they have a number.
     """
+    read, promised = packets.read, stream.frames - max(2, stream.frames // 20)
     if format_of(container) == "mov":
         promised = len(stream.index_entries)
-    else:
-        promised = stream.frames - max(2, stream.frames // 20)
-    if packets.read < promised:
-        raise MediaError(f"{path}: cut short: {packets.read} of {stream.frames or promised} frames", hint=DAMAGED)
+    elif format_of(container) in _NO_PTS:
+        read = max((packet.time + 1 for packet in packets.shown if packet.time is not None), default=0)
+    if read < promised:
+        raise MediaError(f"{path}: cut short: {read} of {stream.frames or promised} frames", hint=DAMAGED)
     length, end = _promised_seconds(container, stream), _end(stream, packets.shown)
     if length and end and end < length - max(3 * end / packets.read, length / 20):
         raise MediaError(f"{path}: cut short: {float(end):.2f} of {float(length):.2f} seconds", hint=DAMAGED)

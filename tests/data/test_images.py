@@ -25,7 +25,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     exif[ExifTags.Base.Orientation] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     assert (read_image(tmp_path / "a.png") == COLOUR).all()
-    assert image_size(tmp_path / "a.png") == (32, 48, False)
+    assert image_size(tmp_path / "a.png")[:3] == (32, 48, False)
 
 
 def test_modes(tmp_path: Path) -> None:
