@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -22,12 +23,11 @@ def to_srgb(image: Image.Image) -> Image.Image:
     """
     has_alpha = image.has_transparency_data
     plain = image.convert("RGBA") if has_alpha else image
-    profile = image.info.get("icc_profile")
-    mode = _fitting_mode(image, profile) if profile else None
-    transform = _transform(profile, mode) if mode else None
-    if mode is None or transform is None:
+    profile = _profile(image)
+    if profile is None or profile.transform is None:
         return plain if has_alpha else plain.convert("RGB")
-    shown = ImageCms.applyTransform(plain if plain.mode == mode else plain.convert(mode), transform)
+    coloured = plain if plain.mode == profile.mode else plain.convert(profile.mode)
+    shown = ImageCms.applyTransform(coloured, profile.transform)
     assert shown is not None  # only an in-place transform gives none
     if has_alpha:
         shown.putalpha(plain.getchannel("A"))
@@ -36,46 +36,48 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 def profile_note(image: Image.Image) -> str | None:
     """Return what a person should know of an opened picture's profile: only that it cannot be used."""
-    profile = image.info.get("icc_profile")
-    if not profile or _fitting_mode(image, profile):
+    if not image.info.get("icc_profile") or _profile(image):
         return None
     return "its ICC profile is damaged or of another kind of picture: its colours are taken for sRGB"
 
 
-def _fitting_mode(image: Image.Image, profile: bytes) -> str | None:
-    """Return the mode in which a profile describes a picture; None if it cannot."""
-    space = _space(profile)
-    if (space == "CMYK") != (image.mode == "CMYK"):
+class _Profile(NamedTuple):
+    """What is done by a profile that can be used."""
+
+    mode: str
+    """Pillow's mode of the pictures that it describes."""
+    transform: ImageCms.ImageCmsTransform | None
+    """The way to sRGB; None if there is nothing to do."""
+
+
+def _profile(image: Image.Image) -> _Profile | None:
+    """Return the profile of a picture; None if it has none that fits."""
+    content = image.info.get("icc_profile")
+    profile = _read(content) if content else None
+    if profile is None or (profile.mode == "CMYK") != (image.mode == "CMYK"):
         return None
-    if space == "GRAY" and image.mode not in ("1", "L", "LA") and not image.mode.startswith("I"):
+    if profile.mode == "L" and image.mode not in ("1", "L", "LA") and not image.mode.startswith("I"):
         return None
-    return _MODES.get(space) if space else None  # many programs give grey pictures a profile for RGB
+    return profile  # many programs give grey pictures a profile for RGB
 
 
 @lru_cache(maxsize=32)
-def _space(profile: bytes) -> str | None:
-    """Return the colour space that a profile is for; None if it is damaged."""
+def _read(content: bytes) -> _Profile | None:
+    """Read a profile; None if it is damaged."""
     try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return None
-
-
-@lru_cache(maxsize=32)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the way from a profile to sRGB; None if there is none, or nothing to do."""
-    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        mode = _MODES[profile.profile.xcolor_space]
         transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            profile,
             ImageCms.createProfile("sRGB"),
             mode,
             "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,  # with the black point, as browsers do
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
-    except (ImageCms.PyCMSError, OSError, ValueError):
+    except (ImageCms.PyCMSError, OSError, ValueError, KeyError):
         return None
-    return None if mode != "CMYK" and _changes_nothing(transform, mode) else transform
+    return _Profile(mode, None if mode != "CMYK" and _changes_nothing(transform, mode) else transform)
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

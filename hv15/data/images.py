@@ -9,6 +9,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -73,7 +74,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None, background: str 
         MediaError: the file is missing, empty, damaged, too large, or no image.
     """
     with _opened(path) as image:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = _orientation(image, path)
         shown = _reduced(image, path) if image.width * image.height > LARGE else _plain(image, path)
         if orientation in _UPRIGHT:
             shown = shown.transpose(_UPRIGHT[orientation])
@@ -82,16 +83,14 @@ def read_image(path: Path, size: tuple[int, int] | None = None, background: str 
 
 
 def image_size(path: Path) -> ImageSize:
-    """Return how large an image is shown and whether it has transparency.
-
-    Only the header is read, but of a PNG everything: its EXIF orientation may stand at the end.
+    """Return how large an image is shown and whether it has transparency; no pixel is decoded if that can be helped.
 
     Raises:
         MediaError: the file is missing, empty, too large, or no image.
     """
     with _opened(path) as image:
         width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS:
+        if _orientation(image, path) in _QUARTER_TURNS:
             width, height = height, width
         note = profile_note(image)
         return ImageSize(height, width, image.has_transparency_data, (note,) if note else ())
@@ -165,6 +164,27 @@ def _unreadable(path: Path, error: Exception) -> MediaError:
         )
     reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
     return MediaError(f"{path}: cannot be read as an image: {reason}", hint="open it in a viewer: it may be damaged")
+
+
+def _orientation(image: Image.Image, path: Path) -> int | None:
+    """Return the EXIF orientation. Pillow decodes a whole PNG for it, because metadata may stand at its end."""
+    if image.format == "PNG" and not _ends_with_metadata(path):
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    return image.getexif().get(ExifTags.Base.Orientation)
+
+
+def _ends_with_metadata(path: Path) -> bool:
+    """Whether a PNG has other chunks than pixels and the end mark behind its first pixels."""
+    with path.open("rb") as file:
+        file.seek(8)
+        in_pixels = False
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if in_pixels and name not in (b"IDAT", b"IEND"):
+                return True
+            in_pixels = in_pixels or name == b"IDAT"
+            file.seek(length + 4, 1)
+    return False
 
 
 def _plain(image: Image.Image, path: Path) -> Image.Image:

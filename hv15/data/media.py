@@ -14,10 +14,12 @@ Kind = Literal["video", "image", "frames"]
 """A video file, an image file, or a folder of images that is one clip."""
 
 VIDEO_SUFFIXES = {
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg"),
-    *(".ts", ".mts", ".m2ts", ".gif", ".3gp", ".ogv", ".y4m"),
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv"),
+    *(".mpg", ".mpeg", ".mpe", ".vob", ".m2v", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".y4m", ".gif", ".apng"),
 }
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".avif", ".tif", ".tiff", ".heic", ".heif"),
+}
 
 
 class MediaError(UserError):

@@ -37,7 +37,7 @@ def numbers_in(path: Path) -> list[int]:
     return [number for _, shown in read_clips(path, "video", clips, chosen, info) for number in numbers_of(shown)]
 
 
-# -- edit lists ---------------------------------------------------------------------------------------------------------
+# -- edit lists --
 
 
 def test_a_lossless_cut_is_what_every_player_shows() -> None:
@@ -77,7 +77,7 @@ def test_a_far_clip_behind_a_hidden_key_frame(tmp_path: Path) -> None:
     ]
 
 
-# -- streams that begin between key frames --------------------------------------------------------------------------------
+# -- streams that begin between key frames --
 
 OPEN = {"g": "24", "x264-params": "open-gop=1"}
 HEVC = {"g": "24", "x265-params": "open-gop=1:bframes=3:log-level=none"}
@@ -130,7 +130,7 @@ def test_a_stream_without_any_key_frame_is_named(tmp_path: Path) -> None:
         probe(path, "video")
 
 
-# -- interlaced ---------------------------------------------------------------------------------------------------------
+# -- interlaced --
 
 
 def moving_fields(frames: int) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
@@ -184,7 +184,7 @@ def test_progressive_video_is_left_alone(tmp_path: Path) -> None:
     assert all((a == b).all() for a, b in zip(plain, through, strict=True))
 
 
-# -- transparency ---------------------------------------------------------------------------------------------------------
+# -- transparency --
 
 
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
@@ -212,7 +212,7 @@ def test_transparent_webm_lies_on_the_background(tmp_path: Path, codec: str) -> 
         assert np.abs(shown[0, :, 36:].astype(int) - (0, 255, 0)).max() < 12
 
 
-# -- limits ---------------------------------------------------------------------------------------------------------------
+# -- limits --
 
 
 def test_frames_that_are_too_large_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
