@@ -14,10 +14,10 @@ from hv15.config.datasets import DatasetSettings
 from hv15.data import video
 from hv15.data.clips import Clip, plan_clips
 from hv15.data.decode import VideoReader, read_clips
-from hv15.data.media import MediaError
+from hv15.data.media import VIDEO_SUFFIXES, MediaError
 from hv15.data.pixels import Fitter
 from hv15.data.probe import probe
-from tests.data.videos import copy_packets, make_video, numbers_of, show_only
+from tests.data.videos import copy_packets, make_video, number_of, numbers_of, show_only
 
 CASES = Path(__file__).parent / "cases"
 
@@ -35,6 +35,39 @@ def numbers_in(path: Path) -> list[int]:
     clips = plan_clips(info, chosen)
     assert len(clips) == len(info.timeline.times)
     return [number for _, shown in read_clips(path, "video", clips, chosen, info) for number in numbers_of(shown)]
+
+
+# -- endings --
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "codec", "pix_fmt"),
+    [
+        ("a.qt", "a.mov", "libx264", "yuv420p"),
+        ("a.f4v", "a.mp4", "libx264", "yuv420p"),
+        ("a.3g2", "a.3g2", "libx264", "yuv420p"),
+        ("a.asf", "a.asf", "wmv2", "yuv420p"),
+        ("a.vob", "a.vob", "mpeg2video", "yuv420p"),
+        ("a.mpe", "a.mpg", "mpeg2video", "yuv420p"),
+        ("a.m2v", "a.m2v", "mpeg2video", "yuv420p"),
+        ("a.m2t", "a.ts", "libx264", "yuv420p"),
+        ("a.mxf", "a.mxf", "mpeg2video", "yuv420p"),
+        ("a.gif", "a.gif", "gif", "rgb8"),
+        ("a.apng", "a.apng", "apng", "rgb24"),
+    ],
+)
+def test_every_ending_that_is_listed_is_read(tmp_path: Path, name: str, made: str, codec: str, pix_fmt: str) -> None:
+    path = make_video(tmp_path / made, 30, codec=codec, pix_fmt=pix_fmt).rename(tmp_path / name)
+    assert path.suffix in VIDEO_SUFFIXES
+    numbers = numbers_in(path) if codec != "gif" else numbers_in_order(path)
+    assert numbers == list(range(30))
+
+
+def numbers_in_order(path: Path) -> list[int]:
+    """The numbers of all source frames: GIF's clock of 1/100 s has no 24 fps."""
+    info = probe(path, "video")
+    with VideoReader(info, Fitter((48, 64))) as reader:
+        return [number_of(reader.pixels(index)) for index in range(len(info.timeline.times))]
 
 
 # -- edit lists --
