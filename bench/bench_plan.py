@@ -21,49 +21,48 @@ REPEATS = 5
 
 STUB = """#!{python}
 import json
-import sys
 from pathlib import Path
 from hv15.cache.plan import Manifest
-from hv15.cli import build_parser
+from hv15.cli import parse
+from hv15.commands.options.files import Convert, DemoModels
+from hv15.commands.options.stages import Encode, EncodeLatents, SampleDenoise, Spec, Train
 from hv15.project import Project
 
-options = build_parser().parse_args()
-outputs = [options.out] if getattr(options, "out", None) else []
-if options.run in ("encode:latents", "encode:texts"):
-    project = Project(options.config)
-    plan = project.latents if options.run == "encode:latents" else project.texts
-    manifest = Manifest(options.out)
-    for key in plan.by_shard[options.shard]:
+command = parse()
+outputs = [command.out] if getattr(command, "out", None) else []
+if isinstance(command, Encode):
+    project = Project(command.config)
+    plan = project.latents if isinstance(command, EncodeLatents) else project.texts
+    manifest = Manifest(command.out)
+    for key in plan.by_shard[command.shard]:
         item = key[:64]
         manifest.entries[key] = {{"clips": [{{"key": item}}]}} if plan.kind == "latents" else {{}}
         plan.store.path(item).parent.mkdir(parents=True, exist_ok=True)
         plan.store.path(item).touch()
     manifest.save(plan.kind, plan.settings)
-elif options.run == "files:demo_models":
+elif isinstance(command, DemoModels):
     from hv15.demo.layout import DEMO_OUTPUTS
     outputs = [Path("models") / name for name in DEMO_OUTPUTS]
-elif options.run == "files:convert":
-    outputs = [options.target]
+elif isinstance(command, Convert):
+    outputs = [command.target]
 for path in outputs:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
 # What a plan looks into: the specs, and what the products say of theirs.
 told = {{}}
-if options.run in ("train:write_spec", "sample:write_spec", "sample:write_products"):
-    import importlib
-    module, function = options.run.split(":")
-    getattr(importlib.import_module(f"hv15.commands.{{module}}"), function)(options)
-elif options.run == "train:train":
-    told = {{"hv15.spec": json.dumps(Project(options.config).train_spec)}}
-elif options.run == "sample:denoise":
-    from hv15.models.fingerprint import model_fingerprint
-    fingerprint = model_fingerprint(options.lora)
-    spec = Project(options.config).sample(options.out.name.split(".")[0])
+if isinstance(command, Spec):
+    command.run()
+elif isinstance(command, Train):
+    told = {{"hv15.spec": json.dumps(Project(command.config).train_spec)}}
+elif isinstance(command, SampleDenoise):
+    from hv15.models.weights.fingerprint import model_fingerprint
+    fingerprint = model_fingerprint(command.lora)
+    spec = Project(command.config).sample(command.out.name.split(".")[0])
     told = {{"hv15.sample": spec.to_text(), "hv15.loras": json.dumps([{{"fingerprint": fingerprint}}])}}
 if told:
     from safetensors.numpy import save_file
-    save_file({{}}, options.out, told)
+    save_file({{}}, command.out, told)
 """
 
 CONFIG = """\

@@ -66,8 +66,8 @@ def _speed_lines(project: Project, blocks: int) -> Iterator[Line]:
     What only this machine lacks is no problem: the check may run beside the machine with the GPU.
     """
     from hv15.models.attention import pick_attention
-    from hv15.models.quantised import check_kind
-    from hv15.models.swap import swapped_indices
+    from hv15.models.weights.quantised import check_kind
+    from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
 
     device = pick_device(project.settings.runtime.device)
@@ -162,9 +162,12 @@ def dataset_lines(project: Project) -> Iterator[Line]:
     """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
     clips = planned_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
-    captions = len({source.caption for _, source, _ in project.sources})
+    captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
-    yield f"dataset        {len(project.sources)} files, {count} clips, {captions} distinct captions", count == 0
+    yield (
+        f"dataset        {len(project.dataset.sources)} files, {count} clips, {captions} distinct captions",
+        count == 0,
+    )
     for name, number in sorted(buckets.items()):
         yield f"  bucket       {name} (frames, height, width): {number} clips", False
     sizes = Counter((clip.height, clip.width) for _, clip in clips.found)

@@ -47,8 +47,9 @@ class Clips:
 def planned_clips(project: Project) -> Clips:
     """Look into every file of the datasets, once."""
     clips = Clips([], [], [])
-    for number, source, media in project.sources:
-        dataset = project.settings.datasets[number]
+    for each in project.dataset.sources:
+        source, media = each.source, each.media
+        dataset = project.settings.datasets[each.dataset]
         try:
             info = probe(source.path, source.kind)
             clips.found.extend((media, clip) for clip in plan_clips(info, dataset))
@@ -109,7 +110,7 @@ def _text_bytes(project: Project) -> int:
     try:
         keys, present = set(project.texts.needed), set(project.texts.store.all_keys())
     except UserError:
-        keys, present = {source.caption for _, source, _ in project.sources}, set()
+        keys, present = {each.source.caption for each in project.dataset.sources}, set()
     numbers = len(keys - present) * TEXT_TOKENS * _model(project).text_dim
     return numbers * _item_bytes(project, project.settings.cache.text_dtype)
 
@@ -147,8 +148,8 @@ def _lora_numbers(project: Project) -> int:
 def _model(project: Project) -> DiTConfig:
     """The transformer's sizes; those of the published one while the file is not there or not usable."""
     from hv15.models import DiTConfig
-    from hv15.models.checkpoint import open_checkpoint
     from hv15.models.dit_sizes import read_config
+    from hv15.models.weights.checkpoint import open_checkpoint
 
     try:
         return read_config(open_checkpoint(project.models.path("dit")))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hv15.commands.options.runs import Run, Status, Stop, Tui
 from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.runs import control
@@ -22,12 +22,18 @@ from hv15.runs.state import status as status_of
 POLL_S = 0.3
 
 
-def run(options: Namespace) -> int:
+def run(options: Run) -> int:
     """Start the workflow, detached from this terminal."""
     root = project_config(options.project).parent
     if options.unlock:
         removed = control.unlock(options.project)
         print(f"{root}: unlocked" if removed else f"{root}: nothing was locked")
+        return 0
+    if options.dry_run:
+        from hv15.commands.why import due_stages, in_words
+        from hv15.project import Project
+
+        print("\n".join(in_words(due_stages(Project(options.config), options.target))))
         return 0
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:
@@ -55,7 +61,7 @@ def _follow(run: RunFolder) -> int:
     return 0 if found.state is State.FINISHED else 1
 
 
-def stop(options: Namespace) -> int:
+def stop(options: Stop) -> int:
     """Ask the run to save and stop, and wait until it has; with --now kill it."""
     root = project_config(options.project).parent
     before = control.stop(root, now=options.now)
@@ -75,7 +81,7 @@ def stop(options: Namespace) -> int:
     return 0
 
 
-def status(options: Namespace) -> int:
+def status(options: Status) -> int:
     """Say what runs, or how the last run ended."""
     root = project_config(options.project).parent
     found = current(root)
@@ -132,7 +138,7 @@ def _print(found: RunStatus) -> None:
     print(f"{found.run.id}: {found.state.value}" + (f" ({found.reason})" if found.reason else "") + f": {facts}")
 
 
-def tui(options: Namespace) -> int:
+def tui(options: Tui) -> int:
     """Open the dashboard."""
     try:
         from tui.launch import launch

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
 
 
-PIXELS = 2
-"""Version of the way from a file to pixels: which frames are taken, their colours, their resizing. In every clip's key,
-so that clips are encoded again when the same file and settings give other pixels."""
-
 MOST_STILL = 60
 """Seconds that one frame may be shown: where a recording has a gap, its clips would be frozen."""
 
@@ -46,7 +42,6 @@ class Clip:
             "size": [self.height, self.width],
             "fps": self.fps,
             "background": self.background,
-            "pixels": PIXELS,
         }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from hv15.config import Settings
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
+from hv15.out_of_memory import StageName as Name
 from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.measured import Measured
 from hv15.plan.workload import Workload, workload
@@ -18,8 +19,7 @@ from hv15.project import Project
 if TYPE_CHECKING:
     import torch
 
-Name = Literal["encode latents", "encode texts", "condition", "train", "denoise", "decode"]
-STAGES: tuple[Name, ...] = ("encode latents", "encode texts", "condition", "train", "denoise", "decode")
+STAGES: tuple[Name, ...] = get_args(Name)
 SECTION: dict[Name, str] = {"encode latents": "cache", "encode texts": "cache", "train": "train"}
 """Where a stage's settings stand; the others are in `sample`."""
 
@@ -210,10 +210,10 @@ class Planner:
 def _read_size(project: Project, role: str) -> tuple[Any, bool]:
     """A model's sizes, and whether its file told them."""
     from hv15.models import DiTConfig, VAEConfig, load_vae
-    from hv15.models.checkpoint import open_checkpoint
     from hv15.models.dit_files import read_config
     from hv15.models.text import TextConfig, read_text_config
     from hv15.models.vision import VisionConfig, read_vision_config
+    from hv15.models.weights.checkpoint import open_checkpoint
 
     official: dict[str, Any] = {
         "dit": DiTConfig, "vae": VAEConfig, "text_encoder": TextConfig, "image_encoder": VisionConfig

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 import hv15
+from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.runs import lock
 from hv15.runs.metrics import keep_last_metrics
@@ -51,7 +52,7 @@ def command(config: Path, *words: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    foreign = ("HV15_CONFIG", "HV15_OVERRIDES", "HV15_EVENTS", RUN_VARIABLE)
+    foreign = (CONFIG_VARIABLE, OVERRIDES_VARIABLE, "HV15_EVENTS", RUN_VARIABLE)
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
 

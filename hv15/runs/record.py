@@ -16,6 +16,7 @@ import psutil
 
 from hv15.atomic import write_json
 from hv15.errors import UserError
+from hv15.records.paths import config_file
 
 FOLDER = ".hv15"
 RUN_VARIABLE = "HV15_RUN"
@@ -131,7 +132,7 @@ def project_config(project: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    config = project / "config.yaml" if project.is_dir() else project
+    config = config_file(project)
     if not config.is_file():
         hint = "name a project folder, or make one with `hv15 new FOLDER`"
         raise UserError(f"{config}: no such file", hint=hint)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from hv15.data.encode import read_video_metadata
 from hv15.models import load_dit
-from hv15.models.fingerprint import model_fingerprint
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.train.state import locked
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
@@ -89,7 +89,7 @@ def test_a_target_of_another_kind(done: Workbench) -> None:
 
 def test_merge(done: Workbench) -> None:
     target = done.root / "merged.safetensors"
-    done.does("merge", target, "--lora", done.root / LORA, "--multiplier", "0.5")
+    done.does("merge", "--out", target, "--lora", done.root / LORA, "--multiplier", "0.5")
     base, merged = load_dit(done.config["models"]["dit"]), load_dit(target)
     lora = load_file(done.root / LORA)
     name = "double_blocks.0.img_attn_q"
@@ -101,7 +101,7 @@ def test_merge(done: Workbench) -> None:
 
 def test_a_merged_checkpoint_tells_what_it_was_made_from(done: Workbench) -> None:
     target, base = done.root / "merged.safetensors", Path(done.config["models"]["dit"])
-    done.does("merge", target, "--lora", done.root / LORA, "--multiplier", "0.5")
+    done.does("merge", "--out", target, "--lora", done.root / LORA, "--multiplier", "0.5")
     with safe_open(target, framework="pt") as file:
         metadata = file.metadata()
     lora = {"file": "train.safetensors", "multiplier": 0.5, "fingerprint": model_fingerprint(done.root / LORA)}
@@ -112,16 +112,18 @@ def test_a_merged_checkpoint_tells_what_it_was_made_from(done: Workbench) -> Non
 
 def test_merge_refuses(done: Workbench) -> None:
     target = done.root / "merged.safetensors"
-    words = ("merge", target, "--lora", done.root / LORA)
+    words = ("merge", "--out", target, "--lora", done.root / LORA)
     done.refuses(*words, "--multiplier", "1", "--multiplier", "2", naming=("1 --lora but 2 --multiplier",))
-    done.refuses("merge", target, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file"))
+    done.refuses(
+        "merge", "--out", target, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file")
+    )
     done.set(models={"dit": done.config["models"]["vae"]})
     done.refuses(*words, naming=("it looks like a VAE",))
     assert not target.exists()
 
 
 def test_no_result_is_written_over_its_source(done: Workbench) -> None:
-    done.refuses("merge", done.root / LORA, "--lora", done.root / LORA, naming=("is both read and written",))
+    done.refuses("merge", "--out", done.root / LORA, "--lora", done.root / LORA, naming=("is both read and written",))
     whole = (done.root / LORA).read_bytes()
     is_a_refusal(hv15("convert", done.root / LORA, done.root / "results/../results/train.safetensors"), ("both read",))
     assert (done.root / LORA).read_bytes() == whole

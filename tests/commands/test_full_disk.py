@@ -116,7 +116,7 @@ def test_conversion_and_merging(done: Workbench) -> None:
         said = hv15("convert", done.root / LORA, target)
     is_a_refusal(said, (target.name, "cannot be written", CURE))
     assert target.read_text() == "what was there before"
-    refuses_when_full(done, 10_000, "merge", target, "--lora", done.root / LORA, naming=target.name)
+    refuses_when_full(done, 10_000, "merge", "--out", target, "--lora", done.root / LORA, naming=target.name)
 
 
 def test_a_folder_that_is_a_file(done: Workbench) -> None:

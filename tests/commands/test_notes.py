@@ -80,12 +80,12 @@ def test_a_file_in_float8_is_sampled_and_told_how_it_is_held(done: Workbench, ca
     done.does(*denoise(done))
     assert "note: the file is in float8, and sample.quantize: none makes plain numbers of it" in caplog.text
     assert (done.samples / "another.safetensors").is_file()
-    said = done.does("merge", "--lora", done.root / LORA, done.root / "merged.safetensors")
+    said = done.does("merge", "--lora", done.root / LORA, "--out", done.root / "merged.safetensors")
     assert "what was in float8 was written as plain numbers" in said.err
 
 
 def test_a_merged_file_says_what_it_was_made_from(done: Workbench) -> None:
-    said = done.does("merge", "--lora", done.root / LORA, done.root / "merged.safetensors")
+    said = done.does("merge", "--lora", done.root / LORA, "--out", done.root / "merged.safetensors")
     assert "merged.safetensors: official layout, bfloat16, " in said.err
     with safe_open(done.root / "merged.safetensors", framework="pt") as file:
         metadata = file.metadata()

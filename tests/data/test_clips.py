@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hv15.config.datasets import DatasetSettings
-from hv15.data.clips import PIXELS, Clip, missing_lengths, plan_clips
+from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.frames import Timeline
 from hv15.data.media import Kind, MediaError, MediaInfo
 from hv15.digest import digest
@@ -95,9 +95,9 @@ def test_the_background_matters_only_behind_transparency() -> None:
 
 
 def test_an_identity_is_stable() -> None:
-    """Stores made by an earlier version stay valid until PIXELS says otherwise."""
+    """Stores made by an earlier version stay valid, until hv15.formats.LATENTS says otherwise."""
     identity = Clip(17, 9, 544, 960, "24").identity()
-    assert identity == {"start": 17, "frames": 9, "size": [544, 960], "fps": "24", "background": "", "pixels": PIXELS}
+    assert identity == {"start": 17, "frames": 9, "size": [544, 960], "fps": "24", "background": ""}
     assert digest(identity) == digest(dict(reversed(identity.items())))
 
 

@@ -22,7 +22,6 @@ from hv15.runs.state import State, current, status
 from tests.runs.project import wait_until
 from tui.demo.project import demo_project, made_up_gpu
 from tui.demo.replay import RECORDING, Replay
-from tui.launch import from_words
 
 BEGAN = 1_800_000_000.0
 
@@ -162,7 +161,11 @@ def test_the_made_up_gpu_says_that_it_is_none(clock: Clock) -> None:
 
 @pytest.mark.parametrize(("words", "served"), [(["--demo"], ["--demo"]), (["PROJECT"], ["PROJECT/config.yaml"])])
 def test_a_served_page_opens_the_same_thing(
-    words: list[str], served: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    served: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "config.yaml").write_text("task: t2v\n")
     asked: list[tuple[list[str], int]] = []
@@ -170,5 +173,5 @@ def test_a_served_page_opens_the_same_thing(
     here = [word.replace("PROJECT", str(tmp_path)) for word in words]
     assert cli.main(["tui", *here, "--serve", "--port", "0"]) == 0
     assert asked == [([word.replace("PROJECT", str(tmp_path)) for word in served], 0)]
-    with pytest.raises(UserError, match="no such file"):
-        from_words([str(tmp_path / "nowhere"), "--serve"])
+    assert cli.main(["tui", str(tmp_path / "nowhere"), "--serve"]) == cli.USER_ERROR
+    assert "no such file" in capsys.readouterr().err
