@@ -44,16 +44,7 @@ def choose_bucket(
         UserError: `resolution` cannot be used, or the picture's: a side has less than 16 pixels, or it is a mere strip.
     """
     wide, high = resolution
-    if min(height, width) < STEP:
-        raise UserError(
-            f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
-            hint="remove it, or make it anew from a larger original",
-        )
-    if max(height, width) > MOST_ASPECT * min(height, width):
-        raise UserError(
-            f"a picture of {width}x{height} pixels is too narrow: its sides may differ by a factor of {MOST_ASPECT}",
-            hint="remove it, or cut out the part that should be learnt",
-        )
+    check_shape(height, width)
     if not enable_bucket:
         if wide % STEP or high % STEP or wide < STEP or high < STEP:
             raise UserError(
@@ -69,6 +60,24 @@ def choose_bucket(
     aspect = width / height
     bucket_width, bucket_height = min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))  # the first on a tie
     return bucket_height, bucket_width
+
+
+def check_shape(height: int, width: int) -> None:
+    """Check that a picture can be shown at a usual size.
+
+    Raises:
+        UserError: a side has less than 16 pixels, or it is a mere strip.
+    """
+    if min(height, width) < STEP:
+        raise UserError(
+            f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
+            hint="remove it, or make it anew from a larger original",
+        )
+    if max(height, width) > MOST_ASPECT * min(height, width):
+        raise UserError(
+            f"a picture of {width}x{height} pixels is too narrow: its sides may differ by a factor of {MOST_ASPECT}",
+            hint="remove it, or cut out the part that should be learnt",
+        )
 
 
 def cover_size(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.data.captions import decode_text, plain
+from hv15.data.captions import MOST_CAPTION, decode_text, plain
 from hv15.data.media import holds_images
 from hv15.data.musubi import not_used
 from hv15.data.paths import brief, cure, find, near
@@ -73,6 +73,8 @@ def _trouble(caption: object, path: str, dataset: DatasetSettings) -> str | None
         return f'expected "caption" with a text for {brief(path)}'
     if "\0" in caption:
         return "the caption holds a NUL character"
+    if len(caption) > MOST_CAPTION:
+        return f"more than {MOST_CAPTION >> 10} KiB, expected a caption"
     try:
         caption.encode()
     except UnicodeEncodeError:

@@ -57,5 +57,5 @@ def test_what_is_far_too_long_is_no_caption(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"word " * (MOST_CAPTION // 5 - 1))
     assert len(read_caption(str(tmp_path / "a.txt"))) > MOST_CAPTION - 10
     (tmp_path / "a.txt").write_bytes(b"word " * (MOST_CAPTION // 5 + 2))
-    with pytest.raises(ValueError, match="more than 1 MiB, expected a caption"):
+    with pytest.raises(ValueError, match="more than 64 KiB, expected a caption"):
         read_caption(str(tmp_path / "a.txt"))

@@ -203,6 +203,6 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("x")
     messages = [problem.message for problem in survey(look(tmp_path), tmp_path).problems]
     assert messages == [
-        f"{tmp_path}/b.txt: more than 1 MiB, expected a caption",
+        f"{tmp_path}/b.txt: more than 64 KiB, expected a caption",
         f"{tmp_path}/c.mp4: cannot be read: not a regular file",
     ]

@@ -103,6 +103,7 @@ HOSTILE = {
     "nothing in a name": ('{"video_path": "a\\u0000.mp4", "caption": "x"}', "does not exist"),
     "nothing in a caption": ('{"video_path": "a.mp4", "caption": "x\\u0000"}', "NUL character"),
     "an endless name": ('{"video_path": "' + "a" * 100_000 + '", "caption": "x"}', "does not exist"),
+    "an endless caption": ('{"video_path": "a.mp4", "caption": "' + "a" * 100_000 + '"}', "more than 64 KiB"),
     "keys": ('{"video_path": 1, ' + ", ".join(f'"k{i}": 1' for i in range(1000)) + "}", 'expected "video_path"'),
     "numbers": ('{"video_path": NaN, "caption": Infinity}', 'expected "video_path"'),
     "utf-16": ('{"video_path": "a.mp4", "caption": "x"}'.encode("utf-16-le"), "not UTF-8 but UTF-16LE"),
