@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
