@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hv15.commands.disk import planned_clips
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
-from hv15.model_files import Role
 from hv15.models.advice import about_memory
-from hv15.project import Project
+from hv15.plan.dataset_clips import dataset_clips
+from hv15.plan.disk import disk_uses
+from hv15.project import Project, Role
 from hv15.train.advice import about_sizes, about_training
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _noted(sentences: Iterable[str]) -> Iterator[Line]:
 
 def dataset_lines(project: Project) -> Iterator[Line]:
     """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
-    clips = planned_clips(project)
+    clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
     captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
@@ -182,3 +182,17 @@ def _listed(kind: str, messages: list[str], *, is_problem: bool) -> Iterator[Lin
         yield f"  {kind:12} {message}", is_problem
     if len(messages) > SHOWN:
         yield f"  {kind:12} ... and {len(messages) - SHOWN} more", is_problem
+
+
+def disk_lines(project: Project) -> Iterator[Line]:
+    """Free space where the cache and the results are, and whether what is missing fits into it."""
+    for use in disk_uses(project):
+        listed = ", ".join(f"{_size(size)} {name}" for name, size in use.needs.items() if size)
+        estimate = f"; still to be written: about {listed}" if listed else ""
+        names = " and ".join(map(str, use.folders))
+        lack = f"; {_size(use.missing)} too little" if use.missing else ""
+        yield f"disk           {_size(use.free)} free for {names}{estimate}{lack}", use.is_too_full
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{-(-size // 2**20)} MiB"

@@ -20,8 +20,7 @@ def new(options: New) -> None:
 
 def check(options: Check) -> int:
     """Check everything that can be checked without computing with a model; 2 when something is wrong."""
-    from hv15.commands.checks import dataset_lines, file_lines, model_lines, sample_lines
-    from hv15.commands.disk import disk_lines
+    from hv15.commands.checks import dataset_lines, disk_lines, file_lines, model_lines, sample_lines
     from hv15.commands.notes import checkpoint_line
     from hv15.workflow import make_demo_clips
 

@@ -32,13 +32,13 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, text:
     replaced: set[Location] = set()
     data = _merge(source.data, overrides or {}, (), replaced)
     root = path.absolute().parent
-    toml = _datasets_file(data.get("datasets"), root, source, replaced)
-    if toml is not None:
-        data["datasets"] = _read_datasets(toml, root)
+    listed = _datasets_file(data.get("datasets"), root, source, replaced)
+    if listed is not None:
+        data["datasets"] = _read_datasets(listed, root)
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        lines = sorted(_line(problem, source, replaced, toml) for problem in explain(error, Settings, data))
+        lines = sorted(_line(problem, source, replaced, listed) for problem in explain(error, Settings, data))
         raise UserError("\n".join(text for *_, text in lines)) from None
     settings._root = root
     return settings
@@ -58,7 +58,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], at: Location, repla
 
 
 def _datasets_file(datasets: Any, root: Path, source: YamlFile, replaced: set[Location]) -> Path | None:
-    """Return the dataset TOML that `datasets` names, or None when it is a list."""
+    """Return the dataset file that `datasets` names, or None when it is a list."""
     if not isinstance(datasets, str):
         return None
     try:
@@ -66,37 +66,30 @@ def _datasets_file(datasets: Any, root: Path, source: YamlFile, replaced: set[Lo
         if path.is_dir():
             raise ValueError(f"{datasets} is a folder; write a list: [{{video_directory: {datasets}}}]")
         if not path.is_file():
-            raise ValueError(f"there is no file {path}; expected a dataset TOML or a list of datasets")
+            raise ValueError(f"there is no file {path}; expected a dataset file (TOML or JSON) or a list of datasets")
     except ValueError as error:
         *_, text = _line(Problem(("datasets",), str(error)), source, replaced, None)
         raise UserError(text) from None
     return path
 
 
-def _read_datasets(toml: Path, root: Path) -> list[dict[str, Any]]:
-    """Read a musubi dataset TOML as it is: what musubi allows and we do differently is adapted with a warning."""
-    from hv15.data.musubi import read_musubi_toml
+def _read_datasets(file: Path, root: Path) -> list[dict[str, Any]]:
+    """Read a musubi dataset file as it is: what musubi allows and we do differently is adapted with a warning."""
+    from hv15.data.musubi import read_musubi
 
-    datasets = read_musubi_toml(toml, root)
-    for number, dataset in enumerate(datasets):
-        if dataset.pop("cache_directory", None) is not None:
-            log.warning("%s datasets[%d].cache_directory: not used; the store is cache.directory", toml, number)
-        given = dataset.get("target_frames")
-        if isinstance(given, list) and all(isinstance(count, int) and count > 0 for count in given):
-            rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in given))
-            if rounded != given:
-                log.warning("%s datasets[%d].target_frames: %s rounded down to %s", toml, number, given, rounded)
-            dataset["target_frames"] = rounded
-    return datasets
+    found = read_musubi(file, root)
+    for note in found.notes:
+        log.warning("%s", note)
+    return found.datasets
 
 
 def _line(
-    problem: Problem, source: YamlFile, replaced: set[Location], toml: Path | None
+    problem: Problem, source: YamlFile, replaced: set[Location], listed: Path | None
 ) -> tuple[int, int, int, str, str]:
     """Return a sort key and the line to show for a problem."""
     location = problem.location
-    if toml is not None and location[:1] == ("datasets",):
-        return 1, 0, 0, problem.path, f"{toml} {problem.path}: {problem.message}"
+    if listed is not None and location[:1] == ("datasets",):
+        return 1, 0, 0, problem.path, f"{listed} {problem.path}: {problem.message}"
     if any(location[:depth] in replaced for depth in range(1, len(location) + 1)):
         return 2, 0, 0, problem.path, f"--config {problem.path}: {problem.message}"
     line, column = source.position(location, of_key=problem.key_is_wrong)

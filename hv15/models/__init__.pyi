@@ -1,6 +1,6 @@
 from .condition import Condition as Condition
 from .dit import DiT as DiT
-from .dit import DiTConfig as DiTConfig
+from .dit_config import DiTConfig as DiTConfig
 from .dit_files import load_dit as load_dit
 from .dit_files import save_dit as save_dit
 from .glyphs import load_glyph_encoder as load_glyph_encoder

@@ -11,8 +11,8 @@ import yaml
 from safetensors.torch import load_file
 
 from hv15 import __version__
-from hv15.commands import disk
 from hv15.config import load_config
+from hv15.plan import disk
 from tests.commands.test_bad_clips import add_bad_clips
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 

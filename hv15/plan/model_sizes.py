@@ -1,4 +1,4 @@
-"""Sizes of a project's models: from their files, or those of the published models while a file is not there."""
+"""Sizes of a project's models, from their files, or those of the published model while a file is not there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
-from hv15.project import Project
-from hv15.project.model_files import Role
+from hv15.project import Project, Role
 
 if TYPE_CHECKING:
     from hv15.models import DiTConfig, VAEConfig
@@ -21,12 +20,12 @@ Sizes = TypeVar("Sizes")
 
 
 class ModelSizes:
-    """The sizes of each model that a plan needs, read when it is asked for."""
+    """Reads each size when it is asked for, once, from the header of a file."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self.assumed: list[Role] = []
-        """Models that are not there, or cannot be read, and are taken to be the published ones."""
+        """Models that were asked for and are not there, or cannot be read: taken for the published ones."""
 
     @cached_property
     def dit(self) -> DiTConfig:
@@ -58,10 +57,13 @@ class ModelSizes:
 
     def _read(self, role: Role, read: Callable[[Path], Sizes], published: Callable[[], Sizes]) -> Sizes:
         try:
-            path = self.project.models.path(role)
-            if self.project.settings.models.source == "demo" and not path.exists():
-                path = BASE / Path(DEMO_FILES[role]).relative_to("demo")  # what the workflow will copy
-            return read(path)
+            return read(self._path(role))
         except UserError:
             self.assumed.append(role)
             return published()
+
+    def _path(self, role: Role) -> Path:
+        path = self.project.models.path(role)
+        if self.project.settings.models.source == "demo" and not path.exists():
+            return BASE / Path(DEMO_FILES[role]).relative_to("demo")  # what the workflow will copy
+        return path
