@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hv15.choices import Role, roles_of
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
 from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
-from hv15.project import Project, Role
+from hv15.project import Project
 from hv15.train.advice import about_sizes, about_training
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def model_lines(project: Project) -> Iterator[Line]:
 
     dit: DiT | None = None
     widths: dict[str, int] = {}
-    roles: list[Role] = ["dit", "vae", "text_encoder", "glyph_encoder"]
-    roles += ["image_encoder"] if project.settings.task == "i2v" else []
-    for role in roles:
+    for role in roles_of(project.settings.task):
+        if role == "tokenizer":
+            continue
         path = project.models.path(role)
         if not path.exists():
             made = project.settings.models.source != "files"
@@ -67,7 +68,7 @@ def _speed_lines(project: Project, blocks: int) -> Iterator[Line]:
     What only this machine lacks is no problem: the check may run beside the machine with the GPU.
     """
     from hv15.models.attention import pick_attention
-    from hv15.models.weights.quantised import check_kind
+    from hv15.models.weights.quantised import check_weight_format
     from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
 
@@ -81,7 +82,7 @@ def _speed_lines(project: Project, blocks: int) -> Iterator[Line]:
             dtype = pick_dtype(section.dtype, device)
             pick_attention(section.attn_mode, split=False, device=device, dtype=dtype, training=name == "train")
             if section.quantize != "none":
-                check_kind(section.quantize, device)
+                check_weight_format(section.quantize, device)
         except UserError as error:
             yield from _noted([f"{name}, on this machine: {error.message}: {error.hint}"])
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hv15.cache.batches import TrainingItem
+from hv15.grid import video_size
 from hv15.lora.advice import about_lora
 from hv15.models.advice import about_checkpoint
-from hv15.models.grid import PIXELS_PER_CELL
 from hv15.models.weights.header import read_header
 from hv15.project import Project
 from hv15.sample.advice import about_sample
@@ -39,7 +39,7 @@ def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]
     Raises:
         UserError: a file is missing or damaged.
     """
-    sizes = Counter((item.shape[1] * PIXELS_PER_CELL, item.shape[2] * PIXELS_PER_CELL) for item in items)
+    sizes = Counter(video_size(*item.shape)[1:] for item in items)
     weights = project.settings.train.network_weights
     return [
         *about_training(project.models.facts, project.settings.train.quantize),

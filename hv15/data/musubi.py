@@ -15,6 +15,7 @@ from typing import Any
 
 from hv15.data.paths import brief, cure
 from hv15.errors import UserError
+from hv15.grid import encodable_frames
 
 MOST_BYTES = 1 << 18
 """The largest dataset file that is read: real ones have some hundred bytes."""
@@ -104,7 +105,7 @@ def _adapted(
         del settings[key]
     given = settings.get("target_frames")
     if isinstance(given, list) and all(type(count) is int and count > 0 for count in given):
-        rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in given))
+        rounded = list(dict.fromkeys(map(encodable_frames, given)))
         if rounded != given:
             notes[f"{path} datasets[{number}].target_frames: {given} rounded down to {rounded}"] = None
         settings["target_frames"] = rounded

@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
-from hv15.lora.names import LoRALayout, layout_of
+from hv15.lora.names import layout_of
 
 ADAPTER_PARTS: tuple[tuple[str, ...], ...] = (
     ("lora_down.weight", "lora_up.weight"),

@@ -6,8 +6,9 @@ functions from facts and settings to sentences, each with its cure. What cannot 
 
 from __future__ import annotations
 
+from hv15.choices import Task
 from hv15.models.facts import CheckpointFacts
-from hv15.models.variants import FoundVariant, Task
+from hv15.models.variants import FoundVariant
 
 
 def about_checkpoint(facts: CheckpointFacts, task: Task) -> list[str]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
+from hv15.choices import PublishedLayout
 from hv15.errors import UserError
 from hv15.models.dit_config import DiTConfig
-from hv15.models.layouts import Layout, detect_layout, looks_like, reading_recipes
+from hv15.models.layouts import detect_layout, looks_like, reading_recipes
 from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
 from hv15.models.weights.recipe import Recipe
 from hv15.models.weights.written import WrittenSizes, sizes_in_text
 
 
-def checkpoint_layout(path: Path | str) -> Layout:
+def checkpoint_layout(path: Path | str) -> PublishedLayout:
     """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
     return layout_of(open_checkpoint(Path(path)))[0]
 
 
-def layout_of(checkpoint: Checkpoint) -> tuple[Layout, str]:
+def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
     """Layout and key prefix of the transformer in a checkpoint.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from hv15.models.weights.quantised import Kind, ScaledCodes
+    from hv15.models.weights.quantised import ScaledCodes
 
 
 def written_config(checkpoint: Checkpoint, model_type: str) -> WrittenSizes:
@@ -43,7 +44,7 @@ def fill(
     what: str,
     dtype: torch.dtype | None,
     device: torch.device | str,
-    quantize: Kind | None = None,
+    quantize: WeightFormat | None = None,
     quantised: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Fill a meta model strictly, reading only the tensors that it has.
@@ -58,14 +59,14 @@ def fill(
         UserError: tensors missing, of another shape or not finite; tensors neither needed nor known to be unused.
     """
     from hv15.models.weights.fp8_files import WeightReader
-    from hv15.models.weights.quantised import Fp8Linear, ScaledCodes, check_kind, replace_linears
+    from hv15.models.weights.quantised import Fp8Linear, ScaledCodes, check_weight_format, replace_linears
 
     reader = WeightReader(checkpoint, "", device)
     needed = set(names.values())
     found = [key for key in reader.names if key in needed or not key.startswith(unused)]
     check_keys(names.values(), found, checkpoint.path, what=what)
     if quantize is not None:
-        check_kind(quantize, device)
+        check_weight_format(quantize, device)
         replace_linears(model, quantize, quantised)
     elif dtype is None:
         replace_linears(model, "fp8", lambda name: quantised(name) and reader.is_fp8(names[f"{name}.weight"]))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models.encoder_files import fill, written_config, wrong_model
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
@@ -23,7 +24,6 @@ from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from hv15.models.weights.quantised import Kind
 
 LAYERS_LEFT_OUT = 2
 """Last layers of the checkpoint whose output is not used."""
@@ -61,7 +61,7 @@ def load_text_encoder(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    quantize: Kind | None = None,
+    quantize: WeightFormat | None = None,
 ) -> TextEncoder:
     """Load Qwen2.5-VL's text states from one file (hub, ComfyUI or transformers 5 naming) or a sharded folder.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hv15.atomic import write_json
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
-from hv15.models.vae_layouts import Layout, config_json, detect_layout, name_in, read_config
+from hv15.models.vae_layouts import VAELayout, config_json, detect_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
 from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
 from hv15.models.weights.module import Module
@@ -197,7 +197,7 @@ def load_vae(
     return vae
 
 
-def save_vae(vae: VAE, path: Path | str, *, layout: Layout = "official", dtype: torch.dtype | None = None) -> None:
+def save_vae(vae: VAE, path: Path | str, *, layout: VAELayout = "official", dtype: torch.dtype | None = None) -> None:
     """Write the weights to a .safetensors file, or (any other name) to a folder with config.json beside the weights.
 
     Args:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
+from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
 from hv15.models.vae_blocks import (
     Attention,
     CausalConv3d,

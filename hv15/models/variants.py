@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hv15.choices import Task
 from hv15.records.json_values import JsonObject, RecordError, parse_object
-
-Task = Literal["t2v", "i2v"]
 
 _BOUNDARY = 640 * 960  # pixels; between the areas of the official sizes, 640 x 640 and 960 x 960
 _TYPICAL = {480: "480 x 848", 720: "720 x 1280"}

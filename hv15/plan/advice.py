@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from hv15.config import Settings
 from hv15.config.transformer import MOST_SWAPPED
+from hv15.grid import PIXELS_PER_CELL, encodable_side
 from hv15.plan.stages import SECTION, Planner, Stage, StageName, section_of
 from hv15.plan.workload import ClipBatch
 from hv15.records.json_values import Json
@@ -182,7 +183,7 @@ def _reductions(batch: ClipBatch) -> Iterator[tuple[ClipBatch, Changes]]:
         if frames < batch.frames:
             yield replace(alone, frames=frames), {"datasets target_frames": [frames]}
     for part in (0.75, 0.5):
-        height, width = (max(16, int(side * part) // 16 * 16) for side in (batch.height, batch.width))
+        height, width = (max(PIXELS_PER_CELL, encodable_side(int(side * part))) for side in (batch.height, batch.width))
         smaller = ClipBatch(1, min(17, batch.frames), height, width)
         yield smaller, {"datasets target_frames": [smaller.frames], "datasets resolution": [width, height]}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hv15.config import DatasetSettings
 from hv15.errors import UserError
-from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, latent_size
+from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
 from hv15.project import Project
 
@@ -115,28 +115,18 @@ def _listed(project: Project) -> tuple[list[ClipBatch], str]:
         items = project.training_items()
     except UserError:
         return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
-    space, time = PIXELS_PER_CELL, FRAMES_PER_CELL
-    clips = [
-        ClipBatch(
-            item.batch_size,
-            (item.shape[0] - 1) * time + 1,
-            item.shape[1] * space,
-            item.shape[2] * space,
-            repeats=item.repeats,
-        )
-        for item in items
-    ]
+    clips = [ClipBatch(item.batch_size, *video_size(*item.shape), repeats=item.repeats) for item in items]
     return clips, "clips as they are encoded"
 
 
 def _allowed(dataset: DatasetSettings) -> list[ClipBatch]:
     """One clip of each length: no bucket has more pixels than `resolution`."""
-    width, height = (max(side // PIXELS_PER_CELL, 1) * PIXELS_PER_CELL for side in dataset.resolution)
+    width, height = (max(encodable_side(side), PIXELS_PER_CELL) for side in dataset.resolution)
     lengths: tuple[int, ...] = dataset.target_frames
     if dataset.kind == "image":
         lengths = (1,)
     elif dataset.frame_extraction == "full":
-        lengths = ((dataset.max_frames - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1,)
+        lengths = (encodable_frames(dataset.max_frames),)
     return [ClipBatch(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
 
 

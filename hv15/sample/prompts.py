@@ -9,12 +9,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from hv15.choices import OutputType, Task
 from hv15.errors import UserError
-from hv15.models.grid import latent_size
+from hv15.grid import latent_size
 from hv15.records import formats
 from hv15.records.json_values import Json, JsonObject, parse_object
 
@@ -49,7 +49,7 @@ class SampleSpec:
     """Everything that the bytes of a sample depend on, except the run's own LoRA, which is trained later."""
 
     name: str
-    task: Literal["t2v", "i2v"]
+    task: Task
     prompt: str
     negative_prompt: str
     height: int
@@ -61,7 +61,7 @@ class SampleSpec:
     flow_shift: float
     seed: int
     fps: float
-    output_type: Literal["video", "images", "latent", "both"]
+    output_type: OutputType
     dtype: str
     quantize: str
     """Number format of the transformer's weights: none, fp8, int8, nf4."""
