@@ -15,6 +15,7 @@ from hv15.data.probe import probe
 from hv15.errors import UserError
 from hv15.models.grid import latent_size
 from hv15.project import Project
+from hv15.records.checks import Check, CheckState
 
 if TYPE_CHECKING:
     from hv15.models import DiTConfig
@@ -60,7 +61,7 @@ def planned_clips(project: Project) -> Clips:
     return clips
 
 
-def disk_lines(project: Project) -> Iterator[tuple[str, bool]]:
+def disk_checks(project: Project) -> Iterator[Check]:
     """Free space where the cache and the results are, and whether what is missing fits into it."""
     places = {
         project.cache: _cache_needs(project),
@@ -78,7 +79,8 @@ def disk_lines(project: Project) -> Iterator[tuple[str, bool]]:
         estimate = f"; still to be written: about {listed}" if listed else ""
         names = " and ".join(map(str, folders[device]))
         lack = f"; {_size(total - free)} too little" if total > free else ""
-        yield f"disk           {_size(free)} free for {names}{estimate}{lack}", free < max(total, MARGIN)
+        state: CheckState = "problem" if free < max(total, MARGIN) else "ok"
+        yield Check(state, "disk", f"{_size(free)} free for {names}{estimate}{lack}")
 
 
 def _cache_needs(project: Project) -> dict[str, int]:

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from hv15.errors import UserError
+from hv15.records.problems import ConfigError, Place, Problem
 
 PATHS = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 
@@ -23,30 +23,32 @@ def read_musubi_toml(path: Path, root: Path | None = None) -> list[dict[str, Any
         root: the project folder; by default the working directory, as for musubi.
 
     Raises:
-        UserError: the file is missing, is not TOML (with line and column), or holds no dataset.
+        ConfigError: the file is missing, is not TOML (with line and column), or holds no dataset.
     """
     try:
         data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", hint="check `datasets` in config.yaml") from error
+        raise _error(path, f"cannot be read: {error.strerror}", "check `datasets` in config.yaml") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from error
+        raise _error(path, f"not UTF-8 at byte {error.start}", "save the file as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}", hint="strings and paths stand in quotes") from error
+        raise _error(path, f"not valid TOML: {error}", "strings and paths stand in quotes") from error
     general, datasets = data.pop("general", {}), data.pop("datasets", None)
     if data:
-        raise UserError(
-            f"{path}: unknown {', '.join(sorted(data))}", hint="settings stand under [general] or [[datasets]]"
-        )
+        raise _error(path, f"unknown {', '.join(sorted(data))}", "settings stand under [general] or [[datasets]]")
     if not isinstance(general, dict):
-        raise UserError(f"{path}: general is not a table", hint="write it as [general]")
+        raise _error(path, "general is not a table", "write it as [general]")
     if not isinstance(datasets, list) or not datasets or not all(isinstance(entry, dict) for entry in datasets):
-        raise UserError(f"{path}: no datasets", hint="begin each dataset with a line [[datasets]]")
+        raise _error(path, "no datasets", "begin each dataset with a line [[datasets]]")
     root = Path.cwd() if root is None else root
     return [
         {key: _place(key, value, path, root) for key, value in {**_bucketing(entry), **general, **entry}.items()}
         for entry in datasets
     ]
+
+
+def _error(path: Path, message: str, hint: str) -> ConfigError:
+    return ConfigError([Problem(message, hint, Place(path))])
 
 
 def _bucketing(entry: dict[str, Any]) -> dict[str, bool]:
