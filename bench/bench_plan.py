@@ -56,7 +56,7 @@ if isinstance(command, Spec):
 elif isinstance(command, Train):
     told = {{"hv15.spec": json.dumps(Project(command.config).train_spec)}}
 elif isinstance(command, SampleDenoise):
-    from hv15.models.fingerprint import model_fingerprint
+    from hv15.models.weights.fingerprint import model_fingerprint
     fingerprint = model_fingerprint(command.lora)
     spec = Project(command.config).sample(command.out.name.split(".")[0])
     told = {{"hv15.sample": spec.to_text(), "hv15.loras": json.dumps([{{"fingerprint": fingerprint}}])}}

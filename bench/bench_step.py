@@ -21,8 +21,8 @@ from hv15.config.train import TrainSettings
 from hv15.lora import LoRANetwork
 from hv15.memory import PeakMemory
 from hv15.models import Condition, DiT, DiTConfig
-from hv15.models.quantised import QuantisedLinear, replace_linears
 from hv15.models.ready import set_up
+from hv15.models.weights.quantised import QuantisedLinear, replace_linears
 
 SIZES = DiTConfig(
     hidden_size=512, num_heads=8, num_blocks=12, rope_dims=(8, 28, 28), text_dim=512, glyph_dim=128, glyph_hidden=128

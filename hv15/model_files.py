@@ -18,9 +18,9 @@ from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
-from hv15.models.fingerprint import FingerprintCache, model_fingerprint
 from hv15.models.hub import HubFile, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
+from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 
 Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
 

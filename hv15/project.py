@@ -24,8 +24,8 @@ from hv15.digest import digest, short
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.model_files import ModelFiles, Role
-from hv15.models.fingerprint import FingerprintCache, model_fingerprint
 from hv15.models.grid import latent_size
+from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.sample.plan import BASE_SUFFIX, plan_samples
 from hv15.sample.prompts import SampleSpec
 

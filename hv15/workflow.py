@@ -24,7 +24,7 @@ from hv15.demo.layout import DEMO_OUTPUTS
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.model_files import ROLES, Role
-from hv15.models.header import read_header
+from hv15.models.weights.header import read_header
 from hv15.project import Project
 from hv15.runs.events import record_events
 from hv15.sample.prompts import SampleSpec

@@ -22,12 +22,12 @@ from hv15.config import Settings
 from hv15.models import DiT, DiTConfig
 from hv15.models.dit_files import is_block_linear
 from hv15.models.glyphs import GlyphEncoder, build_glyph_model
-from hv15.models.quantised import replace_linears
 from hv15.models.ready import set_up
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE
 from hv15.models.vae_pixels import to_bytes
 from hv15.models.vision import VisionConfig
+from hv15.models.weights.quantised import replace_linears
 from hv15.plan.encoders import make_image_encoder
 from hv15.plan.transformer import Work, _condition, _examples
 from hv15.sample.denoise import denoise

@@ -79,8 +79,8 @@ def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
     What only this machine lacks is no problem: the check may run beside the machine with the GPU.
     """
     from hv15.models.attention import pick_attention
-    from hv15.models.quantised import check_kind
-    from hv15.models.swap import swapped_indices
+    from hv15.models.weights.quantised import check_kind
+    from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
 
     device = pick_device(project.settings.runtime.device)

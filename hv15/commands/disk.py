@@ -149,8 +149,8 @@ def _lora_numbers(project: Project) -> int:
 def _model(project: Project) -> DiTConfig:
     """The transformer's sizes; those of the published one while the file is not there or not usable."""
     from hv15.models import DiTConfig
-    from hv15.models.checkpoint import open_checkpoint
     from hv15.models.dit_sizes import read_config
+    from hv15.models.weights.checkpoint import open_checkpoint
 
     try:
         return read_config(open_checkpoint(project.models.path("dit")))

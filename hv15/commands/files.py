@@ -21,7 +21,7 @@ def convert(options: Convert) -> None:
     from hv15.lora.conversion import NOTE
     from hv15.lora.files import convert_file
     from hv15.lora.formats import count_modules
-    from hv15.models.header import read_header
+    from hv15.models.weights.header import read_header
 
     log_to_stderr("info")
     if options.reverse and options.to not in (None, "kohya"):
@@ -37,9 +37,9 @@ def convert(options: Convert) -> None:
 
 def merge(options: Merge) -> None:
     """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
+    from hv15.lora.merging import merge_to_file
+    from hv15.lora.weighted import WeightedLoRA
     from hv15.models.facts import describe
-    from hv15.sample.loras import WeightedLoRA
-    from hv15.sample.merge import merge_to_file
 
     if options.multiplier and len(options.multiplier) != len(options.lora):
         raise UserError(

@@ -26,7 +26,7 @@ def metadata_of(path: Path) -> dict[str, str]:
     if not path.exists():
         raise UserError(f"{path}: does not exist", hint=f"give a {KINDS} file")
     if path.suffix == ".safetensors":
-        from hv15.models.header import read_header
+        from hv15.models.weights.header import read_header
 
         return read_header(path).metadata
     if path.suffix == ".mp4":

@@ -15,7 +15,7 @@ from hv15.lora.adapters import Adapter, Difference, LowRank
 from hv15.lora.formats import arrange, read_parts
 from hv15.lora.lycoris import apply_lycoris, forward_of, needs_lycoris
 from hv15.lora.network import add_product
-from hv15.models.patches import check_targets
+from hv15.models.weights.patches import check_targets
 
 
 def apply_lora(

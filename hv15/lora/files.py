@@ -16,10 +16,10 @@ from hv15.lora.formats import detect_format
 from hv15.lora.lycoris import needs_lycoris
 from hv15.lora.names import Layout
 from hv15.lora.peft import with_alphas
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.dit import DiTConfig
 from hv15.models.layouts import looks_like
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.checkpoint import open_checkpoint
+from hv15.models.weights.writer import write_checkpoint
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
 

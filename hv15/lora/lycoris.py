@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hv15.errors import UserError
 from hv15.lora.adapters import Hadamard, Kronecker
 from hv15.lora.names import find_parts, kohya_name
-from hv15.models.quantised import QuantisedLinear
+from hv15.models.weights.quantised import QuantisedLinear
 
 # Last parts of keys that only it understands. (Its forms for convolutions have no place in this model.)
 _ONLY_LYCORIS = (

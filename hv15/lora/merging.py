@@ -6,18 +6,29 @@ sampling, but the rounding; a LoRA beside the weights (`apply_lora`) is exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hv15 import __version__
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter
+from hv15.lora.files import read_lora
 from hv15.lora.formats import arrange, read_parts
 from hv15.lora.lycoris import merged_weight, modules_of, needs_lycoris
-from hv15.models.patches import Patch, check_targets
-from hv15.models.quantised import QuantisedLinear
+from hv15.lora.weighted import WeightedLoRA, listed, naming
+from hv15.models.dit_files import merge_dit
+from hv15.models.layouts import Layout
+from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.models.weights.patches import Patch, check_targets
+from hv15.models.weights.quantised import QuantisedLinear
+
+MERGED, BASE, VERSION = "hv15.merged", "hv15.merged.base", "hv15.version"
+"""Metadata of a merged checkpoint: its LoRAs, the checkpoint that they were merged into, the program's version."""
 
 
 def merge_patch(state_dict: Mapping[str, Tensor], multiplier: float = 1.0, *, name: str = "LoRA") -> Patch:
@@ -33,6 +44,21 @@ def merge_patch(state_dict: Mapping[str, Tensor], multiplier: float = 1.0, *, na
     if needs_lycoris(state_dict):
         return _LycorisPatch(name, state_dict, multiplier)
     return _AdapterPatch(name, arrange(read_parts(state_dict), "official"), multiplier)
+
+
+def merge_patches(loras: Iterable[WeightedLoRA]) -> list[Patch]:
+    """What merges LoRAs into weights on their way from a file: see `hv15.models.dit_files.load_dit`.
+
+    Raises:
+        UserError: a file is unusable.
+    """
+    patches = []
+    for lora in loras:
+        if lora.multiplier != 0:
+            state_dict, _ = read_lora(lora.path)
+            with naming(lora.path):
+                patches.append(merge_patch(state_dict, lora.multiplier, name=str(lora.path)))
+    return patches
 
 
 @torch.no_grad()
@@ -59,6 +85,37 @@ def merge_lora(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: flo
         else:
             layer.weight.copy_(patch(name, layer.weight.float()))
     return len(layers)
+
+
+def merge_to_file(
+    dit_path: Path,
+    loras: Sequence[WeightedLoRA],
+    output: Path,
+    *,
+    layout: Layout = "official",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Add LoRAs to a transformer's weights and write the result as a checkpoint that says what it was made from.
+
+    Args:
+        layout: names of the written tensors; dtype: theirs, None keeps the file's (plain numbers instead of fp8).
+
+    Raises:
+        UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
+    """
+    metadata = _merge_provenance(dit_path, loras)  # a missing file is found out before 16 GB are read
+    merge_dit(dit_path, output, merge_patches(loras), layout=layout, dtype=dtype, metadata=metadata)
+
+
+def _merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, str]:
+    """Return metadata from which a merged checkpoint can be made again.
+
+    Raises:
+        UserError: a file is missing, or a LoRA is not the planned one.
+    """
+    merged = listed(loras)
+    source = {"file": base.name, "fingerprint": model_fingerprint(base)}
+    return {MERGED: merged, BASE: json.dumps(source, ensure_ascii=False), VERSION: __version__}
 
 
 class _AdapterPatch:

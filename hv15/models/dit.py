@@ -18,11 +18,11 @@ from hv15.models.attention import ATTENTION, Attention
 from hv15.models.blocks import DoubleBlock, FinalLayer
 from hv15.models.condition import Condition, pack
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
-from hv15.models.offload import ActivationOffload
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
-from hv15.models.swap import BlockSwap
+from hv15.models.weights.offload import ActivationOffload
+from hv15.models.weights.swap import BlockSwap
 from hv15.models.windows import MOST_TOKENS
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
 from hv15.models.dit import DiTConfig
-from hv15.models.layouts import Layout, Recipe, detect_layout, looks_like, reading_recipes
+from hv15.models.layouts import Layout, detect_layout, looks_like, reading_recipes
+from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
+from hv15.models.weights.recipe import Recipe
 
 
 def checkpoint_layout(path: Path | str) -> Layout:

@@ -17,9 +17,9 @@ from hv15.config.transformer import TransformerSettings
 from hv15.models.attention import pick_attention
 from hv15.models.dit import DiT, DiTConfig
 from hv15.models.dit_files import load_dit
-from hv15.models.offload import ActivationOffload
-from hv15.models.patches import Patch
-from hv15.models.swap import SLOTS, BlockSwap
+from hv15.models.weights.offload import ActivationOffload
+from hv15.models.weights.patches import Patch
+from hv15.models.weights.swap import SLOTS, BlockSwap
 
 
 def load_ready(

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint, open_checkpoint
 from hv15.models.encoder_files import fill, written_config, wrong_model
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
+from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from hv15.models.quantised import Kind
+    from hv15.models.weights.quantised import Kind
 
 LAYERS_LEFT_OUT = 2
 """Last layers of the checkpoint whose output is not used."""

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from hv15.atomic import write_json
-from hv15.models.checkpoint import check_keys, load_into, open_checkpoint
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
 from hv15.models.vae_layouts import Layout, config_json, detect_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
+from hv15.models.weights.writer import write_checkpoint
 
 __all__ = ["VAE", "VAEConfig", "load_vae", "save_vae"]
 

@@ -7,10 +7,10 @@ from itertools import count, takewhile
 from typing import Any, Literal
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint
 from hv15.models.latents import SCALING_FACTOR
 from hv15.models.layouts import looks_like
 from hv15.models.vae_coders import VAEConfig
+from hv15.models.weights.checkpoint import Checkpoint
 
 Layout = Literal["official", "diffusers"]
 

@@ -83,7 +83,7 @@ def advise(planner: Planner, name: Name, memory: int | None = None) -> Advice | 
 
 def _possible(planner: Planner, name: Name) -> Iterator[dict[str, Any]]:
     """The candidates, with no more blocks to swap than the transformer has."""
-    from hv15.models.swap import SLOTS
+    from hv15.models.weights.swap import SLOTS
 
     for change in CANDIDATES[name]:
         if "blocks_to_swap" not in change:

@@ -210,10 +210,10 @@ class Planner:
 def _read_size(project: Project, role: str) -> tuple[Any, bool]:
     """A model's sizes, and whether its file told them."""
     from hv15.models import DiTConfig, VAEConfig, load_vae
-    from hv15.models.checkpoint import open_checkpoint
     from hv15.models.dit_files import read_config
     from hv15.models.text import TextConfig, read_text_config
     from hv15.models.vision import VisionConfig, read_vision_config
+    from hv15.models.weights.checkpoint import open_checkpoint
 
     official: dict[str, Any] = {
         "dit": DiTConfig, "vae": VAEConfig, "text_encoder": TextConfig, "image_encoder": VisionConfig

@@ -31,9 +31,9 @@ from hv15.lora.names import kohya_name, select_modules
 from hv15.memory import WEIGHTS
 from hv15.models import Condition, DiT, DiTConfig
 from hv15.models.dit_files import block_number, is_block_linear
-from hv15.models.quantised import QuantisedLinear, replace_linears
 from hv15.models.ready import set_up
-from hv15.models.swap import SLOTS, swapped_indices
+from hv15.models.weights.quantised import QuantisedLinear, replace_linears
+from hv15.models.weights.swap import SLOTS, swapped_indices
 from hv15.plan.kernels import WithoutData
 from hv15.plan.measured import Measured, line
 from hv15.plan.meter import Meter

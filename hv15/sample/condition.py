@@ -13,8 +13,8 @@ from torch import Tensor
 from hv15.data.images import read_image
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
-from hv15.models.fingerprint import model_fingerprint
 from hv15.models.vae_pixels import from_bytes
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec

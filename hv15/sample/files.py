@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.writer import write_checkpoint
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import SAMPLE
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
+from hv15.lora.weighted import apply_all
 from hv15.models import Condition
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.latents import scale, unscale
@@ -20,7 +21,7 @@ from hv15.precision import pick_device, pick_dtype
 from hv15.progress import Progress
 from hv15.sample.denoise import denoise
 from hv15.sample.files import CONDITION, read_tensors, write_tensors
-from hv15.sample.loras import apply_all, loras_of
+from hv15.sample.loras import loras_of
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from hv15.data.encode import read_video_metadata
 from hv15.models import load_dit
-from hv15.models.fingerprint import model_fingerprint
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.train.state import locked
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 

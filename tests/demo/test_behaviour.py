@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 import torch
 
+from demo_base.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
 from hv15 import cli
 from hv15.config.sample import SampleSettings
 from hv15.demo.clips import usual_scenes
 from hv15.demo.layout import copy_base
 from hv15.demo.measure import psnr
-from hv15.demo.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
 from hv15.demo.world import render, scenes
+from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import Condition, DiT
 from hv15.models.ready import load_ready
-from hv15.sample.loras import WeightedLoRA, apply_all
 from tests.workflow.project import REPOSITORY, environment
 
 STATE_EVERY = 20  # steps

@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hv15.models.checkpoint import MODEL_SIZES, Checkpoint
-from hv15.models.header import Header, TensorEntry
+from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint
+from hv15.models.weights.header import Header, TensorEntry
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = Path(__file__).parents[1] / "keys"

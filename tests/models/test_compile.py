@@ -17,7 +17,7 @@ from hv15.models import DiT
 from hv15.models.dit import COMPILED
 from hv15.models.ready import reset, set_up
 from tests.models.test_activations import lora
-from tests.models.test_swap import inputs, model
+from tests.models.weights.test_swap import inputs, model
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from hv15.demo.tokenizer import VOCABULARY, build_tokenizer, save_tokenizer
 from hv15.errors import UserError
-from hv15.models import checkpoint as checkpoint_module
 from hv15.models import text
-from hv15.models.quantised import Fp8Linear, QuantisedLinear
 from hv15.models.templates import render_prompt
 from hv15.models.text import TextConfig, load_text_encoder, read_text_config
 from hv15.models.tokenizer import PromptTokenizer
+from hv15.models.weights import checkpoint as checkpoint_module
+from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear
 from tests.models.encoder_files import count_parameters, full_size, golden, write
 
 SIZES = {

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.vae import VAE, VAEConfig, load_vae, save_vae
 from hv15.models.vae_layouts import Layout, detect_layout, name_in, read_config
+from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.golden_vae import CONFIG, GOLDEN, KEYS, golden_vae, golden_weights, pixels
 
 LAYOUTS: list[Layout] = ["official", "diffusers"]

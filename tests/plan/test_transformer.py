@@ -12,7 +12,7 @@ from hv15.config import Settings
 from hv15.memory import ELSEWHERE, WEIGHTS
 from hv15.models import DiTConfig
 from hv15.models.dit import DiT
-from hv15.models.transfers import HostTransfers
+from hv15.models.weights.transfers import HostTransfers
 from hv15.plan import meter as meter_module
 from hv15.plan.meter import Meter
 from hv15.plan.transformer import Work, denoising, run_denoising, run_training, training
@@ -58,7 +58,7 @@ def _host_memory_is_elsewhere(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Meter, "__init__", init)
     monkeypatch.setattr(HostTransfers, "host_memory", host_memory)
-    monkeypatch.setattr("hv15.models.offload.LEAST", 1024)
+    monkeypatch.setattr("hv15.models.weights.offload.LEAST", 1024)
 
 
 BY_WINDOWS = [(name, windows) for name in TRAINING for windows in (False, True) if windows or name in ("plain", "fp8")]

@@ -11,8 +11,8 @@ from PIL import Image
 from hv15.lora import LoRANetwork, save_lora
 from hv15.models import VAE, VAEConfig
 from hv15.models.dit_files import save_dit
-from hv15.models.fingerprint import model_fingerprint
 from hv15.models.vae import save_vae
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.sample.prompts import ImageFile, SampleSpec
 from tests.models.encoder_files import golden, write
 from tests.models.golden_dit import TINY, golden_dit

@@ -12,13 +12,13 @@ from torch.testing import assert_close
 from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
 from hv15.lora import read_lora
+from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import load_dit
 from hv15.models.dit_files import save_dit
-from hv15.models.fingerprint import model_fingerprint
 from hv15.models.latents import SCALING_FACTOR
-from hv15.models.swap import BlockSwap
+from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.models.weights.swap import BlockSwap
 from hv15.sample.denoise import denoise
-from hv15.sample.loras import WeightedLoRA, apply_all
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import LoRAFile
 from hv15.sample.sampling import sample_latents, text_condition

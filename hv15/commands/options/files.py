@@ -81,24 +81,6 @@ class DemoClips(SettingsCommand):
         demo_clips(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoPretrain(Command):
-    """Train the demo's base from nothing, one stage a call."""
-
-    name: ClassVar[str] = "pretrain"
-    stage: Annotated[
-        Literal["basis", "encoder", "decoder", "transformer", "again", "base"], Argument("which", positional=True)
-    ]
-    work: Annotated[Path, Argument("of all intermediate results")] = Path("demo/pretraining")
-    out: Annotated[Path, Argument("of the finished models (stage base)")] = Path("demo/base")
-    threads: Annotated[int, Argument("of torch; more change the last bits")] = 1
-
-    def run(self) -> None:
-        from hv15.commands.pretraining import pretrain
-
-        pretrain(self)
-
-
 FILE_COMMANDS: tuple[Entry, ...] = (
     Convert,
     Merge,
@@ -106,7 +88,7 @@ FILE_COMMANDS: tuple[Entry, ...] = (
     Group(
         "demo",
         "bring the parts of the demo into the project",
-        (DemoModels, DemoClips, DemoPretrain),
+        (DemoModels, DemoClips),
         metavar="PART",
     ),
 )

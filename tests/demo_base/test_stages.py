@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from demo_base import vae as vae_stages
+from demo_base.basis import Basis, cells_of
+from demo_base.clips import training_clips, training_items
+from demo_base.closed_form import LeastSquares, fit_upsample, put, taps, through
+from demo_base.dit import DitStage, new_dit, train_dit
+from demo_base.vae import STAGES, train_vae_stage
 from hv15.cache.batches import Stores
 from hv15.data.captions import caption_key
 from hv15.demo import world
 from hv15.demo.models import GLYPHS, TEXT, VISION
-from hv15.demo.pretrain import vae as vae_stages
-from hv15.demo.pretrain.basis import Basis, cells_of
-from hv15.demo.pretrain.clips import training_clips, training_items
-from hv15.demo.pretrain.closed_form import LeastSquares, fit_upsample, put, taps, through
-from hv15.demo.pretrain.dit import DitStage, new_dit, train_dit
-from hv15.demo.pretrain.vae import STAGES, train_vae_stage
 from hv15.models.vae_blocks import CausalConv3d, Upsample
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from hv15.atomic import write_json
 from hv15.digest import digest
 from hv15.errors import UserError
-from hv15.models.header import read_header, refuse_pickle
+from hv15.models.weights.header import read_header, refuse_pickle
 
 _BLOCK = 2**20
 _BLOCKS = 64

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
-from hv15.models.transfers import HostTransfers, Ticket, transfers_for
+from hv15.models.weights.transfers import HostTransfers, Ticket, transfers_for
 
 SLOTS = 2
 """Blocks that visit at a time: one computes, one arrives."""

@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file
 
+from demo_base.basis import Basis, make_basis
+from demo_base.clips import LOOKS, encode, training_clips, training_items
+from demo_base.dit import STAGES as DIT_STAGES
+from demo_base.dit import train_dit
+from demo_base.vae import SIZES, STAGES, train_vae_stage
 from hv15.demo.models import write_encoders
-from hv15.demo.pretrain.basis import Basis, make_basis
-from hv15.demo.pretrain.clips import LOOKS, encode, training_clips, training_items
-from hv15.demo.pretrain.dit import STAGES as DIT_STAGES
-from hv15.demo.pretrain.dit import train_dit
-from hv15.demo.pretrain.vae import SIZES, STAGES, train_vae_stage
 from hv15.digest import digest, file_sha256
 from hv15.models.dit_files import load_dit, save_dit
 from hv15.models.vae import VAE, save_vae

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from hv15.models.fused_attention import has_no_data
-from hv15.models.transfers import HostTransfers, Ticket, transfers_for
+from hv15.models.weights.no_data import has_no_data
+from hv15.models.weights.transfers import HostTransfers, Ticket, transfers_for
 
 LEAST = 2**20
 """Bytes; what is smaller is not worth a copy."""

@@ -12,8 +12,16 @@ from torch.testing import assert_close
 from hv15.errors import UserError
 from hv15.models import DiT
 from hv15.models.dit_files import is_block_linear
-from hv15.models.quantised import Kind, QuantisedLinear, ScaledCodes, check_kind, linear, quantise, replace_linears
-from hv15.models.quantised.fp8 import Fp8Linear
+from hv15.models.weights.quantised import (
+    Kind,
+    QuantisedLinear,
+    ScaledCodes,
+    check_kind,
+    linear,
+    quantise,
+    replace_linears,
+)
+from hv15.models.weights.quantised.fp8 import Fp8Linear
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint
-from hv15.models.layouts import Recipe
-from hv15.models.quantised import ScaledCodes
+from hv15.models.weights.checkpoint import Checkpoint
+from hv15.models.weights.quantised import ScaledCodes
+from hv15.models.weights.recipe import Recipe
 
 _SCALES = (".scale_weight", ".weight_scale")
 _UNUSED = (".scale_input", ".input_scale", ".comfy_quant")

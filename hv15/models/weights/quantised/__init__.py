@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hv15.errors import UserError
-from hv15.models.quantised.fp8 import FastFp8Linear, Fp8Linear, ScaledCodes, check_fp8_product
-from hv15.models.quantised.integers import Int8Linear, Nf4Linear
-from hv15.models.quantised.linear import QuantisedLinear
+from hv15.models.weights.quantised.fp8 import FastFp8Linear, Fp8Linear, ScaledCodes, check_fp8_product
+from hv15.models.weights.quantised.integers import Int8Linear, Nf4Linear
+from hv15.models.weights.quantised.linear import QuantisedLinear
 
 __all__ = [
     "FastFp8Linear",

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import check_keys, load_into, open_checkpoint
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
+from hv15.models.weights.writer import write_checkpoint
 
 WEIGHTS = {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.ones(3, dtype=torch.bfloat16)}
 
@@ -44,8 +44,8 @@ def test_header_tells_names_shapes_dtypes_and_metadata(file: Path):
 
 def test_reading_headers_loads_no_torch(file: Path):
     code = (
-        "import sys, pathlib, hv15.models, hv15.models.variants, hv15.models.fingerprint, hv15.models.layouts\n"
-        "from hv15.models.checkpoint import open_checkpoint\n"
+        "import sys, pathlib, hv15.models, hv15.models.variants, hv15.models.weights.fingerprint, hv15.models.layouts\n"
+        "from hv15.models.weights.checkpoint import open_checkpoint\n"
         "checkpoint = open_checkpoint(pathlib.Path(sys.argv[1]))\n"
         "assert checkpoint.shape('weight') == (3, 4)\n"
         "assert not {'torch', 'transformers', 'diffusers', 'numpy'} & set(sys.modules)"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hv15.models.quantised.linear import QuantisedLinear, ScaledLinear
+from hv15.models.weights.quantised.linear import QuantisedLinear, ScaledLinear
 
 NF4_BLOCK = 64
 

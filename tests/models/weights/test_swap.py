@@ -13,9 +13,9 @@ from hv15.errors import UserError
 from hv15.lora import LoRANetwork, apply_lora
 from hv15.memory import PeakMemory
 from hv15.models import Condition, DiT, DiTConfig
-from hv15.models.quantised import replace_linears
-from hv15.models.swap import SLOTS, Away, BlockSwap, swapped_indices
-from hv15.models.transfers import HostTransfers, Ticket
+from hv15.models.weights.quantised import replace_linears
+from hv15.models.weights.swap import SLOTS, Away, BlockSwap, swapped_indices
+from hv15.models.weights.transfers import HostTransfers, Ticket
 from tests.train.world import CONFIG
 
 BLOCKS = 6

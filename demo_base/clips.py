@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from demo_base.basis import Basis, to_pixels
 from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.data.captions import caption_key
 from hv15.demo import world
 from hv15.demo.models import GLYPHS
-from hv15.demo.pretrain.basis import Basis, to_pixels
 from hv15.digest import digest
 from hv15.models.text import load_text_encoder
 from hv15.models.vision import ImageEncoder, load_image_encoder

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from demo_base.basis import Basis, to_pixels
+from demo_base.closed_form import fit_decoder, fit_encoder
 from hv15.atomic import atomic_path
 from hv15.demo import world
-from hv15.demo.pretrain.basis import Basis, to_pixels
-from hv15.demo.pretrain.closed_form import fit_decoder, fit_encoder
 from hv15.models.latents import SCALING_FACTOR
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Stream

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hv15.errors import UserError
-from hv15.models.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle, unreadable
+from hv15.models.weights.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle, unreadable
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from hv15.models.quantised import ScaledCodes
+    from hv15.models.weights.quantised import ScaledCodes
 
 MODEL_SIZES = "hv15.model_sizes"
 """Metadata entry of a model's sizes that its tensors do not tell, as JSON."""
@@ -253,7 +253,7 @@ def load_into(
     Raises:
         UserError: missing or unexpected names, wrong shapes, NaN or infinity.
     """
-    from hv15.models.quantised import plain_shapes
+    from hv15.models.weights.quantised import plain_shapes
 
     shapes = plain_shapes(module)
     found: list[str] = []
@@ -287,7 +287,7 @@ def _fill(
     """Put one tensor into the module, at its `place`; weights are quantised on `device`."""
     from torch import nn
 
-    from hv15.models.quantised import Fp8Linear, QuantisedLinear, ScaledCodes
+    from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear, ScaledCodes
 
     owner_name, _, name = key.rpartition(".")
     owner = module.get_submodule(owner_name)

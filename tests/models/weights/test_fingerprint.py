@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from hv15.errors import UserError
-from hv15.models import fingerprint
-from hv15.models.fingerprint import FingerprintCache, model_fingerprint
+from hv15.models.weights import fingerprint
+from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 
 
 def model(path: Path, value: float = 1.0, **metadata: str) -> Path:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hv15.errors import UserError
-from hv15.models.quantised.linear import ScaledLinear
+from hv15.models.weights.quantised.linear import ScaledLinear
 
 E4M3_MAX = 448.0
 

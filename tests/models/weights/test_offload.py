@@ -11,9 +11,9 @@ from torch import Tensor
 from hv15.lora import LoRANetwork
 from hv15.memory import PeakMemory
 from hv15.models import Condition, DiT, DiTConfig
-from hv15.models.offload import ActivationOffload
-from hv15.models.transfers import HostTransfers, Ticket
-from tests.models.test_swap import inputs, model
+from hv15.models.weights.offload import ActivationOffload
+from hv15.models.weights.transfers import HostTransfers, Ticket
+from tests.models.weights.test_swap import inputs, model
 
 
 class Counted(HostTransfers):
@@ -34,7 +34,7 @@ class Counted(HostTransfers):
 
 @pytest.fixture(autouse=True)
 def everything_is_worth_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hv15.models.offload.LEAST", 1)
+    monkeypatch.setattr("hv15.models.weights.offload.LEAST", 1)
 
 
 def gradients(dit: DiT) -> dict[str, Tensor]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from demo_base.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
 from hv15.demo import world
 from hv15.demo.models import make_demo_models
-from hv15.demo.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
 from hv15.models import load_dit
 from hv15.models.latents import scale, unscale
 from hv15.sample.condition import encode_frame
@@ -43,7 +43,7 @@ def spec(scene: world.Scene, task: str, seed: int) -> SampleSpec:
 def test_a_batch_is_what_the_pipeline_samples_one_by_one(
     studio: Studio, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hv15.demo.trials.measure", lambda frames: None)  # these are no clips of the world
+    monkeypatch.setattr("demo_base.trials.measure", lambda frames: None)  # these are no clips of the world
     dit = load_dit(studio.paths["dit"], dtype=torch.float32)
     images = [world.render(scene, 0)[0, :32, :32] for scene in SCENES] if task == "i2v" else None
     together = studio.sample(dit, SCENES, Way(steps=3, guidance=4.0, seed=40), images)
@@ -74,7 +74,7 @@ class Oracle:
 
 
 def test_an_oracle_is_followed_to_its_latents(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hv15.demo.trials.measure", lambda frames: None)
+    monkeypatch.setattr("demo_base.trials.measure", lambda frames: None)
     clips = [world.render(scene, 0, frames=5)[:, :32, :32] for scene in SCENES]
     oracle = Oracle(studio, clips)
     shown = studio.sample(oracle, SCENES)  # type: ignore[arg-type]
