@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from hv15.records.problems import Location, Problem
 from tui.data.config_diff import Change, DiffLine
-from tui.data.config_file import ConfigFile, Problem
+from tui.data.config_file import ConfigFile
 from tui.data.config_form import FormSection
-
-Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)

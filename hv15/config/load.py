@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,12 +13,13 @@ from hv15.config.problems import explain
 from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
 from hv15.config.yaml_file import YamlFile, read_yaml
+from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Problem, dotted
 
 log = logging.getLogger(__name__)
 
 
-def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, text: str | None = None) -> Settings:
+def load_config(path: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> Settings:
     """Read config.yaml, put `overrides` over it (nested mappings are merged, lists replaced) and check everything.
 
     With `text`, that is checked as if it were the file's content.
@@ -36,7 +36,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, text:
     origin = _Origin(source, replaced, root)
     origin.toml = _datasets_file(data.get("datasets"), origin)
     if origin.toml is not None:
-        data["datasets"] = _read_datasets(origin.toml, root)
+        data["datasets"] = [*_read_datasets(origin.toml, root)]
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
@@ -71,7 +71,7 @@ class _Origin:
         return files.index(place.file), place.line or 0, place.column or 0, dotted(place.setting)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], at: Location, replaced: set[Location]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Json], over: Mapping[str, Json], at: Location, replaced: set[Location]) -> JsonObject:
     """Return `base` with the values of `over`, and note in `replaced` where they came in."""
     merged = dict(base)
     for key, value in over.items():
@@ -99,7 +99,7 @@ def _datasets_file(datasets: object, origin: _Origin) -> Path | None:
     return path
 
 
-def _read_datasets(toml: Path, root: Path) -> list[dict[str, Any]]:
+def _read_datasets(toml: Path, root: Path) -> list[JsonObject]:
     """Read a musubi dataset TOML as it is: what musubi allows and we do differently is adapted with a warning."""
     from hv15.data.musubi import read_musubi_toml
 
@@ -107,10 +107,11 @@ def _read_datasets(toml: Path, root: Path) -> list[dict[str, Any]]:
     for number, dataset in enumerate(datasets):
         if dataset.pop("cache_directory", None) is not None:
             log.warning("%s datasets[%d].cache_directory: not used; the store is cache.directory", toml, number)
-        given = dataset.get("target_frames")
-        if isinstance(given, list) and all(isinstance(count, int) and count > 0 for count in given):
-            rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in given))
-            if rounded != given:
-                log.warning("%s datasets[%d].target_frames: %s rounded down to %s", toml, number, given, rounded)
-            dataset["target_frames"] = rounded
+        frames = dataset.get("target_frames")
+        counts = [count for count in frames if isinstance(count, int)] if isinstance(frames, list) else []
+        if counts and counts == frames and min(counts) > 0:
+            rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in counts))
+            if rounded != counts:
+                log.warning("%s datasets[%d].target_frames: %s rounded down to %s", toml, number, counts, rounded)
+            dataset["target_frames"] = [*rounded]
     return datasets

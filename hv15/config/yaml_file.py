@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from hv15.records.json_values import JsonObject
 from hv15.records.paths import CONFIG
 from hv15.records.problems import ConfigError, Location, Place, Problem
 
@@ -63,7 +64,7 @@ class YamlFile:
     """A parsed file: its values and, by location such as ("train", "learning_rate"), their places in the text."""
 
     path: Path
-    data: dict[str, Any]
+    data: JsonObject
     node: yaml.MappingNode
 
     def position(self, location: Location, *, of_key: bool = False) -> tuple[int, int]:

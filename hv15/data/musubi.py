@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
+from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import ConfigError, Place, Problem
 
 PATHS = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 
 
-def read_musubi_toml(path: Path, root: Path | None = None) -> list[dict[str, Any]]:
+def read_musubi_toml(path: Path, root: Path | None = None) -> list[JsonObject]:
     """Return the settings of each dataset, those of [general] filled in where a dataset has none of its own.
 
     Relative paths start at the project folder, or, if nothing is there, at the TOML's own folder. Names and values are
@@ -51,11 +51,11 @@ def _error(path: Path, message: str, hint: str) -> ConfigError:
     return ConfigError([Problem(message, hint, Place(path))])
 
 
-def _bucketing(entry: dict[str, Any]) -> dict[str, bool]:
+def _bucketing(entry: JsonObject) -> dict[str, bool]:
     return {} if any(key.startswith("video_") for key in entry) else {"enable_bucket": False}
 
 
-def _place(key: str, value: Any, toml: Path, root: Path) -> Any:
+def _place(key: str, value: Json, toml: Path, root: Path) -> Json:
     if key in PATHS and isinstance(value, str) and not (root / value).exists() and (toml.parent / value).exists():
         return str(toml.parent / value)
     return value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from textual.containers import Vertical
 from textual.content import Content
@@ -23,6 +24,8 @@ from tui.widgets.problem_list import ProblemList
 
 if TYPE_CHECKING:
     from tui.project_files import ProjectFiles
+
+T = TypeVar("T")
 
 ASKING_S = 1.5
 """How long after the last edit Snakemake is asked what will run, and the memory is estimated."""
@@ -100,7 +103,7 @@ class Findings(Pages):
         self.say(ESTIMATE, "…")
         text_now = view.text if view.dirty else None
         self._plans, self._estimation = self._files.dry_run(text_now), self._files.estimation(text_now)
-        self.run_worker(self._forecast, group="forecast", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+        self.run_worker(self._forecast(), group="forecast", exclusive=True, exit_on_error=False)
 
     async def _forecast(self) -> None:
         """One after the other: the machine may be busy training."""
@@ -146,7 +149,7 @@ class Findings(Pages):
         self._cancel()
 
 
-async def _in_thread(function: Any) -> Any:
+async def _in_thread(function: Callable[[], T]) -> T | Exception:
     """Call in a thread; an error is the result, to be shown."""
     try:
         return await asyncio.to_thread(function)
