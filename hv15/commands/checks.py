@@ -15,6 +15,7 @@ from hv15.models.advice import about_memory, about_sizes, about_training
 from hv15.project import Project
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place
+from hv15.units import size
 
 if TYPE_CHECKING:
     from hv15.models import DiT
@@ -49,7 +50,7 @@ def model_checks(project: Project) -> Iterator[Check]:
                 yield from _dit_checks(project, path, dit.config.num_blocks)
             else:
                 widths |= _width(project, role, path)
-                yield Check("ok", role, f"{_size(path) / 2**30:.2f} GiB", place=Place(path))
+                yield Check("ok", role, size(_bytes(path)), place=Place(path))
         except UserError as error:
             yield failed(role, error, ("models", role))
     if dit is not None:
@@ -131,7 +132,7 @@ def _width(project: Project, role: Role, path: Path) -> dict[str, int]:
     return {"glyphs": glyphs.model.get_parameter("embed_tokens.weight").shape[1]}
 
 
-def _size(path: Path) -> int:
+def _bytes(path: Path) -> int:
     """Bytes of a model's file, or of those in its folder."""
     files = path.rglob("*.safetensors") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files)

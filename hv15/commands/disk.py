@@ -16,6 +16,7 @@ from hv15.errors import UserError
 from hv15.models.grid import latent_size
 from hv15.project import Project
 from hv15.records.checks import Check, CheckState
+from hv15.units import size
 
 if TYPE_CHECKING:
     from hv15.models import DiTConfig
@@ -75,12 +76,12 @@ def disk_checks(project: Project) -> Iterator[Check]:
         folders.setdefault(device, []).append(folder)
     for device, needs in wanted.items():
         free, total = shutil.disk_usage(_existing(folders[device][0])).free, sum(needs.values())
-        listed = ", ".join(f"{_size(size)} {name}" for name, size in needs.items() if size)
+        listed = ", ".join(f"{size(needed)} {name}" for name, needed in needs.items() if needed)
         estimate = f"; still to be written: about {listed}" if listed else ""
         names = " and ".join(map(str, folders[device]))
-        lack = f"; {_size(total - free)} too little" if total > free else ""
+        lack = f"; {size(total - free)} too little" if total > free else ""
         state: CheckState = "problem" if free < max(total, MARGIN) else "ok"
-        yield Check(state, "disk", f"{_size(free)} free for {names}{estimate}{lack}")
+        yield Check(state, "disk", f"{size(free)} free for {names}{estimate}{lack}")
 
 
 def _cache_needs(project: Project) -> dict[str, int]:
@@ -170,7 +171,3 @@ def _item_bytes(project: Project, stored: str) -> int:
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{-(-size // 2**20)} MiB"

@@ -11,6 +11,8 @@ from hv15.cache.store import Kind, Store
 from hv15.commands.options.project import Collect, New, Repair, Show
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.records.paths import ProjectPaths
+from hv15.units import size
 
 
 def new(options: New) -> None:
@@ -19,7 +21,7 @@ def new(options: New) -> None:
 
     config = new_project(options.folder, options.preset)
     print(f"{config}: edit it, then run, in the folder of hv15's Snakefile:")
-    print(f"  snakemake -d {shlex.quote(str(config.parent.resolve()))} results/lora.safetensors")
+    print("  " + shlex.join(["snakemake", "-d", str(config.parent.resolve()), str(ProjectPaths().lora)]))
 
 
 def show(options: Show) -> None:
@@ -41,14 +43,14 @@ def collect(options: Collect) -> None:
     unfinished = {plan.store.folder for plan in _plans(project) if not _is_finished(plan)}
     for folder in sorted(unfinished):
         print(f"{folder}: its encoding is not finished, so all of it is kept")
-    count = size = 0
+    count = total = 0
     for kind in ("latents", "text"):
         for path in _unnamed(project, kind, unfinished, options.unused):
-            count, size = count + 1, size + path.stat().st_size
+            count, total = count + 1, total + path.stat().st_size
             if options.yes:
                 path.unlink(missing_ok=True)
     done = "removed" if options.yes else "can be removed with --yes"
-    print(f"{count} items, {size / 2**20:.1f} MiB {done}")
+    print(f"{count} items, {size(total)} {done}")
 
 
 def _plans(project: Project) -> tuple[Plan, ...]:

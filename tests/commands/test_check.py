@@ -68,15 +68,15 @@ def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(p
 
 
 def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """4 KiB latents of 3 clips and 300 tokens of each text, until they are encoded."""
+    """Latents of 3 clips, 32 x 3 x 4 x 4 numbers of 2 bytes, and 300 tokens of each text, until they are encoded."""
 
     def disk_line() -> str:
         return next(line for line in done.hv15("check").out.splitlines() if " disk " in line)
 
-    assert "MiB latents" not in disk_line()
-    assert "MiB texts" not in disk_line()
+    assert " latents" not in disk_line()
+    assert " texts" not in disk_line()
     done.set(cache={"latent_dtype": "bfloat16"})
-    assert "about 1 MiB latents" in disk_line()
+    assert "about 9.0 KiB latents" in disk_line()
     monkeypatch.setattr(disk, "TEXT_TOKENS", 2**40)
     assert not disk_line().startswith("!")
     done.set(cache={"text_dtype": "bfloat16"})
