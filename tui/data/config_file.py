@@ -122,7 +122,7 @@ class ConfigFile:
         kind, optional = (known.kind, known.optional) if known else ("text", True)
         words = text.strip()
         if not words and (kind not in ("text", "path") or optional or (known and known.default == "")):
-            if known is None or known.given:
+            if known is None or known.in_file:
                 self.remove(location)
         elif kind in ("text", "path"):
             self.set(location, text if kind == "text" else words)

@@ -37,7 +37,7 @@ class FormField:
     """What the file says, else the default."""
     text: str = ""
     """The value as it is typed."""
-    given: bool = False
+    in_file: bool = False
     """Whether it stands in the file."""
     changed: bool = False
     """Whether it differs from the default."""
@@ -114,13 +114,13 @@ def _sections(
     for info in own_fields(model):
         name = info.path
         section: type[Section] | None = section_of(model.model_fields[name].annotation)
-        given, place = values.get(name), (*at, name)
-        if section is None or isinstance(given, str):  # a string: the path of a dataset TOML
-            own.append(_field(model, info, place, name in values, given, sources))
+        value, place = values.get(name), (*at, name)
+        if section is None or isinstance(value, str):  # a string: the path of a dataset TOML
+            own.append(_field(model, info, place, name in values, value, sources))
         elif _is_one(model, name):
-            below.append(_sections(section, given, place, dotted(place), info.doc, False, sources))
+            below.append(_sections(section, value, place, dotted(place), info.doc, False, sources))
         else:
-            entries = given if isinstance(given, list) else []
+            entries = value if isinstance(value, list) else []
             for number, entry in enumerate(entries):
                 inner = (*place, number)
                 below.append(_sections(section, entry, inner, dotted(inner), info.doc, True, sources))
@@ -137,10 +137,10 @@ def _is_one(model: type[Section], name: str) -> bool:
 
 
 def _field(
-    model: type[Section], info: FieldInfo, at: Location, given: bool, value: Json, sources: _Sources
+    model: type[Section], info: FieldInfo, at: Location, in_file: bool, value: Json, sources: _Sources
 ) -> FormField:
     kind, choices, optional = kind_of(schema_of(model)["properties"][info.path])
-    shown = value if given else None if info.default is ... else info.default
+    effective: Json = value if in_file else None if info.default is ... else info.default
     return FormField(
         location=at,
         path=dotted(at),
@@ -151,10 +151,10 @@ def _field(
         optional=optional,
         default=info.default,
         default_text=info.default_text,
-        value=shown,
-        text=sources.literals.get(at) or typed(shown) if given else typed(shown),
-        given=given,
-        changed=given and not _same(value, info.default),
+        value=effective,
+        text=(in_file and sources.literals.get(at)) or typed(effective),
+        in_file=in_file,
+        changed=in_file and not _same(value, info.default),
         help=info.doc,
         affects=info.affects,
         problem=sources.problem(at),

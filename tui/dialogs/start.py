@@ -80,8 +80,8 @@ class StartDialog(ModalScreen[list[str] | None]):
     ) -> None:
         super().__init__()
         self._plans, self._checks, self._notes, self._start = plans, checks, notes, start
-        self._asked: Plans | None = None
-        self._looking: Checks | None = None
+        self._running_plans: Plans | None = None
+        self._running_checks: Checks | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -tall") as box:
@@ -106,7 +106,7 @@ class StartDialog(ModalScreen[list[str] | None]):
         self.run_worker(self._check(), group="plan-checks", exit_on_error=False)
 
     def on_unmount(self) -> None:
-        for running in (self._asked, self._looking):
+        for running in (self._running_plans, self._running_checks):
             if running is not None:
                 running.cancel()
 
@@ -129,25 +129,25 @@ class StartDialog(ModalScreen[list[str] | None]):
         table.set_rows([])
         table.empty = ""
         self._say(Content.styled("asking Snakemake what would run …", "$faint"))
-        if self._asked is not None:
-            self._asked.cancel()
-        plans = self._asked = self._plans(targets)
-        found = await asyncio.to_thread(plans.run)
-        if plans is not self._asked or not self.is_attached or found.cancelled:
+        if self._running_plans is not None:
+            self._running_plans.cancel()
+        plans = self._running_plans = self._plans(targets)
+        rerun = await asyncio.to_thread(plans.run)
+        if plans is not self._running_plans or not self.is_attached or rerun.cancelled:
             return
-        self._asked = None
-        if found.error:
-            self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), found.error))
+        self._running_plans = None
+        if rerun.error:
+            self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), rerun.error))
             return
-        self._say(Content.styled(found.summary, "bold"))
-        table.set_rows(found.jobs)
+        self._say(Content.styled(rerun.summary, "bold"))
+        table.set_rows(rerun.jobs)
 
     async def _check(self) -> None:
         """Check models, clips, captions, disk and device, while the plan is looked at."""
-        self._looking = self._checks()
-        found = await asyncio.to_thread(self._looking.run)
+        self._running_checks = self._checks()
+        checks = await asyncio.to_thread(self._running_checks.run)
         if self.is_attached:
-            lines = [_line(each) for each in most_important(found)]
+            lines = [_line(each) for each in most_important(checks)]
             self.query_one("#plan-checks", Static).update(Content("\n").join(lines))
 
     def _say(self, text: Content) -> None:

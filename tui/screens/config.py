@@ -207,7 +207,7 @@ class ConfigScreen(DashboardScreen):
     def _enter(self, field: FormField, text: str, then: Callable[[], object] | None = None) -> None:
         self.query_one(FieldEditor).close()
         self.query_one(SettingsForm).focus()
-        changed = text != (field.text if field.given else "")
+        changed = text != (field.text if field.in_file else "")
         if changed or then is not None:
             self.step((lambda file: file.set_text(field.location, text)) if changed else None, then)
 

@@ -55,13 +55,13 @@ def test_the_form_has_every_setting_of_the_models(file: ConfigFile) -> None:
 
 def test_fields_tell_kind_value_and_default(file: ConfigFile) -> None:
     rate = field(file, "train", "learning_rate")
-    assert (rate.kind, rate.text, rate.given, rate.changed) == ("float", "1e-4", True, False)
+    assert (rate.kind, rate.text, rate.in_file, rate.changed) == ("float", "1e-4", True, False)
     steps = field(file, "train", "max_train_steps")
     assert (steps.kind, steps.text, steps.changed, steps.default_text) == ("int", "100", True, "1600")
     assert field(file, "task").choices == ("t2v", "i2v")
     assert field(file, "cache", "vae_sample_size").choices == ("0", "128", "256")
     compiled = field(file, "train", "compile_dynamic")
-    assert (compiled.kind, compiled.optional, compiled.text, compiled.given) == ("bool", True, "", False)
+    assert (compiled.kind, compiled.optional, compiled.text, compiled.in_file) == ("bool", True, "", False)
     assert field(file, "datasets", 0, "resolution").text == "[64, 64]"
     assert field(file, "datasets", 0, "target_frames").kind == "list"
     assert field(file, "models", "source").changed
