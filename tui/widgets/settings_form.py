@@ -47,7 +47,7 @@ class SettingsForm(Rows[FormRow]):
     ]
 
     @property
-    def HELP(self) -> str:  # type: ignore[override]  # noqa: N802 (Textual's name)
+    def HELP(self) -> str:  # type: ignore[override]  # noqa: N802  (Textual's name, and a class attribute there)
         """The whole help of what is under the cursor, which has little room beside the form, then that of the keys."""
         row = self.current
         name = row.path if isinstance(row, FormField) else row.title if row else ""
