@@ -11,10 +11,10 @@ import stat
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hv15.data.paths import brief, cure
 from hv15.errors import UserError
+from hv15.records.json_values import JsonObject
 
 MOST_BYTES = 1 << 18
 """The largest dataset file that is read: real ones have some hundred bytes."""
@@ -52,7 +52,7 @@ _SHAPE = "settings stand under [general] or [[datasets]]"
 class MusubiFile:
     """The datasets of a file."""
 
-    datasets: list[dict[str, Any]]
+    datasets: list[JsonObject]
     """The settings of each, those of `general` filled in where a dataset has none of its own."""
     notes: list[str] = field(default_factory=list)
     """What was adapted or is not used."""
@@ -93,8 +93,8 @@ def read_musubi(path: Path, root: Path | None = None) -> MusubiFile:
 
 
 def _adapted(
-    path: Path, root: Path, number: int, entry: dict[str, Any], general: dict[str, Any], notes: dict[str, None]
-) -> dict[str, Any]:
+    path: Path, root: Path, number: int, entry: JsonObject, general: JsonObject, notes: dict[str, None]
+) -> JsonObject:
     """Return the settings of one dataset; what they lose is noted, what stands in `general` once."""
     is_video = any(key.startswith("video_") for key in entry)
     settings = {**({} if is_video else {"enable_bucket": False}), **general, **entry}
@@ -111,7 +111,7 @@ def _adapted(
     return {key: _place(path, number, key, value, root) for key, value in settings.items()}
 
 
-def _place(file: Path, number: int, key: str, value: Any, root: Path) -> Any:
+def _place(file: Path, number: int, key: str, value: Json, root: Path) -> Json:
     """Return a path with `~` expanded, from the file's own folder if it is there and not in the project."""
     if key not in PATHS or not isinstance(value, str) or not value:
         return value
@@ -128,7 +128,7 @@ def _place(file: Path, number: int, key: str, value: Any, root: Path) -> Any:
     return str(place) if value.startswith("~") else value
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> JsonObject:
     text = _text(path)
     is_json = path.suffix.lower() == ".json"
     try:
