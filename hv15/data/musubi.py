@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hv15.data.paths import brief, cure
 from hv15.errors import UserError
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import Json, JsonObject
 
 MOST_BYTES = 1 << 18
 """The largest dataset file that is read: real ones have some hundred bytes."""
