@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hv15.commands.disk import planned_clips
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
-from hv15.model_files import Role
 from hv15.models.advice import about_memory, about_sizes, about_training
-from hv15.project import Project
+from hv15.project import Project, Role
 
 if TYPE_CHECKING:
     from hv15.models import DiT

@@ -47,7 +47,8 @@ def denoise(options: SampleDenoise) -> None:
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
-    spec, made_from = _asked(project, options, lambda spec: spec.denoising(digest(project.training_spec)))
+    trained, text_settings = digest(project.training_spec), project.texts.settings_digest
+    spec, made_from = _asked(project, options, lambda spec: spec.denoising(trained, text_settings))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
     of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
     of_memory = about_memory(project.models.facts, "sample", spec.quantize)
