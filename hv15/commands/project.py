@@ -44,9 +44,8 @@ def check(options: Check) -> int:
 
 
 def _print(line: str, is_problem: bool = False) -> None:
-    """Print a line of the check; problems are marked, and names that are not UTF-8 are escaped."""
-    text = f"{'!' if is_problem else ' '} {line}".replace("\n", "\n  ")
-    print(text.encode("utf-8", "backslashreplace").decode())
+    """Print a line of the check; problems are marked."""
+    print(f"{'!' if is_problem else ' '} {line}".replace("\n", "\n  "))
 
 
 def show(options: Show) -> None:

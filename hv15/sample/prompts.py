@@ -121,7 +121,7 @@ class SampleSpec:
             "size": [self.height, self.width],
             "dtype": self.dtype,
             "vae": self.models["vae"],
-            "image_encoder": self.models["image_encoder"],
+            "image_encoder": self.models.get("image_encoder"),
         }
 
     @property

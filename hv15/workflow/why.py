@@ -81,7 +81,7 @@ class Reasons:
         """One stage that has to run."""
         stage = self._planner.stages[name]
         title = TITLES.get(stage.rule, stage.rule.replace("_", " "))
-        found = list(dict.fromkeys(self._words(stage)))
+        found = [_printable(words) for words in dict.fromkeys(self._words(stage))]
         products = tuple(str(product) for product in stage.products)
         if stage.rule in ENCODING_RULES.values():
             title += f", shard {stage.wanted['shard']}"
@@ -241,6 +241,11 @@ def dataset_changes(former: TrainedDataset, now: TrainedDataset) -> Iterator[str
 
 def _content(pair: TrainedPair) -> tuple[str, str, str]:
     return pair.media, pair.caption, pair.dataset
+
+
+def _printable(words: str) -> str:
+    """Escape what a file's name holds that is not UTF-8: the words go to logs, too."""
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def _few(names: list[str], words: str) -> Iterator[str]:
