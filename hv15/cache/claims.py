@@ -17,7 +17,7 @@ from typing import TypeVar
 Job = TypeVar("Job")
 
 POLL_S = 0.5
-MOST = 200
+MOST = 64
 """Claims of one round: each is an open file."""
 
 
