@@ -84,11 +84,12 @@ def read_musubi(path: Path, root: Path | None = None) -> MusubiFile:
         raise UserError(f"{path}: unknown {brief(', '.join(sorted(data)))}", hint=_SHAPE)
     if not isinstance(general, dict):
         raise UserError(f"{path}: general is not a table", hint="write it as [general]")
-    if not isinstance(datasets, list) or not datasets or not all(isinstance(entry, dict) for entry in datasets):
+    entries = [entry for entry in datasets if isinstance(entry, dict)] if isinstance(datasets, list) else []
+    if not entries or entries != datasets:
         raise UserError(f"{path}: no datasets", hint="begin each dataset with a line [[datasets]]")
     root = Path.cwd() if root is None else root
     notes: dict[str, None] = {}
-    adapted = [_adapted(path, root, number, entry, general, notes) for number, entry in enumerate(datasets)]
+    adapted = [_adapted(path, root, number, entry, general, notes) for number, entry in enumerate(entries)]
     return MusubiFile(adapted, list(notes))
 
 
@@ -103,11 +104,12 @@ def _adapted(
         notes[f"{place}: {not_used(key)}"] = None
         del settings[key]
     given = settings.get("target_frames")
-    if isinstance(given, list) and all(type(count) is int and count > 0 for count in given):
-        rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in given))
-        if rounded != given:
-            notes[f"{path} datasets[{number}].target_frames: {given} rounded down to {rounded}"] = None
-        settings["target_frames"] = rounded
+    counts = [count for count in given if type(count) is int and count > 0] if isinstance(given, list) else []
+    if counts and counts == given:
+        rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in counts))
+        if rounded != counts:
+            notes[f"{path} datasets[{number}].target_frames: {counts} rounded down to {rounded}"] = None
+        settings["target_frames"] = [*rounded]
     return {key: _place(path, number, key, value, root) for key, value in settings.items()}
 
 
