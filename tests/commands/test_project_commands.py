@@ -191,6 +191,8 @@ def test_a_shown_config_loads_again_as_the_same_settings(done: Workbench) -> Non
     assert load_config(done.root / "config.yaml") == original
     whole = (done.root / LORA).read_bytes()
     shutil.rmtree(done.root / "results")
+    assert "clips: 0 encoded" in done.does("encode", "latents").err
+    assert "texts: 0 encoded" in done.does("encode", "texts").err
     done.train()
     assert (done.root / LORA).read_bytes() == whole
 
