@@ -9,6 +9,7 @@ from hv15.cache.register import register
 from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.units import size
 
 
 def collect(options: Collect) -> None:
@@ -35,15 +36,15 @@ def collect(options: Collect) -> None:
         print(f"{folder}: {root} has not finished encoding, so all of it is kept")
     for gone in use.unreachable:
         print(f"{gone.root}: used this store, and is not there now: what it needs is not known")
-    count = size = 0
+    count = total = 0
     for path in removable(project.cache, use):
-        count, size = count + 1, size + path.stat().st_size
+        count, total = count + 1, total + path.stat().st_size
         if options.yes:
             path.unlink(missing_ok=True)
     if options.forget and options.yes:
         for gone in use.unreachable:
             gone.note.unlink(missing_ok=True)
-    print(f"{count} items, {size / 2**20:.1f} MiB {'removed' if options.yes else 'can be removed with --yes'}")
+    print(f"{count} items, {size(total)} {'removed' if options.yes else 'can be removed with --yes'}")
 
 
 def repair(options: Repair) -> None:

@@ -127,7 +127,7 @@ def test_weights_that_were_rounded(done: Workbench, dtype: torch.dtype, caplog: 
     done.does("train", "--out", done.root / "results/another.safetensors")
     sentence = f"{str(dtype).removeprefix('torch.')} weights are the published ones rounded once more"
     assert f"note: {sentence}" in caplog.text
-    assert f"note           {sentence}" in done.does("check").out
+    assert f"dit            note: {sentence}" in done.does("check").out
 
 
 def test_models_that_do_not_belong_together(done: Workbench) -> None:

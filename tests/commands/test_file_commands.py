@@ -57,6 +57,37 @@ def test_convert_refuses_what_is_no_lora(done: Workbench) -> None:
     assert target.read_bytes() == b"what was there before"
 
 
+@pytest.mark.parametrize(
+    ("parts", "naming"),
+    [
+        ({"weight": torch.ones(32), "on_input": torch.tensor(0)}, "an (IA)^3"),
+        ({"diff": torch.ones(32, 32), "diff_b": torch.ones(32)}, "changes of biases"),
+        (
+            {
+                "q_layer.weight": torch.ones(2, 32),
+                "p_layer.weight": torch.ones(32, 2),
+                "lambda_layer": torch.ones(1, 2),
+            },
+            "a T-LoRA",
+        ),
+    ],
+)
+def test_a_lora_that_cannot_be_used_is_refused_wherever_it_is_named(
+    done: Workbench, parts: dict[str, torch.Tensor], naming: str
+) -> None:
+    lora = done.root / "lora.safetensors"
+    save_file({f"lycoris_double_blocks_0_img_attn_q.{part}": tensor for part, tensor in parts.items()}, lora)
+    words = (str(lora), f"the file holds {naming}", "which cannot be used here")
+    is_a_refusal(hv15("convert", lora, done.root / "target.safetensors"), words)
+    done.refuses("merge", done.root / "target.safetensors", "--lora", lora, naming=words)
+    assert all(word in hv15("show", lora).out for word in words)
+    for change in ({"sample": {"loras": [{"path": str(lora)}]}}, {"train": {"network_weights": str(lora)}}):
+        done.set(**{"sample": {"loras": []}, "train": {"network_weights": None}} | change)
+        said = done.hv15("check")
+        assert said.code != 0
+        assert all(word in said.out + said.err for word in words)
+
+
 def test_convert_says_what_it_did(done: Workbench) -> None:
     target = done.root / "other.safetensors"
     modules = len([name for name in load_file(done.root / LORA) if name.endswith(".alpha")])

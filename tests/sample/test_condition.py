@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.sample import sampling
 from hv15.sample.condition import cover_crop, first_frame, write_condition
 from tests.sample.conftest import HEIGHT, WIDTH, StandIn, made_from, text_item
@@ -146,3 +147,12 @@ def test_a_damaged_condition_is_named(i2v, models, tmp_path, content, message):
     texts, output = (text_item(1), text_item(2)), tmp_path / "x.safetensors"
     with pytest.raises(UserError, match=rf"bad\.condition\.safetensors: .*{message}"):
         sampling.sample_latents(i2v, models["dit"], None, *texts, path, output, made_from=made_from(i2v))
+
+
+def test_a_strip_is_no_first_frame(i2v, tmp_path):
+    """It would be enlarged to a picture of gigabytes."""
+    path = tmp_path / i2v.image.path
+    Image.fromarray(np.zeros((1, 30_000, 3), np.uint8)).save(path)
+    strip = replace(i2v, image=replace(i2v.image, fingerprint=model_fingerprint(path)))
+    with pytest.raises(UserError, match=r"a picture of 30000x1 pixels is too small"):
+        first_frame(strip, tmp_path)
