@@ -22,11 +22,17 @@ MOST = 64
 
 
 class Claims:
-    """The claims of this process in one folder of the store."""
+    """The claims of this process in one folder of the store; as a context they fall at its end, also by an error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / ".claims"
         self._held: dict[str, int] = {}
+
+    def __enter__(self) -> Claims:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def take(self, key: str) -> bool:
         """Claim a key; False when another process has it."""
