@@ -11,6 +11,7 @@ from hv15.commands.options.project import Plan
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.project import Project
+from hv15.units import size
 
 
 def plan(options: Plan) -> None:
@@ -52,5 +53,5 @@ def explain(error: OutOfMemory, options: SettingsCommand) -> UserError:
         found = advise(planner, stage.name, min(device.memory, int(stage.needed * 0.95)))
     except (UserError, RuntimeError, ValueError):  # the first error is the one to tell
         return error
-    size = f"{stage.needed / 2**30:.1f} of {device.memory / 2**30:.1f} GiB"
-    return UserError(error.message, hint=f"the plan says {size} are needed; {found}; what is saved is kept")
+    needed = f"{size(stage.needed)} of {size(device.memory)}"
+    return UserError(error.message, hint=f"the plan says {needed} are needed; {found}; what is saved is kept")

@@ -11,11 +11,11 @@ import stat
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hv15.data.paths import brief, cure
 from hv15.errors import UserError
 from hv15.grid import encodable_frames
+from hv15.records.json_values import Json, JsonObject
 
 MOST_BYTES = 1 << 18
 """The largest dataset file that is read: real ones have some hundred bytes."""
@@ -53,7 +53,7 @@ _SHAPE = "settings stand under [general] or [[datasets]]"
 class MusubiFile:
     """The datasets of a file."""
 
-    datasets: list[dict[str, Any]]
+    datasets: list[JsonObject]
     """The settings of each, those of `general` filled in where a dataset has none of its own."""
     notes: list[str] = field(default_factory=list)
     """What was adapted or is not used."""
@@ -85,17 +85,18 @@ def read_musubi(path: Path, root: Path | None = None) -> MusubiFile:
         raise UserError(f"{path}: unknown {brief(', '.join(sorted(data)))}", hint=_SHAPE)
     if not isinstance(general, dict):
         raise UserError(f"{path}: general is not a table", hint="write it as [general]")
-    if not isinstance(datasets, list) or not datasets or not all(isinstance(entry, dict) for entry in datasets):
+    entries = [entry for entry in datasets if isinstance(entry, dict)] if isinstance(datasets, list) else []
+    if not entries or entries != datasets:
         raise UserError(f"{path}: no datasets", hint="begin each dataset with a line [[datasets]]")
     root = Path.cwd() if root is None else root
     notes: dict[str, None] = {}
-    adapted = [_adapted(path, root, number, entry, general, notes) for number, entry in enumerate(datasets)]
+    adapted = [_adapted(path, root, number, entry, general, notes) for number, entry in enumerate(entries)]
     return MusubiFile(adapted, list(notes))
 
 
 def _adapted(
-    path: Path, root: Path, number: int, entry: dict[str, Any], general: dict[str, Any], notes: dict[str, None]
-) -> dict[str, Any]:
+    path: Path, root: Path, number: int, entry: JsonObject, general: JsonObject, notes: dict[str, None]
+) -> JsonObject:
     """Return the settings of one dataset; what they lose is noted, what stands in `general` once."""
     is_video = any(key.startswith("video_") for key in entry)
     settings = {**({} if is_video else {"enable_bucket": False}), **general, **entry}
@@ -104,15 +105,16 @@ def _adapted(
         notes[f"{place}: {not_used(key)}"] = None
         del settings[key]
     given = settings.get("target_frames")
-    if isinstance(given, list) and all(type(count) is int and count > 0 for count in given):
-        rounded = list(dict.fromkeys(map(encodable_frames, given)))
-        if rounded != given:
-            notes[f"{path} datasets[{number}].target_frames: {given} rounded down to {rounded}"] = None
-        settings["target_frames"] = rounded
+    counts = [count for count in given if type(count) is int and count > 0] if isinstance(given, list) else []
+    if counts and counts == given:
+        rounded = list(dict.fromkeys(map(encodable_frames, counts)))
+        if rounded != counts:
+            notes[f"{path} datasets[{number}].target_frames: {counts} rounded down to {rounded}"] = None
+        settings["target_frames"] = [*rounded]
     return {key: _place(path, number, key, value, root) for key, value in settings.items()}
 
 
-def _place(file: Path, number: int, key: str, value: Any, root: Path) -> Any:
+def _place(file: Path, number: int, key: str, value: Json, root: Path) -> Json:
     """Return a path with `~` expanded, from the file's own folder if it is there and not in the project."""
     if key not in PATHS or not isinstance(value, str) or not value:
         return value
@@ -129,7 +131,7 @@ def _place(file: Path, number: int, key: str, value: Any, root: Path) -> Any:
     return str(place) if value.startswith("~") else value
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> JsonObject:
     text = _text(path)
     is_json = path.suffix.lower() == ".json"
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hv15.config import load_config
+from hv15.records.problems import COMMAND_LINE, ConfigError, Place, Problem
 from tests.config.conftest import Load, Problems
 
 
@@ -118,6 +119,20 @@ def test_a_wrong_override_is_located_on_the_command_line(problems: Problems) -> 
         "--config train.learning_rate: found '-1', expected at least 0",
         "--config train.rank: unknown key",
     ]
+
+
+def test_an_error_gives_its_problems_as_records(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("train: {seed: x}", overrides={"cache": {"shards": 0}})
+    assert caught.value.problems == (
+        Problem("found 'x', expected a whole number", place=Place(Path("config.yaml"), 3, 15, ("train", "seed"))),
+        Problem("found 0, expected above 0", place=Place(COMMAND_LINE, setting=("cache", "shards"))),
+    )
+
+
+def test_each_hint_is_said_once() -> None:
+    error = ConfigError([Problem("one", "look"), Problem("two", "look"), Problem("three", "wait", Place(Path("a"), 4))])
+    assert str(error) == "one\ntwo\na:4: three\n  hint: look; wait"
 
 
 def test_environment_variables_are_expanded_in_paths_alone(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

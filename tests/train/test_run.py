@@ -48,7 +48,7 @@ def test_the_lora_says_what_it_was_made_from_and_no_time(tmp_path: Path) -> None
     config = settings(max_train_steps=4, seed=9, discrete_flow_shift=5.0)
     entries = metadata(run(tmp_path, config))
     assert json.loads(entries["hv15.config"]) == config.dump()
-    assert json.loads(entries["hv15.spec"]) == spec_of(config)
+    assert json.loads(entries["hv15.made_from"]) == spec_of(config)
     expected = {
         "hv15.task": "t2v",
         "hv15.seed": "9",
