@@ -71,7 +71,7 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
 
 
 def _checked_args(name: str, cls: type, args: Mapping[str, OptimizerValue]) -> dict[str, OptimizerValue]:
-    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of this very class, no subclass
     allowed = sorted(set(parameters) - RESERVED)
     for key, value in args.items():
         if key not in allowed:
@@ -85,4 +85,4 @@ def _checked_args(name: str, cls: type, args: Mapping[str, OptimizerValue]) -> d
             raise UserError(
                 f"train.optimizer_args.{key}: found '{value}', expected a number", hint=f"leave it out for {name}'s own"
             )
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}
+    return dict(args)
