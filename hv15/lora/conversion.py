@@ -23,7 +23,7 @@ from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Kronecker, LowRank, low_rank_of, scaled
 from hv15.lora.diffusers_lokr import as_diffusers_builds
 from hv15.lora.formats import Parts, join_parts, read_parts, write_modules
-from hv15.lora.kinds import detect_layout, kind_of
+from hv15.lora.kinds import detect_lora_layout, kind_of
 from hv15.lora.names import LORA_LAYOUTS, LoRALayout, place_of
 from hv15.lora.peft import ADAPTER_METADATA, lokr_settings, lora_settings, with_alphas
 from hv15.records import formats
@@ -58,7 +58,7 @@ def convert(
         raise UserError(f"LoRA: unknown layout {to!r}", hint=f"one of {', '.join(LORA_LAYOUTS)}")
     if svd_rank is not None and svd_rank < 1:
         raise UserError(f"LoRA: --svd-rank {svd_rank}: a rank is at least 1", hint="give for example --svd-rank 64")
-    source = detect_layout(state_dict)
+    source = detect_lora_layout(state_dict)
     parts = read_parts(with_alphas(state_dict, metadata or {}))
     modules = join_parts(parts, to)
     notes = [_note_splits(parts, source, to), _note_gaps(parts, to)]

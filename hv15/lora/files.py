@@ -13,7 +13,7 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
-from hv15.lora.kinds import detect_layout
+from hv15.lora.kinds import detect_lora_layout
 from hv15.lora.names import LoRALayout
 from hv15.lora.peft import with_alphas
 from hv15.models.dit_config import DiTConfig
@@ -61,7 +61,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path}: {kind}; expected a LoRA file (.safetensors)", hint="check the path")
     checkpoint = open_checkpoint(path)
     try:
-        detect_layout(checkpoint.keys())
+        detect_lora_layout(checkpoint.keys())
         plain = {key: cast_up(tensor) for key, tensor in checkpoint.tensors()}
         state_dict = with_alphas(plain, checkpoint.metadata)
     except UserError as error:

@@ -168,7 +168,7 @@ def find_parts(name: str) -> dict[str, Place] | None:
     return None
 
 
-def layout_of(name: str) -> LoRALayout | None:
+def module_layout(name: str) -> LoRALayout | None:
     """The layout that a file's module name belongs to; None = unknown.
 
     Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) count as kohya's.

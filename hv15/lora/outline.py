@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.lora.kinds import detect_layout, group_parts, unknown_keys
+from hv15.lora.kinds import detect_lora_layout, group_parts, unknown_keys
 from hv15.lora.names import Place, find_parts
 from hv15.lora.peft import read_settings, strength_of
 from hv15.models.weights.header import Header, read_header
@@ -63,7 +63,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
     """
     header = read_header(path)
     try:
-        detect_layout(header.entries)
+        detect_lora_layout(header.entries)
         settings = read_settings(header.metadata)
         groups, unknown = group_parts(header.entries)
         modules = []

@@ -17,7 +17,7 @@ from hv15.errors import UserError
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_sizes import layout_of, read_config
-from hv15.models.layouts import Layout, reading_recipes, writing_recipes
+from hv15.models.layouts import DiTLayout, reading_recipes, writing_recipes
 from hv15.models.weights.checkpoint import (
     MODEL_SIZES,
     Checkpoint,
@@ -90,7 +90,7 @@ def save_dit(
     dit: DiT,
     path: Path | str,
     *,
-    layout: Layout = "official",
+    layout: DiTLayout = "official",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -116,7 +116,7 @@ def merge_dit(
     output: Path | str,
     merge: Sequence[Patch],
     *,
-    layout: Layout = "official",
+    layout: DiTLayout = "official",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -215,15 +215,15 @@ class _Source:
 def _write(
     path: Path,
     config: DiTConfig,
-    layout: Layout,
+    layout: DiTLayout,
     described: Mapping[str, Tensor],
     tensor: Callable[[str], Tensor],
     dtype: torch.dtype | None,
     metadata: Mapping[str, str] | None,
 ) -> None:
     """Write official tensors, which `described` tells on the meta device and `tensor` gives, in any layout."""
-    if layout not in get_args(Layout):
-        raise UserError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(get_args(Layout))}")
+    if layout not in get_args(DiTLayout):
+        raise UserError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(get_args(DiTLayout))}")
     recipes = writing_recipes(layout, described)
 
     def cast(value: Tensor) -> Tensor:

@@ -9,23 +9,23 @@ from typing import Any
 
 from hv15.errors import UserError
 from hv15.models.dit_config import DiTConfig
-from hv15.models.layouts import Layout, detect_layout, looks_like, reading_recipes
+from hv15.models.layouts import DiTLayout, detect_dit_layout, looks_like, reading_recipes
 from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
 from hv15.models.weights.recipe import Recipe
 
 
-def checkpoint_layout(path: Path | str) -> Layout:
+def checkpoint_layout(path: Path | str) -> DiTLayout:
     """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
     return layout_of(open_checkpoint(Path(path)))[0]
 
 
-def layout_of(checkpoint: Checkpoint) -> tuple[Layout, str]:
+def layout_of(checkpoint: Checkpoint) -> tuple[DiTLayout, str]:
     """Layout and key prefix of the transformer in a checkpoint.
 
     Raises:
         UserError: it is another model.
     """
-    found = detect_layout(checkpoint.keys())
+    found = detect_dit_layout(checkpoint.keys())
     if found is None:
         what = looks_like(checkpoint.keys())
         raise UserError(

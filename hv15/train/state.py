@@ -34,7 +34,7 @@ from hv15.errors import UserError
 log = logging.getLogger(__name__)
 
 KEEP = 2
-OURS = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json", "dataset.json"}
+TRAINING_FILES = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json", "dataset.json"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def claim_folder(folder: Path, spec: str) -> None:
     owner = _owner(folder)
     if owner == spec:
         return
-    foreign = sorted(path.name for path in folder.glob("[!.]*") if path.name not in OURS)
+    foreign = sorted(path.name for path in folder.glob("[!.]*") if path.name not in TRAINING_FILES)
     if owner is None and foreign:
         raise UserError(
             f"{folder}: the training would write here, but the folder holds other files (first {foreign[0]})",
