@@ -81,7 +81,7 @@ def convert(
 
 
 def _note_splits(parts: Parts, source: LoRALayout, to: LoRALayout) -> str:
-    """Joined q, k and v that share their whole down have to repeat it where the target keeps them apart."""
+    """Joined q, k and v that share one down repeat it where the target keeps them apart."""
     shared = 0
     for thirds in _joined(parts, source).values():
         apart = all(place_of(part, to).third is None for part in thirds)
@@ -134,10 +134,10 @@ def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None)
 def _note_differences(
     modules: dict[str, Adapter], parts: Parts, svd_rank: int | None
 ) -> tuple[dict[str, Adapter], str]:
-    """ComfyUI takes everything; only what became a difference on the way is approximated or told."""
-    given = _count_differences(parts)
+    """ComfyUI reads every kind; only what became a difference on the way is approximated or noted."""
+    before = _count_differences(parts)
     grown = [name for name, adapter in modules.items() if isinstance(adapter, Difference)]
-    if not grown or given == len(parts):
+    if not grown or before == len(parts):
         return modules, ""
     if svd_rank is None:
         return modules, f"{len(grown)} joined q, k, v matrices are written as full differences (exact, but large)."
