@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hv15.data.paths import brief, cure
+from hv15.grid import encodable_frames
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import ConfigError, Place, Problem
 
@@ -107,7 +108,7 @@ def _adapted(
     given = settings.get("target_frames")
     counts = [count for count in given if type(count) is int and count > 0] if isinstance(given, list) else []
     if counts and counts == given:
-        rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in counts))
+        rounded = list(dict.fromkeys(encodable_frames(count) for count in counts))
         if rounded != counts:
             notes[f"{path} datasets[{number}].target_frames: {counts} rounded down to {rounded}"] = None
         settings["target_frames"] = [*rounded]
