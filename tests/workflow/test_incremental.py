@@ -1,5 +1,5 @@
-"""A rerun does only what changed, with the real jobs: a few of the edits of test_staleness.py, and what a real store and
-real products add to them. Each test has a copy of a project on which everything was made once."""
+"""A rerun does only what changed, with the real jobs: a few edits of test_staleness.py, and what a real store and real
+products add to them. Each test has a copy of a project on which everything was made once."""
 
 from __future__ import annotations
 
