@@ -35,7 +35,9 @@ def _checks(options: Options) -> Iterator[Check]:
     from hv15.commands.checks import dataset_checks, failed, file_checks, model_checks, sample_checks
     from hv15.commands.disk import disk_checks
     from hv15.commands.notes import checkpoint_line
+    from hv15.workflow import make_demo_clips
 
+    make_demo_clips(project)
     found = f"task {project.settings.task}, {checkpoint_line(project)}"
     yield Check("ok", "config", found, place=Place(options.config))
     looks: dict[str, Callable[[Project], Iterator[Check]]] = {

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from hv15.commands.disk import planned_clips
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
-from hv15.model_files import Role
 from hv15.models.advice import about_memory, about_sizes, about_training
-from hv15.project import Project
+from hv15.project import Project, Role, roles_of
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place
 from hv15.units import size
@@ -37,9 +36,9 @@ def model_checks(project: Project) -> Iterator[Check]:
 
     dit: DiT | None = None
     widths: dict[str, int] = {}
-    roles: list[Role] = ["dit", "vae", "text_encoder", "glyph_encoder"]
-    roles += ["image_encoder"] if project.settings.task == "i2v" else []
-    for role in roles:
+    for role in roles_of(project.settings.task):
+        if role == "tokenizer":  # it is read with the text encoder
+            continue
         path = project.models.path(role)
         if not path.exists():
             yield _missing(project, role, path)
@@ -191,9 +190,9 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
     clips = planned_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
-    captions = len({source.caption for _, source, _ in project.sources})
+    captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
-    found = f"{len(project.sources)} files, {count} clips, {captions} distinct captions"
+    found = f"{len(project.dataset.sources)} files, {count} clips, {captions} distinct captions"
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
     for name, number in sorted(buckets.items()):
         yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")

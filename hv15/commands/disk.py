@@ -49,8 +49,9 @@ class Clips:
 def planned_clips(project: Project) -> Clips:
     """Look into every file of the datasets, once."""
     clips = Clips([], [], [])
-    for number, source, media in project.sources:
-        dataset = project.settings.datasets[number]
+    for each in project.dataset.sources:
+        source, media = each.source, each.media
+        dataset = project.settings.datasets[each.dataset]
         try:
             info = probe(source.path, source.kind)
             clips.found.extend((media, clip) for clip in plan_clips(info, dataset))
@@ -112,7 +113,7 @@ def _text_bytes(project: Project) -> int:
     try:
         keys, present = set(project.texts.needed), set(project.texts.store.all_keys())
     except UserError:
-        keys, present = {source.caption for _, source, _ in project.sources}, set()
+        keys, present = {each.source.caption for each in project.dataset.sources}, set()
     numbers = len(keys - present) * TEXT_TOKENS * _model(project).text_dim
     return numbers * _item_bytes(project, project.settings.cache.text_dtype)
 

@@ -30,6 +30,12 @@ def run(options: Run) -> int:
         removed = control.unlock(options.project)
         print(f"{root}: unlocked" if removed else f"{root}: nothing was locked")
         return 0
+    if options.dry_run:
+        from hv15.commands.why import due_stages, in_words
+        from hv15.project import Project
+
+        print("\n".join(in_words(due_stages(Project(options.config), options.target))))
+        return 0
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:
         print(f"started {started.id}: it goes on when this terminal is closed")

@@ -1,39 +1,33 @@
-"""`hv15 spec sample` and `hv15 sample`: each step loads one big model."""
+"""`hv15 sample`: each step loads one big model."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
-from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, lora_notes, sample_notes
-from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise, SpecProducts, SpecSample
+from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
 from hv15.data.captions import caption_key
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.advice import about_memory
 from hv15.project import Project
+from hv15.records.json_values import JsonObject, as_object
+from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
 
 log = logging.getLogger(__name__)
-
-
-def write_spec(options: SpecSample) -> None:
-    """Write what one sample depends on, or what its latents do."""
-    spec = Project(options.config, options.overrides).sample(options.prompt)
-    write_json(options.out, {**spec.denoising, "attempt": options.attempt} if options.denoising else spec.to_json())
-
-
-def write_products(options: SpecProducts) -> None:
-    """Write which files belong to the finished LoRA."""
-    files = Project(options.config, options.overrides).products
-    write_json(options.out, {"files": files, "attempt": options.attempt})
 
 
 def condition(options: SampleCondition) -> None:
     """Encode the first image of an i2v sample."""
     from hv15.sample.condition import write_condition
 
-    project, spec = _open(options)
+    project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
+    spec, made_from = _asked(project, options, lambda spec: spec.conditioning())
     vae, vision = project.models.path("vae"), project.models.path("image_encoder")
     write_condition(
         spec,
@@ -41,6 +35,7 @@ def condition(options: SampleCondition) -> None:
         vae,
         vision,
         options.out,
+        made_from=made_from,
         device=project.settings.runtime.device,
         patch_conv=project.settings.sample.vae_enable_patch_conv,
     )
@@ -50,7 +45,9 @@ def denoise(options: SampleDenoise) -> None:
     """Make the latents of a sample."""
     from hv15.sample.sampling import sample_latents
 
-    project, spec = _open(options)
+    project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
+    spec, made_from = _asked(project, options, lambda spec: spec.denoising(digest(project.training_spec)))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
     of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
     of_memory = about_memory(project.models.facts, "sample", spec.quantize)
@@ -65,6 +62,7 @@ def denoise(options: SampleDenoise) -> None:
         negative,
         options.condition,
         options.out,
+        made_from=made_from,
         root=project.root,
         device=project.settings.runtime.device,
         settings=project.settings.sample,
@@ -83,19 +81,33 @@ def decode(options: SampleDecode) -> None:
             f"{options.out}: videos are written as {VIDEO_SUFFIX}, anything else is a folder of PNG images",
             hint=f"give a name that ends in {VIDEO_SUFFIX}, or that of a folder",
         )
-    spec = SampleSpec.read(options.spec) if options.spec else None
+    spec, made_from = None, None
+    if options.spec is not None:
+        spec, made_from = _read(options.spec)
     vae = project.models.path("vae")
     decode_latents(
         options.latents,
         vae,
         options.out,
         spec,
+        made_from=made_from,
         device=project.settings.runtime.device,
         patch_conv=project.settings.sample.vae_enable_patch_conv,
     )
 
 
-def _open(options: SampleCondition | SampleDenoise) -> tuple[Project, SampleSpec]:
-    project = Project(options.config, options.overrides)
-    log_to_stderr(project.settings.runtime.log_level)
-    return project, SampleSpec.read(options.spec)
+def _asked(
+    project: Project, options: SampleCondition | SampleDenoise, depends: Callable[[SampleSpec], JsonObject]
+) -> tuple[SampleSpec, JsonObject]:
+    """What is to be sampled, by the planner's spec or by a name of the config, and what the result depends on."""
+    if options.spec is not None:
+        return _read(options.spec)
+    if options.prompt is None:
+        raise UserError("neither --spec nor --name is given", hint="give the name of a prompt with --name")
+    spec = project.sample(options.prompt)
+    return spec, depends(spec)
+
+
+def _read(path: Path) -> tuple[SampleSpec, JsonObject]:
+    spec = Spec.read(path)
+    return SampleSpec.from_json(as_object(spec.details.get("sample")), source=str(path)), spec.wanted

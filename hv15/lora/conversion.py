@@ -23,10 +23,10 @@ from hv15.lora.adapters import Adapter, Difference, LowRank, low_rank_of, scaled
 from hv15.lora.formats import Parts, arrange, detect_format, read_parts, write_modules
 from hv15.lora.names import LAYOUTS, Layout, place_of
 from hv15.lora.peft import ADAPTER_METADATA, peft_metadata, with_alphas
+from hv15.records import formats
+from hv15.records.metadata import CONVERSION_FORMAT, CONVERSION_NOTE, CONVERTED_FROM, CONVERTED_TO
 
-NOTE = "hv15.convert.note"
-"""Metadata key that says what a conversion could not keep as it was, or had to write in a larger form."""
-_STALE = (ADAPTER_METADATA, NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
+_STALE = (ADAPTER_METADATA, CONVERSION_NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
 
 
 def convert(
@@ -68,9 +68,10 @@ def convert(
     elif grown := _differences(parts) if not any(key.endswith(".diff") for key in state_dict) else 0:
         notes.append(f"{grown} parts of joined LoKr matrices are written as full differences (exact, but large).")
     kept = {key: value for key, value in (metadata or {}).items() if key not in _STALE}
-    result = {**kept, "format": "pt", "hv15.convert.from": source, "hv15.convert.to": to}
+    result = {**kept, "format": "pt", CONVERTED_FROM: source, CONVERTED_TO: to}
+    result[CONVERSION_FORMAT] = str(formats.CONVERSION)
     if note := " ".join(filter(None, notes)):
-        result[NOTE] = note
+        result[CONVERSION_NOTE] = note
     if to in ("diffusers", "official"):
         result[ADAPTER_METADATA] = peft_metadata(modules, "transformer." if to == "diffusers" else "")
     return write_modules(modules, to), result

@@ -26,9 +26,7 @@ from hv15.models.layouts import Layout
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.models.weights.patches import Patch, check_targets
 from hv15.models.weights.quantised import QuantisedLinear
-
-MERGED, BASE, VERSION = "hv15.merged", "hv15.merged.base", "hv15.version"
-"""Metadata of a merged checkpoint: its LoRAs, the checkpoint that they were merged into, the program's version."""
+from hv15.records.metadata import MERGED, MERGED_BASE, VERSION
 
 
 def merge_patch(state_dict: Mapping[str, Tensor], multiplier: float = 1.0, *, name: str = "LoRA") -> Patch:
@@ -115,7 +113,7 @@ def _merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, st
     """
     merged = listed(loras)
     source = {"file": base.name, "fingerprint": model_fingerprint(base)}
-    return {MERGED: merged, BASE: json.dumps(source, ensure_ascii=False), VERSION: __version__}
+    return {MERGED: merged, MERGED_BASE: json.dumps(source, ensure_ascii=False), VERSION: __version__}
 
 
 class _AdapterPatch:

@@ -81,13 +81,13 @@ def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
     listed, note = _listed(project)
-    clips = listed or [clip for dataset in project.datasets for clip in _allowed(dataset)]
+    clips = listed or [clip for dataset in project.settings.datasets for clip in _allowed(dataset)]
     counts = _counts(project)
     total = len(listed) if listed else sum(counts)
     often = [clip.repeats for clip in clips]
     mean = sum(clip.tokens * count for clip, count in zip(clips, often, strict=True)) / sum(often)
     per_batch = sum(clip.samples * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    repeats = (dataset.num_repeats for dataset in project.datasets)
+    repeats = (dataset.num_repeats for dataset in project.settings.datasets)
     shown = sum(often) if listed else sum(count * times for count, times in zip(counts, repeats, strict=True))
     batches = max(1, math.ceil(shown / per_batch))
     captions = _captions(project)
@@ -142,10 +142,11 @@ def _allowed(dataset: DatasetSettings) -> list[Clips]:
 
 def _counts(project: Project) -> list[int]:
     """Clips of each dataset at most, without opening a file."""
-    found = [0] * len(project.datasets)
+    found = [0] * len(project.settings.datasets)
     try:
-        for number, _source, _key in project.sources:
-            dataset = project.datasets[number]
+        for each in project.dataset.sources:
+            number = each.dataset
+            dataset = project.settings.datasets[number]
             windows = dataset.frame_sample if dataset.frame_extraction == "uniform" else 1
             found[number] += windows * len(_allowed(dataset))
     except UserError:
@@ -156,7 +157,7 @@ def _counts(project: Project) -> list[int]:
 def _captions(project: Project) -> set[str]:
     prompts = {prompt.prompt for prompt in project.settings.sample.prompts}
     try:
-        return {"", *prompts, *(source.caption for _, source, _ in project.sources)}
+        return {"", *prompts, *(source.caption for source in (each.source for each in project.dataset.sources))}
     except UserError:
         return prompts
 

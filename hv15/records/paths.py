@@ -138,6 +138,10 @@ class ProjectPaths:
         """The spec of one job, such as `train` or `sample_latents.NAME`."""
         return self.specs / f"{stage}.json"
 
+    def trial_spec(self, stage: str) -> Path:
+        """The spec of one job in a dry run, which may be of a config that is not saved yet."""
+        return self.hidden / "dry-run" / self.run / f"{stage}.json"
+
     def manifests(self, kind: EncodedKind) -> Path:
         """The folder of the manifests of a kind, one folder in it for each way of encoding."""
         return self.results / "manifests" / kind

@@ -16,6 +16,7 @@ from hv15.models import load_image_encoder, load_vae
 from hv15.models.vae_pixels import from_bytes
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.precision import pick_device, pick_encoder_dtype
+from hv15.records.json_values import JsonObject
 from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
@@ -61,12 +62,14 @@ def write_condition(
     image_encoder_path: Path,
     output: Path,
     *,
+    made_from: JsonObject,
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
     """Encode the first frame of an i2v sample into `<name>.condition.safetensors`; one model in memory at a time.
 
     Args:
+        made_from: what the file depends on, as the stage's spec says.
         patch_conv: less memory for the same latent, see `VAE.patch_conv`.
 
     Raises:
@@ -78,7 +81,7 @@ def write_condition(
     tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where, patch_conv=patch_conv), image)}
     encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
     tensors["vision"] = encoder.encode([image])[0].float()
-    write_tensors(output, tensors, provenance(spec, ()))
+    write_tensors(output, tensors, provenance(spec, made_from, ()))
 
 
 @torch.no_grad()

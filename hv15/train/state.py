@@ -5,6 +5,7 @@
 - checkpoints/: see hv15.train.checkpoints
 - state/step-000123/: lora.safetensors, optimizer.pt, state.json; complete or absent; the last two are kept
 - summary.json: written at the end; the only place for times
+- dataset.json: the clips and captions by name, written at the end (hv15.records.trained_dataset)
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from hv15.errors import UserError
 log = logging.getLogger(__name__)
 
 KEEP = 2
-OURS = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json"}
+OURS = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json", "dataset.json"}
 
 
 @dataclass(frozen=True)

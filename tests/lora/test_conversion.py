@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.lora import convert, detect_format
-from hv15.lora.conversion import NOTE
+from hv15.records.metadata import CONVERSION_NOTE
 from tests.lora import comfyui
 from tests.lora.samples import QKV, delta, kohya, linears, random_lora, without
 from tests.models.golden_dit import golden_dit
@@ -189,7 +189,7 @@ def loha_delta(file: dict[str, Tensor], name: str) -> Tensor:
 def test_loha_joins_exactly_and_comes_back():
     file = loha(SIZES)
     converted, metadata = convert(file, "comfyui")
-    assert NOTE not in metadata
+    assert CONVERSION_NOTE not in metadata
     for name, change in zip(SIZES, comfy_thirds(converted), strict=True):
         assert_close(change, loha_delta(file, name), atol=1e-14, rtol=0)
     back, _ = convert(converted, "kohya")
@@ -210,7 +210,7 @@ def lokr(names: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
 def test_lokr_becomes_a_difference_and_says_so():
     file = lokr(SIZES)
     converted, metadata = convert(file, "comfyui")
-    assert "full differences" in metadata[NOTE]
+    assert "full differences" in metadata[CONVERSION_NOTE]
     for name, change in zip(SIZES, comfy_thirds(converted), strict=True):
         sides = file[f"{kohya(name)}.lokr_w1"], file[f"{kohya(name)}.lokr_w2_a"] @ file[f"{kohya(name)}.lokr_w2_b"]
         assert_close(change.float(), torch.kron(*sides) * 0.5, atol=1e-6, rtol=0)
@@ -222,13 +222,15 @@ UP = torch.arange(36.0).reshape(18, 2) + 1
 
 def test_what_becomes_larger_on_the_way_to_separate_parts_is_told():
     dense = {f"diffusion_model.{JOINED}.lora_A.weight": torch.ones(2, 5), f"diffusion_model.{JOINED}.lora_B.weight": UP}
-    assert "1 dense joined q, k, v are taken apart" in convert(dense, "kohya")[1][NOTE]
-    assert NOTE not in convert(dense, "comfyui")[1]
+    assert "1 dense joined q, k, v are taken apart" in convert(dense, "kohya")[1][CONVERSION_NOTE]
+    assert CONVERSION_NOTE not in convert(dense, "comfyui")[1]
     block_diagonal = convert(loha(SIZES), "comfyui")[0]
-    assert NOTE not in convert(block_diagonal, "kohya")[1]
+    assert CONVERSION_NOTE not in convert(block_diagonal, "kohya")[1]
     joint = {"lokr_w1": torch.ones(2, 1), "lokr_w2": torch.ones(9, 5)}
     joint = {f"diffusion_model.{JOINED}.{side}": value for side, value in joint.items()}
-    assert "3 parts of joined LoKr matrices are written as full differences" in convert(joint, "kohya")[1][NOTE]
+    assert (
+        "3 parts of joined LoKr matrices are written as full differences" in convert(joint, "kohya")[1][CONVERSION_NOTE]
+    )
 
 
 def test_svd_is_the_nearest_lora_and_tells_its_error():
@@ -238,7 +240,7 @@ def test_svd_is_the_nearest_lora_and_tells_its_error():
         converted, metadata = convert(file, "comfyui", svd_rank=rank)
         error = (torch.cat(comfy_thirds(converted)) - exact).norm() / exact.norm()
         assert smallest <= error.item() < (1e-6 if smallest == 0 else 1)
-        assert f"rank {rank}" in metadata[NOTE]
+        assert f"rank {rank}" in metadata[CONVERSION_NOTE]
         best = torch.linalg.svdvals(exact)[rank:].norm() / exact.norm()
         assert error.item() == pytest.approx(best.item(), abs=1e-6)
     with pytest.raises(UserError, match="plain LoRA only"):

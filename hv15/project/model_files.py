@@ -18,13 +18,23 @@ from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
-from hv15.models.hub import HubFile, hub_files
+from hv15.models.hub import HubFile, downloaded_identity, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.records.problems import ConfigError, Place, Problem
 
 Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
 
 ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
+
+
+def roles_of(task: Literal["t2v", "i2v"]) -> tuple[Role, ...]:
+    """The models that a task needs: the image encoder for i2v only."""
+    return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")
+
+
+def _error(role: Role, message: str, hint: str) -> ConfigError:
+    return ConfigError([Problem(message, hint, Place(setting=("models", role)))])
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class ModelFiles:
         """The file or folder of a model, there or still to be made.
 
         Raises:
-            UserError: the config names no file for the role.
+            ConfigError: the config names no file for the role.
         """
         models = self.settings.models
         if models.source == "demo":
@@ -47,10 +57,8 @@ class ModelFiles:
             return self._hub_file(role).local
         given = getattr(models, role)
         if given is None:
-            raise UserError(
-                f"models.{role} is not set, but task {self.settings.task} needs it",
-                hint=f"set models.{role} to the file's path, or models.source to hub to download it",
-            )
+            message = f"is not set, but task {self.settings.task} needs it"
+            raise _error(role, message, "set it to the file's path, or models.source to hub to download it")
         return self.settings.resolve(given)
 
     @property
@@ -67,38 +75,37 @@ class ModelFiles:
         """Look whether every file that the task needs is there, or will be made.
 
         Raises:
-            UserError: files are missing; all of them at once.
+            ConfigError: files are missing; all of them at once.
         """
-        problems = []
-        for role in ROLES:
-            if role != "image_encoder" or self.settings.task == "i2v":
-                try:
-                    self.identity(role)
-                except UserError as error:
-                    problems.append(error)
+        problems: list[Problem] = []
+        for role in roles_of(self.settings.task):
+            try:
+                self.identity(role)
+            except ConfigError as error:
+                problems += error.problems
+            except UserError as error:
+                problems.append(Problem(error.message, error.hint, Place(setting=("models", role))))
         if problems:
-            raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
+            raise ConfigError(problems)
 
     def identity(self, role: Role) -> str:
         """What stands for the model in a digest.
 
         Raises:
-            UserError: the file is missing or is not a checkpoint.
+            ConfigError: the file is missing.
+            UserError: it is not a checkpoint.
         """
         models = self.settings.models
         if models.source == "demo":
             return f"demo:{DEMO_VERSION}:{role}"
         if models.source == "hub":
-            file = self._hub_file(role)
-            return f"hub:{file.repo}@{file.revision}:{file.path}"
+            return self._hub_file(role).identity
         path = self.path(role)
         if role == "tokenizer" and isinstance(self.tokenizer, str):
             return f"hub:{self.tokenizer}"
         if not path.exists():
-            raise UserError(
-                f"models.{role}: {path} does not exist",
-                hint="correct the path in config.yaml, or set models.source to hub to download the file",
-            )
+            hint = "correct the path in config.yaml, or set models.source to hub to download the file"
+            raise _error(role, f"{path} does not exist", hint)
         if role == "tokenizer":
             files = sorted(path.glob("*.json")) + sorted(path.glob("*.txt")) if path.is_dir() else [path]
             return short([[file.name, sha256(file.read_bytes()).hexdigest()] for file in files])
@@ -107,12 +114,16 @@ class ModelFiles:
     def made(self, role: Role) -> list[Path]:
         """The files of a role that the workflow itself makes or downloads; none when a person gave them."""
         models = self.settings.models
-        if role == "image_encoder" and self.settings.task == "t2v":
+        if role not in roles_of(self.settings.task):
             return []
         if models.source == "demo":
             folder = self.settings.resolve(models.directory)
             return [folder / name for name in DEMO_OUTPUTS if name.startswith(DEMO_FILES[role])]
         return list(self._hub_file(role).targets) if models.source == "hub" else []
+
+    def downloaded(self, role: Role) -> str | None:
+        """The identity of what was downloaded for a role; None while it is not there."""
+        return downloaded_identity(self._hub_file(role))
 
     def _hub_file(self, role: Role) -> HubFile:
         return hub_files(self.settings)[role]

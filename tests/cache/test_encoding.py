@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from hv15.cache.plan import Manifest, Plan
+
 from hv15.errors import UserError
 
 KEYS = [f"{number:08x}" + "0" * 56 for number in range(12)]
