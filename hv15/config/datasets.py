@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -20,12 +20,12 @@ VIDEO_ONLY = (
 )
 
 
-def _square(value: Any) -> Any:
+def _square(value: object) -> object:
     """One number means a square."""
     return [value, value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
-def _one_window(value: Any) -> Any:
+def _one_window(value: object) -> object:
     """One number means a list of one."""
     return [value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
@@ -116,7 +116,7 @@ class DatasetSettings(Section):
 
     @field_validator("background", mode="before")
     @classmethod
-    def _is_a_colour(cls, value: Any) -> Any:
+    def _is_a_colour(cls, value: object) -> object:
         if value is None:
             raise ValueError('found nothing: put the colour in quotes ("#ffffff"), because # begins a comment')
         digits = str(value).removeprefix("#").lower()

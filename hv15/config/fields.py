@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from inspect import cleandoc
+from types import EllipsisType
 from typing import Any, get_args
 
+from pydantic_core import to_jsonable_python
+
 from hv15.config.section import Section
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
 
 _FAR = 2**31  # a limit that nobody meets need not be told
@@ -23,7 +26,7 @@ class FieldInfo:
     path: str
     type: str
     """Which values it takes, in words."""
-    default: Any
+    default: Json | EllipsisType
     """The default as JSON-able value; `...` when the setting must be given."""
     doc: str
     """Its help in one line of plain text."""
@@ -72,7 +75,7 @@ def schema_of(model: type[Section]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-def section_of(annotation: Any) -> type[Section] | None:
+def section_of(annotation: object) -> type[Section] | None:
     """Return the section in a field's annotation: itself, or the one that it is a list of."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
@@ -171,15 +174,14 @@ def _range(schema: dict[str, Any]) -> str:
     return " " + " ".join(limits) if limits else ""
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.model_dump(mode="json")
-    return list(value) if isinstance(value, tuple) else value
+def _plain(default: object) -> Json | EllipsisType:
+    plain: Json | EllipsisType = default if default is ... else to_jsonable_python(default)
+    return plain
 
 
-def _view(value: Any, dumped: Any) -> Any:
+def _view(value: object, dumped: Json) -> Json:
     if isinstance(value, Section):
         return digest_view(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and isinstance(dumped, list):
         return [_view(entry, entry_dumped) for entry, entry_dumped in zip(value, dumped, strict=True)]
     return dumped

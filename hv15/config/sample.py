@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -96,7 +96,7 @@ class PromptSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_prompt(cls, data: Any) -> Any:
+    def _name_from_prompt(cls, data: object) -> object:
         if isinstance(data, dict) and not data.get("name") and isinstance(data.get("prompt"), str):
             return {**data, "name": automatic_name(data["prompt"].strip(), str(data.get("image_path") or ""))}
         return data

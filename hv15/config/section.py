@@ -6,33 +6,34 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.config import JsonDict
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-SPEED: dict[str, Any] = {"affects": "speed"}
+SPEED: JsonDict = {"affects": "speed"}
 """Mark of a setting that changes only memory or speed: `Field(json_schema_extra=SPEED)`. No digest contains it."""
 
-PLACE: dict[str, Any] = {"affects": "place"}
+PLACE: JsonDict = {"affects": "place"}
 """Mark of a setting that only says where files lie; their content has its own fingerprint. No digest contains it."""
 
-CAPTION: dict[str, Any] = {"affects": "caption"}
+CAPTION: JsonDict = {"affects": "caption"}
 """Mark of a dataset's setting that only changes captions; a caption is known by its text."""
 
-WEIGHT: dict[str, Any] = {"affects": "weight"}
+WEIGHT: JsonDict = {"affects": "weight"}
 """Mark of a dataset's setting that changes how training draws its clips, and not the clips."""
 
-LATENTS: dict[str, Any] = {"encodes": "latents"}
+LATENTS: JsonDict = {"encodes": "latents"}
 """Mark of a setting of the encoding that changes clips alone, and no captions."""
 
-TEXT: dict[str, Any] = {"encodes": "text"}
+TEXT: JsonDict = {"encodes": "text"}
 """Mark of a setting of the encoding that changes captions alone, and no clips."""
 
 
-def only_with(**values: tuple[object, ...]) -> dict[str, Any]:
+def only_with(**values: tuple[str | int | bool, ...]) -> JsonDict:
     """Mark of a setting that is read only while other settings of its section have one of these values."""
-    return {"only_with": {name: list(choices) for name, choices in values.items()}}
+    return {"only_with": {name: [*choices] for name, choices in values.items()}}
 
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
@@ -51,7 +52,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         """Refuse true/false for numbers: pydantic would read them as 1 and 0."""
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
             raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")

@@ -15,6 +15,7 @@ from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
 from hv15.config.section import Section, raise_problems
 from hv15.config.train import TrainSettings
+from hv15.records.json_values import JsonObject
 
 
 def _or_a_toml_path(schema: dict[str, Any]) -> None:
@@ -55,7 +56,7 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_section_is_default(cls, data: Any) -> Any:
+    def _empty_section_is_default(cls, data: object) -> object:
         """A section of which only the heading is left (`train:`) has all its defaults."""
         if not isinstance(data, dict):
             return data
@@ -86,6 +87,6 @@ class Settings(Section):
         """Return the absolute path of a setting's path: `~` is the home, relative ones start at the project folder."""
         return self._root / Path(path).expanduser()
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> JsonObject:
         """Return all settings, defaults included, as JSON-able values that `load_config` accepts back."""
         return self.model_dump(mode="json")

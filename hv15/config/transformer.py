@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -46,7 +46,7 @@ class TransformerSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _musubi_names(cls, data: Any) -> Any:
+    def _musubi_names(cls, data: object) -> object:
         """Read musubi-tuner's two switches for what is one setting here."""
         if not isinstance(data, dict) or not data.keys() & {"fp8_base", "fp8_scaled"}:
             return data
