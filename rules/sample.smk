@@ -14,10 +14,8 @@ rule sample_condition:
         "environment.yaml"
     resources:
         gpu=PROJECT.gpu,
-    params:
-        why=PROJECT.why("sample_condition.{name}"),
     message:
-        "Encoding the first image of sample {wildcards.name}: {params.why}"
+        "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
     shell:
         "hv15 sample condition --spec {input.spec:q} --out {output:q} 2>&1 | logged {log:q}"
 
@@ -36,7 +34,6 @@ rule sample_latents:
     resources:
         gpu=PROJECT.gpu,
     params:
-        why=PROJECT.why("sample_latents.{name}"),
         files=lambda wildcards, input: [
             word
             for key in ("lora", "condition")
@@ -44,7 +41,7 @@ rule sample_latents:
             for word in (f"--{key}", file)
         ],
     message:
-        "Sampling {wildcards.name}: {params.why}"
+        "Sampling {wildcards.name}: {WHY:sample_latents.{wildcards.name}}"
     shell:
         "hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q} 2>&1 | logged {log:q}"
 
@@ -62,10 +59,8 @@ rule sample_video:
         "environment.yaml"
     resources:
         gpu=PROJECT.gpu,
-    params:
-        why=PROJECT.why("sample_video.{name}"),
     message:
-        "Decoding {wildcards.name}: {params.why}"
+        "Decoding {wildcards.name}: {WHY:sample_video.{wildcards.name}}"
     shell:
         "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
         " --out {output:q} 2>&1 | logged {log:q}"
@@ -84,10 +79,8 @@ rule sample_images:
         "environment.yaml"
     resources:
         gpu=PROJECT.gpu,
-    params:
-        why=PROJECT.why("sample_images.{name}"),
     message:
-        "Decoding {wildcards.name} to images: {params.why}"
+        "Decoding {wildcards.name} to images: {WHY:sample_images.{wildcards.name}}"
     shell:
         "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
         " --out {output:q} 2>&1 | logged {log:q}"
@@ -105,9 +98,7 @@ rule contact_sheet:
     localrule: True
     conda:
         "environment.yaml"
-    params:
-        why=PROJECT.why("contact_sheet"),
     message:
-        "Drawing the samples side by side: {params.why}"
+        "Drawing the samples side by side: {WHY:contact_sheet}"
     shell:
         "hv15 sample sheet --spec {input.spec:q} --out {output:q} 2>&1 | logged {log:q}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from hv15.records.manifest import EncodedClip, Entry, Manifest, item_keys, read_
 if TYPE_CHECKING:
     from hv15.models.vae import VAE
     from hv15.models.vision import ImageEncoder
+
+
+log = logging.getLogger(__name__)
 
 
 def clip_key(media: str, clip: Clip) -> str:
@@ -87,6 +91,8 @@ class LatentEncoder:
             clips = {clip_key(need.media, clip): clip for clip in plan_clips(info, need.dataset)}
         except MediaError as error:
             return self._skip(need, error), None
+        for note in info.notes:
+            log.warning("%s: %s", need.source.place, note)
         missing = [clip for item, clip in clips.items() if not store.has(item)]
         self.kept += len(clips) - len(missing)
         entry = Entry(

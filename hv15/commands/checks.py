@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.commands.disk import planned_clips
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
 from hv15.models.advice import about_memory, about_sizes, about_training
+from hv15.plan.dataset_clips import dataset_clips
+from hv15.plan.disk import disk_uses
 from hv15.project import Project, Role, roles_of
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place
@@ -36,9 +37,7 @@ def model_checks(project: Project) -> Iterator[Check]:
 
     dit: DiT | None = None
     widths: dict[str, int] = {}
-    for role in roles_of(project.settings.task):
-        if role == "tokenizer":  # it is read with the text encoder
-            continue
+    for role in (role for role in roles_of(project.settings.task) if role != "tokenizer"):
         path = project.models.path(role)
         if not path.exists():
             yield _missing(project, role, path)
@@ -188,7 +187,7 @@ def sample_checks(project: Project) -> Iterator[Check]:
 
 def dataset_checks(project: Project) -> Iterator[Check]:
     """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
-    clips = planned_clips(project)
+    clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
     captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
@@ -201,3 +200,14 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     unusable: CheckState = "problem" if project.settings.cache.bad_clips == "stop" else "note"
     yield from (Check("note", "too short", message) for message in clips.too_short)
     yield from (Check(unusable, "unusable", message) for message in clips.unusable)
+
+
+def disk_checks(project: Project) -> Iterator[Check]:
+    """Free space where the cache and the results are, and whether what is missing fits into it."""
+    for use in disk_uses(project):
+        listed = ", ".join(f"{size(needed)} {name}" for name, needed in use.needs.items() if needed)
+        estimate = f"; still to be written: about {listed}" if listed else ""
+        names = " and ".join(map(str, use.folders))
+        lack = f"; {size(use.missing)} too little" if use.missing else ""
+        state: CheckState = "problem" if use.is_too_full else "ok"
+        yield Check(state, "disk", f"{size(use.free)} free for {names}{estimate}{lack}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hv15.cache.encoding import Encoding, describe
+from hv15.cache.register import register
 from hv15.commands.listing import listing
 from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
 from hv15.errors import UserError
@@ -23,7 +24,7 @@ def latents(options: EncodeLatents) -> None:
     from hv15.models import load_image_encoder, load_vae
     from hv15.precision import pick_device, pick_encoder_dtype, storage_dtype
 
-    project = Project(options.config, options.overrides)
+    project = _open(options)
     cache = project.settings.cache
     device = pick_device(project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
@@ -68,7 +69,7 @@ def texts(options: EncodeTexts) -> None:
     from hv15.models.glyphs import glyph_width
     from hv15.precision import pick_encoder_dtype, pick_text_device, storage_dtype
 
-    project = Project(options.config, options.overrides)
+    project = _open(options)
     cache, models = project.settings.cache, project.models
     device = pick_text_device(cache, project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
@@ -107,6 +108,13 @@ def report(options: Report) -> None:
     for name, entry in told:
         if entry.too_short_for:
             print(f"{name}: too short for {', '.join(map(str, entry.too_short_for))} frames")
+
+
+def _open(options: Encode) -> Project:
+    """Open the project, and note in its store that it uses it."""
+    project = Project(options.config, options.overrides)
+    register(project.cache, project.root)
+    return project
 
 
 def _shards(encoding: Encoding[Needed], options: Encode) -> list[int]:

@@ -1,4 +1,4 @@
-"""`hv15 new`, `show`: what concerns a project as a whole."""
+"""`hv15 new` and `show`."""
 
 from __future__ import annotations
 

@@ -64,11 +64,15 @@ def _entries(path: Path) -> dict[str, str]:
 
 
 def describe(path: Path) -> str:
-    """One line an entry; JSON values are laid out, long ones below their name."""
+    """One line an entry; JSON values are laid out, long ones below their name. First, whether a LoRA cannot be used.
+
+    Raises:
+        UserError: see `metadata_of`.
+    """
     entries = metadata_of(path)
+    lines = _warnings(path)
     if not entries:
-        return f"{path}: says nothing about itself"
-    lines = []
+        return "\n".join([*lines, f"{path}: says nothing about itself"])
     for name in sorted(entries):
         value = _parsed(entries[name])
         if isinstance(value, dict | list):
@@ -77,6 +81,20 @@ def describe(path: Path) -> str:
         else:
             lines.append(f"{name}: {value}")
     return "\n".join(lines)
+
+
+def _warnings(path: Path) -> list[str]:
+    """One line that a LoRA of a kind that cannot be used deserves."""
+    if path.suffix != ".safetensors":
+        return []
+    from hv15.lora.kinds import refuse_unusable
+    from hv15.models.weights.header import read_header
+
+    try:
+        refuse_unusable(read_header(path).entries)
+    except UserError as error:
+        return [f"{path}: {error.message}"]
+    return []
 
 
 def config_of(path: Path) -> str:

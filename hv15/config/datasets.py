@@ -41,7 +41,7 @@ class DatasetSettings(Section):
     """One folder (or JSONL list) of videos or images with their captions, and how clips are cut from it."""
 
     video_directory: PathText | None = Field(None, json_schema_extra=PLACE)
-    """A folder of videos, each with its caption in a text file beside it; a subfolder of numbered images is a video
+    """A folder of videos, each with its caption in a text file beside it; a sub-folder of numbered images is a video
     too. Exactly one of the four sources is given."""
 
     video_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
@@ -53,8 +53,14 @@ class DatasetSettings(Section):
     image_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
     """A file with one JSON object a line, {"image_path": ..., "caption": ...}."""
 
+    recursive: bool = Field(False, json_schema_extra=PLACE)
+    """Look into the sub-folders of the folder too, however deep. Without, they are counted and not used."""
+
     caption_extension: str = Field(".txt", json_schema_extra=CAPTION)
     """The ending of caption files: clip.mp4 has its caption in clip.txt. UTF-8."""
+
+    default_caption: str | None = Field(None, json_schema_extra=CAPTION)
+    """Caption of the clips that have none, between prefix and suffix; "" is possible. Without, they are an error."""
 
     caption_prefix: str = Field("", json_schema_extra=CAPTION)
     """Text put before each caption, e.g. a trigger word and a comma. Added as it is: end it with a space if needed."""
@@ -138,6 +144,8 @@ class DatasetSettings(Section):
         if len(given) != 1:
             found = "both " + " and ".join(given) if len(given) == 2 else (", ".join(given) or "none")
             problems.append(((), f"needs exactly one of {', '.join(SOURCES)}; found {found}"))
+        if len(given) == 1 and given[0].endswith("jsonl_file") and self.recursive:
+            problems.append((("recursive",), f"belongs to folders, but this dataset has {given[0]}"))
         if len(given) == 1 and given[0].startswith("image"):
             fields = type(self).model_fields
             problems += [

@@ -85,7 +85,7 @@ def _merge(base: Mapping[str, Json], over: Mapping[str, Json], at: Location, rep
 
 
 def _datasets_file(datasets: object, origin: _Origin) -> Path | None:
-    """Return the dataset TOML that `datasets` names, or None when it is a list."""
+    """Return the dataset file that `datasets` names, or None when it is a list."""
     if not isinstance(datasets, str):
         return None
     try:
@@ -93,25 +93,17 @@ def _datasets_file(datasets: object, origin: _Origin) -> Path | None:
         if path.is_dir():
             raise ValueError(f"{datasets} is a folder; write a list: [{{video_directory: {datasets}}}]")
         if not path.is_file():
-            raise ValueError(f"there is no file {path}; expected a dataset TOML or a list of datasets")
+            raise ValueError(f"there is no file {path}; expected a dataset file (TOML or JSON) or a list of datasets")
     except ValueError as error:
         raise ConfigError([Problem(str(error), place=origin.place(("datasets",)))]) from None
     return path
 
 
-def _read_datasets(toml: Path, root: Path) -> list[JsonObject]:
-    """Read a musubi dataset TOML as it is: what musubi allows and we do differently is adapted with a warning."""
-    from hv15.data.musubi import read_musubi_toml
+def _read_datasets(file: Path, root: Path) -> list[JsonObject]:
+    """Read a musubi dataset file as it is: what musubi allows and we do differently is adapted with a warning."""
+    from hv15.data.musubi import read_musubi
 
-    datasets = read_musubi_toml(toml, root)
-    for number, dataset in enumerate(datasets):
-        if dataset.pop("cache_directory", None) is not None:
-            log.warning("%s datasets[%d].cache_directory: not used; the store is cache.directory", toml, number)
-        frames = dataset.get("target_frames")
-        counts = [count for count in frames if isinstance(count, int)] if isinstance(frames, list) else []
-        if counts and counts == frames and min(counts) > 0:
-            rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in counts))
-            if rounded != counts:
-                log.warning("%s datasets[%d].target_frames: %s rounded down to %s", toml, number, counts, rounded)
-            dataset["target_frames"] = [*rounded]
-    return datasets
+    found = read_musubi(file, root)
+    for note in found.notes:
+        log.warning("%s", note)
+    return found.datasets

@@ -23,7 +23,11 @@ _EXPECTED = {
     "dict": "a mapping of name: value",
     "model": "a mapping of settings",
 }
-_ELSEWHERE = {"cache_directory": "the store is one for all datasets: cache.directory"}
+_ELSEWHERE = {
+    "cache_directory": "the store is one for all datasets: cache.directory",
+    "control_directory": "clips are trained without control pictures",
+    "control_path": "clips are trained without control pictures",
+}
 _LIMITS = {
     "greater_than": ("gt", "above"),
     "greater_than_equal": ("ge", "at least"),

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from hv15.demo.layout import DEMO_FILES
 from hv15.demo.tokenizer import VOCABULARY, save_tokenizer
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.models.vae import VAE, VAEConfig, save_vae
 from hv15.models.weights.checkpoint import MODEL_SIZES, load_into

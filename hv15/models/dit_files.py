@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_sizes import layout_of, read_config
 from hv15.models.layouts import Layout, reading_recipes, writing_recipes
 from hv15.models.weights.checkpoint import (

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from hv15.config import DatasetSettings
 from hv15.errors import UserError
 from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, latent_size
+from hv15.models.templates import MAX_TEXT_TOKENS
 from hv15.project import Project
 
-TEXT_LIMIT = 1000
 TEXT_TOKENS = 300
 """Tokens of a usual caption, where no caption is known."""
 CHARACTERS = 3
@@ -20,7 +20,7 @@ TEMPLATE = 20
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipBatch:
     """Clips of one size, as a training would batch them."""
 
     samples: int
@@ -61,7 +61,7 @@ class Workload:
     """All of a project."""
 
     task: str
-    batch: Clips
+    batch: ClipBatch
     """The largest one."""
     clips: int
     batches: int
@@ -102,14 +102,14 @@ def workload(project: Project) -> Workload:
         batches=batches,
         mean_tokens=mean,
         texts=len(captions),
-        text_tokens=min(TEXT_LIMIT, tokens),
+        text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
         videos=_videos(project),
         note=note,
     )
 
 
-def _listed(project: Project) -> tuple[list[Clips], str]:
+def _listed(project: Project) -> tuple[list[ClipBatch], str]:
     """The clips that are encoded, with their batches' size."""
     try:
         items = project.training_items()
@@ -117,7 +117,7 @@ def _listed(project: Project) -> tuple[list[Clips], str]:
         return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
     space, time = PIXELS_PER_CELL, FRAMES_PER_CELL
     clips = [
-        Clips(
+        ClipBatch(
             item.batch_size,
             (item.shape[0] - 1) * time + 1,
             item.shape[1] * space,
@@ -129,7 +129,7 @@ def _listed(project: Project) -> tuple[list[Clips], str]:
     return clips, "clips as they are encoded"
 
 
-def _allowed(dataset: DatasetSettings) -> list[Clips]:
+def _allowed(dataset: DatasetSettings) -> list[ClipBatch]:
     """One clip of each length: no bucket has more pixels than `resolution`."""
     width, height = (max(side // PIXELS_PER_CELL, 1) * PIXELS_PER_CELL for side in dataset.resolution)
     lengths: tuple[int, ...] = dataset.target_frames
@@ -137,7 +137,7 @@ def _allowed(dataset: DatasetSettings) -> list[Clips]:
         lengths = (1,)
     elif dataset.frame_extraction == "full":
         lengths = ((dataset.max_frames - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1,)
-    return [Clips(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
+    return [ClipBatch(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
 
 
 def _counts(project: Project) -> list[int]:

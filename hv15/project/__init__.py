@@ -96,8 +96,9 @@ class Project:
         Raises:
             UserError: something is not encoded yet, or no clip is left.
         """
-        self.texts.entries()
-        return training_items(self.dataset, self.latents.entries())
+        entries = self.latents.entries()
+        self.texts.entries()  # training reads them by their keys
+        return training_items(self.dataset, entries)
 
     # -- samples ----------------------------------------------------------------------------------------------------
 

@@ -79,29 +79,34 @@ class SampleSpec:
         """Latent frames, height and width."""
         return latent_size(self.frames, self.height, self.width)
 
-    def denoising(self, trained: str | None) -> JsonObject:
+    def denoising(self, trained: str | None, text: str) -> JsonObject:
         """Everything that the latents depend on, without names and places.
 
         Args:
             trained: digest of what the run's own LoRA is made from; it counts only if the sample uses that LoRA.
+            text: digest of how the prompts are encoded: models and settings.
         """
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
-        models: JsonObject = {role: name for role, name in self.models.items() if role != "vae" or self.task == "i2v"}
+        i2v = self.task == "i2v"
+        roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
+        models: JsonObject = {role: self.models[role] for role in roles}
         loras: list[Json] = [{"fingerprint": each.fingerprint, "multiplier": each.multiplier} for each in self.loras]
         return {
             "format": formats.DENOISING,
+            "condition_format": formats.CONDITION if i2v else None,
             **settings,
             "image": self.image.fingerprint if self.image else None,
             "loras": loras,
             "models": models,
+            "text": text,
             "trained": trained if self.lora_multiplier is not None else None,
         }
 
-    def decoding(self, trained: str | None) -> JsonObject:
+    def decoding(self, trained: str | None, text: str) -> JsonObject:
         """Everything that the pixels depend on: the latents, and how they are decoded."""
         return {
             "format": formats.DECODING,
-            "latents": self.denoising(trained),
+            "latents": self.denoising(trained, text),
             "vae": self.models["vae"],
             "fps": self.fps,
             "vae_sample_size": self.vae_sample_size,

@@ -82,6 +82,16 @@ def _stages(project: Project) -> list[Stage]:
     return stages
 
 
+class Words:
+    """Words about a stage, which stands where a format has its format specification: `{WHY:train}`."""
+
+    def __init__(self, of: Callable[[str], str]) -> None:
+        self._of = of
+
+    def __format__(self, stage: str) -> str:
+        return self._of(stage)
+
+
 class WorkflowProject:
     """A project as the rules see it; paths are relative to its folder, as Snakemake wants."""
 
@@ -153,15 +163,10 @@ class WorkflowProject:
 
         return of
 
-    def why(self, name: str) -> Callable[[Wildcards], str]:
-        """The reasons of a stage, for its message."""
-
-        def of(wildcards: Wildcards) -> str:
-            if not self._workflow.is_main_process:
-                return ""
-            return self._reasons.sentence(name.format(**dict(wildcards.items())))
-
-        return of
+    @cached_property
+    def why(self) -> Words:
+        """The reasons of each stage, for its message. (A param that changes would be a reason to run.)"""
+        return Words(lambda name: self._reasons.sentence(name) if self._workflow.is_main_process else "")
 
     @cached_property
     def _reasons(self) -> Reasons:

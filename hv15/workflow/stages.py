@@ -169,6 +169,11 @@ class StageBuilder:
 
     # -- samples ----------------------------------------------------------------------------------------------------
 
+    @property
+    def _text(self) -> str:
+        """What stands for the encoding of the prompts."""
+        return self._project.texts.settings_digest
+
     def _sample(self, spec: SampleSpec) -> Iterator[Stage]:
         name = spec.name
         details: JsonObject = {"sample": spec.to_json()}
@@ -182,7 +187,7 @@ class StageBuilder:
         yield self._telling(
             f"sample_latents.{name}",
             [latents],
-            spec.denoising(self._trained),
+            spec.denoising(self._trained, self._text),
             {
                 "lora": lora,
                 "condition": condition,
@@ -195,7 +200,7 @@ class StageBuilder:
         if shown:
             rule = "sample_images" if spec.output_type == "images" else "sample_video"
             inputs = {"latents": [latents], "models": self._made("vae")}
-            stage = self._telling(f"{rule}.{name}", shown, spec.decoding(self._trained), inputs, details)
+            stage = self._telling(f"{rule}.{name}", shown, spec.decoding(self._trained, self._text), inputs, details)
             yield stage if self._has_all_frames(spec, shown[0]) else replace(stage, found=Found.MISSING)
 
     def _has_all_frames(self, spec: SampleSpec, product: Path) -> bool:
@@ -209,7 +214,7 @@ class StageBuilder:
             return
         names = [file for pair in compared.values() for file in pair if file is not None]
         samples: JsonObject = {
-            name: digest(spec.decoding(self._trained)) for name, spec in self._project.samples.items()
+            name: digest(spec.decoding(self._trained, self._text)) for name, spec in self._project.samples.items()
         }
         yield self._telling("contact_sheet", [self._paths.contact_sheet], {"samples": samples}, {"samples": names})
 

@@ -20,9 +20,8 @@ def dit_of(bench: Workbench) -> Path:
 
 
 def denoise(bench: Workbench) -> tuple[str | Path, ...]:
-    bench.does("spec", "sample", "--name", "one", "--out", bench.samples / "one.json")
     out = bench.samples / "another.safetensors"
-    return "sample", "denoise", "--spec", bench.samples / "one.json", "--lora", bench.root / LORA, "--out", out
+    return "sample", "denoise", "--name", "one", "--lora", bench.root / LORA, "--out", out
 
 
 def test_the_checkpoint_and_its_defaults_are_told(done: Workbench, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,7 +99,7 @@ def test_show_also_reads_results_and_images(done: Workbench) -> None:
     latents = done.samples / "one.latents.safetensors"
     done.does("sample", "decode", "--latents", latents, "--out", done.root / "frames")
     assert "a red circle" in hv15("show", done.root / "frames" / "0000.png").out
-    assert "prompt: a red circle" in hv15("show", done.samples / "one.json").out
+    assert "prompt: a red circle" in hv15("show", done.spec("sample_latents.one")).out
     assert "loss_first: " in hv15("show", done.root / "results/train/summary.json").out
 
 
@@ -157,7 +157,7 @@ def test_gc_keeps_what_a_stopped_encoding_has_finished(project: Workbench) -> No
     (project.clips / "empty.mp4").touch()
     (project.clips / "empty.txt").write_text("a caption")
     project.refuses("encode", "latents", naming=("empty.mp4",))
-    assert "its encoding is not finished" in project.does("gc", "--yes").out
+    assert "has not finished encoding, so all of it is kept" in project.does("gc", "--yes").out
     (project.clips / "empty.mp4").unlink()
     assert "clips: 0 encoded, 3 already there" in project.does("encode", "latents").err
 

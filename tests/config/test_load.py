@@ -200,7 +200,7 @@ def test_a_musubi_toml_is_accepted_as_it_is(load: Load, caplog: pytest.LogCaptur
     assert (videos.video_directory, videos.target_frames, videos.frame_sample) == ("clips", (1, 25, 45), 2)
     assert videos.caption_extension == ".caption"
     assert (images.kind, images.source, images.resolution) == ("image", "stills.jsonl", (512, 512))
-    assert "datasets[0].cache_directory: not used; the store is cache.directory" in caplog.text
+    assert "datasets[0]: cache_directory is not used: the store of all datasets is cache.directory" in caplog.text
     assert "[1, 25, 46] rounded down to [1, 25, 45]" in caplog.text
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hv15.errors import UserError
-from hv15.lora import convert, detect_format
+from hv15.lora import convert, detect_layout
 from hv15.records.metadata import CONVERSION_NOTE
 from tests.lora import comfyui
 from tests.lora.samples import QKV, delta, kohya, linears, random_lora, without
@@ -137,7 +137,7 @@ def test_a_dense_joint_matrix_is_split_exactly(rank: int, name: str, alpha: floa
 @pytest.mark.parametrize(("first", "second"), itertools.permutations(["comfyui", "diffusers", "official", "kohya"], 2))
 def test_any_way_round_keeps_every_change(lora: dict[str, Tensor], first: str, second: str):
     there, metadata = convert(lora, first)
-    assert detect_format(there) == first
+    assert detect_layout(there) == first
     between, metadata = convert(there, second, metadata=metadata)
     back, _ = convert(between, "kohya", metadata=metadata)
     for name in linears(golden_dit()):
@@ -233,6 +233,27 @@ def test_what_becomes_larger_on_the_way_to_separate_parts_is_told():
     )
 
 
+def test_lokr_whose_rows_divide_by_three_stays_lokr():
+    """kron(w1, w2) is cut between rows of w1 exactly, and three that share w2 are one again."""
+    draw = torch.Generator().manual_seed(0)
+    joint = {
+        "diffusion_model.double_blocks.0.img_attn.qkv.lokr_w1": torch.randn(6, 5, generator=draw),
+        "diffusion_model.double_blocks.0.img_attn.qkv.lokr_w2_a": torch.randn(3, 2, generator=draw),
+        "diffusion_model.double_blocks.0.img_attn.qkv.lokr_w2_b": torch.randn(2, 1, generator=draw),
+        "diffusion_model.double_blocks.0.img_attn.qkv.alpha": torch.tensor(3.0),
+    }
+    apart, metadata = convert(joint, "kohya")
+    assert CONVERSION_NOTE not in metadata
+    assert apart[f"{kohya(K)}.lokr_w1"].shape == (2, 5)
+    back, metadata = convert(apart, "comfyui")
+    assert CONVERSION_NOTE not in metadata
+    assert back.keys() == joint.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in joint.items())
+    without_v, _ = convert(without(apart, [V]), "comfyui")
+    assert not without_v["diffusion_model.double_blocks.0.img_attn.qkv.lokr_w1"][4:].any()
+    assert convert(without_v, "kohya")[0].keys() == without(apart, [V]).keys()
+
+
 def test_svd_is_the_nearest_lora_and_tells_its_error():
     file = lokr(SIZES)
     exact = torch.cat(comfy_thirds(convert(file, "comfyui")[0]))
@@ -243,9 +264,12 @@ def test_svd_is_the_nearest_lora_and_tells_its_error():
         assert f"rank {rank}" in metadata[CONVERSION_NOTE]
         best = torch.linalg.svdvals(exact)[rank:].norm() / exact.norm()
         assert error.item() == pytest.approx(best.item(), abs=1e-6)
-    with pytest.raises(UserError, match="plain LoRA only"):
-        convert(file, "diffusers")
-    assert "transformer.transformer_blocks.0.attn.to_q.lora_A.weight" in convert(file, "diffusers", svd_rank=2)[0]
+    with pytest.raises(UserError, match=r"3 of 3 modules have a LoKr, first .*official layout can hold LoRA only"):
+        convert(file, "official")
+    for layout, prefix in (("diffusers", "transformer.transformer_blocks.0.attn.to_q"), ("official", Q)):
+        assert f"{prefix}.lora_A.weight" in convert(file, layout, svd_rank=2)[0]
+    with pytest.raises(UserError, match=r"3 of 4 modules have a LoKr.*only LoRA, or only LoKr"):
+        convert(file | random_lora({"double_blocks.0.img_mlp.fc1": (6, 5)}), "diffusers")
 
 
 def spoilt(**changes: Tensor | None) -> dict[str, Tensor]:
@@ -263,7 +287,7 @@ Q_KEY = kohya(Q)
         (spoilt(**{f"{Q_KEY}__lora_up__weight": torch.zeros(6, 3)}), "do not fit together"),
         (spoilt(**{f"{Q_KEY}__lora_down__weight": torch.zeros(4, 5, 1, 1)}), "expected a floating-point matrix"),
         (spoilt(**{f"{Q_KEY}__dora_scale": torch.ones(6, 1)}), "DoRA"),
-        (spoilt(**{f"{Q_KEY}__lora_mid__weight": torch.ones(6, 1)}), "1 of 10 tensors belong to no part"),
+        (spoilt(**{f"{Q_KEY}__lora_mid__weight": torch.ones(6, 1)}), "holds changes of convolutions"),
         (spoilt(lora_te_text_model__lora_down__weight=torch.ones(4, 5)), "1 of 10 tensors belong to no part"),
         ({"unet.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(4, 5)}, "1 of 1 tensors belong to no part"),
         (

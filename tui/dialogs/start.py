@@ -142,7 +142,7 @@ class StartDialog(ModalScreen[list[str] | None]):
             self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), rerun.error))
             return
         self._say(Content.styled(rerun.summary, "bold"))
-        table.set_rows(rerun.jobs)
+        table.set_rows(rerun.stages)
 
     async def _check(self) -> None:
         """Check models, clips, captions, disk and device, while the plan is looked at."""

@@ -125,9 +125,9 @@ class Findings(Pages):
             self._rerun_text.update(Content.styled(words, "$error"))
             self._rerun.set_rows(())
         elif not rerun.cancelled:
-            self.say(RERUN, str(len(rerun.jobs)))
+            self.say(RERUN, str(len(rerun.stages)))
             self._rerun_text.update(Content(rerun.summary))
-            self._rerun.set_rows(rerun.jobs)
+            self._rerun.set_rows(rerun.stages)
 
     def _show_estimate(self, estimate: Estimate | Exception) -> None:
         if isinstance(estimate, Exception) or estimate.error:

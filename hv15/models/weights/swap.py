@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.weights.transfers import HostTransfers, Ticket, transfers_for
 
 SLOTS = 2
@@ -51,7 +53,7 @@ def swapped_indices(num_blocks: int, count: int) -> list[int]:
     return [(2 * i + 1) * num_blocks // (2 * visitors) for i in range(visitors)]
 
 
-class BlockSwap:
+class BlockSwap(BlockHook):
     """The waiting blocks, and the slots on the device that they visit.
 
     Args:
@@ -73,7 +75,7 @@ class BlockSwap:
             raise ValueError("block swap is for frozen blocks: their weights are never copied back")
         self._end = len(blocks) - 1
         self._transfers = transfers or transfers_for(device)
-        self._last, self._back = -1, False  # the block that was entered last, and whether in the backward pass
+        self._last, self._back = -1, False  # the block that computed last, and whether in the backward pass
         # First those that leave the device, so that there is room for those that come.
         self._visitors = {index: _Visitor(index, blocks[index], device, self._transfers) for index in self.indices}
         self._transfers.finish()
@@ -93,7 +95,17 @@ class BlockSwap:
         """The machine's memory that the waiting blocks take."""
         return sum(visitor.size for visitor in self._visitors.values())
 
-    def enter(self, index: int) -> None:
+    def around_blocks(self, *, recomputed: bool) -> AbstractContextManager[object]:
+        """Nothing is held.
+
+        Raises:
+            ValueError: gradients are wanted without gradient checkpointing, which visits the blocks once more.
+        """
+        if torch.is_grad_enabled() and not recomputed:
+            raise ValueError("block swap needs gradient_checkpointing: the backward pass visits the blocks once more")
+        return nullcontext()
+
+    def before_block(self, index: int) -> None:
         """Have a block in place before it computes, and the next ones on their way; all others are done with."""
         self._back = index == self._last - 1 or index == self._last == self._end
         self._last = index

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from hv15.bitsandbytes import bitsandbytes
 from hv15.errors import UserError
 from hv15.models import DiT
 from hv15.models.dit_files import is_block_linear
@@ -22,6 +23,7 @@ from hv15.models.weights.quantised import (
     replace_linears,
 )
 from hv15.models.weights.quantised.fp8 import Fp8Linear
+from hv15.models.weights.quantised.integers import check_nf4
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -88,6 +90,57 @@ def test_nf4_takes_the_nearest_of_its_sixteen_numbers():
     scaled, taken = weight / runs_of_64(weight), found / runs_of_64(weight)
     nearest = NF4[(scaled.unsqueeze(-1) - NF4).abs().argmin(-1)]
     assert (taken - nearest).abs().max() < 1e-5
+
+
+def plain_nf4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """NormalFloat restated: codes [numbers], absmax [runs of 64], and the weight that comes back."""
+    numbers = weight.flatten().double()
+    runs = [numbers[start : start + 64] for start in range(0, len(numbers), 64)]
+    absmax = torch.stack([run.abs().max() for run in runs])
+    codes = torch.cat(
+        [(run / largest - NF4[:, None]).abs().argmin(0) for run, largest in zip(runs, absmax, strict=True)]
+    )
+    back = torch.cat([NF4[part] * largest.float() for part, largest in zip(codes.split(64), absmax, strict=True)])
+    return codes, absmax, back.view(weight.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "shape", [(96, 160), (64, 64), (5, 64), (130, 96), (3, 192), (7, 10), (9, 9), (1, 1), (2, 4096)]
+)
+def test_nf4_of_any_width_is_plain_torchs(shape: tuple[int, int], dtype: torch.dtype):
+    """Rows of whole blocks, rows that share blocks, and a last block that is not full."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    codes, absmax, back = plain_nf4(weight)
+    layer = quantise(weight, None, "nf4")
+    state = layer.state_dict()
+    packed = state["weight"].flatten()
+    assert torch.equal(torch.stack([packed >> 4, packed & 15], 1).flatten()[: weight.numel()].long(), codes)
+    assert torch.equal(state["absmax"], absmax.float())
+    assert torch.equal(layer.dequantised(dtype), back.to(dtype))  # computed in fp32 and rounded once
+    assert layer.dequantised().is_contiguous()
+
+
+@pytest.mark.parametrize("wrong", ["scales of other blocks", "a little in bfloat16"])
+def test_wrong_arithmetic_of_the_package_is_named_at_the_first_use(monkeypatch: pytest.MonkeyPatch, wrong: str):
+    functional = bitsandbytes("functional")
+    right = functional.dequantize_4bit
+
+    def broken(codes: Tensor, state: Any) -> Tensor:
+        if wrong == "a little in bfloat16":
+            return right(codes, state) * (1.02 if state.dtype == torch.bfloat16 else 1)
+        state.absmax = state.absmax.roll(1)
+        return right(codes, state)
+
+    monkeypatch.setattr(functional, "dequantize_4bit", broken)
+    check_nf4.cache_clear()
+    with pytest.raises(
+        UserError, match=r"bitsandbytes \d+\.\d.*: its nf4 arithmetic is wrong on this machine \(cpu, "
+    ) as caught:
+        quantise(*weights(), "nf4")
+    assert "another version" in caught.value.hint
+    monkeypatch.undo()
+    quantise(*weights(), "nf4")
 
 
 @pytest.mark.parametrize("kind", KINDS)

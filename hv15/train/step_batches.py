@@ -10,7 +10,7 @@ from hv15.cache.batches import BatchStream, MicroBatch
 
 
 @dataclass(frozen=True)
-class StepPlan:
+class StepBatches:
     """Cuts the endless stream of micro-batches into steps of `accumulation * processes` consecutive ones.
 
     Process r takes every `processes`-th of them, so N processes see in a step what one process with N times the
@@ -18,7 +18,8 @@ class StepPlan:
     """
 
     stream: BatchStream
-    accumulation: int = 1
+    accumulation: int
+    """Micro-batches of a step on each process (`train.gradient_accumulation_steps`)."""
     processes: int = 1
 
     @property
@@ -40,8 +41,8 @@ class StepPlan:
     def finished_epochs(self, step: int) -> int:
         return step * self.batches_per_step // self.stream.batches_per_epoch
 
-    def batches(self, step: int) -> list[MicroBatch]:
-        """Return all micro-batches of the step with this index, of all processes."""
+    def of_step(self, step: int) -> list[MicroBatch]:
+        """Return the micro-batches of the step with this index, of all processes."""
         start = step * self.batches_per_step
         return [self.stream[index] for index in range(start, start + self.batches_per_step)]
 
