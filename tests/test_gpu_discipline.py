@@ -36,7 +36,7 @@ from tests.fake_gpu import Copies, FakeGPU
 SIZE = PassSize(samples=1, latent=(4, 30, 52), text_tokens=200, i2v=False)  # 480p, 13 frames
 MOVES = {"train.examples.<lambda>", "train.examples.to", "models.condition.<lambda>"}
 """A batch comes to the device."""
-SWAP = {"models.transfers.begin"}
+SWAP = {"models.weights.transfers.begin"}
 """Blocks and kept activations."""
 SIGMAS = SimpleNamespace(float=lambda: SimpleNamespace(tolist=lambda: [1.0, 0.0]))
 """A tensor of the host, which has data; under the fake GPU's mode none has."""

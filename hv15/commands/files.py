@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download, Merge
 from hv15.errors import UserError
-from hv15.lora.layout import LoRALayout
 from hv15.project import Project
 from hv15.records.metadata import CONVERSION_NOTE
+
+if TYPE_CHECKING:
+    from hv15.choices import LoRALayout
 
 
 def convert(options: Convert) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import cleandoc
 from types import EllipsisType
-from typing import Any, get_args
+from typing import get_args
 
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import to_jsonable_python
 
 from hv15.config.section import Section
@@ -58,11 +59,10 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
     """Yield the settings of a section itself, without those of the sections in it."""
     schema = schema_of(model)
     for name, field in model.model_fields.items():
-        default = ... if field.is_required() else field.get_default(call_default_factory=True)
         yield FieldInfo(
             path=f"{prefix}{name}",
             type=type_text(schema["properties"][name], schema.get("$defs", {})),
-            default=_plain(default),
+            default=... if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True)),
             doc=" ".join(cleandoc(field.description or "").split()),
             is_section=section_of(field.annotation) is not None,
             affects=mark if (mark := affects(model, name)) in ("speed", "place") else None,
@@ -70,7 +70,7 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
 
 
 @cache
-def schema_of(model: type[Section]) -> dict[str, Any]:
+def schema_of(model: type[Section]) -> JsonSchemaValue:
     """Return the JSON schema of a section; it is kept, for it takes some milliseconds to make."""
     return model.model_json_schema()
 
@@ -140,7 +140,7 @@ def help_text(model: type[Section], prefix: str = "") -> str:
     return "\n".join(blocks)
 
 
-def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def type_text(schema: JsonSchemaValue, definitions: JsonSchemaValue) -> str:
     """Say in words which values a JSON schema accepts."""
     if "$ref" in schema:
         return "settings"
@@ -163,20 +163,15 @@ def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     )
 
 
-def _list_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def _list_text(schema: JsonSchemaValue, definitions: JsonSchemaValue) -> str:
     return f"list of {type_text(schema['items'], definitions)}" if "items" in schema else "list"
 
 
-def _range(schema: dict[str, Any]) -> str:
+def _range(schema: JsonSchemaValue) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     limits = [f"{word} {schema[key]:g}" for key, word in words.items() if schema.get(key, _FAR) < _FAR]
     limits += [f"in steps of {schema['multipleOf']}"] if "multipleOf" in schema else []
     return " " + " ".join(limits) if limits else ""
-
-
-def _plain(default: object) -> Json | EllipsisType:
-    plain: Json | EllipsisType = default if default is ... else to_jsonable_python(default)
-    return plain
 
 
 def _view(value: object, dumped: Json) -> Json:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
+from pydantic.config import JsonDict
 
+from hv15.choices import Task
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
@@ -18,7 +19,7 @@ from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
 
 
-def _or_a_toml_path(schema: dict[str, Any]) -> None:
+def _or_a_toml_path(schema: JsonDict) -> None:
     """`load_config` replaces the path of a musubi file by the datasets in it."""
     items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
     schema.pop("type")
@@ -28,7 +29,7 @@ def _or_a_toml_path(schema: dict[str, Any]) -> None:
 class Settings(Section):
     """A project: what is trained from what, how, and what is made with the result."""
 
-    task: Literal["t2v", "i2v"] = "t2v"
+    task: Task = "t2v"
     """What the LoRA is for: `t2v` text-to-video, or `i2v` image-to-video (the first frame is given)."""
 
     models: ModelSettings = ModelSettings()

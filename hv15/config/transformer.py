@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hv15.choices import WeightFormat
 from hv15.config.section import SPEED, Section
 
-Quantize = Literal["none", "fp8", "fp8_fast", "int8", "nf4"]
+Quantize = Literal["none", WeightFormat]
 AttentionMode = Literal["auto", "sdpa", "flash", "flash3", "xformers", "sage"]
 MOST_SWAPPED = 51
 """Most blocks that can wait, of the published model's 54."""

@@ -11,6 +11,7 @@ from hv15.data.captions import caption_key
 from hv15.project import Project
 from hv15.records.json_values import JsonObject, RecordError, as_object
 from hv15.records.manifest import Manifest
+from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
@@ -29,14 +30,15 @@ TITLES = {
     "train": "train the LoRA",
     "sample_condition": "encode a first image",
     "sample_latents": "sample",
-    "sample_video": "decode",
-    "sample_images": "decode to images",
+    **{output.rule: f"decode to {output.name}" for output in DECODED},
     "contact_sheet": "draw the samples side by side",
     "convert": "convert the LoRA",
     "publish": "publish the LoRA",
     "plan": "plan memory and time",
 }
 """What each rule does."""
+
+_DECODING = tuple(output.rule for output in DECODED)
 
 _TRAINING = {
     "format": "hv15 trains in a new way.",
@@ -107,7 +109,7 @@ class Reasons:
                 yield from self._encoding(stage, self._project.texts, "text")
             case "train" if stage.told:
                 yield from self._training(stage.told, stage.wanted)
-            case "sample_latents" | "sample_video" | "sample_images" | "sample_condition" if stage.told:
+            case rule if stage.told and (rule in ("sample_latents", "sample_condition") or rule in _DECODING):
                 yield from differences(stage.told, stage.wanted, _SAMPLE)
                 yield from self._encoded_otherwise(stage.told, stage.wanted)
                 yield from self._made_with(stage)
@@ -126,9 +128,9 @@ class Reasons:
         elif stage.told and stage.told.get("trained") != stage.wanted.get("trained"):
             yield "it was made with another LoRA"
         latents = [name for name in above if name.startswith("sample_latents")]
-        if latents and stage.rule in ("sample_video", "sample_images"):
+        if latents and stage.rule in _DECODING:
             yield "it is sampled anew"
-        new = [name for name in above if name.startswith(("sample_video", "sample_images", "convert", "contact_sheet"))]
+        new = [name for name in above if name.partition(".")[0] in (*_DECODING, "convert", "contact_sheet")]
         if new and stage.name in (PUBLISH, "contact_sheet"):
             yield from _few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
 

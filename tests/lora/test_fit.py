@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, save_lora
 from hv15.lora.fit import NetworkSizes, check_lora, check_network_weights, network_sizes, trainable_layers
-from hv15.lora.layout import LORA_LAYOUTS
+from hv15.lora.names import LORA_LAYOUTS
 from hv15.models import DiT, DiTConfig
 from tests.lora.lycoris_files import DEPENDENT, UNUSABLE, USABLE, made
 from tests.lora.samples import linears, random_lora

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command, Entry, Group
+from hv15.choices import LoRALayout
 from hv15.commands.options.base import SettingsCommand
-from hv15.lora.layout import LoRALayout
 
 
 @dataclass(frozen=True, kw_only=True)
