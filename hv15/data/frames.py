@@ -24,6 +24,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from hv15.errors import UserError
+from hv15.grid import encodable_frames
 
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 MOST_WINDOWS = 20_000
@@ -160,11 +161,6 @@ def exact_fps(fps: float) -> Fraction:
     return Fraction(str(fps))
 
 
-def down_to_4k1(frames: int) -> int:
-    """Return the largest 4k+1 that is not above `frames`: the VAE turns 4k+1 frames into k+1 latent frames."""
-    return (frames - 1) // 4 * 4 + 1
-
-
 def windows(
     count: int,
     extraction: str,
@@ -186,9 +182,9 @@ def windows(
     if extraction not in EXTRACTIONS:
         raise UserError(f"frame_extraction {extraction!r} is unknown", hint=f"use one of {', '.join(EXTRACTIONS)}")
     if extraction == "full":
-        return [(0, down_to_4k1(min(count, max_frames)))] if count > 0 else []
+        return [(0, encodable_frames(min(count, max_frames)))] if count > 0 else []
     found: dict[tuple[int, int], None] = {}
-    for length in map(down_to_4k1, target_frames):
+    for length in map(encodable_frames, target_frames):
         if 1 <= length <= count:
             starts = _starts(count - length, extraction, length, stride, sample)
             found.update(dict.fromkeys((start, length) for start in itertools.islice(starts, MOST_WINDOWS + 1)))

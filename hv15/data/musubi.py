@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hv15.data.paths import brief, cure
 from hv15.errors import UserError
+from hv15.grid import encodable_frames
 from hv15.records.json_values import Json, JsonObject
 
 MOST_BYTES = 1 << 18
@@ -106,7 +107,7 @@ def _adapted(
     given = settings.get("target_frames")
     counts = [count for count in given if type(count) is int and count > 0] if isinstance(given, list) else []
     if counts and counts == given:
-        rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in counts))
+        rounded = list(dict.fromkeys(map(encodable_frames, counts)))
         if rounded != counts:
             notes[f"{path} datasets[{number}].target_frames: {counts} rounded down to {rounded}"] = None
         settings["target_frames"] = [*rounded]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hv15.choices import OutputType
 from hv15.records.paths import ProjectPaths
 
 
@@ -36,7 +37,7 @@ LATENTS = SampleOutput("latents", ".latents.safetensors", is_decoded=False)
 OUTPUTS = (VIDEO, IMAGES, LATENTS)
 DECODED = tuple(output for output in OUTPUTS if output.is_decoded)
 
-OUTPUT_TYPES: dict[str, tuple[SampleOutput, ...]] = {
+OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "video": (VIDEO,),
     "images": (IMAGES,),
     "latent": (LATENTS,),

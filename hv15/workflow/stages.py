@@ -12,9 +12,10 @@ from enum import Enum
 from pathlib import Path
 
 from hv15.cache.encoding import Encoding
+from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
-from hv15.project import Project, Role, roles_of
+from hv15.project import Project
 from hv15.project.products import sheet_samples
 from hv15.records import formats
 from hv15.records.json_values import JsonObject

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from hv15.data.frames import MOST_WINDOWS, Timeline, down_to_4k1, exact_fps, windows
+from hv15.data.frames import MOST_WINDOWS, Timeline, exact_fps, windows
 from hv15.errors import UserError
 
 F = Fraction
@@ -157,10 +157,6 @@ def test_one_frame_is_a_video_of_one_frame() -> None:
 
 def test_rates_are_the_decimals_that_the_user_wrote() -> None:
     assert exact_fps(29.97) == F(2997, 100)
-
-
-def test_rounding_down_to_4k_plus_1() -> None:
-    assert [down_to_4k1(n) for n in (1, 4, 5, 8, 9, 16, 17, 120, 121, 129)] == [1, 1, 5, 5, 9, 13, 17, 117, 121, 129]
 
 
 @pytest.mark.parametrize(
