@@ -67,3 +67,11 @@ def test_a_store_that_cannot_be_claimed_in_is_used_without_claims(tmp_path: Path
     (tmp_path / ".claims").write_text("in the way")
     assert Claims(tmp_path).take("a")
     assert Claims(tmp_path).take("a")
+
+
+def test_claims_fall_when_the_work_fails(tmp_path: Path) -> None:
+    """Also in a process that lives on: somebody else takes the work up at once."""
+    with pytest.raises(RuntimeError), Claims(tmp_path) as claims:
+        assert claims.take("a")
+        raise RuntimeError("the disk is full")
+    assert Claims(tmp_path).take("a")
