@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from hv15.cache.claims import MOST, Claims, rounds
 
 
