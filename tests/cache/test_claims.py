@@ -73,7 +73,12 @@ def test_a_store_that_cannot_be_claimed_in_is_used_without_claims(tmp_path: Path
 
 def test_claims_fall_when_the_work_fails(tmp_path: Path) -> None:
     """Also in a process that lives on: somebody else takes the work up at once."""
-    with pytest.raises(RuntimeError), Claims(tmp_path) as claims:
-        assert claims.take("a")
-        raise RuntimeError("the disk is full")
+
+    def work() -> None:
+        with Claims(tmp_path) as claims:
+            assert claims.take("a")
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        work()
     assert Claims(tmp_path).take("a")
