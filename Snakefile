@@ -17,6 +17,7 @@ from hv15.workflow import open_project
 # hv15 reads config.yaml itself, so that each mistake in it is named at its line; `config` is what the command line adds.
 PROJECT = open_project(workflow, config)
 PATHS = PROJECT.paths
+WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
 
 # What a job says goes to the terminal and to its log; `logged` outlives the job it listens to, whatever stops that.
 shell.prefix('set -euo pipefail; logged() {{ (trap "" INT TERM; exec tee "$1"); }}; ')

@@ -15,10 +15,8 @@ rule encode_latents:
         "environment.yaml"
     resources:
         gpu=PROJECT.gpu,
-    params:
-        why=PROJECT.why("encode_latents.{shard}"),
     message:
-        "Encoding clips, shard {wildcards.shard}: {params.why}"
+        "Encoding clips, shard {wildcards.shard}: {WHY:encode_latents.{wildcards.shard}}"
     shell:
         "hv15 encode latents --shard {wildcards.shard} --spec {input.spec:q} --out {output:q} 2>&1 | logged {log:q}"
 
@@ -36,9 +34,7 @@ rule encode_texts:
         "environment.yaml"
     resources:
         gpu=PROJECT.gpu,
-    params:
-        why=PROJECT.why("encode_texts.{shard}"),
     message:
-        "Encoding captions and prompts, shard {wildcards.shard}: {params.why}"
+        "Encoding captions and prompts, shard {wildcards.shard}: {WHY:encode_texts.{wildcards.shard}}"
     shell:
         "hv15 encode texts --shard {wildcards.shard} --spec {input.spec:q} --out {output:q} 2>&1 | logged {log:q}"

@@ -13,10 +13,8 @@ if PROJECT.source == "demo":
             PATHS.benchmark("demo_models")
         conda:
             "environment.yaml"
-        params:
-            why=PROJECT.why("demo_models"),
         message:
-            "Copying the toy models that come with hv15: {params.why}"
+            "Copying the toy models that come with hv15: {WHY:demo_models}"
         shell:
             "hv15 demo models 2>&1 | logged {log:q}"
 
@@ -36,10 +34,8 @@ for ROLE, FILES in PROJECT.downloads.items():
             PATHS.benchmark(f"download_{ROLE}")
         conda:
             "environment.yaml"
-        params:
-            why=PROJECT.why(f"download_{ROLE}"),
         message:
-            "Downloading {output}: {params.why}"
+            "Downloading {output}: {WHY:download_" + ROLE + "}"
         shell:
             "hv15 download --files {output:q} 2>&1 | logged {log:q}"
 
@@ -57,9 +53,7 @@ rule check_models:
     localrule: True
     conda:
         "environment.yaml"
-    params:
-        why=PROJECT.why("check_models"),
     message:
-        "Checking the model files: {params.why}"
+        "Checking the model files: {WHY:check_models}"
     shell:
         "hv15 check --models 2>&1 | logged {log:q} && cp {input.spec:q} {output:q}"

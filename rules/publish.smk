@@ -15,10 +15,8 @@ rule convert:
         layout="comfyui|diffusers|official",
     conda:
         "environment.yaml"
-    params:
-        why=PROJECT.why("convert.{layout}"),
     message:
-        "Converting the LoRA to {wildcards.layout} names: {params.why}"
+        "Converting the LoRA to {wildcards.layout} names: {WHY:convert.{wildcards.layout}}"
     shell:
         "hv15 convert {input.lora:q} {output:q} --to {wildcards.layout} 2>&1 | logged {log:q}"
 
@@ -35,9 +33,7 @@ rule publish:
     localrule: True
     conda:
         "environment.yaml"
-    params:
-        why=PROJECT.why("publish"),
     message:
-        "Publishing {output}: {params.why}"
+        "Publishing {output}: {WHY:publish}"
     shell:
         "{{ cp {input.lora:q} {output:q}.part && mv {output:q}.part {output:q}; }} 2>&1 | logged {log:q}"

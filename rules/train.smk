@@ -11,9 +11,7 @@ rule train:
         "environment.yaml"
     resources:
         gpu=PROJECT.gpu,
-    params:
-        why=PROJECT.why("train"),
     message:
-        "Training the LoRA (log: {log}): {params.why}"
+        "Training the LoRA (log: {log}): {WHY:train}"
     shell:
         "hv15 train --spec {input.spec:q} --out {output:q} 2>&1 | logged {log:q}"

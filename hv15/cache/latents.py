@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from hv15.records.manifest import EncodedClip, Entry, Manifest, item_keys, read_
 if TYPE_CHECKING:
     from hv15.models.vae import VAE
     from hv15.models.vision import ImageEncoder
+
+
+log = logging.getLogger(__name__)
 
 
 def clip_key(media: str, clip: Clip) -> str:
@@ -87,6 +91,8 @@ class LatentEncoder:
             clips = {clip_key(need.media, clip): clip for clip in plan_clips(info, need.dataset)}
         except MediaError as error:
             return self._skip(need, error), None
+        for note in info.notes:
+            log.warning("%s: %s", need.source.place, note)
         missing = [clip for item, clip in clips.items() if not store.has(item)]
         self.kept += len(clips) - len(missing)
         entry = Entry(
@@ -107,8 +113,7 @@ class LatentEncoder:
         vae, vision = self.load_vae(), self.load_vision() if self.load_vision else None
         total = sum(len(job.clips) for job in jobs.values())
         broken: list[tuple[str, MediaError]] = []
-        claims = Claims(self.encoding.store.folder)
-        with Progress(total, "encode clips", unit="clips") as progress:
+        with Claims(self.encoding.store.folder) as claims, Progress(total, "encode clips", unit="clips") as progress:
             for claimed in rounds(jobs, claims, self._is_done):
                 decoded = decode_ahead((job for _, job in claimed), self.workers)
                 for batch in _equal_batches(decoded, self.batch_size, broken):

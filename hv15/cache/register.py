@@ -1,8 +1,12 @@
-"""Which projects use a store: a note of each in it, so that `hv15 gc` of one never removes what another needs."""
+"""Which projects use a store: a note of each in it, so that `hv15 gc` of one never removes what another needs.
+
+A project that has the store in its own folder is noted by the way from there, so that both can be moved or copied.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +38,12 @@ class RegisteredProject:
 
 def register(store_root: Path, root: Path) -> None:
     """Note that a project uses the store; nothing is written when that is known."""
-    root = root.resolve()
-    note = _notes(store_root) / f"{short(str(root))}.json"
+    root, store_root = root.resolve(), store_root.resolve()
+    place = os.path.relpath(root, store_root) if store_root.is_relative_to(root) else str(root)
+    note = _notes(store_root) / f"{short(place)}.json"
     if not note.exists():
         try:
-            write_json(note, {"version": VERSION, "root": str(root)})
+            write_json(note, {"version": VERSION, "root": place})
         except UserError as error:  # a store that may only be read is used, not changed
             log.debug("%s", error)
 
@@ -52,7 +57,7 @@ def registered(store_root: Path) -> Iterator[RegisteredProject]:
             log.warning("%s: %s: not used", note, error)
             continue
         if root := text_of(content, "root"):
-            yield RegisteredProject(Path(root), note)
+            yield RegisteredProject((store_root / root).resolve(), note)
 
 
 def _notes(store_root: Path) -> Path:

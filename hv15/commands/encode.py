@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hv15.cache.encoding import Encoding, describe
+from hv15.cache.register import register
 from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
 from hv15.errors import UserError
 from hv15.project import Project
@@ -25,7 +26,7 @@ def latents(options: EncodeLatents) -> None:
     from hv15.models import load_image_encoder, load_vae
     from hv15.precision import pick_device, pick_encoder_dtype, storage_dtype
 
-    project = Project(options.config, options.overrides)
+    project = _open(options)
     cache = project.settings.cache
     device = pick_device(project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
@@ -70,7 +71,7 @@ def texts(options: EncodeTexts) -> None:
     from hv15.models.glyphs import glyph_width
     from hv15.precision import pick_encoder_dtype, pick_text_device, storage_dtype
 
-    project = Project(options.config, options.overrides)
+    project = _open(options)
     cache, models = project.settings.cache, project.models
     device = pick_text_device(cache, project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
@@ -109,6 +110,16 @@ def report(options: Report) -> None:
     for name, entry in told:
         if entry.too_short_for:
             print(f"{name}: too short for {', '.join(map(str, entry.too_short_for))} frames")
+
+
+def _open(options: Encode) -> Project:
+    """Open the project, draw the demo's clips if they are not there, and note in its store that it uses it."""
+    from hv15.workflow import make_demo_clips
+
+    project = Project(options.config, options.overrides)
+    make_demo_clips(project)
+    register(project.cache, project.root)
+    return project
 
 
 def _shards(encoding: Encoding[Needed], options: Encode) -> list[int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from hv15.errors import UserError
+from hv15.records.json_values import Json
 
 CONFIG = "hv15.config"
 """The metadata entry that holds the whole resolved config."""
@@ -109,8 +109,9 @@ def config_of(path: Path) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> Json:
     try:
-        return json.loads(text)
+        value: Json = json.loads(text)
     except ValueError:
         return text
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, lora_notes, sample_notes
@@ -14,11 +15,16 @@ from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.advice import about_memory
 from hv15.project import Project
-from hv15.records.json_values import JsonObject, as_object
+from hv15.records.json_values import JsonObject
 from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
 
 log = logging.getLogger(__name__)
+
+Made = Literal["a first image", "latents", "a decoded sample"]
+
+_FIELDS: dict[Made, str] = {"a first image": "image_encoder", "latents": "trained", "a decoded sample": "latents"}
+"""A field that only the spec of this has."""
 
 
 def condition(options: SampleCondition) -> None:
@@ -27,7 +33,7 @@ def condition(options: SampleCondition) -> None:
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
-    spec, made_from = _asked(project, options, lambda spec: spec.conditioning())
+    spec, made_from = _asked(project, options, "a first image", lambda spec: spec.conditioning())
     vae, vision = project.models.path("vae"), project.models.path("image_encoder")
     write_condition(
         spec,
@@ -47,7 +53,8 @@ def denoise(options: SampleDenoise) -> None:
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
-    spec, made_from = _asked(project, options, lambda spec: spec.denoising(digest(project.training_spec)))
+    trained, text_settings = digest(project.training_spec), project.texts.settings_digest
+    spec, made_from = _asked(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
     of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
     of_memory = about_memory(project.models.facts, "sample", spec.quantize)
@@ -72,18 +79,19 @@ def denoise(options: SampleDenoise) -> None:
 def decode(options: SampleDecode) -> None:
     """Turn latents into a video or a folder of images."""
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-    from hv15.sample.decode import VIDEO_SUFFIX, decode_latents
+    from hv15.records.outputs import VIDEO
+    from hv15.sample.decode import decode_latents
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
-    if options.out.suffix != VIDEO_SUFFIX and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+    if options.out.suffix != VIDEO.suffix and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
         raise UserError(
-            f"{options.out}: videos are written as {VIDEO_SUFFIX}, anything else is a folder of PNG images",
-            hint=f"give a name that ends in {VIDEO_SUFFIX}, or that of a folder",
+            f"{options.out}: videos are written as {VIDEO.suffix}, anything else is a folder of PNG images",
+            hint=f"give a name that ends in {VIDEO.suffix}, or that of a folder",
         )
     spec, made_from = None, None
     if options.spec is not None:
-        spec, made_from = _read(options.spec)
+        spec, made_from = _read(options.spec, "a decoded sample")
     vae = project.models.path("vae")
     decode_latents(
         options.latents,
@@ -97,17 +105,21 @@ def decode(options: SampleDecode) -> None:
 
 
 def _asked(
-    project: Project, options: SampleCondition | SampleDenoise, depends: Callable[[SampleSpec], JsonObject]
+    project: Project, options: SampleCondition | SampleDenoise, what: Made, depends: Callable[[SampleSpec], JsonObject]
 ) -> tuple[SampleSpec, JsonObject]:
     """What is to be sampled, by the planner's spec or by a name of the config, and what the result depends on."""
     if options.spec is not None:
-        return _read(options.spec)
+        return _read(options.spec, what)
     if options.prompt is None:
         raise UserError("neither --spec nor --name is given", hint="give the name of a prompt with --name")
     spec = project.sample(options.prompt)
     return spec, depends(spec)
 
 
-def _read(path: Path) -> tuple[SampleSpec, JsonObject]:
+def _read(path: Path, what: Made) -> tuple[SampleSpec, JsonObject]:
+    """Read the spec of one stage of a sample."""
     spec = Spec.read(path)
-    return SampleSpec.from_json(as_object(spec.details.get("sample")), source=str(path)), spec.wanted
+    content = spec.details.get("sample")
+    if not isinstance(content, dict) or _FIELDS[what] not in spec.wanted:
+        raise UserError(f"{path}: not the spec of {what}", hint="the specs of all stages are in results/specs")
+    return SampleSpec.from_json(content, source=str(path)), spec.wanted

@@ -9,6 +9,7 @@ from hv15.cache.register import register
 from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.units import size
 
 
 def collect(options: Collect) -> None:
@@ -16,8 +17,17 @@ def collect(options: Collect) -> None:
     project = Project(options.config, options.overrides)
     register(project.cache, project.root)
     use = use_of(project.cache)
+    encodings = (project.latents, project.texts)
+    for each in encodings:
+        if not all(each.is_complete(shard) for shard in range(each.shards)):
+            use.unfinished.setdefault(each.store.folder, project.root)
+    if use.unreachable and options.yes and not options.forget:
+        names = ", ".join(str(gone.root) for gone in use.unreachable)
+        raise UserError(
+            f"{project.cache}: nothing is removed, because what other projects need is not known: {names}: not there",
+            hint="mount their disks, or add --forget to remove what only they need",
+        )
     if options.unused:
-        encodings = (project.latents, project.texts)
         use.forget_unused(project.root.resolve(), {each.store.folder: each.needed_items() for each in encodings})
         if options.yes:
             project.latents.forget_unused()
@@ -26,20 +36,15 @@ def collect(options: Collect) -> None:
         print(f"{folder}: {root} has not finished encoding, so all of it is kept")
     for gone in use.unreachable:
         print(f"{gone.root}: used this store, and is not there now: what it needs is not known")
-    if use.unreachable and options.yes and not options.forget:
-        raise UserError(
-            f"{project.cache}: {len(use.unreachable)} projects that used it cannot be reached, so nothing is removed",
-            hint="mount their disks, or add --forget to remove what only they need",
-        )
-    count = size = 0
+    count = total = 0
     for path in removable(project.cache, use):
-        count, size = count + 1, size + path.stat().st_size
+        count, total = count + 1, total + path.stat().st_size
         if options.yes:
             path.unlink(missing_ok=True)
     if options.forget and options.yes:
         for gone in use.unreachable:
             gone.note.unlink(missing_ok=True)
-    print(f"{count} items, {size / 2**20:.1f} MiB {'removed' if options.yes else 'can be removed with --yes'}")
+    print(f"{count} items, {size(total)} {'removed' if options.yes else 'can be removed with --yes'}")
 
 
 def repair(options: Repair) -> None:

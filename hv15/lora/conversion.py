@@ -19,12 +19,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Kronecker, LowRank, low_rank_of, scaled
 from hv15.lora.diffusers_lokr import as_diffusers_builds
 from hv15.lora.formats import Parts, join_parts, read_parts, write_modules
 from hv15.lora.kinds import detect_lora_layout, kind_of
-from hv15.lora.names import LORA_LAYOUTS, LoRALayout, place_of
+from hv15.lora.names import LORA_LAYOUTS, place_of
 from hv15.lora.peft import ADAPTER_METADATA, lokr_settings, lora_settings, with_alphas
 from hv15.records import formats
 from hv15.records.metadata import CONVERSION_FORMAT, CONVERSION_NOTE, CONVERTED_FROM, CONVERTED_TO

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
 from hv15.lora.kinds import detect_lora_layout
-from hv15.lora.names import LoRALayout
 from hv15.lora.peft import with_alphas
 from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like

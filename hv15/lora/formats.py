@@ -11,11 +11,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, cast_up, swap_halves
 from hv15.lora.fused import join, split
 from hv15.lora.kinds import ADAPTER_PARTS, depends_on_base, group_parts, kind_of, refuse_unusable, unknown_keys
-from hv15.lora.names import LoRALayout, ModulePlace, find_parts, place_of, written_name
+from hv15.lora.names import ModulePlace, find_parts, place_of, written_name
 
 Parts = dict[str, Adapter]
 """Adapters by the part of the model they change: an official module name, with @0, @1, @2 for a third of one."""

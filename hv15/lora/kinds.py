@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
-from hv15.lora.names import LoRALayout, module_layout
+from hv15.lora.names import module_layout
 
 ADAPTER_PARTS: tuple[tuple[str, ...], ...] = (
     ("lora_down.weight", "lora_up.weight"),

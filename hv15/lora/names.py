@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.models.layouts import reading_recipes
 
-LoRALayout = Literal["kohya", "comfyui", "diffusers", "official"]
-LORA_LAYOUTS: tuple[LoRALayout, ...] = ("kohya", "comfyui", "diffusers", "official")
+LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
 # Official names, and ComfyUI's. diffusers' come from the table of its checkpoints.
 _BLOCK = {

@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from functools import partial
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, Vi
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
-from hv15.models.weights.offload import ActivationOffload
-from hv15.models.weights.swap import BlockSwap
+from hv15.models.weights.block_hooks import BlockHook
+from hv15.models.weights.module import Module
 from hv15.models.windows import MOST_TOKENS
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
@@ -30,17 +30,15 @@ RECOMPILE_LIMIT = 128
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
 
 
-class DiT(nn.Module):
+class DiT(Module):
     """Predicts the velocity noise - data of noisy video latents."""
 
     gradient_checkpointing = False
     """Recompute each block in the backward pass instead of keeping its activations."""
     attention: Attention = ATTENTION
     """What the blocks attend with."""
-    swap: BlockSwap | None = None
-    """Lets some blocks wait in the machine's memory."""
-    offload: ActivationOffload | None = None
-    """Keeps what gradient checkpointing keeps in the machine's memory."""
+    block_hooks: tuple[BlockHook, ...] = ()
+    """Take part in each block of a pass, in this order: block swap, activation offload, planning."""
     most_tokens = MOST_TOKENS
     """Tokens, of all samples together, that a block's norms, linears and MLP work on at a time."""
 
@@ -82,8 +80,6 @@ class DiT(nn.Module):
         if (timestep_r is None) == self.config.meanflow:
             raise ValueError("timestep_r is needed with a meanflow checkpoint, and only there")
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        if self.swap is not None and torch.is_grad_enabled() and not recompute:
-            raise ValueError("block swap needs gradient_checkpointing: the backward pass visits the blocks once more")
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
         most_tokens = max(self.most_tokens // x.shape[0], 1)
@@ -94,25 +90,19 @@ class DiT(nn.Module):
         img = self.img_in(x.to(self.dtype))  # (B, F*H*W, hidden)
         txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
 
-        with self.offload.keeping() if self.offload is not None and recompute else nullcontext():
+        with ExitStack() as around:
+            for hook in self.block_hooks:
+                around.enter_context(hook.around_blocks(recomputed=recompute))
             for index, block in enumerate(self.double_blocks):
                 assert isinstance(block, DoubleBlock)
-                enter, ahead = partial(self._enter, index), self._fetch_ahead
-                call = BlockCall(block, rope, lengths, self.attention, most_tokens, enter, ahead)
+                call = BlockCall(block, index, rope, lengths, self.attention, most_tokens, self.block_hooks)
                 img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
 
-    def _enter(self, index: int) -> None:
-        """A block begins to compute, on the way forward or back."""
-        if self.swap is not None:
-            self.swap.enter(index)
-
-    def _fetch_ahead(self) -> None:
-        """A block on the way back has freed most of its memory."""
-        if self.offload is not None:
-            self.offload.fetch_ahead()
+    if TYPE_CHECKING:
+        __call__ = forward  # torch declares that a module takes and gives anything
 
     def compile_blocks(self, mode: str = "default", dynamic: bool | None = None, backend: str = "inductor") -> None:
         """Compile what the blocks compute before and after attention, with torch.compile's arguments."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from itertools import count, takewhile
-from typing import Any, Literal
+from typing import Literal
 
 from hv15.errors import UserError
 from hv15.models.latents import SCALING_FACTOR
 from hv15.models.layouts import looks_like
 from hv15.models.vae_coders import VAEConfig
 from hv15.models.weights.checkpoint import Checkpoint
+from hv15.records.json_values import JsonObject
 
 VAELayout = Literal["official", "diffusers"]
 
@@ -103,9 +104,9 @@ def _check_levels(checkpoint: Checkpoint, levels: int, halving: list[int], in_ti
         )
 
 
-def config_json(config: VAEConfig, layout: VAELayout) -> dict[str, Any]:
+def config_json(config: VAEConfig, layout: VAELayout) -> JsonObject:
     """The config.json that programs of this layout expect beside the weights."""
-    shared = {
+    shared: JsonObject = {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "latent_channels": config.latent_channels,

@@ -19,20 +19,21 @@ from pathlib import Path
 
 from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips
+from hv15.choices import roles_of
 from hv15.config import Settings, load_config
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_texts
-from hv15.project.model_files import ROLES, ModelFiles, Role, roles_of
+from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.sample.plan import plan_samples
 from hv15.sample.prompts import SampleSpec
 
-__all__ = ["ROLES", "ModelFiles", "Project", "Role", "roles_of"]
+__all__ = ["ModelFiles", "Project"]
 
 
 class Project:
@@ -43,7 +44,7 @@ class Project:
         overrides: settings given on the command line, nested as in the file.
     """
 
-    def __init__(self, config: Path, overrides: Mapping[str, object] | None = None) -> None:
+    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
         self.settings: Settings = load_config(self.config, self.overrides)
@@ -96,8 +97,9 @@ class Project:
         Raises:
             UserError: something is not encoded yet, or no clip is left.
         """
-        self.texts.entries()
-        return training_items(self.dataset, self.latents.entries())
+        entries = self.latents.entries()
+        self.texts.entries()  # training reads them by their keys
+        return training_items(self.dataset, entries)
 
     # -- samples ----------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
+from hv15.choices import Role, roles_of
 from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
@@ -21,15 +21,6 @@ from hv15.models.facts import CheckpointFacts, choose_variant, describe
 from hv15.models.hub import HubFile, downloaded_identity, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
-
-Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
-
-ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
-
-
-def roles_of(task: Literal["t2v", "i2v"]) -> tuple[Role, ...]:
-    """The models that a task needs: the image encoder for i2v only."""
-    return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class ModelFiles:
         given = getattr(models, role)
         if given is None:
             raise UserError(
-                f"models.{role} is not set, but task {self.settings.task} needs it",
+                f"models.{role} is not set, but it is needed here",
                 hint=f"set models.{role} to the file's path, or models.source to hub to download it",
             )
         return self.settings.resolve(given)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hv15.data.buckets import check_shape
 from hv15.data.images import read_image
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
@@ -42,7 +43,7 @@ def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
     """Read the image of an i2v sample at the size of the video: uint8 [height, width, 3]; `root` is the project folder.
 
     Raises:
-        UserError: it cannot be read, or is not the image that the sample was planned with.
+        UserError: it cannot be read, is a mere strip, or is not the image that the sample was planned with.
     """
     if spec.image is None:
         raise UserError(
@@ -52,6 +53,10 @@ def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
     image = read_image(path)
     if model_fingerprint(path) != spec.image.fingerprint:
         raise UserError(f"{path}: changed since {spec.name} was planned", hint="run the same snakemake command again")
+    try:
+        check_shape(*image.shape[:2])
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
     return cover_crop(image, spec.height, spec.width)
 
 

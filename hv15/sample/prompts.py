@@ -9,10 +9,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from hv15.choices import OutputType, Task
 from hv15.errors import UserError
-from hv15.models.grid import latent_size
+from hv15.grid import latent_size
 from hv15.records import formats
 from hv15.records.json_values import Json, JsonObject, parse_object
 
@@ -22,6 +24,7 @@ _NOT_DENOISED = (
     *("image", "loras", "models"),  # known by their content: see SampleSpec.denoising
 )
 """Fields that do not enter what the latents depend on, at least not as they are."""
+_MADE_ANEW = "remove the file and run the same snakemake command again: it is written anew"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class SampleSpec:
     """Everything that the bytes of a sample depend on, except the run's own LoRA, which is trained later."""
 
     name: str
-    task: Literal["t2v", "i2v"]
+    task: Task
     prompt: str
     negative_prompt: str
     height: int
@@ -58,7 +61,7 @@ class SampleSpec:
     flow_shift: float
     seed: int
     fps: float
-    output_type: Literal["video", "images", "latent", "both"]
+    output_type: OutputType
     dtype: str
     quantize: str
     """Number format of the transformer's weights: none, fp8, int8, nf4."""
@@ -79,29 +82,34 @@ class SampleSpec:
         """Latent frames, height and width."""
         return latent_size(self.frames, self.height, self.width)
 
-    def denoising(self, trained: str | None) -> JsonObject:
+    def denoising(self, trained: str | None, text: str) -> JsonObject:
         """Everything that the latents depend on, without names and places.
 
         Args:
             trained: digest of what the run's own LoRA is made from; it counts only if the sample uses that LoRA.
+            text: digest of how the prompts are encoded: models and settings.
         """
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
-        models: JsonObject = {role: name for role, name in self.models.items() if role != "vae" or self.task == "i2v"}
+        i2v = self.task == "i2v"
+        roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
+        models: JsonObject = {role: self.models[role] for role in roles}
         loras: list[Json] = [{"fingerprint": each.fingerprint, "multiplier": each.multiplier} for each in self.loras]
         return {
             "format": formats.DENOISING,
+            "condition_format": formats.CONDITION if i2v else None,
             **settings,
             "image": self.image.fingerprint if self.image else None,
             "loras": loras,
             "models": models,
+            "text": text,
             "trained": trained if self.lora_multiplier is not None else None,
         }
 
-    def decoding(self, trained: str | None) -> JsonObject:
+    def decoding(self, trained: str | None, text: str) -> JsonObject:
         """Everything that the pixels depend on: the latents, and how they are decoded."""
         return {
             "format": formats.DECODING,
-            "latents": self.denoising(trained),
+            "latents": self.denoising(trained, text),
             "vae": self.models["vae"],
             "fps": self.fps,
             "vae_sample_size": self.vae_sample_size,
@@ -133,22 +141,22 @@ class SampleSpec:
         return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], source: str = "sample spec") -> SampleSpec:
+    def from_json(cls, content: Mapping[str, Json], source: str = "sample spec") -> SampleSpec:
         """Read what `to_json` gave.
 
         Raises:
-            UserError: a field is missing or unknown; the error names `source`.
+            UserError: a field is missing, unknown or of another type; the error names `source`.
         """
         if wrong := sorted(set(content) ^ {each.name for each in dataclasses.fields(cls)}):
             raise UserError(
                 f"{source}: not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
-                hint="remove the file and run the same snakemake command again: it is written anew",
+                hint=_MADE_ANEW,
             )
-        values = dict(content)
-        if values["image"] is not None:
-            values["image"] = ImageFile(**values["image"])
-        values["loras"] = tuple(LoRAFile(**each) for each in values["loras"])
-        return cls(**values)
+        try:
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+            raise UserError(f"{source}: not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_ANEW) from error
 
     def without_trained_lora(self, name: str) -> SampleSpec:
         """The same sample under another name, from the same noise, but without the run's own LoRA."""

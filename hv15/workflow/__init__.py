@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hv15.cache.register import register
+from hv15.choices import Role, roles_of
 from hv15.errors import UserError
-from hv15.project import Project, Role, roles_of
+from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.events import record_events
@@ -80,6 +81,16 @@ def _stages(project: Project) -> list[Stage]:
     told.save()
     project.save_caches()
     return stages
+
+
+class Words:
+    """Words about a stage, which stands where a format has its format specification: `{WHY:train}`."""
+
+    def __init__(self, of: Callable[[str], str]) -> None:
+        self._of = of
+
+    def __format__(self, stage: str) -> str:
+        return self._of(stage)
 
 
 class WorkflowProject:
@@ -153,15 +164,10 @@ class WorkflowProject:
 
         return of
 
-    def why(self, name: str) -> Callable[[Wildcards], str]:
-        """The reasons of a stage, for its message."""
-
-        def of(wildcards: Wildcards) -> str:
-            if not self._workflow.is_main_process:
-                return ""
-            return self._reasons.sentence(name.format(**dict(wildcards.items())))
-
-        return of
+    @cached_property
+    def why(self) -> Words:
+        """The reasons of each stage, for its message. (A param that changes would be a reason to run.)"""
+        return Words(lambda name: self._reasons.sentence(name) if self._workflow.is_main_process else "")
 
     @cached_property
     def _reasons(self) -> Reasons:

@@ -20,6 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Planner:
     Args:
         paths: of the project.
         stages: all of it, each after those that it reads from.
-        targets: what was asked for: products, or names of stages; anything else, or nothing, means all.
+        targets: what was asked for: products, or names of stages; nothing, or anything else, means all.
         dry_run: whether specs go to a folder of their own.
     """
 
@@ -47,6 +48,10 @@ class Planner:
     ) -> None:
         self.paths = paths
         self.stages = {stage.name: stage for stage in stages}
+        train, published = self.stages["train"], self.stages[PUBLISH]
+        self._restores = train.found is not Found.RIGHT and published.found is Found.RIGHT
+        if self._restores:  # the published LoRA is a copy of the trained one
+            self.stages["train"] = replace(train, found=Found.RIGHT, told=published.told)
         self._targets, self._dry_run = targets, dry_run
         self._relative = ProjectPaths(run=paths.run)
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
@@ -58,7 +63,8 @@ class Planner:
         """The names of the stages whose products were asked for."""
         named = {str(product): name for product, name in self._makers.items()}
         found = {named.get(target, target) for target in self._targets}
-        return found & self.stages.keys() or {PUBLISH}
+        known = found & self.stages.keys()
+        return known if known and known == found else known | {PUBLISH}
 
     @cached_property
     def running(self) -> list[str]:
@@ -128,17 +134,16 @@ class Planner:
         Raises:
             UserError: the disk is full, or a folder cannot be written.
         """
+        self._restore_trained()
         if not self._dry_run:
-            self._restore_trained()
             self._forget_former_stages()
         for stage in self.stages.values():
             self._write_spec(stage)
             self._no_future(stage)
 
     def _restore_trained(self) -> None:
-        """The published LoRA is a copy of the trained one: where that is lost, it comes back without a training."""
-        train, published = self.stages["train"], self.stages[PUBLISH]
-        if train.found is Found.RIGHT or published.found is not Found.RIGHT:
+        """Where the trained LoRA is lost, its published copy comes back without a training."""
+        if not self._restores:
             return
         with contextlib.suppress(OSError):
             part = self.paths.trained.with_suffix(".part")

@@ -86,7 +86,7 @@ def _numbers(path: Path) -> tuple[int, int, int]:
 
 def _read(product: Path) -> JsonObject | None:
     try:
-        metadata = _metadata(product)
+        metadata = read_metadata(product)
         told = parse_object(metadata[MADE_FROM])
     except (UserError, OSError, RecordError, KeyError):
         return None
@@ -101,8 +101,8 @@ def conversion_spec(trained: str, layout: str, number: int) -> JsonObject:
     return {"format": number, "trained": trained, "layout": layout}
 
 
-def _metadata(product: Path) -> Mapping[str, str]:
-    """The metadata of a product.
+def read_metadata(product: Path) -> Mapping[str, str]:
+    """The metadata of a product; none of what is torn, or of a kind that has none.
 
     Raises:
         UserError, OSError: it cannot be read.

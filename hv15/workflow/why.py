@@ -11,6 +11,7 @@ from hv15.data.captions import caption_key
 from hv15.project import Project
 from hv15.records.json_values import JsonObject, RecordError, as_object
 from hv15.records.manifest import Manifest
+from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
@@ -29,14 +30,15 @@ TITLES = {
     "train": "train the LoRA",
     "sample_condition": "encode a first image",
     "sample_latents": "sample",
-    "sample_video": "decode",
-    "sample_images": "decode to images",
+    **{output.rule: f"decode to {output.name}" for output in DECODED},
     "contact_sheet": "draw the samples side by side",
     "convert": "convert the LoRA",
     "publish": "publish the LoRA",
     "plan": "plan memory and time",
 }
 """What each rule does."""
+
+_DECODING = tuple(output.rule for output in DECODED)
 
 _TRAINING = {
     "format": "hv15 trains in a new way.",
@@ -48,8 +50,12 @@ _TRAINING = {
 }
 _SAMPLE = {
     "format": "hv15 samples in a new way.",
+    "condition_format": "hv15 encodes first images in a new way.",
     "trained": "",
-    "models": "another model file.",
+    "text": "",
+    "models.dit": "another transformer (models.dit).",
+    "models.vae": "another VAE (models.vae).",
+    "models.image_encoder": "another image encoder (models.image_encoder).",
     "image": "another first image.",
     "loras": "other LoRAs beside the trained one.",
     "height": "video_size, height",
@@ -58,6 +64,8 @@ _SAMPLE = {
     "steps": "infer_steps",
     "latents": "",
     "vae": "another VAE (models.vae).",
+    "image_encoder": "another image encoder (models.image_encoder).",
+    "size": "",
 }
 
 
@@ -75,7 +83,7 @@ class Reasons:
         """One stage that has to run."""
         stage = self._planner.stages[name]
         title = TITLES.get(stage.rule, stage.rule.replace("_", " "))
-        found = list(dict.fromkeys(self._words(stage)))
+        found = [_printable(words) for words in dict.fromkeys(self._words(stage))]
         products = tuple(str(product) for product in stage.products)
         if stage.rule in ENCODING_RULES.values():
             title += f", shard {stage.wanted['shard']}"
@@ -101,8 +109,9 @@ class Reasons:
                 yield from self._encoding(stage, self._project.texts, "text")
             case "train" if stage.told:
                 yield from self._training(stage.told, stage.wanted)
-            case "sample_latents" | "sample_video" | "sample_images" | "sample_condition" if stage.told:
+            case rule if stage.told and (rule in ("sample_latents", "sample_condition") or rule in _DECODING):
                 yield from differences(stage.told, stage.wanted, _SAMPLE)
+                yield from self._encoded_otherwise(stage.told, stage.wanted)
                 yield from self._made_with(stage)
             case "convert" | "contact_sheet" | "publish" if stage.told:
                 yield from self._made_with(stage)
@@ -119,9 +128,9 @@ class Reasons:
         elif stage.told and stage.told.get("trained") != stage.wanted.get("trained"):
             yield "it was made with another LoRA"
         latents = [name for name in above if name.startswith("sample_latents")]
-        if latents and stage.rule in ("sample_video", "sample_images"):
+        if latents and stage.rule in _DECODING:
             yield "it is sampled anew"
-        new = [name for name in above if name.startswith(("sample_video", "sample_images", "convert", "contact_sheet"))]
+        new = [name for name in above if name.partition(".")[0] in (*_DECODING, "convert", "contact_sheet")]
         if new and stage.name in (PUBLISH, "contact_sheet"):
             yield from _few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
 
@@ -129,13 +138,17 @@ class Reasons:
 
     def _training(self, told: JsonObject, wanted: JsonObject) -> Iterator[str]:
         yield from differences(told, wanted, _TRAINING)
+        yield from self._encoded_otherwise(told, wanted)
+        if told.get("dataset") != wanted.get("dataset"):
+            yield from self._dataset(told)
+
+    def _encoded_otherwise(self, told: JsonObject, wanted: JsonObject) -> Iterator[str]:
+        """Other settings of what was encoded for it, by the digests in its spec."""
         for kind, encoding in self._encodings:
-            if told.get(kind) != wanted.get(kind):
+            if kind in wanted and isinstance(wanted[kind], str) and told.get(kind) != wanted[kind]:
                 former = _settings_of(encoding, str(told.get(kind)))
                 words = change_of_settings(former, encoding.settings, _called(kind)) if former else []
                 yield from words or [f"{_called(kind)} are encoded with other settings"]
-        if told.get("dataset") != wanted.get("dataset"):
-            yield from self._dataset(told)
 
     @property
     def _encodings(self) -> list[tuple[EncodedKind, Encoding[object]]]:
@@ -230,6 +243,11 @@ def dataset_changes(former: TrainedDataset, now: TrainedDataset) -> Iterator[str
 
 def _content(pair: TrainedPair) -> tuple[str, str, str]:
     return pair.media, pair.caption, pair.dataset
+
+
+def _printable(words: str) -> str:
+    """Escape what a file's name holds that is not UTF-8: the words go to logs, too."""
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def _few(names: list[str], words: str) -> Iterator[str]:

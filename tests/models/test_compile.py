@@ -21,7 +21,9 @@ from tests.models.weights.test_swap import inputs, model
 
 
 @pytest.fixture(autouse=True)
-def nothing_compiled_before() -> Iterator[None]:
+def nothing_compiled_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process or another: the cache on disk gives out code for more instructions than torch is told to use."""
+    monkeypatch.setattr(torch.compiler.config, "force_disable_caches", True)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     yield

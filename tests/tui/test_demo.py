@@ -104,7 +104,7 @@ def start_process(root: Path) -> subprocess.Popen[bytes]:
 def test_as_a_process_it_is_stopped_like_any_run(tmp_path: Path) -> None:
     process = start_process(tmp_path)
     control.stop(tmp_path)
-    assert process.wait(10) == 1
+    assert process.wait(60) == 1
     found = current(tmp_path)
     assert found is not None
     assert found.state is State.STOPPED
@@ -114,8 +114,8 @@ def test_as_a_process_it_is_stopped_like_any_run(tmp_path: Path) -> None:
 def test_killed_it_is_dead_at_once(tmp_path: Path) -> None:
     process = start_process(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
-    wait_until(lambda: (found := current(tmp_path)) and found.state is State.DIED, seconds=2)
+    process.wait(60)
+    wait_until(lambda: (found := current(tmp_path)) and found.state is State.DIED)
     assert not psutil.pid_exists(process.pid)
 
 

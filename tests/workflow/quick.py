@@ -81,23 +81,30 @@ class QuickProject:
 
     def snakemake(self, *arguments: str, target: str = "results/lora.safetensors") -> Outcome:
         """Run Snakemake as a user would, from the repository."""
-        log = self.root / "ran.log"
-        log.write_text("")
-        done = subprocess.run(
+        return self.end(self.begin(*arguments, target=target))
+
+    def begin(self, *arguments: str, target: str = "results/lora.safetensors") -> subprocess.Popen[str]:
+        """Start a call."""
+        (self.root / "ran.log").write_text("")
+        return subprocess.Popen(
             [sys.executable, "-m", "snakemake", target, "-d", str(self.root), *arguments],
             cwd=REPOSITORY,
             env=_environment(self.root),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            check=False,
         )
-        lines = [line.split() for line in log.read_text().splitlines()]
+
+    def end(self, run: subprocess.Popen[str]) -> Outcome:
+        """Wait for the end of a call and count what it did."""
+        output, _ = run.communicate()
+        lines = [line.split() for line in (self.root / "ran.log").read_text().splitlines()]
         new = Counter[str]()
         for words in lines:
             if words[0] == "encode":
                 new[words[1]] += int(words[2])
         jobs = Counter(" ".join(words[:2]) for words in lines)
-        return Outcome(done.returncode, done.stdout + done.stderr, jobs, new["latents"], new["texts"])
+        return Outcome(run.returncode, output, jobs, new["latents"], new["texts"])
 
     def why(self) -> str:
         """What `hv15 why` says."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow.project import REPOSITORY
 from tests.workflow.quick import CLIPS, TEXTS, QuickProject
 
 TRAIN = {"train": 1}
@@ -131,6 +132,8 @@ def prompts(*each: dict[str, object]) -> Callable[[QuickProject], None]:
 
 
 ALL_CLIPS = len(CLIPS)
+Way = Callable[[QuickProject, Path], QuickProject]
+
 EDITS = [
     edit("nothing", lambda project: None),
     edit("a new caption", lambda project: project.caption("cat", "a cat that sleeps"), TRAIN, SAMPLE, texts=1),
@@ -217,15 +220,130 @@ def ids(cases: list[Edit]) -> list[str]:
     return [case.name for case in cases]
 
 
-SOME = [case for case in EDITS if case.name in ("nothing", "the learning rate", "a clip added", "a prompt added")]
-"""Enough to see whether a way of losing things matters at all; the rest of the table is among the slow tests."""
+SOME = [case for case in EDITS if case.name in ("nothing", "the learning rate", "a clip added")]
+"""Enough to see whether a way of losing things matters at all; the whole table is among the slow tests."""
+
+
+def as_it_is(project: QuickProject, _: Path) -> QuickProject:
+    return project
+
+
+def without_memory(project: QuickProject, _: Path) -> QuickProject:
+    project.forget()
+    return project
+
+
+def copied_without_hidden_files(project: QuickProject, folder: Path) -> QuickProject:
+    return project.copied(folder / "copied", everything=False)
+
+
+def copied_with_everything(project: QuickProject, folder: Path) -> QuickProject:
+    return project.copied(folder / "copied", everything=True)
+
+
+def moved(project: QuickProject, folder: Path) -> QuickProject:
+    return project.moved(folder / "moved elsewhere")
+
+
+WAYS: list[Way] = [
+    as_it_is,
+    copied_without_hidden_files,
+    copied_with_everything,
+    moved,
+]
+"""What may have happened to a project; each is followed by an edit and one call."""
 
 
 @pytest.mark.parametrize("case", EDITS, ids=ids(EDITS))
 def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
-    project = prepared.copied(tmp_path / "project", everything=True)
-    project.forget()
+    """The hardest: nothing is known but the files themselves. Then a second call finds nothing to do."""
+    project = without_memory(prepared.copied(tmp_path / "project", everything=True), tmp_path)
     check(project, case)
     project.forget()
-    again = project.snakemake(*case.options)
+    again = project.snakemake("-n", *case.options)
     assert "Nothing to be done" in again.output, again.output
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", SOME, ids=ids(SOME))
+def test_a_few_edits_in_every_way(case: Edit, way: Way, prepared: QuickProject, tmp_path: Path) -> None:
+    check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", EDITS, ids=ids(EDITS))
+def test_every_edit_in_every_way(case: Edit, way: Way, prepared: QuickProject, tmp_path: Path) -> None:
+    check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
+
+
+@pytest.mark.parametrize("case", SOME, ids=ids(SOME))
+def test_all_of_snakemakes_triggers_say_the_same(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
+    """The profile asks for `mtime` alone; somebody who asks for all of them gets no other answer."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    check(project, case, "--rerun-triggers", "mtime", "params", "input", "software-env", "code")
+
+
+def test_a_new_version_of_the_rules_reruns_nothing(prepared: QuickProject, tmp_path: Path) -> None:
+    """As after a `git pull` that changes commands and messages, and no value."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    program = tmp_path / "program"
+    program.mkdir()
+    for name in ("Snakefile", "rules", "profiles"):
+        source = REPOSITORY / name
+        shutil.copytree(source, program / name) if source.is_dir() else shutil.copy(source, program / name)
+    for rules in (program / "rules").glob("*.smk"):
+        rules.write_text(rules.read_text().replace('"hv15 ', '"true; hv15 '))
+    outcome = project.snakemake("-s", str(program / "Snakefile"))
+    assert "Nothing to be done" in outcome.output, outcome.output
+
+
+def test_back_and_forth_between_two_configs_encodes_once(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    tiles, whole = {"vae_sample_size": 128}, {"vae_sample_size": 0}
+    found = []
+    for settings in (tiles, whole, tiles):
+        project.set(cache=settings)
+        project.forget()
+        outcome = project.snakemake()
+        found.append((outcome.clips, outcome.jobs["train"]))
+    assert found == [(len(CLIPS), 1), (0, 1), (0, 1)]
+
+
+def test_a_dry_run_of_other_settings_leaves_no_trace(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    specs = {path: path.read_bytes() for path in (project.root / "results/specs").iterdir()}
+    outcome = project.snakemake("-n", "--config", 'train={"learning_rate": 0.3}')
+    assert "train.learning_rate 0.0001 -> 0.3" in outcome.output
+    assert {path: path.read_bytes() for path in (project.root / "results/specs").iterdir()} == specs
+    assert "Nothing to be done" in project.snakemake().output
+
+
+def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickProject, tmp_path: Path) -> None:
+    """Snakemake passes over a job's own reasons when anything above it runs: then a training would be forgotten."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    project.set(train={"learning_rate": 0.3})
+    (project.root / "results/train").mkdir(exist_ok=True)
+    (project.root / "fail").touch()
+    assert project.snakemake().code != 0
+    (project.root / "fail").unlink()
+    project.set_prompts(ONE, TWO)
+    outcome = project.snakemake()
+    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["sample decode"]) == (1, 1, 2), outcome.output
+
+
+def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:
+    projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
+    for project in projects:
+        project.set(cache={"directory": str(tmp_path / "store")})
+    runs = [project.begin() for project in projects]
+    outcomes = [project.end(run) for project, run in zip(projects, runs, strict=True)]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    for project in projects:
+        assert "Nothing to be done" in project.snakemake().output
+
+
+def test_the_demo_lists_only_what_a_person_knows(prepared: QuickProject) -> None:
+    rules = {line.split()[0] for line in prepared.snakemake("-n", "-F").output.split("-----")[-1].splitlines() if line}
+    assert {"encode_latents", "encode_texts", "train", "sample_latents", "sample_video", "publish"} <= rules
+    assert not [rule for rule in rules if "spec" in rule or "report" in rule]

@@ -30,9 +30,10 @@ class Check(SettingsCommand):
 
     name: ClassVar[str] = "check"
     models: Annotated[bool, Argument("the model files only")] = False
+    json: Annotated[bool, Argument("for programs")] = False
 
     def run(self) -> int:
-        from hv15.commands.project import check
+        from hv15.commands.check import check
 
         return check(self)
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from hv15.bitsandbytes import bitsandbytes
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models import DiT
 from hv15.models.dit_files import is_block_linear
 from hv15.models.weights.quantised import (
-    Kind,
     QuantisedLinear,
     ScaledCodes,
-    check_kind,
+    check_weight_format,
     linear,
     quantise,
     replace_linears,
 )
 from hv15.models.weights.quantised.fp8 import Fp8Linear
+from hv15.models.weights.quantised.integers import check_nf4
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 
 # The sixteen numbers of NormalFloat, as printed in appendix E of QLoRA (Dettmers et al. 2023).
 NF4 = torch.tensor(
@@ -63,7 +65,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", ["fp8", "fp8_fast"])
-def test_fp8_is_off_by_half_a_step_at_most(kind: Kind):
+def test_fp8_is_off_by_half_a_step_at_most(kind: WeightFormat):
     """e4m3: three bits of mantissa down to 2^-6, then equal steps of 2^-9; in units of absmax/448."""
     weight, bias = weights()
     largest = blocks_of_64(weight) if kind == "fp8" else weight.abs().amax(1, keepdim=True).expand_as(weight)
@@ -90,8 +92,59 @@ def test_nf4_takes_the_nearest_of_its_sixteen_numbers():
     assert (taken - nearest).abs().max() < 1e-5
 
 
+def plain_nf4(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """NormalFloat restated: codes [numbers], absmax [runs of 64], and the weight that comes back."""
+    numbers = weight.flatten().double()
+    runs = [numbers[start : start + 64] for start in range(0, len(numbers), 64)]
+    absmax = torch.stack([run.abs().max() for run in runs])
+    codes = torch.cat(
+        [(run / largest - NF4[:, None]).abs().argmin(0) for run, largest in zip(runs, absmax, strict=True)]
+    )
+    back = torch.cat([NF4[part] * largest.float() for part, largest in zip(codes.split(64), absmax, strict=True)])
+    return codes, absmax, back.view(weight.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "shape", [(96, 160), (64, 64), (5, 64), (130, 96), (3, 192), (7, 10), (9, 9), (1, 1), (2, 4096)]
+)
+def test_nf4_of_any_width_is_plain_torchs(shape: tuple[int, int], dtype: torch.dtype):
+    """Rows of whole blocks, rows that share blocks, and a last block that is not full."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    codes, absmax, back = plain_nf4(weight)
+    layer = quantise(weight, None, "nf4")
+    state = layer.state_dict()
+    packed = state["weight"].flatten()
+    assert torch.equal(torch.stack([packed >> 4, packed & 15], 1).flatten()[: weight.numel()].long(), codes)
+    assert torch.equal(state["absmax"], absmax.float())
+    assert torch.equal(layer.dequantised(dtype), back.to(dtype))  # computed in fp32 and rounded once
+    assert layer.dequantised().is_contiguous()
+
+
+@pytest.mark.parametrize("wrong", ["scales of other blocks", "a little in bfloat16"])
+def test_wrong_arithmetic_of_the_package_is_named_at_the_first_use(monkeypatch: pytest.MonkeyPatch, wrong: str):
+    functional = bitsandbytes("functional")
+    right = functional.dequantize_4bit
+
+    def broken(codes: Tensor, state: Any) -> Tensor:
+        if wrong == "a little in bfloat16":
+            return right(codes, state) * (1.02 if state.dtype == torch.bfloat16 else 1)
+        state.absmax = state.absmax.roll(1)
+        return right(codes, state)
+
+    monkeypatch.setattr(functional, "dequantize_4bit", broken)
+    check_nf4.cache_clear()
+    with pytest.raises(
+        UserError, match=r"bitsandbytes \d+\.\d.*: its nf4 arithmetic is wrong on this machine \(cpu, "
+    ) as caught:
+        quantise(*weights(), "nf4")
+    assert "another version" in caught.value.hint
+    monkeypatch.undo()
+    quantise(*weights(), "nf4")
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_zeros_stay_zeros(kind: Kind):
+def test_zeros_stay_zeros(kind: WeightFormat):
     weight, bias = torch.zeros(64, 64), torch.ones(64)
     layer = quantise(weight, bias, kind)
     assert torch.equal(layer.dequantised(), weight)
@@ -100,7 +153,7 @@ def test_zeros_stay_zeros(kind: Kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [192, 130])
-def test_rows_are_encoded_in_chunks_to_the_same_codes(kind: Kind, rows: int, monkeypatch: pytest.MonkeyPatch):
+def test_rows_are_encoded_in_chunks_to_the_same_codes(kind: WeightFormat, rows: int, monkeypatch: pytest.MonkeyPatch):
     weight, bias = weights(rows)
     whole = quantise(weight, bias, kind).state_dict()
     monkeypatch.setattr(linear, "_CHUNK", 64 * 160)
@@ -127,7 +180,7 @@ def test_errors_of_products_are_those_of_the_formats():
 
 
 @pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
-def test_a_product_is_that_with_the_dequantised_weight(kind: Kind):
+def test_a_product_is_that_with_the_dequantised_weight(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     x = torch.randn(2, 7, 160, generator=torch.Generator().manual_seed(1))
@@ -180,7 +233,7 @@ def test_the_fast_product_is_torchs(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_gradient_is_that_of_the_dequantised_weight_and_nothing_is_kept_for_it(kind: Kind):
+def test_the_gradient_is_that_of_the_dequantised_weight_and_nothing_is_kept_for_it(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     x = torch.randn(2, 7, 160, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -196,7 +249,7 @@ def test_the_gradient_is_that_of_the_dequantised_weight_and_nothing_is_kept_for_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_compiled_it_gives_the_same(kind: Kind):
+def test_compiled_it_gives_the_same(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     x = torch.randn(2, 7, 160, requires_grad=True)
@@ -213,7 +266,7 @@ def test_compiled_it_gives_the_same(kind: Kind):
 @pytest.mark.parametrize(
     ("kind", "size"), [("fp8", 1 + 4 / 64), ("fp8_fast", 1 + 4 / 512), ("int8", 1 + 4 / 512), ("nf4", 0.5 + 4 / 64)]
 )
-def test_bytes_of_a_weight(kind: Kind, size: float):
+def test_bytes_of_a_weight(kind: WeightFormat, size: float):
     """By number of the weight, codes and scales; on the meta device, too, where a plan counts them."""
     for device in ("cpu", "meta"):
         layer = quantise(torch.zeros(256, 512, device=device), None, kind)
@@ -223,7 +276,7 @@ def test_bytes_of_a_weight(kind: Kind, size: float):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_moving_keeps_the_codes_and_casting_is_for_the_bias(kind: Kind):
+def test_moving_keeps_the_codes_and_casting_is_for_the_bias(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     before = {key: tensor.clone() for key, tensor in layer.state_dict().items()}
@@ -267,11 +320,11 @@ def test_linears_of_the_blocks_are_replaced_and_nothing_else():
 
 def test_unknown_and_impossible_formats_are_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match="quantize: gguf: unknown"):
-        check_kind("gguf", "cpu")
+        check_weight_format("gguf", "cpu")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 3090")
     with pytest.raises(UserError, match="RTX 3090 cannot multiply fp8 numbers"):
-        check_kind("fp8_fast", "cuda")
-    check_kind("fp8", "cuda")
+        check_weight_format("fp8_fast", "cuda")
+    check_weight_format("fp8", "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
-    check_kind("fp8_fast", "cuda")
+    check_weight_format("fp8_fast", "cuda")
