@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hv15.errors import UserError
-from hv15.lora import convert, detect_lora_layout
+from hv15.lora import convert
+from hv15.lora.kinds import detect_lora_layout
 from hv15.records.metadata import CONVERSION_NOTE
 from tests.lora import comfyui
 from tests.lora.samples import QKV, delta, kohya, linears, random_lora, without
