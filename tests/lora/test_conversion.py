@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hv15.errors import UserError
-from hv15.lora import convert, detect_lora_layout
+from hv15.lora import convert
+from hv15.lora.kinds import detect_lora_layout
 from hv15.records.metadata import CONVERSION_NOTE
 from tests.lora import comfyui
 from tests.lora.samples import QKV, delta, kohya, linears, random_lora, without
@@ -286,6 +287,9 @@ Q_KEY = kohya(Q)
         (spoilt(**{f"{Q_KEY}__lora_up__weight": None}), "has only"),
         (spoilt(**{f"{Q_KEY}__lora_up__weight": torch.zeros(6, 3)}), "do not fit together"),
         (spoilt(**{f"{Q_KEY}__lora_down__weight": torch.zeros(4, 5, 1, 1)}), "expected a floating-point matrix"),
+        (spoilt(**{f"{Q_KEY}__lora_down__weight": torch.zeros(0, 5)}), "expected a floating-point matrix"),
+        (spoilt(**{f"{Q_KEY}__alpha": torch.zeros(2)}), "expected one number"),
+        (spoilt(**{f"{Q_KEY}__hada_w1_a": torch.zeros(6, 2)}), "is a LoRA, but has hada_w1_a too"),
         (spoilt(**{f"{Q_KEY}__dora_scale": torch.ones(6, 1)}), "DoRA"),
         (spoilt(**{f"{Q_KEY}__lora_mid__weight": torch.ones(6, 1)}), "holds changes of convolutions"),
         (spoilt(lora_te_text_model__lora_down__weight=torch.ones(4, 5)), "1 of 10 tensors belong to no part"),
