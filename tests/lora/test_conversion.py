@@ -232,15 +232,15 @@ def test_what_becomes_larger_on_the_way_to_separate_parts_is_told():
 
 
 def test_svd_is_the_nearest_lora_and_tells_its_error():
-    file = lokr(SIZES)
+    file, rounding = lokr(SIZES), 16 * torch.finfo(torch.float32).eps  # of the factors, and of their decomposition
     exact = torch.cat(comfy_thirds(convert(file, "comfyui")[0]))
     for rank, smallest in ((5, 0.0), (2, 1e-3)):
         converted, metadata = convert(file, "comfyui", svd_rank=rank)
         error = (torch.cat(comfy_thirds(converted)) - exact).norm() / exact.norm()
-        assert smallest <= error.item() < (1e-6 if smallest == 0 else 1)
+        assert smallest <= error.item() < (rounding if smallest == 0 else 1)
         assert f"rank {rank}" in metadata[NOTE]
         best = torch.linalg.svdvals(exact)[rank:].norm() / exact.norm()
-        assert error.item() == pytest.approx(best.item(), abs=1e-6)
+        assert error.item() == pytest.approx(best.item(), abs=rounding)
     with pytest.raises(UserError, match="plain LoRA only"):
         convert(file, "diffusers")
     assert "transformer.transformer_blocks.0.attn.to_q.lora_A.weight" in convert(file, "diffusers", svd_rank=2)[0]
