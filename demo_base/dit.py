@@ -15,16 +15,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
-from hv15.demo.models import GLYPHS, TEXT, VISION
+from hv15.demo.models import DIT
 from hv15.digest import digest, file_sha256
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
+from hv15.models.noise_levels import TIMESTEPS
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.random import seed_for
-from hv15.train.state import StateFolder, claim_folder, locked
-from hv15.train.steps import StepPlan
+from hv15.train.state import claim_folder, locked
+from hv15.train.step_batches import StepBatches
 from hv15.train.timesteps import SigmaRule
 
 log = logging.getLogger(__name__)
@@ -34,11 +37,12 @@ SIZES = DiTConfig(
     num_heads=4,
     num_blocks=6,
     mlp_ratio=2.5,
+    refiner_mlp_ratio=2.5,
     rope_dims=(4, 14, 14),
-    text_dim=TEXT["hidden_size"],
-    glyph_dim=GLYPHS["d_model"],
+    text_dim=DIT.text_dim,
+    glyph_dim=DIT.glyph_dim,
     glyph_hidden=64,
-    vision_dim=VISION["hidden_size"],
+    vision_dim=DIT.vision_dim,
 )
 
 
@@ -96,6 +100,19 @@ def new_dit(seed: int) -> DiT:
     return dit
 
 
+def sigma_rule(stage: DitStage) -> SigmaRule:
+    """Return a stage's distribution of sigma: logit-normal and shifted, as in the official training."""
+    return SigmaRule(
+        timestep_sampling="logit_normal",
+        discrete_flow_shift=stage.shift,
+        sigmoid_scale=1.0,
+        logit_mean=0.0,
+        logit_std=1.0,
+        min_timestep=0.0,
+        max_timestep=TIMESTEPS,
+    )
+
+
 def train_dit(
     stage: DitStage,
     items: list[TrainingItem],
@@ -105,7 +122,7 @@ def train_dit(
     settings: str,
     start: Path | None = None,
 ) -> Path:
-    """Train, or go on where it was stopped; return the weights, `<folder>/<stage>.safetensors`, fp32.
+    """Train, or resume where it was stopped; return the weights, `<folder>/<stage>.safetensors`, fp32.
 
     Args:
         settings: digest of what the items depend on.
@@ -120,31 +137,39 @@ def train_dit(
     if start is not None:
         dit.load_state_dict(load_file(start))
     spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun})
-    plan = StepPlan(BatchStream(items, seed))
     trainer = Trainer(
         settings=LoopSettings(
-            seed=seed,
             total_steps=stage.steps,
             lr_scheduler="cosine",
-            warmup=stage.warmup,
+            warmup_steps=stage.warmup,
             state_every_n_steps=100,
-            checkpoints=CheckpointRule(save_every_n_steps=stage.save_every),
+            checkpoints=CheckpointRule(
+                save_every_n_epochs=None,
+                save_every_n_steps=stage.save_every,
+                save_last_n_epochs=None,
+                save_last_n_steps=None,
+            ),
         ),
-        dit=dit,
-        network=WholeNetwork(dit),
-        optimizer=torch.optim.AdamW(
-            [{"params": list(dit.parameters()), "lr": stage.rate, "initial_lr": stage.rate}],
-            betas=(0.9, 0.99),
-            fused=True,
+        optimizer_step=OptimizerStep(
+            dit=dit,
+            network=WholeNetwork(dit),
+            optimizer=torch.optim.AdamW(
+                [{"params": list(dit.parameters()), "lr": stage.rate, "initial_lr": stage.rate}],
+                betas=(0.9, 0.99),
+                fused=True,
+            ),
+            device=torch.device("cpu"),
+            seed=seed,
+            max_grad_norm=1.0,
         ),
+        batches=StepBatches(BatchStream(items, seed), accumulation=1),
         reader=ExampleReader(
             stores,
             seed,
-            SigmaRule(timestep_sampling="logit_normal", discrete_flow_shift=stage.shift),
+            sigma_rule(stage),
             i2v_prob=stage.i2v_prob,
             caption_dropout=stage.caption_dropout,
         ),
-        plan=plan,
         accelerator=Accelerator(cpu=True, mixed_precision="no"),
         folder=work,
         spec=spec,
@@ -152,11 +177,6 @@ def train_dit(
     )
     with locked(work):
         claim_folder(work, spec)
-        saved = StateFolder(work / "state", spec).load_latest()
-        if saved is None:
-            trainer.run()
-        else:
-            trainer.restore(saved)
-            trainer.run(saved.position.step, saved.position.metrics_offset)
+        trainer.resume()
         save_dit(dit, target)
     return target

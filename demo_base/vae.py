@@ -10,7 +10,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,14 +28,13 @@ from hv15.models.vae_coders import Decoder, Encoder
 from hv15.progress import Progress
 from hv15.train.metrics import MetricsFile
 from hv15.train.random import generator, seed_for
-from hv15.train.schedules import Schedule, lr_factor
+from hv15.train.schedules import lr_factor
 from hv15.train.signals import EXIT_RESUMABLE, Requests
 from hv15.train.state import Position, StateFolder, locked
 
 log = logging.getLogger(__name__)
 
 SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
-_SCHEDULE: Schedule = "cosine"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _inputs(weight: Tensor) -> int:
     return math.prod(weight.shape[1:])
 
 
-def _groups(half: nn.Module, rate: float) -> list[dict[str, Any]]:
+def _groups(half: nn.Module, rate: float) -> list[dict[str, object]]:
     """Parameter groups with their peak rates; what has few inputs, as biases have, takes half the stage's."""
     return [
         {"params": [parameter], "peak": rate * min(0.5, 100 / _inputs(parameter))} for parameter in half.parameters()
@@ -143,7 +142,7 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
         Requests() as requests,
     ):
         for step in range(begin, stage.steps):
-            factor = lr_factor(step, stage.steps, schedule=_SCHEDULE, warmup=stage.warmup)
+            factor = lr_factor(step, stage.steps, schedule="cosine", warmup=stage.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak"]
             pixels = batch_of(stage, step, seed)

@@ -69,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
 
     entry: Entry
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]  # overloads of argparse
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as its overloads say
         if isinstance(self.entry, Group):
             add_commands(self, self.entry.commands, self.entry.metavar)
         else:
@@ -80,8 +80,7 @@ class _Parser(argparse.ArgumentParser):
 
 def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Entry], metavar: str = "COMMAND") -> None:
     """Give a parser the commands."""
-    title = "commands" if metavar == "COMMAND" else None
-    below = parser.add_subparsers(title=title, metavar=metavar, required=True, parser_class=_Parser)
+    below = parser.add_subparsers(title="commands", metavar=metavar, required=True, parser_class=_Parser)
     for entry in commands:
         text = entry.help if isinstance(entry, Group) else help_of(entry)
         below.add_parser(entry.name, help=text.replace("%", "%%"), description=text).entry = entry

@@ -6,6 +6,7 @@ The rules call the same commands. Nothing heavy is imported before a command run
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     command = parse(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that are not UTF-8 are escaped, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return command.run() or 0
     except UserError as error:

@@ -11,16 +11,16 @@ from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download, Merge
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.records.metadata import CONVERSION_NOTE
 
 if TYPE_CHECKING:
-    from hv15.lora.names import Layout
+    from hv15.choices import LoRALayout
 
 
 def convert(options: Convert) -> None:
     """Rewrite a LoRA in the names of another program."""
-    from hv15.lora.conversion import NOTE
     from hv15.lora.files import convert_file
-    from hv15.lora.formats import count_modules
+    from hv15.lora.kinds import count_modules
     from hv15.models.weights.header import read_header
 
     log_to_stderr("info")
@@ -28,9 +28,9 @@ def convert(options: Convert) -> None:
         raise UserError(
             f"--reverse together with --to {options.to}: --reverse means --to kohya", hint="give one of the two"
         )
-    to: Layout = "kohya" if options.reverse else options.to or "comfyui"
+    to: LoRALayout = "kohya" if options.reverse else options.to or "comfyui"
     _check_target(options.target, [options.source])
-    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(NOTE)
+    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(CONVERSION_NOTE)
     modules = count_modules(read_header(options.target).entries)
     print(f"{options.target}: {to} layout, {modules} modules" + (f"; {note}" if note else ""), file=sys.stderr)
 

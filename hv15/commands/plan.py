@@ -11,14 +11,17 @@ from hv15.commands.options.project import Plan
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.project import Project
+from hv15.units import size
 
 
 def plan(options: Plan) -> None:
     """Print or write the plan of a project."""
     from hv15.plan.devices import detect_device, device_of_size, find_device
     from hv15.plan.report import make_plan
+    from hv15.workflow import make_demo_clips
 
     project = Project(options.config, options.overrides)
+    make_demo_clips(project)
     sized = device_of_size(options.memory) if options.memory is not None else None
     if options.device is not None:
         device = find_device(options.device)
@@ -52,5 +55,5 @@ def explain(error: OutOfMemory, options: SettingsCommand) -> UserError:
         found = advise(planner, stage.name, min(device.memory, int(stage.needed * 0.95)))
     except (UserError, RuntimeError, ValueError):  # the first error is the one to tell
         return error
-    size = f"{stage.needed / 2**30:.1f} of {device.memory / 2**30:.1f} GiB"
-    return UserError(error.message, hint=f"the plan says {size} are needed; {found}; what is saved is kept")
+    needed = f"{size(stage.needed)} of {size(device.memory)}"
+    return UserError(error.message, hint=f"the plan says {needed} are needed; {found}; what is saved is kept")

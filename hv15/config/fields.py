@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from inspect import cleandoc
-from typing import Any, get_args
+from types import EllipsisType
+from typing import get_args
+
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import to_jsonable_python
 
 from hv15.config.section import Section
+from hv15.records.json_values import Json, JsonObject
+from hv15.records.paths import EncodedKind
 
 _FAR = 2**31  # a limit that nobody meets need not be told
 
@@ -21,7 +27,7 @@ class FieldInfo:
     path: str
     type: str
     """Which values it takes, in words."""
-    default: Any
+    default: Json | EllipsisType
     """The default as JSON-able value; `...` when the setting must be given."""
     doc: str
     """Its help in one line of plain text."""
@@ -53,24 +59,23 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
     """Yield the settings of a section itself, without those of the sections in it."""
     schema = schema_of(model)
     for name, field in model.model_fields.items():
-        default = ... if field.is_required() else field.get_default(call_default_factory=True)
         yield FieldInfo(
             path=f"{prefix}{name}",
             type=type_text(schema["properties"][name], schema.get("$defs", {})),
-            default=_plain(default),
+            default=... if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True)),
             doc=" ".join(cleandoc(field.description or "").split()),
             is_section=section_of(field.annotation) is not None,
-            affects=affects(model, name),
+            affects=mark if (mark := affects(model, name)) in ("speed", "place") else None,
         )
 
 
 @cache
-def schema_of(model: type[Section]) -> dict[str, Any]:
+def schema_of(model: type[Section]) -> JsonSchemaValue:
     """Return the JSON schema of a section; it is kept, for it takes some milliseconds to make."""
     return model.model_json_schema()
 
 
-def section_of(annotation: Any) -> type[Section] | None:
+def section_of(annotation: object) -> type[Section] | None:
     """Return the section in a field's annotation: itself, or the one that it is a list of."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
@@ -78,19 +83,49 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def affects(model: type[Section], name: str) -> str | None:
-    """Return "speed" or "place" for a field that changes no result, else None."""
-    extra = model.model_fields[name].json_schema_extra
-    mark = extra.get("affects") if isinstance(extra, dict) else None
+    """Return what a field is marked to affect beside the content ("speed", "place", ...), None for one that counts."""
+    mark = _mark(model, name, "affects")
     return mark if isinstance(mark, str) else None
 
 
-def digest_view(section: Section) -> dict[str, Any]:
-    """Return a section as JSON-able dict without what changes no result: speed, memory, and where files lie."""
+def digest_view(section: Section) -> JsonObject:
+    """Return a section as JSON without what changes no result: speed, memory, and where files lie.
+
+    A setting counts unless it is marked; one that is read only with others counts while they are as it says.
+    """
     return {
         name: _view(getattr(section, name), value)
         for name, value in section.model_dump(mode="json").items()
-        if affects(type(section), name) is None
+        if affects(type(section), name) is None and _is_read(section, name)
     }
+
+
+def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
+    """Return the part of `digest_view` that changes encoded items of one kind: all but what is marked for the other."""
+    return {
+        name: value
+        for name, value in digest_view(section).items()
+        if _mark(type(section), name, "encodes") in (None, kind)
+    }
+
+
+def marked_view(section: Section, mark: str) -> JsonObject:
+    """Return the settings of a section that affect what `mark` says, such as "weight"."""
+    dumped = section.model_dump(mode="json")
+    return {name: value for name, value in dumped.items() if affects(type(section), name) == mark}
+
+
+def _is_read(section: Section, name: str) -> bool:
+    """Whether a setting is read at all: not if it belongs to another choice (`only_with`)."""
+    needed = _mark(type(section), name, "only_with")
+    if not isinstance(needed, dict):
+        return True
+    return all(getattr(section, other) in choices for other, choices in needed.items())
+
+
+def _mark(model: type[Section], name: str, mark: str) -> object:
+    extra = model.model_fields[name].json_schema_extra
+    return extra.get(mark) if isinstance(extra, dict) else None
 
 
 def help_text(model: type[Section], prefix: str = "") -> str:
@@ -105,7 +140,7 @@ def help_text(model: type[Section], prefix: str = "") -> str:
     return "\n".join(blocks)
 
 
-def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def type_text(schema: JsonSchemaValue, definitions: JsonSchemaValue) -> str:
     """Say in words which values a JSON schema accepts."""
     if "$ref" in schema:
         return "settings"
@@ -128,26 +163,20 @@ def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     )
 
 
-def _list_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def _list_text(schema: JsonSchemaValue, definitions: JsonSchemaValue) -> str:
     return f"list of {type_text(schema['items'], definitions)}" if "items" in schema else "list"
 
 
-def _range(schema: dict[str, Any]) -> str:
+def _range(schema: JsonSchemaValue) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     limits = [f"{word} {schema[key]:g}" for key, word in words.items() if schema.get(key, _FAR) < _FAR]
     limits += [f"in steps of {schema['multipleOf']}"] if "multipleOf" in schema else []
     return " " + " ".join(limits) if limits else ""
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.model_dump(mode="json")
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _view(value: Any, dumped: Any) -> Any:
+def _view(value: object, dumped: Json) -> Json:
     if isinstance(value, Section):
         return digest_view(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and isinstance(dumped, list):
         return [_view(entry, entry_dumped) for entry, entry_dumped in zip(value, dumped, strict=True)]
     return dumped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import (
     Field,
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from hv15.choices import OutputType
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
@@ -32,7 +33,6 @@ from hv15.config.transformer import TransformerSettings
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
-OutputType = Literal["video", "images", "latent", "both"]
 
 
 class LoraSettings(Section):
@@ -96,7 +96,7 @@ class PromptSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_prompt(cls, data: Any) -> Any:
+    def _name_from_prompt(cls, data: object) -> object:
         if isinstance(data, dict) and not data.get("name") and isinstance(data.get("prompt"), str):
             return {**data, "name": automatic_name(data["prompt"].strip(), str(data.get("image_path") or ""))}
         return data

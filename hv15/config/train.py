@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -17,7 +17,10 @@ from pydantic import (
 from hv15.config.section import SPEED, DropoutRate, PathText, Probability, Seed, raise_problems
 from hv15.config.transformer import TransformerSettings
 
+OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
 OptimizerValue = bool | int | float | str | tuple[float, ...]
+LRScheduler = Literal["constant", "cosine", "linear"]
+TimestepSampling = Literal["shift", "sigmoid", "uniform", "logit_normal"]
 Timestep = Annotated[float, Field(ge=0.0, le=1000.0)]
 
 
@@ -37,13 +40,13 @@ class TrainSettings(TransformerSettings):
     """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it when the loss jumps. 0
     learns nothing: a run to compare with."""
 
-    optimizer_type: Literal["AdamW", "AdamW8bit", "Muon"] = "AdamW8bit"
+    optimizer_type: OptimizerType = "AdamW8bit"
     """`AdamW8bit`: least memory for its state. `AdamW`: the same in 32 bits. `Muon`: the official training's choice."""
 
     optimizer_args: dict[str, OptimizerValue] = Field(default_factory=dict)
     """Further arguments of the optimizer by name, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}."""
 
-    lr_scheduler: Literal["constant", "cosine", "linear"] = "constant"
+    lr_scheduler: LRScheduler = "constant"
     """The learning rate after the warm-up: unchanged, or falling to 0 along a cosine or a line."""
 
     lr_warmup_steps: int | float = 0
@@ -87,7 +90,7 @@ class TrainSettings(TransformerSettings):
     network_weights: PathText | None = None
     """A LoRA file to start from, instead of a new one."""
 
-    timestep_sampling: Literal["shift", "sigmoid", "uniform", "logit_normal"] = "shift"
+    timestep_sampling: TimestepSampling = "shift"
     """How noise levels (sigma) are drawn. `shift`: a sigmoid of a normal number, moved by `discrete_flow_shift`.
     `sigmoid`: the same without moving. `uniform`: all levels alike. `logit_normal`: a sigmoid of a normal number with
     `logit_mean` and `logit_std`, then moved: the official training."""
@@ -143,7 +146,7 @@ class TrainSettings(TransformerSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _epochs_replace_default_steps(cls, data: Any) -> Any:
+    def _epochs_replace_default_steps(cls, data: object) -> object:
         """The default number of steps is for those who gave neither."""
         if isinstance(data, dict) and data.get("max_train_epochs") is not None and "max_train_steps" not in data:
             return {**data, "max_train_steps": None}
@@ -151,7 +154,7 @@ class TrainSettings(TransformerSettings):
 
     @field_validator("optimizer_args", mode="before")
     @classmethod
-    def _numbers_in_text(cls, value: Any) -> Any:
+    def _numbers_in_text(cls, value: object) -> object:
         """Read '1e-4' as a number: YAML readers other than ours, such as Snakemake's --config, leave it as text."""
         return {name: _as_number(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
@@ -164,7 +167,7 @@ class TrainSettings(TransformerSettings):
 
     @field_validator("dtype", mode="before")
     @classmethod
-    def _no_half_training(cls, value: Any) -> Any:
+    def _no_half_training(cls, value: object) -> object:
         if value in ("float16", "fp16", "half"):
             raise ValueError(f"found '{value}': float16 overflows in training; use bfloat16, float32 or auto")
         return value
@@ -208,7 +211,7 @@ class TrainSettings(TransformerSettings):
         return self
 
 
-def _as_number(value: Any) -> Any:
+def _as_number(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:

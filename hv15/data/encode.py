@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from hv15.atomic import atomic_folder, atomic_path
 from hv15.data.frames import exact_fps
 from hv15.data.pixels import Pixels
-from hv15.data.probe import open_video
+from hv15.data.video import open_video
 from hv15.errors import UserError
 
 CRF = 17

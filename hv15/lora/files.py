@@ -1,4 +1,4 @@
-"""LoRA files: read with care, written atomically and with equal bytes for equal content."""
+"""LoRA files: checked when they are read, written atomically, with equal bytes for equal content."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
+from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
-from hv15.lora.formats import detect_format
-from hv15.lora.lycoris import needs_lycoris
-from hv15.lora.names import Layout
+from hv15.lora.kinds import detect_lora_layout
 from hv15.lora.peft import with_alphas
-from hv15.models.dit import DiTConfig
+from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.writer import write_checkpoint
@@ -34,7 +34,8 @@ def save_lora(
     """Write a LoRA as safetensors, atomically; equal tensors and metadata give equal bytes.
 
     Args:
-        dtype: cast the matrices to it (alphas stay as they are); None keeps each tensor's own.
+        state_dict: matrices (rows, columns) and alphas ().
+        dtype: the matrices are cast to it, alphas stay as they are; None keeps each tensor's own.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; NaN or infinity in a tensor.
@@ -43,15 +44,17 @@ def save_lora(
         key: tensor.detach().to("cpu", dtype if dtype is not None and tensor.ndim else tensor.dtype)
         for key, tensor in state_dict.items()
     }
-    _check_finite(path, tensors, hint="the training diverged: lower the learning rate; the file was not written")
+    _refuse_nan(path, tensors, hint="the training diverged: lower the learning rate; the file was not written")
     write_checkpoint(Path(path), tensors, tensors.__getitem__, metadata)
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a LoRA file of any layout: its tensors (with the alphas that stand in PEFT's metadata) and its metadata.
 
+    Matrices (rows, columns) keep their dtype, but numbers of 8 bits become bf16, which holds them exactly.
+
     Raises:
-        UserError: missing, a pickle, truncated, NaN in it, or not a LoRA of this model.
+        UserError: missing, a pickle, truncated, NaN in it, not a LoRA of this model, or of a kind that cannot be used.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,24 +62,23 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path}: {kind}; expected a LoRA file (.safetensors)", hint="check the path")
     checkpoint = open_checkpoint(path)
     try:
-        if not needs_lycoris(checkpoint.keys()):
-            detect_format(checkpoint.keys())
-        state_dict = with_alphas(dict(checkpoint.tensors()), checkpoint.metadata)
+        detect_lora_layout(checkpoint.keys())
+        plain = {key: cast_up(tensor) for key, tensor in checkpoint.tensors()}
+        state_dict = with_alphas(plain, checkpoint.metadata)
     except UserError as error:
         kind = looks_like(checkpoint.keys())
         if "a LoRA" not in kind and "unknown" not in kind:
-            raise UserError(f"{path}: {kind}, not a LoRA", hint="models belong into the models section") from error
+            raise UserError(f"{path}: {kind}, not a LoRA", hint="models belong in the models section") from error
         raise UserError(f"{path}: {error.message}", hint=error.hint) from error
-    _check_finite(path, state_dict, hint="the file is damaged, or its training diverged; use another one")
+    _refuse_nan(path, state_dict, hint="the file is damaged, or its training diverged; use another one")
     return state_dict, dict(checkpoint.metadata)
 
 
 def convert_file(
     source: Path,
     target: Path,
-    to: Layout = "comfyui",
+    to: LoRALayout = "comfyui",
     *,
-    reverse: bool = False,
     svd_rank: int | None = None,
 ) -> dict[str, str]:
     """Convert a LoRA file; the source's metadata (hv15.*, ss_*, modelspec.*) stays in the new one.
@@ -84,7 +86,6 @@ def convert_file(
     Args:
         source, target: .safetensors files.
         to: the target layout.
-        reverse: convert to kohya's names instead, whatever the source's layout is.
         svd_rank: see `convert`.
 
     Returns:
@@ -95,7 +96,7 @@ def convert_file(
     """
     state_dict, metadata = read_lora(source)
     try:
-        converted, new_metadata = convert(state_dict, "kohya" if reverse else to, metadata=metadata, svd_rank=svd_rank)
+        converted, new_metadata = convert(state_dict, to, metadata=metadata, svd_rank=svd_rank)
     except UserError as error:
         raise UserError(f"{source}: {error.message}", hint=error.hint) from error
     save_lora(target, converted, new_metadata)
@@ -108,7 +109,6 @@ def kohya_metadata(
     alpha: float,
     base: DiTConfig | None = None,
     base_name: str | None = None,
-    title: str | None = None,
     resolution: str | None = None,
     steps: int | None = None,
     epochs: int | None = None,
@@ -118,11 +118,11 @@ def kohya_metadata(
     dropout: float | None = None,
     num_train_items: int | None = None,
 ) -> dict[str, str]:
-    """The `ss_*` and `modelspec.*` fields that other tools show; no time of day in them: equal runs, equal files.
+    """The `ss_*` and `modelspec.*` fields that other tools show. No time of day is in them: equal runs, equal files.
 
     Args:
         base: sizes of the base model.
-        base_name: file name of its checkpoint (no folder: paths are nobody else's business).
+        base_name: file name of its checkpoint, without its folder, which is nobody else's business.
         resolution: "WIDTHxHEIGHT" of the largest bucket.
     """
     fields: dict[str, object] = {
@@ -130,7 +130,6 @@ def kohya_metadata(
         "modelspec.architecture": ARCHITECTURE,
         "modelspec.implementation": "hv15",
         "modelspec.prediction_type": "flow",
-        "modelspec.title": title,
         "modelspec.resolution": resolution,
         "ss_network_module": "hv15.lora",
         "ss_network_dim": rank,
@@ -149,7 +148,7 @@ def kohya_metadata(
     return {key: str(value) for key, value in fields.items() if value is not None}
 
 
-def _check_finite(path: Path, state_dict: Mapping[str, Tensor], *, hint: str) -> None:
+def _refuse_nan(path: Path, state_dict: Mapping[str, Tensor], *, hint: str) -> None:
     for key, tensor in state_dict.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"{path}: {key} holds NaN or infinity", hint=hint)

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.atomic import write_json
+from hv15.choices import Role, roles_of
+from hv15.digest import short
 from hv15.errors import UserError
+from hv15.records.json_values import RecordError, read_record, text_of
 
 if TYPE_CHECKING:
     from hv15.config import Settings
@@ -22,13 +26,14 @@ OFFICIAL = "tencent/HunyuanVideo-1.5"
 REPACKAGED = "Comfy-Org/HunyuanVideo_1.5_repackaged"
 QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 
-ENCODERS = {
+ENCODERS: dict[Role, str] = {
     "text_encoder": "split_files/text_encoders/qwen_2.5_vl_7b.safetensors",
     "glyph_encoder": "split_files/text_encoders/byt5_small_glyphxl_fp16.safetensors",
     "image_encoder": "split_files/clip_vision/sigclip_vision_patch14_384.safetensors",
 }
 """Role -> file in the repackaged repository."""
 
+_NOTE_VERSION = 1
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
 log = logging.getLogger(__name__)
@@ -53,27 +58,32 @@ class HubFile:
         return self.names[0]
 
     @property
+    def identity(self) -> str:
+        """What stands for it in a digest: it is not there yet when the workflow is planned."""
+        return f"hub:{self.repo}@{self.revision}:{self.path}"
+
+    @property
     def targets(self) -> tuple[Path, ...]:
         """The files on this machine, in the order of `names`."""
         return tuple(self.folder / name for name in self.names)
 
 
-def hub_files(settings: Settings) -> dict[str, HubFile]:
-    """Return, by role, what `models.variant` needs for the task; the image encoder only for i2v."""
+def hub_files(settings: Settings) -> dict[Role, HubFile]:
+    """Return, by role, what `models.variant` needs for the task."""
     models = settings.models
     folder = settings.resolve(models.directory)
 
     def one(repo: str, name: str, revision: str = "main") -> HubFile:
         return HubFile(repo, revision, (name,), folder, folder / name)
 
-    roles = [role for role in ENCODERS if role != "image_encoder" or settings.task == "i2v"]
     tokenizer = folder / "tokenizer"
-    return {
+    files: dict[Role, HubFile] = {
         "dit": one(OFFICIAL, f"transformer/{models.variant}/diffusion_pytorch_model.safetensors", models.revision),
         "vae": one(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", models.revision),
         "tokenizer": HubFile(QWEN, "main", TOKENIZER, tokenizer, tokenizer),
-        **{role: one(REPACKAGED, ENCODERS[role]) for role in roles},
+        **{role: one(REPACKAGED, name) for role, name in ENCODERS.items()},
     }
+    return {role: files[role] for role in roles_of(settings.task)}
 
 
 def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:
@@ -91,6 +101,23 @@ def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:
     return [_fetch(*known[target]) for target in wanted]
 
 
+def downloaded_identity(file: HubFile) -> str | None:
+    """The identity (repository, revision, path) that a file was downloaded by; None while it is not there whole.
+
+    A file that somebody else put there is taken for the one that is wanted.
+    """
+    if not all(target.exists() for target in file.targets):
+        return None
+    try:
+        return text_of(read_record(_note(file), _NOTE_VERSION), "identity") or file.identity
+    except RecordError:
+        return file.identity
+
+
+def _note(file: HubFile) -> Path:
+    return file.folder / ".downloaded" / f"{short(file.path)}.json"
+
+
 def _each(settings: Settings) -> list[tuple[HubFile, str, Path]]:
     files = hub_files(settings).values()
     return [(file, name, target) for file in files for name, target in zip(file.names, file.targets, strict=True)]
@@ -102,7 +129,9 @@ def _fetch(file: HubFile, name: str) -> Path:
 
     log.info("downloading %s of %s (%s)", name, file.repo, file.revision)
     try:
-        return Path(hf_hub_download(file.repo, name, revision=file.revision, local_dir=file.folder))
+        fetched = Path(hf_hub_download(file.repo, name, revision=file.revision, local_dir=file.folder))
+        write_json(_note(file), {"version": _NOTE_VERSION, "identity": file.identity})
+        return fetched
     except Exception as error:  # the client, its HTTP library and the disk each have their own families of errors
         raise _refused(error, file, name) from error
 

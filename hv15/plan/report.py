@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from hv15.plan.advice import Advice, advise
 from hv15.plan.devices import Device
 from hv15.plan.stages import Planner, Stage
 from hv15.project import Project
+from hv15.records.json_values import JsonObject
 
 GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProjectPlan:
     """What a project would take on a device."""
 
     device: Device
@@ -33,7 +33,7 @@ class Plan:
         """Bytes of the largest stage; each stage is a process of its own."""
         return max(stage.needed for stage in self.stages)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return {
             "device": asdict(self.device),
@@ -77,15 +77,15 @@ class Plan:
         yield "Time: an estimate, operations / (the device's peak x an assumed utilisation); see docs/memory.md."
 
 
-def make_plan(project: Project, device: Device) -> Plan:
+def make_plan(project: Project, device: Device) -> ProjectPlan:
     """Plan every stage of a project, and what to change where it does not fit."""
     planner = Planner(project, device)
     stages = tuple(planner.stage(name) for name in planner.names)
     found = [advise(planner, stage.name) for stage in stages if not stage.fits]
     notes = [planner.work.note]
-    if planner.assumed:
-        notes.append(f"not there yet, or not readable, so planned as published: {', '.join(planner.assumed)}")
-    return Plan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
+    if planner.sizes.assumed:
+        notes.append(f"not there yet, or not readable, so planned as published: {', '.join(planner.sizes.assumed)}")
+    return ProjectPlan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
 
 
 def _parts(stage: Stage) -> str:

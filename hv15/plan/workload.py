@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from hv15.config import DatasetSettings
 from hv15.errors import UserError
-from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, latent_size
+from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
+from hv15.models.templates import MAX_TEXT_TOKENS
 from hv15.project import Project
 
-TEXT_LIMIT = 1000
 TEXT_TOKENS = 300
 """Tokens of a usual caption, where no caption is known."""
 CHARACTERS = 3
@@ -20,7 +20,7 @@ TEMPLATE = 20
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipBatch:
     """Clips of one size, as a training would batch them."""
 
     samples: int
@@ -61,7 +61,7 @@ class Workload:
     """All of a project."""
 
     task: str
-    batch: Clips
+    batch: ClipBatch
     """The largest one."""
     clips: int
     batches: int
@@ -81,14 +81,16 @@ def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
     listed, note = _listed(project)
-    clips = listed or [clip for dataset in project.datasets for clip in _allowed(dataset)]
-    counts = _counts(project)
-    total = len(listed) if listed else sum(counts)
-    often = [clip.repeats for clip in clips]
-    mean = sum(clip.tokens * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    per_batch = sum(clip.samples * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    repeats = (dataset.num_repeats for dataset in project.datasets)
-    shown = sum(often) if listed else sum(count * times for count, times in zip(counts, repeats, strict=True))
+    datasets = settings.datasets
+    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)]
+    repeats = sum(clip.repeats for clip in clips)
+    if listed:
+        total, shown = len(listed), repeats
+    else:
+        counts = _counts(project)
+        total = sum(counts)
+        shown = sum(count * dataset.num_repeats for count, dataset in zip(counts, datasets, strict=True))
+    per_batch = sum(clip.samples * clip.repeats for clip in clips) / repeats
     batches = max(1, math.ceil(shown / per_batch))
     captions = _captions(project)
     tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
@@ -100,52 +102,43 @@ def workload(project: Project) -> Workload:
         batch=max(clips, key=lambda clip: clip.tokens),
         clips=total,
         batches=batches,
-        mean_tokens=mean,
+        mean_tokens=sum(clip.tokens * clip.repeats for clip in clips) / repeats,
         texts=len(captions),
-        text_tokens=min(TEXT_LIMIT, tokens),
+        text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
         videos=_videos(project),
         note=note,
     )
 
 
-def _listed(project: Project) -> tuple[list[Clips], str]:
+def _listed(project: Project) -> tuple[list[ClipBatch], str]:
     """The clips that are encoded, with their batches' size."""
     try:
         items = project.training_items()
     except UserError:
         return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
-    space, time = PIXELS_PER_CELL, FRAMES_PER_CELL
-    clips = [
-        Clips(
-            item.batch_size,
-            (item.shape[0] - 1) * time + 1,
-            item.shape[1] * space,
-            item.shape[2] * space,
-            repeats=item.repeats,
-        )
-        for item in items
-    ]
+    clips = [ClipBatch(item.batch_size, *video_size(*item.shape), repeats=item.repeats) for item in items]
     return clips, "clips as they are encoded"
 
 
-def _allowed(dataset: DatasetSettings) -> list[Clips]:
+def _allowed(dataset: DatasetSettings) -> list[ClipBatch]:
     """One clip of each length: no bucket has more pixels than `resolution`."""
-    width, height = (max(side // PIXELS_PER_CELL, 1) * PIXELS_PER_CELL for side in dataset.resolution)
+    width, height = (max(encodable_side(side), PIXELS_PER_CELL) for side in dataset.resolution)
     lengths: tuple[int, ...] = dataset.target_frames
     if dataset.kind == "image":
         lengths = (1,)
     elif dataset.frame_extraction == "full":
-        lengths = ((dataset.max_frames - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1,)
-    return [Clips(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
+        lengths = (encodable_frames(dataset.max_frames),)
+    return [ClipBatch(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
 
 
 def _counts(project: Project) -> list[int]:
     """Clips of each dataset at most, without opening a file."""
-    found = [0] * len(project.datasets)
+    found = [0] * len(project.settings.datasets)
     try:
-        for number, _source, _key in project.sources:
-            dataset = project.datasets[number]
+        for each in project.dataset.sources:
+            number = each.dataset
+            dataset = project.settings.datasets[number]
             windows = dataset.frame_sample if dataset.frame_extraction == "uniform" else 1
             found[number] += windows * len(_allowed(dataset))
     except UserError:
@@ -156,7 +149,7 @@ def _counts(project: Project) -> list[int]:
 def _captions(project: Project) -> set[str]:
     prompts = {prompt.prompt for prompt in project.settings.sample.prompts}
     try:
-        return {"", *prompts, *(source.caption for _, source, _ in project.sources)}
+        return {"", *prompts, *(each.source.caption for each in project.dataset.sources)}
     except UserError:
         return prompts
 

@@ -56,19 +56,8 @@ class ProjectPaths:
     def samples(self) -> Path:
         return self.results / "samples"
 
-    def video(self, name: str) -> Path:
-        """A sample's video; `name` may be a wildcard in braces, here and below."""
-        return self.samples / f"{name}.mp4"
-
-    def images(self, name: str) -> Path:
-        """The folder of a sample's frames as images."""
-        return self.samples / f"{name}.frames"
-
-    def latents(self, name: str) -> Path:
-        return self.samples / f"{name}.latents.safetensors"
-
     def condition(self, name: str) -> Path:
-        """The encoded first image of an i2v sample."""
+        """The encoded first image of an i2v sample; `name` may be a wildcard in braces."""
         return self.samples / f"{name}.condition.safetensors"
 
     @property
@@ -137,6 +126,10 @@ class ProjectPaths:
     def spec(self, stage: str) -> Path:
         """The spec of one job, such as `train` or `sample_latents.NAME`."""
         return self.specs / f"{stage}.json"
+
+    def trial_spec(self, stage: str) -> Path:
+        """The spec of one job in a dry run, which may be of a config that is not saved yet."""
+        return self.hidden / "dry-run" / self.run / f"{stage}.json"
 
     def manifests(self, kind: EncodedKind) -> Path:
         """The folder of the manifests of a kind, one folder in it for each way of encoding."""

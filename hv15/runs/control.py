@@ -142,9 +142,10 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
     own = run_processes(record) if record is not None else []
     earlier = [each for each in left if each not in own]
     if record is not None and not own and not earlier:
+        there = shlex.join(["hv15", "stop", str(root.absolute())])
         raise UserError(
             f"{root}: the run is on {record.host}, which cannot be reached from here",
-            hint=f"stop it there: ssh {record.host} hv15 stop {shlex.quote(str(root.absolute()))}",
+            hint=f"stop it there: {shlex.join(['ssh', record.host, there])}",
         )
     if found.state.alive:
         with contextlib.suppress(OSError):  # a full disk must not keep it running

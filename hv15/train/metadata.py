@@ -14,9 +14,10 @@ import torch
 import hv15
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings
+from hv15.grid import video_size
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
-from hv15.models.grid import PIXELS_PER_CELL
+from hv15.records.metadata import CONFIG, MADE_FROM
 
 
 def lora_metadata(
@@ -31,11 +32,12 @@ def lora_metadata(
 ) -> dict[str, str]:
     """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, text to text.
 
-    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.spec` holds the digests of everything that
+    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.made_from` holds the digests of all that
     the training depends on: dataset, encoded items, base model. JSON where a value is not a plain one.
     """
     train = settings.train
-    _, height, width = max((item.shape for item in items), key=lambda shape: (shape[1] * shape[2], shape))
+    largest = max((item.shape for item in items), key=lambda shape: (shape[1] * shape[2], shape))
+    _, height, width = video_size(*largest)
     known = kohya_metadata(
         base=base,
         base_name=base_name,
@@ -47,7 +49,7 @@ def lora_metadata(
         optimizer=train.optimizer_type,
         seed=train.seed,
         dropout=train.network_dropout,
-        resolution=f"{width * PIXELS_PER_CELL}x{height * PIXELS_PER_CELL}",
+        resolution=f"{width}x{height}",
         num_train_items=len(items),
     )
     return {**known, **_own_metadata(settings, spec, items, step, epochs)}
@@ -59,8 +61,8 @@ def _own_metadata(
     train = settings.train
     dataset = spec.get("dataset", {})
     return {
-        "hv15.config": json.dumps(settings.dump(), ensure_ascii=False),  # in the order of the documentation
-        "hv15.spec": _json(spec),
+        CONFIG: json.dumps(settings.dump(), ensure_ascii=False),  # in the order of the documentation
+        MADE_FROM: _json(spec),
         "hv15.dataset_digest": str(dataset.get("digest", "")),
         "hv15.dataset_size": str(dataset.get("size", "")),
         "hv15.clips": str(len(items)),

@@ -20,9 +20,8 @@ def dit_of(bench: Workbench) -> Path:
 
 
 def denoise(bench: Workbench) -> tuple[str | Path, ...]:
-    bench.does("spec", "sample", "--name", "one", "--out", bench.samples / "one.json")
     out = bench.samples / "another.safetensors"
-    return "sample", "denoise", "--spec", bench.samples / "one.json", "--lora", bench.root / LORA, "--out", out
+    return "sample", "denoise", "--name", "one", "--lora", bench.root / LORA, "--out", out
 
 
 def test_the_checkpoint_and_its_defaults_are_told(done: Workbench, caplog: pytest.LogCaptureFixture) -> None:
@@ -41,7 +40,7 @@ def test_the_checkpoint_and_its_defaults_are_told(done: Workbench, caplog: pytes
     done.set(models={"variant": "480p_t2v"})
     said = done.does("check").out
     assert "checkpoint 480p_t2v (set by models.variant); sampling defaults: guidance 6, shift 5, 50 steps" in said
-    assert "note           models.variant says 480p_t2v, but the file is 720p_i2v_distilled" in said
+    assert "note: models.variant says 480p_t2v, but the file is 720p_i2v_distilled" in said
 
 
 def test_samples_and_loras_that_do_not_fit_are_noted(done: Workbench, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,8 @@ from hv15.plan.advice import advise
 from hv15.plan.devices import device_of_size
 from hv15.plan.stages import Planner
 from hv15.project import Project
-from tests.commands.workbench import Workbench
+from tests.commands.workbench import Workbench, hv15
+from tests.workflow.project import REPOSITORY
 
 
 def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
@@ -27,7 +28,7 @@ def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
     assert found is not None
     assert found.planned is not None
     assert found.planned.needed <= least
-    assert found.changes.get("sample.blocks_to_swap", 1) <= planner.blocks - 2 == 2
+    assert found.changes.get("sample.blocks_to_swap", 1) <= planner.sizes.dit.num_blocks - 2 == 2
 
 
 def test_models_that_are_not_there(project: Workbench) -> None:
@@ -64,13 +65,13 @@ def test_out_of_memory_is_one_message_with_what_helps(
     done: Workbench, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     from hv15.models import vae
-    from hv15.train.loop import Trainer
+    from hv15.train.optimizer_step import OptimizerStep
 
     def full(*_: object, **__: object) -> None:
         monkeypatch.undo()  # the plan runs the same code
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
 
-    monkeypatch.setattr(Trainer, "compute", full)
+    monkeypatch.setattr(OptimizerStep, "run", full)
     monkeypatch.setattr(vae.VAE, "encode", full)
     if stage == "encode latents":
         shutil.rmtree(done.root / "cache")
@@ -81,3 +82,11 @@ def test_out_of_memory_is_one_message_with_what_helps(
     assert "Traceback" not in said.err
     for words in ("out of memory in ", "Tried to allocate 2.00 GiB", "the plan says", "GiB are needed"):
         assert words in said.err, said.err
+
+
+def test_the_demo_before_anything_is_made(tmp_path: Path) -> None:
+    """A plan looks into the clips, so it draws them first, as any command does that needs them."""
+    (tmp_path / "config.yaml").write_bytes((REPOSITORY / "config.yaml").read_bytes())
+    said = hv15("plan", tmp_path, "--device", "4090")
+    assert (said.code, "RTX 4090" in said.out) == (0, True), said.err
+    assert list((tmp_path / "demo/clips").glob("*.mp4"))

@@ -7,13 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 from safetensors.torch import load_file
 
 from hv15 import __version__
-from hv15.commands import disk
 from hv15.config import load_config
-from tests.commands.test_bad_clips import add_bad_clips
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
 
@@ -82,85 +79,9 @@ def test_a_config_that_is_none(done: Workbench, content: bytes | None, naming: s
     for command in (("check",), ("encode", "latents"), ("gc", "--yes")):
         said = done.hv15(*command)
         assert said.code == 2
-        assert naming in said.err
+        assert naming in (said.out if command == ("check",) else said.err)
         assert "Traceback" not in said.err
     assert len(done.items("latents")) == 3
-
-
-# -- check ----------------------------------------------------------------------------------------------------------
-
-
-def test_check_of_a_sound_project(project: Workbench) -> None:
-    said = project.does("check")
-    assert "everything is in place" in said.out
-    assert "3 files, 3 clips, 3 distinct captions" in said.out
-    assert "9 x 64 x 64" in said.out
-    assert not any(line.startswith("!") for line in said.out.splitlines())
-
-
-def test_check_names_every_problem(project: Workbench) -> None:
-    add_bad_clips(project.clips)
-    project.set(
-        models={"vae": "gone.safetensors"},
-        sample={"loras": [{"path": "other.safetensors"}]},
-        train={"network_weights": "config.yaml"},
-    )
-    said = project.hv15("check")
-    assert said.code == 2
-    marked = [line for line in said.out.splitlines() if line.startswith("!")]
-    assert len(marked) == 8, said.out
-    for words in ("vae", "gone.safetensors", "other.safetensors", "config.yaml: not a safetensors", "sound.mp4"):
-        assert any(words in line for line in marked), said.out
-    assert "8 problems" in said.out
-
-    project.set(datasets=[{"video_directory": "nowhere"}])
-    said = project.hv15("check")
-    assert (said.code, "nowhere: does not exist" in said.out, "other.safetensors" in said.out) == (2, True, True)
-
-
-def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(project: Workbench) -> None:
-    project.set(train={"blocks_to_swap": 51}, sample={"blocks_to_swap": 2})
-    said = project.hv15("check")
-    assert said.code == 2
-    assert "! train          blocks_to_swap: 51, but the transformer has" in said.out
-    assert "! sample" not in said.out
-
-    project.set(train={"blocks_to_swap": 0, "attn_mode": "flash"}, sample={"attn_mode": "sage"})
-    said = project.does("check")  # the GPU may be in another machine
-    for words in ("train, on this machine: attn_mode: flash", "sample, on this machine: attn_mode: sage"):
-        assert words in said.out, said.out
-
-
-def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """4 KiB latents of 3 clips and 300 tokens of each text, until they are encoded."""
-
-    def disk_line() -> str:
-        return next(line for line in done.hv15("check").out.splitlines() if " disk " in line)
-
-    assert "MiB latents" not in disk_line()
-    assert "MiB texts" not in disk_line()
-    done.set(cache={"latent_dtype": "bfloat16"})
-    assert "about 1 MiB latents" in disk_line()
-    monkeypatch.setattr(disk, "TEXT_TOKENS", 2**40)
-    assert not disk_line().startswith("!")
-    done.set(cache={"text_dtype": "bfloat16"})
-    line = disk_line()
-    assert line.startswith("!")
-    assert line.endswith("too little")
-
-
-def test_check_names_clips_that_are_too_short_for_a_length(project: Workbench) -> None:
-    project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9, 401]}])
-    said = project.does("check")
-    assert said.out.count(": no clip of 401 frames") == 3
-
-
-def test_check_of_what_is_still_to_be_made(project: Workbench) -> None:
-    config = project.config
-    config["models"] = {"source": "demo"}
-    (project.root / "config.yaml").write_text(yaml.safe_dump(config))
-    said = project.does("check")
-    assert said.out.count("will be made by the workflow") == 4
 
 
 # -- show -----------------------------------------------------------------------------------------------------------
@@ -178,7 +99,7 @@ def test_show_also_reads_results_and_images(done: Workbench) -> None:
     latents = done.samples / "one.latents.safetensors"
     done.does("sample", "decode", "--latents", latents, "--out", done.root / "frames")
     assert "a red circle" in hv15("show", done.root / "frames" / "0000.png").out
-    assert "prompt: a red circle" in hv15("show", done.samples / "one.json").out
+    assert "prompt: a red circle" in hv15("show", done.spec("sample_latents.one")).out
     assert "loss_first: " in hv15("show", done.root / "results/train/summary.json").out
 
 
@@ -191,6 +112,8 @@ def test_a_shown_config_loads_again_as_the_same_settings(done: Workbench) -> Non
     assert load_config(done.root / "config.yaml") == original
     whole = (done.root / LORA).read_bytes()
     shutil.rmtree(done.root / "results")
+    assert "clips: 0 encoded" in done.does("encode", "latents").err
+    assert "texts: 0 encoded" in done.does("encode", "texts").err
     done.train()
     assert (done.root / LORA).read_bytes() == whole
 
@@ -236,7 +159,7 @@ def test_gc_keeps_what_a_stopped_encoding_has_finished(project: Workbench) -> No
     (project.clips / "empty.mp4").touch()
     (project.clips / "empty.txt").write_text("a caption")
     project.refuses("encode", "latents", naming=("empty.mp4",))
-    assert "its encoding is not finished" in project.does("gc", "--yes").out
+    assert "has not finished encoding, so all of it is kept" in project.does("gc", "--yes").out
     (project.clips / "empty.mp4").unlink()
     assert "clips: 0 encoded, 3 already there" in project.does("encode", "latents").err
 
@@ -260,6 +183,40 @@ def test_gc_takes_other_settings_items_only_when_asked(done: Workbench) -> None:
     assert "0 items" in done.does("gc", "--yes").out
     assert "3 items" in done.does("gc", "--unused", "--yes").out
     assert "clips: 0 encoded, 3 already there" in done.does("encode", "latents").err
+
+
+def test_gc_keeps_what_another_project_needs(done: Workbench, tmp_path: Path) -> None:
+    """Until that project is gone, and a person says that it does not come back."""
+    other = Workbench(shutil.copytree(done.root, tmp_path / "other"))
+    shutil.rmtree(other.root / "cache")
+    other.set(cache={"directory": str(done.root / "cache")})
+    assert "clips: 0 encoded, 3 already there" in other.does("encode", "latents").err
+    everything = done.items("latents")
+    for path in list(done.clips.glob(f"{min(done.clips.glob('*.mp4')).stem}.*")):
+        path.unlink()
+    assert "0 items" in done.does("gc", "--unused", "--yes").out
+    assert done.items("latents") == everything
+
+    other.root.rename(tmp_path / "elsewhere")
+    before = done.files()
+    said = done.does("gc", "--unused")
+    assert f"{other.root}: used this store, and is not there now" in said.out
+    done.refuses("gc", "--unused", "--yes", naming=("nothing is removed", str(other.root), "--forget"))
+    assert done.files() == before
+    assert "2 items" in done.does("gc", "--unused", "--yes", "--forget").out
+    assert len(done.items("latents")) == 2
+    assert "not there now" not in done.does("gc", "--yes").out, "it is forgotten"
+
+
+def test_a_moved_project_is_no_stranger_in_its_own_store(done: Workbench, tmp_path: Path) -> None:
+    done.does("gc")
+    moved = Workbench(done.root.rename(tmp_path / "moved"))
+    said = moved.does("gc", "--yes")
+    assert said.out.startswith("0 items"), said.out
+    shutil.copytree(moved.root, tmp_path / "copy")
+    for path in list(moved.clips.glob(f"{min(moved.clips.glob('*.mp4')).stem}.*")):
+        path.unlink()
+    assert "2 items" in moved.does("gc", "--unused", "--yes").out, "the copy has a store of its own"
 
 
 def test_repair_drops_damaged_items_and_they_are_encoded_again(done: Workbench) -> None:

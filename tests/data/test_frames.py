@@ -7,19 +7,48 @@ from fractions import Fraction
 
 import pytest
 
-from hv15.data.frames import Timeline, down_to_4k1, exact_fps, windows
+from hv15.data.frames import MOST_WINDOWS, Timeline, exact_fps, windows
 from hv15.errors import UserError
 
 F = Fraction
 
 
-@pytest.mark.parametrize("fps", [F(30), F(25), F(24000, 1001), F(60), F(15), F(24), F(30000, 1001), F(12), F(120)])
+@pytest.mark.parametrize("fps", [F(30), F(25), F(60), F(15), F(24), F(30000, 1001), F(12), F(120)])
 def test_a_constant_rate_gives_the_floor_of_the_scaled_index(fps: Fraction) -> None:
     """The rule as users write it: output frame i shows source frame floor(i * source / 24)."""
     line = Timeline.constant(1600, fps)
     count = line.count(F(24))
     assert count == 1600 * 24 // fps
     assert [line.source_frame(i, F(24)) for i in range(count)] == [i * fps // 24 for i in range(count)]
+
+
+@pytest.mark.parametrize("fps", [F(24), F("23.976"), F("23.98"), F("23.96"), F("24.04"), F(24000, 1001)])
+@pytest.mark.parametrize("times", [F(1), F(2), F(3), F(5), F(1, 2), F(1, 3)])
+def test_rates_near_a_multiple_of_24_count_as_that(fps: Fraction, times: Fraction) -> None:
+    line = Timeline.constant(1600, fps * times)
+    chosen = [line.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+    assert chosen == [i * times // 1 for i in range(int(1600 // times))]
+
+
+def test_further_off_rates_follow_the_clock() -> None:
+    for fps in (F("23.95"), F("24.05"), F(25)):
+        line = Timeline.constant(3000, fps)
+        assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == [
+            i * fps // 24 for i in range(3000 * 24 // fps)
+        ]
+
+
+def test_a_target_of_another_rate_has_its_own_multiples() -> None:
+    line = Timeline.constant(100, F(30000, 1001))
+    assert [line.source_frame(i, F(30)) for i in range(line.count(F(30)))] == list(range(100))
+    assert [line.source_frame(i, F(15)) for i in range(line.count(F(15)))] == list(range(0, 100, 2))
+
+
+def test_a_steady_camera_whose_header_is_wrong() -> None:
+    """Times of 23.98 fps in ticks of 1/600 s, and a header that says 25: the times themselves have the rate."""
+    pts = [round(i * 600 / 23.98) for i in range(2000)]
+    line = Timeline.stamped(pts, F(1, 600), 25, [F(25)])
+    assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == list(range(2000))
 
 
 def test_thirty_to_twenty_four_takes_four_of_five_frames() -> None:
@@ -65,6 +94,52 @@ def test_times_rounded_to_milliseconds_lose_no_frame(fps: Fraction) -> None:
         assert chosen == [exact.source_frame(i, F(24)) for i in range(line.count(F(24)))]
 
 
+@pytest.mark.parametrize("base", [F(1, 16000), F(1, 90000), F(1, 1000)])
+@pytest.mark.parametrize("fps", [F(24), F(24000, 1001), F(48000, 1001), F(30000, 1001), F(60)])
+def test_milliseconds_survive_a_copy_into_a_finer_clock(fps: Fraction, base: Fraction) -> None:
+    """What is copied from Matroska into MP4 or MPEG-TS keeps its rounded times."""
+    pts = [round(i / fps * 1000) * int(F(1, 1000) / base) for i in range(500)]
+    line, exact = Timeline.stamped(pts, base, 0, [fps]), Timeline.constant(500, fps)
+    assert line.rate == fps
+    assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == [
+        exact.source_frame(i, F(24)) for i in range(exact.count(F(24)))
+    ]
+
+
+@pytest.mark.parametrize("first", [2, 3])
+@pytest.mark.parametrize("base", [F(1, 90000), F(1, 1000)])
+@pytest.mark.parametrize("stated", [F(30000, 1001), F(60000, 1001), None])
+def test_a_film_with_pulldown_shows_each_frame_once(first: int, base: Fraction, stated: Fraction | None) -> None:
+    """On a DVD, a film's frames stand for 3 and 2 fields in turn."""
+    fields = [0]
+    for i in range(99):
+        fields.append(fields[-1] + (first if i % 2 == 0 else 5 - first))
+    pts = [round(count / F(60000, 1001) / base) for count in fields]
+    rates = [stated] if stated else [F(60000, 1001), F(24000, 1001)]
+    line = Timeline.stamped(pts, base, 0, rates)
+    assert line.rate == F(24000, 1001)
+    assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == list(range(100))
+
+
+@pytest.mark.parametrize("base", [F(1, 600), F(1, 16000), F(1, 90000), F(1, 1000)])
+def test_a_fine_clock_is_no_rate(base: Fraction) -> None:
+    """Containers state the clock itself as the rate of a video that has none."""
+    chooser = random.Random(1)
+    pts = sorted(chooser.sample(range(int(5 / base)), 100))
+    line = Timeline.stamped(pts, base, 0, [1 / base])
+    assert line.rate is None
+    times = [(stamp - pts[0]) * base for stamp in pts]
+    for i in range(line.count(F(24))):
+        assert line.source_frame(i, F(24)) == max(k for k, time in enumerate(times) if time <= F(i, 24))
+
+
+def test_a_recorder_that_dropped_a_third_of_the_frames() -> None:
+    kept = [i for i in range(300) if i % 3 != 1]
+    line = Timeline.stamped([round(i * 1001 / 24) for i in kept], F(1, 1000), 42, [F(24000, 1001)])
+    shown = [line.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+    assert shown == [sum(each <= i for each in kept) - 1 for i in range(300)]
+
+
 def test_a_dropped_frame_leaves_the_others_in_place() -> None:
     pts = [round(i * 1000 / 24) for i in range(50) if i != 20]
     line = Timeline.stamped(pts, F(1, 1000), 42, [F(24)])
@@ -82,10 +157,6 @@ def test_one_frame_is_a_video_of_one_frame() -> None:
 
 def test_rates_are_the_decimals_that_the_user_wrote() -> None:
     assert exact_fps(29.97) == F(2997, 100)
-
-
-def test_rounding_down_to_4k_plus_1() -> None:
-    assert [down_to_4k1(n) for n in (1, 4, 5, 8, 9, 16, 17, 120, 121, 129)] == [1, 1, 5, 5, 9, 13, 17, 117, 121, 129]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +178,22 @@ def test_rounding_down_to_4k_plus_1() -> None:
 )
 def test_windows_of_forty_frames(extraction: str, targets: list[int], options: dict[str, int], expected: list) -> None:
     assert windows(40, extraction, targets, **options) == expected
+
+
+def test_the_longest_still() -> None:
+    assert Timeline((0, 3, 4, 9), 11, F(1, 10)).longest_still() == (2, F(1, 2))
+    assert Timeline((0, 3), 11, F(1, 10)).longest_still() == (1, F(8, 10))
+
+
+@pytest.mark.parametrize("options", [{"stride": 1}, {"sample": 10**9}])
+def test_windows_are_limited(options: dict[str, int]) -> None:
+    """Nothing is made in the length of a damaged file's times, or of a number in the settings."""
+    extraction = "slide" if "stride" in options else "uniform"
+    assert len(windows(20_016, extraction, [17], **options)) == MOST_WINDOWS
+    with pytest.raises(UserError, match="its 20017 frames would give more than 20000 clips"):
+        windows(20_017, extraction, [17], **options)
+    with pytest.raises(UserError, match="more than 20000 clips"):
+        windows(10**15, extraction, [17], **options)
 
 
 def test_an_unknown_extraction_is_named() -> None:

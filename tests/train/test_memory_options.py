@@ -110,7 +110,7 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
     options = {"blocks_to_swap": 2, "gradient_checkpointing_cpu_offload": True, "split_attn": True}
     run(tmp_path, settings(**{**PLAIN, **options}), dit=dit)
-    assert (dit.swap, dit.offload, dit.gradient_checkpointing, dit.attention.split) == (None, None, False, False)
+    assert (dit.block_hooks, dit.gradient_checkpointing, dit.attention.split) == ((), False, False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in dit.state_dict().items())
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.out_of_memory import StageName
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
 from hv15.records.paths import config_file
 
 
@@ -30,14 +29,11 @@ class ProjectCommand(Command):
         return config_file(self.project)
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def _object(text: str) -> JsonObject:
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("expected a JSON object")
-    return value
+        return parse_object(text)
+    except RecordError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +44,6 @@ class SettingsCommand(ProjectCommand):
     """What the command is called in a plan of memory, if it computes with a model."""
 
     overrides: Annotated[
-        Mapping[str, Any],
-        Argument("settings over its own", metavar="JSON", read=_mapping, variable=OVERRIDES_VARIABLE),
+        dict[str, Json],
+        Argument("settings over its own", metavar="JSON", read=_object, variable=OVERRIDES_VARIABLE),
     ] = field(default_factory=dict)

@@ -30,9 +30,10 @@ class Check(SettingsCommand):
 
     name: ClassVar[str] = "check"
     models: Annotated[bool, Argument("the model files only")] = False
+    json: Annotated[bool, Argument("for programs")] = False
 
     def run(self) -> int:
-        from hv15.commands.project import check
+        from hv15.commands.check import check
 
         return check(self)
 
@@ -69,14 +70,15 @@ class Show(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Collect(SettingsCommand):
-    """Remove encoded items that no manifest names."""
+    """Remove encoded items that no project needs which uses the store."""
 
     name: ClassVar[str] = "gc"
-    unused: Annotated[bool, Argument("also what this config does not need (of all who share the cache)")] = False
+    unused: Annotated[bool, Argument("also what this project encoded and does not need any more")] = False
+    forget: Annotated[bool, Argument("also what only projects need whose folders are gone")] = False
     yes: Annotated[bool, Argument("remove them; without it they are only counted")] = False
 
     def run(self) -> None:
-        from hv15.commands.project import collect
+        from hv15.commands.store import collect
 
         collect(self)
 
@@ -88,9 +90,23 @@ class Repair(SettingsCommand):
     name: ClassVar[str] = "repair"
 
     def run(self) -> None:
-        from hv15.commands.project import repair
+        from hv15.commands.store import repair
 
         repair(self)
 
 
-PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Show, Collect, Repair)
+@dataclass(frozen=True, kw_only=True)
+class Why(SettingsCommand):
+    """Say what would run and why."""
+
+    name: ClassVar[str] = "why"
+    target: Annotated[tuple[str, ...], Argument("a file that is to be made (results/lora.safetensors)")] = ()
+    json: Annotated[bool, Argument("for programs")] = False
+
+    def run(self) -> None:
+        from hv15.commands.why import why
+
+        why(self)
+
+
+PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Collect, Repair)

@@ -16,6 +16,7 @@ class Run(ProjectCommand):
 
     name: ClassVar[str] = "run"
     target: Annotated[tuple[str, ...], Argument("what to make (results/lora.safetensors)")] = ()
+    dry_run: Annotated[bool, Argument("only say what would run and why")] = False
     follow: Annotated[bool, Argument("print its output until it ends")] = False
     unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
     snakemake: Annotated[

@@ -17,8 +17,8 @@ class Encode(SettingsCommand):
     """Encoding of one kind."""
 
     shard: Annotated[int | None, Argument("one shard only (all)")] = None
-    expect: Annotated[str, Argument("stop unless the shard needs exactly this", metavar="DIGEST")] = ""
-    out: Annotated[Path | None, Argument("the shard's manifest (its place in the cache)")] = None
+    spec: Annotated[Path | None, Argument("stop unless the shard needs exactly this")] = None
+    out: Annotated[Path | None, Argument("the shard's manifest (its place in the project)")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,79 +49,14 @@ class EncodeTexts(Encode):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(SettingsCommand):
-    """Report on one kind."""
+    """List what was encoded and what was left out, and why."""
 
-    out: Annotated[Path | None, Argument("the report file (its place in the cache)")] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportLatents(Report):
-    """Of latents."""
-
-    name: ClassVar[str] = "latents"
+    name: ClassVar[str] = "report"
 
     def run(self) -> None:
-        from hv15.commands.encode import report_latents
+        from hv15.commands.encode import report
 
-        report_latents(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportTexts(Report):
-    """Of texts."""
-
-    name: ClassVar[str] = "texts"
-
-    def run(self) -> None:
-        from hv15.commands.encode import report_texts
-
-        report_texts(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec(SettingsCommand):
-    """Spec of one product."""
-
-    attempt: Annotated[int, Argument("counts how often the workflow has tried")] = 1
-    out: Annotated[Path, Argument("the spec file")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecSample(Spec):
-    """Of a sample."""
-
-    name: ClassVar[str] = "sample"
-    prompt: Annotated[str, Argument("the prompt's name", flags=("--name",))]
-    denoising: Annotated[bool, Argument("only the part that its latents depend on")] = False
-
-    def run(self) -> None:
-        from hv15.commands.sample import write_spec
-
-        write_spec(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecTrain(Spec):
-    """Of the training."""
-
-    name: ClassVar[str] = "train"
-
-    def run(self) -> None:
-        from hv15.commands.train import write_spec
-
-        write_spec(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecProducts(Spec):
-    """Of the finished LoRA: what belongs to it."""
-
-    name: ClassVar[str] = "products"
-
-    def run(self) -> None:
-        from hv15.commands.sample import write_products
-
-        write_products(self)
+        report(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +80,8 @@ class SampleCondition(SettingsCommand):
 
     name: ClassVar[str] = "condition"
     stage: ClassVar[StageName | None] = "condition"
-    spec: Annotated[Path, Argument("the sample's .json file")]
+    spec: Annotated[Path | None, Argument("the stage's spec, as the planner writes it")] = None
+    prompt: Annotated[str | None, Argument("a sample of the config, instead of a spec", flags=("--name",))] = None
     out: Annotated[Path, Argument("the encoded image")]
 
     def run(self) -> None:
@@ -160,7 +96,8 @@ class SampleDenoise(SettingsCommand):
 
     name: ClassVar[str] = "denoise"
     stage: ClassVar[StageName | None] = "denoise"
-    spec: Annotated[Path, Argument("the sample's .json file")]
+    spec: Annotated[Path | None, Argument("the stage's spec, as the planner writes it")] = None
+    prompt: Annotated[str | None, Argument("a sample of the config, instead of a spec", flags=("--name",))] = None
     lora: Annotated[Path | None, Argument("the trained LoRA; without it the base model samples")] = None
     condition: Annotated[Path | None, Argument("the encoded first image (i2v)")] = None
     out: Annotated[Path, Argument("the latents file")]
@@ -177,7 +114,7 @@ class SampleDecode(SettingsCommand):
 
     name: ClassVar[str] = "decode"
     stage: ClassVar[StageName | None] = "decode"
-    spec: Annotated[Path | None, Argument("the sample's .json file (what the latents say themselves)")] = None
+    spec: Annotated[Path | None, Argument("the stage's spec (what the latents say themselves)")] = None
     latents: Annotated[
         Path, Argument("a .latents.safetensors file; enough by itself", flags=("--latents", "--latent_path"))
     ]
@@ -194,6 +131,7 @@ class SampleSheet(SettingsCommand):
     """All samples in one picture, and what the LoRA changed."""
 
     name: ClassVar[str] = "sheet"
+    spec: Annotated[Path | None, Argument("what the picture is made from, to be written into it")] = None
     out: Annotated[Path, Argument("the picture")] = ProjectPaths().contact_sheet
 
     def run(self) -> None:
@@ -204,8 +142,7 @@ class SampleSheet(SettingsCommand):
 
 STAGE_COMMANDS: tuple[Entry, ...] = (
     Group("encode", "encode clips or texts into the store", (EncodeLatents, EncodeTexts)),
-    Group("report", "list what was encoded and what was left out, and why", (ReportLatents, ReportTexts)),
-    Group("spec", "write down what a training or a sample depends on", (SpecSample, SpecTrain, SpecProducts)),
+    Report,
     Train,
     Group(
         "sample",

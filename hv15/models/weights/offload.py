@@ -6,11 +6,12 @@ It hangs on torch's own hooks for saved tensors. At 720p x 121 frames a block ke
 from __future__ import annotations
 
 import weakref
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.weights.no_data import has_no_data
 from hv15.models.weights.transfers import HostTransfers, Ticket, transfers_for
 
@@ -18,10 +19,10 @@ LEAST = 2**20
 """Bytes; what is smaller is not worth a copy."""
 
 
-class ActivationOffload:
+class ActivationOffload(BlockHook):
     """Tensors that autograd keeps go to the machine's memory and come back when they are asked for.
 
-    The copy back is begun by `fetch_ahead`, or else when the tensor is needed.
+    The copy back begins while the block after it is still on its way back, or else when the tensor is needed.
     """
 
     def __init__(self, device: torch.device | str, transfers: HostTransfers | None = None) -> None:
@@ -32,11 +33,13 @@ class ActivationOffload:
         self._next: weakref.ref[_Kept] | None = None
         """What will be asked for next on the way back."""
 
-    def keeping(self) -> AbstractContextManager[object]:
-        """Inside, what autograd keeps goes away."""
+    def around_blocks(self, *, recomputed: bool) -> AbstractContextManager[object]:
+        """Inside, what gradient checkpointing keeps goes away; without it, everything stays."""
+        if not recomputed:
+            return nullcontext()
         return torch.autograd.graph.saved_tensors_hooks(self._put_away, self._give_back)
 
-    def fetch_ahead(self) -> None:
+    def after_attention_backward(self, index: int) -> None:
         """Begin to bring back what the block before the one that is computed now has kept."""
         kept = self._next() if self._next is not None else None
         if kept is not None and kept.host is not None and kept.device_copy is None:

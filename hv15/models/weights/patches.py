@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from hv15.errors import UserError
+from hv15.models.weights.quantised import QuantisedLinear
+
+Shape = tuple[int, int | None]
+"""(out, in) of a weight; None where a change does not tell."""
 
 
 class Patch(Protocol):
@@ -17,38 +21,39 @@ class Patch(Protocol):
     """For messages: the file that it comes from."""
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, int] | None]:
-        """Official names of the linear layers it changes, and their [out, in] if it knows them."""
+    def shapes(self) -> Mapping[str, Shape]:
+        """Official names of the linear layers it changes, and the shapes of their weights."""
 
     def __call__(self, module: str, weight: Tensor) -> Tensor:
         """The changed weight; both fp32 [out, in]."""
 
 
 def check_targets(
-    dit: nn.Module, shapes: Mapping[str, tuple[int, int] | None], *, name: str = "LoRA"
-) -> dict[str, Any]:
+    dit: nn.Module, shapes: Mapping[str, Shape], *, name: str = "LoRA"
+) -> dict[str, nn.Linear | QuantisedLinear]:
     """The linear layers that are to be changed, by name, quantised or not; every one must be there.
 
     Args:
-        shapes: official names, and [out, in] where it is known.
+        shapes: official names, and the shapes of the changed weights.
         name: for messages: what changes them.
 
     Raises:
         UserError: a layer that this model does not have, or of another size.
     """
     modules = dict(dit.named_modules())
-    missing = [module for module in shapes if not hasattr(modules.get(module), "in_features")]
+    found = {each: layer for each in shapes if isinstance(layer := modules.get(each), nn.Linear | QuantisedLinear)}
+    missing = [module for module in shapes if module not in found]
     if missing:
         raise UserError(
             f"{name}: {len(missing)} of {len(shapes)} changed layers are not in this model, first {missing[0]}",
             hint="the LoRA was made for a model with more blocks, or for another variant",
         )
-    layers: dict[str, Any] = {module: modules[module] for module in shapes}
-    for module, shape in shapes.items():
-        found = (layers[module].out_features, layers[module].in_features)
-        if shape is not None and shape != found:
+    for module, layer in found.items():
+        rows, columns = shapes[module]
+        if rows != layer.out_features or columns not in (None, layer.in_features):
+            weight = f"{rows} rows of a weight" if columns is None else f"a weight of {[rows, columns]}"
             raise UserError(
-                f"{name}: {module} changes a weight of {list(shape)}, the model's is {list(found)}",
+                f"{name}: {module} changes {weight}, the model's is {[layer.out_features, layer.in_features]}",
                 hint="the LoRA was made for a model of another size",
             )
-    return layers
+    return found

@@ -13,16 +13,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.weights.transfers import HostTransfers, Ticket, transfers_for
 
 SLOTS = 2
@@ -51,7 +54,7 @@ def swapped_indices(num_blocks: int, count: int) -> list[int]:
     return [(2 * i + 1) * num_blocks // (2 * visitors) for i in range(visitors)]
 
 
-class BlockSwap:
+class BlockSwap(BlockHook):
     """The waiting blocks, and the slots on the device that they visit.
 
     Args:
@@ -73,7 +76,7 @@ class BlockSwap:
             raise ValueError("block swap is for frozen blocks: their weights are never copied back")
         self._end = len(blocks) - 1
         self._transfers = transfers or transfers_for(device)
-        self._last, self._back = -1, False  # the block that was entered last, and whether in the backward pass
+        self._last, self._back = -1, False  # the block that computed last, and whether in the backward pass
         # First those that leave the device, so that there is room for those that come.
         self._visitors = {index: _Visitor(index, blocks[index], device, self._transfers) for index in self.indices}
         self._transfers.finish()
@@ -93,7 +96,17 @@ class BlockSwap:
         """The machine's memory that the waiting blocks take."""
         return sum(visitor.size for visitor in self._visitors.values())
 
-    def enter(self, index: int) -> None:
+    def around_blocks(self, *, recomputed: bool) -> AbstractContextManager[object]:
+        """Nothing is held.
+
+        Raises:
+            ValueError: gradients are wanted without gradient checkpointing, which visits the blocks once more.
+        """
+        if torch.is_grad_enabled() and not recomputed:
+            raise ValueError("block swap needs gradient_checkpointing: the backward pass visits the blocks once more")
+        return nullcontext()
+
+    def before_block(self, index: int) -> None:
         """Have a block in place before it computes, and the next ones on their way; all others are done with."""
         self._back = index == self._last - 1 or index == self._last == self._end
         self._last = index
@@ -144,13 +157,19 @@ class Away(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it for subclasses of any kind
+        cls,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if func is torch.ops.aten.detach.default:  # state_dict() asks for it; a hook gives the true weight then
             return args[0]
         away = next((each for each in args if isinstance(each, Away)), None)
         raise RuntimeError(f"{away.label if away is not None else 'a weight'} is used while it is not on the device")
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]  # torch's is untyped
         return f"Away({self.label}, {list(self.shape)})"
 
 
@@ -167,7 +186,7 @@ class _Slot:
 class _Place(NamedTuple):
     """Where a tensor of a block stands: in its module, and in packed memory."""
 
-    owner: dict[str, Any]
+    owner: dict[str, Tensor | None]
     """The module's parameters, or its buffers."""
     name: str
     key: str
@@ -193,7 +212,9 @@ class _Visitor:
         self._arrived: list[Tensor] = []
         self.memory = transfers.host_memory(self.size)
         for place in self._places:
-            transfers.begin(place.view(self.memory), place.owner[place.name].detach())
+            held = place.owner[place.name]
+            assert held is not None
+            transfers.begin(place.view(self.memory), held.detach())
         self._away: list[Tensor] = [
             Away(place.shape, place.dtype, device, f"block {index}: {place.key}") for place in self._places
         ]
@@ -215,7 +236,7 @@ class _Visitor:
         """Let the modules use the weights on the host."""
         self._set([place.tensor(self.memory) for place in self._places])
 
-    def add_to_state(self, _block: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    def add_to_state(self, _block: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
         """Put the weights on the host into a state dict."""
         for place in self._places:
             if prefix + place.key in state:

@@ -48,7 +48,7 @@ def test_the_gradients_are_the_same_bits(most: int):
     dit, transfers = model(), Counted()
     dit.gradient_checkpointing, dit.most_tokens = True, most
     plain = {name: gradient.clone() for name, gradient in gradients(dit).items()}
-    dit.offload = ActivationOffload("cpu", transfers)
+    dit.block_hooks = (ActivationOffload("cpu", transfers),)
     found = gradients(dit)
     assert transfers.copies >= 4 * len(dit.double_blocks)  # image and text tokens of each block, there and back
     assert plain.keys() == found.keys()
@@ -57,7 +57,8 @@ def test_the_gradients_are_the_same_bits(most: int):
 
 def test_host_memory_is_used_again_and_grows_only_with_the_largest_size():
     dit, transfers = model(), Counted()
-    dit.gradient_checkpointing, dit.offload = True, ActivationOffload("cpu", transfers)
+    offload = ActivationOffload("cpu", transfers)
+    dit.gradient_checkpointing, dit.block_hooks = True, (offload,)
     x, t, cond = inputs(dit)
     dit.requires_grad_(True)
 
@@ -71,12 +72,12 @@ def test_host_memory_is_used_again_and_grows_only_with_the_largest_size():
     step(1)
     assert len(transfers.allocated) == first
     step(3)
-    assert len(dit.offload._free) == first
+    assert len(offload._free) == first
 
 
 def test_sampling_keeps_nothing():
     dit, transfers = model(), Counted()
-    dit.gradient_checkpointing, dit.offload = True, ActivationOffload("cpu", transfers)
+    dit.gradient_checkpointing, dit.block_hooks = True, (ActivationOffload("cpu", transfers),)
     with torch.no_grad():
         dit(*inputs(dit))
     assert transfers.copies == 0
@@ -92,7 +93,7 @@ def test_the_device_holds_no_inputs_of_blocks():
                 x, t = torch.empty(1, 65, 9, 30, 52), torch.empty(1)
                 cond = Condition(torch.empty(1, 50, 3584), [50], torch.empty(1, 0, 1472), [0])
             LoRANetwork(dit, rank=1, alpha=1)
-            dit.gradient_checkpointing, dit.offload = True, ActivationOffload("meta") if away else None
+            dit.gradient_checkpointing, dit.block_hooks = True, (ActivationOffload("meta"),) if away else ()
             with PeakMemory("meta") as memory:
                 dit(x, t, cond).float().square().mean().backward()
             found.append(memory.peak)

@@ -81,7 +81,7 @@ def test_sampling_gives_the_same_bits(count: int, kind: Any):
     x, t, cond = inputs(dit)
     with torch.no_grad():
         plain = dit(x, t, cond)
-        dit.swap = BlockSwap(dit.double_blocks, count, "cpu")
+        dit.block_hooks = (BlockSwap(dit.double_blocks, count, "cpu"),)
         for _ in range(3):
             assert torch.equal(dit(x, t, cond), plain)
 
@@ -89,7 +89,7 @@ def test_sampling_gives_the_same_bits(count: int, kind: Any):
 def gradients(count: int, *, most: int, accumulate: int = 2, kind: Any = None) -> dict[str, Tensor]:
     dit = model(kind)
     if count:
-        dit.swap = BlockSwap(dit.double_blocks, count, "cpu")
+        dit.block_hooks = (BlockSwap(dit.double_blocks, count, "cpu"),)
     network = LoRANetwork(dit, rank=4, alpha=4, dropout=0.2)
     for name, parameter in network.named_parameters():
         if "lora_up" in name:
@@ -119,7 +119,7 @@ def test_quantised_blocks_are_trained_on_alike():
 
 def test_training_without_checkpointing_is_refused():
     dit = model()
-    dit.swap = BlockSwap(dit.double_blocks, 2, "cpu")
+    dit.block_hooks = (BlockSwap(dit.double_blocks, 2, "cpu"),)
     with pytest.raises(ValueError, match="gradient_checkpointing"):
         dit(*inputs(dit))
 
@@ -131,7 +131,7 @@ def test_trainable_blocks_are_refused():
 
 def test_a_block_that_is_away_cannot_be_used():
     dit = model()
-    dit.swap = BlockSwap(dit.double_blocks, 4, "cpu")
+    dit.block_hooks = (BlockSwap(dit.double_blocks, 4, "cpu"),)
     x, t, cond = inputs(dit)
     with torch.no_grad():
         dit(x, t, cond)
@@ -148,8 +148,9 @@ def test_a_block_that_is_away_cannot_be_used():
 def test_the_next_block_is_fetched_while_one_computes():
     """Each waiting block travels once forward and once back, but those at the turning points are there already."""
     dit, transfers = model(), Watched()
-    dit.swap = BlockSwap(dit.double_blocks, 4, "cpu", transfers)
-    number = {visitor.memory.data_ptr(): index for index, visitor in dit.swap._visitors.items()}
+    swap = BlockSwap(dit.double_blocks, 4, "cpu", transfers)
+    dit.block_hooks = (swap,)
+    number = {visitor.memory.data_ptr(): index for index, visitor in swap._visitors.items()}
     transfers.fetched.clear()
     LoRANetwork(dit, rank=2, alpha=2)
     dit.gradient_checkpointing = True
@@ -168,14 +169,15 @@ def test_the_next_block_is_fetched_while_one_computes():
 def test_the_state_dict_is_whole_and_removing_gives_the_weights_back():
     dit = model("fp8")
     before = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
-    dit.swap = BlockSwap(dit.double_blocks, 4, "cpu")
+    swap = BlockSwap(dit.double_blocks, 4, "cpu")
+    dit.block_hooks = (swap,)
     with torch.no_grad():
         plain = dit(*inputs(dit))
         for state in (dit.state_dict(), dit.state_dict()):
             assert state.keys() == before.keys()
             assert all(torch.equal(tensor, before[name]) for name, tensor in state.items())
-        dit.swap.remove()
-        dit.swap = None
+        swap.remove()
+        dit.block_hooks = ()
         assert all(torch.equal(tensor, before[name]) for name, tensor in dit.state_dict().items())
         assert torch.equal(dit(*inputs(dit)), plain)
 
@@ -193,7 +195,7 @@ def test_finished_loras_hang_on_waiting_blocks_too():
     with torch.no_grad():
         plain = dit(*inputs(dit))
         swapped = model()
-        swapped.swap = BlockSwap(swapped.double_blocks, 4, "cpu")
+        swapped.block_hooks = (BlockSwap(swapped.double_blocks, 4, "cpu"),)
         apply_lora(swapped, lora)
         assert torch.equal(swapped(*inputs(swapped)), plain)
 
@@ -209,11 +211,11 @@ def test_the_device_holds_two_blocks_where_all_wait():
             dit = DiT(config).requires_grad_(False)
             cond = Condition(torch.empty(1, 50, 3584), [50], torch.empty(1, 0, 1472), [0])
             x, t = torch.empty(1, 65, 2, 8, 8), torch.empty(1)
-        if count:
-            dit.swap = BlockSwap(dit.double_blocks, count, "meta")
+        swaps = [BlockSwap(dit.double_blocks, count, "meta")] if count else []
+        dit.block_hooks = tuple(swaps)
         with PeakMemory("meta") as memory, torch.no_grad():
             memory.assign("weights", dit)
-            memory.assign("weights", *(slot.memory for slot in dit.swap.slots) if dit.swap else ())
+            memory.assign("weights", *(slot.memory for swap in swaps for slot in swap.slots))
             dit(x, t, cond)
         peaks.append(memory.peak)
     assert peaks[0] - peaks[1] == pytest.approx(6 * block, rel=0.001)
