@@ -35,7 +35,7 @@ Decoded = tuple[Clip, Pixels]
 
 
 def decode_ahead(
-    jobs: Iterable[DecodeJob], workers: int = 2, ahead: int = 2
+    jobs: Iterable[DecodeJob], workers: int, ahead: int = 2
 ) -> Iterator[tuple[DecodeJob, Decoded | MediaError]]:
     """Yield the clips of each job in the order of the jobs; a file's error takes the place of its remaining clips.
 
