@@ -113,8 +113,11 @@ def report(options: Report) -> None:
 
 
 def _open(options: Encode) -> Project:
-    """Open the project, and note in its store that it uses it."""
+    """Open the project, draw the demo's clips if they are not there, and note in its store that it uses it."""
+    from hv15.workflow import make_demo_clips
+
     project = Project(options.config, options.overrides)
+    make_demo_clips(project)
     register(project.cache, project.root)
     return project
 

@@ -16,7 +16,7 @@ from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, cast_up, swap_halves
 from hv15.lora.fused import join, split
 from hv15.lora.kinds import ADAPTER_PARTS, depends_on_base, group_parts, kind_of, refuse_unusable, unknown_keys
-from hv15.lora.names import Place, find_parts, place_of, written_name
+from hv15.lora.names import ModulePlace, find_parts, place_of, written_name
 
 Parts = dict[str, Adapter]
 """Adapters by the part of the model they change: an official module name, with @0, @1, @2 for a third of one."""
@@ -61,7 +61,7 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
 
 def join_parts(parts: Parts, layout: LoRALayout) -> dict[str, Adapter]:
     """Put adapters together as a layout's modules need them: {dotted module name without prefix: adapter}."""
-    places: dict[str, dict[int | None, tuple[Place, Adapter]]] = {}
+    places: dict[str, dict[int | None, tuple[ModulePlace, Adapter]]] = {}
     for part, adapter in parts.items():
         place = place_of(part, layout)
         places.setdefault(place.module, {})[place.third] = (place, adapter)
@@ -164,7 +164,7 @@ def _alpha(name: str, tensor: Tensor) -> float:
     return float(tensor.item())
 
 
-def _pieces(adapter: Adapter, places: dict[str, Place]) -> dict[str, Adapter | None]:
+def _pieces(adapter: Adapter, places: dict[str, ModulePlace]) -> dict[str, Adapter | None]:
     """Take a file's adapter apart into the model's parts."""
     if any(place.third is not None for place in places.values()):
         thirds = split(adapter)

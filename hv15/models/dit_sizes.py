@@ -8,7 +8,7 @@ from pathlib import Path
 from hv15.choices import PublishedLayout
 from hv15.errors import UserError
 from hv15.models.dit_config import DiTConfig
-from hv15.models.layouts import detect_layout, looks_like, reading_recipes
+from hv15.models.layouts import detect_dit_layout, looks_like, reading_recipes
 from hv15.models.weights.checkpoint import Checkpoint, check_keys, open_checkpoint
 from hv15.models.weights.recipe import Recipe
 from hv15.models.weights.written import WrittenSizes, sizes_in_text
@@ -26,7 +26,7 @@ def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
     Raises:
         UserError: it is another model.
     """
-    found = detect_layout(checkpoint.keys())
+    found = detect_dit_layout(checkpoint.keys())
     if found is None:
         what = looks_like(checkpoint.keys())
         raise UserError(

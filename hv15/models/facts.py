@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from hv15.choices import PublishedLayout, Task
-from hv15.models.layouts import detect_layout, looks_like, reading_recipes
+from hv15.models.layouts import detect_dit_layout, looks_like, reading_recipes
 from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 from hv15.models.weights.header import BITS, TORCH_NAMES
@@ -93,7 +93,7 @@ def describe(path: Path | str, *, given: FoundVariant | None = None, task: Task 
         UserError: missing, damaged, a pickle, not safetensors, or a folder without one clear checkpoint.
     """
     checkpoint = open_checkpoint(Path(path))
-    found = detect_layout(checkpoint.keys())
+    found = detect_dit_layout(checkpoint.keys())
     layout, prefix = found if found is not None else (None, "")
     keys = [key for key in checkpoint if key.startswith(prefix)]
     quantisation = _quantisation(checkpoint, keys)

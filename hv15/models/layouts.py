@@ -101,7 +101,7 @@ def writing_recipes(layout: PublishedLayout, official_keys: Iterable[str]) -> di
     return back
 
 
-def detect_layout(keys: Iterable[str]) -> tuple[PublishedLayout, str] | None:
+def detect_dit_layout(keys: Iterable[str]) -> tuple[PublishedLayout, str] | None:
     """Layout and key prefix of the transformer among these keys; None if it is not there."""
     present = set(keys)
     for prefix in ("", *COMFYUI_PREFIXES):

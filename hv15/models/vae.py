@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from hv15.atomic import write_json
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
-from hv15.models.vae_layouts import VAELayout, config_json, detect_layout, name_in, read_config
+from hv15.models.vae_layouts import VAELayout, config_json, detect_vae_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
 from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
 from hv15.models.weights.module import Module
@@ -186,7 +186,7 @@ def load_vae(
         UserError: missing, truncated, not safetensors, of another model, NaN, missing or unexpected tensors.
     """
     checkpoint = open_checkpoint(Path(path))
-    layout = detect_layout(checkpoint)
+    layout = detect_vae_layout(checkpoint)
     with torch.device("meta"):
         vae = VAE(config or read_config(checkpoint, layout))
     names = {key: name_in(layout, key) for key in vae.state_dict()}

@@ -33,7 +33,7 @@ def name_in(layout: VAELayout, key: str) -> str:
     return key
 
 
-def detect_layout(checkpoint: Checkpoint) -> VAELayout:
+def detect_vae_layout(checkpoint: Checkpoint) -> VAELayout:
     """Tell the layout from the names of the tensors.
 
     Raises:

@@ -81,14 +81,16 @@ def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
     listed, note = _listed(project)
-    clips = listed or [clip for dataset in project.settings.datasets for clip in _allowed(dataset)]
-    counts = _counts(project)
-    total = len(listed) if listed else sum(counts)
-    often = [clip.repeats for clip in clips]
-    mean = sum(clip.tokens * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    per_batch = sum(clip.samples * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    repeats = (dataset.num_repeats for dataset in project.settings.datasets)
-    shown = sum(often) if listed else sum(count * times for count, times in zip(counts, repeats, strict=True))
+    datasets = settings.datasets
+    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)]
+    repeats = sum(clip.repeats for clip in clips)
+    if listed:
+        total, shown = len(listed), repeats
+    else:
+        counts = _counts(project)
+        total = sum(counts)
+        shown = sum(count * dataset.num_repeats for count, dataset in zip(counts, datasets, strict=True))
+    per_batch = sum(clip.samples * clip.repeats for clip in clips) / repeats
     batches = max(1, math.ceil(shown / per_batch))
     captions = _captions(project)
     tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
@@ -100,7 +102,7 @@ def workload(project: Project) -> Workload:
         batch=max(clips, key=lambda clip: clip.tokens),
         clips=total,
         batches=batches,
-        mean_tokens=mean,
+        mean_tokens=sum(clip.tokens * clip.repeats for clip in clips) / repeats,
         texts=len(captions),
         text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
@@ -147,7 +149,7 @@ def _counts(project: Project) -> list[int]:
 def _captions(project: Project) -> set[str]:
     prompts = {prompt.prompt for prompt in project.settings.sample.prompts}
     try:
-        return {"", *prompts, *(source.caption for source in (each.source for each in project.dataset.sources))}
+        return {"", *prompts, *(each.source.caption for each in project.dataset.sources)}
     except UserError:
         return prompts
 

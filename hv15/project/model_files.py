@@ -44,7 +44,7 @@ class ModelFiles:
         given = getattr(models, role)
         if given is None:
             raise UserError(
-                f"models.{role} is not set, but task {self.settings.task} needs it",
+                f"models.{role} is not set, but it is needed here",
                 hint=f"set models.{role} to the file's path, or models.source to hub to download it",
             )
         return self.settings.resolve(given)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hv15.commands import disk
+from hv15.plan import disk
 from hv15.records.checks import Check, from_json
 from hv15.records.problems import Place
 from tests.commands.test_bad_clips import add_bad_clips

@@ -80,7 +80,7 @@ def test_a_lora_that_cannot_be_used_is_refused_wherever_it_is_named(
     save_file({f"lycoris_double_blocks_0_img_attn_q.{part}": tensor for part, tensor in parts.items()}, lora)
     words = (str(lora), f"the file holds {naming}", "which cannot be used here")
     is_a_refusal(hv15("convert", lora, done.root / "target.safetensors"), words)
-    done.refuses("merge", done.root / "target.safetensors", "--lora", lora, naming=words)
+    done.refuses("merge", "--out", done.root / "target.safetensors", "--lora", lora, naming=words)
     assert all(word in hv15("show", lora).out for word in words)
     for change in ({"sample": {"loras": [{"path": str(lora)}]}}, {"train": {"network_weights": str(lora)}}):
         done.set(**{"sample": {"loras": []}, "train": {"network_weights": None}} | change)

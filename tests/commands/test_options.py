@@ -21,7 +21,7 @@ from hv15.commands.options.files import Convert
 from hv15.commands.options.project import Check, Show
 from hv15.commands.options.runs import Run
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
-from hv15.lora.names import LAYOUTS
+from hv15.lora.names import LORA_LAYOUTS
 from tests.workflow.project import environment
 
 EVERY = list(all_commands(COMMANDS))
@@ -113,7 +113,7 @@ def test_show_prints_a_config() -> None:
 
 def test_a_lora_can_be_converted_to_every_layout() -> None:
     hint = get_type_hints(Convert)["to"]
-    assert get_args(get_args(hint)[0]) == LAYOUTS
+    assert get_args(get_args(hint)[0]) == LORA_LAYOUTS
     assert {field.name for field in fields(Convert)} >= {"source", "target", "to"}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hv15.errors import UserError
-from hv15.lora import convert, detect_layout
+from hv15.lora import convert, detect_lora_layout
 from hv15.records.metadata import CONVERSION_NOTE
 from tests.lora import comfyui
 from tests.lora.samples import QKV, delta, kohya, linears, random_lora, without
@@ -137,7 +137,7 @@ def test_a_dense_joint_matrix_is_split_exactly(rank: int, name: str, alpha: floa
 @pytest.mark.parametrize(("first", "second"), itertools.permutations(["comfyui", "diffusers", "official", "kohya"], 2))
 def test_any_way_round_keeps_every_change(lora: dict[str, Tensor], first: str, second: str):
     there, metadata = convert(lora, first)
-    assert detect_layout(there) == first
+    assert detect_lora_layout(there) == first
     between, metadata = convert(there, second, metadata=metadata)
     back, _ = convert(between, "kohya", metadata=metadata)
     for name in linears(golden_dit()):

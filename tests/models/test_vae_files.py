@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.models.vae import VAE, VAEConfig, load_vae, save_vae
-from hv15.models.vae_layouts import VAELayout, detect_layout, name_in, read_config
+from hv15.models.vae_layouts import VAELayout, detect_vae_layout, name_in, read_config
 from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.golden_vae import CONFIG, GOLDEN, KEYS, golden_vae, golden_weights, pixels
 
@@ -64,7 +64,7 @@ def test_sizes_of_the_real_model_are_read_from_a_header(layout: VAELayout, tmp_p
         file.write(len(raw).to_bytes(8, "little") + raw)
         file.truncate(8 + len(raw) + end)
     checkpoint = open_checkpoint(tmp_path / "vae.safetensors")
-    assert detect_layout(checkpoint) == layout
+    assert detect_vae_layout(checkpoint) == layout
     assert read_config(checkpoint, layout) == VAEConfig()
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from hv15.errors import UserError
+from hv15.records.json_values import JsonObject, RecordError, parse_object, text_of
+from hv15.records.metadata import SAMPLE
 from tui.data.clips import Clip, load_clip, still
 
 __all__ = ["Clip", "Sample", "SamplesReader", "load_clip", "still"]
@@ -20,7 +22,6 @@ _STEP = re.compile(r"(?P<name>.*?)[-_.]?step[-_]?(?P<step>\d+)", re.IGNORECASE)
 _BASE = ".base"
 VIDEOS, IMAGES = (".mp4", ".webm", ".mkv", ".gif"), (".png", ".jpg", ".jpeg", ".webp")
 PREVIEWS = ("train/previews", "train/samples", "previews")
-SPEC_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Sample:
     prompt: str = ""
     negative_prompt: str = ""
     seed: int | None = None
-    settings: dict[str, Any] = field(hash=False, compare=False, default_factory=dict)
-    """Everything that the sample depends on."""
+    settings: JsonObject = field(hash=False, compare=False, default_factory=dict)
+    """What was asked for, as the file tells."""
 
     @property
     def title(self) -> str:
@@ -62,22 +63,20 @@ class SamplesReader:
         self.root = root
         self.samples: tuple[Sample, ...] = ()
         self.error = ""
-        self._known: dict[tuple[Path, float, int, float], Sample] = {}
+        self._known: dict[tuple[Path, float, int], Sample] = {}
 
     def refresh(self) -> bool:
         """Look for samples; tell whether there are others than before."""
-        found: dict[tuple[Path, float, int, float], Sample] = {}
+        found: dict[tuple[Path, float, int], Sample] = {}
         self.error = ""
         for path, experiment, preview in self._files():
             try:
                 status = path.stat()
-                spec = _spec_file(path)
-                stamp = (path, status.st_mtime, status.st_size, spec.stat().st_mtime if spec.exists() else 0.0)
             except OSError as error:
                 self.error = f"{path}: cannot be read: {error.strerror}"
                 continue
-            known = self._known.get(stamp)
-            found[stamp] = known or _sample(path, experiment, preview, status, spec)
+            stamp = (path, status.st_mtime, status.st_size)
+            found[stamp] = self._known.get(stamp) or _sample(path, experiment, preview, status)
         changed = found.keys() != self._known.keys()
         self._known = found
         if changed:
@@ -126,12 +125,12 @@ def _media_in(folder: Path) -> list[Path]:
     return found
 
 
-def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result, spec: Path) -> Sample:
+def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) -> Sample:
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
     step = int(match["step"]) if match and preview else None
     prompt_name = (match["name"] if match and preview else name).removesuffix(_BASE) or name
-    settings = _settings(spec) or _settings(path.parents[2] / "samples" / f"{prompt_name}.json" if preview else spec)
+    settings = _settings(path)
     media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     seed = settings.get("seed")
     return Sample(
@@ -144,25 +143,21 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result, 
         media=media,
         size=status.st_size,
         mtime=status.st_mtime,
-        prompt=str(settings.get("prompt") or ""),
-        negative_prompt=str(settings.get("negative_prompt") or ""),
+        prompt=text_of(settings, "prompt"),
+        negative_prompt=text_of(settings, "negative_prompt"),
         seed=seed if isinstance(seed, int) else None,
         settings=settings,
     )
 
 
-def _spec_file(path: Path) -> Path:
-    """The file that says what a sample was made from: beside it, or (for a preview) that of its prompt."""
-    return path.with_name(f"{path.name.removesuffix('.frames') if path.suffix == '.frames' else path.stem}.json")
+def _settings(path: Path) -> JsonObject:
+    """What a sample tells of itself; nothing if it does not, or is damaged."""
+    from hv15.workflow.told import read_metadata
 
-
-def _settings(spec: Path) -> dict[str, Any]:
     try:
-        with spec.open("rb") as file:
-            content = json.loads(file.read(SPEC_LIMIT))
-    except (OSError, ValueError, RecursionError):
+        return parse_object(read_metadata(path)[SAMPLE])
+    except (KeyError, OSError, RecordError, UserError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _order(sample: Sample) -> tuple[str, str, int, float, str]:

@@ -26,7 +26,6 @@ DURING = (
     "results/**/*.log",
     "results/train/metrics.jsonl",
     "results/**/samples/*.mp4",
-    "results/**/samples/*.json",
     "results/train/summary.json",
     "results/**/*.txt",
 )

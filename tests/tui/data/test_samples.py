@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hv15.data.encode import write_images, write_video
 from hv15.errors import UserError
-from tests.data.videos import make_video, number_of, numbers_of
+from tests.data.videos import make_video, number_of, numbered, numbers_of
 from tui.data import clips
 from tui.data.clips import fitted
 from tui.data.samples import SamplesReader, load_clip, still
@@ -23,19 +25,23 @@ def touch(root: Path, name: str, content: str = "x") -> Path:
     return path
 
 
-def spec(prompt: str) -> str:
-    return json.dumps({"name": "cat", "prompt": prompt, "negative_prompt": "", "seed": 7, "steps": 30})
+def sampled(root: Path, name: str, prompt: str, time: float = 1e9) -> Path:
+    """A video that tells what it was made from."""
+    path = root / name
+    asked = {"name": "cat", "prompt": prompt, "negative_prompt": "", "seed": 7, "steps": 30}
+    write_video(path, numbered(0)[None], metadata={"hv15.sample": json.dumps(asked)})
+    os.utime(path, (time, time))
+    return path
 
 
 def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> None:
-    touch(tmp_path, "results/samples/cat.mp4")
-    touch(tmp_path, "results/samples/cat.json", spec("a cat"))
+    sampled(tmp_path, "results/samples/cat.mp4", "a cat")
     touch(tmp_path, "results/samples/cat.base.mp4")
     touch(tmp_path, "results/samples/.cat.tmp.mp4")
     touch(tmp_path, "results/samples/cat.latents.safetensors")
-    (tmp_path / "results/samples/dog.frames").mkdir()
+    write_images(tmp_path / "results/samples/dog.frames", numbered(0)[None], {"hv15.sample": '{"prompt": "a dog"}'})
     for step in (1000, 200):
-        touch(tmp_path, f"results/train/previews/cat-step{step:06}.mp4")
+        sampled(tmp_path, f"results/train/previews/cat-step{step:06}.mp4", "a cat")
     touch(tmp_path, "results/rank-8/samples/cat.mp4")
     reader = SamplesReader(tmp_path)
     assert reader.refresh()
@@ -50,23 +56,26 @@ def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> No
     ]
     assert [sample.prompt for sample in groups["cat"]] == ["", "a cat", "a cat", "a cat", ""]
     assert groups["cat"][3].seed == 7
-    assert groups["dog"][0].media == "frames"
+    assert (groups["dog"][0].media, groups["dog"][0].prompt) == ("frames", "a dog")
     assert not reader.refresh()
-    touch(tmp_path, "results/samples/cat.json", spec("another cat, longer"))
+    sampled(tmp_path, "results/samples/cat.mp4", "another cat", time=2e9)
     assert reader.refresh()
-    assert reader.by_prompt()["cat"][3].prompt == "another cat, longer"
+    assert reader.by_prompt()["cat"][3].prompt == "another cat"
 
 
 def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
     reader = SamplesReader(tmp_path)
     assert not reader.refresh()
-    touch(tmp_path, "results/samples/a.mp4")
-    for name, text in {"a": "[" * 100_000, "b": "\x00", "c": "[]"}.items():
-        touch(tmp_path, f"results/samples/{name}.mp4")
-        touch(tmp_path, f"results/samples/{name}.json", text)
+    for name, text in {"a": "[" * 100_000, "b": "oops", "c": "[]"}.items():
+        path = tmp_path / f"results/samples/{name}.mp4"
+        write_video(path, numbered(0)[None], metadata={"hv15.sample": text})
+    torn = sampled(tmp_path, "results/samples/torn.mp4", "a cat")
+    torn.write_bytes(torn.read_bytes()[:-20])
+    touch(tmp_path, "results/samples/empty.mp4", "")
     (tmp_path / "results/samples/d.mp4").symlink_to(tmp_path / "nowhere")
     assert reader.refresh()
-    assert [sample.name for sample in reader.samples] == ["a", "b", "c"]
+    assert [sample.name for sample in reader.samples] == ["a", "b", "c", "empty", "torn"]
+    assert {sample.prompt for sample in reader.samples} == {""}
     assert "d.mp4: cannot be read" in reader.error
 
 
