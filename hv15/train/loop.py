@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -26,14 +26,15 @@ from hv15.cache.batches import MicroBatch, Prefetcher
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
+from hv15.records.metrics import CheckpointRecord, StartRecord, StepRecord
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
-from hv15.train.metrics import MetricsFile, loss_fields, loss_table, memory_fields
+from hv15.train.metrics import MetricsFile, loss_table, losses_of_step, memory_in_use
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
 from hv15.train.schedules import Schedule, lr_factor
-from hv15.train.signals import EXIT_RESUMABLE, Requests
+from hv15.train.signals import Requests, Stopped
 from hv15.train.state import Position, SavedState, StateFolder
 from hv15.train.steps import StepPlan
 
@@ -114,7 +115,7 @@ class Trainer:
 
         Raises:
             UserError: the loss is not finite, memory or disk is full, an item cannot be read.
-            SystemExit: with EXIT_RESUMABLE, after a request to stop and with the state saved.
+            Stopped: after a request to stop, with the state saved.
         """
         total = self.settings.total_steps
         examples = Prefetcher(self._read, self.plan.share(start, total, self.accelerator.process_index))
@@ -127,7 +128,7 @@ class Trainer:
             Requests() as requests,
             memory_advice(),
         ):
-            metrics.write("run", step=start, total_steps=total, spec=self.spec)
+            metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
             unread: list[Launched] = []
             stop = save = False
             self._since = perf_counter()
@@ -137,8 +138,8 @@ class Trainer:
                 while len(unread) > (0 if due or stop or save else self.read_behind):
                     record, asked_stop, asked_save = self._read_back(unread.pop(0))
                     stop, save = stop or asked_stop, save or asked_save
-                    metrics.write("step", **record)
-                    progress.advance(note=f"loss {shown.update(record['loss']):.4f}  lr {record['lr']:.2e}")
+                    metrics.write(record)
+                    progress.advance(note=f"loss {shown.update(record.loss):.4f}  lr {record.lr:.2e}")
                 if not (due or stop or save):
                     continue
                 self._write_checkpoints(step + 1, metrics)
@@ -148,7 +149,7 @@ class Trainer:
                 self._since = perf_counter()
                 if stop and step + 1 < total:
                     log.warning("saved at step %d; run the same command to go on", step + 1)
-                    raise SystemExit(EXIT_RESUMABLE)
+                    raise Stopped(step + 1)
 
     @cached_property
     def read_behind(self) -> int:
@@ -198,27 +199,30 @@ class Trainer:
         launched.fetch, launched.data_wait = Fetch(launched.numbers), examples.waited - waited
         return launched
 
-    def _read_back(self, launched: Launched) -> tuple[dict[str, Any], bool, bool]:
+    def _read_back(self, launched: Launched) -> tuple[StepRecord, bool, bool]:
         """Return a step's metrics, and whether any process was asked to stop or to save while it ran."""
         assert launched.fetch is not None
         *table, stop, save, norm = launched.fetch.read()
         bins = len(table) // 2
-        losses_of_step = loss_fields(table[:bins], table[bins:])
-        check_finite(launched.step + 1, losses_of_step["loss"], norm)
+        loss, loss_by_sigma = losses_of_step(table[:bins], table[bins:])
+        check_finite(launched.step + 1, loss, norm)
         now = perf_counter()
         seconds, self._since = now - self._since, now
-        record = {
-            "step": launched.step + 1,
-            "epoch": round(self.plan.epochs(launched.step + 1), 4),
-            **losses_of_step,
-            "lr": launched.lr,
-            "grad_norm": norm,
-            "samples_per_s": round(launched.samples / seconds, 4),
-            "tokens_per_s": round(launched.tokens / seconds, 1),
-            "data_wait_s": round(launched.data_wait, 4),
-            "step_s": round(seconds, 4),
-            **memory_fields(self.accelerator.device),
-        }
+        memory, memory_peak = memory_in_use(self.accelerator.device)
+        record = StepRecord(
+            step=launched.step + 1,
+            epoch=round(self.plan.epochs(launched.step + 1), 4),
+            loss=loss,
+            loss_by_sigma=loss_by_sigma,
+            lr=launched.lr,
+            grad_norm=norm,
+            samples_per_s=round(launched.samples / seconds, 4),
+            tokens_per_s=round(launched.tokens / seconds, 1),
+            data_wait_s=round(launched.data_wait, 4),
+            step_s=round(seconds, 4),
+            memory=memory,
+            memory_peak=memory_peak,
+        )
         return record, stop > 0, save > 0
 
     @cached_property
@@ -254,7 +258,7 @@ class Trainer:
         folder = self.folder / "checkpoints"
         for name in self._checkpoints(step):
             self.save_lora(folder / name, step)
-            metrics.write("checkpoint", step=step, path=f"checkpoints/{name}")
+            metrics.write(CheckpointRecord(step=step, path=f"checkpoints/{name}"))
         for path in self.settings.checkpoints.expired(folder):
             path.unlink(missing_ok=True)
 
