@@ -32,29 +32,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, function = options.run.split(":")
     try:
         return int(getattr(importlib.import_module(f"hv15.commands.{module}"), function)(options) or 0)
-    except UserError as error:
-        print(f"error: {_explained(error, options)}", file=sys.stderr)
-        return USER_ERROR
-    except (RuntimeError, MemoryError) as error:
-        if options.run not in STAGES or not is_out_of_memory(error):
-            raise
-        print(f"error: {_explained(OutOfMemory(STAGES[options.run], error), options)}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except BaseException as error:
+        from hv15.runs.failures import write_failure
+
+        failure = _explained(error, options)
+        write_failure(failure)
+        if isinstance(failure, KeyboardInterrupt):
+            print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
+            return INTERRUPTED
+        if not isinstance(failure, UserError):
+            raise
+        print(f"error: {failure}", file=sys.stderr)
+        return USER_ERROR
 
 
-def _explained(error: UserError, options: argparse.Namespace) -> UserError:
+def _explained(error: BaseException, options: argparse.Namespace) -> BaseException:
     """The same error; where memory was not enough, with the settings that would make it so."""
+    if options.run in STAGES and not isinstance(error, UserError) and is_out_of_memory(error):
+        error = OutOfMemory(STAGES[options.run], error)
     if not isinstance(error, OutOfMemory):
         return error
     from hv15.commands.plan import explain
 
-    return explain(error, options)
+    error.hint = explain(error, options).hint
+    return error
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -45,7 +45,7 @@ def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
     """
     from snakemake.exceptions import WorkflowError
 
-    record_events(workflow)
+    recorder = record_events(workflow)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
         file = _relative(files[0]) if files else Path("config.yaml")
@@ -55,6 +55,8 @@ def open_project(workflow: Any, config: Mapping[str, Any]) -> WorkflowProject:
         if workflow.is_main_process:
             project.prepare()
     except UserError as error:
+        if recorder is not None:
+            recorder.refused(error)
         raise WorkflowError(str(error)) from None
     return project
 

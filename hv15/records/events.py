@@ -100,10 +100,11 @@ class JobsStarted(RunEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobStarted(JobDetails, RunEvent):
+class JobStarted(RunEvent):
     """One job starts."""
 
     event = "job"
+    job: JobDetails
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,16 +116,17 @@ class JobDone(RunEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobFailed(JobDetails, RunEvent):
+class JobFailed(RunEvent):
     """One job has failed, or was stopped."""
 
     event = "failed"
+    job: JobDetails
     failure: Failure | None = None
     """What the job itself said; None if it could not. So the history stays true when the job is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobsProgress(RunEvent):
+class JobsCounted(RunEvent):
     """How many jobs are done."""
 
     event = "progress"
@@ -173,7 +175,7 @@ EVENTS: dict[str, type[RunEvent]] = {
         JobStarted,
         JobDone,
         JobFailed,
-        JobsProgress,
+        JobsCounted,
         ErrorSaid,
         RunEnded,
         RunDied,

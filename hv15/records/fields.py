@@ -32,10 +32,21 @@ def now() -> float:
     return round(time.time(), 3)
 
 
+class NewerVersion(RecordError):  # noqa: N818
+    """A record was written by a later hv15, which means something else by it."""
+
+
 def check_version(version: object, understood: int) -> None:
-    """Raise a RecordError if a version is newer than the one that is understood, or no version."""
-    if not isinstance(version, int) or version > understood:
-        raise RecordError(f"is of version {version}, this hv15 understands versions up to {understood}")
+    """Look whether the version of a record is understood.
+
+    Raises:
+        NewerVersion: it is a later one.
+        RecordError: it is no version.
+    """
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise RecordError(f"version: expected a whole number, found {version!r:.60}")
+    if version > understood:
+        raise NewerVersion(f"is of version {version}, this hv15 understands versions up to {understood}")
 
 
 def to_json(record: DataclassInstance) -> JsonObject:
@@ -135,10 +146,10 @@ def _record(kind: type[DataclassInstance], value: Json) -> object:
 
 
 def _member(kind: type[StrEnum], value: Json) -> object:
-    try:
-        return kind(value)
-    except ValueError:
-        raise _unexpected(f"one of {', '.join(kind)}", value) from None
+    found = next((each for each in kind if each == value), None)
+    if found is None:
+        raise _unexpected(f"one of {', '.join(kind)}", value)
+    return found
 
 
 def _text(value: Json) -> object:

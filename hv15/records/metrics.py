@@ -23,6 +23,8 @@ VERSION = 1
 """Raised when a field or a kind gets another meaning."""
 SIGMA_BINS = 10
 """Equal parts of sigma, from 0 to 1, by which losses are told apart."""
+SMOOTHING = 0.95
+"""How much of the running mean of a loss each step keeps, wherever one is shown."""
 STEP_SECONDS = "step_s"
 """The field of a step that tells how long it took."""
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import psutil
 
-from hv15.runs.record import RUN_VARIABLE, RunRecord
+from hv15.records.events import RunRecord
+from hv15.runs.variables import RUN_VARIABLE
 
 SAME_S = 2.0
 """Two readings of one process's start differ by less."""

@@ -26,7 +26,7 @@ from hv15.cache.batches import MicroBatch, Prefetcher
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import CheckpointRecord, StartRecord, StepRecord
+from hv15.records.metrics import SMOOTHING, CheckpointRecord, StartRecord, StepRecord
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from hv15.models import DiT
 
 log = logging.getLogger(__name__)
-
-SMOOTHING = 0.95  # of the loss that is shown
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections import Counter
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from hv15.errors import UserError
 from hv15.runs import control
-from hv15.runs.events import EVENTS_VARIABLE
+from hv15.runs.foreign_messages import facts
+from hv15.runs.variables import EVENTS_VARIABLE
 from tui.data.jobs import Job, JobsReader
 from tui.data.reasons import plain_reason
 from tui.data.trial import Completed, Trial
@@ -107,8 +107,6 @@ def _planned(job: Job) -> PlannedJob:
 
 def _first_words(reader: JobsReader, done: Completed) -> str:
     """What went wrong, without Snakemake's own heading."""
-    text = reader.run_error or done.errors
-    lines = [line for line in text.splitlines() if line.strip() and not re.match(r'\s*File "[^"]+", line \d', line)]
-    while lines and re.match(r"\w*(Error|Exception)\b.*:$", lines[0].strip()):
-        lines = lines[1:]
-    return "\n".join(line.strip() for line in lines[:12]) or f"snakemake ended with code {done.code}"
+    if reader.refusal is not None:
+        return f"{reader.refusal.cause}\nhint: {reader.refusal.cure}"
+    return "\n".join(facts(reader.run_error or done.errors)[:12]) or f"snakemake ended with code {done.code}"

@@ -1,0 +1,13 @@
+"""The environment variables by which a run of the workflow speaks with its processes."""
+
+from __future__ import annotations
+
+RUN_VARIABLE = "HV15_RUN"
+"""Names the run to its jobs, and is how its processes are found again."""
+EVENTS_VARIABLE = "HV15_EVENTS"
+"""Names a file for the events of a dry run."""
+OUTPUT_VARIABLE = "HV15_OUTPUT"
+"""Names to the jobs the file that keeps their output too, in a run that `hv15 run` did not start (job.sh)."""
+FAILURE_VARIABLE = "HV15_FAILURE"
+"""Names to a job's command the file for its failure (job.sh)."""
+RUN_VARIABLES = (RUN_VARIABLE, EVENTS_VARIABLE, OUTPUT_VARIABLE, FAILURE_VARIABLE)
