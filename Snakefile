@@ -4,8 +4,9 @@
 #   snakemake -n                              what would run, and why
 #   snakemake -d FOLDER results/lora.safetensors     another project
 #
+# The rules only name files. What has to run is decided in hv15/workflow/planner.py, from what the products tell of
+# themselves; so nothing is lost with `.snakemake`, and a copied or moved project is up to date.
 # The rules' `conda:` matters with `--sdm conda` only; without it they run in the environment of this snakemake.
-# The rules only name files; what to encode, train and sample is decided in hv15/project.py.
 from snakemake.utils import min_version
 
 min_version("9.20")
@@ -16,6 +17,8 @@ from hv15.workflow import open_project
 
 # hv15 reads config.yaml itself, so that each mistake in it is named at its line; `config` is what the command line adds.
 PROJECT = open_project(workflow, config)
+PATHS = PROJECT.paths
+WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
 
 # What a job says goes to the terminal and to its log by `logged`; why it fails, beside the log.
 shell.prefix(prefix())
@@ -38,4 +41,4 @@ include: "rules/demo.smk"
 rule all:
     default_target: True
     input:
-        "results/lora.safetensors",
+        PATHS.lora,

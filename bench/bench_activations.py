@@ -35,9 +35,7 @@ def block_memory(*, train: bool, most_tokens: int = MOST_TOKENS, split: bool = F
         img = torch.empty(1, TOKENS, width, dtype=dit.dtype, device="meta", requires_grad=train)
         txt = torch.empty(1, CONDITION_TOKENS, width, dtype=dit.dtype, device="meta", requires_grad=train)
         vec = torch.empty(1, width, dtype=dit.dtype, device="meta")
-        call = BlockCall(
-            dit.double_blocks[0], rope, [CONDITION_TOKENS], Attention(split=split), most_tokens, lambda: None
-        )
+        call = BlockCall(dit.double_blocks[0], 0, rope, [CONDITION_TOKENS], Attention(split=split), most_tokens)
         if train:
             out, _ = checkpointed(call, img, txt, vec)
             out.backward(torch.empty_like(out))

@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
 
+from demo_base.trials import Shown, Studio, Way, contrast, spread, unseen_concepts
 from hv15 import cli
 from hv15.config.sample import SampleSettings
 from hv15.demo.layout import BASE, copy_base
 from hv15.demo.measure import psnr
-from hv15.demo.trials import Shown, Studio, Way, contrast, spread, unseen_concepts
 from hv15.demo.world import render, scenes
+from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import DiT
 from hv15.models.ready import load_ready
-from hv15.sample.loras import WeightedLoRA, apply_all
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--samples", type=int, default=64)
@@ -93,7 +95,7 @@ def main(folder: Path) -> None:
     cli.main(["convert", str(lora), str(there)])
     cli.main(["convert", str(there), str(back), "--reverse"])
     say("zorpward, by way of ComfyUI's names", studio.sample(transformer(dit, back), WORDS))
-    cli.main(["merge", str(merged), "--lora", str(lora), "--config", str(folder / "config.yaml")])
+    cli.main(["merge", "--out", str(merged), "--lora", str(lora), "--config", str(folder / "config.yaml")])
     say("zorpward, merged", studio.sample(transformer(merged), WORDS))
     for kind in ("fp8", "int8", "nf4"):
         say(f"zorpward, {kind} base", studio.sample(transformer(dit, lora, quantize=kind), WORDS))

@@ -29,7 +29,7 @@ def make_steps(image_tokens: int, text_tokens: int, *, weights_learn: bool) -> t
     torch.manual_seed(0)
     theirs = HunyuanVideo15TransformerBlock(16, 128, mlp_ratio=4.0, qk_norm="rms_norm").requires_grad_(weights_learn)
     with torch.device("meta"):
-        ours = DoubleBlock(2048, 16, 4.0)
+        ours = DoubleBlock(2048, 16, 8192)
     weights = theirs.state_dict()
     recipes = reading_recipes("diffusers", [f"double_blocks.0.{key}" for key in ours.state_dict()])
     ours.load_state_dict(

@@ -15,7 +15,8 @@ import torch
 
 from hv15.config import Settings
 from hv15.models import DiTConfig
-from hv15.plan.transformer import Work, run_training, training
+from hv15.plan.metered_steps import PassSize, run_training
+from hv15.plan.transformer import training
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -27,7 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nf4": {"quantize": "nf4"},
     "split_attn": {"split_attn": True},
 }
-FULL = Work(samples=1, latent=(31, 45, 80), text_tokens=300, i2v=False)
+FULL = PassSize(samples=1, latent=(31, 45, 80), text_tokens=300, i2v=False)
 MIDDLE = replace(FULL, latent=(5, 16, 16), text_tokens=64)
 SIZES = DiTConfig(hidden_size=512, num_heads=8, num_blocks=12, rope_dims=(8, 28, 28), text_dim=256)
 

@@ -21,8 +21,9 @@ from hv15.config.train import TrainSettings
 from hv15.lora import LoRANetwork
 from hv15.memory import PeakMemory
 from hv15.models import Condition, DiT, DiTConfig
-from hv15.models.quantised import QuantisedLinear, replace_linears
 from hv15.models.ready import set_up
+from hv15.models.weights.quantised import QuantisedLinear, replace_linears
+from hv15.models.weights.swap import BlockSwap
 
 SIZES = DiTConfig(
     hidden_size=512, num_heads=8, num_blocks=12, rope_dims=(8, 28, 28), text_dim=512, glyph_dim=128, glyph_hidden=128
@@ -87,7 +88,8 @@ def make_step(given: dict[str, Any], device: str, grid: list[int], window: int) 
     def followed() -> int:
         with PeakMemory("meta") as memory:
             memory.assign("weights", dit, network)
-            memory.assign("weights", *(slot.memory for slot in dit.swap.slots) if dit.swap is not None else ())
+            swaps = [hook for hook in dit.block_hooks if isinstance(hook, BlockSwap)]
+            memory.assign("weights", *(slot.memory for swap in swaps for slot in swap.slots))
             step()
         return memory.peak
 

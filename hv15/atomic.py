@@ -16,10 +16,11 @@ from hv15.errors import UserError
 
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it becomes the target, on any failure it is removed.
 
-    The temporary name keeps the target's suffix, because some writers choose their format by it.
+    The temporary name keeps the target's suffix, because some writers choose their format by it. Without `durable` the
+    file may be torn after a power cut, which is quicker: for what is checked when it is read, and easily made again.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -35,8 +36,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; results are for the whole group
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
         raise _unwritable(target, error) from error
@@ -83,10 +85,10 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: Path, value: Any) -> None:
+def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
     """Write indented JSON with sorted keys atomically, so that equal values give equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    with atomic_path(target) as temporary:
+    with atomic_path(target, durable=durable) as temporary:
         # A file name that is not UTF-8 is a lone surrogate here; backslashed it is JSON, and reads back the same.
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 

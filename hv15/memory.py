@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
@@ -48,12 +48,12 @@ class PeakMemory(TorchDispatchMode):
         self.now = self.peak = 0
         self.parts: dict[str, int] = {}
         """Part -> bytes at the moment of the peak."""
-        self.moments: dict[str, dict[str, int]] = {}
+        self.moments: dict[Hashable, dict[str, int]] = {}
         """Moment (see `begin`) -> part -> bytes at the peak of that moment."""
         self._live: dict[int, tuple[int, str]] = {}
         self._now: Counter[str] = Counter()
         self._making = [ACTIVATIONS]
-        self._moment = ""
+        self._moment: Hashable = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -89,8 +89,8 @@ class PeakMemory(TorchDispatchMode):
         finally:
             self._making.pop()
 
-    def begin(self, moment: str) -> None:
-        """A new stretch of the run begins, whose own peak is wanted; one that comes again goes on."""
+    def begin(self, moment: Hashable) -> None:
+        """A stretch of the run begins whose own peak is wanted; the same one may begin several times."""
         self._moment = moment
         self._remember()
 
@@ -129,7 +129,7 @@ class PeakMemory(TorchDispatchMode):
     def _remember(self) -> None:
         if self.now > self.peak:
             self.peak, self.parts = self.now, self._snapshot()
-        if self._moment and self.now > sum(self.moments.get(self._moment, {}).values()):
+        if self._moment is not None and self.now > sum(self.moments.get(self._moment, {}).values()):
             self.moments[self._moment] = self._snapshot()
 
     def _snapshot(self) -> dict[str, int]:

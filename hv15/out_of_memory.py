@@ -7,25 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from hv15.errors import UserError
 
-STAGES = {
-    "encode:latents": "encode latents",
-    "encode:texts": "encode texts",
-    "sample:condition": "condition",
-    "train:train": "train",
-    "sample:denoise": "denoise",
-    "sample:decode": "decode",
-}
-"""What the commands are called in a plan."""
+StageName = Literal["encode latents", "encode texts", "condition", "train", "denoise", "decode"]
+"""The stages that compute with a model, as a plan of memory calls them."""
 
 
 class OutOfMemory(UserError):  # noqa: N818
     """Memory was not enough for a stage of a plan."""
 
-    def __init__(self, stage: str, error: BaseException) -> None:
-        words = {"train": "training", "denoise": "sampling"}.get(stage, stage)
+    def __init__(self, stage: StageName, error: BaseException) -> None:
+        words = {"train": "training", "denoise": "sampling"}.get(stage) or stage
         super().__init__(
             f"out of memory in {words}: {(str(error) or 'none is left on this machine').splitlines()[0]}",
             hint="`hv15 plan` says what each stage needs and which setting helps; what is saved is kept",
@@ -48,7 +42,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_advice(stage: str = "train") -> Iterator[None]:
+def memory_advice(stage: StageName = "train") -> Iterator[None]:
     """Turn an out-of-memory error into an OutOfMemory."""
     try:
         yield

@@ -1,5 +1,5 @@
-# How the demo's base was made: `snakemake demo/base` trains it from nothing, about an hour on two cores. Its parts
-# learn side by side; a stopped one goes on from its last state.
+# How the demo's base was made: `snakemake demo/base`, in a clone, trains it from nothing, about an hour on two cores. Its
+# parts learn side by side; a stopped one goes on from its last state.
 
 
 rule pretrain:
@@ -21,7 +21,7 @@ rule pretrain:
     message:
         "Training the demo's base: {wildcards.stage} (log: {log})"
     shell:
-        "hv15 demo pretrain {wildcards.stage} 2>&1 | logged {log:q}"
+        "python -m demo_base {wildcards.stage} 2>&1 | logged {log:q}"
 
 
 rule pretrained_base:
@@ -41,4 +41,4 @@ rule pretrained_base:
     message:
         "Writing the demo's base"
     shell:
-        "hv15 demo pretrain base --out {output:q} 2>&1 | logged {log:q}"
+        "python -m demo_base base --out {output:q} 2>&1 | logged {log:q}"

@@ -1,23 +1,20 @@
 # Model files that the workflow can get by itself: the demo's toy, or downloads from the Hub.
 
-
-from hv15.demo.layout import DEMO_VERSION
-
 if PROJECT.source == "demo":
 
     rule demo_models:
+        input:
+            unpack(PROJECT.inputs("demo_models")),
         output:
-            PROJECT.demo_outputs,
+            PROJECT.demo_files,
         log:
-            "results/logs/demo_models.log",
+            PATHS.log("demo_models"),
         benchmark:
-            "results/benchmarks/demo_models.tsv"
+            PATHS.benchmark("demo_models")
         conda:
             "environment.yaml"
-        params:
-            version=DEMO_VERSION,
         message:
-            "Copying the toy models that come with hv15"
+            "Copying the toy models that come with hv15: {WHY:demo_models}"
         shell:
             "hv15 demo models 2>&1 | logged {log:q}"
 
@@ -27,36 +24,36 @@ for ROLE, FILES in PROJECT.downloads.items():
     rule:
         name:
             f"download_{ROLE}"
+        input:
+            unpack(PROJECT.inputs(f"download_{ROLE}")),
         output:
             update(FILES),  # a file that is there is checked and completed, never fetched anew
         log:
-            f"results/logs/download_{ROLE}.log",
+            PATHS.log(f"download_{ROLE}"),
         benchmark:
-            f"results/benchmarks/download_{ROLE}.tsv"
+            PATHS.benchmark(f"download_{ROLE}")
         conda:
             "environment.yaml"
         message:
-            "Downloading {output}"
+            "Downloading {output}: {WHY:download_" + ROLE + "}"
         shell:
-            "hv15 download {output:q} 2>&1 | logged {log:q}"
+            "hv15 download --files {output:q} 2>&1 | logged {log:q}"
 
 
 # A wrong or incomplete model file is found before anything is encoded. The demo makes its own.
 rule check_models:
     input:
-        models=ancient(PROJECT.model_inputs(*PROJECT.roles)),
+        unpack(PROJECT.inputs("check_models")),
     output:
-        "results/models.txt",
+        PATHS.checked_models,
     log:
-        "results/logs/check_models.log",
+        PATHS.log("check_models"),
     benchmark:
-        "results/benchmarks/check_models.tsv"
+        PATHS.benchmark("check_models")
     localrule: True
     conda:
         "environment.yaml"
-    params:
-        identities=PROJECT.models_digest,
     message:
-        "Checking the model files"
+        "Checking the model files: {WHY:check_models}"
     shell:
-        "hv15 check --models 2>&1 | logged {log:q} && cp {log:q} {output:q}"
+        "hv15 check --models 2>&1 | logged {log:q} && cp {input.spec:q} {output:q}"

@@ -1,19 +1,19 @@
 # What each stage will need on this machine's device (or on `--config runtime.device`), and how long it takes. Nothing
-# depends on it; ask for results/plan.txt.
+# depends on it; ask for results/plan.txt. It is of this machine and this moment, so asking for it always makes it anew.
 
 
 rule plan:
+    input:
+        unpack(PROJECT.inputs("plan")),
     output:
-        "results/plan.txt",
+        PATHS.plan,
     log:
-        "results/logs/plan.log",
+        PATHS.log("plan"),
     benchmark:
-        "results/benchmarks/plan.tsv"
+        PATHS.benchmark("plan")
     localrule: True
     conda:
         "environment.yaml"
-    params:
-        digest=PROJECT.plan_digest,
     message:
         "Planning memory and time of each stage"
     shell:

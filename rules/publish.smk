@@ -4,59 +4,36 @@
 
 rule convert:
     input:
-        "results/train.safetensors",
+        unpack(PROJECT.inputs("convert.{layout}")),
     output:
-        "results/lora.{layout}.safetensors",
+        PATHS.converted("{layout}"),
     log:
-        "results/logs/convert.{layout}.log",
+        PATHS.log("convert.{layout}"),
     benchmark:
-        "results/benchmarks/convert.{layout}.tsv"
+        PATHS.benchmark("convert.{layout}")
     wildcard_constraints:
         layout="comfyui|diffusers|official",
     conda:
         "environment.yaml"
     message:
-        "Converting the LoRA to {wildcards.layout} names"
+        "Converting the LoRA to {wildcards.layout} names: {WHY:convert.{wildcards.layout}}"
     shell:
-        "hv15 convert {input:q} {output:q} --to {wildcards.layout} 2>&1 | logged {log:q}"
-
-
-# As for training, what belongs to the product is a file: a new prompt also needs its text encoded, and a job whose
-# inputs are made in the same run is not asked whether its set of inputs has changed.
-rule publish_spec:
-    output:
-        "results/products.json",
-    log:
-        "results/logs/publish_spec.log",
-    benchmark:
-        "results/benchmarks/publish_spec.tsv"
-    localrule: True
-    conda:
-        "environment.yaml"
-    params:
-        digest=PROJECT.products_digest,
-        attempt=PROJECT.products_attempt,
-    message:
-        "Writing down which samples and conversions belong to the LoRA"
-    shell:
-        "hv15 spec products --attempt {params.attempt} --out {output:q} 2>&1 | logged {log:q}"
+        "hv15 convert {input.lora:q} {output:q} --to {wildcards.layout} 2>&1 | logged {log:q}"
 
 
 rule publish:
     input:
-        spec="results/products.json",
-        lora="results/train.safetensors",
-        others=PROJECT.products,
+        unpack(PROJECT.inputs("publish")),
     output:
-        "results/lora.safetensors",
+        PATHS.lora,
     log:
-        "results/logs/publish.log",
+        PATHS.log("publish"),
     benchmark:
-        "results/benchmarks/publish.tsv"
+        PATHS.benchmark("publish")
     localrule: True
     conda:
         "environment.yaml"
     message:
-        "Publishing {output}"
+        "Publishing {output}: {WHY:publish}"
     shell:
         "{{ cp {input.lora:q} {output:q}.part && mv {output:q}.part {output:q}; }} 2>&1 | logged {log:q}"

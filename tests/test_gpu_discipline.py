@@ -16,28 +16,24 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from hv15.cache.batches import BatchStream, TrainingItem
 from hv15.cache.latents import encode_clips
 from hv15.config import Settings
 from hv15.models import DiT, DiTConfig
 from hv15.models.dit_files import is_block_linear
 from hv15.models.glyphs import GlyphEncoder, build_glyph_model
-from hv15.models.quantised import replace_linears
 from hv15.models.ready import set_up
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE
 from hv15.models.vae_pixels import to_bytes
 from hv15.models.vision import VisionConfig
+from hv15.models.weights.quantised import replace_linears
 from hv15.plan.encoders import make_image_encoder
-from hv15.plan.transformer import Work, _condition, _examples
+from hv15.plan.metered_steps import PassSize, empty_condition, examples
 from hv15.sample.denoise import denoise
-from hv15.train.loop import LoopSettings, Trainer
-from hv15.train.optimizers import make_optimizer
-from hv15.train.run import make_network
-from hv15.train.steps import StepPlan
+from hv15.train.run import make_network, make_optimizer_step
 from tests.fake_gpu import Copies, FakeGPU
 
-WORK = Work(samples=1, latent=(4, 30, 52), text_tokens=200, i2v=False)  # 480p, 13 frames
+SIZE = PassSize(samples=1, latent=(4, 30, 52), text_tokens=200, i2v=False)  # 480p, 13 frames
 MOVES = {"train.examples.<lambda>", "train.examples.to", "models.condition.<lambda>"}
 """A batch comes to the device."""
 SWAP = {"models.transfers.begin"}
@@ -75,27 +71,16 @@ def ready(gpu: FakeGPU, section: Any, blocks: int = 3) -> DiT:
     return dit
 
 
-def train_step(asked: Settings, work: Work, blocks: int = 3) -> set[str]:
+def train_step(asked: Settings, size: PassSize, blocks: int = 3) -> set[str]:
     """An optimizer step of the real trainer; the copies between host and device."""
     gpu = FakeGPU()
     dit = ready(gpu, asked.train, blocks)
     with gpu:
         network = make_network(asked, dit)
-        trainer = Trainer(
-            settings=LoopSettings(seed=0, total_steps=1),
-            dit=dit,
-            network=network,
-            optimizer=make_optimizer(asked.train.optimizer_type, network.parameter_groups(1e-4), {}),
-            reader=None,  # type: ignore[arg-type]
-            plan=StepPlan(BatchStream([TrainingItem("clip", "caption", work.latent)], 0)),
-            accelerator=SimpleNamespace(device=gpu.device, num_processes=1),  # type: ignore[arg-type]
-            folder=Path(),
-            spec="",
-            save_lora=lambda path, step: None,
-        )
+        step = make_optimizer_step(asked.train, dit, network, gpu.device)
         with Copies() as copies:
-            launched = trainer.compute(0, _examples(dit.config, work))
-        assert launched.numbers.device.type == "fakegpu"
+            queued = step.run(examples(dit.config, size, 1), samples=size.samples, lr_factor=1.0)
+        assert queued.tensor.device.type == "fakegpu"
     return copies.seen
 
 
@@ -109,7 +94,7 @@ def fresh() -> Iterator[ProcessPoolExecutor]:
 @pytest.mark.parametrize(("name", "task"), [*((name, "t2v") for name in OPTIONS), ("plain", "i2v"), ("swap", "i2v")])
 def test_a_training_step(name: str, task: str, fresh: ProcessPoolExecutor):
     options, allowed = OPTIONS[name]
-    copies = fresh.submit(train_step, settings("train", options), replace(WORK, i2v=task == "i2v")).result()
+    copies = fresh.submit(train_step, settings("train", options), replace(SIZE, i2v=task == "i2v")).result()
     assert copies <= MOVES | allowed
     assert copies & MOVES
 
@@ -121,12 +106,12 @@ def test_a_training_step(name: str, task: str, fresh: ProcessPoolExecutor):
 def test_sampling(name: str, task: str, monkeypatch: pytest.MonkeyPatch):
     """Nothing is copied while it runs but blocks that are swapped; the one look at the result comes at its end."""
     options, allowed = OPTIONS[name]
-    work, gpu = replace(WORK, i2v=task == "i2v"), FakeGPU()
+    size, gpu = replace(SIZE, i2v=task == "i2v"), FakeGPU()
     dit = ready(gpu, settings("sample", options).sample)
     with gpu:
-        cond = _condition(dit.config, work).to(gpu.device)
-        noise = torch.zeros(1, 32, *work.latent).to(gpu.device)
-        first = torch.zeros(1, 32, 1, *work.latent[1:]).to(gpu.device) if work.i2v else None
+        cond = empty_condition(dit.config, size).to(gpu.device)
+        noise = torch.zeros(1, 32, *size.latent).to(gpu.device)
+        first = torch.zeros(1, 32, 1, *size.latent[1:]).to(gpu.device) if size.i2v else None
         looked: list[bool] = []
         monkeypatch.setattr(torch, "isfinite", lambda tensor: SimpleNamespace(all=lambda: not looked.append(True)))
         with Copies() as copies:
@@ -243,5 +228,5 @@ def test_the_fake_gpu_sees_what_it_is_for():
 
 @pytest.mark.slow
 def test_all_blocks_of_the_real_model(fresh: ProcessPoolExecutor):
-    copies = fresh.submit(train_step, settings("train", {"blocks_to_swap": 51}), WORK, blocks=54).result()
+    copies = fresh.submit(train_step, settings("train", {"blocks_to_swap": 51}), SIZE, blocks=54).result()
     assert copies <= MOVES | SWAP

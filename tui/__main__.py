@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hv15.errors import UserError
-from tui.launch import from_words
+from hv15.cli import main
 
 if __name__ == "__main__":
-    try:
-        sys.exit(from_words())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(["tui", *sys.argv[1:]]))

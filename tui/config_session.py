@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from hv15.records.problems import Location, Problem
 from tui.data.config_diff import Change, DiffLine
-from tui.data.config_file import ConfigFile, Problem
+from tui.data.config_file import ConfigFile
 from tui.data.config_form import FormSection
-
-Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class ConfigView:
     problems: tuple[Problem, ...]
     sections: tuple[FormSection, ...]
     unsaved: tuple[DiffLine, ...]
-    run: tuple[DiffLine, ...]
-    """Against the config of the run that goes on, or of the last one."""
-    run_changes: tuple[Change, ...]
+    against_run: tuple[DiffLine, ...]
+    """What differs from the config of the run that goes on, or of the last one."""
+    changes_against_run: tuple[Change, ...]
     positions: dict[Location, tuple[int, int]]
     """Where each given setting stands: line and column from 1."""
     changed_on_disk: bool = False
@@ -82,9 +81,8 @@ class ConfigSession:
 
     def _look(self, file: ConfigFile) -> ConfigView:
         sections = file.form()
-        given = [field.location for section in sections for field in section.fields if field.given]
-        run = self.run_config
-        compared = run is not None and run.is_file()
+        in_file = [field.location for section in sections for field in section.fields if field.in_file]
+        run = self.run_config if self.run_config is not None and self.run_config.is_file() else None
         removed = not file.path.exists()
         dirty = file.dirty or removed
         return ConfigView(
@@ -94,9 +92,9 @@ class ConfigSession:
             problems=file.problems,
             sections=sections,
             unsaved=tuple(file.diff_disk()) if dirty else (),
-            run=tuple(file.diff_with(run)) if compared and run else (),
-            run_changes=tuple(file.changes_with(run)) if compared and run else (),
-            positions={location: file.position(location) for location in given},
+            against_run=tuple(file.diff_with(run)) if run is not None else (),
+            changes_against_run=tuple(file.changes_with(run)) if run is not None else (),
+            positions={location: file.position(location) for location in in_file},
             changed_on_disk=file.changed_on_disk() and not removed,
             removed=removed,
         )

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from hv15.progress import clock
+from hv15.units import size
 
-KIB = 1024
-
-
-def size(count: float) -> str:
-    """Bytes as 512 B, 1.5 GiB, 71 GiB."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < KIB or unit == "TiB":
-            break
-        value /= KIB
-    return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 10 else f"{value:.1f} {unit}"
+__all__ = ["bar", "duration", "number", "percent", "size", "sparkline"]
 
 
 def duration(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hv15.cache.plan import Entry, LatentNeed, Manifest, Plan, items_of
+from hv15.cache.claims import Claims, rounds
+from hv15.cache.encoding import Encoding, NeededClips
 from hv15.data.ahead import DecodeJob, decode_ahead
 from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.media import MediaError
@@ -19,10 +21,14 @@ from hv15.data.probe import probe
 from hv15.digest import digest
 from hv15.models.vae_pixels import from_bytes
 from hv15.progress import Progress
+from hv15.records.manifest import EncodedClip, Entry, Manifest, item_keys, read_entry
 
 if TYPE_CHECKING:
     from hv15.models.vae import VAE
     from hv15.models.vision import ImageEncoder
+
+
+log = logging.getLogger(__name__)
 
 
 def clip_key(media: str, clip: Clip) -> str:
@@ -47,7 +53,7 @@ class LatentEncoder:
         workers: decoding threads.
     """
 
-    plan: Plan[LatentNeed]
+    encoding: Encoding[NeededClips]
     load_vae: Callable[[], VAE]
     load_vision: Callable[[], ImageEncoder] | None
     tile_size: int
@@ -62,57 +68,67 @@ class LatentEncoder:
 
     def run(self, shard: int) -> Manifest:
         """Encode what is missing and return the shard's new manifest; unusable files are skipped in it."""
-        manifest = self.plan.new_manifest(shard)
-        listed = self.plan.manifests[shard].entries
-        jobs: list[DecodeJob] = []
-        for key, need in self.plan.by_shard[shard].items():
-            manifest.entries[key], job = self._look_up(key, need, listed.get(key))
-            jobs += [job] if job else []
+        manifest = self.encoding.new_manifest(shard)
+        jobs: dict[str, DecodeJob] = {}
+        for key, need in self.encoding.by_shard[shard].items():
+            entry, job = self._look_up(key, need)
+            manifest.put(key, entry)
+            if job:
+                jobs[key] = job
         if jobs:
             for key, error in self._encode(jobs):
-                manifest.entries[key] = self._skip(self.plan.needed[key], error)
+                manifest.put(key, self._skip(self.encoding.needed[key], error))
         return manifest
 
-    def _look_up(self, key: str, need: LatentNeed, known: Entry | None) -> tuple[Entry, DecodeJob | None]:
+    def _look_up(self, key: str, need: NeededClips) -> tuple[Entry, DecodeJob | None]:
         """The manifest entry of a medium, and the decoding of those of its clips that the store lacks."""
-        store = self.plan.store
-        if known and "clips" in known and all(store.has(item) for item in items_of(key, known)):
-            self.kept += len(known["clips"])
-            return known, None
+        store, known = self.encoding.store, self.encoding.known.get(key)
+        if known and (items := item_keys(key, known)) and all(store.has(item) for item in items):
+            self.kept += len(items)
+            return read_entry(known), None
         try:
             info = probe(need.source.path, need.source.kind)
             clips = {clip_key(need.media, clip): clip for clip in plan_clips(info, need.dataset)}
         except MediaError as error:
             return self._skip(need, error), None
+        for note in info.notes:
+            log.warning("%s: %s", need.source.place, note)
         missing = [clip for item, clip in clips.items() if not store.has(item)]
         self.kept += len(clips) - len(missing)
-        short = missing_lengths(info, need.dataset)
-        entry: Entry = {
-            "clips": [
-                {"key": item, "start": c.start, "frames": c.frames, "height": c.height, "width": c.width}
-                for item, c in clips.items()
-            ],
-            **({"name": str(need.source.path), "too_short_for": short} if short else {}),
-        }
+        entry = Entry(
+            name=str(need.source.path),
+            clips=tuple(EncodedClip(item, c.start, c.frames, c.height, c.width) for item, c in clips.items()),
+            too_short_for=tuple(missing_lengths(info, need.dataset)),
+        )
         job = DecodeJob(need.source.path, need.source.kind, missing, need.dataset, info, tag=key)
         return entry, job if missing else None
 
-    def _skip(self, need: LatentNeed, error: MediaError) -> Entry:
+    def _skip(self, need: NeededClips, error: MediaError) -> Entry:
         name = str(need.source.path)
         self.failures[name] = error.message
-        return {"name": name, "skipped": error.message}
+        return Entry(name=name, skipped=error.message)
 
-    def _encode(self, jobs: list[DecodeJob]) -> Iterator[tuple[str, MediaError]]:
+    def _encode(self, jobs: dict[str, DecodeJob]) -> Iterator[tuple[str, MediaError]]:
         """Decode and encode; yield (source key, error) of each medium that breaks on the way."""
         vae, vision = self.load_vae(), self.load_vision() if self.load_vision else None
-        total = sum(len(job.clips) for job in jobs)
+        total = sum(len(job.clips) for job in jobs.values())
         broken: list[tuple[str, MediaError]] = []
+        claims = Claims(self.encoding.store.folder)
         with Progress(total, "encode clips", unit="clips") as progress:
-            decoded = decode_ahead(jobs, self.workers)
-            for batch in _equal_batches(decoded, self.batch_size, broken):
-                self._encode_batch(vae, vision, batch)
-                progress.advance(len(batch))
+            for claimed in rounds(jobs, claims, self._is_done):
+                decoded = decode_ahead((job for _, job in claimed), self.workers)
+                for batch in _equal_batches(decoded, self.batch_size, broken):
+                    self._encode_batch(vae, vision, batch)
+                    progress.advance(len(batch))
         yield from broken
+
+    def _is_done(self, key: str, job: DecodeJob) -> bool:
+        """Whether another process has encoded the clips meanwhile."""
+        store, media = self.encoding.store, self.encoding.needed[key].media
+        missing = [clip for clip in job.clips if not store.has(clip_key(media, clip))]
+        self.kept += len(job.clips) - len(missing)
+        job.clips[:] = missing
+        return not missing
 
     @torch.inference_mode()
     def _encode_batch(self, vae: VAE, vision: ImageEncoder | None, batch: list[tuple[str, Clip, Pixels]]) -> None:
@@ -123,8 +139,8 @@ class LatentEncoder:
         states = vision.encode([pixels[0] for _, _, pixels in batch]) if vision else None
         for number, (source_key, clip, _) in enumerate(batch):
             item = {"latents": latents[number]} | ({"vision": states[number]} if states is not None else {})
-            key = clip_key(self.plan.needed[source_key].media, clip)
-            self.plan.store.write(key, {name: self._stored(value) for name, value in item.items()}, {})
+            key = clip_key(self.encoding.needed[source_key].media, clip)
+            self.encoding.store.write(key, {name: self._stored(value) for name, value in item.items()}, {})
             self.encoded += 1
 
     def _stored(self, value: torch.Tensor) -> torch.Tensor:

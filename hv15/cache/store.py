@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
+from hv15.records.paths import EncodedKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["latents", "text"]
-
 # What an item of each kind must hold and how many axes each tensor has; `vision` is there for i2v only.
-REQUIRED: dict[Kind, dict[str, int]] = {"latents": {"latents": 4}, "text": {"text": 2, "glyphs": 2}}
-OPTIONAL: dict[Kind, dict[str, int]] = {"latents": {"vision": 2}, "text": {}}
+REQUIRED: dict[EncodedKind, dict[str, int]] = {"latents": {"latents": 4}, "text": {"text": 2, "glyphs": 2}}
+OPTIONAL: dict[EncodedKind, dict[str, int]] = {"latents": {"vision": 2}, "text": {}}
 
 
 class BrokenItemError(UserError):
@@ -30,8 +29,8 @@ class BrokenItemError(UserError):
 class Store:
     """The items of one kind that were encoded with one set of settings."""
 
-    def __init__(self, root: Path, kind: Kind, settings_digest: str) -> None:
-        self.kind: Kind = kind
+    def __init__(self, root: Path, kind: EncodedKind, settings_digest: str) -> None:
+        self.kind: EncodedKind = kind
         self.folder = Path(root) / "store" / kind / settings_digest
 
     def path(self, key: str) -> Path:
@@ -100,14 +99,14 @@ class Store:
         self.path(key).unlink(missing_ok=True)
 
 
-def _broken(path: Path, kind: Kind, problem: str) -> BrokenItemError:
+def _broken(path: Path, kind: EncodedKind, problem: str) -> BrokenItemError:
     return BrokenItemError(
         f"{path}: encoded {kind} item is {problem}",
         hint="run the same snakemake command again: it encodes the item anew and goes on",
     )
 
 
-def _problem(kind: Kind, tensors: Mapping[str, Tensor]) -> str:
+def _problem(kind: EncodedKind, tensors: Mapping[str, Tensor]) -> str:
     """What is wrong with an item, or an empty string."""
     import torch
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hv15.cache.plan import Manifest, Plan
+from hv15.cache.claims import Claims, rounds
+from hv15.cache.encoding import Encoding
 from hv15.models.templates import glyph_text
 from hv15.progress import Progress
+from hv15.records.manifest import Entry, Manifest
 
 if TYPE_CHECKING:
     from hv15.models.glyphs import GlyphEncoder
@@ -29,7 +31,7 @@ class TextStateEncoder:
         batch_size: texts per forward; memory and speed only.
     """
 
-    plan: Plan[str]
+    encoding: Encoding[str]
     load_text: Callable[[], TextEncoder]
     load_glyphs: Callable[[], GlyphEncoder]
     glyph_width: int
@@ -40,31 +42,47 @@ class TextStateEncoder:
 
     def run(self, shard: int) -> Manifest:
         """Encode what is missing and return the shard's new manifest."""
-        manifest = self.plan.new_manifest(shard)
-        wanted, store = self.plan.by_shard[shard], self.plan.store
+        manifest = self.encoding.new_manifest(shard)
+        wanted, store = self.encoding.by_shard[shard], self.encoding.store
         missing = {key: text for key, text in wanted.items() if not store.has(key)}
         self.kept += len(wanted) - len(missing)
         if missing:
             self._encode(missing)
-        manifest.entries |= {key: {} for key in wanted}
+        for key in wanted:
+            manifest.put(key, Entry())
         return manifest
 
     def _encode(self, missing: dict[str, str]) -> None:
         glyphs = self._glyph_states(missing)
-        no_glyphs = torch.zeros(0, self.glyph_width)
-        encoder = self.load_text()
+        encoder: TextEncoder | None = None
         # Texts of like length share a batch, so that little padding is computed.
-        order = sorted(missing, key=lambda key: (len(missing[key]), key))
+        order = {key: missing[key] for key in sorted(missing, key=lambda key: (len(missing[key]), key))}
+        claims = Claims(self.encoding.store.folder)
         with Progress(len(order), "encode texts", unit="texts") as progress:
-            for start in range(0, len(order), self.batch_size):
-                keys = order[start : start + self.batch_size]
-                states = encoder.encode([missing[key] for key in keys])
-                for key, text in zip(keys, states, strict=True):
-                    item = {"text": text, "glyphs": glyphs.get(key, no_glyphs)}
-                    stored = {name: value.to(self.dtype or value.dtype) for name, value in item.items()}
-                    self.plan.store.write(key, stored, {"text": missing[key]})
-                self.encoded += len(keys)
-                progress.advance(len(keys))
+            for claimed in rounds(order, claims, self._is_done):
+                texts = dict(claimed)
+                if not texts:
+                    continue
+                encoder, keys = encoder or self.load_text(), list(texts)
+                for start in range(0, len(keys), self.batch_size):
+                    batch = keys[start : start + self.batch_size]
+                    self._encode_batch(encoder, {key: texts[key] for key in batch}, glyphs)
+                    progress.advance(len(batch))
+
+    def _is_done(self, key: str, text: str) -> bool:
+        """Whether another process has encoded the text meanwhile."""
+        done = self.encoding.store.has(key)
+        self.kept += done
+        return done
+
+    def _encode_batch(self, encoder: TextEncoder, texts: dict[str, str], glyphs: dict[str, torch.Tensor]) -> None:
+        no_glyphs = torch.zeros(0, self.glyph_width)
+        states = encoder.encode(list(texts.values()))
+        for (key, words), text in zip(texts.items(), states, strict=True):
+            item = {"text": text, "glyphs": glyphs.get(key, no_glyphs)}
+            stored = {name: value.to(self.dtype or value.dtype) for name, value in item.items()}
+            self.encoding.store.write(key, stored, {"text": words})
+        self.encoded += len(texts)
 
     def _glyph_states(self, texts: dict[str, str]) -> dict[str, torch.Tensor]:
         """The glyph states of the texts with quotes, on the CPU; texts without quotes have none."""

@@ -1,73 +1,85 @@
-"""What `hv15 check` looks at. Each check yields (line, is it a problem), or raises a UserError that ends it."""
+"""What `hv15 check` looks at. Each function yields what it found, or raises a UserError that ends it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hv15.commands.disk import planned_clips
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
-from hv15.model_files import Role
 from hv15.models.advice import about_memory, about_sizes, about_training
-from hv15.project import Project
+from hv15.plan.dataset_clips import dataset_clips
+from hv15.plan.disk import disk_uses
+from hv15.project import Project, Role, roles_of
+from hv15.records.checks import Check, CheckState
+from hv15.records.problems import NOWHERE, Location, Place
+from hv15.units import size
 
 if TYPE_CHECKING:
     from hv15.models import DiT
 
-Line = tuple[str, bool]
 
-SHOWN = 20
-"""Files of a kind of trouble that are listed by name."""
+def failed(subject: str, error: UserError, setting: Location = ()) -> Check:
+    """The check of something that raised an error, which names its file itself."""
+    return Check("problem", subject, error.message, error.hint, Place(setting=setting))
 
 
-def model_lines(project: Project) -> Iterator[Line]:
+def _notes(subject: str, sentences: Iterable[str], place: Place = NOWHERE) -> Iterator[Check]:
+    """Advice: worth a thought, and no problem."""
+    return (Check("note", subject, sentence, place=place) for sentence in sentences)
+
+
+def model_checks(project: Project) -> Iterator[Check]:
     """Each model file: is it there, is it the right model and complete, and do all of them belong together?"""
     from hv15.models.condition import check_widths
 
     dit: DiT | None = None
     widths: dict[str, int] = {}
-    roles: list[Role] = ["dit", "vae", "text_encoder", "glyph_encoder"]
-    roles += ["image_encoder"] if project.settings.task == "i2v" else []
-    for role in roles:
+    for role in (role for role in roles_of(project.settings.task) if role != "tokenizer"):
         path = project.models.path(role)
         if not path.exists():
-            made = project.settings.models.source != "files"
-            yield f"{role:14} {path}: {'will be made by the workflow' if made else 'does not exist'}", not made
+            yield _missing(project, role, path)
             continue
         try:
-            model = _on_meta(project, role, path)
+            if role == "dit":
+                dit = _dit_on_meta(project, path)
+                yield from _dit_checks(project, path, dit.config.num_blocks)
+            else:
+                widths |= _width(project, role, path)
+                yield Check("ok", role, size(_bytes(path)), place=Place(path))
         except UserError as error:
-            yield f"{role:14} {error}", True
-            continue
-        if role == "dit":
-            dit = model
-            yield f"{role:14} {path}: {project.models.facts}", False
-            facts, settings = project.models.facts, project.settings
-            yield from _noted(file_notes(project) + about_training(facts, settings.train.quantize))
-            yield from _noted(about_memory(facts, "sample", settings.sample.quantize))
-            yield from _speed_lines(project, model.config.num_blocks)
-            continue
-        files = path.rglob("*.safetensors") if path.is_dir() else [path]
-        yield f"{role:14} {path}: {sum(file.stat().st_size for file in files) / 2**30:.2f} GiB", False
-        widths |= _width(role, model)
+            yield failed(role, error, ("models", role))
     if dit is not None:
         try:
             check_widths(dit.config, widths)
         except UserError as error:
-            yield str(error), True
+            yield failed("dit", error, ("models", "dit"))
 
 
-def _speed_lines(project: Project, blocks: int) -> Iterator[Line]:
+def _missing(project: Project, role: Role, path: Path) -> Check:
+    if project.settings.models.source != "files":
+        return Check("ok", role, "will be made by the workflow", place=Place(path))
+    return Check("problem", role, f"{path}: does not exist", place=Place(setting=("models", role)))
+
+
+def _dit_checks(project: Project, path: Path, blocks: int) -> Iterator[Check]:
+    facts, settings = project.models.facts, project.settings
+    yield Check("ok", "dit", str(facts), place=Place(path))
+    yield from _notes("dit", file_notes(project) + about_training(facts, settings.train.quantize))
+    yield from _notes("dit", about_memory(facts, "sample", settings.sample.quantize))
+    yield from _speed_checks(project, blocks)
+
+
+def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
     """Settings of memory and speed that the transformer, or this machine, cannot meet: found out before the encoding.
 
     What only this machine lacks is no problem: the check may run beside the machine with the GPU.
     """
     from hv15.models.attention import pick_attention
-    from hv15.models.quantised import check_kind
-    from hv15.models.swap import swapped_indices
+    from hv15.models.weights.quantised import check_kind
+    from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
 
     device = pick_device(project.settings.runtime.device)
@@ -75,72 +87,92 @@ def _speed_lines(project: Project, blocks: int) -> Iterator[Line]:
         try:
             swapped_indices(blocks, section.blocks_to_swap)
         except UserError as error:
-            yield f"{name:14} {error}", True
+            yield failed(name, error, (name, "blocks_to_swap"))
         try:
             dtype = pick_dtype(section.dtype, device)
             pick_attention(section.attn_mode, split=False, device=device, dtype=dtype, training=name == "train")
             if section.quantize != "none":
                 check_kind(section.quantize, device)
         except UserError as error:
-            yield from _noted([f"{name}, on this machine: {error.message}: {error.hint}"])
+            yield Check("note", name, f"on this machine: {error.message}", error.hint, Place(setting=(name,)))
 
 
-def _width(role: Role, model: Any) -> dict[str, int]:
-    """How many channels a loaded model's latents or states have, by their name in the store."""
-    if role == "vae":
-        return {"latents": model.config.latent_channels}
-    if role == "image_encoder":
-        return {"vision": model.config.hidden_size}
-    name = "text" if role == "text_encoder" else "glyphs"
-    return {name: model.model.get_parameter("embed_tokens.weight").shape[1]}
-
-
-def _on_meta(project: Project, role: Role, path: Path) -> Any:
-    """Load a model on the meta device: every tensor's name and shape is compared, no weight is read.
+def _dit_on_meta(project: Project, path: Path) -> DiT:
+    """Load the transformer on the meta device: every tensor's name and shape is compared, no weight is read.
 
     Raises:
         UserError: the file is damaged, is not that model, or its numbers do not suit training.
     """
-    from hv15 import models
+    from hv15.models import load_dit
     from hv15.precision import pick_device, pick_dtype
     from hv15.train.run import check_dtype
 
-    if role == "dit":
-        check_dtype(path, pick_dtype(project.settings.train.dtype, pick_device(project.settings.runtime.device)))
-    load: dict[Role, Callable[[], object]] = {
-        "dit": lambda: models.load_dit(path, device="meta"),
-        "vae": lambda: models.load_vae(path, device="meta"),
-        "text_encoder": lambda: models.load_text_encoder(path, project.models.tokenizer, device="meta"),
-        "glyph_encoder": lambda: models.load_glyph_encoder(path, device="meta"),
-        "image_encoder": lambda: models.load_image_encoder(path, device="meta"),
-    }
-    return load[role]()
+    check_dtype(path, pick_dtype(project.settings.train.dtype, pick_device(project.settings.runtime.device)))
+    return load_dit(path, device="meta")
 
 
-def file_lines(project: Project) -> Iterator[Line]:
+def _width(project: Project, role: Role, path: Path) -> dict[str, int]:
+    """How many channels another model's latents or states have, by their name in the store; loaded as the transformer.
+
+    Raises:
+        UserError: the file is damaged, or is not that model.
+    """
+    from hv15.models import load_glyph_encoder, load_image_encoder, load_text_encoder, load_vae
+
+    if role == "vae":
+        return {"latents": load_vae(path, device="meta").config.latent_channels}
+    if role == "image_encoder":
+        return {"vision": load_image_encoder(path, device="meta").config.hidden_size}
+    if role == "text_encoder":
+        text = load_text_encoder(path, project.models.tokenizer, device="meta")
+        return {"text": text.model.get_parameter("embed_tokens.weight").shape[1]}
+    glyphs = load_glyph_encoder(path, device="meta")
+    return {"glyphs": glyphs.model.get_parameter("embed_tokens.weight").shape[1]}
+
+
+def _bytes(path: Path) -> int:
+    """Bytes of a model's file, or of those in its folder."""
+    files = path.rglob("*.safetensors") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def file_checks(project: Project) -> Iterator[Check]:
     """The LoRAs and first images that the config names."""
     from hv15.data.images import image_size
     from hv15.lora import read_lora
 
-    train, sample = project.settings.train, project.settings.sample
-    loras = [train.network_weights] if train.network_weights else []
-    loras += [lora.path for lora in (*sample.loras, *(lora for each in sample.prompts for lora in each.loras or ()))]
-    images = [prompt.image_path for prompt in sample.prompts if prompt.image_path]
-    files: list[tuple[str, str, Callable[[Path], object]]] = [("lora", path, read_lora) for path in loras]
-    files += [("image", path, image_size) for path in images]
-    for name, path, look in dict.fromkeys(files):
-        file = project.settings.resolve(path)
+    looks: dict[str, Callable[[Path], object]] = {"lora": read_lora, "image": image_size}
+    seen: set[tuple[str, str]] = set()
+    for subject, name, setting in _named_files(project):
+        if (subject, name) in seen:
+            continue
+        seen.add((subject, name))
+        file = project.settings.resolve(name)
         try:
-            look(file)
+            looks[subject](file)
         except UserError as error:
-            yield f"{name:14} {error}", True
-        else:
-            yield f"{name:14} {file}", False
-            if name == "lora":
-                yield from _noted(lora_notes(project, file))
+            yield failed(subject, error, setting)
+            continue
+        yield Check("ok", subject, "can be read", place=Place(file))
+        if subject == "lora":
+            yield from _notes("lora", lora_notes(project, file), Place(setting=setting))
 
 
-def sample_lines(project: Project) -> Iterator[Line]:
+def _named_files(project: Project) -> Iterator[tuple[str, str, Location]]:
+    """Kind, name and setting of each LoRA and image."""
+    train, sample = project.settings.train, project.settings.sample
+    if train.network_weights:
+        yield "lora", train.network_weights, ("train", "network_weights")
+    for number, lora in enumerate(sample.loras):
+        yield "lora", lora.path, ("sample", "loras", number, "path")
+    for number, prompt in enumerate(sample.prompts):
+        for place, lora in enumerate(prompt.loras or ()):
+            yield "lora", lora.path, ("sample", "prompts", number, "loras", place, "path")
+        if prompt.image_path:
+            yield "image", prompt.image_path, ("sample", "prompts", number, "image_path")
+
+
+def sample_checks(project: Project) -> Iterator[Check]:
     """What is unusual in the samples' settings for this checkpoint."""
     try:
         specs = project.samples
@@ -150,31 +182,32 @@ def sample_lines(project: Project) -> Iterator[Line]:
     for name, spec in specs.items():
         for sentence in sample_notes(project, spec):
             notes.setdefault(sentence, []).append(name)
-    yield from _noted([f"sample {', '.join(names)}: {sentence}" for sentence, names in notes.items()])
+    yield from _notes("sample", [f"{', '.join(names)}: {sentence}" for sentence, names in notes.items()])
 
 
-def _noted(sentences: Iterable[str]) -> Iterator[Line]:
-    """Advice: worth a thought, and no problem."""
-    return ((f"{'note':14} {sentence}", False) for sentence in sentences)
-
-
-def dataset_lines(project: Project) -> Iterator[Line]:
+def dataset_checks(project: Project) -> Iterator[Check]:
     """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
-    clips = planned_clips(project)
+    clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
-    captions = len({source.caption for _, source, _ in project.sources})
+    captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
-    yield f"dataset        {len(project.sources)} files, {count} clips, {captions} distinct captions", count == 0
+    found = f"{len(project.dataset.sources)} files, {count} clips, {captions} distinct captions"
+    yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
     for name, number in sorted(buckets.items()):
-        yield f"  bucket       {name} (frames, height, width): {number} clips", False
+        yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
     sizes = Counter((clip.height, clip.width) for _, clip in clips.found)
-    yield from _noted(about_sizes(project.models.found_variant.variant, sizes))
-    yield from _listed("too short", clips.too_short, is_problem=False)
-    yield from _listed("unusable", clips.unusable, is_problem=project.settings.cache.bad_clips == "stop")
+    yield from _notes("dataset", about_sizes(project.models.found_variant.variant, sizes))
+    unusable: CheckState = "problem" if project.settings.cache.bad_clips == "stop" else "note"
+    yield from (Check("note", "too short", message) for message in clips.too_short)
+    yield from (Check(unusable, "unusable", message) for message in clips.unusable)
 
 
-def _listed(kind: str, messages: list[str], *, is_problem: bool) -> Iterator[Line]:
-    for message in messages[:SHOWN]:
-        yield f"  {kind:12} {message}", is_problem
-    if len(messages) > SHOWN:
-        yield f"  {kind:12} ... and {len(messages) - SHOWN} more", is_problem
+def disk_checks(project: Project) -> Iterator[Check]:
+    """Free space where the cache and the results are, and whether what is missing fits into it."""
+    for use in disk_uses(project):
+        listed = ", ".join(f"{size(needed)} {name}" for name, needed in use.needs.items() if needed)
+        estimate = f"; still to be written: about {listed}" if listed else ""
+        names = " and ".join(map(str, use.folders))
+        lack = f"; {size(use.missing)} too little" if use.missing else ""
+        state: CheckState = "problem" if use.is_too_full else "ok"
+        yield Check(state, "disk", f"{size(use.free)} free for {names}{estimate}{lack}")

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from hv15.cache.plan import Manifest, Plan
+from hv15.cache.encoding import Encoding, describe
+from hv15.cache.register import register
+from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.records.manifest import Manifest
+from hv15.records.spec import Spec
+
+Needed = TypeVar("Needed")
 
 SHOWN = 20
 """Unusable files that a message lists by name."""
 
 
-def latents(options: Namespace) -> None:
+def latents(options: EncodeLatents) -> None:
     """Encode the clips of one shard, or of all."""
     from hv15.cache.latents import LatentEncoder
     from hv15.models import load_image_encoder, load_vae
     from hv15.precision import pick_device, pick_encoder_dtype, storage_dtype
 
-    project = Project(options.config, options.overrides)
+    project = _open(options)
     cache = project.settings.cache
     device = pick_device(project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
@@ -47,7 +52,7 @@ def latents(options: Namespace) -> None:
         manifest = encoder.run(shard)
         complete = not any("skipped" in manifest.entries[key] for key in project.latents.by_shard[shard])
         if complete or not stop:
-            _save(project.latents, manifest, options.out)
+            _save(project.latents, shard, manifest, options.out)
     if stop and encoder.failures:
         raise UserError(
             f"{_files(encoder.failures)} cannot be used; all others{_of(options)} are encoded and kept\n"
@@ -59,14 +64,14 @@ def latents(options: Namespace) -> None:
         print(f"left out {_files(encoder.failures)}:\n{_listing(encoder.failures)}", file=sys.stderr)
 
 
-def texts(options: Namespace) -> None:
+def texts(options: EncodeTexts) -> None:
     """Encode the captions and prompts of one shard, or of all."""
     from hv15.cache.texts import TextStateEncoder
     from hv15.models import load_glyph_encoder, load_text_encoder
     from hv15.models.glyphs import glyph_width
     from hv15.precision import pick_encoder_dtype, pick_text_device, storage_dtype
 
-    project = Project(options.config, options.overrides)
+    project = _open(options)
     cache, models = project.settings.cache, project.models
     device = pick_text_device(cache, project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
@@ -86,57 +91,66 @@ def texts(options: Namespace) -> None:
         batch_size=cache.text_batch,
     )
     for shard in _shards(project.texts, options):
-        _save(project.texts, encoder.run(shard), options.out)
+        _save(project.texts, shard, encoder.run(shard), options.out)
     print(f"texts: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
 
 
-def report_latents(options: Namespace) -> None:
-    """Write what became of every medium of the dataset."""
+def report(options: Report) -> None:
+    """Print what became of everything that was to be encoded.
+
+    Raises:
+        UserError: something is not encoded yet.
+    """
     project = Project(options.config, options.overrides)
-    report = project.latents.write_report(options.out or project.latents.report_path)
-    print(f"{report['items']} clips of {report['sources']} files", file=sys.stderr)
-    if report["skipped"]:
-        print(f"left out {_files(report['skipped'])}:\n{_listing(report['skipped'])}", file=sys.stderr)
-    for name, lengths in report["too_short_for"].items():
-        print(f"{name}: too short for {', '.join(map(str, lengths))} frames", file=sys.stderr)
-    if not report["items"]:
-        raise UserError("no clip is left to train on", hint="see the list above for the reason of each file")
+    texts, clips = project.texts.entries(), project.latents.entries()
+    print(f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts")
+    told = list(describe(clips))
+    if skipped := {name: entry.skipped for name, entry in told if entry.skipped}:
+        print(f"left out {_files(skipped)}:\n{_listing(skipped, len(skipped))}")
+    for name, entry in told:
+        if entry.too_short_for:
+            print(f"{name}: too short for {', '.join(map(str, entry.too_short_for))} frames")
 
 
-def report_texts(options: Namespace) -> None:
-    """Write how many texts are encoded."""
+def _open(options: Encode) -> Project:
+    """Open the project, and note in its store that it uses it."""
     project = Project(options.config, options.overrides)
-    report = project.texts.write_report(options.out or project.texts.report_path)
-    print(f"{report['items']} texts", file=sys.stderr)
+    register(project.cache, project.root)
+    return project
 
 
-def _shards(plan: Plan[Any], options: Namespace) -> list[int]:
+def _shards(encoding: Encoding[Needed], options: Encode) -> list[int]:
     """The shards to work on; one that is planned by the workflow must still need what was planned."""
     if options.shard is None:
         if options.out:
             raise UserError("--out names one manifest, but all shards are asked for", hint="add --shard N")
-        return list(range(plan.shards))
-    if not 0 <= options.shard < plan.shards:
-        raise UserError(f"--shard {options.shard}: cache.shards is {plan.shards}", hint="shards count from 0")
-    plan.check_unchanged(options.shard, options.expect)
+        return list(range(encoding.shards))
+    if not 0 <= options.shard < encoding.shards:
+        raise UserError(f"--shard {options.shard}: cache.shards is {encoding.shards}", hint="shards count from 0")
+    if options.spec is not None:
+        wanted = Spec.read(options.spec).wanted
+        if (wanted.get("settings"), wanted.get("needs")) != (encoding.settings, encoding.needs_digest(options.shard)):
+            raise UserError(
+                "the dataset or the config changed while the workflow was running",
+                hint="run the same command again: what is encoded already is kept",
+            )
     return [options.shard]
 
 
-def _save(plan: Plan[Any], manifest: Manifest, out: Path | None) -> None:
-    manifest.path = out or manifest.path
-    manifest.save(plan.kind, plan.settings)
+def _save(encoding: Encoding[Needed], shard: int, manifest: Manifest, out: Path | None) -> None:
+    manifest.write(out or encoding.manifest_path(shard))
 
 
 def _files(failures: dict[str, str]) -> str:
     return "1 file" if len(failures) == 1 else f"{len(failures)} files"
 
 
-def _of(options: Namespace) -> str:
+def _of(options: Encode) -> str:
     return "" if options.shard is None else f" of shard {options.shard}"
 
 
-def _listing(failures: dict[str, str]) -> str:
-    lines = [f"  {reason}" for reason in list(failures.values())[:SHOWN]]
-    if len(failures) > SHOWN:
-        lines.append(f"  ... and {len(failures) - SHOWN} more")
+def _listing(failures: dict[str, str], shown: int = SHOWN) -> str:
+    lines = [f"  {reason}" for reason in list(failures.values())[:shown]]
+    if len(failures) > shown:
+        lines.append(f"  ... and {len(failures) - shown} more")
     return "\n".join(lines)

@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.commands.logs import log_to_stderr
+from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download, Merge
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.records.metadata import CONVERSION_NOTE
 
 if TYPE_CHECKING:
-    from hv15.lora.names import Layout
+    from hv15.lora.names import LoRALayout
 
 
-def convert(options: Namespace) -> None:
+def convert(options: Convert) -> None:
     """Rewrite a LoRA in the names of another program."""
-    from hv15.lora.conversion import NOTE
     from hv15.lora.files import convert_file
-    from hv15.lora.formats import count_modules
-    from hv15.models.header import read_header
+    from hv15.lora.kinds import count_modules
+    from hv15.models.weights.header import read_header
 
     log_to_stderr("info")
     if options.reverse and options.to not in (None, "kohya"):
         raise UserError(
             f"--reverse together with --to {options.to}: --reverse means --to kohya", hint="give one of the two"
         )
-    to: Layout = "kohya" if options.reverse else options.to or "comfyui"
+    to: LoRALayout = "kohya" if options.reverse else options.to or "comfyui"
     _check_target(options.target, [options.source])
-    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(NOTE)
+    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(CONVERSION_NOTE)
     modules = count_modules(read_header(options.target).entries)
     print(f"{options.target}: {to} layout, {modules} modules" + (f"; {note}" if note else ""), file=sys.stderr)
 
 
-def merge(options: Namespace) -> None:
+def merge(options: Merge) -> None:
     """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
+    from hv15.lora.merging import merge_to_file
+    from hv15.lora.weighted import WeightedLoRA
     from hv15.models.facts import describe
-    from hv15.sample.loras import WeightedLoRA
-    from hv15.sample.merge import merge_to_file
 
     if options.multiplier and len(options.multiplier) != len(options.lora):
         raise UserError(
@@ -49,10 +49,10 @@ def merge(options: Namespace) -> None:
     project = Project(options.config, options.overrides)
     multipliers = options.multiplier or [1.0] * len(options.lora)
     loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
-    _check_target(options.target, [project.models.path("dit"), *options.lora])
-    merge_to_file(project.models.path("dit"), loras, options.target)
+    _check_target(options.out, [project.models.path("dit"), *options.lora])
+    merge_to_file(project.models.path("dit"), loras, options.out)
     larger = "; what was in float8 was written as plain numbers" if describe(project.models.path("dit")).in_fp8 else ""
-    print(f"{options.target}: {describe(options.target)}{larger}", file=sys.stderr)
+    print(f"{options.out}: {describe(options.out)}{larger}", file=sys.stderr)
 
 
 def _check_target(target: Path, sources: Iterable[Path]) -> None:
@@ -63,7 +63,7 @@ def _check_target(target: Path, sources: Iterable[Path]) -> None:
         raise UserError(f"{target}: is both read and written", hint="give the result another name")
 
 
-def download(options: Namespace) -> None:
+def download(options: Download) -> None:
     """Fetch the model files that the config names."""
     from hv15.config import load_config
     from hv15.models.hub import download
@@ -79,7 +79,7 @@ def download(options: Namespace) -> None:
         print(path, file=sys.stderr)
 
 
-def demo_models(options: Namespace) -> None:
+def demo_models(options: DemoModels) -> None:
     """Bring the demo's models into the project."""
     from hv15.config import load_config
     from hv15.demo.layout import copy_base
@@ -88,7 +88,7 @@ def demo_models(options: Namespace) -> None:
     copy_base(settings.resolve(settings.models.directory))
 
 
-def demo_clips(options: Namespace) -> None:
+def demo_clips(options: DemoClips) -> None:
     """Draw the demo's captioned clips."""
     from hv15.config import load_config
     from hv15.demo.clips import DEMO_FOLDERS

@@ -10,7 +10,7 @@ from pathlib import Path
 from hv15.cache.batches import TrainingItem
 from hv15.models import advice
 from hv15.models.grid import PIXELS_PER_CELL
-from hv15.models.header import read_header
+from hv15.models.weights.header import read_header
 from hv15.project import Project
 from hv15.sample.prompts import SampleSpec
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from dataclasses import replace
 
 from hv15.atomic import atomic_path
+from hv15.commands.options.base import SettingsCommand
+from hv15.commands.options.project import Plan
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.project import Project
+from hv15.units import size
 
 
-def plan(options: Namespace) -> None:
+def plan(options: Plan) -> None:
     """Print or write the plan of a project."""
     from hv15.plan.devices import detect_device, device_of_size, find_device
     from hv15.plan.report import make_plan
@@ -36,7 +38,7 @@ def plan(options: Namespace) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def explain(error: OutOfMemory, options: Namespace) -> UserError:
+def explain(error: OutOfMemory, options: SettingsCommand) -> UserError:
     """Say which settings make the stage fit on this device, as a plan finds them."""
     from hv15.plan.advice import advise
     from hv15.plan.devices import detect_device
@@ -46,10 +48,10 @@ def explain(error: OutOfMemory, options: Namespace) -> UserError:
         project = Project(options.config, options.overrides)
         device = detect_device(project.settings.runtime.device)
         planner = Planner(project, device)
-        stage = planner.stage(error.stage)  # type: ignore[arg-type]
+        stage = planner.stage(error.stage)
         # Where the plan says that it fits, others use the device too: then anything smaller helps.
         found = advise(planner, stage.name, min(device.memory, int(stage.needed * 0.95)))
     except (UserError, RuntimeError, ValueError):  # the first error is the one to tell
         return error
-    size = f"{stage.needed / 2**30:.1f} of {device.memory / 2**30:.1f} GiB"
-    return UserError(error.message, hint=f"the plan says {size} are needed; {found}; what is saved is kept")
+    needed = f"{size(stage.needed)} of {size(device.memory)}"
+    return UserError(error.message, hint=f"the plan says {needed} are needed; {found}; what is saved is kept")

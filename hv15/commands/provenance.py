@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from hv15.errors import UserError
+from hv15.records.json_values import Json
 
 CONFIG = "hv15.config"
 """The metadata entry that holds the whole resolved config."""
@@ -26,7 +26,7 @@ def metadata_of(path: Path) -> dict[str, str]:
     if not path.exists():
         raise UserError(f"{path}: does not exist", hint=f"give a {KINDS} file")
     if path.suffix == ".safetensors":
-        from hv15.models.header import read_header
+        from hv15.models.weights.header import read_header
 
         return read_header(path).metadata
     if path.suffix == ".mp4":
@@ -64,11 +64,15 @@ def _entries(path: Path) -> dict[str, str]:
 
 
 def describe(path: Path) -> str:
-    """One line an entry; JSON values are laid out, long ones below their name."""
+    """One line an entry; JSON values are laid out, long ones below their name. First, whether a LoRA cannot be used.
+
+    Raises:
+        UserError: see `metadata_of`.
+    """
     entries = metadata_of(path)
+    lines = _warnings(path)
     if not entries:
-        return f"{path}: says nothing about itself"
-    lines = []
+        return "\n".join([*lines, f"{path}: says nothing about itself"])
     for name in sorted(entries):
         value = _parsed(entries[name])
         if isinstance(value, dict | list):
@@ -77,6 +81,20 @@ def describe(path: Path) -> str:
         else:
             lines.append(f"{name}: {value}")
     return "\n".join(lines)
+
+
+def _warnings(path: Path) -> list[str]:
+    """One line that a LoRA of a kind that cannot be used deserves."""
+    if path.suffix != ".safetensors":
+        return []
+    from hv15.lora.kinds import refuse_unusable
+    from hv15.models.weights.header import read_header
+
+    try:
+        refuse_unusable(read_header(path).entries)
+    except UserError as error:
+        return [f"{path}: {error.message}"]
+    return []
 
 
 def config_of(path: Path) -> str:
@@ -91,8 +109,9 @@ def config_of(path: Path) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> Json:
     try:
-        return json.loads(text)
+        value: Json = json.loads(text)
     except ValueError:
         return text
+    return value

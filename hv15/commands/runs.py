@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
-from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from hv15.commands.options.runs import Run, Status, Stop, Tui
 from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.runs import control
@@ -24,17 +25,23 @@ from hv15.runs.state import status as status_of
 POLL_S = 0.3
 
 
-def run(options: Namespace) -> int:
+def run(options: Run) -> int:
     """Start the workflow, detached from this terminal."""
     root = project_config(options.project).parent
     if options.unlock:
         removed = control.unlock(options.project)
         print(f"{root}: unlocked" if removed else f"{root}: nothing was locked")
         return 0
+    if options.dry_run:
+        from hv15.commands.why import due_stages, in_words
+        from hv15.project import Project
+
+        print("\n".join(in_words(due_stages(Project(options.config), options.target))))
+        return 0
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:
         print(f"started {started.id}: it goes on when this terminal is closed")
-        print(f"  hv15 status {options.project}    hv15 tui {options.project}    hv15 stop {options.project}")
+        print("  " + "    ".join(_call(word, options.project) for word in ("status", "tui", "stop")))
         return 0
     return _follow(started)
 
@@ -51,23 +58,25 @@ def _follow(run: RunFolder) -> int:
                     break
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        print(f"\nthe run goes on; `hv15 stop {run.root}` stops it", file=sys.stderr)
+        print(f"\nthe run goes on; `{_call('stop', run.root)}` stops it", file=sys.stderr)
         return 0
     _print(found)
     return 0 if found.state is State.FINISHED else 1
 
 
-def stop(options: Namespace) -> int:
+def stop(options: Stop) -> int:
     """Ask the run to save and stop, and wait until it has; with --now kill it."""
     root = project_config(options.project).parent
     before = control.stop(root, now=options.now)
     if before.state is State.STOPPING and not options.now:
-        print("it was asked before and is still saving; `hv15 stop --now` kills it", file=sys.stderr)
+        kill = _call("stop", options.project, "--now")
+        print(f"it was asked before and is still saving; `{kill}` kills it", file=sys.stderr)
     deadline = time.monotonic() + options.wait
     try:
         while (found := _of(before.run)).state.alive or control.orphans(root):
             if time.monotonic() > deadline:
-                print(f"still {found.state.value}: `hv15 status` tells when it has ended", file=sys.stderr)
+                ask = _call("status", options.project)
+                print(f"still {found.state.value}: `{ask}` tells when it has ended", file=sys.stderr)
                 return 1
             time.sleep(POLL_S)
     except KeyboardInterrupt:
@@ -77,7 +86,7 @@ def stop(options: Namespace) -> int:
     return 0
 
 
-def status(options: Namespace) -> int:
+def status(options: Status) -> int:
     """Say what runs, or how the last run ended."""
     root = project_config(options.project).parent
     found = current(root)
@@ -86,7 +95,7 @@ def status(options: Namespace) -> int:
         print(json.dumps(_as_json(root, found, [each.pid for each in left]), indent=1))
         return 0
     if found is None:
-        print(f"{root}: no run yet; `hv15 run {options.project}` starts one")
+        print(f"{root}: no run yet; `{_call('run', options.project)}` starts one")
         return 0
     _print(found)
     _print_failures(root, found)
@@ -96,10 +105,16 @@ def status(options: Namespace) -> int:
         left_s = training.eta_s if found.state.alive else None
         print(f"  training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
     if left:
-        print(f"  left over: pid {', '.join(str(each.pid) for each in left)}; `hv15 stop` ends them")
+        pids = ", ".join(str(each.pid) for each in left)
+        print(f"  left over: pid {pids}; `{_call('stop', options.project)}` ends them")
     if control.is_locked_by_snakemake(root) and not found.state.alive:
-        print("  Snakemake's lock was left behind; the next `hv15 run` removes it")
+        print(f"  Snakemake's lock was left behind; `{_call('run', options.project)}` removes it")
     return 0
+
+
+def _call(command: str, project: Path, *words: str) -> str:
+    """A command of hv15 on a project, as it can be pasted into a shell."""
+    return shlex.join(["hv15", command, str(project), *words])
 
 
 def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> dict[str, Any]:
@@ -144,7 +159,7 @@ def _print_failures(root: Path, found: RunStatus) -> None:
         print(f"  {name}: {indent(failure.cause, '    ').strip()}{place}\n    what to do: {failure.cure}")
 
 
-def tui(options: Namespace) -> int:
+def tui(options: Tui) -> int:
     """Open the dashboard."""
     try:
         from tui.launch import launch

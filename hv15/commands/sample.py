@@ -1,39 +1,39 @@
-"""`hv15 spec sample` and `hv15 sample`: each step loads one big model."""
+"""`hv15 sample`: each step loads one big model."""
 
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
-from hv15.atomic import write_json
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, lora_notes, sample_notes
+from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
 from hv15.data.captions import caption_key
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.advice import about_memory
 from hv15.project import Project
+from hv15.records.json_values import JsonObject
+from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
 
 log = logging.getLogger(__name__)
 
+Made = Literal["a first image", "latents", "a decoded sample"]
 
-def write_spec(options: Namespace) -> None:
-    """Write what one sample depends on, or what its latents do."""
-    spec = Project(options.config, options.overrides).sample(options.name)
-    write_json(options.out, {**spec.denoising, "attempt": options.attempt} if options.denoising else spec.to_json())
-
-
-def write_products(options: Namespace) -> None:
-    """Write which files belong to the finished LoRA."""
-    files = Project(options.config, options.overrides).products
-    write_json(options.out, {"files": files, "attempt": options.attempt})
+_FIELDS: dict[Made, str] = {"a first image": "image_encoder", "latents": "trained", "a decoded sample": "latents"}
+"""A field that only the spec of this has."""
 
 
-def condition(options: Namespace) -> None:
+def condition(options: SampleCondition) -> None:
     """Encode the first image of an i2v sample."""
     from hv15.sample.condition import write_condition
 
-    project, spec = _open(options)
+    project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
+    spec, made_from = _asked(project, options, "a first image", lambda spec: spec.conditioning())
     vae, vision = project.models.path("vae"), project.models.path("image_encoder")
     write_condition(
         spec,
@@ -41,16 +41,20 @@ def condition(options: Namespace) -> None:
         vae,
         vision,
         options.out,
+        made_from=made_from,
         device=project.settings.runtime.device,
         patch_conv=project.settings.sample.vae_enable_patch_conv,
     )
 
 
-def denoise(options: Namespace) -> None:
+def denoise(options: SampleDenoise) -> None:
     """Make the latents of a sample."""
     from hv15.sample.sampling import sample_latents
 
-    project, spec = _open(options)
+    project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
+    trained, text_settings = digest(project.training_spec), project.texts.settings_digest
+    spec, made_from = _asked(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
     of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
     of_memory = about_memory(project.models.facts, "sample", spec.quantize)
@@ -65,13 +69,14 @@ def denoise(options: Namespace) -> None:
         negative,
         options.condition,
         options.out,
+        made_from=made_from,
         root=project.root,
         device=project.settings.runtime.device,
         settings=project.settings.sample,
     )
 
 
-def decode(options: Namespace) -> None:
+def decode(options: SampleDecode) -> None:
     """Turn latents into a video or a folder of images."""
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from hv15.sample.decode import VIDEO_SUFFIX, decode_latents
@@ -83,19 +88,37 @@ def decode(options: Namespace) -> None:
             f"{options.out}: videos are written as {VIDEO_SUFFIX}, anything else is a folder of PNG images",
             hint=f"give a name that ends in {VIDEO_SUFFIX}, or that of a folder",
         )
-    spec = SampleSpec.read(options.spec) if options.spec else None
+    spec, made_from = None, None
+    if options.spec is not None:
+        spec, made_from = _read(options.spec, "a decoded sample")
     vae = project.models.path("vae")
     decode_latents(
         options.latents,
         vae,
         options.out,
         spec,
+        made_from=made_from,
         device=project.settings.runtime.device,
         patch_conv=project.settings.sample.vae_enable_patch_conv,
     )
 
 
-def _open(options: Namespace) -> tuple[Project, SampleSpec]:
-    project = Project(options.config, options.overrides)
-    log_to_stderr(project.settings.runtime.log_level)
-    return project, SampleSpec.read(options.spec)
+def _asked(
+    project: Project, options: SampleCondition | SampleDenoise, what: Made, depends: Callable[[SampleSpec], JsonObject]
+) -> tuple[SampleSpec, JsonObject]:
+    """What is to be sampled, by the planner's spec or by a name of the config, and what the result depends on."""
+    if options.spec is not None:
+        return _read(options.spec, what)
+    if options.prompt is None:
+        raise UserError("neither --spec nor --name is given", hint="give the name of a prompt with --name")
+    spec = project.sample(options.prompt)
+    return spec, depends(spec)
+
+
+def _read(path: Path, what: Made) -> tuple[SampleSpec, JsonObject]:
+    """Read the spec of one stage of a sample."""
+    spec = Spec.read(path)
+    content = spec.details.get("sample")
+    if not isinstance(content, dict) or _FIELDS[what] not in spec.wanted:
+        raise UserError(f"{path}: not the spec of {what}", hint="the specs of all stages are in results/specs")
+    return SampleSpec.from_json(content, source=str(path)), spec.wanted

@@ -3,7 +3,7 @@
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
-from hv15.config.fields import FieldInfo, digest_view, fields, help_text
+from hv15.config.fields import FieldInfo, digest_view, encoding_view, fields, help_text, marked_view
 from hv15.config.load import load_config
 from hv15.config.models import ModelSettings
 from hv15.config.presets import new_project, preset_names
@@ -27,9 +27,11 @@ __all__ = [
     "Settings",
     "TrainSettings",
     "digest_view",
+    "encoding_view",
     "fields",
     "help_text",
     "load_config",
+    "marked_view",
     "new_project",
     "preset_names",
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from hv15.config.section import PLACE, Frames, PathText, Section, raise_problems
+from hv15.config.section import CAPTION, PLACE, WEIGHT, Frames, PathText, Section, only_with, raise_problems
 
 SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 VIDEO_ONLY = (
@@ -41,7 +41,7 @@ class DatasetSettings(Section):
     """One folder (or JSONL list) of videos or images with their captions, and how clips are cut from it."""
 
     video_directory: PathText | None = Field(None, json_schema_extra=PLACE)
-    """A folder of videos, each with its caption in a text file beside it; a subfolder of numbered images is a video
+    """A folder of videos, each with its caption in a text file beside it; a sub-folder of numbered images is a video
     too. Exactly one of the four sources is given."""
 
     video_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
@@ -53,13 +53,19 @@ class DatasetSettings(Section):
     image_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
     """A file with one JSON object a line, {"image_path": ..., "caption": ...}."""
 
-    caption_extension: str = ".txt"
+    recursive: bool = Field(False, json_schema_extra=PLACE)
+    """Look into the sub-folders of the folder too, however deep. Without, they are counted and not used."""
+
+    caption_extension: str = Field(".txt", json_schema_extra=CAPTION)
     """The ending of caption files: clip.mp4 has its caption in clip.txt. UTF-8."""
 
-    caption_prefix: str = ""
+    default_caption: str | None = Field(None, json_schema_extra=CAPTION)
+    """Caption of the clips that have none, between prefix and suffix; "" is possible. Without, they are an error."""
+
+    caption_prefix: str = Field("", json_schema_extra=CAPTION)
     """Text put before each caption, e.g. a trigger word and a comma. Added as it is: end it with a space if needed."""
 
-    caption_suffix: str = ""
+    caption_suffix: str = Field("", json_schema_extra=CAPTION)
     """Text put after each caption, as it is."""
 
     resolution: Resolution = (960, 544)
@@ -72,13 +78,15 @@ class DatasetSettings(Section):
     bucket_no_upscale: bool = False
     """Do not enlarge sources that are smaller than `resolution`: they keep their size, rounded down to 16 pixels."""
 
-    batch_size: PositiveInt = 1
+    batch_size: PositiveInt = Field(1, json_schema_extra=WEIGHT)
     """Clips of one size and length per training step. More needs more memory; gradient accumulation does not."""
 
-    num_repeats: PositiveInt = 1
+    num_repeats: PositiveInt = Field(1, json_schema_extra=WEIGHT)
     """How often each clip counts in an epoch. Raise it to give a small dataset more weight beside a large one."""
 
-    target_frames: Windows = Field((1,), min_length=1)
+    target_frames: Windows = Field(
+        (1,), min_length=1, json_schema_extra=only_with(frame_extraction=("head", "chunk", "slide", "uniform"))
+    )
     """Lengths of the clips cut from a video, in frames at `target_fps`; each is 4k+1 (1, 5, 9, ... 81, ... 121).
     Several lengths give several clips a video. The default 1 trains on single frames."""
 
@@ -86,13 +94,13 @@ class DatasetSettings(Section):
     """Where clips are cut. `head`: the beginning. `chunk`: one after the other. `slide`: every `frame_stride` frames.
     `uniform`: `frame_sample` clips spread evenly. `full`: the whole video, at most `max_frames`."""
 
-    frame_stride: PositiveInt = 1
+    frame_stride: PositiveInt = Field(1, json_schema_extra=only_with(frame_extraction=("slide",)))
     """Distance in frames between the starts of clips, for `slide`."""
 
-    frame_sample: PositiveInt = 1
+    frame_sample: PositiveInt = Field(1, json_schema_extra=only_with(frame_extraction=("uniform",)))
     """Number of clips a video, for `uniform`."""
 
-    max_frames: PositiveInt = 129
+    max_frames: PositiveInt = Field(129, json_schema_extra=only_with(frame_extraction=("full",)))
     """The longest clip in frames, for `full`; rounded down to 4k+1."""
 
     source_fps: PositiveFloat | None = None
@@ -136,6 +144,8 @@ class DatasetSettings(Section):
         if len(given) != 1:
             found = "both " + " and ".join(given) if len(given) == 2 else (", ".join(given) or "none")
             problems.append(((), f"needs exactly one of {', '.join(SOURCES)}; found {found}"))
+        if len(given) == 1 and given[0].endswith("jsonl_file") and self.recursive:
+            problems.append((("recursive",), f"belongs to folders, but this dataset has {given[0]}"))
         if len(given) == 1 and given[0].startswith("image"):
             fields = type(self).model_fields
             problems += [

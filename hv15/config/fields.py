@@ -10,6 +10,8 @@ from inspect import cleandoc
 from typing import Any, get_args
 
 from hv15.config.section import Section
+from hv15.records.json_values import JsonObject
+from hv15.records.paths import EncodedKind
 
 _FAR = 2**31  # a limit that nobody meets need not be told
 
@@ -60,7 +62,7 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
             default=_plain(default),
             doc=" ".join(cleandoc(field.description or "").split()),
             is_section=section_of(field.annotation) is not None,
-            affects=affects(model, name),
+            affects=mark if (mark := affects(model, name)) in ("speed", "place") else None,
         )
 
 
@@ -78,19 +80,49 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def affects(model: type[Section], name: str) -> str | None:
-    """Return "speed" or "place" for a field that changes no result, else None."""
-    extra = model.model_fields[name].json_schema_extra
-    mark = extra.get("affects") if isinstance(extra, dict) else None
+    """Return what a field is marked to affect beside the content ("speed", "place", ...), None for one that counts."""
+    mark = _mark(model, name, "affects")
     return mark if isinstance(mark, str) else None
 
 
-def digest_view(section: Section) -> dict[str, Any]:
-    """Return a section as JSON-able dict without what changes no result: speed, memory, and where files lie."""
+def digest_view(section: Section) -> JsonObject:
+    """Return a section as JSON without what changes no result: speed, memory, and where files lie.
+
+    A setting counts unless it is marked; one that is read only with others counts while they are as it says.
+    """
     return {
         name: _view(getattr(section, name), value)
         for name, value in section.model_dump(mode="json").items()
-        if affects(type(section), name) is None
+        if affects(type(section), name) is None and _is_read(section, name)
     }
+
+
+def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
+    """Return the part of `digest_view` that changes encoded items of one kind: all but what is marked for the other."""
+    return {
+        name: value
+        for name, value in digest_view(section).items()
+        if _mark(type(section), name, "encodes") in (None, kind)
+    }
+
+
+def marked_view(section: Section, mark: str) -> JsonObject:
+    """Return the settings of a section that affect what `mark` says, such as "weight"."""
+    dumped = section.model_dump(mode="json")
+    return {name: value for name, value in dumped.items() if affects(type(section), name) == mark}
+
+
+def _is_read(section: Section, name: str) -> bool:
+    """Whether a setting is read at all: not if it belongs to another choice (`only_with`)."""
+    needed = _mark(type(section), name, "only_with")
+    if not isinstance(needed, dict):
+        return True
+    return all(getattr(section, other) in choices for other, choices in needed.items())
+
+
+def _mark(model: type[Section], name: str, mark: str) -> object:
+    extra = model.model_fields[name].json_schema_extra
+    return extra.get(mark) if isinstance(extra, dict) else None
 
 
 def help_text(model: type[Section], prefix: str = "") -> str:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from hv15.config.problems import Location, Problem, explain
+from hv15.config.problems import explain
 from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
 from hv15.config.yaml_file import YamlFile, read_yaml
-from hv15.errors import UserError
+from hv15.records.json_values import Json, JsonObject
+from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Problem, dotted
 
 log = logging.getLogger(__name__)
 
 
-def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, text: str | None = None) -> Settings:
+def load_config(path: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> Settings:
     """Read config.yaml, put `overrides` over it (nested mappings are merged, lists replaced) and check everything.
 
     With `text`, that is checked as if it were the file's content.
 
     Raises:
-        UserError: with one line for each problem, sorted by place: `config.yaml:24:17 train.learning_rate: ...`, or
+        ConfigError: with all problems, sorted by place; one reads `config.yaml:24:17 train.learning_rate: ...`, or
             `--config train.learning_rate: ...` for an override.
     """
     path = Path(path)
@@ -32,19 +33,45 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, text:
     replaced: set[Location] = set()
     data = _merge(source.data, overrides or {}, (), replaced)
     root = path.absolute().parent
-    toml = _datasets_file(data.get("datasets"), root, source, replaced)
-    if toml is not None:
-        data["datasets"] = _read_datasets(toml, root)
+    origin = _Origin(source, replaced, root)
+    origin.toml = _datasets_file(data.get("datasets"), origin)
+    if origin.toml is not None:
+        data["datasets"] = [*_read_datasets(origin.toml, root)]
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        lines = sorted(_line(problem, source, replaced, toml) for problem in explain(error, Settings, data))
-        raise UserError("\n".join(text for *_, text in lines)) from None
+        raise ConfigError(sorted(explain(error, Settings, data, origin.place), key=origin.order)) from None
     settings._root = root
     return settings
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], at: Location, replaced: set[Location]) -> dict[str, Any]:
+@dataclass
+class _Origin:
+    """Where the settings come from."""
+
+    yaml: YamlFile
+    replaced: set[Location]
+    """What the command line gave."""
+    root: Path
+    toml: Path | None = None
+    """What holds the datasets, if not the config itself."""
+
+    def place(self, location: Location, of_key: bool = False) -> Place:
+        """Where a setting stands."""
+        if self.toml is not None and location[:1] == ("datasets",):
+            return Place(self.toml, setting=location)
+        if any(location[:depth] in self.replaced for depth in range(1, len(location) + 1)):
+            return Place(COMMAND_LINE, setting=location)
+        return Place(self.yaml.path, *self.yaml.position(location, of_key=of_key), location)
+
+    def order(self, problem: Problem) -> tuple[int, int, int, str]:
+        """The order of problems: those of the config by line, then the datasets' file, then the command line."""
+        place = problem.place
+        files = [self.yaml.path, self.toml, COMMAND_LINE]
+        return files.index(place.file), place.line or 0, place.column or 0, dotted(place.setting)
+
+
+def _merge(base: Mapping[str, Json], over: Mapping[str, Json], at: Location, replaced: set[Location]) -> JsonObject:
     """Return `base` with the values of `over`, and note in `replaced` where they came in."""
     merged = dict(base)
     for key, value in over.items():
@@ -57,48 +84,26 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], at: Location, repla
     return merged
 
 
-def _datasets_file(datasets: Any, root: Path, source: YamlFile, replaced: set[Location]) -> Path | None:
-    """Return the dataset TOML that `datasets` names, or None when it is a list."""
+def _datasets_file(datasets: object, origin: _Origin) -> Path | None:
+    """Return the dataset file that `datasets` names, or None when it is a list."""
     if not isinstance(datasets, str):
         return None
     try:
-        path = root / Path(expand_variables(datasets)).expanduser()
+        path = origin.root / Path(expand_variables(datasets)).expanduser()
         if path.is_dir():
             raise ValueError(f"{datasets} is a folder; write a list: [{{video_directory: {datasets}}}]")
         if not path.is_file():
-            raise ValueError(f"there is no file {path}; expected a dataset TOML or a list of datasets")
+            raise ValueError(f"there is no file {path}; expected a dataset file (TOML or JSON) or a list of datasets")
     except ValueError as error:
-        *_, text = _line(Problem(("datasets",), str(error)), source, replaced, None)
-        raise UserError(text) from None
+        raise ConfigError([Problem(str(error), place=origin.place(("datasets",)))]) from None
     return path
 
 
-def _read_datasets(toml: Path, root: Path) -> list[dict[str, Any]]:
-    """Read a musubi dataset TOML as it is: what musubi allows and we do differently is adapted with a warning."""
-    from hv15.data.musubi import read_musubi_toml
+def _read_datasets(file: Path, root: Path) -> list[JsonObject]:
+    """Read a musubi dataset file as it is: what musubi allows and we do differently is adapted with a warning."""
+    from hv15.data.musubi import read_musubi
 
-    datasets = read_musubi_toml(toml, root)
-    for number, dataset in enumerate(datasets):
-        if dataset.pop("cache_directory", None) is not None:
-            log.warning("%s datasets[%d].cache_directory: not used; the store is cache.directory", toml, number)
-        given = dataset.get("target_frames")
-        if isinstance(given, list) and all(isinstance(count, int) and count > 0 for count in given):
-            rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in given))
-            if rounded != given:
-                log.warning("%s datasets[%d].target_frames: %s rounded down to %s", toml, number, given, rounded)
-            dataset["target_frames"] = rounded
-    return datasets
-
-
-def _line(
-    problem: Problem, source: YamlFile, replaced: set[Location], toml: Path | None
-) -> tuple[int, int, int, str, str]:
-    """Return a sort key and the line to show for a problem."""
-    location = problem.location
-    if toml is not None and location[:1] == ("datasets",):
-        return 1, 0, 0, problem.path, f"{toml} {problem.path}: {problem.message}"
-    if any(location[:depth] in replaced for depth in range(1, len(location) + 1)):
-        return 2, 0, 0, problem.path, f"--config {problem.path}: {problem.message}"
-    line, column = source.position(location, of_key=problem.key_is_wrong)
-    where = f"{source.path}:{line}:{column} {problem.path}".rstrip()
-    return 0, line, column, problem.path, f"{where}: {problem.message}"
+    found = read_musubi(file, root)
+    for note in found.notes:
+        log.warning("%s", note)
+    return found.datasets

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence, Sized
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hv15.config.fields import section_of
 from hv15.config.section import Section
-
-Location = tuple[str | int, ...]
+from hv15.records.problems import Location, Place, Problem
 
 _EXPECTED = {
     "int": "a whole number",
@@ -26,7 +23,11 @@ _EXPECTED = {
     "dict": "a mapping of name: value",
     "model": "a mapping of settings",
 }
-_ELSEWHERE = {"cache_directory": "the store is one for all datasets: cache.directory"}
+_ELSEWHERE = {
+    "cache_directory": "the store is one for all datasets: cache.directory",
+    "control_directory": "clips are trained without control pictures",
+    "control_path": "clips are trained without control pictures",
+}
 _LIMITS = {
     "greater_than": ("gt", "above"),
     "greater_than_equal": ("ge", "at least"),
@@ -35,36 +36,26 @@ _LIMITS = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing to put right: the setting's location, a sentence, and whether its key (not its value) is wrong."""
-
-    location: Location
-    message: str
-    key_is_wrong: bool = False
-
-    @property
-    def path(self) -> str:
-        """The location as users write it: datasets[0].target_frames."""
-        return dotted(self.location)
+Find = Callable[[Location, bool], Place]
+"""Says where a setting stands: its value, or, if the second argument is true, its key."""
 
 
-def dotted(location: Location) -> str:
-    """Write a location as train.learning_rate or datasets[0].target_frames[1]."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return "".join(parts).removeprefix(".")
-
-
-def explain(error: ValidationError, model: type[Section], data: Any) -> list[Problem]:
+def explain(error: ValidationError, model: type[Section], data: object, find: Find) -> list[Problem]:
     """Turn a validation error into problems, one a setting; alternatives of a union are joined into one sentence.
 
-    `data` is what was validated; `model` is its class, for the names that an unknown key is compared with.
+    Args:
+        data: what was validated.
+        model: its class, for the names that an unknown key is compared with.
+        find: says where a setting stands.
     """
     grouped: dict[Location, list[ErrorDetails]] = {}
     for details in error.errors():
         if not _is_echo(details):
             grouped.setdefault(_real_location(details, data), []).append(details)
-    return [_problem(location, found, model) for location, found in grouped.items()]
+    return [
+        Problem(_message(location, found, model), place=find(location, _is_about_key(found)))
+        for location, found in grouped.items()
+    ]
 
 
 def nearest(word: str, choices: Sequence[str], cutoff: float = 0.6) -> str:
@@ -80,7 +71,11 @@ def _is_echo(details: ErrorDetails) -> bool:
     return details["type"] == "too_short" and isinstance(given, Sized) and len(given) >= details["ctx"]["min_length"]
 
 
-def _real_location(details: ErrorDetails, data: Any) -> Location:
+def _is_about_key(found: list[ErrorDetails]) -> bool:
+    return found[0]["type"] == "extra_forbidden"
+
+
+def _real_location(details: ErrorDetails, data: object) -> Location:
     """Drop the names of union alternatives, which pydantic puts between the keys of the data."""
     real: list[str | int] = []
     for index, part in enumerate(details["loc"]):
@@ -94,22 +89,22 @@ def _real_location(details: ErrorDetails, data: Any) -> Location:
     return tuple(real)
 
 
-def _problem(location: Location, found: list[ErrorDetails], model: type[Section]) -> Problem:
+def _message(location: Location, found: list[ErrorDetails], model: type[Section]) -> str:
     first = found[0]
-    if first["type"] == "extra_forbidden":
-        return Problem(location, "unknown key" + _known_key(location, model), key_is_wrong=True)
+    if _is_about_key(found):
+        return "unknown key" + _known_key(location, model)
     own_words = [details for details in found if details["type"] in ("value_error", "cross_field", "unexpected_bool")]
     if own_words:
-        return Problem(location, _sentence(own_words[0]))
+        return _sentence(own_words[0])
     expected = list(dict.fromkeys(text for details in found if (text := _expected(details)) is not None))
     if not expected:
-        return Problem(location, _sentence(first))
+        return _sentence(first)
     choices = [str(choice) for details in found for choice in _choices(details)]
     guess = nearest(first["input"], choices, cutoff=0.5) if isinstance(first["input"], str) else ""
     if "a number" in expected and "a whole number" in expected:
         expected.remove("a whole number")
     quotes = "" if expected != ["text"] else " (put it in quotes)"
-    return Problem(location, f"found {_show(first['input'])}, expected {' or '.join(expected)}{quotes}{guess}")
+    return f"found {_show(first['input'])}, expected {' or '.join(expected)}{quotes}{guess}"
 
 
 def _sentence(details: ErrorDetails) -> str:
@@ -168,7 +163,7 @@ def _known_key(location: Location, model: type[Section]) -> str:
     return f"; it belongs to {' or '.join(elsewhere)}" if elsewhere else guess
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     """Show a found value briefly, as it would be written in YAML."""
     if value is None:
         return "nothing"

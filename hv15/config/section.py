@@ -17,6 +17,24 @@ SPEED: dict[str, Any] = {"affects": "speed"}
 PLACE: dict[str, Any] = {"affects": "place"}
 """Mark of a setting that only says where files lie; their content has its own fingerprint. No digest contains it."""
 
+CAPTION: dict[str, Any] = {"affects": "caption"}
+"""Mark of a dataset's setting that only changes captions; a caption is known by its text."""
+
+WEIGHT: dict[str, Any] = {"affects": "weight"}
+"""Mark of a dataset's setting that changes how training draws its clips, and not the clips."""
+
+LATENTS: dict[str, Any] = {"encodes": "latents"}
+"""Mark of a setting of the encoding that changes clips alone, and no captions."""
+
+TEXT: dict[str, Any] = {"encodes": "text"}
+"""Mark of a setting of the encoding that changes captions alone, and no clips."""
+
+
+def only_with(**values: tuple[object, ...]) -> dict[str, Any]:
+    """Mark of a setting that is read only while other settings of its section have one of these values."""
+    return {"only_with": {name: list(choices) for name, choices in values.items()}}
+
+
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 

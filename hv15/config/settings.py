@@ -18,7 +18,7 @@ from hv15.config.train import TrainSettings
 
 
 def _or_a_toml_path(schema: dict[str, Any]) -> None:
-    """`load_config` replaces the path of a musubi TOML by the datasets in it."""
+    """`load_config` replaces the path of a musubi file by the datasets in it."""
     items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
     schema.pop("type")
     schema["anyOf"] = [items, {"type": "string", "format": "path"}]
@@ -34,7 +34,7 @@ class Settings(Section):
     """The checkpoint files."""
 
     datasets: tuple[DatasetSettings, ...] = Field(min_length=1, json_schema_extra=_or_a_toml_path)
-    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset TOML."""
+    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset file (TOML or JSON)."""
 
     cache: CacheSettings = CacheSettings()
     """How clips and captions are encoded, once, before training."""

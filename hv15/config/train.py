@@ -17,7 +17,10 @@ from pydantic import (
 from hv15.config.section import SPEED, DropoutRate, PathText, Probability, Seed, raise_problems
 from hv15.config.transformer import TransformerSettings
 
+OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
 OptimizerValue = bool | int | float | str | tuple[float, ...]
+LRScheduler = Literal["constant", "cosine", "linear"]
+TimestepSampling = Literal["shift", "sigmoid", "uniform", "logit_normal"]
 Timestep = Annotated[float, Field(ge=0.0, le=1000.0)]
 
 
@@ -37,13 +40,13 @@ class TrainSettings(TransformerSettings):
     """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it when the loss jumps. 0
     learns nothing: a run to compare with."""
 
-    optimizer_type: Literal["AdamW", "AdamW8bit", "Muon"] = "AdamW8bit"
+    optimizer_type: OptimizerType = "AdamW8bit"
     """`AdamW8bit`: least memory for its state. `AdamW`: the same in 32 bits. `Muon`: the official training's choice."""
 
     optimizer_args: dict[str, OptimizerValue] = Field(default_factory=dict)
     """Further arguments of the optimizer by name, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}."""
 
-    lr_scheduler: Literal["constant", "cosine", "linear"] = "constant"
+    lr_scheduler: LRScheduler = "constant"
     """The learning rate after the warm-up: unchanged, or falling to 0 along a cosine or a line."""
 
     lr_warmup_steps: int | float = 0
@@ -87,7 +90,7 @@ class TrainSettings(TransformerSettings):
     network_weights: PathText | None = None
     """A LoRA file to start from, instead of a new one."""
 
-    timestep_sampling: Literal["shift", "sigmoid", "uniform", "logit_normal"] = "shift"
+    timestep_sampling: TimestepSampling = "shift"
     """How noise levels (sigma) are drawn. `shift`: a sigmoid of a normal number, moved by `discrete_flow_shift`.
     `sigmoid`: the same without moving. `uniform`: all levels alike. `logit_normal`: a sigmoid of a normal number with
     `logit_mean` and `logit_std`, then moved: the official training."""

@@ -10,6 +10,8 @@ from hv15.config.section import SPEED, Section
 
 Quantize = Literal["none", "fp8", "fp8_fast", "int8", "nf4"]
 AttentionMode = Literal["auto", "sdpa", "flash", "flash3", "xformers", "sage"]
+MOST_SWAPPED = 51
+"""Most blocks that can wait, of the published model's 54."""
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
@@ -23,7 +25,7 @@ class TransformerSettings(Section):
     of fp8, by bitsandbytes. `nf4`: a quarter, by bitsandbytes, with the largest rounding. Norms, embeddings, first and
     last layers are never quantised."""
 
-    blocks_to_swap: Annotated[int, Field(ge=0, le=51)] = Field(0, json_schema_extra=SPEED)
+    blocks_to_swap: Annotated[int, Field(ge=0, le=MOST_SWAPPED)] = Field(0, json_schema_extra=SPEED)
     """How many of the 54 blocks wait in the machine's memory and visit the GPU one by one; each saves 0.28 GiB of GPU
     memory in bfloat16 and costs time. The results are the same. In training it needs `gradient_checkpointing`."""
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
-from hv15.errors import UserError
+from hv15.records.json_values import JsonObject
+from hv15.records.paths import CONFIG
+from hv15.records.problems import ConfigError, Location, Place, Problem
 
-Location = tuple[str | int, ...]
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
 
@@ -43,12 +44,27 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
+class _NumberError(yaml.MarkedYAMLError):
+    """A number that Python does not read."""
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    try:
+        return loader.construct_yaml_int(node)
+    except ValueError as error:
+        problem = f"a number cannot be read: {str(error).partition(';')[0]}"
+        raise _NumberError(problem=problem, problem_mark=node.start_mark) from None
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
 @dataclass(frozen=True)
 class YamlFile:
     """A parsed file: its values and, by location such as ("train", "learning_rate"), their places in the text."""
 
     path: Path
-    data: dict[str, Any]
+    data: JsonObject
     node: yaml.MappingNode
 
     def position(self, location: Location, *, of_key: bool = False) -> tuple[int, int]:
@@ -73,23 +89,29 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
     """Read a YAML file whose top level is a mapping; `text` is read instead of the file's content, as if it were it.
 
     Raises:
-        UserError: missing, unreadable, not UTF-8, not YAML (with line and column), keys given twice (all of them),
-            empty, or something else than a mapping at the top.
+        ConfigError: missing, unreadable, not UTF-8, not YAML (with line and column), keys given twice (all of them),
+            a value that contains itself, empty, or something else than a mapping at the top.
     """
     text = _read_text(path) if text is None else text
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
-            raise UserError(f"{path}: is empty", hint="`hv15 new FOLDER` writes a commented config.yaml to start from")
+            raise _error("is empty", Place(path), "`hv15 new FOLDER` writes a commented config.yaml to start from")
         if not isinstance(node, yaml.MappingNode):
             found = "a list" if isinstance(node, yaml.SequenceNode) else "text"
-            raise UserError(f"{path}:1:1: found {found}, expected settings such as `task: t2v`")
-        if wrong := sorted(set(_wrong_keys(node, set()))):
-            raise UserError("\n".join(f"{path}:{line}:{column} {message}" for line, column, message in wrong))
+            raise _error(f"found {found}, expected settings such as `task: t2v`", Place(path, 1, 1))
+        if wrong := list(_problems(path, node, (), [], set())):
+            raise ConfigError(sorted(wrong, key=lambda each: (each.place.line or 0, each.place.column or 0)))
         return YamlFile(path, loader.construct_document(node), node)
     except yaml.YAMLError as error:
         raise _not_yaml(path, error) from None
+    except RecursionError:
+        raise _error("is nested too deep", Place(path), "look for brackets that are never closed") from None
+
+
+def _error(message: str, place: Place, hint: str = "") -> ConfigError:
+    return ConfigError([Problem(message, hint, place)])
 
 
 def _read_text(path: Path) -> str:
@@ -97,55 +119,72 @@ def _read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         hint = "check the path, or make a project with `hv15 new FOLDER`"
-        raise UserError(f"{path}: no such file", hint=hint) from None
+        raise _error("no such file", Place(path), hint) from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder", hint=f"name the file in it: {path / 'config.yaml'}") from None
+        raise _error("is a folder", Place(path), f"name the file in it: {path / CONFIG}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise _error(f"cannot be read: {error.strerror}", Place(path)) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: is not UTF-8", hint="save the file as UTF-8 in your editor") from None
+        raise _error("is not UTF-8", Place(path, line), "save the file as UTF-8 in your editor") from None
 
 
-def _not_yaml(path: Path, error: yaml.YAMLError) -> UserError:
+def _not_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
         problem = (error.problem or "cannot be read").strip()
+        if isinstance(error, _NumberError):
+            return _error(problem, _place(path, mark))
         if problem.startswith("but ") and error.context:
             problem = f"{error.context}, {problem}"
         tab = r"found character '\t'" in problem
         hint = "indent with spaces, not with tabs" if tab else "look at this line and the one above it"
-        return UserError(f"{path}:{mark.line + 1}:{mark.column + 1}: is not YAML: {problem}", hint=hint)
+        return _error(f"is not YAML: {problem}", _place(path, mark), hint)
     if isinstance(error, yaml.reader.ReaderError):
-        return UserError(
-            f"{path}: is not YAML: control character 0x{error.character:02x}, character {error.position} of the file"
-        )
-    return UserError(f"{path}: is not YAML: {error}")
+        where = f"control character 0x{error.character:02x}, character {error.position} of the file"
+        return _error(f"is not YAML: {where}", Place(path))
+    return _error(f"is not YAML: {error}", Place(path))
 
 
-def _wrong_keys(node: yaml.Node, seen: set[int]) -> Iterator[tuple[int, int, str]]:
-    """Yield line, column and a message for each key that is not text, or that its mapping has already."""
-    if id(node) in seen:  # an alias: its anchor was looked at
+def _place(path: Path, mark: yaml.Mark, location: Location = ()) -> Place:
+    return Place(path, mark.line + 1, mark.column + 1, location)
+
+
+def _circle(place: Place) -> Problem:
+    return Problem("contains itself", "look at the anchors (&name) and aliases (*name)", place)
+
+
+def _problems(path: Path, node: yaml.Node, at: Location, above: list[int], seen: set[int]) -> Iterator[Problem]:
+    """Yield what Python would take and a config may not have.
+
+    That is: keys that are not text, or that their mapping has already, and values that contain themselves.
+
+    Args:
+        above: the nodes that this one is in.
+        seen: those that were looked at: an alias leads to one of them.
+    """
+    if id(node) in seen:
         return
     seen.add(id(node))
+    above = [*above, id(node)]
     if isinstance(node, yaml.SequenceNode):
-        for entry in node.value:
-            yield from _wrong_keys(entry, seen)
+        for number, entry in enumerate(node.value):
+            if id(entry) in above:
+                yield _circle(_place(path, node.start_mark, (*at, number)))
+            yield from _problems(path, entry, (*at, number), above, seen)
     elif isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
-            mark = key.start_mark
+            inner = (*at, str(key.value)) if isinstance(key, yaml.ScalarNode) else at
+            place = _place(path, key.start_mark, inner)
             if not isinstance(key, yaml.ScalarNode) or key.tag not in (_MERGE, _TEXT):
-                name = key.value if isinstance(key, yaml.ScalarNode) else "the key"
-                yield mark.line + 1, mark.column + 1, f"{name}: expected a name as key; if it is one, put it in quotes"
+                yield Problem("expected a name as key; if it is one, put it in quotes", place=place)
             elif key.tag == _TEXT:
                 if key.value in lines:
-                    yield (
-                        mark.line + 1,
-                        mark.column + 1,
-                        f"{key.value}: is given twice, first in line {lines[key.value]}",
-                    )
-                lines.setdefault(key.value, mark.line + 1)
-            yield from _wrong_keys(value, seen)
+                    yield Problem(f"is given twice, first in line {lines[key.value]}", place=place)
+                lines.setdefault(key.value, key.start_mark.line + 1)
+            if id(value) in above:
+                yield _circle(place)
+            yield from _problems(path, value, inner, above, seen)
 
 
 def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:

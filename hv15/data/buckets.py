@@ -13,6 +13,8 @@ from hv15.errors import UserError
 
 STEP = 16
 """Pixels: the VAE's spatial factor."""
+MOST_ASPECT = 100
+"""How many times a picture's one side may be as long as the other: of what is longer, hardly anything is kept."""
 
 
 @lru_cache(maxsize=64)
@@ -39,9 +41,10 @@ def choose_bucket(
         no_upscale: a picture of no more than the area keeps its own size, rounded down to multiples of 16.
 
     Raises:
-        UserError: `resolution` cannot be used, or the picture is smaller than 16 pixels and may not be enlarged.
+        UserError: `resolution` cannot be used, or the picture's: a side has less than 16 pixels, or it is a mere strip.
     """
     wide, high = resolution
+    check_shape(height, width)
     if not enable_bucket:
         if wide % STEP or high % STEP or wide < STEP or high < STEP:
             raise UserError(
@@ -50,11 +53,6 @@ def choose_bucket(
             )
         return high, wide
     if no_upscale and height * width <= wide * high:
-        if height < STEP or width < STEP:
-            raise UserError(
-                f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
-                hint="remove it, or set bucket_no_upscale: false",
-            )
         return _floor(height), _floor(width)
     sizes = bucket_sizes(wide, high)
     if not sizes:
@@ -62,6 +60,24 @@ def choose_bucket(
     aspect = width / height
     bucket_width, bucket_height = min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))  # the first on a tie
     return bucket_height, bucket_width
+
+
+def check_shape(height: int, width: int) -> None:
+    """Check that a picture can be shown at a usual size.
+
+    Raises:
+        UserError: a side has less than 16 pixels, or it is a mere strip.
+    """
+    if min(height, width) < STEP:
+        raise UserError(
+            f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
+            hint="remove it, or make it anew from a larger original",
+        )
+    if max(height, width) > MOST_ASPECT * min(height, width):
+        raise UserError(
+            f"a picture of {width}x{height} pixels is too narrow: its sides may differ by a factor of {MOST_ASPECT}",
+            hint="remove it, or cut out the part that should be learnt",
+        )
 
 
 def cover_size(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
 
 
+MOST_STILL = 60
+"""Seconds that one frame may be shown: where a recording has a gap, its clips would be frozen."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Clip:
     """A window of a media file at a bucket's size. With the file's bytes it determines the pixels."""
@@ -59,9 +63,9 @@ def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
     """Return the clips that a dataset's settings cut from one file, without repetitions.
 
     Raises:
-        MediaError: the file is too short for each of the asked lengths, or too small to be used.
+        MediaError: the file is too short for each of the asked lengths, too small or too narrow to be used, stands
+            still for too long, or gives too many clips.
     """
-    timeline = timeline_of(info, dataset)
     try:
         height, width = choose_bucket(
             info.height,
@@ -75,15 +79,20 @@ def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
     background = dataset.background if info.alpha else ""
     if info.kind == "image":
         return [Clip(0, 1, height, width, "", background)]
+    timeline = timeline_of(info, dataset)
+    _check_pace(info, timeline)
     count = timeline.count(exact_fps(dataset.target_fps))
-    found = windows(
-        count,
-        dataset.frame_extraction,
-        dataset.target_frames,
-        stride=dataset.frame_stride,
-        sample=dataset.frame_sample,
-        max_frames=dataset.max_frames,
-    )
+    try:
+        found = windows(
+            count,
+            dataset.frame_extraction,
+            dataset.target_frames,
+            stride=dataset.frame_stride,
+            sample=dataset.frame_sample,
+            max_frames=dataset.max_frames,
+        )
+    except UserError as error:
+        raise MediaError(f"{info.path}: {error.message}", hint=error.hint) from error
     if not found:
         shortest = min(dataset.target_frames)
         raise MediaError(
@@ -95,6 +104,18 @@ def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
     if dataset.source_fps is not None:
         fps += f" from {_text(dataset.source_fps)}"
     return [Clip(start, frames, height, width, fps, background) for start, frames in found]
+
+
+def _check_pace(info: MediaInfo, timeline: Timeline) -> None:
+    if timeline.duration <= MOST_STILL / timeline.tick:
+        return
+    index, seconds = timeline.longest_still()
+    if seconds > MOST_STILL:
+        shown = f"{float(seconds):.0f} s" if seconds < 7200 else f"{float(seconds / 3600):.1f} hours"
+        raise MediaError(
+            f"{info.path}: frame {index} of {len(timeline.times)} is shown for {shown}, the most is {MOST_STILL} s",
+            hint="cut the file there; or set source_fps, if its times are wrong",
+        )
 
 
 def missing_lengths(info: MediaInfo, dataset: DatasetSettings) -> list[int]:

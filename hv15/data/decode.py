@@ -18,7 +18,8 @@ from hv15.data.frames import Timeline, exact_fps
 from hv15.data.images import read_image
 from hv15.data.media import Kind, MediaError, MediaInfo, frame_files
 from hv15.data.pixels import Fitter, Pixels
-from hv15.data.probe import DAMAGED, damaged, open_video, pixel_aspect, probe
+from hv15.data.probe import pixel_aspect, probe
+from hv15.data.video import DAMAGED, damaged, decoded, open_video
 
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
@@ -81,7 +82,8 @@ def _pictures(
             files = [info.path] if info.kind == "image" else frame_files(info.path)
 
             def read(index: int) -> Pixels:
-                return fitter.image(read_image(files[index], background=fitter.background))
+                picture = read_image(files[index], background=fitter.background)
+                return resized(files[index], lambda: fitter.image(picture))
 
         shown, pixels = -1, None
         for number in numbers:
@@ -94,7 +96,9 @@ def _pictures(
 class VideoReader:
     """Decodes chosen frames of a video, in ascending order.
 
-    Seeks over long stretches that nobody needs, and from the beginning again where a file's seeking proves unreliable.
+    Seeks over long stretches that nobody needs, and from the beginning again where a file's seeking proves unreliable,
+    or where frames are interlaced: what such a frame becomes follows from its neighbours, so these must be the same
+    whichever clips are wanted.
     """
 
     def __init__(self, info: MediaInfo, fitter: Fitter) -> None:
@@ -102,6 +106,7 @@ class VideoReader:
         self.fitter = fitter
         self._stack = ExitStack()
         self._may_jump = True
+        self._deinterlaces = False
         self._open()
 
     def __enter__(self) -> VideoReader:
@@ -118,11 +123,17 @@ class VideoReader:
         """
         try:
             frame = self._frame(index)
-            if frame.is_corrupt:
-                raise MediaError(f"{self.info.path}: frame {index} is damaged", hint=DAMAGED)
-            return self.fitter.frame(frame)
+            if frame.interlaced_frame and not self._deinterlaces:
+                self._may_jump, self._deinterlaces = False, True
+                self._open()
+                frame = self._frame(index)
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError) as error:
             raise damaged(self.info.path, error, f" at frame {index}") from error
+        if frame.is_corrupt:
+            raise MediaError(f"{self.info.path}: frame {index} is damaged", hint=DAMAGED)
+        return resized(self.info.path, lambda: self.fitter.frame(frame))
 
     def _open(self) -> None:
         self._stack.close()
@@ -138,7 +149,8 @@ class VideoReader:
 
     def _decode(self) -> Iterator[Stamped]:
         """Yield decoded frames with their timestamps, or with their numbers where the container has no times."""
-        for number, frame in enumerate(self._container.decode(self._stream)):
+        frames = decoded(self._container, self._stream, deinterlace=self._deinterlaces)
+        for number, frame in enumerate(frames):
             if self.info.pts is None:
                 yield number, frame
             elif frame.pts is not None:
@@ -170,16 +182,34 @@ class VideoReader:
             return False
         current = self._next or self._held
         position = 0 if current is None else bisect_left(pts, current[0])
-        keyframe = keyframes[max(0, bisect_right(keyframes, pts[index]) - 1)]
-        if bisect_left(pts, keyframe) - position < _JUMP_FRAMES:
+        before = bisect_right(keyframes, pts[index])
+        if not before or bisect_left(pts, keyframes[before - 1]) - position < _JUMP_FRAMES:
             return False
+        keyframe = keyframes[before - 1]
         self._container.seek(keyframe, stream=self._stream)
         self._restart()
         return True
 
     def _ended(self, index: int) -> MediaError:
         count, last = len(self.info.timeline.times), -1 if self._held is None else self._held[0]
-        decoded = last + 1 if self.info.pts is None else bisect_right(self.info.pts, last) * (self._held is not None)
+        shown = last + 1 if self.info.pts is None else bisect_right(self.info.pts, last) * (self._held is not None)
         return MediaError(
-            f"{self.info.path}: ends after {decoded} of {count} frames, frame {index} was needed", hint=DAMAGED
+            f"{self.info.path}: ends after {shown} of {count} frames, frame {index} was needed", hint=DAMAGED
         )
+
+
+def resized(path: Path, fit: Callable[[], Pixels]) -> Pixels:
+    """Return what `fit` makes of a picture of the file.
+
+    Raises:
+        MediaError: the resampler cannot take it; what was decoded is sound.
+    """
+    try:
+        return fit()
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(
+            f"{path}: its pictures cannot be resized: {reason}", hint="convert it to a usual size and pixel format"
+        ) from error

@@ -14,20 +14,26 @@ from PIL import Image, PngImagePlugin
 from hv15.atomic import atomic_folder, atomic_path
 from hv15.data.frames import exact_fps
 from hv15.data.pixels import Pixels
-from hv15.data.probe import open_video
+from hv15.data.video import open_video
 from hv15.errors import UserError
 
 CRF = 17
 """x264's constant rate factor; 17 is visually lossless."""
 
-_THREADS = 4  # x264's result depends on the number of threads, so it must not follow the machine
+# x264's bytes depend on the number of threads and on the processor's instructions, and with AVX-512 on what the memory
+# that it gets held before. None of it may follow the machine.
+_THREADS = 4
+X264_PARAMS = "cpu-independent=1"
+_INTERPOLATION = (
+    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
+)
 _CONTAINER_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder"}
 
 
 def write_video(
     path: Path, frames: Pixels, fps: float = 24.0, metadata: Mapping[str, str] | None = None, *, crf: int = CRF
 ) -> None:
-    """Write an mp4: H.264, yuv420p, BT.709.
+    """Write an mp4: H.264, yuv420p, BT.709; the same bytes for equal input on every processor.
 
     Args:
         path: the file, replaced atomically.
@@ -48,7 +54,8 @@ def write_video(
     options = {"movflags": "use_metadata_tags+faststart", "fflags": "+bitexact"}
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
         container.metadata.update(metadata or {})
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium"})
+        x264 = {"crf": str(crf), "preset": "medium", "x264-params": X264_PARAMS}
+        stream = container.add_stream("libx264", rate=rate, options=x264)
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base, context.thread_count = 1 / rate, _THREADS
@@ -60,7 +67,7 @@ def write_video(
                 src_color_range=ColorRange.JPEG,
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+                interpolation=_INTERPOLATION,
             )
             frame.pts, frame.time_base = number, Fraction(1 / rate)
             container.mux(stream.encode(frame))

@@ -1,55 +1,153 @@
-"""Still images: any mode Pillow reads becomes upright 8-bit RGB."""
+"""Still images: any mode Pillow reads becomes upright 8-bit sRGB, within a stated memory.
+
+Notable choices:
+- Up to MOST_PIXELS are read, in at most BYTES_PER_PIXEL a pixel and 1 GiB. Of what is larger than LARGE, blocks of
+  2x2, 3x3 ... pixels are averaged first: the resampler would average them anyway, but from a second copy.
+- Metadata of any sensible size is skipped over: pictures made by ComfyUI carry their whole workflow.
+- Only picture formats are tried: Pillow would start Ghostscript for a PostScript file named .png.
+"""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, PngImagePlugin
 
+from hv15.data.icc import profile_note, to_srgb
 from hv15.data.media import MediaError
 from hv15.data.pixels import Fitter, Pixels, composite
 
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+MOST_PIXELS = 1 << 29
+"""The largest picture that is read: 512 Mi pixels."""
+BYTES_PER_PIXEL = 8
+"""At most, while one is read: Pillow's own copy takes 4; a progressive JPEG takes 6 before it has one."""
+LARGE = 1 << 26
+"""Pixels above which a picture is averaged while it is read."""
+MOST_TEXT = 1 << 26
+"""Bytes of text that a PNG's metadata may hold."""
+
+Image.MAX_IMAGE_PIXELS = None  # MOST_PIXELS is the limit; Pillow's own would call such a picture an attack
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "AVIF", "TIFF", "GIF", "HEIF")
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+_UPRIGHT = {  # EXIF orientation to what turns it upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BAND = 256  # rows that are averaged at a time
+
+
+class ImageSize(NamedTuple):
+    """What the header of a picture says."""
+
+    height: int
+    """Pixels, as it is shown."""
+    width: int
+    alpha: bool
+    """Whether it has transparency."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it."""
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None, background: str = "#000000") -> Pixels:
-    """Return an image [H, W, 3] as uint8 RGB, turned as its EXIF orientation says.
+    """Return an image [H, W, 3] as uint8 sRGB, turned as its EXIF orientation says.
 
     Args:
         path: the file; of an animation the first picture is taken.
-        size: (height, width) to fill (cover-resize, centre crop), or None to keep the image's own size.
+        size: (height, width) to fill (cover-resize, centre crop), or None to keep the image's own size, up to LARGE.
         background: "#rrggbb" behind transparent pixels.
 
     Raises:
-        MediaError: the file is missing, empty, damaged, or no image.
+        MediaError: the file is missing, empty, damaged, too large, or no image.
     """
-    try:
-        with Image.open(path) as image:
-            pixels = _rgb(ImageOps.exif_transpose(image), background, path)
-    except _DAMAGED as error:
-        raise unreadable(path, error) from error
+    with _opened(path) as image:
+        orientation = _orientation(image, path)
+        shown = _reduced(image, path) if image.width * image.height > LARGE else _plain(image, path)
+        if orientation in _UPRIGHT:
+            shown = shown.transpose(_UPRIGHT[orientation])
+        pixels = composite(np.asarray(shown), background) if shown.mode == "RGBA" else np.array(shown)
     return Fitter(size).image(pixels)
 
 
-def image_size(path: Path) -> tuple[int, int, bool]:
-    """Return (height, width, has transparency) of an image as it is shown; only the header is read.
+def image_size(path: Path) -> ImageSize:
+    """Return how large an image is shown and whether it has transparency; no pixel is decoded if that can be helped.
 
     Raises:
-        MediaError: the file is missing, empty, or no image.
+        MediaError: the file is missing, empty, too large, or no image.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        if _orientation(image, path) in _QUARTER_TURNS:
+            width, height = height, width
+        note = profile_note(image)
+        return ImageSize(height, width, image.has_transparency_data, (note,) if note else ())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture, and say what is wrong with it while it is open.
+
+    Raises:
+        MediaError: as `read_image`.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
-            alpha = image.has_transparency_data
-    except _DAMAGED as error:
-        raise unreadable(path, error) from error
-    return (width, height, alpha) if turned else (height, width, alpha)
+        with _open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise MediaError(
+                    f"{path}: a picture of {image.width}x{image.height} pixels is more than the {MOST_PIXELS >> 20} "
+                    "Mi pixels that are read",
+                    hint="make it smaller: clips are far smaller anyway",
+                )
+            yield image
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:  # damaged files make Pillow's readers fail in every way that Python has
+        raise _unreadable(path, error) from error
 
 
-def unreadable(path: Path, error: Exception) -> MediaError:
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path, formats=_formats())
+    except Image.UnidentifiedImageError:
+        if not _is_heif(path):
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise MediaError(
+            f"{path}: a HEIC picture, which needs the package pillow-heif",
+            hint="pip install 'hv15[heic]', or save it as JPEG",
+        ) from None
+    register_heif_opener()
+    return Image.open(path, formats=("HEIF",))
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _is_heif(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _unreadable(path: Path, error: Exception) -> MediaError:
     """Describe why an image cannot be read."""
     if isinstance(error, FileNotFoundError):
         return MediaError(f"{path}: does not exist", hint="check the path")
@@ -59,16 +157,78 @@ def unreadable(path: Path, error: Exception) -> MediaError:
         )
     if path.is_file() and path.stat().st_size == 0:
         return MediaError(f"{path}: empty file (0 bytes)", hint="copy it again or remove it")
-    reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    if "MAX_TEXT" in str(error):
+        return MediaError(
+            f"{path}: its metadata is more than the {MOST_TEXT >> 20} MiB of text that are read",
+            hint="save it anew without metadata",
+        )
+    reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
     return MediaError(f"{path}: cannot be read as an image: {reason}", hint="open it in a viewer: it may be damaged")
 
 
-def _rgb(image: Image.Image, background: str, path: Path) -> Pixels:
-    if image.mode.startswith("I"):  # 16 bits of grey, in one of several layouts
-        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return np.repeat(((deep * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
+def _orientation(image: Image.Image, path: Path) -> int | None:
+    """Return the EXIF orientation. Pillow decodes a whole PNG for it, because metadata may stand at its end."""
+    if image.format == "PNG" and not _ends_with_metadata(path):
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    return image.getexif().get(ExifTags.Base.Orientation)
+
+
+def _ends_with_metadata(path: Path) -> bool:
+    """Whether a PNG has other chunks than pixels and the end mark behind its first pixels."""
+    with path.open("rb") as file:
+        file.seek(8)
+        in_pixels = False
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            if in_pixels and name not in (b"IDAT", b"IEND"):
+                return True
+            in_pixels = in_pixels or name == b"IDAT"
+            file.seek(length + 4, 1)
+    return False
+
+
+def _plain(image: Image.Image, path: Path) -> Image.Image:
+    """Return a picture of any mode as RGB, or as RGBA if it has transparency."""
     if image.mode == "F":
         raise MediaError(f"{path}: an image of floating-point numbers", hint="save it as PNG or JPEG")
-    if image.has_transparency_data:
-        return composite(np.asarray(image.convert("RGBA")), background)
-    return np.array(image.convert("RGB"))
+    if image.mode.startswith("I"):  # 16 bits of grey, in one of several layouts
+        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        grey = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+        grey.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
+        image = grey
+    return to_srgb(image)
+
+
+def _reduced(image: Image.Image, path: Path) -> Image.Image:
+    """Return a large picture as `_plain` does, with the average of each k x k pixels, k as small as LARGE allows.
+
+    It goes by bands of rows, so that beside Pillow's own copy there is never a second one.
+    """
+    factor = _factor(*image.size)
+    image.draft(None, (image.width // factor, image.height // factor))  # JPEG: decodes to 1/2, 1/4 or 1/8 by itself
+    factor = _factor(*image.size)
+    if factor == 1:
+        return _plain(image, path)
+    columns, rows = image.width // factor, image.height // factor
+    reduced: Image.Image | None = None
+    for top in range(0, rows, _BAND):
+        below = min(rows, top + _BAND)
+        band = _averaged(_plain(image.crop((0, top * factor, columns * factor, below * factor)), path), factor)
+        reduced = reduced or Image.new(band.mode, (columns, rows))
+        reduced.paste(band, (0, top))
+    assert reduced is not None
+    return reduced
+
+
+def _averaged(image: Image.Image, factor: int) -> Image.Image:
+    """Return a picture with each `factor` x `factor` pixels averaged, each by how much can be seen of it."""
+    if image.mode == "RGBA":
+        return image.convert("RGBa").reduce(factor).convert("RGBA")
+    return image.reduce(factor)
+
+
+def _factor(width: int, height: int) -> int:
+    factor = 1
+    while width * height > LARGE * factor**2:
+        factor += 1
+    return factor

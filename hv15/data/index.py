@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from hv15.atomic import atomic_path
-from hv15.data.media import MediaError, Source, frame_files
-from hv15.data.scan import stamp
+from hv15.data.media import MediaError, Source, frame_files, stamp
 from hv15.digest import digest, file_sha256
 
 VERSION = 1
@@ -42,7 +41,7 @@ class FileIndex:
         Raises:
             MediaError: a file cannot be read, or it changed while it was read.
         """
-        names = [os.path.abspath(source.path) for source in sources]  # noqa: PTH100 (a Path costs ten times as much)
+        names = [os.path.abspath(source.place) for source in sources]  # noqa: PTH100 (a Path costs ten times as much)
         stale = {
             name: source
             for name, source in zip(names, sources, strict=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,10 +18,12 @@ Kind = Literal["video", "image", "frames"]
 """A video file, an image file, or a folder of images that is one clip."""
 
 VIDEO_SUFFIXES = {
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".mpg", ".mpeg"),
-    *(".ts", ".mts", ".m2ts", ".gif", ".3gp", ".ogv", ".y4m"),
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv"),
+    *(".mpg", ".mpeg", ".mpe", ".vob", ".m2v", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".y4m", ".gif", ".apng"),
 }
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".avif", ".tif", ".tiff", ".heic", ".heif"),
+}
 
 
 class MediaError(UserError):
@@ -32,7 +38,8 @@ class Source:
     changes when any file in it changes.
     """
 
-    path: Path
+    place: str
+    """Its path. As text: a Path for each of 100,000 files would cost more than finding them."""
     kind: Kind
     caption: str
     """The text after prefix and suffix rules."""
@@ -40,6 +47,16 @@ class Source:
     """Bytes."""
     mtime_ns: int
     inode: int
+    caption_file: str
+    """The path of the file that holds the caption, or should."""
+    row: int | None = None
+    """Line of that file, from 0, if it is a JSONL file."""
+    is_default: bool = False
+    """Whether it has no caption of its own, so that `default_caption` takes its place."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,8 @@ class MediaInfo:
     """Video: the container's timestamp of each frame, ascending; None if it has no good ones: frames are counted."""
     keyframes: tuple[int, ...] = ()
     """Video: the timestamps at which decoding can start; empty where jumping is not exact."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it, without its name: colours that are taken as they are, frames left out."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
@@ -72,3 +91,29 @@ def frame_files(folder: Path) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
     return sorted(files, key=lambda path: (natural_key(path.name), path.name))
+
+
+def holds_images(folder: str) -> bool:
+    """Whether a folder can be a clip.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(tuple(IMAGE_SUFFIXES)) for entry in entries)
+
+
+def stamp(path: str | Path, kind: Kind) -> tuple[int, int, int]:
+    """Return (bytes, mtime in ns, inode) of a media file, or of a folder of images as `Source` describes it.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    if kind != "frames":
+        status = os.stat(path)  # noqa: PTH116 (as for Source.place)
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would be read for ever
+            raise OSError(errno.EINVAL, "not a regular file")
+        return status.st_size, status.st_mtime_ns, status.st_ino
+    each = [stamp(file, "image") for file in frame_files(Path(path))]
+    mark = hashlib.sha256(repr(each).encode()).digest()
+    return sum(size for size, _, _ in each), max((time for _, time, _ in each), default=0), int.from_bytes(mark[:6])

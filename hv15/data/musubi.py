@@ -1,59 +1,176 @@
-"""Reads a dataset file as musubi-tuner's users have it: TOML with [general] and [[datasets]]."""
+"""Reads a dataset file as musubi-tuner's users have it: TOML or JSON with `general` and `datasets`.
+
+What musubi does otherwise than this program is adapted here, and told: a person who changes over keeps the file.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import stat
 import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from hv15.data.paths import brief, cure
 from hv15.errors import UserError
+from hv15.records.json_values import Json, JsonObject
+
+MOST_BYTES = 1 << 18
+"""The largest dataset file that is read: real ones have some hundred bytes."""
 
 PATHS = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 
+_CONTROL = "clips are trained without control pictures"
+_NOT_USED = {  # the keys of musubi's schema, and of its rows, that mean nothing here
+    "cache_directory": "the store of all datasets is cache.directory",
+    "skip_corrupted_cache": "damaged items of the store are always found, and encoded again",
+    "debug_dataset": "`hv15 check` shows what a dataset gives",
+    "control_directory": _CONTROL,
+    "control_path": _CONTROL,
+    "control_resolution": _CONTROL,
+    "no_resize_control": _CONTROL,
+    "flux_kontext_no_resize_control": _CONTROL,
+    "qwen_image_edit_no_resize_control": _CONTROL,
+    "qwen_image_edit_control_resolution": _CONTROL,
+    "multiple_target": "it is for layered images",
+    "fp_latent_window_size": "it is for FramePack",
+    "fp_1f_clean_indices": "it is for FramePack",
+    "fp_1f_target_index": "it is for FramePack",
+    "fp_1f_no_post": "it is for FramePack",
+    "audio_path": "the model has no sound",
+}
+_NUMBERED = re.compile(r"_\d+$")
+_QUOTED_WINDOWS = re.compile(r'"[A-Za-z]:\\')
+_LONG_KEY = re.compile(r"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
+"""A key of so many dotted parts; tomllib's time and memory grow with the square of their number."""
+_ESCAPE = """a backslash begins an escape in "...": write 'D:\\train' in single quotes, or "D:/train\""""
+_SHAPE = "settings stand under [general] or [[datasets]]"
 
-def read_musubi_toml(path: Path, root: Path | None = None) -> list[dict[str, Any]]:
-    """Return the settings of each dataset, those of [general] filled in where a dataset has none of its own.
 
-    Relative paths start at the project folder, or, if nothing is there, at the TOML's own folder. Names and values are
-    passed on as they are; the settings model judges them. Without `enable_bucket` musubi crops images to the resolution
-    itself, and puts videos into buckets nevertheless; so does what is returned here.
+@dataclass
+class MusubiFile:
+    """The datasets of a file."""
+
+    datasets: list[JsonObject]
+    """The settings of each, those of `general` filled in where a dataset has none of its own."""
+    notes: list[str] = field(default_factory=list)
+    """What was adapted or is not used."""
+
+
+def not_used(key: str) -> str | None:
+    """Return the word about a key that musubi knows and that means nothing here; None for all others."""
+    word = _NOT_USED.get(_NUMBERED.sub("", key))
+    return f"{key} is not used: {word}" if word else None
+
+
+def read_musubi(path: Path, root: Path | None = None) -> MusubiFile:
+    """Return the datasets of a musubi file, adapted: JSON if its name ends so, else TOML.
+
+    Relative paths start at the project folder, or, if nothing is there, at the file's own folder. Names and values that
+    are not musubi's are passed on as they are; the settings model judges them. Without `enable_bucket` musubi crops
+    images to the resolution itself, and puts videos into buckets nevertheless; so does what is returned here.
 
     Args:
-        path: the TOML file.
+        path: the file.
         root: the project folder; by default the working directory, as for musubi.
 
     Raises:
-        UserError: the file is missing, is not TOML (with line and column), or holds no dataset.
+        UserError: the file is missing, too large, cannot be parsed (with line and column), or holds no dataset.
     """
+    data = _parse(path)
+    general, datasets = data.pop("general", {}), data.pop("datasets", None)
+    if data:
+        raise UserError(f"{path}: unknown {brief(', '.join(sorted(data)))}", hint=_SHAPE)
+    if not isinstance(general, dict):
+        raise UserError(f"{path}: general is not a table", hint="write it as [general]")
+    entries = [entry for entry in datasets if isinstance(entry, dict)] if isinstance(datasets, list) else []
+    if not entries or entries != datasets:
+        raise UserError(f"{path}: no datasets", hint="begin each dataset with a line [[datasets]]")
+    root = Path.cwd() if root is None else root
+    notes: dict[str, None] = {}
+    adapted = [_adapted(path, root, number, entry, general, notes) for number, entry in enumerate(entries)]
+    return MusubiFile(adapted, list(notes))
+
+
+def _adapted(
+    path: Path, root: Path, number: int, entry: JsonObject, general: JsonObject, notes: dict[str, None]
+) -> JsonObject:
+    """Return the settings of one dataset; what they lose is noted, what stands in `general` once."""
+    is_video = any(key.startswith("video_") for key in entry)
+    settings = {**({} if is_video else {"enable_bucket": False}), **general, **entry}
+    for key in [key for key in settings if not_used(key)]:
+        place = f"{path} datasets[{number}]" if key in entry else f"{path} general"
+        notes[f"{place}: {not_used(key)}"] = None
+        del settings[key]
+    given = settings.get("target_frames")
+    counts = [count for count in given if type(count) is int and count > 0] if isinstance(given, list) else []
+    if counts and counts == given:
+        rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in counts))
+        if rounded != counts:
+            notes[f"{path} datasets[{number}].target_frames: {counts} rounded down to {rounded}"] = None
+        settings["target_frames"] = [*rounded]
+    return {key: _place(path, number, key, value, root) for key, value in settings.items()}
+
+
+def _place(file: Path, number: int, key: str, value: Json, root: Path) -> Json:
+    """Return a path with `~` expanded, from the file's own folder if it is there and not in the project."""
+    if key not in PATHS or not isinstance(value, str) or not value:
+        return value
+    if any(ord(character) < 32 for character in value):
+        raise UserError(
+            f"{file} datasets[{number}].{key}: found {brief(repr(value))}", hint=f"{cure(value)}; {_ESCAPE}"
+        )
     try:
-        data = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        place = Path(value).expanduser()
+        if not (root / place).exists() and (file.parent / place).exists():
+            return str(file.parent / place)
+    except (RuntimeError, OSError, ValueError):
+        return value  # the settings model says what is wrong with it
+    return str(place) if value.startswith("~") else value
+
+
+def _parse(path: Path) -> JsonObject:
+    text = _text(path)
+    is_json = path.suffix.lower() == ".json"
+    try:
+        if not is_json and _LONG_KEY.search(text):
+            raise RecursionError
+        data = json.loads(text) if is_json else tomllib.loads(text)
+        json.dumps(data, ensure_ascii=False, default=str).encode()
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply", hint=_SHAPE) from None
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path}: holds half a character (an escape \\ud800 to \\udfff alone)", hint="write the character itself"
+        ) from error
+    except ValueError as error:  # of both parsers, and of numbers with thousands of digits
+        kind = "JSON" if is_json else "TOML"
+        if _QUOTED_WINDOWS.search(text):
+            hint = _ESCAPE if not is_json else 'write paths with / ("D:/train"), or each backslash twice'
+        elif not is_json and text.lstrip().startswith("{"):
+            hint = "it looks like JSON: let its name end in .json"
+        else:
+            hint = "strings and paths stand in quotes"
+        raise UserError(f"{path}: not valid {kind}: {brief(str(error))}", hint=hint) from error
+    if isinstance(data, dict):
+        return data
+    found = "a JSON array" if isinstance(data, list) else type(data).__name__
+    raise UserError(f"{path}: found {found}, expected an object", hint='write {"general": {}, "datasets": [...]}')
+
+
+def _text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: not a regular file", hint="check `datasets` in config.yaml")
+        if status.st_size > MOST_BYTES:
+            raise UserError(
+                f"{path}: {status.st_size >> 10} KiB, at most {MOST_BYTES >> 10} are read",
+                hint="`datasets` names a dataset file: TOML or JSON with [general] and [[datasets]]",
+            )
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", hint="check `datasets` in config.yaml") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}", hint="strings and paths stand in quotes") from error
-    general, datasets = data.pop("general", {}), data.pop("datasets", None)
-    if data:
-        raise UserError(
-            f"{path}: unknown {', '.join(sorted(data))}", hint="settings stand under [general] or [[datasets]]"
-        )
-    if not isinstance(general, dict):
-        raise UserError(f"{path}: general is not a table", hint="write it as [general]")
-    if not isinstance(datasets, list) or not datasets or not all(isinstance(entry, dict) for entry in datasets):
-        raise UserError(f"{path}: no datasets", hint="begin each dataset with a line [[datasets]]")
-    root = Path.cwd() if root is None else root
-    return [
-        {key: _place(key, value, path, root) for key, value in {**_bucketing(entry), **general, **entry}.items()}
-        for entry in datasets
-    ]
-
-
-def _bucketing(entry: dict[str, Any]) -> dict[str, bool]:
-    return {} if any(key.startswith("video_") for key in entry) else {"enable_bucket": False}
-
-
-def _place(key: str, value: Any, toml: Path, root: Path) -> Any:
-    if key in PATHS and isinstance(value, str) and not (root / value).exists() and (toml.parent / value).exists():
-        return str(toml.parent / value)
-    return value

@@ -5,9 +5,12 @@ Notable choices:
   pixels exactly (Pillow's BOX does not), Lanczos enlarges.
 - The YUV matrix and range are those of the stream. A stream that does not say is taken as players take it: BT.709 from
   720 lines, BT.601 below, limited range. High dynamic range is not tone-mapped.
+- Of a long strip, what will not be seen is cut off before it is enlarged, so memory follows the target's size.
 """
 
 from __future__ import annotations
+
+import math
 
 import av
 import numpy as np
@@ -17,6 +20,12 @@ from numpy.typing import NDArray
 from hv15.data.buckets import cover_size
 
 Pixels = NDArray[np.uint8]
+
+_MOSTLY_CUT = 4
+"""Where so many times the wanted pixels would be made, the source is cut first: buckets alone never come to that."""
+
+_MARGIN = 3
+"""Pixels that Lanczos looks beyond the border."""
 
 _EXACT = (
     Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
@@ -66,12 +75,25 @@ class Fitter:
         height, width = upright_size(frame.height, frame.width, self.aspect, turns)
         target = self.size or (height, width)
         covered = cover_size(height, width, *target)
+        if covered[0] * covered[1] > _MOSTLY_CUT * target[0] * target[1]:
+            frame = self._middle(frame, (target[0] / covered[0], target[1] / covered[1]), turns)
+            height, width = upright_size(frame.height, frame.width, self.aspect, turns)
+            covered = cover_size(height, width, *target)
         shrinks = covered[0] * covered[1] <= height * width
         filter_ = Interpolation.AREA if shrinks else Interpolation.LANCZOS
         raster = covered if turns % 2 == 0 else covered[::-1]
         pixels = np.rot90(self._rgb(frame, *raster, filter_, "rgb24"), turns)
         top, left = ((have - want) // 2 for have, want in zip(covered, target, strict=True))
         return np.ascontiguousarray(pixels[top : top + target[0], left : left + target[1]])
+
+    def _middle(self, frame: av.VideoFrame, shares: tuple[float, float], turns: int) -> av.VideoFrame:
+        """Cut out the middle of a frame: at least these shares of its upright height and width."""
+        pixels = self._rgb(frame, frame.height, frame.width, Interpolation.BICUBIC, "rgb24")
+        cuts = []
+        for length, share in zip(pixels.shape[:2], shares if turns % 2 == 0 else shares[::-1], strict=True):
+            border = max(0, (length - math.ceil(length * share)) // 2 - _MARGIN)  # equal, so the middle stays
+            cuts.append(slice(border, length - border))
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[tuple(cuts)]), "rgb24")
 
     def _rgb(self, frame: av.VideoFrame, height: int, width: int, filter_: Interpolation, name: str) -> Pixels:
         matrix, full = source_colours(frame)

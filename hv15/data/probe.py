@@ -2,51 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from hv15.data.frames import Timeline
 from hv15.data.images import image_size
 from hv15.data.media import Kind, MediaError, MediaInfo, frame_files
 from hv15.data.pixels import has_alpha, upright_size
+from hv15.data.video import DAMAGED, damaged, decoder_of, format_of, open_video
 
 _NO_PTS = {"avi"}  # it stores the order of decoding; what FFmpeg makes of that is wrong for H.264 with B-frames
 _EXACT_SEEKING = {"mov", "matroska"}  # elsewhere (MPEG-PS) times may differ after a jump
-_PLAYLISTS = {"concat", "hls", "dash", "imf"}
 _HDR = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
-DAMAGED = "play it to its end: it may be incomplete; copy it again, convert it, or remove it"
-
-
-class _Packet(NamedTuple):
-    stamp: int | None
-    duration: int
-    key: bool
-
-
-log = logging.getLogger(__name__)
+_LEADING = 32  # packets: an open group of pictures begins with fewer frames that belong to the group before
 
 
 def probe(path: Path, kind: Kind) -> MediaInfo:
-    """Return what a file shows. Of a video all packets are read and one frame is decoded.
+    """Return what a file shows. Of a video all packets are read and the first frame is decoded.
 
     Raises:
-        MediaError: it is missing, empty, damaged, cut short, or holds no pictures.
+        MediaError: it is missing, empty, damaged, cut short, too large, or holds no pictures.
     """
     if kind == "video":
         return _probe_video(path)
     if kind == "image":
-        height, width, alpha = image_size(path)
-        return MediaInfo(path, kind, height, width, alpha, Timeline.constant(1, Fraction(1)))
+        size = image_size(path)
+        timeline = Timeline.constant(1, Fraction(1))
+        return MediaInfo(path, kind, size.height, size.width, size.alpha, timeline, notes=size.notes)
     try:
         files = frame_files(path)
     except OSError as error:
@@ -54,96 +45,156 @@ def probe(path: Path, kind: Kind) -> MediaInfo:
     if not files:
         raise MediaError(f"{path}: no images in this folder", hint="a folder that is a clip holds one image a frame")
     sizes = [image_size(file) for file in files]
+    first = sizes[0]
     for file, size in zip(files, sizes, strict=True):
-        if size[:2] != sizes[0][:2]:
+        if (size.height, size.width) != (first.height, first.width):
             raise MediaError(
-                f"{file}: {size[1]}x{size[0]} pixels, but {files[0].name} has {sizes[0][1]}x{sizes[0][0]}",
+                f"{file}: {size.width}x{size.height} pixels, but {files[0].name} has {first.width}x{first.height}",
                 hint="the images of one clip have one size",
             )
-    height, width, _ = sizes[0]
-    alpha = any(size[2] for size in sizes)
-    return MediaInfo(path, kind, height, width, alpha, Timeline.constant(len(files), Fraction(1)))
+    alpha = any(size.alpha for size in sizes)
+    notes = tuple(dict.fromkeys(note for size in sizes for note in size.notes))
+    timeline = Timeline.constant(len(files), Fraction(1))
+    return MediaInfo(path, kind, first.height, first.width, alpha, timeline, notes=notes)
 
 
-@contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file's video stream; cover art is none.
+class _Stamp(NamedTuple):
+    """What is kept of a packet that is shown."""
 
-    Raises:
-        MediaError: it is missing, empty, damaged, or holds no video.
-    """
-    if not path.is_file():
-        found = "expected a video, found a folder" if path.is_dir() else "does not exist"
-        raise MediaError(f"{path}: {found}", hint="check the path")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path}: empty file (0 bytes)", hint="copy it again or remove it")
-    try:
-        # An absolute name and local files only: no name or playlist can make FFmpeg open something else.
-        container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})  # noqa: PTH100
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise damaged(path, error) from error
-    with container:
-        if container.format.name.split(",")[0] in _PLAYLISTS:  # its key would not cover the files that it names
-            raise MediaError(f"{path}: a playlist, expected a video", hint="put the videos themselves into the dataset")
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            holds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise MediaError(
-                f"{path}: no video in it (found {holds})", hint="remove it, or copy it again if it should hold one"
-            )
-        if streams[0].codec_context is None:
-            raise MediaError(f"{path}: no decoder for its video", hint="convert it to H.264 or VP9")
-        yield container, streams[0]
+    time: int | None
+    duration: int
+    key: bool
 
 
-def damaged(path: Path, error: Exception, where: str = "") -> MediaError:
-    """Describe an FFmpeg error about a file."""
-    reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
-    return MediaError(f"{path}: cannot be read as a video{where}: {reason}", hint=DAMAGED)
+@dataclass
+class _Packets:
+    """What one pass over a stream's packets finds."""
+
+    shown: list[_Stamp] = field(default_factory=list)
+    """From the first key frame on, without those that an edit list hides."""
+    before_key: int = 0
+    """Packets before the first key frame that would be shown."""
+    read: int = 0
+    """All packets."""
+    first: av.VideoFrame | None = None
+    """The first frame that the decoder gives."""
 
 
 def _probe_video(path: Path) -> MediaInfo:
     with open_video(path) as (container, stream):
         stream.thread_type = "NONE"  # one frame is wanted: threads would only delay it
-        format_ = container.format.name.split(",")[0]
-        frame: av.VideoFrame | None = None
-        packets: list[_Packet] = []
+        counted = format_of(container) in _NO_PTS
+        packets = _read_packets(path, container, stream, counted)
+        first, shown = packets.first, packets.shown
+        if first is None or not shown:
+            raise _nothing_shown(path, packets)
+        _check_complete(path, container, stream, packets)
+        counted = counted or first.pts is None or any(packet.time is None for packet in shown)
+        if counted:
+            left_out = _leading(path)
+            kept = shown[left_out:]
+        else:
+            kept = [packet for packet in shown if packet.time is not None and packet.time >= (first.pts or 0)]
+            left_out = len(shown) - len(kept)
+        timeline = _timeline(stream, kept)
+        height, width = upright_size(first.height, first.width, pixel_aspect(stream), round(first.rotation / 90))
+        exact = not counted and format_of(container) in _EXACT_SEEKING
+        return MediaInfo(
+            path,
+            "video",
+            height,
+            width,
+            alpha=has_alpha(first.format),
+            timeline=timeline,
+            pts=None if counted else _sorted_times(kept),
+            keyframes=_sorted_times(packet for packet in kept if packet.key) if exact else (),
+            notes=tuple(_notes(first, packets.before_key + left_out, timeline)),
+        )
+
+
+def _read_packets(path: Path, container: InputContainer, stream: VideoStream, counted: bool) -> _Packets:
+    """Read all packets, and decode from the first key frame until a frame comes."""
+    packets, decoder = _Packets(), decoder_of(stream)
+    started = False
+    try:
+        for packet in container.demux(stream):
+            is_end = packet.dts is None and packet.pts is None and packet.size == 0
+            started = started or packet.is_keyframe
+            if started and packets.first is None:
+                packets.first = next(iter(decoder.decode(packet)), None)
+            if is_end:
+                continue
+            packets.read += 1
+            if not started:
+                packets.before_key += not packet.is_discard
+                continue
+            if packet.is_corrupt:
+                raise MediaError(f"{path}: cut short or damaged after {len(packets.shown)} frames", hint=DAMAGED)
+            if packet.size and not packet.is_discard:
+                packets.shown.append(_stamp(packet, counted))
+    except (av.FFmpegError, ValueError) as error:
+        raise damaged(path, error, f" after {len(packets.shown)} frames") from error
+    return packets
+
+
+def _stamp(packet: Packet, counted: bool) -> _Stamp:
+    return _Stamp(packet.dts if counted else packet.pts, packet.duration or 0, packet.is_keyframe)
+
+
+def _nothing_shown(path: Path, packets: _Packets) -> MediaError:
+    if packets.before_key and not packets.shown:
+        return MediaError(
+            f"{path}: no key frame among its {packets.before_key} frames, so none can be decoded",
+            hint="cut it again, beginning earlier",
+        )
+    return MediaError(f"{path}: no frame can be decoded", hint=DAMAGED)
+
+
+def _leading(path: Path) -> int:
+    """Count the frames at the beginning that cannot be decoded although they follow a key frame.
+
+    They refer to frames before it, as where a stream was cut at an open group of pictures. For streams whose frames
+    are counted: where there are times, the time of the first frame tells.
+    """
+    with open_video(path) as (container, stream):
+        decoder = decoder_of(stream)
+        sent = given = 0
         try:
             for packet in container.demux(stream):
-                if frame is None:
-                    frame = next(iter(packet.decode()), None)
-                if packet.size == 0 or packet.is_discard:
+                if not packet.size or (not sent and not packet.is_keyframe):
                     continue
-                if packet.is_corrupt:
-                    raise MediaError(f"{path}: cut short or damaged after {len(packets)} frames", hint=DAMAGED)
-                stamp = packet.dts if format_ in _NO_PTS else packet.pts
-                packets.append(_Packet(stamp, packet.duration or 0, packet.is_keyframe))
-        except (av.FFmpegError, ValueError) as error:
-            raise damaged(path, error, f" after {len(packets)} frames") from error
-        if frame is None or not packets:
-            raise MediaError(f"{path}: no frame can be decoded", hint=DAMAGED)
-        timeline = _timeline(stream, packets)
-        _check_complete(path, container, stream, len(packets), timeline.duration * timeline.tick)
-        if frame.color_trc in _HDR:
-            log.warning("%s: %s video, its colours are taken as they are stored", path, _HDR[frame.color_trc])
-        height, width = upright_size(frame.height, frame.width, pixel_aspect(stream), round(frame.rotation / 90))
-        alpha = has_alpha(frame.format)
-        if format_ in _NO_PTS or any(packet.stamp is None for packet in packets):
-            return MediaInfo(path, "video", height, width, alpha, timeline)
-        keyframes = sorted({packet.stamp or 0 for packet in packets if packet.key}) if format_ in _EXACT_SEEKING else ()
-        pts = sorted({packet.stamp or 0 for packet in packets})
-        return MediaInfo(path, "video", height, width, alpha, timeline, tuple(pts), tuple(keyframes))
+                sent, given = sent + 1, given + len(decoder.decode(packet))
+                if sent == _LEADING:
+                    break
+            return max(0, sent - given - len(decoder.decode(None)))
+        except (av.FFmpegError, ValueError):
+            return 0  # damage has its own message, from whoever wants the frame
 
 
-def _timeline(stream: VideoStream, packets: list[_Packet]) -> Timeline:
+def _timeline(stream: VideoStream, packets: list[_Stamp]) -> Timeline:
     """Return the timeline of a stream's packets, by their timestamps if all have one."""
-    durations = {packet.stamp: packet.duration for packet in packets if packet.stamp is not None}
-    if len(durations) and all(packet.stamp is not None for packet in packets) and stream.time_base:
+    durations = {packet.time: packet.duration for packet in packets if packet.time is not None}
+    if len(durations) and all(packet.time is not None for packet in packets) and stream.time_base:
         stamps = sorted(durations)
         rates = (stream.base_rate, stream.average_rate, stream.guessed_rate)
         return Timeline.stamped(stamps, stream.time_base, durations[stamps[-1]], rates)
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(24)
     return Timeline.constant(len(packets), rate)
+
+
+def _sorted_times(packets: Iterable[_Stamp]) -> tuple[int, ...]:
+    return tuple(sorted({packet.time for packet in packets if packet.time is not None}))
+
+
+def _notes(first: av.VideoFrame, left_out: int, timeline: Timeline) -> Iterable[str]:
+    if first.color_trc in _HDR:
+        yield f"{_HDR[first.color_trc]} video, its colours are taken as they are stored"
+    if first.interlaced_frame:
+        yield "interlaced video, it is deinterlaced (bwdif)"
+    if left_out:
+        frames = "1 frame" if left_out == 1 else f"{left_out} frames"
+        seconds = float(left_out / timeline.fps)
+        yield f"begins between key frames: its first {frames} ({seconds:.1f} s) cannot be decoded and are left out"
 
 
 def pixel_aspect(stream: VideoStream) -> float:
@@ -152,21 +203,32 @@ def pixel_aspect(stream: VideoStream) -> float:
     return float(aspect) if aspect else 1.0
 
 
-def _check_complete(path: Path, container: InputContainer, stream: VideoStream, counted: int, end: Fraction) -> None:
+def _check_complete(path: Path, container: InputContainer, stream: VideoStream, packets: _Packets) -> None:
     """Compare the packets with what the header promised: a demuxer that meets the end of a cut file may say nothing.
 
-    Edit lists may hide some frames, so only a real loss counts.
+    An MP4's index lists what its edit list leaves to be read, hidden packets included; its header counts them all. An
+    AVI counts the frames that its recorder dropped: there is no packet of them, but they have a number.
     """
-    promised = stream.frames
-    if promised and counted < promised - max(2, promised // 20) and not stream.start_time:
-        raise MediaError(f"{path}: cut short: {counted} of {promised} frames", hint=DAMAGED)
-    length = _promised_seconds(container, stream)
-    if length and end < length - max(3 * end / counted, length / 20):
+    read, promised = packets.read, stream.frames - max(2, stream.frames // 20)
+    if format_of(container) == "mov":
+        promised = len(stream.index_entries)
+    elif format_of(container) in _NO_PTS:
+        read = max((packet.time + 1 for packet in packets.shown if packet.time is not None), default=0)
+    if read < promised:
+        raise MediaError(f"{path}: cut short: {read} of {stream.frames or promised} frames", hint=DAMAGED)
+    length, end = _promised_seconds(container, stream), _end(stream, packets.shown)
+    if length and end and end < length - max(3 * end / packets.read, length / 20):
         raise MediaError(f"{path}: cut short: {float(end):.2f} of {float(length):.2f} seconds", hint=DAMAGED)
 
 
+def _end(stream: VideoStream, packets: list[_Stamp]) -> Fraction | None:
+    """Return when the last frame disappears, in seconds of the container's clock; None if there are no times."""
+    ends = [packet.time + packet.duration for packet in packets if packet.time is not None]
+    return max(ends) * stream.time_base if ends and stream.time_base else None
+
+
 def _promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Return the video's length by the header: Matroska's tag of the stream, or the file's if there is nothing else."""
+    """Return the video's end by the header: Matroska's tag of the stream, or the file's if there is nothing else."""
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag:
         hours, minutes, seconds = map(Fraction, tag.groups())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,16 @@ DEMO_OUTPUTS = (
     *(f"{DEMO_FILES['tokenizer']}/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
 )
 """Every file of the demo's models."""
+
+
+def demo_is_copied(directory: Path, base: Path = BASE) -> bool:
+    """Whether a models directory holds the demo's models as this hv15 brings them, byte for byte."""
+    try:
+        return all(
+            filecmp.cmp(base / Path(name).relative_to("demo"), directory / name, shallow=False) for name in DEMO_OUTPUTS
+        )
+    except OSError:
+        return False
 
 
 def copy_base(directory: Path, base: Path = BASE) -> dict[str, Path]:

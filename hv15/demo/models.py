@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from hv15.demo.layout import DEMO_FILES
 from hv15.demo.tokenizer import VOCABULARY, save_tokenizer
-from hv15.models.checkpoint import MODEL_SIZES, load_into
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.models.vae import VAE, VAEConfig, save_vae
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.checkpoint import MODEL_SIZES, load_into
+from hv15.models.weights.writer import write_checkpoint
 
 DIT = DiTConfig(
     hidden_size=96,

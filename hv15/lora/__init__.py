@@ -13,7 +13,7 @@ _PLACES = {
     "apply_lora": "apply",
     "convert": "conversion",
     "convert_file": "files",
-    "detect_format": "formats",
+    "detect_layout": "kinds",
     "kohya_metadata": "files",
     "merge_lora": "merging",
     "merge_patch": "merging",

@@ -1,4 +1,4 @@
-"""The kinds of weight changes that a LoRA file can hold, each for one linear layer.
+"""The kinds of weight changes that a LoRA file can hold, each for one linear layer, whatever its weight.
 
 Every kind knows its fp32 difference (out, in), how to keep some of its output rows, and its tensors. Tensors are never
 cast or copied unless arithmetic is needed; then the result is fp32.
@@ -10,6 +10,7 @@ LoKr (Yeh et al. 2024): kron(w1, w2) * alpha/rank, where w1 and w2 may each be a
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,8 +18,37 @@ import torch
 from torch import Tensor
 
 
+class Adapter(ABC):
+    """A change of a weight (out, in) that is added to it, with alpha/rank applied."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """The weight difference (out, in), fp32."""
+
+    @abstractmethod
+    def rows(self, index: slice | Tensor) -> Adapter:
+        """The same change for some output rows only: a slice of them, or their numbers (n)."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of a file by part, as kohya and LyCORIS name them, alpha among them."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Adapter:
+        """The same change with its tensors on a device."""
+
+    def merged(self, weight: Tensor, multiplier: float) -> Tensor:
+        """weight + multiplier * difference; weight and result (out, in), fp32, on one device."""
+        return torch.add(weight, self.to(weight.device).delta(), alpha=multiplier)
+
+
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(Adapter):
     """LoRA: down (rank, in), up (out, rank)."""
 
     down: Tensor
@@ -35,15 +65,12 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(out, in)."""
         return self.up.shape[0], self.down.shape[1]
 
     def delta(self) -> Tensor:
-        """The weight difference (out, in), fp32."""
         return (self.up.float() @ self.down.float()) * self.scale
 
     def rows(self, index: slice | Tensor) -> LowRank:
-        """The same change for some output rows only."""
         return replace(self, up=self.up[index].contiguous())
 
     def tensors(self) -> dict[str, Tensor]:
@@ -53,9 +80,12 @@ class LowRank:
             "alpha": alpha_tensor(self.alpha),
         }
 
+    def to(self, device: torch.device) -> LowRank:
+        return replace(self, down=self.down.to(device), up=self.up.to(device))
+
 
 @dataclass(frozen=True)
-class Hadamard:
+class Hadamard(Adapter):
     """LoHa: w1_a, w2_a (out, rank), w1_b, w2_b (rank, in)."""
 
     w1_a: Tensor
@@ -91,10 +121,14 @@ class Hadamard:
             "alpha": alpha_tensor(self.alpha),
         }
 
+    def to(self, device: torch.device) -> Hadamard:
+        w1_a, w1_b, w2_a, w2_b = (factor.to(device) for factor in (self.w1_a, self.w1_b, self.w2_a, self.w2_b))
+        return Hadamard(w1_a, w1_b, w2_a, w2_b, self.alpha)
+
 
 @dataclass(frozen=True)
-class Kronecker:
-    """LoKr: each side is one matrix, or a pair of factors whose product it is."""
+class Kronecker(Adapter):
+    """LoKr: each side is one matrix, or a pair of factors whose product it is; w1 (a, b), w2 (c, d), out = a*c."""
 
     w1: tuple[Tensor, ...]
     w2: tuple[Tensor, ...]
@@ -113,9 +147,17 @@ class Kronecker:
         return self.w1[0].shape[0] * self.w2[0].shape[0], self.w1[-1].shape[1] * self.w2[-1].shape[1]
 
     def delta(self) -> Tensor:
-        return torch.kron(_product(self.w1), _product(self.w2)) * self.scale
+        return torch.kron(product(self.w1), product(self.w2)) * self.scale
 
-    def rows(self, index: slice | Tensor) -> Difference:
+    def rows(self, index: slice | Tensor) -> Adapter:
+        """A LoKr again where whole blocks of w2 are kept, in order (rows of w1 then); else a full difference."""
+        height = self.w2[0].shape[0]
+        numbers = torch.arange(self.shape[0])[index]
+        if numbers.numel() % height == 0:
+            blocks = numbers.reshape(-1, height)
+            kept = blocks[:, 0] // height
+            if torch.equal(blocks, kept[:, None] * height + torch.arange(height)):
+                return replace(self, w1=(self.w1[0][kept.to(self.w1[0].device)], *self.w1[1:]))
         return Difference(self.delta()[index].contiguous())
 
     def tensors(self) -> dict[str, Tensor]:
@@ -125,9 +167,13 @@ class Kronecker:
             tensors |= {name + suffix: tensor for suffix, tensor in zip(suffixes, side, strict=True)}
         return tensors
 
+    def to(self, device: torch.device) -> Kronecker:
+        w1, w2 = (tuple(factor.to(device) for factor in side) for side in (self.w1, self.w2))
+        return Kronecker(w1, w2, self.alpha)
+
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Adapter):
     """The full difference (out, in) of a weight."""
 
     diff: Tensor
@@ -145,8 +191,8 @@ class Difference:
     def tensors(self) -> dict[str, Tensor]:
         return {"diff": self.diff}
 
-
-Adapter = LowRank | Hadamard | Kronecker | Difference
+    def to(self, device: torch.device) -> Difference:
+        return Difference(self.diff.to(device))
 
 
 def alpha_tensor(alpha: float) -> Tensor:
@@ -156,13 +202,27 @@ def alpha_tensor(alpha: float) -> Tensor:
 
 
 def scaled(tensor: Tensor, factor: float) -> Tensor:
-    """Multiply; the dtype stays where no bit is lost by it (a factor that is a power of two), else it becomes fp32."""
+    """tensor * factor, any shape; the dtype stays where no bit is lost (a power of two), else it becomes fp32."""
     if factor == 1.0:
         return tensor
     exact = tensor * factor if abs(math.frexp(factor)[0]) == 0.5 else None
     if exact is not None and torch.equal(exact.double(), tensor.double() * factor):
         return exact
     return tensor.float() * factor
+
+
+def cast_up(tensor: Tensor) -> Tensor:
+    """A tensor of any shape as numbers that torch can compute with: those of 8 bits become bf16, which holds them all.
+
+    Other dtypes stay.
+    """
+    return tensor.bfloat16() if tensor.is_floating_point() and tensor.dtype.itemsize == 1 else tensor
+
+
+def product(factors: Sequence[Tensor]) -> Tensor:
+    """One matrix, or the product of two (rows, rank) and (rank, columns): (rows, columns), fp32."""
+    matrices = [factor.float() for factor in factors]
+    return (matrices[0] if len(matrices) == 1 else matrices[0] @ matrices[1]).contiguous()
 
 
 def swap_halves(adapter: Adapter) -> Adapter:
@@ -180,8 +240,3 @@ def low_rank_of(adapter: Adapter, rank: int) -> tuple[LowRank, float]:
     adapter = LowRank((root[:, None] * right[:rank]).contiguous(), (left[:, :rank] * root).contiguous(), float(rank))
     norm = values.norm().item()
     return adapter, values[rank:].norm().item() / norm if norm else 0.0
-
-
-def _product(factors: Sequence[Tensor]) -> Tensor:
-    matrices = [factor.float() for factor in factors]
-    return (matrices[0] if len(matrices) == 1 else matrices[0] @ matrices[1]).contiguous()

@@ -4,12 +4,13 @@
 |---|---|
 | kohya | q, k, v apart, alpha; our own layout (musubi-tuner reads it) |
 | comfyui | q, k, v joined, alpha, ComfyUI's names behind `diffusion_model.` |
-| diffusers | `transformer.` names; alpha goes into up, because its loader ignores `.alpha` tensors |
+| diffusers | `transformer.` names; alpha goes into up (LoKr: w1), because its loader ignores `.alpha` tensors |
 | official | the same with the official code's names and no prefix |
 
-LoHa converts to kohya and ComfyUI exactly. LoKr does so except for q, k, v in ComfyUI's joined matrix, which has no
-LoKr form: it becomes a full difference, or with `svd_rank` the nearest LoRA. diffusers and the official code read plain
-LoRA only, so LoHa, LoKr and differences need `svd_rank` there.
+LoHa converts to kohya and ComfyUI exactly. LoKr does so except for q, k, v in ComfyUI's joined matrix, which has a LoKr
+form only where the three share w2: else it becomes a full difference, or with `svd_rank` the nearest LoRA. diffusers
+reads LoRA, or LoKr that are all made with one factor (see `hv15.lora.diffusers_lokr`); the official code reads LoRA.
+Everything else needs `svd_rank` there.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.lora.adapters import Adapter, Difference, LowRank, low_rank_of, scaled
-from hv15.lora.formats import Parts, arrange, detect_format, read_parts, write_modules
-from hv15.lora.names import LAYOUTS, Layout, place_of
-from hv15.lora.peft import ADAPTER_METADATA, peft_metadata, with_alphas
+from hv15.lora.adapters import Adapter, Difference, Kronecker, LowRank, low_rank_of, scaled
+from hv15.lora.diffusers_lokr import as_diffusers_builds
+from hv15.lora.formats import Parts, join_parts, read_parts, write_modules
+from hv15.lora.kinds import detect_layout, kind_of
+from hv15.lora.names import LORA_LAYOUTS, LoRALayout, place_of
+from hv15.lora.peft import ADAPTER_METADATA, lokr_settings, lora_settings, with_alphas
+from hv15.records import formats
+from hv15.records.metadata import CONVERSION_FORMAT, CONVERSION_NOTE, CONVERTED_FROM, CONVERTED_TO
 
-NOTE = "hv15.convert.note"
-"""Metadata key that says what a conversion could not keep as it was, or had to write in a larger form."""
-_STALE = (ADAPTER_METADATA, NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
+_STALE = (ADAPTER_METADATA, CONVERSION_NOTE, "format", "sshs_model_hash", "sshs_legacy_hash")
 
 
 def convert(
     state_dict: Mapping[str, Tensor],
-    to: Layout,
+    to: LoRALayout,
     *,
     metadata: Mapping[str, str] | None = None,
     svd_rank: int | None = None,
@@ -48,35 +51,36 @@ def convert(
         The new tensors, and the new file's metadata.
 
     Raises:
-        UserError: unknown layout or keys, DoRA, or a kind that the target cannot hold without `svd_rank`.
+        UserError: unknown layout, keys or kinds, a kind that depends on the base weights (DoRA, OFT, ...), or one that
+            the target cannot hold without `svd_rank`.
     """
-    if to not in LAYOUTS:
-        raise UserError(f"LoRA: unknown layout {to!r}", hint=f"one of {', '.join(LAYOUTS)}")
+    if to not in LORA_LAYOUTS:
+        raise UserError(f"LoRA: unknown layout {to!r}", hint=f"one of {', '.join(LORA_LAYOUTS)}")
     if svd_rank is not None and svd_rank < 1:
         raise UserError(f"LoRA: --svd-rank {svd_rank}: a rank is at least 1", hint="give for example --svd-rank 64")
-    source = detect_format(state_dict)
+    source = detect_layout(state_dict)
     parts = read_parts(with_alphas(state_dict, metadata or {}))
-    modules = arrange(parts, to)
-    notes = [_tell_splits(parts, source, to), _tell_gaps(parts, to)]
+    modules = join_parts(parts, to)
+    notes = [_note_splits(parts, source, to), _note_gaps(parts, to)]
+    peft_settings: str | None = None
     if to in ("diffusers", "official"):
-        modules, note = _only_low_rank(modules, to, svd_rank)
+        modules, note, peft_settings = _for_peft(modules, to, svd_rank)
         notes.append(note)
-        modules = {name: _folded(adapter) for name, adapter in modules.items()}
     elif to == "comfyui":
-        modules, note = _tell_differences(modules, parts, svd_rank)
+        modules, note = _note_differences(modules, parts, svd_rank)
         notes.append(note)
-    elif grown := _differences(parts) if not any(key.endswith(".diff") for key in state_dict) else 0:
+    elif grown := _count_differences(parts) if not any(key.endswith(".diff") for key in state_dict) else 0:
         notes.append(f"{grown} parts of joined LoKr matrices are written as full differences (exact, but large).")
-    kept = {key: value for key, value in (metadata or {}).items() if key not in _STALE}
-    result = {**kept, "format": "pt", "hv15.convert.from": source, "hv15.convert.to": to}
+    result = {key: value for key, value in (metadata or {}).items() if key not in _STALE}
+    result |= {"format": "pt", CONVERTED_FROM: source, CONVERTED_TO: to, CONVERSION_FORMAT: str(formats.CONVERSION)}
     if note := " ".join(filter(None, notes)):
-        result[NOTE] = note
-    if to in ("diffusers", "official"):
-        result[ADAPTER_METADATA] = peft_metadata(modules, "transformer." if to == "diffusers" else "")
+        result[CONVERSION_NOTE] = note
+    if peft_settings is not None:
+        result[ADAPTER_METADATA] = peft_settings
     return write_modules(modules, to), result
 
 
-def _tell_splits(parts: Parts, source: Layout, to: Layout) -> str:
+def _note_splits(parts: Parts, source: LoRALayout, to: LoRALayout) -> str:
     """Joined q, k and v that share their whole down have to repeat it where the target keeps them apart."""
     shared = 0
     for thirds in _joined(parts, source).values():
@@ -86,13 +90,13 @@ def _tell_splits(parts: Parts, source: Layout, to: Layout) -> str:
     return f"{shared} dense joined q, k, v are taken apart: each part repeats all of down (exact)." if shared else ""
 
 
-def _tell_gaps(parts: Parts, to: Layout) -> str:
+def _note_gaps(parts: Parts, to: LoRALayout) -> str:
     """Where q, k and v are joined, one that has no LoRA becomes zeros."""
     gaps = sum(3 - len(thirds) for thirds in _joined(parts, to).values())
     return f"{gaps} missing parts of joined q, k, v are filled with zeros (exact)." if gaps else ""
 
 
-def _joined(parts: Parts, layout: Layout) -> dict[str, list[str]]:
+def _joined(parts: Parts, layout: LoRALayout) -> dict[str, list[str]]:
     """The parts that share a module of a layout with others, by that module."""
     modules: dict[str, list[str]] = {}
     for part in parts:
@@ -102,26 +106,36 @@ def _joined(parts: Parts, layout: Layout) -> dict[str, list[str]]:
     return modules
 
 
-def _differences(parts: Parts) -> int:
+def _count_differences(parts: Parts) -> int:
     return sum(isinstance(adapter, Difference) for adapter in parts.values())
 
 
-def _only_low_rank(modules: dict[str, Adapter], to: Layout, svd_rank: int | None) -> tuple[dict[str, Adapter], str]:
+def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None) -> tuple[dict[str, Adapter], str, str]:
+    """The modules as PEFT builds them, with alpha = rank; what to note; and PEFT's settings as JSON."""
+    prefix = "transformer." if to == "diffusers" else ""
+    lokr = {name: adapter for name, adapter in modules.items() if isinstance(adapter, Kronecker)}
+    if to == "diffusers" and svd_rank is None and len(lokr) == len(modules):
+        built, factor = as_diffusers_builds(lokr)
+        return {**built}, "", lokr_settings(built, factor, prefix)
     others = [name for name, adapter in modules.items() if not isinstance(adapter, LowRank)]
     if others and svd_rank is None:
+        kinds = sorted({kind_of(modules[name].tensors()) for name in others})
+        holds = "only LoRA, or only LoKr" if to == "diffusers" else "LoRA only"
         raise UserError(
-            f"LoRA: {len(others)} of {len(modules)} modules are LoHa, LoKr or full differences, first {others[0]}; "
-            f"the {to} layout holds plain LoRA only",
+            f"LoRA: {len(others)} of {len(modules)} modules have {' or '.join(kinds)}, first {others[0]}; "
+            f"a file of the {to} layout can hold {holds}",
             hint="give --svd-rank (for example 64) for the nearest LoRA of that rank, or convert to comfyui",
         )
-    return _approximated(modules, others, svd_rank)
+    modules, note = _approximated(modules, others, svd_rank)
+    folded = {name: _folded(adapter) for name, adapter in modules.items() if isinstance(adapter, LowRank)}
+    return {**folded}, note, lora_settings(folded, prefix)
 
 
-def _tell_differences(
+def _note_differences(
     modules: dict[str, Adapter], parts: Parts, svd_rank: int | None
 ) -> tuple[dict[str, Adapter], str]:
     """ComfyUI takes everything; only what became a difference on the way is approximated or told."""
-    given = _differences(parts)
+    given = _count_differences(parts)
     grown = [name for name, adapter in modules.items() if isinstance(adapter, Difference)]
     if not grown or given == len(parts):
         return modules, ""
@@ -142,7 +156,6 @@ def _approximated(
     return result, f"{len(names)} modules are the nearest LoRA of rank {svd_rank}; relative error at most {worst:.2e}."
 
 
-def _folded(adapter: Adapter) -> Adapter:
+def _folded(adapter: LowRank) -> LowRank:
     """The same LoRA with alpha = rank, for loaders that know no alpha."""
-    assert isinstance(adapter, LowRank)
     return LowRank(adapter.down, scaled(adapter.up, adapter.scale), float(adapter.rank))

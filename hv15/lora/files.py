@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
+from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
-from hv15.lora.formats import detect_format
-from hv15.lora.lycoris import needs_lycoris
-from hv15.lora.names import Layout
+from hv15.lora.kinds import detect_layout
+from hv15.lora.names import LoRALayout
 from hv15.lora.peft import with_alphas
-from hv15.models.checkpoint import open_checkpoint
-from hv15.models.dit import DiTConfig
+from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.checkpoint import open_checkpoint
+from hv15.models.weights.writer import write_checkpoint
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
 
@@ -43,15 +43,17 @@ def save_lora(
         key: tensor.detach().to("cpu", dtype if dtype is not None and tensor.ndim else tensor.dtype)
         for key, tensor in state_dict.items()
     }
-    _check_finite(path, tensors, hint="the training diverged: lower the learning rate; the file was not written")
+    _refuse_nan(path, tensors, hint="the training diverged: lower the learning rate; the file was not written")
     write_checkpoint(Path(path), tensors, tensors.__getitem__, metadata)
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a LoRA file of any layout: its tensors (with the alphas that stand in PEFT's metadata) and its metadata.
 
+    Matrices (rows, columns) keep their dtype, but numbers of 8 bits become bf16, which holds them exactly.
+
     Raises:
-        UserError: missing, a pickle, truncated, NaN in it, or not a LoRA of this model.
+        UserError: missing, a pickle, truncated, NaN in it, not a LoRA of this model, or of a kind that cannot be used.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,24 +61,23 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path}: {kind}; expected a LoRA file (.safetensors)", hint="check the path")
     checkpoint = open_checkpoint(path)
     try:
-        if not needs_lycoris(checkpoint.keys()):
-            detect_format(checkpoint.keys())
-        state_dict = with_alphas(dict(checkpoint.tensors()), checkpoint.metadata)
+        detect_layout(checkpoint.keys())
+        plain = {key: cast_up(tensor) for key, tensor in checkpoint.tensors()}
+        state_dict = with_alphas(plain, checkpoint.metadata)
     except UserError as error:
         kind = looks_like(checkpoint.keys())
         if "a LoRA" not in kind and "unknown" not in kind:
-            raise UserError(f"{path}: {kind}, not a LoRA", hint="models belong into the models section") from error
+            raise UserError(f"{path}: {kind}, not a LoRA", hint="models belong in the models section") from error
         raise UserError(f"{path}: {error.message}", hint=error.hint) from error
-    _check_finite(path, state_dict, hint="the file is damaged, or its training diverged; use another one")
+    _refuse_nan(path, state_dict, hint="the file is damaged, or its training diverged; use another one")
     return state_dict, dict(checkpoint.metadata)
 
 
 def convert_file(
     source: Path,
     target: Path,
-    to: Layout = "comfyui",
+    to: LoRALayout = "comfyui",
     *,
-    reverse: bool = False,
     svd_rank: int | None = None,
 ) -> dict[str, str]:
     """Convert a LoRA file; the source's metadata (hv15.*, ss_*, modelspec.*) stays in the new one.
@@ -84,7 +85,6 @@ def convert_file(
     Args:
         source, target: .safetensors files.
         to: the target layout.
-        reverse: convert to kohya's names instead, whatever the source's layout is.
         svd_rank: see `convert`.
 
     Returns:
@@ -95,7 +95,7 @@ def convert_file(
     """
     state_dict, metadata = read_lora(source)
     try:
-        converted, new_metadata = convert(state_dict, "kohya" if reverse else to, metadata=metadata, svd_rank=svd_rank)
+        converted, new_metadata = convert(state_dict, to, metadata=metadata, svd_rank=svd_rank)
     except UserError as error:
         raise UserError(f"{source}: {error.message}", hint=error.hint) from error
     save_lora(target, converted, new_metadata)
@@ -149,7 +149,7 @@ def kohya_metadata(
     return {key: str(value) for key, value in fields.items() if value is not None}
 
 
-def _check_finite(path: Path, state_dict: Mapping[str, Tensor], *, hint: str) -> None:
+def _refuse_nan(path: Path, state_dict: Mapping[str, Tensor], *, hint: str) -> None:
     for key, tensor in state_dict.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"{path}: {key} holds NaN or infinity", hint=hint)

@@ -2,8 +2,8 @@
 
 Joined LoRA: the downs stand on one another, the ups form a block diagonal. One alpha serves all three: with equal
 scales alpha/rank (the usual case) it is scale times the joint rank and no number changes; otherwise the ratio of the
-scales goes into the ups (fp32). LoHa joins the same way, because each of its two products keeps its row blocks apart;
-LoKr has no such form and is written out as a difference.
+scales goes into the ups (fp32). LoHa joins the same way, because each of its two products keeps its row blocks apart.
+LoKr joins where all three share w2, by stacking w1; else it has no such form and is written out as a difference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, scaled
+from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, product, scaled
 
 
 def join(parts: Sequence[Adapter | None]) -> Adapter:
@@ -28,6 +28,8 @@ def join(parts: Sequence[Adapter | None]) -> Adapter:
         return _join_low_rank([part if isinstance(part, LowRank) else None for part in parts])
     if all(isinstance(part, Hadamard) for part in present):
         return _join_hadamard([part if isinstance(part, Hadamard) else None for part in parts])
+    if (joined := _join_kronecker(parts)) is not None:
+        return joined
     rows, columns = present[0].shape
     return Difference(torch.cat([torch.zeros(rows, columns) if part is None else part.delta() for part in parts]))
 
@@ -44,9 +46,14 @@ def split(adapter: Adapter) -> list[Adapter | None]:
         return _split_low_rank(adapter, thirds)
     if isinstance(adapter, Hadamard):
         return _split_hadamard(adapter, thirds)
+    return [part if _changes(part) else None for part in map(adapter.rows, thirds)]
+
+
+def _changes(adapter: Adapter) -> bool:
+    """Whether a part changes anything; asked of LoKr and differences only."""
     if isinstance(adapter, Kronecker):
-        adapter = Difference(adapter.delta())
-    return [part if part.diff.any() else None for part in map(adapter.rows, thirds)]
+        return bool(product(adapter.w1).any() and product(adapter.w2).any())
+    return bool(adapter.delta().any())
 
 
 def _join_low_rank(parts: Sequence[LowRank | None]) -> LowRank:
@@ -71,6 +78,23 @@ def _join_hadamard(parts: Sequence[Hadamard | None]) -> Hadamard:
         _stack([part.w2_b for part in present]),
         alpha,
     )
+
+
+def _join_kronecker(parts: Sequence[Adapter | None]) -> Kronecker | None:
+    """Three LoKr with one w2 as one: their w1 on top of one another, zeros for a missing one; None: no such form."""
+    present = [part for part in parts if isinstance(part, Kronecker)]
+    if len(present) < sum(part is not None for part in parts) or any(len(part.w1) == 2 for part in present):
+        return None
+    first = present[0]
+    if any(part.alpha != first.alpha or not _equal(part.w2, first.w2) for part in present[1:]):
+        return None
+    empty = torch.zeros_like(first.w1[0])
+    w1 = _stack([part.w1[0] if isinstance(part, Kronecker) else empty for part in parts])
+    return Kronecker((w1,), first.w2, first.alpha)
+
+
+def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
 def _joint_alpha(parts: Sequence[LowRank] | Sequence[Hadamard]) -> tuple[float, list[float]]:

@@ -1,54 +1,28 @@
-"""LyCORIS files, through the optional package lycoris-lora.
+"""What lycoris-lora, an optional package, computes: LoHa and LoKr beside the weights, and kinds that only it defines.
 
-LoHa and LoKr beside the weights use its functional forms. What only LyCORIS defines (DoRA's weight decomposition, OFT,
-BOFT, (IA)^3, GLoRA, ...) needs the base weights and goes through its own network.
+GLoRA, OFT and BOFT change a weight in a way that depends on it. They can be applied and merged, but no other layout can
+hold them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from hv15.errors import UserError
 from hv15.lora.adapters import Hadamard, Kronecker
-from hv15.lora.names import find_parts, kohya_name
-from hv15.models.quantised import QuantisedLinear
-
-# Last parts of keys that only it understands. (Its forms for convolutions have no place in this model.)
-_ONLY_LYCORIS = (
-    "dora_scale", "oft_blocks", "rescale", "on_input", "w_norm", "b_norm", "lambda_layer",
-    "a1.weight", "a2.weight", "b1.weight", "b2.weight", "bm.weight",
-)  # fmt: skip
-_DORA = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
-_PREFIX = "lycoris"
-
-
-def needs_lycoris(keys: Iterable[str]) -> bool:
-    """Whether a LoRA has tensors that only lycoris-lora can apply."""
-    return any(key.endswith(tuple(f".{suffix}" for suffix in _ONLY_LYCORIS)) for key in keys)
-
-
-def refuse_dora_and_others(keys: Iterable[str]) -> None:
-    """Raise UserError for tensors whose effect depends on the base weights: no layout but their own can hold it."""
-    for key in keys:
-        if key.endswith(_DORA):
-            raise UserError(
-                f"LoRA: a DoRA ({key}): it scales rows by the norms of the base weight, which no other layout can hold",
-                hint="use it as it is, merge it into the base model, or train a LoRA without weight decomposition",
-            )
-    if needs_lycoris(keys):
-        raise UserError(
-            "LoRA: a kind that only lycoris-lora knows (such as OFT): its effect depends on the base weights, which no "
-            "other layout can hold",
-            hint="use it as it is, or merge it into the base model",
-        )
+from hv15.lora.kinds import GLORA_PARTS
 
 
 def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
-    """x (..., in) -> the adapter's share of the output (..., out); nothing is kept beside the factors."""
+    """x (..., in) -> the adapter's share of the output (..., out); nothing is kept beside the factors.
+
+    Raises:
+        UserError: lycoris-lora is missing.
+    """
     functional = _lycoris().functional
     factors: tuple[Tensor | None, ...]
     if isinstance(adapter, Hadamard):
@@ -69,103 +43,69 @@ def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
     return forward
 
 
-def apply_lycoris(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: float) -> int:
-    """Put a LyCORIS network over the layers of a DiT; returns how many it changes.
+class LycorisChange:
+    """The change of one linear layer's weight by a kind that only lycoris-lora defines.
+
+    Args:
+        module: the layer's official name, for messages.
+        tensors: by part: a1.weight, ... of a GLoRA; oft_blocks (blocks, b, b) or (m, blocks, b, b) of an OFT or BOFT.
+            Without alpha it is the rank of a GLoRA, and no constraint of an OFT.
 
     Raises:
-        UserError: lycoris-lora is missing, or a module that the DiT does not have.
+        UserError: tensors are missing, or lycoris-lora is.
     """
-    network = _network(dit, modules_of(state_dict), multiplier)
-    network.apply_to()
-    return len(network.loras)
+
+    def __init__(self, module: str, tensors: Mapping[str, Tensor]) -> None:
+        self.module, self.tensors, self._kinds = module, dict(tensors), _lycoris().modules
+        if "oft_blocks" in tensors and tensors["oft_blocks"].ndim in (3, 4):
+            blocks, size = tensors["oft_blocks"].shape[-3:-1]
+            self.shape: tuple[int, int | None] = (blocks * size, None)
+            """(out, in); None: the tensors do not tell."""
+            self.tensors.setdefault("alpha", torch.tensor(0.0))
+        elif all(part in tensors and tensors[part].ndim == 2 for part in GLORA_PARTS):
+            self.shape = tensors["b1.weight"].shape[0], tensors["b2.weight"].shape[1]
+            self.tensors.setdefault("alpha", torch.tensor(float(tensors["a2.weight"].shape[0])))
+        else:
+            shapes = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in sorted(tensors.items()))
+            raise UserError(
+                f"LoRA: {module} is neither a GLoRA nor an OFT as lycoris-lora writes them: {shapes}",
+                hint="export it again",
+            )
+
+    @torch.no_grad()
+    def merged(self, weight: Tensor, multiplier: float) -> Tensor:
+        """The changed weight; weight and result (out, in), fp32, on one device.
+
+        Raises:
+            UserError: lycoris-lora does not take these tensors for such a weight.
+        """
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        try:
+            kind, parts = self._kinds.get_module({f"it.{part}": tensor for part, tensor in self.tensors.items()}, "it")
+            module = self._kinds.make_module(kind, parts, "it", layer).to(weight.device)
+            changed, _ = module.get_merged_weight(multiplier, weight.shape, weight.device)
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(
+                f"LoRA: lycoris-lora cannot apply {self.module} to a weight of {list(weight.shape)}: {error}",
+                hint="the file was made for another model, or by another version of lycoris-lora",
+            ) from error
+        return changed
+
+    def to(self, device: torch.device) -> LycorisChange:
+        """The same change with its tensors on a device."""
+        return LycorisChange(self.module, {part: tensor.to(device) for part, tensor in self.tensors.items()})
 
 
-@torch.no_grad()
-def merged_weight(module: str, weight: Tensor, tensors: Mapping[str, Tensor], multiplier: float) -> Tensor:
-    """The weight [out, in] (fp32) of a module after a LyCORIS network of one layer, given by its tensors, is merged.
-
-    Its own `precise` merge of other number formats gives wrong weights for DoRA and fails for OFT (4.1.3).
-
-    Raises:
-        UserError: lycoris-lora is missing, or does not take these tensors.
-    """
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta", dtype=weight.dtype)
-    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
-    root = owner = nn.Module()
-    *path, last = module.split(".")
-    for part in path:
-        child = nn.Module()
-        owner.add_module(part, child)
-        owner = child
-    owner.add_module(last, layer)
-    network = _network(root, {module: tensors}, multiplier)
-    network.loras[0].merge_to(multiplier)
-    return layer.weight.detach()
-
-
-def modules_of(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a LyCORIS file by official module name and what they are there: {module: {"oft_blocks": ...}}.
-
-    Raises:
-        UserError: names that LyCORIS does not give.
-    """
-    modules: dict[str, dict[str, Tensor]] = {}
-    unknown: list[str] = []
-    for key, tensor in state_dict.items():
-        name, _, part = key.partition(".")
-        parts = find_parts(name) if name.startswith(("lora_unet_", f"{_PREFIX}_")) else None
-        module = next(iter(parts)) if parts is not None and len(parts) == 1 else None
-        if module is None or kohya_name(module).partition("lora_unet_")[2] not in name:
-            unknown.append(key)
-            continue
-        modules.setdefault(module, {})[part] = tensor
-    if unknown:
-        raise UserError(
-            f"LoRA: {len(unknown)} of {len(state_dict)} tensors of this LyCORIS file are not named as expected, "
-            f"first {unknown[0]}",
-            hint="expected names such as lora_unet_double_blocks_0_img_attn_q.hada_w1_a",
-        )
-    return modules
-
-
-def _network(dit: nn.Module, modules: Mapping[str, Mapping[str, Tensor]], multiplier: float) -> Any:
-    names = {f"{_PREFIX}_{kohya_name(module).removeprefix('lora_unet_')}": module for module in modules}
-    weights = {f"{name}.{part}": tensor for name, module in names.items() for part, tensor in modules[module].items()}
-    quantised = [module for module in modules if isinstance(_found(dit, module), QuantisedLinear)]
-    if quantised:
-        raise UserError(
-            f"LoRA: a LyCORIS file that depends on the base weights, which are quantised here ({quantised[0]})",
-            hint="use quantize: none, or merge it into the checkpoint (hv15 merge)",
-        )
-    wrapper = _lycoris().wrapper
-    network, _ = wrapper.create_lycoris_from_weights(multiplier, None, dit, weights_sd=weights)
-    made = {module.lora_name for module in network.loras}
-    if made != names.keys():
-        raise UserError(
-            f"LoRA: lycoris-lora takes {len(made)} of {len(names)} modules, without {min(names.keys() - made)}",
-            hint="the file was made for a model with more blocks, or its kind cannot be loaded again",
-        )
-    for module in network.loras:
-        module.requires_grad_(False).to(module.org_module[0].weight.device)
-    return network
-
-
-def _found(dit: nn.Module, module: str) -> nn.Module | None:
-    try:
-        return dit.get_submodule(module)
-    except AttributeError:
-        return None
-
-
-def _lycoris() -> Any:
+def _lycoris() -> ModuleType:
     try:
         import lycoris.functional
         import lycoris.functional.loha
         import lycoris.functional.lokr
-        import lycoris.wrapper
+        import lycoris.modules
     except ImportError as error:
         raise UserError(
-            f"LoRA: a LyCORIS file needs lycoris-lora, which cannot be imported: {error}",
+            f"LoRA: LoHa, LoKr, GLoRA and OFT need lycoris-lora, which cannot be imported: {error}",
             hint="pip install 'hv15[lycoris]'",
         ) from error
     return lycoris

@@ -6,33 +6,52 @@ sampling, but the rounding; a LoRA beside the weights (`apply_lora`) is exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from hv15 import __version__
 from hv15.errors import UserError
-from hv15.lora.adapters import Adapter
-from hv15.lora.formats import arrange, read_parts
-from hv15.lora.lycoris import merged_weight, modules_of, needs_lycoris
-from hv15.models.patches import Patch, check_targets
-from hv15.models.quantised import QuantisedLinear
+from hv15.lora.changes import WeightChange, read_changes
+from hv15.lora.files import read_lora
+from hv15.lora.weighted import WeightedLoRA, listed, naming
+from hv15.models.dit_files import merge_dit
+from hv15.models.layouts import Layout
+from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.models.weights.patches import Patch, check_targets
+from hv15.models.weights.quantised import QuantisedLinear
+from hv15.records.metadata import MERGED, MERGED_BASE, VERSION
 
 
 def merge_patch(state_dict: Mapping[str, Tensor], multiplier: float = 1.0, *, name: str = "LoRA") -> Patch:
     """What `load_dit` and `merge_dit` take as `merge`: a LoRA of any layout, as `read_lora` gives it.
 
     Args:
-        multiplier: strength on top of alpha/rank.
+        multiplier: strength on top of alpha/rank; 0 is exactly no LoRA.
         name: for messages: its file.
 
     Raises:
-        UserError: unknown keys.
+        UserError: unknown keys or kinds.
     """
-    if needs_lycoris(state_dict):
-        return _LycorisPatch(name, state_dict, multiplier)
-    return _AdapterPatch(name, arrange(read_parts(state_dict), "official"), multiplier)
+    return _LoRAPatch(name, read_changes(state_dict), multiplier)
+
+
+def merge_patches(loras: Iterable[WeightedLoRA]) -> list[Patch]:
+    """What merges LoRAs into weights on their way from a file: see `hv15.models.dit_files.load_dit`.
+
+    Raises:
+        UserError: a file is unusable.
+    """
+    patches = []
+    for lora in loras:
+        if lora.multiplier != 0:
+            state_dict, _ = read_lora(lora.path)
+            with naming(lora.path):
+                patches.append(merge_patch(state_dict, lora.multiplier, name=str(lora.path)))
+    return patches
 
 
 @torch.no_grad()
@@ -43,7 +62,8 @@ def merge_lora(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: flo
         How many linear layers it changes.
 
     Raises:
-        UserError: unknown keys, modules that this model does not have, wrong sizes, weights cast to fp8 without scales.
+        UserError: unknown keys or kinds, modules that this model does not have, wrong sizes, lycoris-lora missing,
+            weights cast to fp8 without scales.
     """
     patch = merge_patch(state_dict, multiplier)
     layers = check_targets(dit, patch.shapes)
@@ -61,25 +81,43 @@ def merge_lora(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: flo
     return len(layers)
 
 
-class _AdapterPatch:
-    """A LoRA, LoHa, LoKr or full difference: adds what it is, whatever the weight."""
+def merge_to_file(
+    dit_path: Path,
+    loras: Sequence[WeightedLoRA],
+    output: Path,
+    *,
+    layout: Layout = "official",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Add LoRAs to a transformer's weights and write the result as a checkpoint that says what it was made from.
 
-    def __init__(self, name: str, adapters: Mapping[str, Adapter], multiplier: float) -> None:
-        self.name, self.adapters, self.multiplier = name, adapters, multiplier
-        self.shapes = {module: adapter.shape for module, adapter in adapters.items()}
+    Args:
+        layout: names of the written tensors; dtype: theirs, None keeps the file's (plain numbers instead of fp8).
+
+    Raises:
+        UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
+    """
+    metadata = _merge_provenance(dit_path, loras)  # a missing file is found out before 16 GB are read
+    merge_dit(dit_path, output, merge_patches(loras), layout=layout, dtype=dtype, metadata=metadata)
+
+
+def _merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, str]:
+    """Return metadata from which a merged checkpoint can be made again.
+
+    Raises:
+        UserError: a file is missing, or a LoRA is not the planned one.
+    """
+    merged = listed(loras)
+    source = {"file": base.name, "fingerprint": model_fingerprint(base)}
+    return {MERGED: merged, MERGED_BASE: json.dumps(source, ensure_ascii=False), VERSION: __version__}
+
+
+class _LoRAPatch:
+    """The changes of a LoRA, with its strength. Some depend on the weight, so several LoRAs act in their order."""
+
+    def __init__(self, name: str, changes: Mapping[str, WeightChange], multiplier: float) -> None:
+        self.name, self.changes, self.multiplier = name, changes, multiplier
+        self.shapes = {module: change.shape for module, change in changes.items()}
 
     def __call__(self, module: str, weight: Tensor) -> Tensor:
-        delta = self.adapters[module].delta().to(weight.device)
-        return torch.add(weight, delta, alpha=self.multiplier)
-
-
-class _LycorisPatch:
-    """What only LyCORIS knows, such as DoRA and OFT: depends on the weight, so several act in their order."""
-
-    def __init__(self, name: str, state_dict: Mapping[str, Tensor], multiplier: float) -> None:
-        self.name, self.multiplier = name, multiplier
-        self.tensors = modules_of(state_dict)
-        self.shapes: dict[str, Any] = dict.fromkeys(self.tensors)
-
-    def __call__(self, module: str, weight: Tensor) -> Tensor:
-        return merged_weight(module, weight, self.tensors[module], self.multiplier)
+        return self.changes[module].merged(weight, self.multiplier) if self.multiplier != 0.0 else weight

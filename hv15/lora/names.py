@@ -16,8 +16,8 @@ from typing import Literal
 from hv15.errors import UserError
 from hv15.models.layouts import reading_recipes
 
-Layout = Literal["kohya", "comfyui", "diffusers", "official"]
-LAYOUTS: tuple[Layout, ...] = ("kohya", "comfyui", "diffusers", "official")
+LoRALayout = Literal["kohya", "comfyui", "diffusers", "official"]
+LORA_LAYOUTS: tuple[LoRALayout, ...] = ("kohya", "comfyui", "diffusers", "official")
 
 # Ours, and ComfyUI's. diffusers' names come from the table of its checkpoints.
 _BLOCK = {
@@ -66,7 +66,7 @@ _OTHER = {
 }
 _PREFIXED = (("double_blocks.#.", _BLOCK), ("txt_in.individual_token_refiner.blocks.#.", _REFINER), ("", _OTHER))
 _COMFYUI = {prefix + part: prefix + name for prefix, table in _PREFIXED for part, name in table.items()}
-_PREFIX: dict[Layout, str] = {
+_PREFIX: dict[LoRALayout, str] = {
     "kohya": "lora_unet_",
     "comfyui": "diffusion_model.",
     "diffusers": "transformer.",
@@ -112,7 +112,7 @@ def _generalise(name: str) -> tuple[str, str]:
 
 
 # Template of the part (official, with @third) -> its place in each dotted layout.
-_PLACES: dict[str, dict[Layout, Place]] = {
+_PLACES: dict[str, dict[LoRALayout, Place]] = {
     part: {
         "official": Place.parse(part),
         "kohya": Place.parse(part),
@@ -135,7 +135,7 @@ def _read_table() -> dict[str, dict[str, Place]]:
 _READ = _read_table()
 
 
-def place_of(part: str, layout: Layout) -> Place:
+def place_of(part: str, layout: LoRALayout) -> Place:
     """Where a part (an official module name, with @third in the refiner) stands in a layout; names are dotted.
 
     Raises:
@@ -146,7 +146,7 @@ def place_of(part: str, layout: Layout) -> Place:
     return Place(place.module.replace("#", index), place.third, place.swapped)
 
 
-def written_name(module: str, layout: Layout) -> str:
+def written_name(module: str, layout: LoRALayout) -> str:
     """A module's dotted name as the layout's files write it: with its prefix, and flattened for kohya."""
     return _PREFIX[layout] + (module.replace(".", "_") if layout == "kohya" else module)
 
@@ -168,7 +168,7 @@ def find_parts(name: str) -> dict[str, Place] | None:
     return None
 
 
-def layout_of(name: str) -> Layout | None:
+def layout_of(name: str) -> LoRALayout | None:
     """The layout that a file's module name belongs to; None = unknown.
 
     Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) count as kohya's.
@@ -184,6 +184,17 @@ def layout_of(name: str) -> Layout | None:
     if prefix in ("diffusion_model.", "transformer.") or flat != places["official"].module.replace(".", "_"):
         return "comfyui"
     return "official" if prefix == "" else "kohya"
+
+
+def whole_module(name: str) -> str | None:
+    """The official name of the linear layer that a file's module name means, with its rows in the official order.
+
+    None: an unknown name, or one of a module that is joined, divided or turned round in that layout.
+    """
+    parts = find_parts(name) or {}
+    places = [place_of(part, "official") for part in parts]
+    whole = len({place.module for place in places}) == 1 and [place.third for place in places] in ([None], [0, 1, 2])
+    return places[0].module if whole and not any(place.swapped for place in parts.values()) else None
 
 
 def is_trained_kind(name: str) -> bool:

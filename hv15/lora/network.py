@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,14 @@ from torch.utils.hooks import RemovableHandle
 from hv15.errors import UserError
 from hv15.lora.names import kohya_name, select_modules
 from hv15.models.windows import current_window
+
+
+class ParameterGroup(TypedDict):
+    """Parameters with their learning rate, as torch's optimizers take them."""
+
+    name: str
+    params: list[nn.Parameter]
+    lr: float
 
 
 class Factor(nn.Module):
@@ -165,7 +173,7 @@ class LoRANetwork(nn.Module):
         """Seed of the dropout masks; give a new one for every batch when any dropout is on."""
         self.shared.step_seed = int(seed)
 
-    def parameter_groups(self, lr: float, loraplus_ratio: float | None = None) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, loraplus_ratio: float | None = None) -> list[ParameterGroup]:
         """Optimizer groups `down` and `up`; LoRA+ (Hayou et al. 2024) multiplies the rate of `up` by the ratio."""
         branches = [branch for branch in self.children() if isinstance(branch, LoRABranch)]
         return [
@@ -173,7 +181,7 @@ class LoRANetwork(nn.Module):
             {"name": "up", "params": [branch.lora_up.weight for branch in branches], "lr": lr * (loraplus_ratio or 1)},
         ]
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> object:
         """Load kohya tensors of exactly these modules, this rank and this alpha (convert other layouts first).
 
         Raises:
@@ -216,7 +224,7 @@ def add_product(output: Tensor, hidden: Tensor, up: Tensor, scale: float) -> Ten
     return output + F.linear(hidden, up) * scale
 
 
-def _hook(branch: LoRABranch) -> Any:
+def _hook(branch: LoRABranch) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return branch.add_to(output, args[0])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 _PLACES = {
     "DiT": "dit",
-    "DiTConfig": "dit",
+    "DiTConfig": "dit_config",
     "Condition": "condition",
     "load_dit": "dit_files",
     "save_dit": "dit_files",

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.fused_attention import fused_attention, has_no_data
+from hv15.models.fused_attention import fused_attention
+from hv15.models.weights.no_data import has_no_data
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q, k, v [B, N, H, D] -> [B, N, H, D], without mask, scale 1/sqrt(D)."""

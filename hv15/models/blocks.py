@@ -62,10 +62,10 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class DoubleBlock(nn.Module):
     """Image and condition tokens keep their own weights and meet in one attention."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, mlp_size: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        head_dim, mlp_size = hidden_size // num_heads, int(hidden_size * mlp_ratio)
+        head_dim = hidden_size // num_heads
 
         self.img_mod = Modulation(hidden_size)
         self.img_attn_q = nn.Linear(hidden_size, hidden_size)

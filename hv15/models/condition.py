@@ -12,7 +12,7 @@ from torch import Tensor
 from hv15.errors import UserError
 
 if TYPE_CHECKING:
-    from hv15.models.dit import DiTConfig
+    from hv15.models.dit_config import DiTConfig
 
 _TAKEN = {  # what a store item holds: the size of the transformer that it must have, and the model that makes it
     "latents": ("latent_channels", "vae"),

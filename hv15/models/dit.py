@@ -7,9 +7,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -17,53 +15,17 @@ from torch import Tensor, nn
 from hv15.models.attention import ATTENTION, Attention
 from hv15.models.blocks import DoubleBlock, FinalLayer
 from hv15.models.condition import Condition, pack
+from hv15.models.dit_config import DiTConfig
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
-from hv15.models.offload import ActivationOffload
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
-from hv15.models.swap import BlockSwap
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.windows import MOST_TOKENS
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
 RECOMPILE_LIMIT = 128
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
-
-
-@dataclass(frozen=True)
-class DiTConfig:
-    """Sizes of the transformer; the defaults are the real model's (8,326,608,160 parameters)."""
-
-    hidden_size: int = 2048
-    num_heads: int = 16
-    num_blocks: int = 54
-    mlp_ratio: float = 4.0
-    rope_dims: tuple[int, int, int] = (16, 56, 56)
-    """Channels of each head that turn with latent time, row and column; their sum is the head's width."""
-    rope_theta: float = 256.0
-    latent_channels: int = 32
-    text_dim: int = 3584
-    glyph_dim: int = 1472
-    glyph_hidden: int = 2048
-    vision_dim: int = 1152
-    refiner_blocks: int = 2
-    meanflow: bool = False
-    """Has a second time input, the end of the step (step-distilled checkpoints)."""
-
-    def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}")
-        if sum(self.rope_dims) != self.head_dim or any(dim % 2 for dim in self.rope_dims):
-            raise ValueError(f"rope_dims {self.rope_dims} must be even and add up to the head width {self.head_dim}")
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_heads
-
-    @property
-    def in_channels(self) -> int:
-        """Noisy latents, condition latents, mask."""
-        return 2 * self.latent_channels + 1
 
 
 class DiT(nn.Module):
@@ -73,10 +35,8 @@ class DiT(nn.Module):
     """Recompute each block in the backward pass instead of keeping its activations."""
     attention: Attention = ATTENTION
     """What the blocks attend with."""
-    swap: BlockSwap | None = None
-    """Lets some blocks wait in the machine's memory."""
-    offload: ActivationOffload | None = None
-    """Keeps what gradient checkpointing keeps in the machine's memory."""
+    block_hooks: tuple[BlockHook, ...] = ()
+    """Take part in each block of a pass, in this order: block swap, activation offload, planning."""
     most_tokens = MOST_TOKENS
     """Tokens, of all samples together, that a block's norms, linears and MLP work on at a time."""
 
@@ -84,7 +44,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = c = config or DiTConfig()
         self.img_in = PatchEmbed(c.in_channels, c.hidden_size)
-        self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.mlp_ratio, c.refiner_blocks)
+        self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.refiner_mlp_size, c.refiner_blocks)
         self.byt5_in = GlyphMapper(c.glyph_dim, c.glyph_hidden, c.hidden_size)
         self.vision_in = VisionProjection(c.vision_dim, c.hidden_size)
         # Its own beginning, normal_, imports the compiler on the meta device: a second for each program.
@@ -93,7 +53,7 @@ class DiT(nn.Module):
         self.time_in = TimestepEmbedder(c.hidden_size)
         self.time_r_in = TimestepEmbedder(c.hidden_size) if c.meanflow else None
         self.double_blocks = nn.ModuleList(
-            DoubleBlock(c.hidden_size, c.num_heads, c.mlp_ratio) for _ in range(c.num_blocks)
+            DoubleBlock(c.hidden_size, c.num_heads, c.mlp_size) for _ in range(c.num_blocks)
         )
         self.final_layer = FinalLayer(c.hidden_size, c.latent_channels)
         self.rope_tables = RopeTables(c.rope_dims, c.rope_theta)
@@ -118,8 +78,6 @@ class DiT(nn.Module):
         if (timestep_r is None) == self.config.meanflow:
             raise ValueError("timestep_r is needed with a meanflow checkpoint, and only there")
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        if self.swap is not None and torch.is_grad_enabled() and not recompute:
-            raise ValueError("block swap needs gradient_checkpointing: the backward pass visits the blocks once more")
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
         most_tokens = max(self.most_tokens // x.shape[0], 1)
@@ -130,25 +88,16 @@ class DiT(nn.Module):
         img = self.img_in(x.to(self.dtype))  # (B, F*H*W, hidden)
         txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
 
-        with self.offload.keeping() if self.offload is not None and recompute else nullcontext():
+        with ExitStack() as around:
+            for hook in self.block_hooks:
+                around.enter_context(hook.around_blocks(recomputed=recompute))
             for index, block in enumerate(self.double_blocks):
                 assert isinstance(block, DoubleBlock)
-                enter, ahead = partial(self._enter, index), self._fetch_ahead
-                call = BlockCall(block, rope, lengths, self.attention, most_tokens, enter, ahead)
+                call = BlockCall(block, index, rope, lengths, self.attention, most_tokens, self.block_hooks)
                 img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
-
-    def _enter(self, index: int) -> None:
-        """A block begins to compute, on the way forward or back."""
-        if self.swap is not None:
-            self.swap.enter(index)
-
-    def _fetch_ahead(self) -> None:
-        """A block on the way back has freed most of its memory."""
-        if self.offload is not None:
-            self.offload.fetch_ahead()
 
     def compile_blocks(self, mode: str = "default", dynamic: bool | None = None, backend: str = "inductor") -> None:
         """Compile what the blocks compute before and after attention, with torch.compile's arguments."""

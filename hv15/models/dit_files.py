@@ -14,7 +14,11 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import (
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
+from hv15.models.dit_sizes import layout_of, read_config
+from hv15.models.layouts import Layout, reading_recipes, writing_recipes
+from hv15.models.weights.checkpoint import (
     MODEL_SIZES,
     Checkpoint,
     check_finite,
@@ -23,13 +27,10 @@ from hv15.models.checkpoint import (
     open_checkpoint,
     refuse_shapes,
 )
-from hv15.models.dit import DiT, DiTConfig
-from hv15.models.dit_sizes import layout_of, read_config
-from hv15.models.fp8_files import WeightReader
-from hv15.models.layouts import Layout, reading_recipes, writing_recipes
-from hv15.models.patches import Patch, check_targets
-from hv15.models.quantised import Fp8Linear, Kind, QuantisedLinear, ScaledCodes, check_kind, replace_linears
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.fp8_files import WeightReader
+from hv15.models.weights.patches import Patch, check_targets
+from hv15.models.weights.quantised import Fp8Linear, Kind, QuantisedLinear, ScaledCodes, check_kind, replace_linears
+from hv15.models.weights.writer import write_checkpoint
 
 
 def load_dit(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
-from hv15.models.dit import DiTConfig
-from hv15.models.layouts import Layout, Recipe, detect_layout, looks_like, reading_recipes
+from hv15.models.dit_config import DiTConfig
+from hv15.models.layouts import Layout, detect_layout, looks_like, reading_recipes
+from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
+from hv15.models.weights.recipe import Recipe
 
 
 def checkpoint_layout(path: Path | str) -> Layout:
@@ -83,6 +84,7 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
         glyph_hidden=glyph_hidden,
         vision_dim=shape("vision_in.proj.1.weight")[1],
         refiner_blocks=blocks("txt_in.individual_token_refiner.blocks.{}.norm1.weight"),
+        refiner_mlp_ratio=shape("txt_in.individual_token_refiner.blocks.0.mlp.fc1.weight")[0] / hidden_size,
         meanflow=recipe("time_r_in.mlp.0.weight").sources[0] in names,
     )
 

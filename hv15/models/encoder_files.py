@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
-from hv15.models.layouts import Recipe, looks_like
+from hv15.models.layouts import looks_like
+from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
+from hv15.models.weights.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from hv15.models.quantised import Kind, ScaledCodes
+    from hv15.models.weights.quantised import Kind, ScaledCodes
 
 
 def written_config(checkpoint: Checkpoint, model_type: str) -> dict[str, Any]:
@@ -51,8 +52,8 @@ def fill(
     Raises:
         UserError: tensors missing, of another shape or not finite; tensors neither needed nor known to be unused.
     """
-    from hv15.models.fp8_files import WeightReader
-    from hv15.models.quantised import Fp8Linear, ScaledCodes, check_kind, replace_linears
+    from hv15.models.weights.fp8_files import WeightReader
+    from hv15.models.weights.quantised import Fp8Linear, ScaledCodes, check_kind, replace_linears
 
     reader = WeightReader(checkpoint, "", device)
     needed = set(names.values())

@@ -12,10 +12,10 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from hv15.models.checkpoint import Checkpoint, open_checkpoint
-from hv15.models.header import BITS, TORCH_NAMES
 from hv15.models.layouts import Layout, detect_layout, looks_like, reading_recipes
 from hv15.models.variants import FoundVariant, Task, detect_variant
+from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
+from hv15.models.weights.header import BITS, TORCH_NAMES
 
 Quantisation = Literal["none", "fp8", "fp8_scaled", "nf4", "fp4", "int8", "other"]
 """fp8: a plain cast. fp8_scaled: with scales. nf4, fp4, int8: as bitsandbytes writes them. other: not known here."""

@@ -14,12 +14,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-
-
-def has_no_data(tensor: Tensor) -> bool:
-    """Whether only the tensor's shape exists."""
-    return tensor.device.type == "meta" or isinstance(tensor, FakeTensor)
 
 
 @torch.library.custom_op("hv15::fused_attention", mutates_args=())

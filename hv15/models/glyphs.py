@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint, open_checkpoint
 from hv15.models.encoder_files import fill, wrong_model
 from hv15.models.templates import glyph_ids, glyph_text
+from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 
 _PAD = 0
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # names of one tensor; a file may hold both

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.atomic import write_json
+from hv15.digest import short
 from hv15.errors import UserError
+from hv15.records.json_values import RecordError, read_record, text_of
 
 if TYPE_CHECKING:
     from hv15.config import Settings
@@ -29,6 +32,7 @@ ENCODERS = {
 }
 """Role -> file in the repackaged repository."""
 
+_NOTE_VERSION = 1
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,11 @@ class HubFile:
     def path(self) -> str:
         """The (first) file's path in the repository."""
         return self.names[0]
+
+    @property
+    def identity(self) -> str:
+        """What stands for it in a digest: it is not there yet when the workflow is planned."""
+        return f"hub:{self.repo}@{self.revision}:{self.path}"
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -91,6 +100,23 @@ def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:
     return [_fetch(*known[target]) for target in wanted]
 
 
+def downloaded_identity(file: HubFile) -> str | None:
+    """The identity (repository, revision, path) that a file was downloaded by; None while it is not there whole.
+
+    A file that somebody else put there is taken for the one that is wanted.
+    """
+    if not all(target.exists() for target in file.targets):
+        return None
+    try:
+        return text_of(read_record(_note(file), _NOTE_VERSION), "identity") or file.identity
+    except RecordError:
+        return file.identity
+
+
+def _note(file: HubFile) -> Path:
+    return file.folder / ".downloaded" / f"{short(file.path)}.json"
+
+
 def _each(settings: Settings) -> list[tuple[HubFile, str, Path]]:
     files = hub_files(settings).values()
     return [(file, name, target) for file in files for name, target in zip(file.names, file.targets, strict=True)]
@@ -102,7 +128,9 @@ def _fetch(file: HubFile, name: str) -> Path:
 
     log.info("downloading %s of %s (%s)", name, file.repo, file.revision)
     try:
-        return Path(hf_hub_download(file.repo, name, revision=file.revision, local_dir=file.folder))
+        fetched = Path(hf_hub_download(file.repo, name, revision=file.revision, local_dir=file.folder))
+        write_json(_note(file), {"version": _NOTE_VERSION, "identity": file.identity})
+        return fetched
     except Exception as error:  # the client, its HTTP library and the disk each have their own families of errors
         raise _refused(error, file, name) from error
 

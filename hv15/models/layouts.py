@@ -7,12 +7,10 @@ way back is computed from the way there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable
+from typing import Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from hv15.models.weights.recipe import Recipe
 
 Layout = Literal["official", "comfyui", "diffusers"]
 
@@ -79,29 +77,6 @@ _DIFFUSERS_BLOCK = {
 _REFINER = re.compile(r"txt_in\.individual_token_refiner\.blocks\.(\d+)\.(.+)")
 _BLOCK = re.compile(r"double_blocks\.(\d+)\.(.+)")
 _SPLIT = re.compile(r"(double_blocks\.\d+\.(?:img|txt)_attn)_([qkv])")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to make one tensor: sources joined along rows, then rows chunk `index` of `count`, then halves swapped."""
-
-    sources: tuple[str, ...]
-    index: int = 0
-    count: int = 1
-    swap: bool = False
-
-    @property
-    def parts(self) -> int:
-        """The number that must divide the rows of the sources."""
-        return 2 * self.count if self.swap else self.count
-
-    def make(self, tensor: Callable[[str], Tensor]) -> Tensor:
-        """Make the tensor from its sources, which `tensor` gives by name."""
-        import torch
-
-        made = tensor(self.sources[0]) if len(self.sources) == 1 else torch.cat([tensor(key) for key in self.sources])
-        made = made.chunk(self.count)[self.index]
-        return torch.cat(made.chunk(2)[::-1]) if self.swap else made
 
 
 def reading_recipes(layout: Layout, official_keys: Iterable[str]) -> dict[str, Recipe]:

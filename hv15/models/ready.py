@@ -2,7 +2,8 @@
 
     dit = load_ready(path, settings.train, device=device, dtype=dtype)
 
-What changes numbers is in `load_ready` alone (dtype, quantisation, merged LoRAs); `set_up` changes memory and speed.
+What changes numbers is in `load_with_settings` alone (dtype, quantisation, merged LoRAs); `set_up` changes memory and
+speed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import torch
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.models.attention import pick_attention
-from hv15.models.dit import DiT, DiTConfig
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import load_dit
-from hv15.models.offload import ActivationOffload
-from hv15.models.patches import Patch
-from hv15.models.swap import SLOTS, BlockSwap
+from hv15.models.weights.block_hooks import BlockHook
+from hv15.models.weights.offload import ActivationOffload
+from hv15.models.weights.patches import Patch
+from hv15.models.weights.swap import SLOTS, BlockSwap
 
 
 def load_ready(
@@ -31,7 +34,7 @@ def load_ready(
     merge: Sequence[Patch] = (),
     config: DiTConfig | None = None,
 ) -> DiT:
-    """Load the transformer as the settings want it; for training if they are those of `train:`.
+    """Load the transformer and set it up as the settings want it; for training if they are those of `train:`.
 
     Args:
         settings: `train:` or `sample:`.
@@ -40,7 +43,28 @@ def load_ready(
     Raises:
         UserError: the file is not a good one, or the settings cannot be met here.
     """
-    dit = load_dit(
+    dit = load_with_settings(path, settings, device=device, dtype=dtype, merge=merge, config=config)
+    set_up(dit, settings, device)
+    return dit
+
+
+def load_with_settings(
+    path: Path | str,
+    settings: TransformerSettings,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    merge: Sequence[Patch] = (),
+    config: DiTConfig | None = None,
+) -> DiT:
+    """Load the transformer with the numbers that the settings want; `set_up` does the rest.
+
+    Blocks that will wait in the machine's memory are not moved to the device.
+
+    Raises:
+        UserError: the file is not a good one.
+    """
+    return load_dit(
         path,
         config=config,
         dtype=dtype,
@@ -49,8 +73,6 @@ def load_ready(
         merge=merge,
         host_blocks=settings.blocks_to_swap + SLOTS if settings.blocks_to_swap else 0,
     )
-    set_up(dit, settings, device)
-    return dit
 
 
 def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) -> None:
@@ -58,24 +80,30 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
 
     Raises:
         UserError: too many blocks to swap, or an attention kernel that cannot be had here.
+        ValueError: it is set up already.
     """
+    if dit.block_hooks:
+        raise ValueError("the transformer is set up already: reset it first")
     training = isinstance(settings, TrainSettings)
     dit.attention = pick_attention(
         settings.attn_mode, split=settings.split_attn, device=device, dtype=dit.dtype, training=training
     )
+    hooks: list[BlockHook] = []
+    if settings.blocks_to_swap:
+        hooks.append(BlockSwap(dit.double_blocks, settings.blocks_to_swap, device))
     if isinstance(settings, TrainSettings):
         dit.gradient_checkpointing = settings.gradient_checkpointing
-        dit.offload = ActivationOffload(device) if settings.gradient_checkpointing_cpu_offload else None
-    if settings.blocks_to_swap and dit.swap is None:
-        dit.swap = BlockSwap(dit.double_blocks, settings.blocks_to_swap, device)
+        if settings.gradient_checkpointing_cpu_offload:
+            hooks.append(ActivationOffload(device))
+    dit.block_hooks = tuple(hooks)
     if settings.compile:
         dit.compile_blocks(settings.compile_mode, settings.compile_dynamic)
 
 
 def reset(dit: DiT) -> None:
-    """Undo `set_up`; blocks that waited in the machine's memory stay there."""
-    if dit.swap is not None:
-        dit.swap.remove()
-    for name in ("attention", "gradient_checkpointing", "offload", "swap"):
+    """Undo `set_up`, and take off every hook; blocks that waited in the machine's memory stay there."""
+    for hook in dit.block_hooks:
+        hook.remove()
+    for name in ("attention", "gradient_checkpointing", "block_hooks"):
         dit.__dict__.pop(name, None)
     dit.uncompile_blocks()

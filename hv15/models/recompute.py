@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hv15.models.attention import Attention
 from hv15.models.blocks import DoubleBlock
+from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.windows import inside, windows
 
 
@@ -33,22 +34,27 @@ class BlockCall:
     """One call of a block: everything but the tensors that may have gradients."""
 
     block: DoubleBlock
+    index: int
+    """Its place in the transformer."""
     rope: Tensor
     lengths: list[int]
     attention: Attention
     most_tokens: int
     """Image tokens of a window."""
-    enter: Callable[[], None]
-    """Called before the block computes, in each direction."""
-    ahead: Callable[[], None] = lambda: None
-    """Called on the way back when most of the block's memory is free again."""
+    hooks: tuple[BlockHook, ...] = ()
 
     def __call__(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        self.enter()
+        """Call the hooks, then compute."""
+        self.tell_hooks()
         return self.compute(img, txt, vec)
 
+    def tell_hooks(self) -> None:
+        """Tell the hooks that the block is about to compute, in either direction."""
+        for hook in self.hooks:
+            hook.before_block(self.index)
+
     def compute(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        """The same when the block has been entered."""
+        """Compute the block without a word to the hooks."""
         return self.block(img, txt, vec, self.rope, self.lengths, self.attention, self.most_tokens)
 
 
@@ -58,7 +64,7 @@ def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tupl
         # vec is the same for all blocks: not an argument, so that hooks on what is kept see the tokens alone.
         return checkpoint(lambda img, txt: call(img, txt, vec), img, txt, use_reentrant=False, preserve_rng_state=False)
     # Without an input that needs a gradient, autograd would never ask for those of the block's parameters.
-    call.enter()
+    call.tell_hooks()
     anchor = torch.empty(0, device=img.device, requires_grad=True)
     return _Recomputed.apply(call, anchor, img, txt, vec)
 
@@ -78,7 +84,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(
         ctx: Any, d_img: Tensor | None, d_txt: Tensor | None
     ) -> tuple[None, None, Tensor | None, Tensor | None, Tensor | None]:
-        ctx.call.enter()
+        ctx.call.tell_hooks()
         return None, None, *_Backward(ctx.call)(ctx.saved_tensors, ctx.needs_input_grad[2:], d_img, d_txt)
 
 
@@ -125,7 +131,8 @@ class _Backward:
 
         d_qkv = torch.autograd.grad(attended, qkv, d_attended)
         del attended, kept, d_attended, qkv, q, k, v
-        call.ahead()
+        for hook in call.hooks:
+            hook.after_attention_backward(call.index)
         for part in parts:
             run = partial(block.image_qkv, rope=call.rope[part.slice])
             with inside(part):

@@ -26,14 +26,14 @@ class TextEmbedder(nn.Module):
 class RefinerBlock(nn.Module):
     """Plain pre-norm attention and MLP, each behind a gate from the context vector."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, mlp_size: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(hidden_size, eps=1e-6)
         self.self_attn_qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.self_attn_proj = nn.Linear(hidden_size, hidden_size)
         self.norm2 = nn.LayerNorm(hidden_size, eps=1e-6)
-        self.mlp = MLP(hidden_size, int(hidden_size * mlp_ratio), nn.SiLU())
+        self.mlp = MLP(hidden_size, mlp_size, nn.SiLU())
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
 
     def forward(self, x: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
@@ -47,9 +47,9 @@ class RefinerBlock(nn.Module):
 class TokenRefinerStack(nn.Module):
     """The blocks under the name that the checkpoint gives them."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, num_blocks: int) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, mlp_size: int, num_blocks: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(RefinerBlock(hidden_size, num_heads, mlp_ratio) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(RefinerBlock(hidden_size, num_heads, mlp_size) for _ in range(num_blocks))
 
     def forward(self, x: Tensor, context: Tensor, lengths: list[int]) -> Tensor:
         for block in self.blocks:
@@ -60,12 +60,12 @@ class TokenRefinerStack(nn.Module):
 class TokenRefiner(nn.Module):
     """Text states [B, L, text_dim] and timestep [B] -> condition tokens [B, L, hidden]."""
 
-    def __init__(self, text_dim: int, hidden_size: int, num_heads: int, mlp_ratio: float, num_blocks: int) -> None:
+    def __init__(self, text_dim: int, hidden_size: int, num_heads: int, mlp_size: int, num_blocks: int) -> None:
         super().__init__()
         self.input_embedder = nn.Linear(text_dim, hidden_size)
         self.t_embedder = TimestepEmbedder(hidden_size)
         self.c_embedder = TextEmbedder(text_dim, hidden_size)
-        self.individual_token_refiner = TokenRefinerStack(hidden_size, num_heads, mlp_ratio, num_blocks)
+        self.individual_token_refiner = TokenRefinerStack(hidden_size, num_heads, mlp_size, num_blocks)
 
     def forward(self, text: Tensor, timestep: Tensor, lengths: list[int]) -> Tensor:
         # Mean over valid tokens only, in fp32: a thousand bf16 states would not add up well.

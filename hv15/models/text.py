@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint, open_checkpoint
 from hv15.models.encoder_files import fill, written_config, wrong_model
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
+from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from hv15.models.quantised import Kind
+    from hv15.models.weights.quantised import Kind
 
 LAYERS_LEFT_OUT = 2
 """Last layers of the checkpoint whose output is not used."""
@@ -102,10 +102,24 @@ def load_text_encoder(
     return TextEncoder(model, prompts)
 
 
+class PromptRows(Protocol):
+    """What the encoder needs of a tokenizer (`hv15.models.tokenizer.PromptTokenizer`)."""
+
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def crop_start(self) -> int:
+        """Tokens of the template's constant part."""
+
+    def rows(self, prompts: list[str]) -> list[list[int]]:
+        """Return the ids of each prompt, constant part included."""
+
+
 class TextEncoder:
     """Prompts to text states; frozen."""
 
-    def __init__(self, model: nn.Module, tokenizer: PromptTokenizer) -> None:
+    def __init__(self, model: nn.Module, tokenizer: PromptRows) -> None:
         self.model = model
         self.tokenizer = tokenizer
 

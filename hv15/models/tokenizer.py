@@ -62,6 +62,10 @@ class PromptTokenizer:
         limit = self.crop_start + MAX_TEXT_TOKENS
         return [ids[:limit] for ids in self._encode([render_prompt(prompt) for prompt in prompts])]
 
+    def lengths(self, prompts: list[str]) -> list[int]:
+        """Return how many tokens each prompt has behind the constant part, before the cut: 1000 are kept."""
+        return [len(ids) - self.crop_start for ids in self._encode([render_prompt(prompt) for prompt in prompts])]
+
     def _crop_start(self) -> int:
         row, marker = self._encode([render_prompt(""), USER_MARKER])
         for start in range(len(row) - len(marker) + 1):

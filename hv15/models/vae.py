@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from hv15.atomic import write_json
-from hv15.models.checkpoint import check_keys, load_into, open_checkpoint
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
 from hv15.models.vae_layouts import Layout, config_json, detect_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
+from hv15.models.weights.writer import write_checkpoint
 
 __all__ = ["VAE", "VAEConfig", "load_vae", "save_vae"]
 
@@ -108,15 +108,15 @@ class VAE(nn.Module):
         return stride, tile_size // space, stride // space
 
     def _encode_chunks(self, pixels: Tensor) -> Tensor:
-        groups, time = self._chunk_groups(*pixels.shape[-2:]), self.config.ffactor_temporal
+        groups, time = self.chunk_groups(*pixels.shape[-2:]), self.config.ffactor_temporal
         return self._in_chunks(self.encoder, pixels, groups * time, (pixels.shape[2] - 1) // time + 1)
 
     def _decode_chunks(self, latents: Tensor) -> Tensor:
         height, width = (size * self.config.ffactor_spatial for size in latents.shape[-2:])
         length = (latents.shape[2] - 1) * self.config.ffactor_temporal + 1
-        return self._in_chunks(self.decoder, latents, self._chunk_groups(height, width), length)
+        return self._in_chunks(self.decoder, latents, self.chunk_groups(height, width), length)
 
-    def _chunk_groups(self, height: int, width: int) -> int:
+    def chunk_groups(self, height: int, width: int) -> int:
         """Number of latent frames a chunk, for frames of this size in pixels."""
         weight = self.encoder.conv_in.conv.weight
         wanted = _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES_ELSEWHERE)

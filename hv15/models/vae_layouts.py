@@ -7,10 +7,10 @@ from itertools import count, takewhile
 from typing import Any, Literal
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint
 from hv15.models.latents import SCALING_FACTOR
 from hv15.models.layouts import looks_like
 from hv15.models.vae_coders import VAEConfig
+from hv15.models.weights.checkpoint import Checkpoint
 
 Layout = Literal["official", "diffusers"]
 
@@ -61,30 +61,46 @@ def read_config(checkpoint: Checkpoint, layout: Layout) -> VAEConfig:
     def has(key: str) -> bool:
         return name_in(layout, key) in checkpoint
 
-    def shape(key: str) -> tuple[int, ...]:
-        return checkpoint.shape(name_in(layout, key))
+    def size(key: str, dimension: int = 0) -> int:
+        """One side of a convolution's weight or of a norm's gamma (channels, 1, 1, 1)."""
+        return checkpoint.shape(name_in(layout, key), 4 if key.endswith(".gamma") else 5)[dimension]
 
     try:
         levels = list(takewhile(lambda level: has(f"encoder.down.{level}.block.0.norm1.gamma"), count()))
         layers = list(takewhile(lambda block: has(f"encoder.down.0.block.{block}.norm1.gamma"), count()))
-        widths = tuple(shape(f"encoder.down.{level}.block.0.norm1.gamma")[0] for level in levels)
-        steps = [f"encoder.down.{level}.downsample.conv.conv.weight" for level in levels]
-        factors = [widths[level + 1] // shape(step)[0] for level, step in enumerate(steps) if has(step)]
+        widths = tuple(size(f"encoder.down.{level}.block.0.norm1.gamma") for level in levels)
+        steps = {level: f"encoder.down.{level}.downsample.conv.conv.weight" for level in levels}
+        halving = [level for level, step in steps.items() if has(step)]
+        packed = [widths[level + 1] // size(steps[level]) for level in halving if level + 1 < len(levels)]
+        in_time = packed.count(8)  # a step that halves time too packs 8 pixels into the channels
+        _check_levels(checkpoint, len(levels), halving, in_time)
         return VAEConfig(
-            in_channels=shape("encoder.conv_in.conv.weight")[1],
-            out_channels=shape("decoder.conv_out.conv.weight")[0],
-            latent_channels=shape("decoder.conv_in.conv.weight")[1],
+            in_channels=size("encoder.conv_in.conv.weight", 1),
+            out_channels=size("decoder.conv_out.conv.weight"),
+            latent_channels=size("decoder.conv_in.conv.weight", 1),
             block_out_channels=widths,
             layers_per_block=len(layers),
-            ffactor_spatial=2 ** len(factors),
-            ffactor_temporal=2 ** factors.count(8),  # a step that halves time too packs 8 pixels into the channels
+            ffactor_spatial=2 ** len(halving),
+            ffactor_temporal=2**in_time,
         )
-    except (KeyError, IndexError, ZeroDivisionError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         problem = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(
             f"{checkpoint.path}: the sizes of the VAE cannot be read from its tensors: {problem}",
             hint="the file is incomplete or of another model; copy or download it again",
         ) from error
+
+
+def _check_levels(checkpoint: Checkpoint, levels: int, halving: list[int], in_time: int) -> None:
+    """Refuse a VAE whose latents are not those of the model: 16x16 pixels and 4 frames in a cell."""
+    ours = VAEConfig()
+    if levels <= ours.halvings or halving != list(range(ours.halvings)) or in_time != ours.time_halvings:
+        raise UserError(
+            f"{checkpoint.path}: a VAE of {levels} levels, of which {len(halving)} halve height and width "
+            f"and {in_time} the frames; HunyuanVideo 1.5's has {len(ours.block_out_channels)}, of which the first "
+            f"{ours.halvings} halve height and width and {ours.time_halvings} the frames",
+            hint="models.vae wants the vae/ folder of a HunyuanVideo-1.5 download, or the .safetensors file in it",
+        )
 
 
 def config_json(config: VAEConfig, layout: Layout) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import Checkpoint, open_checkpoint
 from hv15.models.encoder_files import fill, written_config, wrong_model
+from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 
 _PREFIXES = ("vision_model.", "")  # files; a folder saved by transformers 5 may have none
 _PATCHES = "embeddings.patch_embedding.weight"

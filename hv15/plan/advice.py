@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from hv15.config import Settings
-from hv15.plan.stages import SECTION, Name, Planner, Stage
-from hv15.plan.workload import Clips
+from hv15.config.transformer import MOST_SWAPPED
+from hv15.plan.stages import SECTION, Planner, Stage, StageName, section_of
+from hv15.plan.workload import ClipBatch
 
-MOST_SWAPPED = 51
+Value = bool | int | str | list[int]
+Changes = dict[str, Value]
+"""Setting -> value."""
 
 
 @dataclass(frozen=True)
 class Advice:
     """Settings that make a stage fit."""
 
-    stage: Name
-    changes: dict[str, Any]
-    """Setting -> value, e.g. train.blocks_to_swap: 20."""
+    stage: StageName
+    changes: Changes
+    """With the section, e.g. train.blocks_to_swap: 20."""
     planned: Stage | None
     """The stage with them; None: nothing was found."""
 
@@ -34,7 +36,7 @@ class Advice:
         return f"{self.stage}: set {words} (then {self.planned.needed / 2**30:.1f} GiB)"
 
 
-CANDIDATES: dict[Name, list[dict[str, Any]]] = {
+CANDIDATES: dict[StageName, list[Changes]] = {
     "encode latents": [
         {"latent_batch": 1},
         {"vae_enable_patch_conv": True},
@@ -54,12 +56,13 @@ CANDIDATES: dict[Name, list[dict[str, Any]]] = {
     "denoise": [{"split_attn": True}, {"blocks_to_swap": MOST_SWAPPED}, {"quantize": "fp8"}, {"quantize": "nf4"}],
     "decode": [{"vae_enable_patch_conv": True}, {"vae_sample_size": 256}, {"vae_sample_size": 128}],
 }
-"""In the order of their price."""
-_SMALL = {"none": 0, "fp8": 1, "fp8_fast": 1, "int8": 1, "nf4": 2}
+"""Settings of a stage's section, in the order of their price."""
+_COMPRESSION = {"none": 0, "fp8": 1, "fp8_fast": 1, "int8": 1, "nf4": 2}
+"""Of `quantize`: the higher, the less memory."""
 
 
-def advise(planner: Planner, name: Name, memory: int | None = None) -> Advice | None:
-    """The cheapest change that makes a stage fit; None if it fits as it is.
+def advise(planner: Planner, name: StageName, memory: int | None = None) -> Advice | None:
+    """Return the cheapest change that makes a stage fit; None if it fits as it is.
 
     Args:
         memory: bytes that it must fit into; None: the device's.
@@ -67,81 +70,81 @@ def advise(planner: Planner, name: Name, memory: int | None = None) -> Advice | 
     limit = planner.device.memory if memory is None else memory
     if planner.stage(name).needed <= limit:
         return None
-    section = SECTION.get(name, "sample")
-    candidates = [
-        change for change in _possible(planner, name) if _is_change(planner.project.settings, section, change)
-    ]
-    for changes in _orders(candidates):
-        settings = _with(planner.project.settings, section, _consistent(changes))
-        if planner.stage(name, settings).needed <= limit:
-            found = _least_swap(planner, name, section, _consistent(changes), limit)
-            return _result(planner, name, section, found)
-    return (
-        _smaller_clips(planner, _consistent(_merged(candidates)), limit) if name == "train" else Advice(name, {}, None)
-    )
+    settings = planner.project.settings
+    candidates = [changes for changes in _possible(planner, name) if saves_memory(settings, name, changes)]
+    for tried in _orders(candidates):
+        changes = _with_checkpointing(tried)
+        if planner.stage(name, _changed(settings, name, changes)).needed <= limit:
+            return _advice(planner, name, _with_least_swap(planner, name, changes, limit))
+    if name == "train":
+        return _smaller_clips(planner, _with_checkpointing(_merged(candidates)), limit)
+    return Advice(name, {}, None)
 
 
-def _possible(planner: Planner, name: Name) -> Iterator[dict[str, Any]]:
+def _possible(planner: Planner, name: StageName) -> Iterator[Changes]:
     """The candidates, with no more blocks to swap than the transformer has."""
-    from hv15.models.swap import SLOTS
+    from hv15.models.weights.swap import SLOTS
 
-    for change in CANDIDATES[name]:
-        if "blocks_to_swap" not in change:
-            yield change
-        elif (most := min(MOST_SWAPPED, planner.blocks - SLOTS)) > 0:
+    for changes in CANDIDATES[name]:
+        if "blocks_to_swap" not in changes:
+            yield changes
+        elif (most := min(MOST_SWAPPED, planner.sizes.dit.num_blocks - SLOTS)) > 0:
             yield {"blocks_to_swap": most}
 
 
-def _orders(candidates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _orders(candidates: list[Changes]) -> Iterator[Changes]:
     """Each alone, then the first two together, the first three, ...; later values of a setting replace earlier ones."""
     yield from candidates
     for count in range(2, len(candidates) + 1):
         yield _merged(candidates[:count])
 
 
-def _merged(candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: value for change in candidates for name, value in change.items()}
+def _merged(candidates: list[Changes]) -> Changes:
+    return {name: value for changes in candidates for name, value in changes.items()}
 
 
-def _is_change(settings: Settings, section: str, change: dict[str, Any]) -> bool:
-    """Whether it takes less memory than what is set; what is set already may be more than what is proposed."""
-    return any(_saves_more(name, value, getattr(getattr(settings, section), name)) for name, value in change.items())
+def saves_memory(settings: Settings, name: StageName, changes: Changes) -> bool:
+    """Whether a stage takes less memory with changes; what is set already may save more than what is proposed."""
+    section = section_of(name, settings)
+    return any(_saves_more(setting, value, getattr(section, setting)) for setting, value in changes.items())
 
 
-def _saves_more(name: str, value: Any, now: Any) -> bool:
-    match name:
-        case "quantize":
-            return _SMALL[value] > _SMALL[now]
-        case "blocks_to_swap":
+def _saves_more(setting: str, value: Value, now: Value) -> bool:
+    match setting, value, now:
+        case "quantize", str(), str():
+            return _COMPRESSION[value] > _COMPRESSION[now]
+        case "blocks_to_swap", int(), int():
             return value > now
-        case "latent_batch" | "text_batch":
+        case "latent_batch" | "text_batch", int(), int():
             return value < now
-        case "vae_sample_size":  # 0: without tiles
+        case "vae_sample_size", int(), int():  # 0: without tiles
             return now == 0 or value < now
         case _:
             return value != now
 
 
-def _consistent(changes: dict[str, Any]) -> dict[str, Any]:
-    """Swap and offload ask for checkpointing."""
+def _with_checkpointing(changes: Changes) -> Changes:
+    """Swap and offload ask for gradient checkpointing."""
     needs = changes.get("gradient_checkpointing_cpu_offload") or ("blocks_to_swap" in changes)
     return {"gradient_checkpointing": True, **changes} if needs else changes
 
 
-def _with(settings: Settings, section: str, changes: dict[str, Any]) -> Settings:
-    part = getattr(settings, section)
-    fitting = {name: value for name, value in changes.items() if name in type(part).model_fields}
-    return settings.model_copy(update={section: part.model_copy(update=fitting)})
+def _changed(settings: Settings, name: StageName, changes: Changes) -> Settings:
+    """The settings with changes in a stage's section; what the section does not have is left out."""
+    section = section_of(name, settings)
+    known = {setting: value for setting, value in changes.items() if setting in type(section).model_fields}
+    return settings.model_copy(update={SECTION[name]: section.model_copy(update=known)})
 
 
-def _least_swap(planner: Planner, name: Name, section: str, changes: dict[str, Any], limit: int) -> dict[str, Any]:
-    """The fewest blocks to swap that still fit."""
-    if "blocks_to_swap" not in changes:
+def _with_least_swap(planner: Planner, name: StageName, changes: Changes, limit: int) -> Changes:
+    """The changes with the fewest blocks to swap that still fit."""
+    high = changes.get("blocks_to_swap")
+    if not isinstance(high, int):
         return changes
-    low, high = 0, changes["blocks_to_swap"]
+    low = 0
     while high - low > 1:
         middle = (low + high) // 2
-        settings = _with(planner.project.settings, section, {**changes, "blocks_to_swap": middle})
+        settings = _changed(planner.project.settings, name, {**changes, "blocks_to_swap": middle})
         if planner.stage(name, settings).needed <= limit:
             high = middle
         else:
@@ -149,39 +152,40 @@ def _least_swap(planner: Planner, name: Name, section: str, changes: dict[str, A
     return {**changes, "blocks_to_swap": high}
 
 
-def _result(planner: Planner, name: Name, section: str, changes: dict[str, Any], clips: Clips | None = None) -> Advice:
+def _advice(planner: Planner, name: StageName, changes: Changes, clips: ClipBatch | None = None) -> Advice:
     settings = planner.project.settings
-    kept = {key: value for key, value in changes.items() if _is_a_change(settings, section, key, value)}
+    section = section_of(name, settings)
+    fields = type(section).model_fields
+    different = {key: value for key, value in changes.items() if key in fields and getattr(section, key) != value}
     return Advice(
         name,
-        {f"{section}.{key}": value for key, value in kept.items()},
-        planner.stage(name, _with(settings, section, changes), clips),
+        {f"{SECTION[name]}.{key}": value for key, value in different.items()},
+        planner.stage(name, _changed(settings, name, changes), clips),
     )
 
 
-def _is_a_change(settings: Settings, section: str, key: str, value: Any) -> bool:
-    part = getattr(settings, section)
-    return key in type(part).model_fields and getattr(part, key) != value
-
-
-def _smaller_clips(planner: Planner, changes: dict[str, Any], limit: int) -> Advice:
-    """With all of that: one clip a batch, then fewer frames, then a smaller picture."""
-    clips = replace(planner.work.batch, samples=1)
-    tried: list[tuple[Clips, dict[str, Any]]] = [(clips, {"datasets batch_size": 1})]
-    for frames in (61, 33, 17, 1):
-        if frames < clips.frames:
-            tried.append((replace(clips, frames=frames), {"datasets target_frames": [frames]}))
-    for part in (0.75, 0.5):
-        height, width = (max(16, int(side * part) // 16 * 16) for side in (clips.height, clips.width))
-        smaller = Clips(1, min(17, clips.frames), height, width)
-        tried.append((smaller, {"datasets target_frames": [smaller.frames], "datasets resolution": [width, height]}))
-    settings = _with(planner.project.settings, "train", changes)
-    for smaller, words in tried:
-        if planner.stage("train", settings, smaller).needed <= limit:
-            found = _result(planner, "train", "train", changes, smaller)
+def _smaller_clips(planner: Planner, changes: Changes, limit: int) -> Advice:
+    """With all of the changes: one clip a batch, then fewer frames, then a smaller picture."""
+    settings = _changed(planner.project.settings, "train", changes)
+    for clips, words in _reductions(planner.work.batch):
+        if planner.stage("train", settings, clips).needed <= limit:
+            found = _advice(planner, "train", changes, clips)
             return replace(found, changes={**found.changes, **words})
     return Advice("train", {}, None)
 
 
-def _yaml(value: Any) -> str:
+def _reductions(batch: ClipBatch) -> Iterator[tuple[ClipBatch, Changes]]:
+    """Smaller and smaller batches, each with the settings that it needs in words."""
+    alone = replace(batch, samples=1)
+    yield alone, {"datasets batch_size": 1}
+    for frames in (61, 33, 17, 1):
+        if frames < batch.frames:
+            yield replace(alone, frames=frames), {"datasets target_frames": [frames]}
+    for part in (0.75, 0.5):
+        height, width = (max(16, int(side * part) // 16 * 16) for side in (batch.height, batch.width))
+        smaller = ClipBatch(1, min(17, batch.frames), height, width)
+        yield smaller, {"datasets target_frames": [smaller.frames], "datasets resolution": [width, height]}
+
+
+def _yaml(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -8,6 +8,7 @@ whole picture, and the edges that are blended) is added. Tests compare both with
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -16,15 +17,15 @@ from torch import nn
 
 from hv15.cache.latents import encode_clips
 from hv15.memory import ACTIVATIONS, WEIGHTS
-from hv15.models.quantised import replace_linears
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_pixels import to_bytes
 from hv15.models.vision import ImageEncoder, VisionConfig, build_vision_model
+from hv15.models.weights.quantised import replace_linears
+from hv15.plan.cost import Cost, extrapolate
 from hv15.plan.kernels import WithoutData
-from hv15.plan.measured import Measured, continued
 from hv15.plan.meter import Meter
-from hv15.plan.workload import Clips
+from hv15.plan.workload import ClipBatch
 
 PICTURE, TILE = "picture", "VAE tile"
 CROP = 108
@@ -49,9 +50,14 @@ def make_image_encoder(config: VisionConfig, dtype: torch.dtype) -> ImageEncoder
 
 
 def encoding(
-    vae: VAE, vision: ImageEncoder | None, clips: Clips, *, tile_size: int = 0, overlap: float = 0.25
-) -> Measured:
-    """What a batch of clips takes: the clips, their latents, and for i2v the states of their first frames."""
+    vae: VAE, vision: ImageEncoder | None, clips: ClipBatch, *, tile_size: int = 0, overlap: float = 0.0
+) -> Cost:
+    """Return what a batch of clips takes: the clips, their latents, and for i2v the states of their first frames.
+
+    Args:
+        tile_size: of the VAE's tiles, in pixels; 0: without tiles.
+        overlap: of tiles, a part of their size.
+    """
     tiled = bool(tile_size) and max(clips.height, clips.width) > tile_size
     height, width = (min(side, tile_size) if tiled else side for side in (clips.height, clips.width))
 
@@ -66,20 +72,20 @@ def encoding(
             del latents
         return meter
 
-    measured = _over_frames(run, vae, clips.frames, height, width, vae.config.ffactor_temporal)
+    cost = _over_frames(run, vae, clips.frames, height, width, vae.config.ffactor_temporal)
     if not tiled:
-        return measured
+        return cost
     space, itemsize = vae.config.ffactor_spatial, vae.dtype.itemsize
     beside = clips.samples * clips.frames * 3 * (clips.height * clips.width - height * width) * (1 + itemsize)
     stride = int(tile_size * (1 - overlap))
     cell = clips.samples * clips.latent[0] * 2 * vae.config.latent_channels * itemsize
     whole = cell * clips.latent[1] * clips.latent[2]
     edges = cell * _edges(clips.height // space, clips.width // space, tile_size // space, stride // space)
-    return _with_tiles(measured, beside + whole + edges, _tiles(clips.height, clips.width, stride))
+    return _with_tiles(cost, beside + whole + edges, _tiles(clips.height, clips.width, stride))
 
 
-def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, overlap: float = 0.25) -> Measured:
-    """What a video takes, from latents to bytes."""
+def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, overlap: float = 0.0) -> Cost:
+    """Return what a video takes, from latents to bytes; `tile_size` and `overlap` as for `encoding`."""
     space, time = vae.config.ffactor_spatial, vae.config.ffactor_temporal
     frames, rows, columns = latent
     tile = tile_size // space
@@ -96,23 +102,21 @@ def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, over
                 to_bytes(pixels)
         return meter
 
-    measured = _over_frames(run, vae, frames, height * space, width * space, 1)
+    cost = _over_frames(run, vae, frames, height * space, width * space, 1)
     if not tiled:
-        return measured
+        return cost
     stride = int(tile_size * (1 - overlap))
-    line = ((frames - 1) * time + 1) * 3 * vae.dtype.itemsize
-    whole = line * rows * columns * space**2
-    edges = line * _edges(rows * space, columns * space, tile_size, stride)
+    row_bytes = ((frames - 1) * time + 1) * 3 * vae.dtype.itemsize
+    whole = row_bytes * rows * columns * space**2
+    edges = row_bytes * _edges(rows * space, columns * space, tile_size, stride)
     beside = vae.config.latent_channels * frames * (rows * columns - height * width) * torch.float32.itemsize
-    with_tiles = _with_tiles(measured, beside + whole + edges, _tiles(rows * space, columns * space, stride))
-    after = Measured({WEIGHTS: measured.parts[WEIGHTS], PICTURE: 2 * whole}, with_tiles.flops)
+    with_tiles = _with_tiles(cost, beside + whole + edges, _tiles(rows * space, columns * space, stride))
+    after = Cost({WEIGHTS: cost.parts[WEIGHTS], PICTURE: 2 * whole}, with_tiles.flops)
     return max(with_tiles, after, key=lambda each: each.peak)
 
 
-def text_encoding(
-    config: TextConfig, dtype: torch.dtype, tokens: int, batch: int, *, quantize: bool = False
-) -> Measured:
-    """What a batch of prompts takes; the longest of them has so many tokens behind the template's beginning."""
+def text_encoding(config: TextConfig, dtype: torch.dtype, tokens: int, batch: int, *, quantize: bool = False) -> Cost:
+    """Return what a batch of prompts takes; each has so many tokens behind the template's beginning."""
     with torch.device("meta"):
         model = build_text_model(config).to(dtype).requires_grad_(False)
         model.rotary_emb = type(model.rotary_emb)(model.config)
@@ -120,14 +124,20 @@ def text_encoding(
         replace_linears(model, "fp8", lambda name: name.startswith("layers."))
     meter = _meter(model)
     with torch.no_grad(), WithoutData(), meter:
-        TextEncoder(model, _Template())._encode_batch([[1] * (tokens + CROP)] * batch)  # type: ignore[arg-type]
-    return Measured.of(meter)
+        TextEncoder(model, PromptsOfLength(tokens)).encode([""] * batch)
+    return Cost.of(meter)
 
 
-class _Template:
-    """What the encoder asks of a tokenizer when the tokens are there."""
+@dataclass(frozen=True)
+class PromptsOfLength:
+    """Stands for the tokenizer: each prompt has so many tokens."""
 
-    pad_id, crop_start = 0, CROP
+    tokens: int
+    pad_id: int = 0
+    crop_start: int = CROP
+
+    def rows(self, prompts: list[str]) -> list[list[int]]:
+        return [[1] * (self.crop_start + self.tokens)] * len(prompts)
 
 
 def _meter(*models: nn.Module | None) -> Meter:
@@ -136,13 +146,13 @@ def _meter(*models: nn.Module | None) -> Meter:
     return meter
 
 
-def _over_frames(run: Callable[[int], Meter], vae: VAE, frames: int, height: int, width: int, time: int) -> Measured:
+def _over_frames(run: Callable[[int], Meter], vae: VAE, frames: int, height: int, width: int, time: int) -> Cost:
     """Run clips of a few chunks and continue to `frames`; `time` frames are one group."""
-    chunk = vae._chunk_groups(height, width) * time
+    chunk = vae.chunk_groups(height, width) * time
     if frames <= 1 + 5 * chunk:
-        return Measured.of(run(frames))
+        return Cost.of(run(frames))
     few = 1 + 3 * chunk + (frames - 1) % chunk
-    return continued(Measured.of(run(few)), Measured.of(run(few + chunk)), (frames - few) // chunk)
+    return extrapolate(Cost.of(run(few)), Cost.of(run(few + chunk)), (frames - few) // chunk)
 
 
 def _tiles(height: int, width: int, stride: int) -> int:
@@ -158,8 +168,8 @@ def _edges(height: int, width: int, tile: int, stride: int) -> int:
     return above + min(blend, height) * done + (min(blend, width) * min(tile, height) if done else 0)
 
 
-def _with_tiles(one: Measured, beside: int, tiles: int) -> Measured:
+def _with_tiles(one: Cost, beside: int, tiles: int) -> Cost:
     parts = dict(one.parts)
     parts[TILE] = parts.pop(ACTIVATIONS, 0)
     parts[PICTURE] = parts.get(PICTURE, 0) + beside
-    return Measured(parts, one.flops * tiles)
+    return Cost(parts, one.flops * tiles)

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from hv15.models.fused_attention import fused_attention, has_no_data
+from hv15.models.fused_attention import fused_attention
+from hv15.models.weights.no_data import has_no_data
 
 
 class WithoutData(TorchFunctionMode):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -31,8 +30,8 @@ class Meter(PeakMemory):
 
     def __init__(self, device_type: str, *, workspaces: bool = False) -> None:
         super().__init__(device_type)
-        self.flops: Counter[str] = Counter()
-        """Moment -> floating point operations."""
+        self.flops = 0
+        """Floating point operations."""
         self._workspaces = workspaces
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -44,7 +43,7 @@ class Meter(PeakMemory):
             result = super().__torch_dispatch__(func, types, args, kwargs)
         packet = func._overloadpacket
         if packet in flop_registry:
-            self.flops[self._moment] += int(flop_registry[packet](*args, **kwargs, out_val=result))
+            self.flops += int(flop_registry[packet](*args, **kwargs, out_val=result))
         if self._workspaces and packet is _BACKWARD:
             query: Tensor = args[1]
             self.passing(ATTENTION, query.numel() * 4)

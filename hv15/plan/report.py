@@ -15,7 +15,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProjectPlan:
     """What a project would take on a device."""
 
     device: Device
@@ -77,15 +77,15 @@ class Plan:
         yield "Time: an estimate, operations / (the device's peak x an assumed utilisation); see docs/memory.md."
 
 
-def make_plan(project: Project, device: Device) -> Plan:
+def make_plan(project: Project, device: Device) -> ProjectPlan:
     """Plan every stage of a project, and what to change where it does not fit."""
     planner = Planner(project, device)
     stages = tuple(planner.stage(name) for name in planner.names)
     found = [advise(planner, stage.name) for stage in stages if not stage.fits]
     notes = [planner.work.note]
-    if planner.assumed:
-        notes.append(f"not there yet, or not readable, so planned as published: {', '.join(planner.assumed)}")
-    return Plan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
+    if planner.sizes.assumed:
+        notes.append(f"not there yet, or not readable, so planned as published: {', '.join(planner.sizes.assumed)}")
+    return ProjectPlan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
 
 
 def _parts(stage: Stage) -> str:

@@ -1,34 +1,52 @@
-"""Each stage of a project on a device: memory by part, what must be free for it, time; and the advice that follows."""
+"""Each stage of a project on a device: memory by part, what must be free for it, time."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hv15.config import Settings
-from hv15.demo.layout import BASE, DEMO_FILES
-from hv15.errors import UserError
+from hv15.config.section import Section
+from hv15.out_of_memory import StageName
+from hv15.plan.cost import Cost
 from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
-from hv15.plan.measured import Measured
-from hv15.plan.workload import Workload, workload
+from hv15.plan.model_sizes import ModelSizes
+from hv15.plan.workload import ClipBatch, Video, Workload, workload
 from hv15.project import Project
 
 if TYPE_CHECKING:
     import torch
 
-Name = Literal["encode latents", "encode texts", "condition", "train", "denoise", "decode"]
-STAGES: tuple[Name, ...] = ("encode latents", "encode texts", "condition", "train", "denoise", "decode")
-SECTION: dict[Name, str] = {"encode latents": "cache", "encode texts": "cache", "train": "train"}
-"""Where a stage's settings stand; the others are in `sample`."""
+    from hv15.models import VAE
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
+SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
+    "encode latents": "cache",
+    "encode texts": "cache",
+    "condition": "sample",
+    "train": "train",
+    "denoise": "sample",
+    "decode": "sample",
+}
+"""Where a stage's settings stand."""
+MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
+    "encode latents": ("vae_sample_size", "vae_enable_patch_conv", "latent_batch", "dtype"),
+    "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
+    "condition": ("vae_enable_patch_conv", "dtype"),
+    "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
+              "split_attn", "network_dim", "optimizer_type", "dtype"),
+    "denoise": ("blocks_to_swap", "quantize", "split_attn", "dtype"),
+    "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
+}  # fmt: skip
+"""The settings of a stage's section that decide about its memory."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage as planned. All sizes in bytes."""
 
-    name: Name
+    name: StageName
     parts: dict[str, int]
     """At the peak."""
     peak: int
@@ -45,7 +63,7 @@ class Stage:
     seconds: float | None
     """Of one unit; an estimate."""
     settings: dict[str, Any]
-    """Those that decide about memory."""
+    """Those that decide about memory; values are of any type that a setting has."""
 
     @property
     def total_seconds(self) -> float | None:
@@ -57,30 +75,19 @@ class Planner:
 
     def __init__(self, project: Project, device: Device) -> None:
         self.project, self.device = project, device
+        self.sizes = ModelSizes(project)
         self.work: Workload = workload(project)
-        self._measured: dict[str, Measured] = {}
-        self._sizes: dict[str, tuple[Any, bool]] = {}
+        self._costs: dict[str, Cost] = {}
 
     @property
-    def names(self) -> list[Name]:
+    def names(self) -> list[StageName]:
         """The stages that the project has."""
         left_out: set[str] = set() if self.work.task == "i2v" else {"condition"}
         if not self.work.videos:
             left_out |= {"condition", "denoise", "decode"}
         return [name for name in STAGES if name not in left_out]
 
-    @property
-    def blocks(self) -> int:
-        """Of the transformer."""
-        count: int = self._size("dit").num_blocks
-        return count
-
-    @property
-    def assumed(self) -> list[str]:
-        """Models that are not there, or cannot be read: they were planned as the published ones."""
-        return [role for role, (_, found) in self._sizes.items() if not found]
-
-    def stage(self, name: Name, settings: Settings | None = None, clips: Any = None) -> Stage:
+    def stage(self, name: StageName, settings: Settings | None = None, clips: ClipBatch | None = None) -> Stage:
         """Plan one stage.
 
         Args:
@@ -88,34 +95,34 @@ class Planner:
             clips: the largest batch instead of the project's own.
         """
         settings = settings or self.project.settings
-        measured = self._measure(name, settings, clips or self.work.batch)
+        cost = self._cost(name, settings, clips or self.work.batch)
         on_cpu = name == "encode texts" and settings.cache.text_encoder_cpu and self.device.gpu
-        peak = 0 if on_cpu else measured.peak
-        needed = 0 if on_cpu else self._needed(name, measured)
-        seconds, unit, count = self._time(name, settings, measured)
-        relevant = {field: getattr(getattr(settings, SECTION.get(name, "sample")), field) for field in FIELDS[name]}
+        needed = 0 if on_cpu else self._needed(name, cost)
+        seconds, unit, count = self._time(name, settings, cost)
+        section = section_of(name, settings)
         return Stage(
             name=name,
-            parts={} if on_cpu else measured.parts,
-            peak=peak,
+            parts={} if on_cpu else cost.parts,
+            peak=0 if on_cpu else cost.peak,
             needed=needed,
             fits=needed <= self.device.memory,
-            host=measured.host + (measured.peak if on_cpu else 0),
-            flops=measured.flops,
+            host=cost.host + (cost.peak if on_cpu else 0),
+            flops=cost.flops,
             unit=unit,
             count=count,
             seconds=None if on_cpu else seconds,
-            settings=relevant,
+            settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
 
-    def _needed(self, name: Name, measured: Measured) -> int:
+    def _needed(self, name: StageName, cost: Cost) -> int:
         if not self.device.gpu:
-            return measured.peak + PROCESS
-        moving = measured.peak - measured.parts.get("weights", 0)
+            return cost.peak + PROCESS
+        moving = cost.peak - cost.parts.get("weights", 0)
         convolutions = CONVOLUTIONS if name in ("encode latents", "condition", "decode") else 0
-        return measured.peak + CONTEXT + convolutions + int(FRAGMENTS * moving)
+        return cost.peak + CONTEXT + convolutions + int(FRAGMENTS * moving)
 
-    def _time(self, name: Name, settings: Settings, measured: Measured) -> tuple[float | None, str, int]:
+    def _time(self, name: StageName, settings: Settings, cost: Cost) -> tuple[float | None, str, int]:
+        """Seconds of a unit, the unit, and how many of them."""
         work, passes = self.work, 1
         unit, count = "video", len(work.videos)
         if name == "encode latents":
@@ -129,62 +136,96 @@ class Planner:
         if self.device.tflops is None:
             return None, unit, count
         share = work.mean_tokens / work.batch.tokens if name in ("train", "encode latents") else 1.0
-        arithmetic = measured.flops * share * passes / (self.device.tflops * 1e12 * UTILISATION.get(name, 0.4))
+        arithmetic = cost.flops * share * passes / (self.device.tflops * 1e12 * UTILISATION.get(name, 0.4))
         directions = 2 if name == "train" else 1
-        return max(arithmetic, directions * passes * measured.copied / BUS), unit, count
+        return max(arithmetic, directions * passes * cost.copied / BUS), unit, count
 
-    def _measure(self, name: Name, settings: Settings, clips: Any) -> Measured:
-        section = getattr(settings, SECTION.get(name, "sample"))
+    def _cost(self, name: StageName, settings: Settings, clips: ClipBatch) -> Cost:
+        section = section_of(name, settings)
         key = json.dumps([name, section.model_dump(mode="json"), asdict(clips)], sort_keys=True, default=str)
-        if key not in self._measured:
-            self._measured[key] = self._run(name, settings, clips)
-        return self._measured[key]
+        if key not in self._costs:
+            self._costs[key] = self._run(name, settings, clips)
+        return self._costs[key]
 
-    def _run(self, name: Name, settings: Settings, clips: Any) -> Measured:
+    def _run(self, name: StageName, settings: Settings, clips: ClipBatch) -> Cost:
         """Run the stage without data."""
-        if name in ("train", "denoise"):
-            return self._transformer(name, settings, clips)
-        from hv15.plan import encoders
-        from hv15.plan.workload import Clips
+        match name:
+            case "encode latents":
+                return self._encode_latents(settings, clips)
+            case "encode texts":
+                return self._encode_texts(settings)
+            case "train":
+                return self._train(settings, clips)
+            case "denoise":
+                return self._denoise(settings)
+            case "condition":
+                return self._encode_first_image(settings)
+            case "decode":
+                return self._decode(settings)
 
-        cache, sample, i2v = settings.cache, settings.sample, self.work.task == "i2v"
-        section = cache if name in ("encode latents", "encode texts") else sample
-        dtype = self._encoder_dtype(section.dtype, cpu=name == "encode texts" and cache.text_encoder_cpu)
-        if name == "encode texts":
-            config = self._size("text_encoder")
-            tokens, batch = self.work.text_tokens, min(cache.text_batch, max(self.work.texts, 1))
-            return encoders.text_encoding(config, dtype, tokens, batch, quantize=cache.fp8_vl)
-        patch_conv = cache.vae_enable_patch_conv if name == "encode latents" else sample.vae_enable_patch_conv
-        vae = encoders.make_vae(self._size("vae"), dtype, patch_conv=patch_conv)
-        if name == "encode latents":
-            vision = encoders.make_image_encoder(self._size("image_encoder"), dtype) if i2v else None
-            batch_of = Clips(min(cache.latent_batch, self.work.clips), clips.frames, clips.height, clips.width)
-            tile, overlap = cache.vae_sample_size, cache.vae_tile_overlap
-            return encoders.encoding(vae, vision, batch_of, tile_size=tile, overlap=overlap)
-        largest = max(self.work.videos, key=lambda video: video.frames * video.height * video.width)
-        if name == "condition":
-            return encoders.encoding(vae, None, Clips(1, 1, largest.height, largest.width))
-        return encoders.decoding(vae, largest.latent, tile_size=sample.vae_sample_size, overlap=sample.vae_tile_overlap)
+    def _encode_latents(self, settings: Settings, clips: ClipBatch) -> Cost:
+        from hv15.plan.encoders import encoding, make_image_encoder, make_vae
 
-    def _transformer(self, name: Name, settings: Settings, clips: Any) -> Measured:
-        from hv15.plan.transformer import Work, denoising, training
+        cache = settings.cache
+        dtype = self._encoder_dtype(cache.dtype)
+        vae = make_vae(self.sizes.vae, dtype, patch_conv=cache.vae_enable_patch_conv)
+        vision = make_image_encoder(self.sizes.image_encoder, dtype) if self.work.task == "i2v" else None
+        batch = ClipBatch(min(cache.latent_batch, self.work.clips), clips.frames, clips.height, clips.width)
+        return encoding(vae, vision, batch, tile_size=cache.vae_sample_size, overlap=cache.vae_tile_overlap)
+
+    def _encode_texts(self, settings: Settings) -> Cost:
+        from hv15.plan.encoders import text_encoding
+
+        cache = settings.cache
+        dtype = self._encoder_dtype(cache.dtype, cpu=cache.text_encoder_cpu)
+        batch = min(cache.text_batch, max(self.work.texts, 1))
+        return text_encoding(self.sizes.text_encoder, dtype, self.work.text_tokens, batch, quantize=cache.fp8_vl)
+
+    def _train(self, settings: Settings, clips: ClipBatch) -> Cost:
+        from hv15.plan.metered_steps import PassSize
+        from hv15.plan.transformer import training
+
+        size = PassSize(clips.samples, clips.latent, self.work.text_tokens, self.work.task == "i2v")
+        return training(settings, self.sizes.dit, self._dtype(settings.train.dtype), size, gpu=self.device.gpu)
+
+    def _denoise(self, settings: Settings) -> Cost:
+        from hv15.plan.metered_steps import PassSize
+        from hv15.plan.transformer import denoising
         from hv15.sample.sampling import BATCHED_TOKENS
 
-        config, i2v = self._size("dit"), self.work.task == "i2v"
-        if name == "train":
-            work = Work(clips.samples, clips.latent, self.work.text_tokens, i2v)
-            return training(settings, config, self._dtype(settings.train.dtype), work, gpu=self.device.gpu)
-        largest = max(self.work.videos, key=lambda video: video.frames * video.height * video.width)
-        frames, rows, columns = largest.latent
+        frames, rows, columns = self._largest_video.latent
         return denoising(
             settings,
-            config,
+            self.sizes.dit,
             self._dtype(settings.sample.dtype),
-            Work(1, largest.latent, self.work.text_tokens, i2v),
+            PassSize(1, (frames, rows, columns), self.work.text_tokens, self.work.task == "i2v"),
             guided=any(video.guided for video in self.work.videos),
             batch_cfg=self.device.gpu and frames * rows * columns <= BATCHED_TOKENS,
             gpu=self.device.gpu,
         )
+
+    def _encode_first_image(self, settings: Settings) -> Cost:
+        from hv15.plan.encoders import encoding
+
+        video = self._largest_video
+        return encoding(self._sampling_vae(settings), None, ClipBatch(1, 1, video.height, video.width))
+
+    def _decode(self, settings: Settings) -> Cost:
+        from hv15.plan.encoders import decoding
+
+        sample, vae = settings.sample, self._sampling_vae(settings)
+        latent = self._largest_video.latent
+        return decoding(vae, latent, tile_size=sample.vae_sample_size, overlap=sample.vae_tile_overlap)
+
+    def _sampling_vae(self, settings: Settings) -> VAE:
+        from hv15.plan.encoders import make_vae
+
+        dtype, patch_conv = self._encoder_dtype(settings.sample.dtype), settings.sample.vae_enable_patch_conv
+        return make_vae(self.sizes.vae, dtype, patch_conv=patch_conv)
+
+    @property
+    def _largest_video(self) -> Video:
+        return max(self.work.videos, key=lambda video: video.frames * video.height * video.width)
 
     def _dtype(self, name: str) -> torch.dtype:
         import torch
@@ -193,51 +234,15 @@ class Planner:
             return getattr(torch, name)
         return torch.bfloat16 if self.device.gpu and self.device.bfloat16 else torch.float32
 
-    def _encoder_dtype(self, name: str, *, cpu: bool) -> torch.dtype:
+    def _encoder_dtype(self, name: str, *, cpu: bool = False) -> torch.dtype:
         import torch
 
         if name != "auto":
             return getattr(torch, name)
         return torch.float16 if self.device.gpu and not cpu else torch.float32
 
-    def _size(self, role: str) -> Any:
-        """A model's sizes, from its file, or those of the published model while it is not there."""
-        if role not in self._sizes:
-            self._sizes[role] = _read_size(self.project, role)
-        return self._sizes[role][0]
 
-
-def _read_size(project: Project, role: str) -> tuple[Any, bool]:
-    """A model's sizes, and whether its file told them."""
-    from hv15.models import DiTConfig, VAEConfig, load_vae
-    from hv15.models.checkpoint import open_checkpoint
-    from hv15.models.dit_files import read_config
-    from hv15.models.text import TextConfig, read_text_config
-    from hv15.models.vision import VisionConfig, read_vision_config
-
-    official: dict[str, Any] = {
-        "dit": DiTConfig, "vae": VAEConfig, "text_encoder": TextConfig, "image_encoder": VisionConfig
-    }  # fmt: skip
-    try:
-        path = project.models.path(role)  # type: ignore[arg-type]
-        if project.settings.models.source == "demo" and not path.exists():
-            path = BASE / Path(DEMO_FILES[role]).relative_to("demo")  # what the workflow will copy
-        if role == "vae":
-            return load_vae(path, device="meta").config, True
-        checkpoint = open_checkpoint(path)
-        if role == "dit":
-            return read_config(checkpoint), True
-        return (read_text_config if role == "text_encoder" else read_vision_config)(checkpoint)[0], True
-    except UserError:
-        return official[role](), False
-
-
-FIELDS: dict[Name, tuple[str, ...]] = {
-    "encode latents": ("vae_sample_size", "vae_enable_patch_conv", "latent_batch", "dtype"),
-    "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
-    "condition": ("vae_enable_patch_conv", "dtype"),
-    "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
-              "split_attn", "network_dim", "optimizer_type", "dtype"),
-    "denoise": ("blocks_to_swap", "quantize", "split_attn", "dtype"),
-    "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
-}  # fmt: skip
+def section_of(name: StageName, settings: Settings) -> Section:
+    """Return the section with a stage's settings."""
+    section: Section = getattr(settings, SECTION[name])
+    return section

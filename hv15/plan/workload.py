@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from hv15.config import DatasetSettings
 from hv15.errors import UserError
 from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, latent_size
+from hv15.models.templates import MAX_TEXT_TOKENS
 from hv15.project import Project
 
-TEXT_LIMIT = 1000
 TEXT_TOKENS = 300
 """Tokens of a usual caption, where no caption is known."""
 CHARACTERS = 3
@@ -20,7 +20,7 @@ TEMPLATE = 20
 
 
 @dataclass(frozen=True)
-class Clips:
+class ClipBatch:
     """Clips of one size, as a training would batch them."""
 
     samples: int
@@ -61,7 +61,7 @@ class Workload:
     """All of a project."""
 
     task: str
-    batch: Clips
+    batch: ClipBatch
     """The largest one."""
     clips: int
     batches: int
@@ -81,13 +81,13 @@ def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
     listed, note = _listed(project)
-    clips = listed or [clip for dataset in project.datasets for clip in _allowed(dataset)]
+    clips = listed or [clip for dataset in project.settings.datasets for clip in _allowed(dataset)]
     counts = _counts(project)
     total = len(listed) if listed else sum(counts)
     often = [clip.repeats for clip in clips]
     mean = sum(clip.tokens * count for clip, count in zip(clips, often, strict=True)) / sum(often)
     per_batch = sum(clip.samples * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    repeats = (dataset.num_repeats for dataset in project.datasets)
+    repeats = (dataset.num_repeats for dataset in project.settings.datasets)
     shown = sum(often) if listed else sum(count * times for count, times in zip(counts, repeats, strict=True))
     batches = max(1, math.ceil(shown / per_batch))
     captions = _captions(project)
@@ -102,14 +102,14 @@ def workload(project: Project) -> Workload:
         batches=batches,
         mean_tokens=mean,
         texts=len(captions),
-        text_tokens=min(TEXT_LIMIT, tokens),
+        text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
         videos=_videos(project),
         note=note,
     )
 
 
-def _listed(project: Project) -> tuple[list[Clips], str]:
+def _listed(project: Project) -> tuple[list[ClipBatch], str]:
     """The clips that are encoded, with their batches' size."""
     try:
         items = project.training_items()
@@ -117,7 +117,7 @@ def _listed(project: Project) -> tuple[list[Clips], str]:
         return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
     space, time = PIXELS_PER_CELL, FRAMES_PER_CELL
     clips = [
-        Clips(
+        ClipBatch(
             item.batch_size,
             (item.shape[0] - 1) * time + 1,
             item.shape[1] * space,
@@ -129,7 +129,7 @@ def _listed(project: Project) -> tuple[list[Clips], str]:
     return clips, "clips as they are encoded"
 
 
-def _allowed(dataset: DatasetSettings) -> list[Clips]:
+def _allowed(dataset: DatasetSettings) -> list[ClipBatch]:
     """One clip of each length: no bucket has more pixels than `resolution`."""
     width, height = (max(side // PIXELS_PER_CELL, 1) * PIXELS_PER_CELL for side in dataset.resolution)
     lengths: tuple[int, ...] = dataset.target_frames
@@ -137,15 +137,16 @@ def _allowed(dataset: DatasetSettings) -> list[Clips]:
         lengths = (1,)
     elif dataset.frame_extraction == "full":
         lengths = ((dataset.max_frames - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1,)
-    return [Clips(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
+    return [ClipBatch(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
 
 
 def _counts(project: Project) -> list[int]:
     """Clips of each dataset at most, without opening a file."""
-    found = [0] * len(project.datasets)
+    found = [0] * len(project.settings.datasets)
     try:
-        for number, _source, _key in project.sources:
-            dataset = project.datasets[number]
+        for each in project.dataset.sources:
+            number = each.dataset
+            dataset = project.settings.datasets[number]
             windows = dataset.frame_sample if dataset.frame_extraction == "uniform" else 1
             found[number] += windows * len(_allowed(dataset))
     except UserError:
@@ -156,7 +157,7 @@ def _counts(project: Project) -> list[int]:
 def _captions(project: Project) -> set[str]:
     prompts = {prompt.prompt for prompt in project.settings.sample.prompts}
     try:
-        return {"", *prompts, *(source.caption for _, source, _ in project.sources)}
+        return {"", *prompts, *(source.caption for source in (each.source for each in project.dataset.sources))}
     except UserError:
         return prompts
 

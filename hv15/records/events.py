@@ -11,7 +11,7 @@ from typing import ClassVar
 from hv15.records.failures import Failure
 from hv15.records.fields import check_version, from_json, now, to_json
 from hv15.records.json_values import JsonObject
-from hv15.records.stages import job_name
+from hv15.records.rules import job_name
 
 VERSION = 1
 """Of all in this module; raised when a field or an event gets another meaning."""
@@ -70,7 +70,7 @@ class JobDetails:
     @property
     def name(self) -> str:
         """What a person calls it."""
-        return job_name(self.rule, tuple(self.wildcards.values()))
+        return job_name(self.rule, self.wildcards.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,11 @@ RESULTS = "results"
 CONFIG = "config.yaml"
 
 
+def config_file(project: Path) -> Path:
+    """The config file of a project that is given as its folder or as the file."""
+    return project / CONFIG if project.is_dir() else project
+
+
 @dataclass(frozen=True)
 class ProjectPaths:
     """The files of one project, or of one of its experiments."""
@@ -132,6 +137,10 @@ class ProjectPaths:
     def spec(self, stage: str) -> Path:
         """The spec of one job, such as `train` or `sample_latents.NAME`."""
         return self.specs / f"{stage}.json"
+
+    def trial_spec(self, stage: str) -> Path:
+        """The spec of one job in a dry run, which may be of a config that is not saved yet."""
+        return self.hidden / "dry-run" / self.run / f"{stage}.json"
 
     def manifests(self, kind: EncodedKind) -> Path:
         """The folder of the manifests of a kind, one folder in it for each way of encoding."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 import hv15
+from hv15.environment import OF_A_RUN, RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.runs import lock
@@ -22,7 +23,6 @@ from hv15.runs.followed_file import append_object
 from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes, send
 from hv15.runs.record import RunFolder, history, new_run, project_config
 from hv15.runs.state import RunStatus, close_last_run, current
-from hv15.runs.variables import RUN_VARIABLE, RUN_VARIABLES
 
 TARGET = str(ProjectPaths().lora)
 """What a run makes when nothing else is asked for."""
@@ -54,8 +54,7 @@ def command(config: Path, *words: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    foreign = ("HV15_CONFIG", "HV15_OVERRIDES", *RUN_VARIABLES)
-    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    kept = {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
@@ -144,9 +143,10 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
     own = run_processes(record) if record is not None else []
     earlier = [each for each in left if each not in own]
     if record is not None and not own and not earlier:
+        there = shlex.join(["hv15", "stop", str(root.absolute())])
         raise UserError(
             f"{root}: the run is on {record.host}, which cannot be reached from here",
-            hint=f"stop it there: ssh {record.host} hv15 stop {shlex.quote(str(root.absolute()))}",
+            hint=f"stop it there: {shlex.join(['ssh', record.host, there])}",
         )
     if found.state.alive:
         with contextlib.suppress(OSError):  # a full disk must not keep it running

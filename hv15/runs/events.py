@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hv15.environment import EVENTS_VARIABLE, RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.records.events import (
     ErrorSaid,
@@ -38,7 +39,6 @@ from hv15.runs.record import RunFolder, append_event, new_run
 from hv15.runs.snakemake_types import SnakemakeJob, SnakemakeWorkflow
 from hv15.runs.state import close_last_run
 from hv15.runs.stop_signals import StopSignals
-from hv15.runs.variables import EVENTS_VARIABLE, RUN_VARIABLE
 
 
 def record_events(workflow: SnakemakeWorkflow) -> Recorder | None:

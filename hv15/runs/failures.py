@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hv15
 from hv15.atomic import write_json
+from hv15.environment import FAILURE_VARIABLE
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.records.events import JobDetails
@@ -27,7 +28,6 @@ from hv15.runs.foreign_messages import (
     failure_in_log,
     known_failure,
 )
-from hv15.runs.variables import FAILURE_VARIABLE
 from hv15.train.signals import Stopped
 
 RESTART = "start again: it resumes from there"

@@ -13,7 +13,7 @@ from statistics import median
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, read_metrics
 from hv15.records.paths import ProjectPaths
-from hv15.records.stages import Stage
+from hv15.records.rules import Rule
 from hv15.runs.followed_file import CHUNK, last_objects
 from hv15.runs.record import RunFolder
 
@@ -65,11 +65,11 @@ def _first_record(path: Path) -> MetricsRecord | None:
 def training_files(root: Path) -> list[tuple[str, Path]]:
     """Return (label, metrics file) of the project's training, of its experiments, and of earlier trainings.
 
-    The first is called as its stage, experiments by their names, earlier trainings, which were moved aside, by their
+    The first is called as its rule, experiments by their names, earlier trainings, which were moved aside, by their
     folders.
     """
     paths = ProjectPaths(root)
-    found: list[tuple[str, Path]] = [(Stage.TRAIN.value, paths.metrics)]
+    found: list[tuple[str, Path]] = [(Rule.TRAIN.value, paths.metrics)]
     with contextlib.suppress(OSError):
         found += [(each.run, each.metrics) for each in paths.experiments()]
     with contextlib.suppress(OSError):

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from hv15.runs.variables import OUTPUT_VARIABLE
+from hv15.environment import OUTPUT_VARIABLE
 
 
 class OutputCopy:

@@ -6,15 +6,18 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterable, Sequence
 
 import psutil
 
+from hv15.environment import RUN_VARIABLE
 from hv15.records.events import RunRecord
-from hv15.runs.variables import RUN_VARIABLE
 
 SAME_S = 2.0
 """Two readings of one process's start differ by less."""
+EXEC_S = 1.0
+"""A process becomes another program in less, even on a busy machine."""
 
 
 def main_process(record: RunRecord) -> psutil.Process | None:
@@ -106,9 +109,26 @@ def _group(process: psutil.Process) -> int | None:
 
 def _run_of(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get(RUN_VARIABLE)
+        return _environment(process).get(RUN_VARIABLE)
     except (psutil.Error, OSError):
         return None
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """The variables that a process was started with.
+
+    While it becomes another program (exec), Linux shows neither variables nor words of its command for a moment.
+    Threads of the kernel never have them, but they have no program either.
+    """
+    found = process.environ()
+    deadline = time.monotonic() + EXEC_S
+    while not found:
+        settled = bool(process.cmdline()) or not process.exe() or time.monotonic() > deadline
+        found = process.environ()  # again: it may have settled since
+        if settled:
+            break
+        time.sleep(0.001)
+    return found
 
 
 def _lives(process: psutil.Process) -> bool:

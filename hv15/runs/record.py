@@ -17,7 +17,7 @@ from hv15.errors import UserError
 from hv15.records.events import RunEvent, RunRecord, event_line, read_run
 from hv15.records.fields import to_json
 from hv15.records.json_values import RecordError, parse_object
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import ProjectPaths, config_file
 from hv15.runs.followed_file import append_object
 
 
@@ -130,7 +130,7 @@ def project_config(project: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    config = project / "config.yaml" if project.is_dir() else project
+    config = config_file(project)
     if not config.is_file():
         hint = "name a project folder, or make one with `hv15 new FOLDER`"
         raise UserError(f"{config}: no such file", hint=hint)

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hv15.data.buckets import check_shape
 from hv15.data.images import read_image
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
-from hv15.models.fingerprint import model_fingerprint
 from hv15.models.vae_pixels import from_bytes
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.precision import pick_device, pick_encoder_dtype
+from hv15.records.json_values import JsonObject
 from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
@@ -41,7 +43,7 @@ def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
     """Read the image of an i2v sample at the size of the video: uint8 [height, width, 3]; `root` is the project folder.
 
     Raises:
-        UserError: it cannot be read, or is not the image that the sample was planned with.
+        UserError: it cannot be read, is a mere strip, or is not the image that the sample was planned with.
     """
     if spec.image is None:
         raise UserError(
@@ -51,6 +53,10 @@ def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
     image = read_image(path)
     if model_fingerprint(path) != spec.image.fingerprint:
         raise UserError(f"{path}: changed since {spec.name} was planned", hint="run the same snakemake command again")
+    try:
+        check_shape(*image.shape[:2])
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
     return cover_crop(image, spec.height, spec.width)
 
 
@@ -61,12 +67,14 @@ def write_condition(
     image_encoder_path: Path,
     output: Path,
     *,
+    made_from: JsonObject,
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
     """Encode the first frame of an i2v sample into `<name>.condition.safetensors`; one model in memory at a time.
 
     Args:
+        made_from: what the file depends on, as the stage's spec says.
         patch_conv: less memory for the same latent, see `VAE.patch_conv`.
 
     Raises:
@@ -78,7 +86,7 @@ def write_condition(
     tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where, patch_conv=patch_conv), image)}
     encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
     tensors["vision"] = encoder.encode([image])[0].float()
-    write_tensors(output, tensors, provenance(spec, ()))
+    write_tensors(output, tensors, provenance(spec, made_from, ()))
 
 
 @torch.no_grad()

@@ -14,9 +14,11 @@ from hv15.errors import UserError
 from hv15.models import load_vae
 from hv15.models.vae_pixels import to_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
+from hv15.records.json_values import JsonObject
+from hv15.records.metadata import MADE_FROM, SAMPLE
 from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
-from hv15.sample.provenance import SAMPLE
+from hv15.sample.provenance import made_from_metadata, read_made_from
 
 if TYPE_CHECKING:
     from hv15.models import VAE
@@ -30,6 +32,7 @@ def decode_latents(
     output: Path,
     spec: SampleSpec | None = None,
     *,
+    made_from: JsonObject | None = None,
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
@@ -38,25 +41,29 @@ def decode_latents(
     Args:
         spec: what was asked for, and so how to decode (tile, fps, dtype); None takes what the file itself says. It is
             written into the result, beside what the file tells of the LoRAs.
+        made_from: what the result depends on, as its spec says; the latents must tell the same of themselves.
         patch_conv: less memory for the same pixels, see `VAE.patch_conv`.
 
     Raises:
         UserError: the file is unusable or of another size than `spec` says, or the model cannot decode it.
     """
-    latents, told, metadata = read_latents(latents_path)
-    spec = spec or told
+    latents, asked, metadata = read_latents(latents_path)
+    spec = spec or asked
     if tuple(latents.shape[1:]) != spec.latent_size:
         raise UserError(
             f"{latents_path}: {tuple(latents.shape[1:])} latent frames, rows, columns, but {spec.name} has "
             f"{spec.latent_size}",
             hint="run the same snakemake command again: the sample is denoised anew",
         )
-    if told.denoising != spec.denoising:
+    if made_from is not None and read_made_from(metadata) != made_from["latents"]:
         raise UserError(
             f"{latents_path}: made from another prompt or other settings than {spec.name} asks for",
             hint="run the same snakemake command again, or decode it without --spec",
         )
     metadata = {**metadata, SAMPLE: spec.to_text()}
+    metadata.pop(MADE_FROM, None)  # that of the latents
+    if made_from is not None:
+        metadata |= made_from_metadata(made_from)
     where = pick_device(device)
     vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where, patch_conv=patch_conv)
     frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.writer import write_checkpoint
+from hv15.models.weights.writer import write_checkpoint
+from hv15.records.metadata import SAMPLE
 from hv15.sample.prompts import SampleSpec
-from hv15.sample.provenance import SAMPLE
 
 LATENTS = {"latents": 4}
 """`<name>.latents.safetensors`: [C, F', h, w], unscaled float32."""

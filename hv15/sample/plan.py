@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hv15.errors import UserError
-from hv15.models.fingerprint import model_fingerprint
 from hv15.models.variants import VARIANTS
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 
 if TYPE_CHECKING:

@@ -9,16 +9,19 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from hv15.atomic import write_json
-from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.grid import latent_size
+from hv15.records import formats
+from hv15.records.json_values import Json, JsonObject, parse_object
 
-DECODING = ("fps", "output_type", "vae_sample_size", "vae_tile_overlap")
-"""The fields of a spec that only decoding reads."""
+_NOT_DENOISED = (
+    *("fps", "output_type", "vae_sample_size", "vae_tile_overlap"),  # read by decoding alone
+    *("name", "variant"),  # what it is called, and where defaults came from
+    *("image", "loras", "models"),  # known by their content: see SampleSpec.denoising
+)
+"""Fields that do not enter what the latents depend on, at least not as they are."""
 
 
 @dataclass(frozen=True)
@@ -76,29 +79,59 @@ class SampleSpec:
         """Latent frames, height and width."""
         return latent_size(self.frames, self.height, self.width)
 
-    @property
-    def digest(self) -> str:
-        """Equal exactly when the specs are."""
-        return digest(self.to_json())
+    def denoising(self, trained: str | None, text: str) -> JsonObject:
+        """Everything that the latents depend on, without names and places.
 
-    @property
-    def denoising(self) -> dict[str, Any]:
-        """The part that the latents depend on, as JSON values; another frame rate or VAE tile only decodes again."""
-        models = {role: identity for role, identity in self.models.items() if role != "vae" or self.task == "i2v"}
-        content = {name: value for name, value in self.to_json().items() if name not in DECODING}
-        for file in [content["image"], *content["loras"]]:
-            if file is not None:
-                del file["path"]  # the fingerprint says what it is
-        return {**content, "models": models}
+        Args:
+            trained: digest of what the run's own LoRA is made from; it counts only if the sample uses that LoRA.
+            text: digest of how the prompts are encoded: models and settings.
+        """
+        settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
+        i2v = self.task == "i2v"
+        roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
+        models: JsonObject = {role: self.models[role] for role in roles}
+        loras: list[Json] = [{"fingerprint": each.fingerprint, "multiplier": each.multiplier} for each in self.loras]
+        return {
+            "format": formats.DENOISING,
+            "condition_format": formats.CONDITION if i2v else None,
+            **settings,
+            "image": self.image.fingerprint if self.image else None,
+            "loras": loras,
+            "models": models,
+            "text": text,
+            "trained": trained if self.lora_multiplier is not None else None,
+        }
+
+    def decoding(self, trained: str | None, text: str) -> JsonObject:
+        """Everything that the pixels depend on: the latents, and how they are decoded."""
+        return {
+            "format": formats.DECODING,
+            "latents": self.denoising(trained, text),
+            "vae": self.models["vae"],
+            "fps": self.fps,
+            "vae_sample_size": self.vae_sample_size,
+            "vae_tile_overlap": self.vae_tile_overlap if self.vae_sample_size else None,
+        }
+
+    def conditioning(self) -> JsonObject:
+        """Everything that the encoded first image of an i2v sample depends on."""
+        return {
+            "format": formats.CONDITION,
+            "image": self.image.fingerprint if self.image else None,
+            "size": [self.height, self.width],
+            "dtype": self.dtype,
+            "vae": self.models["vae"],
+            "image_encoder": self.models.get("image_encoder"),
+        }
 
     @property
     def guided(self) -> bool:
         """Whether the negative prompt takes part: guidance of at most 1 is off, as in the official implementation."""
         return self.guidance_scale > 1
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values; `from_json` gives the spec back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return parse_object(json.dumps(dataclasses.asdict(self)))
 
     def to_text(self) -> str:
         """As one line of JSON, for metadata; equal specs give equal bytes."""
@@ -125,20 +158,3 @@ class SampleSpec:
     def without_trained_lora(self, name: str) -> SampleSpec:
         """The same sample under another name, from the same noise, but without the run's own LoRA."""
         return dataclasses.replace(self, name=name, lora_multiplier=None)
-
-    def write(self, path: Path) -> None:
-        """Write `results/samples/<name>.json` atomically; equal specs give equal bytes."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def read(cls, path: Path) -> SampleSpec:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: the file is missing or is not a sample spec.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as a sample spec: {error}", hint="run snakemake again") from error
-        return cls.from_json(content, source=str(path))

@@ -12,15 +12,17 @@ from torch import Tensor
 
 from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
+from hv15.lora.weighted import apply_all
 from hv15.models import Condition
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.latents import scale, unscale
 from hv15.models.ready import load_ready
 from hv15.precision import pick_device, pick_dtype
 from hv15.progress import Progress
+from hv15.records.json_values import JsonObject
 from hv15.sample.denoise import denoise
 from hv15.sample.files import CONDITION, read_tensors, write_tensors
-from hv15.sample.loras import apply_all, loras_of
+from hv15.sample.loras import loras_of
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
@@ -42,6 +44,7 @@ def sample_latents(
     condition: Path | None,
     output: Path,
     *,
+    made_from: JsonObject,
     root: Path = Path(),
     device: str = "auto",
     settings: SampleSettings | None = None,
@@ -53,6 +56,7 @@ def sample_latents(
         lora: the run's own LoRA, or None to sample without one; those of the config stand in the spec.
         text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
         condition: what `hv15.sample.condition.write_condition` wrote, for i2v.
+        made_from: what the latents depend on, as the stage's spec says.
         root: the project folder, where the spec's paths start.
         settings: how the transformer is held in memory and what it runs on; its number format is the spec's.
         batch_cfg: both branches of the guidance in one batch; None does so where it pays: few tokens, on a GPU.
@@ -63,7 +67,7 @@ def sample_latents(
     where = pick_device(device)
     dtype = pick_dtype(spec.dtype, where)
     loras = loras_of(spec, root, lora)
-    metadata = provenance(spec, loras)  # before anything heavy: a LoRA that changed is found out now
+    metadata = provenance(spec, made_from, loras)  # before anything heavy: a LoRA that changed is found out now
     first, vision = _read_condition(spec, condition)
     settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
     dit = load_ready(dit_path, settings, device=where, dtype=dtype)

@@ -6,15 +6,27 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hv15.config.train import TrainSettings
+
 
 @dataclass(frozen=True)
 class CheckpointRule:
     """The settings of the same names: every how many epochs or steps, how many of each kind stay. None: never; all."""
 
-    save_every_n_epochs: int | None = None
-    save_every_n_steps: int | None = None
-    save_last_n_epochs: int | None = None
-    save_last_n_steps: int | None = None
+    save_every_n_epochs: int | None
+    save_every_n_steps: int | None
+    save_last_n_epochs: int | None
+    save_last_n_steps: int | None
+
+    @classmethod
+    def from_settings(cls, options: TrainSettings) -> CheckpointRule:
+        """Take them from `train:`."""
+        return cls(
+            save_every_n_epochs=options.save_every_n_epochs,
+            save_every_n_steps=options.save_every_n_steps,
+            save_last_n_epochs=options.save_last_n_epochs,
+            save_last_n_steps=options.save_last_n_steps,
+        )
 
     def due(self, step: int, epochs: int, epochs_before: int) -> list[str]:
         """Return the names of the checkpoints to write after a step.

@@ -1,9 +1,8 @@
-"""The training loop: accumulate gradients over a global batch, step, record, save.
+"""The training loop: one optimizer step after another, and what is recorded and saved between them.
 
-- The gradient of a step is that of the mean loss over all its samples, whatever their batches and processes.
-- A GPU is never waited for while it has nothing queued: the metrics of a step are read when the next one is queued.
-  What is saved is read and checked first.
-- What decides about the way on is in the table that is summed over the processes, so that all of them decide alike.
+- A GPU always has work queued: the numbers of a step are read when the next step is queued. Before something is saved,
+  the numbers of every step so far are read and checked.
+- All processes decide alike, because requests from outside are summed over them with the losses.
 - Everything random is named by the step or the sample, so the loop starts at any step as if it had never stopped.
 """
 
@@ -11,18 +10,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from hv15.cache.batches import MicroBatch, Prefetcher
+from hv15.config.train import LRScheduler, TrainSettings
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
@@ -30,18 +28,15 @@ from hv15.records.metrics import SMOOTHING, CheckpointRecord, StartRecord, StepR
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
-from hv15.train.metrics import MetricsFile, loss_table, losses_of_step, memory_in_use
-from hv15.train.optimizers import set_learning_rate
-from hv15.train.random import seed_for
-from hv15.train.schedules import Schedule, lr_factor
+from hv15.train.metrics import MetricsFile, losses_of_step, memory_in_use
+from hv15.train.optimizer_step import OptimizerStep, StepNumbers
+from hv15.train.schedules import lr_factor, warmup_steps
 from hv15.train.signals import Requests, Stopped
-from hv15.train.state import Position, SavedState, StateFolder
-from hv15.train.steps import StepPlan
+from hv15.train.state import Position, StateFolder
+from hv15.train.step_batches import StepBatches
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from hv15.models import DiT
 
 log = logging.getLogger(__name__)
 
@@ -50,51 +45,49 @@ log = logging.getLogger(__name__)
 class LoopSettings:
     """What the loop itself needs of the settings."""
 
-    seed: int
     total_steps: int
-    lr_scheduler: Schedule = "constant"
-    warmup: int = 0
-    max_grad_norm: float = 1.0
-    state_every_n_steps: int = 250
-    checkpoints: CheckpointRule = field(default_factory=CheckpointRule)
+    lr_scheduler: LRScheduler
+    warmup_steps: int
+    state_every_n_steps: int
+    checkpoints: CheckpointRule
+
+    @classmethod
+    def from_settings(cls, options: TrainSettings, total_steps: int) -> LoopSettings:
+        """Take them from `train:`."""
+        return cls(
+            total_steps=total_steps,
+            lr_scheduler=options.lr_scheduler,
+            warmup_steps=warmup_steps(options.lr_warmup_steps, total_steps),
+            state_every_n_steps=options.state_every_n_steps,
+            checkpoints=CheckpointRule.from_settings(options),
+        )
 
 
 @dataclass
-class Launched:
-    """A step that is queued, and what is known of it before its numbers are read."""
+class QueuedStep:
+    """A step that is queued on the device and whose numbers nobody has read."""
 
     step: int
     """Its index."""
     lr: float
     samples: int
+    """On all processes."""
     tokens: int
-    """Latent tokens."""
-    numbers: Tensor
-    """On the device: the loss table, the flags of `Trainer.compute`, the gradient norm."""
-    fetch: Fetch | None = None
-    data_wait: float = 0.0
-
-
-class Trained(Protocol):
-    """What a training needs of that which it trains (`hv15.lora.LoRANetwork`)."""
-
-    def set_step_seed(self, seed: int) -> None: ...
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: dict[str, Tensor], /) -> object: ...
+    """Latent tokens, on all processes."""
+    numbers: Fetch
+    """Of `StepNumbers`."""
+    data_wait: float
+    """Seconds that this process waited for its micro-batches."""
 
 
 @dataclass
 class Trainer:
-    """One training in memory. `dit` is frozen and carries `network`, whose parameters `optimizer` moves."""
+    """One training in memory."""
 
     settings: LoopSettings
-    dit: DiT
-    network: Trained
-    optimizer: torch.optim.Optimizer
+    optimizer_step: OptimizerStep
+    batches: StepBatches
     reader: ExampleReader
-    plan: StepPlan
     accelerator: Accelerator
     folder: Path
     """`<output folder>/train`."""
@@ -103,10 +96,28 @@ class Trainer:
     save_lora: Callable[[Path, int], None]
     """Writes the LoRA as it is after a number of steps."""
 
-    def restore(self, saved: SavedState) -> None:
-        """Put a saved state into network and optimizer."""
-        self.network.load_state_dict(saved.lora)
-        self.optimizer.load_state_dict(saved.optimizer)
+    def resume(self) -> None:
+        """Train to the end, from the newest saved state or, without one, from the beginning.
+
+        Raises:
+            UserError: as `run`; or the state is of steps of another size.
+            SystemExit: as `run`.
+        """
+        saved = StateFolder(self.folder / "state", self.spec).load_latest()
+        if saved is None:
+            self.run()
+            return
+        then, now = saved.position.batches_per_step, self.batches.batches_per_step
+        if then != now:
+            raise UserError(
+                f"{self.folder}: its steps were of {then} batches (processes times train.gradient_accumulation_steps), "
+                f"now they would be of {now}: it could not go on as it began",
+                hint=f"start {then // self.batches.accumulation} processes as before, or move the folder away",
+            )
+        log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
+        self.optimizer_step.network.load_state_dict(saved.lora)
+        self.optimizer_step.optimizer.load_state_dict(saved.optimizer)
+        self.run(saved.position.step, saved.position.metrics_offset)
 
     def run(self, start: int = 0, metrics_offset: int = 0) -> None:
         """Train from the step with index `start` to the end.
@@ -116,7 +127,7 @@ class Trainer:
             Stopped: after a request to stop, with the state saved.
         """
         total = self.settings.total_steps
-        examples = Prefetcher(self._read, self.plan.share(start, total, self.accelerator.process_index))
+        examples = Prefetcher(self._read, self.batches.share(start, total, self.accelerator.process_index))
         shown = SmoothedLoss()
         path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
         with (
@@ -127,11 +138,11 @@ class Trainer:
             memory_advice(),
         ):
             metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
-            unread: list[Launched] = []
+            unread: list[QueuedStep] = []
             stop = save = False
             self._since = perf_counter()
             for step in range(start, total):
-                unread.append(self._launch(step, examples, requests))
+                unread.append(self._queue(step, examples, requests))
                 due = self._is_due(step + 1)
                 while len(unread) > (0 if due or stop or save else self.read_behind):
                     record, asked_stop, asked_save = self._read_back(unread.pop(0))
@@ -152,7 +163,11 @@ class Trainer:
     @cached_property
     def read_behind(self) -> int:
         """How many steps may be queued whose numbers nobody has read. The same on all processes: they act alike."""
-        return 1 if self.accelerator.device.type == "cuda" else 0
+        return 1 if self._on_gpu else 0
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.optimizer_step.device.type == "cuda"
 
     def _saves_state(self, step: int) -> bool:
         return step == self.settings.total_steps or step % self.settings.state_every_n_steps == 0
@@ -161,93 +176,58 @@ class Trainer:
         """Whether something is saved after this step, so that it has to be known to be good."""
         return self._saves_state(step) or bool(self._checkpoints(step))
 
-    def compute(
-        self, step: int, examples: Iterator[tuple[int, Example]], flags: Callable[[], Sequence[bool]] = tuple
-    ) -> Launched:
-        """Do one optimizer step. Everything is queued on the device, nothing is waited for.
-
-        Args:
-            examples: gives the step's micro-batches with their global indices.
-            flags: of this process, asked after the backward passes; their sums over all processes are read back.
-        """
-        batches = self.plan.batches(step)
-        samples = sum(len(batch.items) for batch in batches)
-        tables: list[Tensor] = []
-        for _ in range(self.plan.accumulation):
-            index, example = next(examples)
-            example = example.to(self.accelerator.device, self.dit.dtype)
-            self.network.set_step_seed(seed_for(self.settings.seed, "dropout", index))
-            losses = example.losses(self.dit)
-            (losses.sum() / samples).backward()
-            tables.append(loss_table(losses, example.sigma))
-        table = torch.stack(tables).sum(0).flatten()
-        table = self._sum_over_processes(torch.cat([table, *(table.new_full((1,), flag) for flag in flags())]))
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
-        lr = set_learning_rate(self.optimizer, self._lr_factor(step))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(math.prod(item.shape) for batch in batches for item in batch.items)
-        return Launched(step, lr, samples, tokens, torch.cat([table, grad_norm.view(1)]))
-
-    def _launch(
-        self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]], requests: Requests
-    ) -> Launched:
-        waited = examples.waited
-        launched = self.compute(step, examples, requests.take)
-        launched.fetch, launched.data_wait = Fetch(launched.numbers), examples.waited - waited
-        return launched
-
-    def _read_back(self, launched: Launched) -> tuple[StepRecord, bool, bool]:
-        """Return a step's metrics, and whether any process was asked to stop or to save while it ran."""
-        assert launched.fetch is not None
-        *table, stop, save, norm = launched.fetch.read()
-        bins = len(table) // 2
-        loss, loss_by_sigma = losses_of_step(table[:bins], table[bins:])
-        check_finite(launched.step + 1, loss, norm)
-        now = perf_counter()
-        seconds, self._since = now - self._since, now
-        memory, memory_peak = memory_in_use(self.accelerator.device)
-        record = StepRecord(
-            step=launched.step + 1,
-            epoch=round(self.plan.epochs(launched.step + 1), 4),
-            loss=loss,
-            loss_by_sigma=loss_by_sigma,
-            lr=launched.lr,
-            grad_norm=norm,
-            samples_per_s=round(launched.samples / seconds, 4),
-            tokens_per_s=round(launched.tokens / seconds, 1),
-            data_wait_s=round(launched.data_wait, 4),
-            step_s=round(seconds, 4),
-            memory=memory,
-            memory_peak=memory_peak,
-        )
-        return record, stop > 0, save > 0
-
-    @cached_property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
         index, batch = task
         example = self.reader(batch)
-        return index, example.pinned() if self.accelerator.device.type == "cuda" else example
+        return index, example.pinned() if self._on_gpu else example
+
+    def _queue(
+        self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]], requests: Requests
+    ) -> QueuedStep:
+        """Queue a step on the device."""
+        items = [item for batch in self.batches.of_step(step) for item in batch.items]
+        waited = examples.waited
+        queued = self.optimizer_step.run(
+            islice(examples, self.batches.accumulation),
+            samples=len(items),
+            lr_factor=self._lr_factor(step),
+            flags=requests.take,
+        )
+        tokens = sum(math.prod(item.shape) for item in items)
+        return QueuedStep(step, queued.lr, len(items), tokens, Fetch(queued.tensor), examples.waited - waited)
+
+    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, bool, bool]:
+        """Return a step's metrics, and whether any process was asked to stop or to save while it ran.
+
+        Raises:
+            UserError: the training has diverged.
+        """
+        numbers = StepNumbers.from_list(queued.numbers.read())
+        stop, save = numbers.flags
+        loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
+        refuse_divergence(queued.step + 1, loss, numbers.grad_norm)
+        now = perf_counter()
+        seconds, self._since = now - self._since, now
+        memory, memory_peak = memory_in_use(self.optimizer_step.device)
+        record = StepRecord(
+            step=queued.step + 1,
+            epoch=round(self.batches.epochs(queued.step + 1), 4),
+            loss=loss,
+            loss_by_sigma=loss_by_sigma,
+            lr=queued.lr,
+            grad_norm=numbers.grad_norm,
+            samples_per_s=round(queued.samples / seconds, 4),
+            data_wait_s=round(queued.data_wait, 4),
+            step_s=round(seconds, 4),
+            tokens_per_s=round(queued.tokens / seconds, 1),
+            memory=memory,
+            memory_peak=memory_peak,
+        )
+        return record, stop, save
 
     def _lr_factor(self, step: int) -> float:
         settings = self.settings
-        return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup)
-
-    def _sum_over_processes(self, table: Tensor) -> Tensor:
-        """Sum gradients and the loss table over all processes, each in one transfer."""
-        for parameter in self.parameters:
-            if parameter.grad is None:  # a skipped layer, or the unused text stream of the last block
-                parameter.grad = torch.zeros_like(parameter)
-        if self.accelerator.num_processes == 1:
-            return table
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        flat = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-        return self.accelerator.reduce(table, "sum")
+        return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup_steps)
 
     def _write_checkpoints(self, step: int, metrics: MetricsFile) -> None:
         """Keep copies of the LoRA on the way."""
@@ -264,15 +244,16 @@ class Trainer:
         """The names of the copies that are due after a step; the last step's is the output itself."""
         if step == self.settings.total_steps:
             return []
-        epochs, before = self.plan.finished_epochs(step), self.plan.finished_epochs(step - 1)
+        epochs, before = self.batches.finished_epochs(step), self.batches.finished_epochs(step - 1)
         return self.settings.checkpoints.due(step, epochs, before)
 
     def _save_state(self, step: int, metrics: MetricsFile) -> None:
         if self.accelerator.is_main_process:
-            epoch = round(self.plan.epochs(step), 4)
-            position = Position(step, epoch, metrics.offset, self.spec, self.plan.batches_per_step)
+            epoch = round(self.batches.epochs(step), 4)
+            position = Position(step, epoch, metrics.offset, self.spec, self.batches.batches_per_step)
+            network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
-            states.save(position, self.network.state_dict(), self.optimizer.state_dict())
+            states.save(position, network.state_dict(), optimizer.state_dict())
         self.accelerator.wait_for_everyone()
 
 
@@ -288,8 +269,8 @@ class SmoothedLoss:
         return self._sum / self._weight
 
 
-def check_finite(step: int, loss: float, grad_norm: float) -> None:
-    """Stop before anything is saved when a step went wrong.
+def refuse_divergence(step: int, loss: float, grad_norm: float) -> None:
+    """Stop before anything of a step that went wrong is saved.
 
     Raises:
         UserError: loss or gradient norm is NaN or infinite.

@@ -17,6 +17,7 @@ from hv15.config import Settings
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
 from hv15.models.grid import PIXELS_PER_CELL
+from hv15.records.metadata import CONFIG, MADE_FROM
 
 
 def lora_metadata(
@@ -31,7 +32,7 @@ def lora_metadata(
 ) -> dict[str, str]:
     """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, text to text.
 
-    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.spec` holds the digests of everything that
+    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.made_from` holds the digests of all that
     the training depends on: dataset, encoded items, base model. JSON where a value is not a plain one.
     """
     train = settings.train
@@ -59,8 +60,8 @@ def _own_metadata(
     train = settings.train
     dataset = spec.get("dataset", {})
     return {
-        "hv15.config": json.dumps(settings.dump(), ensure_ascii=False),  # in the order of the documentation
-        "hv15.spec": _json(spec),
+        CONFIG: json.dumps(settings.dump(), ensure_ascii=False),  # in the order of the documentation
+        MADE_FROM: _json(spec),
         "hv15.dataset_digest": str(dataset.get("digest", "")),
         "hv15.dataset_size": str(dataset.get("size", "")),
         "hv15.clips": str(len(items)),

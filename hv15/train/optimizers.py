@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from hv15.bitsandbytes import bitsandbytes
+from hv15.config.train import OptimizerType, OptimizerValue
 from hv15.errors import UserError
-
-OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
 
 # What differs from the classes' own defaults. Muon: as in the model's official training: the update is scaled by
 # 0.2*sqrt(max(sides)), so that learning rates mean what they mean for AdamW.
@@ -25,7 +25,7 @@ RESERVED = {"self", "params", "lr", "fused", "differentiable", "capturable", "ma
 
 
 def make_optimizer(
-    name: OptimizerType, groups: Sequence[dict[str, Any]], args: Mapping[str, Any] | None = None
+    name: OptimizerType, groups: Sequence[dict[str, Any]], args: Mapping[str, OptimizerValue] | None = None
 ) -> torch.optim.Optimizer:
     """Build an optimizer over parameter groups that carry their own `lr`; the peak rate is kept as `initial_lr`.
 
@@ -62,16 +62,15 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
     if name == "Muon":
         return torch.optim.Muon
     try:
-        from bitsandbytes.optim import AdamW8bit
+        return bitsandbytes("optim").AdamW8bit
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(
             f"train.optimizer_type AdamW8bit: bitsandbytes cannot be loaded: {error}",
             hint="reinstall bitsandbytes for this machine, or set train.optimizer_type to AdamW (more memory)",
         ) from error
-    return AdamW8bit
 
 
-def _checked_args(name: str, cls: type, args: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_args(name: str, cls: type, args: Mapping[str, OptimizerValue]) -> dict[str, OptimizerValue]:
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
     allowed = sorted(set(parameters) - RESERVED)
     for key, value in args.items():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
@@ -22,17 +25,17 @@ from hv15.lora import LoRANetwork, convert, read_lora, save_lora
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
-from hv15.models.ready import load_ready, reset, set_up
+from hv15.models.ready import load_with_settings, reset, set_up
+from hv15.out_of_memory import memory_advice
 from hv15.precision import pick_device, pick_dtype
-from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
-from hv15.train.loop import LoopSettings, Trainer, memory_advice
+from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
+from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer
 from hv15.train.random import seed_for
-from hv15.train.schedules import warmup_steps
-from hv15.train.state import StateFolder, claim_folder, locked
-from hv15.train.steps import StepPlan
+from hv15.train.state import claim_folder, locked
+from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
 
@@ -48,7 +51,7 @@ def train(
     *,
     dit_path: Path,
 ) -> None:
-    """Train a LoRA, or go on where an earlier call with the same spec was stopped, and write it to `output`.
+    """Train a LoRA, or resume what an earlier call with the same spec began, and write it to `output`.
 
     Everything else is written to `train/` beside the output: see hv15.train.state.
 
@@ -59,14 +62,14 @@ def train(
 
     Raises:
         UserError: whatever a user can put right; saved states are kept.
-        SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved: the same call goes on.
+        SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved: the same call resumes it.
     """
     check_items(settings.train, items, stores)
     accelerator = make_accelerator(settings.runtime.device)
     dtype = pick_dtype(settings.train.dtype, accelerator.device)
     check_dtype(dit_path, dtype)
     with memory_advice():
-        dit = load_ready(dit_path, settings.train, device=accelerator.device, dtype=dtype)
+        dit = load_with_settings(dit_path, settings.train, device=accelerator.device, dtype=dtype)
     for item in (stores.latents.read(items[0].clip), stores.texts.read(items[0].caption)):
         check_widths(dit.config, widths_of(item))
     train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
@@ -85,65 +88,46 @@ def train_dit(
 ) -> None:
     """Do the same with a base model that is in memory, on the accelerator's device; it is left as it was."""
     options, folder, spec_digest = settings.train, output.parent / "train", digest(dict(spec))
-    with memory_advice():
-        set_up(dit, options, accelerator.device)
-    network = make_network(settings, dit)
-    plan = StepPlan(BatchStream(items, options.seed), options.gradient_accumulation_steps, accelerator.num_processes)
-    total = plan.total_steps(options.max_train_steps, options.max_train_epochs)
-
-    def save(path: Path, step: int) -> None:
-        metadata = lora_metadata(
-            settings, spec, items, step=step, epochs=plan.epochs(step), base=dit.config, base_name=base_name
-        )
-        save_lora(path, network.state_dict(), metadata, dtype=getattr(torch, options.save_precision))
-
-    trainer = Trainer(
-        settings=loop_settings(options, total),
-        dit=dit,
-        network=network,
-        optimizer=make_optimizer(
-            options.optimizer_type, network.parameter_groups(options.learning_rate), options.optimizer_args
-        ),
-        reader=make_reader(settings, stores),
-        plan=plan,
-        accelerator=accelerator,
-        folder=folder,
-        spec=spec_digest,
-        save_lora=save,
+    batches = StepBatches(
+        BatchStream(items, options.seed), options.gradient_accumulation_steps, accelerator.num_processes
     )
-    try:
+    total = batches.total_steps(options.max_train_steps, options.max_train_epochs)
+    with ExitStack() as undo:
+        undo.callback(reset, dit)
+        with memory_advice():
+            set_up(dit, options, accelerator.device)
+        network = make_network(settings, dit)
+        undo.callback(network.detach)
+
+        def save(path: Path, step: int) -> None:
+            metadata = lora_metadata(
+                settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
+            )
+            save_lora(path, network.state_dict(), metadata, dtype=getattr(torch, options.save_precision))
+
+        trainer = Trainer(
+            settings=LoopSettings.from_settings(options, total),
+            optimizer_step=make_optimizer_step(options, dit, network, accelerator.device, sum_over(accelerator)),
+            batches=batches,
+            reader=make_reader(settings, stores),
+            accelerator=accelerator,
+            folder=folder,
+            spec=spec_digest,
+            save_lora=save,
+        )
         if not accelerator.is_main_process:
-            _resume_and_run(trainer)
+            accelerator.wait_for_everyone()
+            trainer.resume()
             return
         with locked(folder):
             claim_folder(folder, spec_digest)
-            _resume_and_run(trainer)
+            accelerator.wait_for_everyone()
+            trainer.resume()
             save(output, total)
             summary = summarise(folder / "metrics.jsonl", accelerator.device)
             write_json(folder / "summary.json", asdict(summary))
-    finally:
-        network.detach()
-        reset(dit)
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (means of a tenth of the steps)", file=sys.stderr)
-
-
-def _resume_and_run(trainer: Trainer) -> None:
-    trainer.accelerator.wait_for_everyone()
-    saved = StateFolder(trainer.folder / "state", trainer.spec).load_latest()
-    if saved is None:
-        trainer.run()
-        return
-    then, now = saved.position.batches_per_step, trainer.plan.batches_per_step
-    if then != now:
-        raise UserError(
-            f"{trainer.folder}: its steps were of {then} batches (processes times train.gradient_accumulation_steps), "
-            f"now they would be of {now}: it could not go on as it began",
-            hint=f"start {then // trainer.plan.accumulation} processes as before, or move the folder away",
-        )
-    log.info("going on after step %d of %d", saved.position.step, trainer.settings.total_steps)
-    trainer.restore(saved)
-    trainer.run(saved.position.step, saved.position.metrics_offset)
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -155,7 +139,7 @@ def make_accelerator(device: str) -> Accelerator:
 
 
 def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
-    """Attach a new LoRA to the frozen model, or one that goes on from `network_weights`.
+    """Attach a new LoRA to the frozen model, or one that starts from `network_weights`.
 
     Raises:
         UserError: the file does not fit the network.
@@ -182,41 +166,44 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
     return network
 
 
+def sum_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
+    """Return how a tensor is summed over all processes; None where there is one."""
+    return partial(accelerator.reduce, reduction="sum") if accelerator.num_processes > 1 else None
+
+
+def make_optimizer_step(
+    options: TrainSettings,
+    dit: DiT,
+    network: LoRANetwork,
+    device: torch.device,
+    sum_over_processes: Callable[[Tensor], Tensor] | None = None,
+) -> OptimizerStep:
+    """Return the step that moves a LoRA's weights; the planner makes its own here, too.
+
+    Raises:
+        UserError: the optimizer cannot be made.
+    """
+    groups = network.parameter_groups(options.learning_rate)
+    return OptimizerStep(
+        dit=dit,
+        network=network,
+        optimizer=make_optimizer(options.optimizer_type, groups, options.optimizer_args),
+        device=device,
+        seed=options.seed,
+        max_grad_norm=options.max_grad_norm,
+        sum_over_processes=sum_over_processes,
+    )
+
+
 def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
     """Return the reader of training examples: t2v never looks at images, whatever is stored."""
     options = settings.train
     return ExampleReader(
         stores,
         options.seed,
-        SigmaRule(
-            timestep_sampling=options.timestep_sampling,
-            discrete_flow_shift=options.discrete_flow_shift,
-            sigmoid_scale=options.sigmoid_scale,
-            logit_mean=options.logit_mean,
-            logit_std=options.logit_std,
-            min_timestep=options.min_timestep,
-            max_timestep=options.max_timestep,
-        ),
+        SigmaRule.from_settings(options),
         i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
         caption_dropout=options.caption_dropout,
-    )
-
-
-def loop_settings(options: TrainSettings, total_steps: int) -> LoopSettings:
-    """Return the loop's part of the settings."""
-    return LoopSettings(
-        seed=options.seed,
-        total_steps=total_steps,
-        lr_scheduler=options.lr_scheduler,
-        warmup=warmup_steps(options.lr_warmup_steps, total_steps),
-        max_grad_norm=options.max_grad_norm,
-        state_every_n_steps=options.state_every_n_steps,
-        checkpoints=CheckpointRule(
-            save_every_n_epochs=options.save_every_n_epochs,
-            save_every_n_steps=options.save_every_n_steps,
-            save_last_n_epochs=options.save_last_n_epochs,
-            save_last_n_steps=options.save_last_n_steps,
-        ),
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-Schedule = Literal["constant", "cosine", "linear"]
+from hv15.config.train import LRScheduler
 
 
 def warmup_steps(setting: float, total_steps: int) -> int:
@@ -13,7 +12,7 @@ def warmup_steps(setting: float, total_steps: int) -> int:
     return int(setting * total_steps) if setting < 1 else int(setting)
 
 
-def lr_factor(step: int, total_steps: int, *, schedule: Schedule, warmup: int = 0) -> float:
+def lr_factor(step: int, total_steps: int, *, schedule: LRScheduler, warmup: int) -> float:
     """Return the factor on the peak rate for the step with this index (0 is the first).
 
     Warm-up rises linearly and never wastes a step on zero: 1/warmup at the first, 1 at step warmup-1. `cosine` and

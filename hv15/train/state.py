@@ -5,6 +5,7 @@
 - checkpoints/: see hv15.train.checkpoints
 - state/step-000123/: lora.safetensors, optimizer.pt, state.json; complete or absent; the last two are kept
 - summary.json: written at the end; the only place for times
+- dataset.json: the clips and captions by name, written at the end (hv15.records.trained_dataset)
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from hv15.errors import UserError
 
 log = logging.getLogger(__name__)
 
-KEEP = 2
-OURS = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json"}
+STATES_KEPT = 2
+TRAINING_FILES = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json", "dataset.json"}
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,17 @@ def claim_folder(folder: Path, spec: str) -> None:
     owner = _owner(folder)
     if owner == spec:
         return
-    foreign = sorted(path.name for path in folder.glob("[!.]*") if path.name not in OURS)
+    foreign = sorted(path.name for path in folder.glob("[!.]*") if path.name not in TRAINING_FILES)
     if owner is None and foreign:
         raise UserError(
             f"{folder}: the training would write here, but the folder holds other files (first {foreign[0]})",
             hint="give the LoRA another output folder",
         )
     if owner is not None:
-        aside = next(path for path in _asides(folder, owner) if not path.exists())
+        aside = next(path for path in _set_aside_folders(folder, owner) if not path.exists())
         folder.rename(aside)
         log.warning("%s is of another configuration: moved to %s", folder, aside)
-    mine = [path for path in takewhile(Path.exists, _asides(folder, spec)) if _owner(path) == spec]
+    mine = [path for path in takewhile(Path.exists, _set_aside_folders(folder, spec)) if _owner(path) == spec]
     if mine and not folder.exists():
         mine[-1].rename(folder)
         log.info("%s is of this configuration: moved back to %s", mine[-1], folder)
@@ -150,7 +151,7 @@ class StateFolder:
                 f"{target}: the training state cannot be written: {_reason(error)}",
                 hint="free some disk space and run the same command again: it goes on from the last saved state",
             ) from error
-        for old in self._folders()[KEEP:]:
+        for old in self._folders()[STATES_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
         return target
 
@@ -201,8 +202,8 @@ def _owner(folder: Path) -> str | None:
         return None
 
 
-def _asides(folder: Path, spec: str) -> Iterator[Path]:
-    """Where the folder of a spec may stand aside, in the order of use."""
+def _set_aside_folders(folder: Path, spec: str) -> Iterator[Path]:
+    """The names that the folder of a spec takes when it is moved aside, in the order of use."""
     name = f"{folder.name}-{spec[:8]}"
     yield folder.with_name(name)
     yield from (folder.with_name(f"{name}-{number}") for number in count(2))

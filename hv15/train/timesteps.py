@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hv15.config.train import TimestepSampling, TrainSettings
 from hv15.models.noise_levels import TIMESTEPS, shifted
 from hv15.train.random import generator
-
-Rule = Literal["shift", "sigmoid", "uniform", "logit_normal"]
 
 
 @dataclass(frozen=True)
 class SigmaRule:
-    """A distribution of sigma in [0, 1]; the field names are those of the settings (`train.timestep_sampling` ...)."""
+    """A distribution of sigma in [0, 1]; its fields are the settings of `train:` of the same names."""
 
-    timestep_sampling: Rule = "shift"
-    discrete_flow_shift: float = 3.0
-    sigmoid_scale: float = 1.0
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
-    min_timestep: float = 0.0
-    max_timestep: float = TIMESTEPS
+    timestep_sampling: TimestepSampling
+    discrete_flow_shift: float
+    sigmoid_scale: float
+    logit_mean: float
+    logit_std: float
+    min_timestep: float
+    max_timestep: float
+
+    @classmethod
+    def from_settings(cls, options: TrainSettings) -> SigmaRule:
+        """Take them from `train:`."""
+        return cls(
+            timestep_sampling=options.timestep_sampling,
+            discrete_flow_shift=options.discrete_flow_shift,
+            sigmoid_scale=options.sigmoid_scale,
+            logit_mean=options.logit_mean,
+            logit_std=options.logit_std,
+            min_timestep=options.min_timestep,
+            max_timestep=options.max_timestep,
+        )
 
     def sigmas(self, seed: int, samples: range | list[int]) -> Tensor:
         """Return sigma for each global sample index: fp32 [B]."""

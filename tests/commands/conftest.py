@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hv15.project import Project
 from tests.commands.workbench import Workbench, config
 from tests.workflow.conftest import clip_names, demo_clips, demo_models  # noqa: F401  (fixtures)
 from tests.workflow.project import copy_clips
@@ -43,7 +42,7 @@ def project(fresh: Workbench, tmp_path: Path) -> Workbench:
 def done(finished: Workbench, tmp_path: Path) -> Workbench:
     """A finished project of one's own, whose files the index knows."""
     bench = copy_of(finished, tmp_path)
-    assert Project(bench.root / "config.yaml").sources
+    assert bench.project.dataset.sources
     return bench
 
 

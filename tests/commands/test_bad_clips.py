@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from hv15.project import Project
 from tests.commands.conftest import CLIPS
-from tests.commands.workbench import Workbench
+from tests.commands.workbench import LORA, Workbench
 from tests.data.videos import make_video
 
 BAD = {
@@ -67,20 +65,34 @@ def test_skip_lists_them_in_the_report_and_training_goes_on(project: Workbench) 
     project.set(cache={"bad_clips": "skip"})
     assert "left out 5 files" in project.does("encode", "latents").err
     project.does("encode", "texts")
-    said = project.does("report", "latents", "--out", project.root / "report.json")
-    report = json.loads((project.root / "report.json").read_text())
-    assert (report["items"], report["sources"]) == (CLIPS, CLIPS + len(BAD))
-    assert {Path(name).stem for name in report["skipped"]} == set(BAD)
+    said = project.does("report")
+    assert f"{CLIPS} clips of {CLIPS + len(BAD)} files" in said.out
+    assert f"left out {len(BAD)} files" in said.out
     for name, reason in BAD.items():
-        assert f"{name}.mp4: {reason}" in said.err
-    project.train()
+        assert f"{name}.mp4: {reason}" in said.out
+    project.plan()
+    said = project.does("train", "--spec", project.spec("train"), "--out", project.root / LORA)
+    assert f"{len(BAD)} files were left out: `hv15 report` says why" in said.err
+
+
+def test_the_report_names_clips_that_are_too_short_for_a_length(project: Workbench) -> None:
+    project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9, 401]}])
+    project.encode()
+    said = project.does("report")
+    assert f"{CLIPS} clips of {CLIPS} files, 5 texts" in said.out
+    assert said.out.count("too short for 401 frames") == CLIPS
+
+
+def test_the_report_before_the_encoding(project: Workbench) -> None:
+    project.refuses("report", naming=("are not encoded yet", "hv15 run"))
 
 
 def test_what_was_left_out_is_no_lost_item(project: Workbench) -> None:
     add_bad_clips(project.clips)
     project.set(cache={"bad_clips": "skip"})
     project.does("encode", "latents")
-    assert not any(Project(project.root / "config.yaml").latents.lost)
+    latents = project.project.latents
+    assert all(latents.is_complete(shard) for shard in range(latents.shards))
     assert project.does("repair").out == f"{CLIPS} sound\n"
 
 
@@ -90,7 +102,7 @@ def test_a_dataset_of_which_nothing_is_left_is_an_error(project: Workbench) -> N
     project.set(cache={"bad_clips": "skip"})
     project.does("encode", "latents")
     project.does("encode", "texts")
-    project.refuses("report", "latents", naming=("no clip is left",))
+    assert "left out 1 file" in project.does("report").out, "all three have the same content"
     project.refuses("train", "--out", project.root / "results/x.safetensors", naming=("no clip is left",))
 
 
@@ -112,7 +124,8 @@ def test_a_name_that_is_not_utf8_does_no_harm(project: Workbench) -> None:
     project.refuses("encode", "latents", naming=("2.mp4: empty file",))
     project.set(cache={"bad_clips": "skip"})
     project.does("encode", "latents")
-    project.does("report", "latents")
+    project.does("encode", "texts")
+    assert f"{name}2.mp4: empty file" in project.does("report").out
 
 
 def test_a_pipe_is_no_clip(project: Workbench) -> None:
@@ -152,7 +165,7 @@ def test_all_captions_at_fault_are_listed_together(project: Workbench) -> None:
     [
         ({"video_directory": "clip"}, ("/clip: does not exist", "did you mean", "/clips?")),
         ({"video_directory": "config.yaml"}, ("config.yaml: expected a folder, found a file",)),
-        ({"image_directory": "clips"}, ("no images in this folder", "3 videos: use video_directory")),
+        ({"image_directory": "clips"}, ("no images in this folder", "3 videos: video_directory takes them")),
         ({"video_jsonl_file": "clips"}, ("expected a file, found a folder",)),
         ({"video_jsonl_file": "list.jsonl"}, ("list.jsonl:1", "gone.mp4 does not exist", "list.jsonl:2", "not JSON")),
     ],
@@ -171,15 +184,32 @@ def test_a_caption_that_no_file_can_hold(done: Workbench) -> None:
 
 
 def test_a_dataset_that_changes_while_the_workflow_runs(done: Workbench) -> None:
-    """A job is told what was planned for it; a manifest and a spec of another dataset are refused."""
-    again = "run the same command again"
-    digest = "0" * 64
-    done.refuses("encode", "latents", "--shard", "0", "--expect", digest, naming=("dataset changed", again))
-    done.refuses("encode", "texts", "--shard", "0", "--expect", digest, naming=("dataset changed", again))
-    shutil.copy(done.root / "results/train.json", done.root / "planned.json")
-    min(done.clips.glob("*.txt")).write_text("another caption")
-    words = ("train", "--spec", done.root / "planned.json", "--out", done.root / "results/train.safetensors")
-    done.refuses(*words, naming=("planned.json", "changed while the workflow was running", again))
+    """A job reads what was planned for it, and refuses to do anything else."""
+    planned = done.project
+    assert len(planned.dataset.sources) == CLIPS
+    make_video(done.clips / "new.mp4", 9)
+    (done.clips / "new.txt").write_text("another caption")
+    naming = ("the dataset or the config changed while the workflow was running", "run the same command again")
+    for kind, now in (("latents", done.project.latents), ("texts", done.project.texts)):
+        before = planned.latents if kind == "latents" else planned.texts
+        assert len(before.needed) == len(now.needed) - 1
+        refused = [shard for shard in range(2) if before.needs_digest(shard) != now.needs_digest(shard)]
+        assert len(refused) == 1
+        for shard in range(2):
+            rule = f"encode_{kind}.{shard}"
+            words = ("encode", kind, "--shard", str(shard), "--spec", done.spec(rule), "--out", done.root / "x.json")
+            if shard in refused:
+                done.refuses(*words, naming=naming)
+            else:
+                done.does(*words)  # nothing changed for it
+    words = ("train", "--spec", done.spec("train"), "--out", done.root / LORA)
+    done.refuses(*words, naming=("specs/train.json", *naming))
+
+
+def test_settings_that_change_while_the_workflow_runs(done: Workbench) -> None:
+    done.set(cache={"vae_sample_size": 128})
+    words = ("encode", "latents", "--shard", "0", "--spec", done.spec("encode_latents.0"))
+    done.refuses(*words, naming=("the config changed while the workflow was running",))
 
 
 def test_a_shard_that_does_not_exist(done: Workbench) -> None:

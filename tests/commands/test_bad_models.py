@@ -127,7 +127,7 @@ def test_weights_that_were_rounded(done: Workbench, dtype: torch.dtype, caplog: 
     done.does("train", "--out", done.root / "results/another.safetensors")
     sentence = f"{str(dtype).removeprefix('torch.')} weights are the published ones rounded once more"
     assert f"note: {sentence}" in caplog.text
-    assert f"note           {sentence}" in done.does("check").out
+    assert f"dit            note: {sentence}" in done.does("check").out
 
 
 def test_models_that_do_not_belong_together(done: Workbench) -> None:
@@ -139,7 +139,7 @@ def test_models_that_do_not_belong_together(done: Workbench) -> None:
     done.set(models={"dit": str(other)})
     naming = ("models.text_encoder makes text of 64 channels, but models.dit takes 48",)
     done.refuses("train", "--out", done.root / "results/x.safetensors", naming=naming)
-    words = ("sample", "denoise", "--spec", done.samples / "one.json", "--out", done.root / "x.safetensors")
+    words = ("sample", "denoise", "--name", "one", "--out", done.root / "x.safetensors")
     done.refuses(*words, naming=naming)
     said = done.hv15("check")
     assert (said.code, naming[0] in said.out) == (2, True), said.out
@@ -199,15 +199,14 @@ def test_loras_that_cannot_be_used(done: Workbench, use: str) -> None:
         done.set(train={key: "bad.safetensors"})
     else:
         done.set(sample={key: [{"path": "bad.safetensors"}]})
-    spec, out = done.samples / "one.json", done.samples / "another.safetensors"
+    out = done.samples / "another.safetensors"
     for make, naming in cases:
         make()
         if section == "train":
             done.refuses("train", "--out", done.root / "results/another.safetensors", naming=naming)
             continue
-        plan = ("spec", "sample", "--name", "one", "--out", spec)
-        words = ("sample", "denoise", "--spec", spec, "--lora", done.root / LORA, "--out", out)
-        done.refuses(*(words if done.hv15(*plan).code == 0 else plan), naming=naming)
+        words = ("sample", "denoise", "--name", "one", "--lora", done.root / LORA, "--out", out)
+        done.refuses(*words, naming=naming)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from hv15.data.encode import read_video_metadata
 from hv15.models import load_dit
-from hv15.models.fingerprint import model_fingerprint
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.train.state import locked
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
@@ -57,6 +57,37 @@ def test_convert_refuses_what_is_no_lora(done: Workbench) -> None:
     assert target.read_bytes() == b"what was there before"
 
 
+@pytest.mark.parametrize(
+    ("parts", "naming"),
+    [
+        ({"weight": torch.ones(32), "on_input": torch.tensor(0)}, "an (IA)^3"),
+        ({"diff": torch.ones(32, 32), "diff_b": torch.ones(32)}, "changes of biases"),
+        (
+            {
+                "q_layer.weight": torch.ones(2, 32),
+                "p_layer.weight": torch.ones(32, 2),
+                "lambda_layer": torch.ones(1, 2),
+            },
+            "a T-LoRA",
+        ),
+    ],
+)
+def test_a_lora_that_cannot_be_used_is_refused_wherever_it_is_named(
+    done: Workbench, parts: dict[str, torch.Tensor], naming: str
+) -> None:
+    lora = done.root / "lora.safetensors"
+    save_file({f"lycoris_double_blocks_0_img_attn_q.{part}": tensor for part, tensor in parts.items()}, lora)
+    words = (str(lora), f"the file holds {naming}", "which cannot be used here")
+    is_a_refusal(hv15("convert", lora, done.root / "target.safetensors"), words)
+    done.refuses("merge", done.root / "target.safetensors", "--lora", lora, naming=words)
+    assert all(word in hv15("show", lora).out for word in words)
+    for change in ({"sample": {"loras": [{"path": str(lora)}]}}, {"train": {"network_weights": str(lora)}}):
+        done.set(**{"sample": {"loras": []}, "train": {"network_weights": None}} | change)
+        said = done.hv15("check")
+        assert said.code != 0
+        assert all(word in said.out + said.err for word in words)
+
+
 def test_convert_says_what_it_did(done: Workbench) -> None:
     target = done.root / "other.safetensors"
     modules = len([name for name in load_file(done.root / LORA) if name.endswith(".alpha")])
@@ -89,7 +120,7 @@ def test_a_target_of_another_kind(done: Workbench) -> None:
 
 def test_merge(done: Workbench) -> None:
     target = done.root / "merged.safetensors"
-    done.does("merge", target, "--lora", done.root / LORA, "--multiplier", "0.5")
+    done.does("merge", "--out", target, "--lora", done.root / LORA, "--multiplier", "0.5")
     base, merged = load_dit(done.config["models"]["dit"]), load_dit(target)
     lora = load_file(done.root / LORA)
     name = "double_blocks.0.img_attn_q"
@@ -101,7 +132,7 @@ def test_merge(done: Workbench) -> None:
 
 def test_a_merged_checkpoint_tells_what_it_was_made_from(done: Workbench) -> None:
     target, base = done.root / "merged.safetensors", Path(done.config["models"]["dit"])
-    done.does("merge", target, "--lora", done.root / LORA, "--multiplier", "0.5")
+    done.does("merge", "--out", target, "--lora", done.root / LORA, "--multiplier", "0.5")
     with safe_open(target, framework="pt") as file:
         metadata = file.metadata()
     lora = {"file": "train.safetensors", "multiplier": 0.5, "fingerprint": model_fingerprint(done.root / LORA)}
@@ -112,16 +143,18 @@ def test_a_merged_checkpoint_tells_what_it_was_made_from(done: Workbench) -> Non
 
 def test_merge_refuses(done: Workbench) -> None:
     target = done.root / "merged.safetensors"
-    words = ("merge", target, "--lora", done.root / LORA)
+    words = ("merge", "--out", target, "--lora", done.root / LORA)
     done.refuses(*words, "--multiplier", "1", "--multiplier", "2", naming=("1 --lora but 2 --multiplier",))
-    done.refuses("merge", target, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file"))
+    done.refuses(
+        "merge", "--out", target, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file")
+    )
     done.set(models={"dit": done.config["models"]["vae"]})
     done.refuses(*words, naming=("it looks like a VAE",))
     assert not target.exists()
 
 
 def test_no_result_is_written_over_its_source(done: Workbench) -> None:
-    done.refuses("merge", done.root / LORA, "--lora", done.root / LORA, naming=("is both read and written",))
+    done.refuses("merge", "--out", done.root / LORA, "--lora", done.root / LORA, naming=("is both read and written",))
     whole = (done.root / LORA).read_bytes()
     is_a_refusal(hv15("convert", done.root / LORA, done.root / "results/../results/train.safetensors"), ("both read",))
     assert (done.root / LORA).read_bytes() == whole
@@ -139,7 +172,7 @@ def another_training(project: Workbench) -> Iterator[None]:
 
 def test_two_trainings_in_one_folder(done: Workbench) -> None:
     whole = (done.root / LORA).read_bytes()
-    words = ("train", "--spec", done.root / "results/train.json", "--out", done.root / LORA)
+    words = ("train", "--spec", done.spec("train"), "--out", done.root / LORA)
     with another_training(done):
         done.refuses(*words, naming=("results/train: another training is running here",))
     done.does(*words)
@@ -193,7 +226,7 @@ def test_settings_that_only_training_can_judge(done: Workbench, change: dict[str
 
 
 def decode(done: Workbench, latents: Path, out: Path, *, spec: Path | None = None) -> tuple[str | Path, ...]:
-    return ("sample", "decode", "--spec", spec or done.samples / "one.json", "--latents", latents, "--out", out)
+    return ("sample", "decode", "--spec", spec or done.spec("sample_video.one"), "--latents", latents, "--out", out)
 
 
 def test_latents_alone_become_a_video_or_images(done: Workbench) -> None:
@@ -238,23 +271,38 @@ def test_decoding_refuses(done: Workbench) -> None:
         (done.root / LORA, "expected latents (4 axes)"),
     ):
         done.refuses(*decode(done, file, out), naming=(naming,))
-    done.refuses(*decode(done, latents, out, spec=spec), naming=("x.json: not readable as a sample spec",))
+    done.refuses(*decode(done, latents, out, spec=spec), naming=("x.json: not usable as a spec",))
     for content in ("[]", "{}", '{"name": "one"}', "oops"):
         spec.write_text(content)
-        done.refuses(*decode(done, latents, out, spec=spec), naming=("x.json: not",))
+        done.refuses(*decode(done, latents, out, spec=spec), naming=("x.json: not usable as a spec",))
+    for stage in ("train", "sample_latents.one"):
+        naming = (f"{stage}.json: not the spec of a decoded sample",)
+        done.refuses(*decode(done, latents, out, spec=done.spec(stage)), naming=naming)
+
+
+def test_what_a_sample_says_and_was_planned_from(done: Workbench) -> None:
+    """By the planner's specs and by the name alone: the same files."""
+    planned, named = done.paths.latents("one"), done.root / "named.safetensors"
+    done.does("sample", "denoise", "--name", "one", "--lora", done.root / LORA, "--out", named)
+    assert named.read_bytes() == planned.read_bytes()
 
 
 def test_denoising_refuses(done: Workbench) -> None:
-    spec, out = done.samples / "one.json", done.samples / "one.latents.safetensors"
+    spec, out = done.spec("sample_latents.one"), done.samples / "one.latents.safetensors"
     words = ("sample", "denoise", "--spec", spec, "--out", out)
     done.refuses(*words, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file"))
-    i2v = json.loads(spec.read_text()) | {"task": "i2v"}
-    (done.root / "i2v.json").write_text(json.dumps(i2v))
+    content = json.loads(spec.read_text())
+    content["details"]["sample"]["task"] = "i2v"
+    (done.root / "i2v.json").write_text(json.dumps(content))
     words = ("sample", "denoise", "--spec", done.root / "i2v.json", "--out", out)
     done.refuses(*words, naming=("needs its encoded first frame", "--condition"))
     words = ("sample", "condition", "--spec", spec, "--out", done.root / "x.safetensors")
+    done.refuses(*words, naming=("sample_latents.one.json: not the spec of a first image",))
+    words = ("sample", "condition", "--name", "one", "--out", done.root / "x.safetensors")
     done.refuses(*words, naming=("a t2v sample has no first frame",))
-    done.refuses("spec", "sample", "--name", "two", "--out", spec, naming=("no sample is called two; there are: one",))
+    words = ("sample", "denoise", "--out", done.root / "x.safetensors")
+    done.refuses(*words, "--name", "two", naming=("no sample is called two; there are: one",))
+    done.refuses(*words, naming=("neither --spec nor --name is given",))
     prompt = next(path for path in done.items("text") if b"a red circle" in path.read_bytes())
     prompt.unlink()
     words = ("sample", "denoise", "--spec", spec, "--out", out)
@@ -270,12 +318,7 @@ def test_the_first_image_of_a_sample(project: Workbench, image: bytes | str | No
         path.write_bytes(image)
     prompt = {"name": "one", "prompt": "a red circle", "image_path": "first.png"}
     project.set(task="i2v", sample={"prompts": [prompt]})
-    spec = project.root / "results" / "one.json"
-    if isinstance(image, bytes):
-        project.does("spec", "sample", "--name", "one", "--out", spec)
-        words: tuple[str | Path, ...] = ("sample", "condition", "--spec", spec, "--out", project.root / "x.safetensors")
-    else:
-        words = ("spec", "sample", "--name", "one", "--out", spec)
+    words = ("sample", "condition", "--name", "one", "--out", project.root / "x.safetensors")
     project.refuses(*words, naming=("first.png",))
     assert "first.png" in project.hv15("check").out
 
@@ -284,8 +327,8 @@ def test_an_image_that_changes_after_planning(project: Workbench) -> None:
     Image.new("RGB", (64, 64)).save(project.root / "first.png")
     prompt = {"name": "one", "prompt": "a red circle", "image_path": "first.png"}
     project.set(task="i2v", sample={"prompts": [prompt]})
-    spec, out = project.root / "results" / "one.json", project.root / "x.safetensors"
-    project.does("spec", "sample", "--name", "one", "--out", spec)
+    spec, out = project.spec("sample_condition.one"), project.root / "x.safetensors"
+    project.plan()
     Image.new("RGB", (64, 64), "white").save(project.root / "first.png")
     os.utime(project.root / "first.png")
     words = ("sample", "condition", "--spec", spec, "--out", out)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hv15.errors import UserError
+from hv15.records.spec import Spec
 from tests.commands.workbench import LORA, Said, Workbench, full_disk, hv15, is_a_refusal
 
 CURE = "free some disk space"
@@ -51,17 +53,34 @@ def test_the_index_of_the_dataset(project: Workbench) -> None:
     project.does("encode", "texts")
 
 
-def test_reports_and_specs(done: Workbench) -> None:
-    for words in (("report", "latents"), ("spec", "train"), ("spec", "sample", "--name", "one"), ("spec", "products")):
-        target = done.root / "results" / "small.json"
-        target.write_text("what was there before")
-        refuses_when_full(done, 10, *words, "--out", target, naming=target.name)
+@pytest.mark.parametrize("change", ["train", "sample"])
+def test_specs(done: Workbench, change: str) -> None:
+    """The planner writes one anew for each stage that has to run."""
+    done.set(**{change: {"seed": 7}})
+    before = done.files()
+    with full_disk(10), pytest.raises(UserError, match="cannot be written") as caught:
+        done.plan()
+    assert "results/specs" in str(caught.value)
+    assert CURE in caught.value.hint
+    done.still_has(before)
+    done.plan()
+    assert Spec.load(done.spec(f"{'sample_latents.one' if change == 'sample' else change}")).runs
+
+
+def test_what_a_plan_only_remembers_is_done_without(done: Workbench) -> None:
+    """What the products told when they were last read, and who uses the store."""
+    done.paths.told.unlink()
+    shutil.rmtree(done.root / "cache/projects")
+    with full_disk(10):
+        assert done.hv15("why").code == 0
+        assert done.hv15("encode", "texts", "--shard", "7").code == 2
+    assert not done.paths.told.exists()
 
 
 def test_the_lora(done: Workbench) -> None:
     """Training is over and its state saved; only the file is missing."""
     target, whole = done.root / LORA, (done.root / LORA).read_bytes()
-    words = ("train", "--spec", done.root / "results/train.json", "--out", target)
+    words = ("train", "--spec", done.spec("train"), "--out", target)
     refuses_when_full(done, 100_000, *words, naming=LORA)
     done.does(*words)
     assert target.read_bytes() == whole
@@ -72,7 +91,7 @@ def test_the_training_state(done: Workbench) -> None:
     whole = (done.root / LORA).read_bytes()
     shutil.rmtree(done.root / "results/train")
     (done.root / LORA).unlink()
-    words = ("train", "--spec", done.root / "results/train.json", "--out", done.root / LORA)
+    words = ("train", "--spec", done.spec("train"), "--out", done.root / LORA)
     said = refuses_when_full(done, 300_000, *words, naming="train/state/step-000001")
     assert "File too large" in said.err  # as the system says it, not where torch stood in its file
     assert list((done.root / "results/train/state").iterdir()) == []
@@ -85,7 +104,7 @@ def test_a_later_state_leaves_the_earlier_one(done: Workbench) -> None:
     whole, state = (done.root / LORA).read_bytes(), done.root / "results/train/state"
     shutil.rmtree(state / "step-000002")
     (done.root / LORA).unlink()
-    words = ("train", "--spec", done.root / "results/train.json", "--out", done.root / LORA)
+    words = ("train", "--spec", done.spec("train"), "--out", done.root / LORA)
     refuses_when_full(done, 300_000, *words, naming="train/state/step-000002")
     assert [path.name for path in state.iterdir()] == ["step-000001"]
     done.does(*words)
@@ -94,15 +113,15 @@ def test_a_later_state_leaves_the_earlier_one(done: Workbench) -> None:
 
 def test_metrics(done: Workbench) -> None:
     shutil.rmtree(done.root / "results/train")
-    words = ("train", "--spec", done.root / "results/train.json", "--out", done.root / LORA)
+    words = ("train", "--spec", done.spec("train"), "--out", done.root / LORA)
     refuses_when_full(done, 200, *words, naming="metrics.jsonl")
 
 
 def test_samples(done: Workbench) -> None:
-    spec, latents = done.samples / "one.json", done.samples / "one.latents.safetensors"
+    spec, latents = done.spec("sample_latents.one"), done.samples / "one.latents.safetensors"
     words = ("sample", "denoise", "--spec", spec, "--lora", done.root / LORA, "--out", latents)
     refuses_when_full(done, 1000, *words, naming=latents.name)
-    words = ("sample", "decode", "--spec", spec, "--latents", latents, "--out")
+    words = ("sample", "decode", "--spec", done.spec("sample_video.one"), "--latents", latents, "--out")
     refuses_when_full(done, 1000, *words, done.samples / "one.mp4", naming="one.mp4")
     (done.samples / "one.frames").mkdir()
     (done.samples / "one.frames" / "0000.png").write_bytes(b"the picture that was there before")
@@ -116,13 +135,13 @@ def test_conversion_and_merging(done: Workbench) -> None:
         said = hv15("convert", done.root / LORA, target)
     is_a_refusal(said, (target.name, "cannot be written", CURE))
     assert target.read_text() == "what was there before"
-    refuses_when_full(done, 10_000, "merge", target, "--lora", done.root / LORA, naming=target.name)
+    refuses_when_full(done, 10_000, "merge", "--out", target, "--lora", done.root / LORA, naming=target.name)
 
 
 def test_a_folder_that_is_a_file(done: Workbench) -> None:
     """Not full, but just as impossible."""
     (done.root / "taken").write_text("a file")
-    words = ("train", "--spec", done.root / "results/train.json", "--out", done.root / "taken" / "lora.safetensors")
+    words = ("train", "--spec", done.spec("train"), "--out", done.root / "taken" / "lora.safetensors")
     done.refuses(*words, naming=("taken", "cannot be written"))
     done.set(cache={"directory": "taken"})
     done.refuses("encode", "latents", naming=("taken", "cannot be written"))

@@ -20,9 +20,8 @@ def dit_of(bench: Workbench) -> Path:
 
 
 def denoise(bench: Workbench) -> tuple[str | Path, ...]:
-    bench.does("spec", "sample", "--name", "one", "--out", bench.samples / "one.json")
     out = bench.samples / "another.safetensors"
-    return "sample", "denoise", "--spec", bench.samples / "one.json", "--lora", bench.root / LORA, "--out", out
+    return "sample", "denoise", "--name", "one", "--lora", bench.root / LORA, "--out", out
 
 
 def test_the_checkpoint_and_its_defaults_are_told(done: Workbench, caplog: pytest.LogCaptureFixture) -> None:
@@ -41,7 +40,7 @@ def test_the_checkpoint_and_its_defaults_are_told(done: Workbench, caplog: pytes
     done.set(models={"variant": "480p_t2v"})
     said = done.does("check").out
     assert "checkpoint 480p_t2v (set by models.variant); sampling defaults: guidance 6, shift 5, 50 steps" in said
-    assert "note           models.variant says 480p_t2v, but the file is 720p_i2v_distilled" in said
+    assert "note: models.variant says 480p_t2v, but the file is 720p_i2v_distilled" in said
 
 
 def test_samples_and_loras_that_do_not_fit_are_noted(done: Workbench, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,12 +79,12 @@ def test_a_file_in_float8_is_sampled_and_told_how_it_is_held(done: Workbench, ca
     done.does(*denoise(done))
     assert "note: the file is in float8, and sample.quantize: none makes plain numbers of it" in caplog.text
     assert (done.samples / "another.safetensors").is_file()
-    said = done.does("merge", "--lora", done.root / LORA, done.root / "merged.safetensors")
+    said = done.does("merge", "--lora", done.root / LORA, "--out", done.root / "merged.safetensors")
     assert "what was in float8 was written as plain numbers" in said.err
 
 
 def test_a_merged_file_says_what_it_was_made_from(done: Workbench) -> None:
-    said = done.does("merge", "--lora", done.root / LORA, done.root / "merged.safetensors")
+    said = done.does("merge", "--lora", done.root / LORA, "--out", done.root / "merged.safetensors")
     assert "merged.safetensors: official layout, bfloat16, " in said.err
     with safe_open(done.root / "merged.safetensors", framework="pt") as file:
         metadata = file.metadata()

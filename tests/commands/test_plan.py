@@ -27,7 +27,7 @@ def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
     assert found is not None
     assert found.planned is not None
     assert found.planned.needed <= least
-    assert found.changes.get("sample.blocks_to_swap", 1) <= planner.blocks - 2 == 2
+    assert found.changes.get("sample.blocks_to_swap", 1) <= planner.sizes.dit.num_blocks - 2 == 2
 
 
 def test_models_that_are_not_there(project: Workbench) -> None:
@@ -64,13 +64,13 @@ def test_out_of_memory_is_one_message_with_what_helps(
     done: Workbench, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     from hv15.models import vae
-    from hv15.train.loop import Trainer
+    from hv15.train.optimizer_step import OptimizerStep
 
     def full(*_: object, **__: object) -> None:
         monkeypatch.undo()  # the plan runs the same code
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
 
-    monkeypatch.setattr(Trainer, "compute", full)
+    monkeypatch.setattr(OptimizerStep, "run", full)
     monkeypatch.setattr(vae.VAE, "encode", full)
     if stage == "encode latents":
         shutil.rmtree(done.root / "cache")

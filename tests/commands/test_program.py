@@ -36,6 +36,9 @@ def test_names_that_are_not_utf8_can_be_told(project: Workbench) -> None:
     assert done.returncode == 2
     assert "caf\\udce9.mp4: empty file" in done.stdout
     assert "Traceback" not in done.stderr
+    project.encode(bad_clips="skip")
+    done = run("report", project.root)
+    assert (done.returncode, "caf\\udce9.mp4: empty file" in done.stdout) == (0, True), done
 
 
 def test_a_reader_that_goes_away_is_no_error(done: Workbench) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 from hv15 import cli
 from hv15.demo.layout import DEMO_FILES
+from hv15.project import Project
+from hv15.records.paths import ProjectPaths
+from hv15.workflow import make_planner
 from tests.workflow.project import ProjectFolder, small_config
 
 LORA = "results/train.safetensors"
@@ -68,23 +71,44 @@ class Workbench(ProjectFolder):
         found = (self.root / "cache" / "store" / kind).glob("*/??/*.safetensors")
         return {path: path.stat().st_mtime_ns for path in found}
 
-    def encode(self) -> None:
+    def encode(self, **settings: object) -> None:
+        """Encode everything, with other settings of `cache` if some are given."""
+        if settings:
+            self.set(cache=settings)
         for kind in ("latents", "texts"):
             self.does("encode", kind)
 
+    def plan(self) -> None:
+        """Write the specs of all stages, as a workflow does when it starts."""
+        make_planner(self.project, dry_run=False).prepare()
+
+    def spec(self, stage: str) -> Path:
+        """Where the planner writes the spec of a stage."""
+        return self.paths.spec(stage)
+
     def train(self) -> None:
-        self.does("spec", "train", "--out", self.root / "results/train.json")
-        self.does("train", "--spec", self.root / "results/train.json", "--out", self.root / LORA)
+        self.plan()
+        self.does("train", "--spec", self.spec("train"), "--out", self.root / LORA)
 
     def sample(self, name: str = "one") -> None:
-        self.does("spec", "sample", "--name", name, "--out", self.samples / f"{name}.json")
-        spec, latents = self.samples / f"{name}.json", self.samples / f"{name}.latents.safetensors"
-        self.does("sample", "denoise", "--spec", spec, "--lora", self.root / LORA, "--out", latents)
-        self.does("sample", "decode", "--spec", spec, "--latents", latents, "--out", self.samples / f"{name}.mp4")
+        self.plan()
+        latents, words = self.paths.latents(name), ("--lora", self.root / LORA)
+        self.does("sample", "denoise", "--spec", self.spec(f"sample_latents.{name}"), *words, "--out", latents)
+        words = ("--latents", latents, "--out", self.paths.video(name))
+        self.does("sample", "decode", "--spec", self.spec(f"sample_video.{name}"), *words)
+
+    @property
+    def project(self) -> Project:
+        """The project as it is on disk now."""
+        return Project(self.root / "config.yaml")
+
+    @property
+    def paths(self) -> ProjectPaths:
+        return ProjectPaths(self.root)
 
     @property
     def samples(self) -> Path:
-        return self.root / "results" / "samples"
+        return self.paths.samples
 
 
 def hv15(*words: str | Path) -> Said:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from pydantic import Field
 
-from hv15.config import CacheSettings, Settings, TrainSettings, digest_view, fields, help_text
-from hv15.config.fields import FieldInfo
+from hv15.config import CacheSettings, DatasetSettings, Settings, TrainSettings, digest_view, fields, help_text
+from hv15.config.fields import FieldInfo, encoding_view, marked_view
+from hv15.config.section import Section, only_with
 
 LISTED = {field.path: field for field in fields(Settings)}
 
@@ -65,16 +67,40 @@ def test_speed_and_place_enter_no_digest() -> None:
     assert train["learning_rate"] == 1e-4
     cache = digest_view(CacheSettings.model_validate({"directory": "/elsewhere", "shards": 8, "workers": 9}))
     assert cache == digest_view(CacheSettings())
-    kept = {"vae_sample_size", "vae_tile_overlap", "dtype", "latent_dtype", "text_dtype", "fp8_vl", "text_encoder_cpu"}
+    kept = {"vae_sample_size", "dtype", "latent_dtype", "text_dtype", "fp8_vl", "text_encoder_cpu"}
     assert set(cache) == kept
+    assert set(digest_view(CacheSettings(vae_sample_size=128))) == {*kept, "vae_tile_overlap"}
+
+
+def test_encoded_clips_and_captions_have_settings_of_their_own() -> None:
+    tiled = CacheSettings(vae_sample_size=128)
+    assert set(encoding_view(tiled, "latents")) == {"vae_sample_size", "vae_tile_overlap", "dtype", "latent_dtype"}
+    assert set(encoding_view(tiled, "text")) == {"dtype", "text_dtype", "fp8_vl", "text_encoder_cpu"}
+
+
+def test_a_setting_that_is_not_read_enters_no_digest() -> None:
+    """`only_with`: it counts exactly while the settings that it goes with have one of the given values."""
+
+    class Cut(Section):
+        way: Literal["head", "slide"] = "head"
+        stride: int = Field(1, json_schema_extra=only_with(way=("slide",)))
+
+    assert digest_view(Cut(stride=2)) == digest_view(Cut()) == {"way": "head"}
+    assert digest_view(Cut(way="slide", stride=2)) == {"way": "slide", "stride": 2}
+
+
+def test_marked_settings_can_be_asked_for() -> None:
+    dataset = DatasetSettings(video_directory="a", num_repeats=2, caption_prefix="p")
+    assert marked_view(dataset, "weight") == {"batch_size": 1, "num_repeats": 2}
+    assert set(marked_view(dataset, "caption")) == {"caption_extension", "caption_prefix", "caption_suffix"}
 
 
 def test_a_digest_view_goes_into_lists_of_sections() -> None:
-    config: dict[str, Any] = {"models": {"source": "demo"}, "datasets": [{"video_directory": "a", "num_repeats": 2}]}
+    config: dict[str, Any] = {"models": {"source": "demo"}, "datasets": [{"video_directory": "a", "target_fps": 2}]}
     config["sample"] = {"prompts": [{"prompt": "p", "name": "n"}]}
     view = digest_view(Settings.model_validate(config))
     assert "video_directory" not in view["datasets"][0]
-    assert view["datasets"][0]["num_repeats"] == 2
+    assert view["datasets"][0]["target_fps"] == 2
     assert view["sample"]["prompts"][0]["prompt"] == "p"
     assert "dit" not in view["models"]
     json.dumps(view, allow_nan=False)

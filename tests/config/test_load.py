@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hv15.config import load_config
+from hv15.records.problems import COMMAND_LINE, ConfigError, Place, Problem
 from tests.config.conftest import Load, Problems
 
 
@@ -120,6 +121,20 @@ def test_a_wrong_override_is_located_on_the_command_line(problems: Problems) -> 
     ]
 
 
+def test_an_error_gives_its_problems_as_records(load: Load) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("train: {seed: x}", overrides={"cache": {"shards": 0}})
+    assert caught.value.problems == (
+        Problem("found 'x', expected a whole number", place=Place(Path("config.yaml"), 3, 15, ("train", "seed"))),
+        Problem("found 0, expected above 0", place=Place(COMMAND_LINE, setting=("cache", "shards"))),
+    )
+
+
+def test_each_hint_is_said_once() -> None:
+    error = ConfigError([Problem("one", "look"), Problem("two", "look"), Problem("three", "wait", Place(Path("a"), 4))])
+    assert str(error) == "one\ntwo\na:4: three\n  hint: look; wait"
+
+
 def test_environment_variables_are_expanded_in_paths_alone(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPS", "/data/clips")
     monkeypatch.delenv("HV15_NOT_SET", raising=False)
@@ -185,7 +200,7 @@ def test_a_musubi_toml_is_accepted_as_it_is(load: Load, caplog: pytest.LogCaptur
     assert (videos.video_directory, videos.target_frames, videos.frame_sample) == ("clips", (1, 25, 45), 2)
     assert videos.caption_extension == ".caption"
     assert (images.kind, images.source, images.resolution) == ("image", "stills.jsonl", (512, 512))
-    assert "datasets[0].cache_directory: not used; the store is cache.directory" in caplog.text
+    assert "datasets[0]: cache_directory is not used: the store of all datasets is cache.directory" in caplog.text
     assert "[1, 25, 46] rounded down to [1, 25, 45]" in caplog.text
 
 

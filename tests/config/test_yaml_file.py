@@ -61,7 +61,7 @@ def test_anchors_and_merge_keys_work_and_own_keys_win(tmp_path: Path) -> None:
 def test_every_repeated_key_is_named_with_both_lines(problems: Problems) -> None:
     lines = problems("task: t2v\ntrain:\n  seed: 1\n  seed: 2\ntask: i2v\n", base=False)
     assert lines == [
-        "config.yaml:4:3 seed: is given twice, first in line 3",
+        "config.yaml:4:3 train.seed: is given twice, first in line 3",
         "config.yaml:5:1 task: is given twice, first in line 1",
     ]
 
@@ -87,8 +87,15 @@ def test_a_mapping_used_twice_by_alias_has_no_repeated_keys(tmp_path: Path) -> N
         (b"a: *nobody\n", "config.yaml:1:4: is not YAML: found undefined alias 'nobody'"),
         (b"task: t2v\nx: '\xff'\n", "config.yaml:2: is not UTF-8"),
         (b"a: \x07\n", "config.yaml: is not YAML: control character 0x07, character 3 of the file"),
+        (b"a: [0x_]\n", "config.yaml:1:5: a number cannot be read: invalid literal for int() with base 16: ''"),
+        (
+            b"a: " + b"9" * 6000,
+            "config.yaml:1:4: a number cannot be read: Exceeds the limit (4300 digits) for integer string conversion: "
+            "value has 6000 digits",
+        ),
+        (b"a: " + b"[" * 3000, "config.yaml: is nested too deep"),
         (b"1: x\n", "config.yaml:1:1 1: expected a name as key; if it is one, put it in quotes"),
-        (b"? [a]\n: x\n", "config.yaml:1:3 the key: expected a name as key; if it is one, put it in quotes"),
+        (b"? [a]\n: x\n", "config.yaml:1:3: expected a name as key; if it is one, put it in quotes"),
     ],
 )
 def test_a_file_that_is_no_config_gives_one_clear_message(problems: Problems, content: bytes, expected: str) -> None:
@@ -107,9 +114,12 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         read_yaml(tmp_path)
 
 
-def test_a_list_that_contains_itself_is_read_and_refused(problems: Problems) -> None:
-    (line,) = problems("models: {source: demo}\ndatasets: &a [*a]\n", base=False)
-    assert line.startswith("config.yaml:2:11 datasets[0]: ")
+def test_a_value_that_contains_itself_is_refused_at_its_place(problems: Problems) -> None:
+    line, hint = problems("models: {source: demo}\ndatasets: &a [*a]\n", base=False)
+    assert line == "config.yaml:2:11 datasets[0]: contains itself"
+    assert hint == "  hint: look at the anchors (&name) and aliases (*name)"
+    line, _ = problems("a: &a\n  b: {c: *a}\n  d: 1\n", base=False)
+    assert line == "config.yaml:2:7 a.b.c: contains itself"
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:

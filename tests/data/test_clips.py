@@ -47,9 +47,35 @@ def test_short_clips_are_errors_that_say_what_fits() -> None:
     assert missing_lengths(info(14), dataset(frame_extraction="full")) == []
 
 
-def test_small_pictures_are_errors_of_their_file() -> None:
-    with pytest.raises(MediaError, match=r"a\.mp4: a picture of 100x8 pixels is too small"):
-        plan_clips(info(size=(8, 100)), dataset(bucket_no_upscale=True))
+@pytest.mark.parametrize("settings", [{}, {"bucket_no_upscale": True}, {"enable_bucket": False}])
+def test_small_and_narrow_pictures_are_errors_of_their_file(settings: dict[str, bool]) -> None:
+    for size, message in {
+        (8, 100): "100x8 pixels is too small",
+        (1, 100_000): "100000x1 pixels is too small",
+        (8000, 8): "8x8000 pixels is too small",
+        (16, 1601): "1601x16 pixels is too narrow",
+        (9000, 64): "64x9000 pixels is too narrow",
+    }.items():
+        with pytest.raises(MediaError, match=rf"a\.mp4: a picture of {message}"):
+            plan_clips(info(size=size), dataset(**settings))
+    assert plan_clips(info(size=(16, 1600)), dataset(**settings))
+
+
+def test_a_gap_of_days_is_an_error_and_not_a_million_clips() -> None:
+    days = Timeline((0, 1, 3 * 86400 * 24, 3 * 86400 * 24 + 1), 3 * 86400 * 24 + 2, Fraction(1, 24))
+    gap = MediaInfo(Path("clips/a.mp4"), "video", 540, 960, False, days)
+    settings = {"frame_extraction": "chunk", "target_frames": [1]}
+    with pytest.raises(MediaError, match=r"a\.mp4: frame 1 of 4 is shown for 72\.0 hours, the most is 60 s") as caught:
+        plan_clips(gap, dataset(**settings))
+    assert "source_fps" in caught.value.hint
+    assert len(plan_clips(gap, dataset(**settings, source_fps=24))) == 4
+    minute = MediaInfo(Path("a.mp4"), "video", 540, 960, False, Timeline((0, 60), 120, Fraction(1)))
+    assert len(plan_clips(minute, dataset(**settings))) == 120 * 24
+
+
+def test_a_limit_on_clips_names_the_file() -> None:
+    with pytest.raises(MediaError, match=r"a\.mp4: its 30000 frames would give more than 20000 clips"):
+        plan_clips(info(30_000), dataset(target_frames=[17], frame_extraction="slide"))
 
 
 def test_the_source_rate_changes_windows_and_identity() -> None:
@@ -69,7 +95,7 @@ def test_the_background_matters_only_behind_transparency() -> None:
 
 
 def test_an_identity_is_stable() -> None:
-    """Stores made by an earlier version stay valid."""
+    """Stores made by an earlier version stay valid, until hv15.formats.LATENTS says otherwise."""
     identity = Clip(17, 9, 544, 960, "24").identity()
     assert identity == {"start": 17, "frames": 9, "size": [544, 960], "fps": "24", "background": ""}
     assert digest(identity) == digest(dict(reversed(identity.items())))

@@ -70,14 +70,6 @@ def test_odd_sizes(tmp_path: Path) -> None:
     assert full_clip(path) == list(range(9))
 
 
-@pytest.mark.parametrize("fps", [Fraction(30), Fraction(25), Fraction(24000, 1001), Fraction(60), Fraction(15)])
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_other_rates_follow_the_clock(tmp_path: Path, fps: Fraction, suffix: str) -> None:
-    shown = full_clip(make_video(tmp_path / f"a.{suffix}", 60, fps))
-    assert len(shown) == (60 * 24 // fps - 1) // 4 * 4 + 1
-    assert shown == [i * fps // 24 for i in range(len(shown))]
-
-
 def test_a_variable_rate(tmp_path: Path) -> None:
     chooser = random.Random(3)
     times = [Fraction(t, 600) for t in sorted(chooser.sample(range(1200), 40))]

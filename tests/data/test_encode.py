@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +14,13 @@ import pytest
 from PIL import Image
 
 from hv15.config.datasets import DatasetSettings
+from hv15.data import encode
 from hv15.data.clips import Clip
 from hv15.data.decode import read_clips
 from hv15.data.encode import read_video_metadata, write_image, write_images, write_video
 from hv15.data.probe import probe
+from hv15.demo.clips import concept_scenes
+from hv15.demo.world import Scene, render
 from hv15.errors import UserError
 
 RED = np.full((9, 32, 48, 3), (220, 40, 60), np.uint8)
@@ -60,6 +66,46 @@ def test_the_number_of_threads_does_not_follow_the_machine(tmp_path: Path) -> No
     """x264's bytes depend on it; x264 notes it in the stream."""
     write_video(tmp_path / "a.mp4", np.zeros((2, 512, 64, 3), np.uint8))
     assert b" threads=4 " in (tmp_path / "a.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("instructions", ["0", "SSE2", "SSE4.2", "AVX2", "AVX512"])
+def test_the_bytes_do_not_follow_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: str
+) -> None:
+    """x264 is told to use fewer instructions than this processor may have; each set chose other bytes once."""
+    scene = render(concept_scenes()[0], 0)
+    write_video(tmp_path / "a.mp4", scene)
+    monkeypatch.setattr(encode, "X264_PARAMS", f"{encode.X264_PARAMS}:asm={instructions}")
+    write_video(tmp_path / "b.mp4", scene)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def encodings(path: Path, scene: Scene, times: int) -> int:
+    """How many different files come of equal frames, when freed memory holds something else each time."""
+    draw, found = np.random.default_rng(0), set()
+    for _ in range(times):
+        left = [draw.integers(0, 256, draw.integers(1, 200_000), dtype=np.uint8) for _ in range(20)]
+        del left[::2]
+        write_video(path, render(scene, 0))
+        found.add(path.read_bytes())
+    return len(found)
+
+
+def test_the_bytes_do_not_follow_what_memory_held_before(tmp_path: Path) -> None:
+    """With AVX-512, x264's lookahead did."""
+    assert [encodings(tmp_path / "a.mp4", scene, 5) for scene in concept_scenes()] == [1] * 12
+
+
+@pytest.mark.slow
+def test_the_bytes_do_not_follow_what_else_the_machine_does(tmp_path: Path) -> None:
+    """Other programs keep all cores busy."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range((os.cpu_count() or 1) + 1)]
+    try:
+        assert [encodings(tmp_path / "a.mp4", scene, 50) for scene in concept_scenes()[1::3]] == [1] * 4
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize("fps", [24, 16, 30, 29.97, 23.976])

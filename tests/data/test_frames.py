@@ -7,19 +7,48 @@ from fractions import Fraction
 
 import pytest
 
-from hv15.data.frames import Timeline, down_to_4k1, exact_fps, windows
+from hv15.data.frames import MOST_WINDOWS, Timeline, down_to_4k1, exact_fps, windows
 from hv15.errors import UserError
 
 F = Fraction
 
 
-@pytest.mark.parametrize("fps", [F(30), F(25), F(24000, 1001), F(60), F(15), F(24), F(30000, 1001), F(12), F(120)])
+@pytest.mark.parametrize("fps", [F(30), F(25), F(60), F(15), F(24), F(30000, 1001), F(12), F(120)])
 def test_a_constant_rate_gives_the_floor_of_the_scaled_index(fps: Fraction) -> None:
     """The rule as users write it: output frame i shows source frame floor(i * source / 24)."""
     line = Timeline.constant(1600, fps)
     count = line.count(F(24))
     assert count == 1600 * 24 // fps
     assert [line.source_frame(i, F(24)) for i in range(count)] == [i * fps // 24 for i in range(count)]
+
+
+@pytest.mark.parametrize("fps", [F(24), F("23.976"), F("23.98"), F("23.96"), F("24.04"), F(24000, 1001)])
+@pytest.mark.parametrize("times", [F(1), F(2), F(3), F(5), F(1, 2), F(1, 3)])
+def test_rates_near_a_multiple_of_24_count_as_that(fps: Fraction, times: Fraction) -> None:
+    line = Timeline.constant(1600, fps * times)
+    chosen = [line.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+    assert chosen == [i * times // 1 for i in range(int(1600 // times))]
+
+
+def test_further_off_rates_follow_the_clock() -> None:
+    for fps in (F("23.95"), F("24.05"), F(25)):
+        line = Timeline.constant(3000, fps)
+        assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == [
+            i * fps // 24 for i in range(3000 * 24 // fps)
+        ]
+
+
+def test_a_target_of_another_rate_has_its_own_multiples() -> None:
+    line = Timeline.constant(100, F(30000, 1001))
+    assert [line.source_frame(i, F(30)) for i in range(line.count(F(30)))] == list(range(100))
+    assert [line.source_frame(i, F(15)) for i in range(line.count(F(15)))] == list(range(0, 100, 2))
+
+
+def test_a_steady_camera_whose_header_is_wrong() -> None:
+    """Times of 23.98 fps in ticks of 1/600 s, and a header that says 25: the times themselves have the rate."""
+    pts = [round(i * 600 / 23.98) for i in range(2000)]
+    line = Timeline.stamped(pts, F(1, 600), 25, [F(25)])
+    assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == list(range(2000))
 
 
 def test_thirty_to_twenty_four_takes_four_of_five_frames() -> None:
@@ -65,6 +94,18 @@ def test_times_rounded_to_milliseconds_lose_no_frame(fps: Fraction) -> None:
         assert chosen == [exact.source_frame(i, F(24)) for i in range(line.count(F(24)))]
 
 
+@pytest.mark.parametrize("base", [F(1, 16000), F(1, 90000), F(1, 1000)])
+@pytest.mark.parametrize("fps", [F(24), F(24000, 1001), F(48000, 1001), F(30000, 1001), F(60)])
+def test_milliseconds_survive_a_copy_into_a_finer_clock(fps: Fraction, base: Fraction) -> None:
+    """What is copied from Matroska into MP4 or MPEG-TS keeps its rounded times."""
+    pts = [round(i / fps * 1000) * int(F(1, 1000) / base) for i in range(500)]
+    line, exact = Timeline.stamped(pts, base, 0, [fps]), Timeline.constant(500, fps)
+    assert line.rate == fps
+    assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == [
+        exact.source_frame(i, F(24)) for i in range(exact.count(F(24)))
+    ]
+
+
 def test_a_dropped_frame_leaves_the_others_in_place() -> None:
     pts = [round(i * 1000 / 24) for i in range(50) if i != 20]
     line = Timeline.stamped(pts, F(1, 1000), 42, [F(24)])
@@ -107,6 +148,22 @@ def test_rounding_down_to_4k_plus_1() -> None:
 )
 def test_windows_of_forty_frames(extraction: str, targets: list[int], options: dict[str, int], expected: list) -> None:
     assert windows(40, extraction, targets, **options) == expected
+
+
+def test_the_longest_still() -> None:
+    assert Timeline((0, 3, 4, 9), 11, F(1, 10)).longest_still() == (2, F(1, 2))
+    assert Timeline((0, 3), 11, F(1, 10)).longest_still() == (1, F(8, 10))
+
+
+@pytest.mark.parametrize("options", [{"stride": 1}, {"sample": 10**9}])
+def test_windows_are_limited(options: dict[str, int]) -> None:
+    """Nothing is made in the length of a damaged file's times, or of a number in the settings."""
+    extraction = "slide" if "stride" in options else "uniform"
+    assert len(windows(20_016, extraction, [17], **options)) == MOST_WINDOWS
+    with pytest.raises(UserError, match="its 20017 frames would give more than 20000 clips"):
+        windows(20_017, extraction, [17], **options)
+    with pytest.raises(UserError, match="more than 20000 clips"):
+        windows(10**15, extraction, [17], **options)
 
 
 def test_an_unknown_extraction_is_named() -> None:

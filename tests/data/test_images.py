@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
+from hv15.data import images
 from hv15.data.images import image_size, read_image
-from hv15.data.media import MediaError
+from hv15.data.media import IMAGE_SUFFIXES, MediaError
 
 RAMP = np.arange(32 * 48, dtype=np.uint32).reshape(32, 48)
 COLOUR = np.stack([RAMP % 256, RAMP * 3 % 256, RAMP * 7 % 256], axis=2).astype(np.uint8)
@@ -25,7 +31,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     exif[ExifTags.Base.Orientation] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     assert (read_image(tmp_path / "a.png") == COLOUR).all()
-    assert image_size(tmp_path / "a.png") == (32, 48, False)
+    assert image_size(tmp_path / "a.png")[:3] == (32, 48, False)
 
 
 def test_modes(tmp_path: Path) -> None:
@@ -84,3 +90,153 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(MediaError, match=message):
             read_image(tmp_path / name)
+
+
+def png(
+    path: Path, width: int, height: int, *chunks: tuple[bytes, bytes], after: tuple[bytes, bytes] | None = None
+) -> Path:
+    """Write an RGB PNG whose columns go from black to white, however large, with further chunks before or after."""
+    pack = zlib.compressobj(1)
+    row = b"\0" + np.repeat((np.arange(width, dtype=np.uint64) * 256 // width).astype(np.uint8), 3).tobytes()
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+
+        def write(name: bytes, data: bytes) -> None:
+            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+
+        write(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        for name, data in chunks:
+            write(name, data)
+        for _ in range(height):
+            if data := pack.compress(row):
+                write(b"IDAT", data)
+        write(b"IDAT", pack.flush())
+        if after:
+            write(*after)
+        write(b"IEND", b"")
+    return path
+
+
+def test_metadata_of_any_sensible_size_is_read_over(tmp_path: Path) -> None:
+    assert read_image(Path(__file__).parent / "cases" / "text_chunk_2MB.png").shape[2] == 3
+    text = b"workflow\0\0" + zlib.compress(bytes(images.MOST_TEXT - 1000))
+    assert read_image(png(tmp_path / "a.png", 32, 16, (b"zTXt", text))).shape == (16, 32, 3)
+    assert read_image(png(tmp_path / "b.png", 32, 16, after=(b"zTXt", text))).shape == (16, 32, 3)
+
+
+def test_metadata_of_no_sensible_size_is_a_limit_and_no_damage(tmp_path: Path) -> None:
+    text = b"workflow\0\0" + zlib.compress(bytes(images.MOST_TEXT + 1000))
+    with pytest.raises(MediaError, match=r"its metadata is more than the 64 MiB of text") as caught:
+        read_image(png(tmp_path / "a.png", 32, 16, (b"zTXt", text)))
+    assert "damage" not in str(caught.value)
+
+
+def test_an_orientation_behind_the_pixels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    path = png(tmp_path / "a.png", 32, 16, after=(b"eXIf", exif.tobytes()[6:]))
+    assert image_size(path)[:2] == read_image(path).shape[:2] == (32, 16)
+
+
+def test_a_size_is_known_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = png(tmp_path / "a.png", 32, 16)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert image_size(path) == (16, 32, False, ())
+
+
+def test_a_picture_that_is_too_large_is_a_limit_and_no_damage(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    path = png(tmp_path / "a.png", 8, 8)
+    data = bytearray(path.read_bytes())
+    data[16:29] = header
+    data[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    path.write_bytes(data)
+    for look in (image_size, read_image):
+        with pytest.raises(MediaError, match="40000x40000 pixels is more than the 512 Mi pixels") as caught:
+            look(path)
+        assert "damage" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "I;16"])
+def test_large_pictures_are_averaged_by_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setattr(images, "LARGE", 12_000)
+    monkeypatch.setattr(images, "_BAND", 16)
+    colours = np.random.default_rng(3).integers(0, 256, (605, 302, 3), dtype=np.uint8)
+    image = Image.fromarray(colours[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(colours)
+    image = image if mode == "I;16" else image.quantize(8) if mode == "P" else image.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(
+            Image.fromarray(np.repeat([[255], [0]], [300, 305], axis=0).astype(np.uint8).repeat(302, axis=1))
+        )
+    image.save(tmp_path / "a.png")
+    whole = np.asarray(image.convert("RGB") if mode != "I;16" else Image.fromarray(colours[..., 0]).convert("RGB"))
+    exact = whole[:604].reshape(151, 4, 302, 3)[:, :, :300].reshape(151, 4, 75, 4, 3).mean(axis=(1, 3))
+    if mode == "RGBA":
+        exact[75:] = (1, 2, 3)
+    shown = read_image(tmp_path / "a.png", background="#010203")
+    assert shown.shape == (151, 75, 3)  # 4 x 4 are the least that come below the limit
+    assert np.abs(shown - exact).max() <= 1
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+from hv15.data.images import image_size, read_image
+image_size(Path(sys.argv[1]))
+shown = read_image(Path(sys.argv[1]))
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(*shown.shape[:2], shown[0, 0, 0], shown[-1, -1, 2], peak[1])
+"""
+
+
+def measured(path: Path) -> tuple[list[int], int]:
+    """The (height, width, first, last) of a picture read in a process of its own, and that process's peak in bytes."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, path], capture_output=True, text=True, check=True)
+    *shown, peak = map(int, done.stdout.split())
+    return shown, peak * 1024
+
+
+def test_a_jpeg_of_200_megapixels(tmp_path: Path) -> None:
+    columns = (np.arange(16320) * 256 // 16320).astype(np.uint8)
+    Image.fromarray(np.broadcast_to(columns, (12240, 16320))).save(tmp_path / "a.jpg")
+    shown, peak = measured(tmp_path / "a.jpg")
+    assert shown[:2] == [6120, 8160]
+    assert shown[2] < 3
+    assert shown[3] > 252
+    assert peak < 16320 * 12240 * 4  # Pillow's copy alone would need that, at full size
+
+
+@pytest.mark.slow
+def test_a_png_of_400_megapixels(tmp_path: Path) -> None:
+    shown, peak = measured(png(tmp_path / "a.png", 20_000, 20_000))
+    assert shown == [6666, 6666, 0, 255]
+    assert peak < 400e6 * images.BYTES_PER_PIXEL + 2**30
+
+
+def test_endings_do_not_matter(tmp_path: Path) -> None:
+    for suffix in (".jfif", ".jpe", ".JPG"):
+        Image.fromarray(COLOUR).save(tmp_path / f"a{suffix}", format="JPEG")
+        assert read_image(tmp_path / f"a{suffix}").shape == (32, 48, 3)
+        assert suffix.lower() in IMAGE_SUFFIXES
+
+
+def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(COLOUR).resize((96, 64))).save(tmp_path / "a.heic", quality=95)
+    assert image_size(tmp_path / "a.heic")[:2] == (64, 96)
+    plain = np.asarray(Image.fromarray(COLOUR).resize((96, 64)))
+    assert np.abs(read_image(tmp_path / "a.heic").astype(int) - plain).mean() < 12
+    shutil.copy(tmp_path / "a.heic", tmp_path / "phone.jpg")  # as some programs name them
+    assert image_size(tmp_path / "phone.jpg")[:2] == (64, 96)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(MediaError, match=r"a\.heic: a HEIC picture, which needs the package pillow-heif") as caught:
+        image_size(tmp_path / "a.heic")
+    assert "hv15[heic]" in caught.value.hint
+
+
+def test_no_other_program_is_started(tmp_path: Path) -> None:
+    """Pillow would hand a PostScript file to Ghostscript, whatever its name."""
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(MediaError, match="not an image"):
+        image_size(tmp_path / "a.png")

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hv15.config.datasets import DatasetSettings
+from hv15.data import pixels
 from hv15.data.clips import Clip, plan_clips
 from hv15.data.decode import read_clips
+from hv15.data.media import Kind, MediaError
 from hv15.data.pixels import Fitter, composite
 from hv15.data.probe import probe
 from tests.data.videos import make_video, numbered, turn
@@ -168,3 +170,58 @@ def test_numbers_can_be_read(tmp_path: Path) -> None:
     """The pictures that other tests count by survive coding."""
     path = make_video(tmp_path / "a.mp4", [numbered(170)])
     assert np.abs(shown(path, 48, 64).astype(int) - numbered(170)).mean() < 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 1600), (1600, 16), (1, 100_000), (8000, 8), (17, 1501)])
+@pytest.mark.parametrize("target", [(544, 960), (48, 64)])
+def test_strips_are_cut_before_they_are_enlarged(height: int, width: int, target: tuple[int, int]) -> None:
+    """Their middle is shown, as of any picture, in memory that follows the target."""
+    strip = np.zeros((height, width, 3), np.uint8)
+    along = np.s_[:, width // 2 :] if width > height else np.s_[height // 2 :]
+    strip[along] = 200
+    seen = Fitter(target).image(strip)
+    assert seen.shape == (*target, 3)
+    if width > height:
+        seen = seen.transpose(1, 0, 2)
+    first, last = seen[: len(seen) // 8], seen[-(len(seen) // 8) :]
+    if min(height, width) > 1:
+        assert first.max() < 20  # Lanczos swings a little beside the edge
+        assert last.min() > 180
+
+
+def test_a_cut_strip_is_what_the_whole_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    rough = np.random.default_rng(2).integers(0, 256, (8, 300, 3), dtype=np.uint8)
+    strip = np.asarray(Image.fromarray(rough).resize((1200, 32), Image.Resampling.BICUBIC))
+    cut = Fitter((96, 128)).image(strip).astype(int)
+    monkeypatch.setattr(pixels, "_MOSTLY_CUT", 10**9)
+    assert np.abs(Fitter((96, 128)).image(strip) - cut).max() <= 1
+
+
+@pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (-1, 0, 0, -1)])
+def test_a_turned_strip(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    picture = np.zeros((32, 640, 3), np.uint8)
+    picture[:, 320:] = 200
+    path = turn(make_video(tmp_path / "a.mp4", [picture], options={"crf": "1"}), matrix)
+    seen = shown(path, 64, 96)
+    first, last = (seen[:8], seen[-8:]) if matrix[0] == 0 else (seen[:, :8], seen[:, -8:])
+    dark, bright = (first, last) if first.mean() < last.mean() else (last, first)
+    assert dark.max() < 20
+    assert bright.min() > 180
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_the_resampler_refusing_a_picture_is_an_error_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    path = make_video(tmp_path / "a.mp4", 3) if kind == "video" else tmp_path / "a.png"
+    if kind == "image":
+        Image.fromarray(numbered(1)).save(path)
+    info = probe(path, kind)
+
+    def refuse(*_: object) -> None:
+        raise av.error.ArgumentError(22, "Invalid argument")
+
+    monkeypatch.setattr(Fitter, "_rgb", refuse)
+    with pytest.raises(MediaError, match=rf"{path.name}: its pictures cannot be resized: Invalid argument") as caught:
+        list(read_clips(path, kind, [Clip(0, 1, 32, 32, "24")], DatasetSettings(video_directory="."), info))
+    assert "damaged" not in str(caught.value)

@@ -107,3 +107,42 @@ def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     data[start + 40 : start + 76] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
+
+
+def copy_packets(source: Path, target: Path, skip: int = 0) -> Path:
+    """Copy a video without re-encoding, but for its first `skip` packets: as a cut at any place of a stream."""
+    with av.open(str(source)) as container, av.open(str(target), "w") as output:
+        stream = container.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.size and number >= skip:
+                packet.stream = copy
+                output.mux(packet)
+    return target
+
+
+def show_only(path: Path, first: int, count: int, fps: int = 24) -> Path:
+    """Let an mp4's edit list show `count` frames from frame `first` on, as a cut without re-encoding does."""
+    data = bytearray(path.read_bytes())
+    edit, movie, media = (_box(data, *names) for names in (_EDIT, ("moov", "mvhd"), _MEDIA))
+    assert data[edit] == data[movie] == data[media] == 0, "version 0 of each box"
+    (movie_clock,) = struct.unpack_from(">I", data, movie + 12)
+    (media_clock,) = struct.unpack_from(">I", data, media + 12)
+    (begin,) = struct.unpack_from(">i", data, edit + 12)
+    struct.pack_into(">Ii", data, edit + 8, count * movie_clock // fps, begin + first * media_clock // fps)
+    path.write_bytes(data)
+    return path
+
+
+_EDIT = ("moov", "trak", "edts", "elst")
+_MEDIA = ("moov", "trak", "mdia", "mdhd")
+
+
+def _box(data: bytes | bytearray, *names: str) -> int:
+    """Return where the content of an mp4's box begins."""
+    at = 0
+    for name in names:
+        while data[at + 4 : at + 8] != name.encode():
+            at += struct.unpack_from(">I", data, at)[0]
+        at += 8
+    return at

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 import hv15.demo
+from demo_base import dit as dit_stage
+from demo_base import vae as vae_stage
+from demo_base.basis import to_pixels
 from hv15.demo import world
 from hv15.demo.models import write_encoders
-from hv15.demo.pretrain import dit as dit_stage
-from hv15.demo.pretrain import vae as vae_stage
-from hv15.demo.pretrain.basis import to_pixels
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.dit_files import load_dit
 from hv15.models.vae import VAE, load_vae
+from hv15.models.weights.checkpoint import open_checkpoint
 
 BASE = Path(hv15.demo.__file__).parent / "base"
 SCALE = 1.03682  # of the published VAE

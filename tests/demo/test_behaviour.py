@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 import torch
 
+from demo_base.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
 from hv15 import cli
 from hv15.config.sample import SampleSettings
 from hv15.demo.clips import usual_scenes
 from hv15.demo.layout import copy_base
 from hv15.demo.measure import psnr
-from hv15.demo.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
 from hv15.demo.world import render, scenes
+from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import Condition, DiT
 from hv15.models.ready import load_ready
-from hv15.sample.loras import WeightedLoRA, apply_all
 from tests.workflow.project import REPOSITORY, environment
 
 STATE_EVERY = 20  # steps
@@ -161,7 +161,7 @@ def merged(studio: Studio, lora: Path, folder: Path) -> DiT:
     """The base with the LoRA in its weights, by way of a file."""
     target = folder / "merged.safetensors"
     config = Path(studio.paths["dit"]).parents[2] / "config.yaml"
-    assert cli.main(["merge", str(target), "--lora", str(lora), "--config", str(config)]) == 0
+    assert cli.main(["merge", "--out", str(target), "--lora", str(lora), "--config", str(config)]) == 0
     return load_ready(target, SampleSettings(), device="cpu", dtype=torch.float32)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +19,12 @@ from hv15.data.scan import scan
 from hv15.demo.clips import CLIPS, FIRST_FRAME, concept_scenes, render_demo_clips, render_usual_clips, usual_scenes
 from hv15.demo.measure import measure, scene_of
 from hv15.demo.world import CONCEPT, MOTIONS, render
+
+PIXELS = "a6721541998d809d02eb04adb90d1dcd30f9870e8d262a19e5fe7410e051dc19"
+FILES = {
+    "clips": "351d73311828f207ff6253a55b87ee5e6afc868187d91dbf4afb293bcadb711a",
+    "usual": "69b584b57067fd9ad69964b124661dbcd5f1a5d5343a0b64a3492c6d3b8f7bb3",
+}
 
 
 def test_the_folder_is_a_dataset_that_shows_what_it_says(tmp_path: Path) -> None:
@@ -65,3 +73,20 @@ def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
     assert content[0] == content[1]
     assert content[0] != content[2]
     assert content[0].keys() == content[2].keys()
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def test_the_pixels_are_these_everywhere() -> None:
+    scenes = [*concept_scenes(), *usual_scenes()]
+    assert digest(render(scene, 0).tobytes() for scene in scenes) == PIXELS
+
+
+def test_the_files_are_these_everywhere(tmp_path: Path) -> None:
+    """Whatever the processor. They are those of x264 in the PyAV of constraints.txt: another may write other bytes."""
+    render_demo_clips(tmp_path / "clips")
+    render_usual_clips(tmp_path / "usual")
+    for name, expected in FILES.items():
+        assert digest(file.read_bytes() for file in sorted((tmp_path / name).iterdir())) == expected, name

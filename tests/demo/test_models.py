@@ -17,9 +17,9 @@ from hv15.models import (
     load_text_encoder,
     load_vae,
 )
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.dit_sizes import checkpoint_layout
 from hv15.models.templates import USER_MARKER
+from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.encoder_files import full_size
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hv15.errors import UserError
-from hv15.lora import convert, detect_format
-from hv15.lora.conversion import NOTE
+from hv15.lora import convert, detect_layout
+from hv15.records.metadata import CONVERSION_NOTE
 from tests.lora import comfyui
 from tests.lora.samples import QKV, delta, kohya, linears, random_lora, without
 from tests.models.golden_dit import golden_dit
@@ -137,7 +137,7 @@ def test_a_dense_joint_matrix_is_split_exactly(rank: int, name: str, alpha: floa
 @pytest.mark.parametrize(("first", "second"), itertools.permutations(["comfyui", "diffusers", "official", "kohya"], 2))
 def test_any_way_round_keeps_every_change(lora: dict[str, Tensor], first: str, second: str):
     there, metadata = convert(lora, first)
-    assert detect_format(there) == first
+    assert detect_layout(there) == first
     between, metadata = convert(there, second, metadata=metadata)
     back, _ = convert(between, "kohya", metadata=metadata)
     for name in linears(golden_dit()):
@@ -189,7 +189,7 @@ def loha_delta(file: dict[str, Tensor], name: str) -> Tensor:
 def test_loha_joins_exactly_and_comes_back():
     file = loha(SIZES)
     converted, metadata = convert(file, "comfyui")
-    assert NOTE not in metadata
+    assert CONVERSION_NOTE not in metadata
     for name, change in zip(SIZES, comfy_thirds(converted), strict=True):
         assert_close(change, loha_delta(file, name), atol=1e-14, rtol=0)
     back, _ = convert(converted, "kohya")
@@ -210,7 +210,7 @@ def lokr(names: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
 def test_lokr_becomes_a_difference_and_says_so():
     file = lokr(SIZES)
     converted, metadata = convert(file, "comfyui")
-    assert "full differences" in metadata[NOTE]
+    assert "full differences" in metadata[CONVERSION_NOTE]
     for name, change in zip(SIZES, comfy_thirds(converted), strict=True):
         sides = file[f"{kohya(name)}.lokr_w1"], file[f"{kohya(name)}.lokr_w2_a"] @ file[f"{kohya(name)}.lokr_w2_b"]
         assert_close(change.float(), torch.kron(*sides) * 0.5, atol=1e-6, rtol=0)
@@ -222,13 +222,36 @@ UP = torch.arange(36.0).reshape(18, 2) + 1
 
 def test_what_becomes_larger_on_the_way_to_separate_parts_is_told():
     dense = {f"diffusion_model.{JOINED}.lora_A.weight": torch.ones(2, 5), f"diffusion_model.{JOINED}.lora_B.weight": UP}
-    assert "1 dense joined q, k, v are taken apart" in convert(dense, "kohya")[1][NOTE]
-    assert NOTE not in convert(dense, "comfyui")[1]
+    assert "1 dense joined q, k, v are taken apart" in convert(dense, "kohya")[1][CONVERSION_NOTE]
+    assert CONVERSION_NOTE not in convert(dense, "comfyui")[1]
     block_diagonal = convert(loha(SIZES), "comfyui")[0]
-    assert NOTE not in convert(block_diagonal, "kohya")[1]
+    assert CONVERSION_NOTE not in convert(block_diagonal, "kohya")[1]
     joint = {"lokr_w1": torch.ones(2, 1), "lokr_w2": torch.ones(9, 5)}
     joint = {f"diffusion_model.{JOINED}.{side}": value for side, value in joint.items()}
-    assert "3 parts of joined LoKr matrices are written as full differences" in convert(joint, "kohya")[1][NOTE]
+    assert (
+        "3 parts of joined LoKr matrices are written as full differences" in convert(joint, "kohya")[1][CONVERSION_NOTE]
+    )
+
+
+def test_lokr_whose_rows_divide_by_three_stays_lokr():
+    """kron(w1, w2) is cut between rows of w1 exactly, and three that share w2 are one again."""
+    draw = torch.Generator().manual_seed(0)
+    joint = {
+        "diffusion_model.double_blocks.0.img_attn.qkv.lokr_w1": torch.randn(6, 5, generator=draw),
+        "diffusion_model.double_blocks.0.img_attn.qkv.lokr_w2_a": torch.randn(3, 2, generator=draw),
+        "diffusion_model.double_blocks.0.img_attn.qkv.lokr_w2_b": torch.randn(2, 1, generator=draw),
+        "diffusion_model.double_blocks.0.img_attn.qkv.alpha": torch.tensor(3.0),
+    }
+    apart, metadata = convert(joint, "kohya")
+    assert CONVERSION_NOTE not in metadata
+    assert apart[f"{kohya(K)}.lokr_w1"].shape == (2, 5)
+    back, metadata = convert(apart, "comfyui")
+    assert CONVERSION_NOTE not in metadata
+    assert back.keys() == joint.keys()
+    assert all(torch.equal(back[key], tensor) for key, tensor in joint.items())
+    without_v, _ = convert(without(apart, [V]), "comfyui")
+    assert not without_v["diffusion_model.double_blocks.0.img_attn.qkv.lokr_w1"][4:].any()
+    assert convert(without_v, "kohya")[0].keys() == without(apart, [V]).keys()
 
 
 def test_svd_is_the_nearest_lora_and_tells_its_error():
@@ -238,12 +261,15 @@ def test_svd_is_the_nearest_lora_and_tells_its_error():
         converted, metadata = convert(file, "comfyui", svd_rank=rank)
         error = (torch.cat(comfy_thirds(converted)) - exact).norm() / exact.norm()
         assert smallest <= error.item() < (1e-6 if smallest == 0 else 1)
-        assert f"rank {rank}" in metadata[NOTE]
+        assert f"rank {rank}" in metadata[CONVERSION_NOTE]
         best = torch.linalg.svdvals(exact)[rank:].norm() / exact.norm()
         assert error.item() == pytest.approx(best.item(), abs=1e-6)
-    with pytest.raises(UserError, match="plain LoRA only"):
-        convert(file, "diffusers")
-    assert "transformer.transformer_blocks.0.attn.to_q.lora_A.weight" in convert(file, "diffusers", svd_rank=2)[0]
+    with pytest.raises(UserError, match=r"3 of 3 modules have a LoKr, first .*official layout can hold LoRA only"):
+        convert(file, "official")
+    for layout, prefix in (("diffusers", "transformer.transformer_blocks.0.attn.to_q"), ("official", Q)):
+        assert f"{prefix}.lora_A.weight" in convert(file, layout, svd_rank=2)[0]
+    with pytest.raises(UserError, match=r"3 of 4 modules have a LoKr.*only LoRA, or only LoKr"):
+        convert(file | random_lora({"double_blocks.0.img_mlp.fc1": (6, 5)}), "diffusers")
 
 
 def spoilt(**changes: Tensor | None) -> dict[str, Tensor]:
@@ -261,7 +287,7 @@ Q_KEY = kohya(Q)
         (spoilt(**{f"{Q_KEY}__lora_up__weight": torch.zeros(6, 3)}), "do not fit together"),
         (spoilt(**{f"{Q_KEY}__lora_down__weight": torch.zeros(4, 5, 1, 1)}), "expected a floating-point matrix"),
         (spoilt(**{f"{Q_KEY}__dora_scale": torch.ones(6, 1)}), "DoRA"),
-        (spoilt(**{f"{Q_KEY}__lora_mid__weight": torch.ones(6, 1)}), "1 of 10 tensors belong to no part"),
+        (spoilt(**{f"{Q_KEY}__lora_mid__weight": torch.ones(6, 1)}), "holds changes of convolutions"),
         (spoilt(lora_te_text_model__lora_down__weight=torch.ones(4, 5)), "1 of 10 tensors belong to no part"),
         ({"unet.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(4, 5)}, "1 of 1 tensors belong to no part"),
         (

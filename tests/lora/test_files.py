@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.lora import convert_file, kohya_metadata, read_lora, save_lora
-from tests.lora.samples import random_lora
-from tests.models.golden_dit import GOLDEN, TINY
+from hv15.lora import apply_lora, convert, convert_file, kohya_metadata, merge_lora, read_lora, save_lora
+from tests.lora.samples import linears, random_lora, run
+from tests.models.golden_dit import GOLDEN, TINY, golden_dit
 
 LORA = random_lora({f"double_blocks.0.img_attn_{part}": (6, 5) for part in "qkv"}, rank=4, alpha=2.0)
 METADATA = {f"hv15.{name}": name for name in ("config", "seed", "steps", "task", "versions", "dit", "shift")}
@@ -54,6 +54,44 @@ def test_a_dtype_is_for_the_matrices(tmp_path: Path):
         "weight": torch.bfloat16,
         "alpha": torch.float32,
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_small_dtypes_are_cast_up(tmp_path: Path, dtype: torch.dtype):
+    """bf16 holds every number of 8 bits: nothing changes but the room it takes."""
+    path, target = tmp_path / "fp8.safetensors", tmp_path / "comfy.safetensors"
+    small = {key: tensor.to(dtype) if tensor.ndim else tensor for key, tensor in LORA.items()}
+    save_file(small, path)
+    tensors, _ = read_lora(path)
+    assert {tensor.dtype for tensor in tensors.values() if tensor.ndim} == {torch.bfloat16}
+    assert all(torch.equal(tensors[key].double(), tensor.double()) for key, tensor in small.items())
+    convert_file(path, target)
+    back, _ = convert(small, "kohya")
+    assert all(torch.equal(back[key].double(), tensor.double()) for key, tensor in small.items())
+    assert all(torch.equal(convert(read_lora(target)[0], "kohya")[0][key], back[key]) for key in back)
+
+
+def test_small_dtypes_have_the_effect_of_their_numbers():
+    small = {
+        key: tensor.to(torch.float8_e4m3fn) if tensor.ndim else tensor
+        for key, tensor in random_lora(linears(golden_dit()), rank=4).items()
+    }
+    for put in (apply_lora, merge_lora):
+        one, other = golden_dit(), golden_dit()
+        put(one, small)
+        put(other, {key: tensor.float() for key, tensor in small.items()})
+        assert torch.equal(run(one), run(other))
+
+
+def test_a_dtype_that_no_tensor_has_is_named(tmp_path: Path):
+    """4-bit floats, as a header may call them."""
+    header = {
+        "lora_unet_double_blocks_0_img_attn_q.lora_up.weight": {"dtype": "F4", "shape": [2, 2], "data_offsets": [0, 2]}
+    }
+    raw = json.dumps(header).encode()
+    (tmp_path / "lora.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + b"00")
+    with pytest.raises(UserError, match=r"lora\.safetensors: .*is in the number format F4, which is not read here"):
+        read_lora(tmp_path / "lora.safetensors")
 
 
 def broken(folder: Path, kind: str) -> Path:
@@ -121,7 +159,7 @@ def test_files_there_and_back(tmp_path: Path):
     save_lora(source, LORA, METADATA)
     assert convert_file(source, there)["hv15.convert.to"] == "comfyui"
     assert all(key.startswith("diffusion_model.") for key in read_lora(there)[0])
-    convert_file(there, back, reverse=True)
+    convert_file(there, back, "kohya")
     tensors, metadata = read_lora(back)
     assert all(torch.equal(tensors[key], tensor) for key, tensor in LORA.items())
     assert metadata.items() >= METADATA.items()

@@ -10,7 +10,7 @@ from diffusers import HunyuanVideo15Transformer3DModel
 from torch import nn
 
 from hv15.errors import UserError
-from hv15.lora.names import LAYOUTS, find_parts, layout_of, place_of, select_modules, written_name
+from hv15.lora.names import LORA_LAYOUTS, find_parts, layout_of, place_of, select_modules, written_name
 from hv15.models import DiT
 from tests.lora import comfyui
 from tests.models.golden_dit import key_table
@@ -46,7 +46,7 @@ def test_every_linear_has_its_comfyui_module(official: list[str]):
     assert {place_of(part, "comfyui").module for part in parts_of(official)} == expected
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LORA_LAYOUTS)
 def test_written_names_are_read_back(official: list[str], layout: str):
     """Every name leads back to its part and place, and tells its layout unless two layouts share it."""
     seen: dict[str, str] = {}

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
-from hv15.models.dit import DiTConfig
+from hv15.models.dit_config import DiTConfig
 from tests.lora.samples import delta, linears, run
 from tests.models.golden_dit import golden_dit
 

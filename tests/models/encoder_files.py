@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.testing import assert_close
 
-from hv15.models.checkpoint import MODEL_SIZES, Checkpoint
-from hv15.models.header import Header, TensorEntry
+from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint
+from hv15.models.weights.header import Header, TensorEntry
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = Path(__file__).parents[1] / "keys"
@@ -24,6 +25,19 @@ def golden(name: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor],
         config = json.loads(file.metadata()["config"])
     vectors = {key: tensors.pop(key) for key in list(tensors) if key.startswith(("in/", "out"))}
     return tensors, vectors, config
+
+
+def check_golden(single: torch.Tensor, exact: torch.Tensor, reference: torch.Tensor, spread: float) -> None:
+    """Compare states with a reference that was computed in float32.
+
+    Args:
+        single, exact: ours in float32 and in float64.
+        spread: what the reference's rounding makes. It is the distance to the exact states, the same on every
+            processor. Ours in float32 may be off by four times as much: each processor sums in an order of its own.
+    """
+    assert single.dtype == reference.dtype == torch.float32
+    assert_close(exact, reference.double(), atol=spread, rtol=0)
+    assert_close(single.double(), exact, atol=4 * spread, rtol=0)
 
 
 def write(path: Path, weights: dict[str, torch.Tensor], config: dict | None = None) -> Path:

@@ -53,6 +53,11 @@ def case(name: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors("dit_cases").items() if key.startswith(prefix)}
 
 
+def in_double(recorded: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A case for a transformer in double precision."""
+    return {key: value.double() if value.is_floating_point() else value for key, value in recorded.items()}
+
+
 def condition(recorded: dict[str, Tensor], *, image: bool) -> Condition:
     return Condition(
         text=recorded["in/text_states"],

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from bench.bench_activations import sampling_peak, training_peak
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
-from hv15.models.quantised import replace_linears
+from hv15.models.weights.quantised import replace_linears
 from hv15.models.windows import windows
 from tests.models.golden_dit import case, condition, golden_dit
 

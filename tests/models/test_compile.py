@@ -17,11 +17,13 @@ from hv15.models import DiT
 from hv15.models.dit import COMPILED
 from hv15.models.ready import reset, set_up
 from tests.models.test_activations import lora
-from tests.models.test_swap import inputs, model
+from tests.models.weights.test_swap import inputs, model
 
 
 @pytest.fixture(autouse=True)
-def nothing_compiled_before() -> Iterator[None]:
+def nothing_compiled_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process or another: the cache on disk gives out code for more instructions than torch is told to use."""
+    monkeypatch.setattr(torch.compiler.config, "force_disable_caches", True)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     yield

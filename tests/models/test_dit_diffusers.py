@@ -7,31 +7,39 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import HunyuanVideo15Transformer3DModel
+from diffusers.models.transformers.transformer_hunyuan_video15 import (
+    HunyuanVideo15ByT5TextProjection,
+    HunyuanVideo15TokenRefiner,
+)
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from hv15.models import Condition, DiT, load_dit, save_dit
+from hv15.demo.layout import BASE
+from hv15.models import Condition, DiT, DiTConfig, load_dit, save_dit
 from hv15.models.layouts import reading_recipes
 from tests.models.golden_dit import TINY
 
 PEER = replace(TINY, glyph_hidden=2048)  # a size that diffusers fixes
 
 
-def peer(*, meanflow: bool = False) -> HunyuanVideo15Transformer3DModel:
+def peer(config: DiTConfig = PEER) -> HunyuanVideo15Transformer3DModel:
+    """Theirs, with random weights; it takes all sizes of ours but the ByT5 mapper's and the refiner's MLPs'."""
     torch.manual_seed(7)
     model = HunyuanVideo15Transformer3DModel(
-        in_channels=TINY.in_channels,
-        out_channels=TINY.latent_channels,
-        num_attention_heads=TINY.num_heads,
-        attention_head_dim=TINY.head_dim,
-        num_layers=TINY.num_blocks,
-        num_refiner_layers=TINY.refiner_blocks,
-        text_embed_dim=TINY.text_dim,
-        text_embed_2_dim=TINY.glyph_dim,
-        image_embed_dim=TINY.vision_dim,
-        rope_axes_dim=TINY.rope_dims,
-        rope_theta=TINY.rope_theta,
-        use_meanflow=meanflow,
+        in_channels=config.in_channels,
+        out_channels=config.latent_channels,
+        num_attention_heads=config.num_heads,
+        attention_head_dim=config.head_dim,
+        num_layers=config.num_blocks,
+        num_refiner_layers=config.refiner_blocks,
+        mlp_ratio=config.mlp_ratio,
+        text_embed_dim=config.text_dim,
+        text_embed_2_dim=config.glyph_dim,
+        image_embed_dim=config.vision_dim,
+        rope_axes_dim=config.rope_dims,
+        rope_theta=config.rope_theta,
+        use_meanflow=config.meanflow,
     ).eval()
     with torch.no_grad():  # their init leaves some weights at one or zero, which would hide a mistake
         for parameter in model.parameters():
@@ -39,7 +47,7 @@ def peer(*, meanflow: bool = False) -> HunyuanVideo15Transformer3DModel:
     return model
 
 
-def inputs(batch: int, image: bool) -> dict[str, Tensor]:
+def inputs(batch: int, image: bool, config: DiTConfig = TINY) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(batch)
     masks = {1: ([9], [4]), 2: ([5, 12], [0, 8])}[batch]
     text, glyphs = (
@@ -47,13 +55,13 @@ def inputs(batch: int, image: bool) -> dict[str, Tensor]:
         for size, lengths in zip((12, 8), masks, strict=True)
     )
     return {
-        "hidden_states": torch.randn(batch, TINY.in_channels, 3, 4, 6, generator=draw),
+        "hidden_states": torch.randn(batch, config.in_channels, 3, 4, 6, generator=draw),
         "timestep": torch.tensor([731.25, 12.5][:batch]),
-        "encoder_hidden_states": torch.randn(batch, 12, TINY.text_dim, generator=draw),
+        "encoder_hidden_states": torch.randn(batch, 12, config.text_dim, generator=draw),
         "encoder_attention_mask": text,
-        "encoder_hidden_states_2": torch.randn(batch, 8, TINY.glyph_dim, generator=draw),
+        "encoder_hidden_states_2": torch.randn(batch, 8, config.glyph_dim, generator=draw),
         "encoder_attention_mask_2": glyphs,
-        "image_embeds": torch.randn(batch, 5, TINY.vision_dim, generator=draw) * image,
+        "image_embeds": torch.randn(batch, 5, config.vision_dim, generator=draw) * image,
     }
 
 
@@ -82,7 +90,7 @@ def test_velocity_of_a_folder_saved_by_diffusers(tmp_path_factory: pytest.TempPa
 
 
 def test_sharded_folder_and_meanflow(tmp_path):
-    model = peer(meanflow=True)
+    model = peer(replace(PEER, meanflow=True))
     model.save_pretrained(tmp_path, max_shard_size="200KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     dit = load_dit(tmp_path)
@@ -94,8 +102,6 @@ def test_sharded_folder_and_meanflow(tmp_path):
 
 
 def test_what_we_save_loads_strictly_into_diffusers(tmp_path):
-    from safetensors.torch import load_file
-
     torch.manual_seed(3)
     dit = DiT(PEER)
     save_dit(dit, tmp_path / "model.safetensors", layout="diffusers")
@@ -104,6 +110,41 @@ def test_what_we_save_loads_strictly_into_diffusers(tmp_path):
     given = inputs(1, False)
     with torch.no_grad():
         assert_close(model(**given, return_dict=False)[0], ours(dit, given, False), atol=5e-6, rtol=0)
+
+
+def test_the_refiner_keeps_its_own_ratio(tmp_path):
+    """Blocks with other MLPs than 4 wide: the refiner's stay 4 wide, there and here."""
+    config = replace(PEER, mlp_ratio=2.5)
+    model = peer(config)
+    model.save_pretrained(tmp_path)
+    dit = load_dit(tmp_path)
+    assert dit.config == config
+    assert (config.mlp_ratio, config.refiner_mlp_ratio) == (2.5, 4.0)
+    save_dit(dit, tmp_path / "ours.safetensors", layout="diffusers")
+    again = peer(config)
+    again.load_state_dict(load_file(tmp_path / "ours.safetensors"), strict=True)
+    given = inputs(1, True)
+    with torch.no_grad():
+        for each in (model, again):
+            assert_close(ours(dit, given, True), each(**given, return_dict=False)[0], atol=5e-6, rtol=0)
+
+
+def test_the_demos_transformer_is_that_of_diffusers(tmp_path):
+    """But for two sizes that diffusers fixes: its own classes of the ByT5 mapper and the refiner take them."""
+    dit = load_dit(BASE / "dit.safetensors", dtype=torch.float32)
+    config = dit.config
+    assert (config.mlp_ratio, config.refiner_mlp_ratio, config.glyph_hidden) == (2.5, 2.5, 64)
+    model = peer(config)
+    model.context_embedder_2 = HunyuanVideo15ByT5TextProjection(config.glyph_dim, 64, config.hidden_size)
+    model.context_embedder = HunyuanVideo15TokenRefiner(
+        config.text_dim, config.num_heads, config.head_dim, config.refiner_blocks, config.refiner_mlp_ratio
+    )
+    save_dit(dit, tmp_path / "dit.safetensors", layout="diffusers")
+    model.load_state_dict(load_file(tmp_path / "dit.safetensors"), strict=True)
+    given = inputs(1, True, config)
+    with torch.no_grad():
+        expected = model.eval()(**given, return_dict=False)[0]
+        assert_close(ours(dit, given, True), expected, atol=5e-6, rtol=1e-5)
 
 
 def test_gradients_are_those_of_diffusers():

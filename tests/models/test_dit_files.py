@@ -15,10 +15,10 @@ from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.models import DiTConfig, load_dit, save_dit
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.dit_files import checkpoint_dtype, merge_dit
 from hv15.models.dit_sizes import checkpoint_layout, read_config
 from hv15.models.layouts import writing_recipes
+from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.golden_dit import GOLDEN, TINY, golden_dit, key_table, tensors
 
 OFFICIAL_CONFIG = {"rope_dim_list": [4, 10, 10], "rope_theta": 256}

@@ -10,7 +10,7 @@ import torch
 
 from hv15.errors import UserError
 from hv15.models import DiTConfig, load_dit
-from hv15.models.quantised import Kind, QuantisedLinear
+from hv15.models.weights.quantised import Kind, QuantisedLinear
 from tests.models import sparse_files
 from tests.models.loading_probe import probe
 from tests.models.sparse_files import Shapes, sized_dit, sparse_checkpoint

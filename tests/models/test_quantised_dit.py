@@ -15,7 +15,7 @@ from hv15.errors import UserError
 from hv15.lora import LoRANetwork, apply_lora, merge_lora, merge_patch
 from hv15.models import DiT, load_dit, save_dit
 from hv15.models.dit_files import is_block_linear
-from hv15.models.quantised import Kind, QuantisedLinear, quantise
+from hv15.models.weights.quantised import Kind, QuantisedLinear, quantise
 from tests.lora.samples import delta, linears, random_lora, run
 from tests.models.golden_dit import case, condition, golden_dit
 

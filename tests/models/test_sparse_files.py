@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 
 from hv15.models import DiTConfig
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.dit_sizes import read_config
+from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models import sparse_files
 from tests.models.sparse_files import data_bytes, sparse_checkpoint
 

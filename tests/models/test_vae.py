@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,6 +27,12 @@ def vae() -> VAE:
 
 
 @pytest.fixture(scope="module")
+def exact() -> VAE:
+    """In double precision: no order of sums, which processors and sizes choose, is to be seen."""
+    return golden_vae().double().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
 def trainable() -> VAE:
     return golden_vae()
 
@@ -44,18 +52,23 @@ def tiles(name: str) -> dict[str, float]:
 
 
 def check_case(vae: VAE, name: str) -> None:
-    x = CASES[f"{name}/in"]
+    """The references were computed in double precision and stored in single: half a step at 4 to 8 is 2.4e-7. In single
+    precision the official program itself is off by up to 1.1e-5."""
+    dtype = vae.decoder.conv_in.conv.weight.dtype
+    close = partial(assert_close, atol=3e-5 if dtype == torch.float32 else 2.4e-7, rtol=0)
+    x = CASES[f"{name}/in"].to(dtype)
     if "decode" in name:
-        assert_close(vae.decode(x, **tiles(name)), CASES[f"{name}/out"], atol=3e-5, rtol=0)
+        close(vae.decode(x, **tiles(name)), CASES[f"{name}/out"].to(dtype))
         return
-    assert_close(vae.moments(x, **tiles(name)), CASES[f"{name}/moments"], atol=3e-5, rtol=0)
+    close(vae.moments(x, **tiles(name)), CASES[f"{name}/moments"].to(dtype))
     if f"{name}/mode" in CASES:
-        assert_close(vae.encode(x, **tiles(name)), CASES[f"{name}/mode"], atol=3e-5, rtol=0)
+        close(vae.encode(x, **tiles(name)), CASES[f"{name}/mode"].to(dtype))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_golden(vae: VAE, name: str):
+def test_golden(vae: VAE, exact: VAE, name: str):
     check_case(vae, name)
+    check_case(exact, name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,19 +125,19 @@ def test_half_precision_is_near_single_precision(vae: VAE):
     assert_close(latents.float(), vae.encode(clip), atol=2e-2, rtol=0)
 
 
-def test_first_latent_frame_is_the_first_image(vae: VAE):
+def test_first_latent_frame_is_the_first_image(exact: VAE):
     """The encoder is causal, so i2v needs no second encoding of the first frame."""
-    clip = pixels(9, 32, 48, batch=2)
-    assert_close(vae.encode(clip)[:, :, :1], vae.encode(clip[:, :, :1]), atol=1e-6, rtol=0)
+    clip = pixels(9, 32, 48, batch=2).double()
+    assert_close(exact.encode(clip)[:, :, :1], exact.encode(clip[:, :, :1]), atol=1e-13, rtol=0)
 
 
-def test_later_frames_change_no_earlier_latent_or_pixel(vae: VAE):
-    clip = pixels(9, 32, 32)
-    changed = torch.cat([clip[:, :, :5], pixels(4, 32, 32, seed=1)], dim=2)
-    before, after = vae.encode(clip), vae.encode(changed)
-    assert_close(before[:, :, :2], after[:, :, :2], atol=1e-6, rtol=0)
+def test_later_frames_change_no_earlier_latent_or_pixel(exact: VAE):
+    clip = pixels(9, 32, 32).double()
+    changed = torch.cat([clip[:, :, :5], pixels(4, 32, 32, seed=1).double()], dim=2)
+    before, after = exact.encode(clip), exact.encode(changed)
+    assert_close(before[:, :, :2], after[:, :, :2], atol=1e-13, rtol=0)
     assert (before[:, :, 2] - after[:, :, 2]).abs().max() > 0.1
-    assert_close(vae.decode(before)[:, :, :5], vae.decode(before[:, :, :2]), atol=5e-6, rtol=0)
+    assert_close(exact.decode(before)[:, :, :5], exact.decode(before[:, :, :2]), atol=1e-13, rtol=0)
 
 
 @pytest.mark.usefixtures("small_chunks")

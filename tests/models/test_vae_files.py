@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.checkpoint import open_checkpoint
 from hv15.models.vae import VAE, VAEConfig, load_vae, save_vae
 from hv15.models.vae_layouts import Layout, detect_layout, name_in, read_config
+from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.golden_vae import CONFIG, GOLDEN, KEYS, golden_vae, golden_weights, pixels
 
 LAYOUTS: list[Layout] = ["official", "diffusers"]
@@ -95,9 +96,9 @@ def test_a_saved_folder_is_read_by_diffusers(tmp_path: Path):
     vae = golden_vae().requires_grad_(False)
     save_vae(vae, tmp_path / "vae", layout="diffusers")
     theirs = AutoencoderKLHunyuanVideo15.from_pretrained(tmp_path / "vae")
-    clip = pixels(5, 32, 32)
+    vae, theirs, clip = vae.double(), theirs.double(), pixels(5, 32, 32).double()
     with torch.no_grad():
-        torch.testing.assert_close(vae.encode(clip), theirs.encode(clip).latent_dist.mode(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(vae.encode(clip), theirs.encode(clip).latent_dist.mode(), atol=1e-12, rtol=0)
     assert theirs.config.scaling_factor == 1.03682
 
 
@@ -166,6 +167,15 @@ def test_a_tensor_that_tells_a_size_is_missing(files: dict[Layout, Path], tmp_pa
         load_vae(rewritten(files["official"], tmp_path / "a.safetensors", change))
 
 
+@pytest.mark.parametrize("tensor", [torch.ones(()), torch.ones(0, 4, 3, 3, 3)], ids=["scalar", "empty"])
+@pytest.mark.parametrize("key", ["encoder.down.0.downsample.conv.conv.weight", "encoder.down.4.block.0.norm1.gamma"])
+def test_a_tensor_that_tells_a_size_has_all_its_dimensions(
+    files: dict[Layout, Path], tmp_path: Path, key: str, tensor: Tensor
+):
+    with pytest.raises(UserError, match=r"has the shape \[.*\], expected are \d dimensions above 0"):
+        load_vae(rewritten(files["official"], tmp_path / "a.safetensors", {key: tensor}))
+
+
 def test_sizes_that_contradict_each_other(files: dict[Layout, Path], tmp_path: Path):
     change = {"encoder.down.1.block.0.norm1.gamma": torch.ones(12, 1, 1, 1)}
     with pytest.raises(UserError, match="sizes of the VAE"):
@@ -173,6 +183,32 @@ def test_sizes_that_contradict_each_other(files: dict[Layout, Path], tmp_path: P
     change = {"decoder.mid.block_1.norm1.gamma": torch.ones(8, 1, 1, 1)}
     with pytest.raises(UserError, match="another shape"):
         load_vae(rewritten(files["official"], tmp_path / "b.safetensors", change))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        ({"block_out_channels": (8, 16, 32, 64), "ffactor_spatial": 8}, "4 levels, of which 3 halve .* and 2 the"),
+        ({"block_out_channels": (8, 8, 16, 32, 64, 64), "ffactor_spatial": 32}, "6 levels, of which 5 halve .* and 2"),
+        ({"block_out_channels": (8, 16, 32, 64, 64), "ffactor_temporal": 8}, "5 levels, of which 4 halve .* and 3 the"),
+    ],
+)
+def test_other_levels_are_refused(tmp_path: Path, layout: Layout, sizes: dict[str, Any], found: str):
+    save_vae(
+        VAE(VAEConfig(layers_per_block=1, latent_channels=4, **sizes)), tmp_path / "vae.safetensors", layout=layout
+    )
+    with pytest.raises(UserError, match=rf"vae\.safetensors: a VAE of {found}") as caught:
+        load_vae(tmp_path / "vae.safetensors")
+    assert "models.vae wants the vae/ folder" in caught.value.hint
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3, 4])
+def test_a_missing_level_is_refused(files: dict[Layout, Path], tmp_path: Path, level: int):
+    """Down to a file whose last level halves, which has no next one to tell its sizes."""
+    gone = {key: None for key in golden_weights() if key.startswith(f"encoder.down.{level}.")}
+    with pytest.raises(UserError, match=rf"a VAE of {level} levels|looks like the VAE of another model"):
+        load_vae(rewritten(files["official"], tmp_path / "short.safetensors", gone))
 
 
 def test_another_size_than_asked_for(files: dict[Layout, Path]):

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from hv15.config.presets import preset_text
-from hv15.plan.advice import _is_change, advise
+from hv15.plan.advice import Changes, advise, saves_memory
 from hv15.plan.devices import device_of_size
-from hv15.plan.stages import Planner
+from hv15.plan.stages import SECTION, Planner, StageName, section_of
 from hv15.project import Project
 
 GIB = 2**30
@@ -66,18 +66,18 @@ def test_what_no_setting_makes_fit(planner: Planner):
 
 
 @pytest.mark.parametrize(
-    ("section", "now", "change", "wanted"),
+    ("stage", "now", "changes", "wanted"),
     [
-        ("sample", {"quantize": "nf4"}, {"quantize": "fp8"}, False),
-        ("sample", {"quantize": "int8"}, {"quantize": "nf4"}, True),
-        ("sample", {"vae_sample_size": 128}, {"vae_sample_size": 256}, False),
-        ("sample", {"vae_sample_size": 0}, {"vae_sample_size": 256}, True),
+        ("denoise", {"quantize": "nf4"}, {"quantize": "fp8"}, False),
+        ("denoise", {"quantize": "int8"}, {"quantize": "nf4"}, True),
+        ("decode", {"vae_sample_size": 128}, {"vae_sample_size": 256}, False),
+        ("decode", {"vae_sample_size": 0}, {"vae_sample_size": 256}, True),
         ("train", {"blocks_to_swap": 52}, {"blocks_to_swap": 51}, False),
     ],
 )
 def test_nothing_weaker_than_what_is_set_is_proposed(
-    planner: Planner, section: str, now: dict[str, object], change: dict[str, object], wanted: bool
+    planner: Planner, stage: StageName, now: dict[str, object], changes: Changes, wanted: bool
 ):
     settings = planner.project.settings
-    part = getattr(settings, section).model_copy(update=now)
-    assert _is_change(settings.model_copy(update={section: part}), section, change) == wanted
+    section = section_of(stage, settings).model_copy(update=now)
+    assert saves_memory(settings.model_copy(update={SECTION[stage]: section}), stage, changes) == wanted

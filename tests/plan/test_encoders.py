@@ -13,7 +13,7 @@ from hv15.models.vae import VAE, VAEConfig
 from hv15.plan.encoders import decoding, encoding, make_vae, text_encoding
 from hv15.plan.kernels import WithoutData
 from hv15.plan.meter import Meter
-from hv15.plan.workload import Clips
+from hv15.plan.workload import ClipBatch
 
 SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
@@ -25,7 +25,7 @@ def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vae_module, "_STRIP_BYTES", {"cpu": 1, "meta": 1})
 
 
-def run(what: str, vae: VAE, clips: Clips, tile: int, device: str) -> int:
+def run(what: str, vae: VAE, clips: ClipBatch, tile: int, device: str) -> int:
     """The peak of the whole, really done."""
     with torch.no_grad(), WithoutData(), Meter(device) as meter:
         meter.assign(WEIGHTS, vae)
@@ -43,13 +43,13 @@ def test_a_short_clip_takes_what_it_takes_on_the_cpu(what: str, patch_conv: bool
     torch.manual_seed(0)
     real = VAE(SIZES).requires_grad_(False)
     real.patch_conv = patch_conv
-    clips = Clips(1, 13, 48, 64)
+    clips = ClipBatch(1, 13, 48, 64)
     planned = make_vae(SIZES, torch.float32, patch_conv=patch_conv)
     assert run(what, planned, clips, 0, "meta") == pytest.approx(run(what, real, clips, 0, "cpu"), rel=0.01)
 
 
-@pytest.mark.parametrize(("tile", "clips"), [(0, Clips(1, 41, 160, 192)), (64, Clips(1, 25, 128, 160))])
-def test_long_clips_and_many_tiles_are_continued(tile: int, clips: Clips):
+@pytest.mark.parametrize(("tile", "clips"), [(0, ClipBatch(1, 41, 160, 192)), (64, ClipBatch(1, 25, 128, 160))])
+def test_long_clips_and_many_tiles_are_continued(tile: int, clips: ClipBatch):
     vae = make_vae(SIZES, torch.float32, patch_conv=False)
     planned = encoding(vae, None, clips, tile_size=tile, overlap=0.5)
     assert planned.peak == pytest.approx(run("encode", vae, clips, tile, "meta"), rel=0.01)

@@ -12,15 +12,17 @@ from hv15.config import Settings
 from hv15.memory import WEIGHTS
 from hv15.models import DiT, DiTConfig, VAEConfig
 from hv15.models.text import TextConfig
+from hv15.models.weights.swap import BlockSwap
+from hv15.plan.cost import Cost
 from hv15.plan.devices import CONTEXT, CONVOLUTIONS, FRAGMENTS
 from hv15.plan.encoders import decoding, make_vae, text_encoding
-from hv15.plan.measured import Measured
 from hv15.plan.meter import Meter
-from hv15.plan.transformer import Work, denoising, make_dit, training
+from hv15.plan.metered_steps import PassSize, make_dit
+from hv15.plan.transformer import denoising, training
 
 GB, GIB = 10**9, 2**30
 LATENT = (31, 45, 80)  # 720 x 1280 pixels, 121 frames
-WORK = Work(samples=1, latent=LATENT, text_tokens=300, i2v=False)
+SIZE = PassSize(samples=1, latent=LATENT, text_tokens=300, i2v=False)
 BF16 = torch.bfloat16
 
 
@@ -29,9 +31,9 @@ def settings(section: str, **options: Any) -> Settings:
     return Settings.model_validate({**content, section: options})
 
 
-def needed(measured: Measured, allowance: int = CONTEXT) -> int:
-    moving = measured.peak - measured.parts[WEIGHTS]
-    return measured.peak + allowance + int(FRAGMENTS * moving)
+def needed(cost: Cost, allowance: int = CONTEXT) -> int:
+    moving = cost.peak - cost.parts[WEIGHTS]
+    return cost.peak + allowance + int(FRAGMENTS * moving)
 
 
 def test_parameters_of_the_published_model():
@@ -56,13 +58,13 @@ def test_every_combination_builds(section: str):
         with Meter("meta") as meter:
             dit = make_dit(meter, DiTConfig(), getattr(asked, section), BF16, "meta")
         assert len(dit.double_blocks) == 54
-        assert (dit.swap is not None) == bool(swap)
+        assert any(isinstance(hook, BlockSwap) for hook in dit.block_hooks) == bool(swap)
         assert meter.now < (2 * GIB if swap else 16 * GIB)
 
 
 def test_sampling_at_720p_needs_less_than_the_official_minimum():
     """14 GB with offloading: every stage of ours, with all blocks but three swapped, and Qwen in fp8."""
-    sampling = denoising(settings("sample", blocks_to_swap=51), DiTConfig(), BF16, WORK, guided=True)
+    sampling = denoising(settings("sample", blocks_to_swap=51), DiTConfig(), BF16, SIZE, guided=True)
     vae = make_vae(VAEConfig(), torch.float16, patch_conv=False)
     stages = {
         "encode texts": needed(text_encoding(TextConfig(), torch.float16, 1000, 1, quantize=True)),
@@ -77,6 +79,6 @@ def test_sampling_at_720p_needs_less_than_the_official_minimum():
 def test_training_at_720p_stands_below_what_the_peers_need():
     """About 20 GB with 51 blocks swapped in musubi-tuner; here the inputs of the blocks wait outside, too."""
     options = {"blocks_to_swap": 51, "gradient_checkpointing_cpu_offload": True}
-    planned = training(settings("train", **options), DiTConfig(), BF16, WORK)
+    planned = training(settings("train", **options), DiTConfig(), BF16, SIZE)
     assert needed(planned) < 20 * GB
     assert planned.host == pytest.approx((53 * 2 * 151_056_896) + 54 * 111_600 * 2048 * 2, rel=0.01)

@@ -10,19 +10,19 @@ import torch
 
 from hv15.models import DiTConfig
 from hv15.plan.devices import PROCESS
-from hv15.plan.transformer import Work, run_training
+from hv15.plan.metered_steps import PassSize, run_training
 from tests.plan.test_transformer import of_steps, settings
 
 CONFIG = DiTConfig(
     hidden_size=512, num_heads=8, num_blocks=4, rope_dims=(8, 28, 28), text_dim=256, glyph_dim=128, glyph_hidden=128
 )
-WORK = Work(samples=1, latent=(5, 24, 32), text_tokens=64, i2v=False)
+SIZE = PassSize(samples=1, latent=(5, 24, 32), text_tokens=64, i2v=False)
 SETTINGS = settings({"gradient_checkpointing": False, "network_dim": 16, "network_alpha": 16})
 PROGRAM = """
 import json, resource, torch
-from hv15.plan.transformer import run_training
-from tests.plan.test_process import CONFIG, SETTINGS, WORK
-run_training(SETTINGS, CONFIG, torch.float32, WORK, device="cpu")
+from hv15.plan.metered_steps import run_training
+from tests.plan.test_process import CONFIG, SETTINGS, SIZE
+run_training(SETTINGS, CONFIG, torch.float32, SIZE, device="cpu")
 print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 """
 
@@ -31,6 +31,6 @@ def test_a_process_takes_what_is_planned():
     """Within 15 %: the tensors of a step that keeps its activations, and the allowance for the process itself."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     taken = json.loads(done.stdout.splitlines()[-1])
-    planned = of_steps(run_training(SETTINGS, CONFIG, torch.float32, WORK))
+    planned = of_steps(run_training(SETTINGS, CONFIG, torch.float32, SIZE))
     assert planned > PROCESS  # else the test would be about the allowance alone
     assert abs(planned + PROCESS - taken) < 0.15 * taken

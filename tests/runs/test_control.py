@@ -95,7 +95,7 @@ def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root:
     record = run.record()
     assert record is not None
     os.kill(record.pid, signal.SIGKILL)
-    wait_until(lambda: current(root).state is State.DIED, seconds=2)  # type: ignore[union-attr]
+    wait_until(lambda: current(root).state is State.DIED)  # type: ignore[union-attr]
     left = control.orphans(root)
     assert left
     assert all(os.getsid(each.pid) == record.pid for each in left)
@@ -119,7 +119,7 @@ def test_a_run_whose_record_cannot_be_written_does_not_stay(root: Path, monkeypa
     monkeypatch.setattr(RunFolder, "write_record", full)
     with pytest.raises(UserError, match="No space left"):
         start(make_project(root, first=SAVES))
-    wait_until(lambda: lock.holder(root) is None, seconds=5)
+    wait_until(lambda: lock.holder(root) is None)
     assert not psutil.pid_exists(pids[0])
 
 
@@ -129,7 +129,7 @@ def test_a_kill_leaves_no_process(root: Path) -> None:
     processes = run_processes(run.record())  # type: ignore[arg-type]
     control.stop(root, now=True)
     assert ended(run).state is State.STOPPED
-    psutil.wait_procs(processes, timeout=5)
+    psutil.wait_procs(processes, timeout=60)
     assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
     assert control.unlock(root)
     assert not control.is_locked_by_snakemake(root)
@@ -168,12 +168,12 @@ def test_a_run_started_by_hand_is_seen_too(root: Path) -> None:
     with pytest.raises(UserError, match="a run is going on already"):
         start(root)
     control.stop(root)
-    process.wait(timeout=30)
+    process.wait(timeout=60)
     assert ended(run).state is State.STOPPED
 
 
 def test_a_dry_run_leaves_no_trace(root: Path) -> None:
-    assert by_hand(make_project(root), "-n").wait(timeout=60) == 0
+    assert by_hand(make_project(root), "-n").wait(timeout=300) == 0
     assert not (root / ".hv15").exists()
 
 

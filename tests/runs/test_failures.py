@@ -16,6 +16,7 @@ import pytest
 
 from hv15 import cli
 from hv15.atomic import write_text
+from hv15.environment import FAILURE_VARIABLE, OUTPUT_VARIABLE
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.records.events import JobDetails, JobFailed
@@ -24,7 +25,6 @@ from hv15.records.paths import ProjectPaths
 from hv15.runs.failures import explain_job, failure_beside, failure_of, write_failure
 from hv15.runs.job_shell import prefix
 from hv15.runs.state import State, last_events, status
-from hv15.runs.variables import FAILURE_VARIABLE, OUTPUT_VARIABLE
 from hv15.train.signals import Stopped
 from tests.runs.project import by_hand, make_project, wait_until
 

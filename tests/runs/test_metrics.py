@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from hv15.environment import RUN_VARIABLE
 from hv15.records.metrics import CheckpointRecord
 from hv15.runs import metrics
 from hv15.runs.events import Recorder
 from hv15.runs.metrics import keep_metrics, kept_files, training_files, training_progress
 from hv15.runs.record import RunFolder, history, new_run
-from hv15.runs.variables import RUN_VARIABLE
 from tests.records.steps import lines, start_record, step_record
 
 

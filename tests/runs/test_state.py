@@ -13,15 +13,15 @@ import psutil
 import pytest
 
 from hv15.atomic import write_json
+from hv15.environment import RUN_VARIABLE
 from hv15.records.events import JobDetails, JobFailed, JobsCounted, JobsPlanned, RunEnded, RunRecord
 from hv15.records.failures import Failure, FailureKind
 from hv15.records.fields import to_json
 from hv15.records.paths import ProjectPaths
-from hv15.runs import control, lock
+from hv15.runs import control, lock, processes
 from hv15.runs.processes import main_process, run_processes
 from hv15.runs.record import RunFolder, append_event, history, new_run
 from hv15.runs.state import State, current, last_events, status
-from hv15.runs.variables import RUN_VARIABLE
 from tests.runs.project import detached
 
 
@@ -204,12 +204,38 @@ def outlived(run: RunFolder) -> subprocess.Popen[bytes]:
     return detached("sleep", "100", environment={RUN_VARIABLE: run.id})
 
 
+def test_a_process_is_found_as_soon_as_it_is_started(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a moment it shows no environment; one in ten is met in it when nobody else is looked at before."""
+    rewrite(run, pid=2**22 - 1)
+    for _ in range(100):
+        left = outlived(run)
+        monkeypatch.setattr(psutil, "process_iter", lambda pid=left.pid: [psutil.Process(pid)])
+        try:
+            assert [each.pid for each in run_processes(record(run))] == [left.pid]
+        finally:
+            left.kill()
+            left.wait()
+
+
+def test_a_process_without_environment_belongs_to_no_run(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it waited for: it has words, which one that is just becoming a program has not."""
+    rewrite(run, pid=2**22 - 1)
+    other = subprocess.Popen(["sleep", "100"], env={})
+    monkeypatch.setattr(psutil, "process_iter", lambda: [psutil.Process(other.pid)])
+    monkeypatch.setattr(processes, "EXEC_S", 1e9)
+    try:
+        assert run_processes(record(run)) == []
+    finally:
+        other.kill()
+        other.wait()
+
+
 @pytest.mark.parametrize("now", [False, True])
 def test_what_a_dead_run_left_is_ended(run: RunFolder, now: bool) -> None:
     rewrite(run, pid=2**22 - 1)
     left = outlived(run)
     control.stop(run.root, now=now)
-    left.wait(timeout=10)
+    left.wait(timeout=60)
     assert status(run, None).state is State.DIED, "how the run ended is no matter of what is done later"
 
 
@@ -225,7 +251,7 @@ def test_what_an_earlier_run_left_is_ended_and_nothing_else(run: RunFolder, now:
         rewrite(last, create_time=1.0, leads_group=True)
         append_event(last.events, RunEnded(done=1, total=3, failed=(2,)))
         control.stop(run.root, now=now)
-        left.wait(timeout=10)
+        left.wait(timeout=60)
         assert other.poll() is None
         assert status(last, None).state is State.FAILED
     finally:

@@ -11,8 +11,9 @@ from PIL import Image
 from hv15.lora import LoRANetwork, save_lora
 from hv15.models import VAE, VAEConfig
 from hv15.models.dit_files import save_dit
-from hv15.models.fingerprint import model_fingerprint
 from hv15.models.vae import save_vae
+from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.records.json_values import JsonObject
 from hv15.sample.prompts import ImageFile, SampleSpec
 from tests.models.encoder_files import golden, write
 from tests.models.golden_dit import TINY, golden_dit
@@ -20,6 +21,7 @@ from tests.models.golden_dit import TINY, golden_dit
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 
 FRAMES, HEIGHT, WIDTH = 5, 32, 48
+TRAINED, TEXT = "what was trained", "how texts are encoded"  # stand for the digests of the two
 
 
 class StandIn(torch.nn.Module):
@@ -80,13 +82,18 @@ def spec() -> SampleSpec:
         lora_multiplier=1.0,
         image=None,
         loras=(),
-        models={},
+        models={"dit": "the dit", "vae": "the vae", "text_encoder": "qwen", "image_encoder": "siglip"},
     )
 
 
 @pytest.fixture
 def image_of(image) -> ImageFile:
     return ImageFile(str(image), model_fingerprint(image))
+
+
+def made_from(spec: SampleSpec) -> JsonObject:
+    """What a spec's latents say that they are made from."""
+    return spec.denoising(TRAINED, TEXT)
 
 
 def text_item(seed: int, *, tokens: int = 6, glyphs: int = 0) -> dict[str, torch.Tensor]:

@@ -1,19 +1,22 @@
 """The first frame of an i2v sample, from the image file to the model's input."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
+from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.sample import sampling
 from hv15.sample.condition import cover_crop, first_frame, write_condition
-from tests.sample.conftest import HEIGHT, WIDTH, StandIn, text_item
+from tests.sample.conftest import HEIGHT, WIDTH, StandIn, made_from, text_item
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def i2v(spec, image_of):
 @pytest.fixture
 def condition(i2v, models, tmp_path):
     path = tmp_path / "cat.condition.safetensors"
-    write_condition(i2v, tmp_path, models["vae"], models["image_encoder"], path)
+    write_condition(i2v, tmp_path, models["vae"], models["image_encoder"], path, made_from=i2v.conditioning())
     return path
 
 
@@ -57,13 +60,21 @@ def test_the_file_holds_the_unscaled_mode_and_the_states_of_the_crop(i2v, models
     assert_close(found["vision"], load_image_encoder(models["image_encoder"]).encode([frame])[0], atol=1e-5, rtol=1e-5)
 
 
+def test_the_file_tells_what_it_was_made_from(i2v, condition):
+    with safe_open(condition, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["hv15.made_from"]) == i2v.conditioning()
+    assert json.loads(metadata["hv15.sample"]) == i2v.to_json()
+
+
 def test_the_model_sees_the_scaled_frame_the_mask_and_the_same_vision_in_both_branches(
     i2v, condition, tmp_path, monkeypatch
 ):
     model = StandIn(lambda x, timestep, cond: x[:, :4])
     monkeypatch.setattr(sampling, "load_ready", lambda path, settings, **options: model)
     output = tmp_path / "cat.latents.safetensors"
-    sampling.sample_latents(i2v, None, None, text_item(1), text_item(2, tokens=3), condition, output)
+    texts = text_item(1), text_item(2, tokens=3)
+    sampling.sample_latents(i2v, None, None, *texts, condition, output, made_from=made_from(i2v))
     stored = load_file(condition)
     assert len(model.calls) == 2 * i2v.steps
     for x, _, cond, _ in model.calls:
@@ -78,17 +89,19 @@ def test_the_image_steers_the_sample(i2v, spec, models, condition, tmp_path):
     latents = {}
     for name, each, path in (("i2v", i2v, condition), ("t2v", spec, None)):
         output = tmp_path / f"{name}.latents.safetensors"
-        sampling.sample_latents(each, models["dit"], None, text_item(1), text_item(2), path, output)
+        texts = text_item(1), text_item(2)
+        sampling.sample_latents(each, models["dit"], None, *texts, path, output, made_from=made_from(each))
         latents[name] = load_file(output)["latents"]
     assert not torch.allclose(latents["i2v"], latents["t2v"], atol=1e-2)
 
 
 def test_t2v_ignores_a_condition_file(spec, models, condition, tmp_path):
     """An image must never leak into a text-to-video sample."""
-    found = []
+    found, output = [], tmp_path / "x.safetensors"
     for path in (condition, None):
-        sampling.sample_latents(spec, models["dit"], None, text_item(1), text_item(2), path, tmp_path / "x.safetensors")
-        found.append(load_file(tmp_path / "x.safetensors")["latents"])
+        texts = text_item(1), text_item(2)
+        sampling.sample_latents(spec, models["dit"], None, *texts, path, output, made_from=made_from(spec))
+        found.append(load_file(output)["latents"])
     assert torch.equal(*found)
 
 
@@ -111,11 +124,9 @@ def test_a_relative_image_starts_at_the_project(i2v, image, tmp_path, monkeypatc
 
 
 def test_a_condition_of_another_size_is_refused(i2v, models, condition, tmp_path):
-    larger = replace(i2v, height=64)
+    larger, texts, output = replace(i2v, height=64), (text_item(1), text_item(2)), tmp_path / "x.safetensors"
     with pytest.raises(UserError, match=r"condition\.safetensors: a first frame of \(1, 2, 3\).*expected \(1, 4, 3\)"):
-        sampling.sample_latents(
-            larger, models["dit"], None, text_item(1), text_item(2), condition, tmp_path / "x.safetensors"
-        )
+        sampling.sample_latents(larger, models["dit"], None, *texts, condition, output, made_from=made_from(larger))
 
 
 @pytest.mark.parametrize(
@@ -133,5 +144,15 @@ def test_a_damaged_condition_is_named(i2v, models, tmp_path, content, message):
         path.write_bytes(content)
     elif content is not None:
         save_file(content, path)
+    texts, output = (text_item(1), text_item(2)), tmp_path / "x.safetensors"
     with pytest.raises(UserError, match=rf"bad\.condition\.safetensors: .*{message}"):
-        sampling.sample_latents(i2v, models["dit"], None, text_item(1), text_item(2), path, tmp_path / "x.safetensors")
+        sampling.sample_latents(i2v, models["dit"], None, *texts, path, output, made_from=made_from(i2v))
+
+
+def test_a_strip_is_no_first_frame(i2v, tmp_path):
+    """It would be enlarged to a picture of gigabytes."""
+    path = tmp_path / i2v.image.path
+    Image.fromarray(np.zeros((1, 30_000, 3), np.uint8)).save(path)
+    strip = replace(i2v, image=replace(i2v.image, fingerprint=model_fingerprint(path)))
+    with pytest.raises(UserError, match=r"a picture of 30000x1 pixels is too small"):
+        first_frame(strip, tmp_path)

@@ -17,14 +17,15 @@ from hv15.models import load_vae
 from hv15.sample.decode import decode, decode_latents, to_frames
 from hv15.sample.files import write_tensors
 from hv15.sample.provenance import provenance
-from tests.sample.conftest import FRAMES, HEIGHT, WIDTH
+from hv15.workflow.told import Told
+from tests.sample.conftest import FRAMES, HEIGHT, TEXT, TRAINED, WIDTH, made_from
 
 
 @pytest.fixture
 def latents(spec, tmp_path):
     path = tmp_path / "cat.latents.safetensors"
     values = torch.randn(4, *spec.latent_size, generator=torch.Generator().manual_seed(0))
-    write_tensors(path, {"latents": values}, provenance(spec, ()))
+    write_tensors(path, {"latents": values}, provenance(spec, made_from(spec), ()))
     return path, values
 
 
@@ -84,15 +85,29 @@ def test_the_video_tells_the_settings_it_was_decoded_with(latents, models, tmp_p
 
 
 def test_latents_of_another_prompt_are_refused(latents, models, tmp_path, spec):
+    other, output = replace(spec, prompt="a dog"), tmp_path / "cat.mp4"
     with pytest.raises(UserError, match="another prompt"):
-        decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4", replace(spec, prompt="a dog"))
-    assert not (tmp_path / "cat.mp4").exists()
+        decode_latents(latents[0], models["vae"], output, other, made_from=other.decoding(TRAINED, TEXT))
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("output", ["cat.mp4", "cat.frames"])
+def test_the_result_tells_what_it_was_made_from(latents, models, tmp_path, spec, output):
+    wanted = spec.decoding(TRAINED, TEXT)
+    decode_latents(latents[0], models["vae"], tmp_path / output, spec, made_from=wanted)
+    assert Told(tmp_path / "memory.json").made_from(tmp_path / output) == wanted
+
+
+def test_what_is_decoded_by_hand_tells_nothing_of_a_spec(latents, models, tmp_path, spec):
+    """It would pass for the latents, of which it has the metadata."""
+    decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
+    assert "hv15.made_from" not in read_video_metadata(tmp_path / "cat.mp4")
 
 
 def test_a_difficult_prompt_survives_in_the_metadata(models, tmp_path, spec):
     difficult = replace(spec, prompt='“雪”\nline; a=b "quoted" \\ #hash \N{PILE OF POO}')
     path = tmp_path / "cat.latents.safetensors"
-    write_tensors(path, {"latents": torch.zeros(4, *spec.latent_size)}, provenance(difficult, ()))
+    write_tensors(path, {"latents": torch.zeros(4, *spec.latent_size)}, provenance(difficult, made_from(difficult), ()))
     decode_latents(path, models["vae"], tmp_path / "cat.mp4")
     told = read_video_metadata(tmp_path / "cat.mp4")
     assert json.loads(told["hv15.sample"])["prompt"] == difficult.prompt
@@ -126,7 +141,7 @@ def test_tiles_are_used_when_asked_for(models, spec, tmp_path):
 
 def test_the_spec_decides_the_tiles(models, spec, tmp_path):
     path, large = tmp_path / "cat.latents.safetensors", replace(spec, frames=1, height=192, width=160)
-    write_tensors(path, {"latents": torch.randn(4, *large.latent_size)}, provenance(large, ()))
+    write_tensors(path, {"latents": torch.randn(4, *large.latent_size)}, provenance(large, made_from(large), ()))
     images = []
     for size in (0, 128):
         decode_latents(path, models["vae"], tmp_path / "frames", replace(large, vae_sample_size=size))

@@ -1,19 +1,23 @@
 """From a config to sample specs: who decides each setting, and what a spec's file keeps."""
 
 import dataclasses
-import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from hv15.config import Settings
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.variants import VARIANTS
+from hv15.records.spec import Spec
 from hv15.sample.plan import plan_samples
 from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
+from tests.sample.conftest import TEXT, TRAINED, made_from
 
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
+MODELS = {"dit": "abc", "vae": "def", "text_encoder": "ghi", "image_encoder": "jkl"}
 
 
 def settings_of(prompts, task="t2v", **sample) -> Settings:
@@ -28,7 +32,7 @@ def settings_of(prompts, task="t2v", **sample) -> Settings:
 
 
 def plan(prompts, *, variant="480p_t2v", task="t2v", **sample):
-    return plan_samples(settings_of(prompts, task, **sample), variant, {"dit": "abc"})
+    return plan_samples(settings_of(prompts, task, **sample), variant, MODELS)
 
 
 @pytest.mark.parametrize(
@@ -95,39 +99,39 @@ def test_a_spec_survives_its_file(tmp_path):
     lora.write_bytes(EMPTY_SAFETENSORS)
     prompt = {"prompt": "a “sign”\nand a cat", "image_path": str(image), "loras": [{"path": str(lora)}]}
     (spec,) = plan([prompt], task="i2v", variant="720p_i2v")
-    spec.write(tmp_path / "a.json")
-    assert SampleSpec.read(tmp_path / "a.json") == spec
-    SampleSpec.read(tmp_path / "a.json").write(tmp_path / "b.json")
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    Spec({}, {"sample": spec.to_json()}).write(tmp_path / "a.json")
+    read = SampleSpec.from_json(Spec.load(tmp_path / "a.json").details["sample"])
+    assert read == spec
+    assert read.to_text() == spec.to_text()
 
 
-def test_the_digest_sees_every_change(tmp_path):
+def test_what_the_latents_depend_on_sees_every_change(tmp_path):
     image = tmp_path / "cat.png"
     image.write_bytes(b"image")
     (spec,) = plan([{"prompt": "a", "image_path": str(image)}], task="i2v")
     image.write_bytes(b"other")
     (edited,) = plan([{"prompt": "a", "image_path": str(image)}], task="i2v")
-    changes = {"seed": 1}, {"prompt": "b"}, {"models": {"dit": "d"}}
+    changes = {"seed": 1}, {"prompt": "b"}, {"models": {**MODELS, "dit": "d"}}
     changed = [dataclasses.replace(spec, **change) for change in changes]
-    assert len({each.digest for each in (spec, edited, *changed)}) == 5
+    assert len({digest(each.denoising("t", "x")) for each in (spec, edited, *changed)}) == 5
+    assert len({digest(spec.denoising(*others)) for others in (("t", "x"), ("u", "x"), ("t", "y"))}) == 3
+
+
+def test_only_what_the_trained_lora_acts_on_depends_on_it():
+    """The sample for comparison stays when the LoRA is trained anew; how its prompt is encoded matters to it."""
+    with_lora, base = plan([{"prompt": "a"}], with_base=True)
+    assert with_lora.denoising("t", "x") != with_lora.denoising("u", "x")
+    assert base.denoising("t", "x") == base.denoising("u", "x")
+    assert base.denoising("t", "x") != base.denoising("t", "y")
 
 
 @pytest.mark.parametrize("damage", [lambda c: c.pop("seed"), lambda c: c.update(colour="red")])
-def test_a_foreign_spec_is_named(tmp_path, damage):
+def test_a_foreign_spec_is_named(damage):
     (spec,) = plan([{"prompt": "a"}])
     content = spec.to_json()
     damage(content)
-    (tmp_path / "a.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"a\.json: .*(seed|colour)"):
-        SampleSpec.read(tmp_path / "a.json")
-
-
-@pytest.mark.parametrize("content", [None, "", "{", "[]"])
-def test_a_damaged_spec_is_named(tmp_path, content):
-    if content is not None:
-        (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match=r"a\.json"):
-        SampleSpec.read(tmp_path / "a.json")
+        SampleSpec.from_json(content, source="a.json")
 
 
 @pytest.mark.parametrize("key", ["image_path", "loras"])
@@ -151,12 +155,60 @@ def test_planning_loads_no_torch():
 
 
 def test_latents_depend_on_no_setting_of_the_decoding(spec: SampleSpec) -> None:
-    other_vae = {"models": {"vae": "other"}}
+    other_vae = {"models": {**spec.models, "vae": "other"}}
     decoded_otherwise = dataclasses.replace(spec, fps=12.0, output_type="images", vae_sample_size=128, **other_vae)
-    assert decoded_otherwise.denoising == spec.denoising
-    assert dataclasses.replace(spec, seed=7).denoising != spec.denoising
+    assert made_from(decoded_otherwise) == made_from(spec)
+    assert made_from(dataclasses.replace(spec, seed=7)) != made_from(spec)
     i2v = dataclasses.replace(spec, task="i2v")
-    assert dataclasses.replace(i2v, **other_vae).denoising != i2v.denoising, "the VAE encodes the first frame"
+    assert made_from(dataclasses.replace(i2v, **other_vae)) != made_from(i2v), "the VAE encodes the first frame"
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"fps": 12.0}, True),
+        ({"vae_sample_size": 128}, True),
+        ({"vae_tile_overlap": 0.5}, False),  # it is not read without tiles
+        ({"vae_sample_size": 128, "vae_tile_overlap": 0.5}, True),
+        ({"seed": 7}, True),
+        ({"models": {"dit": "the dit", "vae": "other"}}, True),
+        ({"models": {"dit": "other", "vae": "the vae"}}, True),
+        ({"name": "dog"}, False),
+        ({"output_type": "both"}, False),
+        ({"variant": "720p_t2v"}, False),
+    ],
+    ids=str,
+)
+def test_what_the_pixels_depend_on(spec: SampleSpec, change: dict[str, Any], counts: bool) -> None:
+    changed = dataclasses.replace(spec, **change)
+    assert (changed.decoding(TRAINED, TEXT) != spec.decoding(TRAINED, TEXT)) == counts
+
+
+def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: SampleSpec) -> None:
+    """A field that is added and forgotten would silently keep old samples."""
+    i2v = dataclasses.replace(spec, task="i2v", image=ImageFile("a.png", "f1"))
+    others: dict[str, Any] = {
+        "task": "t2v",
+        "output_type": "images",
+        "image": ImageFile("a.png", "f2"),
+        "loras": (LoRAFile("a.safetensors", "f1", 1.0),),
+        "models": {**spec.models, "image_encoder": "other"},
+        "lora_multiplier": None,
+    }
+    silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "name", "variant"}
+    for field in dataclasses.fields(SampleSpec):
+        value = getattr(i2v, field.name)
+        other = others[field.name] if field.name in others else f"{value}2" if isinstance(value, str) else value + 4
+        changed = dataclasses.replace(i2v, **{field.name: other})
+        assert (made_from(changed) == made_from(i2v)) == (field.name in silent), field.name
+
+
+def test_the_first_image_depends_on_no_setting_of_the_denoising(spec: SampleSpec) -> None:
+    i2v = dataclasses.replace(spec, task="i2v", image=ImageFile("a.png", "f1"))
+    others = {"seed": 7, "prompt": "b", "steps": 9, "image": ImageFile("b.png", "f1")}
+    assert dataclasses.replace(i2v, **others).conditioning() == i2v.conditioning()
+    for change in ({"image": ImageFile("a.png", "f2")}, {"height": 64}, {"dtype": "float32"}):
+        assert dataclasses.replace(i2v, **change).conditioning() != i2v.conditioning()
 
 
 def test_a_moved_file_samples_nothing_again(spec: SampleSpec) -> None:
@@ -165,6 +217,6 @@ def test_a_moved_file_samples_nothing_again(spec: SampleSpec) -> None:
     there = dataclasses.replace(
         spec, loras=(dataclasses.replace(lora, path="b"),), image=dataclasses.replace(image, path="b")
     )
-    assert here.denoising == there.denoising
+    assert made_from(here) == made_from(there)
     changed = dataclasses.replace(here, image=dataclasses.replace(image, fingerprint="f3"))
-    assert changed.denoising != here.denoising
+    assert made_from(changed) != made_from(here)

@@ -12,19 +12,19 @@ from torch.testing import assert_close
 from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
 from hv15.lora import read_lora
+from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import load_dit
 from hv15.models.dit_files import save_dit
-from hv15.models.fingerprint import model_fingerprint
 from hv15.models.latents import SCALING_FACTOR
-from hv15.models.swap import BlockSwap
+from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.models.weights.swap import BlockSwap
 from hv15.sample.denoise import denoise
-from hv15.sample.loras import WeightedLoRA, apply_all
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import LoRAFile
 from hv15.sample.sampling import sample_latents, text_condition
 from hv15.sample.schedule import sigmas
 from tests.models.golden_dit import golden_dit
-from tests.sample.conftest import make_lora, text_item
+from tests.sample.conftest import made_from, make_lora, text_item
 
 LATENT_SHAPE = (4, 2, 2, 3)  # channels, then (5 frames, 32, 48 pixels) in latent cells
 
@@ -37,7 +37,8 @@ def sample(models, tmp_path):
     def run(spec, text=None, *, negative=None, lora=None, condition=None, **options):
         output = tmp_path / f"{next(count)}.latents.safetensors"
         text, negative = text or text_item(1), negative or text_item(2, tokens=3)
-        sample_latents(spec, models["dit"], lora, text, negative, condition, output, root=tmp_path, **options)
+        options = {"root": tmp_path, "made_from": made_from(spec), **options}
+        sample_latents(spec, models["dit"], lora, text, negative, condition, output, **options)
         run.output = output
         return load_file(output)["latents"]
 
@@ -162,6 +163,7 @@ def test_the_result_tells_how_it_was_made(spec, sample, tmp_path):
         metadata = file.metadata()
     assert json.loads(metadata["hv15.sample"])["prompt"] == spec.prompt
     assert json.loads(metadata["hv15.sample"])["seed"] == 123
+    assert json.loads(metadata["hv15.made_from"]) == made_from(replace(spec, lora_multiplier=0.5))
     (applied,) = json.loads(metadata["hv15.loras"])
     assert applied == {"file": "lora.safetensors", "multiplier": 0.5, "fingerprint": model_fingerprint(lora)}
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hv15.cache.batches import MicroBatch, Stores, TrainingItem
+from hv15.config.train import TrainSettings
 from hv15.models import Condition, DiT
 from hv15.train.examples import EMPTY_CAPTION, Example, ExampleReader
 from hv15.train.timesteps import SigmaRule
@@ -26,7 +27,7 @@ def data(tmp_path: Path) -> tuple[list[TrainingItem], Stores]:
 
 
 def reader(stores: Stores, i2v_prob: float = 1.0, caption_dropout: float = 0.0) -> ExampleReader:
-    return ExampleReader(stores, 7, SigmaRule(), i2v_prob, caption_dropout)
+    return ExampleReader(stores, 7, SigmaRule.from_settings(TrainSettings()), i2v_prob, caption_dropout)
 
 
 def batch(*items: TrainingItem, first: int = 0) -> MicroBatch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +17,10 @@ from hv15.errors import UserError
 from hv15.lora import LoRANetwork
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.run import make_reader
 from hv15.train.state import StateFolder
-from hv15.train.steps import StepPlan
+from hv15.train.step_batches import StepBatches
 from tests.train.world import metrics, run, settings, tiny_dit, tiny_stores, untimed
 
 
@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> tuple[list[TrainingItem], Stores]:
     return tiny_stores(tmp_path / "cache")
 
 
-def trainer(folder: Path, plan: StepPlan, stores: Stores, *, steps: int = 1, max_grad_norm: float = 0.0) -> Trainer:
+def trainer(folder: Path, batches: StepBatches, stores: Stores, *, max_grad_norm: float = 0.0) -> Trainer:
     """A trainer with plain gradient descent of rate 1, so that the weights show the gradients."""
     dit = tiny_dit()
     network = LoRANetwork(dit, rank=2, alpha=2, seed=0)
@@ -37,13 +37,19 @@ def trainer(folder: Path, plan: StepPlan, stores: Stores, *, steps: int = 1, max
         for number, (name, parameter) in enumerate(sorted(network.named_parameters())):
             if "lora_up" in name:
                 parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(number))
+    config = settings("i2v", i2v_prob=0.5, seed=3)
     return Trainer(
-        settings=LoopSettings(seed=3, total_steps=steps, max_grad_norm=max_grad_norm),
-        dit=dit,
-        network=network,
-        optimizer=torch.optim.SGD([{"params": list(network.parameters()), "lr": 1.0, "initial_lr": 1.0}]),
-        reader=make_reader(settings("i2v", i2v_prob=0.5, seed=3), stores),
-        plan=plan,
+        settings=LoopSettings.from_settings(config.train, total_steps=1),
+        optimizer_step=OptimizerStep(
+            dit=dit,
+            network=network,
+            optimizer=torch.optim.SGD([{"params": list(network.parameters()), "lr": 1.0, "initial_lr": 1.0}]),
+            device=torch.device("cpu"),
+            seed=config.train.seed,
+            max_grad_norm=max_grad_norm,
+        ),
+        reader=make_reader(config, stores),
+        batches=batches,
         accelerator=Accelerator(cpu=True),
         folder=folder,
         spec="spec",
@@ -66,27 +72,29 @@ class OneByOne(BatchStream):
 def test_accumulation_equals_the_big_batch(tmp_path: Path, data: Any) -> None:
     items, stores = data
     whole = BatchStream([item for item in items if item.shape == (3, 4, 6)], seed=1)
-    big = trainer(tmp_path / "big", StepPlan(whole, 1), stores)
-    small = trainer(tmp_path / "small", StepPlan(OneByOne(whole, 2), 2), stores)
+    big = trainer(tmp_path / "big", StepBatches(whole, 1), stores)
+    small = trainer(tmp_path / "small", StepBatches(OneByOne(whole, 2), 2), stores)
     for each in (big, small):
         each.run()
     assert metrics_of(big)[0]["loss"] == pytest.approx(metrics_of(small)[0]["loss"], rel=1e-5)
-    assert_close(small.network.state_dict(), big.network.state_dict(), atol=1e-6, rtol=1e-4)
+    found, expected = (each.optimizer_step.network.state_dict() for each in (small, big))
+    assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_the_gradient_is_that_of_the_mean_over_all_samples(tmp_path: Path, data: Any) -> None:
     """Batches of 2 and of 1 in one step: each sample counts a third, not each batch a half."""
     items, stores = data
     stream = BatchStream([*items[:2], items[3]], seed=2)
-    plan = StepPlan(stream, 2)
-    ours = trainer(tmp_path, plan, stores)
-    assert sorted(len(batch.items) for batch in plan.batches(0)) == [1, 2]
-    before = {name: p.detach().clone() for name, p in ours.network.named_parameters()}
-    losses = torch.cat([ours.reader(batch).losses(ours.dit) for batch in plan.batches(0)])
-    gradients = torch.autograd.grad(losses.mean(), list(ours.network.parameters()), materialize_grads=True)
+    batches = StepBatches(stream, 2)
+    ours = trainer(tmp_path, batches, stores)
+    dit, parameters = ours.optimizer_step.dit, ours.optimizer_step.parameters
+    assert sorted(len(batch.items) for batch in batches.of_step(0)) == [1, 2]
+    before = [parameter.detach().clone() for parameter in parameters]
+    losses = torch.cat([ours.reader(batch).losses(dit) for batch in batches.of_step(0)])
+    gradients = torch.autograd.grad(losses.mean(), parameters, materialize_grads=True)
     ours.run()
-    for (name, parameter), gradient in zip(ours.network.named_parameters(), gradients, strict=True):
-        assert_close(before[name] - parameter, gradient, atol=1e-6, rtol=1e-4)
+    for old, new, gradient in zip(before, parameters, gradients, strict=True):
+        assert_close(old - new, gradient, atol=1e-6, rtol=1e-4)
     record = metrics_of(ours)[0]
     assert record["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
@@ -95,12 +103,13 @@ def test_the_gradient_is_that_of_the_mean_over_all_samples(tmp_path: Path, data:
 
 def test_clipping_bounds_the_step_and_reports_the_norm_before(tmp_path: Path, data: Any) -> None:
     items, stores = data
-    free = trainer(tmp_path / "free", StepPlan(BatchStream(items, 2)), stores)
-    clipped = trainer(tmp_path / "clipped", StepPlan(BatchStream(items, 2)), stores, max_grad_norm=0.01)
-    before = torch.cat([p.detach().flatten().clone() for p in clipped.network.parameters()])
+    free = trainer(tmp_path / "free", StepBatches(BatchStream(items, 2), 1), stores)
+    clipped = trainer(tmp_path / "clipped", StepBatches(BatchStream(items, 2), 1), stores, max_grad_norm=0.01)
+    parameters = clipped.optimizer_step.parameters
+    before = torch.cat([p.detach().flatten().clone() for p in parameters])
     free.run()
     clipped.run()
-    moved = (torch.cat([p.detach().flatten() for p in clipped.network.parameters()]) - before).norm().item()
+    moved = (torch.cat([p.detach().flatten() for p in parameters]) - before).norm().item()
     assert moved == pytest.approx(0.01, rel=1e-3)
     assert metrics_of(clipped)[0]["grad_norm"] == pytest.approx(metrics_of(free)[0]["grad_norm"], rel=1e-5)
     assert metrics_of(free)[0]["grad_norm"] > 0.01
@@ -224,11 +233,11 @@ def test_examples_are_pinned_where_they_are_read_if_a_gpu_trains(
 ) -> None:
     """Stands in for a GPU: on the CPU nothing can be pinned, and nothing is."""
     items, stores = data
-    ours = trainer(tmp_path, StepPlan(BatchStream(items, 1)), stores)
+    ours = trainer(tmp_path, StepBatches(BatchStream(items, 1), 1), stores)
     monkeypatch.setattr(Example, "pinned", lambda example: "pinned")
-    task = (0, ours.plan.stream[0])
+    task = (0, ours.batches.stream[0])
     assert isinstance(ours._read(task)[1], Example)
-    ours.accelerator = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
+    ours.optimizer_step.device = torch.device("cuda")
     assert ours._read(task) == (0, "pinned")
 
 

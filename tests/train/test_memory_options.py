@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from hv15.errors import UserError
 from hv15.models import DiT
 from hv15.models.dit_files import save_dit
-from hv15.models.swap import Away
+from hv15.models.weights.swap import Away
 from hv15.train.run import train
 from tests.train.world import CONFIG, run, settings, spec_of, tiny_dit, tiny_stores
 
@@ -54,7 +54,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 def test_the_lora_has_the_same_bits(
     tmp_path: Path, plain: dict[str, torch.Tensor], options: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hv15.models.offload.LEAST", 1)
+    monkeypatch.setattr("hv15.models.weights.offload.LEAST", 1)
     found = tensors(tmp_path, **options)
     assert found.keys() == plain.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in plain.items())
@@ -65,7 +65,7 @@ def test_in_windows_of_tokens_only_sums_differ(tmp_path: Path, plain: dict[str, 
     options = {"blocks_to_swap": 2, "gradient_checkpointing_cpu_offload": True}
     windows = tensors(tmp_path / "windows", most_tokens=40)  # 20 for each of two samples
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hv15.models.offload.LEAST", 1)
+        patch.setattr("hv15.models.weights.offload.LEAST", 1)
         together = tensors(tmp_path / "together", most_tokens=40, **options)
     assert not all(torch.equal(tensor, windows[name]) for name, tensor in plain.items())
     for name, tensor in plain.items():
@@ -110,7 +110,7 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
     options = {"blocks_to_swap": 2, "gradient_checkpointing_cpu_offload": True, "split_attn": True}
     run(tmp_path, settings(**{**PLAIN, **options}), dit=dit)
-    assert (dit.swap, dit.offload, dit.gradient_checkpointing, dit.attention.split) == (None, None, False, False)
+    assert (dit.block_hooks, dit.gradient_checkpointing, dit.attention.split) == ((), False, False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in dit.state_dict().items())
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from hv15.config.train import OptimizerType
 from hv15.errors import UserError
-from hv15.train.optimizers import OptimizerType, make_optimizer, set_learning_rate
+from hv15.train.optimizers import make_optimizer, set_learning_rate
 
 
 def matrices() -> list[nn.Parameter]:
@@ -115,14 +116,9 @@ def test_arguments_that_are_not_the_users_or_make_no_sense_are_refused(args: dic
 
 
 def test_a_missing_bitsandbytes_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("bitsandbytes"):
-            raise ImportError("no library for this machine")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"AdamW8bit.*no library for this machine") as caught:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bitsandbytes"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as Python has it: its import fails
+    with pytest.raises(UserError, match=r"AdamW8bit: bitsandbytes cannot be loaded: ") as caught:
         make_optimizer("AdamW8bit", [{"params": matrices(), "lr": 0.01}])
     assert "AdamW" in caught.value.hint

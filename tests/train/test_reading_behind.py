@@ -37,17 +37,17 @@ def behind(straight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_numbers_of_a_step_are_read_while_the_next_one_runs(tmp_path: Path, monkeypatch: Any) -> None:
     events: list[str] = []
     monkeypatch.setattr(Trainer, "read_behind", 1)
-    compute, read = Trainer.compute, Trainer._read_back
+    queue, read = Trainer._queue, Trainer._read_back
 
-    def note_compute(self: Trainer, step: int, *rest: Any) -> Any:
+    def note_queued(self: Trainer, step: int, *rest: Any) -> Any:
         events.append(f"queue {step}")
-        return compute(self, step, *rest)
+        return queue(self, step, *rest)
 
-    def note_read(self: Trainer, launched: Any) -> Any:
-        events.append(f"read {launched.step}")
-        return read(self, launched)
+    def note_read(self: Trainer, queued: Any) -> Any:
+        events.append(f"read {queued.step}")
+        return read(self, queued)
 
-    monkeypatch.setattr(Trainer, "compute", note_compute)
+    monkeypatch.setattr(Trainer, "_queue", note_queued)
     monkeypatch.setattr(Trainer, "_read_back", note_read)
     run(tmp_path, settings(max_train_steps=4, state_every_n_steps=2))
     steps = [["queue 0"], ["queue 1", "read 0", "read 1"], ["queue 2"], ["queue 3", "read 2", "read 3"]]

@@ -16,7 +16,8 @@ from hv15.errors import UserError
 from hv15.lora import convert, save_lora
 from hv15.models.dit_files import save_dit
 from hv15.train.examples import EMPTY_CAPTION
-from hv15.train.run import check_items, loop_settings, make_reader, train
+from hv15.train.loop import LoopSettings
+from hv15.train.run import check_items, make_network, make_optimizer_step, make_reader, train
 from tests.train.world import metrics, run, settings, spec_of, tiny_dit, tiny_stores
 
 
@@ -47,7 +48,7 @@ def test_the_lora_says_what_it_was_made_from_and_no_time(tmp_path: Path) -> None
     config = settings(max_train_steps=4, seed=9, discrete_flow_shift=5.0)
     entries = metadata(run(tmp_path, config))
     assert json.loads(entries["hv15.config"]) == config.dump()
-    assert json.loads(entries["hv15.spec"]) == spec_of(config)
+    assert json.loads(entries["hv15.made_from"]) == spec_of(config)
     expected = {
         "hv15.task": "t2v",
         "hv15.seed": "9",
@@ -162,8 +163,11 @@ def test_the_settings_reach_the_parts_that_use_them(data: Any) -> None:
     for name, value in vars(reader.sigma_rule).items():
         assert value == rule[name], name
     assert (reader.seed, reader.i2v_prob, reader.caption_dropout) == (77, 0.3, 0.2)
-    loop = loop_settings(config.train, total_steps=80)
-    assert (loop.seed, loop.lr_scheduler, loop.warmup, loop.max_grad_norm) == (77, "cosine", 20, 0.5)
+    loop = LoopSettings.from_settings(config.train, total_steps=80)
+    assert (loop.lr_scheduler, loop.warmup_steps) == ("cosine", 20)
     assert (loop.state_every_n_steps, loop.total_steps) == (11, 80)
     assert (loop.checkpoints.save_every_n_epochs, loop.checkpoints.save_last_n_epochs) == (2, 3)
+    dit = tiny_dit()
+    step = make_optimizer_step(config.train, dit, make_network(config, dit), torch.device("cpu"))
+    assert (step.seed, step.max_grad_norm) == (77, 0.5)
     assert make_reader(settings("t2v", i2v_prob=0.3), stores).i2v_prob == 0.0

@@ -10,10 +10,15 @@ import pytest
 import torch
 from scipy import stats
 
+from hv15.config.train import TimestepSampling, TrainSettings
 from hv15.models.noise_levels import shifted
-from hv15.train.timesteps import Rule, SigmaRule
+from hv15.train.timesteps import SigmaRule
 
 SAMPLES = range(4000)
+
+
+def rule_of(timestep_sampling: TimestepSampling = "shift", **options: float) -> SigmaRule:
+    return SigmaRule.from_settings(TrainSettings(timestep_sampling=timestep_sampling, **options))
 
 
 def logit(values: np.ndarray) -> np.ndarray:
@@ -27,17 +32,17 @@ def shifted_back(sigma: np.ndarray, shift: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rule", "probability"),
     [
-        (SigmaRule("uniform"), lambda s: s),
-        (SigmaRule("sigmoid", sigmoid_scale=1.7), lambda s: stats.norm.cdf(logit(s) / 1.7)),
-        (SigmaRule("shift", discrete_flow_shift=1.0), lambda s: stats.norm.cdf(logit(s))),
-        (SigmaRule("shift", discrete_flow_shift=7.0), lambda s: stats.norm.cdf(logit(shifted_back(s, 7.0)))),
+        (rule_of("uniform"), lambda s: s),
+        (rule_of("sigmoid", sigmoid_scale=1.7), lambda s: stats.norm.cdf(logit(s) / 1.7)),
+        (rule_of("shift", discrete_flow_shift=1.0), lambda s: stats.norm.cdf(logit(s))),
+        (rule_of("shift", discrete_flow_shift=7.0), lambda s: stats.norm.cdf(logit(shifted_back(s, 7.0)))),
         # shifting by k adds log k to the logit: an independent way to the same distribution
-        (SigmaRule("shift", discrete_flow_shift=3.0), lambda s: stats.norm.cdf(logit(s) - np.log(3))),
+        (rule_of("shift", discrete_flow_shift=3.0), lambda s: stats.norm.cdf(logit(s) - np.log(3))),
         (
-            SigmaRule("logit_normal", logit_mean=-0.5, logit_std=0.8, discrete_flow_shift=3.0),
+            rule_of("logit_normal", logit_mean=-0.5, logit_std=0.8, discrete_flow_shift=3.0),
             lambda s: stats.norm.cdf((logit(s) - np.log(3) + 0.5) / 0.8),
         ),
-        (SigmaRule("uniform", min_timestep=200, max_timestep=700), lambda s: np.clip((s - 0.2) / 0.5, 0, 1)),
+        (rule_of("uniform", min_timestep=200, max_timestep=700), lambda s: np.clip((s - 0.2) / 0.5, 0, 1)),
     ],
 )
 def test_distribution(rule: SigmaRule, probability: object) -> None:
@@ -46,9 +51,9 @@ def test_distribution(rule: SigmaRule, probability: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["shift", "sigmoid", "uniform", "logit_normal"])
-def test_the_range_is_kept_in_its_direction(name: Rule) -> None:
+def test_the_range_is_kept_in_its_direction(name: TimestepSampling) -> None:
     """min_timestep cuts off clean latents, max_timestep noise; the rule's order is not turned round."""
-    narrow, wide = SigmaRule(name, min_timestep=100, max_timestep=600), SigmaRule(name)
+    narrow, wide = rule_of(name, min_timestep=100, max_timestep=600), rule_of(name)
     low, full = narrow.sigmas(3, range(500)), wide.sigmas(3, range(500))
     assert low.min() >= 0.1
     assert low.max() <= 0.6
@@ -56,7 +61,7 @@ def test_the_range_is_kept_in_its_direction(name: Rule) -> None:
 
 
 def test_a_higher_shift_means_more_noise() -> None:
-    means = [SigmaRule("shift", discrete_flow_shift=k).sigmas(0, range(800)).mean().item() for k in (1.0, 3.0, 7.0)]
+    means = [rule_of("shift", discrete_flow_shift=k).sigmas(0, range(800)).mean().item() for k in (1.0, 3.0, 7.0)]
     assert means == sorted(means)
     assert means[0] < 0.55 < 0.65 < means[1] < 0.85
 
@@ -72,7 +77,7 @@ def test_the_shift_is_that_of_the_official_schedule() -> None:
 
 
 def test_a_sample_has_its_sigma_wherever_it_stands_in_a_batch() -> None:
-    rule = SigmaRule()
+    rule = rule_of()
     batch = rule.sigmas(5, range(10, 16))
     assert batch.dtype == torch.float32
     assert torch.equal(batch[3:5], rule.sigmas(5, [13, 14]))

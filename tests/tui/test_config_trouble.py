@@ -21,7 +21,7 @@ from tui.widgets.yaml_editor import YamlEditor
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"), "extra: unknown key"),
+        (CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"), "extra.again: contains itself"),
         (CONFIG + "a: " + "[" * 3000, "nested too deep"),
         (CONFIG.replace("steps: 20", "steps: " + "9" * 6000), "a number cannot be read"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from textual.message import Message
 
 from hv15.errors import UserError
+from hv15.records.checks import Check
 from hv15.runs import control
 from hv15.runs.record import RunFolder
 from hv15.runs.state import State
@@ -31,7 +32,6 @@ from tests.tui.watched import (
 )
 from tui.data.history import Orphan
 from tui.data.jobs import JobState
-from tui.data.preflight import Check
 from tui.data.rerun import Rerun
 from tui.dialogs.confirm import Confirm
 from tui.dialogs.start import StartDialog
@@ -125,14 +125,18 @@ async def test_a_failure_says_cause_cure_and_the_end_of_its_log(tmp_path: Path) 
 async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
     app = dashboard(tmp_path)
     app.files.plan = Rerun((planned(1, "train", "learning_rate changed"),), (("train", 1),), "", 0.1, False)  # type: ignore[attr-defined]
-    app.files.checks = (Check("ok", "12 clips"), Check("problem", "clip 3 [b] is too short"), Check("note", "GPU busy"))  # type: ignore[attr-defined]
+    app.files.checks = (
+        Check("note", "GPU", "busy"),
+        Check("ok", "dataset", "12 clips"),
+        Check("problem", "clip 3 [b]", "too short"),
+    )  # type: ignore[attr-defined]
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         await pilot.press("s")
         await settle(pilot)
         assert isinstance(app.screen, StartDialog)
-        assert "✗ clip 3 [b] is too short" in text_of(app)
-        assert "! GPU busy" in text_of(app)
+        assert text_of(app).index("✗ clip 3 [b]: too short") < text_of(app).index("! GPU: busy")
+        assert "12 clips" not in text_of(app)
         assert "learning_rate changed" in text_of(app)
         assert not orders, "looking starts nothing"
         await pilot.press("s")

@@ -88,7 +88,7 @@ def test_the_page_drives_a_program(tmp_path: Path) -> None:
     async def work(session: aiohttp.ClientSession, url: str) -> None:
         await status(session, f"{url}/?token={TOKEN}")
         async with session.ws_connect(f"{url}/ws") as socket_:
-            message = await socket_.receive(timeout=20)
+            message = await socket_.receive(timeout=300)
             assert message.data == b"hello"
 
     with pytest.MonkeyPatch.context() as patch:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from textual.app import ComposeResult
 
+from hv15.units import size
 from tests.tui.recorded import GIB, Themed, dashboard, one_gpu, replay_at, show, until
 from tui.data.system import Gpu, GpuProcess, Process, SystemSample
 from tui.screens.system import machine_text, phase_text
-from tui.units import size
 from tui.widgets.history import History
 from tui.widgets.machine_panel import MachinePanel
 from tui.widgets.process_table import ProcessTable, process_rows

@@ -34,8 +34,7 @@ class Outcome:
     @property
     def heavy(self) -> dict[str, int]:
         """The jobs that cost time: no specs and reports, no publishing."""
-        cheap = ("all", "train_spec", "sample_spec", "denoising_spec", "publish_spec", "publish")
-        cheap += ("contact_sheet", "report_latents", "report_texts")
+        cheap = ("all", "publish", "contact_sheet", "demo_models")
         return {rule: count for rule, count in self.jobs.items() if rule not in cheap}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hv15.atomic import atomic_path
-from hv15.data.captions import decode_text, read_caption
+from hv15.data.captions import decode_text, plain, read_caption
 from hv15.data.media import Kind
 from hv15.errors import UserError
 
@@ -28,6 +28,8 @@ class Item:
     caption_file: Path
     row: int | None = None
     """Line (from 0) of a JSONL file; None for a file of its own."""
+    is_default: bool = False
+    """Whether it has no caption of its own, and `caption` is `default_caption`."""
     prefix: str = ""
     suffix: str = ""
     size: int = 0
@@ -58,7 +60,7 @@ def write_caption(item: Item, text: str) -> Item:
     Raises:
         UserError: somebody else changed it meanwhile, it is no text, or it cannot be written.
     """
-    text = text.strip()
+    text = plain(text)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -77,7 +79,7 @@ def write_caption(item: Item, text: str) -> Item:
         temporary.write_bytes(data)
     if mode is not None:
         target.chmod(mode)
-    return replace(item, caption=text, problem="" if item.problem == NO_CAPTION else item.problem)
+    return replace(item, caption=text, is_default=False, problem="" if item.problem == NO_CAPTION else item.problem)
 
 
 def _as_file(item: Item, target: Path, text: str) -> bytes:
@@ -87,7 +89,7 @@ def _as_file(item: Item, target: Path, text: str) -> bytes:
         now = ""
     except ValueError as error:
         raise UserError(f"{target}: {error}", hint="write it as UTF-8, or remove it: it is not overwritten") from error
-    if now != item.caption:
+    if now != ("" if item.is_default else item.caption):
         raise _changed(target)
     return f"{text}\n".encode()
 
@@ -98,14 +100,16 @@ def _in_row(item: Item, target: Path, text: str) -> bytes:
     try:
         line = lines[item.row]
         row = json.loads(decode_text(line))
-        same = row["caption"].strip() == item.caption
+        same = row.get("caption") is None if item.is_default else plain(row["caption"]) == item.caption
     except (IndexError, ValueError, KeyError, TypeError, AttributeError):
         raise _changed(target) from None
     if not same:
         raise _changed(target)
     new = json.dumps(text, ensure_ascii=False).encode()
-    written = {json.dumps(row["caption"], ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
-    found = [old for old in written if line.count(b": " + old) + line.count(b":" + old) == 1]
+    found: list[bytes] = []
+    if not item.is_default:
+        written = {json.dumps(row["caption"], ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
+        found = [old for old in written if line.count(b": " + old) + line.count(b":" + old) == 1]
     if len(found) == 1 and line.count(found[0]) == 1:  # the rest of the line stays as it is
         changed = line.replace(found[0], new)
     else:

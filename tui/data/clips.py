@@ -130,19 +130,19 @@ def _decoded(path: Path) -> Any:
     """
     import av
 
-    from hv15.data.probe import damaged, open_video
+    from hv15.data.video import damaged, decoded, open_video
 
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = 1  # the training needs the others
         try:
-            yield from container.decode(stream)
+            yield from decoded(container, stream)
         except (av.FFmpegError, ValueError) as error:
             raise damaged(path, error) from error
 
 
 def _rate(path: Path) -> float:
-    from hv15.data.probe import open_video
+    from hv15.data.video import open_video
 
     with open_video(path) as (_, stream):
         rate = stream.average_rate or stream.guessed_rate or 24

@@ -7,13 +7,16 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
-from hv15.config.problems import Location, dotted
+from hv15.config.yaml_file import read_yaml
 from hv15.errors import UserError
-from tui.data.yaml_text import read
+from hv15.records.json_values import Json, JsonObject
+from hv15.records.paths import CONFIG
+from hv15.records.problems import Location, dotted
 
 ABSENT = "not given"
 
@@ -70,25 +73,32 @@ def _with_end(line: str) -> str:
 def setting_changes(old: str, new: str) -> list[Change]:
     """Return the settings whose values differ between two texts; [] when one of them cannot be read."""
     try:
-        return value_changes(_values(old), _values(new))
-    except (UserError, ValueError, RecursionError):
+        differences = _differences(_values(old), _values(new), ())
+        return [Change(dotted(location), _words(a), _words(b)) for location, a, b in differences]
+    except UserError:
         return []
 
 
 @lru_cache(maxsize=4)  # of a history, each config is compared with the one before and the one after it
-def _values(text: str) -> dict[str, Any]:
-    return read(Path("config.yaml"), text).data
+def _values(text: str) -> JsonObject:
+    return read_yaml(Path(CONFIG), text).data
 
 
-def value_changes(old: Any, new: Any) -> list[Change]:
-    """Return what differs between two trees of values, by path."""
-    return [
-        Change(dotted(location), ABSENT if a is _NOTHING else as_yaml(a), ABSENT if b is _NOTHING else as_yaml(b))
-        for location, a, b in _differences(old, new, ())
-    ]
+class _Absence(Enum):
+    """Stands for a value that is not there, which is not the same as null."""
+
+    ABSENT = "absent"
 
 
-def as_yaml(value: Any) -> str:
+_ABSENT = _Absence.ABSENT
+_Found: TypeAlias = "Json | _Absence"
+
+
+def _words(value: _Found) -> str:
+    return ABSENT if isinstance(value, _Absence) else _as_yaml(value)
+
+
+def _as_yaml(value: Json) -> str:
     """Write a value as it could stand in the file, in one line."""
     if value is None:
         return "null"
@@ -97,24 +107,21 @@ def as_yaml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-_NOTHING = object()
-
-
-def _differences(old: Any, new: Any, at: Location) -> Iterator[tuple[Location, Any, Any]]:
+def _differences(old: _Found, new: _Found, at: Location) -> Iterator[tuple[Location, _Found, _Found]]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key, _NOTHING), new.get(key, _NOTHING), (*at, key))
+            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*at, key))
     elif isinstance(old, list) and isinstance(new, list) and any(isinstance(each, dict) for each in [*old, *new]):
         for number in range(max(len(old), len(new))):
-            a = old[number] if number < len(old) else _NOTHING
-            b = new[number] if number < len(new) else _NOTHING
+            a = old[number] if number < len(old) else _ABSENT
+            b = new[number] if number < len(new) else _ABSENT
             yield from _differences(a, b, (*at, number))
     elif type(old) is not type(new) or old != new:
-        if isinstance(old, dict) and new is _NOTHING and old:
+        if isinstance(old, dict) and new is _ABSENT and old:
             for key, value in old.items():
-                yield (*at, key), value, _NOTHING
-        elif isinstance(new, dict) and old in (_NOTHING, None) and new:
+                yield (*at, key), value, _ABSENT
+        elif isinstance(new, dict) and old in (_ABSENT, None) and new:
             for key, value in new.items():
-                yield (*at, key), _NOTHING, value
+                yield (*at, key), _ABSENT, value
         elif not (isinstance(old, int | float) and isinstance(new, int | float) and old == new):
             yield at, old, new

@@ -5,45 +5,27 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from hv15.atomic import atomic_path
 from hv15.config import Settings, load_config
-from hv15.config.problems import Location
 from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
+from hv15.records.json_values import Json
+from hv15.records.problems import ConfigError, Location, Problem
 from tui.data.config_diff import Change, DiffLine, setting_changes, text_diff
 from tui.data.config_form import FormField, FormSection, form
 from tui.data.yaml_edit import add_entry, remove_value, set_value, values
 from tui.data.yaml_places import children, compose, location_at
-from tui.data.yaml_text import parse, unreadable
+from tui.data.yaml_text import parse
 
 UNDO = 300
 TYPING_S = 1.0
 """Edits of the text that follow one another faster are one for undo."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing to put right."""
-
-    file: str
-    line: int
-    """From 1; 0 when it has no place in the file."""
-    column: int
-    path: str
-    message: str
-    hint: str = ""
-    location: Location = ()
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place} {self.path}".rstrip() + f": {self.message}"
 
 
 class ConfigFile:
@@ -60,8 +42,9 @@ class ConfigFile:
         self._past: list[str] = []
         self._future: list[str] = []
         self._typed: float | None = None
-        self._good: YamlFile | None = None
-        self._good_text = ""
+        self._yaml: YamlFile | None = None
+        """Of the text, or of the last one that was YAML, which is `_yaml_text`."""
+        self._yaml_text = ""
         self._form: tuple[int, tuple[FormSection, ...]] | None = None
         self._check()
 
@@ -90,11 +73,11 @@ class ConfigFile:
 
     def form(self) -> tuple[FormSection, ...]:
         """Return all settings; while the text is not YAML, those of the last text that was, () when there is none."""
-        if self._good is None:
+        if self._yaml is None:
             return ()
         if self._form is None or self._form[0] != self.version:
-            found = {problem.location: problem.message for problem in self.problems if problem.location}
-            self._form = (self.version, form(self._good.data, self._literals(), found))
+            found = {each.place.setting: each.message for each in self.problems if each.place.setting}
+            self._form = (self.version, form(self._yaml.data, self._literals(), found))
         return self._form[1]
 
     def field(self, location: Location) -> FormField | None:
@@ -102,7 +85,7 @@ class ConfigFile:
 
     def position(self, location: Location) -> tuple[int, int]:
         """Return line and column (from 1) of a setting, or of the nearest heading above it."""
-        return self._good.position(location) if self._good else (1, 1)
+        return self._yaml.position(location) if self._yaml else (1, 1)
 
     def location_at(self, line: int) -> Location:
         """Return the setting that stands in a line (from 1)."""
@@ -121,11 +104,11 @@ class ConfigFile:
 
     def diff_with(self, path: Path) -> list[DiffLine]:
         """What differs from another file, such as the copy that a run was started from."""
-        return text_diff(_other(path), self.text)
+        return text_diff(_content(path), self.text)
 
     def changes_with(self, path: Path) -> list[Change]:
         """The settings whose values differ from those of another file."""
-        return setting_changes(_other(path), self.text)
+        return setting_changes(_content(path), self.text)
 
     # -- editing ----------------------------------------------------------------------------------------------------
 
@@ -139,7 +122,7 @@ class ConfigFile:
         kind, optional = (known.kind, known.optional) if known else ("text", True)
         words = text.strip()
         if not words and (kind not in ("text", "path") or optional or (known and known.default == "")):
-            if known is None or known.given:
+            if known is None or known.in_file:
                 self.remove(location)
         elif kind in ("text", "path"):
             self.set(location, text if kind == "text" else words)
@@ -159,7 +142,7 @@ class ConfigFile:
         else:
             self.set(location, value)
 
-    def set(self, location: Location, value: Any) -> None:
+    def set(self, location: Location, value: Json) -> None:
         """Set one setting; no other byte of the text changes.
 
         Raises:
@@ -171,9 +154,9 @@ class ConfigFile:
         """Take a setting out of the file: its default holds."""
         self._edit(remove_value(self.text, location))
 
-    def add_entry(self, location: Location, values: Mapping[str, Any]) -> None:
+    def add_entry(self, location: Location, values: dict[str, Json]) -> None:
         """Append a dataset, a prompt or a LoRA to its list."""
-        self._edit(add_entry(self.text, location, dict(values)))
+        self._edit(add_entry(self.text, location, values))
 
     def remove_entry(self, location: Location) -> None:
         """Take an entry out of its list."""
@@ -253,24 +236,20 @@ class ConfigFile:
     def _check(self) -> None:
         try:
             self.settings, self.problems = load_config(self.path, text=self.text), ()
-        except UserError as error:
-            self.settings, self.problems = None, _problems(self.path, error)
-        except (ValueError, RecursionError) as error:
-            self.settings, self.problems = None, _problems(self.path, unreadable(self.path, error))
-        try:
-            self._good, self._good_text = values(self.text), self.text
-        except UserError as error:
-            self.problems = self.problems or _problems(self.path, error)
+        except ConfigError as error:
+            self.settings, self.problems = None, error.problems
+        with suppress(ConfigError):  # which is among the problems
+            self._yaml, self._yaml_text = values(self.text), self.text
 
     def _literals(self) -> dict[Location, str]:
         """How the numbers of the file are written."""
         found: dict[Location, str] = {}
         stack: list[tuple[Location, yaml.Node]] = []
-        if self._good is not None:
-            stack.append(((), compose(self._good_text)))
+        if self._yaml is not None:
+            stack.append(((), compose(self._yaml_text)))
         while stack:
             at, node = stack.pop()
-            for number, place in enumerate(children(self._good_text, node)):
+            for number, place in enumerate(children(self._yaml_text, node)):
                 inner = (*at, number if place.key is None else str(place.key.value))
                 if isinstance(place.node, yaml.ScalarNode) and not place.node.style and _is_number(place.node.value):
                     found[inner] = place.node.value
@@ -287,7 +266,7 @@ def _read(path: Path) -> str:
         raise UserError(f"{path}: cannot be read", hint="try again") from None
 
 
-def _other(path: Path) -> str:
+def _content(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8", "replace")
     except OSError:
@@ -302,31 +281,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _parsed(words: str) -> Any:
+def _parsed(words: str) -> Json:
     try:
         return parse(words)
     except UserError:
         return words
-
-
-def _problems(path: Path, error: UserError) -> tuple[Problem, ...]:
-    """The lines of an error as problems."""
-    place = re.compile(rf"{re.escape(str(path))}:(\d+)(?::(\d+))?(?:: | ([^:]+?): |: ?)(.*)")
-    found: list[Problem] = []
-    for line in error.message.splitlines():
-        if match := place.fullmatch(line):
-            number, column, name, message = match.groups()
-            at = _location(name or "")
-            found.append(Problem(str(path), int(number), int(column or 1), name or "", message, "", at))
-        elif found and line.startswith(" "):
-            found[-1] = replace(found[-1], message=f"{found[-1].message}\n{line}")
-        else:
-            found.append(Problem(str(path), 0, 0, "", line.removeprefix(f"{path}: ")))
-    if len(found) == 1:
-        found = [replace(found[0], hint=error.hint)]
-    return tuple(found)
-
-
-def _location(path: str) -> Location:
-    parts = re.findall(r"\[(\d+)\]|([^.\[\]]+)", path)
-    return tuple(int(number) if number else name for number, name in parts)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import EllipsisType
 from typing import Any, Literal
 
 from hv15.config import FieldInfo, Section, Settings
 from hv15.config.fields import own_fields, schema_of, section_of
-from hv15.config.problems import Location, dotted
+from hv15.records.json_values import Json, JsonObject
+from hv15.records.problems import Location, dotted
 
 Kind = Literal["bool", "int", "float", "choice", "text", "path", "list", "mapping"]
 
@@ -28,14 +30,14 @@ class FormField:
     choices: tuple[str, ...]
     optional: bool
     """Whether it may be left open."""
-    default: Any = field(hash=False)
+    default: Json | EllipsisType = field(hash=False)
     """`...` when it must be given."""
     default_text: str = ""
-    value: Any = field(hash=False, default=None)
+    value: Json = field(hash=False, default=None)
     """What the file says, else the default."""
     text: str = ""
     """The value as it is typed."""
-    given: bool = False
+    in_file: bool = False
     """Whether it stands in the file."""
     changed: bool = False
     """Whether it differs from the default."""
@@ -69,7 +71,7 @@ class FormList:
     location: Location
     title: str
     entry: str
-    start: Mapping[str, Any] = field(hash=False)
+    start: dict[str, Json] = field(hash=False)
 
 
 LISTS = (
@@ -80,7 +82,7 @@ LISTS = (
 
 
 def form(
-    data: Mapping[str, Any], literals: Mapping[Location, str], problems: Mapping[Location, str]
+    data: JsonObject, literals: Mapping[Location, str], problems: Mapping[Location, str]
 ) -> tuple[FormSection, ...]:
     """Return all sections with their fields.
 
@@ -104,21 +106,21 @@ class _Sources:
 
 
 def _sections(
-    model: type[Section], data: Any, at: Location, title: str, text: str, is_entry: bool, sources: _Sources
+    model: type[Section], data: Json, at: Location, title: str, text: str, is_entry: bool, sources: _Sources
 ) -> Iterator[FormSection]:
-    values = data if isinstance(data, Mapping) else {}
+    values = data if isinstance(data, dict) else {}
     own: list[FormField] = []
     below: list[Iterator[FormSection]] = []
     for info in own_fields(model):
         name = info.path
         section: type[Section] | None = section_of(model.model_fields[name].annotation)
-        given, place = values.get(name), (*at, name)
-        if section is None or isinstance(given, str):  # a string: the path of a dataset TOML
-            own.append(_field(model, info, place, name in values, given, sources))
+        value, place = values.get(name), (*at, name)
+        if section is None or isinstance(value, str):  # a string: the path of a dataset TOML
+            own.append(_field(model, info, place, name in values, value, sources))
         elif _is_one(model, name):
-            below.append(_sections(section, given, place, dotted(place), info.doc, False, sources))
+            below.append(_sections(section, value, place, dotted(place), info.doc, False, sources))
         else:
-            entries = given if isinstance(given, list) else []
+            entries = value if isinstance(value, list) else []
             for number, entry in enumerate(entries):
                 inner = (*place, number)
                 below.append(_sections(section, entry, inner, dotted(inner), info.doc, True, sources))
@@ -135,10 +137,10 @@ def _is_one(model: type[Section], name: str) -> bool:
 
 
 def _field(
-    model: type[Section], info: FieldInfo, at: Location, given: bool, value: Any, sources: _Sources
+    model: type[Section], info: FieldInfo, at: Location, in_file: bool, value: Json, sources: _Sources
 ) -> FormField:
     kind, choices, optional = kind_of(schema_of(model)["properties"][info.path])
-    shown = value if given else None if info.default is ... else info.default
+    effective: Json = value if in_file else None if info.default is ... else info.default
     return FormField(
         location=at,
         path=dotted(at),
@@ -149,10 +151,10 @@ def _field(
         optional=optional,
         default=info.default,
         default_text=info.default_text,
-        value=shown,
-        text=sources.literals.get(at) or typed(shown) if given else typed(shown),
-        given=given,
-        changed=given and not _same(value, info.default),
+        value=effective,
+        text=(in_file and sources.literals.get(at)) or typed(effective),
+        in_file=in_file,
+        changed=in_file and not _same(value, info.default),
         help=info.doc,
         affects=info.affects,
         problem=sources.problem(at),
@@ -181,17 +183,17 @@ def kind_of(schema: Mapping[str, Any]) -> tuple[Kind, tuple[str, ...], bool]:
     return "path" if "path" in found else "text", (), optional
 
 
-def typed(value: Any) -> str:
+def typed(value: Json) -> str:
     """A value as a person types it into a field."""
-    if value is None or value is ...:
+    if value is None:
         return ""
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _same(value: Any, default: Any) -> bool:
-    if isinstance(default, list | tuple) and isinstance(value, list | tuple):
+def _same(value: Json, default: Json | EllipsisType) -> bool:
+    if isinstance(default, list) and isinstance(value, list):
         return len(value) == len(default) and all(map(_same, value, default))
     if isinstance(value, bool) != isinstance(default, bool):
         return False

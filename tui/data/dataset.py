@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from hv15.config import DatasetSettings, Settings
-from hv15.data.captions import decode_text
-from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, Source
+from hv15.data.media import IMAGE_SUFFIXES, Kind, Source
 from hv15.data.scan import survey
+from hv15.data.survey import Problem
 from hv15.errors import UserError
 from tui.data.captions import NO_CAPTION, Item, write_caption
 from tui.data.clips import Clip, Pixels, fitted, load_clip, still
 
 __all__ = ["NO_CAPTION", "DatasetReader", "Item", "preview", "thumbnail", "write_caption"]
 
-_WITHOUT_CAPTION = re.compile(r"(?P<media>.+): no caption, expected in (?P<file>.+)")
-_BAD_CAPTION = re.compile(r"(?P<file>.+): (?P<what>not UTF-8\b.*|cannot be read: .+)")
 BAD_CAPTION = "its caption:"
 MOST_PROBLEMS = 1000
 
@@ -50,17 +46,11 @@ class DatasetReader:
         problems: list[str] = []
         self.error = ""
         for number, dataset in enumerate(self.settings.datasets):
-            try:
-                sources, found = survey(dataset, self.root)
-                items += _items(number, dataset, sources, self.root)
-            except OSError as error:
-                sources, found = [], [f"{dataset.source}: cannot be read: {error.strerror}"]
-            for problem in found:
-                if match := _WITHOUT_CAPTION.fullmatch(problem):
-                    items += _uncaptioned(number, dataset, Path(match["media"]), NO_CAPTION)
-                elif (match := _BAD_CAPTION.fullmatch(problem)) and (media := _media_of(Path(match["file"]), dataset)):
-                    items += _uncaptioned(number, dataset, media, f"{BAD_CAPTION} {match['what']}")
-                problems.append(f"datasets[{number}]: {problem}")
+            found = survey(dataset, self.root)
+            items += (_item(number, dataset, source) for source in found.sources)
+            for problem in found.problems:
+                items += _uncaptioned(number, dataset, problem)
+                problems.append(f"datasets[{number}]: {problem.message}")
         self.problems = tuple(problems[:MOST_PROBLEMS])
         self.items = [self._remembered(item) for item in items]
         if not items:
@@ -155,59 +145,31 @@ def preview(item: Item, width: int, height: int, cancel: threading.Event | None 
     return load_clip(item.path, width, height, cancel)
 
 
-def _items(number: int, dataset: DatasetSettings, sources: list[Source], root: Path) -> Iterator[Item]:
-    listed = dataset.video_jsonl_file or dataset.image_jsonl_file
-    rows = _rows(root / listed, root) if listed else {}
-    for source in sources:
-        text = source.caption[len(dataset.caption_prefix) : len(source.caption) - len(dataset.caption_suffix)]
-        place = rows.get(str(source.path))
-        yield Item(
-            dataset=number,
-            path=source.path,
-            kind=source.kind,
-            caption=text,
-            caption_file=root / listed if listed else _caption_file(source.path, source.kind, dataset),
-            row=(place.popleft() if len(place) > 1 else place[0]) if place else None,
-            prefix=dataset.caption_prefix,
-            suffix=dataset.caption_suffix,
-            size=source.size,
-            mtime_ns=source.mtime_ns,
-        )
+def _item(number: int, dataset: DatasetSettings, source: Source) -> Item:
+    return Item(
+        dataset=number,
+        path=source.path,
+        kind=source.kind,
+        caption=source.caption[len(dataset.caption_prefix) : len(source.caption) - len(dataset.caption_suffix)],
+        caption_file=Path(source.caption_file),
+        row=source.row,
+        is_default=source.is_default,
+        prefix=dataset.caption_prefix,
+        suffix=dataset.caption_suffix,
+        size=source.size,
+        mtime_ns=source.mtime_ns,
+    )
 
 
-def _caption_file(path: Path, kind: Kind, dataset: DatasetSettings) -> Path:
-    stem = path.name if kind == "frames" else path.name.rpartition(".")[0]
-    return path.with_name(stem + dataset.caption_extension)
-
-
-def _rows(file: Path, root: Path) -> dict[str, deque[int]]:
-    """Path of a medium, as the scan names it -> the lines that are about it."""
-    found: dict[str, deque[int]] = {}
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError:
-        return found
-    for number, line in enumerate(lines):
-        try:
-            row = json.loads(decode_text(line)) if line.strip() else None
-        except ValueError:
-            continue
-        if not isinstance(row, dict):
-            continue
-        name = row.get("video_path") or row.get("image_path")
-        if isinstance(name, str) and isinstance(row.get("caption"), str):
-            places = [file.parent / name, root / name]
-            path = next((place for place in places if place.exists()), places[0])
-            found.setdefault(str(path), deque()).append(number)
-    return found
-
-
-def _uncaptioned(number: int, dataset: DatasetSettings, path: Path, problem: str) -> Iterator[Item]:
-    """The item whose caption is missing or cannot be read; none if its medium is gone, too."""
+def _uncaptioned(number: int, dataset: DatasetSettings, problem: Problem) -> Iterator[Item]:
+    """The item whose caption is missing or cannot be read; none if the problem is another."""
+    if not problem.media:
+        return
+    path = Path(problem.media)
     try:
         status = path.stat()
     except OSError:
-        return
+        return  # the medium is gone, too
     is_image = path.suffix.lower() in IMAGE_SUFFIXES
     kind: Kind = "frames" if path.is_dir() else "image" if is_image else "video"
     yield Item(
@@ -215,21 +177,13 @@ def _uncaptioned(number: int, dataset: DatasetSettings, path: Path, problem: str
         path=path,
         kind=kind,
         caption="",
-        caption_file=_caption_file(path, kind, dataset),
+        caption_file=Path(problem.caption_file),
         prefix=dataset.caption_prefix,
         suffix=dataset.caption_suffix,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        problem=problem,
+        problem=f"{BAD_CAPTION} {problem.caption_error}" if problem.caption_error else NO_CAPTION,
     )
-
-
-def _media_of(caption_file: Path, dataset: DatasetSettings) -> Path | None:
-    """The medium that a caption file stands beside."""
-    stem = caption_file.name.removesuffix(dataset.caption_extension)
-    suffixes = VIDEO_SUFFIXES if dataset.video_directory else IMAGE_SUFFIXES
-    beside = (caption_file.with_name(stem + suffix) for suffix in ("", *suffixes, *map(str.upper, suffixes)))
-    return next((path for path in beside if path.exists()), None)
 
 
 def _with(item: Item, facts: dict[str, Any]) -> Item:

@@ -26,7 +26,7 @@ from hv15.records.failures import Failure, FailureKind
 from hv15.records.fields import NewerVersion
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.paths import ProjectPaths
-from hv15.records.stages import Stage, job_name, stage_of
+from hv15.records.rules import Rule, job_name
 from hv15.runs.followed_file import FollowedLines
 from tui.data.reasons import plain_reason
 
@@ -71,12 +71,7 @@ class Job:
     @property
     def name(self) -> str:
         """What a person calls it."""
-        return job_name(self.rule, tuple(self.wildcards.values()))
-
-    @property
-    def stage(self) -> Stage | None:
-        """What it is a part of; None for a rule that is not of this workflow."""
-        return stage_of(self.rule)
+        return job_name(self.rule, self.wildcards.values())
 
 
 @dataclass(frozen=True)
@@ -304,7 +299,7 @@ class JobsReader:
         running = [self._timed(job, now) for job in self._view().running]
         rest, unknown = 0.0, False
         for job in running:
-            if job.stage is Stage.TRAIN and training_eta_s is not None:
+            if job.rule == Rule.TRAIN and training_eta_s is not None:
                 rest += training_eta_s
             elif (usual := self._usual(job.rule)) is not None:
                 rest += max(0.0, usual - (job.seconds or 0.0))

@@ -3,60 +3,46 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from hv15.errors import UserError
+from hv15.records.checks import Check, from_json
+from hv15.records.json_values import RecordError, parse_object
 from hv15.runs import control
 from tui.data.system import SystemSample
 from tui.data.trial import Trial
 
 BUSY = 1 << 30
 """Bytes on a GPU below which nobody computes: screens and idle contexts take some hundred MiB."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the check."""
-
-    state: Literal["ok", "note", "problem"]
-    text: str
+LAST_LINES = 6
+"""Of what a command said that did not end well: as a traceback's, the last ones tell."""
 
 
 class Preflight:
-    """One check, of the config as it is on disk or of a text that is not saved yet."""
+    """One check of the config as it is on disk."""
 
-    def __init__(self, config: Path, text: str | None = None) -> None:
-        self._trial = Trial(config, text)
+    def __init__(self, config: Path) -> None:
+        self._trial = Trial(config)
 
     def run(self) -> tuple[Check, ...]:
         """Ask `hv15 check`. Takes seconds: for a thread of its own."""
+        config = self._trial.config
+        words = [sys.executable, "-m", "hv15.cli", "check", "--json", str(config)]
         try:
-            with self._trial.file() as config:
-                words = [sys.executable, "-m", "hv15.cli", "check", "--config", str(config)]
-                done = self._trial.run(words, folder=self._trial.config.parent, environment=control.environment())
+            done = self._trial.run(words, folder=config.parent, environment=control.environment())
         except UserError as error:
-            return (Check("problem", str(error)),)
-        checks = read_checks(self._trial.named(done.output, config))
-        if done.code and not any(check.state == "problem" for check in checks):
-            words = [line for line in self._trial.named(done.errors, config).splitlines() if line.strip()]
-            checks.append(Check("problem", "\n".join(words[-6:]).removeprefix("error: ") or "hv15 check failed"))
-        return tuple(checks)
+            return (Check("problem", "check", error.message, error.hint),)
+        if done.cancelled:
+            return ()
+        try:
+            return from_json(parse_object(done.output))
+        except RecordError as error:
+            said = [line for line in done.errors.splitlines() if line.strip()]
+            return (Check("problem", "check", "\n".join(said[-LAST_LINES:]) or f"what `hv15 check` printed {error}"),)
 
-
-def read_checks(output: str) -> list[Check]:
-    """Read the lines that `hv15 check` prints: `!` marks a problem, an indent continues the line above."""
-    checks: list[Check] = []
-    for line in output.splitlines():
-        text = line[2:].rstrip()
-        if line.startswith("  ") and checks and text.startswith(" "):
-            checks[-1] = Check(checks[-1].state, f"{checks[-1].text}\n{text.strip()}")
-        elif line.startswith("! "):
-            checks.append(Check("problem", text.strip()))
-        elif line.startswith("  ") and text:
-            checks.append(Check("note" if text.startswith("note") else "ok", text.removeprefix("note").strip()))
-    return checks
+    def cancel(self) -> None:
+        """End it."""
+        self._trial.cancel()
 
 
 def machine_checks(sample: SystemSample) -> tuple[Check, ...]:
@@ -66,8 +52,8 @@ def machine_checks(sample: SystemSample) -> tuple[Check, ...]:
         others = [process for process in gpu.processes if not process.ours]
         if others or gpu.used > BUSY:
             pids = f" by pid {', '.join(str(process.pid) for process in others[:5])}" if others else ""
-            text = f"GPU{gpu.index} {gpu.name}: {gpu.used / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB are in use{pids}"
-            found.append(Check("note", text))
+            used = f"{gpu.used / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB are in use{pids}"
+            found.append(Check("note", f"GPU{gpu.index} {gpu.name}", used))
     if not sample.gpus:
-        found.append(Check("note", sample.note))
+        found.append(Check("note", "GPU", sample.note))
     return tuple(found)

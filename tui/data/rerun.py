@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hv15.environment import EVENTS_VARIABLE
 from hv15.errors import UserError
 from hv15.runs import control
 from hv15.runs.foreign_messages import facts
-from hv15.runs.variables import EVENTS_VARIABLE
 from tui.data.jobs import Job, JobsReader
 from tui.data.reasons import plain_reason
 from tui.data.trial import Completed, Trial

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from hv15.config.problems import Location, dotted
-from hv15.config.yaml_file import YamlFile
+from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import UserError
-from tui.data.yaml_places import Place, children, is_block, refused, walk
-from tui.data.yaml_text import block, entry, parse, read, scalar
+from hv15.records.json_values import Json
+from hv15.records.paths import CONFIG
+from hv15.records.problems import Location, dotted
+from tui.data.yaml_places import ValueSpan, children, is_block, refused, walk
+from tui.data.yaml_text import block, entry, parse, scalar
 
-_FILE = Path("config.yaml")
+_FILE = Path(CONFIG)
 _ANCHOR = re.compile(r"&[^\s,\]}]+\s+")
 
 
-def set_value(text: str, location: Location, value: Any, *, literal: str | None = None) -> str:
+def set_value(text: str, location: Location, value: Json, *, literal: str | None = None) -> str:
     """Give the setting at a location another value, or add it.
 
     Args:
@@ -38,7 +39,7 @@ def set_value(text: str, location: Location, value: Any, *, literal: str | None 
         value = parse(literal)
     before = values(text).data
 
-    def change(data: Any) -> Any:
+    def change(data: Json) -> Json:
         return _with(data, location, value)
 
     return _proved(before, _set(text, location, value, literal), change, location)
@@ -52,22 +53,22 @@ def remove_value(text: str, location: Location) -> str:
     """
     before = values(text).data
 
-    def change(data: Any) -> Any:
+    def change(data: Json) -> Json:
         return _without(data, location)
 
     return _proved(before, _remove(text, location), change, location)
 
 
-def add_entry(text: str, location: Location, value: Any) -> str:
+def add_entry(text: str, location: Location, value: Json) -> str:
     """Append an entry to the list at a location, which is made if it is not there.
 
     Raises:
         UserError: there is no list, or it cannot be done without touching more than this.
     """
     before = values(text).data
-    found: Any = before
+    found: Json = before
     for part in location:
-        found = found.get(part) if isinstance(found, dict) else _item(found, part)
+        found = _below(found, part)
     if found is None or found == []:
         return set_value(text, location, [value])
     if not isinstance(found, list):
@@ -80,15 +81,15 @@ def values(text: str) -> YamlFile:
     """Read YAML text; what is returned is shared and must not be changed.
 
     Raises:
-        UserError: it is not YAML, not a mapping, or not to be written again (see `read`).
+        UserError: it is not YAML, or not a mapping.
     """
-    return read(_FILE, text)
+    return read_yaml(_FILE, text)
 
 
 # -- proof ------------------------------------------------------------------------------------------------------------
 
 
-def _proved(before: Any, after: str, change: Callable[[Any], Any], location: Location) -> str:
+def _proved(before: Json, after: str, change: Callable[[Json], Json], location: Location) -> str:
     try:
         same = _equal(values(after).data, change(copy.deepcopy(before)))
     except UserError:
@@ -98,7 +99,7 @@ def _proved(before: Any, after: str, change: Callable[[Any], Any], location: Loc
     return after
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _equal(a: Json, b: Json) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
     if isinstance(a, list) and isinstance(b, list):
@@ -106,50 +107,50 @@ def _equal(a: Any, b: Any) -> bool:
     return type(a) is type(b) and (a == b or (a != a and b != b))
 
 
-def _with(data: Any, location: Location, value: Any) -> Any:
+def _with(data: Json, location: Location, value: Json) -> Json:
     if not location:
-        return _plain(value)
+        return value
     first, rest = location[0], location[1:]
+    inner = _with(_below(data, first), rest, value)
     if isinstance(first, int) and isinstance(data, list):
-        inner = _with(_item(data, first), rest, value)
         return [*data[:first], inner, *data[first + 1 :]]
     base = data if isinstance(data, dict) else {}
-    return {**base, first: _with(base.get(first), rest, value)}
+    return {**base, str(first): inner}
 
 
-def _without(data: Any, location: Location) -> Any:
+def _without(data: Json, location: Location) -> Json:
     *path, last = location
     holder = data
     for part in path:
-        holder = holder[part]
-    del holder[last]
+        holder = _below(holder, part)
+    if isinstance(holder, dict):
+        holder.pop(str(last))
+    elif isinstance(holder, list) and isinstance(last, int):
+        holder.pop(last)
     if path and isinstance(holder, dict) and not holder:
         return _with(data, tuple(path), None)
     return data
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _item(data: Any, number: Any) -> Any:
-    return data[number] if isinstance(data, list) and isinstance(number, int) and number < len(data) else None
+def _below(data: Json, part: str | int) -> Json:
+    """The value of a key, or an entry of a list; None if there is none."""
+    if isinstance(data, dict) and isinstance(part, str):
+        return data.get(part)
+    return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
 
 
 # -- edits ------------------------------------------------------------------------------------------------------------
 
 
-def _set(text: str, location: Location, value: Any, literal: str | None) -> str:
+def _set(text: str, location: Location, value: Json, literal: str | None) -> str:
     places = walk(text, location)
     if len(places) <= len(location):
         return _insert(text, places[-1], location, len(places) - 1, value, literal)
     place = places[-1]
     flow = any(isinstance(each.node, yaml.CollectionNode) and each.node.flow_style for each in places[:-1])
-    if isinstance(value, Mapping) and isinstance(place.node, yaml.MappingNode) and value and not place.alias:
+    if isinstance(value, dict) and isinstance(place.node, yaml.MappingNode) and value and not place.alias:
         return _set_mapping(text, location, place, value)
-    if isinstance(value, list | tuple) and isinstance(place.node, yaml.SequenceNode) and not place.alias:
+    if isinstance(value, list) and isinstance(place.node, yaml.SequenceNode) and not place.alias:
         changed = _set_list(text, location, place, list(value))
         if changed is not None:
             return changed
@@ -165,7 +166,7 @@ def _set(text: str, location: Location, value: Any, literal: str | None) -> str:
     return f"{text[: place.start]}{gap}{new}{text[place.end :]}"
 
 
-def _set_mapping(text: str, location: Location, place: Place, value: Mapping[str, Any]) -> str:
+def _set_mapping(text: str, location: Location, place: ValueSpan, value: dict[str, Json]) -> str:
     names = [str(each.key.value) for each in children(text, place.node) if each.key is not None]
     for name, inner in value.items():
         text = _set(text, (*location, str(name)), inner, None)
@@ -175,7 +176,7 @@ def _set_mapping(text: str, location: Location, place: Place, value: Mapping[str
     return text
 
 
-def _set_list(text: str, location: Location, place: Place, value: list[Any]) -> str | None:
+def _set_list(text: str, location: Location, place: ValueSpan, value: list[Json]) -> str | None:
     """Change entry by entry, so that comments beside them stay; None when the list is better written anew."""
     count = len(place.node.value)
     if not value or (len(value) != count and not is_block(place.node)):
@@ -187,7 +188,7 @@ def _set_list(text: str, location: Location, place: Place, value: list[Any]) -> 
     return text
 
 
-def _insert(text: str, holder: Place, location: Location, depth: int, value: Any, literal: str | None) -> str:
+def _insert(text: str, holder: ValueSpan, location: Location, depth: int, value: Json, literal: str | None) -> str:
     """Add what is missing of a location below the deepest place that is there."""
     part, rest = location[depth], location[depth + 1 :]
     for name in reversed(rest):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 import yaml
 
-from hv15.config.problems import Location, dotted
 from hv15.errors import UserError
+from hv15.records.problems import Location, dotted
 
 _ALIAS = re.compile(r"\s*:\s*(\*[^\s,\]}]+)")
 
@@ -21,11 +22,15 @@ def compose(text: str) -> yaml.Node:
     return node
 
 
-class Place:
-    """A value in the text: its key (None in a list), its node, and what holds it."""
+@dataclass(frozen=True)
+class ValueSpan:
+    """A value as it stands in the text."""
 
-    def __init__(self, text: str, key: yaml.Node | None, node: yaml.Node, parent: yaml.Node | None) -> None:
-        self.text, self.key, self.node, self.parent = text, key, node, parent
+    text: str
+    """The whole."""
+    key: yaml.Node | None
+    """None in a list."""
+    node: yaml.Node
 
     @property
     def alias(self) -> re.Match[str] | None:
@@ -55,25 +60,25 @@ def is_block(node: yaml.Node) -> bool:
     return isinstance(node, yaml.CollectionNode) and not node.flow_style
 
 
-def children(text: str, node: yaml.Node) -> list[Place]:
+def children(text: str, node: yaml.Node) -> list[ValueSpan]:
     """What a mapping or a list holds, in the order of the text."""
     if isinstance(node, yaml.MappingNode):
-        return [Place(text, key, value, node) for key, value in node.value]
+        return [ValueSpan(text, key, value) for key, value in node.value]
     if isinstance(node, yaml.SequenceNode):
-        return [Place(text, None, value, node) for value in node.value]
+        return [ValueSpan(text, None, value) for value in node.value]
     return []
 
 
-def _child(text: str, node: yaml.Node, part: str | int) -> Place | None:
+def _child(text: str, node: yaml.Node, part: str | int) -> ValueSpan | None:
     below = children(text, node)
     if isinstance(node, yaml.SequenceNode):
         return below[part] if isinstance(part, int) and part < len(below) else None
     return next((each for each in reversed(below) if each.key is not None and each.key.value == str(part)), None)
 
 
-def walk(text: str, location: Location) -> list[Place]:
+def walk(text: str, location: Location) -> list[ValueSpan]:
     """The places along a location, as far as they are in the text; first the whole."""
-    places = [Place(text, None, compose(text), None)]
+    places = [ValueSpan(text, None, compose(text))]
     for part in location:
         found = _child(text, places[-1].node, part)
         if found is None:

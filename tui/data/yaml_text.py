@@ -4,62 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from hv15.config.yaml_file import YamlFile, read_yaml
+from hv15.config.yaml_file import read_yaml
 from hv15.errors import UserError
+from hv15.records.json_values import Json
 
 INDENT = 2
 _NOWHERE = Path("config.yaml")
 
 
-def read(path: Path, text: str) -> YamlFile:
-    """Read YAML text whose values are a tree that Python can write again.
-
-    Raises:
-        UserError: it is not YAML, nested too deep, has a number that cannot be read or a value that contains itself.
-    """
-    try:
-        found = read_yaml(path, text)
-        endless = _contains_itself(found.data, set(), set())
-    except (ValueError, RecursionError) as error:
-        raise unreadable(path, error) from None
-    if endless:
-        raise UserError(f"{path}: a value contains itself", hint="look at the anchors (&name) and aliases (*name)")
-    return found
-
-
-def unreadable(path: Path, error: ValueError | RecursionError) -> UserError:
-    """Say what Python gave up on when it read YAML."""
-    if isinstance(error, RecursionError):
-        return UserError(f"{path}: is nested too deep", hint="look for brackets that are never closed")
-    return UserError(f"{path}: a number cannot be read: {str(error).partition(';')[0]}")
-
-
-def _contains_itself(value: Any, above: set[int], done: set[int]) -> bool:
-    if not isinstance(value, dict | list) or id(value) in done:
-        return False
-    if id(value) in above:
-        return True
-    above.add(id(value))
-    found = any(_contains_itself(each, above, done) for each in (value.values() if isinstance(value, dict) else value))
-    above.remove(id(value))
-    done.add(id(value))
-    return found
-
-
-def parse(text: str) -> Any:
+def parse(text: str) -> Json:
     """Read one value as it would be read behind a key.
 
     Raises:
         UserError: it is not YAML.
     """
-    return read(_NOWHERE, f"k: {text}\n").data["k"]
+    return read_yaml(_NOWHERE, f"k: {text}\n").data["k"]
 
 
-def scalar(value: Any, *, flow: bool = False, like: str = "") -> str:
+def scalar(value: Json, *, flow: bool = False, like: str = "") -> str:
     """Write a value in one line.
 
     Args:
@@ -74,30 +38,30 @@ def scalar(value: Any, *, flow: bool = False, like: str = "") -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return _float(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return "{" + ", ".join(f"{_text(str(k), True, '')}: {scalar(v, flow=True)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return "[" + ", ".join(scalar(each, flow=True) for each in value) + "]"
     return str(value)
 
 
-def block(key: str, value: Any, indent: int, newline: str) -> str:
+def block(key: str, value: Json, indent: int, newline: str) -> str:
     """Write `key: value` as lines, the first one without its indent: it stands behind `indent` spaces already."""
     head = _text(key, False, "")
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, dict) and value:
         inner = indent + INDENT
         return f"{head}:" + "".join(
             f"{newline}{' ' * inner}{block(str(name), each, inner, newline)}" for name, each in value.items()
         )
-    if isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
         inner = indent + INDENT
         return f"{head}:" + "".join(f"{newline}{' ' * inner}{entry(each, inner, newline)}" for each in value)
     return f"{head}: {scalar(value)}"
 
 
-def entry(value: Any, indent: int, newline: str) -> str:
+def entry(value: Json, indent: int, newline: str) -> str:
     """Write an entry of a list with its dash, which stands behind `indent` spaces."""
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, dict) or not value:
         return f"- {scalar(value)}"
     inner = indent + INDENT
     return "- " + f"{newline}{' ' * inner}".join(block(str(name), each, inner, newline) for name, each in value.items())
@@ -123,7 +87,7 @@ def _is_plain(value: str, flow: bool) -> bool:
         return False
     around = f"k: [{value}, 1] # c\n" if flow else f"k: {value} # c\n"
     try:
-        found = read(_NOWHERE, around).data
+        found = read_yaml(_NOWHERE, around).data
     except UserError:
         return False
     return bool(found == {"k": [value, 1] if flow else value})

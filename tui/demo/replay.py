@@ -23,6 +23,7 @@ from types import TracebackType
 import psutil
 
 from hv15.atomic import write_json
+from hv15.environment import RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.records.events import JobDone, JobsPlanned, RunEnded, RunRecord, read_run
 from hv15.records.fields import to_json
@@ -32,7 +33,6 @@ from hv15.runs import lock
 from hv15.runs.followed_file import append_object
 from hv15.runs.record import RunFolder, append_event, history
 from hv15.runs.state import all_events
-from hv15.runs.variables import RUN_VARIABLE
 from tui.demo.timeline import RECORDING, RecordedFile, read_timeline, recorded_name
 
 TICK_S = 0.2

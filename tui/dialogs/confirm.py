@@ -13,6 +13,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
+from textual.widgets.button import ButtonVariant
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,7 @@ class Answer:
     value: str
     label: str
     key: str
-    variant: str = "default"
-    """A Button's: default, primary, success, warning, error."""
+    variant: ButtonVariant = "default"
 
 
 class Confirm(ModalScreen[str | None]):
@@ -51,7 +51,7 @@ class Confirm(ModalScreen[str | None]):
             with Horizontal(classes="dialog-answers"):
                 for answer in self._answers.values():
                     label = Content.assemble(answer.label, (f" ({answer.key})", "dim"))
-                    yield Button(label, name=answer.value, variant=answer.variant, compact=True)  # type: ignore[arg-type]
+                    yield Button(label, name=answer.value, variant=answer.variant, compact=True)
 
     def on_mount(self) -> None:
         self.query(Button).first().focus()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from textual import on
@@ -16,11 +15,13 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
-from tui.data.preflight import Check
+from hv15.records.checks import Check, CheckState
+from hv15.records.paths import ProjectPaths
 from tui.data.rerun import Rerun
+from tui.data.terminal_text import visible
 from tui.widgets.plan_table import PlanTable
 
-TARGET = "results/lora.safetensors"
+TARGET = str(ProjectPaths().lora)
 
 
 class Plans(Protocol):
@@ -36,8 +37,17 @@ class Checks(Protocol):
 
     def run(self) -> tuple[Check, ...]: ...
 
+    def cancel(self) -> None: ...
 
-SIGNS = {"problem": ("✗", "$error"), "note": ("!", "$warning"), "ok": ("✓", "$success")}
+
+SHOWN = 6
+"""Checks that are shown: what is in place is not among them, unless all is."""
+SIGNS: dict[CheckState, tuple[str, str]] = {
+    "problem": ("✗", "$error"),
+    "note": ("!", "$warning"),
+    "ok": ("✓", "$success"),
+}
+"""In the order of showing."""
 
 
 class StartDialog(ModalScreen[list[str] | None]):
@@ -70,7 +80,8 @@ class StartDialog(ModalScreen[list[str] | None]):
     ) -> None:
         super().__init__()
         self._plans, self._checks, self._notes, self._start = plans, checks, notes, start
-        self._asked: Plans | None = None
+        self._running_plans: Plans | None = None
+        self._running_checks: Checks | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -tall") as box:
@@ -92,11 +103,12 @@ class StartDialog(ModalScreen[list[str] | None]):
     def on_mount(self) -> None:
         (self.query_one("#start") if self._start else self.query_one(PlanTable)).focus()
         self.action_plan()
-        self.run_worker(self._check, group="plan-checks", exit_on_error=False)  # type: ignore[arg-type]
+        self.run_worker(self._check(), group="plan-checks", exit_on_error=False)
 
     def on_unmount(self) -> None:
-        if self._asked is not None:
-            self._asked.cancel()
+        for running in (self._running_plans, self._running_checks):
+            if running is not None:
+                running.cancel()
 
     @property
     def targets(self) -> list[str]:
@@ -110,34 +122,32 @@ class StartDialog(ModalScreen[list[str] | None]):
     @on(Input.Submitted)
     def action_plan(self) -> None:
         """Ask Snakemake what would run."""
-        self.run_worker(partial(self._plan, self.targets), group="plan", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+        self.run_worker(self._plan(self.targets), group="plan", exclusive=True, exit_on_error=False)
 
     async def _plan(self, targets: list[str]) -> None:
         table = self.query_one(PlanTable)
         table.set_rows([])
         table.empty = ""
         self._say(Content.styled("asking Snakemake what would run …", "$faint"))
-        if self._asked is not None:
-            self._asked.cancel()
-        plans = self._asked = self._plans(targets)
-        found = await asyncio.to_thread(plans.run)
-        if plans is not self._asked or not self.is_attached or found.cancelled:
+        if self._running_plans is not None:
+            self._running_plans.cancel()
+        plans = self._running_plans = self._plans(targets)
+        rerun = await asyncio.to_thread(plans.run)
+        if plans is not self._running_plans or not self.is_attached or rerun.cancelled:
             return
-        self._asked = None
-        if found.error:
-            self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), found.error))
+        self._running_plans = None
+        if rerun.error:
+            self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), rerun.error))
             return
-        self._say(Content.styled(found.summary, "bold"))
-        table.set_rows(found.jobs)
+        self._say(Content.styled(rerun.summary, "bold"))
+        table.set_rows(rerun.jobs)
 
     async def _check(self) -> None:
         """Check models, clips, captions, disk and device, while the plan is looked at."""
-        found = await asyncio.to_thread(self._checks().run)
+        self._running_checks = self._checks()
+        checks = await asyncio.to_thread(self._running_checks.run)
         if self.is_attached:
-            told = [check for check in found if check.state != "ok"] or list(found[:1])
-            lines = [
-                Content.assemble((f"{SIGNS[each.state][0]} ", SIGNS[each.state][1]), each.text) for each in told[:6]
-            ]
+            lines = [_line(each) for each in most_important(checks)]
             self.query_one("#plan-checks", Static).update(Content("\n").join(lines))
 
     def _say(self, text: Content) -> None:
@@ -154,3 +164,14 @@ class StartDialog(ModalScreen[list[str] | None]):
     def action_cancel(self) -> None:
         """Start nothing."""
         self.dismiss(None)
+
+
+def most_important(checks: Sequence[Check]) -> list[Check]:
+    """Return the first problems, then notes; the first check of all if there are none."""
+    worst = sorted((each for each in checks if each.state != "ok"), key=lambda each: list(SIGNS).index(each.state))
+    return worst[:SHOWN] or list(checks[:1])
+
+
+def _line(check: Check) -> Content:
+    sign, colour = SIGNS[check.state]
+    return Content.assemble((f"{sign} ", colour), (f"{visible(check.subject)}: ", "bold"), visible(check.text))

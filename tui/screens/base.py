@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -45,7 +45,7 @@ class DashboardScreen(Screen[None]):
     @property
     def dashboard(self) -> Dashboard:
         """The app, with its own type."""
-        return self.app  # type: ignore[return-value]
+        return self.app  # type: ignore[return-value]  # Textual knows it as App; no other one shows these screens
 
     def compose(self) -> ComposeResult:
         yield StatusLine()
@@ -88,8 +88,8 @@ class DashboardScreen(Screen[None]):
         self,
         name: str,
         function: Callable[[], T],
-        then: Callable[[T], Any],
-        failed: Callable[[Exception], Any] | None = None,
+        then: Callable[[T], object],
+        failed: Callable[[Exception], object] | None = None,
     ) -> None:
         """Call `function` in a thread, then `then` with its result in the UI; a newer call of this name wins.
 
@@ -104,7 +104,7 @@ class DashboardScreen(Screen[None]):
             else:
                 then(result)
 
-        self.run_worker(work, name=name, group=f"{self.NAME}-{name}", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+        self.run_worker(work(), name=name, group=f"{self.NAME}-{name}", exclusive=True, exit_on_error=False)
 
     def say(self, where: str | Static, text: Content | str) -> None:
         """Write in a Static what it does not say already: each update lays out the whole screen anew."""

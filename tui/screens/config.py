@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -17,9 +16,10 @@ from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from hv15.errors import UserError
-from tui.config_session import ConfigSession, ConfigView, Location
+from hv15.records.problems import Location, Problem
+from tui.config_session import ConfigSession, ConfigView
 from tui.data.config_diff import DiffLine
-from tui.data.config_file import ConfigFile, Problem
+from tui.data.config_file import ConfigFile
 from tui.data.config_form import LISTS, FormField
 from tui.dialogs.confirm import Answer, Confirm
 from tui.external_editor import edit_file
@@ -100,7 +100,7 @@ class ConfigScreen(DashboardScreen):
         self, change: Callable[[ConfigFile], object] | None = None, then: Callable[[], object] | None = None
     ) -> None:
         """Do something to the file in a thread, after what was typed until now, and show what came out."""
-        self.run_worker(partial(self._step, change, then), group="config-steps", exit_on_error=False)  # type: ignore[arg-type]
+        self.run_worker(self._step(change, then), group="config-steps", exit_on_error=False)
 
     async def _step(self, change: Callable[[ConfigFile], object] | None, then: Callable[[], object] | None) -> None:
         try:
@@ -142,7 +142,7 @@ class ConfigScreen(DashboardScreen):
         if not keep_text:
             self._loading = editor.exact_text != view.text
             editor.load(view.text)
-        wrong = frozenset(problem.line for problem in view.problems)
+        wrong = frozenset(each.place.line for each in view.problems if each.place.line is not None)
         new = frozenset(line.new_line for line in view.unsaved if line.sign == "+" and line.new_line is not None)
         editor.mark(wrong, new)
         form.show(view.sections)
@@ -207,7 +207,7 @@ class ConfigScreen(DashboardScreen):
     def _enter(self, field: FormField, text: str, then: Callable[[], object] | None = None) -> None:
         self.query_one(FieldEditor).close()
         self.query_one(SettingsForm).focus()
-        changed = text != (field.text if field.given else "")
+        changed = text != (field.text if field.in_file else "")
         if changed or then is not None:
             self.step((lambda file: file.set_text(field.location, text)) if changed else None, then)
 
@@ -229,7 +229,7 @@ class ConfigScreen(DashboardScreen):
         def answered(title: str | None) -> None:
             if title in lists:
                 chosen = lists[title]
-                self.step(lambda file: file.add_entry(chosen.location, dict(chosen.start)))
+                self.step(lambda file: file.add_entry(chosen.location, chosen.start))
 
         if len(lists) == 1:
             answered(next(iter(lists)))
@@ -314,7 +314,11 @@ class ConfigScreen(DashboardScreen):
     @on(Rows.Chosen, "#problems")
     def _to_problem(self, event: Rows.Chosen) -> None:
         if isinstance(event.row, Problem):
-            self._go_to(event.row.line, event.row.column)
+            place = event.row.place
+            if place.line is not None:
+                self._go_to(place.line, place.column or 1)
+            else:
+                self.go_to_location(place.setting)
 
     @on(Rows.Chosen, "#unsaved")
     @on(Rows.Chosen, "#against")
@@ -349,17 +353,17 @@ class ConfigScreen(DashboardScreen):
             text = "The file was changed on disk since it was read here."
             self.app.push_screen(Confirm("Save", text, answers), self._resolve)
         elif self.view is not None and self.view.dirty:
-            self.step(lambda file: file.save(), lambda: self._told_saved())
+            self.step(lambda file: file.save(), self._say_saved)
         else:
             self.notify("nothing to save", markup=False)
 
     def _resolve(self, answer: str | None) -> None:
         if answer == "mine":
-            self.step(lambda file: file.save(force=True), self._told_saved)
+            self.step(lambda file: file.save(force=True), self._say_saved)
         elif answer == "theirs":
             self.step(lambda file: file.reload())
 
-    def _told_saved(self) -> None:
+    def _say_saved(self) -> None:
         problems = len(self.view.problems) if self.view else 0
         words = f"saved, with {problems} problem{'s' * (problems != 1)} in it" if problems else "saved"
         self.notify(words, severity="warning" if problems else "information", markup=False)

@@ -248,7 +248,7 @@ class RunScreen(DashboardScreen):
         if self.dashboard.unsaved:
             notes.append(f"not saved, so not used: {', '.join(self.dashboard.unsaved)}")
         if self.machine is not None and self.machine.gpus:
-            notes += [check.text for check in machine_checks(self.machine)]
+            notes += [f"{check.subject}: {check.text}" for check in machine_checks(self.machine)]
         self.app.push_screen(
             StartDialog(self._plans, self.dashboard.files.preflight, notes="\n".join(notes)), self._start
         )

@@ -63,8 +63,7 @@ class FieldEditor(Vertical):
             more = "\n+ adds another entry, - removes this one" if row.is_entry else ""
             help_text.update(Content.assemble((row.title, "bold"), "  ", row.help, (more, "$faint")))
         else:
-            usual = visible(row.default_text)
-            default = "" if usual in ("", "required", "not given") else f", default {usual}"
+            default = "" if row.default in (..., None) else f", default {visible(row.default_text)}"
             affects = {"speed": " · changes no result, reruns nothing", "place": " · a place: reruns nothing"}
             parts = [
                 Content.assemble(
@@ -81,8 +80,7 @@ class FieldEditor(Vertical):
         self.show(field)
         self.add_class("-editing")
         box = self.query_one(Input)
-        choices = ("true", "false") if field.kind == "bool" else field.choices
-        box.suggester = SuggestFromList(choices, case_sensitive=False) if choices else None
+        box.suggester = SuggestFromList(field.choices, case_sensitive=False) if field.choices else None
         box.placeholder = field.default_text
         box.value = visible(self._before)
         box.cursor_position = len(box.value)
@@ -100,7 +98,7 @@ class FieldEditor(Vertical):
 
     @property
     def _before(self) -> str:
-        return self.field.text if self.field is not None and self.field.given else ""
+        return self.field.text if self.field is not None and self.field.in_file else ""
 
     def close(self) -> None:
         """Hide the field."""

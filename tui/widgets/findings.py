@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from textual.containers import Vertical
 from textual.content import Content
@@ -23,6 +24,8 @@ from tui.widgets.problem_list import ProblemList
 
 if TYPE_CHECKING:
     from tui.project_files import ProjectFiles
+
+T = TypeVar("T")
 
 ASKING_S = 1.5
 """How long after the last edit Snakemake is asked what will run, and the memory is estimated."""
@@ -68,10 +71,10 @@ class Findings(Pages):
         before, self._view = self._view, view
         self._problems.set_rows(view.problems)
         self._unsaved.set_rows(view.unsaved)
-        self._against.set_rows(view.run)
+        self._against.set_rows(view.against_run)
         self.say(PROBLEMS, f"✗ {len(view.problems)}" if view.problems else "✓")
         self.say(UNSAVED, _counts(view.unsaved) if view.dirty else "")
-        self.say(AGAINST_RUN, str(len(view.run_changes)) if view.run_changes else "")
+        self.say(AGAINST_RUN, str(len(view.changes_against_run)) if view.changes_against_run else "")
         if before is None or before.text != view.text:
             self.ask_later()
 
@@ -100,7 +103,7 @@ class Findings(Pages):
         self.say(ESTIMATE, "…")
         text_now = view.text if view.dirty else None
         self._plans, self._estimation = self._files.dry_run(text_now), self._files.estimation(text_now)
-        self.run_worker(self._forecast, group="forecast", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+        self.run_worker(self._forecast(), group="forecast", exclusive=True, exit_on_error=False)
 
     async def _forecast(self) -> None:
         """One after the other: the machine may be busy training."""
@@ -114,28 +117,27 @@ class Findings(Pages):
             if estimation is self._estimation and self.is_attached:
                 self._show_estimate(estimate)
 
-    def _show_rerun(self, found: Rerun | Exception) -> None:
-        if isinstance(found, Exception) or found.error:
+    def _show_rerun(self, rerun: Rerun | Exception) -> None:
+        if isinstance(rerun, Exception) or rerun.error:
             self.say(RERUN, "✗")
-            self._rerun_text.update(
-                Content.styled(str(found) if isinstance(found, Exception) else found.error, "$error")
-            )
+            words = str(rerun) if isinstance(rerun, Exception) else rerun.error
+            self._rerun_text.update(Content.styled(words, "$error"))
             self._rerun.set_rows(())
-        elif not found.cancelled:
-            self.say(RERUN, str(len(found.jobs)))
-            self._rerun_text.update(Content(found.summary))
-            self._rerun.set_rows(found.jobs)
+        elif not rerun.cancelled:
+            self.say(RERUN, str(len(rerun.jobs)))
+            self._rerun_text.update(Content(rerun.summary))
+            self._rerun.set_rows(rerun.jobs)
 
-    def _show_estimate(self, found: Estimate | Exception) -> None:
-        if isinstance(found, Exception) or found.error:
+    def _show_estimate(self, estimate: Estimate | Exception) -> None:
+        if isinstance(estimate, Exception) or estimate.error:
             self.say(ESTIMATE, "✗")
-            words = str(found) if isinstance(found, Exception) else found.error
+            words = str(estimate) if isinstance(estimate, Exception) else estimate.error
             self._estimate_text.update(Content.styled(words, "$error"))
             self._estimate.set_rows(())
         else:
-            self.say(ESTIMATE, size(found.peak) if found.peak else "")
-            self._estimate_text.update(Content(" · ".join(found.notes)))
-            self._estimate.set_rows(found.lines)
+            self.say(ESTIMATE, size(estimate.peak) if estimate.peak else "")
+            self._estimate_text.update(Content(" · ".join(estimate.notes)))
+            self._estimate.set_rows(estimate.lines)
 
     def _cancel(self) -> None:
         for running in (self._plans, self._estimation):
@@ -146,7 +148,7 @@ class Findings(Pages):
         self._cancel()
 
 
-async def _in_thread(function: Any) -> Any:
+async def _in_thread(function: Callable[[], T]) -> T | Exception:
     """Call in a thread; an error is the result, to be shown."""
     try:
         return await asyncio.to_thread(function)

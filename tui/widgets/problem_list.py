@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from textual.content import Content
 
-from tui.data.config_file import Problem
+from hv15.records.problems import Problem, dotted
 from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows
 
@@ -17,14 +17,16 @@ class ProblemList(Rows[Problem]):
     HELP = "What is wrong in the config, with line and column. Enter goes there."
 
     def key(self, row: Problem) -> Hashable:
-        return (row.line, row.column, row.path, row.message)
+        return row
 
     def line(self, row: Problem, width: int) -> Content:
+        place, setting = row.place, dotted(row.place.setting)
+        where = f"{place.line}:{place.column or 1}" if place.line else place.file.name if place.file else ""
         return Content.assemble(
-            (f"{row.line}:{row.column}", "bold $accent"),
-            " ",
-            (visible(row.path), "bold"),
-            ": " if row.path else "",
+            (visible(where), "bold $accent"),
+            " " if where else "",
+            (visible(setting), "bold"),
+            ": " if setting else "",
             (visible(row.message), "$error"),
-            (f"  ({row.hint})" if row.hint else "", "$faint"),
+            (visible(f"  ({row.hint})") if row.hint else "", "$faint"),
         )

@@ -47,7 +47,7 @@ class SettingsForm(Rows[FormRow]):
     ]
 
     @property
-    def HELP(self) -> str:  # type: ignore[override]  # noqa: N802 (Textual's name)
+    def HELP(self) -> str:  # type: ignore[override]  # noqa: N802  (Textual's name, and a class attribute there)
         """The whole help of what is under the cursor, which has little room beside the form, then that of the keys."""
         row = self.current
         name = row.path if isinstance(row, FormField) else row.title if row else ""
@@ -129,8 +129,8 @@ class SettingsForm(Rows[FormRow]):
             return Content.assemble((row.title, "bold $accent"), (facts, "$faint"))
         mark, colour = ("✗", "$error") if row.problem else ("●", "$accent") if row.changed else (" ", "")
         name = min(30, max(16, width * 45 // 100))
-        value = row.text if row.given else row.default_text
-        style = "$error" if row.problem else "bold $foreground" if row.changed else "" if row.given else "$faint"
+        value = row.text if row.in_file else row.default_text
+        style = "$error" if row.problem else "bold $foreground" if row.changed else "" if row.in_file else "$faint"
         return Content("").join(
             [
                 Content.styled(f"{mark} ", colour) if colour else Content("  "),
@@ -162,16 +162,15 @@ class SettingsForm(Rows[FormRow]):
         field = self.field
         if field is None:
             return
-        choices = ("true", "false") if field.kind == "bool" else field.choices
-        if not choices:
+        if not (choices := field.choices):
             self.action_choose()
             return
-        now = field.text if field.given else str(field.default_text).strip('"')
-        following = choices[(choices.index(now) + 1) % len(choices)] if now in choices else choices[0]
+        now = choices.index(field.text) if field.text in choices else -1
+        following = choices[(now + 1) % len(choices)]
         self.post_message(self.Set(field, following))
 
     def action_default(self) -> None:
-        if self.field is not None and self.field.given:
+        if self.field is not None and self.field.in_file:
             self.post_message(self.Default(self.field))
 
     def action_only_changed(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hv15.config import Settings, fields
 from hv15.config.presets import preset_text
 from hv15.errors import UserError
+from hv15.records.problems import Place
 from tui.data.config_diff import Change
 from tui.data.config_file import ConfigFile
 from tui.data.config_form import LISTS, FormField
@@ -54,13 +55,13 @@ def test_the_form_has_every_setting_of_the_models(file: ConfigFile) -> None:
 
 def test_fields_tell_kind_value_and_default(file: ConfigFile) -> None:
     rate = field(file, "train", "learning_rate")
-    assert (rate.kind, rate.text, rate.given, rate.changed) == ("float", "1e-4", True, False)
+    assert (rate.kind, rate.text, rate.in_file, rate.changed) == ("float", "1e-4", True, False)
     steps = field(file, "train", "max_train_steps")
     assert (steps.kind, steps.text, steps.changed, steps.default_text) == ("int", "100", True, "1600")
     assert field(file, "task").choices == ("t2v", "i2v")
     assert field(file, "cache", "vae_sample_size").choices == ("0", "128", "256")
     compiled = field(file, "train", "compile_dynamic")
-    assert (compiled.kind, compiled.optional, compiled.text, compiled.given) == ("bool", True, "", False)
+    assert (compiled.kind, compiled.optional, compiled.text, compiled.in_file) == ("bool", True, "", False)
     assert field(file, "datasets", 0, "resolution").text == "[64, 64]"
     assert field(file, "datasets", 0, "target_frames").kind == "list"
     assert field(file, "models", "source").changed
@@ -105,7 +106,7 @@ def test_what_is_typed_into_a_field(
 def test_problems_have_their_place_and_stand_at_their_field(file: ConfigFile) -> None:
     file.replace_text(TEXT.replace("max_train_steps: 100", "max_train_steps: -1\n  learning_rat: 1"))
     first, second = file.problems
-    assert (first.line, first.column, first.path) == (8, 20, "train.max_train_steps")
+    assert first.place == Place(file.path, 8, 20, ("train", "max_train_steps"))
     assert str(second).startswith(f"{file.path}:9:3 train.learning_rat: unknown key; did you mean 'learning_rate'?")
     assert "above 0" in field(file, "train", "max_train_steps").problem
     assert file.settings is None
@@ -114,7 +115,7 @@ def test_problems_have_their_place_and_stand_at_their_field(file: ConfigFile) ->
 def test_while_the_text_is_broken_the_form_stays(file: ConfigFile) -> None:
     file.replace_text(TEXT + "a: [")
     [problem] = file.problems
-    assert problem.line > 1
+    assert (problem.place.line or 0) > 1
     assert "not YAML" in problem.message
     assert field(file, "train", "learning_rate").text == "1e-4"
     with pytest.raises(UserError):

@@ -155,6 +155,38 @@ def test_a_caption_is_edited_in_its_row_and_the_rest_stays(root: Path) -> None:
         write_caption(first, "once more")
 
 
+def test_a_default_caption_is_replaced_by_one_of_its_own(root: Path) -> None:
+    item = reader(root, default_caption="a clip").items[3]
+    assert (item.whole_caption, item.problem, item.is_default) == ("a clip", "", True)
+    added = write_caption(item, "now it has one")
+    assert (added.caption, added.is_default) == ("now it has one", False)
+    assert reader(root, default_caption="a clip").items[3].caption == "now it has one"
+    file = root / "list.jsonl"
+    file.write_text('{"video_path": "clips/a.mp4", "id": 7}\n')
+    made = DatasetReader(settings({"video_jsonl_file": "list.jsonl", "default_caption": "a clip"}), root)
+    made.load()
+    write_caption(made.items[0], "a row of its own")
+    assert json.loads(file.read_text()) == {"video_path": "clips/a.mp4", "id": 7, "caption": "a row of its own"}
+
+
+def test_a_caption_is_edited_where_it_was_found(root: Path) -> None:
+    """The case of its ending and the form of its accents may be others than expected."""
+    (root / "clips/a.txt").rename(root / "clips/a.TXT")
+    item = reader(root).items[0]
+    assert item.caption_file.name == "a.TXT"
+    write_caption(item, "edited")
+    assert (root / "clips/a.TXT").read_text() == "edited\n"
+    assert not (root / "clips/a.txt").exists()
+
+
+def test_a_caption_with_windows_line_ends_can_be_edited(root: Path) -> None:
+    (root / "clips/a.txt").write_bytes(b"one\r\ntwo\r\n")
+    item = reader(root).items[0]
+    assert item.caption == "one\ntwo"
+    write_caption(item, "edited")
+    assert (root / "clips/a.txt").read_bytes() == b"edited\n"
+
+
 def test_pictures(root: Path) -> None:
     item = reader(root).items[0]
     assert thumbnail(item, 32, 32).shape == (24, 32, 3)

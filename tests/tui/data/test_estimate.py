@@ -14,7 +14,6 @@ from tui.data.alerts import alerts
 from tui.data.estimate import Estimate, Estimation
 from tui.data.history import RunRow
 from tui.data.metrics import TrainingStatus
-from tui.data.preflight import Check, Preflight, machine_checks, read_checks
 from tui.data.system import Gpu, SystemSample
 
 
@@ -95,29 +94,6 @@ def test_another_shape_of_answer_stops_nothing(config: Path, monkeypatch: pytest
     assert isinstance(Estimation(config).run(), Estimate)
 
 
-CHECKED = """\
-  config         config.yaml: task t2v, 480p
-! dit            /m/dit.safetensors: does not exist
-    hint: download it
-  note           few clips
-  dataset        3 files, 3 clips
-    bucket       9 x 64 x 64 (frames, height, width): 3 clips
-1 problem
-"""
-
-
-def test_the_check_is_read_line_by_line() -> None:
-    checks = read_checks(CHECKED)
-    assert [check.state for check in checks] == ["ok", "problem", "note", "ok"]
-    assert checks[1].text == "dit            /m/dit.safetensors: does not exist\nhint: download it"
-    assert checks[2].text == "few clips"
-
-
-def test_a_check_that_fails_at_once_is_a_problem(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, "", "error: config.yaml:1:1 datasets: is missing", code=2)
-    assert Preflight(config).run() == (Check("problem", "config.yaml:1:1 datasets: is missing"),)
-
-
 def run(state: State, reason: str = "") -> RunRow:
     folder = RunFolder(Path("p"), "one")
     return RunRow("one", state, reason, 1.0, None, None, 0, 1, 0, (), "", "", folder)
@@ -141,9 +117,3 @@ def test_alerts() -> None:
     assert [each.kind for each in wrong] == ["nan", "stall", "disk", "memory", "memory"]
     assert "10 min" in wrong[1].text
     assert all(each.cure for each in wrong)
-
-
-def test_a_busy_gpu_is_told_before_the_start() -> None:
-    assert machine_checks(machine()) == ()
-    [busy] = machine_checks(machine(gpu_used=3 << 30))
-    assert "GPU0 x: 3.0 of" in busy.text

@@ -30,7 +30,7 @@ def status(root: Path, state: State, reason: str = "") -> RunStatus:
 def test_a_card_says_what_the_job_said_and_shows_the_end_of_its_log(tmp_path: Path) -> None:
     failed = job(tmp_path, JobState.FAILED, "\x1b[31mstep 1\x1b[0m\n" + OOM + "\n\n", SAID)
     [card] = failure_cards(tmp_path, [failed], None)
-    assert (card.title, card.failure, card.tail[0]) == ("train", SAID, "step 1")
+    assert (card.title, card.failure, card.tail[0]) == ("train the LoRA", SAID, "step 1")
     assert card.log == tmp_path / "train.log"
     [card] = failure_cards(tmp_path, [replace(failed, failure=None)], None)
     assert card.failure.kind is FailureKind.MEMORY, "of a program that leaves no record"

@@ -1,0 +1,182 @@
+"""The demo's transformer, trained from nothing by the trainer of LoRAs: here all weights stand where a LoRA's would.
+
+Text-to-video and image-to-video are mixed, captions are dropped now and then, as in the real model's training.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.demo.models import GLYPHS, TEXT, VISION
+from hv15.digest import digest, file_sha256
+from hv15.models.dit import DiT
+from hv15.models.dit_config import DiTConfig
+from hv15.models.dit_files import save_dit
+from hv15.models.noise_levels import TIMESTEPS
+from hv15.train.checkpoints import CheckpointRule
+from hv15.train.examples import ExampleReader
+from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.optimizer_step import OptimizerStep
+from hv15.train.random import seed_for
+from hv15.train.state import claim_folder, locked
+from hv15.train.step_batches import StepBatches
+from hv15.train.timesteps import SigmaRule
+
+log = logging.getLogger(__name__)
+
+SIZES = DiTConfig(
+    hidden_size=128,
+    num_heads=4,
+    num_blocks=6,
+    mlp_ratio=2.5,
+    refiner_mlp_ratio=2.5,
+    rope_dims=(4, 14, 14),
+    text_dim=TEXT["hidden_size"],
+    glyph_dim=GLYPHS["d_model"],
+    glyph_hidden=64,
+    vision_dim=VISION["hidden_size"],
+)
+
+
+@dataclass(frozen=True)
+class DitStage:
+    """One cycle of the transformer's training."""
+
+    name: str = "transformer"
+    seed: int = 0
+    """Of its draws."""
+    steps: int = 3000
+    batch: int = 32
+    rate: float = 1e-3
+    """Peak of a one-cycle schedule: linear warm-up over `warmup` steps, then a cosine to zero."""
+    warmup: int = 150
+    i2v_prob: float = 0.4
+    caption_dropout: float = 0.1
+    shift: float = 2.0
+    """Of the logit-normal distribution of sigma."""
+    save_every: int = 500
+
+
+STAGES = {
+    "transformer": DitStage(),
+    "again": DitStage("again", seed=1, steps=800, rate=6e-4, warmup=40, shift=1.5),
+}
+"""The second goes on from the first, with less noise: shapes are what is learnt last."""
+
+
+class WholeNetwork:
+    """All weights of the transformer, where a LoRA training has those of the LoRA."""
+
+    def __init__(self, dit: DiT) -> None:
+        self._dit = dit
+
+    def set_step_seed(self, seed: int) -> None:
+        """Nothing is dropped out of it."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._dit.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._dit.load_state_dict(state)
+
+
+def new_dit(seed: int) -> DiT:
+    """Return an untrained transformer: torch's own initialisation, but its blocks add nothing yet and it says 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "dit", 0))
+        dit = DiT(SIZES)
+    nn.init.normal_(dit.cond_type_embedding.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
+    for name, parameter in dit.named_parameters():
+        if "_mod.linear." in name or "adaLN_modulation." in name or name.startswith("final_layer.linear."):
+            nn.init.zeros_(parameter)
+    return dit
+
+
+def sigma_rule(stage: DitStage) -> SigmaRule:
+    """Return a stage's distribution of sigma: logit-normal and shifted, as in the official training."""
+    return SigmaRule(
+        timestep_sampling="logit_normal",
+        discrete_flow_shift=stage.shift,
+        sigmoid_scale=1.0,
+        logit_mean=0.0,
+        logit_std=1.0,
+        min_timestep=0.0,
+        max_timestep=TIMESTEPS,
+    )
+
+
+def train_dit(
+    stage: DitStage,
+    items: list[TrainingItem],
+    stores: Stores,
+    folder: Path,
+    *,
+    settings: str,
+    start: Path | None = None,
+) -> Path:
+    """Train, or resume where it was stopped; return the weights, `<folder>/<stage>.safetensors`, fp32.
+
+    Args:
+        settings: digest of what the items depend on.
+        start: weights to begin from; None begins from nothing.
+
+    Raises:
+        SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
+    """
+    target, work, seed = folder / f"{stage.name}.safetensors", folder / stage.name, stage.seed
+    dit = new_dit(seed)
+    begun = {} if start is None else {"start": file_sha256(start)}
+    if start is not None:
+        dit.load_state_dict(load_file(start))
+    spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun})
+    trainer = Trainer(
+        settings=LoopSettings(
+            total_steps=stage.steps,
+            lr_scheduler="cosine",
+            warmup_steps=stage.warmup,
+            state_every_n_steps=100,
+            checkpoints=CheckpointRule(
+                save_every_n_epochs=None,
+                save_every_n_steps=stage.save_every,
+                save_last_n_epochs=None,
+                save_last_n_steps=None,
+            ),
+        ),
+        optimizer_step=OptimizerStep(
+            dit=dit,
+            network=WholeNetwork(dit),
+            optimizer=torch.optim.AdamW(
+                [{"params": list(dit.parameters()), "lr": stage.rate, "initial_lr": stage.rate}],
+                betas=(0.9, 0.99),
+                fused=True,
+            ),
+            device=torch.device("cpu"),
+            seed=seed,
+            max_grad_norm=1.0,
+        ),
+        batches=StepBatches(BatchStream(items, seed), accumulation=1),
+        reader=ExampleReader(
+            stores,
+            seed,
+            sigma_rule(stage),
+            i2v_prob=stage.i2v_prob,
+            caption_dropout=stage.caption_dropout,
+        ),
+        accelerator=Accelerator(cpu=True, mixed_precision="no"),
+        folder=work,
+        spec=spec,
+        save_lora=lambda path, step: save_dit(dit, path, metadata={"step": str(step)}),
+    )
+    with locked(work):
+        claim_folder(work, spec)
+        trainer.resume()
+        save_dit(dit, target)
+    return target

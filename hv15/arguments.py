@@ -1,0 +1,212 @@
+"""Commands as frozen dataclasses whose fields are their arguments: parser and command cannot differ.
+
+A field says what it is by its type, its default, and an `Argument` beside them:
+
+    shard: Annotated[int | None, Argument("one shard only (all)")] = None
+
+becomes `--shard SHARD`. A bool is a switch, a tuple may be given several times, a Literal is a choice, and a field
+without a default must be given. argparse does the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+_COMMAND = "_command"
+"""The entry of argparse's namespace that holds the class of the chosen command."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """How a field is given on the command line."""
+
+    help: str
+    flags: tuple[str, ...] = ()
+    """Its options, such as ("--out",); made from the field's name if there are none and it is not positional."""
+    positional: bool = False
+    """Whether it is given without an option. With `flags` as well, either way is meant, and one of them is enough."""
+    metavar: str | None = None
+    read: Callable[[str], object] | None = None
+    """Turns the text into the value, where the field's type does not say how. Raises ArgumentTypeError."""
+    variable: str | None = None
+    """The environment variable that holds the default."""
+    several: str | None = None
+    """For a tuple: argparse's `nargs` of one option, such as "+"; without it, the option is repeated for each value."""
+
+
+class Command(ABC):
+    """One command: its docstring is its help, its fields are its arguments, and `run` does it."""
+
+    name: ClassVar[str]
+    """As it is typed."""
+
+    @abstractmethod
+    def run(self) -> int | None:
+        """Do it and return the exit code; None is 0. Heavy imports stand in here."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Commands under one word, such as `hv15 encode latents` and `hv15 encode texts`."""
+
+    name: str
+    help: str
+    commands: tuple[type[Command], ...]
+    metavar: str = "KIND"
+
+
+Entry = type[Command] | Group
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of one entry, which is completed when it is used: a line uses one command of many."""
+
+    entry: Entry
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as its overloads say
+        if isinstance(self.entry, Group):
+            add_commands(self, self.entry.commands, self.entry.metavar)
+        else:
+            _add_arguments(self, self.entry)
+            self.set_defaults(**{_COMMAND: self.entry})
+        return super().parse_known_args(args, namespace)
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Entry], metavar: str = "COMMAND") -> None:
+    """Give a parser the commands."""
+    below = parser.add_subparsers(title="commands", metavar=metavar, required=True, parser_class=_Parser)
+    for entry in commands:
+        text = entry.help if isinstance(entry, Group) else help_of(entry)
+        below.add_parser(entry.name, help=text.replace("%", "%%"), description=text).entry = entry
+
+
+def all_commands(entries: Sequence[Entry]) -> Iterator[type[Command]]:
+    """Yield the commands with those of the groups."""
+    for entry in entries:
+        if isinstance(entry, Group):
+            yield from entry.commands
+        else:
+            yield entry
+
+
+def chosen_command(found: argparse.Namespace) -> Command:
+    """Return the command that was given, with its arguments as its fields."""
+    command: type[Command] = getattr(found, _COMMAND)
+    values = {field.name: getattr(found, field.name) for field in _fields(command)}
+    return command(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def help_of(command: type[Command]) -> str:
+    """The first paragraph of a command's docstring, without its full stop, as help texts are written."""
+    paragraph = " ".join((command.__doc__ or "").partition("\n\n")[0].split()).removesuffix(".")
+    return paragraph[:1].lower() + paragraph[1:]
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: type[Command]) -> None:
+    """Give a parser the arguments of one command."""
+    hints = get_type_hints(command, include_extras=True)
+    for field in _fields(command):
+        annotation, argument = _parts(hints[field.name])
+        keywords = _keywords(field, annotation, argument)
+        if argument.positional:
+            _add_positional(parser, field, argument, keywords)
+        else:
+            flags = argument.flags or ("--" + field.name.replace("_", "-"),)
+            parser.add_argument(*flags, dest=field.name, **keywords)
+
+
+def _add_positional(
+    parser: argparse.ArgumentParser, field: Field[Any], argument: Argument, keywords: dict[str, Any]
+) -> None:
+    required = keywords.pop("required", False)
+    if not required and "nargs" not in keywords:
+        keywords["nargs"] = "?"
+    keywords.setdefault("metavar", field.name.upper())
+    if not argument.flags:
+        parser.add_argument(field.name, **keywords)
+        return
+    # Both write to one entry, whose default is that of the option, because it comes first.
+    option = {**keywords, "help": f"the same as {keywords['metavar']}"}
+    del option["nargs"]
+    parser.add_argument(*argument.flags, dest=field.name, action=_Once, **option)
+    parser.add_argument(field.name, action=_Once, **{**keywords, "default": None})
+
+
+class _Once(argparse.Action):
+    """Takes a value that may be given in two ways, and refuses a second one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        given = f"_{self.dest}_given"
+        if values is None:  # a positional that was not given
+            return
+        if hasattr(namespace, given):
+            parser.error(f"{self.metavar} is given twice")
+        setattr(namespace, given, True)
+        setattr(namespace, self.dest, values)
+
+
+def _fields(command: type[Command]) -> tuple[Field[Any], ...]:
+    return fields(command)  # type: ignore[arg-type]  # each command is a dataclass; a base class cannot say so
+
+
+def _parts(hint: Any) -> tuple[Any, Argument]:
+    """The type and the Argument of an annotation."""
+    if get_origin(hint) is Annotated:
+        annotation, *extras = get_args(hint)
+        for extra in extras:
+            if isinstance(extra, Argument):
+                return annotation, extra
+    raise TypeError(f"{hint}: expected Annotated[TYPE, Argument(...)]")
+
+
+def _keywords(field: Field[Any], annotation: Any, argument: Argument) -> dict[str, Any]:
+    """What argparse is told of a field."""
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    if annotation is bool:
+        return {"help": argument.help, "action": "store_true"}
+    keywords: dict[str, Any] = {"help": argument.help, **_values(annotation, argument)}
+    if argument.metavar:
+        keywords["metavar"] = argument.metavar
+    if default is MISSING:
+        return {**keywords, "required": True}
+    if isinstance(default, str | int | float) or (isinstance(default, os.PathLike) and os.fspath(default) != "."):
+        keywords["help"] += f" ({default})"
+    if argument.variable is not None:
+        default = os.environ.get(argument.variable, default)  # argparse reads a default that is text as it reads words
+    return {**keywords, "default": list(default) if isinstance(default, tuple) else default}
+
+
+def _values(annotation: Any, argument: Argument) -> dict[str, Any]:
+    """How argparse reads the values of a type."""
+    kind = _without_none(annotation)
+    several: dict[str, Any] = {}
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+        if argument.several == argparse.REMAINDER:
+            several = {"nargs": argparse.REMAINDER}
+        elif argument.several:
+            several = {"nargs": argument.several, "action": "extend"}
+        else:
+            several = {"nargs": "*"} if argument.positional else {"action": "append"}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind), **several}
+    return {"type": argument.read or kind, **several}
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    (kind,) = (part for part in get_args(annotation) if part is not NoneType)
+    return kind

@@ -1,0 +1,95 @@
+"""Who encodes what: several workflows may fill one store at the same time, and no item is worth encoding twice.
+
+A claim is an open file that is locked by the kernel, so it falls with its process, also by kill -9. Claims only save
+work: an item is written to a temporary name and renamed, so two encodings of one item would do no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+Job = TypeVar("Job")
+
+POLL_S = 0.5
+MOST = 200
+"""Claims of one round: each is an open file."""
+
+
+class Claims:
+    """The claims of this process in one folder of the store."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / ".claims"
+        self._held: dict[str, int] = {}
+
+    def take(self, key: str) -> bool:
+        """Claim a key; False when another process has it."""
+        path = self._folder / key
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError:  # a file system that cannot: then work may be done twice
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except OSError:
+            os.close(descriptor)
+            return True
+        self._held[key] = descriptor
+        return True
+
+    def release(self) -> None:
+        """Give up all claims."""
+        while self._held:
+            key, descriptor = self._held.popitem()
+            with contextlib.suppress(OSError):
+                (self._folder / key).unlink(missing_ok=True)
+            os.close(descriptor)
+        with contextlib.suppress(OSError):  # others have claims
+            self._folder.rmdir()
+
+
+def rounds(
+    jobs: Mapping[str, Job],
+    claims: Claims,
+    is_done: Callable[[str, Job], bool],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Iterator[tuple[str, Job]]]:
+    """Yield rounds of jobs that this process has claimed and that are still to be done, until all are done.
+
+    A job that another process has claimed is looked at again in the next round. Each round is taken lazily, and its
+    claims fall when it has been used up: the caller finishes what it took before it asks for the next round.
+
+    Args:
+        is_done: asked for a claimed job: whether another process did it meanwhile.
+    """
+    left = dict(jobs)
+    while left:
+        taken: list[str] = []
+        yield _claimed(left, claims, is_done, taken)
+        claims.release()
+        for key in taken:
+            del left[key]
+        if left and not taken:
+            sleep(POLL_S)
+
+
+def _claimed(
+    left: Mapping[str, Job], claims: Claims, is_done: Callable[[str, Job], bool], taken: list[str]
+) -> Iterator[tuple[str, Job]]:
+    for key, job in left.items():
+        if len(taken) == MOST:
+            return
+        if claims.take(key):
+            taken.append(key)
+            if not is_done(key, job):
+                yield key, job

@@ -1,0 +1,111 @@
+"""What may be removed from a store: encoded items that no project needs which uses it.
+
+A project's needs are what its manifests name. While a project encodes, or has not finished encoding, items wait for
+their manifest, so everything encoded with its settings is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from hv15.cache.register import RegisteredProject, registered
+from hv15.cache.store import Store
+from hv15.digest import short
+from hv15.records.json_values import RecordError, as_object
+from hv15.records.manifest import Manifest
+from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.records.spec import Spec
+
+
+@dataclass
+class StoreUse:
+    """What the projects need of a store."""
+
+    needed: dict[Path, dict[str, set[Path]]] = field(default_factory=dict)
+    """Folder of the store -> the keys of items that manifests name -> the projects whose manifests do."""
+    unfinished: dict[Path, Path] = field(default_factory=dict)
+    """Folder of the store -> a project that has not finished encoding into it."""
+    unreachable: list[RegisteredProject] = field(default_factory=list)
+    """Projects whose folders are not there: what they need is not known."""
+
+    def forget_unused(self, root: Path, current: Mapping[Path, set[str]]) -> None:
+        """Take out what a project's manifests name and its config does not need any more.
+
+        Args:
+            root: the project's folder.
+            current: what its config needs, by folder of the store; nothing of the folders that are not in it.
+        """
+        for folder, items in self.needed.items():
+            kept = current.get(folder, set())
+            for key, projects in items.items():
+                if key not in kept:
+                    projects.discard(root)
+
+
+def use_of(store_root: Path) -> StoreUse:
+    """Look at every project that is registered in a store."""
+    use = StoreUse()
+    for project in registered(store_root):
+        if not project.is_reachable:
+            use.unreachable.append(project)
+            continue
+        for paths in _runs(project.root):
+            _add_manifests(use, store_root, paths)
+            _add_unfinished(use, store_root, paths)
+    return use
+
+
+def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
+    """Yield the items that nobody needs."""
+    for kind in get_args(EncodedKind):
+        for folder in sorted((store_root / "store" / kind).glob("*")):
+            if folder in use.unfinished:
+                continue
+            store, needed = Store(store_root, kind, folder.name), use.needed.get(folder, {})
+            yield from (store.path(key) for key in store.all_keys() if not needed.get(key))
+
+
+def _runs(root: Path) -> list[ProjectPaths]:
+    """The base config of a project and its experiments, each with manifests and specs of its own."""
+    return [ProjectPaths(root), *ProjectPaths(root).experiments()]
+
+
+def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:
+    for kind in get_args(EncodedKind):
+        for path in paths.manifests(kind).glob("*/*-of-*.json"):
+            folder = Store(store_root, kind, path.parent.name).folder
+            try:
+                manifest = Manifest.load(path)
+            except RecordError:  # what it named is not known
+                use.unfinished.setdefault(folder, paths.root)
+                continue
+            items = use.needed.setdefault(folder, {})
+            for key in manifest.item_keys():
+                items.setdefault(key, set()).add(paths.root)
+
+
+def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:
+    """The encodings that were planned and whose manifest does not answer to the plan yet."""
+    kinds: dict[EncodedKind, str] = {"latents": "encode_latents.*.json", "text": "encode_texts.*.json"}
+    for kind, pattern in kinds.items():
+        for path in paths.specs.glob(pattern):
+            try:
+                spec = Spec.load(path)
+                settings = as_object(spec.wanted.get("settings"))
+            except RecordError:
+                continue
+            name = short({"kind": kind, **settings})
+            shard = str(spec.wanted.get("shard")).replace(" of ", "-of-")
+            if not _answers(paths.manifests(kind) / name / f"{shard}.json", spec):
+                use.unfinished.setdefault(Store(store_root, kind, name).folder, paths.root)
+
+
+def _answers(manifest: Path, spec: Spec) -> bool:
+    """Whether a manifest was written for what a spec asks, or was found to hold more than that."""
+    try:
+        return Manifest.load(manifest).needs == spec.wanted.get("needs") or not spec.runs
+    except RecordError:
+        return False

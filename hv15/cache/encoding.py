@@ -1,0 +1,179 @@
+"""What has to be encoded, in which shard, and what the manifests say of it.
+
+A manifest is the declared output of a shard's job, in the project's own folder:
+`results/manifests/<kind>/<settings digest>/<shard>-of-<shards>.json`. The items themselves are in the store, which any
+number of projects share. A manifest is good when it lists all that the shard needs now and the store still has the
+items; that it lists more, such as a clip that was taken out of the dataset, costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from hv15.cache.store import Store
+from hv15.config import DatasetSettings
+from hv15.data.media import Source
+from hv15.digest import digest, short
+from hv15.errors import UserError
+from hv15.records.json_values import JsonObject, RecordError
+from hv15.records.manifest import Entry, Manifest, item_keys, read_entry
+from hv15.records.paths import EncodedKind
+
+log = logging.getLogger(__name__)
+
+Needed_co = TypeVar("Needed_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class NeededClips:
+    """A medium that has to be cut into clips, by its dataset's settings, and encoded."""
+
+    source: Source
+    media: str
+    """Key of the medium: sha256 of its bytes."""
+    dataset: DatasetSettings
+
+
+@dataclass(frozen=True)
+class Encoding(Generic[Needed_co]):
+    """All items of one kind that a project needs, encoded in one way."""
+
+    kind: EncodedKind
+    store_root: Path
+    """The folder that holds the store; projects may share it."""
+    manifests_root: Path
+    """The project's folder of the manifests of this kind."""
+    settings: JsonObject
+    """Everything that changes an encoded value, and nothing else."""
+    needed: Mapping[str, Needed_co]
+    """What is needed now, by a key that stands for its content."""
+    shards: int
+
+    @cached_property
+    def settings_digest(self) -> str:
+        return short({"kind": self.kind, **self.settings})
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this encoding's manifests."""
+        return self.manifests_root / self.settings_digest
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.store_root, self.kind, self.settings_digest)
+
+    def manifest_path(self, shard: int) -> Path:
+        return self.folder / f"{shard}-of-{self.shards}.json"
+
+    @cached_property
+    def by_shard(self) -> Sequence[Mapping[str, Needed_co]]:
+        """The needed keys of each shard; a key's shard depends on the key alone."""
+        parts: list[dict[str, Needed_co]] = [{} for _ in range(self.shards)]
+        for key in sorted(self.needed):
+            parts[int(key[:8], 16) % self.shards][key] = self.needed[key]
+        return parts
+
+    def needs_digest(self, shard: int) -> str:
+        """The digest of the keys that a shard needs now."""
+        return digest(list(self.by_shard[shard]))
+
+    # -- manifests --------------------------------------------------------------------------------------------------
+
+    def manifest(self, shard: int) -> Manifest | None:
+        """The shard's manifest; None when it is missing, torn, or of another version."""
+        return self._manifests.get(self.manifest_path(shard).name)
+
+    @cached_property
+    def _manifests(self) -> dict[str, Manifest]:
+        """Every readable manifest of this encoding by its file's name, those of other shard counts too."""
+        found: dict[str, Manifest] = {}
+        for path in sorted(self.folder.glob("*-of-*.json")):
+            try:
+                found[path.name] = Manifest.load(path)
+            except RecordError as error:
+                log.warning("%s: %s: it is made anew when it is needed", path, error)
+        return found
+
+    @cached_property
+    def known(self) -> dict[str, JsonObject]:
+        """The entries of all manifests of this encoding, by key, those of other shard counts too."""
+        return {key: entry for manifest in self._manifests.values() for key, entry in manifest.entries.items()}
+
+    @cached_property
+    def _stored(self) -> set[str]:
+        """The keys of all items in the store; only names are looked at."""
+        return set(self.store.all_keys())
+
+    def is_complete(self, shard: int) -> bool:
+        """Whether the shard's manifest lists all that is needed now, and the store has every item of that."""
+        manifest = self.manifest(shard)
+        if manifest is None:
+            return not self.by_shard[shard]
+        entries, stored = manifest.entries, self._stored
+        for key in self.by_shard[shard]:
+            entry = entries.get(key)
+            if entry is None or not all(item in stored for item in item_keys(key, entry)):
+                return False
+        return True
+
+    def new_manifest(self, shard: int) -> Manifest:
+        """The manifest that the shard's job fills: what is listed, no longer needed, and still in the store."""
+        manifest, wanted = self.manifest(shard), self.by_shard[shard]
+        kept = {
+            key: entry
+            for key, entry in (manifest.entries if manifest else {}).items()
+            if key not in wanted and all(self.store.has(item) for item in item_keys(key, entry))
+        }
+        return Manifest(self.kind, self.settings, self.needs_digest(shard), kept)
+
+    def entries(self) -> dict[str, Entry]:
+        """The entries of everything that is needed now.
+
+        Raises:
+            UserError: a needed key is in no manifest.
+        """
+        found: dict[str, JsonObject] = {}
+        for shard in range(self.shards):
+            if manifest := self.manifest(shard):
+                found |= manifest.entries
+        if absent := sum(key not in found for key in self.needed):
+            things = "latents" if self.kind == "latents" else "texts"
+            raise UserError(
+                f"{self.folder}: {absent} of {len(self.needed)} {things} are not encoded yet",
+                hint="run `hv15 run` (or `snakemake`) first",
+            )
+        return {key: read_entry(found[key]) for key in self.needed}
+
+    def needed_items(self) -> set[str]:
+        """The store's items of what is needed now, as far as it is encoded."""
+        return {item for key in self.needed if key in self.known for item in item_keys(key, self.known[key])}
+
+    def promised_items(self) -> set[str]:
+        """The store's items that any manifest of this encoding names."""
+        return {item for key, entry in self.known.items() for item in item_keys(key, entry)}
+
+    # -- for gc -----------------------------------------------------------------------------------------------------
+
+    def forget_unused(self) -> None:
+        """Let the manifests list only what is needed now, and remove those of other settings and shard counts."""
+        current = set()
+        for shard in range(self.shards):
+            current.add(self.manifest_path(shard))
+            manifest = self.manifest(shard)
+            if manifest is not None and (unused := manifest.entries.keys() - self.needed.keys()):
+                manifest.entries = {key: entry for key, entry in manifest.entries.items() if key not in unused}
+                manifest.write(self.manifest_path(shard))
+        for path in self.manifests_root.glob("*/*-of-*.json"):
+            if path not in current:
+                path.unlink()
+
+
+def describe(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
+    """The entries that a person should know of, by name: left out, or too short for some lengths."""
+    told = [(entry.name or key, entry) for key, entry in entries.items() if entry.skipped or entry.too_short_for]
+    return iter(sorted(told, key=lambda pair: pair[0]))

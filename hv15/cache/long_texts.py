@@ -1,0 +1,73 @@
+"""Texts of which an encoder does not see the end. No torch: `hv15 check` asks this for every caption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from unicodedata import normalize
+
+from hv15.models.templates import MAX_GLYPH_TOKENS, MAX_TEXT_TOKENS, glyph_text
+
+if TYPE_CHECKING:
+    from hv15.models.tokenizer import PromptTokenizer
+
+_MARKS = 16
+"""More than the tokens that the template puts behind a prompt."""
+_GROWTH = 3
+"""How many times longer a text can become when its letters and accents are composed (NFC), as the tokenizer does."""
+
+
+@dataclass(frozen=True)
+class LongText:
+    """What is too long about a text."""
+
+    tokens: int
+    """Of the text encoder; 0 if it sees all."""
+    glyph_tokens: int
+    """Of the glyph encoder, which reads what stands in quotes; 0 if it sees all."""
+
+    def __str__(self) -> str:
+        said = []
+        if self.tokens:
+            said.append(f"{self.tokens} tokens, and the text encoder reads {MAX_TEXT_TOKENS}")
+        if self.glyph_tokens:
+            said.append(f"{self.glyph_tokens} bytes in quotes, and the glyph encoder reads {MAX_GLYPH_TOKENS}")
+        return "; ".join(said) + ": the end is not seen"
+
+
+def long_texts(texts: Iterable[str], load_tokenizer: Callable[[], PromptTokenizer]) -> dict[str, LongText]:
+    """Return those of the texts that are too long for an encoder, with how long they are.
+
+    A token is at least one byte, so most captions are seen to fit without being tokenised.
+
+    Args:
+        texts: captions or prompts, as they are encoded; equal ones are looked at once.
+        load_tokenizer: called only if a text may be too long.
+
+    Raises:
+        UserError: the tokenizer cannot be loaded.
+    """
+    texts = list(dict.fromkeys(texts))
+    doubtful = [text for text in texts if _may_be_long(text)]
+    tokens = dict(zip(doubtful, load_tokenizer().lengths(doubtful), strict=True)) if doubtful else {}
+    found: dict[str, LongText] = {}
+    for text in texts:
+        count, glyphs = tokens.get(text, 0), _glyph_tokens(text)
+        long = LongText(count * (count > MAX_TEXT_TOKENS), glyphs * (glyphs > MAX_GLYPH_TOKENS))
+        if long != LongText(0, 0):
+            found[text] = long
+    return found
+
+
+def _may_be_long(text: str) -> bool:
+    room = MAX_TEXT_TOKENS - _MARKS
+    if len(text) * 4 * _GROWTH <= room:  # a character has at most four bytes
+        return False
+    return len(normalize("NFC", text).encode()) > room
+
+
+def _glyph_tokens(text: str) -> int:
+    """Count the bytes that the glyph encoder is given, and the end mark."""
+    quoted = glyph_text(text)
+    return len(quoted.encode()) + 1 if quoted is not None else 0

@@ -1,0 +1,81 @@
+"""`hv15 check`: what is in place before a run, and what is not, for a person or as a record."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from hv15.commands.listing import SHOWN
+from hv15.commands.options.project import Check as Options
+from hv15.errors import UserError
+from hv15.project import Project
+from hv15.records.checks import Check, config_checks, to_json
+from hv15.records.problems import ConfigError, Place
+
+
+def check(options: Options) -> int:
+    """Check everything that can be checked without computing with a model; 2 when something is wrong."""
+    if options.json:
+        checks = list(_checks(options))
+        print(json.dumps(to_json(checks), indent=1))
+        return 2 if any(each.state == "problem" for each in checks) else 0
+    problems = _print(_checks(options))
+    print(f"{problems} problem{'s' * (problems > 1)}" if problems else "everything is in place")
+    return 2 if problems else 0
+
+
+def _checks(options: Options) -> Iterator[Check]:
+    """Everything that is looked at, as it is found."""
+    try:
+        project = Project(options.config, options.overrides)
+    except ConfigError as error:
+        yield from config_checks(error)
+        return
+    from hv15.commands.checks import dataset_checks, disk_checks, failed, file_checks, model_checks, sample_checks
+    from hv15.commands.notes import checkpoint_line
+    from hv15.workflow import make_demo_clips
+
+    make_demo_clips(project)
+    found = f"task {project.settings.task}, {checkpoint_line(project)}"
+    yield Check("ok", "config", found, place=Place(options.config))
+    looks: dict[str, Callable[[Project], Iterator[Check]]] = {
+        "models": model_checks,
+        "files": file_checks,
+        "sample": sample_checks,
+        "dataset": dataset_checks,
+        "disk": disk_checks,
+    }
+    for subject, look in looks.items():
+        if options.models and subject != "models":
+            continue
+        try:
+            yield from look(project)
+        except ConfigError as error:
+            yield from config_checks(error)
+        except UserError as error:
+            yield failed(subject, error)
+    project.save_caches()
+
+
+def _print(checks: Iterator[Check]) -> int:
+    """Print each check in a line as soon as it is known; return how many problems there are.
+
+    Of many of a kind only the first are listed.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for each in checks:
+        counts[each.subject, each.state] += 1
+        if counts[each.subject, each.state] <= SHOWN:
+            _print_line(each)
+    for (subject, state), count in counts.items():
+        if count > SHOWN:
+            _print_line(Check("problem" if state == "problem" else "ok", subject, f"... and {count - SHOWN} more"))
+    return sum(count for (_, state), count in counts.items() if state == "problem")
+
+
+def _print_line(check: Check) -> None:
+    """Problems are marked, notes are called so, and names that are not UTF-8 are escaped."""
+    note = "note: " if check.state == "note" else ""
+    text = f"{'!' if check.state == 'problem' else ' '} {check.subject:14} {note}{check.text}".replace("\n", "\n    ")
+    print(text.encode("utf-8", "backslashreplace").decode())

@@ -1,0 +1,12 @@
+"""The commands of `hv15` with their arguments, as frozen dataclasses; what they do stands in hv15.commands."""
+
+from __future__ import annotations
+
+from hv15.arguments import Entry
+from hv15.commands.options.files import FILE_COMMANDS
+from hv15.commands.options.project import PROJECT_COMMANDS
+from hv15.commands.options.runs import RUN_COMMANDS
+from hv15.commands.options.stages import STAGE_COMMANDS
+
+COMMANDS: tuple[Entry, ...] = (*PROJECT_COMMANDS, *RUN_COMMANDS, *STAGE_COMMANDS, *FILE_COMMANDS)
+"""In the order of the help."""

@@ -1,0 +1,49 @@
+"""What the commands have in common: the project that they work on, in one way."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from hv15.arguments import Argument, Command
+from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
+from hv15.out_of_memory import StageName
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
+from hv15.records.paths import config_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectCommand(Command):
+    """A command of one project."""
+
+    project: Annotated[
+        Path,
+        Argument("its folder or config file (here)", positional=True, flags=("--config",), variable=CONFIG_VARIABLE),
+    ] = Path()
+
+    @property
+    def config(self) -> Path:
+        """The project's config file."""
+        return config_file(self.project)
+
+
+def _object(text: str) -> JsonObject:
+    try:
+        return parse_object(text)
+    except RecordError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsCommand(ProjectCommand):
+    """A command that reads the project's settings, with what the workflow's command line put over them."""
+
+    stage: ClassVar[StageName | None] = None
+    """What the command is called in a plan of memory, if it computes with a model."""
+
+    overrides: Annotated[
+        dict[str, Json],
+        Argument("settings over its own", metavar="JSON", read=_object, variable=OVERRIDES_VARIABLE),
+    ] = field(default_factory=dict)

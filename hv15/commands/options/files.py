@@ -1,0 +1,94 @@
+"""Arguments of the commands that turn files into files, and of the demo's parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from hv15.arguments import Argument, Command, Entry, Group
+from hv15.commands.options.base import SettingsCommand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Command):
+    """Rewrite a LoRA in another program's names."""
+
+    name: ClassVar[str] = "convert"
+    source: Annotated[Path, Argument("the LoRA to read", positional=True)]
+    target: Annotated[Path, Argument("the file to write", positional=True)]
+    to: Annotated[Literal["kohya", "comfyui", "diffusers", "official"] | None, Argument("(comfyui)")] = None
+    reverse: Annotated[bool, Argument("back to hv15's own names; the same as --to kohya")] = False
+    svd_rank: Annotated[int | None, Argument("for LoHa and LoKr: approximate by a LoRA of this rank")] = None
+
+    def run(self) -> None:
+        from hv15.commands.files import convert
+
+        convert(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(SettingsCommand):
+    """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
+
+    name: ClassVar[str] = "merge"
+    lora: Annotated[tuple[Path, ...], Argument("may be given several times")]
+    multiplier: Annotated[tuple[float, ...], Argument("one for each --lora (1)")] = ()
+    out: Annotated[Path, Argument("the file to write")]
+
+    def run(self) -> None:
+        from hv15.commands.files import merge
+
+        merge(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download(SettingsCommand):
+    """Fetch model files from the Hub."""
+
+    name: ClassVar[str] = "download"
+    files: Annotated[
+        tuple[Path, ...], Argument("the files to fetch (all that the config needs)", metavar="FILE", several="+")
+    ] = ()
+
+    def run(self) -> None:
+        from hv15.commands.files import download
+
+        download(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoModels(SettingsCommand):
+    """Its toy models, in the official file layouts."""
+
+    name: ClassVar[str] = "models"
+
+    def run(self) -> None:
+        from hv15.commands.files import demo_models
+
+        demo_models(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoClips(SettingsCommand):
+    """Its captioned clips."""
+
+    name: ClassVar[str] = "clips"
+
+    def run(self) -> None:
+        from hv15.commands.files import demo_clips
+
+        demo_clips(self)
+
+
+FILE_COMMANDS: tuple[Entry, ...] = (
+    Convert,
+    Merge,
+    Download,
+    Group(
+        "demo",
+        "bring the parts of the demo into the project",
+        (DemoModels, DemoClips),
+        metavar="PART",
+    ),
+)

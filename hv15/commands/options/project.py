@@ -1,0 +1,112 @@
+"""Arguments of the commands that concern a project as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from hv15.arguments import Argument, Command, Entry
+from hv15.commands.options.base import SettingsCommand
+
+
+@dataclass(frozen=True, kw_only=True)
+class New(Command):
+    """Make a project folder with a commented config.yaml."""
+
+    name: ClassVar[str] = "new"
+    folder: Annotated[Path, Argument("where to make it", positional=True)]
+    preset: Annotated[str, Argument("the settings to start from")] = "t2v-24gb"
+
+    def run(self) -> None:
+        from hv15.commands.project import new
+
+        new(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(SettingsCommand):
+    """Check settings, models, dataset and disk before a run."""
+
+    name: ClassVar[str] = "check"
+    models: Annotated[bool, Argument("the model files only")] = False
+    json: Annotated[bool, Argument("for programs")] = False
+
+    def run(self) -> int:
+        from hv15.commands.check import check
+
+        return check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(SettingsCommand):
+    """Say beforehand what each stage needs, and how long it takes."""
+
+    name: ClassVar[str] = "plan"
+    device: Annotated[str | None, Argument("a GPU by name, such as 4090 or a100-80gb (this machine's)")] = None
+    memory: Annotated[str | None, Argument("any GPU with so much memory, such as 16GiB", metavar="SIZE")] = None
+    json: Annotated[bool, Argument("for programs")] = False
+    out: Annotated[Path | None, Argument("write it to a file")] = None
+
+    def run(self) -> None:
+        from hv15.commands.plan import plan
+
+        plan(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show(Command):
+    """Print what a LoRA, a sample or a checkpoint was made from."""
+
+    name: ClassVar[str] = "show"
+    file: Annotated[Path, Argument("a file that hv15 made, or any checkpoint or LoRA", positional=True)]
+    as_config: Annotated[bool, Argument("print a config.yaml that reproduces it", flags=("--config",))] = False
+
+    def run(self) -> None:
+        from hv15.commands.project import show
+
+        show(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect(SettingsCommand):
+    """Remove encoded items that no project needs which uses the store."""
+
+    name: ClassVar[str] = "gc"
+    unused: Annotated[bool, Argument("also what this project encoded and does not need any more")] = False
+    forget: Annotated[bool, Argument("also what only projects need whose folders are gone")] = False
+    yes: Annotated[bool, Argument("remove them; without it they are only counted")] = False
+
+    def run(self) -> None:
+        from hv15.commands.store import collect
+
+        collect(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair(SettingsCommand):
+    """Read every encoded item and drop damaged ones."""
+
+    name: ClassVar[str] = "repair"
+
+    def run(self) -> None:
+        from hv15.commands.store import repair
+
+        repair(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Why(SettingsCommand):
+    """Say what would run and why."""
+
+    name: ClassVar[str] = "why"
+    target: Annotated[tuple[str, ...], Argument("a file that is to be made (results/lora.safetensors)")] = ()
+    json: Annotated[bool, Argument("for programs")] = False
+
+    def run(self) -> None:
+        from hv15.commands.why import why
+
+        why(self)
+
+
+PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Collect, Repair)

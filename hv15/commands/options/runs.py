@@ -1,0 +1,74 @@
+"""Arguments of the commands about runs of the workflow, and of the dashboard."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from hv15.arguments import Argument, Entry
+from hv15.commands.options.base import ProjectCommand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(ProjectCommand):
+    """Start the workflow, detached: it outlives this terminal."""
+
+    name: ClassVar[str] = "run"
+    target: Annotated[tuple[str, ...], Argument("what to make (results/lora.safetensors)")] = ()
+    dry_run: Annotated[bool, Argument("only say what would run and why")] = False
+    follow: Annotated[bool, Argument("print its output until it ends")] = False
+    unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
+    snakemake: Annotated[
+        tuple[str, ...], Argument("what follows goes to snakemake", metavar="WORDS", several=argparse.REMAINDER)
+    ] = ()
+
+    def run(self) -> int:
+        from hv15.commands.runs import run
+
+        return run(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop(ProjectCommand):
+    """Save and stop, as Ctrl-C does; what is finished is kept."""
+
+    name: ClassVar[str] = "stop"
+    now: Annotated[bool, Argument("kill it: work since the last saved state is lost")] = False
+    wait: Annotated[float, Argument("how long to wait for its end", metavar="SECONDS")] = 120.0
+
+    def run(self) -> int:
+        from hv15.commands.runs import stop
+
+        return stop(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(ProjectCommand):
+    """Say what runs, or how the last run ended."""
+
+    name: ClassVar[str] = "status"
+    json: Annotated[bool, Argument("for programs")] = False
+
+    def run(self) -> int:
+        from hv15.commands.runs import status
+
+        return status(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tui(ProjectCommand):
+    """Edit, start and watch everything in the terminal."""
+
+    name: ClassVar[str] = "tui"
+    demo: Annotated[bool, Argument("show a recorded run instead of a project")] = False
+    serve: Annotated[bool, Argument("for a browser on this machine, instead of the terminal")] = False
+    port: Annotated[int, Argument("for --serve; 0 takes a free one")] = 8765
+
+    def run(self) -> int:
+        from hv15.commands.runs import tui
+
+        return tui(self)
+
+
+RUN_COMMANDS: tuple[Entry, ...] = (Run, Stop, Status, Tui)

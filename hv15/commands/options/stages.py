@@ -1,0 +1,153 @@
+"""Arguments of the stages, which the rules of the workflow call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from hv15.arguments import Argument, Entry, Group
+from hv15.commands.options.base import SettingsCommand
+from hv15.out_of_memory import StageName
+from hv15.records.paths import ProjectPaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(SettingsCommand):
+    """Encoding of one kind."""
+
+    shard: Annotated[int | None, Argument("one shard only (all)")] = None
+    spec: Annotated[Path | None, Argument("stop unless the shard needs exactly this")] = None
+    out: Annotated[Path | None, Argument("the shard's manifest (its place in the project)")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeLatents(Encode):
+    """Clips: VAE, and SigLIP for i2v."""
+
+    name: ClassVar[str] = "latents"
+    stage: ClassVar[StageName | None] = "encode latents"
+
+    def run(self) -> None:
+        from hv15.commands.encode import latents
+
+        latents(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeTexts(Encode):
+    """Captions and prompts: Qwen, ByT5."""
+
+    name: ClassVar[str] = "texts"
+    stage: ClassVar[StageName | None] = "encode texts"
+
+    def run(self) -> None:
+        from hv15.commands.encode import texts
+
+        texts(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(SettingsCommand):
+    """List what was encoded and what was left out, and why."""
+
+    name: ClassVar[str] = "report"
+
+    def run(self) -> None:
+        from hv15.commands.encode import report
+
+        report(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(SettingsCommand):
+    """Train the LoRA, or resume from its last state."""
+
+    name: ClassVar[str] = "train"
+    stage: ClassVar[StageName | None] = "train"
+    spec: Annotated[Path | None, Argument("stop unless the training depends on exactly this")] = None
+    out: Annotated[Path, Argument("the LoRA file")] = ProjectPaths().trained
+
+    def run(self) -> None:
+        from hv15.commands.train import train
+
+        train(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleCondition(SettingsCommand):
+    """Encode the first image of an i2v sample."""
+
+    name: ClassVar[str] = "condition"
+    stage: ClassVar[StageName | None] = "condition"
+    spec: Annotated[Path | None, Argument("the stage's spec, as the planner writes it")] = None
+    prompt: Annotated[str | None, Argument("a sample of the config, instead of a spec", flags=("--name",))] = None
+    out: Annotated[Path, Argument("the encoded image")]
+
+    def run(self) -> None:
+        from hv15.commands.sample import condition
+
+        condition(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDenoise(SettingsCommand):
+    """Make the latents of a sample."""
+
+    name: ClassVar[str] = "denoise"
+    stage: ClassVar[StageName | None] = "denoise"
+    spec: Annotated[Path | None, Argument("the stage's spec, as the planner writes it")] = None
+    prompt: Annotated[str | None, Argument("a sample of the config, instead of a spec", flags=("--name",))] = None
+    lora: Annotated[Path | None, Argument("the trained LoRA; without it the base model samples")] = None
+    condition: Annotated[Path | None, Argument("the encoded first image (i2v)")] = None
+    out: Annotated[Path, Argument("the latents file")]
+
+    def run(self) -> None:
+        from hv15.commands.sample import denoise
+
+        denoise(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDecode(SettingsCommand):
+    """Turn latents into a video or images."""
+
+    name: ClassVar[str] = "decode"
+    stage: ClassVar[StageName | None] = "decode"
+    spec: Annotated[Path | None, Argument("the stage's spec (what the latents say themselves)")] = None
+    latents: Annotated[
+        Path, Argument("a .latents.safetensors file; enough by itself", flags=("--latents", "--latent_path"))
+    ]
+    out: Annotated[Path, Argument("the video, or the folder of images")]
+
+    def run(self) -> None:
+        from hv15.commands.sample import decode
+
+        decode(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSheet(SettingsCommand):
+    """All samples in one picture, and what the LoRA changed."""
+
+    name: ClassVar[str] = "sheet"
+    spec: Annotated[Path | None, Argument("what the picture is made from, to be written into it")] = None
+    out: Annotated[Path, Argument("the picture")] = ProjectPaths().contact_sheet
+
+    def run(self) -> None:
+        from hv15.commands.sheet import draw
+
+        draw(self)
+
+
+STAGE_COMMANDS: tuple[Entry, ...] = (
+    Group("encode", "encode clips or texts into the store", (EncodeLatents, EncodeTexts)),
+    Report,
+    Train,
+    Group(
+        "sample",
+        "encode an i2v image, denoise, decode",
+        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet),
+        metavar="STEP",
+    ),
+)

@@ -1,0 +1,59 @@
+"""`hv15 gc` and `hv15 repair`: the store of encoded items."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hv15.cache.collect import removable, use_of
+from hv15.cache.register import register
+from hv15.commands.options.project import Collect, Repair
+from hv15.errors import UserError
+from hv15.project import Project
+from hv15.units import size
+
+
+def collect(options: Collect) -> None:
+    """Remove the encoded items that no project needs which uses this store."""
+    project = Project(options.config, options.overrides)
+    register(project.cache, project.root)
+    use = use_of(project.cache)
+    encodings = (project.latents, project.texts)
+    for each in encodings:
+        if not all(each.is_complete(shard) for shard in range(each.shards)):
+            use.unfinished.setdefault(each.store.folder, project.root)
+    if use.unreachable and options.yes and not options.forget:
+        names = ", ".join(str(gone.root) for gone in use.unreachable)
+        raise UserError(
+            f"{project.cache}: nothing is removed, because what other projects need is not known: {names}: not there",
+            hint="mount their disks, or add --forget to remove what only they need",
+        )
+    if options.unused:
+        use.forget_unused(project.root.resolve(), {each.store.folder: each.needed_items() for each in encodings})
+        if options.yes:
+            project.latents.forget_unused()
+            project.texts.forget_unused()
+    for folder, root in sorted(use.unfinished.items()):
+        print(f"{folder}: {root} has not finished encoding, so all of it is kept")
+    for gone in use.unreachable:
+        print(f"{gone.root}: used this store, and is not there now: what it needs is not known")
+    count = total = 0
+    for path in removable(project.cache, use):
+        count, total = count + 1, total + path.stat().st_size
+        if options.yes:
+            path.unlink(missing_ok=True)
+    if options.forget and options.yes:
+        for gone in use.unreachable:
+            gone.note.unlink(missing_ok=True)
+    print(f"{count} items, {size(total)} {'removed' if options.yes else 'can be removed with --yes'}")
+
+
+def repair(options: Repair) -> None:
+    """Read every encoded item of the project and remove damaged ones: the next run encodes them again."""
+    project = Project(options.config, options.overrides)
+    counts: Counter[str] = Counter()
+    for encoding in (project.latents, project.texts):
+        for key in sorted(encoding.promised_items()):
+            counts["sound" if encoding.store.is_sound(key) else "damaged or lost"] += 1
+    print(", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "nothing is encoded yet")
+    if counts["damaged or lost"]:
+        print("the next run encodes them again")

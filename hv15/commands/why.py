@@ -1,0 +1,46 @@
+"""`hv15 why`: what would run and why, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from hv15.commands.options.project import Why
+from hv15.project import Project
+from hv15.records.reasons import DueStages
+
+
+def why(options: Why) -> None:
+    """Print what would run and why; nothing is started, and nothing that a run reads is written."""
+    due = due_stages(Project(options.config, options.overrides), options.target)
+    if options.json:
+        print(json.dumps(due.to_json(), indent=1))
+    else:
+        print("\n".join(in_words(due)))
+
+
+def due_stages(project: Project, targets: Sequence[str] = ()) -> DueStages:
+    """What has to run for the targets, and why.
+
+    Raises:
+        UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
+    """
+    from hv15.workflow import make_demo_clips, make_planner
+    from hv15.workflow.why import Reasons
+
+    project.models.check()
+    make_demo_clips(project)
+    return Reasons(project, make_planner(project, targets=tuple(targets))).due()
+
+
+def in_words(due: DueStages) -> list[str]:
+    """A line for each stage, with its reasons below it when there are several."""
+    if not due.stages:
+        return ["nothing would run: everything is up to date"]
+    lines = []
+    for stage in due.stages:
+        if len(stage.reasons) == 1:
+            lines.append(f"{stage.title}: {stage.reasons[0]}")
+        else:
+            lines += [f"{stage.title}:", *(f"  {reason}" for reason in stage.reasons)]
+    return lines

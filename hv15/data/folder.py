@@ -1,0 +1,251 @@
+"""Looks through a folder for media with their captions in text files beside them."""
+
+# ruff: noqa: PTH116, PTH118
+# A Path for each of 100,000 names would cost more than all the rest.
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from unicodedata import normalize
+
+from hv15.data.captions import read_caption
+from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, holds_images
+from hv15.data.survey import SHOWN, Problem, Survey, counted, unreadable
+
+IGNORED = {
+    *("@eadir", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"),
+    *("__macosx", ".appledouble", ".thumbnails", "thumbs", "thumbnails", ".ipynb_checkpoints"),
+}
+"""Folders that systems, servers and viewers make, in small letters."""
+
+_SIDECARS = {
+    *(".txt", ".caption", ".text", ".md", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".csv", ".log", ".ini"),
+    *(".srt", ".vtt", ".ass", ".npz", ".npy", ".safetensors", ".pt", ".db", ".zip", ".bak", ".part", ".tmp", ".wav"),
+}
+"""Endings of files that may have the name of a caption and are no media themselves."""
+
+_RENAME = "rename the captions to the names that are expected"
+_WRITE = (
+    "write a text file beside each, or set caption_extension to the ending of your captions, or default_caption to a "
+    "text for all that have none"
+)
+_DEEP = 100_000
+"""Entries of sub-folders that are looked at to count what `recursive` would find."""
+
+
+def scan_folder(folder: Path, found: Survey) -> None:
+    """Add the media of a folder to `found`: files, in a video dataset also sub-folders of images that are a clip each.
+
+    With `recursive`, sub-folders follow the files of a folder, in the order of their names.
+    """
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        found.problems.append(unreadable(folder, error, "folder"))
+        return
+    walk = _Walk(found)
+    waiting = [os.path.join(folder, "")]
+    while waiting:
+        below = walk.look_into(waiting.pop())
+        waiting += [os.path.join(name, "") for name in reversed(below)]
+    walk.conclude(folder)
+
+
+class _Walk:
+    """One pass over a folder, and over its sub-folders if they are wanted."""
+
+    def __init__(self, found: Survey) -> None:
+        self.found = found
+        self.dataset = found.dataset
+        self.is_video = self.dataset.kind == "video"
+        self.suffixes, self.others = VIDEO_SUFFIXES, IMAGE_SUFFIXES
+        if not self.is_video:
+            self.suffixes, self.others = self.others, self.suffixes
+        self.strays = 0
+        self.ignored: dict[str, None] = {}
+        self.unread: list[str] = []
+        self.deeper = 0
+        self._seen: set[tuple[int, int]] = set()
+
+    def look_into(self, base: str) -> list[str]:
+        """Add the media of the folder `base` (with its slash) and return the sub-folders to look into next."""
+        try:
+            status = os.stat(base)
+            with os.scandir(base) as entries:
+                listing = {entry.name: entry for entry in entries}
+        except OSError as error:
+            self.found.problems.append(unreadable(Path(base), error, "folder"))
+            return []
+        if (status.st_dev, status.st_ino) in self._seen:
+            return []  # a link to a folder above
+        self._seen.add((status.st_dev, status.st_ino))
+        captions = _Captions(base, listing, self.dataset.caption_extension)
+        kind: Kind = "video" if self.is_video else "image"
+        others: list[tuple[str, os.DirEntry[str]]] = []
+        for name in sorted(listing):
+            if name.startswith(".") and name.lower() not in IGNORED:
+                continue
+            suffix = name[name.rfind(".") :].lower() if "." in name else ""
+            if suffix in self.suffixes and not _is_folder(listing[name]):
+                self._take(base, name, kind, captions)
+            elif suffix != captions.ending:
+                others.append((name, listing[name]))
+        below = []
+        for name, entry in others:
+            if _is_folder(entry):
+                below += self._folder(base, name, captions)
+            else:
+                self._file(name, captions)
+        return below
+
+    def _folder(self, base: str, name: str, captions: _Captions) -> list[str]:
+        """Take a sub-folder as a clip, or return it if it has to be looked into."""
+        place, own = base + name, captions.of(name)
+        if own is None and name.lower() in IGNORED:
+            self.ignored[name] = None
+            return []
+        try:
+            if self.is_video and holds_images(place) and (own is not None or not self._is_no_clip(place)):
+                self._take(base, name, "frames", captions)
+                return []
+        except OSError as error:
+            self.found.problems.append(unreadable(Path(place), error, "folder"))
+            return []
+        if self.dataset.recursive:
+            return [place]
+        self.deeper += _captioned(place, self.suffixes, captions.ending)
+        self.strays += _captioned(place, self.others, captions.ending)
+        return []
+
+    def _is_no_clip(self, place: str) -> bool:
+        """Whether a folder with images but without a caption is more than a clip whose caption was forgotten."""
+        with os.scandir(place) as entries:
+            listing = [entry for entry in entries if not entry.name.startswith(".")]
+        if self.dataset.recursive and any(_is_folder(each) and each.name.lower() not in IGNORED for each in listing):
+            return True
+        ending, names = self.dataset.caption_extension.lower(), [entry.name.lower() for entry in listing]
+        stems = {name.removesuffix(ending) for name in names if name.endswith(ending)}
+        return any(name.endswith(tuple(VIDEO_SUFFIXES)) or name.rpartition(".")[0] in stems for name in names)
+
+    def _file(self, name: str, captions: _Captions) -> None:
+        stem, dot, suffix = name.rpartition(".")
+        suffix = dot + suffix.lower()
+        if suffix in self.others:
+            self.strays += 1
+        elif suffix not in _SIDECARS and stem and stem not in captions.claimed and captions.of(stem) is not None:
+            self.unread.append(name)
+
+    def _take(self, base: str, name: str, kind: Kind, captions: _Captions) -> None:
+        stem = name if kind == "frames" else name.rpartition(".")[0]
+        captions.claimed.add(stem)
+        file = captions.of(stem)
+        place = base + name
+        if file is not None:
+            try:
+                caption = read_caption(base + file)
+            except (OSError, ValueError) as error:
+                reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+                advice = "save the files that are not as UTF-8" if reason.startswith("not UTF-8") else ""
+                self.found.problems.append(Problem(f"{base}{file}: {reason}", advice, place, base + file, reason))
+            else:
+                self.found.add(place, kind, caption, base + file)
+        elif self.dataset.default_caption is not None:
+            self.found.add(place, kind, None, base + stem + self.dataset.caption_extension)
+        else:
+            self._missing(base, name, stem, captions)
+
+    def _missing(self, base: str, name: str, stem: str, captions: _Captions) -> None:
+        expected = stem + self.dataset.caption_extension
+        near = captions.near(name, stem) if len(self.found.problems) < SHOWN else None
+        message = f"{base}{name}: no caption, expected in {expected}" + (f"; there is {near}" if near else "")
+        self.found.problems.append(Problem(message, _RENAME if near else _WRITE, base + name, base + expected))
+
+    def conclude(self, folder: Path) -> None:
+        """Say what was left aside; finding nothing is a problem."""
+        wanted, other = ("video", "image") if self.is_video else ("image", "video")
+        asides = []
+        if self.strays:
+            asides.append(f"{counted(self.strays, other)}: {other}_directory takes them")
+        if self.deeper:
+            asides.append(f"{counted(self.deeper, f'captioned {wanted}')} in sub-folders: recursive: true takes them")
+        if self.unread:
+            names = ", ".join(self.unread[:SHOWN]) + (" ..." if len(self.unread) > SHOWN else "")
+            asides.append(f"{counted(len(self.unread), 'captioned file')} with an ending that is not read: {names}")
+        if not self.found.sources and not self.found.problems:
+            nothing = f"{folder}: no {wanted}s in this folder"
+            self.found.problems.append(Problem(", but ".join([nothing, "; ".join(asides)] if asides else [nothing])))
+        else:
+            self.found.notes += [f"{folder}: not used: {aside}" for aside in asides]
+        if self.ignored:
+            names = ", ".join(self.ignored)
+            self.found.notes.append(f"{folder}: ignored: {names} (folders of the system or of another program)")
+
+
+class _Captions:
+    """The caption files of one folder, by the names of what they belong to."""
+
+    def __init__(self, base: str, listing: Iterable[str], ending: str) -> None:
+        self.base = base
+        self.listing = listing
+        self.ending = ending.lower()
+        self.claimed: set[str] = set()
+        """Names, without ending, of the media that were found."""
+        self._exact = ending
+        self._names = set(listing)
+        self._folded: dict[str, str] | None = None
+
+    def of(self, stem: str) -> str | None:
+        """Return the name of the caption file of `stem`, or None.
+
+        The case of the ending does not matter, nor whether accents are letters of their own (NFD, as a Mac writes) or
+        part of the letter (NFC).
+        """
+        name = stem + self._exact
+        if name in self._names:
+            return name
+        if self._folded is None:
+            unusual = (other for other in self._names if not (other.isascii() and other.endswith(self._exact)))
+            self._folded = {self._fold(other): other for other in sorted(unusual, reverse=True)}
+        return self._folded.get(self._fold(name))
+
+    def _fold(self, name: str) -> str:
+        length = len(self.ending)
+        return normalize("NFC", name[:-length]) + name[-length:].lower()
+
+    def near(self, name: str, stem: str) -> str | None:
+        """Return the name of a file that is probably meant as the caption of the medium `name`."""
+        texts = (self.ending, ".txt", ".caption", ".text")
+        likely = {other.lower(): other for other in sorted(self._names) if other.lower().endswith(texts)}
+        for guess in (name + self.ending, stem + self.ending + self.ending, *(stem + ending for ending in texts)):
+            if guess.lower() in likely:
+                return likely[guess.lower()]
+        free = [low for low, other in likely.items() if other.rpartition(".")[0] not in self.claimed]
+        close = difflib.get_close_matches((stem + self.ending).lower(), free[:1000], n=1, cutoff=0.8)
+        return likely[close[0]] if close else None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _captioned(folder: str, suffixes: Iterable[str], ending: str) -> int:
+    """Count the media with captions in a folder and below it."""
+    count = seen = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name.lower() not in IGNORED]
+        seen += len(names) + 1
+        stems = {name.rpartition(".")[0] for name in names if name.lower().endswith(ending)}
+        count += sum(
+            name.lower().endswith(tuple(suffixes)) and name.rpartition(".")[0] in stems
+            for name in names
+            if not name.startswith(".")
+        )
+        if seen > _DEEP:
+            break
+    return count

@@ -1,0 +1,140 @@
+"""Reads a JSONL file whose rows name a media file and give its caption."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.data.captions import MOST_CAPTION, decode_text, plain
+from hv15.data.media import holds_images
+from hv15.data.musubi import not_used
+from hv15.data.paths import brief, cure, find, near
+from hv15.data.survey import Problem, Survey, counted, unreadable
+
+if TYPE_CHECKING:
+    from hv15.config.datasets import DatasetSettings
+
+MOST_BYTES = 1 << 30
+"""The largest file that is read."""
+
+_ONE_LINE = "write one object a line: `jq -c '.[]' old.json > new.jsonl` does that for a list, `jq -c .` for objects"
+_ESCAPE = 'a backslash begins an escape in JSON: write a path with / ("D:/clips/a.mp4"), or each backslash twice'
+
+Row = dict[str, object]
+
+
+def scan_rows(file: Path, root: Path, found: Survey) -> None:
+    """Add the media of a JSONL file to `found`. Their paths begin beside the file, or else in the project folder."""
+    name = "video_path" if found.dataset.kind == "video" else "image_path"
+    try:
+        data = _content(file)
+    except OSError as error:
+        found.problems.append(unreadable(file, error, "file"))
+        return
+    unused: dict[str, int] = {}
+    for number, row in _rows(file, data, found.problems):
+        place = f"{file}:{number + 1}"
+        for word in filter(None, map(not_used, row)):
+            unused[word] = unused.get(word, 0) + 1
+        path, caption = row.get(name), row.get("caption")
+        if not isinstance(path, str) or not path:
+            keys = brief(", ".join(row)) or "nothing"
+            found.problems.append(Problem(f'{place}: expected "{name}" with a path, found {keys}'))
+        elif (trouble := _trouble(caption, path, found.dataset)) is not None:
+            found.problems.append(Problem(f"{place}: {trouble}"))
+        else:
+            text = plain(caption) if isinstance(caption, str) else None
+            _add(place, path, text, file, number, root, found)
+    found.notes += [f"{file}: {word} (in {counted(rows, 'row')})" for word, rows in unused.items()]
+    if not found.sources and not found.problems:
+        found.problems.append(Problem(f"{file}: no rows in this file"))
+
+
+def _content(file: Path) -> bytes:
+    """Read a regular file of bounded size: a pipe would be waited for, a device read for ever."""
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) and not file.is_dir():
+        raise OSError(0, "not a regular file")
+    if status.st_size > MOST_BYTES:
+        raise OSError(0, f"{status.st_size >> 20} MiB, at most {MOST_BYTES >> 20} are read")
+    return file.read_bytes()
+
+
+def _trouble(caption: object, path: str, dataset: DatasetSettings) -> str | None:
+    """Say what is wrong with a row's caption; None if nothing is."""
+    if caption is None and dataset.default_caption is not None:
+        return None
+    if not isinstance(caption, str):
+        return f'expected "caption" with a text for {brief(path)}'
+    if "\0" in caption:
+        return "the caption holds a NUL character"
+    if len(caption) > MOST_CAPTION:
+        return f"more than {MOST_CAPTION >> 10} KiB, expected a caption"
+    try:
+        caption.encode()
+    except UnicodeEncodeError:
+        return "the caption holds half a character (an escape \\ud800 to \\udfff alone)"
+    return None
+
+
+def _rows(file: Path, data: bytes, problems: list[Problem]) -> Iterator[tuple[int, Row]]:
+    """Yield (line from 0, object) of each line that holds one."""
+    if shape := _whole_shape(data):
+        problems.append(Problem(f"{file}: {shape}, expected one object a line", _ONE_LINE))
+        return
+    for number, line in enumerate(data.split(b"\n")):
+        if not line.strip():
+            continue
+        place = f"{file}:{number + 1}"
+        try:
+            row = json.loads(decode_text(line))
+        except json.JSONDecodeError as error:
+            escape = _ESCAPE if "escape" in error.msg else ""
+            problems.append(Problem(f"{place}:{error.colno}: not JSON: {error.msg}", escape))
+        except RecursionError:
+            problems.append(Problem(f"{place}: nested too deeply, expected an object with a path and a caption"))
+        except ValueError as error:
+            reason = f"{error} of the line" if "offset" in str(error) else str(error)
+            problems.append(Problem(f"{place}: {reason}"))
+        else:
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                problems.append(Problem(f"{place}: expected an object in braces, found {type(row).__name__}"))
+
+
+def _whole_shape(data: bytes) -> str | None:
+    """Name what a file is that was written as JSON and not as JSONL; None if it may be JSONL."""
+    first = re.sub(rb"\s", b"", data.removeprefix(b"\xef\xbb\xbf").lstrip()[:200].split(b"\n")[0])
+    if first.startswith(b"[{") or first == b"[":
+        return "a JSON array"
+    return "a JSON object over several lines" if first == b"{" else None
+
+
+def _add(place: str, path: str, caption: str | None, file: Path, row: int, root: Path, found: Survey) -> None:
+    is_video = found.dataset.kind == "video"
+    place_of, tried = find(path, (file.parent, root))
+    if place_of is None:
+        why = cure(path)
+        shown = brief(repr(path) if why else path)
+        found.problems.append(Problem(f"{place}: {shown} does not exist{'' if why else near(Path(tried))}", why))
+    elif not os.path.isdir(place_of):  # noqa: PTH112 (100,000 rows)
+        found.add(place_of, "video" if is_video else "image", caption, str(file), row)
+    elif is_video and _is_clip(place_of):
+        found.add(place_of, "frames", caption, str(file), row)
+    else:
+        found.problems.append(
+            Problem(f"{place}: {path} is a folder" + (" without images" if is_video else ", expected an image"))
+        )
+
+
+def _is_clip(folder: str) -> bool:
+    try:
+        return holds_images(folder)
+    except OSError:
+        return False

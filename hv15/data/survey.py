@@ -1,0 +1,93 @@
+"""What a look at a dataset finds: its media, what is wrong with others, and what a person should know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.data.captions import plain
+from hv15.data.media import Kind, Source, stamp
+from hv15.data.paths import cure, near
+from hv15.errors import UserError
+
+if TYPE_CHECKING:
+    from hv15.config.datasets import DatasetSettings
+
+SHOWN = 10
+"""How many problems of a dataset are listed; the rest is counted."""
+
+_ELSE = "correct `datasets` in config.yaml, or the files; relative paths start at the project folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something that a dataset holds or names cannot be used."""
+
+    message: str
+    """One line: where, what was found, what was expected."""
+    cure: str = ""
+    """What to do; problems with the same cure share it."""
+    media: str = ""
+    """The path of the medium whose caption is missing or cannot be read; "" if it is about something else."""
+    caption_file: str = ""
+    """The path of that caption."""
+    caption_error: str = ""
+    """What is wrong with that caption; "" if it is missing."""
+
+
+@dataclass
+class Survey:
+    """One dataset as it is on disk."""
+
+    dataset: DatasetSettings
+    sources: list[Source] = field(default_factory=list)
+    """What can be used, in the order of their names, or of the rows of a JSONL file."""
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What stops nobody, and a person should know: one sentence each, with its place."""
+    empty: list[str] = field(default_factory=list)
+    """Paths of the media whose caption is there, and empty."""
+
+    def __post_init__(self) -> None:
+        self._default = plain(self.dataset.default_caption or "")
+
+    def add(self, place: str, kind: Kind, caption: str | None, caption_file: str, row: int | None = None) -> None:
+        """Add a medium. Its caption is as `plain` gives it, or None for `default_caption`."""
+        try:
+            size, mtime_ns, inode = stamp(place, kind)
+        except OSError as error:
+            self.problems.append(Problem(f"{place}: cannot be read: {error.strerror}"))
+            return
+        if caption == "":
+            self.empty.append(place)
+        written = self._default if caption is None else caption
+        text = f"{self.dataset.caption_prefix}{written}{self.dataset.caption_suffix}"
+        source = Source(place, kind, text, size, mtime_ns, inode, caption_file, row, is_default=caption is None)
+        self.sources.append(source)
+
+    def error(self, place: Path) -> UserError | None:
+        """Return all problems of the dataset at `place` as one error; None if there are none."""
+        if not self.problems:
+            return None
+        lines = [problem.message for problem in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            lines.append(f"... and {len(self.problems) - SHOWN} more")
+        if len(self.problems) > 1:
+            lines.insert(0, f"{place}: {len(self.problems)} problems")
+        cures = list(dict.fromkeys(problem.cure for problem in self.problems if problem.cure))
+        return UserError("\n  ".join(lines), hint="; ".join(cures[:3]) or _ELSE)
+
+
+def unreadable(path: Path, error: OSError, expected: str) -> Problem:
+    """Describe why a folder or a file that the settings name cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return Problem(f"{path}: does not exist{near(path)}", cure(path.name) or cure(str(path)))
+    if isinstance(error, NotADirectoryError | IsADirectoryError):
+        return Problem(f"{path}: expected a {expected}, found a {'folder' if path.is_dir() else 'file'}")
+    return Problem(f"{path}: cannot be read: {error.strerror}")
+
+
+def counted(number: int, name: str) -> str:
+    """Return "1 clip", "2 clips"."""
+    return f"{number} {name}{'' if number == 1 else 's'}"

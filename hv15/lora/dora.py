@@ -1,0 +1,66 @@
+"""DoRA (Liu et al. 2024): an adapter gives the direction of the changed weight, a vector its magnitude.
+
+W' = (W + difference) * magnitude / norm of (W + difference), row by row, or column by column. What it changes depends
+on W, so it can be applied and merged, but no other layout can hold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hv15.errors import UserError
+from hv15.lora.adapters import Adapter
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """An adapter with a magnitude: (out, 1) of each row, or (1, in) of each column."""
+
+    adapter: Adapter
+    magnitude: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return self.adapter.shape
+
+    def merged(self, weight: Tensor, multiplier: float) -> Tensor:
+        """The changed weight; weight and result (out, in), fp32, on one device.
+
+        The multiplier acts as in LyCORIS: on the magnitude alone, which it moves from that of weight + difference
+        (0) to the trained one (1).
+        """
+        changed = self.adapter.merged(weight, 1.0)
+        along = 1 if self.magnitude.shape[1] == 1 else 0
+        norm = torch.linalg.vector_norm(changed, dim=along, keepdim=True) + torch.finfo(changed.dtype).eps
+        ratio = self.magnitude.to(weight.device, torch.float32) / norm
+        return changed * (multiplier * (ratio - 1) + 1)
+
+    def to(self, device: torch.device) -> Decomposed:
+        """The same change with its tensors on a device."""
+        return replace(self, adapter=self.adapter.to(device), magnitude=self.magnitude.to(device))
+
+
+def decomposed(module: str, adapter: Adapter, magnitude: Tensor) -> Decomposed:
+    """Put an adapter and the magnitude that a file holds for it together.
+
+    Args:
+        module: its name, for messages.
+        magnitude: (out, 1) or (1, in) as LyCORIS writes it, (out) as PEFT does.
+
+    Raises:
+        UserError: a magnitude of another shape.
+    """
+    rows, columns = adapter.shape
+    if magnitude.ndim == 1:
+        magnitude = magnitude[:, None]
+    if magnitude.shape not in ((rows, 1), (1, columns)) or not magnitude.is_floating_point():
+        raise UserError(
+            f"LoRA: the magnitude of {module} is {magnitude.dtype} {list(magnitude.shape)}; "
+            f"expected one number for each of {rows} rows or {columns} columns",
+            hint="export it again",
+        )
+    return Decomposed(adapter, magnitude)

@@ -1,0 +1,161 @@
+"""What kind of change each tensor of a LoRA file belongs to, by its name alone; torch is not needed.
+
+A key is a module's name, a dot and a part: `lora_unet_double_blocks_0_img_attn_q` + `.` + `lora_down.weight`.
+
+| kind | parts | what it can do here |
+|---|---|---|
+| LoRA, LoHa, LoKr, full difference | lora_*, hada_*, lokr_*, diff | everything |
+| DoRA of a LoRA, LoHa or LoKr | these, and dora_scale or lora_magnitude_vector | sampling and merging |
+| GLoRA, OFT, BOFT | a1, a2, b1, b2; oft_blocks, rescale | sampling and merging, with lycoris-lora |
+| all others, (IA)^3 for one | | refused by `refuse_unusable` |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from hv15.errors import UserError
+from hv15.lora.names import LoRALayout, layout_of
+
+ADAPTER_PARTS: tuple[tuple[str, ...], ...] = (
+    ("lora_down.weight", "lora_up.weight"),
+    ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+    ("lokr_w1", "lokr_w2"),
+    ("diff",),
+)
+"""The parts that each kind of adapter needs. A side of LoKr may be a product of two, `lokr_w1_a` and `lokr_w1_b`."""
+MAGNITUDE = "dora_scale"
+GLORA_PARTS = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
+OFT_PARTS = ("oft_blocks", "rescale")
+_DEPENDENT = {MAGNITUDE, *GLORA_PARTS, *OFT_PARTS}
+
+_KEY = re.compile(
+    r"(?P<module>.+?)\.(?P<part>lora_down\.weight|lora_up\.weight|lora_[AB]\.(?:[A-Za-z]\w*\.)?weight|alpha|diff|"
+    r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|dora_scale|lora_magnitude_vector(?:\.[A-Za-z]\w*)?(?:\.weight)?|"
+    r"oft_blocks|rescale|[ab][12]\.weight)"
+)
+_PART_NAMES = {
+    "lora_A": "lora_down.weight",
+    "lora_B": "lora_up.weight",
+    "lora_magnitude_vector": MAGNITUDE,
+}
+"""Parts that PEFT names in its own way, by what stands before their first dot."""
+
+_UNUSABLE = {
+    ("on_input", "ia3_l"): ("an (IA)^3", "lycoris-lora itself cannot load it again"),
+    ("lambda_layer", "q_layer.weight", "p_layer.weight"): ("a T-LoRA", "its effect depends on the noise level"),
+    ("oft_R.weight", "oft_r", "boft_R", "boft_s"): ("an OFT as PEFT writes it", "only lycoris-lora's form is known"),
+    ("vera_lambda_b", "vera_lambda_d"): ("a VeRA", "the matrices that all its layers share are not in it"),
+    ("lora_E", "ranknum"): ("an AdaLoRA", "its ranks are weighted one by one"),
+    ("diff_b", "lora_B.bias", "lora_up.bias"): ("changes of biases", "only weights are changed"),
+    ("w_norm", "b_norm"): ("changes of norms", "only linear layers are changed"),
+    ("set_weight", "reshape_weight"): ("whole weights", "only changes of weights are added"),
+    ("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t1", "lokr_t2", "bm.weight"): (
+        "changes of convolutions",
+        "the transformer has none",
+    ),
+}
+"""Kinds of files that cannot be used, by the parts that tell them: what they are, and why."""
+
+
+def group_parts(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The tensors of a file by module.
+
+    Returns:
+        {module: {part: key}}, with PEFT's names of parts turned into kohya's; and the keys that are no part of a LoRA.
+
+    Raises:
+        UserError: two keys mean the same tensor.
+    """
+    modules: dict[str, dict[str, str]] = {}
+    unknown = []
+    for key in keys:
+        match = _KEY.fullmatch(key)
+        if match is None:
+            unknown.append(key)
+            continue
+        part = _PART_NAMES.get(match["part"].split(".")[0], match["part"])
+        group = modules.setdefault(match["module"], {})
+        if part in group:
+            raise UserError(f"LoRA: {group[part]} and {key} mean the same tensor", hint="export the LoRA again")
+        group[part] = key
+    return modules, unknown
+
+
+def detect_layout(keys: Iterable[str]) -> LoRALayout:
+    """Which layout a LoRA's tensor names belong to: kohya, comfyui, diffusers or official.
+
+    Raises:
+        UserError: a kind that cannot be used, no known names, or names of several layouts.
+    """
+    keys = list(keys)
+    refuse_unusable(keys)
+    modules, _ = group_parts(keys)
+    layouts = {layout for name in modules if (layout := layout_of(name)) is not None}
+    if "comfyui" in layouts:
+        layouts.discard("kohya")  # lora_unet_..._img_attn_proj belongs to both
+    if not layouts:
+        raise unknown_keys(keys, len(keys))
+    if len(layouts) > 1:
+        raise UserError(
+            f"LoRA: names of several layouts in one file: {', '.join(sorted(layouts))}",
+            hint="the file holds two LoRAs, or one twice; export it again in one layout",
+        )
+    return layouts.pop()
+
+
+def refuse_unusable(keys: Iterable[str]) -> None:
+    """Refuse the kinds of changes that can neither be applied, merged nor converted.
+
+    Raises:
+        UserError: a key belongs to such a kind.
+    """
+    endings = {tuple(f".{part}" for part in parts): what_why for parts, what_why in _UNUSABLE.items()}
+    for key in keys:
+        for ending, (what, why) in endings.items():
+            if key.endswith(ending):
+                raise UserError(
+                    f"LoRA: the file holds {what} ({key}), which cannot be used here: {why}",
+                    hint="merge it into the model with the program that made it, or train a LoRA, LoHa, LoKr or DoRA",
+                )
+
+
+def depends_on_base(parts: Iterable[str]) -> bool:
+    """Whether a module's change cannot be told without the weight that it changes, by its parts or keys."""
+    return any(part in _DEPENDENT for part in parts)
+
+
+def kind_of(parts: Iterable[str]) -> str:
+    """What a module's parts make, in a word for messages: "a LoRA", "a LoHa", "a DoRA", ..."""
+    present = set(parts)
+    if MAGNITUDE in present:
+        return "a DoRA"
+    marks = {"lora_": "a LoRA", "hada_": "a LoHa", "lokr_": "a LoKr", "diff": "a full difference", "oft_": "an OFT"}
+    for mark, kind in marks.items():
+        if any(part.startswith(mark) for part in present):
+            return kind
+    return "a GLoRA" if present & set(GLORA_PARTS) else "no change"
+
+
+def count_modules(keys: Iterable[str]) -> int:
+    """How many modules a LoRA file changes, by its tensor names."""
+    return len(group_parts(keys)[0])
+
+
+def unknown_keys(keys: list[str], total: int) -> UserError:
+    """The error for tensors that belong to no part of the transformer.
+
+    Args:
+        keys: of these tensors.
+        total: how many tensors the file has.
+    """
+    if not total:
+        return UserError("LoRA: a file without tensors", hint="check that its export finished")
+    return UserError(
+        f"LoRA: {len(keys)} of {total} tensors belong to no part of HunyuanVideo 1.5, first {', '.join(keys[:3])}",
+        hint="the file is of another model or of an unknown layout; expected names such as "
+        "lora_unet_double_blocks_0_img_attn_q.lora_down.weight, "
+        "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight, "
+        "transformer.transformer_blocks.0.attn.to_q.lora_A.weight or double_blocks.0.img_attn_q.lora_A.weight",
+    )

@@ -1,0 +1,79 @@
+"""LoRA files that act on a transformer, each with its own strength: checked against a plan, put beside the weights.
+
+Loads torch only to apply them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hv15.errors import UserError
+from hv15.models.weights.fingerprint import model_fingerprint
+
+if TYPE_CHECKING:
+    from hv15.models import DiT
+
+
+@dataclass(frozen=True)
+class WeightedLoRA:
+    """A LoRA file (any supported layout, LyCORIS included), how strongly it acts, and what it must be."""
+
+    path: Path
+    multiplier: float = 1.0
+    planned: str | None = None
+    """The fingerprint that a plan gave it; None takes the file as it is."""
+
+    def fingerprint(self) -> str:
+        """The fingerprint of the file.
+
+        Raises:
+            UserError: it is missing, or is not the file that the sample was planned with.
+        """
+        found = model_fingerprint(self.path)
+        if self.planned is not None and found != self.planned:
+            raise UserError(
+                f"{self.path}: changed since the sample was planned", hint="run the same snakemake command again"
+            )
+        return found
+
+
+def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
+    """Put LoRAs beside the weights, which stay as they are; a multiplier of 0 is exactly no LoRA.
+
+    Raises:
+        UserError: a file is unusable, or does not fit the model.
+    """
+    from hv15.lora.apply import apply_lora
+    from hv15.lora.files import read_lora
+
+    for lora in loras:
+        if lora.multiplier != 0:
+            state_dict, _ = read_lora(lora.path)
+            with naming(lora.path):
+                apply_lora(dit, state_dict, lora.multiplier)
+
+
+def listed(loras: Iterable[WeightedLoRA]) -> str:
+    """Return the JSON text that stands for LoRAs in the metadata of what was made with them.
+
+    Raises:
+        UserError: a LoRA is missing or not the planned one.
+    """
+    applied = [
+        {"file": lora.path.name, "multiplier": lora.multiplier, "fingerprint": lora.fingerprint()} for lora in loras
+    ]
+    return json.dumps(applied, ensure_ascii=False)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put a file's name before the message of an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error

@@ -1,0 +1,345 @@
+"""Reading model weights: one .safetensors file or a folder of shards, tensor by tensor, strictly.
+
+- Nothing is read but the header until a tensor is asked for. Then its bytes, or those of some of its rows, are read
+  into memory of their own: a process holds what it uses and nothing of the rest of the file, which it needs no longer.
+- `load_into` fills a module built on the meta device without a second copy of it.
+- Everything a user can get wrong is a UserError that names the file, the fact and the first few keys.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hv15.errors import UserError
+from hv15.models.weights.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle, unreadable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from hv15.models.weights.quantised import ScaledCodes
+
+MODEL_SIZES = "hv15.model_sizes"
+"""Metadata entry of a model's sizes that its tensors do not tell, as JSON."""
+
+_INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
+_FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+_LARGE = 2**20  # elements
+_FINITE_SAMPLE = 1_000_000  # elements of one tensor that are looked at for NaN
+
+
+class Checkpoint:
+    """The tensors of one file or of a folder's shards, by name; made by `open_checkpoint`."""
+
+    def __init__(self, path: Path, headers: list[Header]) -> None:
+        self.path = path
+        self.files = [header.path for header in headers]
+        self.metadata: dict[str, str] = {}
+        self._entries: dict[str, tuple[TensorEntry, Header]] = {}
+        for header in headers:
+            self.metadata.update(header.metadata)
+            for key, entry in header.entries.items():
+                if key in self._entries:
+                    raise UserError(
+                        f"{path}: {key} stands in {self._entries[key][1].path.name} and in {header.path.name}",
+                        hint="keep the shards of one checkpoint only in this folder",
+                    )
+                self._entries[key] = (entry, header)
+
+    def keys(self) -> list[str]:
+        """Names of all tensors, in the order of the header."""
+        return list(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def shape(self, key: str, dimensions: int | None = None) -> tuple[int, ...]:
+        """Shape of a tensor, from the header.
+
+        Raises:
+            UserError: the tensor, which tells sizes of the model, has not as many `dimensions`, or is empty.
+        """
+        shape = self._entries[key][0].shape
+        if dimensions is not None and (len(shape) != dimensions or 0 in shape):
+            raise UserError(
+                f"{self.path}: {key} has the shape {list(shape)}, expected are {dimensions} dimensions above 0",
+                hint="the file was changed or is of another model; copy or download it again",
+            )
+        return shape
+
+    def dtype_name(self, key: str) -> str:
+        """Dtype of a tensor as safetensors writes it ("BF16", "F16", "F32", "F8_E4M3", ...), without torch."""
+        return self._entries[key][0].dtype
+
+    def dtype(self, key: str) -> torch.dtype:
+        """Dtype of a tensor, from the header."""
+        import torch
+
+        name = self.dtype_name(key)
+        if name not in TORCH_NAMES:
+            raise UserError(
+                f"{self.path}: {key} is in the number format {name}, which is not read here",
+                hint="use the bf16 file of the same model",
+            )
+        return getattr(torch, TORCH_NAMES[name])
+
+    def tensor(self, key: str, rows: range | None = None, device: torch.device | str = "cpu") -> Tensor:
+        """Read one tensor, or some of its rows.
+
+        Args:
+            device: CPU, or meta for one without data, made from the header alone.
+
+        Raises:
+            UserError: a number format that torch does not have, or the file cannot be read, or has changed.
+        """
+        import torch
+
+        entry, header = self._entries[key]
+        shape, dtype, start = list(entry.shape), self.dtype(key), 8 + len(header.raw) + entry.start
+        if rows is not None:
+            start += rows.start * prod(shape[1:]) * dtype.itemsize
+            shape[0] = len(rows)
+        if torch.device(device).type == "meta":
+            return torch.empty(shape, dtype=dtype, device="meta")
+        data = torch.empty(prod(shape) * dtype.itemsize, dtype=torch.uint8)
+        _read(header.path, start, data.numpy().data)
+        return data.view(dtype).reshape(shape)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All (name, tensor) pairs, one at a time."""
+        for key in self._entries:
+            yield key, self.tensor(key)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config.json of the folder (or beside the file); {} if there is none."""
+        path = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not readable as JSON: {error}", hint="copy or download it again") from error
+        return content if isinstance(content, dict) else {}
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a .safetensors file, or a folder with one (or with shards and their *.index.json); only headers are read.
+
+    Raises:
+        UserError: missing, empty, truncated, a pickle, not safetensors, a shard missing, or several candidates.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return Checkpoint(path, [read_header(path)])
+    index = _one_of(path, _INDEX_NAMES, "*.safetensors.index.json")
+    if index is not None:
+        return _open_shards(path, index)
+    file = _one_of(path, _FILE_NAMES, "*.safetensors")
+    if file is not None:
+        return Checkpoint(path, [read_header(file)])
+    for other in sorted(path.iterdir()):
+        refuse_pickle(other)
+    inner = sorted(child.parent.name for child in path.glob("*/*.safetensors"))
+    hint = f"give one of its subfolders: {', '.join(dict.fromkeys(inner))}" if inner else "check the path"
+    raise UserError(f"{path}: a folder without .safetensors files", hint=hint)
+
+
+def _read(path: Path, start: int, into: memoryview) -> None:
+    """Fill a buffer with the bytes of a file from `start` on."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(start)
+            while into:
+                count = file.readinto(into)
+                if not count:
+                    raise UserError(f"{path}: became shorter while it was read", hint="copy or download it again")
+                into = into[count:]
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(folder.glob(pattern))
+    if len(found) > 1:
+        listed = ", ".join(file.name for file in found[:5])
+        raise UserError(
+            f"{folder}: {len(found)} candidates: {listed}", hint="give the path of the one file that is meant"
+        )
+    return found[0] if found else None
+
+
+def _open_shards(folder: Path, index: Path) -> Checkpoint:
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except OSError as error:
+        raise unreadable(index, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index}: not a shard index ({error!r})", hint="copy or download it again") from error
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(names)} shards missing: {', '.join(missing[:5])}",
+            hint="download the missing files into this folder",
+        )
+    checkpoint = Checkpoint(folder, [read_header(folder / name) for name in names])
+    absent = [key for key in weight_map if key not in checkpoint]
+    if absent:
+        raise UserError(
+            f"{folder}: {len(absent)} tensors of {index.name} are in no shard, first {absent[0]}",
+            hint="the index and the shards belong to different downloads; download the folder again",
+        )
+    return checkpoint
+
+
+def check_keys(expected: Iterable[str], found: Iterable[str], where: Path | str, *, what: str = "model") -> None:
+    """Raise UserError unless both name the same tensors; the message counts and shows the first of each kind."""
+    wanted, present = dict.fromkeys(expected), dict.fromkeys(found)
+    missing = [key for key in wanted if key not in present]
+    unexpected = [key for key in present if key not in wanted]
+    if not missing and not unexpected:
+        return
+    parts = [
+        f"{len(keys)} of {total} {kind}, first {', '.join(keys[:3])}"
+        for keys, total, kind in (
+            (missing, f"{len(wanted)} tensors", "missing"),
+            (unexpected, f"{len(present)} tensors", "unexpected"),
+        )
+        if keys
+    ]
+    raise UserError(
+        f"{where}: does not fit the {what}: {'; '.join(parts)}",
+        hint="check that the path names the right model, and that the download is complete",
+    )
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor | ScaledCodes]],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    kept_on_host: Callable[[str], bool] = lambda key: False,
+    where: Path | str = "checkpoint",
+) -> None:
+    """Fill a module built on the meta device, tensor by tensor, strictly; it ends frozen and in eval mode.
+
+    Args:
+        module: built under `torch.device("meta")`; every parameter and persistent buffer is replaced. The weight of a
+            quantised layer is given as plain numbers under the same name, and is quantised on `device`.
+        tensors: (name in the module, tensor) pairs; read one at a time, so never two copies of the model are alive.
+            Codes with scales are for `Fp8Linear` only.
+        dtype: floating tensors are cast to it; None keeps the dtype of the file.
+        kept_on_host: whether the tensor of a name ends on the CPU, whatever the device.
+        where: the file's name for messages.
+
+    Raises:
+        UserError: missing or unexpected names, wrong shapes, NaN or infinity.
+    """
+    from hv15.models.weights.quantised import plain_shapes
+
+    shapes = plain_shapes(module)
+    found: list[str] = []
+    wrong: list[str] = []
+    for key, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
+        found.append(key)
+        if key not in shapes:
+            continue
+        if tensor.shape != shapes[key]:
+            wrong.append(f"{key} is {list(tensor.shape)} instead of {list(shapes[key])}")
+            continue
+        _fill(module, key, tensor, dtype, device, "cpu" if kept_on_host(key) else device, where)
+        size = tensor.shape.numel()
+        del tensor
+        if size >= _LARGE:
+            _give_back()
+    check_keys(shapes, found, where)
+    refuse_shapes(wrong, where)
+    module.requires_grad_(False).eval()
+
+
+def _fill(
+    module: nn.Module,
+    key: str,
+    tensor: Tensor | ScaledCodes,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    place: torch.device | str,
+    where: Path | str,
+) -> None:
+    """Put one tensor into the module, at its `place`; weights are quantised on `device`."""
+    from torch import nn
+
+    from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear, ScaledCodes
+
+    owner_name, _, name = key.rpartition(".")
+    owner = module.get_submodule(owner_name)
+    if isinstance(tensor, ScaledCodes):
+        check_finite(tensor.codes, key, where)
+        check_finite(tensor.scale, f"the scale of {key}", where)
+        cast(Fp8Linear, owner).take(tensor, place)
+    elif isinstance(owner, QuantisedLinear) and name == "weight":
+        value = tensor.to(device)
+        check_finite(value, key, where)
+        owner.quantise_(value, place)
+    else:
+        value = tensor.to(place, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
+        check_finite(value, key, where)
+        if name in owner._parameters:
+            owner._parameters[name] = nn.Parameter(value, requires_grad=False)
+        else:
+            owner._buffers[name] = value
+
+
+def _give_back() -> None:
+    """Give pages of freed memory back to the system.
+
+    glibc keeps them, and cannot use them again for torch's aligned tensors of the same size, since it asks for a few
+    bytes more than each takes: loading into fp8 would hold up to a fifth more than the model at its end.
+    """
+    with suppress(OSError, AttributeError):  # other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def refuse_shapes(wrong: Sequence[str], where: Path | str) -> None:
+    """Raise UserError if there are tensors of another shape; `wrong` says of each what it is, instead of what."""
+    if wrong:
+        raise UserError(
+            f"{where}: {len(wrong)} tensors of another shape: {'; '.join(wrong[:3])}",
+            hint="this file belongs to a model of another size",
+        )
+
+
+def check_finite(tensor: Tensor, key: str, where: Path | str) -> None:
+    """Look at every element of a small tensor and at a million evenly spaced ones of a large one."""
+    import torch
+
+    if tensor.device.type == "meta" or not tensor.is_floating_point():
+        return
+    flat = tensor.reshape(-1)
+    # An odd step meets all columns of the usual even row lengths.
+    sample = flat if flat.numel() <= _FINITE_SAMPLE else flat[:: (flat.numel() // _FINITE_SAMPLE + 1) | 1]
+    if sample.dtype.itemsize == 1:
+        sample = sample.float()
+    if not torch.isfinite(sample).all():
+        raise UserError(
+            f"{where}: {key} holds NaN or infinity",
+            hint="the file is damaged, or was saved from a run that diverged; use another checkpoint",
+        )

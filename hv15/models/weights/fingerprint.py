@@ -1,0 +1,93 @@
+"""A quick name for the content of a model: a few milliseconds instead of hashing 16 GB. Needs no torch.
+
+Of a file: sha256 over its safetensors header, its size and 64 evenly spaced blocks of 1 MiB (all of it up to 64 MiB).
+Of a folder: the digest of its files' fingerprints by relative name; hidden files and *.md are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from hv15.atomic import write_json
+from hv15.digest import digest
+from hv15.errors import UserError
+from hv15.models.weights.header import read_header, refuse_pickle
+
+_BLOCK = 2**20
+_BLOCKS = 64
+_VERSION = b"hv15 model fingerprint 1\n"
+
+
+class FingerprintCache:
+    """Fingerprints of files already seen, valid while (size, mtime_ns, inode) stay; the caller calls `save`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._changed = False
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            self._known: dict[str, list[int | str]] = dict(content)
+        except (OSError, ValueError, TypeError):
+            self._known = {}  # a cache that cannot be read costs milliseconds, so it is not worth an error
+
+    def fingerprint(self, file: Path) -> str:
+        """Fingerprint of one file, computed only if the file changed since it was last seen."""
+        stat = file.stat()
+        key, state = str(file.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        known = self._known.get(key)
+        if isinstance(known, list) and len(known) == 4 and known[:3] == state:
+            return str(known[3])
+        value = _file_fingerprint(file)
+        self._known[key] = [*state, value]
+        self._changed = True
+        return value
+
+    def save(self) -> None:
+        """Write what was learnt (atomically), if anything was."""
+        if self._changed:
+            write_json(self.path, self._known)
+            self._changed = False
+
+
+def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:
+    """Fingerprint (sha256, hex) of a model file or folder.
+
+    Raises:
+        UserError: the path does not exist, the folder is empty, a .safetensors file is damaged, or it is a pickle:
+            a plan that takes fingerprints refuses it before any work is done.
+    """
+    path = Path(path)
+    refuse_pickle(path)
+    fingerprint = cache.fingerprint if cache is not None else _file_fingerprint
+    if path.is_file():
+        return fingerprint(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder", hint="check the path")
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+        and file.suffix.lower() != ".md"
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
+    if not files:
+        raise UserError(f"{path}: an empty folder", hint="check the path")
+    return digest({file.relative_to(path).as_posix(): fingerprint(file) for file in files})
+
+
+def _file_fingerprint(file: Path) -> str:
+    hasher = hashlib.sha256(_VERSION)
+    size = file.stat().st_size
+    hasher.update(size.to_bytes(8, "little"))
+    if file.suffix.lower() == ".safetensors":
+        hasher.update(read_header(file).raw)
+    with file.open("rb") as handle:
+        if size <= _BLOCK * _BLOCKS:
+            hasher.update(handle.read())
+        else:
+            for block in range(_BLOCKS):
+                handle.seek(block * (size - _BLOCK) // (_BLOCKS - 1))
+                hasher.update(handle.read(_BLOCK))
+    return hasher.hexdigest()

@@ -1,0 +1,100 @@
+"""Frozen linear layers in 8 and 4 bits: fp8, int8, nf4. They stand in for `nn.Linear` where LoRA is trained or applied.
+
+Which layers are quantised is for the model to say; which numbers a format holds, for each format's module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hv15.errors import UserError
+from hv15.models.weights.quantised.fp8 import FastFp8Linear, Fp8Linear, ScaledCodes, check_fp8_product
+from hv15.models.weights.quantised.integers import Int8Linear, Nf4Linear
+from hv15.models.weights.quantised.linear import QuantisedLinear
+
+__all__ = [
+    "FastFp8Linear",
+    "Fp8Linear",
+    "Int8Linear",
+    "Kind",
+    "Nf4Linear",
+    "QuantisedLinear",
+    "ScaledCodes",
+    "check_kind",
+    "plain_shapes",
+    "quantise",
+    "replace_linears",
+]
+
+Kind = Literal["fp8", "fp8_fast", "int8", "nf4"]
+
+_LAYERS: dict[Kind, type[QuantisedLinear]] = {
+    "fp8": Fp8Linear,
+    "fp8_fast": FastFp8Linear,
+    "int8": Int8Linear,
+    "nf4": Nf4Linear,
+}
+
+
+def quantise(weight: Tensor, bias: Tensor | None, kind: Kind, dtype: torch.dtype | None = None) -> QuantisedLinear:
+    """A quantised layer of this weight [out, in] and bias [out], on the weight's device.
+
+    Args:
+        dtype: of the bias; None keeps its own.
+    """
+    out_features, in_features = weight.shape
+    dtype = dtype or (weight if bias is None else bias).dtype
+    layer = _LAYERS[kind](in_features, out_features, bias is not None, dtype=dtype)
+    layer.quantise_(weight)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().to(weight.device, dtype), requires_grad=False)
+    return layer
+
+
+def replace_linears(module: nn.Module, kind: Kind, chosen: Callable[[str], bool]) -> list[str]:
+    """Put empty quantised layers in the place of linear ones, on the same device; for a module that is filled later.
+
+    Args:
+        chosen: whether to replace the linear layer of this name.
+
+    Returns:
+        The names of the replaced layers.
+    """
+    linears = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear and chosen(name)}
+    for name, linear in linears.items():
+        owner_name, _, attribute = name.rpartition(".")
+        empty = _LAYERS[kind](
+            linear.in_features,
+            linear.out_features,
+            linear.bias is not None,
+            dtype=linear.weight.dtype,
+            device=linear.weight.device,
+        )
+        setattr(module.get_submodule(owner_name), attribute, empty)
+    return list(linears)
+
+
+def plain_shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """Names and shapes of a module's state dict as if nothing in it were quantised."""
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, QuantisedLinear)}
+    shapes = {}
+    for key, tensor in module.state_dict(keep_vars=True).items():
+        owner, _, name = key.rpartition(".")
+        layer = layers.get(owner)
+        if layer is None or name == "bias":
+            shapes[key] = tensor.shape
+        elif name == "weight":
+            shapes[key] = torch.Size((layer.out_features, layer.in_features))
+    return shapes
+
+
+def check_kind(kind: str, device: torch.device | str) -> None:
+    """Raise UserError for an unknown number format, or one that the device cannot compute with."""
+    if kind not in get_args(Kind):
+        raise UserError(f"quantize: {kind}: unknown", hint=f"use one of {', '.join(get_args(Kind))}")
+    if kind == "fp8_fast":
+        check_fp8_product(torch.device(device))

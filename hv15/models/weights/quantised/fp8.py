@@ -1,0 +1,107 @@
+"""8-bit floating point weights (e4m3: 4 bits of exponent, 3 of mantissa, largest number 448), scaled.
+
+- `Fp8Linear`: a scale for each 64 columns of each row, absmax/448. Files of other programs hold one scale for a tensor
+  or a row; they are kept as they are.
+- `FastFp8Linear`: the product itself in fp8 (`torch._scaled_mm`), for devices with fp8 units. It is a choice of its own
+  and never taken by itself, because it rounds the activations to fp8, too: two roundings of one size instead of one, so
+  the error of a layer's output grows by about the root of two. Such a product cannot take a scale for each 64 columns,
+  so rows have one; that costs next to nothing, because the precision of e4m3 is relative. Gradients are computed as in
+  `Fp8Linear`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hv15.errors import UserError
+from hv15.models.weights.quantised.linear import ScaledLinear
+
+E4M3_MAX = 448.0
+
+
+@dataclass(frozen=True)
+class ScaledCodes:
+    """A weight as files hold it in fp8: codes [out, in] (float8 of either kind), scale [out or 1, 1]."""
+
+    codes: Tensor
+    scale: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.codes.shape
+
+    def to(self, device: torch.device | str) -> ScaledCodes:
+        return ScaledCodes(self.codes.to(device), self.scale.to(device))
+
+    def dequantised(self, dtype: torch.dtype) -> Tensor:
+        """The plain weight: computed in fp32, rounded once."""
+        return self.codes.to(dtype).mul_(self.scale)
+
+
+class Fp8Linear(ScaledLinear):
+    """Weight in float8_e4m3fn with fp32 scales by blocks of 64 along the input."""
+
+    kind = "fp8"
+    code_dtype = torch.float8_e4m3fn
+    block: ClassVar[int | None] = 64
+
+    def encode(self, weight: Tensor, start: int) -> None:
+        codes, scale = scaled_codes(weight, self.block or self.in_features)
+        stop = start + weight.shape[0]
+        self.weight[start:stop] = codes
+        self.scale[start:stop] = scale
+
+    @torch.no_grad()
+    def take(self, weight: ScaledCodes, device: torch.device | str) -> None:
+        """Hold a weight that is in fp8 already, as it is."""
+        self.weight = nn.Parameter(weight.codes.to(device), requires_grad=False)
+        self.scale = weight.scale.to(device, torch.float32)
+
+
+class FastFp8Linear(Fp8Linear):
+    """The same with a scale for each row, and the product in fp8; the activations are scaled by token."""
+
+    kind = "fp8_fast"
+    block = None
+
+    def product(self, x: Tensor) -> Tensor:
+        return scaled_product(x, self.weight, self.scale, self.cast_bias(x.dtype))
+
+
+def scaled_codes(values: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """e4m3 codes of fp32 values [rows, columns], and their scales [rows, blocks] = absmax / 448; zeros stay zeros."""
+    rows, columns = values.shape
+    missing = -columns % block
+    blocks = F.pad(values, (0, missing)).view(rows, -1, block)  # (rows, blocks, block)
+    scale = blocks.abs().amax(-1).div_(E4M3_MAX).clamp_(min=torch.finfo(torch.float32).tiny)
+    codes = (blocks / scale.unsqueeze(-1)).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+    return codes.view(rows, -1)[:, :columns], scale
+
+
+def scaled_product(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., in) @ (codes * scale)^T + bias with both factors in fp8, accumulated in fp32; in the dtype of x.
+
+    The tensor-wise form of `torch._scaled_mm` runs on every device with fp8 units; the scales of tokens and rows are
+    multiplied into the output, in place. Its own two scales keep the raw sums within float16.
+    """
+    tokens = x.reshape(-1, x.shape[-1])  # (tokens, in)
+    absmax = tokens.abs().amax(-1, keepdim=True).float().clamp_(min=torch.finfo(torch.float32).tiny * E4M3_MAX)
+    tokens = (tokens * (E4M3_MAX / absmax)).clamp_(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn)
+    one = torch.full((), 1 / E4M3_MAX, dtype=torch.float32, device=x.device)
+    product = torch._scaled_mm(tokens, codes.t(), scale_a=one, scale_b=one, out_dtype=x.dtype)  # (tokens, out)
+    product.mul_(absmax).mul_(scale.t() * E4M3_MAX)
+    if bias is not None:
+        product.add_(bias)
+    return product.unflatten(0, x.shape[:-1])
+
+
+def check_fp8_product(device: torch.device) -> None:
+    """Raise UserError where products of fp8 numbers have no hardware: GPUs older than Ada and Hopper."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        name = torch.cuda.get_device_name(device)
+        raise UserError(f"quantize: fp8_fast: {name} cannot multiply fp8 numbers", hint="use quantize: fp8")

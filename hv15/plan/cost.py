@@ -1,0 +1,43 @@
+"""What a piece of work takes, and its continuation to more of the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hv15.plan.meter import Meter
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step, batch or video takes."""
+
+    parts: dict[str, int]
+    """Part -> bytes at the peak."""
+    flops: int
+    """Floating point operations; of training: of one micro-batch."""
+    host: int = 0
+    """Bytes of the machine's memory that block swap and offload hold."""
+    copied: int = 0
+    """Bytes that travel between the two in one direction of one pass."""
+
+    @property
+    def peak(self) -> int:
+        return sum(self.parts.values())
+
+    @classmethod
+    def of(cls, meter: Meter) -> Cost:
+        """What a meter has seen in all."""
+        return cls(meter.parts, meter.flops)
+
+
+def extrapolate(few: Cost, more: Cost, times: int) -> Cost:
+    """Return the cost after `times` steps of the size of that from `few` to `more`."""
+    return Cost(extrapolate_parts(few.parts, more.parts, times), few.flops + times * (more.flops - few.flops))
+
+
+def extrapolate_parts(few: dict[str, int], more: dict[str, int], times: int) -> dict[str, int]:
+    """The same for the bytes of each part."""
+    parts = {part: few.get(part, 0) + times * (more.get(part, 0) - few.get(part, 0)) for part in few | more}
+    return {part: size for part, size in parts.items() if size}

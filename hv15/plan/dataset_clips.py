@@ -1,0 +1,44 @@
+"""The clips that a project's files give, found by looking into every file, without decoding one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from hv15.data.clips import Clip, missing_lengths, plan_clips
+from hv15.data.media import MediaError
+from hv15.data.probe import probe
+from hv15.project import Project
+
+
+@dataclass(frozen=True)
+class DatasetClips:
+    """What the files of all datasets give."""
+
+    found: list[tuple[str, Clip]] = field(default_factory=list)
+    """(media key, clip), with repetitions."""
+    unusable: list[str] = field(default_factory=list)
+    """Why, for each file that gives no clip."""
+    too_short: list[str] = field(default_factory=list)
+    """Files that give clips, but not of every length."""
+
+
+@lru_cache(maxsize=1)
+def dataset_clips(project: Project) -> DatasetClips:
+    """Look into every file, once for a project.
+
+    Raises:
+        UserError: a dataset cannot be used.
+    """
+    clips = DatasetClips()
+    for each in project.dataset.sources:
+        source, dataset = each.source, project.settings.datasets[each.dataset]
+        try:
+            info = probe(source.path, source.kind)
+            clips.found.extend((each.media, clip) for clip in plan_clips(info, dataset))
+        except MediaError as error:
+            clips.unusable.append(error.message)
+            continue
+        if lengths := missing_lengths(info, dataset):
+            clips.too_short.append(f"{source.path}: no clip of {', '.join(map(str, lengths))} frames")
+    return clips

@@ -1,0 +1,196 @@
+"""The real steps of training and of sampling under a meter: without data, or on the CPU to see what they really take.
+
+A training step is the trainer's own (`hv15.train.optimizer_step`), a sampling step that of the one denoising loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from hv15.config import Settings
+from hv15.config.train import TrainSettings
+from hv15.config.transformer import TransformerSettings
+from hv15.lora.apply import apply_lora
+from hv15.lora.names import kohya_name, select_modules
+from hv15.memory import WEIGHTS
+from hv15.models import Condition, DiT, DiTConfig
+from hv15.models.dit_files import is_block_linear
+from hv15.models.ready import set_up
+from hv15.models.vision import VisionConfig
+from hv15.models.weights.quantised import QuantisedLinear, replace_linears
+from hv15.plan.kernels import WithoutData
+from hv15.plan.meter import Meter
+from hv15.plan.stretches import StretchHook
+from hv15.sample.denoise import denoise
+from hv15.train.examples import Example
+from hv15.train.run import make_network, make_optimizer_step
+
+LORA = "LoRA"
+FIRST_LATENT = (1, 4, 4)
+"""Latent of the first step, which only gives the optimizer its state."""
+
+
+@dataclass(frozen=True)
+class PassSize:
+    """Size of what one forward pass of the transformer sees."""
+
+    samples: int
+    latent: tuple[int, int, int]
+    """Latent frames, height, width."""
+    text_tokens: int
+    i2v: bool
+
+
+def micro_batches(options: TrainSettings) -> int:
+    """How many micro-batches of a step are run: more than two take no more memory than two."""
+    return min(options.gradient_accumulation_steps, 2)
+
+
+def run_training(
+    settings: Settings,
+    config: DiTConfig,
+    dtype: torch.dtype,
+    size: PassSize,
+    *,
+    device: str = "meta",
+    gpu: bool = False,
+) -> Meter:
+    """Run two optimizer steps; the first, a small one, gives the optimizer its state. Operations are of the second.
+
+    Args:
+        settings: of `train:`.
+        size: of the second step's micro-batches.
+        device: "meta", or "cpu" to compute it all.
+        gpu: as on a GPU, whose optimizers update all weights at once, and whose kernels have workspaces.
+    """
+    settings = _without_chance(settings)
+    options = _with_gpu_optimizer(settings.train) if gpu else settings.train
+    meter = Meter(device, workspaces=gpu)
+    with WithoutData(), meter:
+        dit = make_dit(meter, config, options, dtype, device)
+        with meter.making(LORA):
+            network = make_network(settings, dit)
+        meter.assign(LORA, network)
+        step = make_optimizer_step(options, dit, network, torch.device(device))
+        hook = StretchHook(meter, dit)
+        hook.watch_gradients(network)
+        hook.watch_optimizer(step.optimizer)
+        count = micro_batches(options)
+        for each in (replace(size, latent=FIRST_LATENT), size):
+            meter.flops = 0
+            step.run(examples(config, each, count), samples=count * each.samples, lr_factor=1.0)
+    return meter
+
+
+def run_denoising(
+    settings: Settings,
+    config: DiTConfig,
+    dtype: torch.dtype,
+    size: PassSize,
+    *,
+    guided: bool,
+    batch_cfg: bool = False,
+    with_lora: bool = True,
+    device: str = "meta",
+    gpu: bool = False,
+) -> Meter:
+    """Run one step of sampling.
+
+    Args:
+        settings: of `sample:`, and of `train:` for the LoRA.
+        guided, batch_cfg: see `hv15.sample.denoise.denoise`.
+        with_lora: with the LoRA that `train:` trains.
+        device, gpu: see `run_training`.
+    """
+    meter = Meter(device, workspaces=gpu)
+    with WithoutData(), meter:
+        dit = make_dit(meter, config, settings.sample, dtype, device)
+        if with_lora:
+            with meter.making(LORA):
+                apply_lora(dit, _lora_tensors(dit, settings.train, dtype, device))
+        StretchHook(meter, dit)
+        cond = empty_condition(config, size).to(device)
+        shape = (size.samples, config.latent_channels, *size.latent)
+        noise = torch.zeros(shape).to(device)
+        first = torch.zeros(*shape[:2], 1, *shape[3:]).to(device) if size.i2v else None
+        sigmas = torch.tensor([1.0, 0.0])
+        denoise(dit, noise, cond, cond if guided else None, sigmas, 6.0 if guided else 1.0, first, batch_cfg=batch_cfg)
+    return meter
+
+
+def make_dit(meter: Meter, config: DiTConfig, settings: TransformerSettings, dtype: torch.dtype, device: str) -> DiT:
+    """Return the transformer as `load_ready` would give it, without a file; its weights count as such."""
+    with meter.making(WEIGHTS):
+        with torch.device(device):
+            dit = DiT(config).to(dtype).requires_grad_(False).eval()
+        if settings.quantize != "none":
+            replace_linears(dit, settings.quantize, is_block_linear)
+        if device != "meta":
+            for layer in dit.modules():
+                if isinstance(layer, QuantisedLinear):
+                    layer.quantise_(torch.zeros(layer.out_features, layer.in_features))
+                    if layer.bias is not None:
+                        layer.bias.zero_()
+        set_up(dit, settings, device)
+    meter.assign(WEIGHTS, dit)
+    return dit
+
+
+def examples(config: DiTConfig, size: PassSize, count: int) -> Iterator[tuple[int, Example]]:
+    """Yield micro-batches of zeros with their indices, each made on the CPU when it is asked for."""
+    for index in range(count):
+        shape = (size.samples, config.latent_channels, *size.latent)
+        example = Example(
+            x0=torch.zeros(shape),
+            noise=torch.zeros(shape),
+            sigma=torch.full((size.samples,), 0.5),
+            first_frame=torch.full((size.samples,), float(size.i2v)),
+            condition=empty_condition(config, size),
+        )
+        yield index, example
+
+
+def empty_condition(config: DiTConfig, size: PassSize) -> Condition:
+    """Return a condition of zeros, without quoted texts."""
+    batch = size.samples
+    return Condition(
+        text=torch.zeros(batch, size.text_tokens, config.text_dim),
+        text_lengths=[size.text_tokens] * batch,
+        glyphs=torch.zeros(batch, 0, config.glyph_dim),
+        glyph_lengths=[0] * batch,
+        vision=torch.zeros(batch, VisionConfig().num_tokens, config.vision_dim) if size.i2v else None,
+    )
+
+
+def _without_chance(settings: Settings) -> Settings:
+    """Without dropout, whose masks are small and need a device's own random numbers, and from new weights."""
+    none = {"network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "network_weights": None}
+    return settings.model_copy(update={"train": settings.train.model_copy(update=none)})
+
+
+def _with_gpu_optimizer(options: TrainSettings) -> TrainSettings:
+    """With torch's own choice on a GPU: AdamW updates all weights at once."""
+    if options.optimizer_type != "AdamW":
+        return options
+    return options.model_copy(update={"optimizer_args": {"foreach": True, **options.optimizer_args}})
+
+
+def _lora_tensors(dit: DiT, options: TrainSettings, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+    """A trained LoRA as sampling holds it: factors on the device in the model's dtype."""
+    modules = dict(dit.named_modules())
+    tensors = {}
+    for name in select_modules(modules, options.include_patterns, options.exclude_patterns):
+        layer, key = modules[name], kohya_name(name)
+        assert isinstance(layer, nn.Linear | QuantisedLinear)
+        tensors[f"{key}.lora_down.weight"] = torch.zeros(
+            options.network_dim, layer.in_features, dtype=dtype, device=device
+        )
+        tensors[f"{key}.lora_up.weight"] = torch.zeros(
+            layer.out_features, options.network_dim, dtype=dtype, device=device
+        )
+        tensors[f"{key}.alpha"] = torch.tensor(options.network_alpha)
+    return tensors

@@ -1,0 +1,69 @@
+"""Sizes of a project's models, from their files, or those of the published model while a file is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from hv15.demo.layout import BASE, DEMO_FILES
+from hv15.errors import UserError
+from hv15.project import Project, Role
+
+if TYPE_CHECKING:
+    from hv15.models import DiTConfig, VAEConfig
+    from hv15.models.text import TextConfig
+    from hv15.models.vision import VisionConfig
+
+Sizes = TypeVar("Sizes")
+
+
+class ModelSizes:
+    """Reads each size when it is asked for, once, from the header of a file."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.assumed: list[Role] = []
+        """Models that were asked for and are not there, or cannot be read: taken for the published ones."""
+
+    @cached_property
+    def dit(self) -> DiTConfig:
+        from hv15.models import DiTConfig
+        from hv15.models.dit_sizes import read_config
+        from hv15.models.weights.checkpoint import open_checkpoint
+
+        return self._read("dit", lambda path: read_config(open_checkpoint(path)), DiTConfig)
+
+    @cached_property
+    def vae(self) -> VAEConfig:
+        from hv15.models import VAEConfig, load_vae
+
+        return self._read("vae", lambda path: load_vae(path, device="meta").config, VAEConfig)
+
+    @cached_property
+    def text_encoder(self) -> TextConfig:
+        from hv15.models.text import TextConfig, read_text_config
+        from hv15.models.weights.checkpoint import open_checkpoint
+
+        return self._read("text_encoder", lambda path: read_text_config(open_checkpoint(path))[0], TextConfig)
+
+    @cached_property
+    def image_encoder(self) -> VisionConfig:
+        from hv15.models.vision import VisionConfig, read_vision_config
+        from hv15.models.weights.checkpoint import open_checkpoint
+
+        return self._read("image_encoder", lambda path: read_vision_config(open_checkpoint(path))[0], VisionConfig)
+
+    def _read(self, role: Role, read: Callable[[Path], Sizes], published: Callable[[], Sizes]) -> Sizes:
+        try:
+            return read(self._path(role))
+        except UserError:
+            self.assumed.append(role)
+            return published()
+
+    def _path(self, role: Role) -> Path:
+        path = self.project.models.path(role)
+        if self.project.settings.models.source == "demo" and not path.exists():
+            return BASE / Path(DEMO_FILES[role]).relative_to("demo")  # what the workflow will copy
+        return path

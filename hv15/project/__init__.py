@@ -1,0 +1,143 @@
+"""A project: one config, its dataset as it is on disk now, and what follows from the two.
+
+Everything here is cheap and loads no model: the planner, `hv15 check` and the jobs all ask the same object, so that a
+job can tell whether the dataset is still the one that was planned for. Each part has a module of its own:
+
+- dataset: the captioned media, by content
+- encodings: what has to be encoded, and which settings change what comes out
+- training: what the training depends on, and what it reads
+- products: the files that belong to a finished LoRA
+- model_files: where the models are, and by which identity they enter the digests
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from hv15.cache.batches import TrainingItem
+from hv15.cache.encoding import Encoding, NeededClips
+from hv15.config import Settings, load_config
+from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
+from hv15.errors import UserError
+from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.project.dataset import ProjectDataset
+from hv15.project.encodings import encode_clips, encode_texts
+from hv15.project.model_files import ROLES, ModelFiles, Role, roles_of
+from hv15.project.training import training_items, training_spec
+from hv15.records.json_values import Json, JsonObject
+from hv15.records.paths import ProjectPaths
+from hv15.sample.plan import plan_samples
+from hv15.sample.prompts import SampleSpec
+
+__all__ = ["ROLES", "ModelFiles", "Project", "Role", "roles_of"]
+
+
+class Project:
+    """The config of a folder and what it asks for.
+
+    Args:
+        config: the config file; its folder is the project.
+        overrides: settings given on the command line, nested as in the file.
+    """
+
+    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None) -> None:
+        self.config = Path(config)
+        self.overrides = dict(overrides or {})
+        self.settings: Settings = load_config(self.config, self.overrides)
+        self.root = self.settings.root
+        self.paths = ProjectPaths(self.root)
+        self.cache = self.settings.resolve(self.settings.cache.directory)
+        self._fingerprints = FingerprintCache(self.cache / "fingerprints.json")
+        self.models = ModelFiles(self.settings, self._fingerprints)
+        self.dataset = ProjectDataset(self.settings.datasets, self.root, self.cache / "index.json")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables by which a command of a job opens the same project.
+
+        They are not on its command line: a line of 100 overrides would hide what the job does.
+        """
+        return {CONFIG_VARIABLE: str(self.config), OVERRIDES_VARIABLE: json.dumps(self.overrides, sort_keys=True)}
+
+    # -- encoding ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def latents(self) -> Encoding[NeededClips]:
+        """The clips to encode."""
+        return encode_clips(self.settings, self.models, self.dataset, self.cache, self.paths)
+
+    @cached_property
+    def texts(self) -> Encoding[str]:
+        """The captions and prompts to encode."""
+        captions = (each.source.caption for each in self.dataset.sources)
+        prompts = (text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt))
+        return encode_texts(self.settings, self.models, captions, prompts, self.cache, self.paths)
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def training_spec(self) -> JsonObject:
+        """Everything that changes the trained LoRA, without names and paths."""
+        return training_spec(
+            self.settings,
+            self.models,
+            self.dataset,
+            latents=self.latents.settings_digest,
+            text=self.texts.settings_digest,
+            file_digest=self._digest_of_setting,
+        )
+
+    def training_items(self) -> list[TrainingItem]:
+        """Every clip with its caption, as the manifests list them.
+
+        Raises:
+            UserError: something is not encoded yet, or no clip is left.
+        """
+        entries = self.latents.entries()
+        self.texts.entries()  # training reads them by their keys
+        return training_items(self.dataset, entries)
+
+    # -- samples ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def samples(self) -> dict[str, SampleSpec]:
+        """What is sampled, by name.
+
+        Raises:
+            UserError: a model, an image or a LoRA is missing.
+        """
+        models: dict[str, str] = {role: self.models.identity(role) for role in roles_of(self.settings.task)}
+        specs = plan_samples(self.settings, self.models.variant, models, self._file_digest)
+        return {spec.name: spec for spec in specs}
+
+    def sample(self, name: str) -> SampleSpec:
+        """One sample's spec.
+
+        Raises:
+            UserError: the config has no prompt of that name.
+        """
+        if name not in self.samples:
+            raise UserError(
+                f"{self.config}: no sample is called {name}; there are: {', '.join(self.samples) or 'none'}",
+                hint="add it to sample.prompts",
+            )
+        return self.samples[name]
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _digest_of_setting(self, setting: str, path: str) -> str:
+        """The fingerprint of a file that a setting names; an error names the setting."""
+        try:
+            return self._file_digest(self.settings.resolve(path))
+        except UserError as error:
+            raise UserError(f"{setting}: {error.message}", hint=error.hint) from error
+
+    def _file_digest(self, path: Path) -> str:
+        return model_fingerprint(path, cache=self._fingerprints)
+
+    def save_caches(self) -> None:
+        """Keep what was learnt about files, so that the next plan is quick."""
+        self._fingerprints.save()

@@ -1,0 +1,125 @@
+"""The captioned media of a project as they are on disk now, by content: names and places do not enter a digest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hv15.config import DatasetSettings, digest_view, marked_view
+from hv15.data.captions import caption_key
+from hv15.data.index import FileIndex
+from hv15.data.media import Source
+from hv15.data.scan import scan
+from hv15.digest import digest, short
+from hv15.errors import UserError
+from hv15.records.trained_dataset import TrainedDataset, TrainedPair
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSource:
+    """One captioned medium and the dataset that it is in."""
+
+    dataset: int
+    """Index in the config."""
+    source: Source
+    media: str
+    """sha256 of the file's bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One captioned medium of one dataset: what training draws from."""
+
+    media: str
+    caption: str
+    """Keys of the two."""
+    rule: str
+    """Digest of the settings that cut the medium into clips."""
+    dataset: int
+    """Index in the config."""
+    name: str
+    """The medium's file, for messages."""
+
+    @property
+    def source_key(self) -> str:
+        """The key of the medium's entry among the encoded clips."""
+        return f"{self.media}-{self.rule}"
+
+
+def clip_rule(dataset: DatasetSettings) -> str:
+    """The digest of the settings that decide which frames a dataset's clips have and how they are resized.
+
+    Every setting counts unless it is marked as not touching pixels (hv15.config.section).
+    """
+    return short(digest_view(dataset))
+
+
+class ProjectDataset:
+    """All datasets of a project.
+
+    Args:
+        datasets: their settings.
+        root: the project folder, where relative paths start.
+        index: the file that remembers the media's hashes.
+    """
+
+    def __init__(self, datasets: Sequence[DatasetSettings], root: Path, index: Path) -> None:
+        self.datasets = datasets
+        self._root, self._index = root, index
+
+    @cached_property
+    def sources(self) -> list[FoundSource]:
+        """Everything that the datasets hold now.
+
+        Raises:
+            UserError: a dataset cannot be used; all of them at once.
+        """
+        found: list[tuple[int, Source]] = []
+        problems: list[UserError] = []
+        for number, dataset in enumerate(self.datasets):
+            try:
+                found += [(number, source) for source in scan(dataset, self._root)]
+            except UserError as error:
+                problems.append(UserError(f"datasets[{number}]: {error.message}", hint=error.hint))
+        if problems:
+            raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
+        keys = FileIndex(self._index).media_keys([source for _, source in found])
+        return [FoundSource(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
+
+    @cached_property
+    def rules(self) -> list[str]:
+        """The clip rule of each dataset."""
+        return [clip_rule(dataset) for dataset in self.datasets]
+
+    @cached_property
+    def identities(self) -> list[str]:
+        """What each dataset is to the training, whatever its place in the list: how it cuts and weighs its clips."""
+        return [
+            short({"rule": rule, **marked_view(dataset, "weight")})
+            for rule, dataset in zip(self.rules, self.datasets, strict=True)
+        ]
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Every captioned medium, in an order that depends on content alone."""
+        pairs = [
+            Pair(each.media, caption_key(each.source.caption), self.rules[each.dataset], each.dataset, self._name(each))
+            for each in self.sources
+        ]
+        return sorted(pairs, key=lambda pair: (pair.media, pair.caption, pair.rule, pair.dataset))
+
+    def _name(self, found: FoundSource) -> str:
+        path = str(found.source.path)
+        return path.removeprefix(f"{self._root}/")
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of all pairs with their weights; file names do not enter."""
+        return digest(sorted([pair.media, pair.caption, self.identities[pair.dataset]] for pair in self.pairs))
+
+    def record(self) -> TrainedDataset:
+        """The dataset by name, to be kept beside what is trained with it."""
+        pairs = [TrainedPair(each.name, each.media, each.caption, self.identities[each.dataset]) for each in self.pairs]
+        return TrainedDataset(self.digest, pairs)

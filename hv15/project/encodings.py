@@ -1,0 +1,88 @@
+"""What of a project has to be encoded, and which settings change what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hv15.cache.encoding import Encoding, NeededClips
+from hv15.config import Settings, encoding_view
+from hv15.data.captions import caption_key
+from hv15.project.dataset import ProjectDataset
+from hv15.project.model_files import ModelFiles
+from hv15.records import formats
+from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
+
+
+def latents_settings(settings: Settings, models: ModelFiles) -> JsonObject:
+    """Everything that changes encoded clips: models, and each setting of `cache` that is not marked otherwise.
+
+    Raises:
+        UserError: a model file is missing.
+    """
+    i2v = settings.task == "i2v"
+    return {
+        "format": formats.LATENTS,
+        "models.vae": models.identity("vae"),
+        **({"models.image_encoder": models.identity("image_encoder")} if i2v else {}),
+        **_named(encoding_view(settings.cache, "latents")),
+    }
+
+
+def text_settings(settings: Settings, models: ModelFiles) -> JsonObject:
+    """Everything that changes encoded captions, in the same way.
+
+    Raises:
+        UserError: a model file is missing.
+    """
+    return {
+        "format": formats.TEXT,
+        "models.text_encoder": models.identity("text_encoder"),
+        "models.tokenizer": models.identity("tokenizer"),
+        "models.glyph_encoder": models.identity("glyph_encoder"),
+        **_named(encoding_view(settings.cache, "text")),
+    }
+
+
+def encode_clips(
+    settings: Settings, models: ModelFiles, dataset: ProjectDataset, store: Path, paths: ProjectPaths
+) -> Encoding[NeededClips]:
+    """The clips of all datasets.
+
+    Raises:
+        UserError: a model file is missing, or a dataset cannot be used.
+    """
+    needed = {
+        f"{each.media}-{dataset.rules[each.dataset]}": NeededClips(
+            each.source, each.media, dataset.datasets[each.dataset]
+        )
+        for each in dataset.sources
+    }
+    return Encoding(
+        "latents", store, paths.manifests("latents"), latents_settings(settings, models), needed, settings.cache.shards
+    )
+
+
+def encode_texts(
+    settings: Settings,
+    models: ModelFiles,
+    captions: Iterable[str],
+    prompts: Iterable[str],
+    store: Path,
+    paths: ProjectPaths,
+) -> Encoding[str]:
+    """Each distinct caption and prompt once; the empty text serves caption dropout and the unguided branch.
+
+    Raises:
+        UserError: a model file is missing.
+    """
+    needed = {caption_key(text): text for text in {"", *captions, *prompts}}
+    return Encoding(
+        "text", store, paths.manifests("text"), text_settings(settings, models), needed, settings.cache.shards
+    )
+
+
+def _named(cache: JsonObject) -> JsonObject:
+    """Settings as a user writes them: cache.vae_sample_size."""
+    return {f"cache.{name}": value for name, value in cache.items()}

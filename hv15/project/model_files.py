@@ -1,0 +1,156 @@
+"""Where a project's model files are, and by which identity they enter the digests.
+
+The identity of a file that a person gives is its fingerprint. Files that the workflow makes or downloads do not exist
+when it is planned, so their identity is declared: the demo's recipe version, or repository, revision and path.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from hv15.config import Settings
+from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
+from hv15.digest import short
+from hv15.errors import UserError
+from hv15.models.facts import CheckpointFacts, choose_variant, describe
+from hv15.models.hub import HubFile, downloaded_identity, hub_files
+from hv15.models.variants import FoundVariant, detect_variant
+from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+
+Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
+
+ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
+
+
+def roles_of(task: Literal["t2v", "i2v"]) -> tuple[Role, ...]:
+    """The models that a task needs: the image encoder for i2v only."""
+    return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of one project."""
+
+    settings: Settings
+    fingerprints: FingerprintCache
+
+    def path(self, role: Role) -> Path:
+        """The file or folder of a model, there or still to be made.
+
+        Raises:
+            UserError: the config names no file for the role.
+        """
+        models = self.settings.models
+        if models.source == "demo":
+            return self.settings.resolve(models.directory) / DEMO_FILES[role]
+        if models.source == "hub":
+            return self._hub_file(role).local
+        given = getattr(models, role)
+        if given is None:
+            raise UserError(
+                f"models.{role} is not set, but task {self.settings.task} needs it",
+                hint=f"set models.{role} to the file's path, or models.source to hub to download it",
+            )
+        return self.settings.resolve(given)
+
+    @property
+    def tokenizer(self) -> Path | str:
+        """The tokenizer's folder or tokenizer.json, or its name on the Hub: `owner/name`, where the project has no
+        folder `owner`."""
+        place = self.path("tokenizer")
+        is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", self.settings.models.tokenizer) is not None
+        if self.settings.models.source == "files" and is_name and not place.exists() and not place.parent.exists():
+            return self.settings.models.tokenizer
+        return place
+
+    def check(self) -> None:
+        """Look whether every file that the task needs is there, or will be made.
+
+        Raises:
+            UserError: files are missing; all of them at once.
+        """
+        problems = []
+        for role in roles_of(self.settings.task):
+            try:
+                self.identity(role)
+            except UserError as error:
+                problems.append(error)
+        if problems:
+            raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
+
+    def identity(self, role: Role) -> str:
+        """What stands for the model in a digest.
+
+        Raises:
+            UserError: the file is missing or is not a checkpoint.
+        """
+        models = self.settings.models
+        if models.source == "demo":
+            return f"demo:{DEMO_VERSION}:{role}"
+        if models.source == "hub":
+            return self._hub_file(role).identity
+        path = self.path(role)
+        if role == "tokenizer" and isinstance(self.tokenizer, str):
+            return f"hub:{self.tokenizer}"
+        if not path.exists():
+            raise UserError(
+                f"models.{role}: {path} does not exist",
+                hint="correct the path in config.yaml, or set models.source to hub to download the file",
+            )
+        if role == "tokenizer":
+            files = sorted(path.glob("*.json")) + sorted(path.glob("*.txt")) if path.is_dir() else [path]
+            return short([[file.name, sha256(file.read_bytes()).hexdigest()] for file in files])
+        return model_fingerprint(path, cache=self.fingerprints)
+
+    def made(self, role: Role) -> list[Path]:
+        """The files of a role that the workflow itself makes or downloads; none when a person gave them."""
+        models = self.settings.models
+        if role not in roles_of(self.settings.task):
+            return []
+        if models.source == "demo":
+            folder = self.settings.resolve(models.directory)
+            return [folder / name for name in DEMO_OUTPUTS if name.startswith(DEMO_FILES[role])]
+        return list(self._hub_file(role).targets) if models.source == "hub" else []
+
+    def downloaded(self, role: Role) -> str | None:
+        """The identity of what was downloaded for a role; None while it is not there."""
+        return downloaded_identity(self._hub_file(role))
+
+    def _hub_file(self, role: Role) -> HubFile:
+        return hub_files(self.settings)[role]
+
+    @property
+    def variant(self) -> str:
+        """The checkpoint's name in the official list; it chooses the sampling defaults."""
+        return self.found_variant.name
+
+    @cached_property
+    def found_variant(self) -> FoundVariant:
+        """Which checkpoint the transformer is taken for, and what tells it; its file need not be there yet."""
+        task, given = self.settings.task, self._given_variant
+        try:
+            found = self.facts.variant
+        except UserError:  # not there yet, or damaged, which the check of the models tells
+            found = choose_variant(None if given else detect_variant(self.path("dit")), given, task, meanflow=False)
+        return found or FoundVariant(f"480p_{task}", "default")
+
+    @cached_property
+    def facts(self) -> CheckpointFacts:
+        """What the transformer's headers tell.
+
+        Raises:
+            UserError: no file is set, or it is missing or damaged.
+        """
+        return describe(self.path("dit"), given=self._given_variant, task=self.settings.task)
+
+    @property
+    def _given_variant(self) -> FoundVariant | None:
+        models = self.settings.models
+        if models.variant != "auto":
+            return FoundVariant(models.variant, "models.variant")
+        return FoundVariant(f"480p_{self.settings.task}", "demo") if models.source == "demo" else None

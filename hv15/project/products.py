@@ -1,0 +1,46 @@
+"""The files that a finished project has beside its LoRA: samples, the sheet that compares them, conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hv15.config import Settings
+from hv15.records.paths import ProjectPaths
+from hv15.sample.plan import BASE_SUFFIX
+from hv15.sample.prompts import SampleSpec
+
+
+def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
+    """The files that a sample's `output_type` asks for, what can be looked at first."""
+    name = spec.name
+    if spec.output_type == "images":
+        return [paths.images(name)]
+    if spec.output_type == "latent":
+        return [paths.latents(name)]
+    return [paths.video(name)] + ([paths.latents(name)] if spec.output_type == "both" else [])
+
+
+def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
+    """The samples that can be looked at, by name."""
+    return {name: sample_files(spec, paths)[0] for name, spec in samples.items() if spec.output_type != "latent"}
+
+
+def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, tuple[Path, Path | None]]:
+    """The samples of the contact sheet, by name: the one with the LoRA, and the one without it if there is one.
+
+    Nothing if there are not at least two: the sheet is there to compare.
+    """
+    shown = shown_samples(samples, paths)
+    if len(shown) < 2:
+        return {}
+    with_lora = {name: file for name, file in shown.items() if not name.endswith(BASE_SUFFIX)}
+    return {name: (file, shown.get(name + BASE_SUFFIX)) for name, file in with_lora.items()}
+
+
+def products(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:
+    """Everything that belongs to a finished LoRA."""
+    made = [file for spec in samples.values() for file in sample_files(spec, paths)]
+    if sheet_samples(samples, paths):
+        made.append(paths.contact_sheet)
+    return made + [paths.converted(layout) for layout in settings.convert.formats]

@@ -1,0 +1,72 @@
+"""What the training of a project depends on, and what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from hv15.cache.batches import TrainingItem
+from hv15.config import Settings, digest_view
+from hv15.errors import UserError
+from hv15.models.grid import latent_size
+from hv15.project.dataset import ProjectDataset
+from hv15.project.model_files import ModelFiles
+from hv15.records import formats
+from hv15.records.json_values import JsonObject
+from hv15.records.manifest import Entry
+
+
+def training_spec(
+    settings: Settings,
+    models: ModelFiles,
+    dataset: ProjectDataset,
+    *,
+    latents: str,
+    text: str,
+    file_digest: Callable[[str, str], str],
+) -> JsonObject:
+    """Everything that changes the trained LoRA, without names and paths.
+
+    Args:
+        latents, text: digests of how the clips and captions are encoded.
+        file_digest: of (setting, path): the content of a file that a setting names.
+
+    Raises:
+        UserError: a file is missing, or a dataset cannot be used.
+    """
+    train = settings.train
+    weights = file_digest("train.network_weights", train.network_weights) if train.network_weights else None
+    return {
+        "format": formats.TRAINING,
+        "task": settings.task,
+        "train": {**digest_view(train), "network_weights": weights},
+        "dit": models.identity("dit"),
+        "latents": latents,
+        "text": text,
+        "dataset": {"digest": dataset.digest, "size": len(dataset.pairs)},
+    }
+
+
+def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:
+    """Every clip with its caption.
+
+    Args:
+        entries: of the encoded clips, by source key.
+
+    Raises:
+        UserError: no clip is left.
+    """
+    items = [
+        TrainingItem(
+            clip.key,
+            pair.caption,
+            latent_size(clip.frames, clip.height, clip.width),
+            dataset=dataset.identities[pair.dataset],
+            batch_size=dataset.datasets[pair.dataset].batch_size,
+            repeats=dataset.datasets[pair.dataset].num_repeats,
+        )
+        for pair in dataset.pairs
+        for clip in entries[pair.source_key].clips
+    ]
+    if not items:
+        raise UserError("no clip is left to train on", hint="`hv15 report` says why each file was left out")
+    return items

@@ -1,0 +1,28 @@
+"""The names under which hv15's files tell of themselves: in a .safetensors header, an mp4, or a PNG's text."""
+
+from __future__ import annotations
+
+MADE_FROM = "hv15.made_from"
+"""The spec that the file was made from, as JSON (hv15.records.spec). A LoRA's is that of its training; the planner
+compares it with what is wanted now."""
+CONFIG = "hv15.config"
+"""The whole resolved config, as JSON: `hv15 show --config` gives it back."""
+VERSION = "hv15.version"
+
+SAMPLE = "hv15.sample"
+"""What was asked for, as JSON: a SampleSpec."""
+LORAS = "hv15.loras"
+"""The LoRAs that acted on a sample."""
+
+MERGED = "hv15.merged"
+"""The LoRAs merged into a checkpoint."""
+MERGED_BASE = "hv15.merged.base"
+"""The checkpoint that they were merged into."""
+
+CONVERTED_FROM = "hv15.convert.from"
+CONVERTED_TO = "hv15.convert.to"
+"""The layouts that a LoRA was converted from and to."""
+CONVERSION_FORMAT = "hv15.convert.format"
+"""Format number of the conversion (hv15.records.formats)."""
+CONVERSION_NOTE = "hv15.convert.note"
+"""What a conversion could not keep as it was, or had to write in a larger form."""

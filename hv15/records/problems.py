@@ -1,0 +1,64 @@
+"""What is wrong, and where: the error of a config, with one entry for each thing to put right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hv15.errors import UserError
+
+Location = tuple[str | int, ...]
+"""Where a setting is: ("datasets", 0, "resolution")."""
+
+COMMAND_LINE = Path("--config")
+"""What stands for the file of a setting that was given on the workflow's command line."""
+
+
+def dotted(location: Location) -> str:
+    """Write a location as users do: train.learning_rate or datasets[0].target_frames[1]."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something stands, as far as it is known."""
+
+    file: Path | None = None
+    line: int | None = None
+    """From 1."""
+    column: int | None = None
+    """From 1."""
+    setting: Location = ()
+
+    def __str__(self) -> str:
+        """Such as config.yaml:24:17 train.learning_rate."""
+        numbers = "".join(f":{number}" for number in (self.line, self.column) if number is not None)
+        return f"{self.file or ''}{numbers} {dotted(self.setting)}".strip()
+
+
+NOWHERE = Place()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to put right."""
+
+    message: str
+    """What was found and what was expected; the place is not in it."""
+    hint: str = ""
+    """What to do."""
+    place: Place = NOWHERE
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place != NOWHERE else self.message
+
+
+class ConfigError(UserError):
+    """A config that cannot be used: every problem of it, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
+        super().__init__("\n".join(map(str, self.problems)), hint="; ".join(hints))

@@ -1,0 +1,75 @@
+"""What would run and why, in words: `hv15 why --json` writes it, the dashboard reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class DueStage:
+    """A stage that has to run."""
+
+    name: str
+    """Rule and wildcard: `train`, `sample_video.NAME`."""
+    title: str
+    """What it does, for a person."""
+    reasons: tuple[str, ...]
+    """Why, in words: `train.network_dim 4 -> 8`."""
+    products: tuple[str, ...] = ()
+    """From the project folder."""
+
+    @property
+    def rule(self) -> str:
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class DueStages:
+    """Everything that has to run, in order."""
+
+    stages: tuple[DueStage, ...] = ()
+
+    def to_json(self) -> JsonObject:
+        """As JSON; `from_json` gives it back."""
+        stages: list[Json] = [
+            {
+                "name": each.name,
+                "title": each.title,
+                "reasons": list(each.reasons),
+                "products": list(each.products),
+            }
+            for each in self.stages
+        ]
+        return {"version": VERSION, "stages": stages}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Json]) -> DueStages:
+        """Read what `to_json` gave.
+
+        Raises:
+            RecordError: it is of another version, or no such record.
+        """
+        if content.get("version") != VERSION:
+            raise RecordError(f"is of version {content.get('version')}, this hv15 understands version {VERSION}")
+        stages = content.get("stages")
+        if not isinstance(stages, list):
+            raise RecordError("holds no stages")
+        return cls(tuple(_stage(as_object(each)) for each in stages))
+
+
+def _stage(content: JsonObject) -> DueStage:
+    return DueStage(
+        text_of(content, "name"),
+        text_of(content, "title"),
+        _texts(content.get("reasons")),
+        _texts(content.get("products")),
+    )
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()

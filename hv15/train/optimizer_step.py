@@ -1,0 +1,130 @@
+"""One optimizer step: micro-batches -> losses -> gradients -> sum over the processes -> clipping -> update.
+
+- The gradient is that of the mean loss over all samples of the step, whatever their batches and processes.
+- Everything is queued on the device and nothing is waited for. Whoever wants the numbers fetches them.
+- The planner runs the same object on tensors without data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from hv15.records.metrics import SIGMA_BINS
+from hv15.train.examples import Example
+from hv15.train.metrics import loss_table
+from hv15.train.optimizers import set_learning_rate
+from hv15.train.random import seed_for
+
+if TYPE_CHECKING:
+    from hv15.models import DiT
+
+
+class TrainableNetwork(Protocol):
+    """What a training needs of the weights that it trains (`hv15.lora.LoRANetwork`)."""
+
+    def set_step_seed(self, seed: int) -> None: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor], /) -> object: ...
+
+
+class QueuedNumbers(NamedTuple):
+    """What a step leaves on the device."""
+
+    lr: float
+    """Learning rate of the first parameter group."""
+    tensor: Tensor
+    """All numbers of `StepNumbers` in one piece, fp32 of one dimension, so that one copy brings them to the host."""
+
+
+class StepNumbers(NamedTuple):
+    """The numbers of a step, over all its samples on all processes."""
+
+    loss_sums: list[float]
+    """By bin of sigma."""
+    sample_counts: list[float]
+    """By bin of sigma."""
+    flags: list[bool]
+    """Which flags were set on any process."""
+    grad_norm: float
+    """Before clipping."""
+
+    @classmethod
+    def from_list(cls, numbers: Sequence[float]) -> StepNumbers:
+        """Take the content of `QueuedNumbers.tensor` apart."""
+        *numbers, grad_norm = numbers
+        sums, counts, flags = numbers[:SIGMA_BINS], numbers[SIGMA_BINS : 2 * SIGMA_BINS], numbers[2 * SIGMA_BINS :]
+        return cls(list(sums), list(counts), [flag > 0 for flag in flags], grad_norm)
+
+
+@dataclass
+class OptimizerStep:
+    """Moves the parameters of `optimizer`, which are those of `network`, on a `dit` that carries it."""
+
+    dit: DiT
+    network: TrainableNetwork
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    """Where the DiT is; examples are moved there."""
+    seed: int
+    """Of the dropout masks."""
+    max_grad_norm: float
+    """Gradients are scaled down to this norm; 0: never."""
+    sum_over_processes: Callable[[Tensor], Tensor] | None = None
+    """Sums a tensor over all processes of the training; None: this is the only one."""
+
+    def run(
+        self,
+        examples: Iterable[tuple[int, Example]],
+        *,
+        samples: int,
+        lr_factor: float,
+        flags: Callable[[], Sequence[bool]] = tuple,
+    ) -> QueuedNumbers:
+        """Do one step.
+
+        Args:
+            examples: this process's micro-batches of the step, each with its global index, which names its dropout.
+            samples: in all micro-batches of the step on all processes.
+            lr_factor: on the peak learning rate.
+            flags: asked after the backward passes; each is set afterwards if it was set on any process.
+        """
+        tables: list[Tensor] = []
+        for index, example in examples:
+            example = example.to(self.device, self.dit.dtype)
+            self.network.set_step_seed(seed_for(self.seed, "dropout", index))
+            losses = example.losses(self.dit)
+            (losses.sum() / samples).backward()
+            tables.append(loss_table(losses, example.sigma))
+        numbers = torch.stack(tables).sum(0).flatten()
+        numbers = self._sum_up(torch.cat([numbers, *(numbers.new_full((1,), flag) for flag in flags())]))
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
+        lr = set_learning_rate(self.optimizer, lr_factor)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return QueuedNumbers(lr, torch.cat([numbers, grad_norm.view(1)]))
+
+    @cached_property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _sum_up(self, numbers: Tensor) -> Tensor:
+        """Sum gradients and the step's numbers over all processes, each in one transfer."""
+        for parameter in self.parameters:
+            if parameter.grad is None:  # a skipped layer, or the unused text stream of the last block
+                parameter.grad = torch.zeros_like(parameter)
+        if self.sum_over_processes is None:
+            return numbers
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        flat = self.sum_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return self.sum_over_processes(numbers)

@@ -1,0 +1,264 @@
+"""What the Snakefile asks: which files, which inputs, which words. The rules name files and know nothing else.
+
+- stages: every job with what its product has to be made from
+- told: what the products tell of themselves
+- planner: what has to run, and how Snakemake is told
+- why: the reasons, in words
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from hv15.cache.register import register
+from hv15.environment import RUN_VARIABLE
+from hv15.errors import UserError
+from hv15.project import Project, Role, roles_of
+from hv15.records.json_values import Json
+from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.runs.events import record_events
+from hv15.runs.lock import holder
+from hv15.workflow.planner import Planner
+from hv15.workflow.stages import Stage, StageBuilder
+from hv15.workflow.told import Told
+from hv15.workflow.why import Reasons
+
+if TYPE_CHECKING:
+    from snakemake.io import Wildcards
+    from snakemake.workflow import Workflow
+
+Inputs = Callable[["Wildcards"], dict[str, list[str]]]
+
+
+def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProject:
+    """Open the project of a running Snakefile: config.yaml in the working directory, or the `--configfile`.
+
+    Args:
+        workflow: Snakemake's workflow object.
+        config: what the command line gave: `--config` values, merged over the config file if one was named.
+
+    Raises:
+        snakemake.exceptions.WorkflowError: anything a user can put right, in one message.
+    """
+    from snakemake.exceptions import WorkflowError
+
+    recorder = record_events(workflow)
+    files = [Path(file) for file in workflow.overwrite_configfiles]
+    try:
+        file = _relative(files[0]) if files else ProjectPaths().config
+        project = Project(file, _changes(file, config) if files else config)
+        opened = WorkflowProject(project, workflow)
+        os.environ.update(project.environment)  # the jobs' commands find the same project by it
+        os.environ["HV15_SOURCE"] = str(workflow.basedir)  # rules/environment.yaml installs from it
+        if workflow.is_main_process:
+            opened.look()
+    except UserError as error:
+        if recorder is not None:
+            recorder.refused(error)
+        raise WorkflowError(str(error)) from None
+    return opened
+
+
+def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bool = True) -> Planner:
+    """Look at a project and decide what has to run; nothing is written but what saves time the next time.
+
+    Raises:
+        UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
+    """
+    return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
+
+
+def _stages(project: Project) -> list[Stage]:
+    told = Told(project.paths.told)
+    stages = list(StageBuilder(project, told).stages())
+    told.save()
+    project.save_caches()
+    return stages
+
+
+class Words:
+    """Words about a stage, which stands where a format has its format specification: `{WHY:train}`."""
+
+    def __init__(self, of: Callable[[str], str]) -> None:
+        self._of = of
+
+    def __format__(self, stage: str) -> str:
+        return self._of(stage)
+
+
+class WorkflowProject:
+    """A project as the rules see it; paths are relative to its folder, as Snakemake wants."""
+
+    def __init__(self, project: Project, workflow: Workflow) -> None:
+        self.project = project
+        self.paths = ProjectPaths(run=project.paths.run)
+        self._workflow = workflow
+
+    def look(self) -> None:
+        """What only the main process does before the jobs are planned: find out all that can be found out now.
+
+        Raises:
+            UserError: model files are missing, or else datasets, images and LoRAs; all of a kind at once.
+        """
+        project = self.project
+        project.models.check()  # alone: without the files, what follows would only say the same again
+        make_demo_clips(project)
+        problems: list[str] = []
+        looks: tuple[Callable[[], object], ...] = (
+            lambda: project.dataset.sources,
+            lambda: project.samples,
+            lambda: project.training_spec,
+        )
+        for look in looks:
+            try:
+                look()
+            except UserError as error:
+                if str(error) not in problems:
+                    problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(problems))
+        register(project.cache, project.root)
+        _ = self._stages
+
+    @cached_property
+    def _stages(self) -> list[Stage]:
+        return _stages(self.project)
+
+    @cached_property
+    def _planner(self) -> Planner:
+        """Made when Snakemake asks for the first input: only then does it know its targets, and whether this is dry."""
+        workflow, settings = self._workflow, self._workflow.dag_settings
+        if workflow.is_main_process and not workflow.dryrun:
+            refuse_living_run(self.project.root)
+        targets = tuple(map(str, settings.targets)) if settings is not None else ()
+        planner = Planner(self.project.paths, self._stages, targets=targets, dry_run=bool(workflow.dryrun))
+        if workflow.is_main_process:
+            planner.prepare()
+        return planner
+
+    # -- inputs and words -------------------------------------------------------------------------------------------
+
+    def inputs(self, name: str) -> Inputs:
+        """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
+
+        def of(wildcards: Wildcards) -> dict[str, list[str]]:
+            from snakemake.exceptions import WorkflowError
+            from snakemake.io import ancient
+
+            stage = name.format(**dict(wildcards.items()))
+            try:
+                named, plain = self._planner.inputs(stage)
+            except UserError as error:
+                raise WorkflowError(str(error)) from None
+            # Another process that reads the Snakefile does one job, and does not decide.
+            if plain or not self._workflow.is_main_process:
+                return named
+            return {key: [ancient(file) for file in files] for key, files in named.items()}
+
+        return of
+
+    @cached_property
+    def why(self) -> Words:
+        """The reasons of each stage, for its message. (A param that changes would be a reason to run.)"""
+        return Words(lambda name: self._reasons.sentence(name) if self._workflow.is_main_process else "")
+
+    @cached_property
+    def _reasons(self) -> Reasons:
+        return Reasons(self.project, self._planner)
+
+    # -- names for the rules ----------------------------------------------------------------------------------------
+
+    @property
+    def gpu(self) -> int:
+        """GPUs of a job with a model. On the CPU none, so that such jobs run beside one another."""
+        return int(self.project.settings.runtime.device != "cpu")
+
+    @property
+    def source(self) -> str:
+        """Where the models come from: files, demo, hub."""
+        return self.project.settings.models.source
+
+    def model_files(self, *roles: Role) -> list[str]:
+        """The model files that the workflow itself makes or downloads."""
+        return [str(_relative(path)) for role in roles for path in self.project.models.made(role)]
+
+    @property
+    def demo_files(self) -> list[str]:
+        """The files of the demo's models."""
+        return self.model_files(*roles_of("i2v"))
+
+    @property
+    def downloads(self) -> dict[Role, list[str]]:
+        """Role -> the files that are fetched from the Hub."""
+        roles = roles_of(self.project.settings.task) if self.source == "hub" else ()
+        return {role: self.model_files(role) for role in roles}
+
+    def manifest(self, kind: EncodedKind) -> str:
+        """The manifest of a shard, with the wildcard `shard`."""
+        encoding = self.project.latents if kind == "latents" else self.project.texts
+        return str(_relative(encoding.folder / f"{{shard}}-of-{encoding.shards}.json"))
+
+    @property
+    def sample_pattern(self) -> str:
+        """Matches the names of this project's samples, and nothing else."""
+        return "|".join(re.escape(name) for name in self.project.samples) or "(?!)"
+
+
+def refuse_living_run(root: Path) -> None:
+    """Raise a UserError if another run works here: its jobs read the specs that this one would write."""
+    other = holder(root)
+    if other is not None and other != os.environ.get(RUN_VARIABLE):
+        raise UserError(
+            f"{root}: a run is going on already ({other})",
+            hint=f"`hv15 status` shows it; stop it with `hv15 stop {shlex.quote(str(root))}`, or wait for its end",
+        )
+
+
+def make_demo_clips(project: Project) -> None:
+    """Draw the demo's clips where they are not there: a plan needs the content of the dataset.
+
+    Raises:
+        UserError: a folder cannot be written.
+    """
+    if project.settings.models.source != "demo":
+        return
+    resolve = project.settings.resolve
+    asked = [resolve(each.video_directory) for each in project.settings.datasets if each.video_directory]
+    if missing := [folder for folder in asked if not folder.exists()]:
+        from hv15.demo.clips import DEMO_FOLDERS
+
+        for name, write in DEMO_FOLDERS.items():
+            if project.root / name in missing:
+                write(project.root / name)
+
+
+def _changes(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
+    """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
+    base = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return _difference(base if isinstance(base, dict) else {}, config)
+
+
+def _difference(base: Mapping[str, Json], merged: Mapping[str, Json]) -> dict[str, Json]:
+    result: dict[str, Json] = {}
+    for key, value in merged.items():
+        below = base.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            if inner := _difference(below, value):
+                result[key] = inner
+        elif key not in base or below != value:
+            result[key] = value
+    return result
+
+
+def _relative(path: Path) -> Path:
+    """A path as the rules name it: from the working directory where that is possible."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else Path(relative)

@@ -1,0 +1,191 @@
+"""What has to run, decided from what the products tell, and said to Snakemake in the one way that it cannot forget.
+
+Snakemake decides by file times and by records in `.snakemake`, which get deleted, left behind by `cp -r`, and lost on
+another machine. So the planner decides itself, in the main process, while the DAG is built:
+
+- A stage runs when its product is wrong, or when it is missing and something that runs reads it.
+- The inputs of a stage that does not run are all `ancient()`: whatever their times, Snakemake leaves it alone.
+- The spec of a stage that runs is written anew, newer than its wrong product, with content that no record holds.
+- Snakemake (9.27) passes over a job's own reasons when anything above it runs and all that lies between is ancient.
+  So a stage that runs names the products of every stage above it that runs as inputs, whether it reads them or not.
+- No file is left with a time in the future: Snakemake refuses a result that is older than what it was made from.
+
+A dry run writes its specs to a folder of its own: it may be of another config, beside a run that reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from hv15.records.json_values import RecordError
+from hv15.records.paths import ProjectPaths
+from hv15.records.spec import Spec
+from hv15.workflow.stages import Found, Stage
+
+PUBLISH = "publish"
+SECOND_NS = 10**9
+
+
+class Planner:
+    """The decisions for one call.
+
+    Args:
+        paths: of the project.
+        stages: all of it, each after those that it reads from.
+        targets: what was asked for: products, or names of stages; nothing, or anything else, means all.
+        dry_run: whether specs go to a folder of their own.
+    """
+
+    def __init__(
+        self, paths: ProjectPaths, stages: Iterable[Stage], *, targets: Collection[str] = (), dry_run: bool = False
+    ) -> None:
+        self.paths = paths
+        self.stages = {stage.name: stage for stage in stages}
+        train, published = self.stages["train"], self.stages[PUBLISH]
+        self._restores = train.found is not Found.RIGHT and published.found is Found.RIGHT
+        if self._restores:  # the published LoRA is a copy of the trained one
+            self.stages["train"] = replace(train, found=Found.RIGHT, told=published.told)
+        self._targets, self._dry_run = targets, dry_run
+        self._relative = ProjectPaths(run=paths.run)
+        self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
+
+    # -- deciding ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def asked(self) -> set[str]:
+        """The names of the stages whose products were asked for."""
+        named = {str(product): name for product, name in self._makers.items()}
+        found = {named.get(target, target) for target in self._targets}
+        known = found & self.stages.keys()
+        return known if known and known == found else known | {PUBLISH}
+
+    @cached_property
+    def running(self) -> list[str]:
+        """The names of the stages that have to run, each after those that it reads from."""
+        reached, running = set(self.asked), set[str]()
+        needed = set(self.asked)
+        for name in reversed(self.stages):
+            if name not in reached:
+                continue
+            stage = self.stages[name]
+            above = set(self.above(name))
+            reached |= above
+            if self._is_wrong(stage) or (stage.found is Found.MISSING and name in needed):
+                running.add(name)
+                needed |= above
+        return [name for name in self.stages if name in running]
+
+    def _is_wrong(self, stage: Stage) -> bool:
+        """Whether a product is wrong; the published LoRA is also while anything that belongs to it is not right."""
+        if stage.found is Found.WRONG or stage.name != PUBLISH:
+            return stage.found is Found.WRONG
+        others = [self.stages[self._makers[product]] for product in stage.inputs["others"]]
+        return any(other.found is not Found.RIGHT for other in others)
+
+    def above(self, name: str) -> Iterator[str]:
+        """The stages whose products a stage reads."""
+        for files in self.stages[name].inputs.values():
+            yield from dict.fromkeys(self._makers[file] for file in files if file in self._makers)
+
+    def all_above(self, name: str) -> list[str]:
+        """The stages above a stage, near and far, in order."""
+        found, waiting = set[str](), [name]
+        while waiting:
+            for other in self.above(waiting.pop()):
+                if other not in found:
+                    found.add(other)
+                    waiting.append(other)
+        return [each for each in self.stages if each in found]
+
+    # -- telling Snakemake ------------------------------------------------------------------------------------------
+
+    def spec_path(self, name: str) -> Path:
+        """The spec of a stage, relative to the project folder."""
+        return self._relative.trial_spec(name) if self._dry_run else self._relative.spec(name)
+
+    def inputs(self, name: str) -> tuple[dict[str, list[str]], bool]:
+        """Return the inputs of a stage by name, and whether they are to be plain (else ancient)."""
+        stage = self.stages[name]
+        named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
+        named["spec"] = [str(self.spec_path(name))]
+        if name not in self._runs:
+            return named, False
+        direct = {file for files in stage.inputs.values() for file in files}
+        running_above = [each for each in self.all_above(name) if each in self._runs]
+        named["after"] = [
+            str(file) for each in running_above for file in self.stages[each].products if file not in direct
+        ]
+        return named, True
+
+    @cached_property
+    def _runs(self) -> frozenset[str]:
+        return frozenset(self.running)
+
+    def prepare(self) -> None:
+        """Write the specs and set the times: what Snakemake sees is then what was decided.
+
+        Raises:
+            UserError: the disk is full, or a folder cannot be written.
+        """
+        self._restore_trained()
+        if not self._dry_run:
+            self._forget_former_stages()
+        for stage in self.stages.values():
+            self._write_spec(stage)
+            self._no_future(stage)
+
+    def _restore_trained(self) -> None:
+        """Where the trained LoRA is lost, its published copy comes back without a training."""
+        if not self._restores:
+            return
+        with contextlib.suppress(OSError):
+            part = self.paths.trained.with_suffix(".part")
+            shutil.copyfile(self.paths.lora, part)
+            part.replace(self.paths.trained)
+
+    def _forget_former_stages(self) -> None:
+        """Remove the specs of what the config does not ask for any more."""
+        for path in self.paths.specs.glob("*.json"):
+            if path.stem not in self.stages:
+                path.unlink(missing_ok=True)
+
+    def _write_spec(self, stage: Stage) -> None:
+        path = self.paths.root / self.spec_path(stage.name)
+        products = [self.paths.root / product for product in stage.products]
+        runs = stage.name in self._runs
+        replaces = runs and any(product.exists() for product in products)
+        spec = Spec(stage.wanted, stage.details, runs, time.time_ns() if replaces else 0)
+        if replaces:
+            spec.write(path)
+            written = path.stat().st_mtime_ns
+            for product in products:
+                _make_older(product, written)
+            return
+        try:
+            known = Spec.load(path)
+        except RecordError:
+            known = None
+        if known is None or (known.wanted, known.details, known.runs) != (spec.wanted, spec.details, spec.runs):
+            spec.write(path)
+
+    def _no_future(self, stage: Stage) -> None:
+        for file in (*stage.products, self.spec_path(stage.name)):
+            _make_older(self.paths.root / file, time.time_ns() + SECOND_NS)
+
+
+def _make_older(product: Path, moment: int) -> None:
+    """Give a file or folder a time before a moment (nanoseconds since 1970), if it has a later one."""
+    marker = product / ".snakemake_timestamp"  # Snakemake's time of a folder
+    for path in (product, marker):
+        try:
+            if path.lstat().st_mtime_ns >= moment:
+                os.utime(path, ns=(moment - SECOND_NS, moment - SECOND_NS), follow_symlinks=False)
+        except OSError:  # not there, or not ours
+            continue

@@ -1,0 +1,270 @@
+"""The stages of a project: each job with what it makes, what that has to be made from, and what it reads.
+
+A stage is right when its product tells exactly what is wanted (hv15.workflow.told); everything else follows from that:
+what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+from hv15.cache.encoding import Encoding
+from hv15.demo.layout import DEMO_VERSION, demo_is_copied
+from hv15.digest import digest
+from hv15.project import Project, Role, roles_of
+from hv15.project.products import sample_files, sheet_samples
+from hv15.records import formats
+from hv15.records.json_values import JsonObject
+from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.sample.prompts import SampleSpec
+from hv15.workflow.told import Told, conversion_spec
+
+ENCODING_RULES: dict[EncodedKind, str] = {"latents": "encode_latents", "text": "encode_texts"}
+
+
+class Found(Enum):
+    """How a stage's product was found."""
+
+    RIGHT = "right"
+    MISSING = "missing"
+    """Not there, or unreadable: torn, or of another version. It is made anew when something needs it."""
+    WRONG = "wrong"
+    """There, but made from something else."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One job of the workflow."""
+
+    name: str
+    """Rule and wildcard: `train`, `sample_video.NAME`. Its spec and its log are called so."""
+    products: tuple[Path, ...]
+    """Relative to the project folder, as Snakemake names them."""
+    wanted: JsonObject
+    """What the products have to be made from."""
+    found: Found
+    told: JsonObject | None = None
+    """What the first product says that it was made from."""
+    inputs: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """Products of other stages that it reads, by the name that the rule knows them by."""
+    details: JsonObject = field(default_factory=dict)
+    """What the job has to know besides."""
+
+    @property
+    def rule(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def subject(self) -> str:
+        """The wildcard: a sample's name, a shard, a layout."""
+        return self.name.partition(".")[2]
+
+
+class StageBuilder:
+    """Makes the stages of one project, each after those that it reads from."""
+
+    def __init__(self, project: Project, told: Told) -> None:
+        self._project, self._told = project, told
+        self._paths = ProjectPaths(run=project.paths.run)
+        self._root = project.root
+
+    def stages(self) -> Iterator[Stage]:
+        """Yield every stage, each after those that it reads from.
+
+        Raises:
+            UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
+        """
+        yield from self._models()
+        yield from self._encoding("latents", self._project.latents)
+        yield from self._encoding("text", self._project.texts)
+        yield self._training()
+        for spec in self._project.samples.values():
+            yield from self._sample(spec)
+        yield from self._sheet()
+        for layout in self._project.settings.convert.formats:
+            yield self._conversion(layout)
+        yield self._publishing()
+        # A plan of memory and time is of this machine and this moment: who asks for it gets a new one.
+        found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
+        yield Stage("plan", (self._paths.plan,), {}, found)
+
+    # -- models -----------------------------------------------------------------------------------------------------
+
+    def _models(self) -> Iterator[Stage]:
+        models, settings = self._project.models, self._project.settings
+        if settings.models.source == "demo":
+            files = tuple(path for role in roles_of("i2v") for path in self._made(role))
+            directory = settings.resolve(settings.models.directory)
+            there = all((self._root / file).exists() for file in files)
+            found = Found.RIGHT if demo_is_copied(directory) else Found.WRONG if there else Found.MISSING
+            yield Stage("demo_models", files, {"version": DEMO_VERSION}, found)
+            return
+        if settings.models.source == "hub":
+            for role in roles_of(settings.task):
+                yield self._download(role)
+        identities: JsonObject = {role: models.identity(role) for role in roles_of(settings.task)}
+        inputs = {"models": [path for role in roles_of(settings.task) for path in self._made(role)]}
+        yield self._record("check_models", self._paths.checked_models, {"models": identities}, inputs)
+
+    def _download(self, role: Role) -> Stage:
+        files = self._made(role)
+        wanted: JsonObject = {"identity": self._project.models.identity(role)}
+        identity = self._project.models.downloaded(role)
+        told: JsonObject | None = None if identity is None else {"identity": identity}
+        return Stage(f"download_{role}", files, wanted, self._compare(files, told, wanted), told)
+
+    def _made(self, *roles: Role) -> tuple[Path, ...]:
+        """The model files that the workflow itself makes or downloads; files that a person gave need no job."""
+        made = [path for role in roles for path in self._project.models.made(role)]
+        return tuple(_relative(path, self._root) for path in made)
+
+    def _checked(self) -> list[Path]:
+        return [] if self._project.settings.models.source == "demo" else [self._paths.checked_models]
+
+    # -- encoding ---------------------------------------------------------------------------------------------------
+
+    def _encoding(self, kind: EncodedKind, encoding: Encoding[object]) -> Iterator[Stage]:
+        roles: tuple[Role, ...] = ("text_encoder", "tokenizer", "glyph_encoder")
+        if kind == "latents":
+            roles = ("vae", "image_encoder")
+        inputs = {"models": self._made(*roles), "checked": self._checked()}
+        for shard in range(encoding.shards):
+            path = _relative(encoding.manifest_path(shard), self._root)
+            manifest = encoding.manifest(shard)
+            found = Found.MISSING
+            if manifest is not None:
+                found = Found.RIGHT if encoding.is_complete(shard) else Found.WRONG
+            yield Stage(
+                f"{ENCODING_RULES[kind]}.{shard}",
+                (path,),
+                {
+                    "settings": encoding.settings,
+                    "shard": f"{shard} of {encoding.shards}",
+                    "needs": encoding.needs_digest(shard),
+                },
+                found,
+                None if manifest is None else {"settings": manifest.settings, "needs": manifest.needs},
+                inputs,
+            )
+
+    def _manifests(self, encoding: Encoding[object]) -> list[Path]:
+        return [_relative(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def _training(self) -> Stage:
+        inputs = {
+            "manifests": [*self._manifests(self._project.latents), *self._manifests(self._project.texts)],
+            "models": self._made("dit"),
+        }
+        return self._telling("train", [self._paths.trained], self._project.training_spec, inputs)
+
+    @property
+    def _trained(self) -> str:
+        """What stands for the trained LoRA in the specs of all that is made with it."""
+        return digest(self._project.training_spec)
+
+    # -- samples ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _text(self) -> str:
+        """What stands for the encoding of the prompts."""
+        return self._project.texts.settings_digest
+
+    def _sample(self, spec: SampleSpec) -> Iterator[Stage]:
+        name = spec.name
+        details: JsonObject = {"sample": spec.to_json()}
+        lora = [self._paths.trained] if spec.lora_multiplier is not None else []
+        condition: list[Path] = []
+        if spec.task == "i2v":
+            condition = [self._paths.condition(name)]
+            models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
+            yield self._telling(f"sample_condition.{name}", condition, spec.conditioning(), models, details)
+        latents = self._paths.latents(name)
+        yield self._telling(
+            f"sample_latents.{name}",
+            [latents],
+            spec.denoising(self._trained, self._text),
+            {
+                "lora": lora,
+                "condition": condition,
+                "manifests": self._manifests(self._project.texts),
+                "models": self._made("dit"),
+            },
+            details,
+        )
+        shown = [file for file in sample_files(spec, self._paths) if file != latents]
+        if shown:
+            rule = "sample_images" if spec.output_type == "images" else "sample_video"
+            inputs = {"latents": [latents], "models": self._made("vae")}
+            stage = self._telling(f"{rule}.{name}", shown, spec.decoding(self._trained, self._text), inputs, details)
+            yield stage if self._has_all_frames(spec, shown[0]) else replace(stage, found=Found.MISSING)
+
+    def _has_all_frames(self, spec: SampleSpec, product: Path) -> bool:
+        """Whether a folder of images has all of them; other products are whole when they can be read."""
+        folder = self._root / product
+        return spec.output_type != "images" or len(list(folder.glob("*.png"))) == spec.frames
+
+    def _sheet(self) -> Iterator[Stage]:
+        compared = sheet_samples(self._project.samples, self._paths)
+        if not compared:
+            return
+        names = [file for pair in compared.values() for file in pair if file is not None]
+        samples: JsonObject = {
+            name: digest(spec.decoding(self._trained, self._text)) for name, spec in self._project.samples.items()
+        }
+        yield self._telling("contact_sheet", [self._paths.contact_sheet], {"samples": samples}, {"samples": names})
+
+    # -- the finished LoRA ------------------------------------------------------------------------------------------
+
+    def _conversion(self, layout: str) -> Stage:
+        wanted = conversion_spec(self._trained, layout, formats.CONVERSION)
+        product = self._paths.converted(layout)
+        return self._telling(f"convert.{layout}", [product], wanted, {"lora": [self._paths.trained]})
+
+    def _publishing(self) -> Stage:
+        from hv15.project.products import products
+
+        others = products(self._project.settings, self._project.samples, self._paths)
+        inputs = {"lora": [self._paths.trained], "others": others}
+        return self._telling("publish", [self._paths.lora], self._project.training_spec, inputs)
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _telling(
+        self,
+        name: str,
+        products: Sequence[Path],
+        wanted: JsonObject,
+        inputs: Mapping[str, Sequence[Path]],
+        details: JsonObject | None = None,
+    ) -> Stage:
+        """A stage whose products tell what they were made from."""
+        tales = [self._told.made_from(self._root / product) for product in products]
+        wrong = next((told for told in tales if told != wanted), tales[0])
+        found = self._compare(products, wrong, wanted)
+        return Stage(name, tuple(products), wanted, found, wrong, inputs, details or {})
+
+    def _record(self, name: str, product: Path, wanted: JsonObject, inputs: Mapping[str, Sequence[Path]]) -> Stage:
+        """A stage whose product is a spec itself: it says nothing but what was found good."""
+        from hv15.records.json_values import RecordError
+        from hv15.records.spec import Spec
+
+        try:
+            told: JsonObject | None = Spec.load(self._root / product).wanted
+        except RecordError:
+            told = None
+        return Stage(name, (product,), wanted, self._compare([product], told, wanted), told, inputs)
+
+    def _compare(self, products: Sequence[Path], told: JsonObject | None, wanted: JsonObject) -> Found:
+        if told is None or not all((self._root / product).exists() for product in products):
+            return Found.MISSING
+        return Found.RIGHT if told == wanted else Found.WRONG
+
+
+def _relative(path: Path, root: Path) -> Path:
+    """A path as the rules name it: from the project folder where it is in it."""
+    return path.relative_to(root) if path.is_relative_to(root) else path

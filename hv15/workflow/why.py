@@ -1,0 +1,254 @@
+"""Why a stage has to run, in words that a person can act on: from what its product tells and what is wanted now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from hv15.cache.encoding import Encoding
+from hv15.data.captions import caption_key
+from hv15.project import Project
+from hv15.records.json_values import JsonObject, RecordError, as_object
+from hv15.records.manifest import Manifest
+from hv15.records.paths import EncodedKind
+from hv15.records.reasons import DueStage, DueStages
+from hv15.records.rules import rule_words
+from hv15.records.trained_dataset import TrainedDataset, TrainedPair
+from hv15.workflow.differences import change_of_settings, differences
+from hv15.workflow.planner import PUBLISH, Planner
+from hv15.workflow.stages import ENCODING_RULES, Found, Stage
+
+SHOWN = 5
+"""Clips or captions of a stage that are named."""
+
+_TRAINING = {
+    "format": "hv15 trains in a new way.",
+    "dit": "another transformer (models.dit).",
+    "train.network_weights": "another file for train.network_weights.",
+    "latents": "",
+    "text": "",
+    "dataset": "",
+}
+_SAMPLE = {
+    "format": "hv15 samples in a new way.",
+    "condition_format": "hv15 encodes first images in a new way.",
+    "trained": "",
+    "text": "",
+    "models.dit": "another transformer (models.dit).",
+    "models.vae": "another VAE (models.vae).",
+    "models.image_encoder": "another image encoder (models.image_encoder).",
+    "image": "another first image.",
+    "loras": "other LoRAs beside the trained one.",
+    "height": "video_size, height",
+    "width": "video_size, width",
+    "frames": "video_length",
+    "steps": "infer_steps",
+    "latents": "",
+    "vae": "another VAE (models.vae).",
+    "image_encoder": "another image encoder (models.image_encoder).",
+    "size": "",
+}
+
+
+class Reasons:
+    """The words for one plan."""
+
+    def __init__(self, project: Project, planner: Planner) -> None:
+        self._project, self._planner = project, planner
+
+    def due(self) -> DueStages:
+        """Everything that has to run, and why."""
+        return DueStages(tuple(self.stage(name) for name in self._planner.running))
+
+    def stage(self, name: str) -> DueStage:
+        """One stage that has to run."""
+        stage = self._planner.stages[name]
+        title = rule_words(stage.rule)
+        found = [_printable(words) for words in dict.fromkeys(self._words(stage))]
+        products = tuple(str(product) for product in stage.products)
+        if stage.rule in ENCODING_RULES.values():
+            title += f", shard {stage.wanted['shard']}"
+        elif stage.subject:
+            title += f" {stage.subject}"
+        return DueStage(name, title, tuple(found or [self._fallback(stage)]), products)
+
+    def sentence(self, name: str) -> str:
+        """The reasons of a stage in one line; "" for one that does not have to run."""
+        return "; ".join(self.stage(name).reasons) if name in self._planner.running else ""
+
+    def _fallback(self, stage: Stage) -> str:
+        if stage.found is not Found.MISSING:
+            return "it was made from something else"
+        there = all((self._project.root / product).exists() for product in stage.products)
+        return f"{stage.products[0].name} cannot be read" if there else "not made yet"
+
+    def _words(self, stage: Stage) -> Iterator[str]:
+        match stage.rule:
+            case "encode_latents":
+                yield from self._encoding(stage, self._project.latents, "latents")
+            case "encode_texts":
+                yield from self._encoding(stage, self._project.texts, "text")
+            case "train" if stage.told:
+                yield from self._training(stage.told, stage.wanted)
+            case "sample_latents" | "sample_video" | "sample_images" | "sample_condition" if stage.told:
+                yield from differences(stage.told, stage.wanted, _SAMPLE)
+                yield from self._encoded_otherwise(stage.told, stage.wanted)
+                yield from self._made_with(stage)
+            case "convert" | "contact_sheet" | "publish" if stage.told:
+                yield from self._made_with(stage)
+            case "check_models" | "demo_models" if stage.found is Found.WRONG:
+                yield "the model files changed"
+            case _ if stage.rule.startswith("download") and stage.found is Found.WRONG:
+                yield "another revision is wanted"
+
+    def _made_with(self, stage: Stage) -> Iterator[str]:
+        """What it reads that is made anew."""
+        above = [name for name in self._planner.above(stage.name) if name in self._planner.running]
+        if "train" in above:
+            yield "the LoRA is trained anew"
+        elif stage.told and stage.told.get("trained") != stage.wanted.get("trained"):
+            yield "it was made with another LoRA"
+        latents = [name for name in above if name.startswith("sample_latents")]
+        if latents and stage.rule in ("sample_video", "sample_images"):
+            yield "it is sampled anew"
+        new = [name for name in above if name.startswith(("sample_video", "sample_images", "convert", "contact_sheet"))]
+        if new and stage.name in (PUBLISH, "contact_sheet"):
+            yield from _few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def _training(self, told: JsonObject, wanted: JsonObject) -> Iterator[str]:
+        yield from differences(told, wanted, _TRAINING)
+        yield from self._encoded_otherwise(told, wanted)
+        if told.get("dataset") != wanted.get("dataset"):
+            yield from self._dataset(told)
+
+    def _encoded_otherwise(self, told: JsonObject, wanted: JsonObject) -> Iterator[str]:
+        """Other settings of what was encoded for it, by the digests in its spec."""
+        for kind, encoding in self._encodings:
+            if kind in wanted and isinstance(wanted[kind], str) and told.get(kind) != wanted[kind]:
+                former = _settings_of(encoding, str(told.get(kind)))
+                words = change_of_settings(former, encoding.settings, _called(kind)) if former else []
+                yield from words or [f"{_called(kind)} are encoded with other settings"]
+
+    @property
+    def _encodings(self) -> list[tuple[EncodedKind, Encoding[object]]]:
+        return [("latents", self._project.latents), ("text", self._project.texts)]
+
+    def _dataset(self, told: JsonObject) -> Iterator[str]:
+        former, now = self._former, self._project.dataset.record()
+        former_digest = told.get("dataset")
+        if former is None or not isinstance(former_digest, dict) or former.digest != former_digest.get("digest"):
+            yield "the dataset changed"
+            return
+        yield from dataset_changes(former, now)
+
+    @cached_property
+    def _former(self) -> TrainedDataset | None:
+        """The dataset of the last training, by name."""
+        try:
+            return TrainedDataset.load(self._project.paths.trained_dataset)
+        except RecordError:
+            return None
+
+    # -- encoding ---------------------------------------------------------------------------------------------------
+
+    def _encoding(self, stage: Stage, encoding: Encoding[object], kind: EncodedKind) -> Iterator[str]:
+        shard, known = int(stage.subject), encoding.known
+        wanted = encoding.by_shard[shard]
+        new = [key for key in wanted if key not in known]
+        if new and known:
+            yield from self._new_clips(new) if kind == "latents" else self._new_texts(new)
+        elif new:
+            former = self._former_settings(encoding, kind)
+            words = change_of_settings(former, encoding.settings, _called(kind)) if former else []
+            yield from words or [f"{len(new)} {_called(kind)} are not encoded yet"]
+        elif stage.found is Found.WRONG:
+            yield f"encoded {_called(kind)} were lost from {encoding.store.folder}"
+        else:
+            yield f"the list of the encoded {_called(kind)} was lost"
+
+    def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
+        """The settings with which the last training's items were encoded."""
+        told = self._planner.stages["train"].told or {}
+        return _settings_of(encoding, str(told.get(kind)))
+
+    def _new_clips(self, keys: list[str]) -> Iterator[str]:
+        latents = self._project.latents
+        media_of = {str(entry.get("name")): key.partition("-")[0] for key, entry in latents.known.items()}
+        changed, cut, new = list[str](), list[str](), list[str]()
+        for key in keys:
+            need = latents.needed[key]
+            known = media_of.get(str(need.source.path))
+            (new if known is None else cut if known == need.media else changed).append(self._name(need.source.path))
+        yield from _few(new, "new clip {}")
+        yield from _few(changed, "{} changed")
+        yield from _few(cut, "clips of {} are cut in another way")
+
+    def _new_texts(self, keys: list[str]) -> Iterator[str]:
+        wanted = set(keys)
+        former = {pair.name: pair.caption for pair in self._former.pairs} if self._former else {}
+        changed, new = list[str](), list[str]()
+        told = set[str]()
+        for pair in self._project.dataset.pairs:
+            if pair.caption in wanted:
+                told.add(pair.caption)
+                (changed if pair.name in former else new).append(pair.name)
+        yield from _few(changed, "caption of {} changed")
+        yield from _few(new, "new caption of {}")
+        prompts = [
+            name
+            for name, spec in self._project.samples.items()
+            if {caption_key(spec.prompt), caption_key(spec.negative_prompt)} & (wanted - told)
+        ]
+        yield from _few(prompts, "new text of sample {}")
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
+
+
+def dataset_changes(former: TrainedDataset, now: TrainedDataset) -> Iterator[str]:
+    """How two datasets differ, by the names of their files."""
+    old, new = ({pair.name: pair for pair in each.pairs} for each in (former, now))
+    added, gone = [name for name in new if name not in old], [name for name in old if name not in new]
+    renamed = {_content(old[name]) for name in gone}
+    yield from _few([name for name in added if _content(new[name]) not in renamed], "new clip {}")
+    kept = {_content(new[name]) for name in added}
+    yield from _few([name for name in gone if _content(old[name]) not in kept], "clip {} was removed")
+    both = [(old[name], new[name]) for name in new if name in old]
+    yield from _few([after.name for before, after in both if before.media != after.media], "{} changed")
+    yield from _few([after.name for before, after in both if before.caption != after.caption], "caption of {} changed")
+    if sum(before.dataset != after.dataset for before, after in both):
+        yield "how the clips of a dataset are cut or weighed changed"
+
+
+def _content(pair: TrainedPair) -> tuple[str, str, str]:
+    return pair.media, pair.caption, pair.dataset
+
+
+def _printable(words: str) -> str:
+    """Escape what a file's name holds that is not UTF-8: the words go to logs, too."""
+    return words.encode("utf-8", "backslashreplace").decode()
+
+
+def _few(names: list[str], words: str) -> Iterator[str]:
+    """One line a name, the first few; the rest is counted."""
+    for name in names[:SHOWN]:
+        yield words.format(name)
+    if len(names) > SHOWN:
+        yield words.format(f"{len(names) - SHOWN} more")
+
+
+def _called(kind: EncodedKind) -> str:
+    return "clips" if kind == "latents" else "captions"
+
+
+def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
+    """The settings of another encoding of the project, by its digest, as its manifests tell them."""
+    for path in sorted((encoding.manifests_root / settings_digest).glob("*-of-*.json")):
+        try:
+            return as_object(Manifest.load(path).settings)
+        except RecordError:
+            continue
+    return None

@@ -1,0 +1,154 @@
+"""`hv15 check`: everything is looked at, each problem is named once, and a program gets it as records."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hv15.commands import disk
+from hv15.records.checks import Check, from_json
+from hv15.records.problems import Place
+from tests.commands.test_bad_clips import add_bad_clips
+from tests.commands.workbench import Workbench, hv15
+
+
+def checks_of(bench: Workbench, code: int = 0, *words: str) -> list[Check]:
+    """What `hv15 check --json` says."""
+    said = bench.hv15("check", "--json", *words)
+    assert (said.code, said.err) == (code, "")
+    return list(from_json(json.loads(said.out)))
+
+
+def test_check_of_a_sound_project(project: Workbench) -> None:
+    said = project.does("check")
+    assert "everything is in place" in said.out
+    assert "3 files, 3 clips, 3 distinct captions" in said.out
+    assert "9 x 64 x 64" in said.out
+    assert not any(line.startswith("!") for line in said.out.splitlines())
+
+
+def test_check_names_every_problem(project: Workbench) -> None:
+    add_bad_clips(project.clips)
+    project.set(
+        models={"vae": "gone.safetensors"},
+        sample={"loras": [{"path": "other.safetensors"}]},
+        train={"network_weights": "config.yaml"},
+    )
+    said = project.hv15("check")
+    assert said.code == 2
+    marked = [line for line in said.out.splitlines() if line.startswith("!")]
+    assert len(marked) == 8, said.out
+    for words in ("vae", "gone.safetensors", "other.safetensors", "config.yaml: not a safetensors", "sound.mp4"):
+        assert any(words in line for line in marked), said.out
+    assert "8 problems" in said.out
+
+    project.set(datasets=[{"video_directory": "nowhere"}])
+    said = project.hv15("check")
+    assert (said.code, "nowhere: does not exist" in said.out, "other.safetensors" in said.out) == (2, True, True)
+
+
+def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(project: Workbench) -> None:
+    project.set(train={"blocks_to_swap": 51}, sample={"blocks_to_swap": 2})
+    said = project.hv15("check")
+    assert said.code == 2
+    assert "! train          blocks_to_swap: 51, but the transformer has" in said.out
+    assert "! sample" not in said.out
+
+    project.set(train={"blocks_to_swap": 0, "attn_mode": "flash"}, sample={"attn_mode": "sage"})
+    said = project.does("check")  # the GPU may be in another machine
+    for words in (
+        "train          note: on this machine: attn_mode: flash",
+        "sample         note: on this machine: attn_mode: sage",
+    ):
+        assert words in said.out, said.out
+
+
+def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents of 3 clips, 32 x 3 x 4 x 4 numbers of 2 bytes, and 300 tokens of each text, until they are encoded."""
+
+    def disk_line() -> str:
+        return next(line for line in done.hv15("check").out.splitlines() if " disk " in line)
+
+    assert " latents" not in disk_line()
+    assert " texts" not in disk_line()
+    done.set(cache={"latent_dtype": "bfloat16"})
+    assert "about 9.0 KiB latents" in disk_line()
+    monkeypatch.setattr(disk, "TEXT_TOKENS", 2**40)
+    assert not disk_line().startswith("!")
+    done.set(cache={"text_dtype": "bfloat16"})
+    line = disk_line()
+    assert line.startswith("!")
+    assert line.endswith("too little")
+
+
+def test_check_names_clips_that_are_too_short_for_a_length(project: Workbench) -> None:
+    project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9, 401]}])
+    said = project.does("check")
+    assert said.out.count(": no clip of 401 frames") == 3
+
+
+def test_check_of_what_is_still_to_be_made(project: Workbench) -> None:
+    config = project.config
+    config["models"] = {"source": "demo"}
+    (project.root / "config.yaml").write_text(yaml.safe_dump(config))
+    said = project.does("check")
+    assert said.out.count("will be made by the workflow") == 4
+
+
+def test_a_program_gets_each_check_with_its_place(project: Workbench) -> None:
+    add_bad_clips(project.clips)
+    project.set(
+        models={"vae": "gone.safetensors"},
+        sample={"loras": [{"path": "other.safetensors"}]},
+        train={"blocks_to_swap": 51},
+    )
+    checks = checks_of(project, 2)
+    problems = {each.place.setting: each for each in checks if each.state == "problem"}
+    for setting, subject, words in (
+        (("models", "vae"), "vae", "gone.safetensors: does not exist"),
+        (("sample", "loras", 0, "path"), "lora", "other.safetensors"),
+        (("train", "blocks_to_swap"), "train", "blocks_to_swap: 51, but the transformer has"),
+    ):
+        assert problems[setting].subject == subject
+        assert words in problems[setting].message
+    [dit] = [each for each in checks if each.subject == "dit" and each.state == "ok"]
+    assert dit.place == Place(Path(project.config["models"]["dit"]))
+    assert Counter(each.subject for each in checks)["unusable"] == 5
+    assert {each.subject for each in checks_of(project, 2, "--models")} == {
+        *("config", "dit", "train", "vae", "text_encoder", "glyph_encoder"),
+    }
+
+
+def test_a_config_that_is_wrong_is_checks_too(project: Workbench) -> None:
+    config = project.root / "config.yaml"
+    config.write_text(config.read_text() + "trian: {}\n")
+    line = len(config.read_text().splitlines())
+    message = "unknown key; did you mean 'train'?"
+    place = Place(config, line, 1, ("trian",))
+    assert checks_of(project, 2) == [Check("problem", "config", message, place=place)]
+    said = project.hv15("check")
+    assert (said.code, said.err) == (2, "")
+    assert said.out == f"! config         {config}:{line}:1 trian: {message}\n1 problem\n"
+    assert checks_of(project, 2, "--overrides", '{"train": {"seed": "x"}}')[1].place == Place(
+        Path("--config"), setting=("train", "seed")
+    )
+
+
+def test_of_many_files_only_the_first_are_listed(project: Workbench) -> None:
+    for number in range(25):
+        (project.clips / f"{number}.mp4").touch()
+        (project.clips / f"{number}.txt").write_text("a caption")
+    said = project.hv15("check")
+    assert said.out.count("! unusable") == 21
+    assert "! unusable       ... and 5 more" in said.out
+    assert "25 problems" in said.out
+    assert sum(each.subject == "unusable" for each in checks_of(project, 2)) == 25
+
+
+def test_a_missing_project_is_named(tmp_path: Path) -> None:
+    said = hv15("check", tmp_path)
+    assert said.out.startswith(f"! config         {tmp_path}/config.yaml: no such file\n    hint: ")

@@ -1,0 +1,96 @@
+"""What a project will still write, against sizes that are added up another way, and which disks are too full for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from hv15.config.presets import preset_text
+from hv15.lora import LoRANetwork
+from hv15.models import DiT, DiTConfig
+from hv15.plan.disk import LEAST_FREE, DiskUse, disk_uses
+from hv15.project import Project
+from hv15.train.state import STATES_KEPT, Position, StateFolder
+
+RANK = 4
+
+
+class Usage(NamedTuple):
+    """As shutil's own."""
+
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Two captioned images for the published models, none of which is there."""
+    config = yaml.safe_load(preset_text("t2v-24gb"))
+    config["datasets"] = [{"image_directory": "images", "resolution": [64, 96], "enable_bucket": False}]
+    config["train"] |= {"network_dim": RANK, "network_alpha": RANK, "optimizer_type": "AdamW"}
+    config["sample"]["prompts"] = []
+    config["cache"] = {"latent_dtype": "float16", "text_dtype": "bfloat16"}
+    write(tmp_path, config)
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        Image.new("RGB", (64, 96), (number * 90, 20, 30)).save(tmp_path / "images" / f"{number}.png")
+        (tmp_path / "images" / f"{number}.txt").write_text(f"caption {number}")
+    return tmp_path
+
+
+def write(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def only_use(folder: Path) -> DiskUse:
+    (use,) = disk_uses(Project(folder / "config.yaml"))
+    return use
+
+
+def test_clips_and_texts_that_are_not_encoded(project: Path) -> None:
+    use = only_use(project)
+    assert use.needs["latents"] == 2 * 32 * (96 // 16) * (64 // 16) * 2  # numbers of 16 bits
+    assert use.needs["texts"] == 2 * 300 * 3584 * 2
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    write(project, {**config, "task": "i2v", "models": {**config["models"], "image_encoder": "models/siglip"}})
+    assert only_use(project).needs["latents"] - use.needs["latents"] == 2 * 729 * 1152 * 2
+
+
+def test_states_are_those_of_the_lora_and_present_ones_count_less(project: Path) -> None:
+    """Against the real network and the files of a real state."""
+    with torch.device("meta"):
+        network = LoRANetwork(DiT(DiTConfig()), rank=RANK, alpha=RANK)
+    kept = (STATES_KEPT + 1) * network.num_parameters * 3 * 4  # weights and two moments in fp32
+    assert only_use(project).needs["training states"] == kept
+
+    lora = {"weight": torch.zeros(1000)}
+    state = StateFolder(project / "results" / "train" / "state", "spec").save(Position(1, 0.0, 0, "spec", 1), lora, {})
+    written = sum(path.stat().st_size for path in state.iterdir())
+    assert only_use(project).needs["training states"] == kept - written > 0
+
+
+def test_what_stands_on_one_disk_is_added_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use = only_use(project)
+    assert use.folders == [project / "cache", project / "results"]
+    assert use.needed == sum(use.needs.values())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, use.needed - 7))
+    too_small = only_use(project)
+    assert (too_small.missing, too_small.is_too_full) == (7, True)
+
+
+def test_a_nearly_full_disk_is_told_even_if_nothing_is_needed() -> None:
+    assert DiskUse(free=LEAST_FREE - 1).is_too_full
+    assert not DiskUse(free=LEAST_FREE).is_too_full
+    assert DiskUse(free=LEAST_FREE).missing == 0
+
+
+def test_a_dataset_that_cannot_be_used_leaves_the_rest_of_the_estimate(project: Path) -> None:
+    shutil.rmtree(project / "images")
+    assert list(only_use(project).needs) == ["training states"]

@@ -1,0 +1,136 @@
+"""Stands in for the `hv15` command of the jobs: it makes what they declare, from their specs, without any model.
+
+So a whole workflow takes seconds, and everything that decides about reruns is the real thing: Snakefile, rules,
+planner, specs, manifests, and what products tell of themselves. Each call adds a line to `ran.log`: the command, and
+for encoding how many items were new.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def main(words: list[str]) -> None:
+    options = {word[2:]: words[place + 1] for place, word in enumerate(words[:-1]) if word.startswith("--")}
+    command = " ".join(word for word in words[:2] if not word.startswith("--") and "/" not in word)
+    done: dict[str, Callable[[list[str], dict[str, str]], str]] = {
+        "demo models": copy_models,
+        "encode latents": encode,
+        "encode texts": encode,
+        "train": train,
+        "sample denoise": write_latents,
+        "sample decode": write_video,
+        "sample sheet": write_sheet,
+        "convert": convert,
+        "check": lambda *_: "",
+    }
+    note = done[command](words, options)
+    with Path("ran.log").open("a") as log:
+        log.write(f"{command} {note}".rstrip() + "\n")
+
+
+def wanted_of(options: dict[str, str]) -> dict[str, object]:
+    return json.loads(Path(options["spec"]).read_text())["wanted"]
+
+
+def copy_models(words: list[str], options: dict[str, str]) -> str:
+    from hv15.demo.layout import copy_base
+
+    copy_base(Path("models"))
+    return ""
+
+
+def encode(words: list[str], options: dict[str, str]) -> str:
+    import os
+
+    from hv15.project import Project
+    from hv15.records.manifest import EncodedClip, Entry, item_keys
+
+    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    encoding = project.latents if words[1] == "latents" else project.texts
+    shard, new = int(options["shard"]), 0
+    assert wanted_of(options)["needs"] == encoding.needs_digest(shard)
+    manifest = encoding.new_manifest(shard)
+    for key in encoding.by_shard[shard]:
+        clip = EncodedClip(key.replace("-", "0")[:64], 0, 9, 64, 64)
+        name = str(project.latents.needed[key].source.path) if encoding.kind == "latents" else ""
+        manifest.put(key, Entry(name, (clip,) if encoding.kind == "latents" else ()))
+        for item in item_keys(key, manifest.entries[key]):
+            path = encoding.store.path(item)
+            new += not path.exists()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    manifest.write(Path(options["out"]))
+    return str(new)
+
+
+def train(words: list[str], options: dict[str, str]) -> str:
+    import os
+
+    from hv15.project import Project
+
+    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    assert wanted_of(options) == project.training_spec
+    assert not Path("fail").exists(), "the test wants the training to fail"
+    project.latents.entries()
+    project.texts.entries()
+    write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted_of(options))})
+    project.dataset.record().write(project.paths.trained_dataset)
+    return ""
+
+
+def write_latents(words: list[str], options: dict[str, str]) -> str:
+    wanted = wanted_of(options)
+    assert ("lora" in options) == (wanted["trained"] is not None)
+    write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted)})
+    return ""
+
+
+def write_video(words: list[str], options: dict[str, str]) -> str:
+    import numpy as np
+
+    from hv15.data.encode import write_video as write
+
+    wanted = wanted_of(options)
+    assert metadata_of(Path(options["latents"]))["hv15.made_from"] == json.dumps(wanted["latents"])
+    write(Path(options["out"]), np.zeros((1, 16, 16, 3), np.uint8), metadata={"hv15.made_from": json.dumps(wanted)})
+    return ""
+
+
+def write_sheet(words: list[str], options: dict[str, str]) -> str:
+    import numpy as np
+
+    from hv15.data.encode import write_image
+
+    told = {"hv15.made_from": json.dumps(wanted_of(options))}
+    write_image(Path(options["out"]), np.zeros((16, 16, 3), np.uint8), told)
+    return ""
+
+
+def convert(words: list[str], options: dict[str, str]) -> str:
+    from hv15.records import formats
+
+    source, target = Path(words[1]), Path(words[2])
+    told = {"hv15.convert.to": options["to"], "hv15.convert.format": str(formats.CONVERSION)}
+    write_safetensors(target, metadata_of(source) | told)
+    return ""
+
+
+def write_safetensors(path: Path, metadata: dict[str, str]) -> None:
+    header = json.dumps({"__metadata__": metadata}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length])["__metadata__"]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,349 @@
+"""A rerun does only what changed, whatever became of Snakemake's memory, of file times, and of the project's place.
+
+One table of edits, each on a fresh copy of a prepared project, each followed by one call. The jobs are stand-ins
+(tests/workflow/stub_hv15.py); what decides is the real thing. tests/workflow/test_incremental.py does a few of these
+edits with the real jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.project import REPOSITORY
+from tests.workflow.quick import CLIPS, TEXTS, QuickProject
+
+TRAIN = {"train": 1}
+SAMPLE = {"sample denoise": 1, "sample decode": 1}
+ONE: dict[str, object] = {"name": "one", "prompt": "a red circle"}
+TWO: dict[str, object] = {"name": "two", "prompt": "a blue square"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a person does to a project, and what the next call does then."""
+
+    name: str
+    edit: Callable[[QuickProject], None]
+    jobs: dict[str, int] = field(default_factory=dict)
+    """Without encoding jobs, which are counted by what they encode."""
+    clips: int = 0
+    texts: int = 0
+    options: tuple[str, ...] = ()
+    """Further words for Snakemake."""
+
+
+def edit(name: str, action: Callable[[QuickProject], None], *jobs: dict[str, int], **counts: int) -> Edit:
+    return Edit(name, action, {rule: count for part in jobs for rule, count in part.items()}, **counts)
+
+
+def touch_everything(project: QuickProject) -> None:
+    for path in project.root.rglob("*"):
+        if path.is_file():
+            os.utime(path)
+
+
+def rename_clip(project: QuickProject) -> None:
+    for path in list(project.clips.glob("cat.*")):
+        path.rename(path.with_stem("another name, with spaces"))
+
+
+def swap_captions(project: QuickProject) -> None:
+    project.caption("cat", "a dog that runs")
+    project.caption("dog", "a cat that runs")
+
+
+def remove_clip(project: QuickProject) -> None:
+    for path in list(project.clips.glob("pig.*")):
+        path.unlink()
+
+
+def copy_clip(project: QuickProject) -> None:
+    for path in list(project.clips.glob("cat.*")):
+        shutil.copy(path, path.with_stem("copy"))
+
+
+def lose_store(project: QuickProject) -> None:
+    shutil.rmtree(project.root / "cache" / "store")
+
+
+def lose_manifests(project: QuickProject) -> None:
+    shutil.rmtree(project.root / "results/manifests")
+
+
+def lose_manifests_and_train(project: QuickProject) -> None:
+    lose_manifests(project)
+    project.set(train={"learning_rate": 0.3})
+
+
+def tear_manifests_and_train(project: QuickProject) -> None:
+    for path in (project.root / "results/manifests").rglob("*.json"):
+        path.write_bytes(path.read_bytes()[:-20])
+    project.set(train={"learning_rate": 0.3})
+
+
+def old_manifests_and_train(project: QuickProject) -> None:
+    for path in (project.root / "results/manifests").rglob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    project.set(train={"learning_rate": 0.3})
+
+
+def tear(name: str) -> Callable[[QuickProject], None]:
+    def action(project: QuickProject) -> None:
+        path = project.root / name
+        path.write_bytes(path.read_bytes()[:-7])
+
+    return action
+
+
+def lose(name: str) -> Callable[[QuickProject], None]:
+    return lambda project: (project.root / name).unlink()
+
+
+def future(project: QuickProject) -> None:
+    """The clock went back: everything was made tomorrow."""
+    tomorrow = time.time() + 86_400
+    for path in (project.root / "results").rglob("*"):
+        os.utime(path, (tomorrow, tomorrow))
+    project.set_prompts(ONE, TWO)
+
+
+def another_training(project: QuickProject) -> None:
+    """Somebody put a LoRA of other settings into the place of ours, with an old time."""
+    for name in ("train", "lora"):
+        path = project.root / f"results/{name}.safetensors"
+        path.write_bytes(path.read_bytes().replace(b'learning_rate\\": 0.0001', b'learning_rate\\": 0.0002'))
+        os.utime(path, (1e9, 1e9))
+
+
+def sets(**sections: object) -> Callable[[QuickProject], None]:
+    return lambda project: project.set(**sections)
+
+
+def prompts(*each: dict[str, object]) -> Callable[[QuickProject], None]:
+    return lambda project: project.set_prompts(*each)
+
+
+ALL_CLIPS = len(CLIPS)
+Way = Callable[[QuickProject, Path], QuickProject]
+
+EDITS = [
+    edit("nothing", lambda project: None),
+    edit("a new caption", lambda project: project.caption("cat", "a cat that sleeps"), TRAIN, SAMPLE, texts=1),
+    edit("every file touched", touch_everything),
+    edit("a clip renamed", rename_clip),
+    edit("two captions swapped", swap_captions, TRAIN, SAMPLE),
+    edit("a clip removed", remove_clip, TRAIN, SAMPLE),
+    edit("a clip added", lambda project: project.add_clip("hen"), TRAIN, SAMPLE, clips=1, texts=1),
+    edit("a clip copied", copy_clip, TRAIN, SAMPLE),
+    edit("the learning rate", sets(train={"learning_rate": 0.3}), TRAIN, SAMPLE),
+    edit("a quantised base", sets(train={"quantize": "int8"}), TRAIN, SAMPLE),
+    edit(
+        "settings of speed and memory",
+        sets(train={"blocks_to_swap": 1}, cache={"latent_batch": 2, "workers": 1}, runtime={"device": "cpu"}),
+    ),
+    edit("a prompt added", prompts(ONE, TWO), SAMPLE, texts=1),
+    edit("a prompt edited", prompts({**ONE, "prompt": "a green square"}), SAMPLE, texts=1),
+    edit("a prompt's seed", prompts({**ONE, "seed": 5}), SAMPLE),
+    edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"sample decode": 1}),
+    edit("no prompt any more", prompts()),
+    edit("a format added", sets(convert={"formats": ["comfyui"]}), {"convert": 1}),
+    edit("other VAE settings", sets(cache={"vae_sample_size": 128}), TRAIN, SAMPLE, clips=ALL_CLIPS),
+    edit("other text settings", sets(cache={"fp8_vl": True}), TRAIN, SAMPLE, texts=TEXTS),
+    edit("more shards", sets(cache={"shards": 3})),
+    edit("more shards and a training", sets(cache={"shards": 3}, train={"learning_rate": 0.3}), TRAIN, SAMPLE),
+    edit("a lost store", lose_store, clips=ALL_CLIPS, texts=TEXTS),
+    edit("lost manifests", lose_manifests),
+    edit("lost manifests and a training", lose_manifests_and_train, TRAIN, SAMPLE),
+    edit("torn manifests and a training", tear_manifests_and_train, TRAIN, SAMPLE),
+    edit("manifests of another version and a training", old_manifests_and_train, TRAIN, SAMPLE),
+    edit("a torn training", tear("results/train.safetensors")),
+    edit("a lost training", lose("results/train.safetensors")),
+    edit("a torn LoRA", tear("results/lora.safetensors")),
+    edit("a torn video", tear("results/samples/one.mp4"), {"sample decode": 1}),
+    edit("a lost video", lose("results/samples/one.mp4"), {"sample decode": 1}),
+    edit("torn latents", tear("results/samples/one.latents.safetensors")),
+    edit(
+        "torn latents and a frame rate",
+        lambda p: (tear("results/samples/one.latents.safetensors")(p), prompts({**ONE, "fps": 12})(p)),
+        SAMPLE,
+    ),
+    edit("a lost spec", lose("results/specs/train.json")),
+    edit("a torn model file", tear("models/demo/byt5.safetensors"), {"demo models": 1}),
+    edit("a clock that went back, and a prompt added", future, SAMPLE, texts=1),
+    edit("a LoRA of other settings put in place", another_training, TRAIN),
+    edit(
+        "a clip added, another learning rate, another prompt",
+        lambda p: (p.add_clip("hen"), p.set(train={"learning_rate": 0.3}), p.set_prompts({**ONE, "seed": 5})),
+        TRAIN,
+        SAMPLE,
+        clips=1,
+        texts=1,
+    ),
+    Edit(
+        "on the command line",
+        lambda project: None,
+        TRAIN | SAMPLE,
+        options=("--config", 'train={"learning_rate": 0.3}'),
+    ),
+]
+"""The table."""
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
+    """A project on which everything was made once; each case has a copy."""
+    project = QuickProject.make(tmp_path_factory.mktemp("prepared") / "project")
+    outcome = project.snakemake()
+    assert outcome.code == 0, outcome.output
+    assert (outcome.clips, outcome.texts) == (len(CLIPS), TEXTS)
+    return project
+
+
+def check(project: QuickProject, case: Edit, *options: str) -> None:
+    """Edit, call once, and compare; then call again, which finds nothing to do."""
+    case.edit(project)
+    outcome = project.snakemake(*case.options, *options)
+    assert outcome.code == 0, outcome.output
+    other = {rule: count for rule, count in outcome.jobs.items() if not rule.startswith(("encode", "sample sheet"))}
+    assert (other, outcome.clips, outcome.texts) == (case.jobs, case.clips, case.texts), outcome.output
+
+
+def ids(cases: list[Edit]) -> list[str]:
+    return [case.name for case in cases]
+
+
+SOME = [case for case in EDITS if case.name in ("nothing", "the learning rate", "a clip added")]
+"""Enough to see whether a way of losing things matters at all; the whole table is among the slow tests."""
+
+
+def as_it_is(project: QuickProject, _: Path) -> QuickProject:
+    return project
+
+
+def without_memory(project: QuickProject, _: Path) -> QuickProject:
+    project.forget()
+    return project
+
+
+def copied_without_hidden_files(project: QuickProject, folder: Path) -> QuickProject:
+    return project.copied(folder / "copied", everything=False)
+
+
+def copied_with_everything(project: QuickProject, folder: Path) -> QuickProject:
+    return project.copied(folder / "copied", everything=True)
+
+
+def moved(project: QuickProject, folder: Path) -> QuickProject:
+    return project.moved(folder / "moved elsewhere")
+
+
+WAYS: list[Way] = [
+    as_it_is,
+    copied_without_hidden_files,
+    copied_with_everything,
+    moved,
+]
+"""What may have happened to a project; each is followed by an edit and one call."""
+
+
+@pytest.mark.parametrize("case", EDITS, ids=ids(EDITS))
+def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
+    """The hardest: nothing is known but the files themselves. Then a second call finds nothing to do."""
+    project = without_memory(prepared.copied(tmp_path / "project", everything=True), tmp_path)
+    check(project, case)
+    project.forget()
+    again = project.snakemake("-n", *case.options)
+    assert "Nothing to be done" in again.output, again.output
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", SOME, ids=ids(SOME))
+def test_a_few_edits_in_every_way(case: Edit, way: Way, prepared: QuickProject, tmp_path: Path) -> None:
+    check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", EDITS, ids=ids(EDITS))
+def test_every_edit_in_every_way(case: Edit, way: Way, prepared: QuickProject, tmp_path: Path) -> None:
+    check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
+
+
+@pytest.mark.parametrize("case", SOME, ids=ids(SOME))
+def test_all_of_snakemakes_triggers_say_the_same(case: Edit, prepared: QuickProject, tmp_path: Path) -> None:
+    """The profile asks for `mtime` alone; somebody who asks for all of them gets no other answer."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    check(project, case, "--rerun-triggers", "mtime", "params", "input", "software-env", "code")
+
+
+def test_a_new_version_of_the_rules_reruns_nothing(prepared: QuickProject, tmp_path: Path) -> None:
+    """As after a `git pull` that changes commands and messages, and no value."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    program = tmp_path / "program"
+    program.mkdir()
+    for name in ("Snakefile", "rules", "profiles"):
+        source = REPOSITORY / name
+        shutil.copytree(source, program / name) if source.is_dir() else shutil.copy(source, program / name)
+    for rules in (program / "rules").glob("*.smk"):
+        rules.write_text(rules.read_text().replace('"hv15 ', '"true; hv15 '))
+    outcome = project.snakemake("-s", str(program / "Snakefile"))
+    assert "Nothing to be done" in outcome.output, outcome.output
+
+
+def test_back_and_forth_between_two_configs_encodes_once(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    tiles, whole = {"vae_sample_size": 128}, {"vae_sample_size": 0}
+    found = []
+    for settings in (tiles, whole, tiles):
+        project.set(cache=settings)
+        project.forget()
+        outcome = project.snakemake()
+        found.append((outcome.clips, outcome.jobs["train"]))
+    assert found == [(len(CLIPS), 1), (0, 1), (0, 1)]
+
+
+def test_a_dry_run_of_other_settings_leaves_no_trace(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    specs = {path: path.read_bytes() for path in (project.root / "results/specs").iterdir()}
+    outcome = project.snakemake("-n", "--config", 'train={"learning_rate": 0.3}')
+    assert "train.learning_rate 0.0001 -> 0.3" in outcome.output
+    assert {path: path.read_bytes() for path in (project.root / "results/specs").iterdir()} == specs
+    assert "Nothing to be done" in project.snakemake().output
+
+
+def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickProject, tmp_path: Path) -> None:
+    """Snakemake passes over a job's own reasons when anything above it runs: then a training would be forgotten."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    project.set(train={"learning_rate": 0.3})
+    (project.root / "results/train").mkdir(exist_ok=True)
+    (project.root / "fail").touch()
+    assert project.snakemake().code != 0
+    (project.root / "fail").unlink()
+    project.set_prompts(ONE, TWO)
+    outcome = project.snakemake()
+    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["sample decode"]) == (1, 1, 2), outcome.output
+
+
+def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:
+    projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
+    for project in projects:
+        project.set(cache={"directory": str(tmp_path / "store")})
+    runs = [project.begin() for project in projects]
+    outcomes = [project.end(run) for project, run in zip(projects, runs, strict=True)]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    for project in projects:
+        assert "Nothing to be done" in project.snakemake().output
+
+
+def test_the_demo_lists_only_what_a_person_knows(prepared: QuickProject) -> None:
+    rules = {line.split()[0] for line in prepared.snakemake("-n", "-F").output.split("-----")[-1].splitlines() if line}
+    assert {"encode_latents", "encode_texts", "train", "sample_latents", "sample_video", "publish"} <= rules
+    assert not [rule for rule in rules if "spec" in rule or "report" in rule]
