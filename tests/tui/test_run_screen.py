@@ -68,7 +68,7 @@ async def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
         jobs = [job(1, JobState.RUNNING, "train", log=("results/logs/train.log",)), job(2), job(3, JobState.DONE)]
         await settle(pilot, run=run_view(State.RUNNING, root=tmp_path), jobs=jobs_view(*jobs))
         shown = text_of(app)
-        assert "▶ train" in shown
+        assert "▶ train the LoRA" in shown
         assert "waiting" in shown
         assert "1/3 · 1 running · ETA 2:05" in shown
         assert app.files.tail_of == tmp_path / "results/logs/train.log", "the log of what runs is followed"
