@@ -149,6 +149,10 @@ class ProjectPaths:
         """The record of a job's failure, beside its log."""
         return log.with_suffix(".failure.json")
 
+    def all_logs(self) -> Iterator[Path]:
+        """The logs of all jobs of the project and of its experiments that are there, sorted."""
+        return iter(sorted(self.results.glob("**/logs/*.log")))
+
     @property
     def benchmarks(self) -> Path:
         return self.results / "benchmarks"

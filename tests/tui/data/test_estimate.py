@@ -11,9 +11,9 @@ from hv15.runs.record import RunFolder
 from hv15.runs.state import State
 from tui.data import trial
 from tui.data.alerts import alerts
-from tui.data.curves import Progress
 from tui.data.estimate import Estimate, Estimation
 from tui.data.history import RunRow
+from tui.data.metrics import TrainingStatus
 from tui.data.system import Gpu, SystemSample
 
 
@@ -98,8 +98,8 @@ def run(state: State, reason: str = "") -> RunRow:
     return RunRow("one", state, reason, 1.0, None, None, 0, 1, 0, (), "", "", folder)
 
 
-def progress(loss: float | None, stalled: bool = False) -> Progress:
-    return Progress(5, 10, 0.5, 2.0, 10.0, 600.0 if stalled else 1.0, stalled, loss, loss, 1e-4)
+def training(loss: float | None, stalled: bool = False) -> TrainingStatus:
+    return TrainingStatus(5, 10, 2.0, 10.0, 600.0 if stalled else 1.0, stalled, loss, loss)
 
 
 def machine(disk_free: int = 100 << 30, gpu_used: int = 10, used: int = 10) -> SystemSample:
@@ -107,12 +107,12 @@ def machine(disk_free: int = 100 << 30, gpu_used: int = 10, used: int = 10) -> S
 
 
 def test_alerts() -> None:
-    assert alerts(run(State.RUNNING), progress(0.5), machine()) == ()
+    assert alerts(run(State.RUNNING), training(0.5), machine()) == ()
     assert alerts(None, None, None) == ()
-    assert [each.kind for each in alerts(run(State.DIED, "kill -9"), progress(None), machine())] == ["died"]
-    former = replace(progress(None, stalled=True), former=True)
+    assert [each.kind for each in alerts(run(State.DIED, "kill -9"), training(None), machine())] == ["died"]
+    former = replace(training(None, stalled=True), former=True)
     assert alerts(run(State.RUNNING), former, machine()) == (), "these are an earlier training's numbers"
-    wrong = alerts(run(State.RUNNING), progress(float("nan"), stalled=True), machine(1 << 30, 99, 99))
+    wrong = alerts(run(State.RUNNING), training(float("nan"), stalled=True), machine(1 << 30, 99, 99))
     assert [each.kind for each in wrong] == ["nan", "stall", "disk", "memory", "memory"]
     assert "10 min" in wrong[1].text
     assert all(each.cure for each in wrong)
