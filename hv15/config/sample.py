@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-from hv15.choices import OutputType
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
@@ -31,6 +30,7 @@ from hv15.config.section import (
 )
 from hv15.config.transformer import TransformerSettings
 from hv15.grid import FPS
+from hv15.records.outputs import OutputType
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]

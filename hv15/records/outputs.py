@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from hv15.choices import OutputType
 from hv15.records.paths import ProjectPaths
 
 
@@ -36,6 +36,9 @@ LATENTS = SampleOutput("latents", ".latents.safetensors", is_decoded=False)
 
 OUTPUTS = (VIDEO, IMAGES, LATENTS)
 DECODED = tuple(output for output in OUTPUTS if output.is_decoded)
+
+OutputType: TypeAlias = Literal["video", "images", "latent", "both"]
+"""What a config may ask for; `both` are a video and its latents."""
 
 OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "video": (VIDEO,),
