@@ -139,7 +139,8 @@ class SampleSettings(TransformerSettings):
     """What the video should not show. The official default is empty. Only used with guidance above 1."""
 
     output_type: OutputType = "video"
-    """`video`: mp4. `images`: a folder of PNGs. `latent`: the latents file only. `both`: mp4 and latents."""
+    """`video`: mp4. `images`: a folder of PNGs. `animation`: an animated PNG. `latent`: the latents
+    file only. `both`: mp4 and latents."""
 
     dtype: ComputeDtype = "auto"
     """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that has it, else float32."""

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hv15.data.encode import write_images, write_video
+from hv15.data.encode import write_animation, write_images, write_video
 from hv15.errors import UserError
 from hv15.models import load_vae
 from hv15.models.vae_pixels import to_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM, SAMPLE
-from hv15.records.outputs import VIDEO, SampleOutput, output_of
+from hv15.records.outputs import ANIMATION, VIDEO, SampleOutput, output_of
 from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import made_from_metadata, read_made_from
@@ -77,6 +77,7 @@ def _write_images(folder: Path, frames: np.ndarray, fps: float, metadata: Mappin
 
 _WRITERS: dict[SampleOutput | None, Callable[[Path, np.ndarray, float, Mapping[str, str]], None]] = {
     VIDEO: write_video,
+    ANIMATION: write_animation,
 }
 """How each output is written: (path, uint8 frames [F, H, W, 3], frames per second, metadata). Any other name is taken
 for a folder of images."""
