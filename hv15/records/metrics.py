@@ -87,6 +87,8 @@ class StepRecord(MetricsRecord):
     lr: Annotated[float, Measure("Learning rate", log=True)]
     grad_norm: Annotated[float, Measure("Gradient norm", log=True)]
     """Before clipping."""
+    clip_factor: Annotated[float, Measure("Gradient clipping: what is left of the gradients")] = 1.0
+    """By how much the gradients were scaled down to `train.max_grad_norm`; 1 leaves them as they are."""
     samples_per_s: Annotated[float, Measure("Samples", unit="1/s")]
     data_wait_s: Annotated[float, Measure("Waiting for data, share of a step", share_of=STEP_SECONDS)]
     step_s: Annotated[float, Measure("Time of a step", unit="s")]

@@ -211,6 +211,7 @@ class Trainer:
         now = perf_counter()
         seconds, self._since = now - self._since, now
         memory, memory_peak = memory_in_use(self.optimizer_step.device)
+        clips = self.optimizer_step.max_grad_norm > 0 and numbers.grad_norm > 0
         record = StepRecord(
             step=queued.step + 1,
             epoch=round(self.batches.epochs(queued.step + 1), 4),
@@ -218,6 +219,7 @@ class Trainer:
             loss_by_sigma=loss_by_sigma,
             lr=queued.lr,
             grad_norm=numbers.grad_norm,
+            clip_factor=min(1.0, self.optimizer_step.max_grad_norm / numbers.grad_norm) if clips else 1.0,
             samples_per_s=round(queued.samples / seconds, 4),
             data_wait_s=round(queued.data_wait, 4),
             step_s=round(seconds, 4),

@@ -114,6 +114,8 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before(tmp_path: Path, da
     moved = (torch.cat([p.detach().flatten() for p in parameters]) - before).norm().item()
     assert moved == pytest.approx(0.01, rel=1e-3)
     assert metrics_of(clipped)[0]["grad_norm"] == pytest.approx(metrics_of(free)[0]["grad_norm"], rel=1e-5)
+    assert metrics_of(clipped)[0]["clip_factor"] == pytest.approx(0.01 / metrics_of(free)[0]["grad_norm"], rel=1e-4)
+    assert metrics_of(free)[0]["clip_factor"] == 1.0
     assert metrics_of(free)[0]["grad_norm"] > 0.01
 
 
