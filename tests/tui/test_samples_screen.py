@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,9 @@ import numpy as np
 import pytest
 from textual.app import ComposeResult
 
+from hv15.records.json_values import as_object
+from hv15.records.paths import ProjectPaths
+from hv15.records.spec import Spec
 from tests.tui.recorded import Themed, dashboard, replay_at, show, until
 from tui.data.samples import Clip
 from tui.widgets.half_blocks import half_blocks
@@ -58,9 +60,9 @@ def add_step(root: Path, name: str, step: int) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     with replay_at(tmp_path / "demo", 1.0) as replay:
-        spec = replay.root / "results/samples/red-zorpward.json"
-        content = json.loads(spec.read_text())
-        spec.write_text(json.dumps({**content, "prompt": "[bold]a red[/] circle \x1b[31m[/nonsense"}))
+        path = ProjectPaths(replay.root).spec("sample_latents.red-zorpward")
+        sample = as_object(Spec.load(path).details["sample"])
+        Spec({}, {"sample": {**sample, "prompt": "[bold]a red[/] circle \x1b[31m[/nonsense"}}).write(path)
         add_step(replay.root, "red-zorpward", 60)
         add_step(replay.root, "red-zorpward", 120)
         (replay.root / "results/samples/broken.mp4").write_bytes(b"no video")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hv15.errors import UserError
+from hv15.records.estimate import StageEstimate, read_estimate
+from hv15.records.json_values import RecordError, parse_object
 from hv15.runs import control
 from tui.data.trial import Completed, Trial
+
+GIB = 2**30
+SMALLEST_PART = 0.05 * GIB
+"""A smaller part of a stage's memory is not named."""
 
 
 @dataclass(frozen=True)
@@ -67,64 +70,22 @@ class Estimation:
     def _read(self, done: Completed, config: Path) -> Estimate:
         if done.cancelled:
             return Estimate(cancelled=True)
-        if "invalid choice: 'plan'" in done.errors:
-            return Estimate(error="this hv15 has no `hv15 plan`: there is no estimate")
         try:
-            content = json.loads(done.output)
-        except ValueError:
-            words = [line for line in done.errors.splitlines() if line.strip()]
-            return Estimate(error=self._trial.named("\n".join(words[-4:]) or "hv15 plan said nothing", config))
-        advice = [str(each.get("text", "")) for each in _list(content, "advice") if isinstance(each, dict)]
-        note = content.get("note") if isinstance(content, dict) else None
-        notes = [*advice, note] if isinstance(note, str) and note else advice
-        fits = content.get("fits") if isinstance(content, dict) else None
+            found = read_estimate(parse_object(done.output))
+        except RecordError as error:
+            words = [line for line in done.errors.splitlines() if line.strip()][-4:] or [f"hv15 plan: {error}"]
+            return Estimate(error=self._trial.named("\n".join(words), config))
+        notes = [*(each.text for each in found.advice), *([found.note] if found.note else [])]
         return Estimate(
-            tuple(_lines(content)),
+            tuple(_line(stage) for stage in found.stages),
             tuple(self._trial.named(each, config) for each in notes),
-            device=_device(content),
-            fits=fits if isinstance(fits, bool) else None,
+            device=f"{found.device.name}, {found.device.memory / GIB:.1f} GiB",
+            fits=found.fits,
         )
 
 
-def _device(content: Any) -> str:
-    device = content.get("device") if isinstance(content, dict) else None
-    if not isinstance(device, dict):
-        return ""
-    memory = _number(device.get("memory"))
-    return f"{device.get('name', '?')}" + (f", {memory / 2**30:.1f} GiB" if memory else "")
-
-
-def _lines(content: Any) -> Iterator[EstimateLine]:
-    for stage in _list(content, "stages"):
-        if isinstance(stage, dict):
-            yield EstimateLine(
-                str(stage.get("name", "?")),
-                _whole(stage.get("needed")),
-                _number(stage.get("total_seconds")),
-                _note(stage),
-            )
-
-
-def _note(stage: dict[str, Any]) -> str:
+def _line(stage: StageEstimate) -> EstimateLine:
     """How often what is done, where the memory goes, and whether it is too much."""
-    words = ["does not fit"] if stage.get("fits") is False else []
-    if (count := _whole(stage.get("count"))) is not None:
-        words.append(f"{count} x {stage.get('unit', '')}".strip())
-    parts = stage.get("parts")
-    sizes = [(name, _number(size) or 0.0) for name, size in parts.items()] if isinstance(parts, dict) else []
-    words += [f"{name} {size / 2**30:.1f} GiB" for name, size in sizes if size >= 0.05 * 2**30]
-    return ", ".join(words)
-
-
-def _list(content: Any, key: str) -> list[Any]:
-    found = content.get(key) if isinstance(content, dict) else None
-    return found if isinstance(found, list) else []
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _whole(value: Any) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
+    words = [*([] if stage.fits else ["does not fit"]), f"{stage.count} x {stage.unit}".strip()]
+    words += [f"{name} {size / GIB:.1f} GiB" for name, size in stage.parts.items() if size >= SMALLEST_PART]
+    return EstimateLine(stage.name, stage.needed, stage.total_seconds, ", ".join(words))
