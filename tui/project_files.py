@@ -22,7 +22,7 @@ from tui.data.preflight import Preflight
 from tui.data.rerun import DryRun
 from tui.data.system import GpuSource, SystemReader, SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
-from tui.watcher import Source
+from tui.watcher import AnySource, Source
 
 FULL_S = 5.0
 """How often the whole history and the orphans are looked at; the newest run is each time."""
@@ -114,7 +114,7 @@ class ProjectFiles:
         self._tail: LogFile | None = None
         self._tail_size = -1
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[AnySource]:
         """Return what the watcher reads for the status line and the screens."""
         return [
             Source("run", self.read_run, RunSeen, always=True),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -142,7 +141,6 @@ RECORDS: dict[str, type[MetricsRecord]] = {
 }
 
 
-@cache
 def measures(record: type[MetricsRecord]) -> dict[str, Measure]:
     """Return the measured fields of a kind of record, in their order."""
     hints = get_type_hints(record, include_extras=True).items()

@@ -201,7 +201,7 @@ class Recorder(logging.Handler):
 
 
 def _details(fields: Mapping[str, Any]) -> JobDetails:
-    """What a person may want to know of a job, from the fields of a log record."""
+    """What a person may want to know of a job, from the fields of a log record, which Snakemake gives no types."""
     return JobDetails(
         id=fields["jobid"],
         rule=fields["rule_name"],

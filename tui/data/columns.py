@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint32]
+Numbers: TypeAlias = NDArray[np.float32 | np.float64 | np.uint32]
 
 
 class Column:

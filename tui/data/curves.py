@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hv15.records.metrics import RECORDS, Measure, MetricsRecord, StepRecord, Unit, measures
@@ -97,7 +98,7 @@ class Series:
 
     label: str
     """Of its training."""
-    x: NDArray[Any]
-    y: NDArray[Any]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
     points: int
     """Before thinning."""

@@ -139,7 +139,7 @@ class MetricsReader:
 
     def _take(self, lines: Sequence[bytes]) -> None:
         steps: list[JsonObject] = []
-        last = self._steps.last_step
+        last: float = self._steps.last_step
         for line in lines:
             try:
                 content: Json = json.loads(line)

@@ -90,7 +90,7 @@ class StepColumns:
         values = self._plain[source.field].values
         if source.how == "share":
             with np.errstate(divide="ignore", invalid="ignore"):
-                return places, values / self._plain[source.measure.share_of].values
+                return places, np.divide(values, self._plain[source.measure.share_of].values, dtype=np.float64)
         return places, values
 
     def last(self, source: CurveSource, count: int = 1) -> Numbers:

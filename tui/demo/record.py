@@ -65,7 +65,7 @@ def _before(root: Path, earlier: list[RunFolder]) -> Iterator[Path]:
 def _during(root: Path, last: RunFolder) -> set[Path]:
     """What the run has written."""
     paths = ProjectPaths(root)
-    samples = (path for ending in ("mp4", "json") for path in paths.samples.glob(f"*.{ending}"))
+    samples = (*paths.samples.glob("*.mp4"), *paths.specs.glob("sample_latents.*.json"))
     texts = paths.results.glob("**/*.txt")
     own = (last.events, last.output, last.config, last.record_file)
     return {*own, *paths.all_logs(), paths.metrics, paths.summary, *samples, *texts}

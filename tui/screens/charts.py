@@ -81,7 +81,7 @@ class ChartsScreen(DashboardScreen):
 
     def _fill_page(self) -> None:
         """Show the charts of this page, and load them."""
-        self.run_worker(self._show_page, group="charts-page", exclusive=True)  # type: ignore[arg-type]
+        self.run_worker(self._show_page, group="charts-page", exclusive=True)  # type: ignore[arg-type]  # as in base.py
 
     async def _show_page(self) -> None:
         self.first = max(0, min(self.first, len(CHARTS) - 1)) // self.room * self.room

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -10,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hv15.data.encode import write_images, write_video
 from hv15.errors import UserError
-from tests.data.videos import make_video, number_of, numbered, numbers_of
+from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
+from hv15.records.spec import Spec
+from tests.data.videos import make_video, number_of, numbers_of
 from tui.data import clips
 from tui.data.clips import fitted
 from tui.data.samples import SamplesReader, load_clip, still
@@ -25,57 +25,51 @@ def touch(root: Path, name: str, content: str = "x") -> Path:
     return path
 
 
-def sampled(root: Path, name: str, prompt: str, time: float = 1e9) -> Path:
-    """A video that tells what it was made from."""
-    path = root / name
-    asked = {"name": "cat", "prompt": prompt, "negative_prompt": "", "seed": 7, "steps": 30}
-    write_video(path, numbered(0)[None], metadata={"hv15.sample": json.dumps(asked)})
-    os.utime(path, (time, time))
-    return path
+def write_spec(root: Path, prompt: str) -> None:
+    sample: JsonObject = {"name": "cat", "prompt": prompt, "negative_prompt": "", "seed": 7, "of later": 1}
+    Spec({}, {"sample": sample}).write(ProjectPaths(root).spec("sample_latents.cat"))
 
 
 def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> None:
-    sampled(tmp_path, "results/samples/cat.mp4", "a cat")
+    touch(tmp_path, "results/samples/cat.mp4")
+    write_spec(tmp_path, "a cat")
     touch(tmp_path, "results/samples/cat.base.mp4")
     touch(tmp_path, "results/samples/.cat.tmp.mp4")
     touch(tmp_path, "results/samples/cat.latents.safetensors")
-    write_images(tmp_path / "results/samples/dog.frames", numbered(0)[None], {"hv15.sample": '{"prompt": "a dog"}'})
+    (tmp_path / "results/samples/dog.frames").mkdir()
     for step in (1000, 200):
-        sampled(tmp_path, f"results/train/previews/cat-step{step:06}.mp4", "a cat")
+        touch(tmp_path, f"results/train/previews/cat-step{step:06}.mp4")
     touch(tmp_path, "results/rank-8/samples/cat.mp4")
     reader = SamplesReader(tmp_path)
     assert reader.refresh()
-    groups = reader.by_prompt()
-    assert list(groups) == ["cat", "dog"]
-    assert [sample.title for sample in groups["cat"]] == [
-        "base model",
-        "step 200",
-        "step 1000",
-        "final",
-        "rank-8 final",
+    assert [(each.prompt_name, each.kind, each.step, each.experiment) for each in reader.samples] == [
+        ("cat", "base", None, ""),
+        ("cat", "preview", 200, ""),
+        ("cat", "preview", 1000, ""),
+        ("cat", "final", None, ""),
+        ("cat", "final", None, "rank-8"),
+        ("dog", "final", None, ""),
     ]
-    assert [sample.prompt for sample in groups["cat"]] == ["", "a cat", "a cat", "a cat", ""]
-    assert groups["cat"][3].seed == 7
-    assert (groups["dog"][0].media, groups["dog"][0].prompt) == ("frames", "a dog")
+    assert [each.settings.prompt for each in reader.samples] == ["", "a cat", "a cat", "a cat", "", ""]
+    final, dog = reader.samples[3], reader.samples[5]
+    assert (final.settings.seed, final.settings.steps) == (7, None)
+    assert dog.media == "frames"
     assert not reader.refresh()
-    sampled(tmp_path, "results/samples/cat.mp4", "another cat", time=2e9)
+    write_spec(tmp_path, "another cat, longer")
     assert reader.refresh()
-    assert reader.by_prompt()["cat"][3].prompt == "another cat"
+    assert reader.samples[3].settings.prompt == "another cat, longer"
 
 
 def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
     reader = SamplesReader(tmp_path)
     assert not reader.refresh()
-    for name, text in {"a": "[" * 100_000, "b": "oops", "c": "[]"}.items():
-        path = tmp_path / f"results/samples/{name}.mp4"
-        write_video(path, numbered(0)[None], metadata={"hv15.sample": text})
-    torn = sampled(tmp_path, "results/samples/torn.mp4", "a cat")
-    torn.write_bytes(torn.read_bytes()[:-20])
-    touch(tmp_path, "results/samples/empty.mp4", "")
+    touch(tmp_path, "results/samples/a.mp4")
+    for name, text in {"a": "[" * 100_000, "b": "\x00", "c": "[]"}.items():
+        touch(tmp_path, f"results/samples/{name}.mp4")
+        touch(tmp_path, f"results/specs/sample_latents.{name}.json", text)
     (tmp_path / "results/samples/d.mp4").symlink_to(tmp_path / "nowhere")
     assert reader.refresh()
-    assert [sample.name for sample in reader.samples] == ["a", "b", "c", "empty", "torn"]
-    assert {sample.prompt for sample in reader.samples} == {""}
+    assert [sample.name for sample in reader.samples] == ["a", "b", "c"]
     assert "d.mp4: cannot be read" in reader.error
 
 
@@ -94,7 +88,6 @@ def test_a_long_video_is_thinned_evenly_at_the_same_speed(tmp_path: Path, monkey
     clip = load_clip(make_video(tmp_path / "a.mp4", 30, rate=Fraction(30)), 64, 48)
     assert numbers_of(clip.frames) == list(range(0, 30, 4))
     assert clip.fps == 7.5
-    assert clip.source_frame(3) == 12
 
 
 def test_images_and_folders_of_images(tmp_path: Path) -> None:
