@@ -22,6 +22,7 @@ NAMED = {
     "states": "results/train/state",
     "checkpoints": "results/train/checkpoints",
     "summary": "results/train/summary.json",
+    "previews": "results/train/previews",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
     "logs": "results/logs",
