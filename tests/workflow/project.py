@@ -97,7 +97,7 @@ class ProjectFolder:
         return files
 
     def manifest_entries(self, kind: str) -> dict[str, Any]:
-        paths = (self.root / "cache" / kind).glob("*/*-of-*.json")
+        paths = (self.root / "results/manifests" / kind).glob("*/*-of-*.json")
         return {key: entry for path in paths for key, entry in json.loads(path.read_text())["entries"].items()}
 
 
