@@ -86,7 +86,7 @@ def test_all_missing_files_are_named_together(open_project: MakeProject, root: P
     assert f"models.glyph_encoder: {root}/lost does not exist" in caught.value.message
     assert "models.vae" not in caught.value.message
     assert "models.source to hub" in caught.value.hint
-    with pytest.raises(UserError, match=r"models\.image_encoder is not set"):
+    with pytest.raises(UserError, match=r"models\.image_encoder: is not set"):
         files.path("image_encoder")
 
 

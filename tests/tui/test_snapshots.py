@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,12 @@ from pytest_textual_snapshot import SVGImageExtension, normalize_svg
 from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
+from hv15.data.encode import read_video_metadata, write_video
 from tests.tui.recorded import GIB, dashboard, one_gpu, replay_at, show
 from tui.app import Dashboard
 from tui.data.estimate import Estimate, EstimateLine
 from tui.data.rerun import DueStage, Rerun
+from tui.data.samples import load_clip
 from tui.data.system import Process, SystemReader, SystemSample
 from tui.widgets.jobs_table import JobsTable
 from tui.widgets.log_list import LogList
@@ -77,9 +78,10 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashbo
     monkeypatch.setattr(SystemReader, "refresh", measured)
     monkeypatch.setattr(SystemReader, "ring", remembered)
     with replay_at(tmp_path / "demo", SHARE, clock=frozen) as replay:
+        red = load_clip(replay.root / "demo/clips/red_circle_on_black.mp4", 64, 64).frames
         for sample in (replay.root / "results/samples").glob("*.mp4"):
             # flat colours: the noise of a tiny model is other noise after each change of a decoder
-            shutil.copy(replay.root / "demo/clips/red_circle_on_black.mp4", sample)
+            write_video(sample, red, metadata=read_video_metadata(sample))
         for log in replay.root.rglob("*.log"):  # which is the newest is no matter of speed
             os.utime(log, (NOW, NOW))
         app = dashboard(replay.root, one_gpu(), clock=frozen)
