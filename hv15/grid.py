@@ -1,6 +1,9 @@
-"""How pixels become latent cells: the VAE's compression, the same in every HunyuanVideo 1.5 checkpoint. No torch."""
+"""What videos are to every HunyuanVideo 1.5 checkpoint: the rate, and how pixels become latent cells. No torch."""
 
 from __future__ import annotations
+
+FPS = 24.0
+"""Frames per second of the videos that the model was made for."""
 
 PIXELS_PER_CELL = 16
 """Height and width of a latent cell in pixels: sizes of videos are multiples of it."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from hv15.config.section import CAPTION, PLACE, WEIGHT, Frames, PathText, Section, only_with, raise_problems
-from hv15.grid import PIXELS_PER_CELL, encodable_side
+from hv15.grid import FPS, PIXELS_PER_CELL, encodable_side
 
 SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 VIDEO_ONLY = (
@@ -108,7 +108,7 @@ class DatasetSettings(Section):
     """Frames per second of the sources, when the files say it wrongly or not at all (folders of images). Normally the
     files' own timestamps are used."""
 
-    target_fps: PositiveFloat = 24.0
+    target_fps: PositiveFloat = FPS
     """Frames per second of the clips. The model was made for 24; sources are sampled to it by time."""
 
     background: str = "#000000"

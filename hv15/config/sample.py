@@ -30,6 +30,7 @@ from hv15.config.section import (
     raise_problems,
 )
 from hv15.config.transformer import TransformerSettings
+from hv15.grid import FPS
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -131,7 +132,7 @@ class SampleSettings(TransformerSettings):
     seed: Seed = 123
     """Start of the noise: the same seed gives the same video."""
 
-    fps: PositiveFloat = 24.0
+    fps: PositiveFloat = FPS
     """Frames per second of the written file; the model was made for 24."""
 
     negative_prompt: Text = ""

@@ -114,9 +114,6 @@ class TrainSettings(TransformerSettings):
     max_timestep: Timestep = 1000.0
     """Highest timestep that is trained (1000 = pure noise). Lower it to leave layout as it is."""
 
-    weighting_scheme: Literal["none"] = "none"
-    """Weight of the loss by noise level: none, all alike."""
-
     i2v_prob: Probability = 1.0
     """For task i2v: how often a clip is trained with its first frame given; else as text-to-video."""
 

@@ -168,7 +168,7 @@ def windows(
     *,
     stride: int = 1,
     sample: int = 1,
-    max_frames: int = 129,
+    max_frames: int | None = None,
 ) -> list[tuple[int, int]]:
     """Return the windows (start, length in frames) of a video of `count` frames, without repetitions.
 
@@ -182,7 +182,7 @@ def windows(
     if extraction not in EXTRACTIONS:
         raise UserError(f"frame_extraction {extraction!r} is unknown", hint=f"use one of {', '.join(EXTRACTIONS)}")
     if extraction == "full":
-        return [(0, encodable_frames(min(count, max_frames)))] if count > 0 else []
+        return [(0, encodable_frames(count if max_frames is None else min(count, max_frames)))] if count > 0 else []
     found: dict[tuple[int, int], None] = {}
     for length in map(encodable_frames, target_frames):
         if 1 <= length <= count:

@@ -23,9 +23,10 @@ from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.models.vae import VAE, VAEConfig, save_vae
-from hv15.models.weights.checkpoint import MODEL_SIZES, load_into
+from hv15.models.weights.checkpoint import load_into
 from hv15.models.weights.writer import write_checkpoint
 from hv15.records.json_values import JsonObject
+from hv15.records.metadata import MODEL_SIZES
 
 Config = TypeVar("Config")
 Model = TypeVar("Model", bound=nn.Module)

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hv15.models.variants import VARIANTS, Variant, detect_variant
-
-TASK, CONFIG = "hv15.task", "hv15.config"
-"""Metadata of a LoRA: the task that it was trained for, and all settings of its training as JSON."""
+from hv15.records.metadata import CONFIG, KOHYA_BASE_NAME, TASK
 
 
 def about_lora(file: Path | str, metadata: Mapping[str, str], variant: Variant) -> list[str]:
@@ -43,7 +41,7 @@ def _trained_on(metadata: Mapping[str, str]) -> Variant | None:
         name, path = None, ""
     if name in VARIANTS:
         return VARIANTS[name]
-    for written in (path, metadata.get("ss_sd_model_name", "")):
+    for written in (path, metadata.get(KOHYA_BASE_NAME, "")):
         # From the root on: a relative path began in the folder of that training, not in the one of this process.
         if found := detect_variant(Path("/", str(written))):
             return found.variant

@@ -20,6 +20,7 @@ from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.writer import write_checkpoint
+from hv15.records.metadata import KOHYA_BASE_NAME
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
 
@@ -136,7 +137,7 @@ def kohya_metadata(
         "ss_network_alpha": alpha,
         "ss_network_dropout": dropout,
         "ss_base_model_version": "hunyuan-video-1.5",
-        "ss_sd_model_name": base_name,
+        KOHYA_BASE_NAME: base_name,
         "ss_steps": steps,
         "ss_num_epochs": epochs,
         "ss_learning_rate": learning_rate,

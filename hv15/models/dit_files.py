@@ -20,7 +20,6 @@ from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_sizes import layout_of, read_config
 from hv15.models.layouts import reading_recipes, writing_recipes
 from hv15.models.weights.checkpoint import (
-    MODEL_SIZES,
     Checkpoint,
     check_finite,
     check_keys,
@@ -32,6 +31,7 @@ from hv15.models.weights.fp8_files import WeightReader
 from hv15.models.weights.patches import Patch, check_targets
 from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear, ScaledCodes, check_weight_format, replace_linears
 from hv15.models.weights.writer import write_checkpoint
+from hv15.records.metadata import MODEL_SIZES
 
 
 def load_dit(

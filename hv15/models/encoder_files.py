@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models.layouts import looks_like
-from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
+from hv15.models.weights.checkpoint import Checkpoint, check_keys, load_into
 from hv15.models.weights.recipe import Recipe
 from hv15.models.weights.written import WrittenSizes, sizes_in_text
+from hv15.records.metadata import MODEL_SIZES
 
 if TYPE_CHECKING:
     import torch

@@ -52,7 +52,7 @@ class VAE(Module):
         """The dtype of the weights: inputs are cast to it, results have it."""
         return self.encoder.conv_in.conv.weight.dtype
 
-    def moments(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+    def moments(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
         """Mean and log variance of the latents' distribution.
 
         Args:
@@ -81,11 +81,11 @@ class VAE(Module):
         mean, log_variance = moments.chunk(2, dim=1)
         return torch.cat([mean, log_variance.clamp(-30, 20)], dim=1)
 
-    def encode(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+    def encode(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
         """The posterior mode, unscaled: pixels [B, 3, F, H, W] -> latents [B, C, F', H/16, W/16]; see `moments`."""
         return self.moments(pixels, tile_size, overlap)[:, : self.config.latent_channels].contiguous()
 
-    def decode(self, latents: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+    def decode(self, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
         """Unscaled latents [B, C, F', h, w] -> pixels [B, 3, 4*(F'-1)+1, 16*h, 16*w] about in [-1, 1], not clamped.
 
         `tile_size` and `overlap` as in `moments`, in pixels.

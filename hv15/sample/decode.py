@@ -73,7 +73,7 @@ def decode_latents(
 
 
 @torch.no_grad()
-def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
     """Decode unscaled latents [1, C, F', h, w], as stored, on the VAE's device; pixels [1, 3, F, H, W], about [-1, 1].
 
     Raises:

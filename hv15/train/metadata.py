@@ -17,7 +17,7 @@ from hv15.config import Settings
 from hv15.grid import video_size
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
-from hv15.records.metadata import CONFIG, MADE_FROM
+from hv15.records.metadata import CONFIG, MADE_FROM, TASK
 
 
 def lora_metadata(
@@ -68,7 +68,7 @@ def _own_metadata(
         "hv15.clips": str(len(items)),
         "hv15.sizes": _json(sorted({item.shape for item in items})),
         "hv15.dit": str(spec.get("dit", "")),
-        "hv15.task": settings.task,
+        TASK: settings.task,
         "hv15.seed": str(train.seed),
         "hv15.shift": str(train.discrete_flow_shift),
         "hv15.steps": str(step),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,6 +124,10 @@ def read_metadata(product: Path) -> Mapping[str, str]:
     return {}
 
 
+_LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
+"""What every PNG ends with."""
+
+
 def _is_whole_mp4(path: Path) -> bool:
     """Whether the boxes of an mp4 fill its file: a cut one still has its metadata, which comes first."""
     size, place = path.stat().st_size, 0
@@ -144,7 +149,11 @@ def _image_text(path: Path) -> dict[str, str]:
 
     try:
         with Image.open(path) as image:
-            image.verify()
+            image.verify()  # up to the name of the last chunk
+            with path.open("rb") as file:
+                file.seek(-len(_LAST_CHUNK), os.SEEK_END)
+                if file.read() != _LAST_CHUNK:
+                    return {}
             return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     except (ValueError, SyntaxError) as error:
         raise OSError(str(error)) from error

@@ -256,15 +256,15 @@ def test_lokr_whose_rows_divide_by_three_stays_lokr():
 
 
 def test_svd_is_the_nearest_lora_and_tells_its_error():
-    file = lokr(SIZES)
+    file, rounding = lokr(SIZES), 16 * torch.finfo(torch.float32).eps  # of the factors, and of their decomposition
     exact = torch.cat(comfy_thirds(convert(file, "comfyui")[0]))
     for rank, smallest in ((5, 0.0), (2, 1e-3)):
         converted, metadata = convert(file, "comfyui", svd_rank=rank)
         error = (torch.cat(comfy_thirds(converted)) - exact).norm() / exact.norm()
-        assert smallest <= error.item() < (1e-6 if smallest == 0 else 1)
+        assert smallest <= error.item() < (rounding if smallest == 0 else 1)
         assert f"rank {rank}" in metadata[CONVERSION_NOTE]
         best = torch.linalg.svdvals(exact)[rank:].norm() / exact.norm()
-        assert error.item() == pytest.approx(best.item(), abs=1e-6)
+        assert error.item() == pytest.approx(best.item(), abs=rounding)
     with pytest.raises(UserError, match=r"3 of 3 modules have a LoKr, first .*official layout can hold LoRA only"):
         convert(file, "official")
     for layout, prefix in (("diffusers", "transformer.transformer_blocks.0.attn.to_q"), ("official", Q)):

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from hv15.models.weights.quantised import ScaledCodes
 
-MODEL_SIZES = "hv15.model_sizes"
-"""Metadata entry of a model's sizes that its tensors do not tell, as JSON."""
-
 _INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
 _FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _LARGE = 2**20  # elements
