@@ -100,7 +100,11 @@ def test_it_is_read_or_refused(
             use()
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"r": ' * 50_000, '{"r": NaN, "lora_alpha": Infinity}', '"\\ud800"'])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"r": ' * 50_000, '{"r": NaN, "lora_alpha": Infinity}', '"\\ud800"'],
+    ids=["lists", "objects", "no numbers", "half a character"],
+)
 def test_metadata_of_any_kind(tmp_path: Path, text: str):
     path = tmp_path / "lora.safetensors"
     name = "lora_unet_double_blocks_0_img_attn_q"
