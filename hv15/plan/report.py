@@ -9,6 +9,7 @@ from hv15.plan.advice import Advice, advise
 from hv15.plan.devices import Device
 from hv15.plan.stages import Planner, Stage
 from hv15.project import Project
+from hv15.records.estimate import VERSION
 from hv15.records.json_values import JsonObject
 
 GIB = 2**30
@@ -36,6 +37,7 @@ class ProjectPlan:
     def to_json(self) -> JsonObject:
         """As plain JSON values."""
         return {
+            "version": VERSION,
             "device": asdict(self.device),
             "fits": self.fits,
             "needed": self.needed,

@@ -15,6 +15,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "stopped": ("■", "warning"),
     "died": ("†", "error"),
     "elsewhere": ("⇄", "primary"),
+    "unreadable": ("¿", "warning"),
     "waiting": ("·", "faint"),
     "done": ("✓", "success"),
     "cut short": ("■", "warning"),
