@@ -137,7 +137,7 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream, co
     return packets
 
 
-def _stamp(packet: Packet, counted: bool) -> _Stamp:
+def _stamp(packet: Packet[VideoStream], counted: bool) -> _Stamp:
     return _Stamp(packet.dts if counted else packet.pts, packet.duration or 0, packet.is_keyframe)
 
 

@@ -38,7 +38,8 @@ def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
         first = next(factor for factor in factors if factor is not None)
         if first.device != x.device or first.dtype != x.dtype:  # once, not at each step
             factors = tuple(None if factor is None else factor.to(x.device, x.dtype) for factor in factors)
-        return bypass(x, None, *factors, gamma=gamma)
+        difference: Tensor = bypass(x, None, *factors, gamma=gamma)
+        return difference
 
     return forward
 
@@ -84,7 +85,7 @@ class LycorisChange:
         try:
             kind, parts = self._kinds.get_module({f"it.{part}": tensor for part, tensor in self.tensors.items()}, "it")
             module = self._kinds.make_module(kind, parts, "it", layer).to(weight.device)
-            changed, _ = module.get_merged_weight(multiplier, weight.shape, weight.device)
+            changed: Tensor = module.get_merged_weight(multiplier, weight.shape, weight.device)[0]
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
                 f"LoRA: lycoris-lora cannot apply {self.module} to a weight of {list(weight.shape)}: {error}",
@@ -108,4 +109,5 @@ def _lycoris() -> ModuleType:
             f"LoRA: LoHa, LoKr, GLoRA and OFT need lycoris-lora, which cannot be imported: {error}",
             hint="pip install 'hv15[lycoris]'",
         ) from error
-    return lycoris
+    package: ModuleType = lycoris
+    return package

@@ -16,11 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from hv15.models.attention import Attention
@@ -69,10 +68,18 @@ def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tupl
     return _Recomputed.apply(call, anchor, img, txt, vec)
 
 
+class _Context(FunctionCtx):
+    """What the forward pass leaves for the backward pass."""
+
+    call: BlockCall
+    saved_tensors: tuple[Tensor, Tensor, Tensor]
+    needs_input_grad: tuple[bool, ...]
+
+
 class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, call: BlockCall, _anchor: Tensor, img: Tensor, txt: Tensor, vec: Tensor
+        ctx: _Context, call: BlockCall, _anchor: Tensor, img: Tensor, txt: Tensor, vec: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.call = call
         ctx.save_for_backward(img, txt, vec)
@@ -82,7 +89,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, d_img: Tensor | None, d_txt: Tensor | None
+        ctx: _Context, d_img: Tensor | None, d_txt: Tensor | None
     ) -> tuple[None, None, Tensor | None, Tensor | None, Tensor | None]:
         ctx.call.tell_hooks()
         return None, None, *_Backward(ctx.call)(ctx.saved_tensors, ctx.needs_input_grad[2:], d_img, d_txt)

@@ -58,7 +58,8 @@ def read_sample(path: Path) -> Pixels:
 def few_frames(frames: Pixels, count: int = SHOWN) -> Pixels:
     """Return up to `count` frames, evenly spaced from the first to the last."""
     places = np.linspace(0, len(frames) - 1, min(count, len(frames)))
-    return frames[np.rint(places).astype(int)]
+    few: Pixels = frames[np.rint(places).astype(int)]
+    return few
 
 
 def draw_sheet(rows: Sequence[SheetRow]) -> Pixels:

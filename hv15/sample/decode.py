@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hv15.data.encode import write_images, write_video
+from hv15.data.pixels import Pixels
 from hv15.errors import UserError
 from hv15.models import load_vae
 from hv15.models.vae_pixels import to_bytes
@@ -98,6 +98,6 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) 
     return pixels
 
 
-def to_frames(pixels: Tensor) -> np.ndarray:
+def to_frames(pixels: Tensor) -> Pixels:
     """Turn pixels [1, 3, F, H, W] in [-1, 1] into uint8 [F, H, W, 3]; beyond the range they are clamped."""
     return to_bytes(pixels)[0].cpu().numpy()

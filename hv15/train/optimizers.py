@@ -61,7 +61,8 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
     if name == "Muon":
         return torch.optim.Muon
     try:
-        return bitsandbytes("optim").AdamW8bit
+        adamw: type[torch.optim.Optimizer] = bitsandbytes("optim").AdamW8bit
+        return adamw
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(
             f"train.optimizer_type AdamW8bit: bitsandbytes cannot be loaded: {error}",

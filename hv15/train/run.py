@@ -27,7 +27,7 @@ from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
 from hv15.models.ready import load_with_settings, reset, set_up
 from hv15.out_of_memory import memory_advice
-from hv15.precision import pick_device, pick_dtype
+from hv15.precision import named_dtype, pick_device, pick_dtype
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata, versions
@@ -103,7 +103,7 @@ def train_dit(
             metadata = lora_metadata(
                 settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
             )
-            save_lora(path, network.state_dict(), metadata, dtype=getattr(torch, options.save_precision))
+            save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
 
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),

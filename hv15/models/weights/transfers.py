@@ -61,7 +61,8 @@ class CudaTransfers(HostTransfers):
             for tensor in (target, source):
                 if tensor.is_cuda:  # its memory may be given away before the copy has run
                     tensor.record_stream(self.stream)
-            return self.stream.record_event()
+            ticket: Ticket = self.stream.record_event()
+            return ticket
 
     def wait(self, ticket: Ticket | None) -> None:
         if ticket is not None:
