@@ -129,12 +129,12 @@ def _build(kind: str, tensors: Mapping[str, Tensor], alpha: float | None) -> Ada
         return Difference(tensors["diff"])
     if kind == "lora_down.weight":
         down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
-        if up.shape[1] != down.shape[0] or down.shape[0] == 0:
+        if up.shape[1] != down.shape[0]:
             raise RuntimeError("ranks differ")
         return LowRank(down, up, float(down.shape[0]) if alpha is None else alpha)
     if kind == "hada_w1_a":
         w1_a, w1_b, w2_a, w2_b = (tensors[part] for part in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"))
-        ranks_fit = w1_a.shape[1] == w1_b.shape[0] > 0 and w2_a.shape[1] == w2_b.shape[0] > 0
+        ranks_fit = w1_a.shape[1] == w1_b.shape[0] and w2_a.shape[1] == w2_b.shape[0]
         if not ranks_fit or w1_a.shape[0] != w2_a.shape[0] or w1_b.shape[1] != w2_b.shape[1]:
             raise RuntimeError("shapes differ")
         return Hadamard(w1_a, w1_b, w2_a, w2_b, float(w1_b.shape[0]) if alpha is None else alpha)
@@ -142,14 +142,14 @@ def _build(kind: str, tensors: Mapping[str, Tensor], alpha: float | None) -> Ada
         (tensors[f"{side}_a"], tensors[f"{side}_b"]) if f"{side}_a" in tensors else (tensors[side],)
         for side in ("lokr_w1", "lokr_w2")
     ]
-    if any(len(side) == 2 and not side[0].shape[1] == side[1].shape[0] > 0 for side in sides):
+    if any(len(side) == 2 and side[0].shape[1] != side[1].shape[0] for side in sides):
         raise RuntimeError("ranks differ")
     rank = next((side[0].shape[1] for side in sides if len(side) == 2), 1)
     return Kronecker(sides[0], sides[1], float(rank) if alpha is None else alpha)
 
 
 def _check_matrix(name: str, part: str, tensor: Tensor) -> None:
-    if tensor.ndim != 2 or not tensor.is_floating_point():
+    if tensor.ndim != 2 or 0 in tensor.shape or not tensor.is_floating_point():
         raise UserError(
             f"LoRA: {name}.{part} is {tensor.dtype} {list(tensor.shape)}; expected a floating-point matrix",
             hint="only linear layers carry a LoRA in HunyuanVideo 1.5; is this file of another model?",

@@ -158,11 +158,11 @@ def _setting(settings: Settings, name: str, pattern_name: str, module: str) -> f
         value = next(found, settings.get(name))
         if not (value is None or isinstance(value, int | float)):
             raise TypeError(f"{name} of {module} is {value!r}")
-    except (TypeError, re.error) as error:
+        return None if value is None else float(value)
+    except (TypeError, OverflowError, re.error) as error:
         raise UserError(
             f"LoRA: its metadata {ADAPTER_METADATA} is not what PEFT writes: {error}", hint="export it again"
         ) from error
-    return None if value is None else float(value)
 
 
 def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from hv15.cache.encoding import Encoding
 from hv15.data.captions import caption_key
 from hv15.project import Project
-from hv15.records.json_values import JsonObject, RecordError, as_object
+from hv15.records.json_values import JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
 from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind
@@ -194,12 +194,15 @@ class Reasons:
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
         latents = self._project.latents
-        media_of = {str(entry.get("name")): key.partition("-")[0] for key, entry in latents.known.items()}
+        media = {key.partition("-")[0] for key in latents.known}
+        names = {self._name(Path(text_of(entry, "name"))) for entry in latents.known.values()}
+        if self._former is not None:  # manifests hold the whole paths of their time
+            names |= {pair.name for pair in self._former.pairs}
         changed, cut, new = list[str](), list[str](), list[str]()
         for key in keys:
             need = latents.needed[key]
-            known = media_of.get(str(need.source.path))
-            (new if known is None else cut if known == need.media else changed).append(self._name(need.source.path))
+            name = self._name(need.source.path)
+            (cut if need.media in media else changed if name in names else new).append(name)
         yield from _few(new, "new clip {}")
         yield from _few(changed, "{} changed")
         yield from _few(cut, "clips of {} are cut in another way")
@@ -255,7 +258,7 @@ def _few(names: list[str], words: str) -> Iterator[str]:
     for name in names[:SHOWN]:
         yield words.format(name)
     if len(names) > SHOWN:
-        yield words.format(f"{len(names) - SHOWN} more")
+        yield f"... and {len(names) - SHOWN} more"
 
 
 def _called(kind: EncodedKind) -> str:

@@ -25,7 +25,7 @@ def test_of_a_project_of_which_nothing_has_run(project: Workbench) -> None:
         *(line for line in lines if line.startswith("encode ")),
         "train the LoRA: not made yet",
         "sample one: not made yet",
-        "decode one: not made yet",
+        "decode to video one: not made yet",
         "publish the LoRA: not made yet",
     ]
     encoding = "\n".join(line for line in lines if line.startswith("encode "))

@@ -20,6 +20,8 @@ from hv15.models.weights.quantised import QuantisedLinear, quantise
 from tests.lora.samples import delta, linears, random_lora, run
 from tests.models.golden_dit import case, condition, golden_dit
 
+pytestmark = pytest.mark.numeric
+
 KINDS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 # Relative error of the velocity on the golden model, whose two blocks round as the real ones do.
 BOUNDS = {"fp8": 0.05, "fp8_fast": 0.07, "int8": 0.02, "nf4": 0.20}

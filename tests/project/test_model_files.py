@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hv15.choices import ROLES, roles_of
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS
 from hv15.errors import UserError
-from hv15.project import ROLES, ModelFiles, Project, roles_of
+from hv15.project import ModelFiles, Project
 from tests.project.conftest import CONFIG, MakeProject
 from tests.workflow.stub_hv15 import write_safetensors
 

@@ -13,6 +13,8 @@ from hv15.config.train import OptimizerType
 from hv15.errors import UserError
 from hv15.train.optimizers import make_optimizer, set_learning_rate
 
+pytestmark = pytest.mark.numeric
+
 
 def matrices() -> list[nn.Parameter]:
     torch.manual_seed(3)

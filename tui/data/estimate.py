@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hv15.errors import UserError
-from hv15.runs import control
-from tui.data.trial import Completed, Trial
+from hv15.records.json_values import Json, JsonObject, text_of
+from tui.data.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -53,78 +49,59 @@ class Estimation:
     def run(self) -> Estimate:
         """Ask `hv15 plan`. Takes seconds: for a thread of its own."""
         try:
-            with self._trial.file() as config:
-                words = [sys.executable, "-m", "hv15.cli", "plan", "--json", "--config", str(config)]
-                folder = self._trial.config.parent
-                done = self._trial.run(words, folder=folder, environment=control.environment())
-                return self._read(done, config)
+            content = self._trial.ask("plan")
         except UserError as error:
             return Estimate(error=str(error))
+        return _estimate(content) if content is not None else Estimate(cancelled=True)
 
     def cancel(self) -> None:
         self._trial.cancel()
 
-    def _read(self, done: Completed, config: Path) -> Estimate:
-        if done.cancelled:
-            return Estimate(cancelled=True)
-        if "invalid choice: 'plan'" in done.errors:
-            return Estimate(error="this hv15 has no `hv15 plan`: there is no estimate")
-        try:
-            content = json.loads(done.output)
-        except ValueError:
-            words = [line for line in done.errors.splitlines() if line.strip()]
-            return Estimate(error=self._trial.named("\n".join(words[-4:]) or "hv15 plan said nothing", config))
-        advice = [str(each.get("text", "")) for each in _list(content, "advice") if isinstance(each, dict)]
-        note = content.get("note") if isinstance(content, dict) else None
-        notes = [*advice, note] if isinstance(note, str) and note else advice
-        fits = content.get("fits") if isinstance(content, dict) else None
-        return Estimate(
-            tuple(_lines(content)),
-            tuple(self._trial.named(each, config) for each in notes),
-            device=_device(content),
-            fits=fits if isinstance(fits, bool) else None,
-        )
+
+def _estimate(content: JsonObject) -> Estimate:
+    advice = [text_of(each, "text") for each in _list(content, "advice") if isinstance(each, dict)]
+    note = text_of(content, "note")
+    fits = content.get("fits")
+    return Estimate(
+        tuple(_line(stage) for stage in _list(content, "stages") if isinstance(stage, dict)),
+        (*advice, note) if note else tuple(advice),
+        device=_device(content.get("device")),
+        fits=fits if isinstance(fits, bool) else None,
+    )
 
 
-def _device(content: Any) -> str:
-    device = content.get("device") if isinstance(content, dict) else None
+def _device(device: Json) -> str:
     if not isinstance(device, dict):
         return ""
     memory = _number(device.get("memory"))
-    return f"{device.get('name', '?')}" + (f", {memory / 2**30:.1f} GiB" if memory else "")
+    return text_of(device, "name") + (f", {memory / 2**30:.1f} GiB" if memory else "")
 
 
-def _lines(content: Any) -> Iterator[EstimateLine]:
-    for stage in _list(content, "stages"):
-        if isinstance(stage, dict):
-            yield EstimateLine(
-                str(stage.get("name", "?")),
-                _whole(stage.get("needed")),
-                _number(stage.get("total_seconds")),
-                _note(stage),
-            )
+def _line(stage: JsonObject) -> EstimateLine:
+    seconds = _number(stage.get("total_seconds"))
+    return EstimateLine(text_of(stage, "name"), _whole(stage.get("needed")), seconds, _note(stage))
 
 
-def _note(stage: dict[str, Any]) -> str:
+def _note(stage: JsonObject) -> str:
     """How often what is done, where the memory goes, and whether it is too much."""
     words = ["does not fit"] if stage.get("fits") is False else []
     if (count := _whole(stage.get("count"))) is not None:
-        words.append(f"{count} x {stage.get('unit', '')}".strip())
+        words.append(f"{count} x {text_of(stage, 'unit')}".strip())
     parts = stage.get("parts")
     sizes = [(name, _number(size) or 0.0) for name, size in parts.items()] if isinstance(parts, dict) else []
     words += [f"{name} {size / 2**30:.1f} GiB" for name, size in sizes if size >= 0.05 * 2**30]
     return ", ".join(words)
 
 
-def _list(content: Any, key: str) -> list[Any]:
-    found = content.get(key) if isinstance(content, dict) else None
-    return found if isinstance(found, list) else []
+def _list(content: JsonObject, key: str) -> list[Json]:
+    value = content.get(key)
+    return value if isinstance(value, list) else []
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Json) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: Json) -> int | None:
     number = _number(value)
     return None if number is None else int(number)

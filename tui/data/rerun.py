@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.records.json_values import RecordError, parse_object
+from hv15.records.json_values import RecordError
 from hv15.records.reasons import DueStage, DueStages
-from hv15.runs import control
 from tui.data.trial import Trial
 
 __all__ = ["DryRun", "DueStage", "Rerun"]
@@ -62,16 +60,10 @@ class DryRun:
         self._trial.cancel()
 
     def _ask(self) -> Rerun:
-        with self._trial.file() as config:
-            targets = [word for target in self._targets for word in ("--target", target)]
-            words = [sys.executable, "-m", "hv15.cli", "why", str(config), "--json", *targets]
-            done = self._trial.run(words, folder=self._trial.config.parent, environment=control.environment())
-            if done.cancelled:
-                return Rerun(cancelled=True)
-            if done.code:
-                words = [line for line in self._trial.named(done.errors, config).splitlines() if line.strip()]
-                return Rerun(error="\n".join(words[-12:]).removeprefix("error: ") or "hv15 why failed")
+        content = self._trial.ask("why", *(word for target in self._targets for word in ("--target", target)))
+        if content is None:
+            return Rerun(cancelled=True)
         try:
-            return Rerun(DueStages.from_json(parse_object(done.output)).stages)
+            return Rerun(DueStages.from_json(content).stages)
         except RecordError as error:
-            return Rerun(error=f"hv15 why: {error}")
+            return Rerun(error=f"what `hv15 why` printed {error}")

@@ -25,6 +25,8 @@ from hv15.models.weights.quantised import (
 from hv15.models.weights.quantised.fp8 import Fp8Linear
 from hv15.models.weights.quantised.integers import check_nf4
 
+pytestmark = pytest.mark.numeric
+
 KINDS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 
 # The sixteen numbers of NormalFloat, as printed in appendix E of QLoRA (Dettmers et al. 2023).
