@@ -148,7 +148,11 @@ def _print(found: RunStatus) -> None:
 
 
 def tui(options: Tui) -> int:
-    """Open the dashboard."""
+    """Open the dashboard.
+
+    Raises:
+        UserError: a package that it needs cannot be loaded.
+    """
     try:
         from tui.launch import launch
     except ImportError as error:

@@ -197,7 +197,7 @@ class VideoReader:
 
 
 def resized(path: Path, fit: Callable[[], Pixels]) -> Pixels:
-    """Return what `fit` makes of a picture of the file.
+    """Return what `fit` makes of a picture of the file, uint8 [H, W, 3].
 
     Raises:
         MediaError: the resampler cannot take it; what was decoded is sound.

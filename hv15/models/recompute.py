@@ -43,7 +43,7 @@ class BlockCall:
     hooks: tuple[BlockHook, ...] = ()
 
     def __call__(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        """Call the hooks, then compute."""
+        """Call the hooks, then compute: img [B, N, hidden], txt [B, M, hidden], vec [B, hidden] -> img, txt."""
         self.tell_hooks()
         return self.compute(img, txt, vec)
 
@@ -53,12 +53,13 @@ class BlockCall:
             hook.before_block(self.index)
 
     def compute(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the block without a word to the hooks."""
+        """Compute the block without a word to the hooks; shapes as in `__call__`."""
         return self.block(img, txt, vec, self.rope, self.lengths, self.attention, self.most_tokens)
 
 
 def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-    """Call a block, keeping its inputs alone for the backward pass; arguments and results as those of the block."""
+    """Call a block, keeping its inputs alone for the backward pass; arguments and results, and their shapes, as
+    those of the call."""
     if img.shape[1] <= call.most_tokens:
         # vec is the same for all blocks: not an argument, so that hooks on what is kept see the tokens alone.
         return checkpoint(lambda img, txt: call(img, txt, vec), img, txt, use_reentrant=False, preserve_rng_state=False)

@@ -120,6 +120,9 @@ def read_vision_config(checkpoint: Checkpoint) -> tuple[VisionConfig, str]:
 
     What tensors do not tell (heads, image size) comes from a config.json beside them; without one, heads of 72 and
     384 pixels for 729 tokens, as in so400m.
+
+    Raises:
+        UserError: it is another model, or the sizes contradict one another.
     """
     keys = checkpoint.keys()
     prefix = next((prefix for prefix in _PREFIXES if prefix + _PATCHES in checkpoint), None)

@@ -55,7 +55,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
-    """Return the class behind a name of `train.optimizer_type`."""
+    """Return the class behind a name of `train.optimizer_type`.
+
+    Raises:
+        UserError: bitsandbytes is missing, or cannot be loaded.
+    """
     if name == "AdamW":
         return torch.optim.AdamW
     if name == "Muon":
