@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from hv15.models.dit_files import checkpoint_dtype
 from hv15.models.ready import load_with_settings, reset, set_up
 from hv15.out_of_memory import memory_advice
 from hv15.precision import named_dtype, pick_device, pick_dtype
+from hv15.records.json_values import JsonObject
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata, versions
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 
 def train(
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: JsonObject,
     items: Sequence[TrainingItem],
     stores: Stores,
     output: Path,
@@ -77,7 +78,7 @@ def train(
 
 def train_dit(
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: JsonObject,
     items: Sequence[TrainingItem],
     stores: Stores,
     output: Path,
