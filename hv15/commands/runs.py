@@ -160,7 +160,11 @@ def _print_failures(root: Path, found: RunStatus) -> None:
 
 
 def tui(options: Tui) -> int:
-    """Open the dashboard."""
+    """Open the dashboard.
+
+    Raises:
+        UserError: a package that it needs cannot be loaded.
+    """
     try:
         from tui.launch import launch
     except ImportError as error:

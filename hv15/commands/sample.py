@@ -77,7 +77,11 @@ def denoise(options: SampleDenoise) -> None:
 
 
 def decode(options: SampleDecode) -> None:
-    """Turn latents into a video or a folder of images."""
+    """Turn latents into a video or a folder of images.
+
+    Raises:
+        UserError: a name that is neither a video's nor a folder's, or latents that cannot be used.
+    """
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from hv15.records.outputs import DECODED, output_of
     from hv15.sample.decode import decode_latents

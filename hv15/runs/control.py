@@ -224,7 +224,11 @@ def unlock(project: Path) -> bool:
 
 
 def unlock_snakemake(config: Path, home: Path) -> None:
-    """Run `snakemake --unlock`. Only who holds the project's own lock knows that nobody else needs it."""
+    """Run `snakemake --unlock`. Only who holds the project's own lock knows that nobody else needs it.
+
+    Raises:
+        UserError: Snakemake refuses; with what it says.
+    """
     done = subprocess.run(
         command(config, "--unlock"),
         cwd=home,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hv15.data.encode import write_animation, write_images, write_video
+from hv15.data.pixels import Pixels
 from hv15.errors import UserError
 from hv15.models import load_vae
 from hv15.models.vae_pixels import to_bytes
@@ -71,11 +71,11 @@ def decode_latents(
     write(output, frames, spec.fps, metadata)
 
 
-def _write_images(folder: Path, frames: np.ndarray, fps: float, metadata: Mapping[str, str]) -> None:
+def _write_images(folder: Path, frames: Pixels, fps: float, metadata: Mapping[str, str]) -> None:
     write_images(folder, frames, metadata)
 
 
-_WRITERS: dict[SampleOutput | None, Callable[[Path, np.ndarray, float, Mapping[str, str]], None]] = {
+_WRITERS: dict[SampleOutput | None, Callable[[Path, Pixels, float, Mapping[str, str]], None]] = {
     VIDEO: write_video,
     ANIMATION: write_animation,
 }
@@ -109,6 +109,6 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) 
     return pixels
 
 
-def to_frames(pixels: Tensor) -> np.ndarray:
+def to_frames(pixels: Tensor) -> Pixels:
     """Turn pixels [1, 3, F, H, W] in [-1, 1] into uint8 [F, H, W, 3]; beyond the range they are clamped."""
     return to_bytes(pixels)[0].cpu().numpy()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +26,8 @@ from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
 from hv15.models.ready import load_with_settings, reset, set_up
 from hv15.out_of_memory import memory_advice
-from hv15.precision import pick_device, pick_dtype
+from hv15.precision import named_dtype, pick_device, pick_dtype
+from hv15.records.json_values import JsonObject
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 def train(
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: JsonObject,
     items: Sequence[TrainingItem],
     stores: Stores,
     output: Path,
@@ -77,7 +77,7 @@ def train(
 
 def train_dit(
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: JsonObject,
     items: Sequence[TrainingItem],
     stores: Stores,
     output: Path,
@@ -103,7 +103,7 @@ def train_dit(
             metadata = lora_metadata(
                 settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
             )
-            save_lora(path, network.state_dict(), metadata, dtype=getattr(torch, options.save_precision))
+            save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
 
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),

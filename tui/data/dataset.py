@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hv15.config import DatasetSettings, Settings
-from hv15.data.media import IMAGE_SUFFIXES, Kind, Source
+from hv15.data.media import IMAGE_SUFFIXES, MediaKind, Source
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
 from hv15.errors import UserError
@@ -175,7 +175,7 @@ def _uncaptioned(number: int, dataset: DatasetSettings, problem: CaptionProblem)
     except OSError:
         return  # the medium is gone, too
     is_image = path.suffix.lower() in IMAGE_SUFFIXES
-    kind: Kind = "frames" if path.is_dir() else "image" if is_image else "video"
+    kind: MediaKind = "frames" if path.is_dir() else "image" if is_image else "video"
     yield Item(
         dataset=number,
         path=path,
