@@ -13,8 +13,9 @@ from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.data.captions import caption_key
 from hv15.demo import world
-from hv15.demo.models import GLYPHS
+from hv15.demo.models import DIT
 from hv15.digest import digest
+from hv15.grid import latent_size
 from hv15.models.text import load_text_encoder
 from hv15.models.vision import ImageEncoder, load_image_encoder
 from hv15.progress import Progress
@@ -43,7 +44,7 @@ def training_clips(looks: int = LOOKS) -> list[Shown]:
 
 def training_items(clips: list[Shown], batch: int) -> list[TrainingItem]:
     """Return the clips as a training knows them."""
-    grid = ((world.FRAMES - 1) // 4 + 1, world.SIZE // 16, world.SIZE // 16)
+    grid = latent_size(world.FRAMES, world.SIZE, world.SIZE)
     return [TrainingItem(clip.key, caption_key(clip.scene.caption), grid, batch_size=batch) for clip in clips]
 
 
@@ -83,6 +84,6 @@ def _encode_captions(captions: list[str], encoders: Path, store: Store) -> None:
     if not captions:
         return
     encoder = load_text_encoder(encoders / "qwen.safetensors", encoders / "tokenizer", dtype=torch.float32)
-    no_glyphs = torch.zeros(0, GLYPHS["d_model"])
+    no_glyphs = torch.zeros(0, DIT.glyph_dim)
     for text, states in zip(captions, encoder.encode(captions, batch_size=64), strict=True):
         store.write(caption_key(text), {"text": states, "glyphs": no_glyphs}, {"text": text})

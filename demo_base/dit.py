@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
-from hv15.demo.models import GLYPHS, TEXT, VISION
+from hv15.demo.models import DIT
 from hv15.digest import digest, file_sha256
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
@@ -39,10 +39,10 @@ SIZES = DiTConfig(
     mlp_ratio=2.5,
     refiner_mlp_ratio=2.5,
     rope_dims=(4, 14, 14),
-    text_dim=TEXT["hidden_size"],
-    glyph_dim=GLYPHS["d_model"],
+    text_dim=DIT.text_dim,
+    glyph_dim=DIT.glyph_dim,
     glyph_hidden=64,
-    vision_dim=VISION["hidden_size"],
+    vision_dim=DIT.vision_dim,
 )
 
 

@@ -21,8 +21,8 @@ from hv15.demo.clips import concept_scenes
 from hv15.demo.layout import DEMO_FILES
 from hv15.demo.measure import Measured, measure
 from hv15.demo.world import BACKGROUNDS, CONCEPT, Scene, scenes
+from hv15.grid import latent_size
 from hv15.models import Condition, load_glyph_encoder, load_image_encoder, load_text_encoder, load_vae
-from hv15.models.grid import latent_size
 from hv15.models.latents import scale, unscale
 from hv15.sample.condition import encode_frame
 from hv15.sample.decode import decode, to_frames

@@ -10,7 +10,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ def _inputs(weight: Tensor) -> int:
     return math.prod(weight.shape[1:])
 
 
-def _groups(half: nn.Module, rate: float) -> list[dict[str, Any]]:
+def _groups(half: nn.Module, rate: float) -> list[dict[str, object]]:
     """Parameter groups with their peak rates; what has few inputs, as biases have, takes half the stage's."""
     return [
         {"params": [parameter], "peak": rate * min(0.5, 100 / _inputs(parameter))} for parameter in half.parameters()

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hv15.errors import UserError
 
@@ -85,7 +84,7 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: Path, value: Any, *, durable: bool = True) -> None:
+def write_json(target: Path, value: object, *, durable: bool = True) -> None:
     """Write indented JSON with sorted keys atomically, so that equal values give equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     with atomic_path(target, durable=durable) as temporary:

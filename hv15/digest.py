@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """Return the sha256 (hex) of a value's canonical JSON: sorted keys, no spaces, UTF-8, Python's floats."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """Return the first 16 hex digits of `digest`, for folder names."""
     return digest(value)[:16]
 

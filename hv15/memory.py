@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
+
+Arguments: TypeAlias = tuple[Any, ...]  # what an operator of torch takes
+NamedArguments: TypeAlias = dict[str, Any]
 
 WEIGHTS, ACTIVATIONS, ATTENTION = "weights", "activations", "attention"
 ELSEWHERE = "elsewhere"
@@ -55,13 +59,19 @@ class PeakMemory(TorchDispatchMode):
         self._making = [ACTIVATIONS]
         self._moment: Hashable = None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: Arguments = (),
+        kwargs: NamedArguments | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self.follow(func, args, kwargs, result)
         return result
 
-    def follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def follow(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object) -> None:
         """Count what a call has made."""
         if "attention" in func.name():
             self.assign(ATTENTION, *_tensors((args, tuple(kwargs.values()), result)))
@@ -137,11 +147,11 @@ class PeakMemory(TorchDispatchMode):
 
 
 @cache
-def _is_view(func: Any) -> bool:
+def _is_view(func: OpOverload) -> bool:
     return any(each.alias_info for each in func._schema.returns)
 
 
-def _tensors(value: Any) -> Iterable[Tensor]:
+def _tensors(value: object) -> Iterable[Tensor]:
     """The tensors in an operator's arguments or results."""
     if isinstance(value, Tensor):
         yield value

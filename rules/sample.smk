@@ -1,6 +1,9 @@
 # Sampling. Each prompt is a target of its own: an edited prompt samples that prompt alone. One big model a job.
 
 
+from hv15.records.outputs import DECODED, LATENTS
+
+
 rule sample_condition:
     input:
         unpack(PROJECT.inputs("sample_condition.{name}")),
@@ -24,7 +27,7 @@ rule sample_latents:
     input:
         unpack(PROJECT.inputs("sample_latents.{name}")),
     output:
-        PATHS.latents("{name}"),
+        LATENTS.path(PATHS, "{name}"),
     log:
         PATHS.log("sample_latents.{name}"),
     benchmark:
@@ -46,44 +49,32 @@ rule sample_latents:
         "hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q} 2>&1 | logged {log:q}"
 
 
-rule sample_video:
-    input:
-        unpack(PROJECT.inputs("sample_video.{name}")),
-    output:
-        PATHS.video("{name}"),
-    log:
-        PATHS.log("sample_video.{name}"),
-    benchmark:
-        PATHS.benchmark("sample_video.{name}")
-    conda:
-        "environment.yaml"
-    resources:
-        gpu=PROJECT.gpu,
-    message:
-        "Decoding {wildcards.name}: {WHY:sample_video.{wildcards.name}}"
-    shell:
-        "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
-        " --out {output:q} 2>&1 | logged {log:q}"
+# One rule for each kind of output that is decoded: a video, a folder of images.
+for OUTPUT in DECODED:
 
-
-rule sample_images:
-    input:
-        unpack(PROJECT.inputs("sample_images.{name}")),
-    output:
-        directory(PATHS.images("{name}")),
-    log:
-        PATHS.log("sample_images.{name}"),
-    benchmark:
-        PATHS.benchmark("sample_images.{name}")
-    conda:
-        "environment.yaml"
-    resources:
-        gpu=PROJECT.gpu,
-    message:
-        "Decoding {wildcards.name} to images: {WHY:sample_images.{wildcards.name}}"
-    shell:
-        "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q}"
-        " --out {output:q} 2>&1 | logged {log:q}"
+    rule:
+        name:
+            OUTPUT.rule
+        input:
+            unpack(PROJECT.inputs(OUTPUT.rule + ".{name}")),
+        output:
+            (
+                directory(OUTPUT.path(PATHS, "{name}"))
+                if OUTPUT.is_folder
+                else OUTPUT.path(PATHS, "{name}")
+            ),
+        log:
+            PATHS.log(OUTPUT.rule + ".{name}"),
+        benchmark:
+            PATHS.benchmark(OUTPUT.rule + ".{name}")
+        conda:
+            "environment.yaml"
+        resources:
+            gpu=PROJECT.gpu,
+        message:
+            "Decoding {wildcards.name}: {WHY:" + OUTPUT.rule + ".{wildcards.name}}"
+        shell:
+            "hv15 sample decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q} 2>&1 | logged {log:q}"
 
 
 rule contact_sheet:

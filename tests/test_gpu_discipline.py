@@ -15,9 +15,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from hv15.cache.latents import encode_clips
 from hv15.config import Settings
+from hv15.lora import apply_lora
 from hv15.models import DiT, DiTConfig
 from hv15.models.dit_files import is_block_linear
 from hv15.models.glyphs import GlyphEncoder, build_glyph_model
@@ -36,7 +38,7 @@ from tests.fake_gpu import Copies, FakeGPU
 SIZE = PassSize(samples=1, latent=(4, 30, 52), text_tokens=200, i2v=False)  # 480p, 13 frames
 MOVES = {"train.examples.<lambda>", "train.examples.to", "models.condition.<lambda>"}
 """A batch comes to the device."""
-SWAP = {"models.transfers.begin"}
+SWAP = {"models.weights.transfers.begin"}
 """Blocks and kept activations."""
 SIGMAS = SimpleNamespace(float=lambda: SimpleNamespace(tolist=lambda: [1.0, 0.0]))
 """A tensor of the host, which has data; under the fake GPU's mode none has."""
@@ -134,7 +136,7 @@ def test_encoding_and_decoding(tile_size: int, patch_conv: bool, size: tuple[int
     with gpu, torch.no_grad(), Copies() as copies:
         clips = gpu.empty(1, 5, *size, 3, dtype=torch.uint8)
         latents = encode_clips(vae, clips, tile_size, 0.25)
-        assert to_bytes(vae.decode(latents, tile_size=tile_size)).shape == (1, 5, *size, 3)
+        assert to_bytes(vae.decode(latents, tile_size=tile_size, overlap=0.25)).shape == (1, 5, *size, 3)
     assert copies.seen == set()
 
 
@@ -230,3 +232,31 @@ def test_the_fake_gpu_sees_what_it_is_for():
 def test_all_blocks_of_the_real_model(fresh: ProcessPoolExecutor):
     copies = fresh.submit(train_step, settings("train", {"blocks_to_swap": 51}), SIZE, blocks=54).result()
     assert copies <= MOVES | SWAP
+
+
+@pytest.mark.parametrize("kind", ["lora", "loha", "lokr"])
+def test_a_dora_beside_the_weights(kind: str):
+    """Its tensors come to the activations' device once, and stay there."""
+    gpu, name = FakeGPU(), "lycoris_double_blocks_0_img_attn_q"
+    shapes = {
+        "lora": {"lora_down.weight": (8, 2048), "lora_up.weight": (2048, 8)},
+        "loha": {f"hada_w{i}_{side}": shape for i in (1, 2) for side, shape in (("a", (2048, 8)), ("b", (8, 2048)))},
+        "lokr": {"lokr_w1": (8, 8), "lokr_w2_a": (256, 8), "lokr_w2_b": (8, 256)},
+    }[kind] | {"dora_scale": (2048, 1)}
+    file = {
+        f"{name}.{part}": FakeTensor(gpu.mode, torch.empty(shape, device="meta"), torch.device("cpu"))
+        for part, shape in shapes.items()
+    }
+    with torch.device("meta"):
+        layer = torch.nn.Linear(2048, 2048, dtype=torch.bfloat16).requires_grad_(False)
+    blocks = torch.nn.ModuleList([torch.nn.ModuleDict({"img_attn_q": gpu.put(layer)})])
+    assert apply_lora(torch.nn.ModuleDict({"double_blocks": blocks}), file) == 1
+    with gpu:
+        x = gpu.empty(1, 5, 2048)
+        with Copies() as first:
+            layer(x)
+        with Copies() as later:
+            output = layer(x)
+    assert (output.device.type, output.dtype) == ("fakegpu", torch.bfloat16)
+    assert first.seen
+    assert not later.seen

@@ -18,6 +18,7 @@ from textual.message import Message
 from textual.screen import Screen
 
 from tui.messages import SourceFailed
+from tui.workers import run_beside
 
 if TYPE_CHECKING:
     from tui.app import Dashboard
@@ -101,9 +102,7 @@ class Watcher:
 
     def _begin(self, source: Source[Value]) -> None:
         source.reading = True
-        work = partial(self._read, source)
-        # mypy finds no member of Textual's union of kinds of work that an async function is
-        self._app.run_worker(work, group=f"source-{source.name}", exit_on_error=False)  # type: ignore[arg-type]
+        run_beside(self._app, partial(self._read, source), f"source-{source.name}")
 
     async def _read(self, source: Source[Value]) -> None:
         took = 0.0

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from time import perf_counter
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from hv15.errors import UserError
 
@@ -195,46 +193,3 @@ def _padded(states: Sequence[Tensor]) -> Tensor:
     from torch.nn.utils.rnn import pad_sequence
 
     return pad_sequence(list(states), batch_first=True)
-
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-
-class Prefetcher(Generic[Task, Result]):
-    """Runs a function over tasks in one background thread, a few ahead, and hands the results out in order.
-
-    `waited` is how many seconds the consumer has stood still in all. An error of the function arrives at the consumer
-    when it comes to that task.
-    """
-
-    def __init__(self, function: Callable[[Task], Result], tasks: Iterable[Task], *, ahead: int = 2) -> None:
-        self.waited = 0.0
-        self._function = function
-        self._tasks = iter(tasks)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="hv15-batches")
-        self._pending: list[Future[Result]] = []
-        for _ in range(ahead):
-            self._submit()
-
-    def _submit(self) -> None:
-        for task in self._tasks:
-            self._pending.append(self._pool.submit(self._function, task))
-            return
-
-    def __iter__(self) -> Iterator[Result]:
-        return self
-
-    def __next__(self) -> Result:
-        if not self._pending:
-            raise StopIteration
-        future = self._pending.pop(0)
-        self._submit()
-        start = perf_counter()
-        result = future.result()
-        self.waited += perf_counter() - start
-        return result
-
-    def close(self) -> None:
-        """Stop the thread and drop what was not fetched."""
-        self._pool.shutdown(wait=True, cancel_futures=True)

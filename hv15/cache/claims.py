@@ -17,16 +17,22 @@ from typing import TypeVar
 Job = TypeVar("Job")
 
 POLL_S = 0.5
-MOST = 200
+MOST = 64
 """Claims of one round: each is an open file."""
 
 
 class Claims:
-    """The claims of this process in one folder of the store."""
+    """The claims of this process in one folder of the store; as a context they fall at its end, also by an error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / ".claims"
         self._held: dict[str, int] = {}
+
+    def __enter__(self) -> Claims:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def take(self, key: str) -> bool:
         """Claim a key; False when another process has it."""

@@ -113,8 +113,7 @@ class LatentEncoder:
         vae, vision = self.load_vae(), self.load_vision() if self.load_vision else None
         total = sum(len(job.clips) for job in jobs.values())
         broken: list[tuple[str, MediaError]] = []
-        claims = Claims(self.encoding.store.folder)
-        with Progress(total, "encode clips", unit="clips") as progress:
+        with Claims(self.encoding.store.folder) as claims, Progress(total, "encode clips", unit="clips") as progress:
             for claimed in rounds(jobs, claims, self._is_done):
                 decoded = decode_ahead((job for _, job in claimed), self.workers)
                 for batch in _equal_batches(decoded, self.batch_size, broken):

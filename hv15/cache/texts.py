@@ -57,8 +57,10 @@ class TextStateEncoder:
         encoder: TextEncoder | None = None
         # Texts of like length share a batch, so that little padding is computed.
         order = {key: missing[key] for key in sorted(missing, key=lambda key: (len(missing[key]), key))}
-        claims = Claims(self.encoding.store.folder)
-        with Progress(len(order), "encode texts", unit="texts") as progress:
+        with (
+            Claims(self.encoding.store.folder) as claims,
+            Progress(len(order), "encode texts", unit="texts") as progress,
+        ):
             for claimed in rounds(order, claims, self._is_done):
                 texts = dict(claimed)
                 if not texts:

@@ -10,7 +10,7 @@ from hv15.commands.listing import SHOWN
 from hv15.commands.options.project import Check as Options
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.records.checks import Check, config_checks, to_json
+from hv15.records.checks import Check, problem_checks, to_json
 from hv15.records.problems import ConfigError, Place
 
 
@@ -30,7 +30,7 @@ def _checks(options: Options) -> Iterator[Check]:
     try:
         project = Project(options.config, options.overrides)
     except ConfigError as error:
-        yield from config_checks(error)
+        yield from problem_checks(error)
         return
     from hv15.commands.checks import dataset_checks, disk_checks, failed, file_checks, model_checks, sample_checks
     from hv15.commands.notes import checkpoint_line
@@ -52,7 +52,7 @@ def _checks(options: Options) -> Iterator[Check]:
         try:
             yield from look(project)
         except ConfigError as error:
-            yield from config_checks(error)
+            yield from problem_checks(error, subject)
         except UserError as error:
             yield failed(subject, error)
     project.save_caches()

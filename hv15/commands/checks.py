@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.choices import Role, roles_of
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.errors import UserError
-from hv15.models.advice import about_memory, about_sizes, about_training
+from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
-from hv15.project import Project, Role, roles_of
+from hv15.project import Project
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place
+from hv15.train.advice import about_sizes, about_training
 from hv15.units import size
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
     What only this machine lacks is no problem: the check may run beside the machine with the GPU.
     """
     from hv15.models.attention import pick_attention
-    from hv15.models.weights.quantised import check_kind
+    from hv15.models.weights.quantised import check_weight_format
     from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
 
@@ -92,7 +94,7 @@ def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
             dtype = pick_dtype(section.dtype, device)
             pick_attention(section.attn_mode, split=False, device=device, dtype=dtype, training=name == "train")
             if section.quantize != "none":
-                check_kind(section.quantize, device)
+                check_weight_format(section.quantize, device)
         except UserError as error:
             yield Check("note", name, f"on this machine: {error.message}", error.hint, Place(setting=(name,)))
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from hv15.cache.encoding import Encoding, describe
 from hv15.cache.register import register
+from hv15.commands.listing import listing
 from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
 from hv15.errors import UserError
 from hv15.project import Project
@@ -15,9 +16,6 @@ from hv15.records.manifest import Manifest
 from hv15.records.spec import Spec
 
 Needed = TypeVar("Needed")
-
-SHOWN = 20
-"""Unusable files that a message lists by name."""
 
 
 def latents(options: EncodeLatents) -> None:
@@ -56,12 +54,12 @@ def latents(options: EncodeLatents) -> None:
     if stop and encoder.failures:
         raise UserError(
             f"{_files(encoder.failures)} cannot be used; all others{_of(options)} are encoded and kept\n"
-            + _listing(encoder.failures),
+            + listing(encoder.failures.values()),
             hint="mend or remove what is listed, or set cache.bad_clips to skip; then run the same command again",
         )
     print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
     if encoder.failures:
-        print(f"left out {_files(encoder.failures)}:\n{_listing(encoder.failures)}", file=sys.stderr)
+        print(f"left out {_files(encoder.failures)}:\n{listing(encoder.failures.values())}", file=sys.stderr)
 
 
 def texts(options: EncodeTexts) -> None:
@@ -106,15 +104,18 @@ def report(options: Report) -> None:
     print(f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts")
     told = list(describe(clips))
     if skipped := {name: entry.skipped for name, entry in told if entry.skipped}:
-        print(f"left out {_files(skipped)}:\n{_listing(skipped, len(skipped))}")
+        print(f"left out {_files(skipped)}:\n{listing(skipped.values(), shown=len(skipped))}")
     for name, entry in told:
         if entry.too_short_for:
             print(f"{name}: too short for {', '.join(map(str, entry.too_short_for))} frames")
 
 
 def _open(options: Encode) -> Project:
-    """Open the project, and note in its store that it uses it."""
+    """Open the project, draw the demo's clips if they are not there, and note in its store that it uses it."""
+    from hv15.workflow import make_demo_clips
+
     project = Project(options.config, options.overrides)
+    make_demo_clips(project)
     register(project.cache, project.root)
     return project
 
@@ -147,10 +148,3 @@ def _files(failures: dict[str, str]) -> str:
 
 def _of(options: Encode) -> str:
     return "" if options.shard is None else f" of shard {options.shard}"
-
-
-def _listing(failures: dict[str, str], shown: int = SHOWN) -> str:
-    lines = [f"  {reason}" for reason in list(failures.values())[:shown]]
-    if len(failures) > shown:
-        lines.append(f"  ... and {len(failures) - shown} more")
-    return "\n".join(lines)

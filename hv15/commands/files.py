@@ -14,7 +14,7 @@ from hv15.project import Project
 from hv15.records.metadata import CONVERSION_NOTE
 
 if TYPE_CHECKING:
-    from hv15.lora.names import LoRALayout
+    from hv15.choices import LoRALayout
 
 
 def convert(options: Convert) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from itertools import islice
 
 SHOWN = 20
 """Files that are listed by name."""
 
 
-def listing(lines: Sequence[str]) -> str:
+def listing(lines: Collection[str], *, shown: int = SHOWN) -> str:
     """Return the first lines, indented, and how many were left out."""
-    shown = [f"  {line}" for line in lines[:SHOWN]]
-    if len(lines) > SHOWN:
-        shown.append(f"  ... and {len(lines) - SHOWN} more")
-    return "\n".join(shown)
+    words = [f"  {line}" for line in islice(lines, shown)]
+    if len(lines) > shown:
+        words.append(f"  ... and {len(lines) - shown} more")
+    return "\n".join(words)

@@ -1,4 +1,4 @@
-"""What a stage says about its checkpoint: facts, and the advice of hv15.models.advice for this project."""
+"""What a stage says about its checkpoint: facts, and the advice for this project."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hv15.cache.batches import TrainingItem
-from hv15.models import advice
-from hv15.models.grid import PIXELS_PER_CELL
+from hv15.grid import video_size
+from hv15.lora.advice import about_lora
+from hv15.models.advice import about_checkpoint
 from hv15.models.weights.header import read_header
 from hv15.project import Project
+from hv15.sample.advice import about_sample
 from hv15.sample.prompts import SampleSpec
+from hv15.train.advice import about_sizes, about_training
 
 
 def checkpoint_line(project: Project) -> str:
@@ -27,7 +30,7 @@ def file_notes(project: Project) -> list[str]:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return advice.about_checkpoint(project.models.facts, project.settings.task)
+    return about_checkpoint(project.models.facts, project.settings.task)
 
 
 def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]:
@@ -36,18 +39,18 @@ def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]
     Raises:
         UserError: a file is missing or damaged.
     """
-    sizes = Counter((item.shape[1] * PIXELS_PER_CELL, item.shape[2] * PIXELS_PER_CELL) for item in items)
+    sizes = Counter(video_size(*item.shape)[1:] for item in items)
     weights = project.settings.train.network_weights
     return [
-        *advice.about_training(project.models.facts, project.settings.train.quantize),
-        *advice.about_sizes(project.models.found_variant.variant, sizes),
+        *about_training(project.models.facts, project.settings.train.quantize),
+        *about_sizes(project.models.found_variant.variant, sizes),
         *(lora_notes(project, project.settings.resolve(weights)) if weights else ()),
     ]
 
 
 def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
     """About a sample's settings."""
-    return advice.about_sample(
+    return about_sample(
         project.models.found_variant.variant,
         height=spec.height,
         width=spec.width,
@@ -62,7 +65,7 @@ def lora_notes(project: Project, path: Path) -> list[str]:
     Raises:
         UserError: it is missing or damaged.
     """
-    return advice.about_lora(path, read_header(path).metadata, project.models.found_variant.variant)
+    return about_lora(path, read_header(path).metadata, project.models.found_variant.variant)
 
 
 def log_notes(log: logging.Logger, project: Project, sentences: Iterable[str]) -> None:

@@ -18,8 +18,10 @@ def plan(options: Plan) -> None:
     """Print or write the plan of a project."""
     from hv15.plan.devices import detect_device, device_of_size, find_device
     from hv15.plan.report import make_plan
+    from hv15.workflow import make_demo_clips
 
     project = Project(options.config, options.overrides)
+    make_demo_clips(project)
     sized = device_of_size(options.memory) if options.memory is not None else None
     if options.device is not None:
         device = find_device(options.device)

@@ -9,9 +9,8 @@ import yaml
 
 from hv15.errors import UserError
 from hv15.records.json_values import Json
+from hv15.records.metadata import CONFIG
 
-CONFIG = "hv15.config"
-"""The metadata entry that holds the whole resolved config."""
 KINDS = ".safetensors, .mp4, .png or .json"
 
 

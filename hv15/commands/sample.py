@@ -79,14 +79,15 @@ def denoise(options: SampleDenoise) -> None:
 def decode(options: SampleDecode) -> None:
     """Turn latents into a video or a folder of images."""
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-    from hv15.sample.decode import VIDEO_SUFFIX, decode_latents
+    from hv15.records.outputs import VIDEO
+    from hv15.sample.decode import decode_latents
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
-    if options.out.suffix != VIDEO_SUFFIX and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+    if options.out.suffix != VIDEO.suffix and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
         raise UserError(
-            f"{options.out}: videos are written as {VIDEO_SUFFIX}, anything else is a folder of PNG images",
-            hint=f"give a name that ends in {VIDEO_SUFFIX}, or that of a folder",
+            f"{options.out}: videos are written as {VIDEO.suffix}, anything else is a folder of PNG images",
+            hint=f"give a name that ends in {VIDEO.suffix}, or that of a folder",
         )
     spec, made_from = None, None
     if options.spec is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from hv15.config.section import CAPTION, PLACE, WEIGHT, Frames, PathText, Section, only_with, raise_problems
+from hv15.grid import FPS, PIXELS_PER_CELL, encodable_side
 
 SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 VIDEO_ONLY = (
@@ -20,17 +21,17 @@ VIDEO_ONLY = (
 )
 
 
-def _square(value: Any) -> Any:
+def _square(value: object) -> object:
     """One number means a square."""
     return [value, value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
-def _one_window(value: Any) -> Any:
+def _one_window(value: object) -> object:
     """One number means a list of one."""
     return [value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
-Side = Annotated[int, Field(ge=16, le=8192)]
+Side = Annotated[int, Field(ge=PIXELS_PER_CELL, le=8192)]
 Resolution = Annotated[tuple[Side, Side], BeforeValidator(_square, json_schema_input_type=Side | tuple[Side, Side])]
 Windows = Annotated[
     tuple[Frames, ...], BeforeValidator(_one_window, json_schema_input_type=Frames | tuple[Frames, ...])
@@ -107,7 +108,7 @@ class DatasetSettings(Section):
     """Frames per second of the sources, when the files say it wrongly or not at all (folders of images). Normally the
     files' own timestamps are used."""
 
-    target_fps: PositiveFloat = 24.0
+    target_fps: PositiveFloat = FPS
     """Frames per second of the clips. The model was made for 24; sources are sampled to it by time."""
 
     background: str = "#000000"
@@ -122,7 +123,7 @@ class DatasetSettings(Section):
 
     @field_validator("background", mode="before")
     @classmethod
-    def _is_a_colour(cls, value: Any) -> Any:
+    def _is_a_colour(cls, value: object) -> object:
         if value is None:
             raise ValueError('found nothing: put the colour in quotes ("#ffffff"), because # begins a comment')
         digits = str(value).removeprefix("#").lower()
@@ -153,8 +154,8 @@ class DatasetSettings(Section):
                 for name in VIDEO_ONLY
                 if getattr(self, name) != fields[name].default
             ]
-        if not self.enable_bucket and any(side % 16 for side in self.resolution):
-            width, height = (side // 16 * 16 for side in self.resolution)
+        if not self.enable_bucket and any(side % PIXELS_PER_CELL for side in self.resolution):
+            width, height = map(encodable_side, self.resolution)
             text = f"found {list(self.resolution)}: without enable_bucket both must be multiples of 16, e.g. "
             problems.append((("resolution",), f"{text}[{width}, {height}]"))
         raise_problems(problems)

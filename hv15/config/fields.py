@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from inspect import cleandoc
-from typing import Any, get_args
+from types import EllipsisType
+from typing import get_args
+
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import to_jsonable_python
 
 from hv15.config.section import Section
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
 
 _FAR = 2**31  # a limit that nobody meets need not be told
@@ -23,7 +27,7 @@ class FieldInfo:
     path: str
     type: str
     """Which values it takes, in words."""
-    default: Any
+    default: Json | EllipsisType
     """The default as JSON-able value; `...` when the setting must be given."""
     doc: str
     """Its help in one line of plain text."""
@@ -55,11 +59,10 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
     """Yield the settings of a section itself, without those of the sections in it."""
     schema = schema_of(model)
     for name, field in model.model_fields.items():
-        default = ... if field.is_required() else field.get_default(call_default_factory=True)
         yield FieldInfo(
             path=f"{prefix}{name}",
             type=type_text(schema["properties"][name], schema.get("$defs", {})),
-            default=_plain(default),
+            default=... if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True)),
             doc=" ".join(cleandoc(field.description or "").split()),
             is_section=section_of(field.annotation) is not None,
             affects=mark if (mark := affects(model, name)) in ("speed", "place") else None,
@@ -67,12 +70,12 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
 
 
 @cache
-def schema_of(model: type[Section]) -> dict[str, Any]:
+def schema_of(model: type[Section]) -> JsonSchemaValue:
     """Return the JSON schema of a section; it is kept, for it takes some milliseconds to make."""
     return model.model_json_schema()
 
 
-def section_of(annotation: Any) -> type[Section] | None:
+def section_of(annotation: object) -> type[Section] | None:
     """Return the section in a field's annotation: itself, or the one that it is a list of."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
@@ -137,7 +140,7 @@ def help_text(model: type[Section], prefix: str = "") -> str:
     return "\n".join(blocks)
 
 
-def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def type_text(schema: JsonSchemaValue, definitions: JsonSchemaValue) -> str:
     """Say in words which values a JSON schema accepts."""
     if "$ref" in schema:
         return "settings"
@@ -160,26 +163,20 @@ def type_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     )
 
 
-def _list_text(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def _list_text(schema: JsonSchemaValue, definitions: JsonSchemaValue) -> str:
     return f"list of {type_text(schema['items'], definitions)}" if "items" in schema else "list"
 
 
-def _range(schema: dict[str, Any]) -> str:
+def _range(schema: JsonSchemaValue) -> str:
     words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
     limits = [f"{word} {schema[key]:g}" for key, word in words.items() if schema.get(key, _FAR) < _FAR]
     limits += [f"in steps of {schema['multipleOf']}"] if "multipleOf" in schema else []
     return " " + " ".join(limits) if limits else ""
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.model_dump(mode="json")
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _view(value: Any, dumped: Any) -> Any:
+def _view(value: object, dumped: Json) -> Json:
     if isinstance(value, Section):
         return digest_view(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and isinstance(dumped, list):
         return [_view(entry, entry_dumped) for entry, entry_dumped in zip(value, dumped, strict=True)]
     return dumped

@@ -6,24 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from hv15.choices import ROLES, Role, Task, VariantName, roles_of
 from hv15.config.section import PLACE, PathText, Section, raise_problems
-
-Variant = Literal[
-    "auto",
-    "480p_t2v",
-    "480p_i2v",
-    "720p_t2v",
-    "720p_i2v",
-    "480p_t2v_distilled",
-    "480p_i2v_distilled",
-    "720p_t2v_distilled",
-    "720p_t2v_distilled_sparse",
-    "720p_i2v_distilled",
-    "720p_i2v_distilled_sparse",
-    "480p_i2v_step_distilled",
-]
-
-FILES = ("dit", "vae", "text_encoder", "glyph_encoder", "image_encoder", "tokenizer")
 
 
 class ModelSettings(Section):
@@ -54,7 +38,7 @@ class ModelSettings(Section):
     """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub (used from the local Hub cache, or fetched:
     about 7 MB)."""
 
-    variant: Variant = "auto"
+    variant: Literal["auto", VariantName] = "auto"
     """Which checkpoint the dit file is: it decides the default steps, guidance and shift of sampling. `auto` reads it
     from config.json or from the path (.../720p_t2v/...); all variants have the same tensors, so say it here when the
     path does not. `source: hub` downloads this variant."""
@@ -75,11 +59,10 @@ class ModelSettings(Section):
         if self.source != "files":
             text = f"is not used with models.source {self.source}: remove it, or set source: files and give all paths"
             fields = type(self).model_fields
-            problems += [((name,), text) for name in FILES if getattr(self, name) != fields[name].default]
+            problems += [((name,), text) for name in ROLES if getattr(self, name) != fields[name].default]
         raise_problems(problems)
         return self
 
-    def missing_files(self, task: str) -> list[str]:
+    def missing_files(self, task: Task) -> list[Role]:
         """Names of the paths which `source: files` needs for a task and which are not given."""
-        needed = ["dit", "vae", "text_encoder", "glyph_encoder"] + (["image_encoder"] if task == "i2v" else [])
-        return [name for name in needed if getattr(self, name) is None] if self.source == "files" else []
+        return [role for role in roles_of(task) if getattr(self, role) is None] if self.source == "files" else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import (
     Field,
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from hv15.choices import OutputType
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
@@ -29,10 +30,10 @@ from hv15.config.section import (
     raise_problems,
 )
 from hv15.config.transformer import TransformerSettings
+from hv15.grid import FPS
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
-OutputType = Literal["video", "images", "latent", "both"]
 
 
 class LoraSettings(Section):
@@ -96,7 +97,7 @@ class PromptSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_from_prompt(cls, data: Any) -> Any:
+    def _name_from_prompt(cls, data: object) -> object:
         if isinstance(data, dict) and not data.get("name") and isinstance(data.get("prompt"), str):
             return {**data, "name": automatic_name(data["prompt"].strip(), str(data.get("image_path") or ""))}
         return data
@@ -131,7 +132,7 @@ class SampleSettings(TransformerSettings):
     seed: Seed = 123
     """Start of the noise: the same seed gives the same video."""
 
-    fps: PositiveFloat = 24.0
+    fps: PositiveFloat = FPS
     """Frames per second of the written file; the model was made for 24."""
 
     negative_prompt: Text = ""

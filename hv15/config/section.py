@@ -6,31 +6,34 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.config import JsonDict, JsonValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-SPEED: dict[str, Any] = {"affects": "speed"}
+from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, encodable_frames, encodable_side
+
+SPEED: JsonDict = {"affects": "speed"}
 """Mark of a setting that changes only memory or speed: `Field(json_schema_extra=SPEED)`. No digest contains it."""
 
-PLACE: dict[str, Any] = {"affects": "place"}
+PLACE: JsonDict = {"affects": "place"}
 """Mark of a setting that only says where files lie; their content has its own fingerprint. No digest contains it."""
 
-CAPTION: dict[str, Any] = {"affects": "caption"}
+CAPTION: JsonDict = {"affects": "caption"}
 """Mark of a dataset's setting that only changes captions; a caption is known by its text."""
 
-WEIGHT: dict[str, Any] = {"affects": "weight"}
+WEIGHT: JsonDict = {"affects": "weight"}
 """Mark of a dataset's setting that changes how training draws its clips, and not the clips."""
 
-LATENTS: dict[str, Any] = {"encodes": "latents"}
+LATENTS: JsonDict = {"encodes": "latents"}
 """Mark of a setting of the encoding that changes clips alone, and no captions."""
 
-TEXT: dict[str, Any] = {"encodes": "text"}
+TEXT: JsonDict = {"encodes": "text"}
 """Mark of a setting of the encoding that changes captions alone, and no clips."""
 
 
-def only_with(**values: tuple[object, ...]) -> dict[str, Any]:
+def only_with(**values: tuple[JsonValue, ...]) -> JsonDict:
     """Mark of a setting that is read only while other settings of its section have one of these values."""
     return {"only_with": {name: list(choices) for name, choices in values.items()}}
 
@@ -51,7 +54,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         """Refuse true/false for numbers: pydantic would read them as 1 and 0."""
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
             raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")
@@ -102,9 +105,9 @@ def check_frames(count: int) -> int:
     """
     if count < 1:
         raise ValueError(f"{count} frames: at least 1 is needed")
-    if count % 4 != 1:
-        below = (count - 1) // 4 * 4 + 1
-        raise ValueError(f"{count} frames: the VAE takes 4k+1 of them; the nearest are {below} and {below + 4}")
+    if (below := encodable_frames(count)) != count:
+        nearest = f"{below} and {below + FRAMES_PER_CELL}"
+        raise ValueError(f"{count} frames: the VAE takes {FRAMES_PER_CELL}k+1 of them; the nearest are {nearest}")
     return count
 
 
@@ -114,19 +117,19 @@ def check_size(size: int) -> int:
     Raises:
         ValueError: names the nearest valid sizes.
     """
-    if size < 16 or size % 16:
-        below = size // 16 * 16
-        nearest = f"{below} and {below + 16}" if below >= 16 else "16"
-        raise ValueError(f"{size} pixels: must be a multiple of 16; nearest: {nearest}")
+    below = encodable_side(size)
+    if below != size or size < PIXELS_PER_CELL:
+        nearest = f"{below} and {below + PIXELS_PER_CELL}" if below >= PIXELS_PER_CELL else f"{PIXELS_PER_CELL}"
+        raise ValueError(f"{size} pixels: must be a multiple of {PIXELS_PER_CELL}; nearest: {nearest}")
     return size
 
 
 def check_tiles(size: int, overlap: float) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield a problem of `vae_tile_overlap` if tiles of `size` pixels would not start at multiples of 16."""
     stride = int(size * (1 - overlap))
-    if size and (stride < 16 or stride % 16):
+    if size and (stride < PIXELS_PER_CELL or stride % PIXELS_PER_CELL):
         text = f"found {overlap:g}: tiles of {size} pixels would start every {stride} pixels, which must be a multiple"
-        yield ("vae_tile_overlap",), f"{text} of 16; 0.125, 0.25 and 0.5 fit"
+        yield ("vae_tile_overlap",), f"{text} of {PIXELS_PER_CELL}; 0.125, 0.25 and 0.5 fit"
 
 
 PathText = Annotated[str, AfterValidator(expand_variables), Field(json_schema_extra={"format": "path"})]
@@ -135,7 +138,11 @@ PathText = Annotated[str, AfterValidator(expand_variables), Field(json_schema_ex
 Frames = Annotated[int, AfterValidator(check_frames), Field(json_schema_extra={"minimum": 1})]
 """A number of frames, 4k+1."""
 
-PixelSize = Annotated[int, AfterValidator(check_size), Field(json_schema_extra={"minimum": 16, "multipleOf": 16})]
+PixelSize = Annotated[
+    int,
+    AfterValidator(check_size),
+    Field(json_schema_extra={"minimum": PIXELS_PER_CELL, "multipleOf": PIXELS_PER_CELL}),
+]
 """A height or a width in pixels, a multiple of 16."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

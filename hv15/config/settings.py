@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
+from pydantic.config import JsonDict
 
+from hv15.choices import Task
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings
 from hv15.config.datasets import DatasetSettings
@@ -15,9 +16,10 @@ from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
 from hv15.config.section import Section, raise_problems
 from hv15.config.train import TrainSettings
+from hv15.records.json_values import JsonObject
 
 
-def _or_a_toml_path(schema: dict[str, Any]) -> None:
+def _or_a_toml_path(schema: JsonDict) -> None:
     """`load_config` replaces the path of a musubi file by the datasets in it."""
     items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
     schema.pop("type")
@@ -27,7 +29,7 @@ def _or_a_toml_path(schema: dict[str, Any]) -> None:
 class Settings(Section):
     """A project: what is trained from what, how, and what is made with the result."""
 
-    task: Literal["t2v", "i2v"] = "t2v"
+    task: Task = "t2v"
     """What the LoRA is for: `t2v` text-to-video, or `i2v` image-to-video (the first frame is given)."""
 
     models: ModelSettings = ModelSettings()
@@ -55,7 +57,7 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_section_is_default(cls, data: Any) -> Any:
+    def _empty_section_is_default(cls, data: object) -> object:
         """A section of which only the heading is left (`train:`) has all its defaults."""
         if not isinstance(data, dict):
             return data
@@ -86,6 +88,6 @@ class Settings(Section):
         """Return the absolute path of a setting's path: `~` is the home, relative ones start at the project folder."""
         return self._root / Path(path).expanduser()
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> JsonObject:
         """Return all settings, defaults included, as JSON-able values that `load_config` accepts back."""
         return self.model_dump(mode="json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -114,9 +114,6 @@ class TrainSettings(TransformerSettings):
     max_timestep: Timestep = 1000.0
     """Highest timestep that is trained (1000 = pure noise). Lower it to leave layout as it is."""
 
-    weighting_scheme: Literal["none"] = "none"
-    """Weight of the loss by noise level: none, all alike."""
-
     i2v_prob: Probability = 1.0
     """For task i2v: how often a clip is trained with its first frame given; else as text-to-video."""
 
@@ -146,7 +143,7 @@ class TrainSettings(TransformerSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _epochs_replace_default_steps(cls, data: Any) -> Any:
+    def _epochs_replace_default_steps(cls, data: object) -> object:
         """The default number of steps is for those who gave neither."""
         if isinstance(data, dict) and data.get("max_train_epochs") is not None and "max_train_steps" not in data:
             return {**data, "max_train_steps": None}
@@ -154,7 +151,7 @@ class TrainSettings(TransformerSettings):
 
     @field_validator("optimizer_args", mode="before")
     @classmethod
-    def _numbers_in_text(cls, value: Any) -> Any:
+    def _numbers_in_text(cls, value: object) -> object:
         """Read '1e-4' as a number: YAML readers other than ours, such as Snakemake's --config, leave it as text."""
         return {name: _as_number(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
@@ -167,7 +164,7 @@ class TrainSettings(TransformerSettings):
 
     @field_validator("dtype", mode="before")
     @classmethod
-    def _no_half_training(cls, value: Any) -> Any:
+    def _no_half_training(cls, value: object) -> object:
         if value in ("float16", "fp16", "half"):
             raise ValueError(f"found '{value}': float16 overflows in training; use bfloat16, float32 or auto")
         return value
@@ -211,7 +208,7 @@ class TrainSettings(TransformerSettings):
         return self
 
 
-def _as_number(value: Any) -> Any:
+def _as_number(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hv15.choices import WeightFormat
 from hv15.config.section import SPEED, Section
 
-Quantize = Literal["none", "fp8", "fp8_fast", "int8", "nf4"]
+Quantize = Literal["none", WeightFormat]
 AttentionMode = Literal["auto", "sdpa", "flash", "flash3", "xformers", "sage"]
 MOST_SWAPPED = 51
 """Most blocks that can wait, of the published model's 54."""
@@ -48,7 +49,7 @@ class TransformerSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _musubi_names(cls, data: Any) -> Any:
+    def _musubi_names(cls, data: object) -> object:
         """Read musubi-tuner's two switches for what is one setting here."""
         if not isinstance(data, dict) or not data.keys() & {"fp8_base", "fp8_scaled"}:
             return data

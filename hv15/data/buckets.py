@@ -10,9 +10,8 @@ import math
 from functools import lru_cache
 
 from hv15.errors import UserError
+from hv15.grid import PIXELS_PER_CELL, encodable_side
 
-STEP = 16
-"""Pixels: the VAE's spatial factor."""
 MOST_ASPECT = 100
 """How many times a picture's one side may be as long as the other: of what is longer, hardly anything is kept."""
 
@@ -23,8 +22,8 @@ def bucket_sizes(width: int, height: int) -> tuple[tuple[int, int], ...]:
     area = width * height
     root = math.isqrt(area)
     sizes = set()
-    for short in range(max(STEP, _floor(root // 2)), root + STEP, STEP):
-        long = _floor(area // short)
+    for short in range(max(PIXELS_PER_CELL, encodable_side(root // 2)), root + PIXELS_PER_CELL, PIXELS_PER_CELL):
+        long = encodable_side(area // short)
         if long:
             sizes |= {(short, long), (long, short)}
     return tuple(sorted(sizes))
@@ -46,17 +45,21 @@ def choose_bucket(
     wide, high = resolution
     check_shape(height, width)
     if not enable_bucket:
-        if wide % STEP or high % STEP or wide < STEP or high < STEP:
+        if wide % PIXELS_PER_CELL or high % PIXELS_PER_CELL or wide < PIXELS_PER_CELL or high < PIXELS_PER_CELL:
+            usable = [max(PIXELS_PER_CELL, encodable_side(side)) for side in resolution]
             raise UserError(
-                f"resolution [{wide}, {high}] is not in multiples of {STEP}, and enable_bucket is false",
-                hint=f"use [{max(STEP, _floor(wide))}, {max(STEP, _floor(high))}], or enable_bucket: true",
+                f"resolution [{wide}, {high}] is not in multiples of {PIXELS_PER_CELL}, and enable_bucket is false",
+                hint=f"use {usable}, or enable_bucket: true",
             )
         return high, wide
     if no_upscale and height * width <= wide * high:
-        return _floor(height), _floor(width)
+        return encodable_side(height), encodable_side(width)
     sizes = bucket_sizes(wide, high)
     if not sizes:
-        raise UserError(f"resolution [{wide}, {high}] is too small for a bucket", hint=f"use at least [{STEP}, {STEP}]")
+        raise UserError(
+            f"resolution [{wide}, {high}] is too small for a bucket",
+            hint=f"use at least {[PIXELS_PER_CELL] * 2}",
+        )
     aspect = width / height
     bucket_width, bucket_height = min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))  # the first on a tie
     return bucket_height, bucket_width
@@ -68,9 +71,9 @@ def check_shape(height: int, width: int) -> None:
     Raises:
         UserError: a side has less than 16 pixels, or it is a mere strip.
     """
-    if min(height, width) < STEP:
+    if min(height, width) < PIXELS_PER_CELL:
         raise UserError(
-            f"a picture of {width}x{height} pixels is too small, the least is {STEP}x{STEP}",
+            f"a picture of {width}x{height} pixels is too small, the least is {PIXELS_PER_CELL}x{PIXELS_PER_CELL}",
             hint="remove it, or make it anew from a larger original",
         )
     if max(height, width) > MOST_ASPECT * min(height, width):
@@ -85,7 +88,3 @@ def cover_size(height: int, width: int, target_height: int, target_width: int) -
     if target_width * height >= target_height * width:
         return max(target_height, (2 * height * target_width + width) // (2 * width)), target_width
     return target_height, max(target_width, (2 * width * target_height + height) // (2 * height))
-
-
-def _floor(pixels: int) -> int:
-    return pixels - pixels % STEP

@@ -54,8 +54,8 @@ def decode_text(data: bytes) -> str:
     Raises:
         ValueError: it is not UTF-8, or holds NUL; the message says at which byte, and what it looks like.
     """
-    if mark := next((mark for mark in _MARKS if data.startswith(mark)), None):
-        raise ValueError(f"not UTF-8 but {_MARKS[mark]}")
+    if data.startswith(tuple(_MARKS)):
+        raise ValueError(f"not UTF-8 but {next(name for mark, name in _MARKS.items() if data.startswith(mark))}")
     if 0 in data:
         raise ValueError(f"not UTF-8 but {_looks_like(data)}: NUL at offset {data.index(0)}")
     try:

@@ -9,6 +9,7 @@ from hv15.data.buckets import choose_bucket
 from hv15.data.frames import Timeline, exact_fps, windows
 from hv15.data.media import MediaError, MediaInfo
 from hv15.errors import UserError
+from hv15.grid import encodable_frames
 
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
@@ -98,7 +99,7 @@ def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
         raise MediaError(
             f"{info.path}: {count} frame{'s' if count > 1 else ''} at {_text(dataset.target_fps)} fps, "
             f"but target_frames asks for {shortest}",
-            hint=f"use a longer clip, or add {(count - 1) // 4 * 4 + 1} to target_frames",
+            hint=f"use a longer clip, or add {encodable_frames(count)} to target_frames",
         )
     fps = _text(dataset.target_fps)
     if dataset.source_fps is not None:

@@ -127,9 +127,7 @@ class VideoReader:
                 self._may_jump, self._deinterlaces = False, True
                 self._open()
                 frame = self._frame(index)
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, MemoryError) as error:
             raise damaged(self.info.path, error, f" at frame {index}") from error
         if frame.is_corrupt:
             raise MediaError(f"{self.info.path}: frame {index} is damaged", hint=DAMAGED)
@@ -206,8 +204,8 @@ def resized(path: Path, fit: Callable[[], Pixels]) -> Pixels:
     """
     try:
         return fit()
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise damaged(path, error) from error
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(

@@ -16,6 +16,7 @@ from hv15.data.frames import exact_fps
 from hv15.data.pixels import Pixels
 from hv15.data.video import open_video
 from hv15.errors import UserError
+from hv15.grid import FPS
 
 CRF = 17
 """x264's constant rate factor; 17 is visually lossless."""
@@ -31,7 +32,7 @@ _CONTAINER_KEYS = {"major_brand", "minor_version", "compatible_brands", "encoder
 
 
 def write_video(
-    path: Path, frames: Pixels, fps: float = 24.0, metadata: Mapping[str, str] | None = None, *, crf: int = CRF
+    path: Path, frames: Pixels, fps: float = FPS, metadata: Mapping[str, str] | None = None, *, crf: int = CRF
 ) -> None:
     """Write an mp4: H.264, yuv420p, BT.709; the same bytes for equal input on every processor.
 

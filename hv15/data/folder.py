@@ -13,7 +13,8 @@ from unicodedata import normalize
 
 from hv15.data.captions import read_caption
 from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, holds_images
-from hv15.data.survey import SHOWN, Problem, Survey, counted, unreadable
+from hv15.data.survey import SHOWN, CaptionProblem, Survey, counted, unreadable
+from hv15.records.problems import Place, Problem
 
 IGNORED = {
     *("@eadir", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"),
@@ -149,7 +150,8 @@ class _Walk:
             except (OSError, ValueError) as error:
                 reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
                 advice = "save the files that are not as UTF-8" if reason.startswith("not UTF-8") else ""
-                self.found.problems.append(Problem(f"{base}{file}: {reason}", advice, place, base + file, reason))
+                where = Place(Path(base, file))
+                self.found.problems.append(CaptionProblem(reason, advice, where, place, base + file, reason))
             else:
                 self.found.add(place, kind, caption, base + file)
         elif self.dataset.default_caption is not None:
@@ -160,8 +162,9 @@ class _Walk:
     def _missing(self, base: str, name: str, stem: str, captions: _Captions) -> None:
         expected = stem + self.dataset.caption_extension
         near = captions.near(name, stem) if len(self.found.problems) < SHOWN else None
-        message = f"{base}{name}: no caption, expected in {expected}" + (f"; there is {near}" if near else "")
-        self.found.problems.append(Problem(message, _RENAME if near else _WRITE, base + name, base + expected))
+        message = f"no caption, expected in {expected}" + (f"; there is {near}" if near else "")
+        hint, place = _RENAME if near else _WRITE, Place(Path(base, name))
+        self.found.problems.append(CaptionProblem(message, hint, place, base + name, base + expected))
 
     def conclude(self, folder: Path) -> None:
         """Say what was left aside; finding nothing is a problem."""
@@ -175,8 +178,8 @@ class _Walk:
             names = ", ".join(self.unread[:SHOWN]) + (" ..." if len(self.unread) > SHOWN else "")
             asides.append(f"{counted(len(self.unread), 'captioned file')} with an ending that is not read: {names}")
         if not self.found.sources and not self.found.problems:
-            nothing = f"{folder}: no {wanted}s in this folder"
-            self.found.problems.append(Problem(", but ".join([nothing, "; ".join(asides)] if asides else [nothing])))
+            nothing = f"no {wanted}s in this folder" + (f", but {'; '.join(asides)}" if asides else "")
+            self.found.problems.append(Problem(nothing, place=Place(folder)))
         else:
             self.found.notes += [f"{folder}: not used: {aside}" for aside in asides]
         if self.ignored:

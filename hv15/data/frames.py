@@ -5,6 +5,7 @@ Notable choices:
   the last source frame whose time is not later. A slower source repeats frames, a variable rate needs no special case.
 - Films run at 24000/1001 = 23.976 fps: 1/24 s after its first frame such a video still shows that frame, which would
   make every first frame a double. A rate within 0.2 % of a whole multiple or part of the target counts as that.
+- A film on a DVD keeps its frames for 3, 2, 3, 2 ... fields of 59.94 a second. It is taken at the film's own rate.
 - Matroska and FLV round times to milliseconds, and what is copied out of them keeps those times, so a 24 fps frame may
   be stamped a little after its due time and would be missed by one. Times that lie on the grid of a constant rate, give
   or take a tick or a millisecond, are put back onto it.
@@ -23,6 +24,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from hv15.errors import UserError
+from hv15.grid import encodable_frames
 
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 MOST_WINDOWS = 20_000
@@ -62,11 +64,14 @@ class Timeline:
             last: how long the last frame is shown, in the same units; 0 when unknown.
             rates: frame rates that the container states, the most trusted first (None = not stated).
         """
-        for rate in (*rates, _measured(pts, time_base)):
-            if rate is not None and rate > 0:
-                snapped = _snap(pts, time_base, last, rate)
-                if snapped is not None:
-                    return snapped
+        candidates = [rate for rate in (*rates, _measured(pts, time_base)) if rate is not None and rate > 0]
+        snapped = next((line for rate in candidates if (line := _snap(pts, time_base, last, rate))), None)
+        if snapped is None or snapped.rate is None:
+            for fields in dict.fromkeys([*candidates, *(2 * rate for rate in candidates)]):
+                if film := _film(_snap(pts, time_base, last, fields), fields):
+                    return film
+        if snapped is not None:
+            return snapped
         times = tuple(stamp - pts[0] for stamp in pts)
         if last <= 0:
             last = times[-1] - times[-2] if len(times) > 1 else 1
@@ -116,7 +121,8 @@ def _measured(pts: Sequence[int], time_base: Fraction) -> Fraction | None:
 def _snap(pts: Sequence[int], time_base: Fraction, last: int, rate: Fraction) -> Timeline | None:
     """Put timestamps onto the grid of `rate` if nearly all lie within a tick or a millisecond of it.
 
-    A coarse clock, as that of an AVI, which counts frames, must lie on the grid itself.
+    A coarse clock, as that of an AVI, which counts frames, must lie on the grid itself. The rate is the video's own if
+    it has a frame for at least half of the grid's points.
     """
     tick = Fraction(1, math.lcm(time_base.denominator, rate.numerator))
     unit, step = int(time_base / tick), int(1 / rate / tick)
@@ -130,20 +136,29 @@ def _snap(pts: Sequence[int], time_base: Fraction, last: int, rate: Fraction) ->
         times.append(time)
     if on_grid < _GRID_SHARE * len(pts) or any(b <= a for a, b in itertools.pairwise(times)):
         return None
-    length = last * unit
-    if last <= 0 or abs(length - step) <= slack:
-        length = step
-    return Timeline(tuple(times), times[-1] + length, tick, rate)
+    length = last * unit if last > 0 else step
+    whole = max(step, (2 * length + step) // (2 * step) * step)
+    if abs(length - whole) <= slack:
+        length = whole
+    filled = 2 * (len(times) - 1) * step >= times[-1]
+    return Timeline(tuple(times), times[-1] + length, tick, rate if filled else None)
+
+
+def _film(line: Timeline | None, fields: Fraction) -> Timeline | None:
+    """Return the film's own timeline if a grid of fields holds its frames for 3, 2, 3, 2 ... of them (pulldown)."""
+    if line is None:
+        return None
+    step = 1 / fields / line.tick
+    stands = [(b - a) / step for a, b in itertools.pairwise(line.times)]
+    pairs = [a + b for a, b in itertools.pairwise(stands)]
+    if not pairs or not set(stands) <= {2, 3} or pairs.count(Fraction(5)) < _GRID_SHARE * len(pairs):
+        return None
+    return Timeline.constant(len(line.times), fields * 2 / 5)
 
 
 def exact_fps(fps: float) -> Fraction:
     """Return the rate as the decimal number that the user wrote: 29.97 is 2997/100."""
     return Fraction(str(fps))
-
-
-def down_to_4k1(frames: int) -> int:
-    """Return the largest 4k+1 that is not above `frames`: the VAE turns 4k+1 frames into k+1 latent frames."""
-    return (frames - 1) // 4 * 4 + 1
 
 
 def windows(
@@ -153,7 +168,7 @@ def windows(
     *,
     stride: int = 1,
     sample: int = 1,
-    max_frames: int = 129,
+    max_frames: int | None = None,
 ) -> list[tuple[int, int]]:
     """Return the windows (start, length in frames) of a video of `count` frames, without repetitions.
 
@@ -167,9 +182,9 @@ def windows(
     if extraction not in EXTRACTIONS:
         raise UserError(f"frame_extraction {extraction!r} is unknown", hint=f"use one of {', '.join(EXTRACTIONS)}")
     if extraction == "full":
-        return [(0, down_to_4k1(min(count, max_frames)))] if count > 0 else []
+        return [(0, encodable_frames(count if max_frames is None else min(count, max_frames)))] if count > 0 else []
     found: dict[tuple[int, int], None] = {}
-    for length in map(down_to_4k1, target_frames):
+    for length in map(encodable_frames, target_frames):
         if 1 <= length <= count:
             starts = _starts(count - length, extraction, length, stride, sample)
             found.update(dict.fromkeys((start, length) for start in itertools.islice(starts, MOST_WINDOWS + 1)))

@@ -112,7 +112,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     hint="make it smaller: clips are far smaller anyway",
                 )
             yield image
-    except (MediaError, MemoryError):
+    except MediaError:
         raise
     except Exception as error:  # damaged files make Pillow's readers fail in every way that Python has
         raise _unreadable(path, error) from error
@@ -157,6 +157,8 @@ def _unreadable(path: Path, error: Exception) -> MediaError:
         )
     if path.is_file() and path.stat().st_size == 0:
         return MediaError(f"{path}: empty file (0 bytes)", hint="copy it again or remove it")
+    if isinstance(error, MemoryError):
+        return MediaError(f"{path}: needs more memory than there is", hint="make it smaller, or free some memory")
     if "MAX_TEXT" in str(error):
         return MediaError(
             f"{path}: its metadata is more than the {MOST_TEXT >> 20} MiB of text that are read",

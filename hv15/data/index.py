@@ -28,6 +28,7 @@ class FileIndex:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._entries: dict[str, Entry] = self._load()
+        self._learnt: dict[str, Entry] = {}
 
     def media_keys(self, sources: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Return the media key of each source: the sha256 (hex) of its bytes.
@@ -51,8 +52,21 @@ class FileIndex:
             or entry[2] != source.inode
         }
         if stale:
+            self._know_moved(stale)
+        if stale:
             self._hash(stale, progress)
         return [self._entries[name][3] for name in names]
+
+    def _know_moved(self, stale: dict[str, Source]) -> None:
+        """Take out files that are known under another name by size, time and inode: the project was moved."""
+        known = {entry[:3]: entry for entry in self._entries.values()}
+        for name, source in list(stale.items()):
+            entry = known.get((source.size, source.mtime_ns, source.inode))
+            if entry is not None and source.kind != "frames":
+                self._learn(name, entry)
+                del stale[name]
+        if self._learnt:
+            self._save()
 
     def _hash(self, stale: dict[str, Source], progress: Callable[[int, int], None] | None) -> None:
         total, done, saved = sum(source.size for source in stale.values()), 0, 0
@@ -65,7 +79,7 @@ class FileIndex:
                 source = stale[name]
                 done += source.size
                 try:
-                    self._entries[name] = (source.size, source.mtime_ns, source.inode, future.result())
+                    self._learn(name, (source.size, source.mtime_ns, source.inode, future.result()))
                 except MediaError as error:
                     errors.append(error)
                 if progress:
@@ -94,8 +108,14 @@ class FileIndex:
             return {}
         return {name: tuple(entry) for name, entry in files.items() if _is_entry(entry)}
 
+    def _learn(self, name: str, entry: Entry) -> None:
+        self._entries[name] = self._learnt[name] = entry
+
     def _save(self) -> None:
-        text = json.dumps({"version": VERSION, "files": self._entries}, separators=(",", ":"), ensure_ascii=True)
+        """Add what was learnt to the file: another project may have added to it meanwhile."""
+        text = json.dumps(
+            {"version": VERSION, "files": self._load() | self._learnt}, separators=(",", ":"), ensure_ascii=True
+        )
         with atomic_path(self.path) as temporary:
             temporary.write_text(text, encoding="ascii")
 

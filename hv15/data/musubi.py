@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hv15.data.paths import brief, cure
-from hv15.errors import UserError
+from hv15.grid import encodable_frames
 from hv15.records.json_values import Json, JsonObject
+from hv15.records.problems import ConfigError, Place, Problem
 
 MOST_BYTES = 1 << 18
 """The largest dataset file that is read: real ones have some hundred bytes."""
@@ -45,6 +46,7 @@ _QUOTED_WINDOWS = re.compile(r'"[A-Za-z]:\\')
 _LONG_KEY = re.compile(r"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
 """A key of so many dotted parts; tomllib's time and memory grow with the square of their number."""
 _ESCAPE = """a backslash begins an escape in "...": write 'D:\\train' in single quotes, or "D:/train\""""
+_AT = re.compile(r" \(at line (?P<line>\d+), column (?P<column>\d+)\)$")
 _SHAPE = "settings stand under [general] or [[datasets]]"
 
 
@@ -76,17 +78,17 @@ def read_musubi(path: Path, root: Path | None = None) -> MusubiFile:
         root: the project folder; by default the working directory, as for musubi.
 
     Raises:
-        UserError: the file is missing, too large, cannot be parsed (with line and column), or holds no dataset.
+        ConfigError: the file is missing, too large, cannot be parsed (with line and column), or holds no dataset.
     """
     data = _parse(path)
     general, datasets = data.pop("general", {}), data.pop("datasets", None)
     if data:
-        raise UserError(f"{path}: unknown {brief(', '.join(sorted(data)))}", hint=_SHAPE)
+        raise _wrong(Place(path), f"unknown {brief(', '.join(sorted(data)))}", _SHAPE)
     if not isinstance(general, dict):
-        raise UserError(f"{path}: general is not a table", hint="write it as [general]")
+        raise _wrong(Place(path, setting=("general",)), "is not a table", "write it as [general]")
     entries = [entry for entry in datasets if isinstance(entry, dict)] if isinstance(datasets, list) else []
     if not entries or entries != datasets:
-        raise UserError(f"{path}: no datasets", hint="begin each dataset with a line [[datasets]]")
+        raise _wrong(Place(path), "no datasets", "begin each dataset with a line [[datasets]]")
     root = Path.cwd() if root is None else root
     notes: dict[str, None] = {}
     adapted = [_adapted(path, root, number, entry, general, notes) for number, entry in enumerate(entries)]
@@ -106,7 +108,7 @@ def _adapted(
     given = settings.get("target_frames")
     counts = [count for count in given if type(count) is int and count > 0] if isinstance(given, list) else []
     if counts and counts == given:
-        rounded = list(dict.fromkeys((count - 1) // 4 * 4 + 1 for count in counts))
+        rounded = list(dict.fromkeys(encodable_frames(count) for count in counts))
         if rounded != counts:
             notes[f"{path} datasets[{number}].target_frames: {counts} rounded down to {rounded}"] = None
         settings["target_frames"] = [*rounded]
@@ -118,16 +120,15 @@ def _place(file: Path, number: int, key: str, value: Json, root: Path) -> Json:
     if key not in PATHS or not isinstance(value, str) or not value:
         return value
     if any(ord(character) < 32 for character in value):
-        raise UserError(
-            f"{file} datasets[{number}].{key}: found {brief(repr(value))}", hint=f"{cure(value)}; {_ESCAPE}"
-        )
+        place = Place(file, setting=("datasets", number, key))
+        raise _wrong(place, f"found {brief(repr(value))}", f"{cure(value)}; {_ESCAPE}")
     try:
-        place = Path(value).expanduser()
-        if not (root / place).exists() and (file.parent / place).exists():
-            return str(file.parent / place)
+        path = Path(value).expanduser()
+        if not (root / path).exists() and (file.parent / path).exists():
+            return str(file.parent / path)
     except (RuntimeError, OSError, ValueError):
         return value  # the settings model says what is wrong with it
-    return str(place) if value.startswith("~") else value
+    return str(path) if value.startswith("~") else value
 
 
 def _parse(path: Path) -> JsonObject:
@@ -139,38 +140,50 @@ def _parse(path: Path) -> JsonObject:
         data = json.loads(text) if is_json else tomllib.loads(text)
         json.dumps(data, ensure_ascii=False, default=str).encode()
     except RecursionError:
-        raise UserError(f"{path}: nested too deeply", hint=_SHAPE) from None
+        raise _wrong(Place(path), "nested too deeply", _SHAPE) from None
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"{path}: holds half a character (an escape \\ud800 to \\udfff alone)", hint="write the character itself"
-        ) from error
+        message = "holds half a character (an escape \\ud800 to \\udfff alone)"
+        raise _wrong(Place(path), message, "write the character itself") from error
     except ValueError as error:  # of both parsers, and of numbers with thousands of digits
-        kind = "JSON" if is_json else "TOML"
-        if _QUOTED_WINDOWS.search(text):
-            hint = _ESCAPE if not is_json else 'write paths with / ("D:/train"), or each backslash twice'
-        elif not is_json and text.lstrip().startswith("{"):
-            hint = "it looks like JSON: let its name end in .json"
-        else:
-            hint = "strings and paths stand in quotes"
-        raise UserError(f"{path}: not valid {kind}: {brief(str(error))}", hint=hint) from error
+        raise _unparsed(path, text, error, is_json) from error
     if isinstance(data, dict):
         return data
     found = "a JSON array" if isinstance(data, list) else type(data).__name__
-    raise UserError(f"{path}: found {found}, expected an object", hint='write {"general": {}, "datasets": [...]}')
+    raise _wrong(Place(path), f"found {found}, expected an object", 'write {"general": {}, "datasets": [...]}')
+
+
+def _unparsed(path: Path, text: str, error: ValueError, is_json: bool) -> ConfigError:
+    if is_json and _QUOTED_WINDOWS.search(text):
+        hint = 'write paths with / ("D:/train"), or each backslash twice'
+    elif _QUOTED_WINDOWS.search(text):
+        hint = _ESCAPE
+    elif not is_json and text.lstrip().startswith("{"):
+        hint = "it looks like JSON: let its name end in .json"
+    else:
+        hint = "strings and paths stand in quotes"
+    if isinstance(error, json.JSONDecodeError):
+        return _wrong(Place(path, error.lineno, error.colno), f"not valid JSON: {error.msg}", hint)
+    at = _AT.search(str(error))
+    place = Place(path, int(at["line"]), int(at["column"])) if at else Place(path)
+    said = _AT.sub("", str(error))
+    return _wrong(place, f"not valid {'JSON' if is_json else 'TOML'}: {brief(said)}", hint)
+
+
+def _wrong(place: Place, message: str, hint: str) -> ConfigError:
+    return ConfigError([Problem(message, hint, place)])
 
 
 def _text(path: Path) -> str:
+    place, check = Place(path), "check `datasets` in config.yaml"
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file", hint="check `datasets` in config.yaml")
+            raise _wrong(place, "not a regular file", check)
         if status.st_size > MOST_BYTES:
-            raise UserError(
-                f"{path}: {status.st_size >> 10} KiB, at most {MOST_BYTES >> 10} are read",
-                hint="`datasets` names a dataset file: TOML or JSON with [general] and [[datasets]]",
-            )
+            size = f"{status.st_size >> 10} KiB, at most {MOST_BYTES >> 10} are read"
+            raise _wrong(place, size, "`datasets` names a dataset file: TOML or JSON with [general] and [[datasets]]")
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", hint="check `datasets` in config.yaml") from error
+        raise _wrong(place, f"cannot be read: {error.strerror}", check) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}", hint="save the file as UTF-8") from error
+        raise _wrong(place, f"not UTF-8 at byte {error.start}", "save the file as UTF-8") from error

@@ -14,7 +14,8 @@ from hv15.data.captions import MOST_CAPTION, decode_text, plain
 from hv15.data.media import holds_images
 from hv15.data.musubi import not_used
 from hv15.data.paths import brief, cure, find, near
-from hv15.data.survey import Problem, Survey, counted, unreadable
+from hv15.data.survey import Survey, counted, unreadable
+from hv15.records.problems import Place, Problem
 
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
@@ -38,21 +39,21 @@ def scan_rows(file: Path, root: Path, found: Survey) -> None:
         return
     unused: dict[str, int] = {}
     for number, row in _rows(file, data, found.problems):
-        place = f"{file}:{number + 1}"
+        place = Place(file, number + 1)
         for word in filter(None, map(not_used, row)):
             unused[word] = unused.get(word, 0) + 1
         path, caption = row.get(name), row.get("caption")
         if not isinstance(path, str) or not path:
             keys = brief(", ".join(row)) or "nothing"
-            found.problems.append(Problem(f'{place}: expected "{name}" with a path, found {keys}'))
+            found.problems.append(Problem(f'expected "{name}" with a path, found {keys}', place=place))
         elif (trouble := _trouble(caption, path, found.dataset)) is not None:
-            found.problems.append(Problem(f"{place}: {trouble}"))
+            found.problems.append(Problem(trouble, place=place))
         else:
             text = plain(caption) if isinstance(caption, str) else None
-            _add(place, path, text, file, number, root, found)
+            _add(place, path, text, root, found)
     found.notes += [f"{file}: {word} (in {counted(rows, 'row')})" for word, rows in unused.items()]
     if not found.sources and not found.problems:
-        found.problems.append(Problem(f"{file}: no rows in this file"))
+        found.problems.append(Problem("no rows in this file", place=Place(file)))
 
 
 def _content(file: Path) -> bytes:
@@ -85,27 +86,27 @@ def _trouble(caption: object, path: str, dataset: DatasetSettings) -> str | None
 def _rows(file: Path, data: bytes, problems: list[Problem]) -> Iterator[tuple[int, Row]]:
     """Yield (line from 0, object) of each line that holds one."""
     if shape := _whole_shape(data):
-        problems.append(Problem(f"{file}: {shape}, expected one object a line", _ONE_LINE))
+        problems.append(Problem(f"{shape}, expected one object a line", _ONE_LINE, Place(file)))
         return
     for number, line in enumerate(data.split(b"\n")):
         if not line.strip():
             continue
-        place = f"{file}:{number + 1}"
+        place = Place(file, number + 1)
         try:
             row = json.loads(decode_text(line))
         except json.JSONDecodeError as error:
             escape = _ESCAPE if "escape" in error.msg else ""
-            problems.append(Problem(f"{place}:{error.colno}: not JSON: {error.msg}", escape))
+            problems.append(Problem(f"not JSON: {error.msg}", escape, Place(file, number + 1, error.colno)))
         except RecursionError:
-            problems.append(Problem(f"{place}: nested too deeply, expected an object with a path and a caption"))
+            problems.append(Problem("nested too deeply, expected an object with a path and a caption", place=place))
         except ValueError as error:
             reason = f"{error} of the line" if "offset" in str(error) else str(error)
-            problems.append(Problem(f"{place}: {reason}"))
+            problems.append(Problem(reason, place=place))
         else:
             if isinstance(row, dict):
                 yield number, row
             else:
-                problems.append(Problem(f"{place}: expected an object in braces, found {type(row).__name__}"))
+                problems.append(Problem(f"expected an object in braces, found {type(row).__name__}", place=place))
 
 
 def _whole_shape(data: bytes) -> str | None:
@@ -116,21 +117,22 @@ def _whole_shape(data: bytes) -> str | None:
     return "a JSON object over several lines" if first == b"{" else None
 
 
-def _add(place: str, path: str, caption: str | None, file: Path, row: int, root: Path, found: Survey) -> None:
+def _add(place: Place, path: str, caption: str | None, root: Path, found: Survey) -> None:
+    assert place.file is not None
+    assert place.line is not None
     is_video = found.dataset.kind == "video"
-    place_of, tried = find(path, (file.parent, root))
-    if place_of is None:
+    media, tried = find(path, (place.file.parent, root))
+    if media is None:
         why = cure(path)
         shown = brief(repr(path) if why else path)
-        found.problems.append(Problem(f"{place}: {shown} does not exist{'' if why else near(Path(tried))}", why))
-    elif not os.path.isdir(place_of):  # noqa: PTH112 (100,000 rows)
-        found.add(place_of, "video" if is_video else "image", caption, str(file), row)
-    elif is_video and _is_clip(place_of):
-        found.add(place_of, "frames", caption, str(file), row)
+        found.problems.append(Problem(f"{shown} does not exist{'' if why else near(Path(tried))}", why, place))
+    elif not os.path.isdir(media):  # noqa: PTH112 (100,000 rows)
+        found.add(media, "video" if is_video else "image", caption, str(place.file), place.line - 1)
+    elif is_video and _is_clip(media):
+        found.add(media, "frames", caption, str(place.file), place.line - 1)
     else:
-        found.problems.append(
-            Problem(f"{place}: {path} is a folder" + (" without images" if is_video else ", expected an image"))
-        )
+        lack = " without images" if is_video else ", expected an image"
+        found.problems.append(Problem(f"{brief(path)} is a folder{lack}", place=place))
 
 
 def _is_clip(folder: str) -> bool:

@@ -10,6 +10,7 @@ from hv15.data.captions import plain
 from hv15.data.media import Kind, Source, stamp
 from hv15.data.paths import cure, near
 from hv15.errors import UserError
+from hv15.records.problems import Place, Problem
 
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
@@ -20,20 +21,16 @@ SHOWN = 10
 _ELSE = "correct `datasets` in config.yaml, or the files; relative paths start at the project folder"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why something that a dataset holds or names cannot be used."""
+@dataclass(frozen=True)
+class CaptionProblem(Problem):
+    """Why a medium's caption cannot be used."""
 
-    message: str
-    """One line: where, what was found, what was expected."""
-    cure: str = ""
-    """What to do; problems with the same cure share it."""
     media: str = ""
-    """The path of the medium whose caption is missing or cannot be read; "" if it is about something else."""
+    """The path of the medium."""
     caption_file: str = ""
-    """The path of that caption."""
-    caption_error: str = ""
-    """What is wrong with that caption; "" if it is missing."""
+    """The path of its caption."""
+    reason: str = ""
+    """What is wrong with that file; "" if it is missing."""
 
 
 @dataclass
@@ -57,7 +54,7 @@ class Survey:
         try:
             size, mtime_ns, inode = stamp(place, kind)
         except OSError as error:
-            self.problems.append(Problem(f"{place}: cannot be read: {error.strerror}"))
+            self.problems.append(Problem(f"cannot be read: {error.strerror}", place=Place(Path(place))))
             return
         if caption == "":
             self.empty.append(place)
@@ -70,22 +67,23 @@ class Survey:
         """Return all problems of the dataset at `place` as one error; None if there are none."""
         if not self.problems:
             return None
-        lines = [problem.message for problem in self.problems[:SHOWN]]
+        lines = [str(problem) for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
             lines.append(f"... and {len(self.problems) - SHOWN} more")
         if len(self.problems) > 1:
             lines.insert(0, f"{place}: {len(self.problems)} problems")
-        cures = list(dict.fromkeys(problem.cure for problem in self.problems if problem.cure))
-        return UserError("\n  ".join(lines), hint="; ".join(cures[:3]) or _ELSE)
+        hints = list(dict.fromkeys(problem.hint for problem in self.problems if problem.hint))
+        return UserError("\n  ".join(lines), hint="; ".join(hints[:3]) or _ELSE)
 
 
 def unreadable(path: Path, error: OSError, expected: str) -> Problem:
     """Describe why a folder or a file that the settings name cannot be read."""
+    place = Place(path)
     if isinstance(error, FileNotFoundError):
-        return Problem(f"{path}: does not exist{near(path)}", cure(path.name) or cure(str(path)))
+        return Problem(f"does not exist{near(path)}", cure(path.name) or cure(str(path)), place)
     if isinstance(error, NotADirectoryError | IsADirectoryError):
-        return Problem(f"{path}: expected a {expected}, found a {'folder' if path.is_dir() else 'file'}")
-    return Problem(f"{path}: cannot be read: {error.strerror}")
+        return Problem(f"expected a {expected}, found a {'folder' if path.is_dir() else 'file'}", place=place)
+    return Problem(f"cannot be read: {error.strerror}", place=place)
 
 
 def counted(number: int, name: str) -> str:

@@ -77,6 +77,10 @@ def format_of(container: InputContainer) -> str:
 
 def damaged(path: Path, error: Exception, where: str = "") -> MediaError:
     """Describe an FFmpeg error about a file."""
+    if isinstance(error, MemoryError):
+        return MediaError(
+            f"{path}: needs more memory than there is{where}", hint="convert it to a smaller size, or free some memory"
+        )
     reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
     return MediaError(f"{path}: cannot be read as a video{where}: {reason}", hint=DAMAGED)
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,13 @@ from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.models.vae import VAE, VAEConfig, save_vae
-from hv15.models.weights.checkpoint import MODEL_SIZES, load_into
+from hv15.models.weights.checkpoint import load_into
 from hv15.models.weights.writer import write_checkpoint
+from hv15.records.json_values import JsonObject
+from hv15.records.metadata import MODEL_SIZES
+
+Config = TypeVar("Config")
+Model = TypeVar("Model", bound=nn.Module)
 
 DIT = DiTConfig(
     hidden_size=96,
@@ -39,7 +44,7 @@ DIT = DiTConfig(
 VAE_SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
 # In transformers' names, as a config.json has them; the files carry them, because tensors do not tell all.
-TEXT: dict[str, Any] = {
+TEXT: JsonObject = {
     "vocab_size": -(-VOCABULARY // 16) * 16,  # more rows than tokens, as in the real model
     "hidden_size": DIT.text_dim,
     "intermediate_size": 128,
@@ -50,7 +55,7 @@ TEXT: dict[str, Any] = {
     "rope_theta": 1e6,
     "mrope_section": [2, 3, 3],
 }
-GLYPHS: dict[str, Any] = {
+GLYPHS: JsonObject = {
     "vocab_size": 1510,
     "d_model": DIT.glyph_dim,
     "d_kv": 12,
@@ -59,7 +64,7 @@ GLYPHS: dict[str, Any] = {
     "num_heads": 4,
     "feed_forward_proj": "gated-gelu",
 }
-VISION: dict[str, Any] = {
+VISION: JsonObject = {
     "hidden_size": DIT.vision_dim,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -119,7 +124,7 @@ def draw(name: str, shape: torch.Size | tuple[int, ...], seed: int) -> Tensor:
     return values * gain / math.sqrt(math.prod(shape[1:]))
 
 
-def _filled(build: Callable[[Any], nn.Module], config: Any, seed: int) -> Any:
+def _filled(build: Callable[[Config], Model], config: Config, seed: int) -> Model:
     with torch.device("meta"):
         model = build(config)
     load_into(model, ((name, draw(name, value.shape, seed)) for name, value in model.state_dict().items()))
@@ -128,7 +133,7 @@ def _filled(build: Callable[[Any], nn.Module], config: Any, seed: int) -> Any:
 
 def _demo_vae(seed: int) -> VAE:
     """A random VAE whose latents have zero mean and unit variance and whose pixels have a spread of 0.4."""
-    vae: VAE = _filled(VAE, VAE_SIZES, seed)
+    vae = _filled(VAE, VAE_SIZES, seed)
     generator = torch.Generator().manual_seed(seed)
     colours = 2 * torch.randn(4, 3, 2, 4, 4, generator=generator)
     smooth = F.interpolate(colours, size=(5, 48, 48), mode="trilinear", align_corners=True)
@@ -153,7 +158,7 @@ def _standardise(conv: nn.Conv3d, outputs: Tensor, spread: float) -> None:
 
 
 def _write_encoder(
-    path: Path, shapes: Mapping[str, torch.Size], config: Mapping[str, Any], dtype: torch.dtype, seed: int
+    path: Path, shapes: Mapping[str, torch.Size], config: JsonObject, dtype: torch.dtype, seed: int
 ) -> None:
     described = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape in shapes.items()}
     metadata = {"format": "pt", **({MODEL_SIZES: json.dumps(config)} if config else {})}
@@ -165,11 +170,13 @@ def _text_shapes() -> dict[str, torch.Size]:
     from transformers import Qwen2_5_VLTextConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
-    rope = {"rope_type": "default", "rope_theta": TEXT["rope_theta"], "mrope_section": TEXT["mrope_section"]}
+    rope: JsonObject = {
+        "rope_type": "default", "rope_theta": TEXT["rope_theta"], "mrope_section": TEXT["mrope_section"]
+    }  # fmt: skip
     sizes = {key: value for key, value in TEXT.items() if key not in rope}
     sizes |= {"bos_token_id": None, "eos_token_id": None}
     with torch.device("meta"):
-        model = Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig(**sizes, rope_parameters=rope))
+        model = Qwen2_5_VLTextModel(Qwen2_5_VLTextConfig.from_dict({**sizes, "rope_parameters": rope}))
     shapes = {f"model.{name}": value.shape for name, value in model.state_dict().items()}
     return shapes | {"lm_head.weight": shapes["model.embed_tokens.weight"]}
 
@@ -179,7 +186,7 @@ def _glyph_shapes() -> dict[str, torch.Size]:
     from transformers.models.t5.modeling_t5 import T5Stack
 
     with torch.device("meta"):
-        model = T5Stack(T5Config(**GLYPHS, is_encoder_decoder=False))
+        model = T5Stack(T5Config.from_dict({**GLYPHS, "is_encoder_decoder": False}))
     shapes = {f"encoder.{name}": value.shape for name, value in model.state_dict().items()}
     return {"shared.weight": shapes.pop("encoder.embed_tokens.weight"), **shapes}
 
@@ -188,5 +195,5 @@ def _vision_shapes() -> dict[str, torch.Size]:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     with torch.device("meta"):
-        model = SiglipVisionModel(SiglipVisionConfig(**VISION))
+        model = SiglipVisionModel(SiglipVisionConfig.from_dict(VISION))
     return {f"vision_model.{name}": value.shape for name, value in model.state_dict().items()}

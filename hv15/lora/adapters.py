@@ -1,7 +1,7 @@
 """The kinds of weight changes that a LoRA file can hold, each for one linear layer, whatever its weight.
 
-Every kind knows its fp32 difference (out, in), how to keep some of its output rows, and its tensors. Tensors are never
-cast or copied unless arithmetic is needed; then the result is fp32.
+Every kind knows its fp32 difference (out, in), how to keep some of its output rows, and its tensors. Tensors are cast
+or copied only where arithmetic is needed; then the result is fp32.
 
 LoRA (Hu et al. 2021): up @ down * alpha/rank. LoHa (Hyeon-Woo et al. 2022): (w1_a @ w1_b) * (w2_a @ w2_b) * alpha/rank.
 LoKr (Yeh et al. 2024): kron(w1, w2) * alpha/rank, where w1 and w2 may each be a product of two factors.
@@ -226,13 +226,13 @@ def product(factors: Sequence[Tensor]) -> Tensor:
 
 
 def swap_halves(adapter: Adapter) -> Adapter:
-    """The two halves of the output rows change places."""
+    """The same change (out, in) with the two halves of its output rows in each other's place."""
     rows = adapter.shape[0]
     return adapter.rows(torch.arange(rows).roll(rows // 2))
 
 
 def low_rank_of(adapter: Adapter, rank: int) -> tuple[LowRank, float]:
-    """The best LoRA of a rank (truncated SVD), and its relative error (Frobenius norm)."""
+    """The nearest LoRA of a rank to a change (out, in), by truncated SVD, and its relative error (Frobenius norm)."""
     delta = adapter.delta()
     left, values, right = torch.linalg.svd(delta, full_matrices=False)
     rank = min(rank, len(values))

@@ -19,12 +19,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Kronecker, LowRank, low_rank_of, scaled
 from hv15.lora.diffusers_lokr import as_diffusers_builds
 from hv15.lora.formats import Parts, join_parts, read_parts, write_modules
-from hv15.lora.kinds import detect_layout, kind_of
-from hv15.lora.names import LORA_LAYOUTS, LoRALayout, place_of
+from hv15.lora.kinds import detect_lora_layout, kind_of
+from hv15.lora.names import LORA_LAYOUTS, place_of
 from hv15.lora.peft import ADAPTER_METADATA, lokr_settings, lora_settings, with_alphas
 from hv15.records import formats
 from hv15.records.metadata import CONVERSION_FORMAT, CONVERSION_NOTE, CONVERTED_FROM, CONVERTED_TO
@@ -58,7 +59,7 @@ def convert(
         raise UserError(f"LoRA: unknown layout {to!r}", hint=f"one of {', '.join(LORA_LAYOUTS)}")
     if svd_rank is not None and svd_rank < 1:
         raise UserError(f"LoRA: --svd-rank {svd_rank}: a rank is at least 1", hint="give for example --svd-rank 64")
-    source = detect_layout(state_dict)
+    source = detect_lora_layout(state_dict)
     parts = read_parts(with_alphas(state_dict, metadata or {}))
     modules = join_parts(parts, to)
     notes = [_note_splits(parts, source, to), _note_gaps(parts, to)]
@@ -81,7 +82,7 @@ def convert(
 
 
 def _note_splits(parts: Parts, source: LoRALayout, to: LoRALayout) -> str:
-    """Joined q, k and v that share their whole down have to repeat it where the target keeps them apart."""
+    """Joined q, k and v that share one down repeat it where the target keeps them apart."""
     shared = 0
     for thirds in _joined(parts, source).values():
         apart = all(place_of(part, to).third is None for part in thirds)
@@ -134,10 +135,10 @@ def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None)
 def _note_differences(
     modules: dict[str, Adapter], parts: Parts, svd_rank: int | None
 ) -> tuple[dict[str, Adapter], str]:
-    """ComfyUI takes everything; only what became a difference on the way is approximated or told."""
-    given = _count_differences(parts)
+    """ComfyUI reads every kind; only what became a difference on the way is approximated or noted."""
+    before = _count_differences(parts)
     grown = [name for name, adapter in modules.items() if isinstance(adapter, Difference)]
-    if not grown or given == len(parts):
+    if not grown or before == len(parts):
         return modules, ""
     if svd_rank is None:
         return modules, f"{len(grown)} joined q, k, v matrices are written as full differences (exact, but large)."

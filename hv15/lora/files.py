@@ -1,4 +1,4 @@
-"""LoRA files: read with care, written atomically and with equal bytes for equal content."""
+"""LoRA files: checked when they are read, written atomically, with equal bytes for equal content."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
-from hv15.lora.kinds import detect_layout
-from hv15.lora.names import LoRALayout
+from hv15.lora.kinds import detect_lora_layout
 from hv15.lora.peft import with_alphas
 from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.writer import write_checkpoint
+from hv15.records.metadata import KOHYA_BASE_NAME
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
 
@@ -34,7 +35,8 @@ def save_lora(
     """Write a LoRA as safetensors, atomically; equal tensors and metadata give equal bytes.
 
     Args:
-        dtype: cast the matrices to it (alphas stay as they are); None keeps each tensor's own.
+        state_dict: matrices (rows, columns) and alphas ().
+        dtype: the matrices are cast to it, alphas stay as they are; None keeps each tensor's own.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; NaN or infinity in a tensor.
@@ -61,7 +63,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path}: {kind}; expected a LoRA file (.safetensors)", hint="check the path")
     checkpoint = open_checkpoint(path)
     try:
-        detect_layout(checkpoint.keys())
+        detect_lora_layout(checkpoint.keys())
         plain = {key: cast_up(tensor) for key, tensor in checkpoint.tensors()}
         state_dict = with_alphas(plain, checkpoint.metadata)
     except UserError as error:
@@ -108,7 +110,6 @@ def kohya_metadata(
     alpha: float,
     base: DiTConfig | None = None,
     base_name: str | None = None,
-    title: str | None = None,
     resolution: str | None = None,
     steps: int | None = None,
     epochs: int | None = None,
@@ -118,11 +119,11 @@ def kohya_metadata(
     dropout: float | None = None,
     num_train_items: int | None = None,
 ) -> dict[str, str]:
-    """The `ss_*` and `modelspec.*` fields that other tools show; no time of day in them: equal runs, equal files.
+    """The `ss_*` and `modelspec.*` fields that other tools show. No time of day is in them: equal runs, equal files.
 
     Args:
         base: sizes of the base model.
-        base_name: file name of its checkpoint (no folder: paths are nobody else's business).
+        base_name: file name of its checkpoint, without its folder, which is nobody else's business.
         resolution: "WIDTHxHEIGHT" of the largest bucket.
     """
     fields: dict[str, object] = {
@@ -130,14 +131,13 @@ def kohya_metadata(
         "modelspec.architecture": ARCHITECTURE,
         "modelspec.implementation": "hv15",
         "modelspec.prediction_type": "flow",
-        "modelspec.title": title,
         "modelspec.resolution": resolution,
         "ss_network_module": "hv15.lora",
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
         "ss_network_dropout": dropout,
         "ss_base_model_version": "hunyuan-video-1.5",
-        "ss_sd_model_name": base_name,
+        KOHYA_BASE_NAME: base_name,
         "ss_steps": steps,
         "ss_num_epochs": epochs,
         "ss_learning_rate": learning_rate,

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, cast_up, swap_halves
 from hv15.lora.fused import join, split
 from hv15.lora.kinds import ADAPTER_PARTS, depends_on_base, group_parts, kind_of, refuse_unusable, unknown_keys
-from hv15.lora.names import LoRALayout, Place, find_parts, place_of, written_name
+from hv15.lora.names import ModulePlace, find_parts, place_of, written_name
 
 Parts = dict[str, Adapter]
 """Adapters by the part of the model they change: an official module name, with @0, @1, @2 for a third of one."""
@@ -60,7 +61,7 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
 
 def join_parts(parts: Parts, layout: LoRALayout) -> dict[str, Adapter]:
     """Put adapters together as a layout's modules need them: {dotted module name without prefix: adapter}."""
-    places: dict[str, dict[int | None, tuple[Place, Adapter]]] = {}
+    places: dict[str, dict[int | None, tuple[ModulePlace, Adapter]]] = {}
     for part, adapter in parts.items():
         place = place_of(part, layout)
         places.setdefault(place.module, {})[place.third] = (place, adapter)
@@ -128,12 +129,12 @@ def _build(kind: str, tensors: Mapping[str, Tensor], alpha: float | None) -> Ada
         return Difference(tensors["diff"])
     if kind == "lora_down.weight":
         down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
-        if up.shape[1] != down.shape[0] or down.shape[0] == 0:
+        if up.shape[1] != down.shape[0]:
             raise RuntimeError("ranks differ")
         return LowRank(down, up, float(down.shape[0]) if alpha is None else alpha)
     if kind == "hada_w1_a":
         w1_a, w1_b, w2_a, w2_b = (tensors[part] for part in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"))
-        ranks_fit = w1_a.shape[1] == w1_b.shape[0] > 0 and w2_a.shape[1] == w2_b.shape[0] > 0
+        ranks_fit = w1_a.shape[1] == w1_b.shape[0] and w2_a.shape[1] == w2_b.shape[0]
         if not ranks_fit or w1_a.shape[0] != w2_a.shape[0] or w1_b.shape[1] != w2_b.shape[1]:
             raise RuntimeError("shapes differ")
         return Hadamard(w1_a, w1_b, w2_a, w2_b, float(w1_b.shape[0]) if alpha is None else alpha)
@@ -141,14 +142,14 @@ def _build(kind: str, tensors: Mapping[str, Tensor], alpha: float | None) -> Ada
         (tensors[f"{side}_a"], tensors[f"{side}_b"]) if f"{side}_a" in tensors else (tensors[side],)
         for side in ("lokr_w1", "lokr_w2")
     ]
-    if any(len(side) == 2 and not side[0].shape[1] == side[1].shape[0] > 0 for side in sides):
+    if any(len(side) == 2 and side[0].shape[1] != side[1].shape[0] for side in sides):
         raise RuntimeError("ranks differ")
     rank = next((side[0].shape[1] for side in sides if len(side) == 2), 1)
     return Kronecker(sides[0], sides[1], float(rank) if alpha is None else alpha)
 
 
 def _check_matrix(name: str, part: str, tensor: Tensor) -> None:
-    if tensor.ndim != 2 or not tensor.is_floating_point():
+    if tensor.ndim != 2 or 0 in tensor.shape or not tensor.is_floating_point():
         raise UserError(
             f"LoRA: {name}.{part} is {tensor.dtype} {list(tensor.shape)}; expected a floating-point matrix",
             hint="only linear layers carry a LoRA in HunyuanVideo 1.5; is this file of another model?",
@@ -163,7 +164,7 @@ def _alpha(name: str, tensor: Tensor) -> float:
     return float(tensor.item())
 
 
-def _pieces(adapter: Adapter, places: dict[str, Place]) -> dict[str, Adapter | None]:
+def _pieces(adapter: Adapter, places: dict[str, ModulePlace]) -> dict[str, Adapter | None]:
     """Take a file's adapter apart into the model's parts."""
     if any(place.third is not None for place in places.values()):
         thirds = split(adapter)

@@ -1,9 +1,9 @@
-"""q, k and v in one matrix: joining three adapters exactly, and taking a joined one apart exactly.
+"""q, k and v in one matrix: three adapters are joined exactly, and a joined one is taken apart exactly.
 
-Joined LoRA: the downs stand on one another, the ups form a block diagonal. One alpha serves all three: with equal
-scales alpha/rank (the usual case) it is scale times the joint rank and no number changes; otherwise the ratio of the
+Joined LoRA: the downs are stacked, the ups form a block diagonal. One alpha serves all three. With equal scales
+alpha/rank (the usual case) it is the scale times the joint rank, and no number changes; otherwise the ratio of the
 scales goes into the ups (fp32). LoHa joins the same way, because each of its two products keeps its row blocks apart.
-LoKr joins where all three share w2, by stacking w1; else it has no such form and is written out as a difference.
+LoKr joins where all three share w2, by stacking w1; else it has no such form and becomes a full difference.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank
 
 
 def join(parts: Sequence[Adapter | None]) -> Adapter:
-    """Join the adapters of q, k and v (None = no change there; at least one must be there) into one for their matrix.
+    """Join the adapters of q, k and v, each (out, in), into one for their matrix (3 * out, in), exactly.
 
-    The result is exact: its difference is theirs on top of one another.
+    Args:
+        parts: three; None changes nothing, but at least one must be an adapter.
     """
     present = [part for part in parts if part is not None]
     if all(isinstance(part, LowRank) for part in present):
@@ -35,10 +36,10 @@ def join(parts: Sequence[Adapter | None]) -> Adapter:
 
 
 def split(adapter: Adapter) -> list[Adapter | None]:
-    """The inverse of `join`, exact for any adapter; a third without any change is None.
+    """The inverse of `join`: (3 * out, in) to three of (out, in), exactly; a third that changes nothing is None.
 
-    A block-diagonal one gives back its parts. A dense one (trained on the joint matrix) keeps its whole down for each
-    of the three, with their rows of up.
+    A block diagonal gives back its parts. Of a dense LoRA, trained on the joint matrix, each third has the whole down
+    and its rows of up.
     """
     third = adapter.shape[0] // 3
     thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
@@ -147,10 +148,10 @@ def _share(alpha: float, rank: int, joint_rank: int) -> float:
 
 
 def _column_ranges(blocks: Sequence[Tensor]) -> list[slice] | None:
-    """Where the columns of each row block stand if the blocks form a block diagonal; None if they do not.
+    """Which columns each row block uses if the blocks form a block diagonal; None if they do not.
 
-    Equal widths are tried first, so that columns of zeros stay where they were: the last block's text queries, for one,
-    never get a gradient, and their up remains zero.
+    Equal widths are tried first, so that columns of zeros stay with their block: the text queries of the last block,
+    for example, never get a gradient, and their up stays zero.
     """
     width = blocks[0].shape[1]
     used = [block.any(dim=0).nonzero().flatten().tolist() for block in blocks]

@@ -15,8 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
-from hv15.lora.names import LoRALayout, layout_of
+from hv15.lora.names import module_layout
 
 ADAPTER_PARTS: tuple[tuple[str, ...], ...] = (
     ("lora_down.weight", "lora_up.weight"),
@@ -83,7 +84,7 @@ def group_parts(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[st
     return modules, unknown
 
 
-def detect_layout(keys: Iterable[str]) -> LoRALayout:
+def detect_lora_layout(keys: Iterable[str]) -> LoRALayout:
     """Which layout a LoRA's tensor names belong to: kohya, comfyui, diffusers or official.
 
     Raises:
@@ -92,7 +93,7 @@ def detect_layout(keys: Iterable[str]) -> LoRALayout:
     keys = list(keys)
     refuse_unusable(keys)
     modules, _ = group_parts(keys)
-    layouts = {layout for name in modules if (layout := layout_of(name)) is not None}
+    layouts = {layout for name in modules if (layout := module_layout(name)) is not None}
     if "comfyui" in layouts:
         layouts.discard("kohya")  # lora_unet_..._img_attn_proj belongs to both
     if not layouts:

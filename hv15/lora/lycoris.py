@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,16 @@ def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
     return forward
 
 
+class _LycorisModule(Protocol):
+    """What is used of a module of lycoris-lora, which stands for the change of one layer."""
+
+    def to(self, device: torch.device) -> _LycorisModule: ...
+
+    def get_merged_weight(
+        self, multiplier: float, shape: torch.Size, device: torch.device
+    ) -> tuple[Tensor, Tensor | None]: ...
+
+
 class LycorisChange:
     """The change of one linear layer's weight by a kind that only lycoris-lora defines.
 
@@ -57,6 +68,7 @@ class LycorisChange:
 
     def __init__(self, module: str, tensors: Mapping[str, Tensor]) -> None:
         self.module, self.tensors, self._kinds = module, dict(tensors), _lycoris().modules
+        self._made: tuple[nn.Linear, _LycorisModule] | None = None
         if "oft_blocks" in tensors and tensors["oft_blocks"].ndim in (3, 4):
             blocks, size = tensors["oft_blocks"].shape[-3:-1]
             self.shape: tuple[int, int | None] = (blocks * size, None)
@@ -79,22 +91,27 @@ class LycorisChange:
         Raises:
             UserError: lycoris-lora does not take these tensors for such a weight.
         """
-        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        layer.weight = nn.Parameter(weight, requires_grad=False)
         try:
-            kind, parts = self._kinds.get_module({f"it.{part}": tensor for part, tensor in self.tensors.items()}, "it")
-            module = self._kinds.make_module(kind, parts, "it", layer).to(weight.device)
-            changed, _ = module.get_merged_weight(multiplier, weight.shape, weight.device)
+            layer, adapter = self._made = self._made or self._make(*weight.shape)
+            layer.weight = nn.Parameter(weight, requires_grad=False)
+            changed, _ = adapter.to(weight.device).get_merged_weight(multiplier, weight.shape, weight.device)
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
                 f"LoRA: lycoris-lora cannot apply {self.module} to a weight of {list(weight.shape)}: {error}",
                 hint="the file was made for another model, or by another version of lycoris-lora",
             ) from error
+        layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # do not keep the weight until the next call
         return changed
 
-    def to(self, device: torch.device) -> LycorisChange:
-        """The same change with its tensors on a device."""
-        return LycorisChange(self.module, {part: tensor.to(device) for part, tensor in self.tensors.items()})
+    def to(self, _device: torch.device) -> LycorisChange:
+        """The same change; its tensors follow the weights to their device."""
+        return self
+
+    def _make(self, rows: int, columns: int) -> tuple[nn.Linear, _LycorisModule]:
+        """A layer of lycoris-lora's own over one without a weight."""
+        layer = nn.Linear(columns, rows, bias=False, device="meta")
+        kind, parts = self._kinds.get_module({f"it.{part}": tensor for part, tensor in self.tensors.items()}, "it")
+        return layer, self._kinds.make_module(kind, parts, "it", layer)
 
 
 def _lycoris() -> ModuleType:

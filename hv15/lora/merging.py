@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from hv15 import __version__
+from hv15.choices import PublishedLayout
 from hv15.errors import UserError
 from hv15.lora.changes import WeightChange, read_changes
 from hv15.lora.files import read_lora
 from hv15.lora.weighted import WeightedLoRA, listed, naming
 from hv15.models.dit_files import merge_dit
-from hv15.models.layouts import Layout
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.models.weights.patches import Patch, check_targets
 from hv15.models.weights.quantised import QuantisedLinear
@@ -86,7 +86,7 @@ def merge_to_file(
     loras: Sequence[WeightedLoRA],
     output: Path,
     *,
-    layout: Layout = "official",
+    layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
 ) -> None:
     """Add LoRAs to a transformer's weights and write the result as a checkpoint that says what it was made from.

@@ -1,9 +1,9 @@
-"""The DiT's linear layers and what each LoRA layout calls them.
+"""The linear layers of the transformer and what each LoRA layout calls them.
 
-An entry is one indivisible part of the model. Where a layout keeps q, k and v in one matrix, a name ends in @0, @1 or
-@2: the first, second or third third of that module's output rows. `#` stands for the number of the block.
+A part is what no layout divides. Where a layout keeps q, k and v in one matrix, their names end in @0, @1 and @2: the
+first, second and last third of that module's output rows. `#` stands for the number of the block.
 
-The official checkpoint's names are ours everywhere; kohya's names are these with `.` turned into `_`.
+hv15 uses the official checkpoint's names; kohya's are these with `.` turned into `_`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
+from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.models.layouts import reading_recipes
 
-LoRALayout = Literal["kohya", "comfyui", "diffusers", "official"]
-LORA_LAYOUTS: tuple[LoRALayout, ...] = ("kohya", "comfyui", "diffusers", "official")
+LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
-# Ours, and ComfyUI's. diffusers' names come from the table of its checkpoints.
+# Official names, and ComfyUI's. diffusers' come from the table of its checkpoints.
 _BLOCK = {
     "img_mod.linear": "img_mod.lin",
     "img_attn_q": "img_attn.qkv@0",
@@ -36,7 +36,7 @@ _BLOCK = {
     "txt_mlp.fc1": "txt_mlp.0",
     "txt_mlp.fc2": "txt_mlp.2",
 }
-# Outside the double blocks: not trained here, but the official trainer's default ("all-linear") puts LoRA on them too.
+# Outside the double blocks. Not trained here, but the official trainer's default ("all-linear") puts LoRA on them too.
 _REFINER = {
     "self_attn_qkv@0": "self_attn.qkv@0",
     "self_attn_qkv@1": "self_attn.qkv@1",
@@ -79,28 +79,28 @@ _TRAINED = re.compile(r"double_blocks\.\d+\.(?:" + "|".join(map(re.escape, _BLOC
 
 
 @dataclass(frozen=True)
-class Place:
+class ModulePlace:
     """Where a part of the model stands in a layout."""
 
     module: str
     third: int | None = None
     """Which third of the module's output rows; None = the whole module."""
     swapped: bool = False
-    """Whether the two halves of the output rows stand the other way round."""
+    """Whether the two halves of the output rows are in each other's place."""
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> ModulePlace:
         name, _, third = text.partition("@")
         return cls(name, int(third) if third else None)
 
 
-def _diffusers_place(part: str) -> Place:
+def _diffusers_place(part: str) -> ModulePlace:
     """From the table of diffusers' checkpoints; `part` is a template, block 0 stands for all."""
-    ours = Place.parse(part)
+    ours = ModulePlace.parse(part)
     key = f"{ours.module}.weight".replace("#", "0")
     recipe = reading_recipes("diffusers", [key])[key]
     module = recipe.sources[ours.third or 0].removesuffix(".weight")
-    return Place(_generalise(module)[0], None, recipe.swap)
+    return ModulePlace(_generalise(module)[0], None, recipe.swap)
 
 
 def _generalise(name: str) -> tuple[str, str]:
@@ -112,20 +112,20 @@ def _generalise(name: str) -> tuple[str, str]:
 
 
 # Template of the part (official, with @third) -> its place in each dotted layout.
-_PLACES: dict[str, dict[LoRALayout, Place]] = {
+_PLACES: dict[str, dict[LoRALayout, ModulePlace]] = {
     part: {
-        "official": Place.parse(part),
-        "kohya": Place.parse(part),
-        "comfyui": Place.parse(name),
+        "official": ModulePlace.parse(part),
+        "kohya": ModulePlace.parse(part),
+        "comfyui": ModulePlace.parse(name),
         "diffusers": _diffusers_place(part),
     }
     for part, name in _COMFYUI.items()
 }
 
 
-def _read_table() -> dict[str, dict[str, Place]]:
+def _read_table() -> dict[str, dict[str, ModulePlace]]:
     """Flattened module template of any layout -> {part: place}."""
-    table: dict[str, dict[str, Place]] = {}
+    table: dict[str, dict[str, ModulePlace]] = {}
     for part, places in _PLACES.items():
         for place in places.values():
             table.setdefault(place.module.replace(".", "_"), {})[part] = place
@@ -135,7 +135,7 @@ def _read_table() -> dict[str, dict[str, Place]]:
 _READ = _read_table()
 
 
-def place_of(part: str, layout: LoRALayout) -> Place:
+def place_of(part: str, layout: LoRALayout) -> ModulePlace:
     """Where a part (an official module name, with @third in the refiner) stands in a layout; names are dotted.
 
     Raises:
@@ -143,7 +143,7 @@ def place_of(part: str, layout: LoRALayout) -> Place:
     """
     template, index = _generalise(part)
     place = _PLACES[template][layout]
-    return Place(place.module.replace("#", index), place.third, place.swapped)
+    return ModulePlace(place.module.replace("#", index), place.third, place.swapped)
 
 
 def written_name(module: str, layout: LoRALayout) -> str:
@@ -156,7 +156,7 @@ def kohya_name(module: str) -> str:
     return written_name(module, "kohya")
 
 
-def find_parts(name: str) -> dict[str, Place] | None:
+def find_parts(name: str) -> dict[str, ModulePlace] | None:
     """The parts of the model that a file's module name of any known layout means, and their places; None = unknown."""
     for prefix in _READ_PREFIXES:
         if not name.startswith(prefix):
@@ -168,7 +168,7 @@ def find_parts(name: str) -> dict[str, Place] | None:
     return None
 
 
-def layout_of(name: str) -> LoRALayout | None:
+def module_layout(name: str) -> LoRALayout | None:
     """The layout that a file's module name belongs to; None = unknown.
 
     Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) count as kohya's.
@@ -189,7 +189,7 @@ def layout_of(name: str) -> LoRALayout | None:
 def whole_module(name: str) -> str | None:
     """The official name of the linear layer that a file's module name means, with its rows in the official order.
 
-    None: an unknown name, or one of a module that is joined, divided or turned round in that layout.
+    None: an unknown name, or a module that is joined, divided or has its rows in another order in that layout.
     """
     parts = find_parts(name) or {}
     places = [place_of(part, "official") for part in parts]
@@ -197,7 +197,7 @@ def whole_module(name: str) -> str | None:
     return places[0].module if whole and not any(place.swapped for place in parts.values()) else None
 
 
-def is_trained_kind(name: str) -> bool:
+def is_trainable(name: str) -> bool:
     """Whether an official module name is one of the 14 linear layers of a double block."""
     return _TRAINED.fullmatch(name) is not None
 
@@ -212,18 +212,18 @@ def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: S
     Raises:
         UserError: an invalid pattern, a pattern without any match, or nothing left to train.
     """
-    kinds = [name for name in names if is_trained_kind(name)]
+    linears = [name for name in names if is_trainable(name)]
     chosen = {"include_patterns": include, "exclude_patterns": exclude}
-    compiled = {setting: [_pattern(setting, text, kinds) for text in texts] for setting, texts in chosen.items()}
+    compiled = {setting: [_pattern(setting, text, linears) for text in texts] for setting, texts in chosen.items()}
     wanted, unwanted = compiled["include_patterns"], compiled["exclude_patterns"]
     selected = [
         name
-        for name in kinds
+        for name in linears
         if (not wanted or any(p.search(name) for p in wanted)) and not any(p.search(name) for p in unwanted)
     ]
     if not selected:
         raise UserError(
-            f"no module is left to train: {len(kinds)} linear layers, include_patterns {list(include)}, "
+            f"no module is left to train: {len(linears)} linear layers, include_patterns {list(include)}, "
             f"exclude_patterns {list(exclude)}",
             hint="loosen train.include_patterns or train.exclude_patterns",
         )

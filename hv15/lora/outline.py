@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.lora.kinds import detect_layout, group_parts, unknown_keys
-from hv15.lora.names import Place, find_parts
+from hv15.lora.kinds import detect_lora_layout, group_parts, unknown_keys
+from hv15.lora.names import ModulePlace, find_parts
 from hv15.lora.peft import read_settings, strength_of
 from hv15.models.weights.header import Header, read_header
 
@@ -31,7 +31,7 @@ class ModuleOutline:
 
     name: str
     """As the file writes it."""
-    places: Mapping[str, Place]
+    places: Mapping[str, ModulePlace]
     """The parts of the model: official names, with @0, @1, @2 for thirds. Joined q, k and v are three parts."""
     shapes: Mapping[str, tuple[int, ...]]
     """Of its tensors, by part of the change ("lora_down.weight", ...)."""
@@ -63,7 +63,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
     """
     header = read_header(path)
     try:
-        detect_layout(header.entries)
+        detect_lora_layout(header.entries)
         settings = read_settings(header.metadata)
         groups, unknown = group_parts(header.entries)
         modules = []

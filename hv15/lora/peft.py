@@ -32,7 +32,7 @@ def with_alphas(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     Raises:
         UserError: the metadata is not what PEFT writes, or tells of a DoRA whose magnitudes are not in the file.
     """
-    from hv15.lora.adapters import alpha_tensor, scaled
+    from hv15.lora.adapters import alpha_tensor, cast_up, scaled
 
     result = dict(state_dict)
     settings = read_settings(metadata)
@@ -43,7 +43,7 @@ def with_alphas(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -
         strength = strength_of(settings, module, {part: tuple(state_dict[key].shape) for part, key in keys.items()})
         w1 = keys.get("lokr_w1") or keys.get("lokr_w1_a")
         if strength is not None and w1 is not None:
-            result[w1] = scaled(state_dict[w1], strength.alpha / strength.rank)
+            result[w1] = scaled(cast_up(state_dict[w1]), strength.alpha / strength.rank)
         elif strength is not None:
             result[f"{module}.alpha"] = alpha_tensor(strength.alpha)
     return result
@@ -158,11 +158,11 @@ def _setting(settings: Settings, name: str, pattern_name: str, module: str) -> f
         value = next(found, settings.get(name))
         if not (value is None or isinstance(value, int | float)):
             raise TypeError(f"{name} of {module} is {value!r}")
-    except (TypeError, re.error) as error:
+        return None if value is None else float(value)
+    except (TypeError, OverflowError, re.error) as error:
         raise UserError(
             f"LoRA: its metadata {ADAPTER_METADATA} is not what PEFT writes: {error}", hint="export it again"
         ) from error
-    return None if value is None else float(value)
 
 
 def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

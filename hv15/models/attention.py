@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +89,7 @@ class Package(NamedTuple):
     module: str
     install: str
     """What brings it."""
-    wrap: Callable[[Any], Kernel]
+    wrap: Callable[[ModuleType], Kernel]
     """From the imported module to the kernel."""
     capability: tuple[int, int]
     """The oldest GPU."""
@@ -97,7 +98,7 @@ class Package(NamedTuple):
     newest: tuple[int, int] = (99, 0)
 
 
-def _flash(module: Any) -> Kernel:
+def _flash(module: ModuleType) -> Kernel:
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = module.flash_attn_func(q, k, v)
         return out[0] if isinstance(out, tuple) else out  # flash3 gave the logsumexp, too, before 2025
@@ -105,11 +106,11 @@ def _flash(module: Any) -> Kernel:
     return kernel
 
 
-def _xformers(module: Any) -> Kernel:
+def _xformers(module: ModuleType) -> Kernel:
     return lambda q, k, v: module.memory_efficient_attention(q, k, v)
 
 
-def _sage(module: Any) -> Kernel:
+def _sage(module: ModuleType) -> Kernel:
     return lambda q, k, v: module.sageattn(q, k, v, tensor_layout="NHD")
 
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from hv15.models.attention import ATTENTION, Attention
 from hv15.models.rope import rotate
+from hv15.models.weights.module import Module
 from hv15.models.windows import MOST_TOKENS, inside, windows
 
 Mod = Sequence[Tensor]
 """Shift, scale, gate before attention and before the MLP: six tensors [B, 1, hidden]."""
 
 
-class HeadNorm(nn.Module):
+class HeadNorm(Module):
     """RMS norm of each head of q or k: computed in fp32, cast back, then weighted."""
 
     def __init__(self, head_dim: int) -> None:
@@ -30,7 +31,7 @@ class HeadNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, eps=1e-6).to(x.dtype) * self.weight
 
 
-class Modulation(nn.Module):
+class Modulation(Module):
     """Shift, scale and gate for attention and for the MLP, from the time vector: [B, hidden] -> 6 x [B, 1, hidden]."""
 
     def __init__(self, hidden_size: int) -> None:
@@ -41,7 +42,7 @@ class Modulation(nn.Module):
         return self.linear(F.silu(vec)).unsqueeze(1).chunk(6, dim=-1)
 
 
-class MLP(nn.Module):
+class MLP(Module):
     """Two linears around a GELU (tanh form) or SiLU."""
 
     def __init__(self, hidden_size: int, mlp_size: int, activation: nn.Module) -> None:
@@ -59,7 +60,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
-class DoubleBlock(nn.Module):
+class DoubleBlock(Module):
     """Image and condition tokens keep their own weights and meet in one attention."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_size: int) -> None:
@@ -175,7 +176,7 @@ class DoubleBlock(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1))  # (B, N, H, D)
 
 
-class FinalLayer(nn.Module):
+class FinalLayer(Module):
     """Modulated norm and the projection to latent channels: [B, N, hidden] -> [B, N, C]."""
 
     def __init__(self, hidden_size: int, out_channels: int) -> None:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
 from hv15.models.weights.block_hooks import BlockHook
+from hv15.models.weights.module import Module
 from hv15.models.windows import MOST_TOKENS
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
@@ -28,7 +30,7 @@ RECOMPILE_LIMIT = 128
 TEXT, GLYPH, VISION = 0, 1, 2  # rows of cond_type_embedding
 
 
-class DiT(nn.Module):
+class DiT(Module):
     """Predicts the velocity noise - data of noisy video latents."""
 
     gradient_checkpointing = False
@@ -98,6 +100,9 @@ class DiT(nn.Module):
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
+
+    if TYPE_CHECKING:
+        __call__ = forward  # torch declares that a module takes and gives anything
 
     def compile_blocks(self, mode: str = "default", dynamic: bool | None = None, backend: str = "inductor") -> None:
         """Compile what the blocks compute before and after attention, with torch.compile's arguments."""

@@ -13,13 +13,13 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from hv15.choices import PublishedLayout, WeightFormat
 from hv15.errors import UserError
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_sizes import layout_of, read_config
-from hv15.models.layouts import Layout, reading_recipes, writing_recipes
+from hv15.models.layouts import reading_recipes, writing_recipes
 from hv15.models.weights.checkpoint import (
-    MODEL_SIZES,
     Checkpoint,
     check_finite,
     check_keys,
@@ -29,8 +29,9 @@ from hv15.models.weights.checkpoint import (
 )
 from hv15.models.weights.fp8_files import WeightReader
 from hv15.models.weights.patches import Patch, check_targets
-from hv15.models.weights.quantised import Fp8Linear, Kind, QuantisedLinear, ScaledCodes, check_kind, replace_linears
+from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear, ScaledCodes, check_weight_format, replace_linears
 from hv15.models.weights.writer import write_checkpoint
+from hv15.records.metadata import MODEL_SIZES
 
 
 def load_dit(
@@ -39,7 +40,7 @@ def load_dit(
     config: DiTConfig | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    quantize: Kind | None = None,
+    quantize: WeightFormat | None = None,
     merge: Sequence[Patch] = (),
     host_blocks: int = 0,
 ) -> DiT:
@@ -61,7 +62,7 @@ def load_dit(
     source = _Source(Path(path), config, device, merge)
     dit, in_fp8 = source.dit, source.in_fp8
     if quantize is not None:
-        check_kind(quantize, device)
+        check_weight_format(quantize, device)
         replace_linears(dit, quantize, is_block_linear)
     elif dtype is None:
         replace_linears(dit, "fp8", lambda name: is_block_linear(name) and f"{name}.weight" in in_fp8)
@@ -90,7 +91,7 @@ def save_dit(
     dit: DiT,
     path: Path | str,
     *,
-    layout: Layout = "official",
+    layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -116,7 +117,7 @@ def merge_dit(
     output: Path | str,
     merge: Sequence[Patch],
     *,
-    layout: Layout = "official",
+    layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -215,15 +216,15 @@ class _Source:
 def _write(
     path: Path,
     config: DiTConfig,
-    layout: Layout,
+    layout: PublishedLayout,
     described: Mapping[str, Tensor],
     tensor: Callable[[str], Tensor],
     dtype: torch.dtype | None,
     metadata: Mapping[str, str] | None,
 ) -> None:
     """Write official tensors, which `described` tells on the meta device and `tensor` gives, in any layout."""
-    if layout not in get_args(Layout):
-        raise UserError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(get_args(Layout))}")
+    if layout not in get_args(PublishedLayout):
+        raise UserError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(get_args(PublishedLayout))}")
     recipes = writing_recipes(layout, described)
 
     def cast(value: Tensor) -> Tensor:

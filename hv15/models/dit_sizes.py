@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from itertools import count
 from pathlib import Path
-from typing import Any
 
+from hv15.choices import PublishedLayout
 from hv15.errors import UserError
 from hv15.models.dit_config import DiTConfig
-from hv15.models.layouts import Layout, detect_layout, looks_like, reading_recipes
-from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, open_checkpoint
+from hv15.models.layouts import detect_dit_layout, looks_like, reading_recipes
+from hv15.models.weights.checkpoint import Checkpoint, check_keys, open_checkpoint
 from hv15.models.weights.recipe import Recipe
+from hv15.models.weights.written import WrittenSizes, sizes_in_text
+from hv15.records.metadata import MODEL_SIZES
 
 
-def checkpoint_layout(path: Path | str) -> Layout:
+def checkpoint_layout(path: Path | str) -> PublishedLayout:
     """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
     return layout_of(open_checkpoint(Path(path)))[0]
 
 
-def layout_of(checkpoint: Checkpoint) -> tuple[Layout, str]:
+def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
     """Layout and key prefix of the transformer in a checkpoint.
 
     Raises:
         UserError: it is another model.
     """
-    found = detect_layout(checkpoint.keys())
+    found = detect_dit_layout(checkpoint.keys())
     if found is None:
         what = looks_like(checkpoint.keys())
         raise UserError(
@@ -91,17 +92,15 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
 
 def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], float]:
     """RoPE axes and theta: from our metadata, else config.json (official or diffusers names), else the real model's."""
-    try:
-        stored: dict[str, Any] = json.loads(checkpoint.metadata.get(MODEL_SIZES, "{}")) or checkpoint.config
-        dims = stored.get("rope_dims") or stored.get("rope_dim_list") or stored.get("rope_axes_dim")
-        theta = float(stored.get("rope_theta", DiTConfig.rope_theta))
-        if dims is None and head_dim == sum(DiTConfig.rope_dims):
-            return DiTConfig.rope_dims, theta
-        axes = tuple(map(int, dims or ()))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{checkpoint.path}: its sizes in metadata or config.json cannot be read: {error}", hint="copy it again"
-        ) from error
+    where, metadata = str(checkpoint.path), checkpoint.metadata
+    written = sizes_in_text(metadata[MODEL_SIZES], where) if MODEL_SIZES in metadata else None
+    if written is None or not written.content:
+        written = WrittenSizes(checkpoint.config, where)
+    named = (written.integers(name, None) for name in ("rope_dims", "rope_dim_list", "rope_axes_dim"))
+    axes = next((found for found in named if found), ())
+    theta = written.number("rope_theta", DiTConfig.rope_theta)
+    if not axes and head_dim == sum(DiTConfig.rope_dims):
+        return DiTConfig.rope_dims, theta
     if len(axes) != 3 or sum(axes) != head_dim or any(dim % 2 for dim in axes):
         found = f"rope dims {list(axes)}" if axes else "no rope dims"
         raise UserError(

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hv15.models.weights.module import Module
+
 SINUSOID_DIM = 256
 
 
@@ -26,7 +28,7 @@ def timestep_sinusoid(timestep: Tensor, dim: int = SINUSOID_DIM, max_period: flo
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-class TimestepEmbedder(nn.Module):
+class TimestepEmbedder(Module):
     """The sinusoid through a small MLP: [B] -> [B, hidden]."""
 
     def __init__(self, hidden_size: int) -> None:
@@ -42,7 +44,7 @@ class TimestepEmbedder(nn.Module):
         return self.mlp(timestep_sinusoid(timestep).to(dtype))
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(Module):
     """One token for each latent position: [B, C, F, H, W] -> [B, F*H*W, hidden]."""
 
     def __init__(self, in_channels: int, hidden_size: int) -> None:
@@ -54,7 +56,7 @@ class PatchEmbed(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2).contiguous()
 
 
-class GlyphMapper(nn.Module):
+class GlyphMapper(Module):
     """ByT5 states of the quoted text: [B, G, glyph_dim] -> [B, G, hidden]."""
 
     def __init__(self, glyph_dim: int, glyph_hidden: int, hidden_size: int) -> None:
@@ -69,7 +71,7 @@ class GlyphMapper(nn.Module):
         return self.fc3(F.gelu(self.fc2(x)))
 
 
-class VisionProjection(nn.Module):
+class VisionProjection(Module):
     """SigLIP states of the first image: [B, 729, vision_dim] -> [B, 729, hidden]."""
 
     def __init__(self, vision_dim: int, hidden_size: int) -> None:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models.layouts import looks_like
-from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint, check_keys, load_into
+from hv15.models.weights.checkpoint import Checkpoint, check_keys, load_into
 from hv15.models.weights.recipe import Recipe
+from hv15.models.weights.written import WrittenSizes, sizes_in_text
+from hv15.records.metadata import MODEL_SIZES
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from hv15.models.weights.quantised import Kind, ScaledCodes
+    from hv15.models.weights.quantised import ScaledCodes
 
 
-def written_config(checkpoint: Checkpoint, model_type: str) -> dict[str, Any]:
+def written_config(checkpoint: Checkpoint, model_type: str) -> WrittenSizes:
     """Return the config, in transformers' names, in the file's metadata or in the config.json of its folder.
 
-    A config.json whose model_type does not begin with `model_type` belongs to another model in the folder: {}.
+    A config.json whose model_type does not begin with `model_type` belongs to another model in the folder: it tells
+    nothing.
+
+    Raises:
+        UserError: it is no JSON object.
     """
+    where = str(checkpoint.path)
     if MODEL_SIZES in checkpoint.metadata:
-        return json.loads(checkpoint.metadata[MODEL_SIZES])
+        return sizes_in_text(checkpoint.metadata[MODEL_SIZES], where)
     config = checkpoint.config
-    return config if str(config.get("model_type", "")).startswith(model_type) else {}
+    return WrittenSizes(config if str(config.get("model_type", "")).startswith(model_type) else {}, where)
 
 
 def fill(
@@ -38,7 +45,7 @@ def fill(
     what: str,
     dtype: torch.dtype | None,
     device: torch.device | str,
-    quantize: Kind | None = None,
+    quantize: WeightFormat | None = None,
     quantised: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """Fill a meta model strictly, reading only the tensors that it has.
@@ -53,14 +60,14 @@ def fill(
         UserError: tensors missing, of another shape or not finite; tensors neither needed nor known to be unused.
     """
     from hv15.models.weights.fp8_files import WeightReader
-    from hv15.models.weights.quantised import Fp8Linear, ScaledCodes, check_kind, replace_linears
+    from hv15.models.weights.quantised import Fp8Linear, ScaledCodes, check_weight_format, replace_linears
 
     reader = WeightReader(checkpoint, "", device)
     needed = set(names.values())
     found = [key for key in reader.names if key in needed or not key.startswith(unused)]
     check_keys(names.values(), found, checkpoint.path, what=what)
     if quantize is not None:
-        check_kind(quantize, device)
+        check_weight_format(quantize, device)
         replace_linears(model, quantize, quantised)
     elif dtype is None:
         replace_linears(model, "fp8", lambda name: quantised(name) and reader.is_fp8(names[f"{name}.weight"]))

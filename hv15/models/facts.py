@@ -12,8 +12,9 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from hv15.models.layouts import Layout, detect_layout, looks_like, reading_recipes
-from hv15.models.variants import FoundVariant, Task, detect_variant
+from hv15.choices import PublishedLayout, Task
+from hv15.models.layouts import detect_dit_layout, looks_like, reading_recipes
+from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 from hv15.models.weights.header import BITS, TORCH_NAMES
 
@@ -45,7 +46,7 @@ class CheckpointFacts:
     path: Path
     model: str
     """What it is, in words: "the HunyuanVideo 1.5 transformer", "a VAE", "an unknown model", ..."""
-    layout: Layout | None
+    layout: PublishedLayout | None
     """The transformer's naming of tensors; None for any other model."""
     dtype: str
     """Number format of most of its bytes, as torch calls it: bfloat16, float8_e4m3fn, ..."""
@@ -92,7 +93,7 @@ def describe(path: Path | str, *, given: FoundVariant | None = None, task: Task 
         UserError: missing, damaged, a pickle, not safetensors, or a folder without one clear checkpoint.
     """
     checkpoint = open_checkpoint(Path(path))
-    found = detect_layout(checkpoint.keys())
+    found = detect_dit_layout(checkpoint.keys())
     layout, prefix = found if found is not None else (None, "")
     keys = [key for key in checkpoint if key.startswith(prefix)]
     quantisation = _quantisation(checkpoint, keys)
@@ -132,7 +133,7 @@ def choose_variant(
     return FoundVariant(f"480p_{task}", "default") if task is not None else None
 
 
-def _source(layout: Layout, official_key: str) -> str:
+def _source(layout: PublishedLayout, official_key: str) -> str:
     return reading_recipes(layout, [official_key])[official_key].sources[0]
 
 
@@ -175,7 +176,7 @@ def _bytes(checkpoint: Checkpoint, key: str) -> int:
     return prod(checkpoint.shape(key)) * BITS[checkpoint.dtype_name(key)] // 8
 
 
-def _super_resolution(checkpoint: Checkpoint, layout: Layout, prefix: str) -> bool:
+def _super_resolution(checkpoint: Checkpoint, layout: PublishedLayout, prefix: str) -> bool:
     """More input channels than noisy latents, condition latents and mask: those of the low-resolution video."""
     first, last = (prefix + _source(layout, key) for key in ("img_in.proj.weight", "final_layer.linear.weight"))
     if first not in checkpoint or last not in checkpoint:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.atomic import write_json
+from hv15.choices import Role, roles_of
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.records.json_values import RecordError, read_record, text_of
@@ -25,7 +26,7 @@ OFFICIAL = "tencent/HunyuanVideo-1.5"
 REPACKAGED = "Comfy-Org/HunyuanVideo_1.5_repackaged"
 QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 
-ENCODERS = {
+ENCODERS: dict[Role, str] = {
     "text_encoder": "split_files/text_encoders/qwen_2.5_vl_7b.safetensors",
     "glyph_encoder": "split_files/text_encoders/byt5_small_glyphxl_fp16.safetensors",
     "image_encoder": "split_files/clip_vision/sigclip_vision_patch14_384.safetensors",
@@ -67,22 +68,22 @@ class HubFile:
         return tuple(self.folder / name for name in self.names)
 
 
-def hub_files(settings: Settings) -> dict[str, HubFile]:
-    """Return, by role, what `models.variant` needs for the task; the image encoder only for i2v."""
+def hub_files(settings: Settings) -> dict[Role, HubFile]:
+    """Return, by role, what `models.variant` needs for the task."""
     models = settings.models
     folder = settings.resolve(models.directory)
 
     def one(repo: str, name: str, revision: str = "main") -> HubFile:
         return HubFile(repo, revision, (name,), folder, folder / name)
 
-    roles = [role for role in ENCODERS if role != "image_encoder" or settings.task == "i2v"]
     tokenizer = folder / "tokenizer"
-    return {
+    files: dict[Role, HubFile] = {
         "dit": one(OFFICIAL, f"transformer/{models.variant}/diffusion_pytorch_model.safetensors", models.revision),
         "vae": one(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", models.revision),
         "tokenizer": HubFile(QWEN, "main", TOKENIZER, tokenizer, tokenizer),
-        **{role: one(REPACKAGED, ENCODERS[role]) for role in roles},
+        **{role: one(REPACKAGED, name) for role, name in ENCODERS.items()},
     }
+    return {role: files[role] for role in roles_of(settings.task)}
 
 
 def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:

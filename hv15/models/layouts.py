@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
 
+from hv15.choices import PublishedLayout
 from hv15.models.weights.recipe import Recipe
-
-Layout = Literal["official", "comfyui", "diffusers"]
 
 COMFYUI_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 
-_MARKS: dict[str, Layout] = {
+_MARKS: dict[str, PublishedLayout] = {
     "double_blocks.0.img_attn_q.weight": "official",
     "double_blocks.0.img_attn_qkv.weight": "comfyui",
     "transformer_blocks.0.attn.add_q_proj.weight": "diffusers",
@@ -79,13 +77,13 @@ _BLOCK = re.compile(r"double_blocks\.(\d+)\.(.+)")
 _SPLIT = re.compile(r"(double_blocks\.\d+\.(?:img|txt)_attn)_([qkv])")
 
 
-def reading_recipes(layout: Layout, official_keys: Iterable[str]) -> dict[str, Recipe]:
+def reading_recipes(layout: PublishedLayout, official_keys: Iterable[str]) -> dict[str, Recipe]:
     """For each official key, how it is made from the tensors of a file in `layout`."""
     make = {"official": _identity, "comfyui": _from_comfyui, "diffusers": _from_diffusers}[layout]
     return {key: make(key) for key in official_keys}
 
 
-def writing_recipes(layout: Layout, official_keys: Iterable[str]) -> dict[str, Recipe]:
+def writing_recipes(layout: PublishedLayout, official_keys: Iterable[str]) -> dict[str, Recipe]:
     """For each key of a file in `layout`, how it is made from official tensors."""
     back: dict[str, Recipe] = {}
     parts: dict[str, dict[int, str]] = {}
@@ -103,7 +101,7 @@ def writing_recipes(layout: Layout, official_keys: Iterable[str]) -> dict[str, R
     return back
 
 
-def detect_layout(keys: Iterable[str]) -> tuple[Layout, str] | None:
+def detect_dit_layout(keys: Iterable[str]) -> tuple[PublishedLayout, str] | None:
     """Layout and key prefix of the transformer among these keys; None if it is not there."""
     present = set(keys)
     for prefix in ("", *COMFYUI_PREFIXES):

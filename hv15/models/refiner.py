@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from hv15.models.attention import attend
 from hv15.models.blocks import MLP
 from hv15.models.embeddings import TimestepEmbedder
+from hv15.models.weights.module import Module
 
 
-class TextEmbedder(nn.Module):
+class TextEmbedder(Module):
     """The mean text state as a vector: [B, text_dim] -> [B, hidden]."""
 
     def __init__(self, text_dim: int, hidden_size: int) -> None:
@@ -23,7 +24,7 @@ class TextEmbedder(nn.Module):
         return self.linear_2(F.silu(self.linear_1(mean)))
 
 
-class RefinerBlock(nn.Module):
+class RefinerBlock(Module):
     """Plain pre-norm attention and MLP, each behind a gate from the context vector."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_size: int) -> None:
@@ -44,7 +45,7 @@ class RefinerBlock(nn.Module):
         return x + gate2 * self.mlp(self.norm2(x))
 
 
-class TokenRefinerStack(nn.Module):
+class TokenRefinerStack(Module):
     """The blocks under the name that the checkpoint gives them."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_size: int, num_blocks: int) -> None:
@@ -57,7 +58,7 @@ class TokenRefinerStack(nn.Module):
         return x
 
 
-class TokenRefiner(nn.Module):
+class TokenRefiner(Module):
     """Text states [B, L, text_dim] and timestep [B] -> condition tokens [B, L, hidden]."""
 
     def __init__(self, text_dim: int, hidden_size: int, num_heads: int, mlp_size: int, num_blocks: int) -> None:

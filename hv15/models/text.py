@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models.encoder_files import fill, written_config, wrong_model
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
@@ -23,7 +24,6 @@ from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from hv15.models.weights.quantised import Kind
 
 LAYERS_LEFT_OUT = 2
 """Last layers of the checkpoint whose output is not used."""
@@ -61,7 +61,7 @@ def load_text_encoder(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    quantize: Kind | None = None,
+    quantize: WeightFormat | None = None,
 ) -> TextEncoder:
     """Load Qwen2.5-VL's text states from one file (hub, ComfyUI or transformers 5 naming) or a sharded folder.
 
@@ -198,27 +198,36 @@ def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
     except KeyError as error:
         raise wrong_model(checkpoint, "Qwen2.5-VL", _HINT) from error
     written = _written_sizes(checkpoint)
-    head_dim = written["head_dim"]
+    head_dim = written.head_dim
     if len(layers) <= LAYERS_LEFT_OUT or hidden_size % head_dim or kv_rows % head_dim:
         raise UserError(
             f"{checkpoint.path}: {len(layers)} layers, width {hidden_size} and {kv_rows} key rows do not fit "
             f"heads of {head_dim}",
             hint="put the model's config.json beside the file, if it is not the 7B model",
         )
-    config = TextConfig(vocab_size, hidden_size, intermediate_size, max(layers) + 1, kv_rows // head_dim, **written)
+    config = replace(
+        written,
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_layers=max(layers) + 1,
+        num_kv_heads=kv_rows // head_dim,
+    )
     return config, prefix
 
 
-def _written_sizes(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return head size, RoPE and epsilon as written in a config (hub or transformers 5), the 7B model's by default."""
-    config = written_config(checkpoint, "qwen2_5_vl")
-    config = config.get("text_config") or config
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {}), **config}
+def _written_sizes(checkpoint: Checkpoint) -> TextConfig:
+    """Return head size, RoPE and epsilon as written in a config (hub or transformers 5); all else is the 7B model's."""
+    config = written_config(checkpoint, "qwen2_5_vl").part("text_config")
+    rope = config
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = rope.with_default(config.part(name))
     official = TextConfig()
-    heads, width = config.get("num_attention_heads"), config.get("hidden_size")
-    return {
-        "head_dim": width // heads if heads and width else official.head_dim,
-        "rope_theta": float(rope.get("rope_theta", official.rope_theta)),
-        "rope_sections": tuple(rope.get("mrope_section", official.rope_sections)),
-        "norm_eps": float(config.get("rms_norm_eps", official.norm_eps)),
-    }
+    heads, width = config.integer("num_attention_heads", 0), config.integer("hidden_size", 0)
+    return replace(
+        official,
+        head_dim=width // heads if heads and width else official.head_dim,
+        rope_theta=rope.number("rope_theta", official.rope_theta),
+        rope_sections=rope.integers("mrope_section", official.rope_sections),
+        norm_eps=config.number("rms_norm_eps", official.norm_eps),
+    )

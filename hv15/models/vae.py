@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from hv15.atomic import write_json
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder, VAEConfig
-from hv15.models.vae_layouts import Layout, config_json, detect_layout, name_in, read_config
+from hv15.models.vae_layouts import VAELayout, config_json, detect_vae_layout, name_in, read_config
 from hv15.models.vae_tiling import run_tiled
 from hv15.models.weights.checkpoint import check_keys, load_into, open_checkpoint
+from hv15.models.weights.module import Module
 from hv15.models.weights.writer import write_checkpoint
 
 __all__ = ["VAE", "VAEConfig", "load_vae", "save_vae"]
@@ -34,7 +35,7 @@ _STRIP_BYTES_ELSEWHERE = 64 << 20
 """Wanted size of a strip with `patch_conv`: a norm and a convolution need some times as much."""
 
 
-class VAE(nn.Module):
+class VAE(Module):
     """Encoder and decoder with the official checkpoint's names."""
 
     patch_conv = False
@@ -51,7 +52,7 @@ class VAE(nn.Module):
         """The dtype of the weights: inputs are cast to it, results have it."""
         return self.encoder.conv_in.conv.weight.dtype
 
-    def moments(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+    def moments(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
         """Mean and log variance of the latents' distribution.
 
         Args:
@@ -80,11 +81,11 @@ class VAE(nn.Module):
         mean, log_variance = moments.chunk(2, dim=1)
         return torch.cat([mean, log_variance.clamp(-30, 20)], dim=1)
 
-    def encode(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+    def encode(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
         """The posterior mode, unscaled: pixels [B, 3, F, H, W] -> latents [B, C, F', H/16, W/16]; see `moments`."""
         return self.moments(pixels, tile_size, overlap)[:, : self.config.latent_channels].contiguous()
 
-    def decode(self, latents: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+    def decode(self, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
         """Unscaled latents [B, C, F', h, w] -> pixels [B, 3, 4*(F'-1)+1, 16*h, 16*w] about in [-1, 1], not clamped.
 
         `tile_size` and `overlap` as in `moments`, in pixels.
@@ -185,7 +186,7 @@ def load_vae(
         UserError: missing, truncated, not safetensors, of another model, NaN, missing or unexpected tensors.
     """
     checkpoint = open_checkpoint(Path(path))
-    layout = detect_layout(checkpoint)
+    layout = detect_vae_layout(checkpoint)
     with torch.device("meta"):
         vae = VAE(config or read_config(checkpoint, layout))
     names = {key: name_in(layout, key) for key in vae.state_dict()}
@@ -196,7 +197,7 @@ def load_vae(
     return vae
 
 
-def save_vae(vae: VAE, path: Path | str, *, layout: Layout = "official", dtype: torch.dtype | None = None) -> None:
+def save_vae(vae: VAE, path: Path | str, *, layout: VAELayout = "official", dtype: torch.dtype | None = None) -> None:
     """Write the weights to a .safetensors file, or (any other name) to a folder with config.json beside the weights.
 
     Args:

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from hv15.models.weights.module import Module
+
 _NORM_BYTES = 64 << 20
 """Half-precision input that a norm takes at a time: its fp32 copies need several times as much."""
 
@@ -66,7 +68,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-class Norm(nn.Module):
+class Norm(Module):
     """x / max(|x|, 1e-12) * sqrt(C) * gamma with the length |x| over channels, in fp32."""
 
     def __init__(self, channels: int) -> None:
@@ -102,7 +104,7 @@ Strips = Iterator[tuple[slice, Tensor]]
 """Parts of a result with the rows that they are."""
 
 
-class CausalConv3d(nn.Module):
+class CausalConv3d(Module):
     """3x3x3 convolution; borders are replicated: one pixel on each side, two frames before and none after."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -201,7 +203,7 @@ def _with_border(x: Tensor, past: Tensor | None, top: bool, bottom: bool, tracke
     return out
 
 
-class ResBlock(nn.Module):
+class ResBlock(Module):
     """norm, SiLU, conv, twice, beside the identity (a 1x1x1 convolution where the number of channels changes)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -223,7 +225,7 @@ class ResBlock(nn.Module):
         return x
 
 
-class Attention(nn.Module):
+class Attention(Module):
     """Single-head attention over all positions of the frame itself and of the frames before it.
 
     Frames are attended one by one, so no mask over all positions is ever built.
@@ -268,7 +270,7 @@ def _pointwise(conv: nn.Conv3d, tokens: Tensor) -> Tensor:
     return F.linear(tokens, conv.weight.flatten(1), conv.bias)
 
 
-class Downsample(nn.Module):
+class Downsample(Module):
     """Halves height and width (and frames, but for the first): pixels move into channels, with an averaged shortcut.
 
     The rearrangement orders channels as (time, row, column, channel).
@@ -297,7 +299,7 @@ class Downsample(nn.Module):
         return _space_to_channels(stream.add(h, group_mean(x, self.group)), 2 if self.temporal else 1)
 
 
-class Upsample(nn.Module):
+class Upsample(Module):
     """Doubles height and width (and frames, but for the first): channels move into pixels, with a repeated shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, *, temporal: bool) -> None:

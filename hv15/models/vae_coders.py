@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
+from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
 from hv15.models.vae_blocks import (
     Attention,
     CausalConv3d,
@@ -22,6 +22,7 @@ from hv15.models.vae_blocks import (
     add_repeated,
     group_mean,
 )
+from hv15.models.weights.module import Module
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class VAEConfig:
         return self.halvings - self.time_halvings <= level < self.halvings
 
 
-class Level(nn.Module):
+class Level(Module):
     """Residual blocks of one width, then a change of resolution (absent at the last level)."""
 
     block: nn.ModuleList
@@ -91,7 +92,7 @@ class Level(nn.Module):
         return x
 
 
-class Mid(nn.Module):
+class Mid(Module):
     """Residual block, attention, residual block."""
 
     def __init__(self, width: int) -> None:
@@ -105,7 +106,7 @@ class Mid(nn.Module):
         return self.block_2(self.attn_1(self.block_1(x, stream), stream), stream)
 
 
-class Encoder(nn.Module):
+class Encoder(Module):
     """Pixels to the moments (mean and log variance) of the latents."""
 
     def __init__(self, config: VAEConfig) -> None:
@@ -130,7 +131,7 @@ class Encoder(nn.Module):
         return stream.add(self.conv_out(x, stream, self.norm_out), group_mean(x, self.group))
 
 
-class Decoder(nn.Module):
+class Decoder(Module):
     """Latents to pixels."""
 
     def __init__(self, config: VAEConfig) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from itertools import count, takewhile
-from typing import Any, Literal
+from typing import Literal
 
 from hv15.errors import UserError
 from hv15.models.latents import SCALING_FACTOR
 from hv15.models.layouts import looks_like
 from hv15.models.vae_coders import VAEConfig
 from hv15.models.weights.checkpoint import Checkpoint
+from hv15.records.json_values import JsonObject
 
-Layout = Literal["official", "diffusers"]
+VAELayout = Literal["official", "diffusers"]
 
 _DIFFUSERS_NAMES: tuple[tuple[str, str], ...] = (
     (r"\.(down|up)\.(\d+)\.block\.", r".\1_blocks.\2.resnets."),
@@ -24,7 +25,7 @@ _DIFFUSERS_NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-def name_in(layout: Layout, key: str) -> str:
+def name_in(layout: VAELayout, key: str) -> str:
     """The name that a tensor of the official layout has in another one."""
     if layout == "diffusers":
         for pattern, replacement in _DIFFUSERS_NAMES:
@@ -32,13 +33,13 @@ def name_in(layout: Layout, key: str) -> str:
     return key
 
 
-def detect_layout(checkpoint: Checkpoint) -> Layout:
+def detect_vae_layout(checkpoint: Checkpoint) -> VAELayout:
     """Tell the layout from the names of the tensors.
 
     Raises:
         UserError: neither layout; the message says what the file looks like.
     """
-    layouts: tuple[Layout, ...] = ("official", "diffusers")
+    layouts: tuple[VAELayout, ...] = ("official", "diffusers")
     for layout in layouts:
         # The VAEs of other models share many names, but not this norm at this place.
         if name_in(layout, "encoder.down.0.block.0.norm1.gamma") in checkpoint:
@@ -51,7 +52,7 @@ def detect_layout(checkpoint: Checkpoint) -> Layout:
     )
 
 
-def read_config(checkpoint: Checkpoint, layout: Layout) -> VAEConfig:
+def read_config(checkpoint: Checkpoint, layout: VAELayout) -> VAEConfig:
     """Read the sizes from the shapes of the tensors.
 
     Raises:
@@ -103,9 +104,9 @@ def _check_levels(checkpoint: Checkpoint, levels: int, halving: list[int], in_ti
         )
 
 
-def config_json(config: VAEConfig, layout: Layout) -> dict[str, Any]:
+def config_json(config: VAEConfig, layout: VAELayout) -> JsonObject:
     """The config.json that programs of this layout expect beside the weights."""
-    shared = {
+    shared: JsonObject = {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "latent_channels": config.latent_channels,

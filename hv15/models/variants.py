@@ -6,13 +6,16 @@ is in the tensors: `time_r_in` of the step-distilled one; see hv15.models.facts.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-Task = Literal["t2v", "i2v"]
+from hv15.choices import Task
+from hv15.records.json_values import JsonObject, RecordError, parse_object
+
+_BOUNDARY = 640 * 960  # pixels; between the areas of the official sizes, 640 x 640 and 960 x 960
+_TYPICAL = {480: "480 x 848", 720: "720 x 1280"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ class Variant:
     def defaults(self) -> str:
         """The sampling defaults in words."""
         return f"guidance {self.guidance_scale:g}, shift {self.flow_shift:g}, {self.infer_steps} steps"
+
+    def cure_for_size(self, height: int, width: int) -> str:
+        """What helps when videos of this size in pixels are not of the class that it was made for."""
+        other = f"{size_class(height, width)}p_{self.task}"
+        return f"use {other}, or a size near {_TYPICAL[self.resolution]}"
+
+
+def size_class(height: int, width: int) -> int:
+    """Return the class of sizes, 480 or 720, that a video belongs to by its area in pixels."""
+    return 720 if height * width > _BOUNDARY else 480
 
 
 def _base(name: str, task: Task, resolution: int, shift: float) -> Variant:
@@ -183,13 +196,12 @@ def _from_config(path: Path) -> tuple[str | None, str]:
     return match[0], "_distilled" if guider.get("guidance_scale") == 1 else ""
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> JsonObject:
     """A variant is a help, so an odd config.json is no error here: loading the model reports it."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return parse_object(file.read_bytes())
+    except (OSError, RecordError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _integer(value: object) -> int:

@@ -133,17 +133,16 @@ def read_vision_config(checkpoint: Checkpoint) -> tuple[VisionConfig, str]:
     except KeyError as error:
         raise wrong_model(checkpoint, "a SigLIP image encoder", _HINT) from error
     official = VisionConfig()
-    written = written_config(checkpoint, "siglip")
-    written = written.get("vision_config") or written
+    written = written_config(checkpoint, "siglip").part("vision_config")
     like_official = (tokens, patch_size) == (official.num_tokens, official.patch_size)
     image_size = official.image_size if like_official else isqrt(tokens) * patch_size
     config = VisionConfig(
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
         num_layers=max(layers) + 1,
-        num_heads=written.get("num_attention_heads", hidden_size * official.num_heads // official.hidden_size),
+        num_heads=written.integer("num_attention_heads", hidden_size * official.num_heads // official.hidden_size),
         patch_size=patch_size,
-        image_size=written.get("image_size", image_size),
+        image_size=written.integer("image_size", image_size),
     )
     if not config.num_heads or hidden_size % config.num_heads or config.num_tokens != tokens:
         raise UserError(

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 from hv15.config import Settings
 from hv15.config.transformer import MOST_SWAPPED
+from hv15.grid import PIXELS_PER_CELL, encodable_side
 from hv15.plan.stages import SECTION, Planner, Stage, StageName, section_of
 from hv15.plan.workload import ClipBatch
+from hv15.records.json_values import Json
 
-Value = bool | int | str | list[int]
-Changes = dict[str, Value]
+Changes = dict[str, Json]
 """Setting -> value."""
 
 
@@ -109,7 +110,7 @@ def saves_memory(settings: Settings, name: StageName, changes: Changes) -> bool:
     return any(_saves_more(setting, value, getattr(section, setting)) for setting, value in changes.items())
 
 
-def _saves_more(setting: str, value: Value, now: Value) -> bool:
+def _saves_more(setting: str, value: Json, now: Json) -> bool:
     match setting, value, now:
         case "quantize", str(), str():
             return _COMPRESSION[value] > _COMPRESSION[now]
@@ -182,10 +183,10 @@ def _reductions(batch: ClipBatch) -> Iterator[tuple[ClipBatch, Changes]]:
         if frames < batch.frames:
             yield replace(alone, frames=frames), {"datasets target_frames": [frames]}
     for part in (0.75, 0.5):
-        height, width = (max(16, int(side * part) // 16 * 16) for side in (batch.height, batch.width))
+        height, width = (max(PIXELS_PER_CELL, encodable_side(int(side * part))) for side in (batch.height, batch.width))
         smaller = ClipBatch(1, min(17, batch.frames), height, width)
         yield smaller, {"datasets target_frames": [smaller.frames], "datasets resolution": [width, height]}
 
 
-def _yaml(value: Value) -> str:
+def _yaml(value: Json) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

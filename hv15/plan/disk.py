@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.models.grid import latent_size
+from hv15.grid import latent_size
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.model_sizes import ModelSizes
 from hv15.plan.workload import TEXT_TOKENS

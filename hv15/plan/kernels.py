@@ -7,13 +7,14 @@ transformers' encoders ask torch.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from hv15.memory import Arguments, NamedArguments
 from hv15.models.fused_attention import fused_attention
 from hv15.models.weights.no_data import has_no_data
 
@@ -22,7 +23,13 @@ class WithoutData(TorchFunctionMode):
     """Inside, scaled_dot_product_attention on tensors without data needs what a fused kernel needs, and a check for NaN
     finds none."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Arguments = (),
+        kwargs: NamedArguments | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and has_no_data(args[0] if args else kwargs["query"]):
             return _fused(*args, **kwargs)
@@ -32,7 +39,8 @@ class WithoutData(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+def _fused(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
     """A mask, causality and groups of query heads change neither the sizes nor, by much, the work."""
+    out: Tensor
     out, _logsumexp = fused_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     return out.transpose(1, 2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from hv15.memory import ATTENTION, PeakMemory
+from hv15.memory import ATTENTION, Arguments, NamedArguments, PeakMemory
 from hv15.models import fused_attention as _fused  # registers the operators that are counted here
 
 _FORWARD, _BACKWARD = torch.ops.hv15.fused_attention, torch.ops.hv15.fused_attention_backward
@@ -34,7 +35,13 @@ class Meter(PeakMemory):
         """Floating point operations."""
         self._workspaces = workspaces
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: Arguments = (),
+        kwargs: NamedArguments | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if self.device_type == "meta":
             result = _without_data(func, args, kwargs)
@@ -51,11 +58,11 @@ class Meter(PeakMemory):
 
 
 _Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]
-_known: dict[Any, list[_Shape] | _Shape | None] = {}
+_known: dict[tuple[object, ...], list[_Shape] | _Shape | None] = {}
 """Call without data -> the tensors that it makes. torch works them out in Python, which takes longer than all else."""
 
 
-def _without_data(func: Any, args: Any, kwargs: Any) -> Any:
+def _without_data(func: OpOverload, args: Arguments, kwargs: NamedArguments) -> object:
     """Call an operator; shapes that were worked out before are not worked out again, and nothing is written."""
     if func in _WRITING and args[0].is_meta:
         return args[0]
@@ -78,19 +85,19 @@ def _without_data(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 @cache
-def _makes_new(func: Any) -> bool:
+def _makes_new(func: OpOverload) -> bool:
     """Whether an operator neither writes into what it gets nor returns parts of it."""
     schema = func._schema
     return not any(each.alias_info for each in (*schema.arguments, *schema.returns)) and bool(schema.returns)
 
 
-def _shares(result: Tensor, args: Any) -> bool:
+def _shares(result: Tensor, args: Arguments) -> bool:
     """Whether a result is a view, though the operator's schema says nothing of it (`_unsafe_view`)."""
     storage = result.untyped_storage()._cdata
     return any(isinstance(each, Tensor) and each.untyped_storage()._cdata == storage for each in args)
 
 
-def _described(value: Any) -> Any:
+def _described(value: object) -> tuple[object, ...]:
     if isinstance(value, Tensor):
         if not value.is_meta:
             raise TypeError("only the meta device has no data")
@@ -116,13 +123,17 @@ _WRITING = {
 
 
 @register_flop_formula(_FORWARD)
-def _attention_flops(q: Any, k: Any, *_: Any, **__: Any) -> int:
-    """Two products of tokens x tokens x head width, each two operations."""
+def _attention_flops(q: torch.Size, k: torch.Size, *_: object, **__: object) -> int:
+    return _two_products(q, k)
+
+
+def _two_products(q: torch.Size, k: torch.Size) -> int:
+    """Of tokens x tokens x head width, each two operations."""
     batch, tokens, heads, width = q
     return 4 * batch * heads * tokens * k[1] * width
 
 
 @register_flop_formula(_BACKWARD)
-def _attention_backward_flops(grad: Any, q: Any, k: Any, *_: Any, **__: Any) -> int:
+def _attention_backward_flops(grad: torch.Size, q: torch.Size, k: torch.Size, *_: object, **__: object) -> int:
     """Five products instead of two: the scores are made again."""
-    return _attention_flops(q, k) * 5 // 2
+    return _two_products(q, k) * 5 // 2

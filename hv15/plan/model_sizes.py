@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from hv15.choices import Role
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
-from hv15.project import Project, Role
+from hv15.project import Project
 
 if TYPE_CHECKING:
     from hv15.models import DiTConfig, VAEConfig

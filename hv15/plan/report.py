@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from hv15.plan.advice import Advice, advise
 from hv15.plan.devices import Device
 from hv15.plan.stages import Planner, Stage
 from hv15.project import Project
 from hv15.records.estimate import VERSION
+from hv15.records.json_values import JsonObject
 
 GIB = 2**30
 
@@ -34,7 +34,7 @@ class ProjectPlan:
         """Bytes of the largest stage; each stage is a process of its own."""
         return max(stage.needed for stage in self.stages)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON values; other programs read of it what `hv15.records.estimate` names."""
         return {
             "version": VERSION,

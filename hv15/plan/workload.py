@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hv15.config import DatasetSettings
 from hv15.errors import UserError
-from hv15.models.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, latent_size
+from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
 from hv15.project import Project
 
@@ -81,14 +81,16 @@ def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
     listed, note = _listed(project)
-    clips = listed or [clip for dataset in project.settings.datasets for clip in _allowed(dataset)]
-    counts = _counts(project)
-    total = len(listed) if listed else sum(counts)
-    often = [clip.repeats for clip in clips]
-    mean = sum(clip.tokens * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    per_batch = sum(clip.samples * count for clip, count in zip(clips, often, strict=True)) / sum(often)
-    repeats = (dataset.num_repeats for dataset in project.settings.datasets)
-    shown = sum(often) if listed else sum(count * times for count, times in zip(counts, repeats, strict=True))
+    datasets = settings.datasets
+    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)]
+    repeats = sum(clip.repeats for clip in clips)
+    if listed:
+        total, shown = len(listed), repeats
+    else:
+        counts = _counts(project)
+        total = sum(counts)
+        shown = sum(count * dataset.num_repeats for count, dataset in zip(counts, datasets, strict=True))
+    per_batch = sum(clip.samples * clip.repeats for clip in clips) / repeats
     batches = max(1, math.ceil(shown / per_batch))
     captions = _captions(project)
     tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
@@ -100,7 +102,7 @@ def workload(project: Project) -> Workload:
         batch=max(clips, key=lambda clip: clip.tokens),
         clips=total,
         batches=batches,
-        mean_tokens=mean,
+        mean_tokens=sum(clip.tokens * clip.repeats for clip in clips) / repeats,
         texts=len(captions),
         text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
@@ -115,28 +117,18 @@ def _listed(project: Project) -> tuple[list[ClipBatch], str]:
         items = project.training_items()
     except UserError:
         return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
-    space, time = PIXELS_PER_CELL, FRAMES_PER_CELL
-    clips = [
-        ClipBatch(
-            item.batch_size,
-            (item.shape[0] - 1) * time + 1,
-            item.shape[1] * space,
-            item.shape[2] * space,
-            repeats=item.repeats,
-        )
-        for item in items
-    ]
+    clips = [ClipBatch(item.batch_size, *video_size(*item.shape), repeats=item.repeats) for item in items]
     return clips, "clips as they are encoded"
 
 
 def _allowed(dataset: DatasetSettings) -> list[ClipBatch]:
     """One clip of each length: no bucket has more pixels than `resolution`."""
-    width, height = (max(side // PIXELS_PER_CELL, 1) * PIXELS_PER_CELL for side in dataset.resolution)
+    width, height = (max(encodable_side(side), PIXELS_PER_CELL) for side in dataset.resolution)
     lengths: tuple[int, ...] = dataset.target_frames
     if dataset.kind == "image":
         lengths = (1,)
     elif dataset.frame_extraction == "full":
-        lengths = ((dataset.max_frames - 1) // FRAMES_PER_CELL * FRAMES_PER_CELL + 1,)
+        lengths = (encodable_frames(dataset.max_frames),)
     return [ClipBatch(dataset.batch_size, frames, height, width, dataset.num_repeats) for frames in lengths]
 
 
@@ -157,7 +149,7 @@ def _counts(project: Project) -> list[int]:
 def _captions(project: Project) -> set[str]:
     prompts = {prompt.prompt for prompt in project.settings.sample.prompts}
     try:
-        return {"", *prompts, *(source.caption for source in (each.source for each in project.dataset.sources))}
+        return {"", *prompts, *(each.source.caption for each in project.dataset.sources)}
     except UserError:
         return prompts
 

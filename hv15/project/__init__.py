@@ -19,20 +19,21 @@ from pathlib import Path
 
 from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips
+from hv15.choices import roles_of
 from hv15.config import Settings, load_config
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_texts
-from hv15.project.model_files import ROLES, ModelFiles, Role, roles_of
+from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.sample.plan import plan_samples
 from hv15.sample.prompts import SampleSpec
 
-__all__ = ["ROLES", "ModelFiles", "Project", "Role", "roles_of"]
+__all__ = ["ModelFiles", "Project"]
 
 
 class Project:

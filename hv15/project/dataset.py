@@ -14,6 +14,7 @@ from hv15.data.media import Source
 from hv15.data.scan import scan
 from hv15.digest import digest, short
 from hv15.errors import UserError
+from hv15.records.problems import ConfigError, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
 
@@ -74,17 +75,17 @@ class ProjectDataset:
         """Everything that the datasets hold now.
 
         Raises:
-            UserError: a dataset cannot be used; all of them at once.
+            ConfigError: a dataset cannot be used; all of them at once.
         """
         found: list[tuple[int, Source]] = []
-        problems: list[UserError] = []
+        problems: list[Problem] = []
         for number, dataset in enumerate(self.datasets):
             try:
                 found += [(number, source) for source in scan(dataset, self._root)]
             except UserError as error:
-                problems.append(UserError(f"datasets[{number}]: {error.message}", hint=error.hint))
+                problems.append(Problem(error.message, error.hint, Place(setting=("datasets", number))))
         if problems:
-            raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
+            raise ConfigError(problems)
         keys = FileIndex(self._index).media_keys([source for _, source in found])
         return [FoundSource(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
 

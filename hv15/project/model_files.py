@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
+from hv15.choices import Role, roles_of
 from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
@@ -21,15 +21,11 @@ from hv15.models.facts import CheckpointFacts, choose_variant, describe
 from hv15.models.hub import HubFile, downloaded_identity, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
-
-Role = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
-
-ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
+from hv15.records.problems import ConfigError, Place, Problem
 
 
-def roles_of(task: Literal["t2v", "i2v"]) -> tuple[Role, ...]:
-    """The models that a task needs: the image encoder for i2v only."""
-    return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")
+def _error(role: Role, message: str, hint: str) -> ConfigError:
+    return ConfigError([Problem(message, hint, Place(setting=("models", role)))])
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class ModelFiles:
         """The file or folder of a model, there or still to be made.
 
         Raises:
-            UserError: the config names no file for the role.
+            ConfigError: the config names no file for the role.
         """
         models = self.settings.models
         if models.source == "demo":
@@ -52,9 +48,10 @@ class ModelFiles:
             return self._hub_file(role).local
         given = getattr(models, role)
         if given is None:
-            raise UserError(
-                f"models.{role} is not set, but task {self.settings.task} needs it",
-                hint=f"set models.{role} to the file's path, or models.source to hub to download it",
+            raise _error(
+                role,
+                "is not set, but it is needed here",
+                "set it to the file's path, or models.source to hub to download it",
             )
         return self.settings.resolve(given)
 
@@ -72,22 +69,25 @@ class ModelFiles:
         """Look whether every file that the task needs is there, or will be made.
 
         Raises:
-            UserError: files are missing; all of them at once.
+            ConfigError: files are missing; all of them at once.
         """
-        problems = []
+        problems: list[Problem] = []
         for role in roles_of(self.settings.task):
             try:
                 self.identity(role)
+            except ConfigError as error:
+                problems += error.problems
             except UserError as error:
-                problems.append(error)
+                problems.append(Problem(error.message, error.hint, Place(setting=("models", role))))
         if problems:
-            raise UserError("\n".join(each.message for each in problems), hint=problems[0].hint)
+            raise ConfigError(problems)
 
     def identity(self, role: Role) -> str:
         """What stands for the model in a digest.
 
         Raises:
-            UserError: the file is missing or is not a checkpoint.
+            ConfigError: the file is missing.
+            UserError: it is not a checkpoint.
         """
         models = self.settings.models
         if models.source == "demo":
@@ -98,10 +98,8 @@ class ModelFiles:
         if role == "tokenizer" and isinstance(self.tokenizer, str):
             return f"hub:{self.tokenizer}"
         if not path.exists():
-            raise UserError(
-                f"models.{role}: {path} does not exist",
-                hint="correct the path in config.yaml, or set models.source to hub to download the file",
-            )
+            hint = "correct the path in config.yaml, or set models.source to hub to download the file"
+            raise _error(role, f"{path} does not exist", hint)
         if role == "tokenizer":
             files = sorted(path.glob("*.json")) + sorted(path.glob("*.txt")) if path.is_dir() else [path]
             return short([[file.name, sha256(file.read_bytes()).hexdigest()] for file in files])

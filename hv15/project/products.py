@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hv15.config import Settings
+from hv15.records.outputs import OUTPUT_TYPES
 from hv15.records.paths import ProjectPaths
 from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import SampleSpec
@@ -13,17 +14,13 @@ from hv15.sample.prompts import SampleSpec
 
 def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
     """The files that a sample's `output_type` asks for, what can be looked at first."""
-    name = spec.name
-    if spec.output_type == "images":
-        return [paths.images(name)]
-    if spec.output_type == "latent":
-        return [paths.latents(name)]
-    return [paths.video(name)] + ([paths.latents(name)] if spec.output_type == "both" else [])
+    return [output.path(paths, spec.name) for output in OUTPUT_TYPES[spec.output_type]]
 
 
 def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
     """The samples that can be looked at, by name."""
-    return {name: sample_files(spec, paths)[0] for name, spec in samples.items() if spec.output_type != "latent"}
+    shown = {name: OUTPUT_TYPES[spec.output_type][0] for name, spec in samples.items()}
+    return {name: output.path(paths, name) for name, output in shown.items() if output.is_decoded}
 
 
 def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, tuple[Path, Path | None]]:

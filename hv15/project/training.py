@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings, digest_view
 from hv15.errors import UserError
-from hv15.models.grid import latent_size
+from hv15.grid import latent_size
 from hv15.project.dataset import ProjectDataset
 from hv15.project.model_files import ModelFiles
 from hv15.records import formats

@@ -36,9 +36,9 @@ class Check:
         return f"{where}{self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
 
 
-def config_checks(error: ConfigError) -> tuple[Check, ...]:
-    """Return the problems of a config as checks."""
-    return tuple(Check("problem", "config", each.message, each.hint, each.place) for each in error.problems)
+def problem_checks(error: ConfigError, subject: str = "config") -> tuple[Check, ...]:
+    """Return the problems of a config, or of what it names, as checks."""
+    return tuple(Check("problem", subject, each.message, each.hint, each.place) for each in error.problems)
 
 
 def to_json(checks: Iterable[Check]) -> JsonObject:

@@ -56,19 +56,8 @@ class ProjectPaths:
     def samples(self) -> Path:
         return self.results / "samples"
 
-    def video(self, name: str) -> Path:
-        """A sample's video; `name` may be a wildcard in braces, here and below."""
-        return self.samples / f"{name}.mp4"
-
-    def images(self, name: str) -> Path:
-        """The folder of a sample's frames as images."""
-        return self.samples / f"{name}.frames"
-
-    def latents(self, name: str) -> Path:
-        return self.samples / f"{name}.latents.safetensors"
-
     def condition(self, name: str) -> Path:
-        """The encoded first image of an i2v sample."""
+        """The encoded first image of an i2v sample; `name` may be a wildcard in braces."""
         return self.samples / f"{name}.condition.safetensors"
 
     @property

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
+from hv15.records.outputs import DECODED
+
 
 class Rule(StrEnum):
-    """A rule that makes a project's results. Downloads have one for each model: `download_vae`."""
+    """A rule that makes a project's results.
+
+    Each kind of decoded output has one more (hv15.records.outputs), and each model that is downloaded: `download_vae`.
+    """
 
     DEMO_MODELS = "demo_models"
     CHECK_MODELS = "check_models"
@@ -16,8 +21,6 @@ class Rule(StrEnum):
     TRAIN = "train"
     SAMPLE_CONDITION = "sample_condition"
     SAMPLE_LATENTS = "sample_latents"
-    SAMPLE_VIDEO = "sample_video"
-    SAMPLE_IMAGES = "sample_images"
     CONTACT_SHEET = "contact_sheet"
     CONVERT = "convert"
     PUBLISH = "publish"
@@ -32,8 +35,7 @@ _WORDS: dict[str, str] = {
     Rule.TRAIN: "train the LoRA",
     Rule.SAMPLE_CONDITION: "encode a first image",
     Rule.SAMPLE_LATENTS: "sample",
-    Rule.SAMPLE_VIDEO: "decode",
-    Rule.SAMPLE_IMAGES: "decode to images",
+    **{output.rule: f"decode to {output.name}" for output in DECODED},
     Rule.CONTACT_SHEET: "draw the samples side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",

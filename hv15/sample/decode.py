@@ -16,14 +16,13 @@ from hv15.models.vae_pixels import to_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM, SAMPLE
+from hv15.records.outputs import VIDEO
 from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import made_from_metadata, read_made_from
 
 if TYPE_CHECKING:
     from hv15.models import VAE
-
-VIDEO_SUFFIX = ".mp4"
 
 
 def decode_latents(
@@ -67,14 +66,14 @@ def decode_latents(
     where = pick_device(device)
     vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where, patch_conv=patch_conv)
     frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))
-    if output.suffix == VIDEO_SUFFIX:
+    if output.suffix == VIDEO.suffix:
         write_video(output, frames, spec.fps, metadata)
     else:
         write_images(output, frames, metadata)
 
 
 @torch.no_grad()
-def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.25) -> Tensor:
+def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
     """Decode unscaled latents [1, C, F', h, w], as stored, on the VAE's device; pixels [1, 3, F, H, W], about [-1, 1].
 
     Raises:

@@ -9,10 +9,12 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from hv15.choices import OutputType, Task
 from hv15.errors import UserError
-from hv15.models.grid import latent_size
+from hv15.grid import latent_size
 from hv15.records import formats
 from hv15.records.json_values import Json, JsonObject, parse_object
 
@@ -22,6 +24,7 @@ _NOT_DENOISED = (
     *("image", "loras", "models"),  # known by their content: see SampleSpec.denoising
 )
 """Fields that do not enter what the latents depend on, at least not as they are."""
+_MADE_ANEW = "remove the file and run the same snakemake command again: it is written anew"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class SampleSpec:
     """Everything that the bytes of a sample depend on, except the run's own LoRA, which is trained later."""
 
     name: str
-    task: Literal["t2v", "i2v"]
+    task: Task
     prompt: str
     negative_prompt: str
     height: int
@@ -58,7 +61,7 @@ class SampleSpec:
     flow_shift: float
     seed: int
     fps: float
-    output_type: Literal["video", "images", "latent", "both"]
+    output_type: OutputType
     dtype: str
     quantize: str
     """Number format of the transformer's weights: none, fp8, int8, nf4."""
@@ -138,22 +141,22 @@ class SampleSpec:
         return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], source: str = "sample spec") -> SampleSpec:
+    def from_json(cls, content: Mapping[str, Json], source: str = "sample spec") -> SampleSpec:
         """Read what `to_json` gave.
 
         Raises:
-            UserError: a field is missing or unknown; the error names `source`.
+            UserError: a field is missing, unknown or of another type; the error names `source`.
         """
         if wrong := sorted(set(content) ^ {each.name for each in dataclasses.fields(cls)}):
             raise UserError(
                 f"{source}: not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
-                hint="remove the file and run the same snakemake command again: it is written anew",
+                hint=_MADE_ANEW,
             )
-        values = dict(content)
-        if values["image"] is not None:
-            values["image"] = ImageFile(**values["image"])
-        values["loras"] = tuple(LoRAFile(**each) for each in values["loras"])
-        return cls(**values)
+        try:
+            return TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
+            raise UserError(f"{source}: not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_ANEW) from error
 
     def without_trained_lora(self, name: str) -> SampleSpec:
         """The same sample under another name, from the same noise, but without the run's own LoRA."""

@@ -19,7 +19,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from hv15.cache.batches import MicroBatch, Prefetcher
+from hv15.background import Background
+from hv15.cache.batches import MicroBatch
 from hv15.config.train import LRScheduler, TrainSettings
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
+
+READ_AHEAD = 2  # micro-batches
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class Trainer:
             Stopped: after a request to stop, with the state saved.
         """
         total = self.settings.total_steps
-        examples = Prefetcher(self._read, self.batches.share(start, total, self.accelerator.process_index))
+        share = self.batches.share(start, total, self.accelerator.process_index)
+        examples = Background(map(self._read, share), ahead=READ_AHEAD, name="batches")
         shown = SmoothedLoss()
         path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
         with (
@@ -181,9 +185,7 @@ class Trainer:
         example = self.reader(batch)
         return index, example.pinned() if self._on_gpu else example
 
-    def _queue(
-        self, step: int, examples: Prefetcher[tuple[int, MicroBatch], tuple[int, Example]], requests: Requests
-    ) -> QueuedStep:
+    def _queue(self, step: int, examples: Background[tuple[int, Example]], requests: Requests) -> QueuedStep:
         """Queue a step on the device."""
         items = [item for batch in self.batches.of_step(step) for item in batch.items]
         waited = examples.waited

@@ -14,10 +14,10 @@ import torch
 import hv15
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings
+from hv15.grid import video_size
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
-from hv15.models.grid import PIXELS_PER_CELL
-from hv15.records.metadata import CONFIG, MADE_FROM
+from hv15.records.metadata import CONFIG, MADE_FROM, TASK
 
 
 def lora_metadata(
@@ -36,7 +36,8 @@ def lora_metadata(
     the training depends on: dataset, encoded items, base model. JSON where a value is not a plain one.
     """
     train = settings.train
-    _, height, width = max((item.shape for item in items), key=lambda shape: (shape[1] * shape[2], shape))
+    largest = max((item.shape for item in items), key=lambda shape: (shape[1] * shape[2], shape))
+    _, height, width = video_size(*largest)
     known = kohya_metadata(
         base=base,
         base_name=base_name,
@@ -48,7 +49,7 @@ def lora_metadata(
         optimizer=train.optimizer_type,
         seed=train.seed,
         dropout=train.network_dropout,
-        resolution=f"{width * PIXELS_PER_CELL}x{height * PIXELS_PER_CELL}",
+        resolution=f"{width}x{height}",
         num_train_items=len(items),
     )
     return {**known, **_own_metadata(settings, spec, items, step, epochs)}
@@ -67,7 +68,7 @@ def _own_metadata(
         "hv15.clips": str(len(items)),
         "hv15.sizes": _json(sorted({item.shape for item in items})),
         "hv15.dit": str(spec.get("dit", "")),
-        "hv15.task": settings.task,
+        TASK: settings.task,
         "hv15.seed": str(train.seed),
         "hv15.shift": str(train.discrete_flow_shift),
         "hv15.steps": str(step),

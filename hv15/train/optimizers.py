@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -15,7 +14,7 @@ from hv15.errors import UserError
 
 # What differs from the classes' own defaults. Muon: as in the model's official training: the update is scaled by
 # 0.2*sqrt(max(sides)), so that learning rates mean what they mean for AdamW.
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[OptimizerType, dict[str, object]] = {
     "AdamW": {"fused": False},  # the fused kernel sums in another order on some devices
     "AdamW8bit": {},
     "Muon": {"weight_decay": 0.01, "adjust_lr_fn": "match_rms_adamw"},
@@ -25,7 +24,7 @@ RESERVED = {"self", "params", "lr", "fused", "differentiable", "capturable", "ma
 
 
 def make_optimizer(
-    name: OptimizerType, groups: Sequence[dict[str, Any]], args: Mapping[str, OptimizerValue] | None = None
+    name: OptimizerType, groups: Sequence[Mapping[str, object]], args: Mapping[str, OptimizerValue] | None = None
 ) -> torch.optim.Optimizer:
     """Build an optimizer over parameter groups that carry their own `lr`; the peak rate is kept as `initial_lr`.
 
@@ -36,10 +35,10 @@ def make_optimizer(
     Raises:
         UserError: an argument that the class does not know or refuses; bitsandbytes missing.
     """
-    cls = optimizer_class(name)
-    checked = _checked_args(name, cls, args or {})
+    build: Callable[..., torch.optim.Optimizer] = optimizer_class(name)  # each class has arguments of its own
+    checked = _checked_args(name, optimizer_class(name), args or {})
     try:
-        optimizer = cls([{**group, "initial_lr": group["lr"]} for group in groups], **{**DEFAULTS[name], **checked})
+        optimizer = build([{**group, "initial_lr": group["lr"]} for group in groups], **{**DEFAULTS[name], **checked})
     except (TypeError, ValueError) as error:
         raise UserError(
             f"train.optimizer_args {dict(args or {})}: {name} refuses them: {error}",
@@ -71,7 +70,7 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
 
 
 def _checked_args(name: str, cls: type, args: Mapping[str, OptimizerValue]) -> dict[str, OptimizerValue]:
-    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of this class, not of one below it
     allowed = sorted(set(parameters) - RESERVED)
     for key, value in args.items():
         if key not in allowed:

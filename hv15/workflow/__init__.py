@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hv15.cache.register import register
+from hv15.choices import Role, roles_of
 from hv15.environment import RUN_VARIABLE
 from hv15.errors import UserError
-from hv15.project import Project, Role, roles_of
+from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.events import record_events

@@ -24,6 +24,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from hv15.errors import UserError
 from hv15.records.json_values import RecordError
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
@@ -111,7 +112,13 @@ class Planner:
         return self._relative.trial_spec(name) if self._dry_run else self._relative.spec(name)
 
     def inputs(self, name: str) -> tuple[dict[str, list[str]], bool]:
-        """Return the inputs of a stage by name, and whether they are to be plain (else ancient)."""
+        """Return the inputs of a stage by name, and whether they are to be plain (else ancient).
+
+        Raises:
+            UserError: the config asks for no such product.
+        """
+        if name not in self.stages:
+            raise UserError(f"{name}: the config asks for nothing of that name", hint="add it to config.yaml first")
         stage = self.stages[name]
         named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
         named["spec"] = [str(self.spec_path(name))]

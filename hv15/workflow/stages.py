@@ -12,12 +12,14 @@ from enum import Enum
 from pathlib import Path
 
 from hv15.cache.encoding import Encoding
+from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
-from hv15.project import Project, Role, roles_of
-from hv15.project.products import sample_files, sheet_samples
+from hv15.project import Project
+from hv15.project.products import sheet_samples
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
+from hv15.records.outputs import LATENTS, OUTPUT_TYPES
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.sample.prompts import SampleSpec
 from hv15.workflow.told import Told, conversion_spec
@@ -183,7 +185,7 @@ class StageBuilder:
             condition = [self._paths.condition(name)]
             models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
             yield self._telling(f"sample_condition.{name}", condition, spec.conditioning(), models, details)
-        latents = self._paths.latents(name)
+        latents = LATENTS.path(self._paths, name)
         yield self._telling(
             f"sample_latents.{name}",
             [latents],
@@ -196,17 +198,14 @@ class StageBuilder:
             },
             details,
         )
-        shown = [file for file in sample_files(spec, self._paths) if file != latents]
-        if shown:
-            rule = "sample_images" if spec.output_type == "images" else "sample_video"
-            inputs = {"latents": [latents], "models": self._made("vae")}
-            stage = self._telling(f"{rule}.{name}", shown, spec.decoding(self._trained, self._text), inputs, details)
-            yield stage if self._has_all_frames(spec, shown[0]) else replace(stage, found=Found.MISSING)
-
-    def _has_all_frames(self, spec: SampleSpec, product: Path) -> bool:
-        """Whether a folder of images has all of them; other products are whole when they can be read."""
-        folder = self._root / product
-        return spec.output_type != "images" or len(list(folder.glob("*.png"))) == spec.frames
+        for output in OUTPUT_TYPES[spec.output_type]:
+            if output.is_decoded:
+                product = output.path(self._paths, name)
+                inputs = {"latents": [latents], "models": self._made("vae")}
+                wanted = spec.decoding(self._trained, self._text)
+                stage = self._telling(f"{output.rule}.{name}", [product], wanted, inputs, details)
+                whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
+                yield stage if whole else replace(stage, found=Found.MISSING)
 
     def _sheet(self) -> Iterator[Stage]:
         compared = sheet_samples(self._project.samples, self._paths)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _numbers(path: Path) -> tuple[int, int, int]:
 
 def _read(product: Path) -> JsonObject | None:
     try:
-        metadata = _metadata(product)
+        metadata = read_metadata(product)
         told = parse_object(metadata[MADE_FROM])
     except (UserError, OSError, RecordError, KeyError):
         return None
@@ -101,8 +102,8 @@ def conversion_spec(trained: str, layout: str, number: int) -> JsonObject:
     return {"format": number, "trained": trained, "layout": layout}
 
 
-def _metadata(product: Path) -> Mapping[str, str]:
-    """The metadata of a product.
+def read_metadata(product: Path) -> Mapping[str, str]:
+    """The metadata of a product; none of what is torn, or of a kind that has none.
 
     Raises:
         UserError, OSError: it cannot be read.
@@ -121,6 +122,10 @@ def _metadata(product: Path) -> Mapping[str, str]:
     if product.suffix == ".png":
         return _image_text(product)
     return {}
+
+
+_LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
+"""What every PNG ends with."""
 
 
 def _is_whole_mp4(path: Path) -> bool:
@@ -144,7 +149,11 @@ def _image_text(path: Path) -> dict[str, str]:
 
     try:
         with Image.open(path) as image:
-            image.verify()
+            image.verify()  # up to the name of the last chunk
+            with path.open("rb") as file:
+                file.seek(-len(_LAST_CHUNK), os.SEEK_END)
+                if file.read() != _LAST_CHUNK:
+                    return {}
             return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     except (ValueError, SyntaxError) as error:
         raise OSError(str(error)) from error

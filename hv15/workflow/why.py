@@ -9,8 +9,9 @@ from pathlib import Path
 from hv15.cache.encoding import Encoding
 from hv15.data.captions import caption_key
 from hv15.project import Project
-from hv15.records.json_values import JsonObject, RecordError, as_object
+from hv15.records.json_values import JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
+from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import rule_words
@@ -21,6 +22,8 @@ from hv15.workflow.stages import ENCODING_RULES, Found, Stage
 
 SHOWN = 5
 """Clips or captions of a stage that are named."""
+
+_DECODING = tuple(output.rule for output in DECODED)
 
 _TRAINING = {
     "format": "hv15 trains in a new way.",
@@ -91,7 +94,7 @@ class Reasons:
                 yield from self._encoding(stage, self._project.texts, "text")
             case "train" if stage.told:
                 yield from self._training(stage.told, stage.wanted)
-            case "sample_latents" | "sample_video" | "sample_images" | "sample_condition" if stage.told:
+            case rule if stage.told and (rule in ("sample_latents", "sample_condition") or rule in _DECODING):
                 yield from differences(stage.told, stage.wanted, _SAMPLE)
                 yield from self._encoded_otherwise(stage.told, stage.wanted)
                 yield from self._made_with(stage)
@@ -110,9 +113,9 @@ class Reasons:
         elif stage.told and stage.told.get("trained") != stage.wanted.get("trained"):
             yield "it was made with another LoRA"
         latents = [name for name in above if name.startswith("sample_latents")]
-        if latents and stage.rule in ("sample_video", "sample_images"):
+        if latents and stage.rule in _DECODING:
             yield "it is sampled anew"
-        new = [name for name in above if name.startswith(("sample_video", "sample_images", "convert", "contact_sheet"))]
+        new = [name for name in above if name.partition(".")[0] in (*_DECODING, "convert", "contact_sheet")]
         if new and stage.name in (PUBLISH, "contact_sheet"):
             yield from _few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
 
@@ -176,12 +179,15 @@ class Reasons:
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
         latents = self._project.latents
-        media_of = {str(entry.get("name")): key.partition("-")[0] for key, entry in latents.known.items()}
+        media = {key.partition("-")[0] for key in latents.known}
+        names = {self._name(Path(text_of(entry, "name"))) for entry in latents.known.values()}
+        if self._former is not None:  # manifests hold the whole paths of their time
+            names |= {pair.name for pair in self._former.pairs}
         changed, cut, new = list[str](), list[str](), list[str]()
         for key in keys:
             need = latents.needed[key]
-            known = media_of.get(str(need.source.path))
-            (new if known is None else cut if known == need.media else changed).append(self._name(need.source.path))
+            name = self._name(need.source.path)
+            (cut if need.media in media else changed if name in names else new).append(name)
         yield from _few(new, "new clip {}")
         yield from _few(changed, "{} changed")
         yield from _few(cut, "clips of {} are cut in another way")
@@ -237,7 +243,7 @@ def _few(names: list[str], words: str) -> Iterator[str]:
     for name in names[:SHOWN]:
         yield words.format(name)
     if len(names) > SHOWN:
-        yield words.format(f"{len(names) - SHOWN} more")
+        yield f"... and {len(names) - SHOWN} more"
 
 
 def _called(kind: EncodedKind) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
-from hv15.cache.batches import BatchStream, Prefetcher, Stores, TrainingItem, epoch_batches, read_batch
+from hv15.cache.batches import BatchStream, Stores, TrainingItem, epoch_batches, read_batch
 from hv15.cache.store import Store
 from hv15.errors import UserError
 
@@ -171,33 +170,3 @@ def test_an_item_that_is_missing_or_not_as_planned_is_named(stores: Stores) -> N
         read_batch(stores, items_of("blind"), captions=["short"], with_vision=[True])
     with pytest.raises(UserError, match=r"one.*\(3, 4, 6\).*\(3, 4, 8\)"):
         read_batch(stores, [TrainingItem("one", "", (3, 4, 8))], captions=["short"], with_vision=[False])
-
-
-def test_prefetching_keeps_the_order_and_works_ahead_in_another_thread() -> None:
-    started: list[int] = []
-    ready = threading.Event()
-
-    def work(task: int) -> int:
-        assert threading.current_thread() is not threading.main_thread()
-        started.append(task)
-        if task == 2:
-            ready.set()
-        return task * task
-
-    prefetcher = Prefetcher(work, range(5), ahead=3)
-    assert ready.wait(5)  # three tasks are done before the first is asked for
-    assert list(prefetcher) == [0, 1, 4, 9, 16]
-    prefetcher.close()
-
-
-def test_an_error_arrives_with_its_task() -> None:
-    def work(task: int) -> int:
-        if task == 1:
-            raise UserError("broken item")
-        return task
-
-    prefetcher = Prefetcher(work, range(3))
-    assert next(prefetcher) == 0
-    with pytest.raises(UserError, match="broken item"):
-        next(prefetcher)
-    prefetcher.close()

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from hv15.cache.claims import MOST, Claims, rounds
 
 
@@ -66,4 +68,17 @@ def test_what_another_process_gave_up_is_done_here(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_claimed_in_is_used_without_claims(tmp_path: Path) -> None:
     (tmp_path / ".claims").write_text("in the way")
     assert Claims(tmp_path).take("a")
+    assert Claims(tmp_path).take("a")
+
+
+def test_claims_fall_when_the_work_fails(tmp_path: Path) -> None:
+    """Also in a process that lives on: somebody else takes the work up at once."""
+
+    def work() -> None:
+        with Claims(tmp_path) as claims:
+            assert claims.take("a")
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        work()
     assert Claims(tmp_path).take("a")

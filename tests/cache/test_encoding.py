@@ -107,7 +107,7 @@ def test_the_needs_of_a_shard_have_a_digest(tmp_path: Path) -> None:
 
 def test_what_is_not_encoded_is_counted(tmp_path: Path) -> None:
     finish(make(tmp_path), 0, 1, 2)
-    with pytest.raises(UserError, match="3 of 12 text are not encoded yet"):
+    with pytest.raises(UserError, match="3 of 12 texts are not encoded yet"):
         make(tmp_path).entries()
     finish(make(tmp_path), 3)
     assert sorted(make(tmp_path).entries()) == KEYS

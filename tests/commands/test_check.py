@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hv15.commands import disk
+from hv15.plan import disk
 from hv15.records.checks import Check, from_json
 from hv15.records.problems import Place
 from tests.commands.test_bad_clips import add_bad_clips
@@ -46,9 +46,10 @@ def test_check_names_every_problem(project: Workbench) -> None:
         assert any(words in line for line in marked), said.out
     assert "8 problems" in said.out
 
-    project.set(datasets=[{"video_directory": "nowhere"}])
+    project.set(datasets=[{"video_directory": "clips"}, {"video_directory": "nowhere"}])
     said = project.hv15("check")
     assert (said.code, "nowhere: does not exist" in said.out, "other.safetensors" in said.out) == (2, True, True)
+    assert ("dataset", ("datasets", 1)) in {(each.subject, each.place.setting) for each in checks_of(project, 2)}
 
 
 def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(project: Workbench) -> None:

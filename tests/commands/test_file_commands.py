@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from hv15.data.encode import read_video_metadata
 from hv15.models import load_dit
 from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.records.outputs import LATENTS
 from hv15.train.state import locked
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
@@ -79,7 +80,7 @@ def test_a_lora_that_cannot_be_used_is_refused_wherever_it_is_named(
     save_file({f"lycoris_double_blocks_0_img_attn_q.{part}": tensor for part, tensor in parts.items()}, lora)
     words = (str(lora), f"the file holds {naming}", "which cannot be used here")
     is_a_refusal(hv15("convert", lora, done.root / "target.safetensors"), words)
-    done.refuses("merge", done.root / "target.safetensors", "--lora", lora, naming=words)
+    done.refuses("merge", "--out", done.root / "target.safetensors", "--lora", lora, naming=words)
     assert all(word in hv15("show", lora).out for word in words)
     for change in ({"sample": {"loras": [{"path": str(lora)}]}}, {"train": {"network_weights": str(lora)}}):
         done.set(**{"sample": {"loras": []}, "train": {"network_weights": None}} | change)
@@ -282,7 +283,7 @@ def test_decoding_refuses(done: Workbench) -> None:
 
 def test_what_a_sample_says_and_was_planned_from(done: Workbench) -> None:
     """By the planner's specs and by the name alone: the same files."""
-    planned, named = done.paths.latents("one"), done.root / "named.safetensors"
+    planned, named = LATENTS.path(done.paths, "one"), done.root / "named.safetensors"
     done.does("sample", "denoise", "--name", "one", "--lora", done.root / LORA, "--out", named)
     assert named.read_bytes() == planned.read_bytes()
 

@@ -6,10 +6,10 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_type_hints
 
 import pytest
 
@@ -17,11 +17,9 @@ from hv15.arguments import all_commands
 from hv15.cli import parse
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import ProjectCommand, SettingsCommand
-from hv15.commands.options.files import Convert
 from hv15.commands.options.project import Check, Show
 from hv15.commands.options.runs import Run
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
-from hv15.lora.names import LAYOUTS
 from tests.workflow.project import environment
 
 EVERY = list(all_commands(COMMANDS))
@@ -109,12 +107,6 @@ def test_words_for_snakemake_are_not_ours() -> None:
 
 def test_show_prints_a_config() -> None:
     assert parse(["show", "lora.safetensors", "--config"]) == Show(file=Path("lora.safetensors"), as_config=True)
-
-
-def test_a_lora_can_be_converted_to_every_layout() -> None:
-    hint = get_type_hints(Convert)["to"]
-    assert get_args(get_args(hint)[0]) == LAYOUTS
-    assert {field.name for field in fields(Convert)} >= {"source", "target", "to"}
 
 
 def test_the_help_loads_nothing_heavy() -> None:

@@ -16,7 +16,8 @@ from hv15.plan.devices import device_of_size
 from hv15.plan.stages import Planner
 from hv15.project import Project
 from hv15.records.estimate import read_estimate
-from tests.commands.workbench import Workbench
+from tests.commands.workbench import Workbench, hv15
+from tests.workflow.project import REPOSITORY
 
 
 def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
@@ -85,3 +86,11 @@ def test_out_of_memory_is_one_message_with_what_helps(
     assert "Traceback" not in said.err
     for words in ("out of memory in ", "Tried to allocate 2.00 GiB", "the plan says", "GiB are needed"):
         assert words in said.err, said.err
+
+
+def test_the_demo_before_anything_is_made(tmp_path: Path) -> None:
+    """A plan looks into the clips, so it draws them first, as any command does that needs them."""
+    (tmp_path / "config.yaml").write_bytes((REPOSITORY / "config.yaml").read_bytes())
+    said = hv15("plan", tmp_path, "--device", "4090")
+    assert (said.code, "RTX 4090" in said.out) == (0, True), said.err
+    assert list((tmp_path / "demo/clips").glob("*.mp4"))

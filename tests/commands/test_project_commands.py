@@ -112,6 +112,8 @@ def test_a_shown_config_loads_again_as_the_same_settings(done: Workbench) -> Non
     assert load_config(done.root / "config.yaml") == original
     whole = (done.root / LORA).read_bytes()
     shutil.rmtree(done.root / "results")
+    assert "clips: 0 encoded" in done.does("encode", "latents").err
+    assert "texts: 0 encoded" in done.does("encode", "texts").err
     done.train()
     assert (done.root / LORA).read_bytes() == whole
 
@@ -181,6 +183,40 @@ def test_gc_takes_other_settings_items_only_when_asked(done: Workbench) -> None:
     assert "0 items" in done.does("gc", "--yes").out
     assert "3 items" in done.does("gc", "--unused", "--yes").out
     assert "clips: 0 encoded, 3 already there" in done.does("encode", "latents").err
+
+
+def test_gc_keeps_what_another_project_needs(done: Workbench, tmp_path: Path) -> None:
+    """Until that project is gone, and a person says that it does not come back."""
+    other = Workbench(shutil.copytree(done.root, tmp_path / "other"))
+    shutil.rmtree(other.root / "cache")
+    other.set(cache={"directory": str(done.root / "cache")})
+    assert "clips: 0 encoded, 3 already there" in other.does("encode", "latents").err
+    everything = done.items("latents")
+    for path in list(done.clips.glob(f"{min(done.clips.glob('*.mp4')).stem}.*")):
+        path.unlink()
+    assert "0 items" in done.does("gc", "--unused", "--yes").out
+    assert done.items("latents") == everything
+
+    other.root.rename(tmp_path / "elsewhere")
+    before = done.files()
+    said = done.does("gc", "--unused")
+    assert f"{other.root}: used this store, and is not there now" in said.out
+    done.refuses("gc", "--unused", "--yes", naming=("nothing is removed", str(other.root), "--forget"))
+    assert done.files() == before
+    assert "2 items" in done.does("gc", "--unused", "--yes", "--forget").out
+    assert len(done.items("latents")) == 2
+    assert "not there now" not in done.does("gc", "--yes").out, "it is forgotten"
+
+
+def test_a_moved_project_is_no_stranger_in_its_own_store(done: Workbench, tmp_path: Path) -> None:
+    done.does("gc")
+    moved = Workbench(done.root.rename(tmp_path / "moved"))
+    said = moved.does("gc", "--yes")
+    assert said.out.startswith("0 items"), said.out
+    shutil.copytree(moved.root, tmp_path / "copy")
+    for path in list(moved.clips.glob(f"{min(moved.clips.glob('*.mp4')).stem}.*")):
+        path.unlink()
+    assert "2 items" in moved.does("gc", "--unused", "--yes").out, "the copy has a store of its own"
 
 
 def test_repair_drops_damaged_items_and_they_are_encoded_again(done: Workbench) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from hv15 import cli
 from hv15.demo.layout import DEMO_FILES
 from hv15.project import Project
+from hv15.records.outputs import LATENTS, VIDEO
 from hv15.records.paths import ProjectPaths
 from hv15.workflow import make_planner
 from tests.workflow.project import ProjectFolder, small_config
@@ -92,9 +93,9 @@ class Workbench(ProjectFolder):
 
     def sample(self, name: str = "one") -> None:
         self.plan()
-        latents, words = self.paths.latents(name), ("--lora", self.root / LORA)
+        latents, words = LATENTS.path(self.paths, name), ("--lora", self.root / LORA)
         self.does("sample", "denoise", "--spec", self.spec(f"sample_latents.{name}"), *words, "--out", latents)
-        words = ("--latents", latents, "--out", self.paths.video(name))
+        words = ("--latents", latents, "--out", VIDEO.path(self.paths, name))
         self.does("sample", "decode", "--spec", self.spec(f"sample_video.{name}"), *words)
 
     @property

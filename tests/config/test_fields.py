@@ -92,7 +92,8 @@ def test_a_setting_that_is_not_read_enters_no_digest() -> None:
 def test_marked_settings_can_be_asked_for() -> None:
     dataset = DatasetSettings(video_directory="a", num_repeats=2, caption_prefix="p")
     assert marked_view(dataset, "weight") == {"batch_size": 1, "num_repeats": 2}
-    assert set(marked_view(dataset, "caption")) == {"caption_extension", "caption_prefix", "caption_suffix"}
+    captions = {"caption_extension", "caption_prefix", "caption_suffix", "default_caption"}
+    assert set(marked_view(dataset, "caption")) == captions
 
 
 def test_a_digest_view_goes_into_lists_of_sections() -> None:

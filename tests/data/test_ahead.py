@@ -94,5 +94,5 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ahead, "read_clips", broken)
     with pytest.raises(ZeroDivisionError):
-        list(decode_ahead(fake_jobs(3)))
+        list(decode_ahead(fake_jobs(3), workers=2))
     assert decoders() == 0

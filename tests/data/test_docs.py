@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
+from hv15 import grid
 from hv15.config.export import REPOSITORY
 from hv15.data import buckets, captions, clips, frames, images, musubi, rows, video
 from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -29,7 +30,7 @@ def test_limits() -> None:
         f"above {images.LARGE >> 20} Mi pixels it is averaged",
         f"metadata | {images.MOST_TEXT >> 20} MiB |",
         f"video frame | {video.MOST_PIXELS >> 20} Mi pixels |",
-        f"| {buckets.STEP} pixels a side at least, one side at most {buckets.MOST_ASPECT} times the other |",
+        f"| {grid.PIXELS_PER_CELL} pixels a side at least, one side at most {buckets.MOST_ASPECT} times the other |",
         f"is shown for {clips.MOST_STILL} s at most",
         f"clips of one file | {frames.MOST_WINDOWS:,} |",
         f"| {rows.MOST_BYTES >> 30} GiB, {musubi.MOST_BYTES >> 10} KiB |",

@@ -58,7 +58,7 @@ def test_links_to_folders_above_end_nowhere(tmp_path: Path) -> None:
         "sub/b.mp4",
         "sub/self.mp4.mp4",
     ]
-    assert any("self.mp4: " in problem.message for problem in found.problems)
+    assert any("self.mp4: " in str(problem) for problem in found.problems)
 
 
 def test_pictures_without_a_caption_of_their_own(tmp_path: Path) -> None:
@@ -66,10 +66,10 @@ def test_pictures_without_a_caption_of_their_own(tmp_path: Path) -> None:
     put(tmp_path, "a.mp4", "clips/poster.png", "clips/b.mp4", "stills/c.png")
     put(tmp_path, "walk/1.png", "walk/2.png", "walk/notes.md", caption=None)
     found = survey(look(tmp_path), tmp_path)
-    assert [problem.message for problem in found.problems] == [f"{tmp_path}/walk: no caption, expected in walk.txt"]
+    assert [str(problem) for problem in found.problems] == [f"{tmp_path}/walk: no caption, expected in walk.txt"]
     assert f"{tmp_path}: not used: 2 images: image_directory takes them" in found.notes
     assert f"{tmp_path}: not used: 1 captioned video in sub-folders: recursive: true takes them" in found.notes
-    assert [p.message for p in survey(look(tmp_path, recursive=True), tmp_path).problems] == [found.problems[0].message]
+    assert [str(p) for p in survey(look(tmp_path, recursive=True), tmp_path).problems] == [str(found.problems[0])]
 
 
 def test_folders_of_systems_and_viewers_are_ignored_and_said_once(tmp_path: Path) -> None:
@@ -184,13 +184,13 @@ def test_bad_captions_say_whose_they_are(tmp_path: Path) -> None:
     put(tmp_path, "a.mp4", "b.mp4", caption=None)
     (tmp_path / "b.TXT").write_bytes(b"caf\xe9")
     missing, bad = survey(look(tmp_path), tmp_path).problems
-    assert (missing.media, missing.caption_file, missing.caption_error) == (
+    assert (missing.media, missing.caption_file, missing.reason) == (
         f"{tmp_path}/a.mp4",
         f"{tmp_path}/a.txt",
         "",
     )
     assert (bad.media, bad.caption_file) == (f"{tmp_path}/b.mp4", f"{tmp_path}/b.TXT")
-    assert bad.caption_error == "not UTF-8: byte 0xe9 at offset 3"
+    assert bad.reason == "not UTF-8: byte 0xe9 at offset 3"
 
 
 def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "b.txt").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "c.mp4")
     (tmp_path / "c.txt").write_text("x")
-    messages = [problem.message for problem in survey(look(tmp_path), tmp_path).problems]
+    messages = [str(problem) for problem in survey(look(tmp_path), tmp_path).problems]
     assert messages == [
         f"{tmp_path}/b.txt: more than 64 KiB, expected a caption",
         f"{tmp_path}/c.mp4: cannot be read: not a regular file",

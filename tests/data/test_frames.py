@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from hv15.data.frames import MOST_WINDOWS, Timeline, down_to_4k1, exact_fps, windows
+from hv15.data.frames import MOST_WINDOWS, Timeline, exact_fps, windows
 from hv15.errors import UserError
 
 F = Fraction
@@ -106,6 +106,40 @@ def test_milliseconds_survive_a_copy_into_a_finer_clock(fps: Fraction, base: Fra
     ]
 
 
+@pytest.mark.parametrize("first", [2, 3])
+@pytest.mark.parametrize("base", [F(1, 90000), F(1, 1000)])
+@pytest.mark.parametrize("stated", [F(30000, 1001), F(60000, 1001), None])
+def test_a_film_with_pulldown_shows_each_frame_once(first: int, base: Fraction, stated: Fraction | None) -> None:
+    """On a DVD, a film's frames stand for 3 and 2 fields in turn."""
+    fields = [0]
+    for i in range(99):
+        fields.append(fields[-1] + (first if i % 2 == 0 else 5 - first))
+    pts = [round(count / F(60000, 1001) / base) for count in fields]
+    rates = [stated] if stated else [F(60000, 1001), F(24000, 1001)]
+    line = Timeline.stamped(pts, base, 0, rates)
+    assert line.rate == F(24000, 1001)
+    assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == list(range(100))
+
+
+@pytest.mark.parametrize("base", [F(1, 600), F(1, 16000), F(1, 90000), F(1, 1000)])
+def test_a_fine_clock_is_no_rate(base: Fraction) -> None:
+    """Containers state the clock itself as the rate of a video that has none."""
+    chooser = random.Random(1)
+    pts = sorted(chooser.sample(range(int(5 / base)), 100))
+    line = Timeline.stamped(pts, base, 0, [1 / base])
+    assert line.rate is None
+    times = [(stamp - pts[0]) * base for stamp in pts]
+    for i in range(line.count(F(24))):
+        assert line.source_frame(i, F(24)) == max(k for k, time in enumerate(times) if time <= F(i, 24))
+
+
+def test_a_recorder_that_dropped_a_third_of_the_frames() -> None:
+    kept = [i for i in range(300) if i % 3 != 1]
+    line = Timeline.stamped([round(i * 1001 / 24) for i in kept], F(1, 1000), 42, [F(24000, 1001)])
+    shown = [line.source_frame(i, F(24)) for i in range(line.count(F(24)))]
+    assert shown == [sum(each <= i for each in kept) - 1 for i in range(300)]
+
+
 def test_a_dropped_frame_leaves_the_others_in_place() -> None:
     pts = [round(i * 1000 / 24) for i in range(50) if i != 20]
     line = Timeline.stamped(pts, F(1, 1000), 42, [F(24)])
@@ -123,10 +157,6 @@ def test_one_frame_is_a_video_of_one_frame() -> None:
 
 def test_rates_are_the_decimals_that_the_user_wrote() -> None:
     assert exact_fps(29.97) == F(2997, 100)
-
-
-def test_rounding_down_to_4k_plus_1() -> None:
-    assert [down_to_4k1(n) for n in (1, 4, 5, 8, 9, 16, 17, 120, 121, 129)] == [1, 1, 5, 5, 9, 13, 17, 117, 121, 129]
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,29 @@ def test_a_file_that_changes_after_the_scan_is_an_error(clips: Path) -> None:
     (clips / "b.mp4").write_bytes(b"still being copied")
     with pytest.raises(MediaError, match=r"b\.mp4: changed while it was read"):
         FileIndex(clips / "index.json").media_keys(sources)
+
+
+def test_a_moved_folder_is_not_hashed_again(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    before = keys(clips)
+    moved = clips.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
+    hashed: list[int] = []
+    assert keys(moved, hashed) == before
+    assert hashed == []
+
+
+def test_another_file_under_a_known_name_is_hashed(clips: Path) -> None:
+    before = keys(clips)
+    (clips / "a.mp4").unlink()
+    (clips / "a.mp4").write_bytes(b"content of A")
+    assert keys(clips)[0] != before[0]
+
+
+def test_two_projects_add_to_one_index(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Both were opened before either had hashed anything."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "x.mp4").write_bytes(b"x")
+    (other / "x.txt").write_text("x")
+    first, second = (FileIndex(clips / "index.json") for _ in range(2))
+    first.media_keys(found(clips))
+    second.media_keys(found(other))
+    assert len(json.loads((clips / "index.json").read_bytes())["files"]) == 4

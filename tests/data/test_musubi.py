@@ -153,7 +153,7 @@ def test_hints_name_the_real_cure(tmp_path: Path, content: str, message: str, hi
         ('[{"video_directory": "x"}]', "found a JSON array, expected an object", '"datasets": [...]'),
         ('{"datasets": [{"video_directory": "D:\\clips"}]}', "not valid JSON", "each backslash twice"),
         ('{"datasets": [{"video_directory": "\\ud800"}]}', "holds half a character", "write the character itself"),
-        ('{"datasets": [], }', "not valid JSON: .*line 1 column 18", "quotes"),
+        ('{"datasets": [], }', "d.json:1:18: not valid JSON: ", "quotes"),
         ('"x"', "found str, expected an object", "datasets"),
     ],
 )
@@ -212,12 +212,12 @@ def test_any_text_is_datasets_or_a_sentence(tmp_path: Path, content: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[general]\nresolution = 640, 352\n[[datasets]]\n", "not valid TOML: .*line 2, column 17"),
+        ("[general]\nresolution = 640, 352\n[[datasets]]\n", "d.toml:2:17: not valid TOML: "),
         ("[general]\n", "no datasets"),
         ("datasets = [1]\n", "no datasets"),
         ("[datasets]\nx = 1\n", "no datasets"),
         ("[[dataset]]\nx = 1\n", "unknown dataset"),
-        ("general = 1\n[[datasets]]\nx = 1\n", "general is not a table"),
+        ("general = 1\n[[datasets]]\nx = 1\n", "general: is not a table"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, text: str, message: str) -> None:

@@ -225,3 +225,24 @@ def test_the_resampler_refusing_a_picture_is_an_error_of_its_file(
     with pytest.raises(MediaError, match=rf"{path.name}: its pictures cannot be resized: Invalid argument") as caught:
         list(read_clips(path, kind, [Clip(0, 1, 32, 32, "24")], DatasetSettings(video_directory="."), info))
     assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_picture_for_which_there_is_no_memory_is_an_error_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    path = make_video(tmp_path / "a.mp4", 3) if kind == "video" else tmp_path / "a.png"
+    if kind == "image":
+        Image.fromarray(numbered(1)).save(path)
+    info = probe(path, kind)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Fitter, "_rgb", refuse)
+    with pytest.raises(MediaError, match=rf"{path.name}: needs more memory than there is"):
+        list(read_clips(path, kind, [Clip(0, 1, 32, 32, "24")], DatasetSettings(video_directory="."), info))
+    monkeypatch.setattr(Image, "open", refuse)
+    if kind == "image":
+        with pytest.raises(MediaError, match=r"a\.png: needs more memory than there is"):
+            probe(path, kind)

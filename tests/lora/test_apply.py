@@ -13,6 +13,8 @@ from hv15.models import DiT
 from tests.lora.samples import delta, kohya, linears, random_lora, run
 from tests.models.golden_dit import golden_dit
 
+pytestmark = pytest.mark.numeric
+
 Q = "double_blocks.0.img_attn_q"
 
 

@@ -134,6 +134,7 @@ def test_bad_settings_are_named():
         {"lora_alpha": "8"},
         {"lora_alpha": 8, "alpha_pattern": [1]},
         {"lora_alpha": 8, "alpha_pattern": {"(": 1}},
+        {"lora_alpha": 10**400},
     ):
         with pytest.raises(UserError, match="not what PEFT writes"):
             convert(lora, "kohya", metadata={ADAPTER_METADATA: json.dumps(settings)})

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.lora import apply_lora, convert, merge_lora, merge_patch, read_lora, save_lora
-from hv15.models import DiT, load_dit, save_dit
+from hv15.models import DiT
 from hv15.models.weights.quantised import replace_linears
 from tests.lora import comfyui
 from tests.lora.lycoris_files import DEPENDENT, DORA, EXACT, UNUSABLE, USABLE, made
@@ -32,15 +32,6 @@ def test_effect_is_that_of_lycoris(dit: DiT, kind: str, strength: float, put):
     assert (expected - run(golden_dit())).abs().max() > 1e-3
     assert put(dit, file, strength) == 28
     assert_close(run(dit), expected, atol=2e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kind", [*DORA, "glora", "oft"])
-def test_merged_from_file_to_file_is_the_same(dit: DiT, kind: str, tmp_path: Path):
-    """The way of `hv15 merge`: alpha/rank once, not twice as in lycoris-lora 4.1.3's own merge."""
-    file, expected = made(kind)
-    save_dit(dit, tmp_path / "dit.safetensors")
-    merged = load_dit(tmp_path / "dit.safetensors", config=dit.config, merge=[merge_patch(file)])
-    assert_close(run(merged), expected, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", DEPENDENT)

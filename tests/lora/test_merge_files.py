@@ -6,10 +6,12 @@ from safetensors import safe_open
 from torch.testing import assert_close
 
 from hv15.errors import UserError
+from hv15.lora import save_lora
 from hv15.lora.merging import merge_to_file
 from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import load_dit
 from hv15.models.dit_files import save_dit
+from tests.lora.lycoris_files import USABLE, made
 from tests.lora.samples import run
 from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import make_lora
@@ -32,6 +34,16 @@ def test_merged_equals_applied(base, tmp_path, layout):
     found = run(load_dit(tmp_path / "merged.safetensors", config=applied.config))
     assert_close(found, run(applied), atol=1e-5, rtol=1e-5)
     assert (found - plain).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("kind", USABLE)
+def test_every_kind_of_lycoris_is_merged_as_it_acts(base, tmp_path, kind):
+    """alpha/rank once: lycoris-lora 4.1.3's own merge takes it twice in LoHa and LoKr with DoRA."""
+    file, expected = made(kind, 0.8)
+    save_lora(tmp_path / "lora.safetensors", file, {})
+    merge_to_file(base, [WeightedLoRA(tmp_path / "lora.safetensors", 0.8)], tmp_path / "merged.safetensors")
+    merged = load_dit(tmp_path / "merged.safetensors", config=golden_dit().config)
+    assert_close(run(merged), expected, atol=2e-5, rtol=1e-5)
 
 
 def test_no_lora_gives_the_checkpoint_back(base, tmp_path):

@@ -10,7 +10,7 @@ from diffusers import HunyuanVideo15Transformer3DModel
 from torch import nn
 
 from hv15.errors import UserError
-from hv15.lora.names import LORA_LAYOUTS, find_parts, layout_of, place_of, select_modules, written_name
+from hv15.lora.names import LORA_LAYOUTS, find_parts, module_layout, place_of, select_modules, written_name
 from hv15.models import DiT
 from tests.lora import comfyui
 from tests.models.golden_dit import key_table
@@ -54,7 +54,7 @@ def test_written_names_are_read_back(official: list[str], layout: str):
         place = place_of(part, layout)
         name = written_name(place.module, layout)
         assert find_parts(name)[part] == replace(place, module=name)
-        assert layout_of(name) == layout
+        assert module_layout(name) == layout
         assert seen.setdefault(f"{name}@{place.third}", part) == part
 
 
@@ -75,7 +75,7 @@ def test_written_names_are_read_back(official: list[str], layout: str):
     ],
 )
 def test_spellings_of_other_tools(name: str, layout: str | None):
-    assert layout_of(name) == layout
+    assert module_layout(name) == layout
 
 
 def test_patterns_choose_modules(official: list[str]):

@@ -17,6 +17,8 @@ from hv15.models.dit_config import DiTConfig
 from tests.lora.samples import delta, linears, run
 from tests.models.golden_dit import golden_dit
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def dit() -> DiT:

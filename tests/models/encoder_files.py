@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from hv15.models.weights.checkpoint import MODEL_SIZES, Checkpoint
+from hv15.models.weights.checkpoint import Checkpoint
 from hv15.models.weights.header import Header, TensorEntry
+from hv15.records.metadata import MODEL_SIZES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = Path(__file__).parents[1] / "keys"

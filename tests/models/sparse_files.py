@@ -21,8 +21,9 @@ from typing import Literal
 
 import torch
 
+from hv15.choices import PublishedLayout
 from hv15.models import DiT, DiTConfig
-from hv15.models.layouts import Layout, writing_recipes
+from hv15.models.layouts import writing_recipes
 from tests.models.golden_dit import key_table
 
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
@@ -110,7 +111,7 @@ def bitsandbytes_dit(kind: Literal["nf4", "int8"] = "nf4") -> Shapes:
     return shapes
 
 
-def sized_dit(width: int, blocks: int, dtype: str = "BF16", *, layout: Layout = "official") -> Shapes:
+def sized_dit(width: int, blocks: int, dtype: str = "BF16", *, layout: PublishedLayout = "official") -> Shapes:
     """A transformer of another width, a multiple of 128, and number of blocks."""
     with torch.device("meta"):
         state = DiT(DiTConfig(hidden_size=width, num_heads=width // 128, num_blocks=blocks)).state_dict()

@@ -22,6 +22,8 @@ from hv15.memory import PeakMemory
 from hv15.models.attention import PACKAGES, Attention, load_kernel, pick_attention, sdpa
 from hv15.models.fused_attention import fused_attention
 
+pytestmark = pytest.mark.numeric
+
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 

@@ -11,6 +11,8 @@ from torch.testing import assert_close
 from hv15.models import Condition, DiT, DiTConfig
 from tests.models.golden_dit import TINY, case, case_info, condition, golden_dit, in_double, tensors
 
+pytestmark = pytest.mark.numeric
+
 ATOL = 5e-6  # two other implementations agree with the official one to 1.3e-6
 
 

@@ -13,6 +13,8 @@ from hv15.models.blocks import modulate
 from hv15.models.condition import pack
 from tests.models.golden_dit import golden_dit, tensors
 
+pytestmark = pytest.mark.numeric
+
 SCALES = ("scale0.001", "scale0.01", "scale1")
 
 

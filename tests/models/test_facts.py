@@ -125,7 +125,7 @@ def test_the_sentence_says_what_tells():
 def test_no_torch_is_loaded(tmp_path: Path):
     path = sparse_checkpoint(tmp_path / "model.safetensors", sparse_files.comfyui_fp8_dit("weight_scale"))
     code = (
-        "import sys, pathlib, hv15.models.advice\n"
+        "import sys, pathlib, hv15.models.advice, hv15.train.advice, hv15.sample.advice, hv15.lora.advice\n"
         "from hv15.models.facts import describe\n"
         "assert describe(pathlib.Path(sys.argv[1])).quantisation == 'fp8_scaled'\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models import DiTConfig, load_dit
-from hv15.models.weights.quantised import Kind, QuantisedLinear
+from hv15.models.weights.quantised import QuantisedLinear
 from tests.models import sparse_files
 from tests.models.loading_probe import probe
 from tests.models.sparse_files import Shapes, sized_dit, sparse_checkpoint
@@ -18,7 +19,7 @@ from tests.models.sparse_files import Shapes, sized_dit, sparse_checkpoint
 PARAMETERS = 8_326_608_160
 TIME_R = 4_722_688
 QUANTISED = 54 * 2 * 2048 * (6 * 2048 + 4 * 2048 + 2 * 8192)  # modulation, attention, MLP; of both streams
-BYTES: dict[Kind | None, float] = {None: 2, "fp8": 1 + 4 / 64, "nf4": 0.5 + 4 / 64}
+BYTES: dict[WeightFormat | None, float] = {None: 2, "fp8": 1 + 4 / 64, "nf4": 0.5 + 4 / 64}
 SCALES = 54 * 2 * 4 * (6 * 2048 + 4 * 2048 + 8192 + 2048)  # one fp32 number for each row
 
 FILES: dict[str, Callable[[], Shapes]] = {
@@ -50,7 +51,9 @@ def test_every_kind_of_file_in_every_number_format(tmp_path: Path, name: str):
     meanflow = name == "step-distilled"
     wanted = PARAMETERS + TIME_R * meanflow
     # Quantising does not depend on the layout, so two files are tried with all number formats.
-    kinds: tuple[Kind | None, ...] = (None, "fp8", "int8", "nf4") if name in ("official", "comfyui fp8") else ("nf4",)
+    kinds: tuple[WeightFormat | None, ...] = (
+        (None, "fp8", "int8", "nf4") if name in ("official", "comfyui fp8") else ("nf4",)
+    )
     for kind in kinds:
         dit = load_dit(path, device="meta", dtype=torch.bfloat16, quantize=kind)
         assert dit.config == DiTConfig(meanflow=meanflow)

@@ -10,6 +10,8 @@ from hv15.models import glyphs
 from hv15.models.glyphs import glyph_width, load_glyph_encoder
 from tests.models.encoder_files import check_golden, count_parameters, full_size, golden, write
 
+pytestmark = pytest.mark.numeric
+
 PROMPTS = ['a sign "OPEN 24h"', "no quotes", 'two notes “再见” and "a longer text, with words"', '"x"']
 FORMATTED = ['Text "OPEN 24h". ', None, 'Text "再见". Text "a longer text, with words". ', 'Text "x". ']
 SIZES = {

@@ -14,8 +14,8 @@ from typing import Any, get_args
 
 import pytest
 
+from hv15.choices import VariantName
 from hv15.config import Settings
-from hv15.config.models import Variant
 from hv15.models.hub import OFFICIAL, QWEN, REPACKAGED, hub_files
 from hv15.models.variants import VARIANTS
 from tests.models.hub_server import COMMIT, Hub
@@ -61,7 +61,6 @@ import json, os, sys
 from pathlib import Path
 from hv15.config import load_config
 from hv15.errors import UserError
-from hv15.config.models import Variant
 from hv15.models.hub import download
 for line in sys.stdin:
     folder, targets = json.loads(line)
@@ -222,4 +221,4 @@ def test_the_revision_belongs_to_the_official_repository() -> None:
 
 
 def test_the_variants_are_those_with_known_sampling_defaults() -> None:
-    assert set(get_args(Variant)) == {"auto", *VARIANTS}
+    assert set(get_args(VariantName)) == set(VARIANTS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hv15.models import DiT, DiTConfig
-from hv15.models.layouts import detect_layout, diffusers_module, looks_like, reading_recipes, writing_recipes
+from hv15.models.layouts import detect_dit_layout, diffusers_module, looks_like, reading_recipes, writing_recipes
 from tests.models.golden_dit import KEYS, key_table, tensors
 
 TABLES = {
@@ -28,7 +28,7 @@ def real(meanflow: bool) -> dict[str, torch.Tensor]:
 def test_every_published_key_makes_exactly_our_tensors(table: str):
     layout, meanflow = TABLES[table]
     published = {key: torch.empty(shape, device="meta") for key, shape in key_table(table).items()}
-    assert detect_layout(published) == (layout, "")
+    assert detect_dit_layout(published) == (layout, "")
     expected = real(meanflow)
     recipes = reading_recipes(layout, expected)
     assert {source for recipe in recipes.values() for source in recipe.sources} == set(published)
@@ -63,7 +63,7 @@ def test_our_diffusers_names_are_those_of_the_full_map():
 def test_there_and_back_is_exact(layout: str):
     state = tensors("dit_weights")
     written = {key: recipe.make(state.__getitem__) for key, recipe in writing_recipes(layout, state).items()}
-    assert detect_layout(written) == (layout, "")
+    assert detect_dit_layout(written) == (layout, "")
     for key, recipe in reading_recipes(layout, state).items():
         assert torch.equal(recipe.make(written.__getitem__), state[key]), key
 
@@ -77,8 +77,8 @@ def test_fused_rows_are_q_then_k_then_v():
 
 def test_prefixed_comfyui_files_are_recognised():
     for prefix in ("model.diffusion_model.", "diffusion_model."):
-        assert detect_layout([f"{prefix}double_blocks.0.img_attn_qkv.weight"]) == ("comfyui", prefix)
-    assert detect_layout(["double_blocks.0.img_attn_qkv.bias"]) is None
+        assert detect_dit_layout([f"{prefix}double_blocks.0.img_attn_qkv.weight"]) == ("comfyui", prefix)
+    assert detect_dit_layout(["double_blocks.0.img_attn_qkv.bias"]) is None
 
 
 def test_diffusers_names_of_modules():

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, apply_lora, merge_lora, merge_patch
 from hv15.models import DiT, load_dit, save_dit
 from hv15.models.dit_files import is_block_linear
-from hv15.models.weights.quantised import Kind, QuantisedLinear, quantise
+from hv15.models.weights.quantised import QuantisedLinear, quantise
 from tests.lora.samples import delta, linears, random_lora, run
 from tests.models.golden_dit import case, condition, golden_dit
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+pytestmark = pytest.mark.numeric
+
+KINDS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 # Relative error of the velocity on the golden model, whose two blocks round as the real ones do.
 BOUNDS = {"fp8": 0.05, "fp8_fast": 0.07, "int8": 0.02, "nf4": 0.20}
 
@@ -66,7 +69,7 @@ def lora_on(dit: DiT) -> LoRANetwork:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_blocks_are_rounded(file: Path, kind: Kind):
+def test_only_the_blocks_are_rounded(file: Path, kind: WeightFormat):
     dit = load_dit(file, quantize=kind)
     names = {name for name, layer in dit.named_modules() if isinstance(layer, QuantisedLinear)}
     assert names == {name for name in linears(golden_dit()) if is_block_linear(name)}
@@ -90,7 +93,7 @@ def test_errors_of_the_velocity(file: Path):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
-def test_training_is_that_on_the_dequantised_weights(file: Path, kind: Kind, checkpointing: bool):
+def test_training_is_that_on_the_dequantised_weights(file: Path, kind: WeightFormat, checkpointing: bool):
     """Forward and back through the hooks of a LoRA; a model of plain layers is the reference."""
     dit = load_dit(file, quantize=kind)
     reference = twin(dit)
@@ -147,7 +150,7 @@ def test_a_lora_learns_as_on_fp32(file: Path):
 
 @pytest.mark.parametrize("kind", [*KINDS, None])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_lora_merged_on_the_way_is_rounded_with_the_weight(file: Path, kind: Kind | None, dtype: torch.dtype):
+def test_a_lora_merged_on_the_way_is_rounded_with_the_weight(file: Path, kind: WeightFormat | None, dtype: torch.dtype):
     """The sum is made in fp32 and rounded or quantised once, as if the file had held it."""
     tensors, other = (random_lora(linears(golden_dit()), rank=rank, alpha=0.5) for rank in (3, 5))
     patches = [merge_patch(tensors, 0.5), merge_patch(other, -0.25)]

@@ -11,6 +11,8 @@ from hv15.models.embeddings import timestep_sinusoid
 from hv15.models.rope import RopeTables, rope_table, rotate
 from tests.models.golden_dit import tensors
 
+pytestmark = pytest.mark.numeric
+
 DIMS, THETA = (16, 56, 56), 256.0
 
 

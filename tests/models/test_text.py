@@ -18,6 +18,8 @@ from hv15.models.weights import checkpoint as checkpoint_module
 from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear
 from tests.models.encoder_files import check_golden, count_parameters, full_size, golden, write
 
+pytestmark = pytest.mark.numeric
+
 SIZES = {
     "vocab_size": VOCABULARY + 1,
     "hidden_size": 32,

@@ -16,6 +16,8 @@ from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Norm, ResBlock, Stream
 from tests.models.golden_vae import GOLDEN, golden_vae, pixels
 
+pytestmark = pytest.mark.numeric
+
 CASES = load_file(GOLDEN / "vae_cases.safetensors")
 NAMES = sorted({key.partition("/")[0] for key in CASES})
 MICRO = load_file(GOLDEN / "micro_ops.safetensors")

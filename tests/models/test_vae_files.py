@@ -13,16 +13,16 @@ from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.models.vae import VAE, VAEConfig, load_vae, save_vae
-from hv15.models.vae_layouts import Layout, detect_layout, name_in, read_config
+from hv15.models.vae_layouts import VAELayout, detect_vae_layout, name_in, read_config
 from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.golden_vae import CONFIG, GOLDEN, KEYS, golden_vae, golden_weights, pixels
 
-LAYOUTS: list[Layout] = ["official", "diffusers"]
+LAYOUTS: list[VAELayout] = ["official", "diffusers"]
 NAMES = json.loads((KEYS / "map_official_to_diffusers.json").read_text())["vae"]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[Layout, Path]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[VAELayout, Path]:
     """The golden weights as one file of each layout; the diffusers names come from the published table."""
     folder = tmp_path_factory.mktemp("vae")
     weights = golden_weights()
@@ -39,7 +39,7 @@ def rewritten(source: Path, target: Path, change: dict[str, Tensor | None]) -> P
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_published_key_and_shape_at_full_size(layout: Layout):
+def test_every_published_key_and_shape_at_full_size(layout: VAELayout):
     published = json.loads((KEYS / f"keys_{layout}_vae.json").read_text())["keys"]
     with torch.device("meta"):
         state = VAE().state_dict()
@@ -52,7 +52,7 @@ def test_names_are_those_of_the_published_table():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sizes_of_the_real_model_are_read_from_a_header(layout: Layout, tmp_path: Path):
+def test_sizes_of_the_real_model_are_read_from_a_header(layout: VAELayout, tmp_path: Path):
     """A sparse file of the real size: 5 GB of nothing, of which only the header is read."""
     published = json.loads((KEYS / f"keys_{layout}_vae.json").read_text())["keys"]
     header, end = {}, 0
@@ -64,12 +64,12 @@ def test_sizes_of_the_real_model_are_read_from_a_header(layout: Layout, tmp_path
         file.write(len(raw).to_bytes(8, "little") + raw)
         file.truncate(8 + len(raw) + end)
     checkpoint = open_checkpoint(tmp_path / "vae.safetensors")
-    assert detect_layout(checkpoint) == layout
+    assert detect_vae_layout(checkpoint) == layout
     assert read_config(checkpoint, layout) == VAEConfig()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_load(files: dict[Layout, Path], layout: Layout):
+def test_load(files: dict[VAELayout, Path], layout: VAELayout):
     vae = load_vae(files[layout])
     assert vae.config == CONFIG
     assert not vae.training
@@ -80,7 +80,7 @@ def test_load(files: dict[Layout, Path], layout: Layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["vae.safetensors", "vae"])
-def test_saved_is_loaded(tmp_path: Path, layout: Layout, name: str):
+def test_saved_is_loaded(tmp_path: Path, layout: VAELayout, name: str):
     config = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
     vae = VAE(config)
     save_vae(vae, tmp_path / name, layout=layout)
@@ -113,7 +113,7 @@ def test_a_folder_written_by_diffusers_is_read(tmp_path: Path):
     assert all(torch.equal(value, theirs_state[name_in("diffusers", key)]) for key, value in vae.state_dict().items())
 
 
-def test_dtype(files: dict[Layout, Path], tmp_path: Path):
+def test_dtype(files: dict[VAELayout, Path], tmp_path: Path):
     assert load_vae(files["official"], dtype=torch.float16).dtype == torch.float16
     save_vae(golden_vae(), tmp_path / "half.safetensors", dtype=torch.bfloat16)
     assert load_vae(tmp_path / "half.safetensors").dtype == torch.bfloat16
@@ -127,14 +127,14 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_nan(files: dict[Layout, Path], tmp_path: Path, layout: Layout):
+def test_nan(files: dict[VAELayout, Path], tmp_path: Path, layout: VAELayout):
     key = name_in(layout, "decoder.mid.block_1.norm1.gamma")
     broken = rewritten(files[layout], tmp_path / "nan.safetensors", {key: torch.full((32, 1, 1, 1), torch.nan)})
     with pytest.raises(UserError, match="NaN"):
         load_vae(broken)
 
 
-def test_truncated(files: dict[Layout, Path], tmp_path: Path):
+def test_truncated(files: dict[VAELayout, Path], tmp_path: Path):
     short = tmp_path / "short.safetensors"
     short.write_bytes(files["official"].read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"short\.safetensors: truncated"):
@@ -151,7 +151,7 @@ def test_missing_file_and_pickle(tmp_path: Path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_missing_and_unexpected_tensors_are_named_as_in_the_file(
-    files: dict[Layout, Path], tmp_path: Path, layout: Layout
+    files: dict[VAELayout, Path], tmp_path: Path, layout: VAELayout
 ):
     key = name_in(layout, "encoder.mid.attn_1.q.bias")
     broken = rewritten(files[layout], tmp_path / "broken.safetensors", {key: None, "extra.weight": torch.ones(1)})
@@ -161,7 +161,7 @@ def test_missing_and_unexpected_tensors_are_named_as_in_the_file(
     assert "extra.weight" in str(caught.value)
 
 
-def test_a_tensor_that_tells_a_size_is_missing(files: dict[Layout, Path], tmp_path: Path):
+def test_a_tensor_that_tells_a_size_is_missing(files: dict[VAELayout, Path], tmp_path: Path):
     change = {"encoder.conv_in.conv.weight": None}
     with pytest.raises(UserError, match=r"encoder\.conv_in\.conv\.weight is missing"):
         load_vae(rewritten(files["official"], tmp_path / "a.safetensors", change))
@@ -170,13 +170,13 @@ def test_a_tensor_that_tells_a_size_is_missing(files: dict[Layout, Path], tmp_pa
 @pytest.mark.parametrize("tensor", [torch.ones(()), torch.ones(0, 4, 3, 3, 3)], ids=["scalar", "empty"])
 @pytest.mark.parametrize("key", ["encoder.down.0.downsample.conv.conv.weight", "encoder.down.4.block.0.norm1.gamma"])
 def test_a_tensor_that_tells_a_size_has_all_its_dimensions(
-    files: dict[Layout, Path], tmp_path: Path, key: str, tensor: Tensor
+    files: dict[VAELayout, Path], tmp_path: Path, key: str, tensor: Tensor
 ):
     with pytest.raises(UserError, match=r"has the shape \[.*\], expected are \d dimensions above 0"):
         load_vae(rewritten(files["official"], tmp_path / "a.safetensors", {key: tensor}))
 
 
-def test_sizes_that_contradict_each_other(files: dict[Layout, Path], tmp_path: Path):
+def test_sizes_that_contradict_each_other(files: dict[VAELayout, Path], tmp_path: Path):
     change = {"encoder.down.1.block.0.norm1.gamma": torch.ones(12, 1, 1, 1)}
     with pytest.raises(UserError, match="sizes of the VAE"):
         load_vae(rewritten(files["official"], tmp_path / "a.safetensors", change))
@@ -194,7 +194,7 @@ def test_sizes_that_contradict_each_other(files: dict[Layout, Path], tmp_path: P
         ({"block_out_channels": (8, 16, 32, 64, 64), "ffactor_temporal": 8}, "5 levels, of which 4 halve .* and 3 the"),
     ],
 )
-def test_other_levels_are_refused(tmp_path: Path, layout: Layout, sizes: dict[str, Any], found: str):
+def test_other_levels_are_refused(tmp_path: Path, layout: VAELayout, sizes: dict[str, Any], found: str):
     save_vae(
         VAE(VAEConfig(layers_per_block=1, latent_channels=4, **sizes)), tmp_path / "vae.safetensors", layout=layout
     )
@@ -204,14 +204,14 @@ def test_other_levels_are_refused(tmp_path: Path, layout: Layout, sizes: dict[st
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3, 4])
-def test_a_missing_level_is_refused(files: dict[Layout, Path], tmp_path: Path, level: int):
+def test_a_missing_level_is_refused(files: dict[VAELayout, Path], tmp_path: Path, level: int):
     """Down to a file whose last level halves, which has no next one to tell its sizes."""
     gone = {key: None for key in golden_weights() if key.startswith(f"encoder.down.{level}.")}
     with pytest.raises(UserError, match=rf"a VAE of {level} levels|looks like the VAE of another model"):
         load_vae(rewritten(files["official"], tmp_path / "short.safetensors", gone))
 
 
-def test_another_size_than_asked_for(files: dict[Layout, Path]):
+def test_another_size_than_asked_for(files: dict[VAELayout, Path]):
     with pytest.raises(UserError, match="another shape"):
         load_vae(files["official"], config=VAEConfig(latent_channels=4, block_out_channels=(4, 8, 16, 32, 32)))
 

@@ -14,6 +14,8 @@ from hv15.models import vision
 from hv15.models.vision import load_image_encoder, siglip_pixels
 from tests.models.encoder_files import check_golden, count_parameters, full_size, golden, write
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def file(tmp_path):

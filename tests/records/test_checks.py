@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hv15.records.checks import VERSION, Check, config_checks, from_json, to_json
+from hv15.records.checks import VERSION, Check, from_json, problem_checks, to_json
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.problems import ConfigError, Place, Problem
 
@@ -72,7 +72,8 @@ def test_the_text_names_the_file_and_the_hint() -> None:
 def test_each_problem_of_a_config_is_a_check() -> None:
     place = Place(Path("a.yaml"), 3, 15, ("train", "seed"))
     error = ConfigError([Problem("found x", "write a number", place), Problem("is empty")])
-    assert config_checks(error) == (
+    assert problem_checks(error) == (
         Check("problem", "config", "found x", "write a number", place),
         Check("problem", "config", "is empty"),
     )
+    assert [each.subject for each in problem_checks(error, "dataset")] == ["dataset", "dataset"]

@@ -19,6 +19,6 @@ def test_every_rule_is_known_and_there_is_no_other() -> None:
 
 def test_jobs_are_called_by_what_they_do() -> None:
     assert job_name("train") == "train the LoRA"
-    assert job_name("sample_video", ["red-circle"]) == "decode red-circle"
+    assert job_name("sample_video", ["red-circle"]) == "decode to video red-circle"
     assert job_name("download_text_encoder") == "download text encoder"
     assert job_name("of_a_person", ["x"]) == "of a person x"

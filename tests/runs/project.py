@@ -56,7 +56,7 @@ def make_project(root: Path, first: str = FINISHES, second: str = FINISHES) -> P
     return root
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300.0) -> None:
     """Wait for something that must come."""
     deadline = time.monotonic() + seconds
     while not condition():

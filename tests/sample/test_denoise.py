@@ -14,6 +14,8 @@ from hv15.sample.schedule import sigmas
 from tests.models.golden_dit import GOLDEN, golden_dit
 from tests.sample.conftest import StandIn
 
+pytestmark = pytest.mark.numeric
+
 SHAPE = (1, 4, 3, 4, 5)
 
 

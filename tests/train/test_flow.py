@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.testing import assert_close
 
 from hv15.train.flow import loss_per_sample, noisy, velocity
+
+pytestmark = pytest.mark.numeric
 
 
 def latents() -> tuple[torch.Tensor, torch.Tensor]:

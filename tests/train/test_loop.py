@@ -23,6 +23,8 @@ from hv15.train.state import StateFolder
 from hv15.train.step_batches import StepBatches
 from tests.train.world import metrics, run, settings, tiny_dit, tiny_stores, untimed
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[list[TrainingItem], Stores]:

@@ -13,6 +13,8 @@ from hv15.config.train import OptimizerType
 from hv15.errors import UserError
 from hv15.train.optimizers import make_optimizer, set_learning_rate
 
+pytestmark = pytest.mark.numeric
+
 
 def matrices() -> list[nn.Parameter]:
     torch.manual_seed(3)
@@ -41,7 +43,7 @@ def reference(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimize
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        ("AdamW", {"betas": [0.9, 0.95], "weight_decay": 0.1}),
+        ("AdamW", {"betas": (0.9, 0.95), "weight_decay": 0.1}),
         ("AdamW8bit", {"betas": (0.9, 0.95), "weight_decay": 0.1}),
         ("Muon", {"momentum": 0.9}),
     ],
@@ -109,7 +111,7 @@ def test_an_unknown_argument_is_named_with_its_neighbours(name: OptimizerType) -
     assert "weight_decay" in caught.value.hint
 
 
-@pytest.mark.parametrize("args", [{"lr": 1.0}, {"params": 1}, {"betas": [2.0, 0.9]}, {"betas": 0.9}])
+@pytest.mark.parametrize("args", [{"lr": 1.0}, {"params": 1}, {"betas": (2.0, 0.9)}, {"betas": 0.9}])
 def test_arguments_that_are_not_the_users_or_make_no_sense_are_refused(args: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="optimizer_args"):
         make_optimizer("AdamW", [{"params": matrices(), "lr": 0.01}], args)

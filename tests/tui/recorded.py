@@ -56,7 +56,7 @@ async def show(pilot: Pilot[None], app: Dashboard, key: str, name: str) -> Dashb
     return app.screen
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 60.0) -> None:
+async def until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 300.0) -> None:
     """Wait for something that must come."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -146,7 +146,7 @@ async def test_what_reruns_and_what_it_takes_follow_the_text_that_is_not_saved(t
     monkeypatch.setattr(findings, "ASKING_S", 0.01)
     app = dashboard(tmp_path)
     jobs = (planned(1, "train", "learning_rate changed: 0.001 -> 0.0002"), planned(2, "convert", "train ran again"))
-    app.files.plan = Rerun(jobs, (("train", 1), ("convert", 1)), "", 0.1, False)  # type: ignore[attr-defined]
+    app.files.plan = Rerun(jobs)  # type: ignore[attr-defined]
     app.files.estimate = Estimate((EstimateLine("train", int(21.4 * GIB), 7200.0, "20 blocks swapped"),))  # type: ignore[attr-defined]
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)

@@ -10,7 +10,7 @@ from textual.widgets import TextArea
 
 from tests.tui.recorded import dashboard, replay_at, show, until
 from tui.app import Dashboard
-from tui.data.rerun import PlannedJob, Rerun
+from tui.data.rerun import DueStage, Rerun
 from tui.data.terminal_text import original, visible
 from tui.screens.dataset import bucket_text
 from tui.widgets.clip_list import ClipList
@@ -26,8 +26,7 @@ class Plan:
         """Nothing to end."""
 
     def run(self) -> Rerun:
-        job = PlannedJob(1, "encode_texts", "Encoding captions", "a caption changed", "", (), (), {})
-        return Rerun(jobs=(job,), counts=(("encode_texts", 1),), error="", seconds=0.1, cancelled=False)
+        return Rerun((DueStage("encode_texts.0", "encode captions", ("caption of cat.mp4 changed",)),))
 
 
 @pytest.fixture

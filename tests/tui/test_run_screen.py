@@ -124,7 +124,7 @@ async def test_a_failure_says_cause_cure_and_the_end_of_its_log(tmp_path: Path) 
 
 async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
     app = dashboard(tmp_path)
-    app.files.plan = Rerun((planned(1, "train", "learning_rate changed"),), (("train", 1),), "", 0.1, False)  # type: ignore[attr-defined]
+    app.files.plan = Rerun((planned(1, "train", "learning_rate changed"),))  # type: ignore[attr-defined]
     app.files.checks = (
         Check("note", "GPU", "busy"),
         Check("ok", "dataset", "12 clips"),
@@ -163,7 +163,7 @@ async def test_another_target_is_asked_for_and_started(tmp_path: Path, orders: l
 
 async def test_a_dry_run_starts_nothing(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
     app = dashboard(tmp_path)
-    app.files.plan = Rerun((), (), "config.yaml:4:3 train.x: unknown key", 0.1, False)  # type: ignore[attr-defined]
+    app.files.plan = Rerun(error="config.yaml:4:3 train.x: unknown key")  # type: ignore[attr-defined]
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         await pilot.press("d")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,9 @@ import numpy as np
 import pytest
 from textual.app import ComposeResult
 
-from hv15.records.json_values import as_object
-from hv15.records.paths import ProjectPaths
-from hv15.records.spec import Spec
+from hv15.data.encode import write_video
 from tests.tui.recorded import Themed, dashboard, replay_at, show, until
-from tui.data.samples import Clip
+from tui.data.samples import Clip, load_clip
 from tui.widgets.half_blocks import half_blocks
 from tui.widgets.sample_list import SampleList
 from tui.widgets.video import FASTEST, SLOWEST, Player, VideoView, adapted
@@ -51,7 +50,7 @@ def test_the_rate_falls_when_the_terminal_does_not_keep_up_and_rises_again() -> 
 
 
 def add_step(root: Path, name: str, step: int) -> None:
-    """A preview as a training writes them: beside it what it was made from."""
+    """A preview as a training writes them: it tells what it was made from."""
     folder = root / "results/train/previews"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(root / f"results/samples/{name}.mp4", folder / f"{name}-step-{step:06}.mp4")
@@ -60,9 +59,9 @@ def add_step(root: Path, name: str, step: int) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     with replay_at(tmp_path / "demo", 1.0) as replay:
-        path = ProjectPaths(replay.root).spec("sample_latents.red-zorpward")
-        sample = as_object(Spec.load(path).details["sample"])
-        Spec({}, {"sample": {**sample, "prompt": "[bold]a red[/] circle \x1b[31m[/nonsense"}}).write(path)
+        video = replay.root / "results/samples/red-zorpward.mp4"
+        asked = json.dumps({"prompt": "[bold]a red[/] circle \x1b[31m[/nonsense"})
+        write_video(video, load_clip(video, 64, 64).frames, metadata={"hv15.sample": asked})
         add_step(replay.root, "red-zorpward", 60)
         add_step(replay.root, "red-zorpward", 120)
         (replay.root / "results/samples/broken.mp4").write_bytes(b"no video")

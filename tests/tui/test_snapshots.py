@@ -21,7 +21,7 @@ from textual.pilot import Pilot
 from tests.tui.recorded import GIB, dashboard, one_gpu, replay_at, show
 from tui.app import Dashboard
 from tui.data.estimate import Estimate, EstimateLine
-from tui.data.rerun import PlannedJob, Rerun
+from tui.data.rerun import DueStage, Rerun
 from tui.data.system import Process, SystemReader, SystemSample
 from tui.widgets.jobs_table import JobsTable
 from tui.widgets.log_list import LogList
@@ -30,7 +30,7 @@ from tui.widgets.runs_table import RunsTable
 
 NOW = 1_800_000_000.0
 SHARE = 0.6
-PLAN = Rerun((PlannedJob(1, "train", "Training the LoRA", "learning_rate changed", ""),), (("train", 1),))
+PLAN = Rerun((DueStage("train", "Training the LoRA", ("learning_rate changed",)),))
 ESTIMATE = Estimate((EstimateLine("train", 17 * GIB, 5400.0), EstimateLine("encode_texts", 9 * GIB, 60.0)))
 
 

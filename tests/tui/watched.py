@@ -23,7 +23,7 @@ from tui.data.gpus import Gpu
 from tui.data.history import RunRow
 from tui.data.jobs import Job, JobState, RunProgress
 from tui.data.metrics import TrainingStatus
-from tui.data.rerun import PlannedJob, Rerun
+from tui.data.rerun import DueStage, Rerun
 from tui.data.system import SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
 from tui.project_files import JobsView, MetricsView, ProjectFiles, RunView, TailView
@@ -76,7 +76,7 @@ class Watched(ProjectFiles):
     def __init__(self, config: Path) -> None:
         super().__init__(config)
         self.views: dict[str, Any] = {"run": RunView(None)}
-        self.plan: Any = Rerun((planned(1, "train", "learning_rate changed"),), (("train", 1),), "", 0.1, False)
+        self.plan: Any = Rerun((planned(1, "train", "learning_rate changed"),))
         self.estimate: Any = Estimate()
         self.checks: Any = ()
         self.asked: list[tuple[str | None, tuple[str, ...]]] = []
@@ -252,5 +252,5 @@ def gpu(used: int = 71 * GIB) -> Gpu:
     return Gpu(0, "H100", used, 80 * GIB, utilisation=98.0, temperature=63.0, power=412.0)
 
 
-def planned(number: int, rule: str, reason: str) -> PlannedJob:
-    return PlannedJob(number, rule, f"{rule} {number}", reason, reason, (), (), {})
+def planned(number: int, rule: str, reason: str) -> DueStage:
+    return DueStage(f"{rule}.{number}", f"{rule} {number}", (reason,))

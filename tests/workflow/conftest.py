@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import yaml
 
 from hv15.demo.clips import render_demo_clips
 from hv15.demo.models import make_demo_models
-from tests.workflow.project import ProjectFolder, copy_clips, small_config
+from tests.workflow.project import Outcome, ProjectFolder, copy_clips, small_config, tiny_models
 
 CLIPS = 5
 """How many of the demo's clips a test project begins with."""
@@ -36,12 +38,31 @@ def make_project(root: Path, demo_models: Path, demo_clips: Path) -> ProjectFold
     """A t2v project with a few clips, two training steps and one small sample; it runs in seconds."""
     root.mkdir(parents=True, exist_ok=True)
     copy_clips(demo_clips, root / "clips", clip_names(demo_clips)[:CLIPS])
-    config = small_config({"source": "demo", "directory": str(demo_models)})
-    (root / "config.yaml").write_text(yaml.safe_dump(config))
+    (root / "config.yaml").write_text(yaml.safe_dump(small_config(tiny_models(demo_models))))
     return ProjectFolder(root)
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, demo_models: Path, demo_clips: Path) -> ProjectFolder:
-    """One project for a whole module: its tests build on one another, in their order."""
-    return make_project(tmp_path_factory.mktemp("project") / "project", demo_models, demo_clips)
+@dataclass(frozen=True)
+class Made:
+    """A project on which everything was made once."""
+
+    project: ProjectFolder
+    outcome: Outcome
+
+    def copy(self, root: Path) -> ProjectFolder:
+        """A copy of its own for each test."""
+        subprocess.run(["cp", "-a", self.project.root, root], check=True)
+        return ProjectFolder(root)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, demo_models: Path, demo_clips: Path) -> Made:
+    project = make_project(tmp_path_factory.mktemp("made") / "project", demo_models, demo_clips)
+    return Made(project, project.snakemake())
+
+
+@pytest.fixture
+def project(made: Made, tmp_path: Path) -> ProjectFolder:
+    """A project on which everything is made, for one test alone."""
+    assert made.outcome.code == 0, made.outcome.output
+    return made.copy(tmp_path / "project")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from hv15.demo.layout import DEMO_FILES
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ class Outcome:
     @property
     def heavy(self) -> dict[str, int]:
         """The jobs that cost time: no specs and reports, no publishing."""
-        cheap = ("all", "publish", "contact_sheet", "demo_models")
+        cheap = ("all", "publish", "contact_sheet", "check_models")
         return {rule: count for rule, count in self.jobs.items() if rule not in cheap}
 
 
@@ -96,10 +97,6 @@ class ProjectFolder:
             (self.clips / file).unlink()
         return files
 
-    def manifest_entries(self, kind: str) -> dict[str, Any]:
-        paths = (self.root / "cache" / kind).glob("*/*-of-*.json")
-        return {key: entry for path in paths for key, entry in json.loads(path.read_text())["entries"].items()}
-
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {
@@ -121,6 +118,11 @@ def copy_clips(source: Path, target: Path, names: list[str]) -> None:
     for name in names:
         for path in source.glob(f"{name}.*"):
             shutil.copy(path, target / path.name)
+
+
+def tiny_models(folder: Path) -> dict[str, Any]:
+    """The `models` section for the random models that hv15.demo.models has made in a folder."""
+    return {"source": "files", **{role: str(folder / name) for role, name in DEMO_FILES.items()}}
 
 
 def small_config(models: dict[str, Any]) -> dict[str, Any]:

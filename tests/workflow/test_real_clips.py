@@ -13,7 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tests.workflow.project import ProjectFolder
+from tests.workflow.project import ProjectFolder, tiny_models
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def real_project(request: pytest.FixtureRequest, tmp_path: Path, demo_models: Pa
         prompt["image_path"] = "first.png"
     config = {
         "task": request.param,
-        "models": {"source": "demo", "directory": str(demo_models)},
+        "models": tiny_models(demo_models),
         "datasets": [
             {
                 "video_directory": "clips",

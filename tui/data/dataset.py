@@ -13,7 +13,7 @@ import numpy as np
 from hv15.config import DatasetSettings, Settings
 from hv15.data.media import IMAGE_SUFFIXES, Kind, Source
 from hv15.data.scan import survey
-from hv15.data.survey import Problem
+from hv15.data.survey import CaptionProblem
 from hv15.errors import UserError
 from tui.data.captions import NO_CAPTION, Item, write_caption
 from tui.data.clips import Clip, Pixels, fitted, load_clip, still
@@ -61,8 +61,9 @@ class DatasetReader:
             found = survey(dataset, self.root)
             items += (_item(number, dataset, source) for source in found.sources)
             for problem in found.problems:
-                items += _uncaptioned(number, dataset, problem)
-                problems.append(f"datasets[{number}]: {problem.message}")
+                if isinstance(problem, CaptionProblem):
+                    items += _uncaptioned(number, dataset, problem)
+                problems.append(f"datasets[{number}]: {problem}")
         self.problems = tuple(problems[:MOST_PROBLEMS])
         self.items = [self._remembered(item) for item in items]
         if not items:
@@ -166,10 +167,8 @@ def _item(number: int, dataset: DatasetSettings, source: Source) -> Item:
     )
 
 
-def _uncaptioned(number: int, dataset: DatasetSettings, problem: Problem) -> Iterator[Item]:
-    """The item whose caption is missing or cannot be read; none if the problem is another."""
-    if not problem.media:
-        return
+def _uncaptioned(number: int, dataset: DatasetSettings, problem: CaptionProblem) -> Iterator[Item]:
+    """The item whose caption is missing or cannot be read."""
     path = Path(problem.media)
     try:
         status = path.stat()
@@ -187,7 +186,7 @@ def _uncaptioned(number: int, dataset: DatasetSettings, problem: Problem) -> Ite
         suffix=dataset.caption_suffix,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        problem=f"{BAD_CAPTION} {problem.caption_error}" if problem.caption_error else NO_CAPTION,
+        problem=f"{BAD_CAPTION} {problem.reason}" if problem.reason else NO_CAPTION,
     )
 
 

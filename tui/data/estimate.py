@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
 from hv15.records.estimate import StageEstimate, read_estimate
-from hv15.records.json_values import RecordError, parse_object
-from hv15.runs import control
-from tui.data.trial import Completed, Trial
+from hv15.records.json_values import JsonObject, RecordError
+from tui.data.trial import Trial
 
 GIB = 2**30
 SMALLEST_PART = 0.05 * GIB
@@ -56,32 +54,26 @@ class Estimation:
     def run(self) -> Estimate:
         """Ask `hv15 plan`. Takes seconds: for a thread of its own."""
         try:
-            with self._trial.file() as config:
-                words = [sys.executable, "-m", "hv15.cli", "plan", "--json", "--config", str(config)]
-                folder = self._trial.config.parent
-                done = self._trial.run(words, folder=folder, environment=control.environment())
-                return self._read(done, config)
+            content = self._trial.ask("plan")
         except UserError as error:
             return Estimate(error=str(error))
+        return _estimate(content) if content is not None else Estimate(cancelled=True)
 
     def cancel(self) -> None:
         self._trial.cancel()
 
-    def _read(self, done: Completed, config: Path) -> Estimate:
-        if done.cancelled:
-            return Estimate(cancelled=True)
-        try:
-            found = read_estimate(parse_object(done.output))
-        except RecordError as error:
-            words = [line for line in done.errors.splitlines() if line.strip()][-4:] or [f"hv15 plan: {error}"]
-            return Estimate(error=self._trial.named("\n".join(words), config))
-        notes = [*(each.text for each in found.advice), *([found.note] if found.note else [])]
-        return Estimate(
-            tuple(_line(stage) for stage in found.stages),
-            tuple(self._trial.named(each, config) for each in notes),
-            device=f"{found.device.name}, {found.device.memory / GIB:.1f} GiB",
-            fits=found.fits,
-        )
+
+def _estimate(content: JsonObject) -> Estimate:
+    try:
+        found = read_estimate(content)
+    except RecordError as error:
+        return Estimate(error=f"what `hv15 plan` printed {error}")
+    return Estimate(
+        tuple(_line(stage) for stage in found.stages),
+        (*(each.text for each in found.advice), *([found.note] if found.note else [])),
+        device=f"{found.device.name}, {found.device.memory / GIB:.1f} GiB",
+        fits=found.fits,
+    )
 
 
 def _line(stage: StageEstimate) -> EstimateLine:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from hv15.errors import UserError
 from hv15.records.checks import Check, from_json
-from hv15.records.json_values import RecordError, parse_object
-from hv15.runs import control
+from hv15.records.json_values import RecordError
 from tui.data.system import SystemSample
 from tui.data.trial import Trial
 
 BUSY = 1 << 30
 """Bytes on a GPU below which nobody computes: screens and idle contexts take some hundred MiB."""
-LAST_LINES = 6
-"""Of what a command said that did not end well: as a traceback's, the last ones tell."""
 
 
 class Preflight:
@@ -26,19 +22,13 @@ class Preflight:
 
     def run(self) -> tuple[Check, ...]:
         """Ask `hv15 check`. Takes seconds: for a thread of its own."""
-        config = self._trial.config
-        words = [sys.executable, "-m", "hv15.cli", "check", "--json", str(config)]
         try:
-            done = self._trial.run(words, folder=config.parent, environment=control.environment())
+            content = self._trial.ask("check")
+            return from_json(content) if content is not None else ()
         except UserError as error:
             return (Check("problem", "check", error.message, error.hint),)
-        if done.cancelled:
-            return ()
-        try:
-            return from_json(parse_object(done.output))
         except RecordError as error:
-            said = [line for line in done.errors.splitlines() if line.strip()]
-            return (Check("problem", "check", "\n".join(said[-LAST_LINES:]) or f"what `hv15 check` printed {error}"),)
+            return (Check("problem", "check", f"what `hv15 check` printed {error}"),)
 
     def cancel(self) -> None:
         """End it."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hv15.errors import UserError
 from hv15.records.fields import from_json
-from hv15.records.json_values import RecordError, as_object
+from hv15.records.json_values import RecordError, parse_object
+from hv15.records.metadata import SAMPLE
 from hv15.records.paths import ProjectPaths
-from hv15.records.rules import Rule
-from hv15.records.spec import Spec
 from tui.data.clips import Clip, load_clip, still
 
 __all__ = ["Clip", "Sample", "SampleSettings", "SamplesReader", "load_clip", "still"]
@@ -57,6 +57,7 @@ class Sample:
     """Bytes; of a folder its own."""
     mtime: float
     settings: SampleSettings = SampleSettings()
+    """What was asked for, as the file tells."""
 
 
 class SamplesReader:
@@ -66,22 +67,20 @@ class SamplesReader:
         self.root = root
         self.samples: tuple[Sample, ...] = ()
         self.error = ""
-        self._known: dict[tuple[Path, float, int, float], Sample] = {}
+        self._known: dict[tuple[Path, float, int], Sample] = {}
 
     def refresh(self) -> bool:
         """Look for samples; tell whether there are others than before."""
-        found: dict[tuple[Path, float, int, float], Sample] = {}
+        found: dict[tuple[Path, float, int], Sample] = {}
         self.error = ""
         for path, paths, preview in self._files():
             try:
                 status = path.stat()
-                spec = _spec_file(paths, path)
-                stamp = (path, status.st_mtime, status.st_size, spec.stat().st_mtime if spec.exists() else 0.0)
             except OSError as error:
                 self.error = f"{path}: cannot be read: {error.strerror}"
                 continue
-            known = self._known.get(stamp)
-            found[stamp] = known or _sample(path, paths.run, preview, status, spec)
+            stamp = (path, status.st_mtime, status.st_size)
+            found[stamp] = self._known.get(stamp) or _sample(path, paths.run, preview, status)
         changed = found.keys() != self._known.keys()
         self._known = found
         if changed:
@@ -113,40 +112,31 @@ def _media_in(folder: Path) -> list[Path]:
     return found
 
 
-def _names(path: Path) -> tuple[str, str, int | None]:
-    """The name of a sample's file, that of its prompt, and the step of a preview, which its folder may tell."""
+def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) -> Sample:
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
-    return name, match["name"] if match else name, int(match["step"]) if match else None
-
-
-def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result, spec: Path) -> Sample:
-    name, of_preview, step = _names(path)
     media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
-        prompt_name=(of_preview if preview else name).removesuffix(_BASE) or name,
-        step=step if preview else None,
+        prompt_name=(match["name"] if match and preview else name).removesuffix(_BASE) or name,
+        step=int(match["step"]) if match and preview else None,
         kind="preview" if preview else "base" if name.endswith(_BASE) else "final",
         experiment=experiment,
         path=path,
         media=media,
         size=status.st_size,
         mtime=status.st_mtime,
-        settings=_settings(spec),
+        settings=_settings(path),
     )
 
 
-def _spec_file(paths: ProjectPaths, path: Path) -> Path:
-    """The spec of a sample's latents; previews are made of the same prompts."""
-    name, of_preview, _ = _names(path)
-    return paths.spec(f"{Rule.SAMPLE_LATENTS}.{of_preview if path.is_relative_to(paths.previews) else name}")
+def _settings(path: Path) -> SampleSettings:
+    """What a sample tells of itself; nothing if it does not, or is damaged."""
+    from hv15.workflow.told import read_metadata
 
-
-def _settings(spec: Path) -> SampleSettings:
     try:
-        return from_json(SampleSettings, as_object(Spec.load(spec).details.get("sample")))
-    except RecordError:
+        return from_json(SampleSettings, parse_object(read_metadata(path)[SAMPLE]))
+    except (KeyError, OSError, RecordError, UserError):
         return SampleSettings()
 
 

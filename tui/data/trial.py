@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ from pathlib import Path
 import psutil
 
 from hv15.errors import UserError
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
+from hv15.runs import control
+
+LAST_LINES = 12
+"""Of what a command said that printed no record: as of a traceback, the last ones tell."""
 
 _NAME = re.compile(r"\.hv15-trial-(\d+)-\d+\.yaml")
 _count = itertools.count()
@@ -72,6 +78,24 @@ class Trial:
             with contextlib.suppress(OSError):
                 path.unlink()
 
+    def ask(self, command: str, *words: str) -> JsonObject | None:
+        """Let a command of hv15 look at the project and return the record that it prints; None if it was cancelled.
+
+        Raises:
+            UserError: it could not be started, or printed no record; then the message is what it said instead.
+        """
+        with self.file() as file:
+            line = [sys.executable, "-m", "hv15.cli", command, str(file), "--json", *words]
+            done = self.run(line, folder=self.config.parent, environment=control.environment())
+        if done.cancelled:
+            return None
+        try:
+            return {name: self._named(value, file) for name, value in parse_object(done.output).items()}
+        except RecordError as error:
+            said = [line for line in done.errors.splitlines() if line.strip()][-LAST_LINES:]
+            message = "\n".join(said).removeprefix("error: ") or f"what `hv15 {command}` printed is {error}"
+            raise UserError(self._renamed(message, file)) from None
+
     def run(self, words: Sequence[str], *, folder: Path, environment: dict[str, str]) -> Completed:
         """Run a command to its end, at low priority, and return what it said.
 
@@ -111,8 +135,15 @@ class Trial:
             with contextlib.suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-    def named(self, text: str, file: Path) -> str:
-        """Put the config's own name where a message names the hidden file."""
+    def _named(self, value: Json, file: Path) -> Json:
+        """Put the config's own name where a value names the hidden file."""
+        if isinstance(value, dict):
+            return {name: self._named(each, file) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self._named(each, file) for each in value]
+        return self._renamed(value, file) if isinstance(value, str) else value
+
+    def _renamed(self, text: str, file: Path) -> str:
         if file == self.config:
             return text
         return text.replace(str(file), str(self.config)).replace(file.name, self.config.name)

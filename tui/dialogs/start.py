@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar, Protocol
 
 from textual import on
@@ -20,6 +21,7 @@ from hv15.records.paths import ProjectPaths
 from tui.data.rerun import Rerun
 from tui.data.terminal_text import visible
 from tui.widgets.plan_table import PlanTable
+from tui.workers import run_beside
 
 TARGET = str(ProjectPaths().lora)
 
@@ -103,7 +105,7 @@ class StartDialog(ModalScreen[list[str] | None]):
     def on_mount(self) -> None:
         (self.query_one("#start") if self._start else self.query_one(PlanTable)).focus()
         self.action_plan()
-        self.run_worker(self._check(), group="plan-checks", exit_on_error=False)
+        run_beside(self, self._check, "plan-checks")
 
     def on_unmount(self) -> None:
         for running in (self._running_plans, self._running_checks):
@@ -122,7 +124,7 @@ class StartDialog(ModalScreen[list[str] | None]):
     @on(Input.Submitted)
     def action_plan(self) -> None:
         """Ask Snakemake what would run."""
-        self.run_worker(self._plan(self.targets), group="plan", exclusive=True, exit_on_error=False)
+        run_beside(self, partial(self._plan, self.targets), "plan", exclusive=True)
 
     async def _plan(self, targets: list[str]) -> None:
         table = self.query_one(PlanTable)
@@ -140,7 +142,7 @@ class StartDialog(ModalScreen[list[str] | None]):
             self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), rerun.error))
             return
         self._say(Content.styled(rerun.summary, "bold"))
-        table.set_rows(rerun.jobs)
+        table.set_rows(rerun.stages)
 
     async def _check(self) -> None:
         """Check models, clips, captions, disk and device, while the plan is looked at."""

@@ -17,6 +17,7 @@ from textual.widgets import Footer, Static
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, SourceFailed
 from tui.widgets.navigation import Navigation
 from tui.widgets.status_line import StatusLine
+from tui.workers import run_beside
 
 if TYPE_CHECKING:
     from tui.app import Dashboard
@@ -104,9 +105,7 @@ class DashboardScreen(Screen[None]):
             else:
                 then(result)
 
-        # The function itself: a coroutine would be left unawaited by a newer call that comes at once. mypy finds no
-        # member of Textual's union of kinds of work that an async function is.
-        self.run_worker(work, name=name, group=f"{self.NAME}-{name}", exclusive=True, exit_on_error=False)  # type: ignore[arg-type]
+        run_beside(self, work, f"{self.NAME}-{name}", name=name, exclusive=True)
 
     def say(self, where: str | Static, text: Content | str) -> None:
         """Write in a Static what it does not say already: each update lays out the whole screen anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar
 
 from textual import on
@@ -30,6 +31,7 @@ from tui.widgets.findings import Findings
 from tui.widgets.rows import Rows
 from tui.widgets.settings_form import SettingsForm
 from tui.widgets.yaml_editor import YamlEditor
+from tui.workers import run_beside
 
 TYPING_S = 0.4
 """How long after the last key the text is checked."""
@@ -100,7 +102,7 @@ class ConfigScreen(DashboardScreen):
         self, change: Callable[[ConfigFile], object] | None = None, then: Callable[[], object] | None = None
     ) -> None:
         """Do something to the file in a thread, after what was typed until now, and show what came out."""
-        self.run_worker(self._step(change, then), group="config-steps", exit_on_error=False)
+        run_beside(self, partial(self._step, change, then), "config-steps")
 
     async def _step(self, change: Callable[[ConfigFile], object] | None, then: Callable[[], object] | None) -> None:
         try:

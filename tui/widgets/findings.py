@@ -21,6 +21,7 @@ from tui.widgets.estimate_view import EstimateView
 from tui.widgets.pages import Pages
 from tui.widgets.plan_table import PlanTable
 from tui.widgets.problem_list import ProblemList
+from tui.workers import run_beside
 
 if TYPE_CHECKING:
     from tui.project_files import ProjectFiles
@@ -103,7 +104,7 @@ class Findings(Pages):
         self.say(ESTIMATE, "…")
         text_now = view.text if view.dirty else None
         self._plans, self._estimation = self._files.dry_run(text_now), self._files.estimation(text_now)
-        self.run_worker(self._forecast(), group="forecast", exclusive=True, exit_on_error=False)
+        run_beside(self, self._forecast, "forecast", exclusive=True)
 
     async def _forecast(self) -> None:
         """One after the other: the machine may be busy training."""
@@ -124,9 +125,9 @@ class Findings(Pages):
             self._rerun_text.update(Content.styled(words, "$error"))
             self._rerun.set_rows(())
         elif not rerun.cancelled:
-            self.say(RERUN, str(len(rerun.jobs)))
+            self.say(RERUN, str(len(rerun.stages)))
             self._rerun_text.update(Content(rerun.summary))
-            self._rerun.set_rows(rerun.jobs)
+            self._rerun.set_rows(rerun.stages)
 
     def _show_estimate(self, estimate: Estimate | Exception) -> None:
         if isinstance(estimate, Exception) or estimate.error:

@@ -1,4 +1,4 @@
-"""What would run, and why: the jobs of a dry run."""
+"""What would run, and why."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Hashable
 
 from textual.content import Content
 
-from tui.data.rerun import PlannedJob
+from hv15.records.reasons import DueStage
 from tui.widgets.rows import Rows, cell
 
 
-class PlanTable(Rows[PlannedJob]):
-    """One line a job, with its reason in plain words."""
+class PlanTable(Rows[DueStage]):
+    """One line a job, with its reasons."""
 
-    HELP = "What would run if the workflow was started now, each job with its reason. Asked of Snakemake by a dry run."
+    HELP = "What would run if the workflow was started now, each job with its reasons, as `hv15 why` says them."
 
-    def key(self, row: PlannedJob) -> Hashable:
-        return row.id
+    def key(self, row: DueStage) -> Hashable:
+        return row.name
 
-    def line(self, row: PlannedJob, width: int) -> Content:
+    def line(self, row: DueStage, width: int) -> Content:
         name = min(34, max(16, width * 2 // 5))
-        return cell(row.title, name) + cell("  " + row.reason, width - name, "$faint")
+        return cell(row.title, name) + cell("  " + "; ".join(row.reasons), width - name, "$faint")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command, Entry, Group
+from hv15.choices import LoRALayout
 from hv15.commands.options.base import SettingsCommand
 
 
@@ -17,7 +18,7 @@ class Convert(Command):
     name: ClassVar[str] = "convert"
     source: Annotated[Path, Argument("the LoRA to read", positional=True)]
     target: Annotated[Path, Argument("the file to write", positional=True)]
-    to: Annotated[Literal["kohya", "comfyui", "diffusers", "official"] | None, Argument("(comfyui)")] = None
+    to: Annotated[LoRALayout | None, Argument("(comfyui)")] = None
     reverse: Annotated[bool, Argument("back to hv15's own names; the same as --to kohya")] = False
     svd_rank: Annotated[int | None, Argument("for LoHa and LoKr: approximate by a LoRA of this rank")] = None
 

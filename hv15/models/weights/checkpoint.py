@@ -15,19 +15,17 @@ from contextlib import suppress
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from hv15.errors import UserError
 from hv15.models.weights.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle, unreadable
+from hv15.records.json_values import Json, JsonObject
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from hv15.models.weights.quantised import ScaledCodes
-
-MODEL_SIZES = "hv15.model_sizes"
-"""Metadata entry of a model's sizes that its tensors do not tell, as JSON."""
 
 _INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
 _FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -94,7 +92,8 @@ class Checkpoint:
                 f"{self.path}: {key} is in the number format {name}, which is not read here",
                 hint="use the bf16 file of the same model",
             )
-        return getattr(torch, TORCH_NAMES[name])
+        dtype: torch.dtype = getattr(torch, TORCH_NAMES[name])
+        return dtype
 
     def tensor(self, key: str, rows: range | None = None, device: torch.device | str = "cpu") -> Tensor:
         """Read one tensor, or some of its rows.
@@ -124,11 +123,11 @@ class Checkpoint:
             yield key, self.tensor(key)
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The config.json of the folder (or beside the file); {} if there is none."""
         path = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content: Json = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -26,11 +26,7 @@ class FingerprintCache:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._changed = False
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            self._known: dict[str, list[int | str]] = dict(content)
-        except (OSError, ValueError, TypeError):
-            self._known = {}  # a cache that cannot be read costs milliseconds, so it is not worth an error
+        self._known = _read(self.path)
 
     def fingerprint(self, file: Path) -> str:
         """Fingerprint of one file, computed only if the file changed since it was last seen."""
@@ -47,8 +43,15 @@ class FingerprintCache:
     def save(self) -> None:
         """Write what was learnt (atomically), if anything was."""
         if self._changed:
-            write_json(self.path, self._known)
+            write_json(self.path, _read(self.path) | self._known)  # another project may have added to it meanwhile
             self._changed = False
+
+
+def _read(path: Path) -> dict[str, list[int | str]]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}  # a cache that cannot be read costs milliseconds, so it is not worth an error
 
 
 def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:

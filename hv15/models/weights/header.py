@@ -5,13 +5,12 @@ Layout of the format: 8 bytes little-endian header length, the header as JSON, t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from hv15.errors import UserError
+from hv15.records.json_values import Json, JsonObject, RecordError, as_object, as_text, parse_object
 
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -108,15 +107,25 @@ def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
         )
 
 
+def _entry(content: JsonObject) -> TensorEntry:
+    start, end = _integers(content["data_offsets"])
+    return TensorEntry(as_text(content["dtype"]), tuple(_integers(content["shape"])), start, end)
+
+
+def _integers(value: Json) -> list[int]:
+    entries = value if isinstance(value, list) else [None]
+    whole = [entry for entry in entries if isinstance(entry, int) and not isinstance(entry, bool)]
+    if len(whole) != len(entries):
+        raise RecordError(f"expected a list of whole numbers, found {value!r:.60}")
+    return whole
+
+
 def _parse(path: Path, raw: bytes, size: int) -> Header:
     try:
-        content: dict[str, Any] = json.loads(raw)
-        metadata = {str(key): str(value) for key, value in content.pop("__metadata__", {}).items()}
-        entries = {
-            key: TensorEntry(value["dtype"], tuple(map(int, value["shape"])), *map(int, value["data_offsets"]))
-            for key, value in content.items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        content = parse_object(raw)
+        metadata = {key: str(value) for key, value in as_object(content.pop("__metadata__", {})).items()}
+        entries = {key: _entry(as_object(value)) for key, value in content.items()}
+    except (RecordError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not a safetensors file (its header cannot be read: {error})", hint=_AGAIN) from error
     for key, entry in entries.items():
         bits = BITS.get(entry.dtype)

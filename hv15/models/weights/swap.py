@@ -13,14 +13,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
@@ -156,13 +157,19 @@ class Away(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares it for subclasses of any kind
+        cls,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         if func is torch.ops.aten.detach.default:  # state_dict() asks for it; a hook gives the true weight then
             return args[0]
         away = next((each for each in args if isinstance(each, Away)), None)
         raise RuntimeError(f"{away.label if away is not None else 'a weight'} is used while it is not on the device")
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]  # torch's is untyped
         return f"Away({self.label}, {list(self.shape)})"
 
 
@@ -179,7 +186,7 @@ class _Slot:
 class _Place(NamedTuple):
     """Where a tensor of a block stands: in its module, and in packed memory."""
 
-    owner: dict[str, Any]
+    owner: dict[str, Tensor | None]
     """The module's parameters, or its buffers."""
     name: str
     key: str
@@ -205,7 +212,9 @@ class _Visitor:
         self._arrived: list[Tensor] = []
         self.memory = transfers.host_memory(self.size)
         for place in self._places:
-            transfers.begin(place.view(self.memory), place.owner[place.name].detach())
+            held = place.owner[place.name]
+            assert held is not None
+            transfers.begin(place.view(self.memory), held.detach())
         self._away: list[Tensor] = [
             Away(place.shape, place.dtype, device, f"block {index}: {place.key}") for place in self._places
         ]
@@ -227,7 +236,7 @@ class _Visitor:
         """Let the modules use the weights on the host."""
         self._set([place.tensor(self.memory) for place in self._places])
 
-    def add_to_state(self, _block: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    def add_to_state(self, _block: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
         """Put the weights on the host into a state dict."""
         for place in self._places:
             if prefix + place.key in state:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -81,3 +82,14 @@ def test_missing_empty_and_damaged_are_user_errors(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError, match="truncated"):
         model_fingerprint(path)
+
+
+def test_two_projects_add_to_one_cache(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    first, second = (FingerprintCache(tmp_path / "cache.json") for _ in range(2))
+    first.fingerprint(tmp_path / "a")
+    second.fingerprint(tmp_path / "b")
+    first.save()
+    second.save()
+    assert len(json.loads((tmp_path / "cache.json").read_text())) == 2

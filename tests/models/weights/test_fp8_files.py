@@ -18,8 +18,8 @@ from hv15.lora import LoRANetwork, merge_patch
 from hv15.models import DiT, load_dit
 from hv15.models.dit_files import merge_dit
 from hv15.models.layouts import writing_recipes
-from hv15.models.weights.checkpoint import MODEL_SIZES
 from hv15.models.weights.quantised import FastFp8Linear, Fp8Linear, QuantisedLinear
+from hv15.records.metadata import MODEL_SIZES
 from tests.lora.samples import delta, linears, random_lora, run
 from tests.models.golden_dit import TINY, golden_dit, tensors
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from hv15.bitsandbytes import bitsandbytes
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models import DiT
 from hv15.models.dit_files import is_block_linear
 from hv15.models.weights.quantised import (
-    Kind,
     QuantisedLinear,
     ScaledCodes,
-    check_kind,
+    check_weight_format,
     linear,
     quantise,
     replace_linears,
@@ -25,7 +25,9 @@ from hv15.models.weights.quantised import (
 from hv15.models.weights.quantised.fp8 import Fp8Linear
 from hv15.models.weights.quantised.integers import check_nf4
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+pytestmark = pytest.mark.numeric
+
+KINDS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 
 # The sixteen numbers of NormalFloat, as printed in appendix E of QLoRA (Dettmers et al. 2023).
 NF4 = torch.tensor(
@@ -65,7 +67,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", ["fp8", "fp8_fast"])
-def test_fp8_is_off_by_half_a_step_at_most(kind: Kind):
+def test_fp8_is_off_by_half_a_step_at_most(kind: WeightFormat):
     """e4m3: three bits of mantissa down to 2^-6, then equal steps of 2^-9; in units of absmax/448."""
     weight, bias = weights()
     largest = blocks_of_64(weight) if kind == "fp8" else weight.abs().amax(1, keepdim=True).expand_as(weight)
@@ -144,7 +146,7 @@ def test_wrong_arithmetic_of_the_package_is_named_at_the_first_use(monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_zeros_stay_zeros(kind: Kind):
+def test_zeros_stay_zeros(kind: WeightFormat):
     weight, bias = torch.zeros(64, 64), torch.ones(64)
     layer = quantise(weight, bias, kind)
     assert torch.equal(layer.dequantised(), weight)
@@ -153,7 +155,7 @@ def test_zeros_stay_zeros(kind: Kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [192, 130])
-def test_rows_are_encoded_in_chunks_to_the_same_codes(kind: Kind, rows: int, monkeypatch: pytest.MonkeyPatch):
+def test_rows_are_encoded_in_chunks_to_the_same_codes(kind: WeightFormat, rows: int, monkeypatch: pytest.MonkeyPatch):
     weight, bias = weights(rows)
     whole = quantise(weight, bias, kind).state_dict()
     monkeypatch.setattr(linear, "_CHUNK", 64 * 160)
@@ -180,7 +182,7 @@ def test_errors_of_products_are_those_of_the_formats():
 
 
 @pytest.mark.parametrize("kind", ["fp8", "int8", "nf4"])
-def test_a_product_is_that_with_the_dequantised_weight(kind: Kind):
+def test_a_product_is_that_with_the_dequantised_weight(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     x = torch.randn(2, 7, 160, generator=torch.Generator().manual_seed(1))
@@ -233,7 +235,7 @@ def test_the_fast_product_is_torchs(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_gradient_is_that_of_the_dequantised_weight_and_nothing_is_kept_for_it(kind: Kind):
+def test_the_gradient_is_that_of_the_dequantised_weight_and_nothing_is_kept_for_it(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     x = torch.randn(2, 7, 160, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -249,7 +251,7 @@ def test_the_gradient_is_that_of_the_dequantised_weight_and_nothing_is_kept_for_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_compiled_it_gives_the_same(kind: Kind):
+def test_compiled_it_gives_the_same(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     x = torch.randn(2, 7, 160, requires_grad=True)
@@ -266,7 +268,7 @@ def test_compiled_it_gives_the_same(kind: Kind):
 @pytest.mark.parametrize(
     ("kind", "size"), [("fp8", 1 + 4 / 64), ("fp8_fast", 1 + 4 / 512), ("int8", 1 + 4 / 512), ("nf4", 0.5 + 4 / 64)]
 )
-def test_bytes_of_a_weight(kind: Kind, size: float):
+def test_bytes_of_a_weight(kind: WeightFormat, size: float):
     """By number of the weight, codes and scales; on the meta device, too, where a plan counts them."""
     for device in ("cpu", "meta"):
         layer = quantise(torch.zeros(256, 512, device=device), None, kind)
@@ -276,7 +278,7 @@ def test_bytes_of_a_weight(kind: Kind, size: float):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_moving_keeps_the_codes_and_casting_is_for_the_bias(kind: Kind):
+def test_moving_keeps_the_codes_and_casting_is_for_the_bias(kind: WeightFormat):
     weight, bias = weights()
     layer = quantise(weight, bias, kind)
     before = {key: tensor.clone() for key, tensor in layer.state_dict().items()}
@@ -320,11 +322,11 @@ def test_linears_of_the_blocks_are_replaced_and_nothing_else():
 
 def test_unknown_and_impossible_formats_are_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match="quantize: gguf: unknown"):
-        check_kind("gguf", "cpu")
+        check_weight_format("gguf", "cpu")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 3090")
     with pytest.raises(UserError, match="RTX 3090 cannot multiply fp8 numbers"):
-        check_kind("fp8_fast", "cuda")
-    check_kind("fp8", "cuda")
+        check_weight_format("fp8_fast", "cuda")
+    check_weight_format("fp8", "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
-    check_kind("fp8_fast", "cuda")
+    check_weight_format("fp8_fast", "cuda")

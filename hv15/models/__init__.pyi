@@ -1,0 +1,12 @@
+from .condition import Condition as Condition
+from .dit import DiT as DiT
+from .dit_config import DiTConfig as DiTConfig
+from .dit_files import load_dit as load_dit
+from .dit_files import save_dit as save_dit
+from .glyphs import load_glyph_encoder as load_glyph_encoder
+from .text import TextEncoder as TextEncoder
+from .text import load_text_encoder as load_text_encoder
+from .vae import VAE as VAE
+from .vae import VAEConfig as VAEConfig
+from .vae import load_vae as load_vae
+from .vision import load_image_encoder as load_image_encoder

@@ -1,0 +1,81 @@
+"""Sizes that a config.json, or a file's metadata, tells of a model. Other programs wrote it, so each is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hv15.errors import UserError
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WrittenSizes:
+    """A JSON object with sizes; a size that is not in it, or is null, is the default.
+
+    Each reader raises UserError for a value of another type; the message names the file.
+    """
+
+    content: JsonObject
+    where: str
+    """The file, for messages."""
+
+    def part(self, name: str) -> WrittenSizes:
+        """The object of this name in it; itself if there is none."""
+        inner = self.content.get(name)
+        return WrittenSizes(inner, self.where) if isinstance(inner, dict) and inner else self
+
+    def with_default(self, other: WrittenSizes) -> WrittenSizes:
+        """What is in either; this one counts more."""
+        return WrittenSizes({**other.content, **self.content}, self.where)
+
+    def integer(self, name: str, default: T) -> int | T:
+        """A whole number."""
+        value = self.content.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(name, value, "a whole number")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """A number."""
+        value = self.content.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(name, value, "a number")
+        return float(value)
+
+    def integers(self, name: str, default: T) -> tuple[int, ...] | T:
+        """A list of whole numbers."""
+        value = self.content.get(name)
+        if value is None:
+            return default
+        entries = value if isinstance(value, list) else [None]
+        whole = tuple(entry for entry in entries if isinstance(entry, int) and not isinstance(entry, bool))
+        if len(whole) != len(entries):
+            raise self._wrong(name, value, "a list of whole numbers")
+        return whole
+
+    def _wrong(self, name: str, value: Json, expected: str) -> UserError:
+        return UserError(
+            f"{self.where}: {name} in its metadata or config.json is {value!r:.60}, expected {expected}",
+            hint="correct it, or copy or download the model again",
+        )
+
+
+def sizes_in_text(text: str, where: str) -> WrittenSizes:
+    """The sizes in a JSON text.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
+    try:
+        return WrittenSizes(parse_object(text), where)
+    except RecordError as error:
+        raise UserError(
+            f"{where}: the sizes in its metadata cannot be read: {error}", hint="copy or download it again"
+        ) from error

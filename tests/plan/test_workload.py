@@ -1,0 +1,50 @@
+"""What a project asks of each stage before anything is encoded, counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from hv15.config.presets import preset_text
+from hv15.models.templates import MAX_TEXT_TOKENS
+from hv15.plan.workload import TEMPLATE, ClipBatch, Workload, workload
+from hv15.project import Project
+
+
+def planned(folder: Path, captions: list[str], datasets: list[dict[str, Any]], **train: Any) -> Workload:
+    """Of captioned images of 64 x 96 pixels, in several datasets."""
+    (folder / "images").mkdir()
+    for number, caption in enumerate(captions):
+        Image.new("RGB", (96, 64), (number, 20, 30)).save(folder / "images" / f"{number}.png")
+        (folder / "images" / f"{number}.txt").write_text(caption)
+    config = yaml.safe_load(preset_text("t2v-24gb"))
+    config["datasets"] = [{"image_directory": "images", **dataset} for dataset in datasets]
+    config["train"] |= {"max_train_steps": None, "max_train_epochs": 2, **train}
+    config["sample"]["prompts"] = []
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return workload(Project(folder / "config.yaml"))
+
+
+def test_a_plain_dataset(tmp_path: Path) -> None:
+    work = planned(tmp_path, ["one", "two", "three"], [{"resolution": [96, 64], "batch_size": 2, "num_repeats": 3}])
+    assert work.batch == ClipBatch(2, 1, 64, 96, repeats=3)
+    assert (work.clips, work.batches, work.steps) == (3, 5, 10)  # 9 are shown in an epoch, 2 at a time
+    assert work.mean_tokens == work.batch.tokens == 2 * 4 * 6
+    assert (work.texts, work.videos) == (4, ())  # the empty caption, too
+
+
+def test_of_two_datasets_the_larger_batch_counts_and_tokens_are_weighted(tmp_path: Path) -> None:
+    datasets = [{"resolution": [96, 64], "num_repeats": 3}, {"resolution": [192, 128], "num_repeats": 1}]
+    work = planned(tmp_path, ["one", "two"], datasets, gradient_accumulation_steps=4)
+    assert work.batch == ClipBatch(1, 1, 128, 192)
+    assert (work.clips, work.batches, work.steps) == (4, 8, 4)
+    assert work.mean_tokens == (3 * 4 * 6 + 8 * 12) / 4
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(30, 10 + TEMPLATE), (9000, MAX_TEXT_TOKENS)])
+def test_the_longest_text_counts(tmp_path: Path, length: int, tokens: int) -> None:
+    assert planned(tmp_path, ["a" * length, "b"], [{"resolution": [96, 64]}]).text_tokens == tokens

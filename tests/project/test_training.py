@@ -1,0 +1,134 @@
+"""What a training depends on, and what it reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hv15.config import TrainSettings
+from hv15.config.fields import affects
+from hv15.digest import digest
+from hv15.errors import UserError
+from hv15.project import Project
+from hv15.project.training import training_items
+from hv15.records import formats
+from hv15.records.manifest import EncodedClip, Entry
+from tests.project.conftest import MakeProject, add_clip, moved
+from tests.workflow.stub_hv15 import write_safetensors
+
+
+def spec_of(project: Project) -> str:
+    return digest(project.training_spec)
+
+
+@pytest.mark.parametrize(
+    ("section", "counts"),
+    [
+        ({"train": {"learning_rate": 0.3}}, True),
+        ({"train": {"seed": 7}}, True),
+        ({"train": {"quantize": "int8"}}, True),
+        ({"train": {"optimizer_args": {"weight_decay": 0.5}}}, True),
+        ({"train": {"blocks_to_swap": 1}}, False),
+        ({"train": {"gradient_checkpointing": False}}, False),
+        ({"train": {"state_every_n_steps": 7}}, False),
+        ({"cache": {"vae_sample_size": 128}}, True),
+        ({"cache": {"fp8_vl": True}}, True),
+        ({"cache": {"workers": 1, "shards": 5, "latent_batch": 3}}, False),
+        ({"sample": {"prompts": [{"prompt": "another"}], "with_base": True}}, False),
+        ({"convert": {"formats": ["official"]}}, False),
+        ({"runtime": {"device": "cpu"}}, False),
+        ({"task": "i2v", "sample": {"prompts": []}}, True),
+    ],
+    ids=str,
+)
+def test_what_counts(section: dict[str, Any], counts: bool, open_project: MakeProject) -> None:
+    assert (spec_of(open_project(**section)) != spec_of(open_project())) == counts
+
+
+def test_every_setting_of_the_training_counts_or_is_marked(open_project: MakeProject) -> None:
+    told = open_project().training_spec["train"]
+    assert isinstance(told, dict)
+    silent = {name for name in TrainSettings.model_fields if affects(TrainSettings, name)}
+    assert told.keys() | silent == TrainSettings.model_fields.keys()
+    assert "network_weights" in told
+
+
+def test_it_holds_no_name_and_no_place(open_project: MakeProject, tmp_path: Path) -> None:
+    project = open_project()
+    text, before = json.dumps(project.training_spec), spec_of(project)
+    assert "clips" not in text
+    assert "cat" not in text
+    assert str(tmp_path) not in text
+    assert spec_of(moved(project, tmp_path / "elsewhere")) == before
+
+
+def test_a_format_number_makes_it_another_training(open_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = spec_of(open_project())
+    monkeypatch.setattr(formats, "TRAINING", formats.TRAINING + 1)
+    assert spec_of(open_project()) != before
+
+
+def test_a_lora_to_start_from_counts_by_its_content(open_project: MakeProject, root: Path) -> None:
+    write_safetensors(root / "a.safetensors", {"name": "a"})
+    shutil.copy(root / "a.safetensors", root / "b.safetensors")
+    start = [spec_of(open_project(train={"network_weights": f"{name}.safetensors"})) for name in "ab"]
+    assert start[0] == start[1] != spec_of(open_project())
+    write_safetensors(root / "b.safetensors", {"name": "b"})
+    assert spec_of(open_project(train={"network_weights": "b.safetensors"})) != start[0]
+
+
+def test_a_lora_that_is_missing_is_named_by_its_setting(open_project: MakeProject) -> None:
+    project = open_project(train={"network_weights": "gone.safetensors"})
+    with pytest.raises(UserError, match=r"train\.network_weights: .*gone\.safetensors"):
+        _ = project.training_spec
+
+
+def test_the_dataset_is_told_by_digest_and_size(open_project: MakeProject, root: Path) -> None:
+    project = open_project()
+    assert project.training_spec["dataset"] == {"digest": project.dataset.digest, "size": 2}
+    add_clip(root, "fox")
+    assert open_project().training_spec["dataset"]["size"] == 3  # type: ignore[index,call-overload]  # JSON
+
+
+# -- what it reads --------------------------------------------------------------------------------------------------
+
+
+def entries_of(project: Project, *clips: EncodedClip) -> dict[str, Entry]:
+    return {pair.source_key: Entry(clips=clips) for pair in project.dataset.pairs}
+
+
+def test_every_clip_comes_with_its_caption_and_its_datasets_weight(open_project: MakeProject) -> None:
+    dataset = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
+    project = open_project(datasets=[{**dataset, "num_repeats": 3, "batch_size": 2}])
+    first, second = EncodedClip("k1", 0, 9, 64, 96), EncodedClip("k2", 9, 5, 64, 96)
+    items = training_items(project.dataset, entries_of(project, first, second))
+    assert len(items) == 4
+    assert {(item.clip, item.shape) for item in items} == {("k1", (3, 4, 6)), ("k2", (2, 4, 6))}
+    assert {item.caption for item in items} == {pair.caption for pair in project.dataset.pairs}
+    assert {(item.repeats, item.batch_size, item.dataset) for item in items} == {(3, 2, project.dataset.identities[0])}
+
+
+def test_what_was_left_out_is_no_item(open_project: MakeProject) -> None:
+    project = open_project()
+    [left_out, kept] = project.dataset.pairs
+    entries = {
+        left_out.source_key: Entry(skipped="broken"),
+        kept.source_key: Entry(clips=(EncodedClip("k", 0, 9, 64, 64),)),
+    }
+    assert [item.caption for item in training_items(project.dataset, entries)] == [kept.caption]
+
+
+def test_no_clip_is_an_error(open_project: MakeProject) -> None:
+    project = open_project()
+    with pytest.raises(UserError, match="no clip is left to train on") as caught:
+        training_items(project.dataset, entries_of(project))
+    assert "hv15 report" in caught.value.hint
+
+
+def test_what_is_not_encoded_yet_is_counted(open_project: MakeProject) -> None:
+    with pytest.raises(UserError, match="2 of 2 latents are not encoded yet"):
+        open_project().training_items()

@@ -1,0 +1,115 @@
+"""Where the files of a project are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hv15.records.paths import ProjectPaths, config_file
+
+NAMED = {
+    "config": "config.yaml",
+    "results": "results",
+    "lora": "results/lora.safetensors",
+    "samples": "results/samples",
+    "contact_sheet": "results/samples/contact_sheet.png",
+    "plan": "results/plan.txt",
+    "checked_models": "results/models.json",
+    "trained": "results/train.safetensors",
+    "training": "results/train",
+    "metrics": "results/train/metrics.jsonl",
+    "states": "results/train/state",
+    "checkpoints": "results/train/checkpoints",
+    "previews": "results/train/previews",
+    "summary": "results/train/summary.json",
+    "trained_dataset": "results/train/dataset.json",
+    "specs": "results/specs",
+    "logs": "results/logs",
+    "benchmarks": "results/benchmarks",
+    "hidden": ".hv15",
+    "lock": ".hv15/run.lock",
+    "runs": ".hv15/runs",
+    "told": ".hv15/told.json",
+}
+"""Names that people, scripts and other programs know; the README lists those of a finished project."""
+
+OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "told"}
+"""What the experiments of a project share."""
+
+
+def properties() -> set[str]:
+    return {name for name, value in vars(ProjectPaths).items() if isinstance(value, property)}
+
+
+def test_the_names_are_these() -> None:
+    assert properties() == NAMED.keys()
+    assert {name: str(getattr(ProjectPaths(), name)) for name in NAMED} == NAMED
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_an_experiment_has_files_of_its_own(name: str) -> None:
+    own = NAMED[name].replace("results", "results/rank-8", 1)
+    expected = NAMED[name] if name in OF_THE_PROJECT else own
+    assert str(getattr(ProjectPaths(Path("/p"), "rank-8"), name)) == f"/p/{expected}"
+
+
+def test_names_with_a_wildcard() -> None:
+    paths = ProjectPaths()
+    assert str(paths.converted("{layout}")) == "results/lora.{layout}.safetensors"
+    assert str(paths.condition("{name}")) == "results/samples/{name}.condition.safetensors"
+    assert str(paths.log("encode_texts.{shard}")) == "results/logs/encode_texts.{shard}.log"
+    assert str(paths.benchmark("train")) == "results/benchmarks/train.tsv"
+    assert str(paths.failure(paths.log("train"))) == "results/logs/train.failure.json"
+    assert str(paths.manifests("text")) == "results/manifests/text"
+
+
+def test_a_sample_called_like_a_part_of_another_keeps_its_own_log() -> None:
+    """Names may hold dots: a log's last ending alone is replaced."""
+    paths = ProjectPaths()
+    assert paths.failure(paths.log("sample_video.cat.base")).name == "sample_video.cat.base.failure.json"
+    assert paths.failure(paths.log("sample_video.cat")) != paths.failure(paths.log("sample_video.cat.base"))
+
+
+def test_specs_of_a_dry_run_are_beside_the_real_ones_never_over_them() -> None:
+    paths = ProjectPaths(Path("p"), "rank-8")
+    assert paths.spec("sample_video.a.b") == Path("p/results/rank-8/specs/sample_video.a.b.json")
+    assert paths.trial_spec("sample_video.a.b") == Path("p/.hv15/dry-run/rank-8/sample_video.a.b.json")
+
+
+def test_a_project_is_its_folder_or_its_config(tmp_path: Path) -> None:
+    assert config_file(tmp_path) == tmp_path / "config.yaml"
+    assert config_file(tmp_path / "other.yaml") == tmp_path / "other.yaml"
+
+
+def test_the_experiments_that_were_trained(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / f"results/{name}/train").mkdir(parents=True)
+        (tmp_path / f"results/{name}/train/metrics.jsonl").touch()
+    (tmp_path / "results/never/train").mkdir(parents=True)
+    (tmp_path / "results/train").mkdir()
+    (tmp_path / "results/train/metrics.jsonl").touch()
+    assert list(ProjectPaths(tmp_path).experiments()) == [ProjectPaths(tmp_path, "a"), ProjectPaths(tmp_path, "b")]
+
+
+def test_the_project_and_the_experiments_that_have_samples(tmp_path: Path) -> None:
+    for folder in ("samples", "b/train/previews", "a/samples", "never/train"):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+    paths = ProjectPaths(tmp_path)
+    assert list(paths.with_samples()) == [paths, ProjectPaths(tmp_path, "a"), ProjectPaths(tmp_path, "b")]
+
+
+def test_the_logs_of_all_jobs(tmp_path: Path) -> None:
+    for name in ("logs/b.log", "logs/a.failure.json", "rank-8/logs/a.log"):
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / name).touch()
+    paths = ProjectPaths(tmp_path)
+    assert list(paths.all_logs()) == [paths.log("b"), ProjectPaths(tmp_path, "rank-8").log("a")]
+
+
+def test_the_trainings_that_were_set_aside(tmp_path: Path) -> None:
+    for name in ("train", "train-1234", "train-0123"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "metrics.jsonl").touch()
+    found = ProjectPaths(tmp_path).set_aside()
+    assert [path.parent.name for path in found] == ["train-0123", "train-1234"]

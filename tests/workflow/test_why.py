@@ -1,0 +1,422 @@
+"""Why a stage has to run, in words that a person can act on. The jobs are stand-ins, and no Snakemake takes part."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
+from hv15.project import Project
+from hv15.records import formats
+from hv15.workflow import make_planner
+from hv15.workflow.planner import Planner
+from hv15.workflow.why import SHOWN, TITLES, Reasons
+from tests.workflow import stub_hv15
+from tests.workflow.quick import CLIPS, QuickProject
+from tests.workflow.stub_hv15 import write_safetensors
+
+ONE: dict[str, object] = {"name": "one", "prompt": "a red circle"}
+TWO: dict[str, object] = {"name": "two", "prompt": "a blue square"}
+
+
+def open_project(project: QuickProject) -> Project:
+    return Project(project.root / "config.yaml")
+
+
+def finish(project: QuickProject, *targets: str) -> None:
+    """Make what is asked for, by the stand-ins, as the workflow would."""
+    opened = open_project(project)
+    planner = make_planner(opened, targets=targets, dry_run=False)
+    planner.prepare()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.root)
+        patch.setenv(CONFIG_VARIABLE, "config.yaml")
+        patch.setenv(OVERRIDES_VARIABLE, "{}")
+        for name in planner.running:
+            make(planner, name)
+
+
+def make(planner: Planner, name: str) -> None:
+    stage = planner.stages[name]
+    out = str(stage.products[0])
+    options = ["--spec", str(planner.spec_path(name)), "--out", out]
+    lora = [str(file) for file in stage.inputs.get("lora", ())]
+    match stage.rule:
+        case "publish":
+            shutil.copy(lora[0], out)
+        case "sample_condition":
+            write_safetensors(Path(out), {"hv15.made_from": json.dumps(stage.wanted)})
+        case "demo_models":
+            stub_hv15.main(["demo", "models"])
+        case "encode_latents" | "encode_texts":
+            stub_hv15.main(["encode", stage.rule.removeprefix("encode_"), "--shard", stage.subject, *options])
+        case "train":
+            stub_hv15.main(["train", *options])
+        case "sample_latents":
+            stub_hv15.main(["sample", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
+        case "sample_video":
+            stub_hv15.main(["sample", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
+        case "contact_sheet":
+            stub_hv15.main(["sample", "sheet", *options])
+        case "convert":
+            stub_hv15.main(["convert", lora[0], out, "--to", stage.subject])
+
+
+def why(project: QuickProject, *targets: str) -> dict[str, list[str]]:
+    """Stage -> its reasons, of all that would run. A rule's shards are told together: there are two of each."""
+    opened = open_project(project)
+    due = Reasons(opened, make_planner(opened, targets=targets)).due()
+    found: dict[str, list[str]] = {}
+    for stage in due.stages:
+        name = stage.rule if stage.rule.startswith("encode") else stage.name
+        found.setdefault(name, []).extend(stage.reasons)
+    return {name: sorted(reasons) for name, reasons in found.items()}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
+    project = QuickProject.make(tmp_path_factory.mktemp("why") / "project")
+    finish(project)
+    return project
+
+
+@pytest.fixture
+def project(finished: QuickProject, tmp_path: Path) -> QuickProject:
+    """A finished project of one's own."""
+    copied = finished.copied(tmp_path / "project", everything=True)
+    assert why(copied) == {}
+    return copied
+
+
+# -- training -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"network_dim": 8}, ["train.network_dim 4 -> 8"]),
+        ({"learning_rate": 0.3, "seed": 7}, ["train.learning_rate 0.0001 -> 0.3", "train.seed 42 -> 7"]),
+        ({"optimizer_args": {"eps": 1e-6}}, ["train.optimizer_args.eps not set -> 1e-06"]),
+    ],
+)
+def test_settings_of_the_training(project: QuickProject, settings: dict[str, object], words: list[str]) -> None:
+    project.set(train=settings)
+    assert why(project) == {
+        "train": words,
+        "sample_latents.one": ["the LoRA is trained anew"],
+        "sample_video.one": ["it is sampled anew"],
+        "publish": ["one is new", "the LoRA is trained anew"],
+    }
+
+
+def test_a_lora_to_start_from(project: QuickProject) -> None:
+    write_safetensors(project.root / "start.safetensors", {})
+    project.set(train={"network_weights": "start.safetensors"})
+    assert why(project)["train"] == ["another file for train.network_weights"]
+
+
+def test_a_new_format_of_what_is_computed(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "TRAINING", formats.TRAINING + 1)
+    assert why(project)["train"] == ["hv15 trains in a new way"]
+    monkeypatch.setattr(formats, "DENOISING", formats.DENOISING + 1)
+    assert why(project)["sample_latents.one"] == ["hv15 samples in a new way", "the LoRA is trained anew"]
+    monkeypatch.setattr(formats, "TEXT", formats.TEXT + 1)
+    assert why(project)["encode_texts"] == ["hv15 encodes captions in a new way"] * 2
+
+
+# -- the dataset ----------------------------------------------------------------------------------------------------
+
+
+def remove(name: str) -> Callable[[QuickProject], None]:
+    return lambda project: [path.unlink() for path in list(project.clips.glob(f"{name}.*"))] and None
+
+
+def rename(project: QuickProject) -> None:
+    for path in list(project.clips.glob("cat.*")):
+        path.rename(path.with_stem("lion"))
+
+
+def another_video(project: QuickProject) -> None:
+    (project.clips / "cat.mp4").write_bytes(b"another video")
+
+
+def swap(project: QuickProject) -> None:
+    project.caption("cat", "a dog that runs")
+    project.caption("dog", "a cat that runs")
+
+
+def rename_and_add(project: QuickProject) -> None:
+    rename(project)
+    project.add_clip("hen")
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (
+            lambda project: project.caption("cat", "a cat that sleeps"),
+            {"train": ["caption of clips/cat.mp4 changed"], "encode_texts": ["caption of clips/cat.mp4 changed"]},
+        ),
+        (
+            lambda project: project.add_clip("hen"),
+            {
+                "train": ["new clip clips/hen.mp4"],
+                "encode_latents": ["new clip clips/hen.mp4"],
+                "encode_texts": ["new caption of clips/hen.mp4"],
+            },
+        ),
+        (another_video, {"train": ["clips/cat.mp4 changed"], "encode_latents": ["clips/cat.mp4 changed"]}),
+        (remove("pig"), {"train": ["clip clips/pig.mp4 was removed"]}),
+        (swap, {"train": ["caption of clips/cat.mp4 changed", "caption of clips/dog.mp4 changed"]}),
+        (rename, {}),
+        (
+            rename_and_add,
+            {
+                "train": ["new clip clips/hen.mp4"],
+                "encode_latents": ["new clip clips/hen.mp4"],
+                "encode_texts": ["new caption of clips/hen.mp4"],
+            },
+        ),
+    ],
+    ids=["caption", "new clip", "another video", "removed", "swapped", "renamed", "renamed and new"],
+)
+def test_the_dataset(project: QuickProject, edit: Callable[[QuickProject], None], words: dict[str, list[str]]) -> None:
+    edit(project)
+    found = why(project)
+    assert {name: reasons for name, reasons in found.items() if name.startswith(("encode", "train"))} == words
+
+
+def test_clips_that_are_cut_in_another_way(project: QuickProject) -> None:
+    project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [5]}])
+    found = why(project)
+    assert found["train"] == ["how the clips of a dataset are cut or weighed changed"]
+    assert found["encode_latents"] == sorted(f"clips of clips/{name}.mp4 are cut in another way" for name in CLIPS)
+    project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9], "num_repeats": 2}])
+    found = why(project)
+    assert found["train"] == ["how the clips of a dataset are cut or weighed changed"]
+    assert "encode_latents" not in found
+
+
+def test_of_many_clips_the_first_are_named_and_the_rest_is_counted(project: QuickProject) -> None:
+    for number in range(12):
+        project.add_clip(f"hen{number:02}", "a cat that runs")
+    found = why(project)
+    assert len(found["train"]) == SHOWN + 1
+    assert [words for words in found["train"] if not words.startswith("new clip clips/hen")] == ["... and 7 more"]
+
+
+def test_without_the_record_of_the_last_training(project: QuickProject) -> None:
+    (project.root / "results/train/dataset.json").unlink()
+    project.caption("cat", "a cat that sleeps")
+    assert why(project)["train"] == ["the dataset changed"]
+
+
+def test_a_record_of_another_training_is_not_believed(project: QuickProject) -> None:
+    path = project.root / "results/train/dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": "another"}))
+    project.caption("cat", "a cat that sleeps")
+    assert why(project)["train"] == ["the dataset changed"]
+
+
+def test_a_name_that_is_not_utf8_can_be_told(project: QuickProject) -> None:
+    project.add_clip("hen")
+    for path in list(project.clips.glob("hen.*")):
+        path.rename(path.with_stem(os.fsdecode(b"caf\xe9")))
+    assert why(project)["train"] == ["new clip clips/caf\\udce9.mp4"]
+
+
+# -- encoding -------------------------------------------------------------------------------------------------------
+
+
+def test_before_anything_has_run(tmp_path: Path) -> None:
+    found = why(QuickProject.make(tmp_path / "project"))
+    counts = [int(words.split()[0]) for words in found["encode_latents"]]
+    assert sum(counts) == len(CLIPS)
+    assert all(words.endswith("clips are not encoded yet") for words in found["encode_latents"])
+    assert all(words.endswith("captions are not encoded yet") for words in found["encode_texts"])
+    assert found["train"] == found["sample_video.one"] == found["publish"] == ["not made yet"]
+
+
+def test_other_settings_of_the_encoding(project: QuickProject) -> None:
+    project.set(cache={"vae_sample_size": 128})
+    found = why(project)
+    assert found["encode_latents"] == ["cache.vae_sample_size 0 -> 128"] * 2
+    assert found["train"] == ["cache.vae_sample_size 0 -> 128"]
+    assert "encode_texts" not in found
+    project.set(cache={"vae_sample_size": 0, "fp8_vl": True})
+    found = why(project)
+    assert found["encode_texts"] == ["cache.fp8_vl false -> true"] * 2
+    assert found["train"] == ["cache.fp8_vl false -> true"]
+    assert found["sample_latents.one"] == ["cache.fp8_vl false -> true", "the LoRA is trained anew"]
+
+
+def test_when_the_old_settings_are_not_known_any_more(project: QuickProject) -> None:
+    shutil.rmtree(project.root / "results/manifests")
+    project.set(cache={"vae_sample_size": 128})
+    found = why(project)
+    assert found["train"] == ["clips are encoded with other settings"]
+    assert all(words.endswith("clips are not encoded yet") for words in found["encode_latents"])
+
+
+def test_a_lost_store(project: QuickProject) -> None:
+    shutil.rmtree(project.root / "cache/store/latents")
+    opened = open_project(project)
+    assert why(project) == {"encode_latents": [f"encoded clips were lost from {opened.latents.store.folder}"] * 2}
+
+
+def test_lost_manifests(project: QuickProject) -> None:
+    """Of those of other shard counts, too: what they list is known, and only listed anew."""
+    project.set(cache={"shards": 1}, train={"seed": 7})
+    found = why(project)
+    assert found["encode_latents"] == ["the list of the encoded clips was lost"]
+    assert found["encode_texts"] == ["the list of the encoded captions was lost"]
+    assert found["train"] == ["train.seed 42 -> 7"]
+
+
+# -- samples --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (
+            {"prompt": "a green square"},
+            {
+                "encode_texts": ["new text of sample one"],
+                "sample_latents.one": ["prompt 'a red circle' -> 'a green square'"],
+                "sample_video.one": ["it is sampled anew"],
+            },
+        ),
+        (
+            {"seed": 5, "infer_steps": 2},
+            {"sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"], "sample_video.one": ["it is sampled anew"]},
+        ),
+        (
+            {"video_size": [64, 80], "video_length": 9},
+            {
+                "sample_latents.one": ["video_length 5 -> 9", "video_size, width 64 -> 80"],
+                "sample_video.one": ["it is sampled anew"],
+            },
+        ),
+        ({"fps": 12}, {"sample_video.one": ["fps 24.0 -> 12.0"]}),
+        ({"lora_multiplier": 0.5}, {"sample_latents.one": ["lora_multiplier 1.0 -> 0.5"]}),
+    ],
+    ids=str,
+)
+def test_a_prompt(project: QuickProject, prompt: dict[str, object], words: dict[str, list[str]]) -> None:
+    project.set_prompts({**ONE, **prompt})
+    found = why(project)
+    assert found == {"sample_video.one": ["it is sampled anew"], **words, "publish": ["one is new"]}
+
+
+def test_a_new_prompt(project: QuickProject) -> None:
+    project.set_prompts(ONE, TWO)
+    assert why(project) == {
+        "encode_texts": ["new text of sample two"],
+        "sample_latents.two": ["not made yet"],
+        "sample_video.two": ["not made yet"],
+        "contact_sheet": ["not made yet"],
+        "publish": ["contact sheet is new", "two is new"],
+    }
+
+
+def test_a_lora_beside_the_trained_one(project: QuickProject) -> None:
+    write_safetensors(project.root / "style.safetensors", {})
+    project.set_prompts({**ONE, "loras": [{"path": "style.safetensors"}]})
+    assert why(project)["sample_latents.one"] == ["other LoRAs beside the trained one"]
+
+
+def test_a_sample_of_a_lora_that_was_trained_alone(project: QuickProject) -> None:
+    project.set(train={"seed": 7})
+    finish(project, "results/train.safetensors")
+    found = why(project)
+    assert "train" not in found
+    assert found["sample_latents.one"] == ["it was made with another LoRA"]
+    assert found["sample_video.one"] == ["it is sampled anew"]
+
+
+def test_a_sample_without_the_lora_stays(project: QuickProject) -> None:
+    project.set(sample={"with_base": True})
+    finish(project)
+    project.set(train={"seed": 7})
+    found = why(project)
+    assert [name for name in found if "base" in name] == []
+    assert found["contact_sheet"] == ["one is new"]
+
+
+def test_the_first_image_of_a_sample(project: QuickProject) -> None:
+    Image.new("RGB", (64, 64)).save(project.root / "first.png")
+    project.set(task="i2v")
+    project.set_prompts({**ONE, "image_path": "first.png"})
+    found = why(project)
+    assert found["train"] == ["another file for models.image_encoder", "task t2v -> i2v"]
+    assert found["sample_condition.one"] == ["not made yet"]
+    finish(project)
+    assert why(project) == {}
+    Image.new("RGB", (64, 64), "white").save(project.root / "first.png")
+    assert why(project) == {
+        "sample_condition.one": ["another first image"],
+        "sample_latents.one": ["another first image"],
+        "sample_video.one": ["it is sampled anew"],
+        "publish": ["one is new"],
+    }
+    project.set_prompts({**ONE, "image_path": "first.png", "video_size": [64, 80]})
+    found = why(project)
+    assert found["sample_latents.one"] == ["another first image", "video_size, width 64 -> 80"]
+
+
+# -- files that are lost or torn ------------------------------------------------------------------------------------
+
+
+def test_a_lost_and_a_torn_video(project: QuickProject) -> None:
+    video = project.root / "results/samples/one.mp4"
+    content = video.read_bytes()
+    video.write_bytes(content[:-7])
+    assert why(project) == {"sample_video.one": ["one.mp4 cannot be read"], "publish": ["one is new"]}
+    video.unlink()
+    assert why(project) == {"sample_video.one": ["not made yet"], "publish": ["one is new"]}
+
+
+def test_a_conversion(project: QuickProject) -> None:
+    project.set(convert={"formats": ["comfyui"]})
+    assert why(project) == {"convert.comfyui": ["not made yet"], "publish": ["comfyui is new"]}
+    finish(project)
+    project.set(train={"seed": 7})
+    assert why(project)["convert.comfyui"] == ["the LoRA is trained anew"]
+
+
+def test_damaged_model_files_of_the_demo(project: QuickProject) -> None:
+    model = project.root / "models/demo/vae.safetensors"
+    model.write_bytes(model.read_bytes()[:-7])
+    assert why(project) == {"demo_models": ["the model files changed"]}
+
+
+def test_only_what_is_asked_for(project: QuickProject) -> None:
+    project.set(train={"seed": 7})
+    assert why(project, "results/train.safetensors") == {"train": ["train.seed 42 -> 7"]}
+
+
+# -- titles ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_stage_is_told_by_what_it_does(project: QuickProject) -> None:
+    project.set(cache={"vae_sample_size": 128})
+    opened = open_project(project)
+    reasons = Reasons(opened, make_planner(opened))
+    titles = {stage.name: stage.title for stage in reasons.due().stages}
+    assert titles["encode_latents.1"] == "encode clips, shard 1 of 2"
+    assert titles["train"] == "train the LoRA"
+    assert titles["sample_video.one"] == "decode to video one"
+    assert reasons.sentence("train") == "cache.vae_sample_size 0 -> 128"
+    assert reasons.sentence("encode_texts.0") == "", "it does not have to run"
+
+
+def test_every_rule_has_a_title(project: QuickProject) -> None:
+    rules = {stage.rule for stage in make_planner(open_project(project)).stages.values()}
+    assert rules - TITLES.keys() == set()
