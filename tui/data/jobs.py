@@ -232,7 +232,7 @@ class JobsReader:
                 self._jobs[number] = replace(job, state=JobState.CUT, ended=when, seconds=_between(job.started, when))
                 self._snapshot = None
 
-    def stopped(self, numbers: Iterable[int]) -> None:
+    def count_as_cut(self, numbers: Iterable[int]) -> None:
         """Take failed jobs for cut short: a job that a requested stop ended is no failure, though Snakemake says so."""
         for number in numbers:
             self._jobs[number] = replace(self._jobs[number], state=JobState.CUT)
