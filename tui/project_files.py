@@ -155,7 +155,8 @@ class ProjectFiles:
         failed = () if run.alive and not progress.failed else failure_cards(self.root, jobs, run.status)
         if run.state in (State.STOPPING, State.STOPPED) and progress.failed:
             explained = {card.job.id for card in failed if card.job is not None}
-            self._jobs.stopped([job.id for job in jobs if job.state == JobState.FAILED and job.id not in explained])
+            unexplained = [job.id for job in jobs if job.state is JobState.FAILED and job.id not in explained]
+            self._jobs.count_as_cut(unexplained)
             jobs, progress = self._jobs.ordered(), self._jobs_progress(run.alive)
         self._jobs_seen = (progress, run.state)
         return JobsView(run.id, jobs, self._jobs.by_rule(), progress, tuple(failed))

@@ -35,7 +35,7 @@ class ProjectPlan:
         return max(stage.needed for stage in self.stages)
 
     def to_json(self) -> JsonObject:
-        """As plain JSON values."""
+        """As plain JSON values; other programs read of it what `hv15.records.estimate` names."""
         return {
             "version": VERSION,
             "device": asdict(self.device),

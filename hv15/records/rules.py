@@ -9,8 +9,10 @@ from hv15.records.outputs import DECODED
 
 
 class Rule(StrEnum):
-    """A rule that makes a project's results. Downloads have one for each model, `download_vae`, and decoding one for
-    each output (hv15.records.outputs), `sample_video`."""
+    """A rule that makes a project's results.
+
+    Each kind of decoded output has one more (hv15.records.outputs), and each model that is downloaded: `download_vae`.
+    """
 
     DEMO_MODELS = "demo_models"
     CHECK_MODELS = "check_models"

@@ -26,7 +26,7 @@ from hv15.runs.state import RunStatus, close_last_run, current
 
 TARGET = str(ProjectPaths().lora)
 """What a run makes when nothing else is asked for."""
-LOOKED_AT = 20
+RECENT_RUNS = 20
 """The last runs whose processes are looked for."""
 
 
@@ -183,7 +183,7 @@ def save_now(root: Path) -> int:
 def orphans(root: Path) -> list[psutil.Process]:
     """Return processes that a dead run of this project left behind on this machine; they hold memory and the GPU."""
     running = lock.holder(root)
-    records = [run.record() for run in history(root)[:LOOKED_AT] if run.id != running]
+    records = [run.record() for run in history(root)[:RECENT_RUNS] if run.id != running]
     return left_behind(record for record in records if record is not None)
 
 

@@ -36,9 +36,12 @@ LOG_END = 64 << 10
 
 
 def write_failure(error: BaseException) -> None:
-    """Write why this process ends, if it is a job of the workflow. Where nothing can be written, nothing is."""
+    """Write why this process ends, if it is a job of the workflow. Where nothing can be written, nothing is.
+
+    Of several processes of a job the first one is heard: the others fail because of it.
+    """
     path, failure = os.environ.get(FAILURE_VARIABLE), failure_of(error)
-    if path and failure is not None:
+    if path and failure is not None and not Path(path).exists():
         record = FailureRecord(command=("hv15", *sys.argv[1:]), failure=failure)
         with contextlib.suppress(OSError, UserError):
             write_json(Path(path), to_json(record))

@@ -6,6 +6,7 @@ trap : HUP TERM
 # Where `hv15` writes why it fails. Only the other end of the pipe knows the job's log, so it is moved from there.
 # $$ is the job's shell in all parts of it.
 export HV15_FAILURE=".hv15/failures/$HOSTNAME.$$"
+if [ -e "$HV15_FAILURE" ]; then rm "$HV15_FAILURE"; fi # of another job, whose shell had this number
 
 # What a job says goes to the terminal and to its log: COMMAND 2>&1 | logged LOG
 # It outlives the job that it listens to, whatever stops that. A run that was started without `hv15 run` names in

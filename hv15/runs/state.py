@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -146,19 +146,23 @@ def status(run: RunFolder, holder: str | None) -> RunStatus:
         holder: what `lock.holder` says of its project.
     """
     record, trouble = _read_record(run)
-    events = last_events(run.events)
+    lines = list(last_objects(run.events))
     state = State.UNREADABLE if trouble else State.DIED
-    found = RunStatus(run, record, state, trouble or "it left no record", *_counts(events), failed=_failed_jobs(events))
+    found = RunStatus(run, record, state, trouble or "it left no record", *_counts(lines), failed=_failed_jobs(lines))
     if holder is not None and holder == run.id:
-        state = State.STOPPING if run.stop.exists() else State.RUNNING if events else State.STARTING
+        state = State.STOPPING if run.stop.exists() else State.RUNNING if lines else State.STARTING
         return replace(found, state=state, reason=trouble)
-    if end := _last(events, RunEnded):
+    if end := _last(lines, RunEnded):
         state, reason = _ending(found, end)
         return replace(found, state=state, reason=reason, failure=end.failure, ended=end.time)
-    if died := _last(events, RunDied):
+    if died := _last(lines, RunDied):
         state = State.STOPPED if run.stop.exists() else State.DIED
         return replace(found, state=state, reason=died.reason, ended=died.time)
-    return found if record is None else _without_end(found, record)
+    if record is None:
+        return found
+    # A run that began after its lock was looked at is not dead.
+    again = lock.holder(run.root) if holder != run.id else None
+    return status(run, again) if again == run.id else _without_end(found, record)
 
 
 def close_last_run(root: Path) -> None:
@@ -178,15 +182,15 @@ def _read_record(run: RunFolder) -> tuple[RunRecord | None, str]:
         return None, ""
 
 
-def _counts(events: Sequence[RunEvent]) -> tuple[int, int]:
+def _counts(lines: Sequence[JsonObject]) -> tuple[int, int]:
     """Jobs that are done, and all of them."""
-    last = _last(events, RunEnded) or _last(events, JobsCounted)
+    last = _last(lines, RunEnded) or _last(lines, JobsCounted)
     return (last.done, last.total) if last else (0, 0)
 
 
-def _failed_jobs(events: Sequence[RunEvent]) -> tuple[FailedJob, ...]:
-    found = {event.job.id: FailedJob(event.job, event.failure) for event in events if isinstance(event, JobFailed)}
-    return tuple(found.values())
+def _failed_jobs(lines: Sequence[JsonObject]) -> tuple[FailedJob, ...]:
+    events = _of_kind(lines, JobFailed)
+    return tuple({event.job.id: FailedJob(event.job, event.failure) for event in events}.values())
 
 
 _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", "SIGTERM": "by SIGTERM"}
@@ -266,5 +270,15 @@ def _events(lines: Iterable[JsonObject]) -> list[RunEvent]:
     return found
 
 
-def _last(events: Sequence[RunEvent], kind: type[Event]) -> Event | None:
-    return next((event for event in reversed(events) if isinstance(event, kind)), None)
+def _of_kind(lines: Iterable[JsonObject], kind: type[Event]) -> Iterator[Event]:
+    """The events of a kind. Only these are looked at: of 100 runs, each has hundreds of lines."""
+    for content in lines:
+        if content.get("event") == kind.event:
+            with contextlib.suppress(RecordError):
+                event = read_event(content)
+                if isinstance(event, kind):
+                    yield event
+
+
+def _last(lines: Sequence[JsonObject], kind: type[Event]) -> Event | None:
+    return next(_of_kind(reversed(lines), kind), None)

@@ -198,6 +198,14 @@ def test_a_failure_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypa
     write_failure(KeyError("x"))
 
 
+def test_the_first_process_of_a_job_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    monkeypatch.setenv(FAILURE_VARIABLE, str(path))
+    write_failure(UserError("the disk is full"))
+    write_failure(RuntimeError("another process of the group has gone"))
+    assert json.loads(path.read_text())["failure"]["cause"] == "the disk is full"
+
+
 def test_without_a_record_the_end_of_the_log_is_asked(tmp_path: Path) -> None:
     (tmp_path / LOG).parent.mkdir(parents=True)
     (tmp_path / LOG).write_text("step 1\nterminate called after throwing an instance of 'std::bad_alloc'\n")

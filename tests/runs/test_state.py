@@ -161,6 +161,14 @@ def test_the_end_of_a_run_that_died_is_told_once_and_for_all(run: RunFolder) -> 
     assert (again.ended, again.reason, again.state) == (first.ended, first.reason, first.state)
 
 
+def test_a_run_that_begins_while_it_is_looked_at_is_not_dead(run: RunFolder) -> None:
+    descriptor = lock.take(run.root, run.id)
+    assert descriptor is not None
+    assert status(run, None).state is State.STARTING
+    assert not run.events.exists(), "no death was written down"
+    os.close(descriptor)
+
+
 def test_numbers_of_a_later_run_are_no_sign_of_life(run: RunFolder) -> None:
     metrics = ProjectPaths(run.root).metrics
     metrics.parent.mkdir(parents=True)

@@ -216,13 +216,13 @@ async def test_of_ten_thousand_jobs_only_the_seen_ones_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: set[int] = set()
-    line = JobsTable.line
+    draw = JobsTable.draw
 
     def counted(self: JobsTable, row: Any, width: int) -> Any:
         drawn.add(row.id)
-        return line(self, row, width)
+        return draw(self, row, width)
 
-    monkeypatch.setattr(JobsTable, "line", counted)
+    monkeypatch.setattr(JobsTable, "draw", counted)
     jobs = jobs_view(*(job(number) for number in range(10_000)))
     app = dashboard(tmp_path, run=run_view(), jobs=jobs)
     async with app.run_test(size=(120, 40)) as pilot:

@@ -64,15 +64,13 @@ class Estimation:
 
 
 def _estimate(content: JsonObject) -> Estimate:
-    """Read what `hv15 plan` printed."""
     try:
         found = read_estimate(content)
     except RecordError as error:
         return Estimate(error=f"what `hv15 plan` printed {error}")
-    notes = [*(each.text for each in found.advice), *([found.note] if found.note else [])]
     return Estimate(
         tuple(_line(stage) for stage in found.stages),
-        tuple(notes),
+        (*(each.text for each in found.advice), *([found.note] if found.note else [])),
         device=f"{found.device.name}, {found.device.memory / GIB:.1f} GiB",
         fits=found.fits,
     )

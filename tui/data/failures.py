@@ -13,9 +13,10 @@ from hv15.runs.state import RunStatus, State
 from tui.data.jobs import Job, JobState
 from tui.data.log_file import tail
 
-SHOWN = 20
+LINES_SHOWN = 20
 """Lines of a log on a card."""
-LOOKED_AT = 400
+LINES_SEARCHED = 400
+"""Lines at the end of a log in which a cause is looked for."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,18 @@ def failure_cards(root: Path, jobs: Iterable[Job], status: RunStatus | None) -> 
             if not (stopped and card.failure.kind in (FailureKind.STOPPED, FailureKind.UNKNOWN)):
                 cards.append(card)
     if not cards and status is not None and status.state in (State.FAILED, State.DIED):
-        lines = _without_blank_end(tail(status.run.output, LOOKED_AT))
+        lines = _without_blank_end(tail(status.run.output, LINES_SEARCHED))
         if status.state is State.DIED:
             failure = Failure(status.reason, "start again: what is finished is kept", FailureKind.KILLED)
         else:
             failure = status.failure or failure_of_run(lines, status.reason)
-        cards.append(FailureCard(f"run {status.run.id}", failure, status.run.output, tuple(lines[-SHOWN:]), None))
+        cards.append(FailureCard(f"run {status.run.id}", failure, status.run.output, tuple(lines[-LINES_SHOWN:]), None))
     return tuple(cards)
 
 
 def _job_card(root: Path, job: Job) -> FailureCard:
     log = next((root / name for name in job.log if (root / name).exists()), None)
-    lines = _without_blank_end(tail(log, LOOKED_AT)) if log else []
+    lines = _without_blank_end(tail(log, LINES_SEARCHED)) if log else []
     failure = job.failure
     if failure is None and log is not None and job.state is JobState.CUT:
         failure = failure_beside(log)  # the run had died before it could take it up
@@ -62,7 +63,7 @@ def _job_card(root: Path, job: Job) -> FailureCard:
         failure = failure_in_log(lines)
         if job.state is JobState.CUT and failure.kind in (FailureKind.UNKNOWN, FailureKind.BUG):
             failure = Failure("it was cut short when the run ended", RESTART, FailureKind.KILLED)
-    return FailureCard(job.name, failure, log, tuple(lines[-SHOWN:]), job)
+    return FailureCard(job.name, failure, log, tuple(lines[-LINES_SHOWN:]), job)
 
 
 def _without_blank_end(lines: list[str]) -> list[str]:

@@ -131,8 +131,6 @@ class JobsReader:
         self._done_of: dict[str, tuple[int, float]] = {}
         self._total = self._finished = 0
         self.ended, self.run_error = False, ""
-        self.refusal: Failure | None = None
-        """Why nothing could be planned."""
         self._trouble = ""
         self.bad_lines = 0
         """Lines that are no events."""
@@ -199,7 +197,7 @@ class JobsReader:
                 self.run_error = event.text
             case RunEnded():
                 self.ended = True
-                self.run_error, self.refusal = event.error or self.run_error, event.failure
+                self.run_error = event.error or self.run_error
                 self.cut_short(event.time)
             case RunDied():
                 self.cut_short(event.time)
@@ -234,7 +232,7 @@ class JobsReader:
                 self._jobs[number] = replace(job, state=JobState.CUT, ended=when, seconds=_between(job.started, when))
                 self._snapshot = None
 
-    def stopped(self, numbers: Iterable[int]) -> None:
+    def count_as_cut(self, numbers: Iterable[int]) -> None:
         """Take failed jobs for cut short: a job that a requested stop ended is no failure, though Snakemake says so."""
         for number in numbers:
             self._jobs[number] = replace(self._jobs[number], state=JobState.CUT)

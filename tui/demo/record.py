@@ -18,6 +18,7 @@ from pathlib import Path
 import hv15
 from hv15.records.events import JobDone, JobFailed, JobStarted
 from hv15.records.fields import to_json
+from hv15.records.outputs import VIDEO
 from hv15.records.paths import ProjectPaths
 from hv15.runs.record import RunFolder, history
 from hv15.runs.state import all_events
@@ -65,7 +66,7 @@ def _before(root: Path, earlier: list[RunFolder]) -> Iterator[Path]:
 def _during(root: Path, last: RunFolder) -> set[Path]:
     """What the run has written."""
     paths = ProjectPaths(root)
-    samples = (*paths.samples.glob("*.mp4"), *paths.specs.glob("sample_latents.*.json"))
+    samples = paths.samples.glob(VIDEO.path(paths, "*").name)
     texts = paths.results.glob("**/*.txt")
     own = (last.events, last.output, last.config, last.record_file)
     return {*own, *paths.all_logs(), paths.metrics, paths.summary, *samples, *texts}

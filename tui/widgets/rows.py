@@ -24,7 +24,7 @@ Row = TypeVar("Row")
 
 
 class Rows(ScrollView, Generic[Row], can_focus=True):
-    """One line a row. A subclass draws a row in `line`, names it in `key`, and may give a `header`.
+    """One line a row. A subclass draws a row, names it in `key`, and may give a `header`.
 
     The cursor stays on its row when the rows change, as long as the row is there.
     """
@@ -87,7 +87,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 
     # What a subclass says
 
-    def line(self, row: Row, width: int) -> Content:
+    def draw(self, row: Row, width: int) -> Content:
         """Return how a row looks; what is too long is cut."""
         return Content(str(row))
 
@@ -213,7 +213,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
             return self._strip(Content.styled(self.empty, "$faint"), width)
         if index >= len(self.rows):
             return Strip.blank(width, self.rich_style)
-        content = self.line(self.rows[index], width)
+        content = self.draw(self.rows[index], width)
         if index == self.cursor:
             return self._strip(content, width, "rows--cursor" if self.has_focus else "rows--cursor-blurred")
         return self._strip(content, width)
