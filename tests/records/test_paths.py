@@ -23,7 +23,6 @@ NAMED = {
     "checkpoints": "results/train/checkpoints",
     "previews": "results/train/previews",
     "summary": "results/train/summary.json",
-    "previews": "results/train/previews",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
     "logs": "results/logs",
