@@ -10,7 +10,7 @@ from hv15.commands.listing import SHOWN
 from hv15.commands.options.project import Check as Options
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.records.checks import Check, problem_checks, to_json
+from hv15.records.checks import Check, checks_json, problem_checks
 from hv15.records.problems import ConfigError, Place
 
 
@@ -18,7 +18,7 @@ def check(options: Options) -> int:
     """Check everything that can be checked without computing with a model; 2 when something is wrong."""
     if options.json:
         checks = list(_checks(options))
-        print(json.dumps(to_json(checks), indent=1))
+        print(json.dumps(checks_json(checks), indent=1))
         return 2 if any(each.state == "problem" for each in checks) else 0
     problems = _print(_checks(options))
     print(f"{problems} problem{'s' * (problems > 1)}" if problems else "everything is in place")

@@ -1,8 +1,8 @@
 """Frozen dataclasses to JSON and back: what a field may hold is said by its type alone.
 
 A reader passes over fields that it does not know, and an absent field has its default if that is a constant, so that a
-record may get a field without a new version. Types that are understood: text, numbers, booleans, enums of text, tuples
-of one type, dicts of text to one type, records in records, and any of these or None.
+record may get a field without a new version. Types that are understood: text, numbers, booleans, paths, enums and
+literals of text, tuples of one type, dicts of text to one type, records in records, and either of two of these, or None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hv15.records.json_values import Json, JsonObject, RecordError
 
@@ -57,6 +58,8 @@ def to_json(record: DataclassInstance) -> JsonObject:
 def _json(value: object) -> Json:
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, tuple):
         return [_json(item) for item in value]
     if isinstance(value, dict):
@@ -110,8 +113,11 @@ def _reader(hint: object) -> Reader:
     if origin is Annotated:
         return _reader(arguments[0])
     if origin in (Union, types.UnionType):
-        [other] = [argument for argument in arguments if argument is not type(None)]
-        return partial(_optional, _reader(other))
+        readers = tuple(_reader(argument) for argument in arguments if argument is not type(None))
+        read = readers[0] if len(readers) == 1 else partial(_either, readers)
+        return partial(_optional, read) if type(None) in arguments else read
+    if origin is Literal:
+        return partial(_choice, arguments)
     if origin is tuple:
         return partial(_items, _reader(arguments[0]))
     if origin is dict:
@@ -125,6 +131,22 @@ def _reader(hint: object) -> Reader:
 
 def _optional(read: Reader, value: Json) -> object:
     return None if value is None else read(value)
+
+
+def _either(readers: tuple[Reader, ...], value: Json) -> object:
+    errors = []
+    for read in readers:
+        try:
+            return read(value)
+        except RecordError as error:
+            errors.append(str(error))
+    raise RecordError("; or ".join(errors))
+
+
+def _choice(choices: tuple[str, ...], value: Json) -> object:
+    if value not in choices:
+        raise _unexpected(f"one of {', '.join(choices)}", value)
+    return value
 
 
 def _items(read: Reader, value: Json) -> object:
@@ -179,7 +201,13 @@ def _number(value: Json) -> object:
         raise _unexpected("a number that is not so large", "one of hundreds of digits") from None
 
 
-_PLAIN: dict[object, Reader] = {str: _text, bool: _truth, int: _whole, float: _number}
+def _path(value: Json) -> object:
+    if not isinstance(value, str):
+        raise _unexpected("a path", value)
+    return Path(value)
+
+
+_PLAIN: dict[object, Reader] = {str: _text, bool: _truth, int: _whole, float: _number, Path: _path}
 
 
 def _unexpected(wanted: str, found: Json) -> RecordError:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hv15.plan import disk
-from hv15.records.checks import Check, from_json
+from hv15.records.checks import Check, read_checks
 from hv15.records.problems import Place
 from tests.commands.test_bad_clips import add_bad_clips
 from tests.commands.workbench import Workbench, hv15
@@ -20,7 +20,7 @@ def checks_of(bench: Workbench, code: int = 0, *words: str) -> list[Check]:
     """What `hv15 check --json` says."""
     said = bench.hv15("check", "--json", *words)
     assert (said.code, said.err) == (code, "")
-    return list(from_json(json.loads(said.out)))
+    return list(read_checks(json.loads(said.out)))
 
 
 def test_check_of_a_sound_project(project: Workbench) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hv15.records.checks import VERSION, Check, from_json, problem_checks, to_json
+from hv15.records.checks import VERSION, Check, checks_json, problem_checks, read_checks
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.problems import ConfigError, Place, Problem
 
@@ -21,21 +21,21 @@ CHECKS = (
 
 
 def test_what_is_written_is_read() -> None:
-    assert from_json(parse_object(json.dumps(to_json(CHECKS)))) == CHECKS
+    assert read_checks(parse_object(json.dumps(checks_json(CHECKS)))) == CHECKS
 
 
 def test_fields_of_a_later_hv15_are_passed_over() -> None:
-    content: Any = json.loads(json.dumps(to_json(CHECKS)))
+    content: Any = json.loads(json.dumps(checks_json(CHECKS)))
     content["machine"] = "of no interest"
     for each in content["checks"]:
         each["severity"] = 3
         each["place"]["offset"] = 12
-    assert from_json(content) == CHECKS
+    assert read_checks(content) == CHECKS
 
 
 def test_a_check_needs_no_more_than_it_has_to() -> None:
     content = {"version": VERSION, "checks": [{"state": "ok", "subject": "disk", "message": "free"}]}
-    assert from_json(content) == (Check("ok", "disk", "free"),)
+    assert read_checks(content) == (Check("ok", "disk", "free"),)
 
 
 GOOD = {"state": "ok", "subject": "disk", "message": "free"}
@@ -44,20 +44,24 @@ GOOD = {"state": "ok", "subject": "disk", "message": "free"}
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({}, "is of version None, this hv15 understands version 1"),
-        ({"version": VERSION + 1, "checks": []}, "is of version 2, this hv15 understands version 1"),
-        ({"version": VERSION}, "holds no checks"),
-        ({"version": VERSION, "checks": [3]}, "expected an object, found 3"),
-        ({"version": VERSION, "checks": [GOOD | {"state": "fine"}]}, "expected a state of ok, note, problem"),
-        ({"version": VERSION, "checks": [GOOD | {"message": None}]}, "expected text, found None"),
-        ({"version": VERSION, "checks": [GOOD | {"place": {"line": "3"}}]}, "expected a whole number, found '3'"),
-        ({"version": VERSION, "checks": [GOOD | {"place": {"setting": "a"}}]}, "expected a list of names and numbers"),
-        ({"version": VERSION, "checks": [GOOD | {"place": {"setting": [1.5]}}]}, "expected a name or a number"),
+        ({}, "version: expected a whole number, found None"),
+        ({"version": VERSION + 1, "checks": []}, "is of version 2, this hv15 understands versions up to 1"),
+        ({"version": VERSION}, "checks is missing"),
+        ({"version": VERSION, "checks": [3]}, "checks: expected an object, found 3"),
+        ({"version": VERSION, "checks": [GOOD | {"state": "fine"}]}, "state: expected one of ok, note, problem"),
+        ({"version": VERSION, "checks": [GOOD | {"message": None}]}, "message: expected text, found None"),
+        ({"version": VERSION, "checks": [GOOD | {"place": {"line": "3"}}]}, "line: expected a whole number"),
+        ({"version": VERSION, "checks": [GOOD | {"place": {"file": 3}}]}, "file: expected a path, found 3"),
+        ({"version": VERSION, "checks": [GOOD | {"place": {"setting": "a"}}]}, "setting: expected a list, found 'a'"),
+        (
+            {"version": VERSION, "checks": [GOOD | {"place": {"setting": [1.5]}}]},
+            "setting: expected text, found 1.5; or expected a whole number, found 1.5",
+        ),
     ],
 )
 def test_what_is_no_check_is_refused(content: dict[str, Any], words: str) -> None:
     with pytest.raises(RecordError, match=words):
-        from_json(content)
+        read_checks(content)
 
 
 def test_the_text_names_the_file_and_the_hint() -> None:

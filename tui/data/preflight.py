@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.records.checks import Check, from_json
+from hv15.records.checks import Check, read_checks
 from hv15.records.json_values import RecordError
 from tui.data.system import SystemSample
 from tui.data.trial import Trial
@@ -24,7 +24,7 @@ class Preflight:
         """Ask `hv15 check`. Takes seconds: for a thread of its own."""
         try:
             content = self._trial.ask("check")
-            return from_json(content) if content is not None else ()
+            return read_checks(content) if content is not None else ()
         except UserError as error:
             return (Check("problem", "check", error.message, error.hint),)
         except RecordError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hv15.records.checks import VERSION, Check, to_json
+from hv15.records.checks import VERSION, Check, checks_json
 from hv15.records.problems import Place
 from tui.data.preflight import Preflight, machine_checks
 from tui.data.system import Gpu, SystemSample
@@ -36,7 +36,7 @@ def test_a_config_that_is_wrong_gives_its_problems_with_their_places(tmp_path: P
 
 def test_what_the_check_prints_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = (Check("ok", "disk", "free"), Check("problem", "dit", "gone", "copy it", Place(setting=("models", "dit"))))
-    answer(monkeypatch, Completed(2, json.dumps(to_json(checks)), "a warning of some library", False))
+    answer(monkeypatch, Completed(2, json.dumps(checks_json(checks)), "a warning of some library", False))
     assert Preflight(tmp_path).run() == checks
 
 
