@@ -12,6 +12,7 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
+from hv15.runs.job_shell import prefix
 from hv15.workflow import open_project
 
 # hv15 reads config.yaml itself, so that each mistake in it is named at its line; `config` is what the command line adds.
@@ -19,8 +20,8 @@ PROJECT = open_project(workflow, config)
 PATHS = PROJECT.paths
 WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
 
-# What a job says goes to the terminal and to its log; `logged` outlives the job it listens to, whatever stops that.
-shell.prefix('set -euo pipefail; logged() {{ (trap "" INT TERM; exec tee "$1"); }}; ')
+# What a job says goes to the terminal and to its log by `logged`; why it fails, beside the log.
+shell.prefix(prefix())
 
 
 wildcard_constraints:

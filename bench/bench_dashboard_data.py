@@ -23,6 +23,18 @@ from pathlib import Path
 
 import psutil
 
+from hv15.records.events import (
+    JobDetails,
+    JobDone,
+    JobsCounted,
+    JobsPlanned,
+    JobStarted,
+    RunEnded,
+    RunEvent,
+    event_line,
+)
+from hv15.records.metrics import StartRecord, StepRecord, metrics_line
+
 REPEATS = 9
 
 
@@ -83,12 +95,14 @@ def read_all(name: str, refresh: Callable[[], object], complete: Callable[[], bo
 
 
 def metrics(root: Path, scale: float) -> None:
+    from tui.data.curves import CHARTS, LOSS
     from tui.data.metrics import MetricsReader
 
     path, steps = root / "metrics.jsonl", int(1_000_000 * scale)
     chooser = random.Random(0)
     with path.open("w") as file:
-        file.write(json.dumps({"kind": "run", "step": 0, "total_steps": 2 * steps}) + "\n")
+        start = StartRecord(step=0, time=1.7e9, total_steps=2 * steps, spec="of the benchmark")
+        file.write(json.dumps(metrics_line(start)) + "\n")
         for step in range(1, steps + 1):
             bins: list[float | None] = [None] * 10
             bins[chooser.randrange(10)] = loss = chooser.random() + 1000 / (step + 1000)
@@ -105,26 +119,35 @@ def metrics(root: Path, scale: float) -> None:
 
     row("  refresh, one new step", timed(one_more))
     with pauses() as found:
-        row("  loss in 200 columns", timed(lambda: reader.series("loss", columns=200)))
-        row("  smoothed loss in 200 columns", timed(lambda: reader.series("loss_smooth", columns=200)))
-        row("  a sigma bin in 200 columns", timed(lambda: reader.series("sigma_3", columns=200)))
-        row("  the last 1000 steps of the loss", timed(lambda: reader.series("loss", columns=200, start=steps - 1000)))
-        row("  progress", timed(reader.progress))
+        loss = LOSS.curves[0]
+        sigma = next(curve for chart in CHARTS for curve in chart.curves if curve.bin == 3)
+        row("  loss in 200 columns", timed(lambda: reader.series(loss, columns=200)))
+        row("  smoothed loss in 200 columns", timed(lambda: reader.series(LOSS.main, columns=200)))
+        row("  a sigma bin in 200 columns", timed(lambda: reader.series(sigma, columns=200)))
+        row("  the last 1000 steps of the loss", timed(lambda: reader.series(loss, columns=200, start=steps - 1000)))
+        row("  how far the training is", timed(reader.status))
     print(f"  pause while drawing: {max(found) * 1e3:.0f} ms")
-
-    def smooth() -> None:
-        reader.smoothing = 0.9
-
-    row("  another smoothing", timed(smooth, 1))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2].rsplit(b"\n", 1)[0] + b"\n")
     row("  cut to a half by a resumed training", timed(reader.refresh, 1), f"{reader.rows:,} steps left")
 
 
 def line(step: int, loss: float, bins: list[float | None]) -> str:
-    numbers = {"lr": 1e-4, "grad_norm": 0.3, "samples_per_s": 0.5, "tokens_per_s": 12345.6, "data_wait_s": 0.001}
-    memory = {"step_s": 2.0123, "memory": 20 << 30, "memory_peak": 21 << 30, "time": 1.7e9 + step}
-    fields = {"kind": "step", "step": step, "epoch": step / 100, "loss": loss, "loss_by_sigma": bins}
-    return json.dumps({**fields, **numbers, **memory}) + "\n"
+    record = StepRecord(
+        step=step,
+        time=1.7e9 + step,
+        epoch=step / 100,
+        loss=loss,
+        loss_by_sigma=tuple(bins),
+        lr=1e-4,
+        grad_norm=0.3,
+        samples_per_s=0.5,
+        data_wait_s=0.001,
+        step_s=2.0123,
+        tokens_per_s=12345.6,
+        memory=20 << 30,
+        memory_peak=21 << 30,
+    )
+    return json.dumps(metrics_line(record)) + "\n"
 
 
 def log(root: Path, scale: float) -> None:
@@ -168,24 +191,29 @@ def jobs(root: Path, scale: float) -> None:
 
     path, count = root / "events.jsonl", int(10_000 * scale)
     each = [
-        {
-            "id": n,
-            "rule": f"rule{n % 7}",
-            "wildcards": {"shard": str(n)},
-            "reason": f"Missing output files: results/{n}.json; Input files updated by another job: results/{n}.txt",
-            "message": f"Making {n}",
-            "log": [f"results/logs/{n}.log"],
-            "output": [f"results/{n}.json"],
-        }
+        JobDetails(
+            id=n,
+            rule=f"rule{n % 7}",
+            wildcards={"shard": str(n)},
+            reason=f"Missing output files: results/{n}.json; Input files updated by another job: results/{n}.txt",
+            message=f"Making {n}",
+            log=(f"results/logs/{n}.log",),
+            output=(f"results/{n}.json",),
+        )
         for n in range(count)
     ]
     with path.open("w") as file:
-        file.write(json.dumps({"event": "plan", "jobs": each, "total": count, "time": 0}) + "\n")
+
+        def write(event: RunEvent) -> None:
+            file.write(json.dumps(event_line(event)) + "\n")
+
+        write(JobsPlanned(time=0, jobs=tuple(each), total=count))
         for n in range(count // 2):
-            file.write(json.dumps({"event": "job", **each[n], "time": n}) + "\n")
-            file.write(json.dumps({"event": "done", "id": n, "time": n + 0.5}) + "\n")
-            file.write(json.dumps({"event": "progress", "done": n + 1, "total": count, "time": n + 0.5}) + "\n")
-        file.writelines(json.dumps({"event": "job", **each[-n], "time": count}) + "\n" for n in range(1, 9))
+            write(JobStarted(time=n, job=each[n]))
+            write(JobDone(time=n + 0.5, id=n))
+            write(JobsCounted(time=n + 0.5, done=n + 1, total=count))
+        for n in range(1, 9):
+            write(JobStarted(time=count, job=each[-n]))
     print(f"events.jsonl: {count:,} jobs, {path.stat().st_size / 2**20:.0f} MiB")
     reader = JobsReader(path, root)
     read_all("  read (slices of 250 ms)", lambda: reader.refresh(), lambda: reader.complete)
@@ -198,7 +226,7 @@ def jobs(root: Path, scale: float) -> None:
 
 
 def runs(root: Path, scale: float) -> None:
-    from hv15.runs.record import RunFolder, append_json
+    from hv15.runs.record import RunFolder, append_event
     from tui.data.history import HistoryReader
     from tui.data.system import SystemReader
 
@@ -208,10 +236,10 @@ def runs(root: Path, scale: float) -> None:
         config.write_text(text + f"# {n}\ncache:\n  workers: {n + 1}\n")
         run = RunFolder(root, f"20260101-{n:06}-aaaa")
         run.create(config)
-        run.write_record(os.getpid(), ["snakemake"], config, ["all"])
+        run.write_record(os.getpid(), ["snakemake"], ["all"])
         for done in range(1000):
-            append_json(run.events, {"event": "progress", "done": done, "total": 1000})
-        append_json(run.events, {"event": "end", "done": 1000, "total": 1000, "failed": [], "error": "", "time": 1.0})
+            append_event(run.events, JobsCounted(done=done, total=1000))
+        append_event(run.events, RunEnded(time=1.0, done=1000, total=1000))
     print(f"history: {count} runs")
     reader = HistoryReader(root)
     with pauses() as found:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from hv15.train.metrics import read_steps
+from hv15.records.json_values import parse_object
 
 WIDTH, HEIGHT, MARGIN, SPAN = 420, 260, 46, 25
 PANELS = {
@@ -51,8 +51,9 @@ def main(work: Path, target: Path) -> None:
     image = Image.new("RGB", (WIDTH * len(PANELS), HEIGHT), "white")
     draw = ImageDraw.Draw(image)
     for number, (names, (title, field)) in enumerate(PANELS.items()):
-        steps = [record for name in names for record in read_steps(work / name / "metrics.jsonl")]
-        panel(draw, WIDTH * number, title, means([record[field] for record in steps]), len(steps))
+        lines = [line for name in names for line in (work / name / "metrics.jsonl").read_bytes().splitlines()]
+        found = [value for line in lines if isinstance(value := parse_object(line).get(field), float)]
+        panel(draw, WIDTH * number, title, means(found), len(found))
     image.quantize(32).save(target, optimize=True)
 
 

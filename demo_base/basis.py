@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -92,6 +93,6 @@ def _components(cells: Tensor) -> tuple[Tensor, Tensor]:
     return vectors / spread[:, None], spread
 
 
-def to_pixels(clips: np.ndarray) -> Tensor:
+def to_pixels(clips: NDArray[np.uint8]) -> Tensor:
     """uint8 [B, F, H, W, 3] -> fp32 [B, 3, F, H, W] in [-1, 1]."""
     return torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1

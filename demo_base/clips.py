@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from demo_base.basis import Basis, to_pixels
 from hv15.cache.batches import Stores, TrainingItem
@@ -73,7 +74,7 @@ def _encode_clips(clips: list[Shown], basis: Basis, encoders: Path, store: Store
             progress.advance(len(part))
 
 
-def encode_batch(frames: list[np.ndarray], basis: Basis, vision: ImageEncoder) -> list[dict[str, torch.Tensor]]:
+def encode_batch(frames: list[NDArray[np.uint8]], basis: Basis, vision: ImageEncoder) -> list[dict[str, torch.Tensor]]:
     """Return the store items of clips, uint8 [F, H, W, 3] each."""
     pixels = to_pixels(np.stack(frames))  # (B, 3, F, H, W)
     states = vision.encode([clip[0] for clip in frames])

@@ -26,15 +26,28 @@ from hv15.models.vae import VAE, VAEConfig
 from hv15.models.vae_blocks import Stream
 from hv15.models.vae_coders import Decoder, Encoder
 from hv15.progress import Progress
+from hv15.records.metrics import MetricsRecord
 from hv15.train.metrics import MetricsFile
 from hv15.train.random import generator, seed_for
 from hv15.train.schedules import lr_factor
-from hv15.train.signals import EXIT_RESUMABLE, Requests
+from hv15.train.signals import Requests, Stopped
 from hv15.train.state import Position, StateFolder, locked
 
 log = logging.getLogger(__name__)
 
 SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeStep(MetricsRecord):
+    """One step of one half, in its metrics.jsonl."""
+
+    kind = "vae_step"
+    loss: float
+    psnr: float
+    """Decibels."""
+    grad_norm: float
+    lr: float
 
 
 @dataclass(frozen=True)
@@ -154,12 +167,13 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
             optimizer.zero_grad(set_to_none=True)
             decibels = float(10 * np.log10(4 / error.item()))
             metrics.write(
-                "step",
-                step=step + 1,
-                loss=loss.item(),
-                psnr=round(decibels, 3),
-                grad_norm=norm.item(),
-                lr=factor * stage.rate,
+                VaeStep(
+                    step=step + 1,
+                    loss=loss.item(),
+                    psnr=round(decibels, 3),
+                    grad_norm=norm.item(),
+                    lr=factor * stage.rate,
+                )
             )
             progress.advance(note=f"{decibels:.1f} dB")
             stop, save = requests.take()
@@ -168,7 +182,7 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
                 states.save(position, half.state_dict(), optimizer.state_dict())
             if stop and step + 1 < stage.steps:
                 log.warning("saved at step %d; run the same command to go on", step + 1)
-                raise SystemExit(EXIT_RESUMABLE)
+                raise Stopped(step + 1)
 
 
 def losses(

@@ -37,9 +37,6 @@ PublishedLayout: TypeAlias = Literal["comfyui", "diffusers", "official"]
 LoRALayout: TypeAlias = Literal["kohya", PublishedLayout]
 """Whose names a LoRA has; kohya's are our own files'."""
 
-OutputType: TypeAlias = Literal["video", "images", "latent", "both"]
-"""Files of a sample; `both` are a video and its latents."""
-
 
 def roles_of(task: Task) -> tuple[Role, ...]:
     """Return the models that a task needs: the image encoder for i2v only."""

@@ -33,20 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return command.run() or 0
-    except UserError as error:
-        print(f"error: {_explained(error, command)}", file=sys.stderr)
-        return USER_ERROR
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(command, SettingsCommand) or command.stage is None or not is_out_of_memory(error):
-            raise
-        print(f"error: {_explained(OutOfMemory(command.stage, error), command)}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except BaseException as error:
+        from hv15.runs.failures import write_failure
+
+        explained = _explained(error, command)
+        write_failure(explained)
+        if isinstance(explained, KeyboardInterrupt):
+            print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
+            return INTERRUPTED
+        if not isinstance(explained, UserError):
+            raise
+        print(f"error: {explained}", file=sys.stderr)
+        return USER_ERROR
 
 
 def parse(arguments: Sequence[str] | None = None) -> Command:
@@ -61,13 +62,17 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
     return chosen_command(parser.parse_args(arguments))
 
 
-def _explained(error: UserError, command: Command) -> UserError:
+def _explained(error: BaseException, command: Command) -> BaseException:
     """The same error; where memory was not enough, with the settings that would make it so."""
-    if not isinstance(error, OutOfMemory) or not isinstance(command, SettingsCommand):
+    if not isinstance(command, SettingsCommand):
         return error
-    from hv15.commands.plan import explain
+    if command.stage is not None and not isinstance(error, UserError) and is_out_of_memory(error):
+        error = OutOfMemory(command.stage, error)
+    if isinstance(error, OutOfMemory):
+        from hv15.commands.plan import explain
 
-    return explain(error, command)
+        error.hint = explain(error, command).hint
+    return error
 
 
 if __name__ == "__main__":

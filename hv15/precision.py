@@ -63,16 +63,18 @@ def pick_encoder_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def storage_dtype(name: str) -> torch.dtype | None:
     """The number format of stored tensors; `auto` is None: as computed."""
+    return None if name == "auto" else named_dtype(name)
+
+
+def named_dtype(name: str) -> torch.dtype:
+    """The number format of a setting that names one: float32, bfloat16 or float16."""
     import torch
 
-    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[name]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _named(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    if device.type == "cpu" and dtype != torch.float32:
+    dtype = named_dtype(name)
+    if device.type == "cpu" and dtype.itemsize < 4:
         log.warning("%s on a CPU: correct, but often a hundred times slower than float32", name)
     return dtype

@@ -10,11 +10,12 @@ import shlex
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, InputEvent
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -165,14 +166,22 @@ class Dashboard(App[None]):
         if isinstance(self.base_screen, LogsScreen):
             self.base_screen.open_log(message.path)
 
-    def notify(self, message: str, **how: Any) -> None:
-        super().notify(visible(message), **how)
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        super().notify(visible(message), title=title, severity=severity, timeout=timeout, markup=markup)
 
     def copy_to_clipboard(self, text: str) -> None:
         super().copy_to_clipboard(text.encode("utf-8", "replace").decode())  # a name may hold bytes that are no text
 
     def action_command_palette(self) -> None:
-        if not Palette.is_open(self):  # type: ignore[arg-type]
+        if not Palette.is_open(self):  # type: ignore[arg-type]  # it asks for an app of any result, which is invariant
             self.push_screen(Palette(id="--command-palette"))
 
     def action_help(self) -> None:

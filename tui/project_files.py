@@ -8,19 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
+from hv15.runs.metrics import kept_files, training_files
 from hv15.runs.record import RunFolder
 from hv15.runs.state import State
+from tui.data.curves import Axis, CurveSource, Series
 from tui.data.estimate import Estimation
 from tui.data.failures import FailureCard, failure_cards
 from tui.data.history import HistoryReader, Orphan, RunRow
-from tui.data.jobs import Job, JobsProgress, JobsReader, JobState, RuleCount
+from tui.data.jobs import Job, JobsReader, JobState, RuleCount, RunProgress
 from tui.data.log_file import LogFile
-from tui.data.metrics import Axis, MetricsReader, Progress, Series, metrics_files, run_metrics
+from tui.data.metrics import MetricsReader, TrainingStatus
 from tui.data.preflight import Preflight
 from tui.data.rerun import DryRun
 from tui.data.system import GpuSource, SystemReader, SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
-from tui.watcher import Source
+from tui.watcher import AnySource, Source
 
 FULL_S = 5.0
 """How often the whole history and the orphans are looked at; the newest run is each time."""
@@ -59,7 +61,7 @@ class JobsView:
     run: str
     jobs: tuple[Job, ...]
     rules: tuple[RuleCount, ...]
-    progress: JobsProgress
+    progress: RunProgress
     failures: tuple[FailureCard, ...] = ()
 
 
@@ -68,7 +70,7 @@ class MetricsView:
     """How far the training is. `version` grows whenever there is more to draw."""
 
     version: int
-    progress: Progress
+    training: TrainingStatus
     complete: bool
     share: float
     """How much of the file was read, from 0 to 1."""
@@ -101,7 +103,7 @@ class ProjectFiles:
         self._jobs_of = ""
         self._jobs_seen: tuple[object, ...] = ()
         self._current: RunRow | None = None
-        self._progress: Progress | None = None
+        self._training: TrainingStatus | None = None
         self._metrics_lock = Lock()
         self._readers: dict[Path, MetricsReader] = {}
         self._version = 0
@@ -112,7 +114,7 @@ class ProjectFiles:
         self._tail: LogFile | None = None
         self._tail_size = -1
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[AnySource]:
         """Return what the watcher reads for the status line and the screens."""
         return [
             Source("run", self.read_run, RunSeen, always=True),
@@ -123,7 +125,7 @@ class ProjectFiles:
         ]
 
     def read_run(self) -> RunView | None:
-        """Look at the lock and the newest run, now and then at all."""
+        """Look at the lock and at the newest run each time, at the whole history every few seconds."""
         full = time.monotonic() >= self._full_due
         if full:
             self._full_due = time.monotonic() + FULL_S
@@ -153,14 +155,15 @@ class ProjectFiles:
         failed = () if run.alive and not progress.failed else failure_cards(self.root, jobs, run.status)
         if run.state in (State.STOPPING, State.STOPPED) and progress.failed:
             explained = {card.job.id for card in failed if card.job is not None}
-            self._jobs.stopped([job.id for job in jobs if job.state == JobState.FAILED and job.id not in explained])
+            unexplained = [job.id for job in jobs if job.state is JobState.FAILED and job.id not in explained]
+            self._jobs.count_as_cut(unexplained)
             jobs, progress = self._jobs.ordered(), self._jobs_progress(run.alive)
         self._jobs_seen = (progress, run.state)
         return JobsView(run.id, jobs, self._jobs.by_rule(), progress, tuple(failed))
 
-    def _jobs_progress(self, alive: bool) -> JobsProgress:
+    def _jobs_progress(self, alive: bool) -> RunProgress:
         assert self._jobs is not None
-        progress = self._jobs.progress(self._progress.eta_s if self._progress and alive else None)
+        progress = self._jobs.progress(self._training.eta_s if self._training and alive else None)
         return progress if alive else replace(progress, eta_s=None)  # a dead run wrote no end, and will never be done
 
     def read_metrics(self) -> MetricsView | None:
@@ -172,30 +175,29 @@ class ProjectFiles:
             for other_label, other in self.overlaid:
                 if other != path:
                     changed |= self._reader(other, other_label).refresh(OVERLAY_S)
-            progress = self._of_this_run(reader.progress(), path)
-            before, self._progress = self._progress, progress
-            otherwise = before is None or (before.stalled, before.former) != (progress.stalled, progress.former)
+            training = self._of_this_run(reader.status(), path)
+            before, self._training = self._training, training
+            otherwise = before is None or (before.stalled, before.former) != (training.stalled, training.former)
             if not (changed or otherwise):
                 return None
             self._version += 1
-            return MetricsView(self._version, progress, reader.complete, reader.share, label, reader.error)
+            return MetricsView(self._version, training, reader.complete, reader.share, label, reader.error)
 
-    def _of_this_run(self, progress: Progress, path: Path) -> Progress:
-        """Without what is told of the training that goes on, while the run that is alive has not begun its own."""
+    def _of_this_run(self, training: TrainingStatus, path: Path) -> TrainingStatus:
+        """Without what is told of a training that continues, while the run that is alive has not begun its own."""
         run = self._current
         if run is None or not run.alive or run.started is None or _modified(path) >= run.started:
-            return progress
-        return replace(progress, stalled=False, eta_s=None, former=True)
+            return training
+        return replace(training, stalled=False, eta_s=None, former=True)
 
     def training(self) -> tuple[str, Path]:
         """Return the name and the metrics file of the training that was written last."""
-        files = metrics_files(self.root)
-        dated = [(_modified(path), label, path) for label, path in files]
-        return max(dated)[1:] if dated else ("", self.root / "results/train/metrics.jsonl")
+        dated = [(_modified(path), label, path) for label, path in training_files(self.root)]
+        return max(dated)[1:]
 
     def series(
         self,
-        name: str,
+        curve: CurveSource,
         *,
         path: Path | None = None,
         axis: Axis = "step",
@@ -208,15 +210,15 @@ class ProjectFiles:
             label, path = self.training()
         else:
             label = next((name for name, file in self.overlaid if file == path), "")
-        return self._reader(path, label).series(name, axis=axis, columns=columns, start=start, end=end)
+        return self._reader(path, label).series(curve, axis=axis, columns=columns, start=start, end=end)
 
     def trainings(self) -> list[tuple[str, Path]]:
         """Return the metrics files of the project that are there, with their names."""
-        return [(label, path) for label, path in metrics_files(self.root) if path.is_file()]
+        return [(label, path) for label, path in training_files(self.root) if path.is_file()]
 
     def metrics_of(self, run: RunRow) -> list[tuple[str, Path]]:
         """Return what a run kept of its curves, or those that it has written until now when it is the newest."""
-        kept = run_metrics(run.folder)
+        kept = kept_files(run.folder)
         if kept:
             return [(f"{run_label(run.folder)} {label}", path) for label, path in kept]
         if self._current is None or self._current.id != run.id or run.started is None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from textual.message import Message
 from textual.screen import Screen
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 TICK_S = 0.5
 """Nothing is read more often."""
 
+Value = TypeVar("Value")
+
 
 @dataclass
-class Source:
+class Source(Generic[Value]):
     """Something that is looked at again and again."""
 
     name: str
-    read: Callable[[], Any]
+    read: Callable[[], Value | None]
     """Called in a thread; None when there is nothing new since the last call."""
-    message: Callable[[Any], Message]
+    message: Callable[[Value], Message]
     interval_s: float = 1.0
     always: bool = False
     """Whether it is read whichever screen is shown: what the status line tells."""
@@ -44,17 +46,21 @@ class Source:
     reading: bool = field(default=False, init=False)
     again: bool = field(default=False, init=False)
     """Whether to read once more at once, since what is being read may be from before a change."""
-    value: Any = field(default=None, init=False, repr=False)  # Textual describes each worker by what it runs
+    value: Value | None = field(default=None, init=False, repr=False)  # Textual describes each worker by what it runs
     """The last thing read, for screens that are shown later."""
     error: str = field(default="", init=False)
+
+
+AnySource: TypeAlias = Source[Any]
+"""Each is of values of its own, which only it and its message know."""
 
 
 class Watcher:
     """Runs the sources of an app."""
 
-    def __init__(self, app: Dashboard, sources: Iterable[Source]) -> None:
+    def __init__(self, app: Dashboard, sources: Iterable[AnySource]) -> None:
         self._app = app
-        self.sources = {source.name: source for source in sources}
+        self.sources: dict[str, AnySource] = {source.name: source for source in sources}
 
     def start(self) -> None:
         """Begin to watch. Called once, when the app is mounted."""
@@ -94,11 +100,11 @@ class Watcher:
         if (screen := self._shown) is not None:
             screen.post_message(message)
 
-    def _begin(self, source: Source) -> None:
+    def _begin(self, source: Source[Value]) -> None:
         source.reading = True
         run_beside(self._app, partial(self._read, source), f"source-{source.name}")
 
-    async def _read(self, source: Source) -> None:
+    async def _read(self, source: Source[Value]) -> None:
         took = 0.0
         try:
             value, took = await asyncio.to_thread(_timed, source.read)
@@ -118,7 +124,7 @@ class Watcher:
             source.due, source.again = time.monotonic() + wait, False
 
 
-def _timed(read: Callable[[], Any]) -> tuple[Any, float]:
+def _timed(read: Callable[[], Value]) -> tuple[Value, float]:
     """What was read, and the seconds of computing that it took."""
     began = time.thread_time()
     return read(), time.thread_time() - began

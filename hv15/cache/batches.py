@@ -111,7 +111,8 @@ class Readable(Protocol):
 
     def has(self, key: str) -> bool: ...
 
-    def read(self, key: str) -> dict[str, Tensor]: ...
+    def read(self, key: str) -> dict[str, Tensor]:
+        """The tensors of an item: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs."""
 
 
 @dataclass(frozen=True)

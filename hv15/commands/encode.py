@@ -19,7 +19,11 @@ Needed = TypeVar("Needed")
 
 
 def latents(options: EncodeLatents) -> None:
-    """Encode the clips of one shard, or of all."""
+    """Encode the clips of one shard, or of all.
+
+    Raises:
+        UserError: files cannot be used; all others are encoded and kept.
+    """
     from hv15.cache.latents import LatentEncoder
     from hv15.models import load_image_encoder, load_vae
     from hv15.precision import pick_device, pick_encoder_dtype, storage_dtype

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def convert(options: Convert) -> None:
-    """Rewrite a LoRA in the names of another program."""
+    """Rewrite a LoRA in the names of another program.
+
+    Raises:
+        UserError: contradicting options, or the LoRA cannot be read or converted.
+    """
     from hv15.lora.files import convert_file
     from hv15.lora.kinds import count_modules
     from hv15.models.weights.header import read_header
@@ -36,7 +40,11 @@ def convert(options: Convert) -> None:
 
 
 def merge(options: Merge) -> None:
-    """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
+    """Save the transformer with LoRAs merged into its weights (save_merged_model).
+
+    Raises:
+        UserError: options that do not belong together, or a file that cannot be used.
+    """
     from hv15.lora.merging import merge_to_file
     from hv15.lora.weighted import WeightedLoRA
     from hv15.models.facts import describe
@@ -64,7 +72,11 @@ def _check_target(target: Path, sources: Iterable[Path]) -> None:
 
 
 def download(options: Download) -> None:
-    """Fetch the model files that the config names."""
+    """Fetch the model files that the config names.
+
+    Raises:
+        UserError: the config downloads nothing, or the Hub does not give a file.
+    """
     from hv15.config import load_config
     from hv15.models.hub import download
 

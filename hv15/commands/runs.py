@@ -8,12 +8,14 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from hv15.commands.options.runs import Run, Status, Stop, Tui
 from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.runs import control
+from hv15.runs.failures import explain_job
 from hv15.runs.lock import holder
 from hv15.runs.metrics import TrainingProgress, training_progress
 from hv15.runs.record import RunFolder, project_config
@@ -96,6 +98,7 @@ def status(options: Status) -> int:
         print(f"{root}: no run yet; `{_call('run', options.project)}` starts one")
         return 0
     _print(found)
+    _print_failures(root, found)
     if training := _training(root, found):
         of = f" of {training.total}" if training.total else ""
         loss = f", loss {training.loss:.4f}" if training.loss is not None else ""
@@ -140,15 +143,28 @@ def _of(run: RunFolder) -> RunStatus:
 def _print(found: RunStatus) -> None:
     jobs = f"{found.done} of {found.total} jobs" if found.total else "no jobs yet" if found.state.alive else ""
     cut = "cut short" if found.state in (State.STOPPING, State.STOPPED) else "failed"
-    failed = f"{found.failed} {cut}" if found.failed else ""
+    failed = f"{len(found.failed)} {cut}" if found.failed else ""
     end = found.ended if found.ended is not None else time.time()
     took = clock(max(0.0, end - found.started)) if found.started else ""
     facts = ", ".join(each for each in (jobs, failed, took) if each)
     print(f"{found.run.id}: {found.state.value}" + (f" ({found.reason})" if found.reason else "") + f": {facts}")
 
 
+def _print_failures(root: Path, found: RunStatus) -> None:
+    """Say why jobs failed, and what helps."""
+    causes = [] if found.failure is None else [("the plan", found.failure)]
+    causes += [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
+    for name, failure in causes:
+        place = f" ({failure.place})" if failure.place else ""
+        print(f"  {name}: {indent(failure.cause, '    ').strip()}{place}\n    what to do: {failure.cure}")
+
+
 def tui(options: Tui) -> int:
-    """Open the dashboard."""
+    """Open the dashboard.
+
+    Raises:
+        UserError: a package that it needs cannot be loaded.
+    """
     try:
         from tui.launch import launch
     except ImportError as error:

@@ -77,17 +77,22 @@ def denoise(options: SampleDenoise) -> None:
 
 
 def decode(options: SampleDecode) -> None:
-    """Turn latents into a video or a folder of images."""
+    """Turn latents into a video or a folder of images.
+
+    Raises:
+        UserError: a name that is neither a video's nor a folder's, or latents that cannot be used.
+    """
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-    from hv15.records.outputs import VIDEO
+    from hv15.records.outputs import DECODED, output_of
     from hv15.sample.decode import decode_latents
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
-    if options.out.suffix != VIDEO.suffix and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+    if output_of(options.out) is None and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        files = ", ".join(output.suffix for output in DECODED if not output.is_folder)
         raise UserError(
-            f"{options.out}: videos are written as {VIDEO.suffix}, anything else is a folder of PNG images",
-            hint=f"give a name that ends in {VIDEO.suffix}, or that of a folder",
+            f"{options.out}: samples are written as {files}, anything else is a folder of PNG images",
+            hint="give a name with such an ending, or that of a folder",
         )
     spec, made_from = None, None
     if options.spec is not None:

@@ -12,7 +12,11 @@ from hv15.records.spec import Spec
 
 
 def draw(options: SampleSheet) -> None:
-    """Draw the contact sheet of all samples."""
+    """Draw the contact sheet of all samples.
+
+    Raises:
+        UserError: fewer than two samples can be looked at, or one is missing or damaged.
+    """
     from hv15.data.encode import write_image
     from hv15.demo.judge import what_changed
     from hv15.sample.contact_sheet import SheetRow, draw_sheet, mean_change, read_sample

@@ -13,7 +13,11 @@ from hv15.units import size
 
 
 def collect(options: Collect) -> None:
-    """Remove the encoded items that no project needs which uses this store."""
+    """Remove the encoded items that no project needs which uses this store.
+
+    Raises:
+        UserError: it is not known what another project needs.
+    """
     project = Project(options.config, options.overrides)
     register(project.cache, project.root)
     use = use_of(project.cache)

@@ -17,7 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def train(options: Train) -> None:
-    """Train the LoRA of a project from its encoded dataset."""
+    """Train the LoRA of a project from its encoded dataset.
+
+    Raises:
+        UserError: the dataset or the config changed meanwhile, or the training cannot go on.
+    """
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     spec = project.training_spec

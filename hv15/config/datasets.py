@@ -164,7 +164,8 @@ class DatasetSettings(Section):
     @property
     def source(self) -> str:
         """The one source path that was given."""
-        return next(value for name in SOURCES if (value := getattr(self, name)) is not None)
+        given: str = next(value for name in SOURCES if (value := getattr(self, name)) is not None)
+        return given
 
     @property
     def kind(self) -> Literal["image", "video"]:

@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-from hv15.choices import OutputType
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
@@ -31,6 +30,7 @@ from hv15.config.section import (
 )
 from hv15.config.transformer import TransformerSettings
 from hv15.grid import FPS
+from hv15.records.outputs import OutputType
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -139,7 +139,8 @@ class SampleSettings(TransformerSettings):
     """What the video should not show. The official default is empty. Only used with guidance above 1."""
 
     output_type: OutputType = "video"
-    """`video`: mp4. `images`: a folder of PNGs. `latent`: the latents file only. `both`: mp4 and latents."""
+    """`video`: mp4. `images`: a folder of PNGs. `animation`: an animated PNG. `latent`: the latents
+    file only. `both`: mp4 and latents."""
 
     dtype: ComputeDtype = "auto"
     """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that has it, else float32."""

@@ -54,7 +54,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+    def _true_is_no_number(cls, value: object, info: ValidationInfo[object]) -> object:
         """Refuse true/false for numbers: pydantic would read them as 1 and 0."""
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
             raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hv15.background import Background
 from hv15.data.clips import Clip
 from hv15.data.decode import read_clips
-from hv15.data.media import Kind, MediaError, MediaInfo
+from hv15.data.media import MediaError, MediaInfo, MediaKind
 from hv15.data.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class DecodeJob:
     """The clips wanted of one file. `tag` is the caller's."""
 
     path: Path
-    kind: Kind
+    kind: MediaKind
     clips: list[Clip]
     dataset: DatasetSettings
     info: MediaInfo | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hv15.data.buckets import choose_bucket
 from hv15.data.frames import Timeline, exact_fps, windows
 from hv15.data.media import MediaError, MediaInfo
 from hv15.errors import UserError
 from hv15.grid import encodable_frames
+from hv15.records.json_values import JsonObject
 
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
@@ -35,7 +36,7 @@ class Clip:
     background: str = ""
     """The colour behind transparent pixels; empty when the file has none."""
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Return what, beside the file's content, names the clip: the input of its key."""
         return {
             "start": self.start,

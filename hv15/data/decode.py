@@ -16,7 +16,7 @@ import numpy as np
 from hv15.data.clips import Clip, timeline_of
 from hv15.data.frames import Timeline, exact_fps
 from hv15.data.images import read_image
-from hv15.data.media import Kind, MediaError, MediaInfo, frame_files
+from hv15.data.media import MediaError, MediaInfo, MediaKind, frame_files
 from hv15.data.pixels import Fitter, Pixels
 from hv15.data.probe import pixel_aspect, probe
 from hv15.data.video import DAMAGED, damaged, decoded, open_video
@@ -30,7 +30,7 @@ Stamped = tuple[int, av.VideoFrame]
 
 
 def read_clips(
-    path: Path, kind: Kind, clips: Sequence[Clip], dataset: DatasetSettings, info: MediaInfo | None = None
+    path: Path, kind: MediaKind, clips: Sequence[Clip], dataset: DatasetSettings, info: MediaInfo | None = None
 ) -> Iterator[tuple[Clip, Pixels]]:
     """Yield each clip with its pixels, uint8 RGB [F, H, W, 3], in the order in which the clips end.
 
@@ -197,7 +197,7 @@ class VideoReader:
 
 
 def resized(path: Path, fit: Callable[[], Pixels]) -> Pixels:
-    """Return what `fit` makes of a picture of the file.
+    """Return what `fit` makes of a picture of the file, uint8 [H, W, 3].
 
     Raises:
         MediaError: the resampler cannot take it; what was decoded is sound.

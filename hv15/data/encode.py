@@ -100,6 +100,25 @@ def write_image(path: Path, pixels: Pixels, metadata: Mapping[str, str] | None =
         Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
 
 
+def write_animation(path: Path, frames: Pixels, fps: float = 24.0, metadata: Mapping[str, str] | None = None) -> None:
+    """Write an animated PNG atomically; it plays for ever.
+
+    Args:
+        path: the file.
+        frames: uint8 RGB [F, H, W, 3].
+        fps: frames per second.
+        metadata: its text chunks.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in (metadata or {}).items():
+        chunks.add_itxt(key, value)
+    first, *others = (Image.fromarray(pixels) for pixels in frames)
+    with atomic_path(path) as temporary:
+        first.save(
+            temporary, format="PNG", pnginfo=chunks, save_all=True, append_images=others, duration=1000 / fps, loop=0
+        )
+
+
 def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | None = None) -> None:
     """Write a folder of PNG files 0000.png, 0001.png, ...; it appears complete or not at all.
 

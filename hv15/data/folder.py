@@ -12,7 +12,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from hv15.data.captions import read_caption
-from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, holds_images
+from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaKind, holds_images
 from hv15.data.survey import SHOWN, CaptionProblem, Survey, counted, unreadable
 from hv15.records.problems import Place, Problem
 
@@ -84,7 +84,7 @@ class _Walk:
             return []  # a link to a folder above
         self._seen.add((status.st_dev, status.st_ino))
         captions = _Captions(base, listing, self.dataset.caption_extension)
-        kind: Kind = "video" if self.is_video else "image"
+        kind: MediaKind = "video" if self.is_video else "image"
         others: list[tuple[str, os.DirEntry[str]]] = []
         for name in sorted(listing):
             if name.startswith(".") and name.lower() not in IGNORED:
@@ -139,7 +139,7 @@ class _Walk:
         elif suffix not in _SIDECARS and stem and stem not in captions.claimed and captions.of(stem) is not None:
             self.unread.append(name)
 
-    def _take(self, base: str, name: str, kind: Kind, captions: _Captions) -> None:
+    def _take(self, base: str, name: str, kind: MediaKind, captions: _Captions) -> None:
         stem = name if kind == "frames" else name.rpartition(".")[0]
         captions.claimed.add(stem)
         file = captions.of(stem)

@@ -14,7 +14,7 @@ from typing import Literal
 from hv15.data.frames import Timeline
 from hv15.errors import UserError
 
-Kind = Literal["video", "image", "frames"]
+MediaKind = Literal["video", "image", "frames"]
 """A video file, an image file, or a folder of images that is one clip."""
 
 VIDEO_SUFFIXES = {
@@ -40,7 +40,7 @@ class Source:
 
     place: str
     """Its path. As text: a Path for each of 100,000 files would cost more than finding them."""
-    kind: Kind
+    kind: MediaKind
     caption: str
     """The text after prefix and suffix rules."""
     size: int
@@ -64,7 +64,7 @@ class MediaInfo:
     """What a file shows, without its pixels. Height and width are those of the upright picture with square pixels."""
 
     path: Path
-    kind: Kind
+    kind: MediaKind
     height: int
     width: int
     alpha: bool
@@ -103,7 +103,7 @@ def holds_images(folder: str) -> bool:
         return any(entry.name.lower().endswith(tuple(IMAGE_SUFFIXES)) for entry in entries)
 
 
-def stamp(path: str | Path, kind: Kind) -> tuple[int, int, int]:
+def stamp(path: str | Path, kind: MediaKind) -> tuple[int, int, int]:
     """Return (bytes, mtime in ns, inode) of a media file, or of a folder of images as `Source` describes it.
 
     Raises:

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from hv15.data.frames import Timeline
 from hv15.data.images import image_size
-from hv15.data.media import Kind, MediaError, MediaInfo, frame_files
+from hv15.data.media import MediaError, MediaInfo, MediaKind, frame_files
 from hv15.data.pixels import has_alpha, upright_size
 from hv15.data.video import DAMAGED, damaged, decoder_of, format_of, open_video
 
@@ -26,7 +26,7 @@ _HDR = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
 _LEADING = 32  # packets: an open group of pictures begins with fewer frames that belong to the group before
 
 
-def probe(path: Path, kind: Kind) -> MediaInfo:
+def probe(path: Path, kind: MediaKind) -> MediaInfo:
     """Return what a file shows. Of a video all packets are read and the first frame is decoded.
 
     Raises:
@@ -137,7 +137,7 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream, co
     return packets
 
 
-def _stamp(packet: Packet, counted: bool) -> _Stamp:
+def _stamp(packet: Packet[VideoStream], counted: bool) -> _Stamp:
     return _Stamp(packet.dts if counted else packet.pts, packet.duration or 0, packet.is_keyframe)
 
 

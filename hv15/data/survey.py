@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.data.captions import plain
-from hv15.data.media import Kind, Source, stamp
+from hv15.data.media import MediaKind, Source, stamp
 from hv15.data.paths import cure, near
 from hv15.errors import UserError
 from hv15.records.problems import Place, Problem
@@ -49,7 +49,7 @@ class Survey:
     def __post_init__(self) -> None:
         self._default = plain(self.dataset.default_caption or "")
 
-    def add(self, place: str, kind: Kind, caption: str | None, caption_file: str, row: int | None = None) -> None:
+    def add(self, place: str, kind: MediaKind, caption: str | None, caption_file: str, row: int | None = None) -> None:
         """Add a medium. Its caption is as `plain` gives it, or None for `default_caption`."""
         try:
             size, mtime_ns, inode = stamp(place, kind)

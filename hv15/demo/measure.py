@@ -43,7 +43,8 @@ def _blur(pixels: float) -> Floats:
     """The matrix [64, 64] of a Gaussian blur along one axis, for this standard deviation."""
     apart = np.subtract.outer(np.arange(SIZE), np.arange(SIZE)) / pixels
     weights: Floats = np.exp(-0.5 * apart**2)
-    return weights / weights.sum(axis=1, keepdims=True)
+    blur: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return blur
 
 
 _SOFTER = _blur(1.8)

@@ -32,7 +32,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def rows(self, index: slice | Tensor) -> Adapter:
-        """The same change for some output rows only: a slice of them, or their numbers (n)."""
+        """The same change for some output rows only: a slice of them, or their numbers [n]."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -150,7 +150,7 @@ class Kronecker(Adapter):
         return torch.kron(product(self.w1), product(self.w2)) * self.scale
 
     def rows(self, index: slice | Tensor) -> Adapter:
-        """A LoKr again where whole blocks of w2 are kept, in order (rows of w1 then); else a full difference."""
+        """A LoKr again where whole blocks of w2 are kept, in order (then rows of w1); else a difference [n, in]."""
         height = self.w2[0].shape[0]
         numbers = torch.arange(self.shape[0])[index]
         if numbers.numel() % height == 0:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from hv15.models.variants import VARIANTS, Variant, detect_variant
+from hv15.records.json_values import RecordError, as_object, parse_object, text_of
 from hv15.records.metadata import CONFIG, KOHYA_BASE_NAME, TASK
 
 
@@ -35,14 +34,14 @@ def _trained_on(metadata: Mapping[str, str]) -> Variant | None:
     """The checkpoint that a LoRA was trained on: by the settings that hv15 writes into it, or by the file name that
     kohya's metadata keep."""
     try:
-        models: dict[str, Any] = json.loads(metadata.get(CONFIG, "{}")).get("models") or {}
-        name, path = models.get("variant"), models.get("dit") or ""
-    except (ValueError, TypeError, AttributeError):  # whatever somebody wrote there
-        name, path = None, ""
+        models = as_object(parse_object(metadata.get(CONFIG, "{}")).get("models", {}))
+    except RecordError:  # whatever somebody wrote there
+        models = {}
+    name, path = text_of(models, "variant"), text_of(models, "dit")
     if name in VARIANTS:
         return VARIANTS[name]
     for written in (path, metadata.get(KOHYA_BASE_NAME, "")):
         # From the root on: a relative path began in the folder of that training, not in the one of this process.
-        if found := detect_variant(Path("/", str(written))):
+        if found := detect_variant(Path("/", written)):
             return found.variant
     return None

@@ -36,7 +36,7 @@ class Decomposed:
         changed = self.adapter.merged(weight, 1.0)
         along = 1 if self.magnitude.shape[1] == 1 else 0
         norm = torch.linalg.vector_norm(changed, dim=along, keepdim=True) + torch.finfo(changed.dtype).eps
-        ratio = self.magnitude.to(weight.device, torch.float32) / norm
+        ratio: Tensor = self.magnitude.to(weight.device, torch.float32) / norm
         return changed * (multiplier * (ratio - 1) + 1)
 
     def to(self, device: torch.device) -> Decomposed:

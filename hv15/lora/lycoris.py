@@ -39,7 +39,8 @@ def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
         first = next(factor for factor in factors if factor is not None)
         if first.device != x.device or first.dtype != x.dtype:  # once, not at each step
             factors = tuple(None if factor is None else factor.to(x.device, x.dtype) for factor in factors)
-        return bypass(x, None, *factors, gamma=gamma)
+        difference: Tensor = bypass(x, None, *factors, gamma=gamma)
+        return difference
 
     return forward
 
@@ -125,4 +126,5 @@ def _lycoris() -> ModuleType:
             f"LoRA: LoHa, LoKr, GLoRA and OFT need lycoris-lora, which cannot be imported: {error}",
             hint="pip install 'hv15[lycoris]'",
         ) from error
-    return lycoris
+    package: ModuleType = lycoris
+    return package

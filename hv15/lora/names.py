@@ -159,7 +159,7 @@ def kohya_name(module: str) -> str:
 def find_parts(name: str) -> dict[str, ModulePlace] | None:
     """The parts of the model that a file's module name of any known layout means, and their places; None = unknown."""
     for prefix in _READ_PREFIXES:
-        if not name.startswith(prefix):
+        if not name.startswith(prefix) or "#" in name:  # which stands for a block's number in the table
             continue
         template, index = _generalise(name.removeprefix(prefix))
         parts = _READ.get(template.replace(".", "_"))

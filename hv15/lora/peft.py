@@ -73,8 +73,13 @@ def strength_of(settings: Settings, module: str, shapes: Mapping[str, tuple[int,
         rank = _setting(settings, "r", "rank_pattern", name)
     else:
         rank = _rank(shapes)
-    if alpha is None or not rank or "alpha" in shapes:
+    if alpha is None or rank is None or "alpha" in shapes:
         return None
+    if rank < 1:
+        raise UserError(
+            f"LoRA: its metadata {ADAPTER_METADATA} is not what PEFT writes: r of {name} is {rank:g}",
+            hint="export it again",
+        )
     return Strength(alpha * math.sqrt(rank) if settings.get("use_rslora") else alpha, rank)
 
 

@@ -72,7 +72,11 @@ def listed(loras: Iterable[WeightedLoRA]) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put a file's name before the message of an error."""
+    """Inside, put a file's name before the message of an error.
+
+    Raises:
+        UserError: the one that was raised inside.
+    """
     try:
         yield
     except UserError as error:

@@ -25,7 +25,7 @@ HEAD_GROUPS = 4
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Torch's own attention."""
+    """Torch's own attention: q, k, v [B, N, H, D] -> [B, N, H, D]."""
     out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return out.transpose(1, 2)
 
@@ -79,7 +79,7 @@ ATTENTION = Attention()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    """Attention with torch's own kernel, for a few tokens; as `Attention`."""
+    """Attention with torch's own kernel, for a few tokens: q, k, v [B, N, H, D] -> [B, N, H, D]; see `Attention`."""
     return ATTENTION(q, k, v, lengths)
 
 

@@ -21,7 +21,7 @@ Mod = Sequence[Tensor]
 
 
 class HeadNorm(Module):
-    """RMS norm of each head of q or k: computed in fp32, cast back, then weighted."""
+    """RMS norm of each head of q or k, [B, N, H, D]: computed in fp32, cast back, then weighted."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Modulation(Module):
 
 
 class MLP(Module):
-    """Two linears around a GELU (tanh form) or SiLU."""
+    """Two linears around a GELU (tanh form) or SiLU: [B, N, hidden] -> [B, N, hidden]."""
 
     def __init__(self, hidden_size: int, mlp_size: int, activation: nn.Module) -> None:
         super().__init__()

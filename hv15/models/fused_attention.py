@@ -57,12 +57,17 @@ def _mix(weights: Tensor, values: Tensor) -> Tensor:
     return torch.einsum("bhnm,bmhd->bnhd", weights, values.float())
 
 
-def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+class _Context(torch.autograd.function.FunctionCtx):
+    saved_tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _keep(ctx: _Context, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, *output)
 
 
-def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return fused_attention_backward(grad, *ctx.saved_tensors)  # type: ignore[attr-defined]
+def _backward(ctx: _Context, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    gradients: tuple[Tensor, Tensor, Tensor] = fused_attention_backward(grad, *ctx.saved_tensors)
+    return gradients
 
 
 fused_attention.register_autograd(_backward, setup_context=_keep)

@@ -10,12 +10,12 @@ SCALING_FACTOR = 1.03682
 
 
 def scale(latents: Tensor) -> Tensor:
-    """From the VAE's scale (what is stored) to the transformer's."""
+    """From the VAE's scale (what is stored) to the transformer's; latents of any shape."""
     return latents * SCALING_FACTOR
 
 
 def unscale(latents: Tensor) -> Tensor:
-    """From the transformer's scale back to the VAE's."""
+    """From the transformer's scale back to the VAE's; latents of any shape."""
     return latents / SCALING_FACTOR
 
 

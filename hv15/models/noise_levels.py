@@ -12,5 +12,8 @@ TIMESTEPS = 1000.0
 
 
 def shifted(sigma: Tensor, shift: float) -> Tensor:
-    """Move sigmas towards noise (shift > 1) or data (shift < 1): k*s / (1 + (k-1)*s), as in the official schedule."""
+    """Move sigmas towards noise (shift > 1) or data (shift < 1): k*s / (1 + (k-1)*s), as in the official schedule.
+
+    Sigmas of any shape.
+    """
     return shift * sigma / (1 + (shift - 1) * sigma)

@@ -16,11 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from hv15.models.attention import Attention
@@ -44,7 +43,7 @@ class BlockCall:
     hooks: tuple[BlockHook, ...] = ()
 
     def __call__(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        """Call the hooks, then compute."""
+        """Call the hooks, then compute: img [B, N, hidden], txt [B, M, hidden], vec [B, hidden] -> img, txt."""
         self.tell_hooks()
         return self.compute(img, txt, vec)
 
@@ -54,12 +53,13 @@ class BlockCall:
             hook.before_block(self.index)
 
     def compute(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the block without a word to the hooks."""
+        """Compute the block without a word to the hooks; shapes as in `__call__`."""
         return self.block(img, txt, vec, self.rope, self.lengths, self.attention, self.most_tokens)
 
 
 def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-    """Call a block, keeping its inputs alone for the backward pass; arguments and results as those of the block."""
+    """Call a block, keeping its inputs alone for the backward pass; arguments and results, and their shapes, as
+    those of the call."""
     if img.shape[1] <= call.most_tokens:
         # vec is the same for all blocks: not an argument, so that hooks on what is kept see the tokens alone.
         return checkpoint(lambda img, txt: call(img, txt, vec), img, txt, use_reentrant=False, preserve_rng_state=False)
@@ -69,10 +69,18 @@ def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tupl
     return _Recomputed.apply(call, anchor, img, txt, vec)
 
 
+class _Context(FunctionCtx):
+    """What the forward pass leaves for the backward pass."""
+
+    call: BlockCall
+    saved_tensors: tuple[Tensor, Tensor, Tensor]
+    needs_input_grad: tuple[bool, ...]
+
+
 class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, call: BlockCall, _anchor: Tensor, img: Tensor, txt: Tensor, vec: Tensor
+        ctx: _Context, call: BlockCall, _anchor: Tensor, img: Tensor, txt: Tensor, vec: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.call = call
         ctx.save_for_backward(img, txt, vec)
@@ -82,7 +90,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, d_img: Tensor | None, d_txt: Tensor | None
+        ctx: _Context, d_img: Tensor | None, d_txt: Tensor | None
     ) -> tuple[None, None, Tensor | None, Tensor | None, Tensor | None]:
         ctx.call.tell_hooks()
         return None, None, *_Backward(ctx.call)(ctx.saved_tensors, ctx.needs_input_grad[2:], d_img, d_txt)

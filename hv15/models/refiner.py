@@ -25,7 +25,7 @@ class TextEmbedder(Module):
 
 
 class RefinerBlock(Module):
-    """Plain pre-norm attention and MLP, each behind a gate from the context vector."""
+    """Plain pre-norm attention and MLP of tokens [B, L, hidden], each behind a gate from the context [B, hidden]."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_size: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class RefinerBlock(Module):
 
 
 class TokenRefinerStack(Module):
-    """The blocks under the name that the checkpoint gives them."""
+    """The blocks under the name that the checkpoint gives them: [B, L, hidden] -> [B, L, hidden]."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_size: int, num_blocks: int) -> None:
         super().__init__()

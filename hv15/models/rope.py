@@ -47,7 +47,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 class RopeTables:
-    """Tables by grid and device: built once for each latent shape, on the device where they are used."""
+    """Tables [N, 1, D/2] by grid and device: built once for each latent shape, on the device where they are used."""
 
     def __init__(self, dims: tuple[int, ...], theta: float) -> None:
         self.dims, self.theta = dims, theta

@@ -184,6 +184,9 @@ def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
     """Return the sizes of a Qwen2.5-VL checkpoint, from its tensors, and the prefix of its text tensors.
 
     What tensors do not tell (head size, RoPE, epsilon) comes from a config.json beside them, else it is the 7B model's.
+
+    Raises:
+        UserError: it is another model, or the sizes contradict one another.
     """
     keys = checkpoint.keys()
     prefix = next((prefix for prefix in _PREFIXES if f"{prefix}embed_tokens.weight" in checkpoint), None)

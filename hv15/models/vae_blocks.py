@@ -44,7 +44,7 @@ class Stream:
     """For each module what it needs of the frames before this chunk."""
 
     def add(self, fresh: Tensor, other: Tensor) -> Tensor:
-        """fresh + other, into `fresh` where that is allowed."""
+        """fresh + other, both [B, C, F, H, W], into `fresh` where that is allowed."""
         return fresh + other if self.tracked else fresh.add_(other)
 
     def strips(self, x: Tensor, channels: int) -> Iterator[tuple[slice, slice]]:
@@ -116,7 +116,9 @@ class CausalConv3d(Module):
         return joined(self.strips(x, stream, norm), x.shape[3])
 
     def strips(self, x: Tensor, stream: Stream, norm: Norm | None = None, halved: int = 0) -> Strips:
-        """The result strip by strip, each strip a tensor of its own; one strip unless the stream asks for more.
+        """The result [B, C_out, F, H, W] strip by strip, each strip of rows a tensor of its own.
+
+        There is one strip unless the stream asks for more.
 
         Args:
             halved: of the first frame only the first half of each of that many groups of C_out is wanted.
@@ -161,7 +163,7 @@ class CausalConv3d(Module):
 
 
 def joined(strips: Strips, height: int) -> Tensor:
-    """Put strips together to a result of `height` rows; a strip of all rows is the result itself."""
+    """Put strips together to a result [B, C, F, height, W]; a strip of all rows is the result itself."""
     out: Tensor | None = None
     for rows, strip in strips:
         if rows.stop - rows.start == height:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -80,7 +81,7 @@ class ImageEncoder:
         self.config = config
 
     @torch.no_grad()
-    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Return the states of the images, [B, 729, 1152], in the model's dtype and on its device.
 
         Args:
@@ -91,7 +92,7 @@ class ImageEncoder:
         return self.model(pixel_values=pixels.to(weight)).last_hidden_state
 
 
-def siglip_pixels(image: np.ndarray, size: int) -> Tensor:
+def siglip_pixels(image: NDArray[np.uint8], size: int) -> Tensor:
     """Return a uint8 [H, W, 3] image as SigLIP wants it: [3, size, size] in [-1, 1], bicubic, aspect not kept."""
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
     return rearrange(torch.from_numpy(np.array(resized)), "h w c -> c h w").float() / 127.5 - 1
@@ -119,6 +120,9 @@ def read_vision_config(checkpoint: Checkpoint) -> tuple[VisionConfig, str]:
 
     What tensors do not tell (heads, image size) comes from a config.json beside them; without one, heads of 72 and
     384 pixels for 729 tokens, as in so400m.
+
+    Raises:
+        UserError: it is another model, or the sizes contradict one another.
     """
     keys = checkpoint.keys()
     prefix = next((prefix for prefix in _PREFIXES if prefix + _PATCHES in checkpoint), None)

@@ -9,6 +9,7 @@ from hv15.plan.advice import Advice, advise
 from hv15.plan.devices import Device
 from hv15.plan.stages import Planner, Stage
 from hv15.project import Project
+from hv15.records.estimate import VERSION
 from hv15.records.json_values import JsonObject
 
 GIB = 2**30
@@ -34,8 +35,9 @@ class ProjectPlan:
         return max(stage.needed for stage in self.stages)
 
     def to_json(self) -> JsonObject:
-        """As plain JSON values."""
+        """As plain JSON values; other programs read of it what `hv15.records.estimate` names."""
         return {
+            "version": VERSION,
             "device": asdict(self.device),
             "fits": self.fits,
             "needed": self.needed,

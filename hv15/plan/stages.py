@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hv15.config import Settings
 from hv15.config.section import Section
@@ -13,7 +13,9 @@ from hv15.plan.cost import Cost
 from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.model_sizes import ModelSizes
 from hv15.plan.workload import ClipBatch, Video, Workload, workload
+from hv15.precision import named_dtype
 from hv15.project import Project
+from hv15.records.json_values import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +64,7 @@ class Stage:
     count: int
     seconds: float | None
     """Of one unit; an estimate."""
-    settings: dict[str, Any]
+    settings: JsonObject
     """Those that decide about memory; values are of any type that a setting has."""
 
     @property
@@ -231,14 +233,14 @@ class Planner:
         import torch
 
         if name != "auto":
-            return getattr(torch, name)
+            return named_dtype(name)
         return torch.bfloat16 if self.device.gpu and self.device.bfloat16 else torch.float32
 
     def _encoder_dtype(self, name: str, *, cpu: bool = False) -> torch.dtype:
         import torch
 
         if name != "auto":
-            return getattr(torch, name)
+            return named_dtype(name)
         return torch.float16 if self.device.gpu and not cpu else torch.float32
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from hv15.choices import OutputType
 from hv15.records.paths import ProjectPaths
 
 
@@ -32,14 +32,20 @@ class SampleOutput:
 
 VIDEO = SampleOutput("video", ".mp4")
 IMAGES = SampleOutput("images", ".frames", is_folder=True)
+ANIMATION = SampleOutput("animation", ".animation.png")
+"""An animated PNG: lossless, and it plays in a browser and in a README."""
 LATENTS = SampleOutput("latents", ".latents.safetensors", is_decoded=False)
 
-OUTPUTS = (VIDEO, IMAGES, LATENTS)
+OUTPUTS = (VIDEO, IMAGES, ANIMATION, LATENTS)
 DECODED = tuple(output for output in OUTPUTS if output.is_decoded)
+
+OutputType: TypeAlias = Literal["video", "images", "animation", "latent", "both"]
+"""What a config may ask for; `both` are a video and its latents."""
 
 OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "video": (VIDEO,),
     "images": (IMAGES,),
+    "animation": (ANIMATION,),
     "latent": (LATENTS,),
     "both": (VIDEO, LATENTS),
 }

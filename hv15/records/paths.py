@@ -99,6 +99,11 @@ class ProjectPaths:
         return self.training / "checkpoints"
 
     @property
+    def previews(self) -> Path:
+        """The folder of samples that are made on the way."""
+        return self.training / "previews"
+
+    @property
     def summary(self) -> Path:
         return self.training / "summary.json"
 
@@ -111,6 +116,13 @@ class ProjectPaths:
         """The project's experiments that have been trained, sorted by name."""
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
             yield ProjectPaths(self.root, path.parts[-3])
+
+    def with_samples(self) -> Iterator[ProjectPaths]:
+        """The project, and its experiments that have samples or previews, sorted by name."""
+        yield self
+        found = {path.parts[-2] for path in self.root.glob(f"{RESULTS}/*/{self.samples.name}")}
+        found |= {path.parts[-3] for path in self.root.glob(f"{RESULTS}/*/{self.training.name}/{self.previews.name}")}
+        yield from (ProjectPaths(self.root, run) for run in sorted(found))
 
     def set_aside(self) -> Iterator[Path]:
         """The metrics of earlier trainings, whose folders were moved aside."""
@@ -148,6 +160,10 @@ class ProjectPaths:
     def failure(self, log: Path) -> Path:
         """The record of a job's failure, beside its log."""
         return log.with_suffix(".failure.json")
+
+    def all_logs(self) -> Iterator[Path]:
+        """The logs of all jobs of the project and of its experiments that are there, sorted."""
+        return iter(sorted(self.results.glob("**/logs/*.log")))
 
     @property
     def benchmarks(self) -> Path:

@@ -3,10 +3,10 @@
 `.hv15/` in the project folder holds:
 
 - run.lock: locked by the kernel (flock) as long as a run is alive; its text is the id of the run
-- runs/<id>/run.json: who runs, where, since when, and by which command (`record.py`)
+- runs/<id>/run.json: who runs, where, since when, and by which command (`hv15.records.events`)
 - runs/<id>/config.yaml: the config as it was at the start
-- runs/<id>/events.jsonl: what happens to each job (`events.py`), also for a run that was started by hand
-- runs/<id>/output.log: what Snakemake printed, unless it was started by hand
+- runs/<id>/events.jsonl: what happens to each job, written from inside Snakemake (`events.py`)
+- runs/<id>/output.log: what Snakemake and its jobs printed (`output.py` for a run that was started by hand)
 - runs/<id>/metrics/: the numbers of its trainings, kept when it ends or the next run begins (`metrics.py`)
 - runs/<id>/stop: there since somebody asked the run to stop
 

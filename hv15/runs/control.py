@@ -15,16 +15,18 @@ from pathlib import Path
 import psutil
 
 import hv15
-from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
+from hv15.environment import OF_A_RUN, RUN_VARIABLE
 from hv15.errors import UserError
+from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.runs import lock
-from hv15.runs.metrics import keep_last_metrics
+from hv15.runs.followed_file import append_object
 from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes, send
-from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, history, new_run, project_config
-from hv15.runs.state import RunStatus, current
+from hv15.runs.record import RunFolder, history, new_run, project_config
+from hv15.runs.state import RunStatus, close_last_run, current
 
-TARGET = "results/lora.safetensors"
-LOOKED_AT = 20
+TARGET = str(ProjectPaths().lora)
+"""What a run makes when nothing else is asked for."""
+RECENT_RUNS = 20
 """The last runs whose processes are looked for."""
 
 
@@ -46,14 +48,13 @@ def snakefile(root: Path) -> Path:
 def command(config: Path, *words: str) -> list[str]:
     """Return Snakemake's command line for a project. It is to be run in the folder of the Snakefile."""
     base = [sys.executable, "-m", "snakemake", *words, "-d", str(config.parent)]
-    return base if config.name == "config.yaml" else [*base, "--configfile", str(config)]
+    return base if config.name == CONFIG else [*base, "--configfile", str(config)]
 
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    foreign = (CONFIG_VARIABLE, OVERRIDES_VARIABLE, "HV15_EVENTS", RUN_VARIABLE)
-    kept = {name: value for name, value in os.environ.items() if name not in foreign}
+    kept = {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
@@ -74,7 +75,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
     refuse_orphans(root)
     run, descriptor = new_locked_run(root)
     try:
-        keep_last_metrics(root)
+        close_last_run(root)
         run.create(config)
         if is_locked_by_snakemake(root):
             unlock_snakemake(config, home)
@@ -91,7 +92,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
                 pass_fds=[descriptor],
             )
         try:
-            run.write_record(process.pid, words, config, targets or [TARGET])
+            run.write_record(process.pid, words, targets or [TARGET])
         except BaseException:  # a run that nobody could find and stop again
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -149,7 +150,7 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
         )
     if found.state.alive:
         with contextlib.suppress(OSError):  # a full disk must not keep it running
-            append_json(found.run.stop, {"time": time.time(), "now": now})
+            append_object(found.run.stop, {"time": time.time(), "now": now})
     send(earlier, signal.SIGKILL if now else signal.SIGINT)
     if record is not None and now:
         kill(record)
@@ -171,35 +172,18 @@ def save_now(root: Path) -> int:
     """
     found = current(root)
     record = found.record if found and found.state.alive else None
-    processes = [] if record is None else [each for each in run_processes(record) if _trains(each)]
-    told = 0
-    for process in processes:
-        if catches(process, signal.SIGUSR1):  # it would end one that does not listen yet
-            try:
-                process.send_signal(signal.SIGUSR1)
-                told += 1
-            except psutil.Error:
-                continue
-    if not told:
+    # Nothing else of a run listens to this signal, which would end a process that does not.
+    training = [each for each in run_processes(record) if catches(each, signal.SIGUSR1)] if record else []
+    send(training, signal.SIGUSR1)
+    if not training:
         raise UserError(f"{root}: no training is in its steps now", hint="wait until the first step is done")
-    return told
-
-
-def _trains(process: psutil.Process) -> bool:
-    """Whether a process is `hv15 train`, or one of those that accelerate started for it."""
-    try:
-        words = process.cmdline()
-    except psutil.Error:
-        return False
-    return any(
-        Path(word).name == "hv15" and words[place + 1 : place + 2] == ["train"] for place, word in enumerate(words)
-    )
+    return len(training)
 
 
 def orphans(root: Path) -> list[psutil.Process]:
     """Return processes that a dead run of this project left behind on this machine; they hold memory and the GPU."""
     running = lock.holder(root)
-    records = [run.record() for run in history(root)[:LOOKED_AT] if run.id != running]
+    records = [run.record() for run in history(root)[:RECENT_RUNS] if run.id != running]
     return left_behind(record for record in records if record is not None)
 
 
@@ -240,7 +224,11 @@ def unlock(project: Path) -> bool:
 
 
 def unlock_snakemake(config: Path, home: Path) -> None:
-    """Run `snakemake --unlock`. Only who holds the project's own lock knows that nobody else needs it."""
+    """Run `snakemake --unlock`. Only who holds the project's own lock knows that nobody else needs it.
+
+    Raises:
+        UserError: Snakemake refuses; with what it says.
+    """
     done = subprocess.run(
         command(config, "--unlock"),
         cwd=home,

@@ -1,13 +1,6 @@
-"""What happens to the jobs of a run, one JSON line each, written from inside Snakemake as it logs.
+"""Records a run from inside Snakemake, as it logs: what happens to its jobs, why one failed, what made it stop.
 
-Snakemake's log records carry what they are about (`record.event` and fields), so nothing is parsed from text. Lines:
-
-- plan: jobs = all that will run, each with id, rule, wildcards, reason, log, output; total
-- start: ids; job: one job with its details, at the moment when it starts
-- done: id; failed: id, log; error: text; progress: done, total
-- end: done, total, failed (ids), error: the last line of a run that was not killed
-
-Every line has `event` and `time` (seconds since 1970).
+Snakemake's log records carry what they are about (`record.event` and fields), so nothing is parsed from text.
 """
 
 from __future__ import annotations
@@ -15,67 +8,101 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hv15.environment import EVENTS_VARIABLE, RUN_VARIABLE
 from hv15.errors import UserError
+from hv15.records.events import (
+    ErrorSaid,
+    JobDetails,
+    JobDone,
+    JobFailed,
+    JobsCounted,
+    JobsPlanned,
+    JobsStarted,
+    JobStarted,
+    RecordingStarted,
+    RunEnded,
+    RunEvent,
+)
+from hv15.records.failures import Failure
+from hv15.records.paths import CONFIG
 from hv15.runs import lock
-from hv15.runs.metrics import keep_last_metrics, keep_metrics
-from hv15.runs.record import RUN_VARIABLE, RunFolder, append_json, new_run
+from hv15.runs.failures import failure_beside, failure_of
+from hv15.runs.foreign_messages import failure_by_exit
+from hv15.runs.metrics import keep_metrics
+from hv15.runs.output import OutputCopy
+from hv15.runs.record import RunFolder, append_event, new_run
+from hv15.runs.snakemake_types import SnakemakeJob, SnakemakeWorkflow
+from hv15.runs.state import close_last_run
+from hv15.runs.stop_signals import StopSignals
 
-EVENTS_VARIABLE = "HV15_EVENTS"
-"""Names a file for the events of a dry run."""
 
-
-def record_events(workflow: Any) -> None:
+def record_events(workflow: SnakemakeWorkflow) -> Recorder | None:
     """Record a run: the one that `hv15 run` has started, or one that was started by hand, which then gets a folder.
 
-    Called when the Snakefile is read. Jobs that read it again, and dry runs that nobody watches, are not recorded.
+    Called when the Snakefile is read. Jobs that read it again are not recorded, nor dry runs that nobody watches.
     """
     if not workflow.is_main_process:
-        return
+        return None
     from snakemake.logging import logger
 
-    if run := os.environ.get(RUN_VARIABLE):
-        _listen_to_interrupts(RunFolder(Path.cwd(), run))
-    logger.addHandler(Recorder(workflow, Path.cwd()))
+    recorder = Recorder(workflow, Path.cwd())
+    logger.addHandler(recorder)
+    recorder.listen()
+    return recorder
 
 
-def _listen_to_interrupts(run: RunFolder) -> None:
-    """Let a stop reach a run whose starter ignored Ctrl-C, as whatever a script starts with & does."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        with contextlib.suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-    if run.stop.exists():  # the request came before anybody listened
-        raise KeyboardInterrupt
+Why = Callable[[str, Mapping[str, str]], str]
 
 
 class Recorder(logging.Handler):
-    """Writes events; whatever goes wrong with it, the run goes on."""
+    """Writes events. Whatever goes wrong with it, the run continues."""
 
-    def __init__(self, workflow: Any, root: Path) -> None:
+    def __init__(self, workflow: SnakemakeWorkflow, root: Path) -> None:
         super().__init__()
         self._workflow, self._root = workflow, root
+        self.why: Why = lambda rule, wildcards: ""
+        """Says why a job runs, in words; "" leaves what Snakemake says."""
         self._lock_descriptor: int | None = None
         self._planned = False
         self._done = self._total = 0
         self._failed: list[int] = []
-        self._error = ""
-        watched = os.environ.get(EVENTS_VARIABLE)
+        self._errors: list[str] = []
+        self._refusal: Failure | None = None
+        self._signals = StopSignals()
+        self._output: OutputCopy | None = OutputCopy()
+        watched, run = os.environ.get(EVENTS_VARIABLE), os.environ.get(RUN_VARIABLE)
+        self._path: Path | None = None
+        if watched or run:
+            self._output = None  # who started it keeps all that it says
+            self._record_to(Path(watched) if watched else RunFolder(root, run or "").events)
+
+    def listen(self) -> None:
+        """Let requests to stop reach this process, and raise a KeyboardInterrupt for one that came before."""
         run = os.environ.get(RUN_VARIABLE)
-        self._path = Path(watched) if watched else RunFolder(root, run).events if run else None
+        self._signals.listen(even_if_ignored=bool(run))
+        if run and RunFolder(self._root, run).stop.exists():
+            raise KeyboardInterrupt
+
+    def refused(self, error: UserError) -> None:
+        """Note why nothing could be planned."""
+        self._refusal = failure_of(error)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            self._signals.notice_snakemakes_own()
             event = str(getattr(record, "event", "") or "")
             if event == "run_info" and not self._path:
                 self._begin()
-            if self._path and (line := self._line(event, record)):
-                append_json(self._path, {**line, "time": round(record.created, 3)})
+            if self._output:
+                self._output.handle(record)
+            if self._path and (found := self._event(event, record)):
+                self._write(found)
         except Exception:  # a full disk, a Snakemake that names things otherwise: the run matters more
             self.handleError(record)
 
@@ -84,28 +111,35 @@ class Recorder(logging.Handler):
 
     def close(self) -> None:
         if self._path:
-            path, self._path = self._path, None
-            try:
-                error = self._error or _text(sys.exc_info()[1])
-                append_json(
-                    path,
-                    {
-                        "event": "end",
-                        "done": self._done,
-                        "total": self._total,
-                        "failed": self._failed,
-                        "error": error,
-                        "time": round(time.time(), 3),
-                    },
-                )
-            except OSError:
-                pass
+            raised = sys.exc_info()[1]
+            error = self._errors[-1] if self._errors else (f"{type(raised).__name__}: {raised}" if raised else "")
+            end = RunEnded(
+                done=self._done,
+                total=self._total,
+                failed=tuple(self._failed),
+                error=error,
+                failure=self._refusal,
+                signal=self._signals.received,
+            )
+            with contextlib.suppress(OSError):
+                self._write(end)
+            self._path = None
             if run := os.environ.get(RUN_VARIABLE):
                 keep_metrics(RunFolder(self._root, run))
         super().close()
 
+    def _record_to(self, path: Path) -> None:
+        self._path = path
+        with contextlib.suppress(OSError):
+            self._write(RecordingStarted())
+
+    def _write(self, event: RunEvent) -> None:
+        if self._path:
+            append_event(self._path, event)
+
     def _begin(self) -> None:
-        """Give a run that was started by hand its folder, unless it is a dry run or another run is going on."""
+        """Give a run that was started by hand its folder, unless it is a dry run or another run is alive."""
+        output, self._output = self._output, None
         if self._workflow.dryrun:
             return
         run = new_run(self._root)
@@ -113,59 +147,74 @@ class Recorder(logging.Handler):
             self._lock_descriptor = lock.take(self._root, run.id, attempts=5)
             if self._lock_descriptor is None:
                 return
-            keep_last_metrics(self._root)
-            files = [Path(file) for file in self._workflow.overwrite_configfiles] or [self._root / "config.yaml"]
+            close_last_run(self._root)
+            files = [Path(file) for file in self._workflow.overwrite_configfiles] or [self._root / CONFIG]
             run.create(files[0])
-            run.write_record(os.getpid(), sys.argv, files[0], [])
+            run.write_record(os.getpid(), sys.argv, [])
         except UserError:
             return
         os.environ[RUN_VARIABLE] = run.id
-        self._path = run.events
+        self._record_to(run.events)
+        if output:
+            output.begin(run.output)
+            self._output = output
 
-    def _line(self, event: str, record: logging.LogRecord) -> dict[str, Any] | None:
-        """Return what to write about one log record, or None."""
+    def _event(self, event: str, record: logging.LogRecord) -> RunEvent | None:
+        """Return what one log record tells, or None."""
+        fields, time = vars(record), round(record.created, 3)
         if event == "run_info":
             if self._planned:  # a dry run says it a second time at its end
                 return None
-            self._planned, jobs = True, _planned(self._workflow)
-            stats = getattr(record, "stats", None) or {}
-            self._total = len(jobs) or int(stats.get("total", 0))
-            return {"event": "plan", "jobs": jobs, "total": self._total, "rules": dict(stats)}
+            self._planned, jobs = True, tuple(map(self._explained, planned_jobs(self._workflow)))
+            self._total = len(jobs) or int((fields.get("stats") or {}).get("total", 0))
+            return JobsPlanned(time=time, jobs=jobs, total=self._total)
         if event == "job_started":
-            return {"event": "start", "ids": list(record.jobs)}  # type: ignore[attr-defined]
+            return JobsStarted(time=time, ids=tuple(fields["jobs"]))
         if event == "job_info":
-            return {"event": "job", **_details(vars(record))}
+            return JobStarted(time=time, job=self._explained(_details(fields)))
         if event == "job_finished":
-            return {"event": "done", "id": record.job_id}  # type: ignore[attr-defined]
+            return JobDone(time=time, id=fields["job_id"])
         if event == "job_error":
-            details = _details(vars(record))
-            if details["id"] not in self._failed:
-                self._failed.append(details["id"])
-            return {"event": "failed", **details}
+            return self._job_failed(time, self._explained(_details(fields)))
         if event == "progress":
-            self._done, self._total = record.done, record.total  # type: ignore[attr-defined]
-            return {"event": "progress", "done": self._done, "total": self._total}
+            self._done, self._total = fields["done"], fields["total"]
+            return JobsCounted(time=time, done=self._done, total=self._total)
         if event == "error":
-            self._error = record.getMessage()
-            return {"event": "error", "text": self._error}
+            self._errors.append(record.getMessage())
+            return ErrorSaid(time=time, text=self._errors[-1])
         return None
 
+    def _explained(self, job: JobDetails) -> JobDetails:
+        """The job with its reason in our words, which its message repeats at its end."""
+        words = self.why(job.rule, job.wildcards)
+        return replace(job, reason=words, message=job.message.removesuffix(f": {words}")) if words else job
 
-def _details(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a job's record that a person may want to see."""
-    return {
-        "id": fields["jobid"],
-        "rule": fields["rule_name"],
-        "wildcards": dict(fields.get("wildcards") or {}),
-        "reason": fields.get("reason") or "",
-        "message": fields.get("rule_msg") or "",
-        "log": list(fields.get("log") or ()),
-        "output": [str(file).removesuffix(" (update)") for file in fields.get("output") or ()],
-    }
+    def _job_failed(self, time: float, job: JobDetails) -> JobFailed:
+        """The job has ended, so what it says of its failure stands beside its log."""
+        if job.id not in self._failed:
+            self._failed.append(job.id)
+        said = [failure for log in job.log if (failure := failure_beside(self._root / log))]
+        # Its command, with its log, stands in what Snakemake says of its exit.
+        exits = [error for error in self._errors if any(log in error for log in job.log)]
+        ended = failure_by_exit(exits[-1]) if exits and not said else None
+        return JobFailed(time=time, job=job, failure=said[0] if said else ended)
 
 
-def _planned(workflow: Any) -> list[dict[str, Any]]:
-    """All jobs that will run, each behind what it waits for; nothing from a Snakemake whose plan looks otherwise.
+def _details(fields: Mapping[str, Any]) -> JobDetails:
+    """What a person may want to know of a job, from the fields of a log record, which Snakemake gives no types."""
+    return JobDetails(
+        id=fields["jobid"],
+        rule=fields["rule_name"],
+        wildcards={name: str(value) for name, value in (fields.get("wildcards") or {}).items()},
+        reason=fields.get("reason") or "",
+        message=fields.get("rule_msg") or "",
+        log=tuple(map(str, fields.get("log") or ())),
+        output=tuple(str(file).removesuffix(" (update)") for file in fields.get("output") or ()),
+    )
+
+
+def planned_jobs(workflow: SnakemakeWorkflow) -> tuple[JobDetails, ...]:
+    """Return all jobs that will run, each behind what it waits for; none from a Snakemake whose plan looks otherwise.
 
     Then jobs show as they start.
     """
@@ -173,26 +222,22 @@ def _planned(workflow: Any) -> list[dict[str, Any]]:
         dag = workflow.dag
         needed = set(dag.needrun_jobs())
         levels = [sorted(needed.intersection(level), key=_place) for level in dag.toposorted()]
-        return [
-            {
-                "id": job.jobid,
-                "rule": job.rule.name,
-                "wildcards": dict(job.wildcards_dict),
-                "reason": str(dag.reason(job)),
-                "message": str(job.message or ""),
-                "log": [str(file) for file in job.log],
-                "output": [str(file) for file in job.output],
-            }
+        return tuple(
+            JobDetails(
+                id=job.jobid,
+                rule=job.rule.name,
+                wildcards={name: str(value) for name, value in job.wildcards_dict.items()},
+                reason=str(dag.reason(job)),
+                message=str(job.message or ""),
+                log=tuple(map(str, job.log)),
+                output=tuple(map(str, job.output)),
+            )
             for level in levels
             for job in level
-        ]
+        )
     except (AttributeError, TypeError):
-        return []
+        return ()
 
 
-def _place(job: Any) -> tuple[str, str]:
-    return str(job.rule.name), str(sorted(job.wildcards_dict.items()))
-
-
-def _text(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}" if error else ""
+def _place(job: SnakemakeJob) -> tuple[str, str]:
+    return job.rule.name, str(sorted(job.wildcards_dict.items()))

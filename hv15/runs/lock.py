@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.runs.record import FOLDER
+from hv15.records.paths import ProjectPaths
 
 PROBE_S = 0.02
 """How long to wait for somebody who only looks whether the lock is free."""
@@ -22,7 +22,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
     Raises:
         UserError: the lock file cannot be made.
     """
-    path = root / FOLDER / "run.lock"
+    path = ProjectPaths(root).lock
     try:
         path.parent.mkdir(exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -52,7 +52,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
 def holder(root: Path) -> str | None:
     """Return the id of the run that is alive, "" when there is one without a name yet, None when there is none."""
     try:
-        descriptor = os.open(root / FOLDER / "run.lock", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(ProjectPaths(root).lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

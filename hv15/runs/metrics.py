@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from hv15.runs.record import RunFolder, history
-from hv15.runs.state import last_lines
+from hv15.records.json_values import JsonObject, RecordError, parse_object
+from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, read_metrics
+from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
+from hv15.runs.followed_file import CHUNK, last_objects
+from hv15.runs.record import RunFolder
 
-MOST_LINES = 50_000
+MOST_STEPS = 50_000
 """Steps that are kept of a training, evenly spread: enough for any curve, and some 20 MB."""
 
 
@@ -25,6 +27,7 @@ class TrainingProgress:
 
     step: int
     total: int
+    """0 when it is not known."""
     loss: float | None
     eta_s: float | None
     """Seconds that are left if steps take as long as the last ones did."""
@@ -34,53 +37,51 @@ class TrainingProgress:
 
 def training_progress(root: Path) -> TrainingProgress | None:
     """Return how far the project's training is, or was; None when there is none. Only the ends of its file are read."""
-    path = root / "results/train/metrics.jsonl"
-    recent = last_lines(path)
-    steps = [record for record in recent if record.get("kind") == "step"]
-    begun = [record for record in [*_first_lines(path), *recent] if record.get("kind") == "run"]
+    path = ProjectPaths(root).metrics
+    records = [record for content in last_objects(path) if (record := _record(content)) is not None]
+    steps = [record for record in records if isinstance(record, StepRecord)]
     if not steps:
         return None
-    last, total = steps[-1], int(_number(begun[-1].get("total_steps")) or 0) if begun else 0
-    seconds = [value for record in steps if (value := _number(record.get("step_s"))) is not None]
-    step = int(_number(last.get("step")) or 0)
-    left = median(seconds) * (total - step) if seconds and total >= step else None
-    return TrainingProgress(step, total, _number(last.get("loss")), left, _number(last.get("time")) or 0.0)
+    starts = [record for record in (_first_record(path), *records) if isinstance(record, StartRecord)]
+    last, total = steps[-1], starts[-1].total_steps if starts else 0
+    seconds = [record.step_s for record in steps if math.isfinite(record.step_s)]
+    left = median(seconds) * (total - last.step) if seconds and total >= last.step else None
+    return TrainingProgress(last.step, total, last.loss if math.isfinite(last.loss) else None, left, last.time)
 
 
-def _first_lines(path: Path) -> list[dict[str, Any]]:
-    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
-        record = json.loads(file.readline(1 << 16))
-        return [record] if isinstance(record, dict) else []
-    return []
+def _record(content: JsonObject) -> MetricsRecord | None:
+    try:
+        return read_metrics(content)
+    except RecordError:
+        return None
 
 
-def _number(value: Any) -> float | None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if good else None
+def _first_record(path: Path) -> MetricsRecord | None:
+    with contextlib.suppress(OSError, RecordError), path.open("rb") as file:
+        return read_metrics(parse_object(file.readline(CHUNK)))
+    return None
 
 
 def training_files(root: Path) -> list[tuple[str, Path]]:
-    """Return (label, metrics file) of the project's training, "train", of its experiments, by their names, and of
-    earlier trainings that were moved aside, by their folders."""
-    found = [("train", root / "results/train/metrics.jsonl")]
+    """Return (label, metrics file) of the project's training, of its experiments, and of earlier trainings.
+
+    The first is called as its rule, experiments by their names, earlier trainings, which were moved aside, by their
+    folders.
+    """
+    paths = ProjectPaths(root)
+    found: list[tuple[str, Path]] = [(Rule.TRAIN.value, paths.metrics)]
     with contextlib.suppress(OSError):
-        found += [(path.parts[-3], path) for path in sorted(root.glob("results/*/train/metrics.jsonl"))]
+        found += [(each.run, each.metrics) for each in paths.experiments()]
     with contextlib.suppress(OSError):
-        found += [(path.parts[-2], path) for path in sorted(root.glob("results/train-*/metrics.jsonl"))]
+        found += [(path.parent.name, path) for path in paths.set_aside()]
     return found
 
 
 def kept_files(run: RunFolder) -> list[tuple[str, Path]]:
     """Return (label, file) of what a run has kept."""
     with contextlib.suppress(OSError):
-        return [(path.stem, path) for path in sorted((run.path / "metrics").glob("*.jsonl"))]
+        return [(path.stem, path) for path in sorted(run.metrics.glob("*.jsonl"))]
     return []
-
-
-def keep_last_metrics(root: Path) -> None:
-    """Keep the metrics of a project's last run before another begins: it may have died before it could."""
-    for run in history(root)[:1]:
-        keep_metrics(run)
 
 
 def keep_metrics(run: RunFolder) -> None:
@@ -89,7 +90,7 @@ def keep_metrics(run: RunFolder) -> None:
     if record is None:
         return
     for label, path in training_files(run.root):
-        target = run.path / "metrics" / f"{label}.jsonl"
+        target = run.metrics / f"{label}.jsonl"
         try:
             written = path.stat().st_mtime
             if written < record.started or (target.exists() and target.stat().st_mtime >= written):
@@ -97,31 +98,25 @@ def keep_metrics(run: RunFolder) -> None:
             target.parent.mkdir(exist_ok=True)
             part = target.with_suffix(".part")
             with path.open("rb") as source, part.open("wb") as file:
-                file.writelines(_thinned(source, _lines(path)))
+                file.writelines(_thinned(source, _count_lines(path)))
             os.utime(part, (written, written))
             part.replace(target)
         except OSError:
             continue
 
 
-def _lines(path: Path) -> int:
+def _count_lines(path: Path) -> int:
     with path.open("rb") as file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(CHUNK), b""))
+
+
+_STEP = f'{{"kind": "{StepRecord.kind}"'.encode()
+"""How the line of a step begins."""
 
 
 def _thinned(lines: Iterable[bytes], count: int) -> Iterator[bytes]:
     """All lines, or of the steps every so many; other lines are few and stay."""
-    every = -(-count // MOST_LINES) or 1
+    every = -(-count // MOST_STEPS) or 1
     for number, line in enumerate(lines):
-        if every == 1 or number % every == 0 or number == count - 1 or _kind(line) != "step":
+        if number % every == 0 or number == count - 1 or not line.startswith(_STEP):
             yield line
-
-
-def _kind(line: bytes) -> object:
-    if line.startswith(b'{"kind": "step"'):
-        return "step"
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record.get("kind") if isinstance(record, dict) else None

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import psutil
 
-from hv15.runs.record import RUN_VARIABLE, RunRecord
+from hv15.environment import RUN_VARIABLE
+from hv15.records.events import RunRecord
 
 SAME_S = 2.0
 """Two readings of one process's start differ by less."""

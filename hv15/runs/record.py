@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from hv15.atomic import write_json
 from hv15.errors import UserError
-from hv15.records.paths import config_file
-
-FOLDER = ".hv15"
-RUN_VARIABLE = "HV15_RUN"
-"""The environment variable that names the run to its jobs, and by which its processes are found again."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """run.json: enough to find the run's processes, or to see that they are elsewhere."""
-
-    id: str
-    pid: int
-    create_time: float
-    """When the process was made, as psutil says (seconds since 1970): another process may get the same pid later."""
-    boot_time: float
-    """When the machine was started (seconds since 1970)."""
-    host: str
-    command: list[str]
-    started: float
-    """Seconds since 1970."""
-    config_file: str = "config.yaml"
-    targets: list[str] = field(default_factory=list)
-    leads_group: bool = False
-    """Whether the process group is the run's own, so that a signal to the group reaches nobody else."""
+from hv15.records.events import RunEvent, RunRecord, event_line, read_run
+from hv15.records.fields import to_json
+from hv15.records.json_values import RecordError, parse_object
+from hv15.records.paths import ProjectPaths, config_file
+from hv15.runs.followed_file import append_object
 
 
 @dataclass(frozen=True)
@@ -53,7 +31,11 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        return self.root / FOLDER / "runs" / self.id
+        return ProjectPaths(self.root).runs / self.id
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
 
     @property
     def events(self) -> Path:
@@ -68,17 +50,30 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def metrics(self) -> Path:
+        """The folder of what the run keeps of its trainings' numbers."""
+        return self.path / "metrics"
+
+    @property
     def stop(self) -> Path:
+        """There since somebody asked the run to stop."""
         return self.path / "stop"
 
     def record(self) -> RunRecord | None:
-        """Return what run.json says; None when it is missing, damaged or may not be read."""
+        """Return what run.json says; None when it is missing, damaged, or of a version that is not understood."""
         try:
-            content = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            known = {each.name for each in fields(RunRecord)}
-            return RunRecord(**{name: value for name, value in content.items() if name in known})
-        except (OSError, ValueError, TypeError, AttributeError):
+            return self.read_record()
+        except (OSError, RecordError):
             return None
+
+    def read_record(self) -> RunRecord:
+        """Return what run.json says.
+
+        Raises:
+            OSError: it is missing, or may not be read.
+            RecordError: it is damaged, or of a version that is not understood.
+        """
+        return read_run(parse_object(self.record_file.read_bytes()))
 
     def create(self, config: Path) -> None:
         """Make the folder, with a copy of the config as it is now.
@@ -94,21 +89,24 @@ class RunFolder:
             hint = "free some disk space, or change the folder's permissions"
             raise UserError(f"{self.path}: cannot be written: {error.strerror}", hint=hint) from error
 
-    def write_record(self, pid: int, command: Sequence[str], config: Path, targets: Sequence[str]) -> RunRecord:
-        """Write run.json for a process that was just started (or for this one)."""
+    def write_record(self, pid: int, command: Sequence[str], targets: Sequence[str]) -> RunRecord:
+        """Write run.json for a process that was just started (or for this one).
+
+        Raises:
+            UserError: it cannot be written.
+        """
         record = RunRecord(
             id=self.id,
             pid=pid,
             create_time=psutil.Process(pid).create_time(),
             boot_time=psutil.boot_time(),
             host=socket.gethostname(),
-            command=list(command),
+            command=tuple(command),
             started=time.time(),
-            config_file=str(config),
-            targets=list(targets),
+            targets=tuple(targets),
             leads_group=os.getpgid(pid) == pid,
         )
-        write_json(self.path / "run.json", asdict(record))
+        write_json(self.record_file, to_json(record))
         return record
 
 
@@ -120,7 +118,7 @@ def new_run(root: Path) -> RunFolder:
 def history(root: Path) -> list[RunFolder]:
     """Return all runs of a project that are still known, newest first."""
     try:
-        names = sorted(entry.name for entry in os.scandir(root / FOLDER / "runs") if entry.is_dir())
+        names = sorted(entry.name for entry in os.scandir(ProjectPaths(root).runs) if entry.is_dir())
     except OSError:
         return []
     return [RunFolder(root, name) for name in reversed(names)]
@@ -139,15 +137,10 @@ def project_config(project: Path) -> Path:
     return config.absolute()
 
 
-def append_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line to a .jsonl file in one write.
+def append_event(path: Path, event: RunEvent) -> None:
+    """Append an event to a file of events.
 
     Raises:
         OSError: as the system says.
     """
-    line = json.dumps(value, ensure_ascii=False, default=str) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(descriptor, line.encode("utf-8", "backslashreplace"))
-    finally:
-        os.close(descriptor)
+    append_object(path, event_line(event))

@@ -1,25 +1,43 @@
-"""What became of a run: read from the lock, its record and the last line of its events."""
+"""What became of a run: read from the lock, its record and the last events."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
+import contextlib
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import psutil
 
+from hv15.records.events import (
+    JobDetails,
+    JobFailed,
+    JobsCounted,
+    RunDied,
+    RunEnded,
+    RunEvent,
+    RunRecord,
+    read_event,
+)
+from hv15.records.failures import Failure, FailureKind, saved_step
+from hv15.records.fields import NewerVersion
+from hv15.records.json_values import Json, JsonObject, RecordError
 from hv15.runs import lock
-from hv15.runs.record import RunFolder, RunRecord, history
+from hv15.runs.followed_file import last_objects
+from hv15.runs.foreign_messages import facts
+from hv15.runs.metrics import keep_metrics, kept_files, training_files
+from hv15.runs.record import RunFolder, append_event, history
 
-TAIL = 64 * 1024
 SILENT_S = 120.0
 """A run on another machine that has written nothing for so long is probably dead."""
+RESTART_S = 60.0
+"""Two readings of the machine's start differ by less."""
+
+Event = TypeVar("Event", bound=RunEvent)
 
 
 class State(StrEnum):
@@ -32,10 +50,25 @@ class State(StrEnum):
     DIED = "died"
     ELSEWHERE = "elsewhere"
     """On another machine, which cannot be asked from here; it wrote something lately."""
+    UNREADABLE = "unreadable"
+    """Its records are of a version that is not understood here."""
 
     @property
     def alive(self) -> bool:
         return self in (State.STARTING, State.RUNNING, State.STOPPING, State.ELSEWHERE)
+
+
+@dataclass(frozen=True)
+class FailedJob:
+    """A job that has failed, or was stopped."""
+
+    job: JobDetails
+    failure: Failure | None
+    """What it said itself; None if it could not."""
+
+    @property
+    def stopped(self) -> bool:
+        return self.failure is not None and self.failure.kind is FailureKind.STOPPED
 
 
 @dataclass(frozen=True)
@@ -50,7 +83,10 @@ class RunStatus:
     done: int = 0
     total: int = 0
     """Jobs."""
-    failed: int = 0
+    failed: tuple[FailedJob, ...] = ()
+    """Each once; also those that were stopped."""
+    failure: Failure | None = None
+    """Why the workflow could not be planned."""
     ended: float | None = None
     """Seconds since 1970."""
 
@@ -58,21 +94,42 @@ class RunStatus:
     def started(self) -> float | None:
         return self.record.started if self.record else None
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def saved_step(self) -> int | None:
+        """The step that a training had saved when it was stopped."""
+        return saved_step(each.failure for each in self.failed)
+
+    def as_json(self) -> JsonObject:
         """Return what `hv15 status --json` says of the run."""
         record = self.record
+        jobs: JsonObject = {"done": self.done, "total": self.total, "failed": len(self.failed)}
         return {
             "id": self.run.id,
             "state": self.state.value,
             "reason": self.reason,
-            "jobs": {"done": self.done, "total": self.total, "failed": self.failed},
+            "saved_step": self.saved_step,
+            "jobs": jobs,
+            "failures": [_failure_json(each) for each in self.failed],
             "started": self.started,
             "ended": self.ended,
             "pid": record.pid if record else None,
             "host": record.host if record else None,
-            "command": record.command if record else None,
+            "command": list(record.command) if record else None,
             "folder": str(self.run.path),
         }
+
+
+def _failure_json(failed: FailedJob) -> Json:
+    said = failed.failure
+    return {
+        "rule": failed.job.rule,
+        "job": failed.job.name,
+        "log": failed.job.log[0] if failed.job.log else None,
+        "kind": said.kind.value if said else None,
+        "cause": said.cause if said else None,
+        "cure": said.cure if said else None,
+        "place": said.place if said else None,
+    }
 
 
 def current(root: Path) -> RunStatus | None:
@@ -83,96 +140,145 @@ def current(root: Path) -> RunStatus | None:
 
 
 def status(run: RunFolder, holder: str | None) -> RunStatus:
-    """Return a run's status; `holder` is what `lock.holder` says of its project."""
-    record, last = run.record(), last_events(run.events)
-    end = next((event for event in reversed(last) if event["event"] == "end"), None)
-    progress: dict[str, Any] = end or next((event for event in reversed(last) if event["event"] == "progress"), {})
-    counts = {
-        "done": _count(progress.get("done")),
-        "total": _count(progress.get("total")),
-        "failed": len(end.get("failed") or ())
-        if end
-        else len({str(event.get("id")) for event in last if event["event"] == "failed"}),
-    }
+    """Return a run's status. When it is first found dead, that is written down, so that its end stays as it is told.
+
+    Args:
+        holder: what `lock.holder` says of its project.
+    """
+    record, trouble = _read_record(run)
+    lines = list(last_objects(run.events))
+    state = State.UNREADABLE if trouble else State.DIED
+    found = RunStatus(run, record, state, trouble or "it left no record", *_counts(lines), failed=_failed_jobs(lines))
     if holder is not None and holder == run.id:
-        state = State.STOPPING if run.stop.exists() else State.RUNNING if last else State.STARTING
-        return RunStatus(run, record, state, "", **counts)
-    if end is not None:
-        state, reason = _ending(run, end)
-        return RunStatus(run, record, state, reason, **counts, ended=end.get("time"))
-    state, reason = _without_end(run, record)
-    return RunStatus(run, record, state, reason, **counts, ended=None if state.alive else _last_write(run))
-
-
-def _ending(run: RunFolder, end: dict[str, Any]) -> tuple[State, str]:
-    failed, error = end.get("failed") or [], str(end.get("error") or "").strip()
-    if not failed and not error and end.get("done") == end.get("total"):
-        return State.FINISHED, "" if end.get("total") else "there was nothing to do"
-    if run.stop.exists():
-        return State.STOPPED, "on request; the same start goes on from there"
-    if failed:
-        return State.FAILED, f"{len(failed)} job{'s' * (len(failed) > 1)} failed"
-    if not error or "KeyboardInterrupt" in error:
-        return State.STOPPED, "by Ctrl-C or a signal"
-    return State.FAILED, _first_fact(error)
-
-
-def _first_fact(error: str) -> str:
-    """The first line of an error that says more than its kind and place."""
-    lines = [line.strip() for line in error.splitlines() if line.strip()]
-    return next((line for line in lines if not re.match(r"\w*(Error|Exception)\b.*:$", line)), lines[0])
-
-
-def _without_end(run: RunFolder, record: RunRecord | None) -> tuple[State, str]:
+        state = State.STOPPING if run.stop.exists() else State.RUNNING if lines else State.STARTING
+        return replace(found, state=state, reason=trouble)
+    if end := _last(lines, RunEnded):
+        state, reason = _ending(found, end)
+        return replace(found, state=state, reason=reason, failure=end.failure, ended=end.time)
+    if died := _last(lines, RunDied):
+        state = State.STOPPED if run.stop.exists() else State.DIED
+        return replace(found, state=state, reason=died.reason, ended=died.time)
     if record is None:
-        return State.DIED, "it left no record"
+        return found
+    # A run that began after its lock was looked at is not dead.
+    again = lock.holder(run.root) if holder != run.id else None
+    return status(run, again) if again == run.id else _without_end(found, record)
+
+
+def close_last_run(root: Path) -> None:
+    """Note how a project's last run ended, and keep its numbers, before another begins: it may have died."""
+    for run in history(root)[:1]:
+        status(run, None)
+        keep_metrics(run)
+
+
+def _read_record(run: RunFolder) -> tuple[RunRecord | None, str]:
+    """What run.json says, or why it cannot be read; it may also be missing or torn."""
+    try:
+        return run.read_record(), ""
+    except NewerVersion as error:
+        return None, f"run.json {error}"
+    except (OSError, RecordError):
+        return None, ""
+
+
+def _counts(lines: Sequence[JsonObject]) -> tuple[int, int]:
+    """Jobs that are done, and all of them."""
+    last = _last(lines, RunEnded) or _last(lines, JobsCounted)
+    return (last.done, last.total) if last else (0, 0)
+
+
+def _failed_jobs(lines: Sequence[JsonObject]) -> tuple[FailedJob, ...]:
+    events = _of_kind(lines, JobFailed)
+    return tuple({event.job.id: FailedJob(event.job, event.failure) for event in events}.values())
+
+
+_SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", "SIGTERM": "by SIGTERM"}
+
+
+def _ending(found: RunStatus, end: RunEnded) -> tuple[State, str]:
+    """How a run ended that told of it, and why."""
+    if not end.failed and not end.error and end.done == end.total:
+        return State.FINISHED, "" if end.total else "there was nothing to do"
+    stopped = "on request" if found.run.stop.exists() else _SIGNALS.get(end.signal, "")
+    if not stopped and found.failed and all(each.stopped for each in found.failed):
+        stopped = "because its jobs were asked to stop"
+    if stopped:
+        saved = f"; the training saved its state after step {found.saved_step}" if found.saved_step else ""
+        return State.STOPPED, stopped + saved
+    if end.failed:
+        return State.FAILED, f"{len(end.failed)} job{'s' * (len(end.failed) > 1)} failed"
+    if end.failure:
+        return State.FAILED, end.failure.cause.splitlines()[0]
+    return State.FAILED, next(iter(facts(end.error)), f"{end.done} of {end.total} jobs are done")
+
+
+def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
+    """A run that said nothing of its end: elsewhere it may still run."""
+    run, last = found.run, _last_write(found.run)
     if record.host != socket.gethostname():
-        silence = time.time() - _last_write(run)
+        silence = time.time() - last
         if silence < SILENT_S:
-            return State.ELSEWHERE, f"it was started on {record.host} and wrote something {silence:.0f} s ago"
-        return State.DIED, f"it was started on {record.host} and has written nothing for {silence / 60:.0f} minutes"
-    if abs(psutil.boot_time() - record.boot_time) > 60 and psutil.boot_time() > record.started:
-        return State.DIED, "the machine was restarted"
-    if run.stop.exists():
-        return State.STOPPED, "killed on request"
-    return State.DIED, "it was killed from outside (kill -9, or the machine ran out of memory)"
+            reason = f"it was started on {record.host} and wrote something {silence:.0f} s ago"
+            return replace(found, state=State.ELSEWHERE, reason=reason)
+        reason = f"it was started on {record.host} and has written nothing for {silence / 60:.0f} minutes"
+        return replace(found, state=State.DIED, reason=reason, ended=last)
+    state = State.DIED
+    if abs(psutil.boot_time() - record.boot_time) > RESTART_S and psutil.boot_time() > record.started:
+        reason = "the machine was restarted"
+    elif run.stop.exists():
+        state, reason = State.STOPPED, "killed on request"
+    elif not run.events.exists():
+        reason = "it ended before it had planned anything; its output says why"
+    else:
+        reason = "it was killed from outside (kill -9, or the machine ran out of memory)"
+    with contextlib.suppress(OSError):
+        append_event(run.events, RunDied(reason=reason, time=last))
+    return replace(found, state=state, reason=reason, ended=last)
 
 
 def _last_write(run: RunFolder) -> float:
-    """When the run last wrote something: its events, its output, or the metrics of its training."""
+    """When a run last wrote something: its own files and, until another run begins, the numbers of its trainings."""
+    files = [run.events, run.output, run.record_file, *(path for _, path in kept_files(run))]
+    if history(run.root)[:1] == [run]:
+        files += [path for _, path in training_files(run.root)]
     times = [0.0]
-    for path in (run.events, run.output, run.path / "run.json", run.root / "results/train/metrics.jsonl"):
-        try:
+    for path in files:
+        with contextlib.suppress(OSError):
             times.append(path.stat().st_mtime)
-        except OSError:
-            continue
     return max(times)
 
 
-def last_events(path: Path) -> list[dict[str, Any]]:
+def last_events(path: Path) -> list[RunEvent]:
     """Return the events among the last 64 KiB of a file, oldest first; [] when it cannot be read."""
-    return [line for line in last_lines(path) if isinstance(line.get("event"), str)]
+    return _events(last_objects(path))
 
 
-def last_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole JSON objects among the last 64 KiB of a .jsonl file, oldest first; [] when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return []
+def all_events(path: Path) -> list[RunEvent]:
+    """Return all events of a file, oldest first; [] when it cannot be read."""
+    with contextlib.suppress(OSError):
+        return _events(last_objects(path, path.stat().st_size))
+    return []
+
+
+def _events(lines: Iterable[JsonObject]) -> list[RunEvent]:
     found = []
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
+    for content in lines:
+        with contextlib.suppress(RecordError):
+            if event := read_event(content):
+                found.append(event)
     return found
 
 
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+def _of_kind(lines: Iterable[JsonObject], kind: type[Event]) -> Iterator[Event]:
+    """The events of a kind. Only these are looked at: of 100 runs, each has hundreds of lines."""
+    for content in lines:
+        if content.get("event") == kind.event:
+            with contextlib.suppress(RecordError):
+                event = read_event(content)
+                if isinstance(event, kind):
+                    yield event
+
+
+def _last(lines: Sequence[JsonObject], kind: type[Event]) -> Event | None:
+    return next(_of_kind(reversed(lines), kind), None)

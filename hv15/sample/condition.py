@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hv15.data.buckets import check_shape
 from hv15.data.images import read_image
+from hv15.data.pixels import Pixels
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
 from hv15.models.vae_pixels import from_bytes
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from hv15.models import VAE
 
 
-def cover_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def cover_crop(image: Pixels, height: int, width: int) -> Pixels:
     """Resize an image (uint8 [H, W, 3]) with Lanczos until it covers height x width, and cut out the centre.
 
     Lanczos in both directions and the roundings are the official sampler's.
@@ -39,7 +40,7 @@ def cover_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.array(resized.crop((left, top, left + width, top + height)))  # a copy: torch wants it writable
 
 
-def first_frame(spec: SampleSpec, root: Path) -> np.ndarray:
+def first_frame(spec: SampleSpec, root: Path) -> Pixels:
     """Read the image of an i2v sample at the size of the video: uint8 [height, width, 3]; `root` is the project folder.
 
     Raises:
@@ -90,7 +91,7 @@ def write_condition(
 
 
 @torch.no_grad()
-def encode_frame(vae: VAE, image: np.ndarray) -> Tensor:
+def encode_frame(vae: VAE, image: Pixels) -> Tensor:
     """Encode one uint8 [H, W, 3] image: unscaled latent [C, 1, H/16, W/16] (posterior mode), float32, never tiled."""
     device = next(vae.parameters()).device
     frames = torch.from_numpy(image)[None, None].to(device)  # (1, 1, H, W, 3)

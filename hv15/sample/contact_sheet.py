@@ -36,7 +36,7 @@ class SheetRow:
 
     @property
     def clips(self) -> list[tuple[str, Pixels]]:
-        """The clips from left to right, and what to write over each."""
+        """The clips, uint8 [F, H, W, 3], from left to right, and what to write over each."""
         if self.without is None:
             return [(WITH, self.with_lora)]
         return [(WITHOUT, self.without), (WITH, self.with_lora)]
@@ -56,9 +56,10 @@ def read_sample(path: Path) -> Pixels:
 
 
 def few_frames(frames: Pixels, count: int = SHOWN) -> Pixels:
-    """Return up to `count` frames, evenly spaced from the first to the last."""
+    """Return up to `count` of the frames [F, H, W, 3], evenly spaced from the first to the last."""
     places = np.linspace(0, len(frames) - 1, min(count, len(frames)))
-    return frames[np.rint(places).astype(int)]
+    few: Pixels = frames[np.rint(places).astype(int)]
+    return few
 
 
 def draw_sheet(rows: Sequence[SheetRow]) -> Pixels:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hv15.data.encode import write_images, write_video
+from hv15.data.encode import write_animation, write_images, write_video
+from hv15.data.pixels import Pixels
 from hv15.errors import UserError
 from hv15.models import load_vae
 from hv15.models.vae_pixels import to_bytes
 from hv15.precision import pick_device, pick_encoder_dtype
 from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM, SAMPLE
-from hv15.records.outputs import VIDEO
+from hv15.records.outputs import ANIMATION, VIDEO, SampleOutput, output_of
 from hv15.sample.files import read_latents
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import made_from_metadata, read_made_from
@@ -66,10 +67,20 @@ def decode_latents(
     where = pick_device(device)
     vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where, patch_conv=patch_conv)
     frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))
-    if output.suffix == VIDEO.suffix:
-        write_video(output, frames, spec.fps, metadata)
-    else:
-        write_images(output, frames, metadata)
+    write = _WRITERS.get(output_of(output), _write_images)
+    write(output, frames, spec.fps, metadata)
+
+
+def _write_images(folder: Path, frames: Pixels, fps: float, metadata: Mapping[str, str]) -> None:
+    write_images(folder, frames, metadata)
+
+
+_WRITERS: dict[SampleOutput | None, Callable[[Path, Pixels, float, Mapping[str, str]], None]] = {
+    VIDEO: write_video,
+    ANIMATION: write_animation,
+}
+"""How each output is written: (path, uint8 frames [F, H, W, 3], frames per second, metadata). Any other name is taken
+for a folder of images."""
 
 
 @torch.no_grad()
@@ -98,6 +109,6 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) 
     return pixels
 
 
-def to_frames(pixels: Tensor) -> np.ndarray:
+def to_frames(pixels: Tensor) -> Pixels:
     """Turn pixels [1, 3, F, H, W] in [-1, 1] into uint8 [F, H, W, 3]; beyond the range they are clamped."""
     return to_bytes(pixels)[0].cpu().numpy()

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from hv15.choices import OutputType, Task
+from hv15.choices import Task
 from hv15.errors import UserError
 from hv15.grid import latent_size
 from hv15.records import formats
 from hv15.records.json_values import Json, JsonObject, parse_object
+from hv15.records.outputs import OutputType
 
 _NOT_DENOISED = (
     *("fps", "output_type", "vae_sample_size", "vae_tile_overlap"),  # read by decoding alone

@@ -119,7 +119,11 @@ def run(
 
 
 def text_condition(item: Mapping[str, Tensor], vision: Tensor | None, *, glyphs: bool) -> Condition:
-    """Turn a store item into a batch of one. `glyphs=False` for the negative prompt: officially it never has any."""
+    """Turn a store item, text [L, 3584] and glyphs [G, 1472], and vision [729, 1152] into a batch of one.
+
+    Args:
+        glyphs: False for the negative prompt, which officially never has any.
+    """
     text, glyph = item["text"], item["glyphs"] if glyphs else item["glyphs"][:0]
     return Condition(
         text=text[None],

@@ -17,7 +17,7 @@ def noisy(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def velocity(x0: Tensor, noise: Tensor) -> Tensor:
-    """Return what the model has to predict: the direction from data to noise, the same at every sigma."""
+    """Return what the model has to predict, [B, C, F, H, W]: from data to noise, the same at every sigma."""
     return noise - x0
 
 

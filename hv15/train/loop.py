@@ -17,7 +17,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hv15.background import Background
 from hv15.cache.batches import MicroBatch
@@ -25,13 +25,14 @@ from hv15.config.train import LRScheduler, TrainSettings
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
+from hv15.records.metrics import SMOOTHING, CheckpointRecord, StartRecord, StepRecord
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
-from hv15.train.metrics import MetricsFile, loss_fields, memory_fields
+from hv15.train.metrics import MetricsFile, losses_of_step, memory_in_use
 from hv15.train.optimizer_step import OptimizerStep, StepNumbers
 from hv15.train.schedules import lr_factor, warmup_steps
-from hv15.train.signals import EXIT_RESUMABLE, Requests
+from hv15.train.signals import Requests, Stopped
 from hv15.train.state import Position, StateFolder
 from hv15.train.step_batches import StepBatches
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SMOOTHING = 0.95  # of the loss that is shown
 READ_AHEAD = 2  # micro-batches
 
 
@@ -127,7 +127,7 @@ class Trainer:
 
         Raises:
             UserError: the loss is not finite, memory or disk is full, an item cannot be read.
-            SystemExit: with EXIT_RESUMABLE, after a request to stop and with the state saved.
+            Stopped: after a request to stop, with the state saved.
         """
         total = self.settings.total_steps
         share = self.batches.share(start, total, self.accelerator.process_index)
@@ -141,7 +141,7 @@ class Trainer:
             Requests() as requests,
             memory_advice(),
         ):
-            metrics.write("run", step=start, total_steps=total, spec=self.spec)
+            metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
             unread: list[QueuedStep] = []
             stop = save = False
             self._since = perf_counter()
@@ -151,8 +151,8 @@ class Trainer:
                 while len(unread) > (0 if due or stop or save else self.read_behind):
                     record, asked_stop, asked_save = self._read_back(unread.pop(0))
                     stop, save = stop or asked_stop, save or asked_save
-                    metrics.write("step", **record)
-                    progress.advance(note=f"loss {shown.update(record['loss']):.4f}  lr {record['lr']:.2e}")
+                    metrics.write(record)
+                    progress.advance(note=f"loss {shown.update(record.loss):.4f}  lr {record.lr:.2e}")
                 if not (due or stop or save):
                     continue
                 self._write_checkpoints(step + 1, metrics)
@@ -162,7 +162,7 @@ class Trainer:
                 self._since = perf_counter()
                 if stop and step + 1 < total:
                     log.warning("saved at step %d; run the same command to go on", step + 1)
-                    raise SystemExit(EXIT_RESUMABLE)
+                    raise Stopped(step + 1)
 
     @cached_property
     def read_behind(self) -> int:
@@ -198,7 +198,7 @@ class Trainer:
         tokens = sum(math.prod(item.shape) for item in items)
         return QueuedStep(step, queued.lr, len(items), tokens, Fetch(queued.tensor), examples.waited - waited)
 
-    def _read_back(self, queued: QueuedStep) -> tuple[dict[str, Any], bool, bool]:
+    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, bool, bool]:
         """Return a step's metrics, and whether any process was asked to stop or to save while it ran.
 
         Raises:
@@ -206,22 +206,27 @@ class Trainer:
         """
         numbers = StepNumbers.from_list(queued.numbers.read())
         stop, save = numbers.flags
-        losses_of_step = loss_fields(numbers.loss_sums, numbers.sample_counts)
-        refuse_divergence(queued.step + 1, losses_of_step["loss"], numbers.grad_norm)
+        loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
+        refuse_divergence(queued.step + 1, loss, numbers.grad_norm)
         now = perf_counter()
         seconds, self._since = now - self._since, now
-        record = {
-            "step": queued.step + 1,
-            "epoch": round(self.batches.epochs(queued.step + 1), 4),
-            **losses_of_step,
-            "lr": queued.lr,
-            "grad_norm": numbers.grad_norm,
-            "samples_per_s": round(queued.samples / seconds, 4),
-            "tokens_per_s": round(queued.tokens / seconds, 1),
-            "data_wait_s": round(queued.data_wait, 4),
-            "step_s": round(seconds, 4),
-            **memory_fields(self.optimizer_step.device),
-        }
+        memory, memory_peak = memory_in_use(self.optimizer_step.device)
+        clips = self.optimizer_step.max_grad_norm > 0 and numbers.grad_norm > 0
+        record = StepRecord(
+            step=queued.step + 1,
+            epoch=round(self.batches.epochs(queued.step + 1), 4),
+            loss=loss,
+            loss_by_sigma=loss_by_sigma,
+            lr=queued.lr,
+            grad_norm=numbers.grad_norm,
+            clip_factor=min(1.0, self.optimizer_step.max_grad_norm / numbers.grad_norm) if clips else 1.0,
+            samples_per_s=round(queued.samples / seconds, 4),
+            data_wait_s=round(queued.data_wait, 4),
+            step_s=round(seconds, 4),
+            tokens_per_s=round(queued.tokens / seconds, 1),
+            memory=memory,
+            memory_peak=memory_peak,
+        )
         return record, stop, save
 
     def _lr_factor(self, step: int) -> float:
@@ -235,7 +240,7 @@ class Trainer:
         folder = self.folder / "checkpoints"
         for name in self._checkpoints(step):
             self.save_lora(folder / name, step)
-            metrics.write("checkpoint", step=step, path=f"checkpoints/{name}")
+            metrics.write(CheckpointRecord(step=step, path=f"checkpoints/{name}"))
         for path in self.settings.checkpoints.expired(folder):
             path.unlink(missing_ok=True)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,12 +16,13 @@ from hv15.config import Settings
 from hv15.grid import video_size
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
+from hv15.records.json_values import JsonObject, as_object
 from hv15.records.metadata import CONFIG, MADE_FROM, TASK
 
 
 def lora_metadata(
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: JsonObject,
     items: Sequence[TrainingItem],
     *,
     step: int,
@@ -56,10 +56,10 @@ def lora_metadata(
 
 
 def _own_metadata(
-    settings: Settings, spec: Mapping[str, Any], items: Sequence[TrainingItem], step: int, epochs: float
+    settings: Settings, spec: JsonObject, items: Sequence[TrainingItem], step: int, epochs: float
 ) -> dict[str, str]:
     train = settings.train
-    dataset = spec.get("dataset", {})
+    dataset = as_object(spec.get("dataset", {}))
     return {
         CONFIG: json.dumps(settings.dump(), ensure_ascii=False),  # in the order of the documentation
         MADE_FROM: _json(spec),
@@ -96,5 +96,5 @@ def git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)

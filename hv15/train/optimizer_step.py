@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from hv15.records.metrics import SIGMA_BINS
 from hv15.train.examples import Example
-from hv15.train.metrics import SIGMA_BINS, loss_table
+from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
 

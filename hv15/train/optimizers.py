@@ -55,13 +55,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
-    """Return the class behind a name of `train.optimizer_type`."""
+    """Return the class behind a name of `train.optimizer_type`.
+
+    Raises:
+        UserError: bitsandbytes is missing, or cannot be loaded.
+    """
     if name == "AdamW":
         return torch.optim.AdamW
     if name == "Muon":
         return torch.optim.Muon
     try:
-        return bitsandbytes("optim").AdamW8bit
+        adamw: type[torch.optim.Optimizer] = bitsandbytes("optim").AdamW8bit
+        return adamw
     except (ImportError, OSError, RuntimeError) as error:
         raise UserError(
             f"train.optimizer_type AdamW8bit: bitsandbytes cannot be loaded: {error}",

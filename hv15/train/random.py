@@ -27,7 +27,7 @@ def generator(seed: int, purpose: str, index: int) -> torch.Generator:
 
 
 def noise(shape: tuple[int, ...], seed: int, sample: int) -> Tensor:
-    """Return the fp32 Gaussian noise of one sample, named by its global index."""
+    """Return the fp32 Gaussian noise of one sample, of the given shape, named by its global index."""
     return torch.randn(shape, generator=generator(seed, "noise", sample))
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -27,16 +26,17 @@ from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
 from hv15.models.ready import load_with_settings, reset, set_up
 from hv15.out_of_memory import memory_advice
-from hv15.precision import pick_device, pick_dtype
+from hv15.precision import named_dtype, pick_device, pick_dtype
+from hv15.records.json_values import JsonObject
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
-from hv15.train.metadata import lora_metadata, versions
-from hv15.train.metrics import first_and_last, read_steps
+from hv15.train.metadata import lora_metadata
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer
 from hv15.train.random import seed_for
 from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
+from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 def train(
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: JsonObject,
     items: Sequence[TrainingItem],
     stores: Stores,
     output: Path,
@@ -77,7 +77,7 @@ def train(
 
 def train_dit(
     settings: Settings,
-    spec: Mapping[str, Any],
+    spec: JsonObject,
     items: Sequence[TrainingItem],
     stores: Stores,
     output: Path,
@@ -103,7 +103,7 @@ def train_dit(
             metadata = lora_metadata(
                 settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
             )
-            save_lora(path, network.state_dict(), metadata, dtype=getattr(torch, options.save_precision))
+            save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
 
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),
@@ -125,9 +125,9 @@ def train_dit(
             trainer.resume()
             save(output, total)
             summary = summarise(folder / "metrics.jsonl", accelerator.device)
-            write_json(folder / "summary.json", summary)
-    first, last = summary["loss_first"], summary["loss_last"]
-    print(f"loss {first:.4f} at the start, {last:.4f} at the end (means of a tenth of the steps)", file=sys.stderr)
+            write_json(folder / "summary.json", asdict(summary))
+    losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
+    print(f"{losses} (means of a tenth of the steps)", file=sys.stderr)
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -235,21 +235,3 @@ def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: S
                 f"{len(missing)} of {len(keys)} encoded {kind} are missing from the cache (first: {missing[0][:12]})",
                 hint="run `hv15 repair`, then the same snakemake command: it encodes them again",
             )
-
-
-def summarise(metrics: Path, device: torch.device) -> dict[str, Any]:
-    """Return what summary.json says: losses, times, versions."""
-    steps = read_steps(metrics)
-    first, last = first_and_last([record["loss"] for record in steps])
-    return {
-        "steps": len(steps),
-        "epochs": steps[-1]["epoch"],
-        "loss_first": first,
-        "loss_last": last,
-        "train_seconds": round(sum(record["step_s"] for record in steps), 1),
-        "data_wait_seconds": round(sum(record["data_wait_s"] for record in steps), 1),
-        "memory_peak": max(record["memory_peak"] for record in steps),
-        "finished": steps[-1]["time"],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "versions": versions(),
-    }

@@ -1,4 +1,4 @@
-"""Requests from outside: finish the step, save and stop (SIGTERM, Ctrl-C), or save and go on (SIGUSR1)."""
+"""Requests from outside: finish the step, save and stop (SIGTERM, Ctrl-C, a closed terminal), or save now (SIGUSR1)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from typing import Any
 
 EXIT_RESUMABLE = 3
 """Exit code of a training that was asked to stop and has saved its state."""
+
+
+class Stopped(SystemExit):
+    """A training was asked to stop, and has saved its state."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(EXIT_RESUMABLE)
+        self.step = step
+        """Finished steps that are saved."""
 
 
 class Requests:
@@ -27,6 +36,7 @@ class Requests:
         if threading.current_thread() is threading.main_thread():
             for number, handler in (
                 (signal.SIGTERM, self._on_stop),
+                (signal.SIGHUP, self._on_hang_up),
                 (signal.SIGINT, self._on_stop),
                 (signal.SIGUSR1, self._on_save),
             ):
@@ -49,6 +59,9 @@ class Requests:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.stop = True
+
+    def _on_hang_up(self, number: int, frame: FrameType | None) -> None:
+        self.stop = True  # shell and kernel send it once each, so a second one is no further request
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self._save = True

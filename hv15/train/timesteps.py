@@ -44,7 +44,7 @@ class SigmaRule:
         return self.from_numbers(torch.stack(numbers))
 
     def from_numbers(self, numbers: Tensor) -> Tensor:
-        """Map uniform numbers in [0, 1) (rule `uniform`) or standard normal ones (all others) to sigmas.
+        """Map uniform numbers in [0, 1) (rule `uniform`) or standard normal ones (all others), of any shape, to sigmas.
 
         min_timestep and max_timestep (0 to 1000, noise is 1000) squeeze the whole distribution into their range,
         keeping its direction.

@@ -20,13 +20,13 @@ import yaml
 
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
+from hv15.environment import RUN_VARIABLE
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
-from hv15.runs.record import RUN_VARIABLE
 from hv15.workflow.planner import Planner
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.told import Told
@@ -51,17 +51,21 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
     """
     from snakemake.exceptions import WorkflowError
 
+    recorder = record_events(workflow)
     files = [Path(file) for file in workflow.overwrite_configfiles]
     try:
         file = _relative(files[0]) if files else ProjectPaths().config
         project = Project(file, _changes(file, config) if files else config)
         opened = WorkflowProject(project, workflow)
-        record_events(workflow)
+        if recorder is not None:
+            recorder.why = opened.reason
         os.environ.update(project.environment)  # the jobs' commands find the same project by it
         os.environ["HV15_SOURCE"] = str(workflow.basedir)  # rules/environment.yaml installs from it
         if workflow.is_main_process:
             opened.look()
     except UserError as error:
+        if recorder is not None:
+            recorder.refused(error)
         raise WorkflowError(str(error)) from None
     return opened
 
@@ -163,6 +167,11 @@ class WorkflowProject:
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
         return of
+
+    def reason(self, rule: str, wildcards: Mapping[str, str]) -> str:
+        """Why a job runs, in words; "" for what is no stage."""
+        name = ".".join([rule, *wildcards.values()])
+        return self._reasons.sentence(name) if name in self._planner.stages else ""
 
     @cached_property
     def why(self) -> Words:

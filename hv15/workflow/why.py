@@ -14,6 +14,7 @@ from hv15.records.manifest import Manifest
 from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind
 from hv15.records.reasons import DueStage, DueStages
+from hv15.records.rules import rule_words
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.workflow.differences import change_of_settings, differences
 from hv15.workflow.planner import PUBLISH, Planner
@@ -21,22 +22,6 @@ from hv15.workflow.stages import ENCODING_RULES, Found, Stage
 
 SHOWN = 5
 """Clips or captions of a stage that are named."""
-
-TITLES = {
-    "demo_models": "copy the demo's models",
-    "check_models": "check the model files",
-    "encode_latents": "encode clips",
-    "encode_texts": "encode captions and prompts",
-    "train": "train the LoRA",
-    "sample_condition": "encode a first image",
-    "sample_latents": "sample",
-    **{output.rule: f"decode to {output.name}" for output in DECODED},
-    "contact_sheet": "draw the samples side by side",
-    "convert": "convert the LoRA",
-    "publish": "publish the LoRA",
-    "plan": "plan memory and time",
-}
-"""What each rule does."""
 
 _DECODING = tuple(output.rule for output in DECODED)
 
@@ -82,7 +67,7 @@ class Reasons:
     def stage(self, name: str) -> DueStage:
         """One stage that has to run."""
         stage = self._planner.stages[name]
-        title = TITLES.get(stage.rule, stage.rule.replace("_", " "))
+        title = rule_words(stage.rule)
         found = [_printable(words) for words in dict.fromkeys(self._words(stage))]
         products = tuple(str(product) for product in stage.products)
         if stage.rule in ENCODING_RULES.values():

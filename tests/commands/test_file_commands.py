@@ -254,7 +254,7 @@ def test_images_replace_images_and_nothing_else(done: Workbench) -> None:
     for _ in range(2):
         done.does(*decode(done, latents, done.root / "frames"))
     done.refuses(*decode(done, latents, done.clips), naming=("/clips: holds other files (first ",))
-    done.refuses(*decode(done, latents, done.root / "one.webm"), naming=("one.webm: videos are written as .mp4",))
+    done.refuses(*decode(done, latents, done.root / "one.webm"), naming=("one.webm: samples are written as .mp4",))
     done.refuses(*decode(done, latents, done.root / LORA), naming=("expected a folder, found a file",))
 
 

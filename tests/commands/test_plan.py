@@ -15,6 +15,7 @@ from hv15.plan.advice import advise
 from hv15.plan.devices import device_of_size
 from hv15.plan.stages import Planner
 from hv15.project import Project
+from hv15.records.estimate import read_estimate
 from tests.commands.workbench import Workbench, hv15
 from tests.workflow.project import REPOSITORY
 
@@ -46,6 +47,9 @@ def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
     (project.root / "config.yaml").write_text(yaml.safe_dump(config))
     project.set(sample={"prompts": []})
     made = json.loads(project.does("plan", "--device", "4090", "--json").out)
+    read = read_estimate(made)
+    assert [stage.name for stage in read.stages] == [stage["name"] for stage in made["stages"]]
+    assert (read.device.name, read.fits, read.note) == (made["device"]["name"], made["fits"], made["note"])
     assert "planned as published" not in made["note"]
     train = next(stage for stage in made["stages"] if stage["name"] == "train")
     assert train["parts"]["weights"] < 2**26

@@ -10,12 +10,12 @@ import pytest
 from hv15.config.datasets import DatasetSettings
 from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.frames import Timeline
-from hv15.data.media import Kind, MediaError, MediaInfo
+from hv15.data.media import MediaError, MediaInfo, MediaKind
 from hv15.digest import digest
 
 
 def info(
-    frames: int = 100, fps: int = 24, kind: Kind = "video", size: tuple[int, int] = (540, 960), alpha: bool = False
+    frames: int = 100, fps: int = 24, kind: MediaKind = "video", size: tuple[int, int] = (540, 960), alpha: bool = False
 ) -> MediaInfo:
     return MediaInfo(Path("clips/a.mp4"), kind, *size, alpha, Timeline.constant(frames, Fraction(fps)))
 

@@ -15,7 +15,7 @@ from PIL import Image
 from hv15.config.datasets import DatasetSettings
 from hv15.data.clips import plan_clips
 from hv15.data.decode import read_clips
-from hv15.data.media import Kind, MediaError
+from hv15.data.media import MediaError, MediaKind
 from hv15.data.probe import probe
 from tests.data.profiles import P3, rgb_profile, srgb_curve
 from tests.data.videos import make_video
@@ -58,7 +58,7 @@ def test_any_damage_is_read_or_named(
         data[int(place * len(data)) : int(place * len(data)) + len(content)] = content
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(data[: int(len(data) * share)])
-    kind: Kind = "video" if suffix in VIDEOS else "image"
+    kind: MediaKind = "video" if suffix in VIDEOS else "image"
     source = {"video_directory": ".", "target_frames": [5], "frame_extraction": "chunk"}
     chosen = DatasetSettings.model_validate(
         {"resolution": [64, 48], **(source if kind == "video" else {"image_directory": "."})}

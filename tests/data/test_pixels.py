@@ -16,7 +16,7 @@ from hv15.config.datasets import DatasetSettings
 from hv15.data import pixels
 from hv15.data.clips import Clip, plan_clips
 from hv15.data.decode import read_clips
-from hv15.data.media import Kind, MediaError
+from hv15.data.media import MediaError, MediaKind
 from hv15.data.pixels import Fitter, composite
 from hv15.data.probe import probe
 from tests.data.videos import make_video, numbered, turn
@@ -211,7 +211,7 @@ def test_a_turned_strip(tmp_path: Path, matrix: tuple[int, int, int, int]) -> No
 
 @pytest.mark.parametrize("kind", ["video", "image"])
 def test_the_resampler_refusing_a_picture_is_an_error_of_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: MediaKind
 ) -> None:
     path = make_video(tmp_path / "a.mp4", 3) if kind == "video" else tmp_path / "a.png"
     if kind == "image":
@@ -229,7 +229,7 @@ def test_the_resampler_refusing_a_picture_is_an_error_of_its_file(
 
 @pytest.mark.parametrize("kind", ["video", "image"])
 def test_a_picture_for_which_there_is_no_memory_is_an_error_of_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: MediaKind
 ) -> None:
     path = make_video(tmp_path / "a.mp4", 3) if kind == "video" else tmp_path / "a.png"
     if kind == "image":

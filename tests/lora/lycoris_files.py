@@ -53,6 +53,9 @@ def made(kind: str, strength: float = 1.0) -> tuple[dict[str, Tensor], Tensor]:
     dit = golden_dit()
     torch.manual_seed(4)
     blocks = nn.ModuleDict({"double_blocks": dit.double_blocks})
+    if kind in UNUSABLE:  # one layer is enough to refuse
+        layer = nn.ModuleDict({"img_attn_q": dit.get_submodule("double_blocks.0.img_attn_q")})
+        blocks = nn.ModuleDict({"double_blocks": nn.ModuleList([layer])})
     settings = {"linear_dim": 4, "linear_alpha": 2.0} | (USABLE | UNUSABLE)[kind]
     network = create_lycoris(blocks, strength, **settings)
     network.apply_to()

@@ -21,6 +21,7 @@ NAMED = {
     "metrics": "results/train/metrics.jsonl",
     "states": "results/train/state",
     "checkpoints": "results/train/checkpoints",
+    "previews": "results/train/previews",
     "summary": "results/train/summary.json",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
@@ -89,6 +90,21 @@ def test_the_experiments_that_were_trained(tmp_path: Path) -> None:
     (tmp_path / "results/train").mkdir()
     (tmp_path / "results/train/metrics.jsonl").touch()
     assert list(ProjectPaths(tmp_path).experiments()) == [ProjectPaths(tmp_path, "a"), ProjectPaths(tmp_path, "b")]
+
+
+def test_the_project_and_the_experiments_that_have_samples(tmp_path: Path) -> None:
+    for folder in ("samples", "b/train/previews", "a/samples", "never/train"):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+    paths = ProjectPaths(tmp_path)
+    assert list(paths.with_samples()) == [paths, ProjectPaths(tmp_path, "a"), ProjectPaths(tmp_path, "b")]
+
+
+def test_the_logs_of_all_jobs(tmp_path: Path) -> None:
+    for name in ("logs/b.log", "logs/a.failure.json", "rank-8/logs/a.log"):
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / name).touch()
+    paths = ProjectPaths(tmp_path)
+    assert list(paths.all_logs()) == [paths.log("b"), ProjectPaths(tmp_path, "rank-8").log("a")]
 
 
 def test_the_trainings_that_were_set_aside(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 SNAKEFILE = """
 from hv15.runs.events import record_events
+from hv15.runs.job_shell import prefix
 record_events(workflow)
+shell.prefix(prefix())
 
 rule all:
     input: "results/b.txt"

@@ -8,19 +8,24 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
 
 from hv15 import cli
 from hv15.errors import UserError
+from hv15.records.events import JobDone, JobFailed, JobsPlanned, JobStarted, RecordingStarted, RunEvent
+from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock
 from hv15.runs.processes import kill, run_processes
 from hv15.runs.record import RunFolder, history
 from hv15.runs.state import RunStatus, State, current, last_events, status
+from tests.records.steps import lines, step_record
 from tests.runs.project import FAILS, SAVES, by_hand, make_project, wait_until
 
 CORES = ("--cores", "1")
+Event = TypeVar("Event", bound=RunEvent)
 
 
 @pytest.fixture
@@ -32,8 +37,8 @@ def root(tmp_path: Path) -> Iterator[Path]:
             kill(record)
 
 
-def events(run: RunFolder, kind: str) -> list[dict]:
-    return [event for event in last_events(run.events) if event["event"] == kind]
+def events(run: RunFolder, kind: type[Event]) -> list[Event]:
+    return [event for event in last_events(run.events) if isinstance(event, kind)]
 
 
 def start(root: Path) -> RunFolder:
@@ -48,17 +53,15 @@ def ended(run: RunFolder) -> RunStatus:
 def test_a_run_goes_to_its_end_and_is_recorded(root: Path) -> None:
     run = start(make_project(root))
     done = ended(run)
-    assert (done.state, done.done, done.total, done.failed) == (State.FINISHED, 3, 3, 0)
+    assert (done.state, done.done, done.total, done.failed) == (State.FINISHED, 3, 3, ())
     assert run.config.read_text() == "task: t2v # as it was\n"
-    [plan] = events(run, "plan")
-    first = next(job for job in plan["jobs"] if job["rule"] == "first")
-    assert first["wildcards"] == {"name": "a"}
-    assert "Missing output files: results/a.txt" in first["reason"]
-    assert first["log"] == ["results/logs/first.a.log"]
-    order = [
-        (event["event"], event.get("id")) for event in last_events(run.events) if event["event"] in ("job", "done")
-    ]
-    assert order[:4] == [("job", first["id"]), ("done", first["id"]), *order[2:4]]
+    [plan] = events(run, JobsPlanned)
+    first = next(job for job in plan.jobs if job.rule == "first")
+    assert first.wildcards == {"name": "a"}
+    assert "Missing output files: results/a.txt" in first.reason
+    assert first.log == ("results/logs/first.a.log",)
+    assert isinstance(last_events(run.events)[0], RecordingStarted)
+    assert events(run, JobStarted)[0].job.id == events(run, JobDone)[0].id == first.id
     assert "3 of 3 steps" in run.output.read_text()
 
 
@@ -135,8 +138,10 @@ def test_a_kill_leaves_no_process(root: Path) -> None:
 
 def test_a_failed_job_is_named_with_its_log(root: Path) -> None:
     done = ended(start(make_project(root, second=FAILS)))
-    assert (done.state, done.done, done.failed) == (State.FAILED, 1, 1)
-    assert events(done.run, "failed")[0]["log"] == ["results/logs/second.log"]
+    assert (done.state, done.done, len(done.failed)) == (State.FAILED, 1, 1)
+    [failed] = events(done.run, JobFailed)
+    assert failed.job.log == ("results/logs/second.log",)
+    assert failed.failure is None, "a foreign program leaves no record"
 
 
 def test_a_broken_config_ends_with_its_message(root: Path) -> None:
@@ -180,9 +185,9 @@ def test_commands(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no run is going on" in capsys.readouterr().err
     assert cli.main(["run", str(root), "--target", "all", "--follow", "--snakemake", *CORES]) == 0
     assert "finished: 3 of 3 jobs" in capsys.readouterr().out
-    metrics = root / "results/train/metrics.jsonl"
+    metrics = ProjectPaths(root).metrics
     metrics.parent.mkdir()
-    metrics.write_text(json.dumps({"kind": "step", "step": 3, "loss": 0.5, "step_s": 1, "time": time.time()}) + "\n")
+    metrics.write_text(lines(step_record(3, loss=0.5, time=time.time())))
     assert cli.main(["status", str(root)]) == 0
     assert "training: step 3, loss 0.5000" in capsys.readouterr().out
     assert cli.main(["status", str(root), "--json"]) == 0

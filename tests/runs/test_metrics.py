@@ -8,28 +8,27 @@ from types import SimpleNamespace
 
 import pytest
 
+from hv15.environment import RUN_VARIABLE
+from hv15.records.metrics import CheckpointRecord
 from hv15.runs import metrics
 from hv15.runs.events import Recorder
 from hv15.runs.metrics import keep_metrics, kept_files, training_files, training_progress
-from hv15.runs.record import RUN_VARIABLE, RunFolder, history, new_run
+from hv15.runs.record import RunFolder, history, new_run
+from tests.records.steps import lines, start_record, step_record
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     made = new_run(tmp_path)
     made.create(tmp_path / "config.yaml")
-    made.write_record(os.getpid(), ["snakemake"], tmp_path / "config.yaml", [])
+    made.write_record(os.getpid(), ["snakemake"], [])
     return made
 
 
 def write(path: Path, steps: int) -> list[bytes]:
-    lines = [
-        {"kind": "run", "step": 0},
-        *({"kind": "step", "step": n + 1} for n in range(steps)),
-        {"kind": "checkpoint"},
-    ]
+    records = [start_record(steps), *(step_record(n + 1) for n in range(steps)), CheckpointRecord(step=steps, path="a")]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text(lines(*records))
     return path.read_bytes().splitlines()
 
 
@@ -53,12 +52,12 @@ def test_a_run_keeps_what_it_wrote_and_not_what_others_did(run: RunFolder) -> No
 
 
 def test_very_long_ones_are_thinned_evenly(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MOST_LINES", 10)
-    lines = write(run.root / "results/train/metrics.jsonl", 98)
+    monkeypatch.setattr(metrics, "MOST_STEPS", 10)
+    written = write(run.root / "results/train/metrics.jsonl", 98)
     keep_metrics(run)
     kept = kept_files(run)[0][1].read_bytes().splitlines()
-    assert kept[0] == lines[0]
-    assert kept[-1] == lines[-1]
+    assert kept[0] == written[0]
+    assert kept[-1] == written[-1]
     steps = [record["step"] for line in kept if (record := json.loads(line))["kind"] == "step"]
     assert steps == list(range(10, 99, 10))
 
@@ -86,14 +85,16 @@ def test_how_far_the_training_is(tmp_path: Path) -> None:
     path = tmp_path / "results/train/metrics.jsonl"
     assert training_progress(tmp_path) is None
     path.parent.mkdir(parents=True)
-    lines = [{"kind": "run", "step": 0, "total_steps": 5000, "time": 1.0}]
-    lines += [{"kind": "step", "step": n, "loss": 1 / n, "step_s": 2.0, "time": float(n)} for n in range(1, 4001)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "st')
+    path.write_text(lines(start_record(5000), *(step_record(n) for n in range(1, 4001))) + '{"kind": "st')
     assert path.stat().st_size > 2 * 64 * 1024  # the first line is not among the last ones that are read
     found = training_progress(tmp_path)
     assert found is not None
-    assert (found.step, found.total, found.loss, found.eta_s, found.time) == (4000, 5000, 1 / 4000, 2000.0, 4000.0)
+    assert (found.step, found.total, found.loss, found.eta_s, found.time) == (4000, 5000, 1 / 4000, 2000.0, 1e9 + 4000)
     path.write_text('[1]\n{"kind": "step", "step": "x", "loss": null, "step_s": true}\n')
-    odd = training_progress(tmp_path)
-    assert odd is not None
-    assert (odd.step, odd.total, odd.loss, odd.eta_s) == (0, 0, None, None)
+    assert training_progress(tmp_path) is None
+    odd = json.loads(lines(step_record(7)))
+    del odd["loss"], odd["step_s"]  # as an older version wrote it
+    path.write_text(json.dumps(odd) + "\n")
+    found = training_progress(tmp_path)
+    assert found is not None
+    assert (found.step, found.total, found.loss, found.eta_s) == (7, 0, None, None)

@@ -6,16 +6,21 @@ import os
 import socket
 import subprocess
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from hv15.atomic import write_json
+from hv15.environment import RUN_VARIABLE
+from hv15.records.events import JobDetails, JobFailed, JobsCounted, JobsPlanned, RunEnded, RunRecord
+from hv15.records.failures import Failure, FailureKind
+from hv15.records.fields import to_json
+from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock, processes
 from hv15.runs.processes import main_process, run_processes
-from hv15.runs.record import RUN_VARIABLE, RunFolder, RunRecord, append_json, history, new_run
+from hv15.runs.record import RunFolder, append_event, history, new_run
 from hv15.runs.state import State, current, last_events, status
 from tests.runs.project import detached
 
@@ -25,7 +30,7 @@ def run(tmp_path: Path) -> RunFolder:
     """A run whose process is this one."""
     made = new_run(tmp_path)
     made.create(tmp_path / "config.yaml")
-    made.write_record(os.getpid(), ["snakemake"], tmp_path / "config.yaml", [])
+    made.write_record(os.getpid(), ["snakemake"], [])
     return made
 
 
@@ -36,7 +41,7 @@ def record(run: RunFolder) -> RunRecord:
 
 
 def rewrite(run: RunFolder, **changes: object) -> None:
-    write_json(run.path / "run.json", asdict(replace(record(run), **changes)))  # type: ignore[arg-type]
+    write_json(run.record_file, to_json(replace(record(run), **changes)))  # type: ignore[arg-type]
 
 
 def test_the_lock_has_one_holder_and_tells_who(tmp_path: Path) -> None:
@@ -63,7 +68,7 @@ def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path: Path) -> None:
 
 
 def test_the_lock_decides_not_the_files(run: RunFolder) -> None:
-    append_json(run.events, {"event": "progress", "done": 1, "total": 3})
+    append_event(run.events, JobsCounted(done=1, total=3))
     assert status(run, run.id).state is State.RUNNING
     assert status(run, None).state is State.DIED
     assert status(run, "another").state is State.DIED
@@ -72,7 +77,7 @@ def test_the_lock_decides_not_the_files(run: RunFolder) -> None:
 
 def test_another_machine_is_judged_by_what_it_writes(run: RunFolder) -> None:
     rewrite(run, host="elsewhere.example")
-    append_json(run.events, {"event": "plan", "total": 3})
+    append_event(run.events, JobsPlanned(jobs=(), total=3))
     assert status(run, None).state is State.ELSEWHERE
     assert run_processes(record(run)) == []
     for path in run.path.iterdir():
@@ -94,36 +99,111 @@ def test_a_pid_used_anew_is_not_the_run(run: RunFolder) -> None:
     assert record(run).host == socket.gethostname()
 
 
+STOPPED = Failure("it was asked to stop", "start again", FailureKind.STOPPED, saved_step=812)
+ONE_FAILED = RunEnded(done=1, total=3, failed=(2,), error="WorkflowError")
+
+
 @pytest.mark.parametrize(
     ("end", "state", "words"),
     [
-        ({"done": 3, "total": 3, "failed": [], "error": ""}, State.FINISHED, ""),
-        ({"done": 0, "total": 0, "failed": [], "error": ""}, State.FINISHED, "nothing to do"),
-        ({"done": 1, "total": 3, "failed": [2], "error": "WorkflowError"}, State.FAILED, "1 job failed"),
-        (
-            {"done": 0, "total": 0, "failed": [], "error": "WorkflowError:\nconfig.yaml:3: x"},
-            State.FAILED,
-            "config.yaml",
-        ),
-        ({"done": 1, "total": 3, "failed": [], "error": ""}, State.STOPPED, "Ctrl-C"),
+        (RunEnded(done=3, total=3), State.FINISHED, ""),
+        (RunEnded(done=0, total=0), State.FINISHED, "nothing to do"),
+        (ONE_FAILED, State.FAILED, "1 job failed"),
+        (RunEnded(done=0, total=0, error="WorkflowError:\nconfig.yaml:3: x"), State.FAILED, "config.yaml"),
+        (replace(ONE_FAILED, signal="SIGINT"), State.STOPPED, "by Ctrl-C"),
+        (replace(ONE_FAILED, signal="SIGTERM"), State.STOPPED, "by SIGTERM"),
+        (replace(ONE_FAILED, signal="SIGHUP"), State.STOPPED, "its terminal was closed"),
     ],
 )
-def test_endings(run: RunFolder, end: dict[str, object], state: State, words: str) -> None:
-    append_json(run.events, {"event": "end", **end})
+def test_endings(run: RunFolder, end: RunEnded, state: State, words: str) -> None:
+    append_event(run.events, end)
     found = status(run, None)
     assert found.state is state
     assert words in found.reason
 
 
-def test_damaged_files_are_passed_over(run: RunFolder) -> None:
-    run.events.write_bytes(
-        b'{"event": "progress", "done": 2, "total": 4}\n\xff\xfe{"event"\n[]\n"x"\n{"event": 3}\n{"ev'
+def test_a_stopped_training_tells_the_step_that_it_saved(run: RunFolder) -> None:
+    append_event(run.events, JobFailed(job=JobDetails(id=2, rule="train"), failure=STOPPED))
+    append_event(run.events, replace(ONE_FAILED, signal="SIGINT"))
+    found = status(run, None)
+    assert found.reason == "by Ctrl-C; the training saved its state after step 812"
+    assert found.as_json()["saved_step"] == 812
+
+
+def test_a_job_that_was_asked_to_stop_is_no_failure_of_the_run(run: RunFolder) -> None:
+    """Whoever asked it: a cluster, or a person by its number."""
+    append_event(run.events, JobFailed(job=JobDetails(id=2, rule="train"), failure=STOPPED))
+    append_event(run.events, ONE_FAILED)
+    assert status(run, None).state is State.STOPPED
+    bug = Failure("KeyError", "report it", FailureKind.BUG, place="loop.py:3")
+    append_event(run.events, JobFailed(job=JobDetails(id=3, rule="sample_latents"), failure=bug))
+    append_event(run.events, replace(ONE_FAILED, failed=(2, 3)))
+    found = status(run, None)
+    assert (found.state, found.reason) == (State.FAILED, "2 jobs failed")
+    assert [each.failure for each in found.failed] == [STOPPED, bug]
+
+
+def test_the_end_of_a_run_that_died_is_told_once_and_for_all(run: RunFolder) -> None:
+    """Later writes of what it left behind, or of later runs' trainings, do not move it."""
+    append_event(run.events, JobsCounted(done=1, total=3))
+    metrics = ProjectPaths(run.root).metrics
+    metrics.parent.mkdir(parents=True)
+    for path, when in ((metrics, 2e9), (run.events, 1.9e9), (run.record_file, 1.9e9)):
+        path.touch()
+        os.utime(path, (when, when))
+    first = status(run, None)
+    assert (first.state, first.ended) == (State.DIED, 2e9)
+    for path in (metrics, run.output, run.stop):
+        path.touch()
+        os.utime(path, (2.1e9, 2.1e9))
+    run.stop.unlink()
+    again = status(run, None)
+    assert (again.ended, again.reason, again.state) == (first.ended, first.reason, first.state)
+
+
+def test_a_run_that_begins_while_it_is_looked_at_is_not_dead(run: RunFolder) -> None:
+    descriptor = lock.take(run.root, run.id)
+    assert descriptor is not None
+    assert status(run, None).state is State.STARTING
+    assert not run.events.exists(), "no death was written down"
+    os.close(descriptor)
+
+
+def test_numbers_of_a_later_run_are_no_sign_of_life(run: RunFolder) -> None:
+    metrics = ProjectPaths(run.root).metrics
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    os.utime(metrics, (2e9, 2e9))
+    RunFolder(run.root, "99991231-000000-aaaa").path.mkdir(parents=True)
+    found = status(run, None)
+    assert found.ended is not None
+    assert found.ended < 2e9
+
+
+def test_a_run_that_said_nothing_at_all_is_not_called_killed(run: RunFolder) -> None:
+    assert "its output says why" in status(run, None).reason
+
+
+def test_a_record_of_a_later_version_is_named(run: RunFolder) -> None:
+    write_json(run.record_file, to_json(record(run)) | {"version": 99})
+    append_event(run.events, JobsCounted(done=1, total=3))
+    found = status(run, None)
+    assert (found.state, found.reason) == (
+        State.UNREADABLE,
+        "run.json is of version 99, this hv15 understands versions up to 1",
     )
-    assert [event["event"] for event in last_events(run.events)] == ["progress"]
-    (run.path / "run.json").write_text('{"pid": 1')
+    assert status(run, run.id).state is State.RUNNING
+
+
+def test_damaged_files_are_passed_over(run: RunFolder) -> None:
+    append_event(run.events, JobsCounted(done=2, total=4))
+    with run.events.open("ab") as file:
+        file.write(b'\xff\xfe{"event"\n[]\n"x"\n{"event": 3}\n{"event": "progress", "done": "x"}\n{"ev')
+    assert [type(event) for event in last_events(run.events)] == [JobsCounted]
+    run.record_file.write_text('{"pid": 1')
     assert run.record() is None
     assert status(run, None).reason == "it left no record"
-    (run.path / "run.json").write_text(json.dumps([1]))
+    run.record_file.write_text(json.dumps([1]))
     assert run.record() is None
 
 
@@ -174,10 +254,10 @@ def test_what_an_earlier_run_left_is_ended_and_nothing_else(run: RunFolder, now:
     try:
         last = RunFolder(run.root, "99991231-000000-aaaa")
         last.create(run.root / "config.yaml")
-        last.write_record(other.pid, ["snakemake"], run.root / "config.yaml", [])
+        last.write_record(other.pid, ["snakemake"], [])
         rewrite(run, pid=2**22 - 1)
         rewrite(last, create_time=1.0, leads_group=True)
-        append_json(last.events, {"event": "end", "done": 1, "total": 3, "failed": [2], "error": ""})
+        append_event(last.events, RunEnded(done=1, total=3, failed=(2,)))
         control.stop(run.root, now=now)
         left.wait(timeout=60)
         assert other.poll() is None
@@ -189,8 +269,8 @@ def test_what_an_earlier_run_left_is_ended_and_nothing_else(run: RunFolder, now:
 
 def test_a_job_that_failed_twice_counts_once(run: RunFolder) -> None:
     for number in (2, 2, 3):
-        append_json(run.events, {"event": "failed", "id": number})
-    assert status(run, run.id).failed == 2
+        append_event(run.events, JobFailed(job=JobDetails(id=number, rule="train")))
+    assert len(status(run, run.id).failed) == 2
 
 
 def test_history_is_newest_first(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from hv15.data.encode import read_video_metadata
 from hv15.errors import UserError
 from hv15.models import load_vae
+from hv15.sample.contact_sheet import read_sample
 from hv15.sample.decode import decode, decode_latents, to_frames
 from hv15.sample.files import write_tensors
 from hv15.sample.provenance import provenance
@@ -121,6 +122,16 @@ def test_images_are_exact_and_tell_it_too(latents, models, tmp_path, spec):
     assert np.array_equal(np.stack([np.asarray(Image.open(file)) for file in files]), expected)
     with Image.open(files[0]) as image:
         assert json.loads(image.text["hv15.sample"]) == spec.to_json()
+
+
+def test_an_animation_is_exact_and_tells_it_too(latents, models, tmp_path, spec):
+    path = tmp_path / "cat.animation.png"
+    decode_latents(latents[0], models["vae"], path, spec, made_from=None)
+    expected = to_frames(decode(load_vae(models["vae"]), latents[1][None]))
+    assert np.array_equal(read_sample(path), expected)
+    with Image.open(path) as image:
+        assert json.loads(image.text["hv15.sample"]) == spec.to_json()
+        assert image.info["duration"] == pytest.approx(1000 / spec.fps, abs=1)
 
 
 def test_decoding_the_file_alone_gives_the_same_bytes(latents, models, tmp_path, spec):

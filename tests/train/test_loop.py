@@ -114,6 +114,8 @@ def test_clipping_bounds_the_step_and_reports_the_norm_before(tmp_path: Path, da
     moved = (torch.cat([p.detach().flatten() for p in parameters]) - before).norm().item()
     assert moved == pytest.approx(0.01, rel=1e-3)
     assert metrics_of(clipped)[0]["grad_norm"] == pytest.approx(metrics_of(free)[0]["grad_norm"], rel=1e-5)
+    assert metrics_of(clipped)[0]["clip_factor"] == pytest.approx(0.01 / metrics_of(free)[0]["grad_norm"], rel=1e-4)
+    assert metrics_of(free)[0]["clip_factor"] == 1.0
     assert metrics_of(free)[0]["grad_norm"] > 0.01
 
 
@@ -166,7 +168,7 @@ def test_a_line_holds_what_is_promised(tmp_path: Path) -> None:
         assert record.keys() >= promised | {"memory", "memory_peak", "time"}
         assert record["samples_per_s"] > 0
         assert len(record["loss_by_sigma"]) == 10
-    assert metrics(tmp_path, "run")[0]["total_steps"] == 5
+    assert metrics(tmp_path, "start")[0]["total_steps"] == 5
 
 
 def test_checkpoints_appear_where_they_are_due_and_old_ones_go(tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_a_diverged_training_stops_and_keeps_its_states(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="step 4: the loss is nan") as caught:
         run(tmp_path, config)
     assert "learning_rate" in caught.value.hint
-    saved = StateFolder(tmp_path / "train" / "state", metrics(tmp_path, "run")[0]["spec"]).load_latest()
+    saved = StateFolder(tmp_path / "train" / "state", metrics(tmp_path, "start")[0]["spec"]).load_latest()
     assert saved is not None
     assert saved.position.step == 3
     assert not (tmp_path / "lora.safetensors").exists()

@@ -113,7 +113,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     straight = run(tmp_path / "straight", settings(**options))
     assert resumed.read_bytes() == straight.read_bytes()
     assert untimed(metrics(folder)) == untimed(metrics(tmp_path / "straight"))
-    assert metrics(folder, "run")[-1]["step"] == 8
+    assert metrics(folder, "start")[-1]["step"] == 8
 
 
 def test_a_torn_newest_state_costs_steps_but_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_torn_newest_state_costs_steps_but_not_the_run(tmp_path: Path, monkeyp
     newest = tmp_path / "torn" / "train" / "state" / "step-000005" / "optimizer.pt"
     newest.write_bytes(newest.read_bytes()[:100])
     assert run(tmp_path / "torn", config).read_bytes() == straight.read_bytes()
-    assert metrics(tmp_path / "torn", "run")[-1]["step"] == 4
+    assert metrics(tmp_path / "torn", "start")[-1]["step"] == 4
     assert untimed(metrics(tmp_path / "torn")) == untimed(metrics(tmp_path / "straight"))
 
 
@@ -159,7 +159,7 @@ def test_another_spec_starts_anew_and_the_old_one_can_come_back(tmp_path: Path) 
     assert run(tmp_path, fast).read_bytes() != first
     assert [record["lr"] for record in metrics(tmp_path)] == [0.05] * 3
     assert run(tmp_path, slow).read_bytes() == first
-    assert [record["step"] for record in metrics(tmp_path, "run")] == [0, 3]
+    assert [record["step"] for record in metrics(tmp_path, "start")] == [0, 3]
 
 
 def test_another_number_of_batches_a_step_is_refused(tmp_path: Path) -> None:

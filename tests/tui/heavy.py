@@ -6,12 +6,27 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hv15.atomic import write_json
+from hv15.records.events import (
+    JobDetails,
+    JobDone,
+    JobsCounted,
+    JobsPlanned,
+    JobStarted,
+    RunEnded,
+    RunEvent,
+    event_line,
+)
+from hv15.records.fields import to_json
+from hv15.records.metrics import metrics_line
 from hv15.runs import lock
-from hv15.runs.record import RunFolder
+from hv15.runs.record import RunFolder, append_event
+from tests.records.steps import step_record
 
+STEP = metrics_line(step_record(1, loss_by_sigma=(), step_s=1.0))
 HOSTILE = "\x1b[31m[red]not markup[/] [@click=app.exit]\x1b]0;title\x07 [/nonsense \udce4\u202e"
 
 
@@ -64,12 +79,10 @@ class HeavyProject:
             run = RunFolder(self.root, time.strftime("%Y%m%d-%H%M%S-", time.localtime(started)) + f"{number:04x}")
             run.path.mkdir(parents=True)
             run.config.write_text(f"task: t2v\ntrain: {{learning_rate: {1e-4 * (1 + number)}}}\n")
-            run.write_record(os.getpid(), ["snakemake"], self.root / "config.yaml", [])
-            record = json.loads((run.path / "run.json").read_text())
-            (run.path / "run.json").write_text(json.dumps({**record, "started": started}))
+            record = run.write_record(os.getpid(), ["snakemake"], [])
+            write_json(run.record_file, to_json(replace(record, started=started)))
             if number < self.sizes.runs - 1:
-                end = {"event": "end", "done": 3, "total": 3, "failed": [], "error": "", "time": started + 60}
-                run.events.write_text(json.dumps(end) + "\n")
+                append_event(run.events, RunEnded(time=started + 60, done=3, total=3))
         return run
 
     def _metrics(self) -> None:
@@ -81,11 +94,8 @@ class HeavyProject:
 
     def _step(self, step: int) -> str:
         loss = 0.1 + math.exp(-step / 1e5) * (1 + 0.1 * math.sin(step))
-        return (
-            f'{{"kind": "step", "step": {step}, "epoch": {step / 100}, "loss": {loss:.5f}, "lr": 0.0001, '
-            f'"grad_norm": 0.5, "samples_per_s": 1.0, "data_wait_s": 0.01, "step_s": 1.0, '
-            f'"memory": 1000000, "memory_peak": 2000000, "time": {self.began + step / 500:.3f}}}\n'
-        )
+        changed = {"step": step, "epoch": step / 100, "loss": round(loss, 5), "time": round(self.began + step / 500, 3)}
+        return json.dumps({**STEP, **changed}) + "\n"
 
     def _log(self) -> None:
         self.log.parent.mkdir(parents=True)
@@ -99,25 +109,26 @@ class HeavyProject:
 
     def _jobs(self) -> None:
         jobs = [
-            {
-                "id": number,
-                "rule": f"rule_{number % 7}",
-                "wildcards": {"shard": str(number)},
-                "reason": f"Missing output files: {HOSTILE}",
-                "message": f"Job {HOSTILE}",
-                "log": [f"results/logs/job.{number}.log"],
-                "output": [f"out/{number}"],
-            }
+            JobDetails(
+                id=number,
+                rule=f"rule_{number % 7}",
+                wildcards={"shard": str(number)},
+                reason=f"Missing output files: {HOSTILE}",
+                message=f"Job {HOSTILE}",
+                log=(f"results/logs/job.{number}.log",),
+                output=(f"out/{number}",),
+            )
             for number in range(self.sizes.jobs)
         ]
         with self.run.events.open("wb") as file:
 
-            def say(event: dict[str, object]) -> None:
-                file.write(json.dumps(event).encode() + b"\n")
+            def write(event: RunEvent) -> None:
+                file.write(json.dumps(event_line(event)).encode() + b"\n")
 
-            say({"event": "plan", "jobs": jobs, "total": len(jobs), "time": self.began})
-            for job in jobs[: self.sizes.jobs // 2]:
-                say({"event": "job", **job, "time": self.began + 1})
-                if job["id"]:
-                    say({"event": "done", "id": job["id"], "time": self.began + 2})
-            say({"event": "progress", "done": self.sizes.jobs // 2 - 1, "total": len(jobs), "time": self.began + 3})
+            half = self.sizes.jobs // 2
+            write(JobsPlanned(time=self.began, jobs=tuple(jobs), total=len(jobs)))
+            for job in jobs[:half]:
+                write(JobStarted(time=self.began + 1, job=job))
+                if job.id:
+                    write(JobDone(time=self.began + 2, id=job.id))
+            write(JobsCounted(time=self.began + 3, done=half - 1, total=len(jobs)))

@@ -230,7 +230,7 @@ async def test_nothing_is_told_by_colour_alone_under_no_color(tmp_path: Path, mo
         await settle(pilot)
         assert app.no_color
         shown = text_of(app)
-        for words in ("✗ failed", "✗ encode_latents 1", "✓ encode_latents 2", "· encode_latents 3"):
+        for words in ("✗ failed", "✗ encode clips 1", "✓ encode clips 2", "· encode clips 3"):
             assert words in shown
 
 

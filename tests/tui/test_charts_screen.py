@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.records.steps import lines, step_record
 from tests.tui.watched import Watched, dashboard, settle, text_of
 from tui.app import Dashboard
+from tui.data.curves import CHARTS
 from tui.dialogs.choose import ChooseDialog
-from tui.screens.charts import PANELS, ChartsScreen
+from tui.screens.charts import ChartsScreen
 from tui.watcher import Watcher
 from tui.widgets.chart import Chart, Curve, LogFormatter, SparseFormatter, StepFormatter, TimeFormatter
 
@@ -24,23 +26,8 @@ def write_metrics(folder: Path, name: str = "", steps: int = 3000, scale: float 
         for step in range(1, steps + 1):
             loss = scale * (0.4 * math.exp(-step / 500) + 0.1)
             loss += 5.0 * scale if step == 1234 else 0.0
-            record = {
-                "kind": "step",
-                "step": step,
-                "epoch": step / 100,
-                "loss": loss,
-                "loss_by_sigma": [None, *[loss] * 9],
-                "lr": 1e-4,
-                "grad_norm": 0.5,
-                "samples_per_s": 2.0,
-                "tokens_per_s": 1000.0,
-                "data_wait_s": 0.1,
-                "step_s": 0.5,
-                "memory": 2**33,
-                "memory_peak": 2**34,
-                "time": 1000.0 + step * 0.5,
-            }
-            file.write(json.dumps(record) + "\n")
+            record = step_record(step, loss=loss, loss_by_sigma=(None, *[loss] * 9), step_s=0.5, data_wait_s=0.1)
+            file.write(lines(replace(record, epoch=step / 100, time=1000.0 + step * 0.5)))
     return path
 
 
@@ -68,11 +55,11 @@ async def test_curves_are_cut_to_what_can_be_drawn_and_keep_their_peaks(tmp_path
         assert 50 < len(raw.x) <= 2 * loss.columns + 2
         assert raw.y.max() == pytest.approx(5.1, abs=0.1), "a spike of one step in 3000 is seen"
         assert [curve.label for curve in loss.curves] == ["raw", "smoothed"], "there is no validation loss yet"
-        assert len(chart(app, "sigma").curves) == 9, "no sample fell into the first bin"
+        assert len(chart(app, "loss_by_sigma").curves) == 9, "no sample fell into the first bin"
         assert chart(app, "lr").curves[0].y == pytest.approx(1e-4)
         shown = text_of(app)
-        for panel in PANELS[:6]:
-            assert panel.title in shown
+        for info in CHARTS[:6]:
+            assert info.title in shown
         await pilot.press("right_square_bracket")
         await settle(pilot)
         assert chart(app, "memory").curves[-1].y == pytest.approx(16.0), "GiB"
@@ -88,14 +75,14 @@ async def test_as_many_charts_as_there_is_room_for_and_keys_for_the_others(
         await pilot.press("3")
         await settle(pilot)
         seen: set[str | None] = set()
-        for _ in range(-(-len(PANELS) // count)):
+        for _ in range(-(-len(CHARTS) // count)):
             shown = {each.id for each in app.screen.query(Chart) if each.display}
             assert len(shown) <= count
             assert all(each.region.area for each in app.screen.query(Chart) if each.display)
             seen |= shown
             await pilot.press("right_square_bracket")
             await pilot.pause()
-        assert len(seen) == len(PANELS)
+        assert len(seen) == len(CHARTS)
 
 
 async def test_the_axis_goes_along_steps_time_and_epochs_and_logarithmic(tmp_path: Path) -> None:

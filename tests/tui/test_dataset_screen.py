@@ -60,7 +60,7 @@ def test_clips_captions_and_an_edit(root: Path, monkeypatch: pytest.MonkeyPatch)
             # the words of a caption are only letters
             clips.move_to_key(clips.key(by_name["red_circle_on_black"]))
             await until(pilot, lambda: area.text.startswith("[red]not markup[/]"))
-            assert "[red]not markup[/]" in clips.line(by_name["red_circle_on_black"], 100).plain
+            assert "[red]not markup[/]" in clips.draw(by_name["red_circle_on_black"], 100).plain
             player = app.screen.query_one(Player)
             await until(pilot, lambda: player.views[0].frames is not None)
 

@@ -68,7 +68,7 @@ async def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
         jobs = [job(1, JobState.RUNNING, "train", log=("results/logs/train.log",)), job(2), job(3, JobState.DONE)]
         await settle(pilot, run=run_view(State.RUNNING, root=tmp_path), jobs=jobs_view(*jobs))
         shown = text_of(app)
-        assert "▶ train" in shown
+        assert "▶ train the LoRA" in shown
         assert "waiting" in shown
         assert "1/3 · 1 running · ETA 2:05" in shown
         assert app.files.tail_of == tmp_path / "results/logs/train.log", "the log of what runs is followed"
@@ -97,7 +97,7 @@ async def test_a_run_that_dies_is_seen_as_dead_with_its_reason(tmp_path: Path) -
         assert reason in shown
         assert "pid 4711 of a dead run still works here" in shown
         assert "lock was left" in shown
-        assert "■ encode_latents 1" in shown
+        assert "■ encode clips 1" in shown
         assert "cut short" in shown
 
 
@@ -216,13 +216,13 @@ async def test_of_ten_thousand_jobs_only_the_seen_ones_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: set[int] = set()
-    line = JobsTable.line
+    draw = JobsTable.draw
 
     def counted(self: JobsTable, row: Any, width: int) -> Any:
         drawn.add(row.id)
-        return line(self, row, width)
+        return draw(self, row, width)
 
-    monkeypatch.setattr(JobsTable, "line", counted)
+    monkeypatch.setattr(JobsTable, "draw", counted)
     jobs = jobs_view(*(job(number) for number in range(10_000)))
     app = dashboard(tmp_path, run=run_view(), jobs=jobs)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -231,11 +231,11 @@ async def test_of_ten_thousand_jobs_only_the_seen_ones_are_drawn(
         await pilot.press("end")
         await pilot.pause()
         assert app.screen.query_one(JobsTable).current.id == 9999  # type: ignore[union-attr]
-        assert "encode_latents 9999" in text_of(app)
+        assert "encode clips 9999" in text_of(app)
         assert len(drawn) < 200
         await pilot.resize_terminal(80, 24)
         await pilot.pause()
-        assert "encode_latents 9999" in text_of(app), "the row under the cursor stays in sight"
+        assert "encode clips 9999" in text_of(app), "the row under the cursor stays in sight"
 
 
 async def test_the_cursor_stays_on_top_until_it_is_moved_and_then_on_its_job(tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ async def test_what_an_earlier_training_measured_is_not_told_as_the_runs_own(tmp
     app = dashboard(tmp_path, run=run_view(), metrics=view)
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
-        assert f"step {view.progress.step}" in text_of(app)
-        former = replace(view.progress, former=True)
-        await settle(pilot, metrics=replace(view, version=view.version + 1, progress=former))
-        assert f"step {view.progress.step}" not in text_of(app)
+        assert f"step {view.training.step}" in text_of(app)
+        former = replace(view.training, former=True)
+        await settle(pilot, metrics=replace(view, version=view.version + 1, training=former))
+        assert f"step {view.training.step}" not in text_of(app)
         assert app.screen.query_one("#loss", Chart).note == "of the training before this run"

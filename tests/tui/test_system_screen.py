@@ -76,7 +76,7 @@ def test_other_programs_on_the_gpu_stand_below_the_run_and_are_marked() -> None:
         sample(gpu, processes=(Process(1, "hv15 train", GIB, 90.0), Process(2, "snakemake", GIB, 1.0)))
     )
     assert [(row.pid, row.gpu, row.ours) for row in found] == [(1, 18 * GIB, True), (2, 0, True), (7, GIB, False)]
-    assert "! " in ProcessTable().line(found[2], 60).plain
+    assert "! " in ProcessTable().draw(found[2], 60).plain
 
 
 def test_a_machine_without_gpu_says_so(tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from textual.message import Message
 from textual.pilot import Pilot
 from textual.worker import WorkerError
 
+from hv15.records.failures import Failure, FailureKind
 from hv15.runs.record import RunFolder
 from hv15.runs.state import State
 from tui.app import Dashboard
 from tui.data.config_diff import Change
 from tui.data.estimate import Estimate
-from tui.data.failures import Failure, FailureCard
+from tui.data.failures import FailureCard
 from tui.data.gpus import Gpu
 from tui.data.history import RunRow
-from tui.data.jobs import Job, JobsProgress, JobState
-from tui.data.metrics import Progress
+from tui.data.jobs import Job, JobState, RunProgress
+from tui.data.metrics import TrainingStatus
 from tui.data.rerun import DueStage, Rerun
 from tui.data.system import SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
@@ -191,7 +192,7 @@ def job(number: int, state: JobState = JobState.WAITING, rule: str = "encode_lat
 
 def jobs_view(*jobs: Job, failures: tuple[FailureCard, ...] = (), **more: Any) -> JobsView:
     count = [job.state for job in jobs].count
-    progress = JobsProgress(
+    progress = RunProgress(
         done=count(JobState.DONE),
         total=len(jobs),
         running=count(JobState.RUNNING),
@@ -208,28 +209,26 @@ def card(
     cause: str = "the GPU's memory was not enough", tail: tuple[str, ...] = ("step 3", "CUDA [bold]oom[/]")
 ) -> FailureCard:
     return FailureCard(
-        "train", Failure(cause, "train.blocks_to_swap: 20", "memory"), Path("/project/train.log"), tail, None
+        "train", Failure(cause, "train.blocks_to_swap: 20", FailureKind.MEMORY), Path("/project/train.log"), tail, None
     )
 
 
-def progress(step: int = 812, total: int = 2000, **more: Any) -> Progress:
-    found = Progress(
+def training(step: int = 812, total: int = 2000, **more: Any) -> TrainingStatus:
+    found = TrainingStatus(
         step=step,
         total=total,
-        epoch=3.2,
         step_s=1.1,
         eta_s=1300.0,
         silent_s=1.0,
         stalled=False,
         loss=0.1,
         loss_smooth=0.0987,
-        lr=1e-4,
     )
     return replace(found, **more)
 
 
 def metrics_view(version: int = 1, **more: Any) -> MetricsView:
-    return MetricsView(version, progress(**more), True, 1.0, "train")
+    return MetricsView(version, training(**more), True, 1.0, "train")
 
 
 def machine(*gpus: Gpu, **more: Any) -> SystemSample:

@@ -221,7 +221,7 @@ def ids(cases: list[Edit]) -> list[str]:
 
 
 SOME = [case for case in EDITS if case.name in ("nothing", "the learning rate", "a clip added")]
-"""Enough to see whether a way of losing things matters at all; the whole table is among the slow tests."""
+"""Enough to see whether a way of losing things matters at all; the whole table runs by `pytest -m exhaustive`."""
 
 
 def as_it_is(project: QuickProject, _: Path) -> QuickProject:
@@ -270,7 +270,7 @@ def test_a_few_edits_in_every_way(case: Edit, way: Way, prepared: QuickProject, 
     check(way(prepared.copied(tmp_path / "project", everything=True), tmp_path), case)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", EDITS, ids=ids(EDITS))
 def test_every_edit_in_every_way(case: Edit, way: Way, prepared: QuickProject, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hv15.runs.state import State
-from tui.data.curves import Progress
 from tui.data.history import RunRow
+from tui.data.metrics import TrainingStatus
 from tui.data.system import SystemSample
 
 LOW_DISK = 5 << 30
@@ -26,7 +26,7 @@ class Alert:
     cure: str
 
 
-def alerts(run: RunRow | None, progress: Progress | None, sample: SystemSample | None) -> tuple[Alert, ...]:
+def alerts(run: RunRow | None, training: TrainingStatus | None, sample: SystemSample | None) -> tuple[Alert, ...]:
     """Return what is wrong now, the worst first."""
     found: list[Alert] = []
     alive = run is not None and run.alive
@@ -34,13 +34,13 @@ def alerts(run: RunRow | None, progress: Progress | None, sample: SystemSample |
         found.append(Alert("died", f"the run is dead: {run.reason}", "start again: what is finished is kept"))
     if run is not None and run.state is State.FAILED:
         found.append(Alert("failed", f"the run failed: {run.reason}", "see the failed job's card and its log"))
-    if alive and progress is not None and not progress.former:
-        if progress.step and (progress.loss is None or not math.isfinite(progress.loss)):
+    if alive and training is not None and not training.former:
+        if training.step and (training.loss is None or not math.isfinite(training.loss)):
             cure = "stop it; lower train.learning_rate or lengthen train.lr_warmup_steps"
-            found.append(Alert("nan", f"step {progress.step}: the loss is not a number", cure))
-        if progress.stalled and progress.silent_s is not None:
+            found.append(Alert("nan", f"step {training.step}: the loss is not a number", cure))
+        if training.stalled and training.silent_s is not None:
             cure = "it may be saving or sampling; if System shows no work, stop it and look at its log"
-            text = f"no step for {progress.silent_s / 60:.0f} min (usually {progress.step_s or 0:.1f} s a step)"
+            text = f"no step for {training.silent_s / 60:.0f} min (usually {training.step_s or 0:.1f} s a step)"
             found.append(Alert("stall", text, cure))
     if sample is not None:
         found += _of_machine(sample, alive)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hv15.atomic import atomic_path
 from hv15.data.captions import decode_text, plain, read_caption
-from hv15.data.media import Kind
+from hv15.data.media import MediaKind
 from hv15.errors import UserError
 
 NO_CAPTION = "no caption yet"
@@ -22,7 +22,7 @@ class Item:
     dataset: int
     """Its place in `datasets`."""
     path: Path
-    kind: Kind
+    kind: MediaKind
     caption: str
     """As it stands in its file, without prefix and suffix."""
     caption_file: Path

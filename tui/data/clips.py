@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from hv15.errors import UserError
 
 if TYPE_CHECKING:
+    from av import VideoFrame
     from PIL import Image
 
-Pixels = NDArray[Any]
+Pixels = NDArray[np.uint8]
+"""Red, green and blue: [H, W, 3], or of several frames [N, H, W, 3]."""
 
 MOST_FRAMES = 1000
 MOST_BYTES = 64 << 20
@@ -34,10 +37,6 @@ class Clip:
     """Width and height of the file in pixels."""
     count: int
     """Frames in the file."""
-
-    def source_frame(self, index: int) -> int:
-        """The number in the file of one of these frames."""
-        return min(index * max(1, round(self.count / max(1, len(self.frames)))), max(0, self.count - 1))
 
 
 def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[int, int]:
@@ -72,10 +71,10 @@ def still(path: Path, index: int) -> Image.Image:
     Raises:
         UserError: it is missing or damaged.
     """
-    from hv15.data.media import IMAGE_SUFFIXES, frame_files
+    from hv15.data.media import IMAGE_SUFFIXES
 
     if path.is_dir():
-        files = _listed(path, frame_files)
+        files = _listed(path)
         return _image(files[min(index, len(files) - 1)])
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _image(path)
@@ -107,7 +106,7 @@ def _video(path: Path, width: int, height: int, cancel: threading.Event | None) 
                 small = fitting[::-1] if turned % 2 else fitting
             if count % every == 0:
                 scaled = frame.reformat(width=small[0], height=small[1], format="rgb24", interpolation="AREA")
-                pixels = scaled.to_ndarray()
+                pixels = np.asarray(scaled.to_ndarray(), np.uint8)
                 frames.append(np.ascontiguousarray(np.rot90(pixels, turned)) if turned else pixels)
                 if len(frames) > MOST_FRAMES or len(frames) * pixels.nbytes > MOST_BYTES:
                     frames, every = frames[::2], every * 2
@@ -122,7 +121,7 @@ def _video(path: Path, width: int, height: int, cancel: threading.Event | None) 
     return Clip(np.stack(frames), max(0.1, _rate(path) / every), size, count)
 
 
-def _decoded(path: Path) -> Any:
+def _decoded(path: Path) -> Iterator[VideoFrame]:
     """Yield the frames of a video.
 
     Raises:
@@ -150,9 +149,7 @@ def _rate(path: Path) -> float:
 
 
 def _folder(path: Path, width: int, height: int, cancel: threading.Event | None) -> Clip:
-    from hv15.data.media import frame_files
-
-    files = _listed(path, frame_files)
+    files = _listed(path)
     every = -(-len(files) // MOST_FRAMES)
     frames: list[Pixels] = []
     size: tuple[int, int] = (1, 1)
@@ -168,9 +165,11 @@ def _folder(path: Path, width: int, height: int, cancel: threading.Event | None)
     return Clip(np.stack(frames), 24.0 / every, size, len(files))
 
 
-def _listed(path: Path, frame_files: Any) -> list[Path]:
+def _listed(path: Path) -> list[Path]:
+    from hv15.data.media import frame_files
+
     try:
-        files: list[Path] = frame_files(path)
+        files = frame_files(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions") from error
     if not files:

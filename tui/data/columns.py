@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Numbers: TypeAlias = NDArray[np.float32 | np.float64 | np.uint32]
 
 
 class Column:
     """Numbers in one array; a view that was given out stays as it is when more come."""
 
-    def __init__(self, dtype: Any = np.float32) -> None:
-        self._data: NDArray[Any] = np.empty(256, dtype)
+    def __init__(self, dtype: type[np.float32] | type[np.float64] | type[np.uint32] = np.float32) -> None:
+        self._data: Numbers = np.empty(256, dtype)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     @property
-    def values(self) -> NDArray[Any]:
+    def values(self) -> Numbers:
         return self._data[: self._count]
 
-    def extend(self, values: Sequence[float] | NDArray[Any]) -> None:
+    def extend(self, values: Sequence[float] | Numbers | NDArray[np.int64]) -> None:
         count = self._count + len(values)
         if count > len(self._data):
             grown = np.empty(max(count, len(self._data) * 3 // 2), self._data.dtype)
@@ -40,7 +43,33 @@ class Column:
             self._count = count
 
 
-def thin(x: NDArray[Any], y: NDArray[Any], columns: int) -> tuple[NDArray[Any], NDArray[Any]]:
+class RunningMean:
+    """The running mean of a column, whose start is not pulled towards zero, as the training shows it."""
+
+    def __init__(self, keep: float) -> None:
+        self._keep = keep
+        """Between 0 (the values themselves) and 1: how much of the mean each value keeps."""
+        self.means = Column()
+        self._sum = self._weight = 0.0
+
+    def follow(self, column: Column) -> None:
+        """Add the means of what the column has more; what is no number is passed over."""
+        keep, total, weight = self._keep, self._sum, self._weight
+        means = []
+        for value in column.values[len(self.means) :].tolist():
+            if math.isfinite(value):
+                total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+            means.append(total / weight if weight else math.nan)
+        self.means.extend(means)
+        self._sum, self._weight = total, weight
+
+    def restart(self) -> None:
+        """Forget all: the column was cut."""
+        self.means.cut(0)
+        self._sum = self._weight = 0.0
+
+
+def thin(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
     """Keep the lowest and the highest point of each of `columns` equal parts of the x axis, so that no peak is lost.
 
     Args:

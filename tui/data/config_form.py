@@ -13,7 +13,7 @@ from hv15.config.fields import own_fields, schema_of, section_of
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import Location, dotted
 
-Kind = Literal["bool", "int", "float", "choice", "text", "path", "list", "mapping"]
+FieldKind = Literal["bool", "int", "float", "choice", "text", "path", "list", "mapping"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FormField:
     path: str
     """As users write it: datasets[0].resolution."""
     name: str
-    kind: Kind
+    kind: FieldKind
     type: str
     """Which values it takes, in words."""
     choices: tuple[str, ...]
@@ -161,7 +161,7 @@ def _field(
     )
 
 
-def kind_of(schema: Mapping[str, Any]) -> tuple[Kind, tuple[str, ...], bool]:
+def kind_of(schema: Mapping[str, Any]) -> tuple[FieldKind, tuple[str, ...], bool]:
     """Return kind, choices, and whether it may be null, of a field's JSON schema."""
     parts = schema.get("anyOf") or [schema]
     optional = any(part.get("type") == "null" for part in parts)
@@ -169,7 +169,7 @@ def kind_of(schema: Mapping[str, Any]) -> tuple[Kind, tuple[str, ...], bool]:
     choices = [value for part in parts for value in part.get("enum", [part["const"]] if "const" in part else [])]
     if choices and len(choices) == sum(len(part.get("enum", ["const"])) for part in parts):
         return "choice", tuple(typed(choice) for choice in choices), optional
-    kinds: dict[str, Kind] = {
+    kinds: dict[str, FieldKind] = {
         "array": "list",
         "object": "mapping",
         "boolean": "bool",

@@ -1,92 +1,104 @@
-"""What the curves of a training are, and how far it is."""
+"""The charts of a training: made from what its records say of their fields (`hv15.records.metrics`), never by hand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 from numpy.typing import NDArray
+
+from hv15.records.metrics import RECORDS, Measure, MetricsRecord, StepRecord, Unit, measures
 
 Axis = Literal["step", "time", "epoch"]
 """`time` is seconds of training: pauses and jumps of the clock do not count."""
 
-BINS = 10
-"""Equal parts of sigma from 0 to 1 in `loss_by_sigma`."""
+GIB = 2**30
+UNIT_WORDS: dict[Unit, str] = {"": "", "s": ", seconds", "1/s": " a second", "B": ", GiB"}
+UNIT_SCALES: dict[Unit, float] = {"": 1.0, "s": 1.0, "1/s": 1.0, "B": 1 / GIB}
+"""By which values are multiplied to be shown."""
 
 
 @dataclass(frozen=True)
-class SeriesInfo:
-    """What a curve shows."""
+class CurveSource:
+    """Where a curve comes from."""
+
+    record: type[MetricsRecord]
+    field: str
+    measure: Measure
+    how: Literal["value", "smoothed", "share", "bin"] = "value"
+    bin: int = 0
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others of its chart."""
+        if self.how == "bin":
+            return ""
+        return "smoothed" if self.how == "smoothed" else self.measure.label
+
+    @property
+    def faint(self) -> bool:
+        """Whether it lies behind its own running mean."""
+        return self.how == "value" and self.measure.smoothed
+
+
+@dataclass(frozen=True)
+class ChartInfo:
+    """One chart: the curves whose fields share a title."""
 
     name: str
+    """Of its first field."""
     title: str
-    unit: str
-    log: bool = False
+    """With the unit."""
+    scale: float
+    log: bool
     """Whether a logarithmic axis makes sense."""
+    curves: tuple[CurveSource, ...]
+
+    @property
+    def main(self) -> CurveSource:
+        """The curve that stands for a training among others: the smoothed one, else the one in the middle."""
+        smoothed = (curve for curve in self.curves if curve.how == "smoothed")
+        return next(smoothed, self.curves[len(self.curves) // 2])
 
 
-SERIES: dict[str, SeriesInfo] = {
-    info.name: info
-    for info in (
-        SeriesInfo("loss", "Loss", "", log=True),
-        SeriesInfo("loss_smooth", "Loss, smoothed", "", log=True),
-        SeriesInfo("validation_loss", "Validation loss", "", log=True),
-        SeriesInfo("lr", "Learning rate", "", log=True),
-        SeriesInfo("grad_norm", "Gradient norm", "", log=True),
-        SeriesInfo("samples_per_s", "Samples a second", "1/s"),
-        SeriesInfo("tokens_per_s", "Latent tokens a second", "1/s"),
-        SeriesInfo("data_wait_s", "Waiting for data", "s"),
-        SeriesInfo("data_wait_share", "Waiting for data, part of the step", ""),
-        SeriesInfo("step_s", "Time of a step", "s"),
-        SeriesInfo("memory", "Memory after the step", "B"),
-        SeriesInfo("memory_peak", "Memory peak", "B"),
-        *(
-            SeriesInfo(f"sigma_{n}", f"Loss, sigma {n / BINS:g} to {(n + 1) / BINS:g}", "", log=True)
-            for n in range(BINS)
-        ),
-    )
-}
-PLAIN = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "data_wait_s", "step_s", "memory", "memory_peak")
+def curves_of(record: type[MetricsRecord], field: str, measure: Measure) -> list[CurveSource]:
+    """Return what is drawn of a measured field."""
+    if measure.bins:
+        return [CurveSource(record, field, measure, "bin", number) for number in range(measure.bins)]
+    if measure.share_of:
+        return [CurveSource(record, field, measure, "share")]
+    found = [CurveSource(record, field, measure)]
+    return [*found, CurveSource(record, field, measure, "smoothed")] if measure.smoothed else found
+
+
+def charts_of(records: Iterable[type[MetricsRecord]]) -> tuple[ChartInfo, ...]:
+    """Return the charts of some kinds of records, in the order of their fields."""
+    groups: dict[str, list[CurveSource]] = {}
+    for record in records:
+        for field, measure in measures(record).items():
+            groups.setdefault(measure.title, []).extend(curves_of(record, field, measure))
+    return tuple(_chart(title, curves) for title, curves in groups.items())
+
+
+def _chart(title: str, curves: list[CurveSource]) -> ChartInfo:
+    first = curves[0]
+    unit: Unit = "" if first.how == "share" else first.measure.unit
+    return ChartInfo(first.field, title + UNIT_WORDS[unit], UNIT_SCALES[unit], first.measure.log, tuple(curves))
+
+
+CHARTS = charts_of([StepRecord, *(kind for kind in RECORDS.values() if kind is not StepRecord)])
+LOSS = next(chart for chart in CHARTS if chart.name == "loss")
 
 
 @dataclass(frozen=True)
 class Series:
     """A curve, thinned; x ascends, y is finite."""
 
-    name: str
     label: str
-    x: NDArray[Any]
-    y: NDArray[Any]
+    """Of its training."""
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
     points: int
     """Before thinning."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A line that is not a step's: the beginning of a training, a checkpoint, a preview, a warning."""
-
-    kind: str
-    step: int
-    time: float
-    fields: dict[str, Any] = field(hash=False)
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is."""
-
-    step: int
-    total: int
-    epoch: float
-    step_s: float | None
-    """Median over the last steps."""
-    eta_s: float | None
-    silent_s: float | None
-    """Seconds since the file was last seen to grow."""
-    stalled: bool
-    loss: float | None
-    loss_smooth: float | None
-    lr: float | None
-    former: bool = False
-    """Whether these are the last numbers of an earlier run, and the one that is alive has none yet."""

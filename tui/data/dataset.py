@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hv15.config import DatasetSettings, Settings
-from hv15.data.media import IMAGE_SUFFIXES, Kind, Source
+from hv15.data.media import IMAGE_SUFFIXES, MediaKind, Source
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
 from hv15.errors import UserError
@@ -25,6 +24,19 @@ BAD_CAPTION = "its caption:"
 MOST_PROBLEMS = 1000
 
 
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file tells about an item."""
+
+    frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    seconds: float | None = None
+    clips: tuple[str, ...] = ()
+    problem: str = ""
+    """What is wrong with it."""
+
+
 class DatasetReader:
     """All datasets of a config. `load` is quick; `probe` opens every file and may take minutes."""
 
@@ -33,7 +45,7 @@ class DatasetReader:
         self.items: list[Item] = []
         self.problems: tuple[str, ...] = ()
         self.error = ""
-        self._probed: dict[tuple[Path, int, int, int], Item] = {}
+        self._probed: dict[tuple[Path, int, int, int], FileFacts] = {}
 
     def remember(self, earlier: DatasetReader) -> None:
         """Take over what another reader of the same datasets has found in the files."""
@@ -61,8 +73,7 @@ class DatasetReader:
         known = self._probed.get(_stamp(item))
         if known is None:
             return item
-        facts = {name: getattr(known, name) for name in ("frames", "height", "width", "seconds", "clips", "problem")}
-        return replace(item, **{**facts, "problem": item.problem or known.problem})
+        return replace(_with(item, known), problem=item.problem or known.problem)
 
     def probe(self, cancel: threading.Event | None = None) -> Iterator[int]:
         """Look into each file that was not looked into yet; yield the index of each item that is now complete."""
@@ -71,8 +82,7 @@ class DatasetReader:
                 return
             if item.probed or not self._is_at(index, item):
                 continue
-            facts = self._facts(item)
-            self._probed[_stamp(item)] = _with(item, facts)
+            facts = self._probed[_stamp(item)] = self._facts(item)
             if self._is_at(index, item):  # meanwhile all may have been loaded anew, and its caption edited
                 self.items[index] = _with(self.items[index], facts)
                 yield index
@@ -80,31 +90,26 @@ class DatasetReader:
     def _is_at(self, index: int, item: Item) -> bool:
         return index < len(self.items) and self.items[index].path == item.path
 
-    def _facts(self, item: Item) -> dict[str, Any]:
-        """What a file tells about an item, and what is wrong with it."""
+    def _facts(self, item: Item) -> FileFacts:
+        """Look into the file of an item."""
         from hv15.data.clips import missing_lengths, plan_clips
         from hv15.data.probe import probe
 
         dataset = self.settings.datasets[item.dataset]
-        facts: dict[str, Any] = {}
+        facts = FileFacts()
         try:
             info = probe(item.path, item.kind)
             times = info.timeline
-            facts = {
-                "frames": len(times.times),
-                "height": info.height,
-                "width": info.width,
-                "seconds": float(times.duration * times.tick) if item.kind == "video" else None,
-            }
-            planned = plan_clips(info, dataset)
-            facts["clips"] = tuple(f"{clip.frames} x {clip.height} x {clip.width}" for clip in planned)
-            if missing := missing_lengths(info, dataset):
-                facts["problem"] = f"too short for {', '.join(map(str, missing))} frames"
+            seconds = float(times.duration * times.tick) if item.kind == "video" else None
+            facts = FileFacts(len(times.times), info.height, info.width, seconds)
+            clips = tuple(f"{clip.frames} x {clip.height} x {clip.width}" for clip in plan_clips(info, dataset))
+            missing = missing_lengths(info, dataset)
+            problem = f"too short for {', '.join(map(str, missing))} frames" if missing else ""
+            return replace(facts, clips=clips, problem=problem)
         except UserError as error:
-            facts["problem"] = _without_path(error.message, item.path)
+            return replace(facts, problem=_without_path(error.message, item.path))
         except Exception as error:  # a damaged file may break a decoder in ways that nobody foresaw
-            facts["problem"] = f"cannot be read: {type(error).__name__}: {error}"
-        return facts
+            return replace(facts, problem=f"cannot be read: {type(error).__name__}: {error}")
 
     def buckets(self) -> dict[str, int]:
         """Clips of each size, with repeats, the most first; of what was probed so far."""
@@ -170,7 +175,7 @@ def _uncaptioned(number: int, dataset: DatasetSettings, problem: CaptionProblem)
     except OSError:
         return  # the medium is gone, too
     is_image = path.suffix.lower() in IMAGE_SUFFIXES
-    kind: Kind = "frames" if path.is_dir() else "image" if is_image else "video"
+    kind: MediaKind = "frames" if path.is_dir() else "image" if is_image else "video"
     yield Item(
         dataset=number,
         path=path,
@@ -185,8 +190,16 @@ def _uncaptioned(number: int, dataset: DatasetSettings, problem: CaptionProblem)
     )
 
 
-def _with(item: Item, facts: dict[str, Any]) -> Item:
-    return replace(item, **{**facts, "problem": facts.get("problem") or item.problem})
+def _with(item: Item, facts: FileFacts) -> Item:
+    return replace(
+        item,
+        frames=facts.frames,
+        height=facts.height,
+        width=facts.width,
+        seconds=facts.seconds,
+        clips=facts.clips,
+        problem=facts.problem or item.problem,
+    )
 
 
 def _stamp(item: Item) -> tuple[Path, int, int, int]:

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.records.json_values import Json, JsonObject, text_of
+from hv15.records.estimate import StageEstimate, read_estimate
+from hv15.records.json_values import JsonObject, RecordError
 from tui.data.trial import Trial
+
+GIB = 2**30
+SMALLEST_PART = 0.05 * GIB
+"""A smaller part of a stage's memory is not named."""
 
 
 @dataclass(frozen=True)
@@ -59,49 +64,20 @@ class Estimation:
 
 
 def _estimate(content: JsonObject) -> Estimate:
-    advice = [text_of(each, "text") for each in _list(content, "advice") if isinstance(each, dict)]
-    note = text_of(content, "note")
-    fits = content.get("fits")
+    try:
+        found = read_estimate(content)
+    except RecordError as error:
+        return Estimate(error=f"what `hv15 plan` printed {error}")
     return Estimate(
-        tuple(_line(stage) for stage in _list(content, "stages") if isinstance(stage, dict)),
-        (*advice, note) if note else tuple(advice),
-        device=_device(content.get("device")),
-        fits=fits if isinstance(fits, bool) else None,
+        tuple(_line(stage) for stage in found.stages),
+        (*(each.text for each in found.advice), *([found.note] if found.note else [])),
+        device=f"{found.device.name}, {found.device.memory / GIB:.1f} GiB",
+        fits=found.fits,
     )
 
 
-def _device(device: Json) -> str:
-    if not isinstance(device, dict):
-        return ""
-    memory = _number(device.get("memory"))
-    return text_of(device, "name") + (f", {memory / 2**30:.1f} GiB" if memory else "")
-
-
-def _line(stage: JsonObject) -> EstimateLine:
-    seconds = _number(stage.get("total_seconds"))
-    return EstimateLine(text_of(stage, "name"), _whole(stage.get("needed")), seconds, _note(stage))
-
-
-def _note(stage: JsonObject) -> str:
+def _line(stage: StageEstimate) -> EstimateLine:
     """How often what is done, where the memory goes, and whether it is too much."""
-    words = ["does not fit"] if stage.get("fits") is False else []
-    if (count := _whole(stage.get("count"))) is not None:
-        words.append(f"{count} x {text_of(stage, 'unit')}".strip())
-    parts = stage.get("parts")
-    sizes = [(name, _number(size) or 0.0) for name, size in parts.items()] if isinstance(parts, dict) else []
-    words += [f"{name} {size / 2**30:.1f} GiB" for name, size in sizes if size >= 0.05 * 2**30]
-    return ", ".join(words)
-
-
-def _list(content: JsonObject, key: str) -> list[Json]:
-    value = content.get(key)
-    return value if isinstance(value, list) else []
-
-
-def _number(value: Json) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _whole(value: Json) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
+    words = [*([] if stage.fits else ["does not fit"]), f"{stage.count} x {stage.unit}".strip()]
+    words += [f"{name} {size / GIB:.1f} GiB" for name, size in stage.parts.items() if size >= SMALLEST_PART]
+    return EstimateLine(stage.name, stage.needed, stage.total_seconds, ", ".join(words))

@@ -64,7 +64,7 @@ class NvmlGpus:
     """The real ones. A driver that fails is asked again after half a minute.
 
     Args:
-        library: the module pynvml; imported when it is first needed.
+        library: the module pynvml, which has no types; imported when it is first needed.
     """
 
     def __init__(self, library: Any = None, monotonic: Callable[[], float] = time.monotonic) -> None:

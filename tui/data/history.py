@@ -30,6 +30,7 @@ class RunRow:
     done: int
     total: int
     failed: int
+    """Jobs that failed or were cut short."""
     targets: tuple[str, ...]
     host: str
     command: str
@@ -88,7 +89,7 @@ class HistoryReader:
         runs = [RunFolder(self.root, holder)] if holder else history(self.root)[:1]
         if not runs:
             return None
-        files = (runs[0].events, runs[0].path / "run.json", runs[0].stop)
+        files = (runs[0].events, runs[0].record_file, runs[0].stop)
         stamp = (holder, runs[0].id, *map(_stamp, files))
         if self._seen is None or self._seen[0] != stamp or self._seen[1].state is State.ELSEWHERE:
             self._seen = (stamp, status(runs[0], holder))
@@ -148,10 +149,10 @@ class HistoryReader:
             seconds=max(0.0, end - found.started) if end is not None and found.started is not None else None,
             done=found.done,
             total=found.total,
-            failed=found.failed,
-            targets=tuple(record.targets) if record else (),
+            failed=len(found.failed),
+            targets=record.targets if record else (),
             host=record.host if record else "",
-            command=shlex.join(map(str, record.command)) if record else "",
+            command=shlex.join(record.command) if record else "",
             folder=found.run,
             status=found,
         )

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from tui.data.growing_file import GrowingFile
+from hv15.records.events import (
+    ErrorSaid,
+    JobDetails,
+    JobDone,
+    JobFailed,
+    JobsCounted,
+    JobsPlanned,
+    JobsStarted,
+    JobStarted,
+    RunDied,
+    RunEnded,
+    RunEvent,
+    read_event,
+)
+from hv15.records.failures import Failure, FailureKind
+from hv15.records.fields import NewerVersion
+from hv15.records.json_values import RecordError, parse_object
+from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule, job_name
+from hv15.runs.followed_file import FollowedLines
 from tui.data.reasons import plain_reason
+
+BENCHMARKS_READ = 50
 
 
 class JobState(StrEnum):
@@ -39,16 +58,20 @@ class Job:
     reason: str = ""
     """Why it runs, in plain words."""
     raw_reason: str = ""
+    """The same as Snakemake says it."""
     log: tuple[str, ...] = ()
     output: tuple[str, ...] = ()
     started: float | None = None
     ended: float | None = None
     seconds: float | None = None
     """How long it has run, when it was last looked at."""
+    failure: Failure | None = None
+    """What it said itself when it failed."""
 
     @property
     def name(self) -> str:
-        return " ".join([self.rule, *map(str, self.wildcards.values())])
+        """What a person calls it."""
+        return job_name(self.rule, self.wildcards.values())
 
 
 @dataclass(frozen=True)
@@ -70,7 +93,7 @@ class RuleCount:
 
 
 @dataclass(frozen=True)
-class JobsProgress:
+class RunProgress:
     """How far the whole run is."""
 
     done: int
@@ -85,7 +108,7 @@ class JobsProgress:
 
 
 @dataclass(frozen=True)
-class _View:
+class _Snapshot:
     jobs: tuple[Job, ...]
     ordered: tuple[Job, ...]
     running: tuple[Job, ...]
@@ -96,7 +119,7 @@ class JobsReader:
     """The events of one run; `jobs` and all that is asked of it are as at the last refresh."""
 
     def __init__(self, events: Path, root: Path | None = None, clock: Callable[[], float] = time.time) -> None:
-        self._file = GrowingFile(events)
+        self._file = FollowedLines(events)
         self._root, self._clock = root, clock
         self._known: dict[str, float] = {}
         """Seconds of a rule's job in earlier runs."""
@@ -104,15 +127,18 @@ class JobsReader:
 
     def _forget(self) -> None:
         self._jobs: dict[int, Job] = {}
-        self._snapshot: _View | None = None
+        self._snapshot: _Snapshot | None = None
         self._done_of: dict[str, tuple[int, float]] = {}
         self._total = self._finished = 0
         self.ended, self.run_error = False, ""
+        self._trouble = ""
         self.bad_lines = 0
+        """Lines that are no events."""
 
     @property
     def error(self) -> str:
-        return self._file.error
+        """Why the events cannot be read; "" when all is well."""
+        return self._file.error or self._trouble
 
     @property
     def complete(self) -> bool:
@@ -121,12 +147,9 @@ class JobsReader:
     def refresh(self, budget_s: float = 0.25) -> bool:
         """Read what is new, for at most `budget_s` seconds or so; tell whether anything changed."""
         deadline = time.perf_counter() + budget_s
-        before = self._file.offset
-        kept = self._file.still_valid()
-        changed = kept < before
+        changed = not self._file.look()
         if changed:
-            self._file = GrowingFile(self._file.path)  # events are never cut in the middle: this is another file
-            self._file.still_valid()
+            self._file.restart()  # events are never cut in the middle: this is another file
             self._forget()
         while lines := self._file.read_lines():
             for line in lines:
@@ -138,54 +161,66 @@ class JobsReader:
         return changed
 
     def _take(self, line: bytes) -> None:
+        if self._trouble or not line.strip():
+            return
         try:
-            event = json.loads(line)
-            kind, when = event["event"], event.get("time")
-            self._apply(str(kind), event, float(when) if isinstance(when, int | float) else None)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-            self.bad_lines += bool(line.strip())
+            event = read_event(parse_object(line))
+        except NewerVersion as error:
+            self._trouble = f"{self._file.path.name} {error}"
+        except RecordError:
+            self.bad_lines += 1
+        else:
+            if event is not None:
+                self._apply(event)
 
-    def _apply(self, kind: str, event: dict[str, Any], when: float | None) -> None:
-        if kind == "plan":
-            for each in event.get("jobs") or ():
-                job = _job(each)
-                self._jobs.setdefault(job.id, job)
-            self._total = max(int(event.get("total") or 0), len(self._jobs))
-        elif kind == "job":
-            job = _job(event)
-            known = self._jobs.get(job.id)
-            self._jobs[job.id] = replace(
-                known or job,
-                state=JobState.RUNNING,
-                started=when,
-                ended=None,
-                title=job.title or (known.title if known else ""),
-                log=job.log or (known.log if known else ()),
-                reason=job.reason or (known.reason if known else ""),
-                raw_reason=job.raw_reason or (known.raw_reason if known else ""),
-            )
-        elif kind == "start":
-            for number in event.get("ids") or ():
-                if (known := self._jobs.get(number)) and known.state is JobState.WAITING:
-                    self._jobs[number] = replace(known, state=JobState.RUNNING, started=when)
-        elif kind == "done":
-            self._end(int(event["id"]), JobState.DONE, when)
-        elif kind == "failed":
-            number = int(event["id"])
-            self._jobs.setdefault(number, _job(event))
-            self._end(number, JobState.FAILED, when)
-        elif kind == "progress":
-            self._finished, self._total = int(event["done"]), int(event["total"])
-        elif kind == "error":
-            self.run_error = str(event.get("text") or "")
-        elif kind == "end":
-            self.ended = True
-            self.run_error = str(event.get("error") or "") or self.run_error
-            self.cut_short(when)
+    def _apply(self, event: RunEvent) -> None:
+        match event:
+            case JobsPlanned():
+                for details in event.jobs:
+                    self._jobs.setdefault(details.id, _job(details))
+                self._total = max(event.total, len(self._jobs))
+            case JobsStarted():
+                for number in event.ids:
+                    if (known := self._jobs.get(number)) and known.state is JobState.WAITING:
+                        self._jobs[number] = replace(known, state=JobState.RUNNING, started=event.time)
+            case JobStarted():
+                self._start(_job(event.job), event.time)
+            case JobDone():
+                self._end(event.id, JobState.DONE, event.time)
+            case JobFailed():
+                self._jobs.setdefault(event.job.id, _job(event.job))
+                stopped = event.failure is not None and event.failure.kind is FailureKind.STOPPED
+                self._end(event.job.id, JobState.CUT if stopped else JobState.FAILED, event.time, event.failure)
+            case JobsCounted():
+                self._finished, self._total = event.done, event.total
+            case ErrorSaid():
+                self.run_error = event.text
+            case RunEnded():
+                self.ended = True
+                self.run_error = event.error or self.run_error
+                self.cut_short(event.time)
+            case RunDied():
+                self.cut_short(event.time)
 
-    def _end(self, number: int, state: JobState, when: float | None) -> None:
+    def _start(self, job: Job, when: float) -> None:
+        """What is told of a job when it starts may be less than the plan said."""
+        known = self._jobs.get(job.id, job)
+        self._jobs[job.id] = replace(
+            known,
+            state=JobState.RUNNING,
+            started=when,
+            ended=None,
+            failure=None,
+            title=job.title or known.title,
+            log=job.log or known.log,
+            reason=job.reason or known.reason,
+            raw_reason=job.raw_reason or known.raw_reason,
+        )
+
+    def _end(self, number: int, state: JobState, when: float, failure: Failure | None = None) -> None:
         known = self._jobs.get(number) or Job(number, "?")
-        self._jobs[number] = replace(known, state=state, ended=when, seconds=_between(known.started, when))
+        seconds = _between(known.started, when)
+        self._jobs[number] = replace(known, state=state, ended=when, seconds=seconds, failure=failure)
         if state is JobState.DONE and (seconds := self._jobs[number].seconds) is not None:
             count, total = self._done_of.get(known.rule, (0, 0.0))
             self._done_of[known.rule] = (count + 1, total + seconds)
@@ -197,7 +232,7 @@ class JobsReader:
                 self._jobs[number] = replace(job, state=JobState.CUT, ended=when, seconds=_between(job.started, when))
                 self._snapshot = None
 
-    def stopped(self, numbers: Iterable[int]) -> None:
+    def count_as_cut(self, numbers: Iterable[int]) -> None:
         """Take failed jobs for cut short: a job that a requested stop ended is no failure, though Snakemake says so."""
         for number in numbers:
             self._jobs[number] = replace(self._jobs[number], state=JobState.CUT)
@@ -228,7 +263,7 @@ class JobsReader:
         """The jobs of each rule, in the order of the plan."""
         return self._view().rules
 
-    def _view(self) -> _View:
+    def _view(self) -> _Snapshot:
         """What is made of the jobs, once for each change."""
         if self._snapshot is None:
             jobs = tuple(self._jobs.values())
@@ -236,7 +271,7 @@ class JobsReader:
                 jobs, key=lambda job: (_ORDER[job.state], -(job.ended or 0.0) * (job.state is JobState.DONE))
             )
             running = tuple(job for job in jobs if job.state is JobState.RUNNING)
-            self._snapshot = _View(jobs, tuple(ordered), running, self._counted())
+            self._snapshot = _Snapshot(jobs, tuple(ordered), running, self._counted())
         return self._snapshot
 
     def _counted(self) -> tuple[RuleCount, ...]:
@@ -251,7 +286,7 @@ class JobsReader:
         count, total = self._done_of.get(rule, (0, 0.0))
         return total / count if count else None
 
-    def progress(self, training_eta_s: float | None = None) -> JobsProgress:
+    def progress(self, training_eta_s: float | None = None) -> RunProgress:
         """Return how far the run is, and when it will be done if jobs take as long as others of their rule did.
 
         Args:
@@ -262,7 +297,7 @@ class JobsReader:
         running = [self._timed(job, now) for job in self._view().running]
         rest, unknown = 0.0, False
         for job in running:
-            if job.rule == "train" and training_eta_s is not None:
+            if job.rule == Rule.TRAIN and training_eta_s is not None:
                 rest += training_eta_s
             elif (usual := self._usual(job.rule)) is not None:
                 rest += max(0.0, usual - (job.seconds or 0.0))
@@ -275,7 +310,7 @@ class JobsReader:
         done = max(self._finished, sum(each.done for each in counts))
         total = max(self._total, len(self._jobs))
         over = self.ended or (total > 0 and done >= total)
-        return JobsProgress(
+        return RunProgress(
             done=done,
             total=total,
             running=len(running),
@@ -297,23 +332,17 @@ class JobsReader:
         return mean if mean is not None and mean >= 0 else None
 
 
-def _job(fields: dict[str, Any]) -> Job:
-    rule, reason = str(fields.get("rule") or "?"), str(fields.get("reason") or "")
-    wildcards = fields.get("wildcards")
+def _job(details: JobDetails) -> Job:
     return Job(
-        id=int(fields["id"]),
-        rule=rule,
-        wildcards={str(name): str(value) for name, value in wildcards.items()} if isinstance(wildcards, dict) else {},
-        title=str(fields.get("message") or ""),
-        reason=plain_reason(rule, reason),
-        raw_reason=reason,
-        log=_texts(fields.get("log")),
-        output=_texts(fields.get("output")),
+        id=details.id,
+        rule=details.rule,
+        wildcards=details.wildcards,
+        title=details.message,
+        reason=plain_reason(details.reason),
+        raw_reason=details.reason,
+        log=details.log,
+        output=details.output,
     )
-
-
-def _texts(values: Any) -> tuple[str, ...]:
-    return tuple(map(str, values)) if isinstance(values, Iterable) and not isinstance(values, str | dict) else ()
 
 
 def _between(start: float | None, end: float | None) -> float | None:
@@ -324,8 +353,10 @@ def _between(start: float | None, end: float | None) -> float | None:
 def _benchmark(root: Path, rule: str) -> float:
     """Seconds that the newest benchmark file of a rule tells; -1 when there is none."""
     found: list[tuple[float, float]] = []
+    folder = ProjectPaths(root).benchmarks
     try:
-        for path in [*root.glob(f"results/benchmarks/{rule}.tsv"), *root.glob(f"results/benchmarks/{rule}.*.tsv")][:50]:
+        files = [path for name in (rule, f"{rule}.*") for path in folder.glob(ProjectPaths().benchmark(name).name)]
+        for path in files[:BENCHMARKS_READ]:
             head, line = path.read_text(errors="replace").splitlines()[:2]
             found.append(
                 (path.stat().st_mtime, float(dict(zip(head.split("\t"), line.split("\t"), strict=False))["s"]))

@@ -17,21 +17,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hv15.records.paths import ProjectPaths
+from hv15.runs.followed_file import CHUNK, FollowedFile, end_of
+from hv15.runs.record import history
 from tui.data.patterns import SearchPattern, compile_pattern
 from tui.data.terminal_text import ESCAPES, clean
 
 if TYPE_CHECKING:
     from tui.data.jobs import Job
 
-CHUNK = 1 << 20
 SPACING = 256 << 10
 """Bytes after which the place of a line is remembered, at the latest at the next line."""
 LINES = 1000
 """Lines after which it is."""
-TAIL = 4 << 20
+TAIL_STEP, TAIL = 64 << 10, 4 << 20
+"""Bytes of the end that are read at first, and at most."""
+MOST_LOGS = 2000
 EDGE = 20 << 10
 """Bytes that are read at each end of a line that is longer than `SPACING`."""
-PROOF = 64
 
 
 class LogFile:
@@ -39,35 +42,37 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.error = ""
         self.generation = 0
         """Goes up when the file was cut or replaced: what was shown is no longer there."""
-        self.size = 0
+        self._file = FollowedFile(path)
         self._lock = threading.RLock()
-        self._inode: tuple[int, int] | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self._indexed = 0
         self._newlines = 0
-        self._open_line = False
+        self.has_open_line = False
+        """Whether the last line has no end yet."""
         self._places = array("Q", [0])
         self._numbers = array("Q", [0])
         self._since = 0  # lines since the last place
-        self._proof = b""
+
+    @property
+    def error(self) -> str:
+        return self._file.error
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._file.size
 
     @property
     def lines(self) -> int:
         """Lines that are known so far, the unfinished last one among them."""
-        return self._newlines + self._open_line
+        return self._newlines + self.has_open_line
 
     @property
     def complete(self) -> bool:
-        return self._indexed >= self.size
-
-    @property
-    def share(self) -> float:
-        return min(1.0, self._indexed / self.size) if self.size else 1.0
+        return self._file.complete
 
     # -- learning where lines are -----------------------------------------------------------------------------------
 
@@ -75,54 +80,20 @@ class LogFile:
         """Learn on, for at most `budget_s` seconds or so; tell whether anything changed."""
         deadline = time.perf_counter() + budget_s
         before = (self.lines, self.generation, self.error)
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            self._gone(error)
-            return before != (self.lines, self.generation, self.error)
-        try:
-            self._compare(descriptor)
-            while not self.complete:
-                data = os.pread(descriptor, min(CHUNK, self.size - self._indexed), self._indexed)
-                if not data:
-                    self.size = self._indexed
-                    break
-                with self._lock:
-                    self._take(data)
-                if time.perf_counter() > deadline:
-                    break
-        except OSError as error:
-            self.error = f"{self.path}: cannot be read: {error.strerror}"
-        finally:
-            os.close(descriptor)
+        with self._lock:
+            if not self._file.look():
+                self._file.restart()
+                self._forget()
+                self.generation += 1
+        while data := self._file.read(CHUNK):
+            with self._lock:
+                self._take(data)
+            if time.perf_counter() > deadline:
+                break
         return before != (self.lines, self.generation, self.error)
 
-    def _gone(self, error: OSError) -> None:
-        missing = isinstance(error, FileNotFoundError)
-        self.error = "" if missing else f"{self.path}: cannot be read: {error.strerror}"
-        if missing and self._indexed:
-            self._restart(0, None)
-
-    def _compare(self, descriptor: int) -> None:
-        """Begin anew when the file is another one, or shorter, or no longer what was read."""
-        status = os.fstat(descriptor)
-        self.error = ""
-        inode = (status.st_dev, status.st_ino)
-        replaced = self._inode not in (None, inode) or status.st_size < self._indexed
-        if not replaced and self._proof:
-            replaced = os.pread(descriptor, len(self._proof), self._indexed - len(self._proof)) != self._proof
-        if replaced:
-            self._restart(status.st_size, inode)
-        self.size, self._inode = status.st_size, inode
-
-    def _restart(self, size: int, inode: tuple[int, int] | None) -> None:
-        with self._lock:
-            self._forget()
-            self.size, self._inode = size, inode
-            self.generation += 1
-
     def _take(self, data: bytes) -> None:
-        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + (self._indexed + 1)
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10) + (self._file.offset + 1)
         first = 0
         while first < len(ends):
             # the next line to remember: after so many lines, or the first one so many bytes further
@@ -136,9 +107,8 @@ class LogFile:
             self._since, first = 0, chosen + 1
         self._since += len(ends) - first
         self._newlines += len(ends)
-        self._indexed += len(data)
-        self._open_line = not data.endswith(b"\n")
-        self._proof = (self._proof + data)[-PROOF:] if len(data) < PROOF else data[-PROOF:]
+        self.has_open_line = not data.endswith(b"\n")
+        self._file.take(data)
 
     # -- reading lines ----------------------------------------------------------------------------------------------
 
@@ -160,7 +130,7 @@ class LogFile:
             count = min(count, self.lines - first)
             place = bisect_right(self._numbers, first) - 1
             places, numbers = self._places, self._numbers
-            indexed, generation = self._indexed, self.generation
+            indexed, generation = self._file.offset, self.generation
         while count > 0 and place < len(places) and generation == self.generation:
             start, number = places[place], numbers[place]
             end = places[place + 1] if place + 1 < len(places) else indexed
@@ -217,7 +187,7 @@ class LogFile:
                 while place < known and self._numbers[place] < last and generation == self.generation:
                     if cancel is not None and cancel.is_set():
                         return
-                    stop = self._places[place + 1] if place + 1 < known else self._indexed
+                    stop = self._places[place + 1] if place + 1 < known else self._file.offset
                     number = self._numbers[place]
                     for line in self._matches_between(file.fileno(), self._places[place], stop, number, pattern):
                         if start <= line < last:
@@ -290,7 +260,7 @@ class LogFilter:
             self._found.extend(fresh)
             changed = changed or bool(fresh)
             if upto == self.log.lines:
-                self._searched = upto if not self.log._open_line else max(0, upto - 1)
+                self._searched = upto if not self.log.has_open_line else max(0, upto - 1)
                 break
             self._searched = upto
         return changed
@@ -303,32 +273,24 @@ class LogFilter:
 
 def tail(path: Path, count: int = 200) -> list[str]:
     """Return the last lines of a file, cleaned, from its last 4 MiB; [] when it cannot be read."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            step, data = 64 << 10, b""
-            while True:
-                data = os.pread(file.fileno(), min(step, size), max(0, size - step))
-                if data.count(b"\n") > count or step >= min(size, TAIL):
-                    break
-                step *= 4
-    except OSError:
-        return []
+    step = TAIL_STEP
+    data, whole = end_of(path, step)
+    while not whole and data.count(b"\n") <= count and step < TAIL:
+        step *= 4
+        data, whole = end_of(path, step)
     lines = data.removesuffix(b"\n").split(b"\n") if data else []
-    if len(data) < size and len(lines) > 1:
+    if not whole and len(lines) > 1:
         lines = lines[1:]
     return [clean(line) for line in lines[-count:]]
 
 
 def log_files(root: Path, jobs: Iterable[Job] = ()) -> list[tuple[str, Path]]:
     """Return (label, path) of all logs: what Snakemake printed in the last runs, and the logs of the jobs."""
-    from hv15.runs.record import history
-
     found = {run.output: f"run {run.id}" for run in history(root)[:20] if run.output.exists()}
     for job in jobs:
         found.update({root / name: job.name for name in job.log})
     try:
-        for path in sorted(root.glob("results/**/logs/*.log"))[:2000]:
+        for path in list(ProjectPaths(root).all_logs())[:MOST_LOGS]:
             found.setdefault(path, path.stem)
     except OSError:
         pass

@@ -56,7 +56,11 @@ def _compiled(expression: str, flags: int, literal: bool, note: str) -> SearchPa
 
 
 def explodes(tree: Any, inside: bool = False) -> bool:
-    """Whether an expression has an unlimited repetition inside another one, such as (a+)+."""
+    """Whether an expression has an unlimited repetition inside another one, such as (a+)+.
+
+    Args:
+        tree: of Python's own parser, which has no types.
+    """
     for operation, argument in tree:
         if operation in (constants.MAX_REPEAT, constants.MIN_REPEAT):
             _, most, inner = argument

@@ -1,18 +1,8 @@
-"""Why Snakemake runs a job, in plain words."""
+"""Why Snakemake runs a job, in plain words, where hv15 itself has not said it."""
 
 from __future__ import annotations
 
 import re
-
-_CHANGED = {
-    "train_spec": "settings, dataset or models of the training changed, or it is not finished yet",
-    "encode_latents": "clips, or how they are encoded, changed",
-    "encode_texts": "captions or prompts, or how they are encoded, changed",
-    "sample_spec": "settings of this sample changed",
-    "denoising_spec": "settings of this sample changed, or it was made with an older LoRA",
-    "publish_spec": "the list of samples and conversions changed, or they are not finished yet",
-}
-"""For rules whose parameters are digests, which say nothing by themselves."""
 
 SHOWN = 3
 _HEADS = (
@@ -21,7 +11,7 @@ _HEADS = (
 )
 
 
-def plain_reason(rule: str, reason: str) -> str:
+def plain_reason(reason: str) -> str:
     """Turn a reason as Snakemake writes it into a sentence; what is not known is left as it is."""
     parts = []
     for part in _parts(reason):
@@ -36,7 +26,7 @@ def plain_reason(rule: str, reason: str) -> str:
             case "Input files updated by another job":
                 parts.append(f"{_names(files)} will be made anew")
             case "Params have changed since last execution":
-                parts.append(_CHANGED.get(rule, "its settings changed"))
+                parts.append("its settings changed")
             case "Code has changed since last execution":
                 parts.append("the rule's command changed")
             case "Set of input files has changed since last execution":

@@ -5,23 +5,36 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hv15.errors import UserError
-from hv15.records.json_values import JsonObject, RecordError, parse_object, text_of
+from hv15.records.fields import from_json
+from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metadata import SAMPLE
+from hv15.records.paths import ProjectPaths
 from tui.data.clips import Clip, load_clip, still
 
-__all__ = ["Clip", "Sample", "SamplesReader", "load_clip", "still"]
+__all__ = ["Clip", "Sample", "SampleSettings", "SamplesReader", "load_clip", "still"]
 
 Media = Literal["video", "image", "frames"]
 
 _STEP = re.compile(r"(?P<name>.*?)[-_.]?step[-_]?(?P<step>\d+)", re.IGNORECASE)
 _BASE = ".base"
 VIDEOS, IMAGES = (".mp4", ".webm", ".mkv", ".gif"), (".png", ".jpg", ".jpeg", ".webp")
-PREVIEWS = ("train/previews", "train/samples", "previews")
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """What is shown of the settings that a sample depends on."""
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    seed: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    flow_shift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,17 +56,8 @@ class Sample:
     size: int
     """Bytes; of a folder its own."""
     mtime: float
-    prompt: str = ""
-    negative_prompt: str = ""
-    seed: int | None = None
-    settings: JsonObject = field(hash=False, compare=False, default_factory=dict)
+    settings: SampleSettings = SampleSettings()
     """What was asked for, as the file tells."""
-
-    @property
-    def title(self) -> str:
-        """What tells it from the others of its prompt."""
-        when = "base model" if self.kind == "base" else "final" if self.step is None else f"step {self.step}"
-        return f"{self.experiment} {when}".strip()
 
 
 class SamplesReader:
@@ -69,42 +73,25 @@ class SamplesReader:
         """Look for samples; tell whether there are others than before."""
         found: dict[tuple[Path, float, int], Sample] = {}
         self.error = ""
-        for path, experiment, preview in self._files():
+        for path, paths, preview in self._files():
             try:
                 status = path.stat()
             except OSError as error:
                 self.error = f"{path}: cannot be read: {error.strerror}"
                 continue
             stamp = (path, status.st_mtime, status.st_size)
-            found[stamp] = self._known.get(stamp) or _sample(path, experiment, preview, status)
+            found[stamp] = self._known.get(stamp) or _sample(path, paths.run, preview, status)
         changed = found.keys() != self._known.keys()
         self._known = found
         if changed:
             self.samples = tuple(sorted(found.values(), key=_order))
         return changed
 
-    def by_prompt(self) -> dict[str, tuple[Sample, ...]]:
-        """The samples of each prompt: the base model's first, then by step, the final ones last."""
-        groups: dict[str, list[Sample]] = {}
-        for sample in self.samples:
-            groups.setdefault(sample.prompt_name, []).append(sample)
-        return {name: tuple(group) for name, group in groups.items()}
-
-    def _files(self) -> Iterator[tuple[Path, str, bool]]:
-        """Yield (path, experiment, is it a preview)."""
-        for base in (self.root / "results", *self._experiments()):
-            experiment = "" if base.name == "results" and base.parent == self.root else base.name
-            yield from ((path, experiment, False) for path in _media_in(base / "samples"))
-            for folder in PREVIEWS:
-                yield from ((path, experiment, True) for path in _media_in(base / folder))
-
-    def _experiments(self) -> list[Path]:
-        try:
-            folders = [entry for entry in os.scandir(self.root / "results") if entry.is_dir()]
-        except OSError:
-            return []
-        own = {"samples", "train", "logs", "benchmarks", "previews"}
-        return sorted(Path(entry.path) for entry in folders if entry.name not in own and entry.name[:1] != ".")
+    def _files(self) -> Iterator[tuple[Path, ProjectPaths, bool]]:
+        """Yield (path, of which experiment, whether it is a preview)."""
+        for paths in ProjectPaths(self.root).with_samples():
+            yield from ((path, paths, False) for path in _media_in(paths.samples))
+            yield from ((path, paths, True) for path in _media_in(paths.previews))
 
 
 def _media_in(folder: Path) -> list[Path]:
@@ -128,36 +115,29 @@ def _media_in(folder: Path) -> list[Path]:
 def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) -> Sample:
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
-    step = int(match["step"]) if match and preview else None
-    prompt_name = (match["name"] if match and preview else name).removesuffix(_BASE) or name
-    settings = _settings(path)
     media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
-    seed = settings.get("seed")
     return Sample(
         name=name,
-        prompt_name=prompt_name,
-        step=step,
+        prompt_name=(match["name"] if match and preview else name).removesuffix(_BASE) or name,
+        step=int(match["step"]) if match and preview else None,
         kind="preview" if preview else "base" if name.endswith(_BASE) else "final",
         experiment=experiment,
         path=path,
         media=media,
         size=status.st_size,
         mtime=status.st_mtime,
-        prompt=text_of(settings, "prompt"),
-        negative_prompt=text_of(settings, "negative_prompt"),
-        seed=seed if isinstance(seed, int) else None,
-        settings=settings,
+        settings=_settings(path),
     )
 
 
-def _settings(path: Path) -> JsonObject:
+def _settings(path: Path) -> SampleSettings:
     """What a sample tells of itself; nothing if it does not, or is damaged."""
     from hv15.workflow.told import read_metadata
 
     try:
-        return parse_object(read_metadata(path)[SAMPLE])
+        return from_json(SampleSettings, parse_object(read_metadata(path)[SAMPLE]))
     except (KeyError, OSError, RecordError, UserError):
-        return {}
+        return SampleSettings()
 
 
 def _order(sample: Sample) -> tuple[str, str, int, float, str]:

@@ -1,7 +1,7 @@
 """Make the recording from a project folder whose last run has finished:  python -m tui.demo.record PROJECT
 
 Kept are what the dashboard shows: the config, the clips, runs with their events, metrics, logs, samples. Not kept are
-models, encoded items and LoRAs. `timeline.json` says when each file appeared or grew, in seconds of the last run.
+models, encoded items and LoRAs. `timeline.json` says when each file appeared or grew.
 """
 
 from __future__ import annotations
@@ -12,79 +12,77 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import hv15
-from hv15.runs.record import FOLDER, RunFolder, history
-from hv15.runs.state import last_events
+from hv15.records.events import JobDone, JobFailed, JobStarted
+from hv15.records.fields import to_json
+from hv15.records.outputs import VIDEO
+from hv15.records.paths import ProjectPaths
+from hv15.runs.record import RunFolder, history
+from hv15.runs.state import all_events
+from tui.demo.timeline import FILE, RECORDING, RecordedFile, Timeline, recorded_name
 
-RECORDING = Path(__file__).parent / "recording"
-BEFORE = ("config.yaml", "demo/clips/*", "demo/usual/*", "demo/*.png", "results/train-*/metrics.jsonl")
-"""What is there before the run starts. Earlier runs are too."""
-DURING = (
-    "results/**/*.log",
-    "results/train/metrics.jsonl",
-    "results/**/samples/*.mp4",
-    "results/train/summary.json",
-    "results/**/*.txt",
-)
+CLIPS = ("demo/clips/*", "demo/usual/*", "demo/*.png")
 STAMP = re.compile(r"\[(\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]")
 LONG = re.compile(r"(?<=[\[ ])-?\d{1,4}\.\d{5,}")
 MACHINE = re.compile(r"^  (Platform|Host|User|Python version|Command|Base directory): .*\n", re.MULTILINE)
+HOST = "demo"
 
 
 def record(root: Path, target: Path = RECORDING) -> None:
     """Write the recording of a project's last run."""
     last, *earlier = history(root)
-    start = _started(last)
+    run = last.read_record()
     shutil.rmtree(target, ignore_errors=True)
-    for pattern in BEFORE:
-        for path in sorted(root.glob(pattern)):
+    for path in _before(root, earlier):
+        if path.is_file():
             _copy(root, path, target / "project")
-    for run in earlier:
-        for path in (run.events, run.output, run.config, run.path / "run.json", run.stop):
-            if path.is_file():
-                _copy(root, path, target / "project")
     files = []
     for path in sorted(_during(root, last)):
-        copy = _copy(root, path, target / "run")
-        files.append(_entry(root, path, copy, start, last))
-    timeline = {
-        "run": last.id,
-        "start": start,
-        "seconds": round(last_events(last.events)[-1]["time"] - start, 3),
-        "files": sorted(files, key=lambda entry: (entry["from"], entry["path"])),
-    }
-    (target / "timeline.json").write_text(json.dumps(timeline, indent=1) + "\n", encoding="utf-8")
+        if path.is_file():
+            files.append(_recorded(root, path, _copy(root, path, target / "run"), run.started, last))
+    timeline = Timeline(
+        run=last.id,
+        start=run.started,
+        seconds=round(all_events(last.events)[-1].time - run.started, 3),
+        files=tuple(sorted(files, key=lambda file: (file.begin, file.path))),
+    )
+    (target / FILE).write_text(json.dumps(to_json(timeline), indent=1) + "\n", encoding="utf-8")
 
 
-def _started(run: RunFolder) -> float:
-    found = run.record()
-    if found is None:
-        raise SystemExit(f"{run.path}: no record of this run")
-    return found.started
+def _before(root: Path, earlier: list[RunFolder]) -> Iterator[Path]:
+    """What is there before the run starts, its history among it."""
+    paths = ProjectPaths(root)
+    yield paths.config
+    for pattern in CLIPS:
+        yield from sorted(root.glob(pattern))
+    yield from paths.set_aside()
+    for run in earlier:
+        yield from (run.events, run.output, run.config, run.record_file, run.stop)
 
 
-def _during(root: Path, last: RunFolder) -> Iterator[Path]:
-    yield from (last.events, last.output, last.config, last.path / "run.json")
-    for pattern in DURING:
-        yield from (path for path in root.glob(pattern) if path.is_file())
+def _during(root: Path, last: RunFolder) -> set[Path]:
+    """What the run has written."""
+    paths = ProjectPaths(root)
+    samples = paths.samples.glob(VIDEO.path(paths, "*").name)
+    texts = paths.results.glob("**/*.txt")
+    own = (last.events, last.output, last.config, last.record_file)
+    return {*own, *paths.all_logs(), paths.metrics, paths.summary, *samples, *texts}
 
 
-def _entry(root: Path, path: Path, copy: Path, start: float, last: RunFolder) -> dict[str, Any]:
-    """When a file appears (`from`) and when it has grown to its end (`to`); `lines`: when each of its lines came."""
+def _recorded(root: Path, path: Path, copy: Path, start: float, last: RunFolder) -> RecordedFile:
     name = path.relative_to(root).as_posix()
-    if path.name in ("run.json", "config.yaml"):
-        return {"path": name, "from": 0.0}
+    if path in (last.record_file, last.config):
+        return RecordedFile(name, 0.0)
     if path.suffix == ".jsonl":
-        return {"path": name, "from": 0.0, "lines": "time"}
+        return RecordedFile(name, 0.0, tells_times=True)
     if path == last.output:
-        return {"path": name, "from": 0.0, "lines": _stamps(copy, start)}
+        return RecordedFile(name, 0.0, line_times=tuple(_stamps(copy, start)))
     if path.suffix == ".log":
-        begun, ended = _of_job(last, name, start)
-        return {"path": name, "from": begun, "to": ended}
-    return {"path": name, "from": round(max(0.0, path.stat().st_mtime - start), 2)}
+        return RecordedFile(name, *_of_job(last, name, start))
+    return RecordedFile(name, round(max(0.0, path.stat().st_mtime - start), 2))
 
 
 def _stamps(path: Path, start: float) -> list[float]:
@@ -99,36 +97,32 @@ def _stamps(path: Path, start: float) -> list[float]:
 
 def _of_job(run: RunFolder, log: str, start: float) -> tuple[float, float]:
     """Start and end of the job that wrote a log; both 0 when it was none of this run's."""
-    ids, begun = set(), 0.0
-    for event in last_events(run.events):
-        if event["event"] == "job" and log in event["log"]:
-            ids, begun = {event["id"]}, event["time"] - start
-        if event["event"] in ("done", "failed") and event["id"] in ids:
-            return round(begun, 2), round(event["time"] - start, 2)
+    job, begun = None, 0.0
+    for event in all_events(run.events):
+        if isinstance(event, JobStarted) and log in event.job.log:
+            job, begun = event.job.id, event.time - start
+        number = event.id if isinstance(event, JobDone) else event.job.id if isinstance(event, JobFailed) else None
+        if job is not None and number == job:
+            return round(begun, 2), round(event.time - start, 2)
     return round(begun, 2), round(begun, 2)
-
-
-def kept_name(path: str) -> str:
-    """Where a file of the project stands in the recording: nothing in a package begins with a dot."""
-    return path.replace(f"{FOLDER}/", "runs-folder/", 1)
 
 
 def _copy(root: Path, path: Path, target: Path) -> Path:
     """Copy a file; text without what names the machine, and with numbers as short as anybody reads them."""
-    copy = target / kept_name(path.relative_to(root).as_posix())
+    copy = target / recorded_name(path.relative_to(root).as_posix())
     copy.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".mp4", ".png"):
         copy.write_bytes(path.read_bytes())
         return copy
     text = path.read_text(encoding="utf-8", errors="replace")
-    if path.name == "run.json":
-        content = json.loads(text)
-        words = content["command"]
-        content |= {"command": ["snakemake", *words[words.index("snakemake") + 1 :]], "host": "demo"}
-        text = json.dumps(content, indent=1) + "\n"
-    elif path.name == "metrics.jsonl":
+    run = RunFolder(root, path.parent.name)
+    if path == run.record_file:
+        found = run.read_record()
+        words = found.command[found.command.index("snakemake") :]
+        text = json.dumps(to_json(replace(found, command=words, host=HOST)), indent=1) + "\n"
+    elif path.name == ProjectPaths().metrics.name:
         text = LONG.sub(lambda found: f"{float(found[0]):.5g}", text)
-    elif path.name == "output.log":
+    elif path == run.output:
         text = MACHINE.sub("", text)
     for folder, name in ((str(root), "."), (str(Path(hv15.__file__).parents[1]), "hv15"), (sys.prefix, "env")):
         text = text.replace(f"{folder}/", "" if name == "." else f"{name}/").replace(folder, name)

@@ -16,18 +16,24 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import psutil
 
 from hv15.atomic import write_json
+from hv15.environment import RUN_VARIABLE
 from hv15.errors import UserError
+from hv15.records.events import JobDone, JobsPlanned, RunEnded, RunRecord, read_run
+from hv15.records.fields import to_json
+from hv15.records.json_values import JsonObject, parse_object
+from hv15.records.paths import ProjectPaths
 from hv15.runs import lock
-from hv15.runs.record import FOLDER, RUN_VARIABLE, RunFolder, append_json, history
-from tui.demo.record import RECORDING, kept_name
+from hv15.runs.followed_file import append_object
+from hv15.runs.record import RunFolder, append_event, history
+from hv15.runs.state import all_events
+from tui.demo.timeline import RECORDING, RecordedFile, read_timeline, recorded_name
 
 TICK_S = 0.2
 SECONDS_BEFORE = 3600.0
@@ -35,7 +41,7 @@ SECONDS_BEFORE = 3600.0
 
 
 @dataclass
-class _File:
+class _GrowingFile:
     """One file of the run and how much of it is there."""
 
     path: str
@@ -68,15 +74,15 @@ class Replay:
         pid: int | None = None,
         at: float = 0.0,
     ) -> None:
-        timeline = json.loads((RECORDING / "timeline.json").read_text(encoding="utf-8"))
+        timeline = read_timeline()
         self.root, self.speed, self._clock = root, speed, clock
-        self.seconds: float = timeline["seconds"]
+        self.seconds = timeline.seconds
         """Length of the recording."""
         self.began = clock() - at * self.seconds / speed
         self.run = RunFolder(root, time.strftime("%Y%m%d-%H%M%S-demo", time.localtime(self.began)))
-        self._recorded_start: float = timeline["start"]
-        self._recorded_run: str = timeline["run"]
-        self._files = [self._file(entry) for entry in timeline["files"]]
+        self._recorded_start = timeline.start
+        self._recorded_run = timeline.run
+        self._files = [self._file(each) for each in timeline.files]
         root.mkdir(parents=True, exist_ok=True)
         self._lock = lock.take(root, self.run.id)
         if self._lock is None:
@@ -118,11 +124,9 @@ class Replay:
     def stop(self) -> None:
         """End the run now, as Ctrl-C ends it."""
         if self._lock is not None:
-            error = "KeyboardInterrupt: "
-            counts = self._counts()
-            append_json(
-                self.run.events, {"event": "end", **counts, "failed": [], "error": error, "time": self._clock()}
-            )
+            done, total = self._counts()
+            end = RunEnded(time=self._clock(), done=done, total=total, signal=signal.SIGINT.name)
+            append_event(self.run.events, end)
         self.close()
 
     def close(self) -> None:
@@ -131,35 +135,37 @@ class Replay:
             os.close(self._lock)
             self._lock = None
 
-    def _file(self, entry: dict[str, Any]) -> _File:
-        path = entry["path"].replace(self._recorded_run, self.run.id)
-        content = (RECORDING / "run" / kept_name(entry["path"])).read_bytes()
+    def _file(self, recorded: RecordedFile) -> _GrowingFile:
+        path = recorded.path.replace(self._recorded_run, self.run.id)
+        content = (RECORDING / "run" / recorded_name(recorded.path)).read_bytes()
         lines = content.splitlines(keepends=True)
-        if entry.get("lines") == "time":
-            return _File(path, content, None, *self._timed(lines))
-        if "lines" in entry:
-            return _File(path, content, None, entry["lines"], lines)
-        if "to" in entry and lines:
-            step = (entry["to"] - entry["from"]) / len(lines)
-            return _File(path, content, None, [entry["from"] + step * (n + 1) for n in range(len(lines))], lines)
-        return _File(path, content, entry["from"], [], [])
+        if recorded.tells_times:
+            return _GrowingFile(path, content, None, *self._timed(lines))
+        if recorded.line_times is not None:
+            return _GrowingFile(path, content, None, list(recorded.line_times), lines)
+        if recorded.end is not None and lines:
+            step = (recorded.end - recorded.begin) / len(lines)
+            times = [recorded.begin + step * (number + 1) for number in range(len(lines))]
+            return _GrowingFile(path, content, None, times, lines)
+        return _GrowingFile(path, content, recorded.begin, [], [])
 
     def _timed(self, lines: list[bytes]) -> tuple[list[float], list[bytes]]:
         """When lines with a `time` come, and the lines as they would have been written now."""
         times, shifted = [], []
         for line in lines:
-            record = json.loads(line)
-            at = record["time"] - self._recorded_start
+            content = parse_object(line)
+            at = _time_of(content) - self._recorded_start
             times.append(max(0.0, at))
-            record["time"] = round(self.began + at / self.speed, 3)
-            shifted.append(json.dumps(record).encode() + b"\n")
+            content["time"] = round(self.began + at / self.speed, 3)
+            shifted.append(json.dumps(content).encode() + b"\n")
         return times, shifted
 
     def _make_project(self) -> None:
         """Lay out what was there before the run, its history moved to just before now."""
         shutil.copytree(RECORDING / "project", self.root, dirs_exist_ok=True)
-        if (folder := self.root / kept_name(f"{FOLDER}/")).is_dir():
-            shutil.copytree(folder, self.root / FOLDER, dirs_exist_ok=True)
+        hidden = ProjectPaths(self.root).hidden
+        if (folder := self.root / recorded_name(f"{hidden.name}/")).is_dir():
+            shutil.copytree(folder, hidden, dirs_exist_ok=True)
             shutil.rmtree(folder)
         earlier = history(self.root)
         starts = [record.started for run in earlier if (record := run.record())]
@@ -174,36 +180,33 @@ class Replay:
         started = record.started + shift
         moved = RunFolder(self.root, time.strftime("%Y%m%d-%H%M%S-demo", time.localtime(started)))
         run.path.rename(moved.path)
-        self._write_record(moved, {**vars(record), "started": started, "create_time": record.create_time + shift})
-        lines = [json.loads(line) for line in moved.events.read_bytes().splitlines()]
+        self._write_record(moved, replace(record, started=started, create_time=record.create_time + shift))
+        lines = [parse_object(line) for line in moved.events.read_bytes().splitlines()]
         moved.events.unlink()
         for line in lines:
-            append_json(moved.events, {**line, "time": line["time"] + shift})
+            append_object(moved.events, {**line, "time": _time_of(line) + shift})
 
     def _begin(self, pid: int) -> None:
         self.run.path.mkdir(parents=True)
-        process = psutil.Process(pid)
-        recorded = f"{FOLDER}/runs/{self._recorded_run}/run.json"
-        content = json.loads((RECORDING / "run" / kept_name(recorded)).read_bytes())
-        content |= {"pid": pid, "create_time": process.create_time(), "leads_group": os.getpgid(pid) == pid}
-        self._write_record(self.run, {**content, "started": self.began})
-        self._files = [file for file in self._files if not file.path.endswith("/run.json")]
+        recorded = RunFolder(Path(), self._recorded_run).record_file
+        record = read_run(parse_object((RECORDING / "run" / recorded_name(str(recorded))).read_bytes()))
+        created, leads = psutil.Process(pid).create_time(), os.getpgid(pid) == pid
+        record = replace(record, pid=pid, create_time=created, leads_group=leads, started=self.began)
+        self._write_record(self.run, record)
+        self._files = [file for file in self._files if not file.path.endswith(f"/{recorded.name}")]
         self.advance()
 
-    def _write_record(self, run: RunFolder, content: dict[str, Any]) -> None:
-        here = {"id": run.id, "host": socket.gethostname(), "boot_time": psutil.boot_time()}
-        write_json(run.path / "run.json", {**content, **here, "config_file": str(self.root / "config.yaml")})
+    def _write_record(self, run: RunFolder, record: RunRecord) -> None:
+        here = replace(record, id=run.id, host=socket.gethostname(), boot_time=psutil.boot_time())
+        write_json(run.record_file, to_json(here))
 
-    def _counts(self) -> dict[str, int]:
-        counts = {"done": 0, "total": 0}
-        for line in self.run.events.read_bytes().splitlines():
-            event = json.loads(line)
-            if event["event"] == "plan":
-                counts["total"] = event["total"]
-            counts["done"] += event["event"] == "done"
-        return counts
+    def _counts(self) -> tuple[int, int]:
+        """Jobs that are done, and all of them."""
+        events = all_events(self.run.events)
+        total = sum(event.total for event in events if isinstance(event, JobsPlanned))
+        return sum(isinstance(event, JobDone) for event in events), total
 
-    def _write(self, file: _File, at: float, mode: str, content: bytes) -> None:
+    def _write(self, file: _GrowingFile, at: float, mode: str, content: bytes) -> None:
         """Write at the end or anew, dated as if it had been written in the moment when it was due."""
         path = self.root / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +214,12 @@ class Replay:
             target.write(content)
         written = self.began + at / self.speed
         os.utime(path, (written, written))
+
+
+def _time_of(line: JsonObject) -> float:
+    time = line["time"]
+    assert isinstance(time, int | float)
+    return time
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ class ChoiceRows(Rows[str]):
     def key(self, row: str) -> Hashable:
         return row
 
-    def line(self, row: str, width: int) -> Content:
+    def draw(self, row: str, width: int) -> Content:
         return Content.assemble(("[x] " if row in self.taken else "[ ] ", "bold $accent"), row)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,49 +15,15 @@ from textual.widget import Widget
 from textual.widgets import Static
 from textual_plot import PlotWidget
 
-from tui.data.metrics import Axis, Series
+from tui.data.curves import CHARTS, Axis, ChartInfo, CurveSource, Series
 from tui.dialogs.choose import ChooseDialog
 from tui.messages import MetricsSeen
 from tui.screens.base import DashboardScreen
 from tui.units import duration, number, percent
-from tui.widgets.chart import Chart, Curve
+from tui.widgets.chart import Chart, Curve, curves_to_draw
 
-GIB = 2**30
 BETWEEN_S = 0.02
 """Between two charts, so that each is mounted and drawn by itself."""
-SIGMAS = tuple(f"sigma_{number}" for number in range(10))
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One chart: its curves by name, the first of which stands for a run when several are overlaid."""
-
-    name: str
-    title: str
-    curves: tuple[tuple[str, str], ...]
-    """(series, label)"""
-    main: str
-    scale: float = 1.0
-    faint: frozenset[str] = frozenset()
-
-
-PANELS = (
-    Panel(
-        "loss",
-        "Loss",
-        (("loss", "raw"), ("loss_smooth", "smoothed"), ("validation_loss", "validation")),
-        "loss_smooth",
-        faint=frozenset({"loss"}),
-    ),
-    Panel("sigma", "Loss by noise level (tenths of sigma)", tuple((name, "") for name in SIGMAS), "sigma_5"),
-    Panel("lr", "Learning rate", (("lr", ""),), "lr"),
-    Panel("grad", "Gradient norm", (("grad_norm", ""),), "grad_norm"),
-    Panel("rate", "Samples a second", (("samples_per_s", ""),), "samples_per_s"),
-    Panel("wait", "Waiting for data, share of a step", (("data_wait_share", ""),), "data_wait_share"),
-    Panel("step", "Seconds a step", (("step_s", ""),), "step_s"),
-    Panel("tokens", "Tokens a second", (("tokens_per_s", ""),), "tokens_per_s"),
-    Panel("memory", "Memory, GiB", (("memory", "now"), ("memory_peak", "peak")), "memory_peak", 1 / GIB),
-)
 NEXT_AXIS: dict[Axis, Axis] = {"step": "time", "time": "epoch", "epoch": "step"}
 
 
@@ -92,18 +57,18 @@ class ChartsScreen(DashboardScreen):
         super().__init__()
         self.x_axis: Axis = "step"
         self.first = 0
-        self.charts = {panel.name: Chart(panel.title, id=f"chart-{panel.name}", classes="pane") for panel in PANELS}
+        self.charts = {info.name: Chart(info.title, id=f"chart-{info.name}", classes="pane") for info in CHARTS}
         """All of them; mounted are those that were shown."""
 
     def body(self) -> Iterable[Widget]:
-        yield Container(self.charts[PANELS[0].name], id="charts")
+        yield Container(self.charts[CHARTS[0].name], id="charts")
         yield Static(id="charts-note")
 
     def on_mount(self) -> None:
-        self.call_after_refresh(self._arrange)
+        self.call_after_refresh(self._fill_page)
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self._arrange)
+        self.call_after_refresh(self._fill_page)
 
     @property
     def room(self) -> int:
@@ -114,18 +79,18 @@ class ChartsScreen(DashboardScreen):
         rows = 1 if short else 2 if narrow else 3
         return columns * rows
 
-    def _arrange(self) -> None:
+    def _fill_page(self) -> None:
         """Show the charts of this page, and load them."""
-        self.run_worker(self._show_page, group="charts-page", exclusive=True)  # type: ignore[arg-type]
+        self.run_worker(self._show_page, group="charts-page", exclusive=True)  # type: ignore[arg-type]  # as in base.py
 
     async def _show_page(self) -> None:
-        self.first = max(0, min(self.first, len(PANELS) - 1)) // self.room * self.room
-        shown = PANELS[self.first : self.first + self.room]
-        for place, panel in enumerate(PANELS):
-            chart = self.charts[panel.name]
-            chart.display = panel in shown
+        self.first = max(0, min(self.first, len(CHARTS) - 1)) // self.room * self.room
+        shown = CHARTS[self.first : self.first + self.room]
+        for place, info in enumerate(CHARTS):
+            chart = self.charts[info.name]
+            chart.display = info in shown
             if chart.display and chart.parent is None:
-                mounted = [after for each in PANELS[place:] if (after := self.charts[each.name]).parent is not None]
+                mounted = [after for each in CHARTS[place:] if (after := self.charts[each.name]).parent is not None]
                 await asyncio.sleep(BETWEEN_S)
                 await self.query_one("#charts", Container).mount(chart, before=mounted[0] if mounted else None)
         if self.focused is None or not self.focused.display:
@@ -134,9 +99,9 @@ class ChartsScreen(DashboardScreen):
         self.call_after_refresh(self._load)
 
     def action_page(self, pages: int) -> None:
-        count = -(-len(PANELS) // self.room)
+        count = -(-len(CHARTS) // self.room)
         self.first = (self.first // self.room + pages) % count * self.room
-        self._arrange()
+        self._fill_page()
 
     # Curves
 
@@ -150,40 +115,37 @@ class ChartsScreen(DashboardScreen):
             return
         files, axis, overlaid = self.dashboard.files, self.x_axis, self.dashboard.files.overlaid
         wanted = [
-            (panel, chart.columns, *((chart.seen_x) if chart.zoomed else (None, None)))
-            for panel in PANELS
-            if (chart := self.charts[panel.name]).is_mounted and chart.display
+            (info, chart.columns, *((chart.seen_x) if chart.zoomed else (None, None)))
+            for info in CHARTS
+            if (chart := self.charts[info.name]).is_mounted and chart.display
         ]
 
         def load() -> dict[str, list[Curve]]:
             found: dict[str, list[Curve]] = {}
-            for panel, columns, start, end in wanted:
+            for info, columns, start, end in wanted:
 
-                def series(name: str, path: Path | None = None) -> Series:
-                    return files.series(name, path=path, axis=axis, columns=columns, start=start, end=end)  # noqa: B023
+                def series(curve: CurveSource, path: Path | None = None) -> Series:
+                    return files.series(curve, path=path, axis=axis, columns=columns, start=start, end=end)  # noqa: B023
 
                 if len(overlaid) > 1:
-                    found[panel.name] = [
-                        _curve(panel, series(panel.main, path), label, place, str(place + 1))
-                        for place, (label, path) in enumerate(overlaid)
+                    found[info.name] = [
+                        _of_training(info, label, number, series(info.main, path))
+                        for number, (label, path) in enumerate(overlaid)
                     ]
                 else:
                     path = overlaid[0][1] if overlaid else None
-                    found[panel.name] = [
-                        _curve(panel, series(name, path), label, place - bool(panel.faint), _mark(panel, name), name)
-                        for place, (name, label) in enumerate(panel.curves)
-                    ]
+                    found[info.name] = curves_to_draw(info, [series(curve, path) for curve in info.curves])
             return found
 
         self.in_thread("curves", load, lambda found: self.run_worker(self._show(found), group="show", exclusive=True))
 
     async def _show(self, found: dict[str, list[Curve]]) -> None:
         """Draw one chart after another: all at once would keep keys waiting for a tenth of a second."""
-        for panel in PANELS:
-            if panel.name in found:
+        for info in CHARTS:
+            if info.name in found:
                 await asyncio.sleep(BETWEEN_S)
-                curves = [curve for curve in found[panel.name] if len(curve.x)]
-                chart = self.charts[panel.name]
+                curves = [curve for curve in found[info.name] if len(curve.x)]
+                chart = self.charts[info.name]
                 chart.x_axis = self.x_axis
                 last = curves[-1].y[-1] if len(curves) == 1 and len(curves[-1].y) else None
                 chart.show(curves, note=number(float(last)) if last is not None else "")
@@ -194,7 +156,11 @@ class ChartsScreen(DashboardScreen):
         self.call_after_refresh(self._load)
 
     def action_log_axis(self) -> None:
-        chart = self.focused if isinstance(self.focused, Chart) else self.charts[PANELS[0].name]
+        chart = self.focused if isinstance(self.focused, Chart) else self.charts[CHARTS[0].name]
+        info = next(info for info in CHARTS if self.charts[info.name] is chart)
+        if not info.log:
+            self.notify(f"a logarithmic axis tells nothing here: {info.title}", markup=False)
+            return
         chart.log_axis = not chart.log_axis
         chart.zoomed = False
         chart.show(chart.curves, note=chart.note)
@@ -232,7 +198,7 @@ class ChartsScreen(DashboardScreen):
         self.app.push_screen(ChooseDialog("Draw over one another", list(known), taken), chosen)
 
     def _note(self, message: MetricsSeen | None = None) -> None:
-        pages = -(-len(PANELS) // self.room)
+        pages = -(-len(CHARTS) // self.room)
         parts = [f"along {'steps' if self.x_axis == 'step' else 'time' if self.x_axis == 'time' else 'epochs'}"]
         parts += [f"charts {self.first // self.room + 1} of {pages} ([ ])"] if pages > 1 else []
         overlaid = self.dashboard.files.overlaid
@@ -240,19 +206,13 @@ class ChartsScreen(DashboardScreen):
         parts += [f"only {overlaid[0][0]} (o: others)"] if len(overlaid) == 1 else []
         if message is not None:
             view = message.view
-            progress = view.progress
+            training = view.training
             parts += [f"reading {percent(view.share)}"] if not view.complete else []
             parts += [view.error] if view.error else []
-            parts += [f"! silent for {duration(progress.silent_s)}"] if progress.stalled else []
+            parts += [f"! silent for {duration(training.silent_s)}"] if training.stalled else []
         self.say("#charts-note", Content(" · ".join(parts)))
 
 
-def _curve(panel: Panel, series: Series, label: str, colour: int, mark: str, name: str = "") -> Curve:
-    return Curve(label, series.x, series.y * panel.scale, max(0, colour), name in panel.faint, mark)
-
-
-def _mark(panel: Panel, name: str) -> str:
-    """A sign for the end of a curve where several are drawn in one chart."""
-    if name == "validation_loss":
-        return "◆"
-    return name[-1] if panel.name == "sigma" else ""
+def _of_training(info: ChartInfo, label: str, number: int, series: Series) -> Curve:
+    """The curve of one of several trainings, told apart by its number."""
+    return Curve(label, series.x, series.y * info.scale, number, mark=str(number + 1))

@@ -16,8 +16,9 @@ from textual.widgets import Static
 
 from hv15.runs import control
 from tui.data.alerts import alerts
+from tui.data.curves import LOSS, Series
 from tui.data.jobs import Job, JobState
-from tui.data.metrics import Progress, Series
+from tui.data.metrics import TrainingStatus
 from tui.data.preflight import machine_checks
 from tui.data.rerun import DryRun
 from tui.data.system import SystemSample
@@ -28,7 +29,7 @@ from tui.messages import JobsSeen, MachineSeen, MetricsSeen, OpenLog, RunSeen, T
 from tui.project_files import JobsView, RunView
 from tui.screens.base import DashboardScreen
 from tui.units import duration, number
-from tui.widgets.chart import Chart, Curve
+from tui.widgets.chart import Chart, curves_to_draw
 from tui.widgets.failure_panel import FailurePanel
 from tui.widgets.jobs_table import JobsTable
 from tui.widgets.log_tail import LogTail
@@ -70,7 +71,7 @@ class RunScreen(DashboardScreen):
         super().__init__()
         self.run_view = RunView(None)
         self.jobs_view: JobsView | None = None
-        self.progress: Progress | None = None
+        self.training: TrainingStatus | None = None
         self.machine: SystemSample | None = None
         self._chosen: int | None = None
         """The job whose log a person wants to see."""
@@ -122,7 +123,7 @@ class RunScreen(DashboardScreen):
         self._choose_log()
 
     def on_metrics_seen(self, message: MetricsSeen) -> None:
-        self.progress = message.view.progress
+        self.training = message.view.training
         self._notice()
         self._load_loss()
 
@@ -158,7 +159,7 @@ class RunScreen(DashboardScreen):
             lines.append("Snakemake's lock was left by a run that was killed: the next start removes it (u: now)")
         if view.error:
             lines.append(view.error)
-        for alert in alerts(current, self.progress if view.alive else None, self.machine):
+        for alert in alerts(current, self.training if view.alive else None, self.machine):
             if alert.kind not in ("died", "failed"):
                 lines.append(f"! {alert.text}" + (f": {alert.cure}" if alert.cure else ""))
         self.query_one("#run-notice").set_class(bool(lines), "-shown")
@@ -173,23 +174,16 @@ class RunScreen(DashboardScreen):
         columns, files = chart.columns, self.dashboard.files
 
         def load() -> list[Series]:
-            return [files.series(name, columns=columns) for name in ("loss", "loss_smooth", "validation_loss")]
+            return [files.series(curve, columns=columns) for curve in LOSS.curves]
 
         self.in_thread("loss", load, self._show_loss)
 
     def _show_loss(self, found: list[Series]) -> None:
-        raw, smooth, validation = found
-        curves = [
-            Curve("loss", raw.x, raw.y, faint=True),
-            Curve("smoothed", smooth.x, smooth.y, 0),
-        ]
-        if len(validation.x):
-            curves.append(Curve("validation", validation.x, validation.y, 1, mark="◆"))
-        progress = self.progress
-        note = "" if progress is None or progress.loss_smooth is None else number(progress.loss_smooth)
-        if progress is not None and progress.former:
+        training = self.training
+        note = "" if training is None or training.loss_smooth is None else number(training.loss_smooth)
+        if training is not None and training.former:
             note = "of the training before this run"
-        self.query_one("#loss", Chart).show([curve for curve in curves if len(curve.x)], note=note)
+        self.query_one("#loss", Chart).show(curves_to_draw(LOSS, found), note=note)
 
     def action_log_axis(self) -> None:
         chart = self.query_one("#loss", Chart)
@@ -264,7 +258,7 @@ class RunScreen(DashboardScreen):
             return
         config = self.dashboard.project
         self.query_one(JobsTable).empty = "the run is starting"
-        self.in_thread("start", lambda: control.start(config, targets), lambda run: self._told(f"started {run.id}"))
+        self.in_thread("start", lambda: control.start(config, targets), lambda run: self._say_done(f"started {run.id}"))
 
     def _plans(self, targets: list[str]) -> DryRun:
         return self.dashboard.files.dry_run(targets=targets)
@@ -294,12 +288,12 @@ class RunScreen(DashboardScreen):
         if answer is not None:
             root, now = self.dashboard.files.root, answer == "kill"
             words = "killed" if now else "asked to stop: it saves first (x again kills it)"
-            self.in_thread("stop", lambda: control.stop(root, now=now), lambda _: self._told(words))
+            self.in_thread("stop", lambda: control.stop(root, now=now), lambda _: self._say_done(words))
 
     def action_save_now(self) -> None:
         root = self.dashboard.files.root
         self.in_thread(
-            "save", lambda: control.save_now(root), lambda _: self._told("the training saves after this step")
+            "save", lambda: control.save_now(root), lambda _: self._say_done("the training saves after this step")
         )
 
     def action_unlock(self) -> None:
@@ -307,10 +301,10 @@ class RunScreen(DashboardScreen):
         self.in_thread(
             "unlock",
             lambda: control.unlock(project),
-            lambda removed: self._told("unlocked" if removed else "nothing was locked"),
+            lambda removed: self._say_done("unlocked" if removed else "nothing was locked"),
         )
 
-    def _told(self, words: str) -> None:
+    def _say_done(self, words: str) -> None:
         self.notify(words, markup=False)
         self.dashboard.watcher.refresh("run", "jobs")
 

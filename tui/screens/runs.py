@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -209,7 +208,7 @@ def _facts(row: RunRow) -> Content:
         ("took", duration(row.seconds)),
         ("host", row.host),
         ("targets", " ".join(row.targets)),
-        ("command", row.command if isinstance(row.command, str) else shlex.join(row.command)),
+        ("command", row.command),
         ("folder", str(row.folder.path)),
     ]
     reason = Content.assemble(": ", row.reason) if row.reason else Content("")

@@ -133,15 +133,16 @@ class SamplesScreen(DashboardScreen):
     def _facts(self, sample: Sample) -> Content:
         root = self.dashboard.files.root
         path = sample.path.relative_to(root) if sample.path.is_relative_to(root) else sample.path
-        facts = [f"seed {sample.seed}"] if sample.seed is not None else []
-        for name, words in (("steps", "steps"), ("guidance_scale", "guidance"), ("flow_shift", "shift")):
-            if sample.settings.get(name) is not None:
-                facts.append(f"{words} {sample.settings[name]}")
-        lines = (
-            [Content.assemble(("prompt ", "$faint"), clean(sample.prompt.replace("\n", " ")))] if sample.prompt else []
+        settings = sample.settings
+        named = (
+            ("seed", settings.seed),
+            ("steps", settings.steps),
+            ("guidance", settings.guidance_scale),
+            ("shift", settings.flow_shift),
         )
-        if sample.negative_prompt:
-            lines.append(Content.assemble(("not    ", "$faint"), clean(sample.negative_prompt.replace("\n", " "))))
+        facts = [f"{name} {value}" for name, value in named if value is not None]
+        texts = (("prompt ", settings.prompt), ("not    ", settings.negative_prompt))
+        lines = [Content.assemble((name, "$faint"), clean(text.replace("\n", " "))) for name, text in texts if text]
         lines.append(Content.styled(visible(str(path)), "$faint"))
         lines.append(Content.styled(" · ".join([*facts, size(sample.size)]), "$faint"))
         return Content("\n").join(lines)

@@ -18,7 +18,7 @@ class ChangesView(Rows[Change]):
     def key(self, row: Change) -> Hashable:
         return row.path
 
-    def line(self, row: Change, width: int) -> Content:
+    def draw(self, row: Change, width: int) -> Content:
         name = min(36, max(18, width * 2 // 5))
         return Content("").join(
             [

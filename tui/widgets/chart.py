@@ -17,6 +17,8 @@ from textual_hires_canvas import HiResMode
 from textual_plot import PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
 
+from hv15.records.metrics import StepRecord
+from tui.data.curves import ChartInfo, CurveSource, Series
 from tui.themes import SERIES
 from tui.units import duration, number
 
@@ -34,6 +36,27 @@ class Curve:
     """Drawn in the background colour's neighbourhood: raw values behind smoothed ones."""
     mark: str = ""
     """A sign at its end, which tells it from the others without colour."""
+
+
+def curves_to_draw(info: ChartInfo, found: Sequence[Series]) -> list[Curve]:
+    """Return the curves of a chart that have points.
+
+    Args:
+        found: one for each of the chart's curves, in their order.
+    """
+    curves, colour = [], 0
+    for source, series in zip(info.curves, found, strict=True):
+        sign = _sign(source)
+        curves.append(Curve(source.label, series.x, series.y * info.scale, colour, source.faint, sign))
+        colour += not source.faint
+    return [curve for curve in curves if len(curve.x)]
+
+
+def _sign(source: CurveSource) -> str:
+    """What stands at the end of a curve where several are drawn in one chart."""
+    if source.how == "bin":
+        return str(source.bin)[-1]
+    return "" if source.record is StepRecord else "◆"
 
 
 class SparseFormatter(NumericAxisFormatter):

@@ -25,7 +25,7 @@ class ClipList(Rows[Item]):
     def key(self, row: Item) -> Hashable:
         return item_key(row)
 
-    def line(self, row: Item, width: int) -> Content:
+    def draw(self, row: Item, width: int) -> Content:
         mark, look = ("*", "bold $accent") if item_key(row) in self.edited else ("!", "bold $error")
         if mark == "!" and not row.problem:
             mark = " "

@@ -20,7 +20,7 @@ class DiffView(Rows[DiffLine]):
     def key(self, row: DiffLine) -> Hashable:
         return (row.sign, row.old_line, row.new_line)
 
-    def line(self, row: DiffLine, width: int) -> Content:
+    def draw(self, row: DiffLine, width: int) -> Content:
         number = row.new_line if row.new_line is not None else row.old_line
         if row.sign == "@":
             return Content.styled(f"   … from line {number}", "$faint")

@@ -23,7 +23,7 @@ class EstimateView(Rows[EstimateLine]):
     def header(self, width: int) -> Content | None:
         return cell("stage", 24) + cell("memory", 11, right=True) + cell("time", 11, right=True)
 
-    def line(self, row: EstimateLine, width: int) -> Content:
+    def draw(self, row: EstimateLine, width: int) -> Content:
         return Content("").join(
             [
                 cell(row.name, 24),

@@ -62,8 +62,9 @@ class FailurePanel(Widget, can_focus=True):
         return Content("\n").join(parts)
 
     def action_open(self) -> None:
-        if self.cards and self.cards[self.index].log is not None:
-            self.post_message(OpenLog(self.cards[self.index].log))  # type: ignore[arg-type]
+        log = self.cards[self.index].log if self.cards else None
+        if log is not None:
+            self.post_message(OpenLog(log))
 
     def action_turn(self, count: int) -> None:
         if self.cards:

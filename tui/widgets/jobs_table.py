@@ -10,7 +10,7 @@ from textual.content import Content
 from tui.data.jobs import Job, JobState
 from tui.units import duration
 from tui.widgets.rows import Rows, cell
-from tui.widgets.states import glyph, look
+from tui.widgets.states import colour_of, glyph
 
 TIME, WORD = 8, 10
 
@@ -31,15 +31,15 @@ class JobsTable(Rows[Job]):
     def key(self, row: Job) -> Hashable:
         return row.id
 
-    def line(self, row: Job, width: int) -> Content:
+    def draw(self, row: Job, width: int) -> Content:
         state = str(row.state)
         word = WORD if width >= 44 else 0
         reason = max(0, width - 76) if width >= 100 else 0
         name = width - 2 - TIME - word - (reason + 2 if reason else 0)
         parts = [
-            Content.styled(f"{glyph(state)} ", f"bold ${look(state)}"),
+            Content.styled(f"{glyph(state)} ", f"bold ${colour_of(state)}"),
             cell((row.title or row.name) if reason else row.name, name - 1) + Content(" "),
-            cell(state, word, f"${look(state)}") if word else Content(""),
+            cell(state, word, f"${colour_of(state)}") if word else Content(""),
             cell(self._took(row), TIME, right=True),
         ]
         if reason:

@@ -13,7 +13,7 @@ from tui.data.jobs import Job
 from tui.data.log_file import log_files
 from tui.units import duration, size
 from tui.widgets.rows import Rows, cell
-from tui.widgets.states import glyph, look
+from tui.widgets.states import colour_of, glyph
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class LogList(Rows[LogEntry]):
     def key(self, row: LogEntry) -> Hashable:
         return row.path
 
-    def line(self, row: LogEntry, width: int) -> Content:
+    def draw(self, row: LogEntry, width: int) -> Content:
         sign = glyph(row.state) if row.state else " "
         age = f"{duration(max(0.0, self._clock() - row.modified))} ago" if row.modified else ""
         more = cell(size(row.size) if row.modified else "", 9, "$faint", right=True)
         if width >= 44:
             more = more + cell(age, 13, "$faint", right=True)
         return Content.assemble(
-            (f"{sign} ", f"bold ${look(row.state)}") if row.state else "  ",
+            (f"{sign} ", f"bold ${colour_of(row.state)}") if row.state else "  ",
             cell(row.label, max(4, width - 2 - more.cell_length)),
             more,
         )

@@ -350,15 +350,6 @@ class LogView(ScrollView, can_focus=True):
         number, text = block[index % BLOCK]
         return self._strip(number, text, width, base)
 
-    @property
-    def _nothing(self) -> str:
-        """What is said when there are no lines."""
-        if self._log is None or self._look.error:
-            return self._look.error or self.empty
-        if not self._look.complete:
-            return ""
-        return "no line matches" if self.filtered else "nothing was written yet"
-
     def _strip(self, number: int | None, text: str, width: int, base: Style) -> Strip:
         style = base
         if number is not None and number == self._hit:

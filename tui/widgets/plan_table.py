@@ -18,6 +18,6 @@ class PlanTable(Rows[DueStage]):
     def key(self, row: DueStage) -> Hashable:
         return row.name
 
-    def line(self, row: DueStage, width: int) -> Content:
+    def draw(self, row: DueStage, width: int) -> Content:
         name = min(34, max(16, width * 2 // 5))
         return cell(row.title, name) + cell("  " + "; ".join(row.reasons), width - name, "$faint")

@@ -19,7 +19,7 @@ class ProblemList(Rows[Problem]):
     def key(self, row: Problem) -> Hashable:
         return row
 
-    def line(self, row: Problem, width: int) -> Content:
+    def draw(self, row: Problem, width: int) -> Content:
         place, setting = row.place, dotted(row.place.setting)
         where = f"{place.line}:{place.column or 1}" if place.line else place.file.name if place.file else ""
         return Content.assemble(

@@ -61,7 +61,7 @@ class ProcessTable(Rows[ProcessRow]):
     def header(self, width: int) -> Content:
         return Content(f"  {'pid':>7}  {'memory':>9} {'CPU':>6} {'VRAM':>9}  name")
 
-    def line(self, row: ProcessRow, width: int) -> Content:
+    def draw(self, row: ProcessRow, width: int) -> Content:
         return Content.assemble(
             ("  " if row.ours else "! ", "bold $warning"),
             cell(str(row.pid), 7, right=True),

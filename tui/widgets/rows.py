@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from tui.data.terminal_text import visible
 
@@ -23,7 +24,7 @@ Row = TypeVar("Row")
 
 
 class Rows(ScrollView, Generic[Row], can_focus=True):
-    """One line a row. A subclass draws a row in `line`, names it in `key`, and may give a `header`.
+    """One line a row. A subclass draws a row, names it in `key`, and may give a `header`.
 
     The cursor stays on its row when the rows change, as long as the row is there.
     """
@@ -60,22 +61,22 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
     class Moved(Message):
         """The cursor is on another row."""
 
-        rows: Rows[object]
+        rows: Widget
         row: object
 
         @property
-        def control(self) -> Rows[object]:
+        def control(self) -> Widget:
             return self.rows
 
     @dataclass
     class Chosen(Message):
         """A row was opened, by enter or by a second click."""
 
-        rows: Rows[object]
+        rows: Widget
         row: object
 
         @property
-        def control(self) -> Rows[object]:
+        def control(self) -> Widget:
             return self.rows
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
@@ -86,7 +87,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 
     # What a subclass says
 
-    def line(self, row: Row, width: int) -> Content:
+    def draw(self, row: Row, width: int) -> Content:
         """Return how a row looks; what is too long is cut."""
         return Content(str(row))
 
@@ -116,7 +117,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
             self._show_cursor()
         self.refresh()
         if self.current is not None and self.key(self.current) != kept:
-            self.post_message(self.Moved(self, self.current))  # type: ignore[arg-type]
+            self.post_message(self.Moved(self, self.current))
 
     @property
     def current(self) -> Row | None:
@@ -139,7 +140,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
             self._show_cursor()
             self.refresh()
             if self.current is not None:
-                self.post_message(self.Moved(self, self.current))  # type: ignore[arg-type]
+                self.post_message(self.Moved(self, self.current))
 
     def action_move(self, count: int) -> None:
         self.held = True
@@ -155,7 +156,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 
     def action_choose(self) -> None:
         if self.current is not None:
-            self.post_message(self.Chosen(self, self.current))  # type: ignore[arg-type]
+            self.post_message(self.Chosen(self, self.current))
 
     def on_click(self, event: events.Click) -> None:
         index = event.y - self.gutter.top - self._header_rows + self.scroll_offset.y
@@ -212,15 +213,14 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
             return self._strip(Content.styled(self.empty, "$faint"), width)
         if index >= len(self.rows):
             return Strip.blank(width, self.rich_style)
-        content = self.line(self.rows[index], width)
+        content = self.draw(self.rows[index], width)
         if index == self.cursor:
             return self._strip(content, width, "rows--cursor" if self.has_focus else "rows--cursor-blurred")
         return self._strip(content, width)
 
     def _strip(self, content: Content, width: int, component: str | None = None) -> Strip:
         style = self.get_visual_style(component) if component else self.visual_style
-        parsed: Callable[..., object] = self._get_style
-        pieces = content.first_line.truncate(width, ellipsis=True).render(style, end="", parse_style=parsed)  # type: ignore[arg-type]
+        pieces = content.first_line.truncate(width, ellipsis=True).render(style, end="", parse_style=self._get_style)
         strip = Strip([Segment(text, each.rich_style) for text, each in pieces])
         return strip.adjust_cell_length(width, style.rich_style)
 

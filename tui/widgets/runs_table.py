@@ -10,7 +10,7 @@ from textual.content import Content
 from tui.data.history import RunRow
 from tui.units import duration
 from tui.widgets.rows import Rows, cell
-from tui.widgets.states import glyph, look
+from tui.widgets.states import colour_of, glyph
 
 
 class RunsTable(Rows[RunRow]):
@@ -39,7 +39,7 @@ class RunsTable(Rows[RunRow]):
         ]
         return Content("").join(parts) + cell("  changed since the run before", max(0, width - 49))
 
-    def line(self, row: RunRow, width: int) -> Content:
+    def draw(self, row: RunRow, width: int) -> Content:
         state = str(row.state)
         number = str(self.taken.get(row.id, ""))
         started = time.strftime("%d %b %H:%M:%S", time.localtime(row.started)) if row.started else row.id
@@ -53,7 +53,7 @@ class RunsTable(Rows[RunRow]):
             [
                 cell(number, 2, "bold $accent"),
                 cell(started, 16),
-                cell(f"{glyph(state)} {state}", 12, f"${look(state)}"),
+                cell(f"{glyph(state)} {state}", 12, f"${colour_of(state)}"),
                 cell(duration(took), 9, right=True),
                 cell(f"{row.done}/{row.total}{failed}" if row.total else "", 10, right=True),
                 cell("  " + changes, max(0, width - 49), "$faint"),

@@ -59,7 +59,7 @@ class SampleList(Rows[SampleRow]):
     def key(self, row: SampleRow) -> Hashable:
         return row.sample.path
 
-    def line(self, row: SampleRow, width: int) -> Content:
+    def draw(self, row: SampleRow, width: int) -> Content:
         sample, narrow = row.sample, width < 30
         step = 8 if narrow else 12
         state = step_words(sample).removeprefix("step " if narrow else "")

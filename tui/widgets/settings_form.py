@@ -121,7 +121,7 @@ class SettingsForm(Rows[FormRow]):
     def key(self, row: FormRow) -> Hashable:
         return (isinstance(row, FormSection), row.location)
 
-    def line(self, row: FormRow, width: int) -> Content:
+    def draw(self, row: FormRow, width: int) -> Content:
         if isinstance(row, FormSection):
             changed = sum(field.changed for field in row.fields)
             wrong = sum(bool(field.problem) for field in row.fields)

@@ -15,6 +15,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "stopped": ("■", "warning"),
     "died": ("†", "error"),
     "elsewhere": ("⇄", "primary"),
+    "unreadable": ("¿", "warning"),
     "waiting": ("·", "faint"),
     "done": ("✓", "success"),
     "cut short": ("■", "warning"),
@@ -26,11 +27,11 @@ def glyph(state: str) -> str:
     return LOOKS.get(state, ("?", "foreground"))[0]
 
 
-def look(state: str) -> str:
+def colour_of(state: str) -> str:
     """The theme variable of a state's colour."""
     return LOOKS.get(state, ("?", "foreground"))[1]
 
 
 def state_text(state: str) -> Content:
     """A state's glyph and word in its colour."""
-    return Content.styled(f"{glyph(state)} {state}", f"bold ${look(state)}")
+    return Content.styled(f"{glyph(state)} {state}", f"bold ${colour_of(state)}")

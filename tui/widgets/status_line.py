@@ -66,10 +66,10 @@ class StatusLine(Widget):
 
     def show_training(self, view: MetricsView) -> None:
         """Say the step, once the run has begun its own training."""
-        progress = view.progress
-        total = f"/{progress.total}" if progress.total else ""
-        told = progress.step and not progress.former
-        self.facts = replace(self.facts, step=f"step {progress.step}{total}" if told else "")
+        training = view.training
+        total = f"/{training.total}" if training.total else ""
+        begun = training.step and not training.former
+        self.facts = replace(self.facts, step=f"step {training.step}{total}" if begun else "")
 
     def show_machine(self, sample: SystemSample, host: str) -> None:
         """Say how busy the device is."""

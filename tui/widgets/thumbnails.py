@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.segment import Segment
 from textual import events
@@ -46,7 +45,7 @@ class Thumbnails(Widget):
         self._read = read
         self._items: Sequence[Item] = ()
         self._cursor = 0
-        self._strips: OrderedDict[tuple[Any, ...], list[Strip] | None] = OrderedDict()
+        self._strips: OrderedDict[tuple[object, ...], list[Strip] | None] = OrderedDict()
         self._wanted: set[int] = set()
 
     def show(self, items: Sequence[Item], cursor: int) -> None:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rich.style import Style
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
@@ -132,8 +132,8 @@ class Player(Vertical, can_focus=True):
         frames: Clip | None
         error: str = ""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, id: str | None = None) -> None:
+        super().__init__(id=id)
         self.views = [VideoView(), VideoView()]
         self.clips: list[Playable] = []
         self.playing = False
@@ -310,7 +310,7 @@ def adapted(rate: float, *, late: float, waiting: int) -> float:
     return min(FASTEST, rate * 1.05)
 
 
-def waiting_output(app: Any) -> int:
+def waiting_output(app: App[object]) -> int:
     """Return how many writes the terminal has not taken yet. Textual blocks at 30; it tells the number to nobody."""
     queue = getattr(getattr(getattr(app, "_driver", None), "_writer_thread", None), "_queue", None)
     return queue.qsize() if queue is not None else 0

@@ -83,7 +83,11 @@ class Checkpoint:
         return self._entries[key][0].dtype
 
     def dtype(self, key: str) -> torch.dtype:
-        """Dtype of a tensor, from the header."""
+        """Dtype of a tensor, from the header.
+
+        Raises:
+            UserError: it is a number format that torch does not have.
+        """
         import torch
 
         name = self.dtype_name(key)
@@ -96,7 +100,7 @@ class Checkpoint:
         return dtype
 
     def tensor(self, key: str, rows: range | None = None, device: torch.device | str = "cpu") -> Tensor:
-        """Read one tensor, or some of its rows.
+        """Read one tensor, or some of its rows: its shape is that of the header, or begins with the number of rows.
 
         Args:
             device: CPU, or meta for one without data, made from the header alone.
@@ -124,7 +128,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> JsonObject:
-        """The config.json of the folder (or beside the file); {} if there is none."""
+        """The config.json of the folder (or beside the file); {} if there is none.
+
+        Raises:
+            UserError: it is there and cannot be read.
+        """
         path = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
         try:
             content: Json = json.loads(path.read_text(encoding="utf-8"))
@@ -327,7 +335,11 @@ def refuse_shapes(wrong: Sequence[str], where: Path | str) -> None:
 
 
 def check_finite(tensor: Tensor, key: str, where: Path | str) -> None:
-    """Look at every element of a small tensor and at a million evenly spaced ones of a large one."""
+    """Look at every element of a small tensor, of any shape, and at a million evenly spaced ones of a large one.
+
+    Raises:
+        UserError: there is NaN or infinity among them; the message names the tensor `key` of the file `where`.
+    """
     import torch
 
     if tensor.device.type == "meta" or not tensor.is_floating_point():

@@ -67,7 +67,7 @@ class WeightReader:
         return self.checkpoint.dtype_name(self.prefix + name).startswith("F8_")
 
     def make(self, recipe: Recipe, dtype: torch.dtype | None) -> Tensor | ScaledCodes:
-        """Make a tensor from its sources; an fp8 weight, or some rows of one, as its codes and scales.
+        """Make a tensor from its sources; an fp8 weight [out, in], or some rows of one, as its codes and scales.
 
         Args:
             dtype: in which fp8 tensors that must be joined are computed, and those that are no weights are cast.

@@ -84,7 +84,7 @@ class ActivationOffload(BlockHook):
         return self._transfers.host_memory(size)
 
     def give_up(self, memory: Tensor) -> None:
-        """Take host memory back from a tensor that nobody needs any more."""
+        """Take host memory [bytes] back from a tensor that nobody needs any more."""
         self._free.append(memory)
 
 

@@ -25,7 +25,7 @@ class Recipe:
         return 2 * self.count if self.swap else self.count
 
     def make(self, tensor: Callable[[str], Tensor]) -> Tensor:
-        """Make the tensor from its sources, which `tensor` gives by name."""
+        """Make the tensor [rows, ...] from its sources, which `tensor` gives by name."""
         import torch
 
         made = tensor(self.sources[0]) if len(self.sources) == 1 else torch.cat([tensor(key) for key in self.sources])

@@ -183,8 +183,8 @@ class _Slot:
         self.ticket: Ticket | None = None
 
 
-class _Place(NamedTuple):
-    """Where a tensor of a block stands: in its module, and in packed memory."""
+class _Packed(NamedTuple):
+    """A tensor of a block: where it is in its module, and in packed memory."""
 
     owner: dict[str, Tensor | None]
     """The module's parameters, or its buffers."""
@@ -208,21 +208,21 @@ class _Visitor:
     """A block whose tensors are packed on the host: parameters and buffers of it and its submodules."""
 
     def __init__(self, index: int, block: nn.Module, device: torch.device, transfers: HostTransfers) -> None:
-        self._places, self.size = _pack(block)
+        self._packed, self.size = _pack(block)
         self._arrived: list[Tensor] = []
         self.memory = transfers.host_memory(self.size)
-        for place in self._places:
-            held = place.owner[place.name]
+        for each in self._packed:
+            held = each.owner[each.name]
             assert held is not None
-            transfers.begin(place.view(self.memory), held.detach())
+            transfers.begin(each.view(self.memory), held.detach())
         self._away: list[Tensor] = [
-            Away(place.shape, place.dtype, device, f"block {index}: {place.key}") for place in self._places
+            Away(each.shape, each.dtype, device, f"block {index}: {each.key}") for each in self._packed
         ]
         self.leave()
 
     def settle(self, slot: Tensor) -> None:
         """Take a slot as the place of the visits."""
-        self._arrived = [place.tensor(slot) for place in self._places]
+        self._arrived = [each.tensor(slot) for each in self._packed]
 
     def arrive(self) -> None:
         """Let the modules use the weights in the slot."""
@@ -234,28 +234,29 @@ class _Visitor:
 
     def stay_on_host(self) -> None:
         """Let the modules use the weights on the host."""
-        self._set([place.tensor(self.memory) for place in self._places])
+        self._set([each.tensor(self.memory) for each in self._packed])
 
     def add_to_state(self, _block: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
         """Put the weights on the host into a state dict."""
-        for place in self._places:
-            if prefix + place.key in state:
-                state[prefix + place.key] = place.view(self.memory)
+        for each in self._packed:
+            if prefix + each.key in state:
+                state[prefix + each.key] = each.view(self.memory)
 
     def _set(self, tensors: list[Tensor]) -> None:
-        for place, tensor in zip(self._places, tensors, strict=True):
-            place.owner[place.name] = tensor
+        for each, tensor in zip(self._packed, tensors, strict=True):
+            each.owner[each.name] = tensor
 
 
-def _pack(block: nn.Module) -> tuple[list[_Place], int]:
+def _pack(block: nn.Module) -> tuple[list[_Packed], int]:
     """Plan the places of a block's tensors in one piece of memory, and its size in bytes."""
-    places, offset = [], 0
+    packed: list[_Packed] = []
+    offset = 0
     for prefix, module in block.named_modules():
         for owner, is_parameter in ((module._parameters, True), (module._buffers, False)):
             for name, tensor in owner.items():
                 if tensor is None:
                     continue
                 key = f"{prefix}.{name}" if prefix else name
-                places.append(_Place(owner, name, key, offset, tensor.shape, tensor.dtype, is_parameter))
+                packed.append(_Packed(owner, name, key, offset, tensor.shape, tensor.dtype, is_parameter))
                 offset += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-    return places, offset
+    return packed, offset

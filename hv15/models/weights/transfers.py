@@ -24,11 +24,14 @@ class HostTransfers:
     """Copies at once: the device is the CPU itself, or one without data (planning, tests)."""
 
     def host_memory(self, size: int) -> Tensor:
-        """Return `size` bytes of the machine's memory, uint8, to be kept for long."""
+        """Return memory of the machine, uint8 [size], to be kept for long."""
         return torch.empty(size, dtype=torch.uint8, device="cpu")
 
     def begin(self, target: Tensor, source: Tensor) -> Ticket | None:
-        """Copy after all that was queued before on the device; until it is waited for, leave both alone."""
+        """Copy between tensors of one shape, after all that was queued before on the device.
+
+        Until the copy is waited for, leave both alone.
+        """
         if not source.is_meta:  # it has nothing to give
             target.copy_(source)
         return None
@@ -48,7 +51,7 @@ class CudaTransfers(HostTransfers):
         self.stream = torch.cuda.Stream(device)
 
     def host_memory(self, size: int) -> Tensor:
-        """Return pinned memory of exactly this size: torch's own allocator rounds up to a power of two."""
+        """Return pinned memory, uint8 [size], exactly: torch's own allocator rounds up to a power of two."""
         memory = super().host_memory(size)
         if _pin(memory):
             weakref.finalize(memory.untyped_storage(), _unpin, memory.data_ptr())
@@ -61,7 +64,8 @@ class CudaTransfers(HostTransfers):
             for tensor in (target, source):
                 if tensor.is_cuda:  # its memory may be given away before the copy has run
                     tensor.record_stream(self.stream)
-            return self.stream.record_event()
+            ticket: Ticket = self.stream.record_event()
+            return ticket
 
     def wait(self, ticket: Ticket | None) -> None:
         if ticket is not None:

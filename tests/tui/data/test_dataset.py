@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hv15.config import Settings
-from hv15.data.media import Kind
+from hv15.data.media import MediaKind
 from hv15.data.probe import probe
 from hv15.errors import UserError
 from tests.data.videos import make_video
@@ -73,7 +73,7 @@ def test_a_caption_that_is_edited_while_its_clip_is_looked_into_stays(
 ) -> None:
     made = reader(root)
 
-    def slow(path: Path, kind: Kind) -> Any:
+    def slow(path: Path, kind: MediaKind) -> Any:
         if path.name in ("a.mp4", "d.mp4"):
             item = next(item for item in made.items if item.path == path)
             made.replace(item, write_caption(item, "edited"))
@@ -88,7 +88,7 @@ def test_a_caption_that_is_edited_while_its_clip_is_looked_into_stays(
 def test_items_that_are_gone_meanwhile_are_not_put_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = reader(root)
 
-    def slow(path: Path, kind: Kind) -> Any:
+    def slow(path: Path, kind: MediaKind) -> Any:
         if path.name == "a.mp4":
             made.items = made.items[1:]
         return probe(path, kind)

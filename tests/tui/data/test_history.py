@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hv15.records.events import JobsCounted, RunEnded
 from hv15.runs import lock
 from hv15.runs.processes import catches
-from hv15.runs.record import RunFolder, append_json, new_run
+from hv15.runs.record import RunFolder, append_event, new_run
 from hv15.runs.state import State
 from tui.data.config_diff import Change, setting_changes, text_diff
 from tui.data.history import HistoryReader
@@ -21,10 +22,10 @@ def make_run(root: Path, run_id: str, config: str, end: bool = True) -> RunFolde
     file.write_text(config)
     run = RunFolder(root, run_id)
     run.create(file)
-    run.write_record(os.getpid(), ["snakemake", "a b"], file, ["all"])
-    append_json(run.events, {"event": "progress", "done": 1, "total": 2})
+    run.write_record(os.getpid(), ["snakemake", "a b"], ["all"])
+    append_event(run.events, JobsCounted(done=1, total=2))
     if end:
-        append_json(run.events, {"event": "end", "done": 2, "total": 2, "failed": [], "error": "", "time": 2e9})
+        append_event(run.events, RunEnded(time=2e9, done=2, total=2))
     return run
 
 
@@ -95,7 +96,7 @@ def test_orphans_of_a_dead_run(tmp_path: Path) -> None:
     process = subprocess.Popen(["sleep", "60"], env={**os.environ, "HV15_RUN": run.id})
     try:
         run.create(tmp_path / "config.yaml")
-        run.write_record(process.pid, ["sleep"], tmp_path / "config.yaml", [])
+        run.write_record(process.pid, ["sleep"], [])
         reader = HistoryReader(tmp_path)
         reader.refresh(full=True)
         [orphan] = reader.orphans

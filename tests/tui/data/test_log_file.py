@@ -29,7 +29,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, so that a small file has all that a large one has."""
-    for name, value in {"CHUNK": 300, "SPACING": 256, "LINES": 7, "EDGE": 100, "TAIL": 2048}.items():
+    sizes = {"CHUNK": 300, "SPACING": 256, "LINES": 7, "EDGE": 100, "TAIL_STEP": 512, "TAIL": 2048}
+    for name, value in sizes.items():
         monkeypatch.setattr(log_file, name, value)
 
 

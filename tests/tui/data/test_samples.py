@@ -45,22 +45,22 @@ def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> No
     touch(tmp_path, "results/rank-8/samples/cat.mp4")
     reader = SamplesReader(tmp_path)
     assert reader.refresh()
-    groups = reader.by_prompt()
-    assert list(groups) == ["cat", "dog"]
-    assert [sample.title for sample in groups["cat"]] == [
-        "base model",
-        "step 200",
-        "step 1000",
-        "final",
-        "rank-8 final",
+    assert [(each.prompt_name, each.kind, each.step, each.experiment) for each in reader.samples] == [
+        ("cat", "base", None, ""),
+        ("cat", "preview", 200, ""),
+        ("cat", "preview", 1000, ""),
+        ("cat", "final", None, ""),
+        ("cat", "final", None, "rank-8"),
+        ("dog", "final", None, ""),
     ]
-    assert [sample.prompt for sample in groups["cat"]] == ["", "a cat", "a cat", "a cat", ""]
-    assert groups["cat"][3].seed == 7
-    assert (groups["dog"][0].media, groups["dog"][0].prompt) == ("frames", "a dog")
+    assert [each.settings.prompt for each in reader.samples] == ["", "a cat", "a cat", "a cat", "", "a dog"]
+    final, dog = reader.samples[3], reader.samples[5]
+    assert (final.settings.seed, final.settings.flow_shift) == (7, None)
+    assert dog.media == "frames"
     assert not reader.refresh()
     sampled(tmp_path, "results/samples/cat.mp4", "another cat", time=2e9)
     assert reader.refresh()
-    assert reader.by_prompt()["cat"][3].prompt == "another cat"
+    assert reader.samples[3].settings.prompt == "another cat"
 
 
 def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
     (tmp_path / "results/samples/d.mp4").symlink_to(tmp_path / "nowhere")
     assert reader.refresh()
     assert [sample.name for sample in reader.samples] == ["a", "b", "c", "empty", "torn"]
-    assert {sample.prompt for sample in reader.samples} == {""}
+    assert {sample.settings.prompt for sample in reader.samples} == {""}
     assert "d.mp4: cannot be read" in reader.error
 
 
@@ -94,7 +94,6 @@ def test_a_long_video_is_thinned_evenly_at_the_same_speed(tmp_path: Path, monkey
     clip = load_clip(make_video(tmp_path / "a.mp4", 30, rate=Fraction(30)), 64, 48)
     assert numbers_of(clip.frames) == list(range(0, 30, 4))
     assert clip.fps == 7.5
-    assert clip.source_frame(3) == 12
 
 
 def test_images_and_folders_of_images(tmp_path: Path) -> None:

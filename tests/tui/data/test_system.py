@@ -44,7 +44,7 @@ class Nvml:
 def run_of(root: Path, process: subprocess.Popen[bytes]) -> RunRecord:
     run = RunFolder(root, "one")
     run.create(root / "config.yaml")
-    return run.write_record(process.pid, ["x"], root / "config.yaml", [])
+    return run.write_record(process.pid, ["x"], [])
 
 
 def test_what_a_driver_tells_is_shown_and_what_not_is_left_open() -> None:

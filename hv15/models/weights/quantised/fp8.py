@@ -36,10 +36,11 @@ class ScaledCodes:
         return self.codes.shape
 
     def to(self, device: torch.device | str) -> ScaledCodes:
+        """The same weight [out, in] on a device."""
         return ScaledCodes(self.codes.to(device), self.scale.to(device))
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The plain weight: computed in fp32, rounded once."""
+        """The plain weight [out, in]: computed in fp32, rounded once."""
         return self.codes.to(dtype).mul_(self.scale)
 
 
@@ -58,7 +59,7 @@ class Fp8Linear(ScaledLinear):
 
     @torch.no_grad()
     def take(self, weight: ScaledCodes, device: torch.device | str) -> None:
-        """Hold a weight that is in fp8 already, as it is."""
+        """Hold a weight [out, in] that is in fp8 already, as it is."""
         self.weight = nn.Parameter(weight.codes.to(device), requires_grad=False)
         self.scale = weight.scale.to(device, torch.float32)
 

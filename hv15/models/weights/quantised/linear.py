@@ -85,10 +85,11 @@ class QuantisedLinear(Module, ABC):
         return out
 
     def product(self, x: Tensor) -> Tensor:
-        """The forward pass without autograd."""
+        """The forward pass without autograd: x (..., in) -> (..., out)."""
         return F.linear(x, self.dequantised(x.dtype), self.cast_bias(x.dtype))
 
     def cast_bias(self, dtype: torch.dtype) -> Tensor | None:
+        """The bias [out] in another dtype; None if there is none."""
         return None if self.bias is None else self.bias.to(dtype)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,186 @@
+"""Frozen dataclasses to JSON and back: what a field may hold is said by its type alone.
+
+A reader passes over fields that it does not know, and an absent field has its default if that is a constant, so that a
+record may get a field without a new version. Types that are understood: text, numbers, booleans, enums of text, tuples
+of one type, dicts of text to one type, records in records, and any of these or None.
+"""
+
+from __future__ import annotations
+
+import time
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
+from functools import cache, partial
+from typing import TYPE_CHECKING, Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from hv15.records.json_values import Json, JsonObject, RecordError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Record = TypeVar("Record", bound=DataclassInstance)
+else:
+    Record = TypeVar("Record")
+
+Reader = Callable[[Json], object]
+
+
+def now() -> float:
+    """Seconds since 1970, in milliseconds: as exact as anybody reads them."""
+    return round(time.time(), 3)
+
+
+class NewerVersion(RecordError):  # noqa: N818
+    """A record was written by a later hv15, which means something else by it."""
+
+
+def check_version(version: object, understood: int) -> None:
+    """Look whether the version of a record is understood.
+
+    Raises:
+        NewerVersion: it is a later one.
+        RecordError: it is no version.
+    """
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise RecordError(f"version: expected a whole number, found {version!r:.60}")
+    if version > understood:
+        raise NewerVersion(f"is of version {version}, this hv15 understands versions up to {understood}")
+
+
+def to_json(record: DataclassInstance) -> JsonObject:
+    """Return a record's fields as JSON values."""
+    return {each.name: _json(getattr(record, each.name)) for each in fields(record)}
+
+
+def _json(value: object) -> Json:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _json(item) for name, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_json(value)
+    raise TypeError(f"not a value of a record: {value!r}")
+
+
+def from_json(kind: type[Record], content: Mapping[str, Json], *, absent: float | None = None) -> Record:
+    """Return the record that a JSON object is.
+
+    Args:
+        absent: what stands for a number with a fraction that the writer, an older version, did not know yet.
+
+    Raises:
+        RecordError: a field is missing, or holds something else than its type says.
+    """
+    values: dict[str, object] = {}
+    for name, (read, required, is_number) in _readers(kind).items():
+        if name in content:
+            try:
+                values[name] = read(content[name])
+            except RecordError as error:
+                raise RecordError(f"{name}: {error}") from None
+        elif required and is_number and absent is not None:
+            values[name] = absent
+        elif required:
+            raise RecordError(f"{name} is missing")
+    return kind(**values)
+
+
+@cache
+def _readers(kind: type[DataclassInstance]) -> dict[str, tuple[Reader, bool, bool]]:
+    """Of each field: what reads it, whether it must be there, whether it is a number with a fraction."""
+    hints = get_type_hints(kind)
+    return {
+        each.name: (
+            _reader(hints[each.name]),
+            each.default is MISSING,
+            hints[each.name] is float,
+        )
+        for each in fields(kind)
+        if each.init
+    }
+
+
+def _reader(hint: object) -> Reader:
+    """What turns a JSON value into a value of a type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _reader(arguments[0])
+    if origin in (Union, types.UnionType):
+        [other] = [argument for argument in arguments if argument is not type(None)]
+        return partial(_optional, _reader(other))
+    if origin is tuple:
+        return partial(_items, _reader(arguments[0]))
+    if origin is dict:
+        return partial(_mapping, _reader(arguments[1]))
+    if isinstance(hint, type) and is_dataclass(hint):
+        return partial(_record, hint)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return partial(_member, hint)
+    return _PLAIN[hint]
+
+
+def _optional(read: Reader, value: Json) -> object:
+    return None if value is None else read(value)
+
+
+def _items(read: Reader, value: Json) -> object:
+    if not isinstance(value, list):
+        raise _unexpected("a list", value)
+    return tuple([read(item) for item in value])
+
+
+def _mapping(read: Reader, value: Json) -> object:
+    if not isinstance(value, dict):
+        raise _unexpected("an object", value)
+    return {name: read(item) for name, item in value.items()}
+
+
+def _record(kind: type[DataclassInstance], value: Json) -> object:
+    if not isinstance(value, dict):
+        raise _unexpected("an object", value)
+    return from_json(kind, value)
+
+
+def _member(kind: type[StrEnum], value: Json) -> object:
+    found = next((each for each in kind if each == value), None)
+    if found is None:
+        raise _unexpected(f"one of {', '.join(kind)}", value)
+    return found
+
+
+def _text(value: Json) -> object:
+    if not isinstance(value, str):
+        raise _unexpected("text", value)
+    return value
+
+
+def _truth(value: Json) -> object:
+    if not isinstance(value, bool):
+        raise _unexpected("true or false", value)
+    return value
+
+
+def _whole(value: Json) -> object:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _unexpected("a whole number", value)
+    return value
+
+
+def _number(value: Json) -> object:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _unexpected("a number", value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _unexpected("a number that is not so large", "one of hundreds of digits") from None
+
+
+_PLAIN: dict[object, Reader] = {str: _text, bool: _truth, int: _whole, float: _number}
+
+
+def _unexpected(wanted: str, found: Json) -> RecordError:
+    return RecordError(f"expected {wanted}, found {found!r:.60}")

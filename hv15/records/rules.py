@@ -1,0 +1,53 @@
+"""The rules of the workflow: their names, and what a person calls what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from hv15.records.outputs import DECODED
+
+
+class Rule(StrEnum):
+    """A rule that makes a project's results.
+
+    Each kind of decoded output has one more (hv15.records.outputs), and each model that is downloaded: `download_vae`.
+    """
+
+    DEMO_MODELS = "demo_models"
+    CHECK_MODELS = "check_models"
+    ENCODE_LATENTS = "encode_latents"
+    ENCODE_TEXTS = "encode_texts"
+    TRAIN = "train"
+    SAMPLE_CONDITION = "sample_condition"
+    SAMPLE_LATENTS = "sample_latents"
+    CONTACT_SHEET = "contact_sheet"
+    CONVERT = "convert"
+    PUBLISH = "publish"
+    PLAN = "plan"
+
+
+_WORDS: dict[str, str] = {
+    Rule.DEMO_MODELS: "copy the demo's models",
+    Rule.CHECK_MODELS: "check the model files",
+    Rule.ENCODE_LATENTS: "encode clips",
+    Rule.ENCODE_TEXTS: "encode captions and prompts",
+    Rule.TRAIN: "train the LoRA",
+    Rule.SAMPLE_CONDITION: "encode a first image",
+    Rule.SAMPLE_LATENTS: "sample",
+    **{output.rule: f"decode to {output.name}" for output in DECODED},
+    Rule.CONTACT_SHEET: "draw the samples side by side",
+    Rule.CONVERT: "convert the LoRA",
+    Rule.PUBLISH: "publish the LoRA",
+    Rule.PLAN: "plan memory and time",
+}
+
+
+def rule_words(rule: str) -> str:
+    """Return what a rule does, for a person; a rule that is not known here is called by its name."""
+    return _WORDS.get(rule, rule.replace("_", " "))
+
+
+def job_name(rule: str, wildcards: Iterable[str] = ()) -> str:
+    """Return what a person calls a job, such as `sample red-circle`, `encode clips 3`, `download vae`."""
+    return " ".join([rule_words(rule), *wildcards])

@@ -1,0 +1,161 @@
+"""What the words of other programs mean: torch, the shell, Snakemake.
+
+This is the one place where text is searched for a cause. What hv15 itself has to say of a failure is a record.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hv15.records.failures import Failure, FailureKind
+
+LONGEST = 300
+"""Characters of a foreign message that are told."""
+FAULT = "this is a fault of the program: please report it with the log"
+PUT_RIGHT = "put right what it says, then start again"
+
+
+@dataclass(frozen=True)
+class _Sign:
+    """Words, and what they mean."""
+
+    pattern: re.Pattern[str]
+    kind: FailureKind
+    cause: str
+    """"" for the line that holds the words."""
+    cure: str
+
+
+def _sign(pattern: str, kind: FailureKind, cause: str, cure: str) -> _Sign:
+    return _Sign(re.compile(pattern, re.IGNORECASE), kind, cause, cure)
+
+
+_KILLED = Failure(
+    "it was killed from outside",
+    "the machine may have run out of memory: see `dmesg`; start again, it resumes from the last saved state",
+    FailureKind.KILLED,
+)
+_CRASHED = Failure(
+    "it crashed in native code",
+    "start again; if it crashes again, try train.attn_mode: sdpa and train.compile: false",
+    FailureKind.BUG,
+)
+STOPPED = Failure("it was asked to stop", "start again: what is finished is kept", FailureKind.STOPPED)
+_BY_SIGNAL = {
+    **dict.fromkeys((signal.SIGINT, signal.SIGHUP, signal.SIGTERM), STOPPED),
+    **dict.fromkeys((signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE), _CRASHED),
+    signal.SIGKILL: _KILLED,
+}
+_SIGNS = (
+    _sign(
+        r"CUDA out of memory|OutOfMemoryError",
+        FailureKind.MEMORY,
+        "the GPU's memory was not enough",
+        "`hv15 plan` says what each stage needs and which setting helps; System shows who else uses the GPU",
+    ),
+    _sign(
+        r"can't allocate memory|Cannot allocate memory|std::bad_alloc|\bMemoryError\b",
+        FailureKind.MEMORY,
+        "the machine's memory was not enough",
+        "close other programs, lower cache.workers, or use cache.fp8_vl: true",
+    ),
+    _sign(
+        r"No space left on device|Disk quota exceeded",
+        FailureKind.USER,
+        "the disk is full",
+        "free some disk space (`hv15 gc` lists what can go), then start again: finished work is kept",
+    ),
+    _sign(
+        r"no kernel image is available|CUDA driver version is insufficient"
+        r"|CUDA error|CUDA_ERROR|cuDNN error|NCCL error",
+        FailureKind.UNKNOWN,
+        "",
+        "see whether `nvidia-smi` works, and whether torch was built for this driver; after a CUDA error start again",
+    ),
+    _sign(
+        r"Connection(Reset|Refused)?Error|Max retries exceeded|Name or service not known"
+        r"|Temporary failure in name|HTTPError|GatedRepoError|RepositoryNotFoundError",
+        FailureKind.USER,
+        "the download did not succeed",
+        "check the network and HF_TOKEN, or fetch the files elsewhere and set models.source: files",
+    ),
+    _sign(r"\bKilled\b|SIGKILL", FailureKind.KILLED, _KILLED.cause, _KILLED.cure),
+    _sign(
+        r"Segmentation fault|SIGSEGV|Bus error|Aborted \(core dumped\)",
+        FailureKind.BUG,
+        _CRASHED.cause,
+        _CRASHED.cure,
+    ),
+)
+_EXIT = re.compile(r"exit status (?P<code>\d+)|died with <Signals\.(?P<name>\w+)")
+_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(?P<kind>[A-Z]\w*(?:Error|Exception|Interrupt|Warning)): ?(?P<text>.*)$")
+_PLACE = re.compile(r'^\s*File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_HEADING = re.compile(r"\w*(Error|Exception)\b.*:$")
+_WORKFLOW_ERROR = re.compile(r"(?:WorkflowError|MissingInputException)[^\n]*:\n(?P<what>(?:.+\n?)+)")
+
+
+def known_failure(lines: Sequence[str]) -> Failure | None:
+    """Return what the last lines with well-known words mean; None when there are none."""
+    for sign in _SIGNS:
+        if line := next((line for line in reversed(lines) if sign.pattern.search(line)), None):
+            return Failure(sign.cause or line.strip()[:LONGEST], sign.cure, sign.kind)
+    return None
+
+
+def failure_by_exit(error: str) -> Failure | None:
+    """Return what the exit of a job's command means, in Snakemake's words; None unless a signal ended it."""
+    match = _EXIT.search(error)
+    if match is None:
+        return None
+    number = int(match["code"]) - 128 if match["code"] else getattr(signal, match["name"], 0)
+    return next((failure for each, failure in _BY_SIGNAL.items() if each == number), None)
+
+
+def failure_in_log(lines: Sequence[str]) -> Failure:
+    """Return what the end of a log means, of a job that left no record of its failure."""
+    found = known_failure(lines) or _exception(lines)
+    if found is not None:
+        return found
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    if not last:
+        return Failure("it wrote nothing about it", "look at the run's own output in Logs", FailureKind.UNKNOWN)
+    return Failure(f"its last words: {last[:LONGEST]}", "look at its log", FailureKind.UNKNOWN)
+
+
+def _exception(lines: Sequence[str]) -> Failure | None:
+    """The last exception of a traceback."""
+    for number in range(len(lines) - 1, -1, -1):
+        if match := _EXCEPTION.match(lines[number]):
+            places = [place for line in lines[:number] if (place := _PLACE.match(line))]
+            where = f"{Path(places[-1]['file']).name}:{places[-1]['line']}" if places else ""
+            cause = f"{match['kind']}: {match['text'] or 'no words'}"[:LONGEST]
+            return Failure(cause, FAULT, FailureKind.BUG, place=where)
+    return None
+
+
+def failure_of_run(output: Sequence[str], reason: str) -> Failure:
+    """Return why Snakemake itself failed, by the end of what it printed.
+
+    Args:
+        reason: what is said when its words tell nothing.
+    """
+    text = "\n".join(output)
+    if "LockException" in text or "Directory cannot be locked" in text:
+        cure = "start again with `hv15 run`: it removes the lock"
+        return Failure("an earlier run left Snakemake's lock", cure, FailureKind.USER)
+    if match := _WORKFLOW_ERROR.search(text):
+        return Failure("\n".join(facts(match["what"])[:5]), PUT_RIGHT, FailureKind.USER)
+    found = failure_in_log(output)
+    return found if found.kind is not FailureKind.UNKNOWN else Failure(reason, found.cure, FailureKind.UNKNOWN)
+
+
+def facts(error: str) -> list[str]:
+    """Return the lines of an error of Snakemake's that say more than its kind and its place in the Snakefile."""
+    lines = [line.strip() for line in error.splitlines() if line.strip() and not _PLACE.match(line)]
+    while len(lines) > 1 and _HEADING.match(lines[0]):
+        lines = lines[1:]
+    return lines

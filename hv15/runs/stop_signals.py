@@ -1,0 +1,70 @@
+"""The signals that ask a Snakemake process to stop: noted, so that its run tells afterwards why it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import psutil
+
+from hv15.runs.processes import send
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+class StopSignals:
+    """Notes SIGINT (Ctrl-C), SIGHUP (a closed terminal) and SIGTERM, and lets Snakemake act on them.
+
+    Python's own reaction to SIGINT is to raise a KeyboardInterrupt, for which Snakemake starts nothing more, waits for
+    its jobs and says how far it got. SIGHUP is treated alike: it would end the process without a word. It may come to
+    this process alone, so the jobs are told.
+    """
+
+    def __init__(self) -> None:
+        self.received = ""
+        """The name of the first signal that asked to stop; "" if none did."""
+        self._snakemakes_own: Handler | None = None
+
+    def listen(self, *, even_if_ignored: bool) -> None:
+        """Listen from now on.
+
+        Args:
+            even_if_ignored: whether Ctrl-C reaches a run whose starter ignored it, as whatever a script starts with &
+                does.
+        """
+        with contextlib.suppress(ValueError):  # not the main thread
+            if even_if_ignored or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, self._interrupt)
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+                signal.signal(signal.SIGHUP, self._hang_up)
+
+    def notice_snakemakes_own(self) -> None:
+        """Note SIGTERM from when on Snakemake reacts to it: it finishes what runs, and starts nothing more."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler) and handler != self._terminate:
+            self._snakemakes_own = handler
+            signal.signal(signal.SIGTERM, self._terminate)
+
+    def _note(self, number: int) -> bool:
+        """Note a signal; tell whether it was the first."""
+        first, self.received = not self.received, self.received or signal.Signals(number).name
+        return first
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._note(number)
+        raise KeyboardInterrupt
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        if self._note(number):  # shell and kernel send it once each
+            send(psutil.Process().children(recursive=True), signal.SIGHUP)
+            raise KeyboardInterrupt
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._note(number)
+        if self._snakemakes_own is not None:
+            self._snakemakes_own(number, frame)

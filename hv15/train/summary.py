@@ -1,0 +1,73 @@
+"""summary.json: what a whole training came to."""
+
+from __future__ import annotations
+
+import platform
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hv15.records.metrics import StepRecord, read_steps
+from hv15.train.metadata import versions
+
+SHARE = 0.1
+"""Of the steps at each end over which losses are averaged."""
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """The only result of a training that tells times: so that equal trainings give equal bytes elsewhere."""
+
+    steps: int
+    epochs: float
+    loss_first: float
+    """Mean of the first tenth of the steps."""
+    loss_last: float
+    """Mean of the last tenth."""
+    train_seconds: float
+    data_wait_seconds: float
+    memory_peak: float
+    """Bytes."""
+    finished: float
+    """Seconds since 1970."""
+    device: str
+    versions: dict[str, str]
+
+
+def summarise(metrics: Path, device: torch.device) -> TrainingSummary:
+    """Sum up a metrics file that has steps; of millions of them, only their losses are held in memory.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    losses = array("d")
+    seconds = data_wait = memory_peak = 0.0
+    last: StepRecord | None = None
+    for last in read_steps(metrics):
+        losses.append(last.loss)
+        seconds += last.step_s
+        data_wait += last.data_wait_s
+        memory_peak = max(memory_peak, last.memory_peak)
+    assert last is not None
+    loss_first, loss_last = first_and_last(losses)
+    return TrainingSummary(
+        steps=len(losses),
+        epochs=last.epoch,
+        loss_first=loss_first,
+        loss_last=loss_last,
+        train_seconds=round(seconds, 1),
+        data_wait_seconds=round(data_wait, 1),
+        memory_peak=memory_peak,
+        finished=last.time,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        versions=versions(),
+    )
+
+
+def first_and_last(values: Sequence[float]) -> tuple[float, float]:
+    """Return the means of the first and of the last tenth (at least one value each)."""
+    count = max(1, int(len(values) * SHARE))
+    return sum(values[:count]) / count, sum(values[-count:]) / count
