@@ -16,7 +16,7 @@ from hv15.project import Project
 from hv15.records import formats
 from hv15.workflow import make_planner
 from hv15.workflow.planner import Planner
-from hv15.workflow.why import SHOWN, TITLES, Reasons
+from hv15.workflow.why import SHOWN, Reasons
 from tests.workflow import stub_hv15
 from tests.workflow.quick import CLIPS, QuickProject
 from tests.workflow.stub_hv15 import write_safetensors
@@ -417,6 +417,10 @@ def test_each_stage_is_told_by_what_it_does(project: QuickProject) -> None:
     assert reasons.sentence("encode_texts.0") == "", "it does not have to run"
 
 
-def test_every_rule_has_a_title(project: QuickProject) -> None:
-    rules = {stage.rule for stage in make_planner(open_project(project)).stages.values()}
-    assert rules - TITLES.keys() == set()
+def test_no_stage_is_told_by_the_name_of_its_rule(tmp_path: Path) -> None:
+    project = QuickProject.make(tmp_path / "project")
+    project.set(sample={"with_base": True}, convert={"formats": ["comfyui"]})
+    opened = open_project(project)
+    stages = Reasons(opened, make_planner(opened, targets=("all", "results/plan.txt"))).due().stages
+    assert len({stage.rule for stage in stages}) == 10
+    assert [stage.title for stage in stages if "_" in stage.title] == []
