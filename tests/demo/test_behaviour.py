@@ -89,7 +89,7 @@ def lora(project: Path) -> Path:
     assert not output.exists()
     resumed = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after step" in resumed.stderr
+    assert "resuming after step" in resumed.stderr
     return output
 
 

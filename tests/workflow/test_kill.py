@@ -94,7 +94,7 @@ def test_killed_while_training(tmp_path: Path, demo_models: Path, demo_clips: Pa
     assert not (project.root / LORA).exists()
     assert finish(project) == undisturbed
     log = (project.root / "results" / "logs" / "train.log").read_text()
-    assert "going on after step" in log
+    assert "resuming after step" in log
 
 
 def test_stopped_by_ctrl_c_while_training(

@@ -21,6 +21,7 @@ from tui.messages import MetricsSeen
 from tui.screens.base import DashboardScreen
 from tui.units import duration, number, percent
 from tui.widgets.chart import Chart, Curve, curves_to_draw
+from tui.workers import run_beside
 
 BETWEEN_S = 0.02
 """Between two charts, so that each is mounted and drawn by itself."""
@@ -81,7 +82,7 @@ class ChartsScreen(DashboardScreen):
 
     def _fill_page(self) -> None:
         """Show the charts of this page, and load them."""
-        self.run_worker(self._show_page, group="charts-page", exclusive=True)  # type: ignore[arg-type]  # as in base.py
+        run_beside(self, self._show_page, "charts-page", exclusive=True)
 
     async def _show_page(self) -> None:
         self.first = max(0, min(self.first, len(CHARTS) - 1)) // self.room * self.room
