@@ -2,7 +2,7 @@
 
 A reader passes over fields that it does not know, and an absent field has its default if that is a constant, so that a
 record may get a field without a new version. Types that are understood: text, numbers, booleans, paths, enums and
-literals of text, tuples of one type, dicts of text to one type, records in records, and either of two of these, or None.
+literals of text, tuples of one type, dicts of text to one type, records in records, either of two of these, and None.
 """
 
 from __future__ import annotations
