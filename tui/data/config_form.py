@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import EllipsisType
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic.json_schema import JsonSchemaValue
 
 from hv15.config import FieldInfo, Section, Settings
 from hv15.config.fields import own_fields, schema_of, section_of
@@ -161,7 +163,7 @@ def _field(
     )
 
 
-def kind_of(schema: Mapping[str, Any]) -> tuple[FieldKind, tuple[str, ...], bool]:
+def kind_of(schema: JsonSchemaValue) -> tuple[FieldKind, tuple[str, ...], bool]:
     """Return kind, choices, and whether it may be null, of a field's JSON schema."""
     parts = schema.get("anyOf") or [schema]
     optional = any(part.get("type") == "null" for part in parts)
