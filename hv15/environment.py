@@ -14,5 +14,7 @@ OUTPUT_VARIABLE = "HV15_OUTPUT"
 """Names to the jobs the file that keeps their output too, in a run that `hv15 run` did not start (job.sh)."""
 FAILURE_VARIABLE = "HV15_FAILURE"
 """Names to a job's command the file for its failure (job.sh)."""
+SOURCE_VARIABLE = "HV15_SOURCE"
+"""Names the clone that rules/environment.yaml installs from."""
 OF_A_RUN = (CONFIG_VARIABLE, OVERRIDES_VARIABLE, RUN_VARIABLE, EVENTS_VARIABLE, OUTPUT_VARIABLE, FAILURE_VARIABLE)
 """What no other run may inherit."""

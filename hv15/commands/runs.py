@@ -9,11 +9,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
-from typing import Any
 
 from hv15.commands.options.runs import Run, Status, Stop, Tui
 from hv15.errors import UserError
 from hv15.progress import clock
+from hv15.records.json_values import JsonObject
 from hv15.runs import control
 from hv15.runs.failures import explain_job
 from hv15.runs.lock import holder
@@ -117,13 +117,13 @@ def _call(command: str, project: Path, *words: str) -> str:
     return shlex.join(["hv15", command, str(project), *words])
 
 
-def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> dict[str, Any]:
+def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject:
     training = _training(root, found)
     return {
         "project": str(root),
         "running": found is not None and found.state.alive,
         "run": found.as_json() if found else None,
-        "orphans": left,
+        "orphans": [*left],
         "training": asdict(training) if training else None,
     }
 

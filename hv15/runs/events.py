@@ -200,8 +200,8 @@ class Recorder(logging.Handler):
         return JobFailed(time=time, job=job, failure=said[0] if said else ended)
 
 
-def _details(fields: Mapping[str, Any]) -> JobDetails:
-    """What a person may want to know of a job, from the fields of a log record, which Snakemake gives no types."""
+def _details(fields: Mapping[str, Any]) -> JobDetails:  # type: ignore[explicit-any]  # Snakemake gives them no types
+    """What a person may want to know of a job, from the fields of a log record."""
     return JobDetails(
         id=fields["jobid"],
         rule=fields["rule_name"],

@@ -35,7 +35,8 @@ def make_optimizer(
     Raises:
         UserError: an argument that the class does not know or refuses; bitsandbytes missing.
     """
-    build: Callable[..., torch.optim.Optimizer] = optimizer_class(name)  # each class has arguments of its own
+    # Each class has arguments of its own.
+    build: Callable[..., torch.optim.Optimizer] = optimizer_class(name)  # type: ignore[explicit-any]
     checked = _checked_args(name, optimizer_class(name), args or {})
     try:
         optimizer = build([{**group, "initial_lr": group["lr"]} for group in groups], **{**DEFAULTS[name], **checked})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TypeAlias
 
 EXIT_RESUMABLE = 3
 """Exit code of a training that was asked to stop and has saved its state."""
@@ -21,6 +22,10 @@ class Stopped(SystemExit):
         """Finished steps that are saved."""
 
 
+_Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
+"""What acts on a signal, as `signal.signal` takes and gives it."""
+
+
 class Requests:
     """Context manager that turns signals into flags, which the loop reads once a step.
 
@@ -30,7 +35,7 @@ class Requests:
     def __init__(self) -> None:
         self.stop = False
         self._save = False
-        self._previous: dict[int, Any] = {}
+        self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> Requests:
         if threading.current_thread() is threading.main_thread():

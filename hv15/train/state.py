@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count, takewhile
@@ -53,12 +53,12 @@ class Position:
 
 
 @dataclass(frozen=True)
-class SavedState:
+class SavedState:  # type: ignore[explicit-any]  # its __init__ takes the optimizer's
     """A state read back from disk."""
 
     position: Position
     lora: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers give it
 
 
 def claim_folder(folder: Path, spec: str) -> None:
@@ -124,7 +124,7 @@ class StateFolder:
         self.folder = folder
         self.spec = spec
 
-    def save(self, position: Position, lora: dict[str, Tensor], optimizer: dict[str, Any]) -> Path:
+    def save(self, position: Position, lora: dict[str, Tensor], optimizer: Mapping[str, object]) -> Path:
         """Write a state beside the others, flush it to the disk, then give it its name; older ones go last.
 
         Raises:
