@@ -52,7 +52,11 @@ class ProjectFolder:
 
     def set(self, **sections: Any) -> None:
         """Merge settings into config.yaml; a list replaces a list."""
-        (self.root / "config.yaml").write_text(yaml.safe_dump(merge(self.config, sections)))
+        self.write(merge(self.config, sections))
+
+    def write(self, config: dict[str, Any]) -> None:
+        """Write a whole config.yaml."""
+        (self.root / "config.yaml").write_text(yaml.safe_dump(config))
 
     def snakemake(self, *arguments: str, target: str = "results/lora.safetensors", online: bool = False) -> Outcome:
         """Run Snakemake as a user would, from the repository, and count what it did."""

@@ -38,7 +38,8 @@ def test_the_workflow_downloads_what_it_needs_once(
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     project = make_project(tmp_path / "project", demo_models, demo_clips)
-    project.set(models={"source": "hub", "variant": "480p_t2v", "directory": "models"}, cache={"shards": 1})
+    hub_models = {"source": "hub", "variant": "480p_t2v", "directory": "models"}
+    project.write({**project.config, "models": hub_models, "cache": {"shards": 1}})
 
     outcome = project.snakemake(target="results/train.safetensors", online=True)
     assert outcome.code == 0, outcome.output
