@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
 from hv15.data.captions import caption_key
@@ -18,8 +18,7 @@ from hv15.records.problems import ConfigError, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
 
-@dataclass(frozen=True, slots=True)
-class FoundSource:
+class FoundSource(NamedTuple):
     """One captioned medium and the dataset that it is in."""
 
     dataset: int
@@ -29,8 +28,7 @@ class FoundSource:
     """sha256 of the file's bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """One captioned medium of one dataset: what training draws from."""
 
     media: str
@@ -105,15 +103,17 @@ class ProjectDataset:
     @cached_property
     def pairs(self) -> list[Pair]:
         """Every captioned medium, in an order that depends on content alone."""
+        rules = self.rules
         pairs = [
-            Pair(each.media, caption_key(each.source.caption), self.rules[each.dataset], each.dataset, self._name(each))
-            for each in self.sources
+            Pair(media, caption_key(source.caption), rules[dataset], dataset, source.place.removeprefix(self._prefix))
+            for dataset, source, media in self.sources
         ]
-        return sorted(pairs, key=lambda pair: (pair.media, pair.caption, pair.rule, pair.dataset))
+        return sorted(pairs)
 
-    def _name(self, found: FoundSource) -> str:
-        path = str(found.source.path)
-        return path.removeprefix(f"{self._root}/")
+    @cached_property
+    def _prefix(self) -> str:
+        """What is left out of names: the project folder."""
+        return f"{self._root}/"
 
     @cached_property
     def digest(self) -> str:
