@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
 from hv15.data.captions import caption_key
@@ -16,6 +16,9 @@ from hv15.digest import digest, short
 from hv15.errors import UserError
 from hv15.records.problems import ConfigError, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
+
+if TYPE_CHECKING:
+    from hv15.data.probed import Probed
 
 
 class FoundSource(NamedTuple):
@@ -61,12 +64,12 @@ class ProjectDataset:
     Args:
         datasets: their settings.
         root: the project folder, where relative paths start.
-        index: the file that remembers the media's hashes.
+        store: the folder of the store, where the media's hashes and what they show are remembered.
     """
 
-    def __init__(self, datasets: Sequence[DatasetSettings], root: Path, index: Path) -> None:
+    def __init__(self, datasets: Sequence[DatasetSettings], root: Path, store: Path) -> None:
         self.datasets = datasets
-        self._root, self._index = root, index
+        self._root, self._store = root, store
 
     @cached_property
     def sources(self) -> list[FoundSource]:
@@ -84,8 +87,15 @@ class ProjectDataset:
                 problems.append(Problem(error.message, error.hint, Place(setting=("datasets", number))))
         if problems:
             raise ConfigError(problems)
-        keys = FileIndex(self._index).media_keys([source for _, source in found])
+        keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
         return [FoundSource(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
+
+    @cached_property
+    def probed(self) -> Probed:
+        """What the files show. A plan does not need it, so the decoders are imported here."""
+        from hv15.data.probed import Probed
+
+        return Probed(self._store / "probed.json")
 
     @cached_property
     def rules(self) -> list[str]:
