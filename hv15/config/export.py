@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hv15.atomic import write_text
 from hv15.config.docs import settings_table
-from hv15.config.presets import preset_names, preset_text
+from hv15.config.presets import DEMO, preset_names, preset_text
 from hv15.config.schema import json_schema
 
 REPOSITORY = Path(__file__).parents[2]
@@ -21,7 +21,8 @@ def exports() -> dict[Path, str]:
     return {
         Path("hv15/config/schema.json"): json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n",
         Path("docs/settings.md"): settings_table(),
-        **{Path("examples") / name / "config.yaml": preset_text(name) for name in preset_names()},
+        Path("config.yaml"): f"# yaml-language-server: $schema=hv15/config/schema.json\n#\n{preset_text(DEMO)}",
+        **{Path("examples") / name / "config.yaml": preset_text(name) for name in preset_names() if name != DEMO},
     }
 
 
