@@ -109,4 +109,16 @@ class Why(SettingsCommand):
         why(self)
 
 
-PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Collect, Repair)
+@dataclass(frozen=True, kw_only=True)
+class Snakefile(Command):
+    """Print where the workflow's Snakefile is, for snakemake's own -s."""
+
+    name: ClassVar[str] = "snakefile"
+
+    def run(self) -> None:
+        from hv15.commands.project import snakefile
+
+        snakefile(self)
+
+
+PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Snakefile, Collect, Repair)
