@@ -12,6 +12,10 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
+from hv15.operating_system import require_linux
+
+require_linux()
+
 from hv15.home import clone
 from hv15.runs.job_shell import prefix
 from hv15.workflow import open_project
