@@ -102,7 +102,7 @@ class Store:
 def _broken(path: Path, kind: EncodedKind, problem: str) -> BrokenItemError:
     return BrokenItemError(
         f"{path}: encoded {kind} item is {problem}",
-        hint="run the same snakemake command again: it encodes the item anew and goes on",
+        hint="start the run again: it encodes the item anew and goes on",
     )
 
 
