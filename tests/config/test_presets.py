@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
+from hv15.commands.options.project import New
 from hv15.config import load_config, new_project, preset_names
 from hv15.config.presets import DEMO, preset_text
 from hv15.errors import UserError
@@ -88,6 +90,11 @@ def test_the_memory_in_the_comment_is_computed_from_the_config(tmp_path: Path, p
     assert "computed, not measured" in text
     assert sum(parts.values()) / 2**30 < 0.8 * int(preset[4:].removesuffix("gb"))
     assert settings.sample.blocks_to_swap > 0 or preset != "i2v-16gb"
+
+
+def test_the_help_names_every_preset() -> None:
+    _, argument = get_args(get_type_hints(New, include_extras=True)["preset"])
+    assert sorted(argument.help.replace(" or ", ", ").split(", ")) == preset_names()
 
 
 def test_the_demo_is_a_preset_that_asks_for_nothing(tmp_path: Path) -> None:
