@@ -18,6 +18,8 @@ from hv15.config import preset_names
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = "hv15/workflow/files"
+ACTIVATED = f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}"
+"""The search path of a shell in which this interpreter's environment is active."""
 DASHBOARD = """
 import asyncio, tui
 from pathlib import Path
@@ -57,13 +59,12 @@ def empty(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def python(installed: Path, cwd: Path, *words: str, code: int = 0) -> str:
+def python(installed: Path, cwd: Path, *words: str, code: int = 0, path: str = ACTIVATED) -> str:
     """Run Python where hv15 comes from the wheel alone, and return what was printed."""
-    bin_folder = Path(sys.executable).parent
     done = subprocess.run(
         [sys.executable, "-P", *words],
         cwd=cwd,
-        env={"PYTHONPATH": str(installed), "PATH": f"{bin_folder}{os.pathsep}{os.defpath}", "HOME": str(cwd)},
+        env={"PYTHONPATH": str(installed), "PATH": path, "HOME": str(cwd)},
         capture_output=True,
         text=True,
         check=False,
@@ -114,6 +115,14 @@ def test_a_run_finds_it_too(installed: Path, empty: Path) -> None:
     said = python(installed, empty, "-m", "hv15.cli", "run", "demo", "--follow", "--target", f"models/demo/{name}")
     assert "finished: 1 of 1 jobs" in said
     assert (empty / "demo/models/demo" / name).read_bytes() == (REPOSITORY / "hv15/demo/base" / name).read_bytes()
+
+
+def test_no_environment_has_to_be_activated(installed: Path, empty: Path) -> None:
+    """The jobs find the `hv15` beside the interpreter that snakemake runs in."""
+    python(installed, empty, "-m", "hv15.cli", "new", "other", "--preset", "demo")
+    words = ("-s", str(installed / FILES / "Snakefile"), "-d", "other", "models/demo/vae.safetensors")
+    python(installed, empty, "-m", "snakemake", *words, path=os.defpath)
+    assert (empty / "other/models/demo/vae.safetensors").is_file()
 
 
 def test_why_and_check_need_no_more(installed: Path, empty: Path) -> None:
