@@ -16,6 +16,7 @@ from hv15.arguments import Command, add_commands, chosen_command
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import UserError
+from hv15.operating_system import require_linux
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory
 
 USER_ERROR = 2
@@ -29,6 +30,11 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     command = parse(arguments)
+    try:
+        require_linux()
+    except UserError as error:  # before anything is imported that other systems do not have
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that are not UTF-8 are escaped, as on stderr
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

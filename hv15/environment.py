@@ -15,6 +15,6 @@ OUTPUT_VARIABLE = "HV15_OUTPUT"
 FAILURE_VARIABLE = "HV15_FAILURE"
 """Names to a job's command the file for its failure (job.sh)."""
 SOURCE_VARIABLE = "HV15_SOURCE"
-"""Names the clone that rules/environment.yaml installs from."""
+"""Names the clone that rules/environment.yaml installs from (hv15.home); a wheel has none."""
 OF_A_RUN = (CONFIG_VARIABLE, OVERRIDES_VARIABLE, RUN_VARIABLE, EVENTS_VARIABLE, OUTPUT_VARIABLE, FAILURE_VARIABLE)
 """What no other run may inherit."""

@@ -117,7 +117,7 @@ def _names(folder: Path) -> list[str]:
 def _broken(path: Path, kind: EncodedKind, problem: str) -> BrokenItemError:
     return BrokenItemError(
         f"{path}: encoded {kind} item is {problem}",
-        hint="run the same snakemake command again: it encodes the item anew and goes on",
+        hint="start the run again: it encodes the item anew and goes on",
     )
 
 
