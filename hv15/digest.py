@@ -6,7 +6,6 @@ import hashlib
 import json
 from pathlib import Path
 
-
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
