@@ -19,7 +19,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tui.data.terminal_text import visible
+from hv15.terminal_text import visible
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets

@@ -27,6 +27,7 @@ from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.terminal_text import visible
 from hv15.workflow.planner import Planner
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.told import Told
@@ -66,7 +67,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
     except UserError as error:
         if recorder is not None:
             recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        raise WorkflowError(visible(str(error))) from None
     return opened
 
 
@@ -160,7 +161,7 @@ class WorkflowProject:
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                raise WorkflowError(visible(str(error))) from None
             # Another process that reads the Snakefile does one job, and does not decide.
             if plain or not self._workflow.is_main_process:
                 return named
