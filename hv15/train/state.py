@@ -31,6 +31,7 @@ from torch import Tensor
 from hv15.atomic import write_json
 from hv15.digest import digest, file_sha256
 from hv15.errors import UserError
+from hv15.own_files import open_own
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
     place = folder.with_name(f"{folder.name}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        file = place.open("a")
+        file = os.fdopen(open_own(place, os.O_WRONLY | os.O_APPEND), "a")
     except OSError as error:
         raise UserError(
             f"{place}: cannot be written: {error.strerror}",

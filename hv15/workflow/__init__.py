@@ -20,7 +20,7 @@ import yaml
 
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
-from hv15.environment import RUN_VARIABLE, SOURCE_VARIABLE
+from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.json_values import Json
@@ -61,6 +61,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         if recorder is not None:
             recorder.why = opened.reason
         os.environ.update(project.environment)  # the jobs' commands find the same project by it
+        os.environ[SAFE_PATH] = "1"
         os.environ[SOURCE_VARIABLE] = str(workflow.basedir)
         if workflow.is_main_process:
             opened.look()
