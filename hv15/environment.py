@@ -16,5 +16,7 @@ FAILURE_VARIABLE = "HV15_FAILURE"
 """Names to a job's command the file for its failure (job.sh)."""
 SOURCE_VARIABLE = "HV15_SOURCE"
 """Names the clone that rules/environment.yaml installs from (hv15.home); a wheel has none."""
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Python's own: with it, no child imports from the folder that it is started in."""
 OF_A_RUN = (CONFIG_VARIABLE, OVERRIDES_VARIABLE, RUN_VARIABLE, EVENTS_VARIABLE, OUTPUT_VARIABLE, FAILURE_VARIABLE)
 """What no other run may inherit."""

@@ -14,6 +14,7 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.manifest import Manifest
 from hv15.records.spec import Spec
+from hv15.terminal_text import one_line
 
 Needed = TypeVar("Needed")
 
@@ -113,7 +114,7 @@ def report(options: Report) -> None:
         print(f"left out {_files(skipped)}:\n{listing(skipped.values(), shown=len(skipped))}")
     for name, entry in told:
         if entry.too_short_for:
-            print(f"{name}: too short for {', '.join(map(str, entry.too_short_for))} frames")
+            print(f"{one_line(name)}: too short for {', '.join(map(str, entry.too_short_for))} frames")
 
 
 def _open(options: Encode) -> Project:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from hv15.environment import OF_A_RUN, RUN_VARIABLE
+from hv15.environment import OF_A_RUN, RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
@@ -42,15 +42,18 @@ def snakefile(root: Path) -> Path:
 
 def command(config: Path, *words: str) -> list[str]:
     """Return Snakemake's command line for a project. It is to be run in the folder of the Snakefile."""
-    base = [sys.executable, "-m", "snakemake", *words, "-d", str(config.parent)]
+    base = [sys.executable, "-P", "-m", "snakemake", *words, "-d", str(config.parent)]
     return base if config.name == CONFIG else [*base, "--configfile", str(config)]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first."""
+    """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first.
+
+    Python files of the folder that it works in are not: an `argparse.py` among somebody's clips is never run.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     kept = {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
-    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", SAFE_PATH: "1", **more}
 
 
 def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ()) -> RunFolder:

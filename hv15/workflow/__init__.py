@@ -23,7 +23,7 @@ import yaml
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
 from hv15.collection import paused_collection
-from hv15.environment import RUN_VARIABLE, SOURCE_VARIABLE
+from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
 from hv15.errors import UserError
 from hv15.home import clone
 from hv15.project import Project
@@ -31,6 +31,7 @@ from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.terminal_text import visible
 from hv15.workflow.planner import Planner
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.told import Told
@@ -64,6 +65,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         if recorder is not None:
             recorder.why = opened.reason
         os.environ.update(project.environment)  # the jobs' commands find the same project by it
+        os.environ[SAFE_PATH] = "1"
         name_source(workflow)
         find_command()
         if workflow.is_main_process:
@@ -72,7 +74,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
     except UserError as error:
         if recorder is not None:
             recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        raise WorkflowError(visible(str(error))) from None
     return opened
 
 
@@ -167,7 +169,7 @@ class WorkflowProject:
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                raise WorkflowError(visible(str(error))) from None
             # Another process that reads the Snakefile does one job, and does not decide.
             if plain or not self._workflow.is_main_process:
                 return named
