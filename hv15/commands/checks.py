@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.choices import Role, roles_of
+from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
+from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
@@ -21,6 +23,9 @@ from hv15.units import size
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+
+BUCKETS = 12
+"""Buckets that are listed."""
 
 
 def failed(subject: str, error: UserError, setting: Location = ()) -> Check:
@@ -188,20 +193,31 @@ def sample_checks(project: Project) -> Iterator[Check]:
 
 
 def dataset_checks(project: Project) -> Iterator[Check]:
-    """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
+    """Each dataset: how many files give how many clips, in which buckets, which files cannot be used, and notes."""
     clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
     captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
     found = f"{len(project.dataset.sources)} files, {count} clips, {captions} distinct captions"
+    found += f", {counted(len(buckets), 'bucket')}"
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
-    for name, number in sorted(buckets.items()):
-        yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
+    yield from _bucket_checks(buckets)
     sizes = Counter((clip.height, clip.width) for _, clip in clips.found)
     yield from _notes("dataset", about_sizes(project.models.found_variant.variant, sizes))
+    yield from _notes("dataset", media_notes(clips.notes, project.root))
+    yield from _notes("dataset", dataset_notes(project))
     unusable: CheckState = "problem" if project.settings.cache.bad_clips == "stop" else "note"
     yield from (Check("note", "too short", message) for message in clips.too_short)
     yield from (Check(unusable, "unusable", message) for message in clips.unusable)
+
+
+def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:
+    """The largest buckets, and how many clips the others have: a folder of pictures may have thousands."""
+    for name, number in sorted(buckets.most_common(BUCKETS)):
+        yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
+    if len(buckets) > BUCKETS:
+        rest = buckets.most_common()[BUCKETS:]
+        yield Check("ok", "bucket", f"{len(rest)} smaller ones: {sum(number for _, number in rest)} clips")
 
 
 def disk_checks(project: Project) -> Iterator[Check]:
