@@ -82,6 +82,17 @@ class ProjectDataset:
         Raises:
             ConfigError: a dataset cannot be used; all of them at once.
         """
+        self.refuse_unusable()
+        found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
+        keys = FileIndex(self._index).media_keys([source for _, source in found])
+        return [FoundSource(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
+
+    def refuse_unusable(self) -> None:
+        """Look at the names and captions of all files.
+
+        Raises:
+            ConfigError: a dataset cannot be used; all of them at once.
+        """
         problems = [
             Problem(str(problem), problem.hint, Place(setting=("datasets", number)))
             for number, each in enumerate(self.surveys)
@@ -89,9 +100,6 @@ class ProjectDataset:
         ]
         if problems:
             raise ConfigError(problems)
-        found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
-        keys = FileIndex(self._index).media_keys([source for _, source in found])
-        return [FoundSource(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
 
     @cached_property
     def rules(self) -> list[str]:

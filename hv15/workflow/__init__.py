@@ -22,6 +22,7 @@ from hv15.cache.register import register
 from hv15.choices import Role, roles_of
 from hv15.environment import RUN_VARIABLE, SOURCE_VARIABLE
 from hv15.errors import UserError
+from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
@@ -76,6 +77,7 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
     Raises:
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
+    refuse_beforehand(project)
     return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
 
 
@@ -119,6 +121,7 @@ class WorkflowProject:
             lambda: project.dataset.sources,
             lambda: project.samples,
             lambda: project.training_spec,
+            lambda: refuse_beforehand(project),
         )
         for look in looks:
             try:
