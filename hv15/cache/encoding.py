@@ -12,8 +12,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from hv15.cache.store import Store
 from hv15.config import DatasetSettings
@@ -29,8 +30,7 @@ log = logging.getLogger(__name__)
 Needed_co = TypeVar("Needed_co", covariant=True)
 
 
-@dataclass(frozen=True)
-class NeededClips:
+class NeededClips(NamedTuple):
     """A medium that has to be cut into clips, by its dataset's settings, and encoded."""
 
     source: Source
@@ -114,12 +114,11 @@ class Encoding(Generic[Needed_co]):
         manifest = self.manifest(shard)
         if manifest is None:
             return not self.by_shard[shard]
-        entries, stored = manifest.entries, self._stored
-        for key in self.by_shard[shard]:
-            entry = entries.get(key)
-            if entry is None or not all(item in stored for item in item_keys(key, entry)):
-                return False
-        return True
+        needed = self.by_shard[shard]
+        if not manifest.entries.keys() >= needed.keys():
+            return False
+        items = chain.from_iterable(item_keys(key, manifest.entries[key]) for key in needed)
+        return all(map(self._stored.__contains__, items))
 
     def new_manifest(self, shard: int) -> Manifest:
         """The manifest that the shard's job fills: what is listed, no longer needed, and still in the store."""

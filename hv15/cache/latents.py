@@ -15,9 +15,8 @@ from hv15.cache.claims import Claims, rounds
 from hv15.cache.encoding import Encoding, NeededClips
 from hv15.data.ahead import DecodeJob, decode_ahead
 from hv15.data.clips import Clip, missing_lengths, plan_clips
-from hv15.data.media import MediaError
+from hv15.data.media import MediaError, MediaInfo, Source
 from hv15.data.pixels import Pixels
-from hv15.data.probe import probe
 from hv15.digest import digest
 from hv15.models.vae_pixels import from_bytes
 from hv15.progress import Progress
@@ -46,6 +45,7 @@ class LatentEncoder:
     """Encodes the clips of a shard that the store does not hold yet.
 
     Args:
+        look: returns what a source of a media key shows, or raises a MediaError.
         load_vae, load_vision: called only when there is something to encode; `load_vision` is None for t2v.
         tile_size, overlap: of the VAE, see VAE.encode.
         dtype: of the stored tensors; None takes float16 for what was computed in half precision, else float32.
@@ -54,6 +54,7 @@ class LatentEncoder:
     """
 
     encoding: Encoding[NeededClips]
+    look: Callable[[Source, str], MediaInfo]
     load_vae: Callable[[], VAE]
     load_vision: Callable[[], ImageEncoder] | None
     tile_size: int
@@ -87,7 +88,7 @@ class LatentEncoder:
             self.kept += len(items)
             return read_entry(known), None
         try:
-            info = probe(need.source.path, need.source.kind)
+            info = self.look(need.source, need.media)
             clips = {clip_key(need.media, clip): clip for clip in plan_clips(info, need.dataset)}
         except MediaError as error:
             return self._skip(need, error), None

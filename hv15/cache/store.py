@@ -6,6 +6,7 @@ checked each time it is read: a damaged one is named, and encoded again by the n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 REQUIRED: dict[EncodedKind, dict[str, int]] = {"latents": {"latents": 4}, "text": {"text": 2, "glyphs": 2}}
 OPTIONAL: dict[EncodedKind, dict[str, int]] = {"latents": {"vision": 2}, "text": {}}
 
+_SUFFIX = ".safetensors"
+
 
 class BrokenItemError(UserError):
     """A store item that cannot be used: missing, torn, of wrong shape or with NaN."""
@@ -35,7 +38,7 @@ class Store:
 
     def path(self, key: str) -> Path:
         """The file of an item; two hex digits of the key are a folder, so that no folder grows past a few thousand."""
-        return self.folder / key[:2] / f"{key}.safetensors"
+        return self.folder / key[:2] / f"{key}{_SUFFIX}"
 
     def has(self, key: str) -> bool:
         """Whether an item's file exists (its content is checked when it is read)."""
@@ -43,7 +46,11 @@ class Store:
 
     def all_keys(self) -> Iterator[str]:
         """All keys in the store, in no particular order."""
-        return (path.stem for path in self.folder.glob("??/*.safetensors") if not path.name.startswith("."))
+        for folder in _names(self.folder):
+            if len(folder) == 2:
+                for name in _names(self.folder / folder):
+                    if name.endswith(_SUFFIX) and not name.startswith("."):
+                        yield name.removesuffix(_SUFFIX)
 
     def write(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Write an item atomically.
@@ -97,6 +104,14 @@ class Store:
 
     def remove(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
+
+
+def _names(folder: Path) -> list[str]:
+    """The names in a folder, none if it is no folder. (Paths of 100,000 items would cost more than finding them.)"""
+    try:
+        return os.listdir(folder)  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _broken(path: Path, kind: EncodedKind, problem: str) -> BrokenItemError:

@@ -36,6 +36,7 @@ def latents(options: EncodeLatents) -> None:
     i2v = project.settings.task == "i2v"
     encoder = LatentEncoder(
         project.latents,
+        project.dataset.probed.info,
         load_vae=lambda: load_vae(
             project.models.path("vae"), dtype=dtype, device=str(device), patch_conv=cache.vae_enable_patch_conv
         ),
@@ -56,6 +57,7 @@ def latents(options: EncodeLatents) -> None:
         complete = not any("skipped" in manifest.entries[key] for key in project.latents.by_shard[shard])
         if complete or not stop:
             _save(project.latents, shard, manifest, options.out)
+    project.dataset.probed.save()
     if stop and encoder.failures:
         raise UserError(
             f"{_files(encoder.failures)} cannot be used; all others{_of(options)} are encoded and kept\n"

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from hv15.atomic import atomic_path
 from hv15.data.media import MediaError, Source, frame_files, stamp
+from hv15.data.memory import Memory
 from hv15.digest import digest, file_sha256
+from hv15.records.json_values import Json
 
-VERSION = 1
+VERSION = 2
 SAVE_EVERY = 64 << 30
 """Bytes hashed between two saves: a killed run repeats at most this much."""
 
-log = logging.getLogger(__name__)
-
-Entry = tuple[int, int, int, str]  # size, mtime_ns, inode, key
+_BATCH_FILES, _BATCH_BYTES = 64, 8 << 20
+"""What one thread is given at a time: handing over each of 50,000 small files would take longer than hashing them."""
 
 
 class FileIndex:
-    """Remembers media keys in one JSON file. A damaged file is thrown away and computed again."""
+    """Remembers media keys in one file."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._entries: dict[str, Entry] = self._load()
-        self._learnt: dict[str, Entry] = {}
+        self._memory = Memory(path, VERSION, "media files are hashed again")
 
     def media_keys(self, sources: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Return the media key of each source: the sha256 (hex) of its bytes.
@@ -42,92 +38,100 @@ class FileIndex:
         Raises:
             MediaError: a file cannot be read, or it changed while it was read.
         """
-        names = [os.path.abspath(source.place) for source in sources]  # noqa: PTH100 (a Path costs ten times as much)
+        names = _absolute(sources)
+        entries = self._memory.entries
         stale = {
             name: source
             for name, source in zip(names, sources, strict=True)
-            if (entry := self._entries.get(name)) is None
-            or entry[0] != source.size
-            or entry[1] != source.mtime_ns
-            or entry[2] != source.inode
+            if not _is_of(entries.get(name), source.size, source.mtime_ns, source.inode)
         }
         if stale:
             self._know_moved(stale)
         if stale:
             self._hash(stale, progress)
-        return [self._entries[name][3] for name in names]
+        return [_key_of(entries[name]) for name in names]
 
     def _know_moved(self, stale: dict[str, Source]) -> None:
         """Take out files that are known under another name by size, time and inode: the project was moved."""
-        known = {entry[:3]: entry for entry in self._entries.values()}
+        known = {tuple(entry[:3]): _key_of(entry) for entry in self._memory.entries.values() if isinstance(entry, list)}
         for name, source in list(stale.items()):
-            entry = known.get((source.size, source.mtime_ns, source.inode))
-            if entry is not None and source.kind != "frames":
-                self._learn(name, entry)
+            key = known.get((source.size, source.mtime_ns, source.inode))
+            if key is not None and source.kind != "frames":
+                self._learn(name, source, key)
                 del stale[name]
-        if self._learnt:
-            self._save()
+        self._memory.save()
 
-    def _hash(self, stale: dict[str, Source], progress: Callable[[int, int], None] | None) -> None:
+    def _hash(self, stale: Mapping[str, Source], progress: Callable[[int, int], None] | None) -> None:
         total, done, saved = sum(source.size for source in stale.values()), 0, 0
         errors: list[MediaError] = []
         pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1), thread_name_prefix="hash")
         try:
-            futures = {pool.submit(_media_key, source): name for name, source in stale.items()}
-            for future in as_completed(futures):
-                name = futures[future]
-                source = stale[name]
-                done += source.size
-                try:
-                    self._learn(name, (source.size, source.mtime_ns, source.inode, future.result()))
-                except MediaError as error:
-                    errors.append(error)
-                if progress:
-                    progress(done, total)
+            for future in as_completed([pool.submit(_hashed, batch) for batch in _batches(stale)]):
+                for name, key in future.result():
+                    if isinstance(key, MediaError):
+                        errors.append(key)
+                    else:
+                        self._learn(name, stale[name], key)
+                    done += stale[name].size
+                    if progress:
+                        progress(done, total)
                 if done - saved > SAVE_EVERY:
-                    self._save()
+                    self._memory.save()
                     saved = done
         finally:  # what is known stays known, also when the user stops
             pool.shutdown(wait=True, cancel_futures=True)
-            self._save()
+            self._memory.save()
         if errors:
             more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
             raise MediaError(errors[0].message + more, hint=errors[0].hint)
 
-    def _load(self) -> dict[str, Entry]:
+    def _learn(self, name: str, source: Source, key: str) -> None:
+        self._memory.learn(name, [source.size, source.mtime_ns, source.inode, key])
+
+
+def _is_of(entry: Json, *stamp: int) -> bool:
+    return isinstance(entry, list) and entry[:3] == [*stamp]
+
+
+def _key_of(entry: Json) -> str:
+    return str(entry[3]) if isinstance(entry, list) else ""
+
+
+def _absolute(sources: Sequence[Source]) -> list[str]:
+    """The absolute path of each source. Each folder is looked at once: there may be 100,000 files in it."""
+    folders: dict[str, str] = {}
+    names = []
+    for source in sources:
+        folder, slash, name = source.place.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.abspath(folder or slash or ".").rstrip("/")  # noqa: PTH100 (text, as the rest)
+        names.append(f"{folders[folder]}/{name}")
+    return names
+
+
+def _batches(sources: Mapping[str, Source]) -> Iterator[list[tuple[str, Source]]]:
+    """Split files into what one thread hashes at a time."""
+    batch: list[tuple[str, Source]] = []
+    size = 0
+    for name, source in sources.items():
+        batch.append((name, source))
+        size += source.size
+        if len(batch) == _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _hashed(batch: Sequence[tuple[str, Source]]) -> list[tuple[str, str | MediaError]]:
+    """The key of each file, or why it has none."""
+    found: list[tuple[str, str | MediaError]] = []
+    for name, source in batch:
         try:
-            stored = json.loads(self.path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            log.warning("%s: unreadable (%s), media files are hashed again", self.path, error)
-            return {}
-        files = stored.get("files") if isinstance(stored, dict) and stored.get("version") == VERSION else None
-        if not isinstance(files, dict):
-            log.warning("%s: not an index of this version, media files are hashed again", self.path)
-            return {}
-        return {name: tuple(entry) for name, entry in files.items() if _is_entry(entry)}
-
-    def _learn(self, name: str, entry: Entry) -> None:
-        self._entries[name] = self._learnt[name] = entry
-
-    def _save(self) -> None:
-        """Add what was learnt to the file: another project may have added to it meanwhile."""
-        text = json.dumps(
-            {"version": VERSION, "files": self._load() | self._learnt}, separators=(",", ":"), ensure_ascii=True
-        )
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(text, encoding="ascii")
-
-
-def _is_entry(entry: object) -> bool:
-    return (
-        isinstance(entry, list)
-        and len(entry) == 4
-        and isinstance(entry[3], str)
-        and len(entry[3]) == 64
-        and all(type(number) is int for number in entry[:3])
-    )
+            found.append((name, _media_key(source)))
+        except MediaError as error:
+            found.append((name, error))
+    return found
 
 
 def _media_key(source: Source) -> str:

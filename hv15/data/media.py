@@ -9,7 +9,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hv15.data.frames import Timeline
 from hv15.errors import UserError
@@ -30,8 +30,7 @@ class MediaError(UserError):
     """One file cannot be used. Callers skip the file and report it, or stop; other files are not concerned."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One captioned media file as a scan finds it: known by its stamp (size, time, inode), not yet opened.
 
     For a folder of images, `size` is the sum of its files, `mtime_ns` the newest time in it, and `inode` a number that

@@ -68,8 +68,11 @@ def looks(project: Project) -> Iterator[Look]:
             yield _of_file(project, "image", setting, file, _check_image)
 
 
-def refuse_beforehand(project: Project) -> None:
+def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
     """Look at everything that was not found good before, and remember what is.
+
+    Args:
+        missing: whether files that are not there are refused, too.
 
     Raises:
         ConfigError: something will not do; all of it at once.
@@ -80,6 +83,8 @@ def refuse_beforehand(project: Project) -> None:
         key = look.key
         if key is not None and key in known:
             good.add(key)
+            continue
+        if look.file is not None and not missing and not look.file.exists():
             continue
         try:
             look.see()

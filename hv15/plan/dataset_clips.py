@@ -1,4 +1,4 @@
-"""The clips that a project's files give, found by looking into every file, without decoding one."""
+"""The clips that a project's files give, found by what the files show, without decoding them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from functools import lru_cache
 
 from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.media import MediaError
-from hv15.data.probe import probe
 from hv15.project import Project
 
 
@@ -27,7 +26,7 @@ class DatasetClips:
 
 @lru_cache(maxsize=1)
 def dataset_clips(project: Project) -> DatasetClips:
-    """Look into every file, once for a project.
+    """Look into every file whose content is not known yet, once for a project.
 
     Raises:
         UserError: a dataset cannot be used.
@@ -36,7 +35,7 @@ def dataset_clips(project: Project) -> DatasetClips:
     for each in project.dataset.sources:
         source, dataset = each.source, project.settings.datasets[each.dataset]
         try:
-            info = probe(source.path, source.kind)
+            info = project.dataset.probed.info(source, each.media)
             clips.found.extend((each.media, clip) for clip in plan_clips(info, dataset))
         except MediaError as error:
             clips.unusable.append(error.message)
@@ -45,4 +44,5 @@ def dataset_clips(project: Project) -> DatasetClips:
             clips.notes.setdefault(note, []).append(source.place)
         if lengths := missing_lengths(info, dataset):
             clips.too_short.append(f"{source.path}: no clip of {', '.join(map(str, lengths))} frames")
+    project.dataset.probed.save()
     return clips

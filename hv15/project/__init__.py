@@ -53,7 +53,7 @@ class Project:
         self.cache = self.settings.resolve(self.settings.cache.directory)
         self._fingerprints = FingerprintCache(self.cache / "fingerprints.json")
         self.models = ModelFiles(self.settings, self._fingerprints)
-        self.dataset = ProjectDataset(self.settings.datasets, self.root, self.cache / "index.json")
+        self.dataset = ProjectDataset(self.settings.datasets, self.root, self.cache)
 
     @property
     def environment(self) -> dict[str, str]:

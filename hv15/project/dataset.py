@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
 from hv15.data.captions import caption_key
@@ -17,9 +17,11 @@ from hv15.digest import digest, short
 from hv15.records.problems import ConfigError, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
+if TYPE_CHECKING:
+    from hv15.data.probed import Probed
 
-@dataclass(frozen=True, slots=True)
-class FoundSource:
+
+class FoundSource(NamedTuple):
     """One captioned medium and the dataset that it is in."""
 
     dataset: int
@@ -29,8 +31,7 @@ class FoundSource:
     """sha256 of the file's bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """One captioned medium of one dataset: what training draws from."""
 
     media: str
@@ -63,12 +64,12 @@ class ProjectDataset:
     Args:
         datasets: their settings.
         root: the project folder, where relative paths start.
-        index: the file that remembers the media's hashes.
+        store: the folder of the store, where the media's hashes and what they show are remembered.
     """
 
-    def __init__(self, datasets: Sequence[DatasetSettings], root: Path, index: Path) -> None:
+    def __init__(self, datasets: Sequence[DatasetSettings], root: Path, store: Path) -> None:
         self.datasets = datasets
-        self._root, self._index = root, index
+        self._root, self._store = root, store
 
     @cached_property
     def surveys(self) -> list[Survey]:
@@ -84,7 +85,7 @@ class ProjectDataset:
         """
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
-        keys = FileIndex(self._index).media_keys([source for _, source in found])
+        keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
         return [FoundSource(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
 
     def refuse_unusable(self) -> None:
@@ -102,6 +103,13 @@ class ProjectDataset:
             raise ConfigError(problems)
 
     @cached_property
+    def probed(self) -> Probed:
+        """What the files show. A plan does not need it, so the decoders are imported here."""
+        from hv15.data.probed import Probed
+
+        return Probed(self._store / "probed.json")
+
+    @cached_property
     def rules(self) -> list[str]:
         """The clip rule of each dataset."""
         return [clip_rule(dataset) for dataset in self.datasets]
@@ -117,15 +125,17 @@ class ProjectDataset:
     @cached_property
     def pairs(self) -> list[Pair]:
         """Every captioned medium, in an order that depends on content alone."""
+        rules = self.rules
         pairs = [
-            Pair(each.media, caption_key(each.source.caption), self.rules[each.dataset], each.dataset, self._name(each))
-            for each in self.sources
+            Pair(media, caption_key(source.caption), rules[dataset], dataset, source.place.removeprefix(self._prefix))
+            for dataset, source, media in self.sources
         ]
-        return sorted(pairs, key=lambda pair: (pair.media, pair.caption, pair.rule, pair.dataset))
+        return sorted(pairs)
 
-    def _name(self, found: FoundSource) -> str:
-        path = str(found.source.path)
-        return path.removeprefix(f"{self._root}/")
+    @cached_property
+    def _prefix(self) -> str:
+        """What is left out of names: the project folder."""
+        return f"{self._root}/"
 
     @cached_property
     def digest(self) -> str:

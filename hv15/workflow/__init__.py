@@ -20,6 +20,7 @@ import yaml
 
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
+from hv15.collection import paused_collection
 from hv15.environment import RUN_VARIABLE, SOURCE_VARIABLE
 from hv15.errors import UserError
 from hv15.plan.beforehand import refuse_beforehand
@@ -63,7 +64,8 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         os.environ.update(project.environment)  # the jobs' commands find the same project by it
         os.environ[SOURCE_VARIABLE] = str(workflow.basedir)
         if workflow.is_main_process:
-            opened.look()
+            with paused_collection():
+                opened.look()
     except UserError as error:
         if recorder is not None:
             recorder.refused(error)
@@ -77,8 +79,9 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
     Raises:
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
-    refuse_beforehand(project)
-    return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
+    with paused_collection():
+        refuse_beforehand(project, missing=False)
+        return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
 
 
 def _stages(project: Project) -> list[Stage]:
@@ -121,7 +124,7 @@ class WorkflowProject:
             lambda: project.dataset.sources,
             lambda: project.samples,
             lambda: project.training_spec,
-            lambda: refuse_beforehand(project),
+            lambda: refuse_beforehand(project, missing=False),  # which the others name
         )
         for look in looks:
             try:

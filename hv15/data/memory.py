@@ -1,0 +1,62 @@
+"""Files that remember what was costly to find out: text -> JSON, with a digest of the whole.
+
+Losing one costs time alone. A damaged one is thrown away, so what it says is never wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from hv15.atomic import atomic_path
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
+
+log = logging.getLogger(__name__)
+
+
+class Memory:
+    """What one file remembers.
+
+    Args:
+        path: of the file; it need not exist.
+        version: of the meaning of its entries; those of another version are forgotten.
+        cost: what has to be done again without it, for the warning about a damaged file.
+    """
+
+    def __init__(self, path: Path, version: int, cost: str) -> None:
+        self.path, self._version, self._cost = Path(path), version, cost
+        self.entries: JsonObject = self._load()
+        self._learnt: JsonObject = {}
+
+    def learn(self, name: str, value: Json) -> None:
+        self.entries[name] = self._learnt[name] = value
+
+    def save(self) -> None:
+        """Add what was learnt to the file: another process may have added to it meanwhile.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written.
+        """
+        if not self._learnt:
+            return
+        body = json.dumps(self._load() | self._learnt, separators=(",", ":")).encode()
+        with atomic_path(self.path) as temporary:
+            temporary.write_bytes(f"{self._header(body)}\n".encode() + body)
+        self._learnt = {}
+
+    def _header(self, body: bytes) -> str:
+        return f"version {self._version} sha256 {hashlib.sha256(body).hexdigest()}"
+
+    def _load(self) -> JsonObject:
+        try:
+            header, _, body = self.path.read_bytes().partition(b"\n")
+            if header != self._header(body).encode():
+                raise RecordError("damaged, or of another version")
+            return parse_object(body)
+        except FileNotFoundError:
+            return {}
+        except (OSError, RecordError) as error:
+            log.warning("%s: not used (%s): %s", self.path, error, self._cost)
+            return {}
