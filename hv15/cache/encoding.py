@@ -173,6 +173,10 @@ class Encoding(Generic[Needed_co]):
 
 
 def describe(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
-    """The entries that a person should know of, by name: left out, or too short for some lengths."""
-    told = [(entry.name or key, entry) for key, entry in entries.items() if entry.skipped or entry.too_short_for]
+    """The entries that a person should know of, by name: left out, too short for some lengths, or with a note."""
+    told = [
+        (entry.name or key, entry)
+        for key, entry in entries.items()
+        if entry.skipped or entry.too_short_for or entry.notes
+    ]
     return iter(sorted(told, key=lambda pair: pair[0]))

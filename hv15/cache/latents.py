@@ -100,6 +100,7 @@ class LatentEncoder:
             name=str(need.source.path),
             clips=tuple(EncodedClip(item, c.start, c.frames, c.height, c.width) for item, c in clips.items()),
             too_short_for=tuple(missing_lengths(info, need.dataset)),
+            notes=info.notes,
         )
         job = DecodeJob(need.source.path, need.source.kind, missing, need.dataset, info, tag=key)
         return entry, job if missing else None

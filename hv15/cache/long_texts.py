@@ -28,12 +28,17 @@ class LongText:
     """Of the glyph encoder, which reads what stands in quotes; 0 if it sees all."""
 
     def __str__(self) -> str:
+        return f"{self.reason}: the end is not seen"
+
+    @property
+    def reason(self) -> str:
+        """How long it is, and how much an encoder reads."""
         said = []
         if self.tokens:
             said.append(f"{self.tokens} tokens, and the text encoder reads {MAX_TEXT_TOKENS}")
         if self.glyph_tokens:
             said.append(f"{self.glyph_tokens} bytes in quotes, and the glyph encoder reads {MAX_GLYPH_TOKENS}")
-        return "; ".join(said) + ": the end is not seen"
+        return "; ".join(said)
 
 
 def long_texts(texts: Iterable[str], load_tokenizer: Callable[[], PromptTokenizer]) -> dict[str, LongText]:

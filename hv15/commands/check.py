@@ -32,7 +32,7 @@ def _checks(options: Options) -> Iterator[Check]:
     except ConfigError as error:
         yield from problem_checks(error)
         return
-    from hv15.commands.checks import dataset_checks, disk_checks, failed, file_checks, model_checks, sample_checks
+    from hv15.commands.checks import beforehand_checks, dataset_checks, disk_checks, failed, model_checks, sample_checks
     from hv15.commands.notes import checkpoint_line
     from hv15.workflow import make_demo_clips
 
@@ -41,7 +41,7 @@ def _checks(options: Options) -> Iterator[Check]:
     yield Check("ok", "config", found, place=Place(options.config))
     looks: dict[str, Callable[[Project], Iterator[Check]]] = {
         "models": model_checks,
-        "files": file_checks,
+        "beforehand": beforehand_checks,
         "sample": sample_checks,
         "dataset": dataset_checks,
         "disk": disk_checks,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.choices import Role, roles_of
+from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
+from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
@@ -16,11 +18,15 @@ from hv15.plan.disk import disk_uses
 from hv15.project import Project
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place
-from hv15.train.advice import about_sizes, about_training
+from hv15.sample.plan import given
+from hv15.train.advice import about_lengths, about_sizes, about_training
 from hv15.units import size
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+
+BUCKETS = 12
+"""Buckets that are listed."""
 
 
 def failed(subject: str, error: UserError, setting: Location = ()) -> Check:
@@ -83,8 +89,14 @@ def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
     from hv15.models.weights.quantised import check_weight_format
     from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
+    from hv15.train.optimizers import optimizer_class
 
     device = pick_device(project.settings.runtime.device)
+    try:
+        optimizer_class(project.settings.train.optimizer_type)
+    except UserError as error:
+        place = Place(setting=("train", "optimizer_type"))
+        yield Check("note", "train", f"on this machine: {error.message}", error.hint, place)
     for name, section in (("train", project.settings.train), ("sample", project.settings.sample)):
         try:
             swapped_indices(blocks, section.blocks_to_swap)
@@ -138,40 +150,24 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def file_checks(project: Project) -> Iterator[Check]:
-    """The LoRAs and first images that the config names."""
-    from hv15.data.images import image_size
-    from hv15.lora import read_lora
+def beforehand_checks(project: Project) -> Iterator[Check]:
+    """What later jobs need: LoRAs and first images, the tokenizer, patterns and arguments of the training."""
+    from hv15.plan.beforehand import looks
 
-    looks: dict[str, Callable[[Path], object]] = {"lora": read_lora, "image": image_size}
-    seen: set[tuple[str, str]] = set()
-    for subject, name, setting in _named_files(project):
-        if (subject, name) in seen:
+    seen: set[tuple[str, str | Path | None]] = set()
+    for look in looks(project):
+        if (mark := (look.subject, look.key or look.file)) in seen:
             continue
-        seen.add((subject, name))
-        file = project.settings.resolve(name)
+        seen.add(mark)
         try:
-            looks[subject](file)
+            look.see()
         except UserError as error:
-            yield failed(subject, error, setting)
+            yield failed(look.subject, error, look.setting)
             continue
-        yield Check("ok", subject, "can be read", place=Place(file))
-        if subject == "lora":
-            yield from _notes("lora", lora_notes(project, file), Place(setting=setting))
-
-
-def _named_files(project: Project) -> Iterator[tuple[str, str, Location]]:
-    """Kind, name and setting of each LoRA and image."""
-    train, sample = project.settings.train, project.settings.sample
-    if train.network_weights:
-        yield "lora", train.network_weights, ("train", "network_weights")
-    for number, lora in enumerate(sample.loras):
-        yield "lora", lora.path, ("sample", "loras", number, "path")
-    for number, prompt in enumerate(sample.prompts):
-        for place, lora in enumerate(prompt.loras or ()):
-            yield "lora", lora.path, ("sample", "prompts", number, "loras", place, "path")
-        if prompt.image_path:
-            yield "image", prompt.image_path, ("sample", "prompts", number, "image_path")
+        if look.file is not None:
+            yield Check("ok", look.subject, "will do", place=Place(look.file))
+        if look.subject == "lora" and look.file is not None:
+            yield from _notes("lora", lora_notes(project, look.file), Place(setting=look.setting))
 
 
 def sample_checks(project: Project) -> Iterator[Check]:
@@ -188,20 +184,36 @@ def sample_checks(project: Project) -> Iterator[Check]:
 
 
 def dataset_checks(project: Project) -> Iterator[Check]:
-    """Each dataset: how many files give how many clips, in which buckets, and which files cannot be used."""
+    """Each dataset: how many files give how many clips, in which buckets, which files cannot be used, and notes."""
     clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
     captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
     found = f"{len(project.dataset.sources)} files, {count} clips, {captions} distinct captions"
+    found += f", {counted(len(buckets), 'bucket')}"
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
-    for name, number in sorted(buckets.items()):
-        yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
+    yield from _bucket_checks(buckets)
     sizes = Counter((clip.height, clip.width) for _, clip in clips.found)
     yield from _notes("dataset", about_sizes(project.models.found_variant.variant, sizes))
+    sample = project.settings.sample
+    longest = max((given(prompt.video_length, sample.video_length) for prompt in sample.prompts), default=0)
+    for dataset, sentence in about_lengths(project.settings.datasets, longest).items():
+        place = Place(setting=("datasets", dataset, "target_frames"))
+        yield Check("note", "dataset", f"datasets[{dataset}]: {sentence}", place=place)
+    yield from _notes("dataset", media_notes(clips.notes, project.root))
+    yield from _notes("dataset", dataset_notes(project))
     unusable: CheckState = "problem" if project.settings.cache.bad_clips == "stop" else "note"
     yield from (Check("note", "too short", message) for message in clips.too_short)
     yield from (Check(unusable, "unusable", message) for message in clips.unusable)
+
+
+def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:
+    """The largest buckets, and how many clips the others have: a folder of pictures may have thousands."""
+    for name, number in sorted(buckets.most_common(BUCKETS)):
+        yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
+    if len(buckets) > BUCKETS:
+        rest = buckets.most_common()[BUCKETS:]
+        yield Check("ok", "bucket", f"{len(rest)} smaller ones: {sum(number for _, number in rest)} clips")
 
 
 def disk_checks(project: Project) -> Iterator[Check]:

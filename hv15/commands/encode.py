@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from hv15.cache.encoding import Encoding, describe
 from hv15.cache.register import register
+from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.listing import listing
 from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
 from hv15.errors import UserError
@@ -115,6 +116,12 @@ def report(options: Report) -> None:
     for name, entry in told:
         if entry.too_short_for:
             print(f"{one_line(name)}: too short for {', '.join(map(str, entry.too_short_for))} frames")
+    notes: dict[str, list[str]] = {}
+    for name, entry in told:
+        for note in entry.notes:
+            notes.setdefault(note, []).append(name)
+    for sentence in (*media_notes(notes, project.root), *dataset_notes(project)):
+        print(f"note: {one_line(sentence)}")
 
 
 def _open(options: Encode) -> Project:

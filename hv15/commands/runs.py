@@ -38,12 +38,35 @@ def run(options: Run) -> int:
 
         print("\n".join(in_words(due_stages(Project(options.config), options.target))))
         return 0
+    refuse_broken(options)
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:
         print(f"started {started.id}: it goes on when this terminal is closed")
         print("  " + "    ".join(_call(word, options.project) for word in ("status", "tui", "stop")))
         return 0
     return _follow(started)
+
+
+def refuse_broken(options: Run) -> None:
+    """Look at the config and all that it names before a process is started, as far as that takes no time.
+
+    Settings for Snakemake's own command line may mend what the file has wrong, so with them its planning has the word.
+
+    Raises:
+        UserError: the config is wrong, or a file, a dataset or a setting will not do.
+    """
+    if any(word.startswith(("--config", "-C")) for word in options.snakemake):
+        return
+    from hv15.plan.beforehand import refuse_beforehand
+    from hv15.project import Project
+    from hv15.workflow import make_demo_clips
+
+    project = Project(options.config)
+    project.models.check()
+    make_demo_clips(project)
+    project.dataset.refuse_unusable()
+    refuse_beforehand(project)
+    project.save_caches()
 
 
 def _follow(run: RunFolder) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,15 @@ class Survey:
         text = f"{self.dataset.caption_prefix}{written}{self.dataset.caption_suffix}"
         source = Source(place, kind, text, size, mtime_ns, inode, caption_file, row, is_default=caption is None)
         self.sources.append(source)
+
+    def listed(self) -> list[Problem]:
+        """Return the first problems, and one that counts the rest. At least one of them says what to do."""
+        listed, more = self.problems[:SHOWN], len(self.problems) - SHOWN
+        if more > 0:
+            listed.append(Problem(f"... and {more} more", place=Place(Path(self.dataset.source))))
+        if listed and not any(problem.hint for problem in listed):
+            listed[0] = replace(listed[0], hint=_ELSE)
+        return listed
 
     def error(self, place: Path) -> UserError | None:
         """Return all problems of the dataset at `place` as one error; None if there are none."""

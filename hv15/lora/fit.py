@@ -89,7 +89,7 @@ def check_network_weights(path: Path, network: NetworkSizes) -> None:
         for module in modules:
             _check_module(module, network)
     except UserError as error:
-        raise UserError(f"train.network_weights: {path}: {error.message}", hint=error.hint) from error
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def check_lora(path: Path, config: DiTConfig) -> None:

@@ -21,6 +21,8 @@ class DatasetClips:
     """Why, for each file that gives no clip."""
     too_short: list[str] = field(default_factory=list)
     """Files that give clips, but not of every length."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """What a person should know of files -> their paths."""
 
 
 @lru_cache(maxsize=1)
@@ -44,6 +46,8 @@ def _dataset_clips(project: Project) -> DatasetClips:
         except MediaError as error:
             clips.unusable.append(error.message)
             continue
+        for note in info.notes:
+            clips.notes.setdefault(note, []).append(source.place)
         if lengths := missing_lengths(info, dataset):
             clips.too_short.append(f"{source.path}: no clip of {', '.join(map(str, lengths))} frames")
     project.dataset.probed.save()

@@ -1,24 +1,33 @@
-"""What a project will still write to each disk, estimated without a model: encoded clips, texts, training states."""
+"""What a project will still write to each disk, estimated without a model: encoded clips and texts, states, LoRAs."""
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hv15.config.train import TrainSettings
+from hv15.demo.layout import BASE
 from hv15.errors import UserError
 from hv15.grid import latent_size
+from hv15.models.templates import MAX_TEXT_TOKENS, glyph_text
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.model_sizes import ModelSizes
-from hv15.plan.workload import TEXT_TOKENS
+from hv15.plan.workload import TEMPLATE
 from hv15.project import Project
 
-MOMENTS = 2
-"""What AdamW keeps for each weight of the LoRA, in float32; 8-bit ones and Muon keep less."""
 FLOAT = 4
 """Bytes of a float32 number."""
+ITEM = 300
+"""Bytes of an encoded item beside its numbers: names, shapes, what it was made from."""
+COUNTED = 1000
+"""Texts of which the tokens are counted; the others are taken for alike."""
+BYTES_PER_TOKEN = 4
+"""Of a text, where no tokenizer is there."""
 LEAST_FREE = 2**30
-"""Bytes below which a disk counts as full in any case: samples, checkpoints and logs are not estimated."""
+"""Bytes below which a disk counts as full in any case: samples and logs are not estimated."""
 
 
 @dataclass
@@ -46,15 +55,11 @@ class DiskUse:
 
 
 def disk_uses(project: Project) -> list[DiskUse]:
-    """Estimate for each disk that holds the project's cache or results.
-
-    Raises:
-        UserError: a pattern of the config chooses no module for the LoRA.
-    """
+    """Estimate for each disk that holds the project's cache or results."""
     sizes = ModelSizes(project)
     places = {
         project.cache: _cache_needs(project, sizes),
-        project.paths.results: {"training states": _state_bytes(project, sizes)},
+        project.paths.results: _results_needs(project, sizes),
     }
     uses: dict[int, DiskUse] = {}
     for folder, needs in places.items():
@@ -85,41 +90,100 @@ def _latent_bytes(project: Project, sizes: ModelSizes) -> int:
     numbers = sum(sizes.dit.latent_channels * frames * rows * columns for frames, rows, columns in cells)
     if project.settings.task == "i2v":
         numbers += sizes.image_encoder.num_tokens * sizes.dit.vision_dim * len(cells)
-    return numbers * _item_bytes(project, project.settings.cache.latent_dtype)
+    return numbers * _item_bytes(project, project.settings.cache.latent_dtype) + ITEM * len(cells)
 
 
 def _text_bytes(project: Project, sizes: ModelSizes) -> int:
     """Of the captions and prompts that the store does not hold."""
     try:
-        keys, present = set(project.texts.needed), set(project.texts.store.all_keys())
+        texts, present = project.texts.needed, set(project.texts.store.all_keys())
+    except UserError:  # a model file is missing, which has its own line
+        texts, present = {each.source.caption: each.source.caption for each in project.dataset.sources}, set()
+    missing = [text for key, text in sorted(texts.items()) if key not in present]
+    glyphs = sum(len(quoted.encode()) + 1 for text in missing if (quoted := glyph_text(text)) is not None)
+    numbers = _text_tokens(project, missing) * sizes.dit.text_dim + glyphs * sizes.dit.glyph_dim
+    item = _item_bytes(project, project.settings.cache.text_dtype)
+    return numbers * item + sum(ITEM + len(text.encode()) for text in missing)
+
+
+def _text_tokens(project: Project, texts: Sequence[str]) -> int:
+    """Tokens of all texts together, those of the template behind a text counted: from some of the texts, if many."""
+    from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
+
+    some = texts[:: max(1, len(texts) // COUNTED)]
+    tokenizer = project.models.tokenizer
+    if project.settings.models.source == "demo":
+        tokenizer = BASE / "tokenizer"
+    try:
+        if isinstance(tokenizer, str):
+            raise UserError(f"{tokenizer}: on the Hub, and nothing is fetched for an estimate")
+        lengths = PromptTokenizer(load_qwen_tokenizer(tokenizer)).lengths(list(some))
     except UserError:
-        keys, present = {each.source.caption for each in project.dataset.sources}, set()
-    numbers = len(keys - present) * TEXT_TOKENS * sizes.dit.text_dim
-    return numbers * _item_bytes(project, project.settings.cache.text_dtype)
+        lengths = [len(text.encode()) // BYTES_PER_TOKEN + TEMPLATE for text in some]
+    return sum(min(length, MAX_TEXT_TOKENS) for length in lengths) * len(texts) // max(1, len(some))
 
 
-def _state_bytes(project: Project, sizes: ModelSizes) -> int:
-    """Of the states that a training keeps, and of the next one, which is whole before the oldest goes."""
-    from hv15.train.state import STATES_KEPT
-
-    numbers = _lora_numbers(project, sizes)
-    present = sum(path.stat().st_size for path in project.paths.states.rglob("*") if path.is_file())
-    return max(0, numbers * FLOAT * (1 + MOMENTS) * (STATES_KEPT + 1) - present)
-
-
-def _lora_numbers(project: Project, sizes: ModelSizes) -> int:
-    """Weights of the LoRA that the config asks for."""
-    import torch
-
-    from hv15.lora.names import select_modules
-    from hv15.models import DiT
+def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
+    """The states that a training keeps, with the next one, which is whole before the oldest goes; and LoRA files."""
+    from hv15.lora.fit import network_sizes
 
     train = project.settings.train
-    with torch.device("meta"):
-        dit = DiT(sizes.dit)
-    linears = {name: module for name, module in dit.named_modules() if isinstance(module, torch.nn.Linear)}
-    chosen = select_modules(linears, train.include_patterns, train.exclude_patterns)
-    return sum(train.network_dim * sum(linears[name].weight.shape) for name in chosen)
+    try:
+        layers = network_sizes(
+            sizes.dit,
+            rank=train.network_dim,
+            alpha=train.network_alpha,
+            include=train.include_patterns,
+            exclude=train.exclude_patterns,
+        ).layers
+    except UserError:  # a pattern chooses no layer, which has its own line
+        return {}
+    matrices = [train.network_dim * side for sides in layers.values() for side in sides]
+    state = sum(numbers * FLOAT + moment_bytes(train, numbers) for numbers in matrices)
+    lora = sum(matrices) * (FLOAT if train.save_precision == "float32" else FLOAT // 2)
+    paths, formats = project.paths, project.settings.convert.formats
+    products = [paths.trained, paths.lora, *(paths.converted(layout) for layout in formats)]
+    copies = sum(not path.exists() for path in products) + _checkpoints(train)
+    return {
+        "training states": max(0, state * _states(train) - _bytes(paths.states)),
+        "LoRA files": max(0, lora * copies - _bytes(paths.checkpoints)),
+    }
+
+
+def moment_bytes(train: TrainSettings, numbers: int) -> int:
+    """What the optimizer keeps for a matrix of so many numbers."""
+    if train.optimizer_type == "Muon":
+        return numbers * FLOAT
+    least = train.optimizer_args.get("min_8bit_size", 4096)
+    if train.optimizer_type == "AdamW8bit" and isinstance(least, int) and numbers >= least:
+        return numbers * 2 + 2 * FLOAT * (numbers // 256)
+    return numbers * 2 * FLOAT
+
+
+def _states(train: TrainSettings) -> int:
+    """How many states there are at once."""
+    from hv15.train.state import STATES_KEPT
+
+    saved = STATES_KEPT + 1
+    if train.max_train_steps is not None:
+        saved = min(saved, math.ceil(train.max_train_steps / train.state_every_n_steps))
+    return saved
+
+
+def _checkpoints(train: TrainSettings) -> int:
+    """How many copies of the LoRA are kept on the way, as far as it can be told without counting clips."""
+    kept = 0
+    for length, every, last in (
+        (train.max_train_steps, train.save_every_n_steps, train.save_last_n_steps),
+        (train.max_train_epochs, train.save_every_n_epochs, train.save_last_n_epochs),
+    ):
+        if length is not None and every is not None:
+            kept += min(length // every, length if last is None else last + 1)
+    return kept
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _item_bytes(project: Project, stored: str) -> int:

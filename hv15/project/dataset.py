@@ -11,9 +11,9 @@ from hv15.config import DatasetSettings, digest_view, marked_view
 from hv15.data.captions import caption_key
 from hv15.data.index import FileIndex
 from hv15.data.media import Source
-from hv15.data.scan import scan
+from hv15.data.scan import survey
+from hv15.data.survey import Survey
 from hv15.digest import digest, short
-from hv15.errors import UserError
 from hv15.records.problems import ConfigError, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
@@ -72,23 +72,35 @@ class ProjectDataset:
         self._root, self._store = root, store
 
     @cached_property
+    def surveys(self) -> list[Survey]:
+        """Each dataset as it is on disk now, with what is wrong with it and what a person should know."""
+        return [survey(dataset, self._root) for dataset in self.datasets]
+
+    @cached_property
     def sources(self) -> list[FoundSource]:
         """Everything that the datasets hold now.
 
         Raises:
             ConfigError: a dataset cannot be used; all of them at once.
         """
-        found: list[tuple[int, Source]] = []
-        problems: list[Problem] = []
-        for number, dataset in enumerate(self.datasets):
-            try:
-                found += [(number, source) for source in scan(dataset, self._root)]
-            except UserError as error:
-                problems.append(Problem(error.message, error.hint, Place(setting=("datasets", number))))
-        if problems:
-            raise ConfigError(problems)
+        self.refuse_unusable()
+        found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
         keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
         return [FoundSource(number, source, key) for (number, source), key in zip(found, keys, strict=True)]
+
+    def refuse_unusable(self) -> None:
+        """Look at the names and captions of all files.
+
+        Raises:
+            ConfigError: a dataset cannot be used; all of them at once.
+        """
+        problems = [
+            Problem(str(problem), problem.hint, Place(setting=("datasets", number)))
+            for number, each in enumerate(self.surveys)
+            for problem in each.listed()
+        ]
+        if problems:
+            raise ConfigError(problems)
 
     @cached_property
     def probed(self) -> Probed:

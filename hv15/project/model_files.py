@@ -12,13 +12,13 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from hv15.choices import Role, roles_of
+from hv15.choices import ROLES, Role, roles_of
 from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
-from hv15.models.hub import HubFile, downloaded_identity, hub_files
+from hv15.models.hub import QWEN, HubFile, downloaded_identity, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.records.problems import ConfigError, Place, Problem
@@ -57,13 +57,18 @@ class ModelFiles:
 
     @property
     def tokenizer(self) -> Path | str:
-        """The tokenizer's folder or tokenizer.json, or its name on the Hub: `owner/name`, where the project has no
-        folder `owner`."""
-        place = self.path("tokenizer")
-        is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", self.settings.models.tokenizer) is not None
-        if self.settings.models.source == "files" and is_name and not place.exists() and not place.parent.exists():
-            return self.settings.models.tokenizer
-        return place
+        """The tokenizer's folder or tokenizer.json, or its name on the Hub.
+
+        A name has the form `owner/name` with "qwen" in it, and neither is there a folder `owner`, nor does the path of
+        another model begin with it.
+        """
+        models, place = self.settings.models, self.path("tokenizer")
+        name = re.fullmatch(r"([\w.-]+)/[\w.-]+", models.tokenizer)
+        if models.source != "files" or name is None or "qwen" not in name[0].lower():
+            return place
+        others = [models.directory, *(getattr(models, role) or "" for role in ROLES if role != "tokenizer")]
+        is_folder = place.parent.exists() or any(f"{other}/".startswith(f"{name[1]}/") for other in others)
+        return place if is_folder else models.tokenizer
 
     def check(self) -> None:
         """Look whether every file that the task needs is there, or will be made.
@@ -99,6 +104,7 @@ class ModelFiles:
             return f"hub:{self.tokenizer}"
         if not path.exists():
             hint = "correct the path in config.yaml, or set models.source to hub to download the file"
+            hint += f"; a name on the Hub looks like {QWEN}" if role == "tokenizer" else ""
             raise _error(role, f"{path} does not exist", hint)
         if role == "tokenizer":
             files = sorted(path.glob("*.json")) + sorted(path.glob("*.txt")) if path.is_dir() else [path]

@@ -38,6 +38,8 @@ class Entry:
     """Why the medium cannot be used; "" if it can."""
     too_short_for: tuple[int, ...] = ()
     """Lengths in frames of which the medium gives no clip."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the medium: frames that were left out, colours that were taken as they are."""
 
     def to_json(self) -> JsonObject:
         """As JSON, without what is empty."""
@@ -50,6 +52,7 @@ class Entry:
             "clips": clips,
             "skipped": self.skipped,
             "too_short_for": list(self.too_short_for),
+            "notes": list(self.notes),
         }
         return {key: value for key, value in content.items() if value}
 
@@ -126,6 +129,7 @@ def read_entry(content: Mapping[str, Json]) -> Entry:
         clips=tuple(_clip(clip) for clip in _list(content.get("clips"))),
         skipped=text_of(content, "skipped"),
         too_short_for=tuple(number for number in _list(lengths) if isinstance(number, int)),
+        notes=tuple(note for note in _list(content.get("notes")) if isinstance(note, str)),
     )
 
 

@@ -192,3 +192,8 @@ class ProjectPaths:
     def told(self) -> Path:
         """What the products told of themselves when they were last read."""
         return self.hidden / "told.json"
+
+    @property
+    def looks(self) -> Path:
+        """What the last plan found good before the first job."""
+        return self.hidden / "looks.json"

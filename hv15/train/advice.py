@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from hv15.config import DatasetSettings
 from hv15.models.advice import about_memory
 from hv15.models.facts import CheckpointFacts
 from hv15.models.variants import Variant, size_class
@@ -32,6 +33,21 @@ def about_training(facts: CheckpointFacts, quantize: str) -> list[str]:
             f"guidance: train on {variant.base}, and use the LoRA with either"
         )
     return sentences
+
+
+def about_lengths(datasets: Iterable[DatasetSettings], longest_sample: int) -> dict[int, str]:
+    """What there is to say about videos of which single frames are trained, by the dataset's number.
+
+    Args:
+        longest_sample: in frames.
+    """
+    return {
+        number: "target_frames is [1], so each video gives single frames and the LoRA learns no motion, but samples "
+        f"have {longest_sample} frames: set target_frames to lengths such as [{min(longest_sample, 25)}]"
+        for number, dataset in enumerate(datasets)
+        if dataset.kind == "video" and dataset.frame_extraction != "full" and dataset.target_frames == (1,)
+        if longest_sample > 1
+    }
 
 
 def about_sizes(variant: Variant, sizes: Mapping[tuple[int, int], int]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -40,12 +41,32 @@ def make_optimizer(
     checked = _checked_args(name, optimizer_class(name), args or {})
     try:
         optimizer = build([{**group, "initial_lr": group["lr"]} for group in groups], **{**DEFAULTS[name], **checked})
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"train.optimizer_args {dict(args or {})}: {name} refuses them: {error}",
-            hint="write them as torch's documentation does, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}",
-        ) from error
+    except (TypeError, ValueError, IndexError) as error:
+        raise _refused(name, args or {}, error) from error
     return optimizer
+
+
+def _refused(name: OptimizerType, args: Mapping[str, OptimizerValue], error: Exception) -> UserError:
+    return UserError(
+        f"train.optimizer_args: {name} refuses {dict(args)}: {error}",
+        hint="write them as torch's documentation does, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}",
+    )
+
+
+def check_optimizer(name: OptimizerType, args: Mapping[str, OptimizerValue]) -> None:
+    """Build an optimizer over one small matrix and do a step: some arguments are refused by the step alone.
+
+    Raises:
+        UserError: as `make_optimizer`, or the step fails.
+    """
+    matrix = torch.nn.Parameter(torch.zeros(4, 8))
+    optimizer = make_optimizer(name, [{"params": [matrix], "lr": 1e-4}], args)
+    matrix.grad = torch.ones_like(matrix)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            optimizer.step()
+    except Exception as error:  # whatever the class makes of a wrong type, or of too few numbers
+        raise _refused(name, args, error) from error
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:

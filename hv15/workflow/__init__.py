@@ -26,6 +26,7 @@ from hv15.collection import paused_collection
 from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
 from hv15.errors import UserError
 from hv15.home import clone
+from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
@@ -85,6 +86,7 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     with paused_collection():
+        refuse_beforehand(project, missing=False)
         return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
 
 
@@ -128,6 +130,7 @@ class WorkflowProject:
             lambda: project.dataset.sources,
             lambda: project.samples,
             lambda: project.training_spec,
+            lambda: refuse_beforehand(project, missing=False),  # which the others name
         )
         for look in looks:
             try:

@@ -13,7 +13,7 @@ from hv15.plan import disk
 from hv15.records.checks import Check, read_checks
 from hv15.records.problems import Place
 from tests.commands.test_bad_clips import add_bad_clips
-from tests.commands.workbench import Workbench, hv15
+from tests.commands.workbench import LORA, Workbench, hv15
 
 
 def checks_of(bench: Workbench, code: int = 0, *words: str) -> list[Check]:
@@ -69,7 +69,7 @@ def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(p
 
 
 def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latents of 3 clips, 32 x 3 x 4 x 4 numbers of 2 bytes, and 300 tokens of each text, until they are encoded."""
+    """Latents of 3 clips, 32 x 3 x 4 x 4 numbers of 2 bytes, and the tokens of each text, until they are encoded."""
 
     def disk_line() -> str:
         return next(line for line in done.hv15("check").out.splitlines() if " disk " in line)
@@ -77,8 +77,8 @@ def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pyte
     assert " latents" not in disk_line()
     assert " texts" not in disk_line()
     done.set(cache={"latent_dtype": "bfloat16"})
-    assert "about 9.0 KiB latents" in disk_line()
-    monkeypatch.setattr(disk, "TEXT_TOKENS", 2**40)
+    assert "about 9.9 KiB latents" in disk_line()
+    monkeypatch.setattr(disk, "_text_tokens", lambda project, texts: 2**40 * len(texts))
     assert not disk_line().startswith("!")
     done.set(cache={"text_dtype": "bfloat16"})
     line = disk_line()
@@ -86,10 +86,47 @@ def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pyte
     assert line.endswith("too little")
 
 
+def test_the_estimate_is_near_the_truth(fresh: Workbench, finished: Workbench) -> None:
+    """Within a factor of two of what a whole run has written."""
+    [use] = disk.disk_uses(fresh.project)
+    lora = (finished.root / LORA).stat().st_size
+    truth = {
+        "latents": sum(path.stat().st_size for path in finished.items("latents")),
+        "texts": sum(path.stat().st_size for path in finished.items("text")),
+        "training states": sum(path.stat().st_size for path in finished.paths.states.glob("*/*")),
+        "LoRA files": 2 * lora,  # the published one is a copy
+    }
+    assert use.needs.keys() == truth.keys()
+    for name, written in truth.items():
+        assert written / 2 < use.needs[name] < written * 2, name
+
+
 def test_check_names_clips_that_are_too_short_for_a_length(project: Workbench) -> None:
     project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9, 401]}])
     said = project.does("check")
     assert said.out.count(": no clip of 401 frames") == 3
+
+
+def test_check_names_videos_of_which_single_frames_are_trained(project: Workbench) -> None:
+    assert "learns no motion" not in project.does("check").out
+    project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64]}])
+    assert "note: datasets[0]: target_frames is [1], so each video gives single frames" in project.does("check").out
+    [note] = [each for each in checks_of(project) if "learns no motion" in each.message]
+    assert (note.state, note.place.setting) == ("note", ("datasets", 0, "target_frames"))
+
+
+def test_check_looks_at_what_later_jobs_need(project: Workbench) -> None:
+    (project.root / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    project.set(
+        train={"include_patterns": ["img_atn"], "optimizer_args": {"betas": [0.9]}},
+        models={"tokenizer": str(project.clips)},
+        sample={"prompts": [{"name": "one", "prompt": "a circle"}]},
+    )
+    problems = {each.place.setting: each.message for each in checks_of(project, 2) if each.state == "problem"}
+    assert "'img_atn' matches none of the" in problems.pop(("train", "include_patterns"))
+    assert "AdamW refuses {'betas': (0.9,)}" in problems.pop(("train", "optimizer_args"))
+    assert "found neither tokenizer.json nor" in problems.pop(("models", "tokenizer"))
+    assert list(problems) == [("models", "text_encoder")], "which is loaded with it"
 
 
 def test_check_of_what_is_still_to_be_made(project: Workbench) -> None:

@@ -12,10 +12,12 @@ import yaml
 from PIL import Image
 
 from hv15.config.presets import preset_text
+from hv15.config.train import OptimizerType, TrainSettings
 from hv15.lora import LoRANetwork
 from hv15.models import DiT, DiTConfig
-from hv15.plan.disk import LEAST_FREE, DiskUse, disk_uses
+from hv15.plan.disk import ITEM, LEAST_FREE, DiskUse, disk_uses, moment_bytes
 from hv15.project import Project
+from hv15.train.optimizers import make_optimizer
 from hv15.train.state import STATES_KEPT, Position, StateFolder
 
 RANK = 4
@@ -56,8 +58,8 @@ def only_use(folder: Path) -> DiskUse:
 
 def test_clips_and_texts_that_are_not_encoded(project: Path) -> None:
     use = only_use(project)
-    assert use.needs["latents"] == 2 * 32 * (96 // 16) * (64 // 16) * 2  # numbers of 16 bits
-    assert use.needs["texts"] == 2 * 300 * 3584 * 2
+    assert use.needs["latents"] == 2 * (32 * (96 // 16) * (64 // 16) * 2 + ITEM)  # numbers of 16 bits
+    assert use.needs["texts"] == 2 * ((len("caption 0") // 4 + 20) * 3584 * 2 + ITEM + len("caption 0"))
     config = yaml.safe_load((project / "config.yaml").read_text())
     write(project, {**config, "task": "i2v", "models": {**config["models"], "image_encoder": "models/siglip"}})
     assert only_use(project).needs["latents"] - use.needs["latents"] == 2 * 729 * 1152 * 2
@@ -68,12 +70,55 @@ def test_states_are_those_of_the_lora_and_present_ones_count_less(project: Path)
     with torch.device("meta"):
         network = LoRANetwork(DiT(DiTConfig()), rank=RANK, alpha=RANK)
     kept = (STATES_KEPT + 1) * network.num_parameters * 3 * 4  # weights and two moments in fp32
-    assert only_use(project).needs["training states"] == kept
+    needs = only_use(project).needs
+    assert needs["training states"] == kept
+    assert needs["LoRA files"] == network.num_parameters * 4 * (3 + 4)  # trained, published, ComfyUI's; 4 checkpoints
 
     lora = {"weight": torch.zeros(1000)}
     state = StateFolder(project / "results" / "train" / "state", "spec").save(Position(1, 0.0, 0, "spec", 1), lora, {})
     written = sum(path.stat().st_size for path in state.iterdir())
     assert only_use(project).needs["training states"] == kept - written > 0
+
+
+@pytest.mark.parametrize("name", ["AdamW", "AdamW8bit", "Muon"])
+def test_what_an_optimizer_keeps(name: OptimizerType, tmp_path: Path) -> None:
+    """Against the file that a training saves, for matrices above and below what is kept in 8 bits."""
+    matrices = [torch.nn.Parameter(torch.zeros(16, 2048)), torch.nn.Parameter(torch.zeros(128, 16))]
+    optimizer = make_optimizer(name, [{"params": matrices, "lr": 1e-4}])
+    for matrix in matrices:
+        matrix.grad = torch.ones_like(matrix)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    written = (tmp_path / "optimizer.pt").stat().st_size
+    train = TrainSettings(optimizer_type=name)
+    planned = sum(moment_bytes(train, matrix.numel()) for matrix in matrices)
+    assert 0.85 * written < planned < written
+
+
+@pytest.mark.parametrize(
+    ("settings", "states", "copies"),
+    [
+        ({"max_train_steps": 100, "state_every_n_steps": 250}, 1, 0),
+        ({"max_train_steps": 251, "state_every_n_steps": 250}, 2, 0),
+        ({"max_train_steps": 5000}, STATES_KEPT + 1, 0),
+        ({"max_train_epochs": 5}, STATES_KEPT + 1, 0),
+        ({"max_train_epochs": 5, "save_every_n_epochs": 2}, STATES_KEPT + 1, 2),
+        ({"max_train_steps": 500, "save_every_n_steps": 100}, 2, 5),
+        ({"max_train_steps": 500, "save_every_n_steps": 100, "save_last_n_steps": 2}, 2, 3),
+    ],
+)
+def test_how_many_states_and_copies_there_are_at_once(
+    project: Path, settings: dict[str, Any], states: int, copies: int
+) -> None:
+    needs = {}
+    for train in (settings, {"max_train_steps": 1}):
+        config = yaml.safe_load((project / "config.yaml").read_text())
+        config["train"] = {"network_dim": RANK, "network_alpha": RANK, "optimizer_type": "AdamW", **train}
+        config["convert"] = {"formats": []}
+        write(project, config)
+        needs[len(needs)] = only_use(project).needs
+    assert needs[0]["training states"] == states * needs[1]["training states"]
+    assert needs[0]["LoRA files"] == (2 + copies) * needs[1]["LoRA files"] / 2
 
 
 def test_what_stands_on_one_disk_is_added_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +138,4 @@ def test_a_nearly_full_disk_is_told_even_if_nothing_is_needed() -> None:
 
 def test_a_dataset_that_cannot_be_used_leaves_the_rest_of_the_estimate(project: Path) -> None:
     shutil.rmtree(project / "images")
-    assert list(only_use(project).needs) == ["training states"]
+    assert list(only_use(project).needs) == ["training states", "LoRA files"]

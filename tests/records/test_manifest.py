@@ -15,6 +15,7 @@ CLIP = EncodedClip("c1", 0, 9, 64, 96)
 ENTRIES = {
     "whole": Entry("clips/a.mp4", (CLIP, EncodedClip("c2", 9, 5, 64, 96))),
     "short": Entry("clips/b.mp4", (CLIP,), too_short_for=(41, 81)),
+    "noted": Entry("clips/c.mp4", (CLIP,), notes=("HDR video", "interlaced")),
     "bad": Entry("clips/caf\udce9.mp4", skipped="no video in it"),
 }
 
@@ -42,7 +43,7 @@ def test_a_text_is_its_own_item() -> None:
 
 
 def test_the_items_that_a_manifest_promises() -> None:
-    assert list(manifest().item_keys()) == ["c1", "c2", "c1"]
+    assert list(manifest().item_keys()) == ["c1", "c2", "c1", "c1"]
     assert item_keys("bad", ENTRIES["bad"].to_json()) == []
 
 

@@ -31,10 +31,11 @@ NAMED = {
     "lock": ".hv15/run.lock",
     "runs": ".hv15/runs",
     "told": ".hv15/told.json",
+    "looks": ".hv15/looks.json",
 }
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
-OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "told"}
+OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "told", "looks"}
 """What the experiments of a project share."""
 
 

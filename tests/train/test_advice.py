@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hv15.config import DatasetSettings
 from hv15.models.variants import VARIANTS
-from hv15.train.advice import about_sizes, about_training
+from hv15.train.advice import about_lengths, about_sizes, about_training
 from tests.models.checkpoint_facts import HD, facts
 
 
@@ -39,3 +40,20 @@ def test_a_480p_base_at_720p_and_the_other_way_round():
     assert about_sizes(VARIANTS["480p_t2v"], {(720, 1280): 2, (480, 848): 2}) == []
     (sentence,) = about_sizes(VARIANTS["720p_i2v"], {(480, 480): 1})
     assert "use 480p_i2v, or a size near 720 x 1280" in sentence
+
+
+def test_videos_of_which_single_frames_are_trained():
+    def video(**settings: object) -> DatasetSettings:
+        return DatasetSettings.model_validate({"video_directory": "clips", **settings})
+
+    datasets = [
+        video(),
+        video(target_frames=[1, 25]),
+        video(frame_extraction="full"),
+        DatasetSettings(image_directory="stills"),
+        video(target_frames=[1], frame_extraction="chunk"),
+    ]
+    found = about_lengths(datasets, 61)
+    assert list(found) == [0, 4]
+    assert "samples have 61 frames: set target_frames to lengths such as [25]" in found[0]
+    assert about_lengths(datasets, 1) == about_lengths(datasets, 0) == {}

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from safetensors.torch import save_file
 
+from hv15.demo.layout import BASE
+from hv15.lora.fit import trainable_layers
+from hv15.models.dit_sizes import read_config
+from hv15.models.weights.checkpoint import open_checkpoint
+from tests.lora.samples import random_lora
 from tests.workflow.project import QUICK_PROGRAMS, REPOSITORY, merge, quickly
 from tests.zygote import write_command
 
@@ -68,6 +74,11 @@ class QuickProject:
     def add_clip(self, name: str, caption: str | None = None) -> None:
         (self.clips / f"{name}.mp4").write_bytes(f"the video {name}".encode())
         (self.clips / f"{name}.txt").write_text(caption or f"a {name} that runs")
+
+    def add_lora(self, name: str, rank: int = 4) -> None:
+        """A LoRA that a training of CONFIG could start from."""
+        layers = trainable_layers(read_config(open_checkpoint(BASE / "dit.safetensors")))
+        save_file(random_lora(layers, rank, alpha=float(rank)), self.root / name)
 
     def caption(self, name: str, text: str) -> None:
         (self.clips / f"{name}.txt").write_text(text)

@@ -117,7 +117,7 @@ def test_settings_of_the_training(project: QuickProject, settings: dict[str, obj
 
 
 def test_a_lora_to_start_from(project: QuickProject) -> None:
-    write_safetensors(project.root / "start.safetensors", {})
+    project.add_lora("start.safetensors")
     project.set(train={"network_weights": "start.safetensors"})
     assert why(project)["train"] == ["another file for train.network_weights"]
 
@@ -328,7 +328,7 @@ def test_a_new_prompt(project: QuickProject) -> None:
 
 
 def test_a_lora_beside_the_trained_one(project: QuickProject) -> None:
-    write_safetensors(project.root / "style.safetensors", {})
+    project.add_lora("style.safetensors")
     project.set_prompts({**ONE, "loras": [{"path": "style.safetensors"}]})
     assert why(project)["sample_latents.one"] == ["other LoRAs beside the trained one"]
 

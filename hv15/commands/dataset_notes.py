@@ -1,0 +1,80 @@
+"""What a person should know of a dataset that stops nobody, in few sentences however many files it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+from hv15.cache.long_texts import long_texts
+from hv15.data.media import Source
+from hv15.errors import UserError
+from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
+from hv15.project import Project
+from hv15.sample.plan import given
+
+NAMED = 5
+"""Files that a sentence names; the others are counted."""
+
+
+def dataset_notes(project: Project) -> Iterator[str]:
+    """What the folders and captions show: files left aside, empty captions, texts of which the end is not seen.
+
+    Raises:
+        UserError: a dataset cannot be used.
+    """
+    for survey in project.dataset.surveys:
+        yield from survey.notes
+    root = project.root
+    if empty := [path for survey in project.dataset.surveys for path in survey.empty]:
+        yield _files(empty, "an empty caption", root)
+    places = {each.source.caption: _caption_place(each.source) for each in reversed(project.dataset.sources)}
+    yield from _too_long(project, places, "caption")
+    sample = project.settings.sample
+    prompts = {
+        text: prompt.name
+        for prompt in sample.prompts
+        for text in (prompt.prompt, given(prompt.negative_prompt, sample.negative_prompt))
+    }
+    yield from _too_long(project, prompts, "prompt")
+
+
+def media_notes(notes: Mapping[str, Collection[str]], root: Path) -> Iterator[str]:
+    """What looking into the files has shown: note -> paths becomes a sentence each, the most frequent first."""
+    for note, paths in sorted(notes.items(), key=lambda item: (-len(item[1]), item[0])):
+        yield f"{_count(paths)}: {note}: {names(paths, root)}"
+
+
+def names(paths: Collection[str], root: Path) -> str:
+    """The first of many files, as they are called from the project folder, and how many more there are."""
+    listed = ", ".join(path.removeprefix(f"{root}/") for path in islice(paths, NAMED))
+    return listed + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
+
+
+def _files(paths: Collection[str], what: str, root: Path) -> str:
+    return f"{_count(paths)} {'has' if len(paths) == 1 else 'have'} {what}: {names(paths, root)}"
+
+
+def _count(paths: Collection[str]) -> str:
+    return "1 file" if len(paths) == 1 else f"{len(paths)} files"
+
+
+def _caption_place(source: Source) -> str:
+    """Where a caption is written, or the medium that gets `default_caption`."""
+    if source.row is not None:
+        return f"{source.caption_file}:{source.row + 1}"
+    return source.place if source.is_default else source.caption_file
+
+
+def _too_long(project: Project, places: Mapping[str, str], what: str) -> Iterator[str]:
+    """Of texts by where they are written, those that are too long for an encoder."""
+    tokenizer = project.models.tokenizer
+    try:
+        found = long_texts(places, lambda: PromptTokenizer(load_qwen_tokenizer(tokenizer)))
+    except UserError:  # not downloaded yet, or wrong, which the check of the models tells
+        yield f"there are long {what}s, which cannot be counted in tokens before the tokenizer is there"
+        return
+    if found:
+        told = [f"{places[text]} ({long.reason})" for text, long in found.items()]
+        number = f"1 {what} is" if len(found) == 1 else f"{len(found)} {what}s are"
+        yield f"{number} longer than is read, the end is not seen: {names(told, project.root)}"

@@ -1,0 +1,197 @@
+"""What later jobs would refuse is refused before the first of them, all at once, and what is good is looked at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from hv15.config.presets import preset_names, preset_text
+from hv15.demo.layout import BASE, DEMO_FILES
+from hv15.plan import beforehand
+from hv15.plan.beforehand import looks, refuse_beforehand
+from hv15.project import Project
+from hv15.records.problems import ConfigError, Location
+from tests.workflow.quick import QuickProject
+
+ONE: dict[str, Any] = {"name": "one", "prompt": "a red circle"}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> QuickProject:
+    return QuickProject.make(tmp_path / "project")
+
+
+def opened(project: QuickProject) -> Project:
+    return Project(project.root / "config.yaml")
+
+
+def refused(project: QuickProject) -> dict[Location, str]:
+    """Setting -> what is wrong with it."""
+    try:
+        refuse_beforehand(opened(project))
+    except ConfigError as error:
+        return {each.place.setting: each.message if each.hint else "without a hint" for each in error.problems}
+    return {}
+
+
+def picture(path: Path, width: int = 64, height: int = 64) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def test_a_sound_project_is_not_refused(project: QuickProject) -> None:
+    project.add_lora("start.safetensors")
+    project.add_lora("style.safetensors", rank=2)
+    picture(project.root / "first.png")
+    project.set(
+        task="i2v",
+        train={
+            "network_weights": "start.safetensors",
+            "optimizer_args": {"betas": [0.9, 0.95], "weight_decay": "1e-2"},
+        },
+        sample={"loras": [{"path": "style.safetensors"}], "prompts": [{**ONE, "image_path": "first.png"}]},
+    )
+    assert refused(project) == {}
+
+
+def test_everything_is_refused_at_once(project: QuickProject) -> None:
+    project.add_lora("start.safetensors", rank=8)
+    (project.root / "style.safetensors").write_bytes(b"<html>404</html>")
+    whole = picture(project.root / "whole.png").read_bytes()
+    (project.root / "torn.png").write_bytes(whole[: len(whole) // 2])
+    picture(project.root / "strip.png", width=3200, height=16)
+    project.set(
+        task="i2v",
+        train={"network_weights": "start.safetensors", "optimizer_args": {"betas": [0.9]}},
+        sample={
+            "loras": [{"path": "style.safetensors"}],
+            "prompts": [
+                {**ONE, "image_path": "torn.png"},
+                {"name": "two", "prompt": "a circle", "image_path": "strip.png"},
+                {"name": "three", "prompt": "a circle", "image_path": "whole.png"},
+            ],
+        },
+    )
+    found = refused(project)
+    assert "rank 8, but train.network_dim is 4" in found.pop(("train", "network_weights"))
+    assert "AdamW refuses {'betas': (0.9,)}: " in found.pop(("train", "optimizer_args"))
+    assert "style.safetensors" in found.pop(("sample", "loras", 0, "path"))
+    assert "torn.png" in found.pop(("sample", "prompts", 0, "image_path"))
+    assert "3200x16 pixels is too narrow" in found.pop(("sample", "prompts", 1, "image_path"))
+    assert found == {}
+
+
+@pytest.mark.parametrize("setting", ["include_patterns", "exclude_patterns"])
+def test_patterns_that_match_nothing(project: QuickProject, setting: str) -> None:
+    project.set(train={setting: ["img_atn"]})
+    assert refused(project)["train", setting].startswith("'img_atn' matches none of the ")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "arguments"),
+    [
+        ("AdamW", {"betas": [0.9]}),
+        ("AdamW", {"weight_decay": -1}),
+        ("AdamW", {"momentum": 0.9}),
+        ("AdamW8bit", {"betas": [0.9]}),
+        ("AdamW8bit", {"amsgrad": 1}),
+        ("Muon", {"betas": [0.9, 0.95]}),
+        ("Muon", {"ns_coefficients": [1, 2]}),
+        ("Muon", {"ns_steps": 200}),
+    ],
+)
+def test_arguments_that_the_optimizer_refuses(project: QuickProject, optimizer: str, arguments: dict[str, Any]) -> None:
+    """When it is built, or at its first step."""
+    project.set(train={"optimizer_type": optimizer, "optimizer_args": arguments})
+    [setting] = refused(project)
+    assert setting in {("train", "optimizer_args"), ("train", "optimizer_args", *arguments)}
+
+
+def test_a_checkpoint_that_has_not_been_published(project: QuickProject) -> None:
+    project.set(models={"source": "hub", "variant": "720p_t2v_distilled"})
+    assert refused(project)["models", "variant"].startswith("720p_t2v_distilled was announced, but")
+    project.set(models={"variant": "480p_t2v_distilled"})
+    assert refused(project) == {}
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_the_tokenizer_of_a_preset_is_a_folder(tmp_path: Path, preset: str) -> None:
+    config = yaml.safe_load(preset_text(preset))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError) as error:
+        Project(tmp_path / "config.yaml").models.check()
+    [problem] = [each for each in error.value.problems if each.place.setting == ("models", "tokenizer")]
+    assert "models/tokenizer does not exist" in problem.message
+    assert "Qwen/Qwen2.5-VL-7B-Instruct" in problem.hint
+
+
+def test_a_folder_that_holds_no_tokenizer(project: QuickProject) -> None:
+    (project.root / "words").mkdir()
+    roles = ("dit", "vae", "text_encoder", "glyph_encoder")
+    models = {role: str(BASE / Path(DEMO_FILES[role]).name) for role in roles}
+    project.set(models={"source": "files", "tokenizer": "words", **models})
+    assert "found neither tokenizer.json nor" in refused(project)["models", "tokenizer"]
+
+
+def test_what_is_good_is_looked_at_once(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it changes; what is wrong is looked at each time."""
+    project.add_lora("style.safetensors")
+    picture(project.root / "first.png")
+    project.set(
+        task="i2v",
+        train={"optimizer_args": {"weight_decay": 0.1}},
+        sample={"loras": [{"path": "style.safetensors"}], "prompts": [{**ONE, "image_path": "first.png"}]},
+    )
+    assert refused(project) == {}
+    monkeypatch.setattr(beforehand, "_check_image", lambda path: pytest.fail("looked at again"))
+    monkeypatch.setattr(beforehand, "_check_optimizer", lambda train: pytest.fail("looked at again"))
+    assert refused(project) == {}
+    monkeypatch.undo()
+    picture(project.root / "first.png", width=3200, height=16)
+    assert list(refused(project)) == [("sample", "prompts", 0, "image_path")]
+    assert list(refused(project)) == [("sample", "prompts", 0, "image_path")]
+    picture(project.root / "first.png", width=80)
+    assert refused(project) == {}
+
+
+def test_a_place_that_cannot_be_written_costs_nothing_but_time(project: QuickProject) -> None:
+    (project.root / ".hv15").write_text("no folder")
+    assert refused(project) == {}
+
+
+def test_no_torch_without_need(project: QuickProject) -> None:
+    """Also with LoRAs and images, and with arguments of the optimizer from the second time on."""
+    project.add_lora("start.safetensors")
+    picture(project.root / "first.png")
+    project.set(
+        task="i2v",
+        train={"network_weights": "start.safetensors"},
+        sample={"prompts": [{**ONE, "image_path": "first.png"}]},
+    )
+    words = (
+        "import sys; from pathlib import Path; from hv15.project import Project; "
+        "from hv15.plan.beforehand import refuse_beforehand; "
+        f"refuse_beforehand(Project(Path({str(project.root / 'config.yaml')!r}))); "
+        "print('torch' in sys.modules)"
+    )
+
+    def loads_torch() -> bool:
+        done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+        return done.stdout == "True\n"
+
+    assert not loads_torch()
+    project.set(train={"optimizer_args": {"weight_decay": 0.1}})
+    assert loads_torch()
+    assert not loads_torch()
+
+
+def test_each_look_names_its_setting(project: QuickProject) -> None:
+    assert [look.setting for look in looks(opened(project))] == [("models", "variant"), ("train", "exclude_patterns")]
