@@ -240,9 +240,11 @@ class LogView(ScrollView, can_focus=True):
 
     def _take(self, look: _Look) -> None:
         before, self._look = self._look, look
-        if look.generation != before.generation or look.lines < before.lines:
+        if look.generation != before.generation:
             self._forget()
             self.note = "the file was cut or replaced" if before.bytes else ""
+        elif look.lines < before.lines:  # a filter was set, or its last match has grown into none
+            self._forget()
         elif look.lines != before.lines:
             self._blocks.pop(before.lines // BLOCK, None)  # it was not full
         self._blocks.update(look.blocks)
