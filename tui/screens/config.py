@@ -148,10 +148,13 @@ class ConfigScreen(DashboardScreen):
         new = frozenset(line.new_line for line in view.unsaved if line.sign == "+" and line.new_line is not None)
         editor.mark(wrong, new)
         form.show(view.sections)
+        field = self.query_one(FieldEditor)
         if form.current is None:
             self._form_moved()
-        elif not self.query_one(FieldEditor).is_editing:
-            self.query_one(FieldEditor).show(form.current)
+        elif field.is_editing:
+            field.explain(form.current)
+        else:
+            field.show(form.current)
         self.query_one(Findings).show(view)
         self._entitle()
 
@@ -220,7 +223,9 @@ class ConfigScreen(DashboardScreen):
 
     @on(FieldEditor.Left)
     def _field_left(self) -> None:
-        self.query_one(SettingsForm).focus()
+        form = self.query_one(SettingsForm)
+        self.query_one(FieldEditor).show(form.current)
+        form.focus()
 
     @on(SettingsForm.AddEntry)
     def _add_entry(self, event: SettingsForm.AddEntry) -> None:

@@ -55,8 +55,12 @@ class FieldEditor(Vertical):
     def show(self, row: FormField | FormSection | None) -> None:
         """Show the help of a setting or of a section."""
         self.field = row if isinstance(row, FormField) else None
-        help_text = self.query_one("#field-help", Static)
         self.query_one(VerticalScroll).scroll_home(animate=False)
+        self.explain(row)
+
+    def explain(self, row: FormField | FormSection | None) -> None:
+        """Show only what is said about a setting or a section: what is being typed stays."""
+        help_text = self.query_one("#field-help", Static)
         if row is None:
             help_text.update("")
         elif isinstance(row, FormSection):

@@ -31,7 +31,7 @@ class SettingsForm(Rows[FormRow]):
         Binding(
             "space", "cycle", "Next choice", id="form-cycle", show=False, tooltip="true or false, or the next choice"
         ),
-        Binding("delete,backspace", "default", "Default", id="form-default", tooltip="take it out: its default holds"),
+        Binding("delete", "default", "Default", id="form-default", tooltip="take it out: its default holds"),
         Binding(
             "c", "only_changed", "Changed", id="form-changed", show=False, tooltip="show only what was changed, or all"
         ),
@@ -101,6 +101,15 @@ class SettingsForm(Rows[FormRow]):
 
     def watch_words(self) -> None:
         self._filter()
+        if (hit := self._best_hit()) is not None:
+            self.move_to_location(hit.location)
+
+    def _best_hit(self) -> FormField | None:
+        """The setting that the words mean: one that is called so, else one whose help has them."""
+        fields = [row for row in self.rows if isinstance(row, FormField)] if self.words else []
+        words = self.words.lower().split()
+        named = [field for field in fields if all(word in field.path.lower() for word in words)]
+        return next(iter(named or fields), None)
 
     def watch_only_changed(self) -> None:
         self._filter()
