@@ -165,6 +165,24 @@ async def test_the_error_of_a_value_that_is_gone_is_gone_from_the_form(tmp_path:
         assert form.field.problem == ""
 
 
+async def test_a_value_that_is_refused_stays_in_its_field_until_that_is_left(tmp_path: Path) -> None:
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot)
+        form, said = screen.query_one(SettingsForm), screen.query_one("#field-help", Static)
+        field = screen.query_one(FieldEditor)
+        form.move_to_location(("sample", "video_size"))
+        await pilot.press("enter", "end", "backspace", "enter")
+        await settle(pilot)
+        assert (field.is_editing, field.typed) == (True, "[64, 64")
+        assert "✗" in str(said.content)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert "✗" not in str(said.content)
+        assert not app._notifications
+        assert screen.query_one(YamlEditor).text == CONFIG
+
+
 async def test_entries_of_lists_come_and_go(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:

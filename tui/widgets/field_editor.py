@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
+from hv15.errors import UserError
 from tui.data.config_form import FormField, FormSection
 from tui.data.terminal_text import original, visible
 
@@ -89,6 +90,14 @@ class FieldEditor(Vertical):
         box.value = visible(self._before)
         box.cursor_position = len(box.value)
         box.focus()
+
+    def refuse(self, field: FormField, text: str, error: UserError) -> None:
+        """Put the cursor back into the field, with what was typed and why it cannot be taken."""
+        self.edit(field)
+        box = self.query_one(Input)
+        box.value = visible(text)
+        box.cursor_position = len(box.value)
+        self.explain(replace(field, problem=f"{error.message} {error.hint}".strip()))
 
     @property
     def is_editing(self) -> bool:
