@@ -19,6 +19,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widget import Widget
 
+from tui.colours import few_colours, with_negatives
 from tui.data.terminal_text import visible
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
@@ -113,8 +114,8 @@ class Dashboard(App[None]):
         self.opened: list[DashboardScreen] = []
         """The screens that were shown until now."""
         self._garbage = Garbage()
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
+        for theme in (DARK, LIGHT):
+            self.register_theme(with_negatives(theme) if few_colours(self) else theme)
         self.theme = DARK.name
 
     @property

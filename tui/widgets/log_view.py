@@ -60,7 +60,7 @@ class LogView(ScrollView, can_focus=True):
         background: $background; color: $foreground; height: 1fr; overflow-x: hidden;
         & > .log--number { color: $faint; }
         & > .log--match { background: $accent 40%; text-style: bold; }
-        & > .log--hit { background: $block-cursor-background; }
+        & > .log--hit { background: $block-cursor-background; color: $block-cursor-foreground; }
         & > .log--alarming { color: $error; }
         & > .log--worrying { color: $warning; }
     }
