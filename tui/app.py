@@ -19,6 +19,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widget import Widget
 
+from tui import signals
 from tui.colours import few_colours, with_negatives
 from tui.data.terminal_text import visible
 from tui.dialogs.confirm import Answer, Confirm
@@ -136,6 +137,8 @@ class Dashboard(App[None]):
 
     def on_mount(self) -> None:
         self._garbage.begin()
+        if not (self.is_headless or self.is_web):  # the web's driver has its own way
+            signals.listen(self)
         self.set_interval(LOOK_S, self._garbage.look)
         self.watcher.start()
 
