@@ -29,6 +29,7 @@ class FieldEditor(Vertical):
     FieldEditor.-editing Input { display: block; }
     """
 
+    CALLED = "Setting"
     BINDINGS = [  # noqa: RUF012 (as Textual declares it)
         Binding("escape", "leave", "Back", id="field-leave", tooltip="back to the list, nothing changed"),
     ]

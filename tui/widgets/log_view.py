@@ -65,6 +65,7 @@ class LogView(ScrollView, can_focus=True):
         & > .log--worrying { color: $warning; }
     }
     """
+    CALLED = "Log"
     HELP = """A log. f follows its end; / searches (n next, N the one before), & keeps the lines with a match only,
     esc shows all again. Patterns are regular expressions; small letters match capitals too. left and right move
     sideways."""

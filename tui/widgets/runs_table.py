@@ -16,6 +16,7 @@ from tui.widgets.states import colour_of, glyph
 class RunsTable(Rows[RunRow]):
     """One line a run. A sign marks the runs whose curves are overlaid."""
 
+    CALLED = "Runs"
     HELP = """All runs of this project that are still known. Space takes a run for the charts, enter opens what it
     printed. What was changed in the config since the run before stands beside it."""
 

@@ -67,6 +67,7 @@ def sample_title(sample: Sample) -> str:
 class SampleList(Rows[SampleRow]):
     """Chooses what is played."""
 
+    CALLED = "Samples"
     HELP = """Samples by prompt, those of a training's steps before the final ones. Moving here shows a sample; b keeps
     the one under the cursor on the right as B, to compare others with it. "earlier": of an earlier training; "edited":
     its prompt reads otherwise now; "removed": its prompt is no longer in the config."""

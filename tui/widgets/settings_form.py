@@ -22,6 +22,7 @@ NOT_YAML = "not YAML yet, so no value is known: see Problems"
 class SettingsForm(Rows[FormRow]):
     """One line a setting, under the headings of their sections."""
 
+    CALLED = "Settings"
     KEYS_HELP = """All settings, with their defaults. ● marks what differs from its default, ✗ what is wrong. Enter
     edits the value; space goes to the next choice; delete takes the setting out of the file, so that its default holds.
     / searches names and help; c shows only what was changed. Every edit changes that one value in the file and nothing

@@ -117,6 +117,7 @@ class Player(Vertical, can_focus=True):
     Player > Static { height: 1; color: $text-muted; text-align: center; }
     Player:focus VideoView { border: round $primary; }
     """
+    CALLED = "Video"
     HELP = """Plays a clip in the terminal, about six frames a second or what the line takes; space plays, left and
     right move by a frame. Two samples move together. It pauses when the terminal loses the focus, and after a minute
     without a key. Where the terminal has fewer colours than pictures need, there are stills only."""
