@@ -17,6 +17,7 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory
+from hv15.output import to_the_end
 
 USER_ERROR = 2
 """Exit code for everything that a user can put right."""
@@ -26,6 +27,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
 
 
+@to_the_end
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     command = parse(arguments)

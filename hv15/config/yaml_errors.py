@@ -11,6 +11,7 @@ LOOK = "look at this line and the one above it"
 QUOTE = "put it in quotes"
 _INDICATOR = re.compile(
     r"found character '[@`%!&*?|>]' that|found undefined alias|sequence entries are not allowed here"
+    r"|expected alphabetic or numeric character"
 )
 """Errors about a text that begins with a character of YAML's own."""
 
@@ -60,7 +61,7 @@ def _hint(problem: str, mark: yaml.Mark, text: str) -> str:
             whole = value + line[mark.column :]
             return f"{QUOTE}: {key.lstrip(' -')}: '{whole.strip().replace(chr(39), chr(39) * 2)}'"
         return "the line is indented, but the one above it has a value already"
-    return f"if it is text, {QUOTE}" if _INDICATOR.match(problem) else LOOK
+    return f"if it is text, {QUOTE}" if _INDICATOR.search(problem) else LOOK
 
 
 def _quoted_before(text: str, mark: yaml.Mark) -> tuple[yaml.Mark, yaml.Mark] | None:
