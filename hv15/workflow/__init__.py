@@ -30,6 +30,7 @@ from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.runs.control import refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.terminal_text import visible
@@ -153,6 +154,7 @@ class WorkflowProject:
         workflow, settings = self._workflow, self._workflow.dag_settings
         if workflow.is_main_process and not workflow.dryrun:
             refuse_living_run(self.project.root)
+            refuse_orphans(self.project.root)
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
         planner = Planner(self.project.paths, self._stages, targets=targets, dry_run=bool(workflow.dryrun))
         if workflow.is_main_process:
