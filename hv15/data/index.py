@@ -51,6 +51,11 @@ class FileIndex:
             self._hash(stale, progress)
         return [_key_of(entries[name]) for name in names]
 
+    def known_key(self, path: Path, size: int, mtime_ns: int, inode: int) -> str | None:
+        """The key of a file with this stamp, if it was hashed already."""
+        entry = self._memory.entries.get(os.path.abspath(path))  # noqa: PTH100 (as in _absolute)
+        return _key_of(entry) if _is_of(entry, size, mtime_ns, inode) else None
+
     def _know_moved(self, stale: dict[str, Source]) -> None:
         """Take out files that are known under another name by size, time and inode: the project was moved."""
         known = {tuple(entry[:3]): _key_of(entry) for entry in self._memory.entries.values() if isinstance(entry, list)}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from hv15.data.frames import Timeline
-from hv15.data.media import MediaInfo, Source
+from hv15.data.media import MediaInfo, MediaKind, Source
 from hv15.data.memory import Memory
 from hv15.data.probe import probe
 from hv15.records.json_values import Json
@@ -46,13 +46,17 @@ class Probed:
         Raises:
             MediaError: it cannot be used. That is not remembered: a disk that failed once may be read the next time.
         """
-        key = f"{media} {source.kind} {source.path.suffix.lower()}"  # what FFmpeg sees may depend on the ending
-        stored = self._memory.entries.get(key)
-        if stored is not None:
-            return _unpacked(stored, source)
+        known = self.known(source.path, source.kind, media)
+        if known is not None:
+            return known
         info = probe(source.path, source.kind)
-        self._memory.learn(key, _packed(info))
+        self._memory.learn(_key(info.path, info.kind, media), _packed(info))
         return info
+
+    def known(self, path: Path, kind: MediaKind, media: str) -> MediaInfo | None:
+        """Return what a file of this content shows, if it is remembered."""
+        stored = self._memory.entries.get(_key(path, kind, media))
+        return None if stored is None else _unpacked(stored, path, kind)
 
     def save(self) -> None:
         """Keep what was learnt.
@@ -61,6 +65,10 @@ class Probed:
             UserError: the disk is full, or the folder cannot be written.
         """
         self._memory.save()
+
+
+def _key(path: Path, kind: MediaKind, media: str) -> str:
+    return f"{media} {kind} {path.suffix.lower()}"  # what FFmpeg sees may depend on the ending
 
 
 def _packed(info: MediaInfo) -> Json:
@@ -77,12 +85,12 @@ def _packed(info: MediaInfo) -> Json:
     ]
 
 
-def _unpacked(stored: Json, source: Source) -> MediaInfo:
+def _unpacked(stored: Json, path: Path, kind: MediaKind) -> MediaInfo:
     """What `_packed` made; its file has a digest, so it is not looked through for mistakes."""
     height, width, alpha, (times, duration, tick, rate), pts, keyframes, notes = cast("Packed", stored)
     return MediaInfo(
-        source.path,
-        source.kind,
+        path,
+        kind,
         height,
         width,
         alpha,

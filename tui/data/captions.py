@@ -35,6 +35,7 @@ class Item:
     size: int = 0
     """Bytes."""
     mtime_ns: int = 0
+    inode: int = 0
     frames: int | None = None
     """Of the source; None until it was probed, as all below."""
     height: int | None = None

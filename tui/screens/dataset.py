@@ -18,7 +18,7 @@ from textual.widgets import Input, Static, TextArea
 
 from hv15.config.load import load_config
 from hv15.terminal_text import original, visible
-from tui.data.dataset import DatasetReader, Item, write_caption
+from tui.data.dataset import DatasetReader, Item, Overview, write_caption
 from tui.data.rerun import DryRun, Rerun
 from tui.screens.base import DashboardScreen
 from tui.units import bar
@@ -147,26 +147,26 @@ class DatasetScreen(DashboardScreen):
         more = True
         while more and not cancel.is_set():
             more = await asyncio.to_thread(some)
-            if self._reader is reader:
-                self._filter()
-            await asyncio.sleep(0)
+            words = self._words
+            overview = await asyncio.to_thread(reader.overview, words)
+            if self._reader is reader and self._words == words:
+                self._show(reader, overview)
 
     def _filter(self) -> None:
         """Show the items that have the words, and what is known of all."""
-        reader = self._reader
-        if reader is None:
-            return
-        words = self._words.lower()
-        found = list(reader.items)
-        self._items = [item for item in found if words in item.path.name.lower() or words in item.caption.lower()]
+        reader, words = self._reader, self._words
+        if reader is not None:
+            self.in_thread("filter", lambda: reader.overview(words), lambda found: self._show(reader, found))
+
+    def _show(self, reader: DatasetReader, found: Overview) -> None:
+        self._items = found.items
         clips = self.query_one(ClipList)
         clips.edited = set(self._drafts)
         clips.set_rows(self._items)
-        bad = sum(bool(item.problem) for item in found)
-        parts = [f"{len(self._items)} of {len(found)}" if words else f"{len(found)}", f"{reader.captions} captions"]
-        parts += [f"! {bad}"] if bad else []
+        parts = [f"{len(found.items)} of {found.count}" if self._words else f"{found.count}"]
+        parts += [f"{found.captions} captions"] + ([f"! {found.bad}"] if found.bad else [])
         clips.border_subtitle = " · ".join(parts)
-        self.say("#buckets", bucket_text(reader.buckets(), reader.problems))
+        self.say("#buckets", bucket_text(found.buckets, reader.problems))
         self._show_item()
 
     # One clip

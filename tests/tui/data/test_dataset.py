@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from hv15.config import Settings
+from hv15.config import Settings, load_config
 from hv15.data.media import MediaKind
 from hv15.data.probe import probe
 from hv15.errors import UserError
+from hv15.plan.dataset_clips import dataset_clips
+from hv15.project import Project
 from tests.data.videos import make_video
 from tui.data.dataset import NO_CAPTION, DatasetReader, Item, preview, thumbnail, write_caption
 
@@ -45,7 +47,7 @@ def test_items_with_captions_buckets_and_problems(root: Path) -> None:
     a, b, c, d = made.items
     assert (a.caption, a.whole_caption, a.caption_file) == ("clip a", "zorp, clip a", root / "clips/a.txt")
     assert (d.problem, d.caption_file) == (NO_CAPTION, root / "clips/d.txt")
-    assert made.captions == 3
+    assert made.overview().captions == 3
     assert list(made.probe()) == [0, 1, 2, 3]
     a, b, c, d = made.items
     assert (a.frames, a.height, a.width, a.seconds) == (24, 48, 64, 1.0)
@@ -53,7 +55,7 @@ def test_items_with_captions_buckets_and_problems(root: Path) -> None:
     assert b.problem == "too short for 17 frames"
     assert c.problem.startswith("cannot be read as a video")
     assert "4 frames at 24 fps" in d.problem
-    assert made.buckets() == {"9 x 64 x 64": 4, "17 x 64 x 64": 2}
+    assert made.overview().buckets == {"9 x 64 x 64": 4, "17 x 64 x 64": 2}
     assert list(made.probe()) == []
     made.load()
     assert list(made.probe()) == []
@@ -213,7 +215,7 @@ def test_captions_that_are_not_utf_8_and_hold_escapes(root: Path) -> None:
     assert any("not UTF-8" in problem for problem in made.problems)
     assert by_name["a.mp4"].problem == "its caption: not UTF-8 but UTF-16"
     assert by_name["b.mp4"].caption == "\x1b[31m[red]"
-    assert made.captions == 2
+    assert made.overview().captions == 2
     with pytest.raises(UserError, match="UTF-8"):
         write_caption(by_name["a.mp4"], "words")
 
@@ -226,3 +228,16 @@ def test_a_write_protected_caption_is_left_alone(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match="write-protected"):
         write_caption(item, "another")
     assert file.read_text() == "a clip\n"
+
+
+def test_what_a_workflow_has_looked_into_is_not_opened_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "cd":
+        (root / "clips" / f"{name}.mp4").unlink()
+    config = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips", "target_frames": [9]}]}
+    (root / "config.yaml").write_text(json.dumps(config))
+    dataset_clips(Project(root / "config.yaml"))
+    monkeypatch.setattr("hv15.data.probe.probe", None)
+    made = DatasetReader(load_config(root / "config.yaml"), root)
+    made.load()
+    assert list(made.probe()) == [0, 1]
+    assert [(item.frames, item.height) for item in made.items] == [(24, 48), (10, 48)]
