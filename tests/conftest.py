@@ -1,14 +1,37 @@
 from __future__ import annotations
 
+import zlib
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 # The models of the tests are tiny: a second thread costs them more than it gives, and results stay the same anywhere.
 torch.set_num_threads(1)
 
-LONGEST = ("test_incremental.py", "test_behaviour.py")
-"""Files of several minutes: begun first, they do not keep one worker busy when all others are done."""
+LONGEST = ("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py")
+"""Files of a minute and more: begun first, they do not keep one worker busy when all others are done."""
+
+PARTS = {"test_staleness.py": 4, "test_snapshots.py": 2, "test_config_trouble.py": 2}
+"""Files whose tests have little to share: into so many parts they are dealt out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+class ByFile(LoadScopeScheduling):
+    """Gives a file's tests to one worker, since they share what is costly to make; a few files are split."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        parts = PARTS.get(file.rpartition("/")[2], 1)
+        return f"{file}::{zlib.crc32(test.encode()) % parts}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)

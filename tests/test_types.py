@@ -33,7 +33,8 @@ def test_wrong_names_and_arguments_are_errors(
     tmp_path: Path, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MYPYPATH", str(REPOSITORY))
-    cache = pytestconfig.cache.mkdir("mypy")  # reading torch's types takes a while, once
+    kept = pytestconfig.cache  # reading torch's types takes a while, once
+    cache = kept.mkdir("mypy") if kept is not None else tmp_path / "cache"
     file = tmp_path / "wrong.py"
     file.write_text(WRONG)
     options = ["--config-file", str(REPOSITORY / "pyproject.toml"), "--cache-dir", str(cache), "--no-error-summary"]

@@ -18,7 +18,8 @@ from hv15.lora.fit import trainable_layers
 from hv15.models.dit_sizes import read_config
 from hv15.models.weights.checkpoint import open_checkpoint
 from tests.lora.samples import random_lora
-from tests.workflow.project import REPOSITORY, merge
+from tests.workflow.project import QUICK_PROGRAMS, REPOSITORY, merge, quickly
+from tests.zygote import write_command
 
 STUB = Path(__file__).with_name("stub_hv15.py")
 
@@ -97,10 +98,12 @@ class QuickProject:
     def begin(self, *arguments: str, target: str = "results/lora.safetensors") -> subprocess.Popen[str]:
         """Start a call."""
         (self.root / "ran.log").write_text("")
+        command = [sys.executable, "-m", "snakemake", target, "-d", str(self.root), *arguments]
+        command, variables = quickly(command, _environment(self.root))
         return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", target, "-d", str(self.root), *arguments],
+            command,
             cwd=REPOSITORY,
-            env=_environment(self.root),
+            env=variables | {"PATH": _environment(self.root)["PATH"]},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -154,8 +157,11 @@ def _environment(root: Path) -> dict[str, str]:
     commands = root.parent / f"{root.name}-bin"
     if not commands.exists():
         commands.mkdir()
-        (commands / "hv15").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
-        (commands / "hv15").chmod(0o755)
+        if quick := os.environ.get(QUICK_PROGRAMS):
+            write_command(commands / "hv15", Path(quick) / "socket", str(STUB))
+        else:
+            (commands / "hv15").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
+            (commands / "hv15").chmod(0o755)
     path = f"{commands}{os.pathsep}{os.environ['PATH']}"
     python_path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PATH": path, "PYTHONPATH": python_path}

@@ -1,0 +1,158 @@
+"""A process that has imported what `snakemake` and `hv15` need, and forks itself for each call of them.
+
+A whole-workflow test starts some ten programs, and each would spend most of its time importing Snakemake or torch.
+What runs in the fork is what would run in a new process: the program's own entry point, with the caller's arguments,
+environment, folder, and standard streams. It listens on a socket in a test's own folder.
+
+Signals to a caller do not reach the fork: tests of signals start real programs.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+CLIENT = Path(__file__).with_name("zygote_client.py")
+
+IMPORTED = ("snakemake.cli", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models", "hv15.cache.latents")
+"""What most calls need. Importing must start no thread: it would not be there after a fork."""
+
+
+@contextmanager
+def zygote(folder: Path) -> Iterator[Path]:
+    """Start the process and yield a folder with the commands `snakemake` and `hv15`, which call it."""
+    address = folder / "socket"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.zygote", str(address)],
+        cwd=REPOSITORY,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        for name in ("snakemake", "hv15"):
+            write_command(folder / name, address, name)
+        yield folder
+    finally:
+        process.stdin.close()  # the process ends with it, also when the tests are killed
+        process.wait()
+
+
+def write_command(path: Path, address: Path, program: str) -> None:
+    """Write a command that calls a program: `snakemake`, `hv15`, or the path of a Python file."""
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{CLIENT}" "{address}" "{program}" "$@"\n')
+    path.chmod(0o755)
+
+
+def serve(address: str) -> None:
+    """Answer calls until standard input ends."""
+    for name in IMPORTED:
+        __import__(name)
+    assert "huggingface_hub" not in sys.modules, "it reads its variables, which are the caller's, when it is imported"
+    import torch
+    from snakemake.cli import get_argument_parser
+
+    get_argument_parser()  # finds the plugins
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        print("ready", flush=True)
+        parent = os.getpid()
+        _watch_standard_input(parent)
+        while True:
+            call, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _answer(call)
+            call.close()
+
+
+def _watch_standard_input(process: int) -> None:
+    """Fork a process that ends this one when standard input ends. (A thread might be in the middle of a fork.)"""
+    if os.fork() == 0:
+        os.read(0, 1)
+        os.kill(process, signal.SIGKILL)
+        os._exit(0)
+
+
+def _answer(call: socket.socket) -> None:
+    """Run one program in this fork, tell its exit status, and end."""
+    message, ancillary, _, _ = call.recvmsg(4, socket.CMSG_LEN(3 * array.array("i").itemsize))
+    streams = array.array("i")
+    streams.frombytes(ancillary[0][2])
+    request = json.loads(_read(call, struct.unpack("<I", message)[0]))
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    program, *sys.argv[1:] = request["words"]
+    sys.argv[0] = program
+    code = 1
+    try:
+        code = _run(program)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()  # type: ignore[attr-defined]  # as a program's own end: waits for its threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    call.sendall(struct.pack("<I", code & 255))
+    os._exit(code & 255)
+
+
+def _run(program: str) -> int:
+    if program == "snakemake":
+        from snakemake.cli import main
+
+        main()
+        return 0
+    if program == "hv15":
+        from hv15.cli import main as hv15
+
+        return int(hv15() or 0)
+    runpy.run_path(program, run_name="__main__")
+    return 0
+
+
+def _read(call: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = call.recv(count - len(data))
+        if not part:
+            os._exit(1)
+        data += part
+    return data
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
