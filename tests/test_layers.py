@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LEVELS = (
     {"errors", "choices", "grid", "digest", "atomic", "background", "environment", "units"},
-    {"records", "progress", "out_of_memory", "memory", "bitsandbytes"},
+    {"records", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},
     {"cache", "lora"},
     {"sample"},
