@@ -12,6 +12,11 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 
+from hv15.operating_system import require_linux
+
+require_linux()
+
+from hv15.home import clone
 from hv15.runs.job_shell import prefix
 from hv15.workflow import open_project
 
@@ -35,7 +40,11 @@ include: "rules/cache.smk"
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/publish.smk"
-include: "rules/demo.smk"
+
+
+if clone():  # demo_base/, which makes the demo's base, is not in a wheel
+
+    include: "rules/demo.smk"
 
 
 rule all:

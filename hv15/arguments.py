@@ -45,6 +45,8 @@ class Command(ABC):
 
     name: ClassVar[str]
     """As it is typed."""
+    draws: ClassVar[bool] = False
+    """Whether it draws in the terminal; of any other, nothing that a terminal would obey is printed."""
 
     @abstractmethod
     def run(self) -> int | None:

@@ -10,13 +10,16 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 
 from hv15 import __version__
 from hv15.arguments import Command, add_commands, chosen_command
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import UserError
+from hv15.operating_system import require_linux
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory
+from hv15.terminal_text import cleaned, visible
 
 USER_ERROR = 2
 """Exit code for everything that a user can put right."""
@@ -28,9 +31,21 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    command = parse(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that are not UTF-8 are escaped, as on stderr
         sys.stdout.reconfigure(errors="backslashreplace")
+    with cleaned():
+        command = parse(arguments)
+        if not command.draws:
+            return _run(command)
+    return _run(command)
+
+
+def _run(command: Command) -> int:
+    try:
+        require_linux()
+    except UserError as error:  # before anything is imported that other systems do not have
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
     try:
         return command.run() or 0
     except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
@@ -45,9 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
             return INTERRUPTED
         if not isinstance(explained, UserError):
+            sys.excepthook = _show_traceback
             raise
-        print(f"error: {explained}", file=sys.stderr)
+        print(f"error: {visible(str(explained))}", file=sys.stderr)
         return USER_ERROR
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    with cleaned():
+        sys.__excepthook__(kind, error, trace)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Command:

@@ -6,11 +6,12 @@ import hashlib
 import json
 from pathlib import Path
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def digest(value: object) -> str:
     """Return the sha256 (hex) of a value's canonical JSON: sorted keys, no spaces, UTF-8, Python's floats."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
 def short(value: object) -> str:

@@ -17,6 +17,8 @@ import tempfile
 from itertools import takewhile
 from pathlib import Path
 
+from hv15.own_files import open_own
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCAL_RANK = "LOCAL_RANK"
 """Set by `accelerate launch`: the process's number on this machine, which is also that of its GPU."""
@@ -73,9 +75,8 @@ def _lock(name: str) -> bool:
     """Lock what stands for a GPU; False if another process has it, or it cannot be locked here."""
     # Within a SLURM job, GPUs may be numbered from 0 whichever they are.
     file = re.sub(r"[^\w.-]", "_", f"{os.environ.get(SLURM_JOB, '')}-{name}.gpu")
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(_folder() / file, flags, 0o600)
+        descriptor = open_own(_folder() / file, os.O_RDWR)
     except OSError:
         return False
     try:

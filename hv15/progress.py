@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from hv15.terminal_text import CleanStream, one_line
+
 LOG_INTERVAL_S = 10.0
 
 
@@ -22,13 +24,15 @@ class Progress:
         self.done = self._start = start
         self._stream = stream or sys.stderr
         self._bar = self._stream.isatty()
+        if self._bar and isinstance(self._stream, CleanStream):
+            self._stream = self._stream.raw
         self._begun = self._shown = time.monotonic()
         self._note = ""
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """Count `count` more; `note` is shown beside the figures."""
         self.done += count
-        self._note = note or self._note
+        self._note = one_line(note) or self._note
         now = time.monotonic()
         if now - self._shown >= (0.1 if self._bar else LOG_INTERVAL_S) or self.done >= self.total:
             self._shown = now

@@ -8,7 +8,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (
-    {"errors", "choices", "grid", "digest", "atomic", "background", "environment", "units"},
+    {
+        "errors",
+        "choices",
+        "grid",
+        "digest",
+        "atomic",
+        "background",
+        "collection",
+        "environment",
+        "units",
+        "home",
+        "operating_system",
+        "terminal_text",
+        "own_files",
+    },
     {"records", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},
     {"cache", "lora"},

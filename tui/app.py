@@ -6,9 +6,11 @@ Nothing in it needs the dashboard to stay: a run goes on when it is closed.
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,7 +21,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tui.data.terminal_text import visible
+from hv15.terminal_text import visible
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
@@ -137,6 +139,13 @@ class Dashboard(App[None]):
         self._garbage.begin()
         self.set_interval(LOOK_S, self._garbage.look)
         self.watcher.start()
+        if self.is_web:
+            self.set_interval(LOOK_S, partial(self._end_with, os.getppid()))
+
+    def _end_with(self, server: int) -> None:
+        """End when the server has gone without a word."""
+        if os.getppid() != server:
+            self.exit()
 
     def on_unmount(self) -> None:
         self._garbage.end()

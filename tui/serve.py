@@ -2,7 +2,9 @@
 
 textual-serve has no login, and who can open the page can start programs. So each request must bring the token: once
 in the address that is printed, then in a cookie. A page of another origin, or a name that somebody's DNS points to
-127.0.0.1, is refused too. Each browser tab runs a dashboard of its own; the run itself needs none of them.
+127.0.0.1, is refused too. Browsers send cookies to every port of a machine: this one belongs to a path that nobody can
+guess, so that no other server here is given it. Each browser tab runs a dashboard of its own, as many as are allowed
+and no larger than is allowed; they end with the server. The run itself needs none of them.
 """
 
 from __future__ import annotations
@@ -13,15 +15,22 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
+from http.cookies import CookieError
 from typing import TYPE_CHECKING
 
 from hv15.errors import UserError
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
+    from aiohttp.web import WebSocketResponse
     from textual_serve.server import Server
 
 LOOPBACK = "127.0.0.1"
+MOST_PAGES = 16
+"""Dashboards at the same time: each is a process."""
+MOST_CELLS = 1000
+"""Columns and rows of a dashboard."""
 POLICY = "style-src 'self' 'unsafe-inline'; font-src 'self' data:; frame-ancestors 'none'"
 """textual-serve's page asks a foreign host for a font; nobody else needs to know that it was opened."""
 
@@ -54,13 +63,16 @@ def make_server(arguments: Sequence[str], port: int, token: str) -> Server:
         UserError: the extra is not installed.
     """
     try:
-        from aiohttp import web
+        from aiohttp import WSCloseCode, web
+        from textual_serve.app_service import AppService
         from textual_serve.server import Server
     except ImportError as error:
         raise UserError(
             f"the web view needs the extra `web`, which is not installed ({error.name} is missing)",
             hint="pip install 'hv15[web]', or use the dashboard in the terminal: it is the same",
         ) from error
+
+    secret_path = f"/{secrets.token_urlsafe(12)}"
 
     class GuardedServer(Server):
         def initialize_logging(self) -> None:
@@ -72,23 +84,92 @@ def make_server(arguments: Sequence[str], port: int, token: str) -> Server:
             print("Ctrl-C ends it; the run goes on", flush=True)
 
         async def _make_app(self) -> web.Application:
-            app = await super()._make_app()
-            app.middlewares.append(guard(token, port))
+            self.pages: set[web.WebSocketResponse] = set()
+            app = web.Application(middlewares=[guard(token, port, secret_path)])
+            app.add_subapp(secret_path, await super()._make_app())
             return app
 
-    command = shlex.join([sys.executable, "-m", "tui", *arguments])
+        async def on_shutdown(self, app: web.Application) -> None:
+            for page in list(self.pages):
+                await page.close()
+
+        async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+            """Let a page drive a dashboard of its own."""
+            if len(self.pages) >= MOST_PAGES:
+                raise web.HTTPServiceUnavailable(text=f"{MOST_PAGES} dashboards are open: close one\n")
+            page = web.WebSocketResponse(heartbeat=15)
+            self.pages.add(page)
+            try:
+                await page.prepare(request)
+                service = Dashboard(
+                    self.command,
+                    write_bytes=page.send_bytes,
+                    write_str=page.send_str,
+                    close=partial(_close, page),
+                    download_manager=self.download_manager,
+                )
+                await service.start(*(request.query.get(name) for name in ("width", "height")))
+                try:
+                    await self._process_messages(page, service)
+                finally:
+                    await service.stop()
+            except (ValueError, TypeError, LookupError, AssertionError, AttributeError, RecursionError):
+                await page.close(code=WSCloseCode.UNSUPPORTED_DATA)  # no message of our page
+            finally:
+                self.pages.discard(page)
+            return page
+
+    class Dashboard(AppService):
+        async def start(self, width: object, height: object) -> None:
+            await super().start(_cells(width, 80), _cells(height, 24))
+
+        async def stop(self) -> None:
+            await super().stop()
+            if self._process is not None:
+                await self._process.wait()
+
+        async def set_terminal_size(self, width: object, height: object) -> None:
+            await super().set_terminal_size(_cells(width, 80), _cells(height, 24))
+
+    # `exec`: the shell is replaced by the dashboard, which then sees the server as its parent and ends with it.
+    command = "exec " + shlex.join([sys.executable, "-P", "-m", "tui", *arguments])
     return GuardedServer(command, host=LOOPBACK, port=port, title="hv15", public_url=f"http://{LOOPBACK}:{port}")
 
 
-def guard(token: str, port: int) -> Middleware:
-    """Return aiohttp middleware that lets requests with the token pass."""
+async def _close(page: WebSocketResponse) -> None:
+    await page.close()
+
+
+def _cells(value: object, default: int) -> int:
+    """Columns or rows as a browser says them, within bounds."""
+    try:
+        return min(max(1, int(str(value)[:9])), MOST_CELLS)
+    except ValueError:
+        return default
+
+
+def guard(token: str, port: int, secret_path: str) -> Middleware:
+    """Return aiohttp middleware that lets requests with the token pass.
+
+    Args:
+        token: what the address or the cookie must bring.
+        port: on loopback.
+        secret_path: where the pages are; the cookie is sent for them alone.
+    """
     from aiohttp import web
 
     cookie = f"hv15-{port}"
     host = f"{LOOPBACK}:{port}"
 
     def same(found: str | None) -> bool:
-        return found is not None and hmac.compare_digest(found.encode(), token.encode())
+        # Headers may hold bytes that are no text.
+        return found is not None and hmac.compare_digest(found.encode("utf-8", "surrogateescape"), token.encode())
+
+    def brings_cookie(request: web.Request) -> bool:
+        try:
+            return same(request.cookies.get(cookie))
+        except (CookieError, ValueError):  # malformed
+            return False
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -96,11 +177,11 @@ def guard(token: str, port: int) -> Middleware:
             raise web.HTTPForbidden(text="asked for under another name or from another page\n")
         if request.path == "/" and same(request.query.get("token")):
             # The token leaves the address bar and the browser's history at once.
-            welcome = web.HTTPSeeOther(f"http://{host}/")
-            welcome.set_cookie(cookie, token, httponly=True, samesite="Strict")
+            welcome = web.HTTPSeeOther(f"http://{host}{secret_path}/")
+            welcome.set_cookie(cookie, token, path=secret_path, httponly=True, samesite="Strict")
             welcome.headers["Cache-Control"] = "no-store"
             raise welcome
-        if not same(request.cookies.get(cookie)):
+        if not brings_cookie(request):
             raise web.HTTPForbidden(text="open the whole address that `hv15 tui --serve` has printed\n")
         response = await handler(request)
         if not response.prepared:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -12,13 +11,14 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.checks import Check, checks_json, problem_checks
 from hv15.records.problems import ConfigError, Place
+from hv15.terminal_text import json_text
 
 
 def check(options: Options) -> int:
     """Check everything that can be checked without computing with a model; 2 when something is wrong."""
     if options.json:
         checks = list(_checks(options))
-        print(json.dumps(checks_json(checks), indent=1))
+        print(json_text(checks_json(checks)))
         return 2 if any(each.state == "problem" for each in checks) else 0
     problems = _print(_checks(options))
     print(f"{problems} problem{'s' * (problems > 1)}" if problems else "everything is in place")

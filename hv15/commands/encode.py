@@ -16,6 +16,7 @@ from hv15.gpus import take_gpu
 from hv15.project import Project
 from hv15.records.manifest import Manifest
 from hv15.records.spec import Spec
+from hv15.terminal_text import one_line
 
 Needed = TypeVar("Needed")
 
@@ -118,13 +119,13 @@ def report(options: Report) -> None:
         print(f"left out {_files(skipped)}:\n{listing(skipped.values(), shown=len(skipped))}")
     for name, entry in told:
         if entry.too_short_for:
-            print(f"{name}: too short for {', '.join(map(str, entry.too_short_for))} frames")
+            print(f"{one_line(name)}: too short for {', '.join(map(str, entry.too_short_for))} frames")
     notes: dict[str, list[str]] = {}
     for name, entry in told:
         for note in entry.notes:
             notes.setdefault(note, []).append(name)
     for sentence in (*media_notes(notes, project.root), *dataset_notes(project)):
-        print(f"note: {sentence}")
+        print(f"note: {one_line(sentence)}")
 
 
 def _open(options: Encode) -> Project:

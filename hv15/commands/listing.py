@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import islice
 
+from hv15.terminal_text import one_line
+
 SHOWN = 20
 """Files that are listed by name."""
 
 
 def listing(lines: Collection[str], *, shown: int = SHOWN) -> str:
     """Return the first lines, indented, and how many were left out."""
-    words = [f"  {line}" for line in islice(lines, shown)]
+    words = [f"  {one_line(line)}" for line in islice(lines, shown)]
     if len(lines) > shown:
         words.append(f"  ... and {len(lines) - shown} more")
     return "\n".join(words)

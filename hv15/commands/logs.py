@@ -5,8 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 
+from hv15.terminal_text import visible
+
 
 def log_to_stderr(level: str) -> None:
     """Show the messages of hv15 from `level` on, one plain line each; other libraries only from warnings on."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(_Plain("%(message)s"))
+    logging.basicConfig(handlers=[shown], level=logging.WARNING)
     logging.getLogger("hv15").setLevel(level.upper())
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))

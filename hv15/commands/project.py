@@ -1,11 +1,10 @@
-"""`hv15 new` and `show`."""
+"""`hv15 new`, `snakefile` and `show`."""
 
 from __future__ import annotations
 
 import shlex
 
-from hv15.commands.options.project import New, Show
-from hv15.records.paths import ProjectPaths
+from hv15.commands.options.project import New, Show, Snakefile
 
 
 def new(options: New) -> None:
@@ -13,8 +12,17 @@ def new(options: New) -> None:
     from hv15.config import new_project
 
     config = new_project(options.folder, options.preset)
-    print(f"{config}: edit it, then run, in the folder of hv15's Snakefile:")
-    print("  " + shlex.join(["snakemake", "-d", str(config.parent.resolve()), str(ProjectPaths().lora)]))
+    print(f"{config}: look through it, then")
+    folder = str(options.folder)
+    for words in (["check", folder], ["plan", folder], ["run", folder, "--follow"]):
+        print("  " + shlex.join(["hv15", *words]))
+
+
+def snakefile(options: Snakefile) -> None:
+    """Print the path of hv15's Snakefile."""
+    from hv15.home import workflow_folder
+
+    print(workflow_folder() / "Snakefile")
 
 
 def show(options: Show) -> None:

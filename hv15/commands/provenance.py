@@ -10,6 +10,7 @@ import yaml
 from hv15.errors import UserError
 from hv15.records.json_values import Json
 from hv15.records.metadata import CONFIG
+from hv15.terminal_text import one_line, visible
 
 KINDS = ".safetensors, .mp4, .png or .json"
 
@@ -74,11 +75,13 @@ def describe(path: Path) -> str:
         return "\n".join([*lines, f"{path}: says nothing about itself"])
     for name in sorted(entries):
         value = _parsed(entries[name])
+        text = str(value)
         if isinstance(value, dict | list):
             text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
-            lines.append(f"{name}:\n" + "\n".join(f"  {line}" for line in text.splitlines()))
+        if isinstance(value, dict | list) or "\n" in text:
+            lines.append(f"{one_line(name)}:\n" + "\n".join(f"  {one_line(line)}" for line in text.split("\n")))
         else:
-            lines.append(f"{name}: {value}")
+            lines.append(f"{one_line(name)}: {text}")
     return "\n".join(lines)
 
 
@@ -105,7 +108,10 @@ def config_of(path: Path) -> str:
     config = _parsed(metadata_of(path).get(CONFIG, ""))
     if not isinstance(config, dict):
         raise UserError(f"{path}: holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
+    if text == visible(text):
+        return text
+    return yaml.safe_dump(config, sort_keys=False, width=110)  # as escapes, which a terminal does not obey
 
 
 def _parsed(text: str) -> Json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -21,6 +20,7 @@ from hv15.runs.metrics import TrainingProgress, training_progress
 from hv15.runs.record import RunFolder, project_config
 from hv15.runs.state import RunStatus, State, current
 from hv15.runs.state import status as status_of
+from hv15.terminal_text import clean, json_text, one_line
 
 POLL_S = 0.3
 
@@ -73,10 +73,12 @@ def _follow(run: RunFolder) -> int:
     """Print what the run prints until it ends; Ctrl-C ends the printing alone."""
     try:
         with run.output.open("rb") as output:
+            rest = b""  # of a line that is not whole yet
             while True:
                 found = _of(run)
-                sys.stdout.buffer.write(output.read())  # as it is: a letter of several bytes may be half written
-                sys.stdout.buffer.flush()
+                *lines, rest = (rest + output.read()).split(b"\n")
+                for line in lines if found.state.alive else [*lines, *filter(None, [rest])]:
+                    print(clean(line), flush=True)
                 if not found.state.alive:
                     break
                 time.sleep(POLL_S)
@@ -115,7 +117,7 @@ def status(options: Status) -> int:
     found = current(root)
     left = control.orphans(root)
     if options.json:
-        print(json.dumps(_as_json(root, found, [each.pid for each in left]), indent=1))
+        print(json_text(_as_json(root, found, [each.pid for each in left])))
         return 0
     if found is None:
         print(f"{root}: no run yet; `{_call('run', options.project)}` starts one")
@@ -179,7 +181,7 @@ def _print_failures(root: Path, found: RunStatus) -> None:
     causes += [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
     for name, failure in causes:
         place = f" ({failure.place})" if failure.place else ""
-        print(f"  {name}: {indent(failure.cause, '    ').strip()}{place}\n    what to do: {failure.cure}")
+        print(f"  {one_line(name)}: {indent(failure.cause, '    ').strip()}{place}\n    what to do: {failure.cure}")
 
 
 def tui(options: Tui) -> int:

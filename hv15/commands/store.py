@@ -6,6 +6,7 @@ from collections import Counter
 
 from hv15.cache.collect import removable, use_of
 from hv15.cache.register import register
+from hv15.cache.store import BrokenItemError
 from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
@@ -52,12 +53,26 @@ def collect(options: Collect) -> None:
 
 
 def repair(options: Repair) -> None:
-    """Read every encoded item of the project and remove damaged ones: the next run encodes them again."""
+    """Read every encoded item of the project and remove damaged ones: the next run encodes them again.
+
+    Raises:
+        UserError: damaged items cannot be removed, such as from a folder that may only be read.
+    """
     project = Project(options.config, options.overrides)
     counts: Counter[str] = Counter()
+    stuck: list[BrokenItemError] = []
     for encoding in (project.latents, project.texts):
         for key in sorted(encoding.promised_items()):
-            counts["sound" if encoding.store.is_sound(key) else "damaged or lost"] += 1
+            try:
+                encoding.store.read(key)
+                counts["sound"] += 1
+            except BrokenItemError as error:
+                counts["damaged or lost"] += 1
+                if encoding.store.has(key):
+                    stuck.append(error)
     print(", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "nothing is encoded yet")
+    if stuck:
+        more = f" (and {len(stuck) - 1} more)" if len(stuck) > 1 else ""
+        raise UserError(stuck[0].message + more, hint=stuck[0].hint)
     if counts["damaged or lost"]:
         print("the next run encodes them again")

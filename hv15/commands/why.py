@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from hv15.commands.options.project import Why
 from hv15.project import Project
 from hv15.records.reasons import DueStages
+from hv15.terminal_text import json_text
 
 
 def why(options: Why) -> None:
     """Print what would run and why; nothing is started, and nothing that a run reads is written."""
     due = due_stages(Project(options.config, options.overrides), options.target)
     if options.json:
-        print(json.dumps(due.to_json(), indent=1))
+        print(json_text(due.to_json()))
     else:
         print("\n".join(in_words(due)))
 

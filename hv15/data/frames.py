@@ -156,6 +156,7 @@ def _film(line: Timeline | None, fields: Fraction) -> Timeline | None:
     return Timeline.constant(len(line.times), fields * 2 / 5)
 
 
+@lru_cache(maxsize=64)
 def exact_fps(fps: float) -> Fraction:
     """Return the rate as the decimal number that the user wrote: 29.97 is 2997/100."""
     return Fraction(str(fps))

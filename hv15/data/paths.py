@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import normalize
 
+from hv15.terminal_text import one_line
+
 _WINDOWS = re.compile(r"(?P<drive>[A-Za-z]):(?P<rest>[\\/].*)?", re.DOTALL)
 _SHOWN = 200
 _NAMES = 10_000
@@ -16,8 +18,8 @@ _NAMES = 10_000
 
 
 def brief(text: str) -> str:
-    """Return what can be shown of a name or value that somebody wrote: nobody reads more of it."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    """Return what can be shown of a name or value that somebody wrote, in one line: nobody reads more of it."""
+    return one_line(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def near(path: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from itertools import accumulate, chain, groupby, pairwise, repeat
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -85,11 +86,16 @@ def _unpacked(stored: Json, source: Source) -> MediaInfo:
         height,
         width,
         alpha,
-        Timeline(_times(times), duration, Fraction(tick), None if rate is None else Fraction(rate)),
+        Timeline(_times(times), duration, _fraction(tick), None if rate is None else _fraction(rate)),
         None if pts is None else _times(pts),
         _times(keyframes),
         tuple(notes),
     )
+
+
+@lru_cache(maxsize=256)
+def _fraction(text: str) -> Fraction:
+    return Fraction(text)
 
 
 def _runs(times: Sequence[int]) -> list[Json]:

@@ -36,9 +36,7 @@ class WeightedLoRA:
         """
         found = model_fingerprint(self.path)
         if self.planned is not None and found != self.planned:
-            raise UserError(
-                f"{self.path}: changed since the sample was planned", hint="run the same snakemake command again"
-            )
+            raise UserError(f"{self.path}: changed since the sample was planned", hint="start the run again")
         return found
 
 

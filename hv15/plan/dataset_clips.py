@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from hv15.collection import paused_collection
 from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.media import MediaError
 from hv15.project import Project
@@ -31,6 +32,11 @@ def dataset_clips(project: Project) -> DatasetClips:
     Raises:
         UserError: a dataset cannot be used.
     """
+    with paused_collection():
+        return _dataset_clips(project)
+
+
+def _dataset_clips(project: Project) -> DatasetClips:
     clips = DatasetClips()
     for each in project.dataset.sources:
         source, dataset = each.source, project.settings.datasets[each.dataset]

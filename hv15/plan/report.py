@@ -76,7 +76,7 @@ class ProjectPlan:
         yield ""
         yield self.note
         yield "Memory: the real steps, run on the meta device, and an allowance for driver, allocator and workspaces."
-        yield "Time: an estimate, operations / (the device's peak x an assumed utilisation); see docs/memory.md."
+        yield "Time: an estimate, operations / (the device's peak x an assumed utilisation); hv15's docs/memory.md."
 
 
 def make_plan(project: Project, device: Device) -> ProjectPlan:

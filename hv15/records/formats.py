@@ -6,10 +6,10 @@ anew, and a half-done training is never continued by other arithmetic. A change 
 
 from __future__ import annotations
 
-LATENTS = 2
-"""Encoded clips: which frames are read, how they are resized, what the VAE and SigLIP make of them."""
-TEXT = 2
-"""Encoded captions and prompts: templates, limits, encoders."""
+LATENTS = 3
+"""Encoded clips: which frames are read, how they are resized, what the VAE and SigLIP make of them; how it is kept."""
+TEXT = 3
+"""Encoded captions and prompts: templates, limits, encoders; how it is kept."""
 TRAINING = 1
 """The trained LoRA: draws, loss, optimizers, order of the clips."""
 CONDITION = 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
+from hv15.terminal_text import one_line
 
 Location = tuple[str | int, ...]
 """Where a setting is: ("datasets", 0, "resolution")."""
@@ -35,7 +36,7 @@ class Place:
     def __str__(self) -> str:
         """Such as config.yaml:24:17 train.learning_rate."""
         numbers = "".join(f":{number}" for number in (self.line, self.column) if number is not None)
-        return f"{self.file or ''}{numbers} {dotted(self.setting)}".strip()
+        return one_line(f"{self.file or ''}{numbers} {dotted(self.setting)}".strip())
 
 
 NOWHERE = Place()
@@ -61,4 +62,6 @@ class ConfigError(UserError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
-        super().__init__("\n".join(map(str, self.problems)), hint="; ".join(hints))
+        # A value that was found may have lines of its own: only a problem begins one.
+        lines = (str(problem).replace("\n", "\n  ") for problem in self.problems)
+        super().__init__("\n".join(lines), hint="; ".join(hints))

@@ -66,5 +66,5 @@ class Spec:
         except RecordError as error:
             raise UserError(
                 f"{path}: not usable as a spec: {error}",
-                hint="run the same snakemake command again: it writes the specs anew",
+                hint="start the run again: it writes the specs anew",
             ) from error

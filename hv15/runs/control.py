@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-import hv15
-from hv15.environment import OF_A_RUN, RUN_VARIABLE
+from hv15.environment import OF_A_RUN, RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError
+from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.runs import lock
 from hv15.runs.followed_file import append_object
@@ -31,31 +31,29 @@ RECENT_RUNS = 20
 
 
 def snakefile(root: Path) -> Path:
-    """Return the project's own Snakefile, or the one that lies beside the hv15 package.
+    """Return the project's own Snakefile, or else hv15's.
 
     Raises:
-        UserError: there is neither.
+        UserError: hv15's is missing from its installation.
     """
-    for folder in (root, Path(hv15.__file__).parents[1]):
-        if (folder / "Snakefile").is_file():
-            return folder / "Snakefile"
-    raise UserError(
-        f"{root}: no Snakefile here, nor beside the installed hv15",
-        hint="install hv15 from a clone of its repository (pip install -e .), or copy Snakefile, rules/ and profiles/",
-    )
+    own = root / "Snakefile"
+    return own if own.is_file() else workflow_folder() / "Snakefile"
 
 
 def command(config: Path, *words: str) -> list[str]:
     """Return Snakemake's command line for a project. It is to be run in the folder of the Snakefile."""
-    base = [sys.executable, "-m", "snakemake", *words, "-d", str(config.parent)]
+    base = [sys.executable, "-P", "-m", "snakemake", *words, "-d", str(config.parent)]
     return base if config.name == CONFIG else [*base, "--configfile", str(config)]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first."""
+    """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first.
+
+    Python files of the folder that it works in are not: an `argparse.py` among somebody's clips is never run.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     kept = {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
-    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **more}
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", SAFE_PATH: "1", **more}
 
 
 def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ()) -> RunFolder:

@@ -33,7 +33,7 @@ from hv15.records.failures import Failure
 from hv15.records.paths import CONFIG
 from hv15.runs import lock
 from hv15.runs.failures import failure_beside, failure_of
-from hv15.runs.foreign_messages import failure_by_exit
+from hv15.runs.foreign_messages import concerns_people, failure_by_exit
 from hv15.runs.metrics import keep_metrics
 from hv15.runs.output import OutputCopy
 from hv15.runs.record import RunFolder, append_event, new_run
@@ -52,6 +52,7 @@ def record_events(workflow: SnakemakeWorkflow) -> Recorder | None:
     from snakemake.logging import logger
 
     recorder = Recorder(workflow, Path.cwd())
+    logger.addFilter(concerns_people)
     logger.addHandler(recorder)
     recorder.listen()
     return recorder

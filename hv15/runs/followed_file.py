@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hv15.own_files import open_own
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 
 CHUNK = 1 << 20
@@ -186,7 +187,7 @@ def append_object(path: Path, content: JsonObject) -> None:
         OSError: as the system says.
     """
     line = json.dumps(content, ensure_ascii=False) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
     try:
         os.write(descriptor, line.encode("utf-8", "backslashreplace"))
     finally:

@@ -5,6 +5,7 @@ This is the one place where text is searched for a cause. What hv15 itself has t
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 from collections.abc import Sequence
@@ -17,6 +18,14 @@ LONGEST = 300
 """Characters of a foreign message that are told."""
 FAULT = "this is a fault of the program: please report it with the log"
 PUT_RIGHT = "put right what it says, then start again"
+
+_OWN_MEMORY = ("provenance/metadata so that", "triggered by provenance information")
+
+
+def concerns_people(record: logging.LogRecord) -> bool:
+    """Whether a message of Snakemake is to be shown: not its notes about its own memory, which decides nothing here."""
+    message = record.getMessage()
+    return not any(words in message for words in _OWN_MEMORY)
 
 
 @dataclass(frozen=True)

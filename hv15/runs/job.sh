@@ -15,6 +15,10 @@ logged() {
     trap "" HUP INT TERM # of this end of the pipe alone
     failure="${1%.log}.failure.json"
     if [ -e "$failure" ]; then rm "$failure"; fi
+    # A link may lead out of the project, into somebody's file.
+    for file in "$1" ${HV15_OUTPUT:+"$HV15_OUTPUT"}; do
+        if [ -L "$file" ]; then rm "$file"; fi
+    done
     : >"$1"
     tee -a "$1" ${HV15_OUTPUT:+"$HV15_OUTPUT"} || :
     if [ -e "$HV15_FAILURE" ]; then mv "$HV15_FAILURE" "$failure"; fi

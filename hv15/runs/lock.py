@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from hv15.errors import UserError
+from hv15.own_files import open_own
 from hv15.records.paths import ProjectPaths
 
 PROBE_S = 0.02
@@ -25,7 +26,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
     path = ProjectPaths(root).lock
     try:
         path.parent.mkdir(exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = open_own(path, os.O_RDWR)
     except OSError as error:
         hint = "free some disk space, or change the folder's permissions"
         raise UserError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error
@@ -52,7 +53,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
 def holder(root: Path) -> str | None:
     """Return the id of the run that is alive, "" when there is one without a name yet, None when there is none."""
     try:
-        descriptor = os.open(ProjectPaths(root).lock, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(ProjectPaths(root).lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:

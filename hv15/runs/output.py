@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from hv15.environment import OUTPUT_VARIABLE
+from hv15.own_files import open_own
 
 
 class OutputCopy:
@@ -31,7 +32,8 @@ class OutputCopy:
         early, self._early = self._early or [], None
         os.environ[OUTPUT_VARIABLE] = str(path.absolute())
         shown = next((each for each in logger.handlers if isinstance(each, ColorizingTextHandler)), None)
-        stream = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
+        stream = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace", buffering=1)
         if shown is None:
             stream.close()
             return

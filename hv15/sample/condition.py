@@ -53,7 +53,7 @@ def first_frame(spec: SampleSpec, root: Path) -> Pixels:
     path = root / spec.image.path
     image = read_image(path)
     if model_fingerprint(path) != spec.image.fingerprint:
-        raise UserError(f"{path}: changed since {spec.name} was planned", hint="run the same snakemake command again")
+        raise UserError(f"{path}: changed since {spec.name} was planned", hint="start the run again")
     try:
         check_shape(*image.shape[:2])
     except UserError as error:

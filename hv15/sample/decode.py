@@ -53,12 +53,12 @@ def decode_latents(
         raise UserError(
             f"{latents_path}: {tuple(latents.shape[1:])} latent frames, rows, columns, but {spec.name} has "
             f"{spec.latent_size}",
-            hint="run the same snakemake command again: the sample is denoised anew",
+            hint="start the run again: the sample is denoised anew",
         )
     if made_from is not None and read_made_from(metadata) != made_from["latents"]:
         raise UserError(
             f"{latents_path}: made from another prompt or other settings than {spec.name} asks for",
-            hint="run the same snakemake command again, or decode it without --spec",
+            hint="start the run again, or decode it without --spec",
         )
     metadata = {**metadata, SAMPLE: spec.to_text()}
     metadata.pop(MADE_FROM, None)  # that of the latents

@@ -25,7 +25,7 @@ _NOT_DENOISED = (
     *("image", "loras", "models"),  # known by their content: see SampleSpec.denoising
 )
 """Fields that do not enter what the latents depend on, at least not as they are."""
-_MADE_ANEW = "remove the file and run the same snakemake command again: it is written anew"
+_MADE_ANEW = "remove the file and start the run again: it is written anew"
 
 
 @dataclass(frozen=True)

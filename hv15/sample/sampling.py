@@ -149,6 +149,6 @@ def _read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None,
     if latents.shape[1:] != expected:
         raise UserError(
             f"{path}: a first frame of {tuple(latents.shape[1:])} latent frames, rows, columns, expected {expected}",
-            hint="run the same snakemake command again: the image is encoded anew",
+            hint="start the run again: the image is encoded anew",
         )
     return latents, tensors["vision"]

@@ -6,7 +6,6 @@ import json
 import subprocess
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
 
@@ -14,6 +13,7 @@ import hv15
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings
 from hv15.grid import video_size
+from hv15.home import clone
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
 from hv15.records.json_values import JsonObject, as_object
@@ -85,9 +85,9 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of the source tree that this package runs from, None when it is installed elsewhere."""
-    root = Path(hv15.__file__).parents[1]
-    if not (root / ".git").exists():
+    """Return the commit of the clone that this package runs from, None for an installed wheel."""
+    root = clone()
+    if root is None or not (root / ".git").exists():
         return None
     try:
         done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)

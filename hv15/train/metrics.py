@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
+from hv15.own_files import open_own
 from hv15.records.metrics import SIGMA_BINS, MetricsRecord, metrics_line
 
 
@@ -23,13 +24,13 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, offset: int = 0, *, mute: bool = False) -> None:
-        self.mute, self.offset = mute, offset
+        self.mute, self.offset, self._path = mute, offset, path
         if mute:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)
-            self._file.truncate(min(offset, path.stat().st_size))
+            self._file = os.fdopen(open_own(path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0)
+            self._file.truncate(min(offset, os.fstat(self._file.fileno()).st_size))
         except OSError as error:
             raise _unwritable(path, error) from error
         self.offset = self._file.seek(0, os.SEEK_END)
@@ -49,7 +50,7 @@ class MetricsFile:
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
-            raise _unwritable(self._file.name, error) from error
+            raise _unwritable(self._path, error) from error
         self.offset += len(line)
 
     def __enter__(self) -> MetricsFile:
@@ -62,7 +63,7 @@ class MetricsFile:
             self._file.close()
 
 
-def _unwritable(path: Path | str, error: OSError) -> UserError:
+def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(
         f"{path}: cannot be written: {error.strerror}",
         hint="free some disk space and run the same command again: it goes on from the last saved state",

@@ -233,5 +233,5 @@ def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: S
         if missing := sorted(key for key in keys if not store.has(key)):
             raise UserError(
                 f"{len(missing)} of {len(keys)} encoded {kind} are missing from the cache (first: {missing[0][:12]})",
-                hint="run `hv15 repair`, then the same snakemake command: it encodes them again",
+                hint="run `hv15 repair`, then start the run again: it encodes them again",
             )

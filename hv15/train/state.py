@@ -3,7 +3,8 @@
 - run.json: the digest of the spec that the folder belongs to
 - metrics.jsonl: see hv15.train.metrics
 - checkpoints/: see hv15.train.checkpoints
-- state/step-000123/: lora.safetensors, optimizer.pt, state.json; complete or absent; the last two are kept
+- state/step-000123/: lora.safetensors, optimizer.pt, state.json, which holds digests of the others and of itself;
+  complete or absent; the last two are kept
 - summary.json: written at the end; the only place for times
 - dataset.json: the clips and captions by name, written at the end (hv15.records.trained_dataset)
 """
@@ -28,8 +29,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hv15.atomic import write_json
-from hv15.digest import file_sha256
+from hv15.digest import digest, file_sha256
 from hv15.errors import UserError
+from hv15.own_files import open_own
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +102,7 @@ def locked(folder: Path) -> Iterator[None]:
     place = folder.with_name(f"{folder.name}.lock")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        file = place.open("a")
+        file = os.fdopen(open_own(place, os.O_WRONLY | os.O_APPEND), "a")
     except OSError as error:
         raise UserError(
             f"{place}: cannot be written: {error.strerror}",
@@ -139,6 +141,7 @@ class StateFolder:
             with (temporary / OPTIMIZER).open("wb") as file:  # given a path, torch would not say why it failed
                 torch.save(optimizer, file)
             content = asdict(position) | {"sha256": {name: file_sha256(temporary / name) for name in (LORA, OPTIMIZER)}}
+            content |= {ITSELF: digest(content)}
             (temporary / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             for path in (*temporary.iterdir(), temporary):
                 _flush(path)
@@ -166,6 +169,8 @@ class StateFolder:
 
     def _load(self, folder: Path) -> SavedState:
         content = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if content.pop(ITSELF, "") != digest(content):
+            raise ValueError(f"{STATE} is damaged")
         sums = content.pop("sha256")
         position = Position(**content)
         if position.spec != self.spec:
@@ -183,6 +188,8 @@ class StateFolder:
 
 
 LORA, OPTIMIZER, STATE = "lora.safetensors", "optimizer.pt", "state.json"
+ITSELF = "digest"
+"""The entry of state.json that stands for all its others."""
 
 
 def _reason(error: BaseException) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +23,17 @@ import yaml
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
 from hv15.collection import paused_collection
-from hv15.environment import RUN_VARIABLE, SOURCE_VARIABLE
+from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
 from hv15.errors import UserError
 from hv15.gpus import gpu_jobs
+from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.terminal_text import visible
 from hv15.workflow.planner import Planner
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.told import Told
@@ -63,14 +67,16 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         if recorder is not None:
             recorder.why = opened.reason
         os.environ.update(project.environment)  # the jobs' commands find the same project by it
-        os.environ[SOURCE_VARIABLE] = str(workflow.basedir)
+        os.environ[SAFE_PATH] = "1"
+        name_source(workflow)
+        find_command()
         if workflow.is_main_process:
             with paused_collection():
                 opened.look()
     except UserError as error:
         if recorder is not None:
             recorder.refused(error)
-        raise WorkflowError(str(error)) from None
+        raise WorkflowError(visible(str(error))) from None
     return opened
 
 
@@ -173,7 +179,7 @@ class WorkflowProject:
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(str(error)) from None
+                raise WorkflowError(visible(str(error))) from None
             # Another process that reads the Snakefile does one job, and does not decide.
             if plain or not self._workflow.is_main_process:
                 return named
@@ -231,6 +237,30 @@ class WorkflowProject:
     def sample_pattern(self) -> str:
         """Matches the names of this project's samples, and nothing else."""
         return "|".join(re.escape(name) for name in self.project.samples) or "(?!)"
+
+
+def name_source(workflow: Workflow) -> None:
+    """Name to rules/environment.yaml the clone that it installs hv15 from.
+
+    Raises:
+        UserError: conda environments are asked for, and there is no clone.
+    """
+    from snakemake.settings.types import DeploymentMethod
+
+    source, deployment = clone(), workflow.deployment_settings
+    if source is not None:
+        os.environ[SOURCE_VARIABLE] = str(source)
+    elif deployment is not None and DeploymentMethod.CONDA in deployment.deployment_method:
+        raise UserError(
+            "--sdm conda: the rules' environment is built from a clone of hv15, and this hv15 is an installed wheel",
+            hint="leave --sdm conda out, then the jobs use the hv15 that is installed; or run snakemake in a clone",
+        )
+
+
+def find_command() -> None:
+    """Have the jobs find `hv15` when snakemake was called by its path, from no activated environment."""
+    if shutil.which("hv15") is None:
+        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
 
 
 def refuse_living_run(root: Path) -> None:

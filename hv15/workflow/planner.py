@@ -24,6 +24,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.records.json_values import RecordError
 from hv15.records.paths import ProjectPaths
@@ -152,10 +153,8 @@ class Planner:
         """Where the trained LoRA is lost, its published copy comes back without a training."""
         if not self._restores:
             return
-        with contextlib.suppress(OSError):
-            part = self.paths.trained.with_suffix(".part")
+        with contextlib.suppress(OSError, UserError), atomic_path(self.paths.trained) as part:
             shutil.copyfile(self.paths.lora, part)
-            part.replace(self.paths.trained)
 
     def _forget_former_stages(self) -> None:
         """Remove the specs of what the config does not ask for any more."""

@@ -89,11 +89,12 @@ def _read(product: Path) -> JsonObject | None:
     try:
         metadata = read_metadata(product)
         told = parse_object(metadata[MADE_FROM])
-    except (UserError, OSError, RecordError, KeyError):
+        if CONVERTED_TO in metadata:
+            number = metadata.get(CONVERSION_FORMAT, "")
+            return conversion_spec(digest(told), metadata[CONVERTED_TO], int(number) if number.isdecimal() else 0)
+    except Exception as error:  # of every reader of every kind: what a damaged file does to it must not stop a plan
+        log.debug("%s: %s", product, error)
         return None
-    if CONVERTED_TO in metadata:
-        number = metadata.get(CONVERSION_FORMAT, "")
-        return conversion_spec(digest(told), metadata[CONVERTED_TO], int(number) if number.isdigit() else 0)
     return told
 
 

@@ -16,6 +16,7 @@ from hv15.records.paths import EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import rule_words
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
+from hv15.terminal_text import one_line
 from hv15.workflow.differences import change_of_settings, differences
 from hv15.workflow.planner import PUBLISH, Planner
 from hv15.workflow.stages import ENCODING_RULES, Found, Stage
@@ -234,8 +235,8 @@ def _content(pair: TrainedPair) -> tuple[str, str, str]:
 
 
 def _printable(words: str) -> str:
-    """Escape what a file's name holds that is not UTF-8: the words go to logs, too."""
-    return words.encode("utf-8", "backslashreplace").decode()
+    """Escape what a file's name holds that is not UTF-8, or that a terminal would obey: the words go to logs, too."""
+    return one_line(words.encode("utf-8", "backslashreplace").decode())
 
 
 def _few(names: list[str], words: str) -> Iterator[str]:

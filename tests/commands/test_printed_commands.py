@@ -26,8 +26,9 @@ def project(tmp_path: Path) -> Path:
 
 def test_a_new_project(tmp_path: Path) -> None:
     said = hv15("new", tmp_path / NAME)
-    command = said.out.splitlines()[-1]
-    assert shlex.split(command) == ["snakemake", "-d", str(tmp_path / NAME), "results/lora.safetensors"]
+    commands = [shlex.split(line) for line in said.out.splitlines()[1:]]
+    folder = str(tmp_path / NAME)
+    assert commands == [["hv15", "check", folder], ["hv15", "plan", folder], ["hv15", "run", folder, "--follow"]]
 
 
 def test_the_status_of_a_project_without_runs(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from pathlib import Path
@@ -228,6 +229,40 @@ def test_repair_drops_damaged_items_and_they_are_encoded_again(done: Workbench) 
     assert set(done.items("latents")) == set(items) - {torn, lost}
     assert "clips: 2 encoded, 1 already there" in done.does("encode", "latents").err
     assert "8 sound" in done.does("repair").out
+
+
+def flip_a_bit(item: Path) -> None:
+    """In the middle of the last tensor: the file stays whole, and its numbers are numbers."""
+    data = bytearray(item.read_bytes())
+    data[-64] ^= 1
+    item.write_bytes(data)
+
+
+def test_one_flipped_bit_is_found_by_repair_and_by_training(done: Workbench) -> None:
+    flip_a_bit(min(done.items("latents")))
+    flip_a_bit(min(done.items("text")))
+    assert "2 damaged or lost, 6 sound" in done.does("repair").out
+    done.encode()
+    item = min(done.items("latents"))
+    flip_a_bit(item)
+    shutil.rmtree(done.root / "results/train")
+    done.set(train={"max_train_steps": 3})  # a step sees one clip: all of them
+    said = done.hv15("train", "--out", done.root / "results/another.safetensors")
+    is_a_refusal(said, (item.name, "its content is not what was written; it is removed"))
+
+
+def test_repair_says_what_it_may_not_remove(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on a disk that is mounted read-only, or somebody else's."""
+    for item in sorted(done.items("latents"))[:2]:
+        flip_a_bit(item)
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    said = done.hv15("repair")
+    assert "2 damaged or lost, 6 sound" in said.out
+    is_a_refusal(said, ("it cannot be removed: Read-only file system (and 1 more)", "make its folder writable"))
 
 
 def test_training_names_a_damaged_item(done: Workbench) -> None:

@@ -13,7 +13,7 @@ from hv15.config import Settings, fields, load_config
 from hv15.config.export import REPOSITORY, exports
 from hv15.config.yaml_file import read_yaml
 
-CONFIGS = [Path("config.yaml"), *(path for path in exports() if path.name == "config.yaml")]
+CONFIGS = [path for path in exports() if path.name == "config.yaml"]
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
+from hv15.commands.options.project import New
 from hv15.config import load_config, new_project, preset_names
-from hv15.config.presets import preset_text
+from hv15.config.presets import DEMO, preset_text
 from hv15.errors import UserError
 from hv15.models.hub import hub_files
 
-PRESETS = preset_names()
+PRESETS = [name for name in preset_names() if name != DEMO]
+"""Those of the real model."""
 ROLES = ("dit", "vae", "text_encoder", "glyph_encoder", "image_encoder")
 WEIGHTS = 8_326_608_160
 """Parameters of the transformer."""
@@ -89,10 +92,21 @@ def test_the_memory_in_the_comment_is_computed_from_the_config(tmp_path: Path, p
     assert settings.sample.blocks_to_swap > 0 or preset != "i2v-16gb"
 
 
+def test_the_help_names_every_preset() -> None:
+    _, argument = get_args(get_type_hints(New, include_extras=True)["preset"])
+    assert sorted(argument.help.replace(" or ", ", ").split(", ")) == preset_names()
+
+
+def test_the_demo_is_a_preset_that_asks_for_nothing(tmp_path: Path) -> None:
+    settings = load_config(new_project(tmp_path, DEMO))
+    assert settings.models.source == "demo"
+    assert not commands(preset_text(DEMO))
+
+
 def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 't2v-24gb'") as caught:
         new_project(tmp_path, "t2v-24")
-    assert "i2v-16gb, t2v-24gb, t2v-80gb" in caught.value.hint
+    assert "demo, i2v-16gb, t2v-24gb, t2v-80gb" in caught.value.hint
     assert not (tmp_path / "config.yaml").exists()
 
 

@@ -59,4 +59,4 @@ def test_what_is_no_spec(tmp_path: Path, content: str | None) -> None:
         Spec.load(path)
     with pytest.raises(UserError, match=r"a\.json: not usable as a spec") as caught:
         Spec.read(path)
-    assert "snakemake" in caught.value.hint
+    assert "start the run again" in caught.value.hint

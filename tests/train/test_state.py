@@ -50,6 +50,24 @@ def test_a_damaged_state_is_skipped_with_a_warning(
     assert "step-000010: not usable" in caplog.text
 
 
+def test_each_flipped_bit_of_the_state_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of what state.json says; one that only changes its layout changes nothing. `"step": 6` is one bit from 7."""
+    states = StateFolder(tmp_path / "state", "spec")
+    file = save(states, 6) / "state.json"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        for bit in (0, 1, 5):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            file.write_bytes(flipped)
+            saved = states.load_latest()
+            assert saved is None or saved.position == Position(6, 1.5, 600, "spec", 2), (place, bit)
+    file.write_bytes(whole.replace(b'"step": 6', b'"step": 7'))
+    caplog.clear()
+    assert states.load_latest() is None
+    assert "state.json is damaged" in caplog.text
+
+
 def test_saving_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     states = StateFolder(tmp_path / "state", "spec")
     save(states, 5)

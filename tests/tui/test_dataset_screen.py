@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from textual.widgets import TextArea
 
+from hv15.terminal_text import original, visible
 from tests.tui.recorded import dashboard, replay_at, show, until
 from tui.app import Dashboard
 from tui.data.rerun import DueStage, Rerun
-from tui.data.terminal_text import original, visible
 from tui.screens.dataset import bucket_text
 from tui.widgets.clip_list import ClipList
 from tui.widgets.video import Player

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ pytest.importorskip("textual_serve", reason="the extra `web` is not installed")
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from hv15.errors import UserError
 from tui import serve
@@ -46,6 +48,12 @@ async def status(session: aiohttp.ClientSession, url: str, **options: Any) -> in
         return response.status
 
 
+async def opened(session: aiohttp.ClientSession, url: str) -> str:
+    """Open the printed address and return that of the page."""
+    async with session.get(f"{url}/?token={TOKEN}") as response:
+        return str(response.url)
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/?token=", "/?token=secret-tokem", "/ws", "/static/js/textual.js", "/download/x"]
 )
@@ -59,10 +67,15 @@ def test_nothing_is_served_without_the_token(path: str) -> None:
 def test_the_token_opens_the_page_and_leaves_the_address() -> None:
     async def work(session: aiohttp.ClientSession, url: str) -> None:
         async with session.get(f"{url}/?token={TOKEN}") as response:
-            assert (response.status, str(response.url)) == (200, f"{url}/")
+            assert response.status == 200
+            page = str(response.url)
+            assert page.startswith(f"{url}/")
+            assert TOKEN not in page
             assert "googleapis" not in response.headers["Content-Security-Policy"]
-            assert TOKEN not in await response.text()
-        assert await status(session, f"{url}/static/js/textual.js") == 200
+            text = await response.text()
+            assert TOKEN not in text
+            assert f'"{page.replace("http", "ws", 1)}ws"' in text
+        assert await status(session, f"{page}static/js/textual.js") == 200
         assert [cookie["httponly"] for cookie in session.cookie_jar] == [True]
 
     visit(work)
@@ -70,30 +83,131 @@ def test_the_token_opens_the_page_and_leaves_the_address() -> None:
 
 def test_other_names_and_other_pages_are_refused() -> None:
     async def work(session: aiohttp.ClientSession, url: str) -> None:
-        await status(session, f"{url}/?token={TOKEN}")
-        assert await status(session, url) == 200
-        assert await status(session, url, headers={"Host": "evil.example"}) == 403
-        assert await status(session, f"{url}/ws", headers={"Origin": "https://evil.example"}) == 403
+        page = await opened(session, url)
+        assert await status(session, page) == 200
+        assert await status(session, page, headers={"Host": "evil.example"}) == 403
+        assert await status(session, f"{page}ws", headers={"Origin": "https://evil.example"}) == 403
 
     visit(work)
 
 
-def test_the_page_drives_a_program(tmp_path: Path) -> None:
-    """Textual's web driver shakes hands on its output; any program that does the same will do."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\nsys.stdout.buffer.write(b'__GANGLION__\\n' + b'D' + (5).to_bytes(4, 'big') + b'hello')\n"
-    )
+def test_the_cookie_belongs_to_this_server_alone() -> None:
+    """Browsers send cookies to every port of a host; that of one path is sent for this path alone."""
 
     async def work(session: aiohttp.ClientSession, url: str) -> None:
-        await status(session, f"{url}/?token={TOKEN}")
-        async with session.ws_connect(f"{url}/ws") as socket_:
-            message = await socket_.receive(timeout=300)
-            assert message.data == b"hello"
+        page = await opened(session, url)
+        assert session.cookie_jar.filter_cookies(URL(page))
+        for other in (f"{url}/", "http://127.0.0.1:1/", "http://127.0.0.1:1/static/"):
+            assert not session.cookie_jar.filter_cookies(URL(other))
+        assert page not in {await opened(session, url + "/"), url}, "nobody can guess the path"
 
+    paths = set[str]()
+
+    async def remember(session: aiohttp.ClientSession, url: str) -> None:
+        paths.add(URL(await opened(session, url)).path)
+
+    visit(remember)
+    visit(remember)
+    assert len(paths) == 2, "each server has another one"
+    assert all(len(path) > 12 for path in paths)
+    visit(work)
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [b"hv15-PORT=\xff\xfe", b"hv15-PORT=\xed\xa0\x80", b"hv15-PORT", b';;;="', b'hv15-PORT="secret-token', b"=" * 5000],
+    ids=range(6),
+)
+def test_a_malformed_cookie_is_refused(cookie: bytes) -> None:
+    async def work(session: aiohttp.ClientSession, url: str) -> None:
+        page = URL(await opened(session, url))
+        assert page.port
+        reader, writer = await asyncio.open_connection(serve.LOOPBACK, page.port)
+        head = f"GET {page.path} HTTP/1.1\r\nHost: {serve.LOOPBACK}:{page.port}\r\nConnection: close\r\nCookie: "
+        writer.write(head.encode() + cookie.replace(b"PORT", str(page.port).encode()) + b"\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"403"
+        writer.close()
+
+    visit(work)
+
+
+PROGRAM = """
+import json, os, sys
+out = sys.stdout.buffer
+def say(text):
+    out.write(b"D" + len(text).to_bytes(4, "big") + text)
+    out.flush()
+out.write(b"__GANGLION__\\n")
+say(f"{os.environ['COLUMNS']}x{os.environ['ROWS']} {os.getppid()}".encode())
+while head := sys.stdin.buffer.read(5):
+    packet = json.loads(sys.stdin.buffer.read(int.from_bytes(head[1:], "big")))
+    if packet["type"] == "quit":
+        break
+    say(f"{packet['width']}x{packet['height']}".encode())
+"""
+"""Textual's web driver shakes hands on its output; any program that does the same will do."""
+
+
+def visit_program(folder: Path, work: Callable[[aiohttp.ClientSession, str], Awaitable[None]]) -> None:
+    (folder / "program.py").write_text(PROGRAM)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serve.shlex, "join", lambda _: f"{sys.executable} {program}")
+        patch.setattr(serve.shlex, "join", lambda _: f"{sys.executable} {folder / 'program.py'}")
         visit(work)
+
+
+def test_the_page_drives_a_program(tmp_path: Path) -> None:
+    async def work(session: aiohttp.ClientSession, url: str) -> None:
+        page = await opened(session, url)
+        async with session.ws_connect(f"{page}ws?width=100&height=30") as socket_:
+            said = (await socket_.receive(timeout=300)).data.decode()
+            assert said == f"100x30 {os.getpid()}", "the server is its parent: it sees its end"
+            await socket_.send_json(["resize", {"width": 90, "height": 20}])
+            assert (await socket_.receive(timeout=300)).data == b"90x20"
+
+    visit_program(tmp_path, work)
+
+
+def test_no_page_is_larger_than_is_allowed(tmp_path: Path) -> None:
+    """Textual keeps every cell of a screen."""
+
+    async def work(session: aiohttp.ClientSession, url: str) -> None:
+        page = await opened(session, url)
+        async with session.ws_connect(f"{page}ws?width={10**9}&height=-5") as socket_:
+            assert (await socket_.receive(timeout=300)).data.startswith(b"1000x1 ")
+            for size, shown in ((10**30, b"1000x1000"), (-1, b"1x1"), ("many", b"80x24"), (None, b"80x24")):
+                await socket_.send_json(["resize", {"width": size, "height": size}])
+                assert (await socket_.receive(timeout=300)).data == shown
+
+    visit_program(tmp_path, work)
+
+
+@pytest.mark.parametrize("message", ["no JSON", "[]", "{}", '["resize"]', '["resize", 1]', '["stdin", 5]'])
+def test_a_message_that_is_none_ends_its_page_alone(message: str, tmp_path: Path) -> None:
+    async def work(session: aiohttp.ClientSession, url: str) -> None:
+        page = await opened(session, url)
+        async with session.ws_connect(f"{page}ws") as socket_:
+            await socket_.receive(timeout=300)
+            await socket_.send_str(message)
+            assert (await socket_.receive(timeout=300)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+        assert await status(session, page) == 200
+
+    visit_program(tmp_path, work)
+
+
+def test_there_are_only_so_many_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "MOST_PAGES", 2)
+
+    async def work(session: aiohttp.ClientSession, url: str) -> None:
+        page = await opened(session, url)
+        first = await session.ws_connect(f"{page}ws")
+        async with session.ws_connect(f"{page}ws"):
+            assert await status(session, f"{page}ws", headers={"Upgrade": "websocket"}) == 503
+        await first.close()
+        await asyncio.sleep(0.5)
+        async with session.ws_connect(f"{page}ws") as socket_:
+            assert (await socket_.receive(timeout=300)).data.startswith(b"80x24")
+
+    visit_program(tmp_path, work)
 
 
 def test_it_listens_on_loopback_alone() -> None:

@@ -262,6 +262,7 @@ def test_without_snakemakes_memory(case: Edit, prepared: QuickProject, tmp_path:
     project.forget()
     again = project.snakemake("-n", *case.options)
     assert "Nothing to be done" in again.output, again.output
+    assert "metadata" not in again.output
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -282,6 +283,16 @@ def test_all_of_snakemakes_triggers_say_the_same(case: Edit, prepared: QuickProj
     """The profile asks for `mtime` alone; somebody who asks for all of them gets no other answer."""
     project = prepared.copied(tmp_path / "project", everything=True)
     check(project, case, "--rerun-triggers", "mtime", "params", "input", "software-env", "code")
+
+
+def test_a_terminal_shows_our_reasons_alone(prepared: QuickProject, tmp_path: Path) -> None:
+    """Snakemake's are file names, and its notes are about its memory, which decides nothing here."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    project.forget()
+    project.set(train={"learning_rate": 0.3})
+    output = project.snakemake().output
+    assert "train.learning_rate 0.0001 -> 0.3" in output
+    assert not [line for line in output.splitlines() if line.startswith("Reason:") or "provenance" in line], output
 
 
 def test_a_new_version_of_the_rules_reruns_nothing(prepared: QuickProject, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 from hv15.records.paths import ProjectPaths
 from hv15.runs.followed_file import CHUNK, FollowedFile, end_of
 from hv15.runs.record import history
+from hv15.terminal_text import ESCAPES, clean
 from tui.data.patterns import SearchPattern, compile_pattern
-from tui.data.terminal_text import ESCAPES, clean
 
 if TYPE_CHECKING:
     from tui.data.jobs import Job

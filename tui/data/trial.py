@@ -67,7 +67,8 @@ class Trial:
         _remove_stale(folder)
         path = folder / f".hv15-trial-{os.getpid()}-{next(_count)}.yaml"
         try:
-            path.write_bytes(self.text.encode("utf-8", "replace"))
+            with path.open("xb") as file:  # a link of that name is not followed
+                file.write(self.text.encode("utf-8", "replace"))
         except OSError as error:
             raise UserError(
                 f"{folder}: cannot be written: {error.strerror}", hint="save the file elsewhere, or change permissions"
@@ -85,7 +86,7 @@ class Trial:
             UserError: it could not be started, or printed no record; then the message is what it said instead.
         """
         with self.file() as file:
-            line = [sys.executable, "-m", "hv15.cli", command, str(file), "--json", *words]
+            line = [sys.executable, "-P", "-m", "hv15.cli", command, str(file), "--json", *words]
             done = self.run(line, folder=self.config.parent, environment=control.environment())
         if done.cancelled:
             return None

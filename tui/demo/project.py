@@ -27,7 +27,7 @@ def demo_project(speed: float = 1.0) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="hv15-demo-"))
     root = folder / "demo"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tui.demo.replay", str(root), "--speed", str(speed)],
+        [sys.executable, "-P", "-m", "tui.demo.replay", str(root), "--speed", str(speed)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -17,9 +17,9 @@ from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from hv15.config.load import load_config
+from hv15.terminal_text import original, visible
 from tui.data.dataset import DatasetReader, Item, write_caption
 from tui.data.rerun import DryRun, Rerun
-from tui.data.terminal_text import original, visible
 from tui.screens.base import DashboardScreen
 from tui.units import bar
 from tui.widgets.clip_list import ClipList, item_key

@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input
 
-from tui.data.terminal_text import visible
+from hv15.terminal_text import visible
 from tui.messages import JobsSeen
 from tui.screens.base import DashboardScreen
 from tui.watcher import Source

@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from hv15.runs import control
+from hv15.terminal_text import visible
 from tui.data.alerts import alerts
 from tui.data.curves import LOSS, Series
 from tui.data.jobs import Job, JobState
@@ -22,7 +23,6 @@ from tui.data.metrics import TrainingStatus
 from tui.data.preflight import machine_checks
 from tui.data.rerun import DryRun
 from tui.data.system import SystemSample
-from tui.data.terminal_text import visible
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.start import StartDialog
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, OpenLog, RunSeen, TailSeen

@@ -14,8 +14,8 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hv15.terminal_text import clean, visible
 from tui.data.samples import Sample, SamplesReader
-from tui.data.terminal_text import clean, visible
 from tui.screens.base import DashboardScreen
 from tui.units import size
 from tui.watcher import Source

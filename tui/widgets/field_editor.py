@@ -13,8 +13,8 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
+from hv15.terminal_text import original, visible
 from tui.data.config_form import FormField, FormSection
-from tui.data.terminal_text import original, visible
 
 
 class FieldEditor(Vertical):

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from textual.content import Content
 
 from hv15.records.problems import Problem, dotted
-from tui.data.terminal_text import visible
+from hv15.terminal_text import visible
 from tui.widgets.rows import Rows
 
 

@@ -18,7 +18,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.data.terminal_text import visible
+from hv15.terminal_text import visible
 
 Row = TypeVar("Row")
 

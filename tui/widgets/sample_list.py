@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from textual.content import Content
 
+from hv15.terminal_text import visible
 from tui.data.samples import Sample
-from tui.data.terminal_text import visible
 from tui.widgets.rows import Rows, cell
 
 

@@ -17,8 +17,8 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hv15.terminal_text import visible
 from tui.data.samples import still
-from tui.data.terminal_text import visible
 from tui.widgets.video import Playable, Player
 
 _picture: Callable[..., Widget] | None = None

@@ -14,8 +14,8 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from hv15.terminal_text import visible
 from tui.data.dataset import Item, thumbnail
-from tui.data.terminal_text import visible
 from tui.widgets.clip_list import item_key
 from tui.widgets.half_blocks import Pixels, half_blocks
 

@@ -22,8 +22,8 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from hv15.errors import UserError
+from hv15.terminal_text import visible
 from tui.data.samples import Clip, load_clip
-from tui.data.terminal_text import visible
 from tui.widgets.half_blocks import half_blocks
 
 FASTEST, SLOWEST = 6.0, 1.0

@@ -10,7 +10,7 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
-from tui.data.terminal_text import visible
+from hv15.terminal_text import visible
 from tui.data.yaml_lines import with_line_ends
 
 KEY = re.compile(r"^(\s*(?:- )*)([\w.\"'-]+)(:)(?=\s|$)")

@@ -16,7 +16,7 @@ class New(Command):
 
     name: ClassVar[str] = "new"
     folder: Annotated[Path, Argument("where to make it", positional=True)]
-    preset: Annotated[str, Argument("the settings to start from")] = "t2v-24gb"
+    preset: Annotated[str, Argument("demo, i2v-16gb, t2v-24gb or t2v-80gb")] = "t2v-24gb"
 
     def run(self) -> None:
         from hv15.commands.project import new
@@ -109,4 +109,16 @@ class Why(SettingsCommand):
         why(self)
 
 
-PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Collect, Repair)
+@dataclass(frozen=True, kw_only=True)
+class Snakefile(Command):
+    """Print where the workflow's Snakefile is, for snakemake's own -s."""
+
+    name: ClassVar[str] = "snakefile"
+
+    def run(self) -> None:
+        from hv15.commands.project import snakefile
+
+        snakefile(self)
+
+
+PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Snakefile, Collect, Repair)

@@ -61,6 +61,7 @@ class Tui(ProjectCommand):
     """Edit, start and watch everything in the terminal."""
 
     name: ClassVar[str] = "tui"
+    draws: ClassVar[bool] = True
     demo: Annotated[bool, Argument("show a recorded run instead of a project")] = False
     serve: Annotated[bool, Argument("for a browser on this machine, instead of the terminal")] = False
     port: Annotated[int, Argument("for --serve; 0 takes a free one")] = 8765

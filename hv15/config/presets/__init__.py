@@ -1,4 +1,4 @@
-"""Complete configs to start a project from; examples/ holds copies of them."""
+"""Complete configs to start a project from. The clone holds copies: the demo's at its top, the others in examples/."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from hv15.atomic import write_text
 from hv15.config.problems import nearest
 from hv15.errors import UserError
+
+DEMO = "demo"
+"""The preset that needs nothing: its models and clips come with hv15."""
 
 
 def preset_names() -> list[str]:

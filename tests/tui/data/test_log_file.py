@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hv15.terminal_text import LONGEST, clean
 from tui.data import log_file
 from tui.data.log_file import LogFile, LogFilter, log_files, tail
 from tui.data.patterns import compile_pattern
-from tui.data.terminal_text import LONGEST, clean
 
 
 def opened(path: Path) -> LogFile:

@@ -1,0 +1,27 @@
+"""Files that are kept open or added to: locks, metrics, events. What is written once goes through hv15.atomic."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open or make a file for writing and return its descriptor, which children do not inherit.
+
+    A link of that name may lead out of the project, into somebody's file: it is refused. A pipe would be waited for.
+
+    Args:
+        path: the file.
+        flags: of os.open, such as os.O_RDWR; the file is made if it is not there.
+
+    Raises:
+        OSError: as the system says, or it is a link.
+    """
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link, which is not followed; remove it", str(path)) from None
+        raise

@@ -1,0 +1,118 @@
+"""Text of files, names and programs as plain text: nothing in it that a terminal would obey.
+
+Names, captions, keys, metadata and log lines are written by others. A terminal that is given them raw sets its title,
+fills the clipboard, wipes the screen, or shows `gnp.exe` as `exe.png`. Commands print through `cleaned`, the dashboard
+calls `visible` and `clean`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+LONGEST = 4096
+"""Characters of a line that are shown."""
+
+ESCAPES = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # colours and cursor movements
+    rb"|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # titles, links
+    rb"|[ -/]*[0-~])?"
+)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]")
+"""Also what turns the direction of writing."""
+
+
+def clean(line: str | bytes) -> str:
+    """Return one line as a person would see it in the end: of a progress bar, its last state."""
+    data = line.encode("utf-8", "surrogateescape") if isinstance(line, str) else line
+    if b"\x1b" in data:
+        data = ESCAPES.sub(b"", data)
+    if b"\r" in data:
+        data = next((part for part in reversed(data.split(b"\r")) if part.strip()), b"")
+    if b"\b" in data:
+        data = _without_overwritten(data[: 4 * LONGEST])
+    cut = len(data) > 4 * LONGEST
+    text = data[: 4 * LONGEST].decode("utf-8", "replace").expandtabs(8)
+    text = _CONTROL.sub("", text)
+    if cut or len(text) > LONGEST:
+        return f"{text[:LONGEST]} …"
+    return text
+
+
+def _without_overwritten(data: bytes) -> bytes:
+    """Let each backspace take the character before it."""
+    while (shorter := re.sub(rb"[^\x08]\x08", b"", data)) != data:
+        data = shorter
+    return data.replace(b"\b", b"")
+
+
+_SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_SIGNS[0x7F] = 0x2421
+# No signs exist for what terminals take for escapes too, and for what turns the direction of writing: a blank of the
+# private plane stands for each, so that a caption that is edited keeps them.
+_TURNS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_SIGNS |= {code: 0x100000 + code for code in (*range(0x80, 0xA0), *_TURNS)}
+_CODES = {sign: code for code, sign in _SIGNS.items()}
+_RETURN = ord("\r")
+_BAR_SIGNS = {code: sign for code, sign in _SIGNS.items() if code != _RETURN}
+_LINE_SIGNS = _SIGNS | {0x0A: 0x240A}
+
+
+def visible(text: str) -> str:
+    """Give control characters a sign of their own (escape: \u241b), so that no terminal obeys what a file says."""
+    return text.translate(_SIGNS)
+
+
+def one_line(text: str) -> str:
+    """The same, and line ends have a sign too: a name or a key cannot begin a line of its own."""
+    return text.translate(_LINE_SIGNS)
+
+
+def original(text: str) -> str:
+    """The text that `visible` was given."""
+    return text.translate(_CODES)
+
+
+def json_text(value: object) -> str:
+    """A value as indented JSON that a terminal can show: in ASCII, and what it would obey stands as an escape."""
+    return json.dumps(value, indent=1).replace("\x7f", "\\u007f")
+
+
+class CleanStream:
+    """A text stream that passes on to another one what `visible` makes of each text.
+
+    Args:
+        stream: the other one.
+        bars: whether carriage returns pass, by which progress bars of other packages begin their line again.
+    """
+
+    def __init__(self, stream: TextIO, *, bars: bool = False) -> None:
+        self.raw = stream
+        """Gets what hv15 itself draws, such as a bar."""
+        self._signs = _BAR_SIGNS if bars else _SIGNS
+
+    def write(self, text: str) -> int:
+        self.raw.write(text.translate(self._signs))
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.raw, name)
+
+
+@contextmanager
+def cleaned() -> Iterator[None]:
+    """Let everything that is printed inside, by whomever, reach stdout and stderr clean."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = CleanStream(before[0]), CleanStream(before[1], bars=True)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

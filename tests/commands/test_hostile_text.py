@@ -1,0 +1,131 @@
+"""Names, captions, keys and metadata that a terminal would obey, through the commands that show them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from hv15.runs.record import new_run
+from tests.commands.workbench import Said, Workbench, hv15
+from tests.hostile import HOSTILE, OBEYED
+
+EVERY = pytest.mark.parametrize("text", [text for name, text in HOSTILE.items() if name != "forged line"], ids=ascii)
+FORGED = HOSTILE["forged line"]
+
+
+def is_clean(said: Said) -> None:
+    for text in (said.out, said.err):
+        assert not OBEYED.search(text.replace("\n", "")), text
+        assert not any(line.startswith("error: forged") for line in text.splitlines()), text
+
+
+def lora(path: Path, *, key: str = "x", metadata: dict[str, str] | None = None) -> Path:
+    save_file({key: torch.zeros(1)}, path, metadata)
+    return path
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_metadata_forges_nothing(text: str, tmp_path: Path) -> None:
+    said = hv15(
+        "show", lora(tmp_path / "a.safetensors", metadata={text: "value", "key": text, "json": json.dumps([text])})
+    )
+    assert said.code == 0
+    is_clean(said)
+    tops = [line for line in said.out.split("\n") if line and not line.startswith((" ", "- "))]
+    assert len(tops) == 3, said.out
+
+
+def test_a_config_in_metadata_comes_back_whole(tmp_path: Path) -> None:
+    """It is written to a file, so each character is kept, as an escape."""
+    config = {"task": "t2v", "name": " ".join(HOSTILE.values()), "中文": "“é”"}
+    for content in (config, {"中文": "“é”"}):
+        path = lora(tmp_path / "a.safetensors", metadata={"hv15.config": json.dumps(content)})
+        said = hv15("show", "--config", path)
+        is_clean(said)
+        assert yaml.safe_load(said.out) == content
+    assert "中文" in said.out
+
+
+@EVERY
+def test_names_of_tensors_and_files(text: str, tmp_path: Path) -> None:
+    path = lora(tmp_path / f"{text}.safetensors", key=f"lora_unet_{text}.lora_up.weight")
+    said = hv15("convert", path, tmp_path / "out.safetensors")
+    assert said.code == 2
+    is_clean(said)
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_keys_and_values_of_a_config(text: str, fresh: Workbench, tmp_path: Path) -> None:
+    config = yaml.safe_load((fresh.root / "config.yaml").read_text())
+    config["train"] |= {text: 1, "optimizer_type": text}
+    config["datasets"][0]["video_directory"] = text
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    said = hv15("check", tmp_path)
+    assert said.code == 2
+    assert "optimizer_type" in said.out
+    is_clean(said)
+    said = hv15("encode", "texts", "--config", tmp_path / "config.yaml")
+    assert said.code == 2
+    assert "optimizer_type" in said.err
+    is_clean(said)
+
+
+@EVERY
+def test_names_and_captions_of_clips(text: str, project: Workbench) -> None:
+    clip = min(project.clips.glob("*.mp4"))
+    clip.with_suffix(".txt").rename(project.clips / f"{text}.txt")
+    clip.rename(project.clips / f"{text}.mp4")
+    (project.clips / f"{text}2.mp4").write_bytes(b"nothing")
+    (project.clips / f"{text}2.txt").write_text(f"caption {text}")
+    (project.clips / f"{text}3.mp4").write_bytes(b"nothing")
+    for words in (("check",), ("why",), ("encode", "latents"), ("check", "--json"), ("why", "--json")):
+        is_clean(project.hv15(*words))
+
+
+def test_output_of_a_run(tmp_path: Path) -> None:
+    """What it printed comes from programs of others; a letter or an escape may be half written."""
+    from hv15.commands import runs
+
+    (tmp_path / "config.yaml").write_text("task: t2v\n")
+    run = new_run(tmp_path)
+    run.create(tmp_path / "config.yaml")
+    run.output.write_bytes("\n".join(["first é", *HOSTILE.values(), "50%\r100%", "last"]).encode() + b"\xc3")
+    code = "import sys, pathlib; from hv15.commands import runs; from hv15.runs.record import RunFolder; "
+    code += "runs._follow(RunFolder(pathlib.Path(sys.argv[1]), sys.argv[2]))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, run.id], capture_output=True, check=True)
+    text = done.stdout.decode()
+    assert text.startswith("first é\n")
+    assert "\n100%\nlast" in text
+    assert not OBEYED.search(text.replace("\n", ""))
+    assert runs
+
+
+def test_what_the_workflow_says(fresh: Workbench, tmp_path: Path) -> None:
+    from tests.workflow.project import REPOSITORY, environment
+
+    config = yaml.safe_load((fresh.root / "config.yaml").read_text())
+    config["train"] |= dict.fromkeys(HOSTILE.values(), 1)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "-d", tmp_path],
+        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "unknown key" in done.stdout + done.stderr
+    is_clean(Said(done.returncode, done.stdout, done.stderr))
+
+
+def test_a_traceback_of_ours(tmp_path: Path) -> None:
+    code = "from hv15 import cli; from hv15.commands.options.files import Convert\n"
+    code += "def fail(self): raise RuntimeError('a\\x1b[2Jb')\n"
+    code += "Convert.run = fail\n"
+    code += "cli.main(['convert', 'a', 'b'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "RuntimeError: a\u241b[2Jb" in done.stderr
+    is_clean(Said(1, done.stdout, done.stderr))

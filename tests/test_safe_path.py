@@ -1,0 +1,74 @@
+"""No child process runs the Python files of the folder that it is started in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hv15.runs import control, lock
+from hv15.runs.state import State, status
+from tests.runs.project import wait_until
+from tests.workflow.quick import QuickProject
+from tui import serve
+from tui.data import trial
+from tui.demo import project as demo
+
+TRAPS = ("argparse", "queue", "json", "random", "yaml", "hv15", "tui", "snakemake")
+TRAP = "import pathlib; pathlib.Path(__file__).with_name('sprung').touch(); raise SystemExit('a trap')\n"
+
+
+def set_traps(folder: Path) -> Path:
+    """Python files that stand where a person keeps clips."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TRAPS:
+        (folder / f"{name}.py").write_text(TRAP)
+    return folder / "sprung"
+
+
+def test_the_guard_of_these_tests(tmp_path: Path) -> None:
+    sprung = set_traps(tmp_path)
+    subprocess.run([sys.executable, "-m", "hv15.cli", "--version"], cwd=tmp_path, check=False, capture_output=True)
+    assert sprung.exists()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["hv15 run", "snakemake"])
+def test_a_run_and_its_jobs(plain: bool, tmp_path: Path) -> None:
+    """They work in the project folder. Whatever Python they start inherits that it keeps to its own path."""
+    assert control.environment()["PYTHONSAFEPATH"] == "1"
+    project = QuickProject.make(tmp_path / "project")
+    sprung = set_traps(project.root)
+    if plain:
+        outcome = project.snakemake("--cores", "1", target="demo_models")
+        assert outcome.code == 0, outcome.output
+    else:
+        run = control.start(project.root, ["demo_models"], ("--cores", "1"))
+        wait_until(lambda: lock.holder(project.root) is None)
+        assert status(run, None).state is State.FINISHED, run.output.read_text()
+    assert (project.root / "models").is_dir()
+    assert not sprung.exists()
+
+
+def test_the_demo_and_questions_of_the_dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sprung = set_traps(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with demo.demo_project() as config:
+        assert lock.holder(config.parent)
+    found = trial.Trial(config=tmp_path / "config.yaml", text="task: t2v\n").ask("check", "--models")
+    assert found is not None
+    assert "checks" in found
+    assert not sprung.exists()
+
+
+def test_the_web_view(tmp_path: Path) -> None:
+    pytest.importorskip("textual_serve", reason="the extra `web` is not installed")
+    sprung = set_traps(tmp_path)
+    command = serve.make_server(("--help",), 1234, "token").command
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=True
+    )
+    assert "usage: hv15 tui" in done.stdout
+    assert not sprung.exists()
