@@ -165,6 +165,16 @@ def test_what_is_good_is_looked_at_once(project: QuickProject, monkeypatch: pyte
     assert refused(project) == {}
 
 
+def test_equal_files_are_looked_at_once(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr(beforehand, "_check_image", seen.append)
+    picture(project.root / "first.png")
+    prompts = [{**ONE, "name": f"n{number}", "image_path": "first.png"} for number in range(3)]
+    project.set(task="i2v", sample={"prompts": prompts})
+    assert refused(project) == {}
+    assert seen == [project.root / "first.png"]
+
+
 def test_a_place_that_cannot_be_written_costs_nothing_but_time(project: QuickProject) -> None:
     (project.root / ".hv15").write_text("no folder")
     assert refused(project) == {}
