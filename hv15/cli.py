@@ -19,6 +19,7 @@ from hv15.commands.options.base import SettingsCommand
 from hv15.errors import UserError
 from hv15.operating_system import require_linux
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory
+from hv15.output import to_the_end
 from hv15.terminal_text import cleaned, visible
 
 USER_ERROR = 2
@@ -29,6 +30,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
 
 
+@to_the_end
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that are not UTF-8 are escaped, as on stderr

@@ -17,6 +17,7 @@ LEVELS = (
         "background",
         "collection",
         "environment",
+        "output",
         "units",
         "home",
         "operating_system",

@@ -22,6 +22,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from hv15.terminal_text import visible
+from tui import signals
+from tui.colours import few_colours, with_negatives
 from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
@@ -115,8 +117,8 @@ class Dashboard(App[None]):
         self.opened: list[DashboardScreen] = []
         """The screens that were shown until now."""
         self._garbage = Garbage()
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
+        for theme in (DARK, LIGHT):
+            self.register_theme(with_negatives(theme) if few_colours(self) else theme)
         self.theme = DARK.name
 
     @property
@@ -137,6 +139,8 @@ class Dashboard(App[None]):
 
     def on_mount(self) -> None:
         self._garbage.begin()
+        if not (self.is_headless or self.is_web):  # the web's driver has its own way
+            signals.listen(self)
         self.set_interval(LOOK_S, self._garbage.look)
         self.watcher.start()
         if self.is_web:

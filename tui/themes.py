@@ -36,6 +36,10 @@ DARK = Theme(
         "series-4": "#f7768e",
         "series-5": "#bb9af7",
         "series-6": "#7dcfff",
+        "series-7": "#ff7a1a",
+        "series-8": "#1fb39a",
+        "series-9": "#f3f1b8",
+        "series-10": "#e24fd0",
     },
 )
 
@@ -71,8 +75,12 @@ LIGHT = Theme(
         "series-4": "#c4263f",
         "series-5": "#7a3fb8",
         "series-6": "#00799e",
+        "series-7": "#d81b9a",
+        "series-8": "#5c4033",
+        "series-9": "#8a8f00",
+        "series-10": "#39424e",
     },
 )
 
-SERIES = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6")
+SERIES = tuple(f"series-{number}" for number in range(1, 11))
 """Theme variables for curves, in the order in which they are given out."""

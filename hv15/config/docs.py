@@ -14,7 +14,8 @@ Everything that config.yaml may say. Written by `python -m hv15.config.export` f
 the text there.
 
 Relative paths start at the folder of config.yaml. Paths may contain `${NAME}` and `${NAME:-default}` (environment
-variables). Any setting can be given on the command line for one call: `snakemake --config train='{seed: 7}'`, or
+variables). Any setting can be given on the command line for one call, the target first, because Snakemake takes all
+words after `--config` for settings: `snakemake results/lora.safetensors --config train='{seed: 7}'`, or
 `hv15 run --snakemake --config train='{seed: 7}'`.
 Settings marked *speed* or *place* change no result: editing them reruns nothing.
 """

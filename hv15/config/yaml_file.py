@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from hv15.config.yaml_errors import explain_yaml
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import CONFIG
 from hv15.records.problems import ConfigError, Location, Place, Problem
@@ -105,7 +106,7 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
             raise ConfigError(sorted(wrong, key=lambda each: (each.place.line or 0, each.place.column or 0)))
         return YamlFile(path, loader.construct_document(node), node)
     except yaml.YAMLError as error:
-        raise _not_yaml(path, error) from None
+        raise _not_yaml(path, error, text) from None
     except RecursionError:
         raise _error("is nested too deep", Place(path), "look for brackets that are never closed") from None
 
@@ -129,16 +130,12 @@ def _read_text(path: Path) -> str:
         raise _error("is not UTF-8", Place(path, line), "save the file as UTF-8 in your editor") from None
 
 
-def _not_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
+def _not_yaml(path: Path, error: yaml.YAMLError, text: str) -> ConfigError:
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark):
-        problem = (error.problem or "cannot be read").strip()
         if isinstance(error, _NumberError):
-            return _error(problem, _place(path, mark))
-        if problem.startswith("but ") and error.context:
-            problem = f"{error.context}, {problem}"
-        tab = r"found character '\t'" in problem
-        hint = "indent with spaces, not with tabs" if tab else "look at this line and the one above it"
-        return _error(f"is not YAML: {problem}", _place(path, mark), hint)
+            return _error(error.problem or "a number cannot be read", _place(path, mark))
+        found = explain_yaml(error, mark, text)
+        return _error(f"is not YAML: {found.message}", Place(path, found.line, found.column), found.hint)
     if isinstance(error, yaml.reader.ReaderError):
         where = f"control character 0x{error.character:02x}, character {error.position} of the file"
         return _error(f"is not YAML: {where}", Place(path))

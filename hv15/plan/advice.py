@@ -58,6 +58,8 @@ CANDIDATES: dict[StageName, list[Changes]] = {
     "decode": [{"vae_enable_patch_conv": True}, {"vae_sample_size": 256}, {"vae_sample_size": 128}],
 }
 """Settings of a stage's section, in the order of their price."""
+MOVES_TO_THE_MACHINE = {"blocks_to_swap", "gradient_checkpointing_cpu_offload", "text_encoder_cpu"}
+"""Settings that take from a GPU what the machine's own memory then holds."""
 _COMPRESSION = {"none": 0, "fp8": 1, "fp8_fast": 1, "int8": 1, "nf4": 2}
 """Of `quantize`: the higher, the less memory."""
 
@@ -83,10 +85,15 @@ def advise(planner: Planner, name: StageName, memory: int | None = None) -> Advi
 
 
 def _possible(planner: Planner, name: StageName) -> Iterator[Changes]:
-    """The candidates, with no more blocks to swap than the transformer has."""
+    """The candidates, with no more blocks to swap than the transformer has.
+
+    On a CPU, what moves to the machine's memory moves nowhere.
+    """
     from hv15.models.weights.swap import SLOTS
 
     for changes in CANDIDATES[name]:
+        if not planner.device.gpu and MOVES_TO_THE_MACHINE & changes.keys():
+            continue
         if "blocks_to_swap" not in changes:
             yield changes
         elif (most := min(MOST_SWAPPED, planner.sizes.dit.num_blocks - SLOTS)) > 0:

@@ -20,6 +20,8 @@ UTILISATION = {"train": 0.45, "denoise": 0.5, "encode latents": 0.3, "condition"
 """Assumed part of the peak arithmetic that a stage reaches; 0.4 for those not named."""
 BUS = 20e9
 """Assumed bytes a second between the machine's memory and the GPU (PCIe 4.0 x16, pinned)."""
+DISK = 1e9
+"""Assumed bytes a second at which a model is read and brought into its number format (NVMe, or the page cache)."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,15 @@ class ModelSizes:
 
         return self._read("image_encoder", lambda path: read_vision_config(open_checkpoint(path))[0], VisionConfig)
 
+    def file_bytes(self, role: Role) -> int:
+        """Bytes of the weights of a model on the disk; 0 if they are not there."""
+        try:
+            path = self._path(role)
+        except UserError:
+            return 0
+        files = path.glob("*.safetensors") if path.is_dir() else [path] if path.is_file() else []
+        return sum(file.stat().st_size for file in files)
+
     def _read(self, role: Role, read: Callable[[Path], Sizes], published: Callable[[], Sizes]) -> Sizes:
         try:
             return read(self._path(role))

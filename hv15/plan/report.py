@@ -76,7 +76,8 @@ class ProjectPlan:
         yield ""
         yield self.note
         yield "Memory: the real steps, run on the meta device, and an allowance for driver, allocator and workspaces."
-        yield "Time: an estimate, operations / (the device's peak x an assumed utilisation); hv15's docs/memory.md."
+        yield "Time: an estimate, operations / (the device's peak x an assumed utilisation), and the models' loading;"
+        yield "see hv15's docs/memory.md."
 
 
 def make_plan(project: Project, device: Device) -> ProjectPlan:
@@ -98,7 +99,9 @@ def _parts(stage: Stage) -> str:
 def _time(stage: Stage) -> str:
     if stage.seconds is None or stage.total_seconds is None:
         return f"{stage.count} x 1 {stage.unit}"
-    return f"{_duration(stage.total_seconds)} ({_duration(stage.seconds)} a {stage.unit})"
+    times = f"{stage.loads} x " if stage.loads > 1 else ""
+    loading = f", {times}{_duration(stage.load_seconds)} to load" if stage.load_seconds else ""
+    return f"{_duration(stage.total_seconds)} ({_duration(stage.seconds)} a {stage.unit}{loading})"
 
 
 def _duration(seconds: float) -> str:

@@ -6,11 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from hv15.choices import Role, roles_of
 from hv15.config import Settings
 from hv15.config.section import Section
+from hv15.memory import WEIGHTS
 from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
-from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, FRAGMENTS, PROCESS, UTILISATION, Device
+from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, DISK, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.model_sizes import ModelSizes
 from hv15.plan.workload import ClipBatch, Video, Workload, workload
 from hv15.precision import named_dtype
@@ -42,6 +44,17 @@ MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
 }  # fmt: skip
 """The settings of a stage's section that decide about its memory."""
+ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
+    "encode latents": ("vae", "image_encoder"),
+    "encode texts": ("text_encoder", "glyph_encoder"),
+    "condition": ("vae", "image_encoder"),
+    "train": ("dit",),
+    "denoise": ("dit",),
+    "decode": ("vae",),
+}
+"""The models that a stage loads, as far as its task has them."""
+COMPRESSION = {"fp8": 2, "fp8_fast": 2, "int8": 2, "nf4": 4}
+"""How many times smaller than in bfloat16, as they are published, the weights of a transformer are held."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +70,26 @@ class Stage:
     """With the allowances for the driver, the allocator and the kernels' workspaces."""
     fits: bool
     host: int
-    """Of the machine's memory, beside the process itself."""
+    """Of the machine's memory, beside the process itself and beside `needed`."""
     flops: int
     """Of one unit."""
     unit: str
     count: int
     seconds: float | None
     """Of one unit; an estimate."""
+    loads: int
+    """How often its models are loaded: each job is a process of its own."""
+    load_seconds: float | None
+    """Of one such time; an estimate."""
     settings: JsonObject
     """Those that decide about memory; values are of any type that a setting has."""
 
     @property
     def total_seconds(self) -> float | None:
-        return None if self.seconds is None else self.seconds * self.count
+        """With the loading of the models."""
+        if self.seconds is None or self.load_seconds is None:
+            return None
+        return self.seconds * self.count + self.load_seconds * self.loads
 
 
 class Planner:
@@ -101,6 +121,7 @@ class Planner:
         on_cpu = name == "encode texts" and settings.cache.text_encoder_cpu and self.device.gpu
         needed = 0 if on_cpu else self._needed(name, cost)
         seconds, unit, count = self._time(name, settings, cost)
+        timed = not on_cpu and self.device.tflops is not None
         section = section_of(name, settings)
         return Stage(
             name=name,
@@ -108,17 +129,19 @@ class Planner:
             peak=0 if on_cpu else cost.peak,
             needed=needed,
             fits=needed <= self.device.memory,
-            host=cost.host + (cost.peak if on_cpu else 0),
+            host=0 if not self.device.gpu else cost.host + (cost.peak if on_cpu else 0),
             flops=cost.flops,
             unit=unit,
             count=count,
             seconds=None if on_cpu else seconds,
+            loads=self._loads(name),
+            load_seconds=self._bytes_read(name, settings, cost) / DISK if timed else None,
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
 
     def _needed(self, name: StageName, cost: Cost) -> int:
         if not self.device.gpu:
-            return cost.peak + PROCESS
+            return cost.peak + cost.host + PROCESS  # it is all the same memory
         moving = cost.peak - cost.parts.get("weights", 0)
         convolutions = CONVOLUTIONS if name in ("encode latents", "condition", "decode") else 0
         return cost.peak + CONTEXT + convolutions + int(FRAGMENTS * moving)
@@ -141,6 +164,26 @@ class Planner:
         arithmetic = cost.flops * share * passes / (self.device.tflops * 1e12 * UTILISATION.get(name, 0.4))
         directions = 2 if name == "train" else 1
         return max(arithmetic, directions * passes * cost.copied / BUS), unit, count
+
+    def _loads(self, name: StageName) -> int:
+        """How many jobs the stage is, each of which loads its models."""
+        if name == "train":
+            return 1
+        return self.project.settings.cache.shards if SECTION[name] == "cache" else len(self.work.videos)
+
+    def _bytes_read(self, name: StageName, settings: Settings, cost: Cost) -> int:
+        """Bytes of the files that a stage's models are loaded from; as published where they are not there yet."""
+        roles = [role for role in ROLES_OF_STAGE[name] if role in roles_of(self.project.settings.task)]
+        files = [self.sizes.file_bytes(role) for role in roles]
+        if all(files):
+            return sum(files)
+        section = section_of(name, settings)
+        stored = getattr(section, "quantize", "none")
+        offloaded = getattr(section, "gradient_checkpointing_cpu_offload", False)
+        weights = cost.parts.get(WEIGHTS, 0) + (
+            0 if offloaded else cost.host
+        )  # blocks that wait in the machine's memory
+        return weights * COMPRESSION.get(stored, 1)
 
     def _cost(self, name: StageName, settings: Settings, clips: ClipBatch) -> Cost:
         section = section_of(name, settings)

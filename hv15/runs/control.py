@@ -20,7 +20,7 @@ from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.runs import lock
 from hv15.runs.followed_file import append_object
-from hv15.runs.processes import catches, interrupt, kill, left_behind, run_processes, send
+from hv15.runs.processes import catches, in_words, interrupt, kill, left_behind, run_processes, send
 from hv15.runs.record import RunFolder, history, new_run, project_config
 from hv15.runs.state import RunStatus, close_last_run, current
 
@@ -188,9 +188,8 @@ def orphans(root: Path) -> list[psutil.Process]:
 def refuse_orphans(root: Path) -> None:
     """Raise a UserError when processes of a dead run are left: they would work on the same files."""
     if lock.holder(root) is None and (left := orphans(root)):
-        pids = ", ".join(str(each.pid) for each in left)
         raise UserError(
-            f"{root}: {len(left)} process{'es' * (len(left) > 1)} of an earlier run still work here (pid {pids})",
+            f"{root}: an earlier run was killed, but left {in_words(left)}, still at work here",
             hint=f"end them with `hv15 stop {shlex.quote(str(root))}`; a training saves its state first",
         )
 

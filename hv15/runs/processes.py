@@ -55,6 +55,26 @@ def left_behind(records: Iterable[RunRecord]) -> list[psutil.Process]:
     return [each for each in found if each.pid != os.getpid() and _lives(each)]
 
 
+def in_words(processes: Sequence[psutil.Process]) -> str:
+    """Name processes of a run, what does its work first: hv15 train (pid 17), bash (pid 16)."""
+    names = sorted(
+        ((_program(each), each.pid) for each in processes), key=lambda found: not found[0].startswith("hv15")
+    )
+    return ", ".join(f"{name} (pid {pid})" for name, pid in names)
+
+
+def _program(process: psutil.Process) -> str:
+    """Its program; of a command of hv15, the command."""
+    try:
+        words = process.cmdline()
+        for place, word in enumerate(words[:3]):
+            if os.path.basename(word) in ("hv15", "hv15.cli") and place + 1 < len(words):  # noqa: PTH119
+                return f"hv15 {words[place + 1]}"
+        return process.name()
+    except psutil.Error:
+        return "a process"
+
+
 def catches(process: psutil.Process, number: signal.Signals) -> bool:
     """Whether a process has a handler for a signal, which would end it otherwise. False where nobody can tell."""
     try:

@@ -31,6 +31,7 @@ from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.runs.control import refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.terminal_text import visible
@@ -158,6 +159,7 @@ class WorkflowProject:
         workflow, settings = self._workflow, self._workflow.dag_settings
         if workflow.is_main_process and not workflow.dryrun:
             refuse_living_run(self.project.root)
+            refuse_orphans(self.project.root)
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()

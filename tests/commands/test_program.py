@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.commands.workbench import LORA, Workbench
 from tests.workflow.project import environment
 
@@ -54,3 +56,43 @@ def test_a_reader_that_goes_away_is_no_error(done: Workbench) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("words", [("status",), ("--help",)])
+def test_a_reader_that_has_gone_before_the_first_word_is_no_error(project: Workbench, words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    of = [project.root] if words == ("status",) else []
+    done = subprocess.run(program(*words, *of), env=environment(), stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", ["status"])
+def test_output_that_cannot_be_written_is_said_in_a_sentence(project: Workbench, words: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            program(words, project.root), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", ["status", "check"])
+def test_a_closed_output_gives_no_traceback(project: Workbench, words: str) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *program(words, project.root)]
+    done = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_is_not_utf8_escapes_what_it_cannot_say(project: Workbench) -> None:
+    """An old locale, or a terminal of another world."""
+    (project.clips / "Wäsche 漢.mp4").touch()
+    (project.clips / "Wäsche 漢.txt").write_text("a caption")
+    ascii_only = environment() | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = program("check", "--config", project.root / "config.yaml")
+    done = subprocess.run(command, env=ascii_only, capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr
+    assert b"sche " in done.stdout
+    assert done.stdout.isascii()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,12 @@ def test_every_row_of_the_table_has_four_cells() -> None:
     rows = [line for line in exports()[Path("docs/settings.md")].splitlines() if line.startswith("| `")]
     assert len(rows) > 100
     assert {row.replace("\\|", "").count("|") for row in rows} == {5}
+
+
+def test_the_docs_name_the_target_before_the_settings() -> None:
+    """`snakemake --config a=1 TARGET` takes the target for a setting."""
+    texts = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    calls = [call for path in texts for call in re.findall(r"`(snakemake[^`]*--config[^`]*)`", path.read_text())]
+    assert calls
+    for call in calls:
+        assert re.match(r"snakemake (-d \S+ )?results/\S+ .*--config", call), call

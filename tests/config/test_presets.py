@@ -54,6 +54,15 @@ def test_the_commands_fetch_exactly_the_files_that_the_config_names(tmp_path: Pa
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_as_many_paths_are_to_be_deleted_as_there_are(tmp_path: Path, preset: str) -> None:
+    """With `source: hub`, none of them may be left."""
+    new_project(tmp_path, preset)
+    given = load_config(tmp_path / "config.yaml").models.model_fields_set & {*ROLES, "tokenizer"}
+    [words] = re.findall(r"delete the (\w+) paths", preset_text(preset))
+    assert {"five": 5, "six": 6}[words] == len(given)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_the_commands_fetch_the_files_of_source_hub(tmp_path: Path, preset: str) -> None:
     """By hand and by `source: hub` the same files come to the same places."""
     new_project(tmp_path, preset)

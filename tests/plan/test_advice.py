@@ -9,7 +9,7 @@ import yaml
 
 from hv15.config.presets import preset_text
 from hv15.plan.advice import Changes, advise, saves_memory
-from hv15.plan.devices import device_of_size
+from hv15.plan.devices import Device, device_of_size, find_device
 from hv15.plan.stages import SECTION, Planner, StageName, section_of
 from hv15.project import Project
 
@@ -81,3 +81,41 @@ def test_nothing_weaker_than_what_is_set_is_proposed(
     settings = planner.project.settings
     section = section_of(stage, settings).model_copy(update=now)
     assert saves_memory(settings.model_copy(update={SECTION[stage]: section}), stage, changes) == wanted
+
+
+def test_a_cpu_is_never_told_to_move_blocks_to_its_own_memory(planner: Planner):
+    """They are there already: what waits costs as much as what does not."""
+    cpu = Planner(planner.project, Device("this machine's CPU", 12 * GIB, None, gpu=False, bfloat16=False))
+    for name in ("train", "denoise", "encode texts"):
+        found = advise(cpu, name, cpu.stage(name).needed - 1)
+        assert found is not None
+        moving = ("blocks_to_swap", "gradient_checkpointing_cpu_offload", "text_encoder_cpu")
+        assert not [setting for setting in found.changes if setting.endswith(moving)]
+    settings = cpu.project.settings
+    swapped = settings.sample.model_copy(update={"blocks_to_swap": 20})
+    stage = cpu.stage("denoise", settings.model_copy(update={"sample": swapped}))
+    assert stage.needed >= cpu.stage("denoise").needed
+    assert stage.host == 0, "it is told once"
+
+
+def test_times_include_the_loading_of_the_models_in_each_job(planner: Planner, tmp_path: Path):
+    """16.7 GB of transformer at 1 GB/s, once for each video; files that are there are read as they are."""
+    gpu = Planner(planner.project, find_device("4090"))
+    stage = gpu.stage("denoise")
+    assert stage.loads == len(gpu.work.videos) > 0
+    assert stage.load_seconds == pytest.approx(16.7, rel=0.02)
+    assert stage.seconds is not None
+    assert stage.total_seconds == pytest.approx(stage.count * stage.seconds + stage.loads * stage.load_seconds)
+    small = gpu.project.settings.sample.model_copy(update={"quantize": "nf4"})
+    quantised = gpu.stage("denoise", gpu.project.settings.model_copy(update={"sample": small}))
+    assert quantised.load_seconds == pytest.approx(stage.load_seconds, rel=0.2), "the file is the same"
+    assert gpu.stage("train").loads == 1
+
+    vae = gpu.project.models.path("vae")
+    vae.parent.mkdir(parents=True, exist_ok=True)
+    with vae.open("wb") as file:
+        file.truncate(3 * 10**9)
+    try:
+        assert gpu.stage("encode latents").load_seconds == 3.0
+    finally:
+        vae.unlink()

@@ -100,7 +100,9 @@ def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root:
     left = control.orphans(root)
     assert left
     assert all(os.getsid(each.pid) == record.pid for each in left)
-    with pytest.raises(UserError, match="of an earlier run still work here"):
+    with pytest.raises(
+        UserError, match=r"an earlier run was killed, but left .*python \(pid \d+\).*, still at work here"
+    ):
         start(root)
     control.stop(root)
     wait_until(lambda: not control.orphans(root))

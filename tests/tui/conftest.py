@@ -27,3 +27,4 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No animation, and no setting of the machine that changes colours."""
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLORTERM", "truecolor")

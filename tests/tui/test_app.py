@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.tui.watched import (
 )
 from tui.app import Dashboard
 from tui.data.jobs import JobState
-from tui.dialogs.help import HelpDialog
+from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay
 from tui.messages import RunSeen, SourceFailed
 from tui.screens.base import DashboardScreen
@@ -84,6 +85,21 @@ async def test_help_tells_of_the_focused_widget_and_its_keys(tmp_path: Path) -> 
         assert "stop: save, then end; again = kill" in shown
         await pilot.press("escape")
         assert not isinstance(app.screen, HelpDialog)
+
+
+async def test_help_names_things_as_people_do_not_as_the_code_does(tmp_path: Path) -> None:
+    app = dashboard(tmp_path, jobs=jobs_view(job(1)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        for number in range(1, 9):
+            await pilot.press(f"alt+{number}")
+            await settle(pilot)
+            for widget in app.screen.focus_chain:
+                widget.focus()
+                await pilot.pause()
+                titles = [line.removeprefix("Keys: ") for line in help_for(app.screen).plain.split("\n")]
+                classes = {type(each).__name__ for each in widget.ancestors_with_self}
+                assert not classes & set(titles)
+                assert not re.findall(r"\b[A-Z][a-z]+[A-Z][a-z]+", help_for(app.screen).plain), "no name of a class"
 
 
 async def test_jump_mode_puts_the_focus_where_its_letter_stands(tmp_path: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.app import ComposeResult
+from textual.theme import Theme
 
 from tests.records.steps import lines, step_record
+from tests.tui.recorded import Themed
 from tests.tui.watched import Watched, dashboard, settle, text_of
 from tui.app import Dashboard
-from tui.data.curves import CHARTS
+from tui.data.curves import CHARTS, sign_of
 from tui.dialogs.choose import ChooseDialog
+from tui.no_color import tolerant
 from tui.screens.charts import ChartsScreen
+from tui.themes import DARK, LIGHT, SERIES
 from tui.watcher import Watcher
 from tui.widgets.chart import Chart, Curve, LogFormatter, SparseFormatter, StepFormatter, TimeFormatter
 
@@ -213,3 +219,55 @@ async def test_a_single_training_that_was_chosen_is_named(tmp_path: Path) -> Non
         await pilot.press("3")
         await settle(pilot)
         assert "only 11-25 18:46:05 train" in text_of(app)
+
+
+async def test_a_chart_can_be_resized_before_it_has_all_its_parts(tmp_path: Path) -> None:
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        await chart(app, "loss").query("#legend").remove()
+        await pilot.resize_terminal(100, 30)
+        await settle(pilot)
+        assert app.is_running
+
+
+def lightness_and_hue(colour: str) -> np.ndarray:
+    """A colour in CIE L*a*b*, where distances are as eyes see them."""
+    srgb = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(to_xyz) @ linear / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("theme", [DARK, LIGHT], ids=lambda theme: theme.name)
+def test_ten_curves_have_ten_colours(theme: Theme) -> None:
+    colours = [lightness_and_hue(theme.variables[name]) for name in (*SERIES[:10], "faint")]
+    colours.append(lightness_and_hue(str(theme.background)))
+    for one, other in itertools.combinations(colours, 2):
+        assert np.linalg.norm(one - other) > 20, "3 is told from one another side by side, 20 also in thin lines"
+
+
+async def test_ten_curves_are_told_apart_without_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    class Alone(Themed):
+        def __init__(self) -> None:
+            super().__init__()
+            self._filters = tolerant(self._filters)
+
+        def compose(self) -> ComposeResult:
+            yield Chart()
+
+    app = Alone()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await pilot.pause()
+        x = np.arange(100.0)
+        app.query_one(Chart).show([Curve(f"run {n}", x, x * (n + 1), n, mark=sign_of(n)) for n in range(10)])
+        await pilot.pause()
+        shown = "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+        for number in range(10):
+            assert shown.count(sign_of(number)) >= 3, f"curve {number} is named on the way"
+        assert len({sign_of(number) for number in range(10)}) == 10

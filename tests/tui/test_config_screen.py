@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from textual.widgets import Static
+
 from tests.tui.config_screen import RATE, opened, saved, typed
 from tests.tui.watched import CONFIG, GIB, dashboard, planned, run_view, settle, text_of
 from tui.data.estimate import Estimate, EstimateLine
@@ -112,15 +114,73 @@ async def test_search_and_only_changed(tmp_path: Path) -> None:
         names = [getattr(row, "name", "") for row in form.rows]
         assert "lr_warmup_steps" in names
         assert "network_dim" not in names
+        assert form.field is not None
+        assert form.field.name == "lr_warmup_steps", "the cursor stands on the hit"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert form.has_focus
+        assert "train.lr_warmup_steps" in str(screen.query_one("#field-help", Static).content)
         await pilot.press("escape")
         await pilot.pause()
         assert len(form.rows) == everything
         assert form.has_focus
+        assert form.field.name == "lr_warmup_steps"
         await pilot.press("c")
         await pilot.pause()
         names = [getattr(row, "name", "") for row in form.rows]
         assert "learning_rate" in names
         assert "optimizer_type" not in names
+
+
+async def test_backspace_deletes_a_character_while_typing_and_never_a_setting(tmp_path: Path) -> None:
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot)
+        screen.query_one(SettingsForm).move_to_location(RATE)
+        await pilot.press("backspace")
+        await settle(pilot)
+        assert screen.query_one(YamlEditor).text == CONFIG
+        await pilot.press("enter", "end", "backspace")
+        assert screen.query_one(FieldEditor).typed == "1e-"
+
+
+async def test_the_error_of_a_value_that_is_gone_is_gone_from_the_form(tmp_path: Path) -> None:
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot)
+        form, said = screen.query_one(SettingsForm), screen.query_one("#field-help", Static)
+        form.move_to_location(("train", "network_dim"))
+        await pilot.press("enter", "end", *"x", "enter")
+        await settle(pilot)
+        assert "✗" in str(said.content)
+        # the field is open when the value goes, and is then left as it is
+        await pilot.press("enter", "ctrl+z")
+        await settle(pilot)
+        assert "✗" not in str(said.content)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert "✗" not in str(said.content)
+        assert screen.query_one(YamlEditor).text == CONFIG
+        assert form.field is not None
+        assert form.field.problem == ""
+
+
+async def test_a_value_that_is_refused_stays_in_its_field_until_that_is_left(tmp_path: Path) -> None:
+    app = dashboard(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        screen = await opened(pilot)
+        form, said = screen.query_one(SettingsForm), screen.query_one("#field-help", Static)
+        field = screen.query_one(FieldEditor)
+        form.move_to_location(("sample", "video_size"))
+        await pilot.press("enter", "end", "backspace", "enter")
+        await settle(pilot)
+        assert (field.is_editing, field.typed) == (True, "[64, 64")
+        assert "✗" in str(said.content)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert "✗" not in str(said.content)
+        assert not app._notifications
+        assert screen.query_one(YamlEditor).text == CONFIG
 
 
 async def test_entries_of_lists_come_and_go(tmp_path: Path) -> None:

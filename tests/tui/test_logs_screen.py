@@ -90,8 +90,10 @@ def test_search_goes_both_ways_and_a_filter_keeps_line_numbers(log: Path) -> Non
             await until(
                 pilot, lambda: [line.split()[:1] for line in seen(view)[:5]] == [[f"{n}000"] for n in range(1, 6)]
             )
+            assert "cut or replaced" not in str(view.border_subtitle)
             view.filter_by("")
             await until(pilot, lambda: view._look.lines == LINES)
+            assert view.note == ""
 
     asyncio.run(run())
 
@@ -124,6 +126,7 @@ def test_a_log_that_is_cut_or_taken_away_or_forbidden_is_told(log: Path) -> None
             view = await opened(pilot, log)
             log.write_bytes(b"anew\n")
             await until(pilot, lambda: seen(view)[0].endswith("1 anew"))
+            assert "the file was cut or replaced" in str(view.border_subtitle)
             log.unlink()
             await until(pilot, lambda: "nothing was written yet" in seen(view)[0])
             log.mkdir()

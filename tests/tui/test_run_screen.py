@@ -174,6 +174,50 @@ async def test_a_dry_run_starts_nothing(tmp_path: Path, orders: list[tuple[Any, 
     assert not orders
 
 
+async def test_what_cannot_start_offers_no_start(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+    app = dashboard(tmp_path)
+    words = [f"config.yaml:{line}:3 train.x{line}: unknown key" for line in range(1, 13)]
+    app.files.plan = Rerun(error="\n".join(words))  # type: ignore[attr-defined]
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("s")
+        await settle(pilot)
+        assert "it cannot start" in text_of(app)
+        assert words[-1] in text_of(app), "there is room for all of it"
+        assert "Start (s)" not in text_of(app)
+        await pilot.press("s", "ctrl+s")
+        await settle(pilot)
+        assert isinstance(app.screen, StartDialog)
+        # asked again, it can start
+        app.files.plan = Rerun((planned(1, "train", "learning_rate changed"),))  # type: ignore[attr-defined]
+        await pilot.press("d")
+        await settle(pilot)
+        assert "Start (s)" in text_of(app)
+        assert not orders
+        await pilot.press("s")
+        await settle(pilot)
+    assert len(orders) == 1
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 55)])
+async def test_the_start_dialog_uses_the_room_it_has(tmp_path: Path, size: tuple[int, int]) -> None:
+    app = dashboard(tmp_path)
+    app.files.plan = Rerun(tuple(planned(number, "encode", "because " * 9 + "of it") for number in range(1, 60)))  # type: ignore[attr-defined]
+    app.files.checks = tuple(Check("note", f"clip {number}", "short") for number in range(9))  # type: ignore[attr-defined]
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        await pilot.press("s")
+        await settle(pilot)
+        box, table = app.screen.query_one(".dialog"), app.screen.query_one("#plan")
+        assert box.region.width >= min(0.9 * size[0], 150)
+        assert box.region.height >= 0.85 * size[1]
+        assert table.region.height >= 0.2 * size[1]
+        assert table.region.bottom < app.screen.query_one("#start").region.y < box.region.bottom
+        if size[1] > 50:
+            assert "clip 8: short" in text_of(app)
+            assert "because of it" in text_of(app)
+
+
 async def test_stop_asks_first_and_again_kills(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
     app = dashboard(tmp_path, run=run_view())
     async with app.run_test(size=(120, 40)) as pilot:

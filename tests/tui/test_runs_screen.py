@@ -105,7 +105,7 @@ async def test_space_takes_a_runs_curves_to_the_charts(tmp_path: Path, monkeypat
         await pilot.press("down", "space")
         await settle(pilot)
         assert [path for _, path in app.files.overlaid] == [kept]
-        assert app.screen.query_one(RunsTable).taken == {view.rows[1].id: 1}
+        assert app.screen.query_one(RunsTable).taken == {view.rows[1].id: "1"}
         taken, other = app.files.overlaid[0], ("train", tmp_path / "results/train/metrics.jsonl")
         app.files.overlaid = ()  # as Charts does it
         await pilot.press("3", "8")
@@ -115,7 +115,7 @@ async def test_space_takes_a_runs_curves_to_the_charts(tmp_path: Path, monkeypat
         await pilot.press("space")
         await settle(pilot)
         assert app.files.overlaid == (other, taken)
-        assert app.screen.query_one(RunsTable).taken == {view.rows[1].id: 2}
+        assert app.screen.query_one(RunsTable).taken == {view.rows[1].id: "2"}
         await pilot.press("down", "space")
         await settle(pilot)
         assert "this run kept no curves" in told[-1]

@@ -16,7 +16,7 @@ from tests.tui.recorded import Themed, dashboard, replay_at, show, until
 from tui.data.samples import Clip, load_clip
 from tui.widgets.half_blocks import half_blocks
 from tui.widgets.sample_list import SampleList
-from tui.widgets.video import FASTEST, SLOWEST, Player, VideoView, adapted
+from tui.widgets.video import FASTEST, SLOWEST, Playable, Player, VideoView, adapted
 
 
 def test_a_cell_shows_two_pixels_and_equal_neighbours_are_one_segment() -> None:
@@ -152,3 +152,43 @@ def test_playing_shows_each_frame_of_a_short_clip_and_skips_in_a_long_one() -> N
 
     assert asyncio.run(run(9, [0.1, 0.2, 0.3])) == [1, 2, 3]
     assert asyncio.run(run(240, [0.5, 1.0, 9.0])) == [12, 24, 216]
+
+
+async def test_a_key_that_comes_while_a_clip_is_read_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = Clip(np.zeros((9, 4, 4, 3), np.uint8), 24.0, (4, 4), 9)
+
+    class Alone(Themed):
+        def compose(self) -> ComposeResult:
+            yield Player()
+
+    app = Alone()
+    async with app.run_test(size=(100, 30)) as pilot:
+        player = app.query_one(Player)
+        await pilot.pause()
+        monkeypatch.setattr(player, "_read", lambda: None)
+        clip = Playable(Path("a.mp4"), "a")
+        player.load(clip)
+        await pilot.press("right", "right", "space")
+        assert (player.index, player.playing) == (0, False)
+        player.post_message(Player.FramesRead(0, clip, frames))
+        await pilot.pause()
+        assert (player.index, player.playing) == (2, True)
+
+        # keys are of the clip that they were pressed for
+        other = Playable(Path("b.mp4"), "b")
+        player.load(other)
+        await pilot.press("right", "space")
+        player.load(clip)
+        player.post_message(Player.FramesRead(0, clip, frames))
+        await pilot.pause()
+        assert not player.playing
+
+        # what cannot be shown takes no key for the next
+        player.load(other)
+        player.post_message(Player.FramesRead(0, other, None, "no video"))
+        await pilot.pause()
+        await pilot.press("space")
+        player.load(clip)
+        player.post_message(Player.FramesRead(0, clip, frames))
+        await pilot.pause()
+        assert not player.playing

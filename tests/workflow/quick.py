@@ -160,7 +160,8 @@ def _environment(root: Path) -> dict[str, str]:
         if quick := os.environ.get(QUICK_PROGRAMS):
             write_command(commands / "hv15", Path(quick) / "socket", str(STUB))
         else:
-            (commands / "hv15").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
+            stand_in = f"import runpy\nrunpy.run_path({str(STUB)!r}, run_name='__main__')\n"
+            (commands / "hv15").write_text(f"#!{sys.executable}\n{stand_in}")
             (commands / "hv15").chmod(0o755)
     path = f"{commands}{os.pathsep}{os.environ['PATH']}"
     python_path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -93,6 +93,12 @@ def train(words: list[str], options: dict[str, str]) -> str:
     project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
     assert wanted_of(options) == project.training_spec
     assert not Path("fail").exists(), "the test wants the training to fail"
+    if Path("hang").exists():
+        import time
+
+        print("step 1", flush=True)
+        Path("at-work").touch()
+        time.sleep(300)
     project.latents.entries()
     project.texts.entries()
     write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted_of(options))})

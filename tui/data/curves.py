@@ -19,6 +19,13 @@ UNIT_WORDS: dict[Unit, str] = {"": "", "s": ", seconds", "1/s": " a second", "B"
 UNIT_SCALES: dict[Unit, float] = {"": 1.0, "s": 1.0, "1/s": 1.0, "B": 1 / GIB}
 """By which values are multiplied to be shown."""
 
+SIGNS = "123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def sign_of(number: int) -> str:
+    """The one character that stands for a training among those drawn over one another, the first being 0."""
+    return SIGNS[number % len(SIGNS)]
+
 
 @dataclass(frozen=True)
 class CurveSource:

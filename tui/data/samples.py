@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from hv15.errors import UserError
 from hv15.records.fields import from_json
-from hv15.records.json_values import RecordError, parse_object
-from hv15.records.metadata import SAMPLE
+from hv15.records.json_values import JsonObject, RecordError, parse_object
+from hv15.records.metadata import MADE_FROM, SAMPLE
 from hv15.records.paths import ProjectPaths
 from tui.data.clips import Clip, load_clip, still
+from tui.data.sample_standing import Standing, StandingReader
 
 __all__ = ["Clip", "Sample", "SampleSettings", "SamplesReader", "load_clip", "still"]
 
@@ -58,6 +59,10 @@ class Sample:
     mtime: float
     settings: SampleSettings = SampleSettings()
     """What was asked for, as the file tells."""
+    trained: str | None = None
+    """Digest of the training whose LoRA made it, as the file tells; None: without one, or unknown."""
+    standing: Standing = Standing.CURRENT
+    """Whether the project still is what the sample was made from."""
 
 
 class SamplesReader:
@@ -68,10 +73,12 @@ class SamplesReader:
         self.samples: tuple[Sample, ...] = ()
         self.error = ""
         self._known: dict[tuple[Path, float, int], Sample] = {}
+        self._standings = StandingReader(root)
 
     def refresh(self) -> bool:
         """Look for samples; tell whether there are others than before."""
         found: dict[tuple[Path, float, int], Sample] = {}
+        otherwise = self._standings.refresh()
         self.error = ""
         for path, paths, preview in self._files():
             try:
@@ -81,11 +88,16 @@ class SamplesReader:
                 continue
             stamp = (path, status.st_mtime, status.st_size)
             found[stamp] = self._known.get(stamp) or _sample(path, paths.run, preview, status)
-        changed = found.keys() != self._known.keys()
+        changed = otherwise or found.keys() != self._known.keys()
         self._known = found
         if changed:
-            self.samples = tuple(sorted(found.values(), key=_order))
+            self.samples = tuple(self._placed(sample) for sample in sorted(found.values(), key=_order))
         return changed
+
+    def _placed(self, sample: Sample) -> Sample:
+        name = sample.prompt_name if sample.kind == "preview" else sample.name
+        standing = self._standings.of(sample.experiment, name, sample.settings.prompt, sample.trained)
+        return replace(sample, standing=standing)
 
     def _files(self) -> Iterator[tuple[Path, ProjectPaths, bool]]:
         """Yield (path, of which experiment, whether it is a preview)."""
@@ -115,6 +127,7 @@ def _media_in(folder: Path) -> list[Path]:
 def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) -> Sample:
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
+    settings, trained = _told(path)
     media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
@@ -126,18 +139,33 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
         media=media,
         size=status.st_size,
         mtime=status.st_mtime,
-        settings=_settings(path),
+        settings=settings,
+        trained=trained,
     )
 
 
-def _settings(path: Path) -> SampleSettings:
-    """What a sample tells of itself; nothing if it does not, or is damaged."""
+def _told(path: Path) -> tuple[SampleSettings, str | None]:
+    """What a sample tells of itself, and of its training; nothing if it does not, or is damaged."""
     from hv15.workflow.told import read_metadata
 
     try:
-        return from_json(SampleSettings, parse_object(read_metadata(path)[SAMPLE]))
-    except (KeyError, OSError, RecordError, UserError):
-        return SampleSettings()
+        metadata = read_metadata(path)
+    except (OSError, UserError):
+        return SampleSettings(), None
+    try:
+        settings = from_json(SampleSettings, parse_object(metadata[SAMPLE]))
+    except (KeyError, RecordError):
+        settings = SampleSettings()
+    try:
+        return settings, _training_of(parse_object(metadata[MADE_FROM]))
+    except (KeyError, RecordError):
+        return settings, None
+
+
+def _training_of(made_from: JsonObject) -> str | None:
+    latents = made_from.get("latents")
+    trained = latents.get("trained") if isinstance(latents, dict) else None
+    return trained if isinstance(trained, str) else None
 
 
 def _order(sample: Sample) -> tuple[str, str, int, float, str]:

@@ -1,4 +1,4 @@
-"""What the focused widget is for, and which keys work here."""
+"""What has the focus, what it is for, and which keys work here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Button, Input, Static, TextArea
 
 
 class HelpDialog(ModalScreen[None]):
@@ -41,11 +42,10 @@ def help_for(screen: Screen[object]) -> Content:
         text = getattr(each, "HELP", None)
         if isinstance(each, Widget) and text and text not in seen:
             seen.add(text)
-            title = str(each.border_title or type(each).__name__) if each is not screen else "This screen"
-            parts.append(Content.assemble((title, "bold $accent"), "\n", " ".join(text.split()), "\n"))
+            parts.append(Content.assemble((name_of(each, screen), "bold $accent"), "\n", " ".join(text.split()), "\n"))
     active = [each for each in screen.active_bindings.values() if each.binding.description or each.tooltip]
     for owner, group in groupby(active, key=lambda each: each.node):
-        name = "Everywhere" if owner is screen.app else "This screen" if owner is screen else type(owner).__name__
+        name = name_of(owner, screen)
         lines: dict[str, tuple[list[str], str]] = {}
         for key in group:
             text = key.tooltip or key.binding.description
@@ -57,3 +57,21 @@ def help_for(screen: Screen[object]) -> Content:
         ]
         parts.append(Content.assemble((f"Keys: {name}", "bold $accent"), "\n", Content("\n").join(rows), "\n"))
     return Content("\n").join(parts)
+
+
+def name_of(node: DOMNode, screen: Screen[object]) -> str:
+    """What people call a part of a screen: by its own name, else by that of what it lies in."""
+    if node is screen.app:
+        return "Everywhere"
+    for each in node.ancestors_with_self:
+        if each is screen:
+            break
+        if name := getattr(each, "CALLED", ""):
+            return str(name)
+        if isinstance(each, Input | TextArea):
+            return "Text field"
+        if isinstance(each, Button):
+            return "Button"
+        if isinstance(each, Widget) and each.border_title:
+            return str(each.border_title)
+    return "This screen"

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
@@ -42,8 +42,6 @@ class Checks(Protocol):
     def cancel(self) -> None: ...
 
 
-SHOWN = 6
-"""Checks that are shown: what is in place is not among them, unless all is."""
 SIGNS: dict[CheckState, tuple[str, str]] = {
     "problem": ("✗", "$error"),
     "note": ("!", "$warning"),
@@ -60,16 +58,20 @@ class StartDialog(ModalScreen[list[str] | None]):
         Binding("s,ctrl+s", "start", "Start", id="start-start", tooltip="start it: it goes on without the dashboard"),
         Binding("d", "plan", "Ask again", id="start-plan", tooltip="ask Snakemake again what would run"),
     ]
-    HELP = """What would run, and why. Start sets it going, detached: it goes on when the dashboard is closed. Another
-    target than the finished LoRA can be named, such as results/samples/NAME.mp4."""
+    HELP = f"""What would run, and why. Start sets it going, detached: it goes on when the dashboard is closed. Another
+    target than the finished LoRA can be named, such as {ProjectPaths().samples / "NAME.mp4"}."""
 
     DEFAULT_CSS = """
     StartDialog PlanTable { height: 1fr; margin-top: 1; }
+    StartDialog PlanTable.-unknown { display: none; }
     StartDialog Input { width: 1fr; }
     StartDialog .target { height: 1; }
     StartDialog .target Label { color: $faint; padding-right: 1; }
-    StartDialog #plan-checks { height: auto; max-height: 6; }
-    StartDialog #plan-summary { height: auto; max-height: 8; margin-top: 1; }
+    StartDialog VerticalScroll { height: auto; }
+    StartDialog .checks { max-height: 40%; }
+    StartDialog .summary { max-height: 30%; margin-top: 1; }
+    StartDialog .summary.-alone { max-height: 1fr; }
+    StartDialog VerticalScroll Static { height: auto; }
     """
 
     def __init__(
@@ -84,16 +86,20 @@ class StartDialog(ModalScreen[list[str] | None]):
         self._plans, self._checks, self._notes, self._start = plans, checks, notes, start
         self._running_plans: Plans | None = None
         self._running_checks: Checks | None = None
+        self._refused = False
+        """Whether what is named cannot start."""
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog -tall") as box:
+        with Vertical(classes="dialog -tall -broad") as box:
             box.border_title = "Start" if self._start else "What would run"
             box.border_subtitle = "esc cancels"
             with Horizontal(classes="target"):
                 yield Label("target")
                 yield Input(TARGET, id="start-target", compact=True)
-            yield Static(id="plan-summary")
-            yield Static(id="plan-checks")
+            with VerticalScroll(can_focus=False, classes="summary"):
+                yield Static(id="plan-summary")
+            with VerticalScroll(can_focus=False, classes="checks"):
+                yield Static(id="plan-checks")
             yield PlanTable(id="plan")
             with Horizontal(classes="dialog-answers"):
                 if self._start:
@@ -138,11 +144,23 @@ class StartDialog(ModalScreen[list[str] | None]):
         if plans is not self._running_plans or not self.is_attached or rerun.cancelled:
             return
         self._running_plans = None
+        self._offer(not rerun.error)
         if rerun.error:
             self._say(Content.assemble(("✗ it cannot start: ", "bold $error"), rerun.error))
             return
         self._say(Content.styled(rerun.summary, "bold"))
         table.set_rows(rerun.stages)
+
+    def _offer(self, possible: bool) -> None:
+        """Offer the start, or leave its room to why there can be none."""
+        self._refused = not possible
+        table = self.query_one(PlanTable)
+        table.set_class(not possible, "-unknown")
+        self.query_one(".summary").set_class(not possible, "-alone")
+        for button in self.query("#start"):
+            if not possible and button.has_focus:
+                self.query_one("#cancel").focus()
+            button.display = possible
 
     async def _check(self) -> None:
         """Check models, clips, captions, disk and device, while the plan is looked at."""
@@ -159,7 +177,7 @@ class StartDialog(ModalScreen[list[str] | None]):
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
         """Start what is named."""
-        if self._start:
+        if self._start and not self._refused:
             self.dismiss(self.targets)
 
     @on(Button.Pressed, "#cancel")
@@ -169,9 +187,9 @@ class StartDialog(ModalScreen[list[str] | None]):
 
 
 def most_important(checks: Sequence[Check]) -> list[Check]:
-    """Return the first problems, then notes; the first check of all if there are none."""
+    """Return problems, then notes, not what is in place; the first check of all if there are none."""
     worst = sorted((each for each in checks if each.state != "ok"), key=lambda each: list(SIGNS).index(each.state))
-    return worst[:SHOWN] or list(checks[:1])
+    return worst or list(checks[:1])
 
 
 def _line(check: Check) -> Content:

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 from textual_plot import PlotWidget
 
-from tui.data.curves import CHARTS, Axis, ChartInfo, CurveSource, Series
+from tui.data.curves import CHARTS, Axis, ChartInfo, CurveSource, Series, sign_of
 from tui.dialogs.choose import ChooseDialog
 from tui.messages import MetricsSeen
 from tui.screens.base import DashboardScreen
@@ -215,5 +215,5 @@ class ChartsScreen(DashboardScreen):
 
 
 def _of_training(info: ChartInfo, label: str, number: int, series: Series) -> Curve:
-    """The curve of one of several trainings, told apart by its number."""
-    return Curve(label, series.x, series.y * info.scale, number, mark=str(number + 1))
+    """The curve of one of several trainings, told apart by its sign."""
+    return Curve(label, series.x, series.y * info.scale, number, mark=sign_of(number))

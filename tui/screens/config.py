@@ -99,18 +99,33 @@ class ConfigScreen(DashboardScreen):
     # The file
 
     def step(
-        self, change: Callable[[ConfigFile], object] | None = None, then: Callable[[], object] | None = None
+        self,
+        change: Callable[[ConfigFile], object] | None = None,
+        then: Callable[[], object] | None = None,
+        refused: Callable[[UserError], bool] | None = None,
     ) -> None:
-        """Do something to the file in a thread, after what was typed until now, and show what came out."""
-        run_beside(self, partial(self._step, change, then), "config-steps")
+        """Do something to the file in a thread, after what was typed until now, and show what came out.
 
-    async def _step(self, change: Callable[[ConfigFile], object] | None, then: Callable[[], object] | None) -> None:
+        Args:
+            then: called when it was done.
+            refused: called when the file refuses it; returns whether that was shown.
+        """
+        run_beside(self, partial(self._step, change, then, refused), "config-steps")
+
+    async def _step(
+        self,
+        change: Callable[[ConfigFile], object] | None,
+        then: Callable[[], object] | None,
+        refused: Callable[[UserError], bool] | None,
+    ) -> None:
         try:
             async with self._steps:
                 await self._do(change)
             if then is not None:
                 then()
         except Exception as error:  # shown to the user, whatever it is
+            if self.is_attached and refused is not None and isinstance(error, UserError) and refused(error):
+                return
             if self.is_attached:
                 self._failed(error, asked=then is not None or change not in (None, _take_over))
 
@@ -148,10 +163,13 @@ class ConfigScreen(DashboardScreen):
         new = frozenset(line.new_line for line in view.unsaved if line.sign == "+" and line.new_line is not None)
         editor.mark(wrong, new)
         form.show(view.sections)
+        field = self.query_one(FieldEditor)
         if form.current is None:
             self._form_moved()
-        elif not self.query_one(FieldEditor).is_editing:
-            self.query_one(FieldEditor).show(form.current)
+        elif field.is_editing:
+            field.explain(form.current)
+        else:
+            field.show(form.current)
         self.query_one(Findings).show(view)
         self._entitle()
 
@@ -211,7 +229,16 @@ class ConfigScreen(DashboardScreen):
         self.query_one(SettingsForm).focus()
         changed = text != (field.text if field.in_file else "")
         if changed or then is not None:
-            self.step((lambda file: file.set_text(field.location, text)) if changed else None, then)
+            change = (lambda file: file.set_text(field.location, text)) if changed else None
+            self.step(change, then, partial(self._refused, field, text))
+
+    def _refused(self, field: FormField, text: str, error: UserError) -> bool:
+        """Open the field again with what was typed; whether the cursor still stands on its setting."""
+        form = self.query_one(SettingsForm)
+        if not (form.has_focus and form.field is not None and form.field.location == field.location):
+            return False
+        self.query_one(FieldEditor).refuse(form.field, text, error)
+        return True
 
     @on(SettingsForm.Default)
     def _default(self, event: SettingsForm.Default) -> None:
@@ -220,7 +247,9 @@ class ConfigScreen(DashboardScreen):
 
     @on(FieldEditor.Left)
     def _field_left(self) -> None:
-        self.query_one(SettingsForm).focus()
+        form = self.query_one(SettingsForm)
+        self.query_one(FieldEditor).show(form.current)
+        form.focus()
 
     @on(SettingsForm.AddEntry)
     def _add_entry(self, event: SettingsForm.AddEntry) -> None:

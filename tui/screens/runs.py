@@ -17,6 +17,7 @@ from textual.widgets import Static
 from hv15.errors import UserError
 from hv15.runs import control
 from tui.data.config_diff import Change, DiffLine, setting_changes, text_diff
+from tui.data.curves import sign_of
 from tui.data.history import RunRow
 from tui.dialogs.confirm import Answer, Confirm
 from tui.messages import OpenLog, RunSeen
@@ -163,11 +164,11 @@ class RunsScreen(DashboardScreen):
             self.notify("its curves are on Charts (3)", markup=False)
 
     def _mark(self) -> None:
-        """Number the runs whose curves are overlaid as Charts does."""
+        """Mark the runs whose curves are overlaid as Charts does."""
         overlaid = self.dashboard.files.overlaid
         table = self.query_one(RunsTable)
         table.taken = {
-            run: overlaid.index(curves[0]) + 1 for run, curves in self._curves.items() if {*curves} <= {*overlaid}
+            run: sign_of(overlaid.index(curves[0])) for run, curves in self._curves.items() if {*curves} <= {*overlaid}
         }
         table.refresh()
 

@@ -20,7 +20,7 @@ from tui.screens.base import DashboardScreen
 from tui.units import size
 from tui.watcher import Source
 from tui.widgets.rows import Rows
-from tui.widgets.sample_list import SampleList, SampleRow, sample_rows, sample_title
+from tui.widgets.sample_list import SampleList, SampleRow, sample_rows, sample_title, standing_words
 from tui.widgets.still import StillDialog
 from tui.widgets.video import Playable, Player
 
@@ -143,6 +143,8 @@ class SamplesScreen(DashboardScreen):
         facts = [f"{name} {value}" for name, value in named if value is not None]
         texts = (("prompt ", settings.prompt), ("not    ", settings.negative_prompt))
         lines = [Content.assemble((name, "$faint"), clean(text.replace("\n", " "))) for name, text in texts if text]
+        if words := standing_words(sample):
+            lines.insert(0, Content.styled(words, "$warning"))
         lines.append(Content.styled(visible(str(path)), "$faint"))
         lines.append(Content.styled(" · ".join([*facts, size(sample.size)]), "$faint"))
         return Content("\n").join(lines)

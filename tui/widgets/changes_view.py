@@ -13,6 +13,7 @@ from tui.widgets.rows import Rows, cell
 class ChangesView(Rows[Change]):
     """One line a setting: before and after."""
 
+    CALLED = "Changes"
     HELP = "Settings that differ, with the value before and the value after."
 
     def key(self, row: Change) -> Hashable:

@@ -22,6 +22,9 @@ from tui.data.curves import ChartInfo, CurveSource, Series
 from tui.themes import SERIES
 from tui.units import duration, number
 
+SIGN_TURNS = 3
+"""How often each curve carries its sign before its end, where there are several."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -35,7 +38,7 @@ class Curve:
     faint: bool = False
     """Drawn in the background colour's neighbourhood: raw values behind smoothed ones."""
     mark: str = ""
-    """A sign at its end, which tells it from the others without colour."""
+    """A sign of one character on it, which tells it from the others without colour."""
 
 
 def curves_to_draw(info: ChartInfo, found: Sequence[Series]) -> list[Curve]:
@@ -50,6 +53,19 @@ def curves_to_draw(info: ChartInfo, found: Sequence[Series]) -> list[Curve]:
         curves.append(Curve(source.label, series.x, series.y * info.scale, colour, source.faint, sign))
         colour += not source.faint
     return [curve for curve in curves if len(curve.x)]
+
+
+def sign_places(x: np.ndarray, number: int, of: int) -> list[int]:
+    """The points of a curve that carry its sign: the last one, and some on the way where there are other curves.
+
+    Curves that lie over one another carry theirs at different places.
+    """
+    last = len(x) - 1
+    if of < 2:
+        return [last]
+    shares = [(turn + (number + 1) / (of + 1)) / SIGN_TURNS for turn in range(SIGN_TURNS)]
+    on_the_way = np.searchsorted(x, [x[0] + share * (x[-1] - x[0]) for share in shares])
+    return sorted({*map(int, on_the_way), last})
 
 
 def _sign(source: CurveSource) -> str:
@@ -122,6 +138,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         & > .plot--tick { color: $faint; text-style: none; }
         & > .plot--label { color: $faint; text-style: none; }
         Canvas { background: $background; color: $foreground; }
+        #legend { display: none; }
     }
     """
 
@@ -161,6 +178,12 @@ class Chart(PlotWidget, inherit_bindings=False):
         """The part of the x axis that is shown."""
         return self._x_min, self._x_max
 
+    def _update_legend(self) -> None:
+        """Leave out textual-plot's own legend."""
+
+    def _position_legend(self) -> None:
+        """Leave it where it is: a resize may ask for it before it is there."""
+
     def on_mount(self) -> None:
         self.border_title = Content(self.heading)
         self.watch(self.app, "theme", self._recolour, init=False)
@@ -179,6 +202,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         rows, columns = self.content_size.height // 3, self.columns // 10
         self.set_y_formatter(LogFormatter(rows) if self.log_axis else ValueFormatter(rows))
         self.set_x_formatter(TimeFormatter(columns) if self.x_axis == "time" else StepFormatter(columns))
+        marked: list[tuple[Curve, str, np.ndarray, np.ndarray]] = []
         for curve in curves:
             x, y = self._seen(curve)
             if not len(x):
@@ -187,7 +211,10 @@ class Chart(PlotWidget, inherit_bindings=False):
             name = "faint" if curve.faint else SERIES[curve.colour % len(SERIES)]
             self.plot(x, y, line_style=colours[name], hires_mode=HiResMode.BRAILLE)
             if curve.mark:
-                self.scatter(x[-1:], y[-1:], marker=curve.mark, marker_style=f"bold {colours[name]}")
+                marked.append((curve, colours[name], x, y))
+        for turn, (curve, colour, x, y) in enumerate(marked):  # above all lines
+            places = sign_places(x, turn, len(marked))
+            self.scatter(x[places], y[places], marker=curve.mark, marker_style=f"bold {colour}")
         if high >= low and not self.zoomed:
             margin = (high - low) * 0.03 or abs(high) * 0.1 or 1.0
             self.set_ylimits(low - margin, high + margin)

@@ -13,6 +13,7 @@ from tui.widgets.rows import Rows, cell
 class ClipList(Rows[Item]):
     """Chooses a clip."""
 
+    CALLED = "Clips"
     HELP = """The clips and images of all datasets. ! marks one that cannot be used, or has no caption; * one whose
     caption was edited and not saved. Enter edits the caption."""
 

@@ -15,6 +15,7 @@ COLOURS = {"+": "$success", "-": "$error", "@": "$faint", " ": ""}
 class DiffView(Rows[DiffLine]):
     """One line a line of the diff, with the number that it has in the newer text."""
 
+    CALLED = "Differences"
     HELP = "What differs. + stands in the config that is edited, - in the other one. Enter goes to the line."
 
     def key(self, row: DiffLine) -> Hashable:

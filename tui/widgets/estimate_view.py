@@ -14,6 +14,7 @@ from tui.widgets.rows import Rows, cell
 class EstimateView(Rows[EstimateLine]):
     """One line a stage. The largest memory of them is what the GPU must have."""
 
+    CALLED = "Estimate"
     HELP = """What each stage will need, found by running the real steps on the meta device: memory to the byte, time as
     an estimate. It follows the config while it is edited."""
 

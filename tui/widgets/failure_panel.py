@@ -15,6 +15,7 @@ from tui.messages import OpenLog
 class FailurePanel(Widget, can_focus=True):
     """One card; left and right go through the others."""
 
+    CALLED = "Failure"
     HELP = """What went wrong, as far as its log tells: the cause, the cure, and what the log said last. Enter opens the
     log; left and right show the other failures. After the cure, s starts again: what is finished is kept."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
+from hv15.errors import UserError
 from hv15.terminal_text import original, visible
 from tui.data.config_form import FormField, FormSection
 
@@ -28,6 +29,7 @@ class FieldEditor(Vertical):
     FieldEditor.-editing Input { display: block; }
     """
 
+    CALLED = "Setting"
     BINDINGS = [  # noqa: RUF012 (as Textual declares it)
         Binding("escape", "leave", "Back", id="field-leave", tooltip="back to the list, nothing changed"),
     ]
@@ -55,8 +57,12 @@ class FieldEditor(Vertical):
     def show(self, row: FormField | FormSection | None) -> None:
         """Show the help of a setting or of a section."""
         self.field = row if isinstance(row, FormField) else None
-        help_text = self.query_one("#field-help", Static)
         self.query_one(VerticalScroll).scroll_home(animate=False)
+        self.explain(row)
+
+    def explain(self, row: FormField | FormSection | None) -> None:
+        """Show only what is said about a setting or a section: what is being typed stays."""
+        help_text = self.query_one("#field-help", Static)
         if row is None:
             help_text.update("")
         elif isinstance(row, FormSection):
@@ -85,6 +91,14 @@ class FieldEditor(Vertical):
         box.value = visible(self._before)
         box.cursor_position = len(box.value)
         box.focus()
+
+    def refuse(self, field: FormField, text: str, error: UserError) -> None:
+        """Put the cursor back into the field, with what was typed and why it cannot be taken."""
+        self.edit(field)
+        box = self.query_one(Input)
+        box.value = visible(text)
+        box.cursor_position = len(box.value)
+        self.explain(replace(field, problem=f"{error.message} {error.hint}".strip()))
 
     @property
     def is_editing(self) -> bool:

@@ -18,6 +18,7 @@ TIME, WORD = 8, 10
 class JobsTable(Rows[Job]):
     """One line a job."""
 
+    CALLED = "Jobs"
     HELP = """The jobs of the run, as Snakemake plans and reports them: running ones first, then failed, waiting and
     finished ones. The cursor stays on top until it is moved; home lets it go back. Enter opens a
     job's log."""

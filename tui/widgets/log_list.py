@@ -67,6 +67,7 @@ def _entry(label: str, path: Path, state: str) -> LogEntry:
 class LogList(Rows[LogEntry]):
     """Chooses a log."""
 
+    CALLED = "Logs"
     HELP = """All logs of this project: those of running and failed jobs first, then the newest. Moving here shows a
     log; enter goes into it."""
 

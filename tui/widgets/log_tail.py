@@ -15,6 +15,7 @@ from textual.strip import Strip
 class LogTail(ScrollView, can_focus=True):
     """Stays at the end until one scrolls up, and again from when one is back at the end."""
 
+    CALLED = "Log"
     HELP = """The end of a log: of the job under the cursor, of the one that runs, or of Snakemake itself. It follows
     while its end is shown. Enter opens the whole log with search and filter."""
 

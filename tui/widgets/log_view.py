@@ -60,11 +60,12 @@ class LogView(ScrollView, can_focus=True):
         background: $background; color: $foreground; height: 1fr; overflow-x: hidden;
         & > .log--number { color: $faint; }
         & > .log--match { background: $accent 40%; text-style: bold; }
-        & > .log--hit { background: $block-cursor-background; }
+        & > .log--hit { background: $block-cursor-background; color: $block-cursor-foreground; }
         & > .log--alarming { color: $error; }
         & > .log--worrying { color: $warning; }
     }
     """
+    CALLED = "Log"
     HELP = """A log. f follows its end; / searches (n next, N the one before), & keeps the lines with a match only,
     esc shows all again. Patterns are regular expressions; small letters match capitals too. left and right move
     sideways."""
@@ -240,9 +241,11 @@ class LogView(ScrollView, can_focus=True):
 
     def _take(self, look: _Look) -> None:
         before, self._look = self._look, look
-        if look.generation != before.generation or look.lines < before.lines:
+        if look.generation != before.generation:
             self._forget()
             self.note = "the file was cut or replaced" if before.bytes else ""
+        elif look.lines < before.lines:  # a filter was set, or its last match has grown into none
+            self._forget()
         elif look.lines != before.lines:
             self._blocks.pop(before.lines // BLOCK, None)  # it was not full
         self._blocks.update(look.blocks)

@@ -14,6 +14,7 @@ Rings = dict[str, list[float]]
 class MachinePanel(Widget):
     """Redrawn whenever the machine was looked at."""
 
+    CALLED = "Device"
     HELP = """How busy the device is, and how much of its memory is taken. The screen System tells more. On a machine
     without a GPU it shows the processor and the memory of the run."""
 

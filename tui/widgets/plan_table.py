@@ -13,6 +13,7 @@ from tui.widgets.rows import Rows, cell
 class PlanTable(Rows[DueStage]):
     """One line a job, with its reasons."""
 
+    CALLED = "What would run"
     HELP = "What would run if the workflow was started now, each job with its reasons, as `hv15 why` says them."
 
     def key(self, row: DueStage) -> Hashable:

@@ -14,6 +14,7 @@ from tui.widgets.rows import Rows
 class ProblemList(Rows[Problem]):
     """One line a problem; enter goes to its place."""
 
+    CALLED = "Problems"
     HELP = "What is wrong in the config, with line and column. Enter goes there."
 
     def key(self, row: Problem) -> Hashable:

@@ -48,6 +48,7 @@ def process_rows(sample: SystemSample) -> list[ProcessRow]:
 class ProcessTable(Rows[ProcessRow]):
     """One line a process."""
 
+    CALLED = "Processes"
     HELP = """The run's processes: memory, processor, and memory on GPUs. Below them other programs that use the same
     GPUs: they take memory that the training may need."""
 

@@ -19,6 +19,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from hv15.terminal_text import visible
+from tui.colours import few_colours
 
 Row = TypeVar("Row")
 
@@ -38,7 +39,9 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
     Rows {
         background: $background; color: $foreground; height: 1fr;
         & > .rows--cursor { background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold; }
-        & > .rows--cursor-blurred { background: $block-cursor-blurred-background; }
+        & > .rows--cursor-blurred {
+            background: $block-cursor-blurred-background; color: $block-cursor-blurred-foreground;
+        }
         & > .rows--header { color: $faint; text-style: underline; }
     }
     """
@@ -215,6 +218,8 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
             return Strip.blank(width, self.rich_style)
         content = self.draw(self.rows[index], width)
         if index == self.cursor:
+            if few_colours(self.app):
+                content = Content(content.plain)  # its own colours are made for the background of the others
             return self._strip(content, width, "rows--cursor" if self.has_focus else "rows--cursor-blurred")
         return self._strip(content, width)
 

@@ -14,16 +14,17 @@ from tui.widgets.states import colour_of, glyph
 
 
 class RunsTable(Rows[RunRow]):
-    """One line a run. A number marks the runs whose curves are overlaid."""
+    """One line a run. A sign marks the runs whose curves are overlaid."""
 
+    CALLED = "Runs"
     HELP = """All runs of this project that are still known. Space takes a run for the charts, enter opens what it
     printed. What was changed in the config since the run before stands beside it."""
 
     def __init__(self, *, id: str | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(id=id)
         self._clock = clock
-        self.taken: dict[str, int] = {}
-        """Runs whose curves are overlaid, and the number of the first of them."""
+        self.taken: dict[str, str] = {}
+        """Runs whose curves are overlaid, and the sign of the first of them."""
         self.empty = "no run yet"
 
     def key(self, row: RunRow) -> Hashable:
@@ -41,7 +42,6 @@ class RunsTable(Rows[RunRow]):
 
     def draw(self, row: RunRow, width: int) -> Content:
         state = str(row.state)
-        number = str(self.taken.get(row.id, ""))
         started = time.strftime("%d %b %H:%M:%S", time.localtime(row.started)) if row.started else row.id
         took = row.seconds
         if row.alive and row.started:
@@ -51,7 +51,7 @@ class RunsTable(Rows[RunRow]):
         changes = ", ".join(f"{change.path} {change.old} → {change.new}" for change in row.changes)
         return Content("").join(
             [
-                cell(number, 2, "bold $accent"),
+                cell(self.taken.get(row.id, ""), 2, "bold $accent"),
                 cell(started, 16),
                 cell(f"{glyph(state)} {state}", 12, f"${colour_of(state)}"),
                 cell(duration(took), 9, right=True),

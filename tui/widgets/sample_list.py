@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from textual.content import Content
 
 from hv15.terminal_text import visible
+from tui.data.sample_standing import Standing
 from tui.data.samples import Sample
 from tui.widgets.rows import Rows, cell
 
@@ -33,24 +34,43 @@ def sample_rows(samples: Sequence[Sample], pinned: Sample | None) -> list[Sample
     return rows
 
 
+_OUTDATED = {
+    Standing.EARLIER_TRAINING: ("earlier", "of an earlier training"),
+    Standing.EARLIER_PROMPT: ("edited", "of an earlier prompt"),
+    Standing.NOT_IN_CONFIG: ("removed", "no longer in the config"),
+}
+"""For samples that are not of the project as it is now: the word in the list, and the words over the picture."""
+
+
 def step_words(sample: Sample) -> str:
-    """Which state of the LoRA a sample shows."""
-    if sample.kind == "base":
-        return "base"
-    return "final" if sample.step is None else f"step {sample.step:,}"
+    """Which state of the LoRA a sample shows, in a word or two."""
+    if sample.step is not None:
+        return f"step {sample.step:,}"
+    if sample.standing in _OUTDATED:
+        return _OUTDATED[sample.standing][0]
+    return sample.kind
+
+
+def standing_words(sample: Sample) -> str:
+    """Why a sample is not of the project as it is now; "" if it is."""
+    return _OUTDATED[sample.standing][1] if sample.standing in _OUTDATED else ""
 
 
 def sample_title(sample: Sample) -> str:
     """What a sample is called over its picture."""
+    step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
+    state = " · ".join(filter(None, (step, standing_words(sample)))) or "final"
     of = f" · {sample.experiment}" if sample.experiment else ""
-    return visible(f"{sample.prompt_name} · {step_words(sample)}{of}")
+    return visible(f"{sample.prompt_name} · {state}{of}")
 
 
 class SampleList(Rows[SampleRow]):
     """Chooses what is played."""
 
+    CALLED = "Samples"
     HELP = """Samples by prompt, those of a training's steps before the final ones. Moving here shows a sample; b keeps
-    the one under the cursor on the right as B, to compare others with it."""
+    the one under the cursor on the right as B, to compare others with it. "earlier": of an earlier training; "edited":
+    its prompt reads otherwise now; "removed": its prompt is no longer in the config."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -68,5 +88,5 @@ class SampleList(Rows[SampleRow]):
         return Content.assemble(
             (f"{row.letter or ' '} ", "bold $accent"),
             cell(words, name, "" if row.first else "$faint"),
-            cell(state, step, "" if sample.step is None else "$faint", right=True),
+            cell(state, step, "$faint" if sample.step is not None or standing_words(sample) else "", right=True),
         )

@@ -22,6 +22,7 @@ NOT_YAML = "not YAML yet, so no value is known: see Problems"
 class SettingsForm(Rows[FormRow]):
     """One line a setting, under the headings of their sections."""
 
+    CALLED = "Settings"
     KEYS_HELP = """All settings, with their defaults. ● marks what differs from its default, ✗ what is wrong. Enter
     edits the value; space goes to the next choice; delete takes the setting out of the file, so that its default holds.
     / searches names and help; c shows only what was changed. Every edit changes that one value in the file and nothing
@@ -31,7 +32,7 @@ class SettingsForm(Rows[FormRow]):
         Binding(
             "space", "cycle", "Next choice", id="form-cycle", show=False, tooltip="true or false, or the next choice"
         ),
-        Binding("delete,backspace", "default", "Default", id="form-default", tooltip="take it out: its default holds"),
+        Binding("delete", "default", "Default", id="form-default", tooltip="take it out: its default holds"),
         Binding(
             "c", "only_changed", "Changed", id="form-changed", show=False, tooltip="show only what was changed, or all"
         ),
@@ -101,6 +102,15 @@ class SettingsForm(Rows[FormRow]):
 
     def watch_words(self) -> None:
         self._filter()
+        if (hit := self._best_hit()) is not None:
+            self.move_to_location(hit.location)
+
+    def _best_hit(self) -> FormField | None:
+        """The setting that the words mean: one that is called so, else one whose help has them."""
+        fields = [row for row in self.rows if isinstance(row, FormField)] if self.words else []
+        words = self.words.lower().split()
+        named = [field for field in fields if all(word in field.path.lower() for word in words)]
+        return next(iter(named or fields), None)
 
     def watch_only_changed(self) -> None:
         self._filter()

@@ -44,6 +44,7 @@ NAME = 20
 class StatusLine(Widget):
     """One line; what does not fit is left out from its right side, the state never."""
 
+    CALLED = "Status line"
     HELP = "What the project's run is doing now. It is read from the run's files and from the kernel's lock."
 
     DEFAULT_CSS = """

@@ -30,7 +30,9 @@ class Thumbnails(Widget):
     Thumbnails {
         height: 8; background: $background;
         & > .thumbnails--name { color: $faint; }
-        & > .thumbnails--chosen { color: $foreground; background: $block-cursor-background; text-style: bold; }
+        & > .thumbnails--chosen {
+            color: $block-cursor-foreground; background: $block-cursor-background; text-style: bold;
+        }
     }
     """
 

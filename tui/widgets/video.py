@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from textual.widgets import Static
 
 from hv15.errors import UserError
 from hv15.terminal_text import visible
+from tui.colours import few_colours
 from tui.data.samples import Clip, load_clip
 from tui.widgets.half_blocks import half_blocks
 
@@ -32,6 +34,8 @@ SHORT_S = 4.0
 """A clip that can be drawn frame by frame in this time is played slowly, each frame once."""
 UNATTENDED_S = 60.0
 """Playing ends by itself after so long without a key: nobody may be looking."""
+CURE = "COLORTERM=truecolor if the terminal has more"
+"""What to do where the terminal does not say that it has true colour."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class VideoView(Widget):
         """Show that a clip is being read; the frames of the same file stay until then."""
         if self.clip is None or self.clip.path != clip.path:
             self.frames, self._strips, self.note = None, [], "reading"
+            self.remove_class("-error")
         self.clip = clip
         self.border_title = Content(clip.title).plain.replace("[", "\\[")
         self.refresh()
@@ -112,9 +117,10 @@ class Player(Vertical, can_focus=True):
     Player > Static { height: 1; color: $text-muted; text-align: center; }
     Player:focus VideoView { border: round $primary; }
     """
+    CALLED = "Video"
     HELP = """Plays a clip in the terminal, about six frames a second or what the line takes; space plays, left and
     right move by a frame. Two samples move together. It pauses when the terminal loses the focus, and after a minute
-    without a key."""
+    without a key. Where the terminal has fewer colours than pictures need, there are stills only."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "play", "Play", id="video-play", tooltip="play or pause"),
         Binding("left", "step(-1)", "Frame back", id="video-back", show=False, tooltip="the frame before"),
@@ -144,6 +150,8 @@ class Player(Vertical, can_focus=True):
         self._since, self._from = 0.0, 0
         self._read_for: list[tuple[Path, Size]] = []
         self._cancel = threading.Event()
+        self._keys: list[Callable[[], None]] = []
+        """What was asked for while the clip is read."""
 
     def compose(self) -> ComposeResult:
         yield Horizontal(*self.views)
@@ -163,6 +171,7 @@ class Player(Vertical, can_focus=True):
         if [clip.path for clip in self.clips] != shown:
             self.pause()
             self._read_for = []
+            self._keys.clear()
         for view, clip in zip(self.views, self.clips, strict=False):
             view.expect(clip)
         for view in self.views[max(1, len(self.clips)) :]:
@@ -217,6 +226,19 @@ class Player(Vertical, can_focus=True):
                 message.frames if message.frames and len(message.frames.frames) else None, message.error
             )
             self._say()
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Do what was asked for while the clip was read."""
+        keys, self._keys = ([], self._keys) if self._reading else (self._keys, [])
+        for key in keys:
+            key()
+
+    @property
+    def _reading(self) -> bool:
+        """Whether a clip that is shown will come, but is not there yet."""
+        views = self.views[: len(self.clips)]
+        return any(view.frames is None and not view.has_class("-error") for view in views)
 
     @property
     def _longest(self) -> Clip | None:
@@ -230,9 +252,11 @@ class Player(Vertical, can_focus=True):
 
     def action_play(self) -> None:
         self._touched = self._clock()
-        if self.playing:
+        if self._reading:
+            self._keys.append(self.action_play)
+        elif self.playing:
             self.pause()
-        elif (frames := self._longest) is not None and len(frames.frames) > 1:
+        elif (frames := self._longest) is not None and len(frames.frames) > 1 and not few_colours(self.app):
             self.playing = True
             self._since, self._from = self._clock(), self.index
             self._plan()
@@ -247,11 +271,17 @@ class Player(Vertical, can_focus=True):
         self._say()
 
     def action_step(self, count: int) -> None:
+        if self._reading:
+            self._keys.append(partial(self.action_step, count))
+            return
         self.pause()
         if (frames := self._longest) is not None:
             self._seek((self.index + count) % len(frames.frames))
 
     def action_seek(self, index: int) -> None:
+        if self._reading:
+            self._keys.append(partial(self.action_seek, index))
+            return
         self.pause()
         if (frames := self._longest) is not None:
             self._seek(index % len(frames.frames))
@@ -288,8 +318,9 @@ class Player(Vertical, can_focus=True):
         if frames is None:
             self.query_one("Player > Static", Static).update("")
             return
+        few = few_colours(self.app)
         parts = [
-            "▶ playing" if self.playing else "‖ paused",
+            "▶ playing" if self.playing else f"stills only: {few} ({CURE})" if few else "‖ paused",
             f"frame {self.index + 1}/{len(frames.frames)}",
             f"{self.index / frames.fps:.2f} s",
             f"{frames.source_size[0]}x{frames.source_size[1]}",

@@ -20,6 +20,7 @@ COMMENT = re.compile(r"(?:^|\s)(#.*)$")
 class YamlEditor(TextArea):
     """Plain text that is checked while one types; undo and redo are those of the whole screen."""
 
+    CALLED = "Text of the config"
     HELP = """config.yaml as it is. It is checked while you type; a line with a problem is marked, and the problem
     stands below. ctrl+s saves, ctrl+e opens $EDITOR, ctrl+z takes back, also what the form did."""
 

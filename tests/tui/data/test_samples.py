@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hv15.data.encode import write_images, write_video
+from hv15.digest import digest
 from hv15.errors import UserError
+from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
+from hv15.records.spec import Spec
 from tests.data.videos import make_video, number_of, numbered, numbers_of
 from tui.data import clips
 from tui.data.clips import fitted
-from tui.data.samples import SamplesReader, load_clip, still
+from tui.data.sample_standing import Standing
+from tui.data.samples import Sample, SamplesReader, load_clip, still
+from tui.widgets.sample_list import sample_title, step_words
 
 
 def touch(root: Path, name: str, content: str = "x") -> Path:
@@ -139,3 +147,86 @@ def test_fitting_keeps_the_shape() -> None:
     assert fitted(832, 480, 100, 58) == (100, 58)
     assert fitted(480, 832, 100, 58) == (33, 58)
     assert fitted(10_000, 1, 100, 100) == (100, 1)
+
+
+CONFIG = """\
+models: {source: demo}
+datasets: [{video_directory: clips, target_frames: [9]}]
+sample:
+  with_base: true
+  prompts:
+    - {name: cat, prompt: a cat}
+    - {name: dog, prompt: a dog, with_base: false}
+"""
+
+
+def made_by(root: Path, name: str, training: JsonObject, prompt: str = "a cat") -> None:
+    """A video that tells of which training it is."""
+    made_from = {"latents": {"trained": digest(training)}}
+    metadata = {"hv15.sample": json.dumps({"prompt": prompt}), "hv15.made_from": json.dumps(made_from)}
+    path = root / f"results/samples/{name}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, numbered(0)[None], metadata=metadata)
+
+
+def standings(reader: SamplesReader) -> dict[str, Standing]:
+    return {sample.name: sample.standing for sample in reader.samples}
+
+
+def test_samples_of_another_training_or_prompt_are_no_final_ones(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    made_by(tmp_path, "cat", {"steps": 100})
+    made_by(tmp_path, "dog", {"steps": 100}, "two dogs")
+    for name in ("cat.base", "dog.base", "bird"):
+        sampled(tmp_path, f"results/samples/{name}.mp4", "a cat")
+    reader = SamplesReader(tmp_path)
+    assert reader.refresh()
+    asked = {
+        "bird": Standing.NOT_IN_CONFIG,
+        "cat": Standing.CURRENT,
+        "cat.base": Standing.CURRENT,
+        "dog": Standing.EARLIER_PROMPT,
+        "dog.base": Standing.NOT_IN_CONFIG,
+    }
+    assert standings(reader) == asked
+
+    # a training that was begun and has not published anything makes the others earlier ones
+    Spec({"steps": 200}).write(ProjectPaths(tmp_path).spec("train"))
+    assert reader.refresh()
+    assert standings(reader) == {**asked, "cat": Standing.EARLIER_TRAINING}
+
+    # while an earlier training's LoRA is there, its samples are of it
+    trained = ProjectPaths(tmp_path).trained
+    save_file({"x": torch.zeros(1)}, trained, {"hv15.made_from": json.dumps({"steps": 100})})
+    assert reader.refresh()
+    assert standings(reader) == asked
+    save_file({"x": torch.zeros(1)}, trained, {"hv15.made_from": json.dumps({"steps": 3000})})
+    assert reader.refresh()
+    assert standings(reader)["cat"] is Standing.EARLIER_TRAINING
+
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("a dog", "two dogs"))
+    assert reader.refresh()
+    assert standings(reader)["dog"] is Standing.EARLIER_TRAINING
+    assert not reader.refresh()
+
+
+def test_a_config_that_cannot_be_read_marks_nothing(tmp_path: Path) -> None:
+    sampled(tmp_path, "results/samples/cat.mp4", "a cat")
+    (tmp_path / "config.yaml").write_text("oops: [")
+    reader = SamplesReader(tmp_path)
+    assert reader.refresh()
+    assert standings(reader) == {"cat": Standing.CURRENT}
+
+
+@pytest.mark.parametrize(
+    ("standing", "word", "title"),
+    [
+        (Standing.CURRENT, "final", "cat · final"),
+        (Standing.EARLIER_TRAINING, "earlier", "cat · of an earlier training"),
+        (Standing.EARLIER_PROMPT, "edited", "cat · of an earlier prompt"),
+        (Standing.NOT_IN_CONFIG, "removed", "cat · no longer in the config"),
+    ],
+)
+def test_only_what_the_project_asks_for_is_called_final(standing: Standing, word: str, title: str) -> None:
+    sample = Sample("cat", "cat", None, "final", "", Path("cat.mp4"), "video", 1, 0.0, standing=standing)
+    assert (step_words(sample), sample_title(sample)) == (word, title)

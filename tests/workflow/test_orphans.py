@@ -1,0 +1,52 @@
+"""After a kill -9 of Snakemake alone, its training goes on; whoever calls Snakemake again is told of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hv15.runs import control
+from hv15.runs.processes import kill
+from hv15.runs.record import history
+from tests.runs.project import wait_until
+from tests.workflow.quick import QuickProject
+
+LOG = "results/logs/train.log"
+
+
+@pytest.fixture
+def orphaned(tmp_path: Path) -> Iterator[QuickProject]:
+    """A project whose training outlived its Snakemake."""
+    project = QuickProject.make(tmp_path / "project")
+    (project.root / "hang").touch()
+    run = project.begin("--cores", "1", target="results/train.safetensors")
+    wait_until((project.root / "at-work").exists)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    yield project
+    for each in history(project.root):
+        if record := each.record():
+            kill(record)
+
+
+def test_a_plain_snakemake_names_the_process_and_how_to_end_it(orphaned: QuickProject) -> None:
+    root = orphaned.root
+    left = {each.pid for each in control.orphans(root)}
+    log = (root / LOG).read_bytes()
+    assert b"step 1" in log
+    for words in (("--cores", "1"), ("--unlock",), ("--cores", "1"), ("--cores", "1", "--nolock")):
+        refused = orphaned.snakemake(*words, target="results/train.safetensors")
+        if words != ("--unlock",):
+            assert refused.code != 0
+            assert "hv15 train (pid " in refused.output
+            assert f"`hv15 stop {root}`" in refused.output
+        assert (root / LOG).read_bytes() == log, "the log of the living job"
+        assert {each.pid for each in control.orphans(root)} == left
+    assert len(history(root)) == 1
+
+    # a look at the plan is no harm
+    assert orphaned.snakemake("-n", target="results/train.safetensors").code == 0

@@ -1,0 +1,124 @@
+"""Whether a sample still belongs to the project: to its training, and to a prompt of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from hv15.config import load_config
+from hv15.digest import digest
+from hv15.errors import UserError
+from hv15.records.json_values import RecordError, parse_object
+from hv15.records.metadata import MADE_FROM
+from hv15.records.paths import ProjectPaths
+from hv15.records.spec import Spec
+from hv15.sample.plan import BASE_SUFFIX, given
+
+Value = TypeVar("Value")
+
+
+class Standing(Enum):
+    """How a sample stands to the project as it is now."""
+
+    CURRENT = "current"
+    """Made by the project's LoRA, from a prompt of its config; or nothing says otherwise."""
+    EARLIER_TRAINING = "earlier training"
+    EARLIER_PROMPT = "earlier prompt"
+    """The config has a prompt of this name with another text."""
+    NOT_IN_CONFIG = "not in the config"
+
+
+class StandingReader:
+    """Knows the project's training and prompts; files are read only when they have changed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._prompts = _Watched(ProjectPaths(root).config, _prompts)
+        self._trainings: dict[str, tuple[_Watched[str], _Watched[str]]] = {}
+
+    def refresh(self) -> bool:
+        """Look for changes; tell whether there were any."""
+        changed = self._prompts.refresh()
+        for finished, begun in self._trainings.values():
+            changed |= finished.refresh() | begun.refresh()
+        return changed
+
+    def of(self, experiment: str, name: str, prompt: str, trained: str | None) -> Standing:
+        """Return how a sample stands to the project.
+
+        Args:
+            experiment: "" for the project itself.
+            name: of the sample: its prompt's, with `.base` for the one without the LoRA.
+            prompt: its prompt's text, as the sample tells; "" if it does not.
+            trained: digest of the training whose LoRA made it; None: without one, or unknown.
+        """
+        prompts = self._prompts.value if not experiment else None
+        if prompts is not None:
+            if name not in prompts:
+                return Standing.NOT_IN_CONFIG
+            if prompt and prompt != prompts[name]:
+                return Standing.EARLIER_PROMPT
+        current = self._training(experiment)
+        if trained is not None and current is not None and trained != current:
+            return Standing.EARLIER_TRAINING
+        return Standing.CURRENT
+
+    def _training(self, experiment: str) -> str | None:
+        """Digest of the training that is finished, else of the one that was begun last; None if neither is known."""
+        if experiment not in self._trainings:
+            paths = ProjectPaths(self._root, experiment)
+            pair = _Watched(paths.trained, _finished), _Watched(paths.spec("train"), _begun)
+            for each in pair:
+                each.refresh()
+            self._trainings[experiment] = pair
+        finished, begun = self._trainings[experiment]
+        return finished.value or begun.value
+
+
+class _Watched(Generic[Value]):
+    """What one file says; None as long as it is missing or unusable."""
+
+    def __init__(self, path: Path, read: Callable[[Path], Value]) -> None:
+        self._path, self._read = path, read
+        self._stamp: tuple[int, int, int] | None = None
+        self.value: Value | None = None
+
+    def refresh(self) -> bool:
+        stamp, before = _stamp(self._path), self.value
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self.value = self._read(self._path) if stamp is not None else None
+            except (KeyError, OSError, RecordError, UserError):
+                self.value = None
+        return self.value != before
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _prompts(config: Path) -> dict[str, str]:
+    """The texts of the samples that the config asks for, by name."""
+    sample = load_config(config).sample
+    texts = {prompt.name: prompt.prompt for prompt in sample.prompts}
+    compared = [prompt for prompt in sample.prompts if given(prompt.with_base, sample.with_base)]
+    return texts | {prompt.name + BASE_SUFFIX: prompt.prompt for prompt in compared}
+
+
+def _finished(trained: Path) -> str:
+    """What the specs of samples call the training that made a LoRA file."""
+    from hv15.workflow.told import read_metadata
+
+    return digest(parse_object(read_metadata(trained)[MADE_FROM]))
+
+
+def _begun(spec: Path) -> str:
+    """What the specs of samples call the training that a run has planned."""
+    return digest(Spec.load(spec).wanted)
