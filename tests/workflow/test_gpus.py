@@ -5,10 +5,16 @@ from __future__ import annotations
 import uuid
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from hv15.project import Project
+from hv15.workflow import WorkflowProject
 from tests.workflow.quick import QuickProject
+
+if TYPE_CHECKING:
+    from snakemake.workflow import Workflow
 
 JOBS = {"encode latents": 2, "encode texts": 2, "train": 1, "sample denoise": 2, "sample decode": 2}
 
@@ -48,3 +54,29 @@ def test_one_after_the_other_if_that_is_asked_for(project: QuickProject) -> None
     outcome = project.snakemake("--resources", "gpu=1")
     assert outcome.code == 0, outcome.output
     assert at_once(times(project)) == []
+
+
+class Sent:
+    """Snakemake's workflow object where an executor sends the jobs to other machines, or keeps them here."""
+
+    is_main_process, dryrun, dag_settings = False, True, None
+
+    def __init__(self, *, elsewhere: bool, **limits: int) -> None:
+        self.non_local_exec, self.global_resources = elsewhere, limits
+
+    def register_resource(self, name: str, value: int) -> None:
+        self.global_resources[name] = value
+
+
+@pytest.mark.parametrize(
+    ("workflow", "limits"),
+    [
+        (Sent(elsewhere=False), {"gpu": 2}),
+        (Sent(elsewhere=False, gpu=5), {"gpu": 5}),
+        (Sent(elsewhere=True), {}),
+    ],
+)
+def test_the_gpus_of_this_machine_limit_no_other(project: QuickProject, workflow: Sent, limits: dict[str, int]) -> None:
+    opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", workflow))
+    assert opened._planner.running
+    assert workflow.global_resources == limits
