@@ -111,7 +111,10 @@ class CleanStream:
 def cleaned() -> Iterator[None]:
     """Let everything that is printed inside, by whomever, reach stdout and stderr clean."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = CleanStream(before[0]), CleanStream(before[1], bars=True)
+    if before[0] is not None:  # None: it was closed before the program began
+        sys.stdout = CleanStream(before[0])
+    if before[1] is not None:
+        sys.stderr = CleanStream(before[1], bars=True)
     try:
         yield
     finally:

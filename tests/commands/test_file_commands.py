@@ -307,7 +307,7 @@ def test_denoising_refuses(done: Workbench) -> None:
     prompt = next(path for path in done.items("text") if b"a red circle" in path.read_bytes())
     prompt.unlink()
     words = ("sample", "denoise", "--spec", spec, "--out", out)
-    done.refuses(*words, naming=(prompt.name, "is missing", "snakemake"))
+    done.refuses(*words, naming=(prompt.name, "is missing", "start the run again"))
 
 
 @pytest.mark.parametrize("image", [None, b"", b"no image", "folder"])

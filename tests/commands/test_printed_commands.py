@@ -39,6 +39,7 @@ def test_the_status_of_a_project_without_runs(project: Path) -> None:
 
 def test_a_run_that_was_started(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(control, "start", lambda *words: RunFolder(project, "one"))
+    monkeypatch.setattr("hv15.commands.runs.refuse_broken", lambda options: None)
     assert Run(project=project).run() == 0
     commands = capsys.readouterr().out.splitlines()[1].split("    ")
     assert [shlex.split(each) for each in commands] == [

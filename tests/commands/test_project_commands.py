@@ -18,7 +18,7 @@ from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 def test_new_makes_a_config_and_never_replaces_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = hv15("new", tmp_path / "mine", "--preset", "i2v-16gb")
     assert said.code == 0
-    assert "snakemake -d" in said.out
+    assert f"hv15 run {tmp_path / 'mine'}" in said.out
     config = tmp_path / "mine" / "config.yaml"
     assert "task: i2v" in config.read_text()
     config.write_text("edited by hand")
