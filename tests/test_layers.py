@@ -24,7 +24,7 @@ LEVELS = (
         "terminal_text",
         "own_files",
     },
-    {"records", "progress", "out_of_memory", "memory", "bitsandbytes"},
+    {"records", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},
     {"cache", "lora"},
     {"sample"},

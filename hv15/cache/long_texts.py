@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
+from hv15.data.captions import caption_key
+from hv15.data.memory import Memory
+from hv15.digest import short
+from hv15.errors import UserError
 from hv15.models.templates import MAX_GLYPH_TOKENS, MAX_TEXT_TOKENS, glyph_text
 
 if TYPE_CHECKING:
     from hv15.models.tokenizer import PromptTokenizer
 
+VERSION = 1
+"""Raised when tokens come to be counted in another way."""
 _MARKS = 16
 """More than the tokens that the template puts behind a prompt."""
 _GROWTH = 3
@@ -41,21 +49,57 @@ class LongText:
         return "; ".join(said)
 
 
-def long_texts(texts: Iterable[str], load_tokenizer: Callable[[], PromptTokenizer]) -> dict[str, LongText]:
+class TokenCounts:
+    """Remembers how many tokens texts have: to count those of 50,000 long captions takes half a minute.
+
+    Args:
+        path: of the file; projects that share a store share it.
+        tokenizer: what stands for the tokenizer's content.
+    """
+
+    def __init__(self, path: Path, tokenizer: str) -> None:
+        self._memory = Memory(path, VERSION, "the tokens of long captions are counted again")
+        self._tokenizer = short(tokenizer)
+
+    def of(self, texts: Iterable[str]) -> dict[str, int]:
+        """Return what is known of some texts."""
+        counts = ((text, self._memory.entries.get(self._key(text))) for text in texts)
+        return {text: count for text, count in counts if isinstance(count, int)}
+
+    def learn(self, counts: Mapping[str, int]) -> None:
+        """Keep what was counted. A file that cannot be written is done without."""
+        for text, count in counts.items():
+            self._memory.learn(self._key(text), count)
+        with suppress(UserError):
+            self._memory.save()
+
+    def _key(self, text: str) -> str:
+        return f"{self._tokenizer} {caption_key(text)}"
+
+
+def long_texts(
+    texts: Iterable[str], load_tokenizer: Callable[[], PromptTokenizer], counts: TokenCounts | None = None
+) -> dict[str, LongText]:
     """Return those of the texts that are too long for an encoder, with how long they are.
 
     A token is at least one byte, so most captions are seen to fit without being tokenised.
 
     Args:
         texts: captions or prompts, as they are encoded; equal ones are looked at once.
-        load_tokenizer: called only if a text may be too long.
+        load_tokenizer: called only if a text may be too long, and its tokens are not known.
+        counts: what is known of earlier times, and is added to.
 
     Raises:
         UserError: the tokenizer cannot be loaded.
     """
     texts = list(dict.fromkeys(texts))
     doubtful = [text for text in texts if _may_be_long(text)]
-    tokens = dict(zip(doubtful, load_tokenizer().lengths(doubtful), strict=True)) if doubtful else {}
+    tokens = counts.of(doubtful) if counts is not None else {}
+    if missing := [text for text in doubtful if text not in tokens]:
+        new = dict(zip(missing, load_tokenizer().lengths(missing), strict=True))
+        tokens |= new
+        if counts is not None:
+            counts.learn(new)
     found: dict[str, LongText] = {}
     for text in texts:
         count, glyphs = tokens.get(text, 0), _glyph_tokens(text)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from hv15.cache.long_texts import long_texts
+from hv15.cache.long_texts import TokenCounts, long_texts
 from hv15.data.media import Source
 from hv15.errors import UserError
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
@@ -68,9 +68,10 @@ def _caption_place(source: Source) -> str:
 
 def _too_long(project: Project, places: Mapping[str, str], what: str) -> Iterator[str]:
     """Of texts by where they are written, those that are too long for an encoder."""
-    tokenizer = project.models.tokenizer
+    models = project.models
     try:
-        found = long_texts(places, lambda: PromptTokenizer(load_qwen_tokenizer(tokenizer)))
+        counts = TokenCounts(project.cache / "tokens.json", models.identity("tokenizer"))
+        found = long_texts(places, lambda: PromptTokenizer(load_qwen_tokenizer(models.tokenizer)), counts)
     except UserError:  # not downloaded yet, or wrong, which the check of the models tells
         yield f"there are long {what}s, which cannot be counted in tokens before the tokenizer is there"
         return

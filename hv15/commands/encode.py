@@ -12,6 +12,7 @@ from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.listing import listing
 from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
 from hv15.errors import UserError
+from hv15.gpus import take_gpu
 from hv15.project import Project
 from hv15.records.manifest import Manifest
 from hv15.records.spec import Spec
@@ -32,6 +33,7 @@ def latents(options: EncodeLatents) -> None:
 
     project = _open(options)
     cache = project.settings.cache
+    take_gpu(project.settings.runtime.device)
     device = pick_device(project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
     i2v = project.settings.task == "i2v"
@@ -79,6 +81,8 @@ def texts(options: EncodeTexts) -> None:
 
     project = _open(options)
     cache, models = project.settings.cache, project.models
+    if not cache.text_encoder_cpu:
+        take_gpu(project.settings.runtime.device)
     device = pick_text_device(cache, project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
     encoder = TextStateEncoder(

@@ -13,6 +13,7 @@ from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDe
 from hv15.data.captions import caption_key
 from hv15.digest import digest
 from hv15.errors import UserError
+from hv15.gpus import take_gpu
 from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.records.json_values import JsonObject
@@ -34,6 +35,7 @@ def condition(options: SampleCondition) -> None:
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     spec, made_from = _asked(project, options, "a first image", lambda spec: spec.conditioning())
+    take_gpu(project.settings.runtime.device)
     vae, vision = project.models.path("vae"), project.models.path("image_encoder")
     write_condition(
         spec,
@@ -61,6 +63,7 @@ def denoise(options: SampleDenoise) -> None:
     log_notes(log, project, sample_notes(project, spec) + of_memory + of_loras)
     text = project.texts.store.read(caption_key(spec.prompt))
     negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
+    take_gpu(project.settings.runtime.device)
     sample_latents(
         spec,
         project.models.path("dit"),
@@ -98,6 +101,7 @@ def decode(options: SampleDecode) -> None:
     if options.spec is not None:
         spec, made_from = _read(options.spec, "a decoded sample")
     vae = project.models.path("vae")
+    take_gpu(project.settings.runtime.device)
     decode_latents(
         options.latents,
         vae,

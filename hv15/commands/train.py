@@ -10,6 +10,7 @@ from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, training_notes
 from hv15.commands.options.stages import Train
 from hv15.errors import UserError
+from hv15.gpus import take_gpu
 from hv15.project import Project
 from hv15.records.spec import Spec
 
@@ -30,6 +31,7 @@ def train(options: Train) -> None:
             f"{options.spec}: the dataset or the config changed while the workflow was running",
             hint="run the same command again: what is encoded already is kept",
         )
+    take_gpu(project.settings.runtime.device)
     from hv15.cache.batches import Stores
     from hv15.train.run import train
 

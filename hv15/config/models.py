@@ -35,8 +35,8 @@ class ModelSettings(Section):
     """SigLIP so400m patch14-384 for image-to-video: a .safetensors file or a Hugging Face folder. Only for task i2v."""
 
     tokenizer: PathText = Field("Qwen/Qwen2.5-VL-7B-Instruct", json_schema_extra=PLACE)
-    """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub (used from the local Hub cache, or fetched:
-    about 7 MB)."""
+    """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub with "qwen" in it (used from the local Hub
+    cache, or fetched: about 7 MB)."""
 
     variant: Literal["auto", VariantName] = "auto"
     """Which checkpoint the dit file is: it decides the default steps, guidance and shift of sampling. `auto` reads it

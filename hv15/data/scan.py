@@ -6,38 +6,16 @@ dataset as a whole, not the first mistake only.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.data.folder import scan_folder
-from hv15.data.media import Source
 from hv15.data.paths import find
 from hv15.data.rows import scan_rows
 from hv15.data.survey import Survey, counted
 
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
-
-log = logging.getLogger(__name__)
-
-
-def scan(dataset: DatasetSettings, root: Path) -> list[Source]:
-    """Return the captioned media of one dataset, in the order of their names (or of the rows of its JSONL file).
-
-    Args:
-        dataset: its settings; the source path is relative to `root`.
-        root: the project folder.
-
-    Raises:
-        UserError: a path is wrong, nothing is found, or captions are missing or not UTF-8: all problems at once.
-    """
-    found = survey(dataset, root)
-    for note in found.notes:
-        log.info("%s", note)
-    if error := found.error(root / dataset.source):
-        raise error
-    return found.sources
 
 
 def survey(dataset: DatasetSettings, root: Path) -> Survey:

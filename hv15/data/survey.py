@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from hv15.data.captions import plain
 from hv15.data.media import MediaKind, Source, stamp
 from hv15.data.paths import cure, near
-from hv15.errors import UserError
 from hv15.records.problems import Place, Problem
 
 if TYPE_CHECKING:
@@ -71,18 +70,6 @@ class Survey:
         if listed and not any(problem.hint for problem in listed):
             listed[0] = replace(listed[0], hint=_ELSE)
         return listed
-
-    def error(self, place: Path) -> UserError | None:
-        """Return all problems of the dataset at `place` as one error; None if there are none."""
-        if not self.problems:
-            return None
-        lines = [str(problem) for problem in self.problems[:SHOWN]]
-        if len(self.problems) > SHOWN:
-            lines.append(f"... and {len(self.problems) - SHOWN} more")
-        if len(self.problems) > 1:
-            lines.insert(0, f"{place}: {len(self.problems)} problems")
-        hints = list(dict.fromkeys(problem.hint for problem in self.problems if problem.hint))
-        return UserError("\n  ".join(lines), hint="; ".join(hints[:3]) or _ELSE)
 
 
 def unreadable(path: Path, error: OSError, expected: str) -> Problem:

@@ -151,6 +151,8 @@ def _check_module(module: ModuleOutline, network: NetworkSizes) -> None:
             hint=f"set train.network_dim to {own}",
         )
     strength = 1.0 if module.alpha is None else module.alpha / rank
+    if not math.isfinite(strength):
+        raise UserError(f"{module.name} has alpha {strength * rank:g}", hint="the file is damaged: use another one")
     if not math.isclose(strength * network.rank, network.alpha, rel_tol=1e-6):
         alpha = strength * network.rank
         raise UserError(

@@ -23,6 +23,11 @@ def about_checkpoint(facts: CheckpointFacts, task: Task) -> list[str]:
             f"{variant.name} was distilled for block-sparse attention; here it runs with dense attention, without the "
             f"published speed-up: {variant.name.removesuffix('_sparse')} is its counterpart that was made for that"
         )
+    if not variant.published:
+        sentences.append(
+            f"{variant.name} was announced, but it had not been published when this version of hv15 was made: if the "
+            "file is another one, correct models.variant"
+        )
     if task != variant.task and found.source != "default":
         sentences.append(
             f"task is {task}, but {variant.name} was made for {variant.task}: "

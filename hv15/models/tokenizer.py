@@ -64,7 +64,9 @@ class PromptTokenizer:
 
     def lengths(self, prompts: list[str]) -> list[int]:
         """Return how many tokens each prompt has behind the constant part, before the cut: 1000 are kept."""
-        return [len(ids) - self.crop_start for ids in self._encode([render_prompt(prompt) for prompt in prompts])]
+        rendered = [render_prompt(prompt) for prompt in prompts]
+        found = self.tokenizer.encode_batch_fast(rendered, add_special_tokens=False)
+        return [len(encoding.ids) - self.crop_start for encoding in found]
 
     def _crop_start(self) -> int:
         row, marker = self._encode([render_prompt(""), USER_MARKER])

@@ -81,7 +81,7 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
     known, good, problems = _known(memory), set[str](), list[Problem]()
     for look in looks(project):
         key = look.key
-        if key is not None and key in known:
+        if key is not None and key in known | good:
             good.add(key)
             continue
         if look.file is not None and not missing and not look.file.exists():

@@ -22,8 +22,8 @@ FLOAT = 4
 """Bytes of a float32 number."""
 ITEM = 300
 """Bytes of an encoded item beside its numbers: names, shapes, what it was made from."""
-COUNTED = 1000
-"""Texts of which the tokens are counted; the others are taken for alike."""
+COUNTED = 200
+"""Texts of which the tokens are counted, at least; the others are taken for alike."""
 BYTES_PER_TOKEN = 4
 """Of a text, where no tokenizer is there."""
 LEAST_FREE = 2**30
@@ -110,6 +110,8 @@ def _text_tokens(project: Project, texts: Sequence[str]) -> int:
     """Tokens of all texts together, those of the template behind a text counted: from some of the texts, if many."""
     from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 
+    if not texts:
+        return 0
     some = texts[:: max(1, len(texts) // COUNTED)]
     tokenizer = project.models.tokenizer
     if project.settings.models.source == "demo":
@@ -120,7 +122,7 @@ def _text_tokens(project: Project, texts: Sequence[str]) -> int:
         lengths = PromptTokenizer(load_qwen_tokenizer(tokenizer)).lengths(list(some))
     except UserError:
         lengths = [len(text.encode()) // BYTES_PER_TOKEN + TEMPLATE for text in some]
-    return sum(min(length, MAX_TEXT_TOKENS) for length in lengths) * len(texts) // max(1, len(some))
+    return sum(min(length, MAX_TEXT_TOKENS) for length in lengths) * len(texts) // len(some)
 
 
 def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:

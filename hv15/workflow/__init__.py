@@ -25,6 +25,7 @@ from hv15.choices import Role, roles_of
 from hv15.collection import paused_collection
 from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
 from hv15.errors import UserError
+from hv15.gpus import gpu_jobs
 from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
@@ -150,11 +151,17 @@ class WorkflowProject:
 
     @cached_property
     def _planner(self) -> Planner:
-        """Made when Snakemake asks for the first input: only then does it know its targets, and whether this is dry."""
+        """Made when Snakemake asks for the first input: only then does it know its targets, and whether this is dry.
+
+        And only then does it know whether the jobs run on this machine. There, as many use a GPU at once as there are
+        GPUs, unless `--resources gpu=N` says otherwise.
+        """
         workflow, settings = self._workflow, self._workflow.dag_settings
         if workflow.is_main_process and not workflow.dryrun:
             refuse_living_run(self.project.root)
             refuse_orphans(self.project.root)
+        if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
+            workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
         planner = Planner(self.project.paths, self._stages, targets=targets, dry_run=bool(workflow.dryrun))
         if workflow.is_main_process:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from pathlib import Path
 
 import pytest
 
-from hv15.cache.long_texts import LongText, long_texts
+from hv15.cache.long_texts import LongText, TokenCounts, long_texts
 from hv15.models.templates import MAX_GLYPH_TOKENS, MAX_TEXT_TOKENS, glyph_ids, glyph_text
 from hv15.models.tokenizer import PromptTokenizer
 from tests.models.qwen_tokenizer import build_qwen_tokenizer
@@ -32,6 +33,24 @@ def test_short_captions_need_no_tokenizer() -> None:
 
     texts = ["", "a red circle", "ein roter Bär " * 5, "红" * 80, "x" * 300, "e\N{COMBINING ACUTE ACCENT}" * 300]
     assert long_texts(texts, never) == {}
+
+
+def test_what_was_counted_is_remembered(qwen: PromptTokenizer, tmp_path: Path) -> None:
+    """By text and tokenizer; a text that is short is no less remembered than a long one."""
+
+    def never() -> PromptTokenizer:
+        raise AssertionError("loaded")
+
+    texts = ["word " * 3000, "word " * 300]
+    found = long_texts(texts, lambda: qwen, TokenCounts(tmp_path / "tokens.json", "qwen"))
+    assert list(found) == texts[:1]
+    assert long_texts(texts, never, TokenCounts(tmp_path / "tokens.json", "qwen")) == found
+    with pytest.raises(AssertionError, match="loaded"):
+        long_texts([*texts, "words " * 300], never, TokenCounts(tmp_path / "tokens.json", "qwen"))
+    with pytest.raises(AssertionError, match="loaded"):
+        long_texts(texts, never, TokenCounts(tmp_path / "tokens.json", "another"))
+    (tmp_path / "file").touch()
+    assert long_texts(texts, lambda: qwen, TokenCounts(tmp_path / "file" / "tokens.json", "qwen")) == found
 
 
 def test_the_limit_is_where_the_encoder_cuts(qwen: PromptTokenizer) -> None:

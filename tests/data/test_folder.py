@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hv15.config.datasets import DatasetSettings
-from hv15.data.scan import scan, survey
+from hv15.data.scan import survey
 from hv15.errors import UserError
+from tests.data.scanned import scan
 from tests.data.test_scan import put
 
 

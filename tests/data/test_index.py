@@ -12,7 +12,7 @@ import pytest
 from hv15.config.datasets import DatasetSettings
 from hv15.data.index import FileIndex
 from hv15.data.media import MediaError, Source
-from hv15.data.scan import scan
+from tests.data.scanned import scan
 
 
 @pytest.fixture

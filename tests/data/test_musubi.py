@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from hv15.config.datasets import DatasetSettings
 from hv15.data.musubi import MOST_BYTES, read_musubi
-from hv15.data.scan import scan, survey
+from hv15.data.scan import survey
 from hv15.errors import UserError
+from tests.data.scanned import scan
 from tests.data.test_scan import put
 
 CASES = Path(__file__).parent / "cases"

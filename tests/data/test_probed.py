@@ -16,7 +16,7 @@ from hv15.data.index import FileIndex
 from hv15.data.media import MediaError, MediaInfo
 from hv15.data.probe import probe
 from hv15.data.probed import Probed
-from hv15.data.scan import scan
+from tests.data.scanned import scan
 from tests.data.videos import make_video
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from hv15.config.datasets import DatasetSettings
 from hv15.data import rows
-from hv15.data.scan import scan, survey
+from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.errors import UserError
+from tests.data.scanned import scan
 from tests.data.test_scan import put
 
 VIDEOS = DatasetSettings(video_jsonl_file="v.jsonl")

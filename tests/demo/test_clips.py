@@ -15,10 +15,10 @@ from hv15.config.datasets import DatasetSettings
 from hv15.data.clips import plan_clips
 from hv15.data.decode import read_clips
 from hv15.data.probe import probe
-from hv15.data.scan import scan
 from hv15.demo.clips import CLIPS, FIRST_FRAME, concept_scenes, render_demo_clips, render_usual_clips, usual_scenes
 from hv15.demo.measure import measure, scene_of
 from hv15.demo.world import CONCEPT, MOTIONS, render
+from tests.data.scanned import scan
 
 PIXELS = "a6721541998d809d02eb04adb90d1dcd30f9870e8d262a19e5fe7410e051dc19"
 FILES = {

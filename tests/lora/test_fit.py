@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -141,6 +142,14 @@ def test_what_does_not_fit_is_told_before_anything_is_encoded(tmp_path: Path, ki
     assert error.value.hint
     if layout == "kohya":
         assert re.search(UNFIT[kind], error.value.message)
+
+
+def test_an_alpha_that_is_no_number_is_damage(tmp_path: Path):
+    lora = random_lora(sizes().layers)
+    next(tensor for key, tensor in lora.items() if key.endswith(".alpha")).fill_(math.nan)
+    save_file(lora, tmp_path / "lora.safetensors")
+    with pytest.raises(UserError, match="has alpha nan\n  hint: the file is damaged"):
+        check_network_weights(tmp_path / "lora.safetensors", sizes())
 
 
 @pytest.mark.parametrize("kind", DEPENDENT)

@@ -13,13 +13,18 @@ from tests.models.checkpoint_facts import facts
 def test_nothing_is_said_about_a_checkpoint_used_as_it_was_made(name: str):
     variant = VARIANTS[name]
     sentences = about_checkpoint(facts(name), variant.task)
-    assert len(sentences) == variant.sparse
+    assert len(sentences) == variant.sparse + (not variant.published)
 
 
 def test_a_sparse_checkpoint_runs_dense():
     (sentence,) = about_checkpoint(facts("720p_i2v_distilled_sparse"), "i2v")
     assert "dense attention" in sentence
     assert "720p_i2v_distilled is its counterpart" in sentence
+
+
+def test_a_checkpoint_that_was_announced_only():
+    (sentence,) = about_checkpoint(facts("720p_t2v_distilled", "models.variant"), "t2v")
+    assert "had not been published when this version of hv15 was made" in sentence
 
 
 def test_a_guess_says_how_to_be_sure():

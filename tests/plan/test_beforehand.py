@@ -122,10 +122,13 @@ def test_a_checkpoint_that_has_not_been_published(project: QuickProject) -> None
     assert refused(project) == {}
 
 
-@pytest.mark.parametrize("preset", preset_names())
+WITH_FILES = [name for name in preset_names() if yaml.safe_load(preset_text(name))["models"]["source"] == "files"]
+
+
+@pytest.mark.parametrize("preset", WITH_FILES)
 def test_the_tokenizer_of_a_preset_is_a_folder(tmp_path: Path, preset: str) -> None:
-    config = yaml.safe_load(preset_text(preset))
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert len(WITH_FILES) >= 3
+    (tmp_path / "config.yaml").write_text(preset_text(preset))
     with pytest.raises(ConfigError) as error:
         Project(tmp_path / "config.yaml").models.check()
     [problem] = [each for each in error.value.problems if each.place.setting == ("models", "tokenizer")]
@@ -160,6 +163,16 @@ def test_what_is_good_is_looked_at_once(project: QuickProject, monkeypatch: pyte
     assert list(refused(project)) == [("sample", "prompts", 0, "image_path")]
     picture(project.root / "first.png", width=80)
     assert refused(project) == {}
+
+
+def test_equal_files_are_looked_at_once(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    monkeypatch.setattr(beforehand, "_check_image", seen.append)
+    picture(project.root / "first.png")
+    prompts = [{**ONE, "name": f"n{number}", "image_path": "first.png"} for number in range(3)]
+    project.set(task="i2v", sample={"prompts": prompts})
+    assert refused(project) == {}
+    assert seen == [project.root / "first.png"]
 
 
 def test_a_place_that_cannot_be_written_costs_nothing_but_time(project: QuickProject) -> None:

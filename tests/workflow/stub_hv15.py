@@ -8,9 +8,12 @@ for encoding how many items were new.
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,9 +31,27 @@ def main(words: list[str]) -> None:
         "convert": convert,
         "check": lambda *_: "",
     }
-    note = done[command](words, options)
+    with on_a_gpu(command):
+        note = done[command](words, options)
     with Path("ran.log").open("a") as log:
         log.write(f"{command} {note}".rstrip() + "\n")
+
+
+@contextmanager
+def on_a_gpu(command: str) -> Iterator[None]:
+    """Take a GPU as the real commands do; where `gpus.log` is there, write into it which, from when to when."""
+    log = Path("gpus.log")
+    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "sample sheet":
+        yield
+        return
+    from hv15.gpus import VISIBLE, take_gpu
+
+    take_gpu("auto")
+    begin = time.monotonic()
+    time.sleep(0.7)
+    yield
+    with log.open("a") as file:
+        file.write(f"{os.environ[VISIBLE]} {begin} {time.monotonic()} {command}\n")
 
 
 def wanted_of(options: dict[str, str]) -> dict[str, object]:
@@ -45,8 +66,6 @@ def copy_models(words: list[str], options: dict[str, str]) -> str:
 
 
 def encode(words: list[str], options: dict[str, str]) -> str:
-    import os
-
     from hv15.project import Project
     from hv15.records.manifest import EncodedClip, Entry, item_keys
 
@@ -69,8 +88,6 @@ def encode(words: list[str], options: dict[str, str]) -> str:
 
 
 def train(words: list[str], options: dict[str, str]) -> str:
-    import os
-
     from hv15.project import Project
 
     project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))

@@ -1,0 +1,117 @@
+"""The GPUs of this machine, and one of its own for each job. Loads no torch.
+
+Before a job lets torch look for GPUs, it locks a file that stands for a free one and leaves only that in
+CUDA_VISIBLE_DEVICES. The kernel frees the lock when the process ends, also by kill -9. Jobs of all projects and runs of
+a user on one machine share these locks. What CUDA_VISIBLE_DEVICES says already, set by a person or by SLURM, is what
+there is to choose from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import stat
+import tempfile
+from itertools import takewhile
+from pathlib import Path
+
+from hv15.own_files import open_own
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+LOCAL_RANK = "LOCAL_RANK"
+"""Set by `accelerate launch`: the process's number on this machine, which is also that of its GPU."""
+SLURM_JOB = "SLURM_JOB_ID"
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+"""What is there where NVIDIA's driver is: on Linux, under WSL2."""
+
+log = logging.getLogger(__name__)
+
+_held: list[int] = []
+"""Descriptors of this process's locks: they stay open until it ends."""
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: by number or by UUID."""
+    given = os.environ.get(VISIBLE)
+    if given is None:
+        return _installed()
+    names = takewhile(lambda name: name and not name.startswith("-"), map(str.strip, given.split(",")))
+    return list(dict.fromkeys(names))  # as CUDA reads it: nothing behind what is no GPU
+
+
+def gpu_jobs(device: str) -> int:
+    """How many jobs can have a GPU of their own, at least 1; `device` is the setting `runtime.device`."""
+    return max(1, len(gpus())) if device in ("auto", "cuda") else 1
+
+
+def take_gpu(device: str) -> None:
+    """Keep a GPU for this process until it ends; torch will see no other. To be called before torch looks for GPUs.
+
+    Where none is free, one is shared, as its memory may suffice. A GPU that is set by number is marked as taken.
+
+    Args:
+        device: the setting `runtime.device`.
+    """
+    if device == "cpu" or _held:
+        return
+    names, rank = gpus(), os.environ.get(LOCAL_RANK, "")
+    number = rank if rank.isdigit() else device.partition(":")[2]
+    if number:
+        for name in names[int(number) : int(number) + 1]:
+            _lock(name)
+        return
+    if len(names) < 2:
+        return
+    free = next((name for name in names if _lock(name)), None)
+    if free is None:
+        free = names[os.getpid() % len(names)]
+        log.warning("all %d GPUs are taken by other jobs: GPU %s is shared", len(names), free)
+    os.environ[VISIBLE] = free
+
+
+def _lock(name: str) -> bool:
+    """Lock what stands for a GPU; False if another process has it, or it cannot be locked here."""
+    # Within a SLURM job, GPUs may be numbered from 0 whichever they are.
+    file = re.sub(r"[^\w.-]", "_", f"{os.environ.get(SLURM_JOB, '')}-{name}.gpu")
+    try:
+        descriptor = open_own(_folder() / file, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    _held.append(descriptor)
+    return True
+
+
+def _folder() -> Path:
+    """The folder of this user's locks.
+
+    Raises:
+        OSError: it cannot be made, or somebody else made it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"hv15-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not this user's")
+    return folder
+
+
+def _installed() -> list[str]:
+    """The UUIDs of all GPUs, in the driver's order: numbers would be CUDA's, which may be another. [] without any."""
+    if not any(Path(driver).exists() for driver in _DRIVERS):
+        return []
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    except Exception as error:  # whatever a driver may raise; torch finds its GPU without it
+        log.debug("the GPUs cannot be counted: %s", error)
+        return []

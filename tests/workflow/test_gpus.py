@@ -1,0 +1,82 @@
+"""A plain `snakemake` runs as many jobs with a model at once as there are GPUs, each on a GPU of its own."""
+
+from __future__ import annotations
+
+import uuid
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from hv15.project import Project
+from hv15.workflow import WorkflowProject
+from tests.workflow.quick import QuickProject
+
+if TYPE_CHECKING:
+    from snakemake.workflow import Workflow
+
+JOBS = {"encode latents": 2, "encode texts": 2, "train": 1, "sample denoise": 2, "sample decode": 2}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuickProject:
+    """A project of two shards and two samples, on a machine with two GPUs that nobody else knows."""
+    project = QuickProject.make(tmp_path / "project")
+    project.set_prompts({"name": "one", "prompt": "a red circle"}, {"name": "two", "prompt": "a blue square"})
+    (project.root / "gpus.log").touch()
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{mark}-a,{mark}-b")
+    return project
+
+
+def times(project: QuickProject) -> list[tuple[str, float, float]]:
+    """GPU, begin and end of each job."""
+    lines = [line.split(maxsplit=3) for line in (project.root / "gpus.log").read_text().splitlines()]
+    assert {name: [words[3] for words in lines].count(name) for name in JOBS} == JOBS
+    return [(gpu[-1], float(begin), float(end)) for gpu, begin, end, _ in lines]
+
+
+def at_once(jobs: list[tuple[str, float, float]]) -> list[tuple[str, str]]:
+    """The GPUs of each two jobs that ran at the same time."""
+    return [(one[0], two[0]) for one, two in combinations(jobs, 2) if one[1] < two[2] and two[1] < one[2]]
+
+
+def test_jobs_run_side_by_side_each_on_its_gpu(project: QuickProject) -> None:
+    outcome = project.snakemake()
+    assert outcome.code == 0, outcome.output
+    pairs = at_once(times(project))
+    assert len(pairs) >= 2, "of shards, and of samples"
+    assert {frozenset(pair) for pair in pairs} == {frozenset("ab")}
+
+
+def test_one_after_the_other_if_that_is_asked_for(project: QuickProject) -> None:
+    outcome = project.snakemake("--resources", "gpu=1")
+    assert outcome.code == 0, outcome.output
+    assert at_once(times(project)) == []
+
+
+class Sent:
+    """Snakemake's workflow object where an executor sends the jobs to other machines, or keeps them here."""
+
+    is_main_process, dryrun, dag_settings = False, True, None
+
+    def __init__(self, *, elsewhere: bool, **limits: int) -> None:
+        self.non_local_exec, self.global_resources = elsewhere, limits
+
+    def register_resource(self, name: str, value: int) -> None:
+        self.global_resources[name] = value
+
+
+@pytest.mark.parametrize(
+    ("workflow", "limits"),
+    [
+        (Sent(elsewhere=False), {"gpu": 2}),
+        (Sent(elsewhere=False, gpu=5), {"gpu": 5}),
+        (Sent(elsewhere=True), {}),
+    ],
+)
+def test_the_gpus_of_this_machine_limit_no_other(project: QuickProject, workflow: Sent, limits: dict[str, int]) -> None:
+    opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", workflow))
+    assert opened._planner.running
+    assert workflow.global_resources == limits
