@@ -19,6 +19,7 @@ LEVELS = (
         "units",
         "terminal_text",
         "own_files",
+        "patterns",
     },
     {"records", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},

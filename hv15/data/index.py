@@ -99,7 +99,7 @@ class FileIndex:
             stored = json.loads(self.path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             log.warning("%s: unreadable (%s), media files are hashed again", self.path, error)
             return {}
         files = stored.get("files") if isinstance(stored, dict) and stored.get("version") == VERSION else None

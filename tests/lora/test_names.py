@@ -91,7 +91,7 @@ def test_patterns_choose_modules(official: list[str]):
     [
         (["img_attn_x"], [], "include_patterns: 'img_attn_x' matches none"),
         ([], ["single_blocks"], "exclude_patterns: 'single_blocks' matches none"),
-        (["img_attn_[q"], [], "is not a regular expression"),
+        (["img_attn_[q"], [], "is not usable as a regular expression"),
         ([], ["."], "no module is left"),
     ],
 )
