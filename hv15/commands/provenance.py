@@ -25,6 +25,8 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: a folder", hint="give one of the files in it")
     if not path.exists():
         raise UserError(f"{path}: does not exist", hint=f"give a {KINDS} file")
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: not a regular file", hint=f"give a {KINDS} file")
     if path.suffix == ".safetensors":
         from hv15.models.weights.header import read_header
 

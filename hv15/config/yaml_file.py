@@ -153,6 +153,8 @@ def _error(message: str, place: Place, hint: str = "") -> ConfigError:
 
 def _read_text(path: Path) -> str:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise _error("is not a regular file", Place(path))
         with path.open("rb") as file:
             data = file.read(4 * MOST_BYTES + 1)  # of a device, too
         return data.decode("utf-8-sig", "ignore" if len(data) > 4 * MOST_BYTES else "strict")
