@@ -18,7 +18,7 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import UserError
 from hv15.operating_system import require_linux
-from hv15.out_of_memory import OutOfMemory, is_out_of_memory
+from hv15.out_of_memory import OF_THE_MACHINE, OutOfMemory, is_out_of_memory
 from hv15.output import to_the_end
 from hv15.terminal_text import cleaned, visible
 
@@ -87,11 +87,11 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
 
 def _explained(error: BaseException, command: Command) -> BaseException:
     """The same error; where memory was not enough, with the settings that would make it so."""
-    if not isinstance(command, SettingsCommand):
-        return error
-    if command.stage is not None and not isinstance(error, UserError) and is_out_of_memory(error):
-        error = OutOfMemory(command.stage, error)
-    if isinstance(error, OutOfMemory):
+    stage = command.stage if isinstance(command, SettingsCommand) else None
+    if not isinstance(error, UserError) and is_out_of_memory(error):
+        words = (str(error) or "none is left on this machine").splitlines()[0]
+        error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=OF_THE_MACHINE)
+    if isinstance(error, OutOfMemory) and isinstance(command, SettingsCommand):
         from hv15.commands.plan import explain
 
         error.hint = explain(error, command).hint

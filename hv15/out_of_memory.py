@@ -5,6 +5,7 @@ Which settings help is planned where the project is known: `hv15.commands.plan.e
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -27,8 +28,12 @@ class OutOfMemory(UserError):  # noqa: N818
         self.stage = stage
 
 
+OF_THE_MACHINE = "close other programs, or use a machine with more memory; what is finished is kept"
+"""What helps where no setting does."""
+
 _SAID = (
     *("can't allocate memory", "not enough memory"),  # torch's allocator on the CPU
+    *("Cannot allocate memory", "std::bad_alloc"),  # the system, as safetensors and others pass it on
     "CUDA error: out of memory",  # the driver itself, as for pinned memory
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "ALLOCATION_FAILED"),  # the libraries
 )
@@ -38,7 +43,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch, one of its libraries or Python says that the GPU or the machine has no memory left."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    foreign = isinstance(error, Exception) and not isinstance(error, UserError)
+    return foreign and any(words in str(error) for words in _SAID)
 
 
 @contextmanager
@@ -46,7 +54,7 @@ def memory_advice(stage: StageName = "train") -> Iterator[None]:
     """Turn an out-of-memory error into an OutOfMemory."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(stage, error) from error

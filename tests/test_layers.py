@@ -23,6 +23,7 @@ LEVELS = (
         "operating_system",
         "terminal_text",
         "own_files",
+        "patterns",
     },
     {"records", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from hv15.errors import UserError
-from hv15.records.json_values import Json
+from hv15.records.json_values import Json, RecordError, parse_json
 from hv15.records.metadata import CONFIG
 from hv15.terminal_text import one_line, visible
 
@@ -25,6 +25,8 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: a folder", hint="give one of the files in it")
     if not path.exists():
         raise UserError(f"{path}: does not exist", hint=f"give a {KINDS} file")
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: not a regular file", hint=f"give a {KINDS} file")
     if path.suffix == ".safetensors":
         from hv15.models.weights.header import read_header
 
@@ -52,7 +54,7 @@ def _image_text(path: Path) -> dict[str, str]:
 
 def _entries(path: Path) -> dict[str, str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}", hint="copy or make it again") from error
     if not isinstance(content, dict):
@@ -77,7 +79,10 @@ def describe(path: Path) -> str:
         value = _parsed(entries[name])
         text = str(value)
         if isinstance(value, dict | list):
-            text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
+            try:
+                text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
+            except RecursionError:  # nested deeper than anybody reads
+                text = entries[name]
         if isinstance(value, dict | list) or "\n" in text:
             lines.append(f"{one_line(name)}:\n" + "\n".join(f"  {one_line(line)}" for line in text.split("\n")))
         else:
@@ -116,7 +121,6 @@ def config_of(path: Path) -> str:
 
 def _parsed(text: str) -> Json:
     try:
-        value: Json = json.loads(text)
-    except ValueError:
+        return parse_json(text)
+    except RecordError:
         return text
-    return value

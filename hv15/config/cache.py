@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from hv15.config.section import (
     LATENTS,
@@ -12,6 +12,7 @@ from hv15.config.section import (
     SPEED,
     TEXT,
     ComputeDtype,
+    Few,
     PathText,
     Section,
     TileSize,
@@ -28,7 +29,7 @@ class CacheSettings(Section):
     """The folder of the store. Any number of projects may share one, at the same time: items are named by their
     content, and `hv15 gc` of one project keeps what another needs."""
 
-    shards: PositiveInt = Field(1, json_schema_extra=SPEED)
+    shards: Few = Field(1, json_schema_extra=SPEED)
     """Into how many independent jobs the encoding is split. Set it to the number of GPUs (or a small multiple) that
     may encode at the same time. Changing it encodes nothing again."""
 
@@ -61,14 +62,14 @@ class CacheSettings(Section):
     text_dtype: ComputeDtype = Field("auto", json_schema_extra=TEXT)
     """Number format of stored text states. `auto`: as the text encoder computed."""
 
-    latent_batch: PositiveInt = Field(1, json_schema_extra=SPEED)
+    latent_batch: Few = Field(1, json_schema_extra=SPEED)
     """Clips of equal size encoded together. More is faster for small clips, needs more memory, and may change the last
     bit of a value; with 1 an item does not depend on what it is encoded with."""
 
-    text_batch: PositiveInt = Field(1, json_schema_extra=SPEED)
+    text_batch: Few = Field(1, json_schema_extra=SPEED)
     """Captions encoded together; as for `latent_batch`."""
 
-    workers: PositiveInt = Field(2, json_schema_extra=SPEED)
+    workers: Few = Field(2, json_schema_extra=SPEED)
     """Threads that decode videos ahead of the encoder. Raise it when the GPU waits for the CPU."""
 
     bad_clips: Literal["stop", "skip"] = Field("stop", json_schema_extra=SPEED)

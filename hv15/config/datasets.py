@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from hv15.config.section import CAPTION, PLACE, WEIGHT, Frames, PathText, Section, only_with, raise_problems
+from hv15.config.section import (
+    CAPTION,
+    PLACE,
+    WEIGHT,
+    Few,
+    Frames,
+    Many,
+    PathText,
+    Rate,
+    Section,
+    only_with,
+    raise_problems,
+)
 from hv15.grid import FPS, PIXELS_PER_CELL, encodable_side
 
 SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
@@ -79,14 +91,17 @@ class DatasetSettings(Section):
     bucket_no_upscale: bool = False
     """Do not enlarge sources that are smaller than `resolution`: they keep their size, rounded down to 16 pixels."""
 
-    batch_size: PositiveInt = Field(1, json_schema_extra=WEIGHT)
+    batch_size: Few = Field(1, json_schema_extra=WEIGHT)
     """Clips of one size and length per training step. More needs more memory; gradient accumulation does not."""
 
-    num_repeats: PositiveInt = Field(1, json_schema_extra=WEIGHT)
+    num_repeats: Annotated[int, Field(ge=1, le=100_000)] = Field(1, json_schema_extra=WEIGHT)
     """How often each clip counts in an epoch. Raise it to give a small dataset more weight beside a large one."""
 
     target_frames: Windows = Field(
-        (1,), min_length=1, json_schema_extra=only_with(frame_extraction=("head", "chunk", "slide", "uniform"))
+        (1,),
+        min_length=1,
+        max_length=100,
+        json_schema_extra=only_with(frame_extraction=("head", "chunk", "slide", "uniform")),
     )
     """Lengths of the clips cut from a video, in frames at `target_fps`; each is 4k+1 (1, 5, 9, ... 81, ... 121).
     Several lengths give several clips a video. The default 1 trains on single frames."""
@@ -95,20 +110,20 @@ class DatasetSettings(Section):
     """Where clips are cut. `head`: the beginning. `chunk`: one after the other. `slide`: every `frame_stride` frames.
     `uniform`: `frame_sample` clips spread evenly. `full`: the whole video, at most `max_frames`."""
 
-    frame_stride: PositiveInt = Field(1, json_schema_extra=only_with(frame_extraction=("slide",)))
+    frame_stride: Many = Field(1, json_schema_extra=only_with(frame_extraction=("slide",)))
     """Distance in frames between the starts of clips, for `slide`."""
 
-    frame_sample: PositiveInt = Field(1, json_schema_extra=only_with(frame_extraction=("uniform",)))
+    frame_sample: Few = Field(1, json_schema_extra=only_with(frame_extraction=("uniform",)))
     """Number of clips a video, for `uniform`."""
 
-    max_frames: PositiveInt = Field(129, json_schema_extra=only_with(frame_extraction=("full",)))
+    max_frames: Many = Field(129, json_schema_extra=only_with(frame_extraction=("full",)))
     """The longest clip in frames, for `full`; rounded down to 4k+1."""
 
-    source_fps: PositiveFloat | None = None
+    source_fps: Rate | None = None
     """Frames per second of the sources, when the files say it wrongly or not at all (folders of images). Normally the
     files' own timestamps are used."""
 
-    target_fps: PositiveFloat = FPS
+    target_fps: Rate = FPS
     """Frames per second of the clips. The model was made for 24; sources are sampled to it by time."""
 
     background: str = "#000000"

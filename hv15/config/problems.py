@@ -28,6 +28,8 @@ _ELSEWHERE = {
     "control_directory": "clips are trained without control pictures",
     "control_path": "clips are trained without control pictures",
 }
+MOST = 200
+"""Errors that are explained: each unknown key is compared with all that are known."""
 _LIMITS = {
     "greater_than": ("gt", "above"),
     "greater_than_equal": ("ge", "at least"),
@@ -49,7 +51,7 @@ def explain(error: ValidationError, model: type[Section], data: object, find: Fi
         find: says where a setting stands.
     """
     grouped: dict[Location, list[ErrorDetails]] = {}
-    for details in error.errors():
+    for details in error.errors(include_url=False)[:MOST]:
         if not _is_echo(details):
             grouped.setdefault(_real_location(details, data), []).append(details)
     return [
@@ -172,6 +174,6 @@ def _show(value: object) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "a list" if len(value) > 4 else str(list(value))
+        return "a list" if len(value) > 4 or any(isinstance(each, list | dict) for each in value) else str(list(value))
     text = str(value)
     return f"'{text[:60]}...'" if len(text) > 60 else f"'{text}'" if isinstance(value, str) else text

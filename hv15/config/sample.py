@@ -10,7 +10,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     StringConstraints,
     field_validator,
     model_validator,
@@ -19,9 +18,11 @@ from pydantic import (
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
+    Few,
     Frames,
     PathText,
     PixelSize,
+    Rate,
     Section,
     Seed,
     TileSize,
@@ -68,7 +69,7 @@ class PromptSettings(Section):
     video_length: Frames | None = None
     """As `sample.video_length`, for this prompt."""
 
-    infer_steps: PositiveInt | None = None
+    infer_steps: Few | None = None
     """As `sample.infer_steps`, for this prompt."""
 
     guidance_scale: NonNegativeFloat | None = None
@@ -80,7 +81,7 @@ class PromptSettings(Section):
     seed: Seed | None = None
     """As `sample.seed`, for this prompt."""
 
-    fps: PositiveFloat | None = None
+    fps: Rate | None = None
     """As `sample.fps`, for this prompt."""
 
     output_type: OutputType | None = None
@@ -119,7 +120,7 @@ class SampleSettings(TransformerSettings):
     video_length: Frames = 121
     """Frames, 4k+1. The model makes 121 (5 seconds); fewer need less time and memory. 1 = a still image."""
 
-    infer_steps: PositiveInt | None = None
+    infer_steps: Few | None = None
     """Denoising steps. Not given: the checkpoint's official number (50; 12 for step-distilled)."""
 
     guidance_scale: NonNegativeFloat | None = None
@@ -132,7 +133,7 @@ class SampleSettings(TransformerSettings):
     seed: Seed = 123
     """Start of the noise: the same seed gives the same video."""
 
-    fps: PositiveFloat = FPS
+    fps: Rate = FPS
     """Frames per second of the written file; the model was made for 24."""
 
     negative_prompt: Text = ""

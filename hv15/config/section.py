@@ -38,6 +38,14 @@ def only_with(**values: tuple[JsonValue, ...]) -> JsonDict:
     return {"only_with": {name: list(choices) for name, choices in values.items()}}
 
 
+LONGEST_PATH = 4000
+"""Characters of a path: what systems take."""
+MOST_COUNTED = 10**9
+MOST_FRAMES = 10_001
+"""Of a clip: seven minutes. The model was made for 121."""
+MOST_PIXELS = 8192
+"""Of a side."""
+
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -90,6 +98,8 @@ def expand_variables(text: str) -> str:
         raise ValueError("the path is empty")
     if "\0" in path:
         raise ValueError("the path contains a zero byte")
+    if len(path) > LONGEST_PATH:
+        raise ValueError(f"the path has {len(path):,} characters, at most {LONGEST_PATH:,} are possible")
     try:
         Path(path).expanduser()
     except RuntimeError:
@@ -103,11 +113,22 @@ def check_frames(count: int) -> int:
     Raises:
         ValueError: names the two nearest valid counts.
     """
-    if count < 1:
-        raise ValueError(f"{count} frames: at least 1 is needed")
+    if not 1 <= count <= MOST_FRAMES:
+        raise ValueError(f"{count} frames: expected 1 to {MOST_FRAMES}")
     if (below := encodable_frames(count)) != count:
         nearest = f"{below} and {below + FRAMES_PER_CELL}"
         raise ValueError(f"{count} frames: the VAE takes {FRAMES_PER_CELL}k+1 of them; the nearest are {nearest}")
+    return count
+
+
+def check_count(count: int) -> int:
+    """Return a count that no computer takes for infinity.
+
+    Raises:
+        ValueError: it is larger.
+    """
+    if count > MOST_COUNTED:
+        raise ValueError(f"found {count}, at most {MOST_COUNTED:,} are possible")
     return count
 
 
@@ -117,6 +138,8 @@ def check_size(size: int) -> int:
     Raises:
         ValueError: names the nearest valid sizes.
     """
+    if size > MOST_PIXELS:
+        raise ValueError(f"{size} pixels: at most {MOST_PIXELS}")
     below = encodable_side(size)
     if below != size or size < PIXELS_PER_CELL:
         nearest = f"{below} and {below + PIXELS_PER_CELL}" if below >= PIXELS_PER_CELL else f"{PIXELS_PER_CELL}"
@@ -135,15 +158,24 @@ def check_tiles(size: int, overlap: float) -> Iterator[tuple[tuple[str | int, ..
 PathText = Annotated[str, AfterValidator(expand_variables), Field(json_schema_extra={"format": "path"})]
 """A path as written by the user; relative ones start at the project folder (`Settings.resolve`)."""
 
-Frames = Annotated[int, AfterValidator(check_frames), Field(json_schema_extra={"minimum": 1})]
+Frames = Annotated[int, AfterValidator(check_frames), Field(json_schema_extra={"minimum": 1, "maximum": MOST_FRAMES})]
 """A number of frames, 4k+1."""
 
 PixelSize = Annotated[
     int,
     AfterValidator(check_size),
-    Field(json_schema_extra={"minimum": PIXELS_PER_CELL, "multipleOf": PIXELS_PER_CELL}),
+    Field(json_schema_extra={"minimum": PIXELS_PER_CELL, "maximum": MOST_PIXELS, "multipleOf": PIXELS_PER_CELL}),
 ]
 """A height or a width in pixels, a multiple of 16."""
+
+Few = Annotated[int, Field(ge=1, le=4096)]
+"""Jobs, threads, clips at once: more of them is a mistake, and each costs memory."""
+
+Many = Annotated[int, Field(gt=0), AfterValidator(check_count)]
+"""Steps, epochs, frames that are counted."""
+
+Rate = Annotated[float, Field(ge=0.01, le=1000.0)]
+"""Frames per second."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]

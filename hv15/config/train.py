@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     field_validator,
     model_validator,
 )
 
-from hv15.config.section import SPEED, DropoutRate, PathText, Probability, Seed, raise_problems
+from hv15.config.section import SPEED, DropoutRate, Few, Many, PathText, Probability, Seed, raise_problems
 from hv15.config.transformer import TransformerSettings
+from hv15.patterns import PatternError, compile_pattern
 
 OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
 OptimizerValue = bool | int | float | str | tuple[float, ...]
@@ -30,10 +29,10 @@ class TrainSettings(TransformerSettings):
     seed: Seed = 42
     """Start of all random draws: order, noise, timesteps, dropout, LoRA weights. The same seed gives the same LoRA."""
 
-    max_train_steps: PositiveInt | None = 1600
+    max_train_steps: Many | None = 1600
     """Length of the training in optimizer steps. Give this or `max_train_epochs`, not both."""
 
-    max_train_epochs: PositiveInt | None = None
+    max_train_epochs: Many | None = None
     """Length of the training in passes over the dataset (repeats counted), instead of `max_train_steps`."""
 
     learning_rate: NonNegativeFloat = 1e-4
@@ -52,7 +51,7 @@ class TrainSettings(TransformerSettings):
     lr_warmup_steps: int | float = 0
     """Steps in which the learning rate rises from 0; a number below 1 is a part of the whole training (0.05 = 5 %)."""
 
-    gradient_accumulation_steps: PositiveInt = 1
+    gradient_accumulation_steps: Few = 1
     """Batches per optimizer step: a larger batch without more memory, but with as many times more computing."""
 
     max_grad_norm: NonNegativeFloat = 1.0
@@ -66,7 +65,7 @@ class TrainSettings(TransformerSettings):
     """Keep what gradient checkpointing keeps (the input of each block) in the machine's memory instead of the GPU's.
     Slower; saves 54 x 4 KiB for each token in bfloat16."""
 
-    network_dim: PositiveInt = 32
+    network_dim: Few = 32
     """Rank of the LoRA. 8-16 for a style or a small dataset, 32-64 for characters and motion; the file grows too."""
 
     network_alpha: PositiveFloat = 32.0
@@ -120,19 +119,19 @@ class TrainSettings(TransformerSettings):
     caption_dropout: Probability = 0.0
     """How often a caption is replaced by the empty one, which keeps guidance working in long trainings."""
 
-    save_every_n_epochs: PositiveInt | None = Field(None, json_schema_extra=SPEED)
+    save_every_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
     """Keep a copy of the LoRA every so many epochs."""
 
-    save_every_n_steps: PositiveInt | None = Field(None, json_schema_extra=SPEED)
+    save_every_n_steps: Many | None = Field(None, json_schema_extra=SPEED)
     """Keep a copy of the LoRA every so many steps."""
 
-    save_last_n_epochs: PositiveInt | None = Field(None, json_schema_extra=SPEED)
+    save_last_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
     """Of the copies by epoch, keep only the last so many; all if not given."""
 
-    save_last_n_steps: PositiveInt | None = Field(None, json_schema_extra=SPEED)
+    save_last_n_steps: Many | None = Field(None, json_schema_extra=SPEED)
     """Of the copies by steps, keep only the last so many; all if not given."""
 
-    state_every_n_steps: PositiveInt = Field(250, json_schema_extra=SPEED)
+    state_every_n_steps: Many = Field(250, json_schema_extra=SPEED)
     """Save the whole state every so many steps: what a killed training continues from. The last two are kept."""
 
     save_precision: Literal["float32", "bfloat16"] = "float32"
@@ -174,9 +173,9 @@ class TrainSettings(TransformerSettings):
     def _patterns_compile(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is not a regular expression: {error}") from None
+                compile_pattern(pattern)
+            except PatternError as error:
+                raise ValueError(f"{pattern!r:.200} is not a regular expression: {error}") from None
         return value
 
     @model_validator(mode="after")

@@ -3,6 +3,8 @@
 - `1e-4`, `1E3` and `.5e-3` are numbers (YAML 1.1 readers take them for text).
 - Only true and false are booleans, only decimal and 0x numbers are integers, nothing becomes a date.
 - A key given twice in one mapping is an error. Anchors and merge keys (`<<: *name`) work.
+- Values are those of JSON: other tags (`!!set`, `!!timestamp`), half characters and numbers without end are errors.
+- A file of any content is read or refused in seconds: its size is bounded, and what its aliases expand to.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import yaml
@@ -21,6 +24,16 @@ from hv15.records.problems import ConfigError, Location, Place, Problem
 
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
+_LISTS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
+
+MOST_BYTES = 1 << 20
+"""Of a file. That of a project has some thousand; one of a thousand long prompts, half a million."""
+MOST_VALUES = 50_000
+"""With what aliases repeat: ten of ten of ten ... make 10^10 of a few lines."""
+LONGEST_NUMBER = 400
+"""Digits of a number."""
+MOST_PROBLEMS = 100
+"""That are told at once."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,6 +41,15 @@ class _Loader(yaml.SafeLoader):
 
     # PyYAML's own class attribute: start without its rules.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        """Count them: reading 100,000 takes half a minute."""
+        self.nodes += 1
+        if self.nodes > MOST_VALUES:
+            raise _TooManyError
+        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        return node
 
 
 for _tag, _pattern, _first in (
@@ -43,6 +65,10 @@ for _tag, _pattern, _first in (
     ("merge", r"<<", ["<"]),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+
+
+class _TooManyError(Exception):
+    """More values than are read."""
 
 
 class _NumberError(yaml.MarkedYAMLError):
@@ -94,6 +120,8 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
             a value that contains itself, empty, or something else than a mapping at the top.
     """
     text = _read_text(path) if text is None else text
+    if len(text) > MOST_BYTES:
+        raise _error(f"has {len(text):,} characters, at most {MOST_BYTES:,} are read", Place(path), "is it a config?")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -102,13 +130,22 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
         if not isinstance(node, yaml.MappingNode):
             found = "a list" if isinstance(node, yaml.SequenceNode) else "text"
             raise _error(f"found {found}, expected settings such as `task: t2v`", Place(path, 1, 1))
-        if wrong := list(_problems(path, node, (), [], set())):
+        if wrong := list(islice(_problems(path, loader, node, (), [], set()), MOST_PROBLEMS)):
             raise ConfigError(sorted(wrong, key=lambda each: (each.place.line or 0, each.place.column or 0)))
+        if (values := _values(node, {})) > MOST_VALUES:
+            raise _too_many(path, f"{values:,}" if values < 10**15 else "more than anybody can count")
         return YamlFile(path, loader.construct_document(node), node)
     except yaml.YAMLError as error:
         raise _not_yaml(path, error, text) from None
+    except _TooManyError:
+        raise _too_many(path, f"more than {MOST_VALUES:,}") from None
     except RecursionError:
         raise _error("is nested too deep", Place(path), "look for brackets that are never closed") from None
+
+
+def _too_many(path: Path, found: str) -> ConfigError:
+    message = f"holds {found} values with what aliases (*name) repeat; at most {MOST_VALUES:,} are read"
+    return _error(message, Place(path), "long lists belong into a file of their own, such as video_jsonl_file")
 
 
 def _error(message: str, place: Place, hint: str = "") -> ConfigError:
@@ -117,7 +154,11 @@ def _error(message: str, place: Place, hint: str = "") -> ConfigError:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise _error("is not a regular file", Place(path))
+        with path.open("rb") as file:
+            data = file.read(4 * MOST_BYTES + 1)  # of a device, too
+        return data.decode("utf-8-sig", "ignore" if len(data) > 4 * MOST_BYTES else "strict")
     except FileNotFoundError:
         hint = "check the path, or make a project with `hv15 new FOLDER`"
         raise _error("no such file", Place(path), hint) from None
@@ -150,10 +191,41 @@ def _circle(place: Place) -> Problem:
     return Problem("contains itself", "look at the anchors (&name) and aliases (*name)", place)
 
 
-def _problems(path: Path, node: yaml.Node, at: Location, above: list[int], seen: set[int]) -> Iterator[Problem]:
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, when each alias is written out; `known` are those that were counted."""
+    if id(node) not in known:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [value for _, value in node.value]
+        known[id(node)] = 1 + sum(_values(each, known) for each in inner)
+    return known[id(node)]
+
+
+def _wrong_scalar(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """What is wrong with a single value, or an empty string."""
+    if any("\ud800" <= letter <= "\udfff" for letter in node.value):
+        return "holds half a character (an escape \\ud800 to \\udfff): write the character itself"
+    plain = str(loader.resolve(yaml.ScalarNode, node.value, (True, False)))
+    if node.tag != _TEXT and plain.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
+        return f"found a number of {len(node.value):,} digits"
+    if node.tag in (_TEXT, plain) or (node.tag.endswith(":float") and plain.endswith(":int")):
+        return ""
+    return f"found {node.value!r:.60} with the tag {_short(node.tag)}, which does not fit it"
+
+
+def _short(tag: str) -> str:
+    return tag.replace("tag:yaml.org,2002:", "!!")[:60]
+
+
+def _problems(
+    path: Path, loader: _Loader, node: yaml.Node, at: Location, above: list[int], seen: set[int]
+) -> Iterator[Problem]:
     """Yield what Python would take and a config may not have.
 
-    That is: keys that are not text, or that their mapping has already, and values that contain themselves.
+    That is: keys that are not text, or that their mapping has already, values that contain themselves, and those that
+    JSON does not have.
 
     Args:
         above: the nodes that this one is in.
@@ -163,11 +235,18 @@ def _problems(path: Path, node: yaml.Node, at: Location, above: list[int], seen:
         return
     seen.add(id(node))
     above = [*above, id(node)]
+    if isinstance(node, yaml.ScalarNode):
+        if wrong := _wrong_scalar(loader, node):
+            yield Problem(wrong, place=_place(path, node.start_mark, at))
+    elif node.tag not in _LISTS:
+        yield Problem(
+            f"found the tag {_short(node.tag)}, expected plain values", place=_place(path, node.start_mark, at)
+        )
     if isinstance(node, yaml.SequenceNode):
         for number, entry in enumerate(node.value):
             if id(entry) in above:
                 yield _circle(_place(path, node.start_mark, (*at, number)))
-            yield from _problems(path, entry, (*at, number), above, seen)
+            yield from _problems(path, loader, entry, (*at, number), above, seen)
     elif isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
@@ -175,13 +254,15 @@ def _problems(path: Path, node: yaml.Node, at: Location, above: list[int], seen:
             place = _place(path, key.start_mark, inner)
             if not isinstance(key, yaml.ScalarNode) or key.tag not in (_MERGE, _TEXT):
                 yield Problem("expected a name as key; if it is one, put it in quotes", place=place)
+            elif wrong := _wrong_scalar(loader, key):
+                yield Problem(wrong, place=place)
             elif key.tag == _TEXT:
                 if key.value in lines:
                     yield Problem(f"is given twice, first in line {lines[key.value]}", place=place)
                 lines.setdefault(key.value, key.start_mark.line + 1)
             if id(value) in above:
                 yield _circle(place)
-            yield from _problems(path, value, inner, above, seen)
+            yield from _problems(path, loader, value, inner, above, seen)
 
 
 def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:

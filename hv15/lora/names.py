@@ -16,6 +16,7 @@ from typing import get_args
 from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.models.layouts import reading_recipes
+from hv15.patterns import PatternError, Searches
 
 LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
@@ -214,13 +215,13 @@ def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: S
     """
     linears = [name for name in names if is_trainable(name)]
     chosen = {"include_patterns": include, "exclude_patterns": exclude}
-    compiled = {setting: [_pattern(setting, text, linears) for text in texts] for setting, texts in chosen.items()}
-    wanted, unwanted = compiled["include_patterns"], compiled["exclude_patterns"]
-    selected = [
-        name
-        for name in linears
-        if (not wanted or any(p.search(name) for p in wanted)) and not any(p.search(name) for p in unwanted)
-    ]
+    searches = Searches()
+    found = {
+        setting: set().union(*(_matching(setting, text, linears, searches) for text in texts))
+        for setting, texts in chosen.items()
+    }
+    wanted, unwanted = found["include_patterns"], found["exclude_patterns"]
+    selected = [name for name in linears if (not include or name in wanted) and name not in unwanted]
     if not selected:
         raise UserError(
             f"no module is left to train: {len(linears)} linear layers, include_patterns {list(include)}, "
@@ -230,18 +231,19 @@ def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: S
     return selected
 
 
-def _pattern(setting: str, text: str, names: Sequence[str]) -> re.Pattern[str]:
+def _matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:
+    """The names in which a pattern is found; there must be one."""
     try:
-        pattern = re.compile(text)
-    except re.error as error:
+        found = {name for name in names if searches.found(text, name)}
+    except PatternError as error:
         raise UserError(
-            f"train.{setting}: {text!r} is not a regular expression: {error}",
+            f"train.{setting}: {text!r:.200} is not usable as a regular expression: {error}",
             hint=r"write it like img_attn_[qkv] or double_blocks\.(1|2)\.",
         ) from error
-    if not any(pattern.search(name) for name in names):
+    if not found:
         example = names[0] if names else "double_blocks.0.img_attn_q"
         raise UserError(
-            f"train.{setting}: {text!r} matches none of the {len(names)} linear layers",
+            f"train.{setting}: {text!r:.200} matches none of the {len(names)} linear layers",
             hint=f"patterns are searched in names such as {example}",
         )
-    return pattern
+    return found

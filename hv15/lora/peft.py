@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.errors import UserError
 from hv15.lora.kinds import MAGNITUDE, group_parts
+from hv15.patterns import PatternError, Searches
+from hv15.records.json_values import RecordError, parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +21,16 @@ if TYPE_CHECKING:
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Key of the file metadata under which the settings stand as JSON."""
+MOST_PATTERNS = 1000
+"""One for each module of a model is usual where ranks differ."""
 
-Settings = dict[str, object]
+
+class Settings(dict[str, object]):
+    """PEFT's settings in the metadata of one file, and the time that its patterns may take."""
+
+    def __init__(self, content: Mapping[str, object]) -> None:
+        super().__init__(content)
+        self.searches = Searches()
 
 
 def with_alphas(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
@@ -144,10 +154,10 @@ def read_settings(metadata: Mapping[str, str]) -> Settings:
     """
     text = metadata.get(ADAPTER_METADATA)
     if not text:
-        return {}
+        return Settings({})
     try:
-        return {str(key).removeprefix("transformer."): value for key, value in json.loads(text).items()}
-    except (ValueError, AttributeError, RecursionError) as error:
+        return Settings({key.removeprefix("transformer."): value for key, value in parse_object(text).items()})
+    except RecordError as error:
         raise UserError(
             f"LoRA: its metadata {ADAPTER_METADATA} is not a JSON object: {error}", hint="export it again"
         ) from error
@@ -159,12 +169,18 @@ def _setting(settings: Settings, name: str, pattern_name: str, module: str) -> f
     try:
         if not isinstance(patterns, dict):
             raise TypeError(f"{pattern_name} is {patterns!r}")
-        found = (value for pattern, value in patterns.items() if re.match(rf"(?:.*\.)?(?:{pattern})$", module))
+        if len(patterns) > MOST_PATTERNS:
+            raise TypeError(f"{pattern_name} has {len(patterns):,} patterns, at most {MOST_PATTERNS:,} are read")
+        found = (
+            value
+            for pattern, value in patterns.items()
+            if settings.searches.found(rf"\A(?:.*\.)?(?:{pattern})$", module)
+        )
         value = next(found, settings.get(name))
         if not (value is None or isinstance(value, int | float)):
             raise TypeError(f"{name} of {module} is {value!r}")
         return None if value is None else float(value)
-    except (TypeError, OverflowError, re.error) as error:
+    except (TypeError, OverflowError, PatternError) as error:
         raise UserError(
             f"LoRA: its metadata {ADAPTER_METADATA} is not what PEFT writes: {error}", hint="export it again"
         ) from error
@@ -184,5 +200,5 @@ def _patterns(ranks: Mapping[str, int]) -> tuple[int, dict[str, int]]:
     return usual, {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != usual}
 
 
-def _written(settings: Settings, prefix: str) -> str:
+def _written(settings: Mapping[str, object], prefix: str) -> str:
     return json.dumps({prefix + key: value for key, value in settings.items()}, sort_keys=True)

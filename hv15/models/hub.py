@@ -7,7 +7,9 @@ connection that breaks off is taken up where it ended.
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,16 @@ ENCODERS: dict[Role, str] = {
 
 _NOTE_VERSION = 1
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+
+_FULL = "free disk space, or change models.directory"
+_FORBIDDEN = "change the folder's permissions, or models.directory"
+_IN_THE_WAY = "something else has that name, or that of a folder above it: change models.directory"
+_DISK: dict[int | None, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _FORBIDDEN),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG), _IN_THE_WAY),
+}
+"""What helps when a file cannot be written."""
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +177,9 @@ def _refused(error: Exception, file: HubFile, name: str) -> UserError:
         status = error.response.status_code
         cure = "log in with `hf auth login`" if status in (401, 403) else f"try again later, {elsewhere}"
         return UserError(f"{what}: the server answered {status}", hint=cure)
-    if isinstance(error, OSError) and error.errno is not None:
-        return UserError(
-            f"{file.folder / name}: cannot be written: {error.strerror}",
-            hint="free disk space, or change models.directory",
-        )
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return UserError(f"{what}: no connection ({error})", hint=f"check the network and run it again, {elsewhere}")
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return UserError(f"{file.folder / name}: cannot be written: {error.strerror}", hint=_DISK[error.errno])
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(f"{what}: {reason}", hint=f"run it again, {elsewhere}")

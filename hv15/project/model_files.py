@@ -28,6 +28,9 @@ def _error(role: Role, message: str, hint: str) -> ConfigError:
     return ConfigError([Problem(message, hint, Place(setting=("models", role)))])
 
 
+_NO_BRACES = "choose a folder without { and } in its name, or a link to it that has none"
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """The files of one project."""
@@ -77,6 +80,9 @@ class ModelFiles:
             ConfigError: files are missing; all of them at once.
         """
         problems: list[Problem] = []
+        if brace := self._brace():
+            where = Place(setting=("models", "directory"))
+            problems.append(Problem(f"{brace}: {{ }} in a name is a placeholder of Snakemake", _NO_BRACES, where))
         for role in roles_of(self.settings.task):
             try:
                 self.identity(role)
@@ -86,6 +92,12 @@ class ModelFiles:
                 problems.append(Problem(error.message, error.hint, Place(setting=("models", role))))
         if problems:
             raise ConfigError(problems)
+
+    def _brace(self) -> str:
+        """The folder of models that the workflow makes, as the rules name it, if it has braces in it; else ""."""
+        folder, root = self.settings.resolve(self.settings.models.directory), self.settings.root
+        name = str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
+        return name if self.settings.models.source != "files" and set(name) & set("{}") else ""
 
     def identity(self, role: Role) -> str:
         """What stands for the model in a digest.

@@ -17,16 +17,26 @@ class RecordError(ValueError):
     """A file is not the record that it should be: torn, of another kind, or of a version that is not understood."""
 
 
+def parse_json(text: str | bytes) -> Json:
+    """Return a JSON value of somebody's file.
+
+    Raises:
+        RecordError: the text is not JSON, or nested too deep.
+    """
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not JSON: {error}") from error
+    return value
+
+
 def parse_object(text: str | bytes) -> JsonObject:
     """Return a JSON object.
 
     Raises:
         RecordError: the text is not JSON, or not an object.
     """
-    try:
-        value: Json = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON: {error}") from error
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise RecordError(f"expected a JSON object, found {type(value).__name__}")
     return value

@@ -12,6 +12,9 @@ from hv15.terminal_text import one_line
 Location = tuple[str | int, ...]
 """Where a setting is: ("datasets", 0, "resolution")."""
 
+LONGEST = 200
+"""Characters of a setting's name that are shown."""
+
 COMMAND_LINE = Path("--config")
 """What stands for the file of a setting that was given on the workflow's command line."""
 
@@ -36,7 +39,9 @@ class Place:
     def __str__(self) -> str:
         """Such as config.yaml:24:17 train.learning_rate."""
         numbers = "".join(f":{number}" for number in (self.line, self.column) if number is not None)
-        return one_line(f"{self.file or ''}{numbers} {dotted(self.setting)}".strip())
+        setting = dotted(self.setting)
+        shown = setting if len(setting) <= LONGEST else f"{setting[:LONGEST]}..."
+        return one_line(f"{self.file or ''}{numbers} {shown}".strip())
 
 
 NOWHERE = Place()

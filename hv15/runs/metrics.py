@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from hv15.atomic import atomic_path
+from hv15.errors import UserError
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, read_metrics
 from hv15.records.paths import ProjectPaths
@@ -95,13 +97,11 @@ def keep_metrics(run: RunFolder) -> None:
             written = path.stat().st_mtime
             if written < record.started or (target.exists() and target.stat().st_mtime >= written):
                 continue
-            target.parent.mkdir(exist_ok=True)
-            part = target.with_suffix(".part")
-            with path.open("rb") as source, part.open("wb") as file:
-                file.writelines(_thinned(source, _count_lines(path)))
-            os.utime(part, (written, written))
-            part.replace(target)
-        except OSError:
+            with path.open("rb") as source, atomic_path(target, durable=False) as part:
+                with part.open("wb") as file:
+                    file.writelines(_thinned(source, _count_lines(path)))
+                os.utime(part, (written, written))
+        except (OSError, UserError):
             continue
 
 

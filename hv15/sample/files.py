@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.models.weights.writer import write_checkpoint
+from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metadata import SAMPLE
 from hv15.sample.prompts import SampleSpec
 
@@ -72,4 +72,11 @@ def read_latents(path: Path) -> tuple[Tensor, SampleSpec, dict[str, str]]:
         raise UserError(
             f"{path}: latents without a word on how they were made", hint="give a <name>.latents.safetensors of hv15"
         )
-    return tensors["latents"], SampleSpec.from_json(json.loads(metadata[SAMPLE]), source=str(path)), metadata
+    return tensors["latents"], _spec(path, metadata[SAMPLE]), metadata
+
+
+def _spec(path: Path, text: str) -> SampleSpec:
+    try:
+        return SampleSpec.from_json(parse_object(text), source=str(path))
+    except RecordError as error:
+        raise UserError(f"{path}: how it was made is {error}", hint="sample it again") from error

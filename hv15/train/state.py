@@ -32,6 +32,8 @@ from hv15.atomic import write_json
 from hv15.digest import digest, file_sha256
 from hv15.errors import UserError
 from hv15.own_files import open_own
+from hv15.records.fields import from_json
+from hv15.records.json_values import as_object, parse_object
 
 log = logging.getLogger(__name__)
 
@@ -168,11 +170,11 @@ class StateFolder:
         return None
 
     def _load(self, folder: Path) -> SavedState:
-        content = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        content = parse_object((folder / STATE).read_bytes())
         if content.pop(ITSELF, "") != digest(content):
             raise ValueError(f"{STATE} is damaged")
-        sums = content.pop("sha256")
-        position = Position(**content)
+        sums = as_object(content.pop("sha256"))
+        position = from_json(Position, content)
         if position.spec != self.spec:
             raise ValueError("of another configuration")
         for name in (LORA, OPTIMIZER):
@@ -204,7 +206,7 @@ def _reason(error: BaseException) -> str:
 
 def _owner(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["spec"])
+        return str(parse_object((folder / "run.json").read_bytes())["spec"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -23,6 +23,7 @@ import yaml
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
 from hv15.collection import paused_collection
+from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
 from hv15.errors import UserError
 from hv15.gpus import gpu_jobs
@@ -295,6 +296,7 @@ def make_demo_clips(project: Project) -> None:
 
 def _changes(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
     """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
+    read_yaml(file)  # says what is wrong with it
     base = yaml.safe_load(file.read_text(encoding="utf-8"))
     return _difference(base if isinstance(base, dict) else {}, config)
 

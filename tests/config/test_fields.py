@@ -27,7 +27,7 @@ def test_a_setting_knows_its_values_and_its_default() -> None:
     assert LISTED["datasets[].resolution"].default == [960, 544]
     assert LISTED["sample.prompts[].prompt"].default is ...
     assert LISTED["sample.prompts[].prompt"].default_text == "required"
-    assert LISTED["sample.video_size"].type == "list of 2: whole number from 16 in steps of 16"
+    assert LISTED["sample.video_size"].type == "list of 2: whole number from 16 to 8192 in steps of 16"
     assert LISTED["models.dit"].type == "path"
     assert LISTED["models.dit"].default_text == "not given"
     assert LISTED["train"].is_section
@@ -54,7 +54,7 @@ def test_defaults_in_the_list_are_those_of_a_config() -> None:
 
 def test_help_is_text_for_a_terminal() -> None:
     text = help_text(Settings, "train.network_")
-    assert text.splitlines()[0] == "train.network_dim  (whole number above 0; default 32)"
+    assert text.splitlines()[0] == "train.network_dim  (whole number from 1 to 4096; default 32)"
     assert "cache" not in text
     assert "sample.prompts[].prompt  (text; required)" in help_text(Settings)
 

@@ -38,7 +38,7 @@ cache: []
         "config.yaml:7:20 train.lr_warmup_steps: found 'soon', expected a number",
         "config.yaml:8:19 train.optimizer_type: found 'AdamW8Bits', expected one of AdamW, AdamW8bit, Muon; "
         "did you mean 'AdamW8bit'?",
-        "config.yaml:9:16 train.network_dim: found 0, expected above 0",
+        "config.yaml:9:16 train.network_dim: found 0, expected at least 1",
         "config.yaml:11:17 sample.video_length: 24 frames: the VAE takes 4k+1 of them; the nearest are 21 and 25",
         "config.yaml:13:7 sample.prompts[0].prompt: is missing",
         "config.yaml:13:13 sample.prompts[0].name: found 'one/two', expected at most 100 letters, digits, - and _ "
@@ -115,7 +115,7 @@ def test_a_wrong_override_is_located_on_the_command_line(problems: Problems) -> 
     )
     assert lines == [
         "config.yaml:3:15 train.seed: found 'x', expected a whole number",
-        "--config cache.shards: found 0, expected above 0",
+        "--config cache.shards: found 0, expected at least 1",
         "--config train.learning_rate: found '-1', expected at least 0",
         "--config train.rank: unknown key",
     ]
@@ -126,7 +126,7 @@ def test_an_error_gives_its_problems_as_records(load: Load) -> None:
         load("train: {seed: x}", overrides={"cache": {"shards": 0}})
     assert caught.value.problems == (
         Problem("found 'x', expected a whole number", place=Place(Path("config.yaml"), 3, 15, ("train", "seed"))),
-        Problem("found 0, expected above 0", place=Place(COMMAND_LINE, setting=("cache", "shards"))),
+        Problem("found 0, expected at least 1", place=Place(COMMAND_LINE, setting=("cache", "shards"))),
     )
 
 

@@ -90,8 +90,7 @@ def test_a_mapping_used_twice_by_alias_has_no_repeated_keys(tmp_path: Path) -> N
         (b"a: [0x_]\n", "config.yaml:1:5: a number cannot be read: invalid literal for int() with base 16: ''"),
         (
             b"a: " + b"9" * 6000,
-            "config.yaml:1:4: a number cannot be read: Exceeds the limit (4300 digits) for integer string conversion: "
-            "value has 6000 digits",
+            "config.yaml:1:4 a: found a number of 6,000 digits",
         ),
         (b"a: " + b"[" * 3000, "config.yaml: is nested too deep"),
         (b"1: x\n", "config.yaml:1:1 1: expected a name as key; if it is one, put it in quotes"),
@@ -104,7 +103,7 @@ def test_a_file_that_is_no_config_gives_one_clear_message(problems: Problems, co
 
 def test_no_python_object_is_made_from_a_tag(problems: Problems) -> None:
     (line, *_) = problems("a: !!python/object/apply:os.system ['true']\n", base=False)
-    assert line.startswith("config.yaml:1:4: is not YAML: could not determine a constructor for the tag")
+    assert line == "config.yaml:1:4 a: found the tag !!python/object/apply:os.system, expected plain values"
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hv15.data.captions import MOST_CAPTION, caption_key, decode_text, plain, read_caption
 
@@ -59,3 +61,22 @@ def test_what_is_far_too_long_is_no_caption(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"word " * (MOST_CAPTION // 5 + 2))
     with pytest.raises(ValueError, match="more than 64 KiB, expected a caption"):
         read_caption(str(tmp_path / "a.txt"))
+
+
+@given(data=st.binary(max_size=200) | st.text().map(str.encode))
+@settings(
+    max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_bytes_are_a_caption_or_a_sentence(data: bytes, tmp_path: Path) -> None:
+    """A caption is text that an encoder takes: UTF-8, without NUL, without white space around it."""
+    file = tmp_path / "a.txt"
+    file.write_bytes(data)
+    try:
+        caption = read_caption(str(file))
+    except ValueError as error:
+        assert str(error)  # noqa: PT017
+        return
+    assert caption == caption.strip()
+    assert "\0" not in caption
+    assert "\r" not in caption
+    assert data.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").strip() == caption

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import HunyuanVideo15Transformer3DModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from hv15.errors import UserError
+from hv15.lora.kinds import detect_lora_layout, group_parts
 from hv15.lora.names import LORA_LAYOUTS, find_parts, module_layout, place_of, select_modules, written_name
 from hv15.models import DiT
 from tests.lora import comfyui
@@ -91,10 +95,31 @@ def test_patterns_choose_modules(official: list[str]):
     [
         (["img_attn_x"], [], "include_patterns: 'img_attn_x' matches none"),
         ([], ["single_blocks"], "exclude_patterns: 'single_blocks' matches none"),
-        (["img_attn_[q"], [], "is not a regular expression"),
+        (["img_attn_[q"], [], "is not usable as a regular expression"),
         ([], ["."], "no module is left"),
     ],
 )
 def test_patterns_that_cannot_be_meant(official: list[str], include: list[str], exclude: list[str], words: str):
     with pytest.raises(UserError, match=words.replace("[", r"\[")):
         select_modules(official, include, exclude)
+
+
+NAME_PARTS = st.sampled_from(
+    ["lora_unet_", "lycoris_", "diffusion_model.", "transformer.", "double_blocks", "transformer_blocks", ".", "_", "0",
+     "53", "99999999999999999999", "img_attn_q", "img_attn.qkv", "attn.to_q", "txt_in", "@0", "-1", "٣", "\0", "(", "*"]
+)  # fmt: skip
+
+
+@given(parts=st.lists(NAME_PARTS | st.text(max_size=3), max_size=8), endings=st.lists(st.text(max_size=8), max_size=3))
+@settings(max_examples=400, derandomize=True, deadline=None)
+def test_any_name_is_known_or_not(parts: list[str], endings: list[str]) -> None:
+    """What is known leads to a part of the model, and is written again under the same name."""
+    name = "".join(parts)
+    layout, found = module_layout(name), find_parts(name)
+    assert found is None or all(found)
+    if found is not None and layout is not None and len(found) == 1:
+        assert find_parts(written_name(next(iter(found)), layout)) == found
+    keys = [f"{name}.{ending}" for ending in (*endings, "lora_up.weight")]
+    group_parts(keys)
+    with suppress(UserError):
+        detect_lora_layout(keys)

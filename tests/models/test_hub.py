@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from hv15.choices import VariantName
 from hv15.config import Settings
-from hv15.models.hub import OFFICIAL, QWEN, REPACKAGED, hub_files
+from hv15.models.hub import OFFICIAL, QWEN, REPACKAGED, HubFile, _refused, hub_files
 from hv15.models.variants import VARIANTS
 from tests.models.hub_server import COMMIT, Hub
 
@@ -222,3 +223,30 @@ def test_the_revision_belongs_to_the_official_repository() -> None:
 
 def test_the_variants_are_those_with_known_sampling_defaults() -> None:
     assert set(get_args(VariantName)) == set(VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "cure"),
+    [
+        (OSError(28, "No space left on device"), "cannot be written: No space left", "free disk space"),
+        (OSError(122, "Disk quota exceeded"), "cannot be written: Disk quota", "free disk space"),
+        (PermissionError(13, "Permission denied"), "cannot be written: Permission", "permissions"),
+        (OSError(30, "Read-only file system"), "cannot be written: Read-only", "permissions"),
+        (
+            NotADirectoryError(20, "Not a directory"),
+            "cannot be written: Not a directory",
+            "something else has that name",
+        ),
+        (ConnectionResetError(104, "Connection reset by peer"), "no connection", "check the network"),
+        (TimeoutError(110, "Connection timed out"), "no connection", "check the network"),
+        (socket.gaierror(-2, "Name or service not known"), "no connection", "check the network"),
+        (OSError(5, "Input/output error"), "Input/output error", "run it again"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, OSError) else "",
+)
+def test_the_hint_is_about_the_disk_when_it_is_the_disk(error: OSError, words: str, cure: str, tmp_path: Path) -> None:
+    file = HubFile(OFFICIAL, "main", (DIT,), tmp_path, tmp_path / DIT)
+    refused = _refused(error, file, DIT)
+    assert words in refused.message
+    assert cure in refused.hint
+    assert ("disk space" in refused.hint) is (cure == "free disk space")

@@ -124,3 +124,19 @@ def test_the_variant_decides_the_sampling_defaults(open_project: MakeProject) ->
     assert project.models.variant == "720p_t2v_distilled"
     assert project.sample("one").guidance_scale == 1.0
     assert CONFIG["models"] == {"source": "demo"}
+
+
+@pytest.mark.parametrize("directory", ["mo{del}s", "a/{b}/models", "models}", "{"])
+def test_braces_are_a_placeholder_of_snakemake(directory: str, open_project: MakeProject) -> None:
+    with pytest.raises(
+        UserError, match=r"models\.directory: .*: \{ \} in a name is a placeholder of Snakemake"
+    ) as caught:
+        open_project(models={"directory": directory}).models.check()
+    assert "without { and }" in caught.value.hint
+    open_project(models={"directory": "models"}).models.check()
+
+
+def test_a_link_without_braces_may_lead_to_a_folder_with_them(open_project: MakeProject, root: Path) -> None:
+    (root / "mo{del}s").mkdir()
+    (root / "models").symlink_to("mo{del}s")
+    open_project(models={"directory": "models"}).models.check()

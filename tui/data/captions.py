@@ -102,7 +102,7 @@ def _in_row(item: Item, target: Path, text: str) -> bytes:
         line = lines[item.row]
         row = json.loads(decode_text(line))
         same = row.get("caption") is None if item.is_default else plain(row["caption"]) == item.caption
-    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _changed(target) from None
     if not same:
         raise _changed(target)

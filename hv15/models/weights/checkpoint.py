@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from hv15.errors import UserError
 from hv15.models.weights.header import TORCH_NAMES, Header, TensorEntry, read_header, refuse_pickle, unreadable
-from hv15.records.json_values import Json, JsonObject
+from hv15.records.json_values import JsonObject, as_object, as_text, parse_json, parse_object
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +134,7 @@ class Checkpoint:
         """
         path = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
         try:
-            content: Json = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -194,12 +193,14 @@ def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
 
 def _open_shards(folder: Path, index: Path) -> Checkpoint:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
+        weight_map = as_object(parse_object(index.read_bytes())["weight_map"])
+        names = sorted({as_text(name) for name in weight_map.values()})
     except OSError as error:
         raise unreadable(index, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError) as error:
         raise UserError(f"{index}: not a shard index ({error!r})", hint="copy or download it again") from error
+    if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise UserError(f"{index}: names a file of another folder: {outside[0]}", hint="copy or download it again")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(

@@ -50,7 +50,7 @@ class FingerprintCache:
 def _read(path: Path) -> dict[str, list[int | str]]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}  # a cache that cannot be read costs milliseconds, so it is not worth an error
 
 

@@ -9,7 +9,6 @@ weight without a scale is a plain cast.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -21,6 +20,7 @@ from hv15.errors import UserError
 from hv15.models.weights.checkpoint import Checkpoint
 from hv15.models.weights.quantised import ScaledCodes
 from hv15.models.weights.recipe import Recipe
+from hv15.records.json_values import as_object, parse_object
 
 _SCALES = (".scale_weight", ".weight_scale")
 _UNUSED = (".scale_input", ".input_scale", ".comfy_quant")
@@ -121,13 +121,13 @@ class WeightReader:
     def _declared(self, names: list[str]) -> Iterator[tuple[str, object]]:
         """(module, format) as ComfyUI's JSON texts name them."""
         try:
-            stored = json.loads(self.checkpoint.metadata.get("_quantization_metadata", "{}"))
-            for module, declared in stored.get("layers", {}).items():
-                yield module, declared.get("format")
+            stored = parse_object(self.checkpoint.metadata.get("_quantization_metadata", "{}"))
+            for module, declared in as_object(stored.get("layers", {})).items():
+                yield module, as_object(declared).get("format")
             for name in names:
                 if name.endswith(".comfy_quant"):
                     text = bytes(self.checkpoint.tensor(self.prefix + name).tolist())
-                    yield name.removesuffix(".comfy_quant"), json.loads(text).get("format")
+                    yield name.removesuffix(".comfy_quant"), parse_object(text).get("format")
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{self.checkpoint.path}: what it says of its quantisation cannot be read: {error}", hint=_HINT

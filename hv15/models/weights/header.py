@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 from hv15.errors import UserError
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, as_text
@@ -89,7 +90,10 @@ def read_header(path: Path) -> Header:
     path = Path(path)
     refuse_pickle(path)
     try:
-        size = path.stat().st_size
+        found = path.stat()
+        size = found.st_size
+        if not (S_ISREG(found.st_mode) or S_ISDIR(found.st_mode)):  # a pipe would be waited for
+            raise UserError(f"{path}: not a regular file; expected a .safetensors file", hint="check the path")
         with path.open("rb") as file:
             start = file.read(64)
             length = int.from_bytes(start[:8], "little")

@@ -90,8 +90,26 @@ def test_an_index_on_a_broken_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.EIO, "Input/output error")
 
     (tmp_path / "model.safetensors.index.json").touch()
-    monkeypatch.setattr(Path, "read_text", broken)
+    monkeypatch.setattr(Path, "read_bytes", broken)
     with pytest.raises(UserError, match=r"index\.json: cannot be read: Input/output error"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"weight_map": {"a": "../other/model.safetensors"}}', "names a file of another folder: ../other"),
+        ('{"weight_map": {"a": "/etc/model.safetensors"}}', "names a file of another folder: /etc"),
+        ('{"weight_map": {"a": 1}}', "not a shard index"),
+        ('{"weight_map": []}', "not a shard index"),
+        ("{}", "not a shard index"),
+        ("[" * 10**5, "not a shard index"),
+        ("9" * 10**5, "not a shard index"),
+    ],
+)
+def test_an_index_that_somebody_forged(content: str, words: str, tmp_path: Path):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UserError, match=words):
         open_checkpoint(tmp_path)
 
 

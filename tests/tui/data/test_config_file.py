@@ -258,7 +258,7 @@ def test_a_text_that_never_was_yaml_has_no_form(tmp_path: Path) -> None:
     ("value", "words"),
     [
         ("&a {b: *a}", "contains itself"),
-        ("9" * 6000, "cannot be read"),
+        ("9" * 6000, "a number of 6,000 digits"),
         ("0x_", "cannot be read"),
         ("[" * 3000, "deep"),
     ],

@@ -1,0 +1,36 @@
+"""Folders and clips whose names mean something to a shell, to Snakemake or to Python's formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.quick import QuickProject
+
+NAME = "a{b} {{c}} $(touch ran) `touch ran` 'q' \"d\" ;touch ran; %s *é"
+
+
+@pytest.mark.parametrize("name", [NAME, "{input}", "{name}", "-d"], ids=["all of them", "input", "wildcard", "option"])
+def test_names_are_names(name: str, tmp_path: Path) -> None:
+    project = QuickProject.make(tmp_path / name)
+    project.clips.rename(project.root / f"clips {name}")
+    (project.root / f"clips {name}" / "cat.mp4").rename(project.root / f"clips {name}" / f"{name}.mp4")
+    (project.root / f"clips {name}" / "cat.txt").rename(project.root / f"clips {name}" / f"{name}.txt")
+    project.set(
+        datasets=[{"video_directory": f"clips {name}", "resolution": [64, 64], "target_frames": [9]}],
+        cache={"directory": f"cache {name}"},
+    )
+    outcome = project.snakemake("--cores", "1")
+    assert outcome.code == 0, outcome.output
+    assert outcome.clips == 5
+    assert not list(tmp_path.rglob("ran"))
+
+
+def test_braces_in_the_folder_of_models_are_refused(tmp_path: Path) -> None:
+    project = QuickProject.make(tmp_path / "project")
+    project.set(models={"source": "demo", "directory": "mo{del}s"})
+    outcome = project.snakemake("-n")
+    assert outcome.code != 0
+    assert "mo{del}s: { } in a name is a placeholder of Snakemake" in outcome.output
+    assert "Traceback" not in outcome.output
