@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 import tui.screens
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tests.tui.watched import (
     dashboard,
     gpu,
@@ -230,7 +230,7 @@ async def test_the_theme_changes_by_a_key(tmp_path: Path) -> None:
 
 
 def test_no_two_states_that_are_shown_together_share_a_sign() -> None:
-    runs = [each.value for each in State] + ["idle"]
+    runs = [each.value for each in RunState] + ["idle"]
     jobs = [each.value for each in JobState]
     for group in (runs, jobs):
         assert all(state in LOOKS for state in group)
@@ -241,7 +241,7 @@ def test_no_two_states_that_are_shown_together_share_a_sign() -> None:
 async def test_nothing_is_told_by_colour_alone_under_no_color(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     jobs = [job(1, JobState.FAILED), job(2, JobState.DONE), job(3)]
-    app = dashboard(tmp_path, run=run_view(State.FAILED), jobs=jobs_view(*jobs))
+    app = dashboard(tmp_path, run=run_view(RunState.FAILED), jobs=jobs_view(*jobs))
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         assert app.no_color
@@ -323,7 +323,7 @@ async def test_only_what_the_screen_asks_for_is_read_and_never_twice_at_a_time(t
 async def test_a_screen_shown_later_is_told_what_was_seen_before(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await settle(pilot, run=run_view(State.FAILED), machine=machine(gpu()))
+        await settle(pilot, run=run_view(RunState.FAILED), machine=machine(gpu()))
         await pilot.press("8")
         await pilot.pause()
         await pilot.pause()
