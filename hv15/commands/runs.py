@@ -6,13 +6,13 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
 
 from hv15.commands.options.runs import Run, Status, Stop, Tui
 from hv15.errors import UserError
 from hv15.progress import clock
+from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
 from hv15.runs import control
 from hv15.runs.failures import explain_job
@@ -124,7 +124,7 @@ def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject
         "running": found is not None and found.state.alive,
         "run": found.as_json() if found else None,
         "orphans": [*left],
-        "training": asdict(training) if training else None,
+        "training": to_json(training) if training else None,
     }
 
 
