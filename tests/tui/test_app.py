@@ -94,8 +94,7 @@ async def test_help_names_things_as_people_do_not_as_the_code_does(tmp_path: Pat
             await pilot.press(f"alt+{number}")
             await settle(pilot)
             for widget in app.screen.focus_chain:
-                widget.focus()
-                await pilot.pause()
+                app.screen.set_focus(widget)
                 titles = [line.removeprefix("Keys: ") for line in help_for(app.screen).plain.split("\n")]
                 classes = {type(each).__name__ for each in widget.ancestors_with_self}
                 assert not classes & set(titles)
