@@ -16,6 +16,7 @@ from textual.widgets import Input
 
 import tui.screens
 from hv15.runs.state import RunState
+from tests.tui.config_screen import checked
 from tests.tui.watched import (
     dashboard,
     gpu,
@@ -154,8 +155,7 @@ async def test_quit_asks_about_what_is_not_saved(tmp_path: Path) -> None:
         await pilot.press("2")
         await settle(pilot)
         app.screen.query_one(YamlEditor).insert("# more\n")
-        await pilot.pause(1)
-        await settle(pilot)
+        await checked(pilot)
         assert app.unsaved == ["config.yaml"]
         app.screen.set_focus(None)
         await pilot.press("q")

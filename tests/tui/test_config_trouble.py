@@ -8,7 +8,7 @@ import pytest
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from tests.tui.config_screen import RATE, opened, saved, typed
+from tests.tui.config_screen import RATE, checked, opened, saved, typed
 from tests.tui.watched import CONFIG, dashboard, run_view, settle, text_of
 from tui.data.config_form import FormField
 from tui.dialogs.help import help_for
@@ -39,8 +39,7 @@ async def test_text_that_python_gives_up_on_is_a_problem_and_can_be_saved(
         screen = await opened(pilot)
         await settle(pilot)
         screen.query_one(YamlEditor).load_text(text)
-        await pilot.pause(0.6)
-        await settle(pilot)
+        await checked(pilot)
         assert words in text_of(app)
         await pilot.press("ctrl+s")
         await settle(pilot)

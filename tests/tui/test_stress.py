@@ -58,7 +58,7 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
                     screen_text = "".join(strip.text for strip in screen._compositor.render_strips())
                     assert "\x1b" not in screen_text
                 if name == "logs":
-                    await bear_a_log(app, heavy)
+                    await bear_a_log(pilot, app, heavy)
 
             for size in ((30, 8), (200, 55), (80, 24)):
                 await pilot.resize_terminal(*size)
@@ -77,18 +77,15 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
             assert app.is_running
             assert app._exception is None
 
-    async def bear_a_log(app, heavy: HeavyProject) -> None:  # type: ignore[no-untyped-def]
+    async def bear_a_log(pilot, app, heavy: HeavyProject) -> None:  # type: ignore[no-untyped-def]
         screen = app.screen
         assert isinstance(screen, LogsScreen)
         screen.open_log(heavy.log)
         view = screen.query_one(LogView)
-        for _ in range(600):
-            if view._look.complete and view._look.lines:
-                break
-            await asyncio.sleep(0.1)
+        await until(pilot, lambda: view._look.complete and view._look.lines)
         assert view._look.lines > 10_000
         view.action_first()
-        await asyncio.sleep(0.5)
+        await until(pilot, lambda: "step 0:" in view.render_line(0).text)
         text = [view.render_line(y).text for y in range(5)]
         assert not any("\x1b" in line for line in text)
 
