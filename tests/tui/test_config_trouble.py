@@ -22,7 +22,7 @@ from tui.widgets.yaml_editor import YamlEditor
     ("text", "words"),
     [
         (CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"), "extra.again: contains itself"),
-        (CONFIG + "a: " + "[" * 1200, "nested too deep"),
+        (CONFIG + "a: " + "[" * 600, "nested too deep"),
         (CONFIG.replace("steps: 20", "steps: " + "9" * 6000), "a number cannot be read"),
     ],
     ids=["circle", "depth", "digits"],
