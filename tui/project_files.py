@@ -10,7 +10,7 @@ from threading import Lock
 
 from hv15.runs.metrics import kept_files, training_files
 from hv15.runs.record import RunFolder
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tui.data.curves import Axis, CurveSource, Series
 from tui.data.estimate import Estimation
 from tui.data.failures import FailureCard, failure_cards
@@ -153,7 +153,7 @@ class ProjectFiles:
         jobs = self._jobs.ordered()
         self._phase = jobs[0].rule if jobs and jobs[0].state == JobState.RUNNING else ""
         failed = () if run.alive and not progress.failed else failure_cards(self.root, jobs, run.status)
-        if run.state in (State.STOPPING, State.STOPPED) and progress.failed:
+        if run.state in (RunState.STOPPING, RunState.STOPPED) and progress.failed:
             explained = {card.job.id for card in failed if card.job is not None}
             unexplained = [job.id for job in jobs if job.state is JobState.FAILED and job.id not in explained]
             self._jobs.count_as_cut(unexplained)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from textwrap import indent
 
 from hv15.commands.options.runs import Run, Status, Stop, Tui
 from hv15.errors import UserError
 from hv15.progress import clock
+from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
 from hv15.runs import control
 from hv15.runs.failures import explain_job
 from hv15.runs.lock import holder
 from hv15.runs.metrics import TrainingProgress, training_progress
 from hv15.runs.record import RunFolder, project_config
-from hv15.runs.state import RunStatus, State, current
+from hv15.runs.state import RunState, RunStatus, current
 from hv15.runs.state import status as status_of
 from hv15.terminal_text import clean, json_text, one_line
 
@@ -86,14 +86,14 @@ def _follow(run: RunFolder) -> int:
         print(f"\nthe run goes on; `{_call('stop', run.root)}` stops it", file=sys.stderr)
         return 0
     _print(found)
-    return 0 if found.state is State.FINISHED else 1
+    return 0 if found.state is RunState.FINISHED else 1
 
 
 def stop(options: Stop) -> int:
     """Ask the run to save and stop, and wait until it has; with --now kill it."""
     root = project_config(options.project).parent
     before = control.stop(root, now=options.now)
-    if before.state is State.STOPPING and not options.now:
+    if before.state is RunState.STOPPING and not options.now:
         kill = _call("stop", options.project, "--now")
         print(f"it was asked before and is still saving; `{kill}` kills it", file=sys.stderr)
     deadline = time.monotonic() + options.wait
@@ -149,7 +149,7 @@ def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject
         "running": found is not None and found.state.alive,
         "run": found.as_json() if found else None,
         "orphans": [*left],
-        "training": asdict(training) if training else None,
+        "training": to_json(training) if training else None,
     }
 
 
@@ -167,7 +167,7 @@ def _of(run: RunFolder) -> RunStatus:
 
 def _print(found: RunStatus) -> None:
     jobs = f"{found.done} of {found.total} jobs" if found.total else "no jobs yet" if found.state.alive else ""
-    cut = "cut short" if found.state in (State.STOPPING, State.STOPPED) else "failed"
+    cut = "cut short" if found.state in (RunState.STOPPING, RunState.STOPPED) else "failed"
     failed = f"{len(found.failed)} {cut}" if found.failed else ""
     end = found.ended if found.ended is not None else time.time()
     took = clock(max(0.0, end - found.started)) if found.started else ""

@@ -40,7 +40,9 @@ RESTART_S = 60.0
 Event = TypeVar("Event", bound=RunEvent)
 
 
-class State(StrEnum):
+class RunState(StrEnum):
+    """What a run does, or how it ended."""
+
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
@@ -55,7 +57,7 @@ class State(StrEnum):
 
     @property
     def alive(self) -> bool:
-        return self in (State.STARTING, State.RUNNING, State.STOPPING, State.ELSEWHERE)
+        return self in (RunState.STARTING, RunState.RUNNING, RunState.STOPPING, RunState.ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class RunStatus:
 
     run: RunFolder
     record: RunRecord | None
-    state: State
+    state: RunState
     reason: str
     """In one sentence why the state is this one; "" when there is nothing to add."""
     done: int = 0
@@ -147,16 +149,16 @@ def status(run: RunFolder, holder: str | None) -> RunStatus:
     """
     record, trouble = _read_record(run)
     lines = list(last_objects(run.events))
-    state = State.UNREADABLE if trouble else State.DIED
+    state = RunState.UNREADABLE if trouble else RunState.DIED
     found = RunStatus(run, record, state, trouble or "it left no record", *_counts(lines), failed=_failed_jobs(lines))
     if holder is not None and holder == run.id:
-        state = State.STOPPING if run.stop.exists() else State.RUNNING if lines else State.STARTING
+        state = RunState.STOPPING if run.stop.exists() else RunState.RUNNING if lines else RunState.STARTING
         return replace(found, state=state, reason=trouble)
     if end := _last(lines, RunEnded):
         state, reason = _ending(found, end)
         return replace(found, state=state, reason=reason, failure=end.failure, ended=end.time)
     if died := _last(lines, RunDied):
-        state = State.STOPPED if run.stop.exists() else State.DIED
+        state = RunState.STOPPED if run.stop.exists() else RunState.DIED
         return replace(found, state=state, reason=died.reason, ended=died.time)
     if record is None:
         return found
@@ -196,21 +198,21 @@ def _failed_jobs(lines: Sequence[JsonObject]) -> tuple[FailedJob, ...]:
 _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", "SIGTERM": "by SIGTERM"}
 
 
-def _ending(found: RunStatus, end: RunEnded) -> tuple[State, str]:
+def _ending(found: RunStatus, end: RunEnded) -> tuple[RunState, str]:
     """How a run ended that told of it, and why."""
     if not end.failed and not end.error and end.done == end.total:
-        return State.FINISHED, "" if end.total else "there was nothing to do"
+        return RunState.FINISHED, "" if end.total else "there was nothing to do"
     stopped = "on request" if found.run.stop.exists() else _SIGNALS.get(end.signal, "")
     if not stopped and found.failed and all(each.stopped for each in found.failed):
         stopped = "because its jobs were asked to stop"
     if stopped:
         saved = f"; the training saved its state after step {found.saved_step}" if found.saved_step else ""
-        return State.STOPPED, stopped + saved
+        return RunState.STOPPED, stopped + saved
     if end.failed:
-        return State.FAILED, f"{len(end.failed)} job{'s' * (len(end.failed) > 1)} failed"
+        return RunState.FAILED, f"{len(end.failed)} job{'s' * (len(end.failed) > 1)} failed"
     if end.failure:
-        return State.FAILED, end.failure.cause.splitlines()[0]
-    return State.FAILED, next(iter(facts(end.error)), f"{end.done} of {end.total} jobs are done")
+        return RunState.FAILED, end.failure.cause.splitlines()[0]
+    return RunState.FAILED, next(iter(facts(end.error)), f"{end.done} of {end.total} jobs are done")
 
 
 def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
@@ -220,14 +222,14 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
         silence = time.time() - last
         if silence < SILENT_S:
             reason = f"it was started on {record.host} and wrote something {silence:.0f} s ago"
-            return replace(found, state=State.ELSEWHERE, reason=reason)
+            return replace(found, state=RunState.ELSEWHERE, reason=reason)
         reason = f"it was started on {record.host} and has written nothing for {silence / 60:.0f} minutes"
-        return replace(found, state=State.DIED, reason=reason, ended=last)
-    state = State.DIED
+        return replace(found, state=RunState.DIED, reason=reason, ended=last)
+    state = RunState.DIED
     if abs(psutil.boot_time() - record.boot_time) > RESTART_S and psutil.boot_time() > record.started:
         reason = "the machine was restarted"
     elif run.stop.exists():
-        state, reason = State.STOPPED, "killed on request"
+        state, reason = RunState.STOPPED, "killed on request"
     elif not run.events.exists():
         reason = "it ended before it had planned anything; its output says why"
     else:

@@ -21,7 +21,7 @@ from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock
 from hv15.runs.processes import kill, run_processes
 from hv15.runs.record import RunFolder, history
-from hv15.runs.state import RunStatus, State, current, last_events, status
+from hv15.runs.state import RunState, RunStatus, current, last_events, status
 from tests.records.steps import lines, step_record
 from tests.runs.project import FAILS, SAVES, by_hand, make_project, wait_until
 
@@ -54,7 +54,7 @@ def ended(run: RunFolder) -> RunStatus:
 def test_a_run_goes_to_its_end_and_is_recorded(root: Path) -> None:
     run = start(make_project(root))
     done = ended(run)
-    assert (done.state, done.done, done.total, done.failed) == (State.FINISHED, 3, 3, ())
+    assert (done.state, done.done, done.total, done.failed) == (RunState.FINISHED, 3, 3, ())
     assert run.config.read_text() == "task: t2v # as it was\n"
     [plan] = events(run, JobsPlanned)
     first = next(job for job in plan.jobs if job.rule == "first")
@@ -71,8 +71,8 @@ def test_a_second_start_is_refused_and_a_stop_lets_the_job_save(root: Path) -> N
     with pytest.raises(UserError, match="a run is going on already"):
         start(root)
     wait_until((root / "at-work").exists)
-    assert control.stop(root).state is State.RUNNING
-    assert ended(run).state is State.STOPPED
+    assert control.stop(root).state is RunState.RUNNING
+    assert ended(run).state is RunState.STOPPED
     assert (root / "results/logs/first.a.log").read_text() == "saved\n"
     assert history(root) == [run]
 
@@ -84,7 +84,7 @@ def test_a_run_that_a_script_started_in_the_background_can_be_stopped(root: Path
         run = start(make_project(root, first=SAVES))
         wait_until((root / "at-work").exists)
         control.stop(root)
-        assert ended(run).state is State.STOPPED
+        assert ended(run).state is RunState.STOPPED
     finally:
         signal.signal(signal.SIGINT, before)
     assert (root / "results/logs/first.a.log").read_text() == "saved\n"
@@ -96,7 +96,7 @@ def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root:
     record = run.record()
     assert record is not None
     os.kill(record.pid, signal.SIGKILL)
-    wait_until(lambda: current(root).state is State.DIED)  # type: ignore[union-attr]
+    wait_until(lambda: current(root).state is RunState.DIED)  # type: ignore[union-attr]
     left = control.orphans(root)
     assert left
     assert all(os.getsid(each.pid) == record.pid for each in left)
@@ -108,7 +108,7 @@ def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root:
     wait_until(lambda: not control.orphans(root))
     assert control.is_locked_by_snakemake(root)
     make_project(root)
-    assert ended(start(root)).state is State.FINISHED
+    assert ended(start(root)).state is RunState.FINISHED
 
 
 def test_a_run_whose_record_cannot_be_written_does_not_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_a_kill_leaves_no_process(root: Path) -> None:
     wait_until((root / "at-work").exists)
     processes = run_processes(run.record())  # type: ignore[arg-type]
     control.stop(root, now=True)
-    assert ended(run).state is State.STOPPED
+    assert ended(run).state is RunState.STOPPED
     psutil.wait_procs(processes, timeout=60)
     assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
     assert control.unlock(root)
@@ -141,7 +141,7 @@ def test_a_kill_leaves_no_process(root: Path) -> None:
 
 def test_a_failed_job_is_named_with_its_log(root: Path) -> None:
     done = ended(start(make_project(root, second=FAILS)))
-    assert (done.state, done.done, len(done.failed)) == (State.FAILED, 1, 1)
+    assert (done.state, done.done, len(done.failed)) == (RunState.FAILED, 1, 1)
     [failed] = events(done.run, JobFailed)
     assert failed.job.log == ("results/logs/second.log",)
     assert failed.failure is None, "a foreign program leaves no record"
@@ -154,7 +154,7 @@ def test_a_broken_config_ends_with_its_message(root: Path) -> None:
         "from snakemake.exceptions import WorkflowError\nraise WorkflowError('config.yaml:3:1 train: is wrong')\n"
     )
     done = ended(start(root))
-    assert done.state is State.FAILED
+    assert done.state is RunState.FAILED
     assert "config.yaml:3:1 train: is wrong" in done.reason
 
 
@@ -167,12 +167,12 @@ def test_a_run_started_by_hand_is_seen_too(root: Path) -> None:
     found = current(root)
     assert found is not None
     assert found.record is not None
-    assert (found.state, found.record.pid) == (State.RUNNING, process.pid)
+    assert (found.state, found.record.pid) == (RunState.RUNNING, process.pid)
     with pytest.raises(UserError, match="a run is going on already"):
         start(root)
     control.stop(root)
     process.wait(timeout=60)
-    assert ended(run).state is State.STOPPED
+    assert ended(run).state is RunState.STOPPED
 
 
 def test_a_dry_run_leaves_no_trace(root: Path) -> None:

@@ -24,7 +24,7 @@ from hv15.records.failures import Failure, FailureKind
 from hv15.records.paths import ProjectPaths
 from hv15.runs.failures import explain_job, failure_beside, failure_of, write_failure
 from hv15.runs.job_shell import prefix
-from hv15.runs.state import State, last_events, status
+from hv15.runs.state import RunState, last_events, status
 from hv15.train.signals import Stopped
 from tests.runs.project import by_hand, make_project, wait_until
 
@@ -225,7 +225,7 @@ def test_a_refused_plan_tells_its_cause(tmp_path: Path) -> None:
     run = control.start(tmp_path, ["all"], ["--cores", "1"])
     wait_until(lambda: lock.holder(tmp_path) is None)
     found = status(run, None)
-    assert (found.state, found.reason) == (State.FAILED, "config.yaml:3:1 train: is wrong")
+    assert (found.state, found.reason) == (RunState.FAILED, "config.yaml:3:1 train: is wrong")
     assert found.failure == Failure("config.yaml:3:1 train: is wrong", "put it right", FailureKind.USER)
 
 

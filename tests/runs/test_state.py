@@ -21,7 +21,7 @@ from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock, processes
 from hv15.runs.processes import main_process, run_processes
 from hv15.runs.record import RunFolder, append_event, history, new_run
-from hv15.runs.state import State, current, last_events, status
+from hv15.runs.state import RunState, current, last_events, status
 from tests.runs.project import detached
 
 
@@ -69,21 +69,21 @@ def test_a_look_at_the_lock_does_not_refuse_a_start(tmp_path: Path) -> None:
 
 def test_the_lock_decides_not_the_files(run: RunFolder) -> None:
     append_event(run.events, JobsCounted(done=1, total=3))
-    assert status(run, run.id).state is State.RUNNING
-    assert status(run, None).state is State.DIED
-    assert status(run, "another").state is State.DIED
+    assert status(run, run.id).state is RunState.RUNNING
+    assert status(run, None).state is RunState.DIED
+    assert status(run, "another").state is RunState.DIED
     assert (status(run, run.id).done, status(run, run.id).total) == (1, 3)
 
 
 def test_another_machine_is_judged_by_what_it_writes(run: RunFolder) -> None:
     rewrite(run, host="elsewhere.example")
     append_event(run.events, JobsPlanned(jobs=(), total=3))
-    assert status(run, None).state is State.ELSEWHERE
+    assert status(run, None).state is RunState.ELSEWHERE
     assert run_processes(record(run)) == []
     for path in run.path.iterdir():
         os.utime(path, (time.time() - 3600,) * 2)
     dead = status(run, None)
-    assert dead.state is State.DIED
+    assert dead.state is RunState.DIED
     assert "elsewhere.example" in dead.reason
 
 
@@ -106,16 +106,16 @@ ONE_FAILED = RunEnded(done=1, total=3, failed=(2,), error="WorkflowError")
 @pytest.mark.parametrize(
     ("end", "state", "words"),
     [
-        (RunEnded(done=3, total=3), State.FINISHED, ""),
-        (RunEnded(done=0, total=0), State.FINISHED, "nothing to do"),
-        (ONE_FAILED, State.FAILED, "1 job failed"),
-        (RunEnded(done=0, total=0, error="WorkflowError:\nconfig.yaml:3: x"), State.FAILED, "config.yaml"),
-        (replace(ONE_FAILED, signal="SIGINT"), State.STOPPED, "by Ctrl-C"),
-        (replace(ONE_FAILED, signal="SIGTERM"), State.STOPPED, "by SIGTERM"),
-        (replace(ONE_FAILED, signal="SIGHUP"), State.STOPPED, "its terminal was closed"),
+        (RunEnded(done=3, total=3), RunState.FINISHED, ""),
+        (RunEnded(done=0, total=0), RunState.FINISHED, "nothing to do"),
+        (ONE_FAILED, RunState.FAILED, "1 job failed"),
+        (RunEnded(done=0, total=0, error="WorkflowError:\nconfig.yaml:3: x"), RunState.FAILED, "config.yaml"),
+        (replace(ONE_FAILED, signal="SIGINT"), RunState.STOPPED, "by Ctrl-C"),
+        (replace(ONE_FAILED, signal="SIGTERM"), RunState.STOPPED, "by SIGTERM"),
+        (replace(ONE_FAILED, signal="SIGHUP"), RunState.STOPPED, "its terminal was closed"),
     ],
 )
-def test_endings(run: RunFolder, end: RunEnded, state: State, words: str) -> None:
+def test_endings(run: RunFolder, end: RunEnded, state: RunState, words: str) -> None:
     append_event(run.events, end)
     found = status(run, None)
     assert found.state is state
@@ -134,12 +134,12 @@ def test_a_job_that_was_asked_to_stop_is_no_failure_of_the_run(run: RunFolder) -
     """Whoever asked it: a cluster, or a person by its number."""
     append_event(run.events, JobFailed(job=JobDetails(id=2, rule="train"), failure=STOPPED))
     append_event(run.events, ONE_FAILED)
-    assert status(run, None).state is State.STOPPED
+    assert status(run, None).state is RunState.STOPPED
     bug = Failure("KeyError", "report it", FailureKind.BUG, place="loop.py:3")
     append_event(run.events, JobFailed(job=JobDetails(id=3, rule="sample_latents"), failure=bug))
     append_event(run.events, replace(ONE_FAILED, failed=(2, 3)))
     found = status(run, None)
-    assert (found.state, found.reason) == (State.FAILED, "2 jobs failed")
+    assert (found.state, found.reason) == (RunState.FAILED, "2 jobs failed")
     assert [each.failure for each in found.failed] == [STOPPED, bug]
 
 
@@ -152,7 +152,7 @@ def test_the_end_of_a_run_that_died_is_told_once_and_for_all(run: RunFolder) -> 
         path.touch()
         os.utime(path, (when, when))
     first = status(run, None)
-    assert (first.state, first.ended) == (State.DIED, 2e9)
+    assert (first.state, first.ended) == (RunState.DIED, 2e9)
     for path in (metrics, run.output, run.stop):
         path.touch()
         os.utime(path, (2.1e9, 2.1e9))
@@ -164,7 +164,7 @@ def test_the_end_of_a_run_that_died_is_told_once_and_for_all(run: RunFolder) -> 
 def test_a_run_that_begins_while_it_is_looked_at_is_not_dead(run: RunFolder) -> None:
     descriptor = lock.take(run.root, run.id)
     assert descriptor is not None
-    assert status(run, None).state is State.STARTING
+    assert status(run, None).state is RunState.STARTING
     assert not run.events.exists(), "no death was written down"
     os.close(descriptor)
 
@@ -189,10 +189,10 @@ def test_a_record_of_a_later_version_is_named(run: RunFolder) -> None:
     append_event(run.events, JobsCounted(done=1, total=3))
     found = status(run, None)
     assert (found.state, found.reason) == (
-        State.UNREADABLE,
+        RunState.UNREADABLE,
         "run.json is of version 99, this hv15 understands versions up to 1",
     )
-    assert status(run, run.id).state is State.RUNNING
+    assert status(run, run.id).state is RunState.RUNNING
 
 
 def test_damaged_files_are_passed_over(run: RunFolder) -> None:
@@ -244,7 +244,7 @@ def test_what_a_dead_run_left_is_ended(run: RunFolder, now: bool) -> None:
     left = outlived(run)
     control.stop(run.root, now=now)
     left.wait(timeout=60)
-    assert status(run, None).state is State.DIED, "how the run ended is no matter of what is done later"
+    assert status(run, None).state is RunState.DIED, "how the run ended is no matter of what is done later"
 
 
 @pytest.mark.parametrize("now", [False, True])
@@ -261,7 +261,7 @@ def test_what_an_earlier_run_left_is_ended_and_nothing_else(run: RunFolder, now:
         control.stop(run.root, now=now)
         left.wait(timeout=60)
         assert other.poll() is None
-        assert status(last, None).state is State.FAILED
+        assert status(last, None).state is RunState.FAILED
     finally:
         other.kill()
         other.wait()

@@ -14,7 +14,7 @@ import pytest
 from hv15 import cli
 from hv15.runs import lock
 from hv15.runs.record import RunFolder, history
-from hv15.runs.state import RunStatus, State, status
+from hv15.runs.state import RunState, RunStatus, status
 from tests.runs.project import by_hand, make_project, wait_until
 from tui.data.jobs import JobState
 from tui.data.system import ScriptedGpus
@@ -70,7 +70,7 @@ def test_a_run_by_hand_that_is_asked_to_stop_is_stopped_and_names_the_saved_step
     assert (root / "saved").exists()
     _, found = ended(root)
     reason = f"{words}; the training saved its state after step 7"
-    assert (found.state, found.reason) == (State.STOPPED, reason)
+    assert (found.state, found.reason) == (RunState.STOPPED, reason)
     assert cli.main(["status", str(root)]) == 0
     said = capsys.readouterr().out
     assert f"stopped ({reason})" in said
@@ -80,7 +80,7 @@ def test_a_run_by_hand_that_is_asked_to_stop_is_stopped_and_names_the_saved_step
     jobs = files.read_jobs()
     assert seen is not None
     assert seen.current is not None
-    assert (seen.current.state, seen.current.reason) == (State.STOPPED, reason)
+    assert (seen.current.state, seen.current.reason) == (RunState.STOPPED, reason)
     assert jobs is not None
     assert jobs.failures == ()
     assert JobState.FAILED not in {job.state for job in jobs.jobs}
@@ -105,7 +105,7 @@ def test_a_terminal_that_is_closed_is_named(root: Path, shell: bool) -> None:
     os.waitpid(pid, 0)
     _, found = ended(root)
     assert (root / "saved").exists()
-    assert (found.state, found.saved_step) == (State.STOPPED, 7)
+    assert (found.state, found.saved_step) == (RunState.STOPPED, 7)
     assert found.reason.startswith("because its terminal was closed")
 
 
@@ -114,7 +114,7 @@ def test_what_a_run_by_hand_prints_is_kept_with_the_output_of_its_jobs(tmp_path:
     root = make_project(tmp_path, second=says)
     assert by_hand(root).wait(60) == 0
     run, found = ended(root)
-    assert found.state is State.FINISHED
+    assert found.state is RunState.FINISHED
     output = run.output.read_text()
     for words in ("Building DAG of jobs...", "Job stats:", "Making a", "the job says this", "3 of 3 steps (100%) done"):
         assert output.count(words) == 1, words

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
+from tests.tui.recorded import until
 from tests.tui.watched import settle
 from tui.app import Dashboard
 from tui.screens.config import ConfigScreen
@@ -21,6 +22,15 @@ async def opened(pilot: Pilot[None]) -> ConfigScreen:
     assert isinstance(screen, ConfigScreen)
     assert screen.view is not None
     return screen
+
+
+async def checked(pilot: Pilot[None]) -> None:
+    """Wait until what was typed into the text is checked."""
+    screen = pilot.app.screen
+    assert isinstance(screen, ConfigScreen)
+    await pilot.pause()
+    await until(pilot, lambda: screen._typing is None)
+    await settle(pilot)
 
 
 def saved(folder: Path) -> str:

@@ -15,7 +15,8 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 import tui.screens
-from hv15.runs.state import State
+from hv15.runs.state import RunState
+from tests.tui.config_screen import checked
 from tests.tui.watched import (
     dashboard,
     gpu,
@@ -94,8 +95,7 @@ async def test_help_names_things_as_people_do_not_as_the_code_does(tmp_path: Pat
             await pilot.press(f"alt+{number}")
             await settle(pilot)
             for widget in app.screen.focus_chain:
-                widget.focus()
-                await pilot.pause()
+                app.screen.set_focus(widget)
                 titles = [line.removeprefix("Keys: ") for line in help_for(app.screen).plain.split("\n")]
                 classes = {type(each).__name__ for each in widget.ancestors_with_self}
                 assert not classes & set(titles)
@@ -155,8 +155,7 @@ async def test_quit_asks_about_what_is_not_saved(tmp_path: Path) -> None:
         await pilot.press("2")
         await settle(pilot)
         app.screen.query_one(YamlEditor).insert("# more\n")
-        await pilot.pause(1)
-        await settle(pilot)
+        await checked(pilot)
         assert app.unsaved == ["config.yaml"]
         app.screen.set_focus(None)
         await pilot.press("q")
@@ -230,7 +229,7 @@ async def test_the_theme_changes_by_a_key(tmp_path: Path) -> None:
 
 
 def test_no_two_states_that_are_shown_together_share_a_sign() -> None:
-    runs = [each.value for each in State] + ["idle"]
+    runs = [each.value for each in RunState] + ["idle"]
     jobs = [each.value for each in JobState]
     for group in (runs, jobs):
         assert all(state in LOOKS for state in group)
@@ -241,7 +240,7 @@ def test_no_two_states_that_are_shown_together_share_a_sign() -> None:
 async def test_nothing_is_told_by_colour_alone_under_no_color(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     jobs = [job(1, JobState.FAILED), job(2, JobState.DONE), job(3)]
-    app = dashboard(tmp_path, run=run_view(State.FAILED), jobs=jobs_view(*jobs))
+    app = dashboard(tmp_path, run=run_view(RunState.FAILED), jobs=jobs_view(*jobs))
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         assert app.no_color
@@ -323,7 +322,7 @@ async def test_only_what_the_screen_asks_for_is_read_and_never_twice_at_a_time(t
 async def test_a_screen_shown_later_is_told_what_was_seen_before(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
-        await settle(pilot, run=run_view(State.FAILED), machine=machine(gpu()))
+        await settle(pilot, run=run_view(RunState.FAILED), machine=machine(gpu()))
         await pilot.press("8")
         await pilot.pause()
         await pilot.pause()

@@ -117,7 +117,7 @@ async def test_the_axis_goes_along_steps_time_and_epochs_and_logarithmic(tmp_pat
 async def test_zooming_loads_the_part_that_is_seen_in_full(tmp_path: Path) -> None:
     write_metrics(tmp_path, steps=3000)
     app = charts(tmp_path)
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
         await settle(pilot)
         loss = chart(app, "loss")
@@ -140,7 +140,7 @@ async def test_several_trainings_over_one_another(tmp_path: Path) -> None:
     write_metrics(tmp_path, steps=300)
     write_metrics(tmp_path, "slow[er]", steps=200, scale=2.0)
     app = charts(tmp_path)
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("3")
         await settle(pilot)
         await pilot.press("o")

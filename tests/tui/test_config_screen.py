@@ -6,7 +6,7 @@ from pathlib import Path
 
 from textual.widgets import Static
 
-from tests.tui.config_screen import RATE, opened, saved, typed
+from tests.tui.config_screen import RATE, checked, opened, saved, typed
 from tests.tui.watched import CONFIG, GIB, dashboard, planned, run_view, settle, text_of
 from tui.data.estimate import Estimate, EstimateLine
 from tui.data.rerun import Rerun
@@ -70,21 +70,18 @@ async def test_what_is_typed_into_the_text_is_checked_and_shows_in_the_form(tmp_
         line = CONFIG.splitlines().index("  network_dim: 8")
         editor.move_cursor((line, len("  network_di")))
         await pilot.press("n")
-        await pilot.pause(0.6)
-        await settle(pilot)
+        await checked(pilot)
         shown = text_of(app)
         assert f"{line + 1}:3" in shown
         assert "train.network_dinm: unknown key; did you mean 'network_dim'?" in shown
         await pilot.press("ctrl+t")
         await pilot.press("backspace", *["delete"] * 0)
-        await pilot.pause(0.6)
-        await settle(pilot)
+        await checked(pilot)
         assert screen.view is not None
         assert not screen.view.problems
         editor.move_cursor((line, len("  network_dim: 8")))
         await pilot.press("0")
-        await pilot.pause(0.6)
-        await settle(pilot)
+        await checked(pilot)
         fields = {field.path: field for section in screen.view.sections for field in section.fields}
         assert fields["train.network_dim"].text == "80"
 
@@ -276,8 +273,7 @@ async def test_a_file_that_is_no_yaml_can_still_be_put_right(tmp_path: Path) -> 
         assert screen.view is not None
         assert screen.view.problems
         screen.query_one(YamlEditor).load_text(CONFIG)
-        await pilot.pause(0.6)
-        await settle(pilot)
+        await checked(pilot)
         assert not screen.view.problems
         assert screen.query_one(SettingsForm).move_to_location(RATE)
         await pilot.pause()

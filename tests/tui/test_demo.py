@@ -18,7 +18,7 @@ from hv15.config.load import load_config
 from hv15.errors import UserError
 from hv15.runs import control, lock
 from hv15.runs.record import history
-from hv15.runs.state import State, current, status
+from hv15.runs.state import RunState, current, status
 from tests.runs.project import wait_until
 from tui.demo.project import demo_project, made_up_gpu
 from tui.demo.replay import Replay
@@ -60,7 +60,7 @@ def test_the_run_grows_with_the_clock_and_ends(replay: Replay, clock: Clock) -> 
     assert (seen[0], seen[-1]) == (0, len(lines(RECORDING / "run/results/train/metrics.jsonl")))
     found = current(replay.root)
     assert found is not None
-    assert (found.state, found.failed, found.done) == (State.FINISHED, (), found.total)
+    assert (found.state, found.failed, found.done) == (RunState.FINISHED, (), found.total)
     assert lock.holder(replay.root) is None
 
 
@@ -69,7 +69,7 @@ def test_it_runs_by_the_lock_and_its_times_are_those_of_the_clock(replay: Replay
     assert replay.advance()
     found = current(replay.root)
     assert found is not None
-    assert found.state is State.RUNNING
+    assert found.state is RunState.RUNNING
     times = [event["time"] for event in lines(replay.run.events)]
     assert BEGAN <= min(times) <= max(times) <= clock.now
 
@@ -82,7 +82,7 @@ def test_a_second_run_in_the_same_folder_is_refused(replay: Replay) -> None:
 def test_the_history_lies_before_it(replay: Replay) -> None:
     first, *earlier = history(replay.root)
     assert first.id == replay.run.id
-    assert {status(run, None).state for run in earlier} == {State.FINISHED, State.STOPPED}
+    assert {status(run, None).state for run in earlier} == {RunState.FINISHED, RunState.STOPPED}
     assert all(run.record().started < BEGAN for run in earlier)  # type: ignore[union-attr]
 
 
@@ -98,7 +98,7 @@ def test_the_recording_is_a_project_that_names_no_machine() -> None:
 def start_process(root: Path) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([sys.executable, "-m", "tui.demo.replay", str(root)], start_new_session=True)
     wait_until(lambda: lock.holder(root))
-    wait_until(lambda: (found := current(root)) and found.state is State.RUNNING)
+    wait_until(lambda: (found := current(root)) and found.state is RunState.RUNNING)
     return process
 
 
@@ -108,7 +108,7 @@ def test_as_a_process_it_is_stopped_like_any_run(tmp_path: Path) -> None:
     assert process.wait(60) == 1
     found = current(tmp_path)
     assert found is not None
-    assert found.state is State.STOPPED
+    assert found.state is RunState.STOPPED
     assert not control.orphans(tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_killed_it_is_dead_at_once(tmp_path: Path) -> None:
     process = start_process(tmp_path)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(60)
-    wait_until(lambda: (found := current(tmp_path)) and found.state is State.DIED)
+    wait_until(lambda: (found := current(tmp_path)) and found.state is RunState.DIED)
     assert not psutil.pid_exists(process.pid)
 
 

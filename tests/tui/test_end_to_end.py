@@ -19,7 +19,7 @@ from hv15.demo.models import make_demo_models
 from hv15.runs import control, lock
 from hv15.runs.processes import kill
 from hv15.runs.record import history
-from hv15.runs.state import State, current
+from hv15.runs.state import RunState, current
 from tests.runs.project import SAVES, make_project, wait_until
 from tests.tui.terminal import Terminal, dashboard_words
 from tests.workflow.project import merge, small_config
@@ -117,7 +117,7 @@ def test_a_killed_run_is_seen_as_dead(root: Path) -> None:
         wait_until(lambda: not control.orphans(root))
         found = current(root)
         assert found is not None
-        assert found.state in (State.DIED, State.STOPPED)
+        assert found.state in (RunState.DIED, RunState.STOPPED)
         terminal.press("q")
         terminal.wait_for_end()
 

@@ -13,7 +13,7 @@ from hv15.errors import UserError
 from hv15.records.checks import Check
 from hv15.runs import control
 from hv15.runs.record import RunFolder
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tests.tui.watched import (
     GIB,
     card,
@@ -66,7 +66,7 @@ async def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
         await settle(pilot)
         assert "s shows what would run" in text_of(app)
         jobs = [job(1, JobState.RUNNING, "train", log=("results/logs/train.log",)), job(2), job(3, JobState.DONE)]
-        await settle(pilot, run=run_view(State.RUNNING, root=tmp_path), jobs=jobs_view(*jobs))
+        await settle(pilot, run=run_view(RunState.RUNNING, root=tmp_path), jobs=jobs_view(*jobs))
         shown = text_of(app)
         assert "▶ train the LoRA" in shown
         assert "waiting" in shown
@@ -78,7 +78,7 @@ async def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
         assert "step 1 [red]loss[/] 0.5" in shown, "logs are no markup"
         assert "71 GiB of 80 GiB" in shown
         done = [job(number, JobState.DONE) for number in (1, 2, 3)]
-        await settle(pilot, run=run_view(State.FINISHED, root=tmp_path), jobs=jobs_view(*done, ended=True))
+        await settle(pilot, run=run_view(RunState.FINISHED, root=tmp_path), jobs=jobs_view(*done, ended=True))
         assert "✓ finished" in text_of(app).splitlines()[0]
         assert "3/3" in text_of(app)
     assert of_type(seen, RunSeen, JobsSeen) == ["RunSeen", "JobsSeen", "RunSeen", "JobsSeen"]
@@ -89,7 +89,7 @@ async def test_a_run_that_dies_is_seen_as_dead_with_its_reason(tmp_path: Path) -
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         reason = "it was killed from outside (kill -9, or the machine ran out of memory)"
-        row = run_row(State.DIED, reason=reason)
+        row = run_row(RunState.DIED, reason=reason)
         left = Orphan(4711, "hv15 train", 5 * GIB, 0.0)
         await settle(pilot, run=RunView(row, (row,), (left,), locked=True), jobs=jobs_view(job(1, JobState.CUT)))
         shown = text_of(app)
@@ -103,7 +103,7 @@ async def test_a_run_that_dies_is_seen_as_dead_with_its_reason(tmp_path: Path) -
 
 async def test_a_failure_says_cause_cure_and_the_end_of_its_log(tmp_path: Path) -> None:
     cards = (card(), card("the disk is full", ("No space left",)))
-    app = dashboard(tmp_path, run=run_view(State.FAILED), jobs=jobs_view(job(1, JobState.FAILED), failures=cards))
+    app = dashboard(tmp_path, run=run_view(RunState.FAILED), jobs=jobs_view(job(1, JobState.FAILED), failures=cards))
     asked: list[Message] = []
     async with app.run_test(size=(120, 40), message_hook=asked.append) as pilot:
         await settle(pilot)
@@ -231,7 +231,7 @@ async def test_stop_asks_first_and_again_kills(tmp_path: Path, orders: list[tupl
         await pilot.press("x", "x")
         await settle(pilot)
         assert orders == [("stop", tmp_path)]
-        await settle(pilot, run=run_view(State.STOPPING))
+        await settle(pilot, run=run_view(RunState.STOPPING))
         await pilot.press("x", "x")
         await settle(pilot)
     assert orders == [("stop", tmp_path), ("kill", tmp_path)]
@@ -308,11 +308,11 @@ async def test_warnings_stand_above(tmp_path: Path) -> None:
 
 
 async def test_a_dead_run_without_jobs_is_not_said_to_start(tmp_path: Path) -> None:
-    app = dashboard(tmp_path, run=run_view(State.DIED, root=tmp_path))
+    app = dashboard(tmp_path, run=run_view(RunState.DIED, root=tmp_path))
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot, jobs=jobs_view())
         assert "the run left no word of its jobs" in text_of(app)
-        await settle(pilot, run=run_view(State.STARTING, root=tmp_path), jobs=jobs_view())
+        await settle(pilot, run=run_view(RunState.STARTING, root=tmp_path), jobs=jobs_view())
         assert "the run is starting" in text_of(app)
 
 

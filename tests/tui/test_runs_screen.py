@@ -9,7 +9,7 @@ import pytest
 from textual.message import Message
 
 from hv15.runs import control
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tests.tui.watched import CONFIG, dashboard, project, run_row, settle, text_of
 from tui.data.history import Orphan
 from tui.messages import OpenLog
@@ -17,12 +17,12 @@ from tui.project_files import RunView
 from tui.widgets.pages import Pages
 from tui.widgets.runs_table import RunsTable
 
-ENDS = (State.FINISHED, State.FAILED, State.STOPPED, State.DIED)
+ENDS = (RunState.FINISHED, RunState.FAILED, RunState.STOPPED, RunState.DIED)
 
 
 def history(root: Path, count: int = 6) -> RunView:
     rows = tuple(
-        run_row(ENDS[number % 4] if number else State.RUNNING, number=number, root=root) for number in range(count)
+        run_row(ENDS[number % 4] if number else RunState.RUNNING, number=number, root=root) for number in range(count)
     )
     return RunView(rows[0], rows)
 
@@ -83,7 +83,7 @@ async def test_a_run_without_a_readable_config_is_no_mistake(tmp_path: Path) -> 
 
 
 async def test_the_first_run_is_not_compared_with_one_before(tmp_path: Path) -> None:
-    row = run_row(State.FINISHED, root=tmp_path)
+    row = run_row(RunState.FINISHED, root=tmp_path)
     app = dashboard(tmp_path, run=RunView(row, (row,)))
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("8")
@@ -129,7 +129,7 @@ async def test_processes_of_dead_runs_are_listed_and_ended_only_when_asked(
 ) -> None:
     orders: list[Any] = []
     monkeypatch.setattr(control, "end_orphans", lambda root, now=False: orders.append((root, now)))
-    row = run_row(State.DIED, root=tmp_path)
+    row = run_row(RunState.DIED, root=tmp_path)
     view = RunView(row, (row,), (Orphan(4711, "hv15 train [x]", 2**30, 0.0),))
     app = dashboard(tmp_path, run=view)
     async with app.run_test(size=(120, 40)) as pilot:

@@ -24,6 +24,7 @@ from tui.data.estimate import Estimate, EstimateLine
 from tui.data.rerun import DueStage, Rerun
 from tui.data.samples import load_clip
 from tui.data.system import Process, SystemReader, SystemSample
+from tui.widgets import findings
 from tui.widgets.jobs_table import JobsTable
 from tui.widgets.log_list import LogList
 from tui.widgets.navigation import SCREENS
@@ -77,6 +78,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashbo
         monkeypatch.setitem(widget.__init__.__kwdefaults__, "clock", frozen)
     monkeypatch.setattr(SystemReader, "refresh", measured)
     monkeypatch.setattr(SystemReader, "ring", remembered)
+    monkeypatch.setattr(findings, "ASKING_S", 0.01)
     with replay_at(tmp_path / "demo", SHARE, clock=frozen) as replay:
         red = load_clip(replay.root / "demo/clips/red_circle_on_black.mp4", 64, 64).frames
         for sample in (replay.root / "results/samples").glob("*.mp4"):
@@ -95,7 +97,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dashbo
 async def at_rest(app: Dashboard, pilot: Pilot[None]) -> str:
     """The picture, when nothing in it changes any more."""
     before, same = None, 0
-    for _ in range(100):
+    for _ in range(500):
         await pilot.pause()
         cells = [[(part.text, str(part.style)) for part in strip] for strip in app.screen._compositor.render_strips()]
         busy = [each for each in app.workers if each.is_running and each.group != "watch"]  # a log is watched for ever
@@ -104,7 +106,7 @@ async def at_rest(app: Dashboard, pilot: Pilot[None]) -> str:
             return normalize_svg(app.export_screenshot(title="hv15"))
         changed = [pair for pair in zip(before or [], cells, strict=False) if pair[0] != pair[1]]
         before = cells
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.1)
     raise AssertionError(f"the screen does not come to rest: {changed}")
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 
 from tests.tui.heavy import HeavyProject, Sizes
 from tests.tui.recorded import dashboard, one_gpu, show, until
+from tui.app import Dashboard
 from tui.screens.logs import LogsScreen
-from tui.watcher import TICK_S
 from tui.widgets.clip_list import ClipList
 from tui.widgets.log_view import LogView
 from tui.widgets.navigation import SCREENS
@@ -31,6 +32,14 @@ def heavy(tmp_path: Path) -> Iterator[HeavyProject]:
     project = HeavyProject(tmp_path / "project", SIZES)
     yield project
     project.close()
+
+
+async def read_anew(app: Dashboard, pilot: Pilot[None]) -> None:
+    """Have all files that the screen shows read again, and what they say be shown."""
+    app.watcher.refresh()
+    for worker in [each for each in app.workers if each.group.startswith("source-")]:
+        await worker.wait()
+    await pilot.pause()
 
 
 def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy: HeavyProject) -> None:
@@ -49,7 +58,7 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
                     screen_text = "".join(strip.text for strip in screen._compositor.render_strips())
                     assert "\x1b" not in screen_text
                 if name == "logs":
-                    await bear_a_log(app, heavy)
+                    await bear_a_log(pilot, app, heavy)
 
             for size in ((30, 8), (200, 55), (80, 24)):
                 await pilot.resize_terminal(*size)
@@ -64,23 +73,19 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
             heavy.log.mkdir()
             for number, name in enumerate(SCREENS, start=1):
                 await show(pilot, app, str(number), name)
-                app.watcher.refresh()
-                await pilot.pause(TICK_S)
+                await read_anew(app, pilot)
             assert app.is_running
             assert app._exception is None
 
-    async def bear_a_log(app, heavy: HeavyProject) -> None:  # type: ignore[no-untyped-def]
+    async def bear_a_log(pilot, app, heavy: HeavyProject) -> None:  # type: ignore[no-untyped-def]
         screen = app.screen
         assert isinstance(screen, LogsScreen)
         screen.open_log(heavy.log)
         view = screen.query_one(LogView)
-        for _ in range(600):
-            if view._look.complete and view._look.lines:
-                break
-            await asyncio.sleep(0.1)
+        await until(pilot, lambda: view._look.complete and view._look.lines)
         assert view._look.lines > 10_000
         view.action_first()
-        await asyncio.sleep(0.5)
+        await until(pilot, lambda: "step 0:" in view.render_line(0).text)
         text = [view.render_line(y).text for y in range(5)]
         assert not any("\x1b" in line for line in text)
 
@@ -95,8 +100,7 @@ def test_clocks_that_jump_do_not_matter(heavy: HeavyProject) -> None:
         async with app.run_test(size=(120, 40)) as pilot:
             for number, name in ((1, "run"), (7, "system"), (8, "runs")):
                 await show(pilot, app, str(number), name)
-                app.watcher.refresh()
-                await pilot.pause(TICK_S)
+                await read_anew(app, pilot)
             assert app._exception is None
 
     asyncio.run(run())
@@ -114,7 +118,8 @@ async def run():
     async with app.run_test(size=(120, 40)) as pilot:
         for number in range(1, len(SCREENS) + 1):
             await pilot.press(str(number))
-            await pilot.pause(1)
+            await pilot.pause(0.2)
+        await pilot.pause(1)
         print(psutil.Process().memory_info().rss, *(name for name in ("torch", "transformers") if name in sys.modules))
 
 asyncio.run(run())

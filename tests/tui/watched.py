@@ -14,7 +14,7 @@ from textual.worker import WorkerError
 
 from hv15.records.failures import Failure, FailureKind
 from hv15.runs.record import RunFolder
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tui.app import Dashboard
 from tui.data.config_diff import Change
 from tui.data.estimate import Estimate
@@ -149,7 +149,9 @@ def of_type(messages: list[Message], *kinds: type[Message]) -> list[str]:
     return [name for place, name in enumerate(names) if place == 0 or names[place - 1] != name]
 
 
-def run_row(state: State = State.RUNNING, *, number: int = 0, root: Path = Path("/project"), **more: Any) -> RunRow:
+def run_row(
+    state: RunState = RunState.RUNNING, *, number: int = 0, root: Path = Path("/project"), **more: Any
+) -> RunRow:
     ended = None if state.alive else NOW - 4000 * number + 300
     row = RunRow(
         id=f"20270115-08{number % 60:02d}00-{number:04x}",
@@ -170,7 +172,7 @@ def run_row(state: State = State.RUNNING, *, number: int = 0, root: Path = Path(
     return replace(row, **more)
 
 
-def run_view(state: State = State.RUNNING, **more: Any) -> RunView:
+def run_view(state: RunState = RunState.RUNNING, **more: Any) -> RunView:
     row = run_row(state, **more)
     return RunView(row, (row,))
 

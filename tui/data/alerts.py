@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tui.data.history import RunRow
 from tui.data.metrics import TrainingStatus
 from tui.data.system import SystemSample
@@ -30,9 +30,9 @@ def alerts(run: RunRow | None, training: TrainingStatus | None, sample: SystemSa
     """Return what is wrong now, the worst first."""
     found: list[Alert] = []
     alive = run is not None and run.alive
-    if run is not None and run.state is State.DIED:
+    if run is not None and run.state is RunState.DIED:
         found.append(Alert("died", f"the run is dead: {run.reason}", "start again: what is finished is kept"))
-    if run is not None and run.state is State.FAILED:
+    if run is not None and run.state is RunState.FAILED:
         found.append(Alert("failed", f"the run failed: {run.reason}", "see the failed job's card and its log"))
     if alive and training is not None and not training.former:
         if training.step and (training.loss is None or not math.isfinite(training.loss)):

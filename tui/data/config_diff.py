@@ -1,4 +1,8 @@
-"""What differs between two configs: their lines, and their settings."""
+"""What differs between two configs: their lines, and their settings.
+
+`hv15.workflow.differences` compares specs instead: there a list is one value, and a field that is missing is null. In a
+config, each dataset or prompt of a list has settings of its own, and a setting that is not given is not null.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hv15.records.failures import Failure, FailureKind
 from hv15.runs.failures import RESTART, failure_beside
 from hv15.runs.foreign_messages import failure_in_log, failure_of_run
-from hv15.runs.state import RunStatus, State
+from hv15.runs.state import RunState, RunStatus
 from tui.data.jobs import Job, JobState
 from tui.data.log_file import tail
 
@@ -36,16 +36,16 @@ def failure_cards(root: Path, jobs: Iterable[Job], status: RunStatus | None) -> 
 
     A job that was cut short by a requested stop is none.
     """
-    stopped = status is not None and status.state in (State.STOPPED, State.STOPPING)
+    stopped = status is not None and status.state in (RunState.STOPPED, RunState.STOPPING)
     cards = []
     for job in jobs:
         if job.state is JobState.FAILED or (job.state is JobState.CUT and not stopped):
             card = _job_card(root, job)
             if not (stopped and card.failure.kind in (FailureKind.STOPPED, FailureKind.UNKNOWN)):
                 cards.append(card)
-    if not cards and status is not None and status.state in (State.FAILED, State.DIED):
+    if not cards and status is not None and status.state in (RunState.FAILED, RunState.DIED):
         lines = _without_blank_end(tail(status.run.output, LINES_SEARCHED))
-        if status.state is State.DIED:
+        if status.state is RunState.DIED:
             failure = Failure(status.reason, "start again: what is finished is kept", FailureKind.KILLED)
         else:
             failure = status.failure or failure_of_run(lines, status.reason)

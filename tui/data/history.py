@@ -13,7 +13,7 @@ import psutil
 
 from hv15.runs import control, lock
 from hv15.runs.record import RunFolder, history
-from hv15.runs.state import RunStatus, State, status
+from hv15.runs.state import RunState, RunStatus, status
 from tui.data.config_diff import Change, setting_changes
 
 
@@ -22,7 +22,7 @@ class RunRow:
     """One run."""
 
     id: str
-    state: State
+    state: RunState
     reason: str
     started: float | None
     ended: float | None
@@ -91,7 +91,7 @@ class HistoryReader:
             return None
         files = (runs[0].events, runs[0].record_file, runs[0].stop)
         stamp = (holder, runs[0].id, *map(_stamp, files))
-        if self._seen is None or self._seen[0] != stamp or self._seen[1].state is State.ELSEWHERE:
+        if self._seen is None or self._seen[0] != stamp or self._seen[1].state is RunState.ELSEWHERE:
             self._seen = (stamp, status(runs[0], holder))
         return self._seen[1]
 

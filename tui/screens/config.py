@@ -311,7 +311,11 @@ class ConfigScreen(DashboardScreen):
             return
         if self._typing is not None:
             self._typing.stop()
-        self._typing = self.set_timer(TYPING_S, self.step)
+        self._typing = self.set_timer(TYPING_S, self._check_typed)
+
+    def _check_typed(self) -> None:
+        self._typing = None
+        self.step()
 
     @on(TextArea.SelectionChanged, "#yaml")
     def _text_moved(self, event: TextArea.SelectionChanged) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hv15.records.estimate import Advice, DeviceEstimate, ProjectEstimate, StageEstimate
 from hv15.records.fields import to_json
 from hv15.runs.record import RunFolder
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tui.data import trial
 from tui.data.alerts import alerts
 from tui.data.estimate import Estimation
@@ -78,7 +78,7 @@ def test_another_shape_of_answer_stops_nothing(config: Path, monkeypatch: pytest
     assert "what `hv15 plan` printed" in Estimation(config).run().error
 
 
-def run(state: State, reason: str = "") -> RunRow:
+def run(state: RunState, reason: str = "") -> RunRow:
     folder = RunFolder(Path("p"), "one")
     return RunRow("one", state, reason, 1.0, None, None, 0, 1, 0, (), "", "", folder)
 
@@ -92,12 +92,12 @@ def machine(disk_free: int = 100 << 30, gpu_used: int = 10, used: int = 10) -> S
 
 
 def test_alerts() -> None:
-    assert alerts(run(State.RUNNING), training(0.5), machine()) == ()
+    assert alerts(run(RunState.RUNNING), training(0.5), machine()) == ()
     assert alerts(None, None, None) == ()
-    assert [each.kind for each in alerts(run(State.DIED, "kill -9"), training(None), machine())] == ["died"]
+    assert [each.kind for each in alerts(run(RunState.DIED, "kill -9"), training(None), machine())] == ["died"]
     former = replace(training(None, stalled=True), former=True)
-    assert alerts(run(State.RUNNING), former, machine()) == (), "these are an earlier training's numbers"
-    wrong = alerts(run(State.RUNNING), training(float("nan"), stalled=True), machine(1 << 30, 99, 99))
+    assert alerts(run(RunState.RUNNING), former, machine()) == (), "these are an earlier training's numbers"
+    wrong = alerts(run(RunState.RUNNING), training(float("nan"), stalled=True), machine(1 << 30, 99, 99))
     assert [each.kind for each in wrong] == ["nan", "stall", "disk", "memory", "memory"]
     assert "10 min" in wrong[1].text
     assert all(each.cure for each in wrong)

@@ -8,7 +8,7 @@ from hv15.records.failures import Failure, FailureKind, FailureRecord
 from hv15.records.fields import to_json
 from hv15.records.paths import ProjectPaths
 from hv15.runs.record import RunFolder
-from hv15.runs.state import RunStatus, State
+from hv15.runs.state import RunState, RunStatus
 from tui.data.failures import failure_cards
 from tui.data.jobs import Job, JobState
 
@@ -21,7 +21,7 @@ def job(root: Path, state: JobState, text: str, failure: Failure | None = None) 
     return Job(1, "train", state=state, log=("train.log",), failure=failure)
 
 
-def status(root: Path, state: State, reason: str = "") -> RunStatus:
+def status(root: Path, state: RunState, reason: str = "") -> RunStatus:
     run = RunFolder(root, "one")
     run.path.mkdir(parents=True, exist_ok=True)
     return RunStatus(run, None, state, reason)
@@ -38,7 +38,7 @@ def test_a_card_says_what_the_job_said_and_shows_the_end_of_its_log(tmp_path: Pa
 
 
 def test_a_job_that_outlived_its_run_is_asked_for_its_own_record(tmp_path: Path) -> None:
-    died = status(tmp_path, State.DIED, "kill -9")
+    died = status(tmp_path, RunState.DIED, "kill -9")
     cut = job(tmp_path, JobState.CUT, "step 3\n")
     [card] = failure_cards(tmp_path, [cut], died)
     assert card.failure.cause == "it was cut short when the run ended"
@@ -49,23 +49,23 @@ def test_a_job_that_outlived_its_run_is_asked_for_its_own_record(tmp_path: Path)
 
 
 def test_a_stop_on_request_is_no_failure(tmp_path: Path) -> None:
-    stopped = status(tmp_path, State.STOPPED)
+    stopped = status(tmp_path, RunState.STOPPED)
     assert failure_cards(tmp_path, [job(tmp_path, JobState.FAILED, "its last words")], stopped) == ()
     assert failure_cards(tmp_path, [job(tmp_path, JobState.CUT, "x")], stopped) == ()
     assert len(failure_cards(tmp_path, [job(tmp_path, JobState.FAILED, OOM)], stopped)) == 1
 
 
 def test_a_run_that_failed_before_any_job(tmp_path: Path) -> None:
-    failed = status(tmp_path, State.FAILED, "config.yaml:3:1 is wrong")
+    failed = status(tmp_path, RunState.FAILED, "config.yaml:3:1 is wrong")
     failed.run.output.write_text('host: x\nWorkflowError in file "/x/Snakefile", line 3:\nconfig.yaml:3:1 is wrong\n')
     [card] = failure_cards(tmp_path, [], failed)
     assert card.failure.cause == "config.yaml:3:1 is wrong"
     [card] = failure_cards(tmp_path, [], replace(failed, failure=SAID))
     assert card.failure == SAID, "what hv15 said is not read back from the output"
-    died = status(tmp_path, State.DIED, "it was killed from outside")
+    died = status(tmp_path, RunState.DIED, "it was killed from outside")
     [card] = failure_cards(tmp_path, [], died)
     assert card.failure.kind is FailureKind.KILLED
-    assert failure_cards(tmp_path, [], status(tmp_path, State.FINISHED)) == ()
+    assert failure_cards(tmp_path, [], status(tmp_path, RunState.FINISHED)) == ()
 
 
 def test_a_job_whose_log_is_gone(tmp_path: Path) -> None:

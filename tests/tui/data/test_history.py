@@ -10,7 +10,7 @@ from hv15.records.events import JobsCounted, RunEnded
 from hv15.runs import lock
 from hv15.runs.processes import catches
 from hv15.runs.record import RunFolder, append_event, new_run
-from hv15.runs.state import State
+from hv15.runs.state import RunState
 from tui.data.config_diff import Change, setting_changes, text_diff
 from tui.data.history import HistoryReader
 
@@ -37,7 +37,7 @@ def test_rows_with_what_changed_between_them(tmp_path: Path) -> None:
     newest, first = reader.rows
     assert newest.changes == (Change("train.learning_rate", "0.0001", "0.0002"),)
     assert first.changes == ()
-    assert (newest.state, newest.done, newest.command) == (State.FINISHED, 2, "snakemake 'a b'")
+    assert (newest.state, newest.done, newest.command) == (RunState.FINISHED, 2, "snakemake 'a b'")
     assert not reader.refresh(full=True)
 
 
@@ -50,10 +50,10 @@ def test_a_run_is_seen_to_live_and_to_die_by_its_lock(tmp_path: Path) -> None:
     assert descriptor is not None
     reader.refresh()
     assert reader.current is not None
-    assert (reader.current.id, reader.current.state, reader.current.alive) == (run.id, State.RUNNING, True)
+    assert (reader.current.id, reader.current.state, reader.current.alive) == (run.id, RunState.RUNNING, True)
     os.close(descriptor)
     reader.refresh()
-    assert reader.rows[0].state is State.DIED
+    assert reader.rows[0].state is RunState.DIED
     assert reader.current == reader.rows[0]
 
 
@@ -76,12 +76,12 @@ def test_a_run_that_has_no_record_yet_is_not_taken_for_dead_for_ever(tmp_path: P
     (run.path / "run.json").unlink()
     reader = HistoryReader(tmp_path)
     reader.refresh(full=True)
-    assert reader.rows[0].state is State.DIED
+    assert reader.rows[0].state is RunState.DIED
     (run.path / "run.json").write_text(record)
     descriptor = lock.take(tmp_path, run.id)
     assert descriptor is not None
     reader.refresh(full=True)
-    assert reader.rows[0].state is State.RUNNING
+    assert reader.rows[0].state is RunState.RUNNING
     os.close(descriptor)
 
 
