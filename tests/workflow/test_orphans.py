@@ -13,14 +13,16 @@ from hv15.runs import control
 from hv15.runs.processes import kill
 from hv15.runs.record import history
 from tests.runs.project import wait_until
+from tests.workflow.project import QUICK_PROGRAMS
 from tests.workflow.quick import QuickProject
 
 LOG = "results/logs/train.log"
 
 
 @pytest.fixture
-def orphaned(tmp_path: Path) -> Iterator[QuickProject]:
+def orphaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickProject]:
     """A project whose training outlived its Snakemake."""
+    monkeypatch.delenv(QUICK_PROGRAMS, raising=False)  # processes of their own, with their own names
     project = QuickProject.make(tmp_path / "project")
     (project.root / "hang").touch()
     run = project.begin("--cores", "1", target="results/train.safetensors")
