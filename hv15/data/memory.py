@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from hv15.atomic import atomic_path
+from hv15.errors import UserError
 from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
 
 log = logging.getLogger(__name__)
@@ -34,16 +35,15 @@ class Memory:
         self.entries[name] = self._learnt[name] = value
 
     def save(self) -> None:
-        """Add what was learnt to the file: another process may have added to it meanwhile.
-
-        Raises:
-            UserError: the disk is full, or the folder cannot be written.
-        """
+        """Add what was learnt to the file, if it can be written: another process may have added to it meanwhile."""
         if not self._learnt:
             return
         body = json.dumps(self._load() | self._learnt, separators=(",", ":")).encode()
-        with atomic_path(self.path) as temporary:
-            temporary.write_bytes(f"{self._header(body)}\n".encode() + body)
+        try:
+            with atomic_path(self.path) as temporary:
+                temporary.write_bytes(f"{self._header(body)}\n".encode() + body)
+        except UserError as error:
+            log.warning("%s: %s", error.message, self._cost)
         self._learnt = {}
 
     def _header(self, body: bytes) -> str:

@@ -59,11 +59,7 @@ class Probed:
         return None if stored is None else _unpacked(stored, path, kind)
 
     def save(self) -> None:
-        """Keep what was learnt.
-
-        Raises:
-            UserError: the disk is full, or the folder cannot be written.
-        """
+        """Keep what was learnt, if that can be written."""
         self._memory.save()
 
 

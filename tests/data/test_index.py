@@ -111,6 +111,13 @@ def test_a_damaged_index_is_computed_again(clips: Path, damage: bytes) -> None:
     assert remembered(clips) == 3
 
 
+def test_a_folder_that_cannot_be_written_costs_time_alone(clips: Path) -> None:
+    """A store may be there to be read only. (A file in the place of the folder: root may write into any folder.)"""
+    (clips / "store").write_text("no folder")
+    index = FileIndex(clips / "store" / "index.json")
+    assert index.media_keys(found(clips)) == keys(clips)
+
+
 def test_a_flipped_bit_in_the_index_is_found(clips: Path) -> None:
     """It would give a file another key, and so encode it again under a wrong name."""
     before, content = keys(clips), (clips / "index.json").read_bytes()
