@@ -23,7 +23,7 @@ from tui.widgets.yaml_editor import YamlEditor
     [
         (CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"), "extra.again: contains itself"),
         (CONFIG + "a: " + "[" * 3000, "nested too deep"),
-        (CONFIG.replace("steps: 20", "steps: " + "9" * 6000), "a number cannot be read"),
+        (CONFIG.replace("steps: 20", "steps: " + "9" * 6000), "a number of 6,000 digits"),
     ],
     ids=["circle", "depth", "digits"],
 )
