@@ -22,8 +22,8 @@ from tui.widgets.yaml_editor import YamlEditor
     ("text", "words"),
     [
         (CONFIG.replace("train:", "extra: &a\n  again: *a\ntrain:"), "extra.again: contains itself"),
-        (CONFIG + "a: " + "[" * 600, "nested too deep"),
-        (CONFIG.replace("steps: 20", "steps: " + "9" * 6000), "found a number of 6,000 digits"),
+        (CONFIG + "a: " + "[" * 3000, "nested too deep"),
+        (CONFIG.replace("steps: 20", "steps: " + "9" * 6000), "a number of 6,000 digits"),
     ],
     ids=["circle", "depth", "digits"],
 )
