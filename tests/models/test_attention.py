@@ -187,7 +187,7 @@ def test_a_package_for_another_cuda_is_told_from_a_missing_one(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("mode", "device", "capability", "dtype", "message"),
     [
-        ("flash", CPU, (9, 0), torch.bfloat16, "runs on GPUs alone, not on cpu"),
+        ("flash", CPU, (9, 0), torch.bfloat16, "runs only on GPUs, not on cpu"),
         ("flash", CUDA, (7, 5), torch.bfloat16, "does not run on a GPU"),
         ("flash3", CUDA, (12, 0), torch.bfloat16, "does not run on a GPU"),
         ("sage", CUDA, (9, 0), torch.float32, "takes bfloat16 or float16, not float32"),

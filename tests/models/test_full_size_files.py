@@ -90,7 +90,7 @@ def test_files_that_bitsandbytes_quantised_are_refused(tmp_path: Path, kind: str
 
 def test_super_resolution_is_refused(tmp_path: Path):
     path = sparse_checkpoint(tmp_path / "sr.safetensors", sparse_files.super_resolution_dit())
-    with pytest.raises(UserError, match="takes 98 channels, but t2v and i2v take 65"):
+    with pytest.raises(UserError, match="takes 98 input channels, but t2v and i2v take 65"):
         load_dit(path, device="meta")
 
 

@@ -160,7 +160,7 @@ def test_the_asked_revision_is_fetched(hub: Hub, client: Client, tmp_path: Path)
     ("spoil", "found", "cure"),
     [
         ("repository", "no such repository, or no permission", "hf auth login"),
-        ("gated", "access must be asked for", "hf auth login"),
+        ("gated", "access must be requested", "hf auth login"),
         ("revision", "it has no revision main", "models.revision"),
         ("file", "it has no such file", "models.variant"),
         ("forbidden", "the server answered 403", "hf auth login"),

@@ -189,7 +189,7 @@ def test_a_lora_that_does_not_fit_is_named_before_a_weight_is_read(file: Path):
     wide = merge_patch(random_lora({"double_blocks.0.img_attn_q": (64, 64)}), name="wide.safetensors")
     deep = merge_patch(random_lora({"double_blocks.9.img_attn_q": (48, 48)}), name="deep.safetensors")
     with pytest.raises(
-        UserError, match=r"wide\.safetensors: .* changes a weight of \[64, 64\], the model's is \[48, 48"
+        UserError, match=r"wide\.safetensors: .* changes a weight of \[64, 64\], but the model's is \[48, 48"
     ):
         load_dit(file, merge=[wide])
     with pytest.raises(UserError, match=r"deep\.safetensors: 1 of 1 changed layers are not in this model"):

@@ -232,7 +232,7 @@ def test_wrong_files(layouts, tmp_path, reference):
         load_text_encoder(write(tmp_path / "fp8.safetensors", scaled, SIZES), tokenizer)
 
     flat = weights | {"model.language_model.layers.0.self_attn.k_proj.weight": torch.zeros(32)}
-    with pytest.raises(UserError, match=r"k_proj\.weight has the shape \[32\], expected are 2 dimensions"):
+    with pytest.raises(UserError, match=r"k_proj\.weight has the shape \[32\], expected 2 dimensions"):
         load_text_encoder(write(tmp_path / "flat.safetensors", flat, SIZES), tokenizer)
 
     with pytest.raises(UserError, match="do not fit heads of 128"):

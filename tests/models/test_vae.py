@@ -223,8 +223,8 @@ def test_log_variance_is_clamped(vae: VAE):
     [
         ((1, 3, 4, 32, 32), "4k\\+1 frames"),
         ((1, 3, 5, 32, 40), "multiples of 16"),
-        ((1, 4, 5, 32, 32), "wanted \\[B, 3"),
-        ((3, 5, 32, 32), "wanted \\[B, 3"),
+        ((1, 4, 5, 32, 32), "expected \\[B, 3"),
+        ((3, 5, 32, 32), "expected \\[B, 3"),
     ],
 )
 def test_pixels_of_a_wrong_shape(vae: VAE, shape: tuple[int, ...], message: str):

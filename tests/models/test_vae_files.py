@@ -172,7 +172,7 @@ def test_a_tensor_that_tells_a_size_is_missing(files: dict[VAELayout, Path], tmp
 def test_a_tensor_that_tells_a_size_has_all_its_dimensions(
     files: dict[VAELayout, Path], tmp_path: Path, key: str, tensor: Tensor
 ):
-    with pytest.raises(UserError, match=r"has the shape \[.*\], expected are \d dimensions above 0"):
+    with pytest.raises(UserError, match=r"has the shape \[.*\], expected \d dimensions above 0"):
         load_vae(rewritten(files["official"], tmp_path / "a.safetensors", {key: tensor}))
 
 
@@ -200,7 +200,7 @@ def test_other_levels_are_refused(tmp_path: Path, layout: VAELayout, sizes: dict
     )
     with pytest.raises(UserError, match=rf"vae\.safetensors: a VAE of {found}") as caught:
         load_vae(tmp_path / "vae.safetensors")
-    assert "models.vae wants the vae/ folder" in caught.value.hint
+    assert "set models.vae to the vae/ folder" in caught.value.hint
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3, 4])

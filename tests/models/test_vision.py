@@ -105,7 +105,7 @@ def test_wrong_files(tmp_path):
     with pytest.raises(UserError, match=r"1 of \d+ tensors unexpected, first vision_model.extra"):
         load_image_encoder(write(tmp_path / "more.safetensors", more, config))
     flat = weights | {"vision_model.embeddings.patch_embedding.weight": torch.zeros(24)}
-    with pytest.raises(UserError, match=r"patch_embedding\.weight has the shape \[24\], expected are 4 dimensions"):
+    with pytest.raises(UserError, match=r"patch_embedding\.weight has the shape \[24\], expected 4 dimensions"):
         load_image_encoder(write(tmp_path / "flat.safetensors", flat, config))
     with pytest.raises(UserError, match="do not fit"):  # width 24 has no heads of 72
         load_image_encoder(write(tmp_path / "bare.safetensors", weights))

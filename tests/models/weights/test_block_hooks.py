@@ -110,7 +110,7 @@ def test_the_settings_become_hooks_and_reset_takes_them_off():
     dit, noted = model(), Noted()
     set_up(dit, TrainSettings(blocks_to_swap=2, gradient_checkpointing_cpu_offload=True), "cpu")
     assert [type(hook) for hook in dit.block_hooks] == [BlockSwap, ActivationOffload]
-    with pytest.raises(ValueError, match="set up already"):
+    with pytest.raises(ValueError, match="already set up"):
         set_up(dit, TrainSettings(), "cpu")
     dit.block_hooks += (noted,)
     reset(dit)

@@ -180,20 +180,20 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     ),
     "by blocks": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.scale_weight": torch.ones(192, 3)}),
-        r"has the shape \[192, 3\], expected is one scale for .*, or one for each of its 192 rows",
+        r"has the shape \[192, 3\], expected one scale for .*, or one for each of its 192 rows",
     ),
-    "nvfp4": (_declares, r"double_blocks\.0\.img_mlp\.fc1 is quantised as nvfp4, which is not read here"),
+    "nvfp4": (_declares, r"double_blocks\.0\.img_mlp\.fc1 is quantised as nvfp4, which is not supported"),
     "text": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.comfy_quant": torch.zeros(3, dtype=torch.uint8)}),
-        "what it says of its quantisation cannot be read",
+        "the description of its quantisation cannot be read",
     ),
     "nf4": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.weight.absmax": torch.ones(3)}),
-        r"quantised weights that are not read here \(double_blocks\.0\.img_mlp\.fc1\.weight\.absmax\)",
+        r"quantised weights of an unsupported kind \(double_blocks\.0\.img_mlp\.fc1\.weight\.absmax\)",
     ),
     "int8": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.SCB": torch.ones(3)}),
-        "quantised weights that are not read here",
+        "quantised weights of an unsupported kind",
     ),
     "nan": (
         lambda file: file["double_blocks.0.img_mlp.fc1.weight"].view(torch.uint8).fill_(0x7F),

@@ -321,7 +321,7 @@ def test_linears_of_the_blocks_are_replaced_and_nothing_else():
 
 
 def test_unknown_and_impossible_formats_are_refused(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(UserError, match="quantize: gguf: unknown"):
+    with pytest.raises(UserError, match="quantize: unknown format gguf"):
         check_weight_format("gguf", "cpu")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 3090")
