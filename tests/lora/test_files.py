@@ -90,7 +90,7 @@ def test_a_dtype_that_no_tensor_has_is_named(tmp_path: Path):
     }
     raw = json.dumps(header).encode()
     (tmp_path / "lora.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + b"00")
-    with pytest.raises(UserError, match=r"lora\.safetensors: .*is in the number format F4, which is not read here"):
+    with pytest.raises(UserError, match=r"lora\.safetensors: .*is in the number format F4, which is not supported"):
         read_lora(tmp_path / "lora.safetensors")
 
 

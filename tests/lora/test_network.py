@@ -226,7 +226,7 @@ def test_state_returns_through_a_file_and_refuses_what_does_not_fit(dit: DiT):
     for spoilt, words in (
         ({k: v for k, v in state.items() if not k.startswith(key)}, "3 tensors missing"),
         (state | {"lora_unet_x.alpha": torch.tensor(1.0)}, "1 tensors unexpected"),
-        (state | {f"{key}.lora_down.weight": torch.zeros(8, 48)}, "network_dim is 4"),
+        (state | {f"{key}.lora_down.weight": torch.zeros(8, 48)}, r"set train\.network_dim \(4\) to the file's rank"),
         (state | {f"{key}.alpha": torch.tensor(4.0)}, "network_alpha is 6"),
     ):
         with pytest.raises(UserError, match=words):
