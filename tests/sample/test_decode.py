@@ -177,7 +177,7 @@ def test_latents_of_another_size_are_refused(latents, models, tmp_path, spec):
 
 def test_foreign_latents_are_refused(models, tmp_path, spec):
     save_file({"latents": torch.zeros(4, *spec.latent_size)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"other\.safetensors: latents without a word"):
+    with pytest.raises(UserError, match=r"other\.safetensors: does not say how the latents were made"):
         decode_latents(tmp_path / "other.safetensors", models["vae"], tmp_path / "cat.mp4")
 
 
