@@ -15,7 +15,7 @@ from hv15.digest import digest, file_sha256
 
 VERSION = 1
 SAVE_EVERY = 64 << 30
-"""Bytes hashed between two saves: a killed run repeats at most this much."""
+"""Bytes that are hashed between saves, which a killed run has to repeat at most."""
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ Entry = tuple[int, int, int, str]  # size, mtime_ns, inode, key
 
 
 class FileIndex:
-    """Remembers media keys in one JSON file. A damaged file is thrown away and computed again."""
+    """Remembers media keys in one JSON file. A damaged file is discarded and its keys are computed again."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -33,11 +33,11 @@ class FileIndex:
     def media_keys(self, sources: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Return the media key of each source: the sha256 (hex) of its bytes.
 
-        The key of a folder of images is a digest of its files' hashes in natural order, so names do not count.
+        The key of a folder of images is a digest of its files' hashes in natural order, so names do not matter.
 
         Args:
-            sources: as a scan returned them.
-            progress: called with (bytes hashed, bytes to hash) after each file; not at all if nothing has changed.
+            sources: as returned by a scan.
+            progress: called with (bytes hashed, bytes to hash) after each file; not called if nothing has changed.
 
         Raises:
             MediaError: a file cannot be read, or it changed while it was read.
@@ -52,13 +52,13 @@ class FileIndex:
             or entry[2] != source.inode
         }
         if stale:
-            self._know_moved(stale)
+            self._recognise_moved(stale)
         if stale:
             self._hash(stale, progress)
         return [self._entries[name][3] for name in names]
 
-    def _know_moved(self, stale: dict[str, Source]) -> None:
-        """Take out files that are known under another name by size, time and inode: the project was moved."""
+    def _recognise_moved(self, stale: dict[str, Source]) -> None:
+        """Remove files that are known by another name with the same size, time and inode, as in a moved project."""
         known = {entry[:3]: entry for entry in self._entries.values()}
         for name, source in list(stale.items()):
             entry = known.get((source.size, source.mtime_ns, source.inode))
@@ -87,7 +87,7 @@ class FileIndex:
                 if done - saved > SAVE_EVERY:
                     self._save()
                     saved = done
-        finally:  # what is known stays known, also when the user stops
+        finally:  # keep the finished keys, also when the user interrupts
             pool.shutdown(wait=True, cancel_futures=True)
             self._save()
         if errors:
@@ -100,11 +100,11 @@ class FileIndex:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            log.warning("%s: unreadable (%s), media files are hashed again", self.path, error)
+            log.warning("%s: cannot be read (%s): all media files are hashed again", self.path, error)
             return {}
         files = stored.get("files") if isinstance(stored, dict) and stored.get("version") == VERSION else None
         if not isinstance(files, dict):
-            log.warning("%s: not an index of this version, media files are hashed again", self.path)
+            log.warning("%s: not an index of this version: all media files are hashed again", self.path)
             return {}
         return {name: tuple(entry) for name, entry in files.items() if _is_entry(entry)}
 
@@ -112,7 +112,7 @@ class FileIndex:
         self._entries[name] = self._learnt[name] = entry
 
     def _save(self) -> None:
-        """Add what was learnt to the file: another project may have added to it meanwhile."""
+        """Add new keys to the file, to which another project may also have added some."""
         text = json.dumps(
             {"version": VERSION, "files": self._load() | self._learnt}, separators=(",", ":"), ensure_ascii=True
         )

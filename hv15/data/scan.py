@@ -1,7 +1,7 @@
-"""Finds the captioned media of a dataset: names, stamps and captions, no media file is opened.
+"""Finds the captioned media of a dataset: names, stamps and captions, without opening media files.
 
-A scan runs each time that a workflow is planned, so it is quick at 100,000 files; and it reports what is wrong with a
-dataset as a whole, not the first mistake only.
+A scan runs each time a workflow is planned, so it must be fast for 100,000 files. It reports all problems of a dataset,
+not only the first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def scan(dataset: DatasetSettings, root: Path) -> list[Source]:
         root: the project folder.
 
     Raises:
-        UserError: a path is wrong, nothing is found, or captions are missing or not UTF-8: all problems at once.
+        UserError: a path is wrong, no media are found, or captions are missing or not UTF-8; it lists all problems.
     """
     found = survey(dataset, root)
     for note in found.notes:
@@ -41,7 +41,7 @@ def scan(dataset: DatasetSettings, root: Path) -> list[Source]:
 
 
 def survey(dataset: DatasetSettings, root: Path) -> Survey:
-    """Return what can be used of a dataset, what is wrong with the rest of it, and what a person should know."""
+    """Search a dataset; return the media that can be used, the problems with others, and notes for the user."""
     place, tried = find(dataset.source, (root,))
     folder, found = Path(place or tried), Survey(dataset)
     if dataset.video_directory is not None or dataset.image_directory is not None:

@@ -210,7 +210,7 @@ def test_a_video_that_ends_early_is_an_error(tmp_path: Path) -> None:
     clips = [Clip(0, 17, 48, 64, "24"), Clip(20, 17, 48, 64, "24")]
     result = read_clips(path, "video", clips, dataset(), info)
     assert next(result)[0] == clips[0]
-    with pytest.raises(MediaError, match=r"a\.mp4: ends after 30 of 40 frames, frame 30 was needed"):
+    with pytest.raises(MediaError, match=r"a\.mp4: ends after 30 of 40 frames, but frame 30 is needed"):
         next(result)
 
 

@@ -197,5 +197,5 @@ def test_windows_are_limited(options: dict[str, int]) -> None:
 
 
 def test_an_unknown_extraction_is_named() -> None:
-    with pytest.raises(UserError, match="'tail' is unknown"):
+    with pytest.raises(UserError, match="unknown value 'tail'"):
         windows(40, "tail", [1])

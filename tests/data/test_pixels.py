@@ -240,9 +240,9 @@ def test_a_picture_for_which_there_is_no_memory_is_an_error_of_its_file(
         raise MemoryError
 
     monkeypatch.setattr(Fitter, "_rgb", refuse)
-    with pytest.raises(MediaError, match=rf"{path.name}: needs more memory than there is"):
+    with pytest.raises(MediaError, match=rf"{path.name}: needs more memory than is free"):
         list(read_clips(path, kind, [Clip(0, 1, 32, 32, "24")], DatasetSettings(video_directory="."), info))
     monkeypatch.setattr(Image, "open", refuse)
     if kind == "image":
-        with pytest.raises(MediaError, match=r"a\.png: needs more memory than there is"):
+        with pytest.raises(MediaError, match=r"a\.png: needs more memory than is free"):
             probe(path, kind)

@@ -131,7 +131,7 @@ def test_empty_folders_and_wrong_kinds(tmp_path: Path) -> None:
     put(tmp_path / "stills", "a.png", "b.png")
     (tmp_path / "nothing").mkdir()
     assert "no videos in this folder" in problems_of(tmp_path, video_directory="nothing").message
-    assert "but 2 images: image_directory takes them" in problems_of(tmp_path, video_directory="stills").message
+    assert "but 2 images: use image_directory for them" in problems_of(tmp_path, video_directory="stills").message
 
 
 def test_bad_rows_are_named_by_line(tmp_path: Path) -> None:
