@@ -87,7 +87,7 @@ def _flat(conv: CausalConv3d) -> Tensor:
 def test_a_stopped_half_of_the_vae_goes_on_to_the_same_weights(
     name: str, basis: Basis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vae_stages, "begin", lambda *_: None)
+    monkeypatch.setattr(vae_stages, "fit_half", lambda *_: None)
     stage = replace(STAGES[name], steps=4, batch=1, crop=16, warmup=1, state_every=1)
     whole = load_file(train_vae_stage(stage, basis, tmp_path / "whole"))
     batch_of = vae_stages.batch_of
