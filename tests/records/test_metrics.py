@@ -62,7 +62,7 @@ def test_a_number_that_an_earlier_version_did_not_write_is_unknown() -> None:
 def test_a_version_that_is_not_understood_is_named() -> None:
     later = {**metrics_line(start_record(9)), "version": VERSION + 1}
     with pytest.raises(
-        RecordError, match=f"is of version {VERSION + 1}, this hv15 understands versions up to {VERSION}"
+        RecordError, match=f"is of version {VERSION + 1}, but this hv15 understands only versions up to {VERSION}"
     ):
         read_metrics(later)
 
