@@ -29,7 +29,7 @@ def test_a_setting_knows_its_values_and_its_default() -> None:
     assert LISTED["sample.prompts[].prompt"].default_text == "required"
     assert LISTED["sample.video_size"].type == "list of 2: whole number from 16 in steps of 16"
     assert LISTED["models.dit"].type == "path"
-    assert LISTED["models.dit"].default_text == "not given"
+    assert LISTED["models.dit"].default_text == "not set"
     assert LISTED["train"].is_section
     assert LISTED["sample.prompts"].default_text == "[]"
 

@@ -98,6 +98,6 @@ def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
 
 def test_an_existing_config_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         new_project(tmp_path, "t2v-24gb")
     assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "mine"
