@@ -40,6 +40,11 @@ class Basis:
         return rearrange(torch.cat(parts, 1), "b f h w c -> b c f h w") / SCALING_FACTOR
 
     def save(self, path: Path) -> None:
+        """Write the map to a safetensors file.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         with atomic_path(path) as temporary:
             save_file(self.tensors, temporary)
 

@@ -58,7 +58,11 @@ def build_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write a tokenizer folder in transformers' format: `tokenizer.json` and `tokenizer_config.json`."""
+    """Write a tokenizer folder in transformers' format: `tokenizer.json` and `tokenizer_config.json`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     with atomic_path(folder / "tokenizer.json") as temporary:
         build_tokenizer().save(str(temporary))
     config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}

@@ -42,7 +42,9 @@ def test_without_recursive_they_are_counted(tmp_path: Path) -> None:
     assert [source.path.name for source in found.sources] == ["b.mp4"]
     assert f"{tmp_path}: not used: 3 captioned videos in sub-folders: use recursive: true for them" in found.notes
     (tmp_path / "b.mp4").unlink()
-    with pytest.raises(UserError, match=r"no videos in this folder, but 3 captioned videos in sub-folders: use recursive"):
+    with pytest.raises(
+        UserError, match=r"no videos in this folder, but 3 captioned videos in sub-folders: use recursive"
+    ):
         scan(look(tmp_path), tmp_path)
 
 

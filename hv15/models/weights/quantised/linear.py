@@ -56,7 +56,11 @@ class QuantisedLinear(Module, ABC):
 
     @abstractmethod
     def encode(self, weight: Tensor, start: int) -> None:
-        """Encode rows of the weight, fp32 [rows, in], into the tensors, beginning at row `start`."""
+        """Encode rows of the weight, fp32 [rows, in], into the tensors, beginning at row `start`.
+
+        Raises:
+            UserError: the library of this format does not work on this machine.
+        """
 
     @abstractmethod
     def dequantised(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -69,6 +73,9 @@ class QuantisedLinear(Module, ABC):
         Args:
             weight: of any floating dtype; encoded on its own device.
             device: where the codes are stored; None means the weight's device.
+
+        Raises:
+            UserError: the library of this format does not work on this machine.
         """
         if weight.shape != (self.out_features, self.in_features):
             raise ValueError(f"weight of {list(weight.shape)} for a layer of {[self.out_features, self.in_features]}")
