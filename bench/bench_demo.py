@@ -1,4 +1,4 @@
-"""How often the demo's base and a LoRA on it show what they are asked for: test_behaviour.py with more samples.
+"""How often the demo's base and a LoRA on it show what the prompt says: test_behaviour.py with more samples.
 
 python bench/bench_demo.py [--samples 64] [--base FOLDER] [--keep FOLDER]
 

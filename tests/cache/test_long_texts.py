@@ -35,7 +35,7 @@ def test_short_captions_need_no_tokenizer() -> None:
 
 
 def test_the_limit_is_where_the_encoder_cuts(qwen: PromptTokenizer) -> None:
-    """Compared with the rows that the encoder is given, for texts around the limit and of every script."""
+    """Compared with the rows that the encoder gets, for texts around the limit and of every script."""
     chooser = random.Random(5)
     alphabets = ["word ", "Bär ", "红色的圆", "が", "🦓", "\u0958", "a\n", "1234567890", "x"]
     texts = []

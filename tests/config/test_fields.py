@@ -79,7 +79,7 @@ def test_encoded_clips_and_captions_have_settings_of_their_own() -> None:
 
 
 def test_a_setting_that_is_not_read_enters_no_digest() -> None:
-    """`only_with`: it counts exactly while the settings that it goes with have one of the given values."""
+    """`only_with`: the setting counts only while the settings that it goes with have one of the listed values."""
 
     class Cut(Section):
         way: Literal["head", "slide"] = "head"

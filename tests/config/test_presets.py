@@ -52,7 +52,7 @@ def test_the_commands_fetch_exactly_the_files_that_the_config_names(tmp_path: Pa
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_commands_fetch_the_files_of_source_hub(tmp_path: Path, preset: str) -> None:
-    """By hand and by `source: hub` the same files come to the same places."""
+    """Files copied by hand and files from `source: hub` end up in the same places."""
     new_project(tmp_path, preset)
     paths: dict[str, None] = dict.fromkeys(ROLES)
     overrides = {"models": {"source": "hub", **paths, "tokenizer": "Qwen/Qwen2.5-VL-7B-Instruct"}}

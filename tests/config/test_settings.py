@@ -180,7 +180,7 @@ def test_names_that_are_no_file_names_are_refused(name: str) -> None:
 
 
 def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) -> None:
-    """Some disks do not tell A from a."""
+    """Some disks do not distinguish A from a."""
     lines = problems("sample:\n  prompts:\n    - {name: cat, prompt: one}\n    - {name: Cat, prompt: two}")
     assert lines == [
         "config.yaml:6:14 sample.prompts[1].name: 'Cat' is also the name of prompts[0]: give each prompt its own name"

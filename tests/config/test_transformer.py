@@ -39,7 +39,7 @@ def test_sampling_may_use_sage_and_swap():
 
 
 def test_only_quantisation_changes_what_is_made():
-    """Memory and speed options keep their digests, so that changing them after an out-of-memory does not start anew."""
+    """Memory and speed options keep their digests, so a change after running out of memory restarts nothing."""
     plain = TrainSettings()
     options = {"blocks_to_swap": 20, "attn_mode": "flash", "split_attn": True, "compile": True}
     assert digest_view(TrainSettings(**options)) == digest_view(plain)

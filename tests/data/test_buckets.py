@@ -50,7 +50,7 @@ def test_the_nearest_aspect_wins(height: int, width: int, expected: tuple[int, i
 
 
 def test_a_resolution_means_its_area() -> None:
-    """With buckets the resolution's own shape does not matter, nor that it is no multiple of 16."""
+    """With buckets, the resolution's own shape does not matter, and it need not be a multiple of 16."""
     # 65500: no square of 16s fits; 240 wide by 256 high (0.94) is a little nearer to 1 than 256 by 240 (1.07)
     assert choose_bucket(100, 100, (500, 131)) == choose_bucket(100, 100, (131, 500)) == (256, 240)
 

@@ -89,7 +89,7 @@ def test_folders_of_systems_and_viewers_are_ignored_and_said_once(tmp_path: Path
 
 
 def test_a_nas(tmp_path: Path) -> None:
-    """As the case: @eaDir holds a folder for each clip."""
+    """@eaDir holds a folder for each clip, all of which are ignored."""
     put(tmp_path, "x.mp4")
     put(tmp_path, "@eaDir/x.mp4.jpg/SYNOFILE_THUMB_M.jpg", caption=None)
     assert names(tmp_path) == ["x.mp4"]
@@ -182,7 +182,7 @@ def test_empty_captions_are_counted(tmp_path: Path) -> None:
 
 
 def test_bad_captions_say_whose_they_are(tmp_path: Path) -> None:
-    """So that whoever shows the dataset need not take sentences apart."""
+    """So that a display of the dataset does not have to parse sentences."""
     put(tmp_path, "a.mp4", "b.mp4", caption=None)
     (tmp_path / "b.TXT").write_bytes(b"caf\xe9")
     missing, bad = survey(look(tmp_path), tmp_path).problems

@@ -24,7 +24,7 @@ COLOUR = np.stack([RAMP % 256, RAMP * 3 % 256, RAMP * 7 % 256], axis=2).astype(n
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
-    """A picture stored with each orientation is shown as the upright one."""
+    """A picture stored in any orientation is read upright."""
     undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # Image.Transpose that stores it so
     stored = Image.fromarray(COLOUR) if undo is None else Image.fromarray(COLOUR).transpose(Image.Transpose(undo))
     exif = Image.Exif()

@@ -241,7 +241,7 @@ def test_a_path_that_is_no_file(tmp_path: Path) -> None:
 
 
 def test_what_musubi_does_with_sizes_when_buckets_are_not_mentioned(tmp_path: Path) -> None:
-    """It crops images to the resolution; videos it puts into buckets all the same."""
+    """musubi-tuner crops images to the resolution but puts videos into buckets all the same."""
     text = '[[datasets]]\nimage_directory = "a"\n[[datasets]]\nvideo_directory = "b"\n'
     (tmp_path / "d.toml").write_text(text)
     assert [entry.get("enable_bucket") for entry in read_musubi(tmp_path / "d.toml").datasets] == [False, None]

@@ -101,7 +101,7 @@ def test_hidden_packets_do_not_hide_a_loss(tmp_path: Path) -> None:
 
 
 def test_a_far_clip_behind_a_hidden_key_frame(tmp_path: Path) -> None:
-    """The key frame that it hangs on is hidden: nothing to jump to, and nothing is lost."""
+    """The key frame that it depends on is hidden: no seeking is possible, and no frame is lost."""
     path = show_only(make_video(tmp_path / "a.mp4", 200, options={"g": "100", "keyint_min": "100"}), 20, 150)
     clips = [Clip(60, 5, 48, 64, "24"), Clip(130, 5, 48, 64, "24")]
     assert [numbers_of(shown) for _, shown in read_clips(path, "video", clips, dataset())] == [

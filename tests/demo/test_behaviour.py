@@ -222,7 +222,7 @@ def attend_padding(patch: pytest.MonkeyPatch) -> None:
 
 
 def shift_twice(patch: pytest.MonkeyPatch) -> None:
-    """The model is told levels of noise that were shifted once more than those of the latents."""
+    """The model gets noise levels that were shifted once more than those of the latents."""
     from hv15.models.noise_levels import shifted
     from hv15.sample import denoise
 

@@ -1,4 +1,4 @@
-"""The measuring device tells what rendered clips show, blurred ones too, and finds nothing where there is nothing."""
+"""The measurement finds what rendered clips show, blurred ones too, and finds nothing where there is nothing."""
 
 from __future__ import annotations
 

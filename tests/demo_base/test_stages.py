@@ -69,7 +69,7 @@ def test_least_squares_finds_a_convolution_from_what_it_does() -> None:
 
 @pytest.mark.parametrize("temporal", [False, True])
 def test_an_upsampling_is_found_from_what_it_does(temporal: bool) -> None:
-    """Both arrangements of channels, that of first frames and that of later ones, have to be right."""
+    """The channel orders of first frames and of later frames both have to be right."""
     torch.manual_seed(0)
     up, found = (Upsample(8, 4, temporal=temporal) for _ in range(2))
     x = torch.randn(6, 8, 3, 6, 6)

@@ -86,8 +86,8 @@ def test_an_oracle_is_followed_to_its_latents(sampler: ToySampler, monkeypatch: 
 def test_what_is_shown_is_judged_against_what_was_asked() -> None:
     from hv15.demo.measure import measure
 
-    asked = [*SCENES, *unseen_concepts()[:2]]
-    rendered = [MeasuredSample(scene, clip, measure(clip)) for scene in asked for clip in [world.render(scene, 5)]]
+    scenes = [*SCENES, *unseen_concepts()[:2]]
+    rendered = [MeasuredSample(scene, clip, measure(clip)) for scene in scenes for clip in [world.render(scene, 5)]]
     assert share(rendered, lambda each: each.is_right and each.moves_right) == 1
     assert share(rendered, lambda each: each.has_concept) == 0.5
     assert contrast(rendered) == pytest.approx(1, abs=0.005)
@@ -97,7 +97,7 @@ def test_what_is_shown_is_judged_against_what_was_asked() -> None:
         for clip in [np.clip(127.5 + 1.037 * (each.frames - 127.5), 0, 255).astype(np.uint8)]
     ]
     assert contrast(glaring) == pytest.approx(1.037, abs=0.012)  # white is full at 255
-    swapped = MeasuredSample(asked[0], rendered[1].frames, rendered[1].found)
+    swapped = MeasuredSample(scenes[0], rendered[1].frames, rendered[1].found)
     assert not swapped.is_right
 
 

@@ -163,8 +163,8 @@ def test_alphas_in_the_metadata_of_diffusers_and_official_files():
 
 
 def test_metadata_is_kept_but_not_what_became_wrong():
-    given = {"hv15.config": "{}", "ss_network_dim": "4", "sshs_model_hash": "x", "lora_adapter_metadata": "{}"}
-    _, metadata = convert(random_lora(SIZES), "comfyui", metadata=given)
+    original = {"hv15.config": "{}", "ss_network_dim": "4", "sshs_model_hash": "x", "lora_adapter_metadata": "{}"}
+    _, metadata = convert(random_lora(SIZES), "comfyui", metadata=original)
     assert metadata["hv15.config"] == "{}"
     assert metadata["ss_network_dim"] == "4"
     assert not {"sshs_model_hash", "lora_adapter_metadata"} & metadata.keys()

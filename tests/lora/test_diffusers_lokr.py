@@ -121,7 +121,7 @@ def test_sizes_that_no_factor_gives_are_refused(small_dit: DiT):
 
 
 def test_lokr_beside_lora_is_refused(small_dit: DiT):
-    """diffusers would load the LoKr alone, without a word."""
+    """diffusers would load only the LoKr, without a warning."""
     file = made(small_dit, False, factor=4)
     some = {key: value for key, value in file.items() if "_0_img_attn_q." not in key}
     with pytest.raises(UserError, match=r"27 of 28 modules have a LoKr.*only LoRA, or only LoKr"):

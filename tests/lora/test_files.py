@@ -58,7 +58,7 @@ def test_a_dtype_is_for_the_matrices(tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_small_dtypes_are_cast_up(tmp_path: Path, dtype: torch.dtype):
-    """bf16 holds every number of 8 bits: nothing changes but the room it takes."""
+    """bf16 holds every 8-bit number: only the size changes."""
     path, target = tmp_path / "fp8.safetensors", tmp_path / "comfy.safetensors"
     small = {key: tensor.to(dtype) if tensor.ndim else tensor for key, tensor in LORA.items()}
     save_file(small, path)

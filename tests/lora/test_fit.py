@@ -53,9 +53,9 @@ def test_layers_are_those_of_the_model(config: DiTConfig):
     layers = [(name, tuple(layer.weight.shape)) for name, layer in linears(dit).items()]
     assert list(trainable_layers(config).items()) == layers
     network = LoRANetwork(dit, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
-    asked = network_sizes(config, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
-    assert list(asked.layers) == network.module_names
-    assert asked.parameters == network.num_parameters
+    sizes = network_sizes(config, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
+    assert list(sizes.layers) == network.module_names
+    assert sizes.parameters == network.num_parameters
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_a_file_returns_from_disk(kind: str, tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["dora", "loha, dora", "lokr, dora", "glora", "oft"])
 def test_without_alpha_it_is_the_rank(kind: str):
-    """And no constraint for an OFT: nothing of lycoris-lora's own loader, which wants an alpha."""
+    """An OFT needs no constraint either: lycoris-lora's own loader, which requires an alpha, is not used."""
     file, _ = made(kind)
     full = 0.0 if kind == "oft" else 4.0
     with_rank, without = golden_dit(), golden_dit()

@@ -250,7 +250,7 @@ def test_settings_out_of_range(dit: DiT, settings: dict[str, object], words: str
 
 
 def test_a_layer_of_another_kind_can_carry_it():
-    """Quantised linears are no nn.Linear: only sizes, a weight's device and a call are asked of them."""
+    """Quantised linears are not nn.Linear: only their sizes, the device of a weight and a call are used."""
 
     class Quantised(nn.Module):
         in_features, out_features = 8, 6

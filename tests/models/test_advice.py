@@ -1,4 +1,4 @@
-"""What is said about checkpoints that work and are seldom meant, and that nothing is said about usual ones."""
+"""The notes about checkpoints that work but are rarely intended; there are none about usual ones."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_each_package_is_called_in_its_own_way(name: str, monkeypatch: pytest.Mo
 
 
 def test_torchs_own_attention_and_the_fused_operation_are_the_definition():
-    """Values and gradients; the fused operation is what plans run, so it must be what it stands for."""
+    """Values and gradients: plans run the fused operation, so it must equal the real one."""
     results = []
     for kernel in (plain, sdpa, lambda q, k, v: fused_attention(q, k, v)[0]):
         q, k, v = qkv()

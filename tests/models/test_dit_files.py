@@ -144,7 +144,7 @@ def test_a_tensor_of_another_shape_is_found_before_anything_is_merged(tmp_path: 
 
 
 class AddOne:
-    """A change of one layer that is given as if it fitted any size."""
+    """A change of one layer that claims to fit any size."""
 
     name = "one.safetensors"
     shapes: ClassVar[dict[str, tuple[int, int] | None]] = {"double_blocks.1.img_attn_q": None}

@@ -133,7 +133,7 @@ def test_one_target_fetches_that_file_alone(hub: Hub, client: Client, tmp_path: 
 
 
 def test_a_broken_connection_is_taken_up_where_it_ended(hub: Hub, client: Client, tmp_path: Path) -> None:
-    """The client keeps whole pieces of 10 MiB, so the file is larger than two of them."""
+    """The client keeps whole chunks of 10 MiB, so the file is larger than two of them."""
     content = random.Random(0).randbytes(25 << 20)
     hub.put(OFFICIAL, DIT, content)
     hub.broken.add(DIT)

@@ -44,7 +44,7 @@ def test_preprocessing_as_transformers():
 
 
 def test_states_as_transformers(tmp_path):
-    """The whole way from uint8 images, for a model saved by transformers itself (folder, with its config.json)."""
+    """From uint8 images to states, for a model saved by transformers itself (a folder with its config.json)."""
     torch.manual_seed(0)
     config = SiglipVisionConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, patch_size=8, image_size=30
@@ -112,7 +112,7 @@ def test_wrong_files(tmp_path):
 
 
 def test_config_of_another_model_is_ignored(file, tmp_path):
-    """ComfyUI keeps single files; a config.json in the same folder may be anything's."""
+    """ComfyUI keeps single files; a config.json in the same folder may belong to any other model."""
     _, _, config = golden("siglip_tiny")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "image_size": 7}))
     assert load_image_encoder(file).config.image_size == config["image_size"]

@@ -1,4 +1,4 @@
-"""What a training tells, written and read by the same classes."""
+"""The metrics of a training, written and read by the same classes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_only_steps_are_read_as_steps(tmp_path: Path) -> None:
 
 
 def test_each_number_of_a_step_says_what_it_is() -> None:
-    """All but its place in the training are measured, and each that shares a title has a label of its own."""
+    """All fields but the place in the training are measured, and those that share a title differ in their labels."""
     own = set(StepRecord.__dataclass_fields__) - set(MetricsRecord.__dataclass_fields__)
     found = measures(StepRecord)
     assert own - found.keys() == {"epoch"}

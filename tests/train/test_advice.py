@@ -1,4 +1,4 @@
-"""What is said about trainings that work and are seldom meant."""
+"""The notes about trainings that work but are rarely intended."""
 
 from __future__ import annotations
 

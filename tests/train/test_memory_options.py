@@ -61,7 +61,7 @@ def test_the_lora_has_the_same_bits(
 
 
 def test_in_windows_of_tokens_only_sums_differ(tmp_path: Path, plain: dict[str, torch.Tensor]) -> None:
-    """And with the options that then take another way, not even those."""
+    """With the options that then take another path, not even those."""
     options = {"blocks_to_swap": 2, "gradient_checkpointing_cpu_offload": True}
     windows = tensors(tmp_path / "windows", most_tokens=40)  # 20 for each of two samples
     with pytest.MonkeyPatch.context() as patch:

@@ -201,7 +201,7 @@ def test_finished_loras_hang_on_waiting_blocks_too():
 
 
 def test_the_device_holds_two_blocks_where_all_wait():
-    """Measured on the meta device, where the machine's own memory is another's."""
+    """Measured on the meta device: the host's memory is not counted there."""
     config = DiTConfig(num_blocks=8)
     with torch.device("meta"):
         block = sum(parameter.nbytes for parameter in DiT(replace(config, num_blocks=1)).double_blocks.parameters())
