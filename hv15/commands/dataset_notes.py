@@ -11,7 +11,7 @@ from hv15.data.media import Source
 from hv15.errors import UserError
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.project import Project
-from hv15.sample.plan import given
+from hv15.sample.plan import first_set
 
 NAMED = 5
 """Files that a sentence names; the others are counted."""
@@ -34,7 +34,7 @@ def dataset_notes(project: Project) -> Iterator[str]:
     prompts = {
         text: prompt.name
         for prompt in sample.prompts
-        for text in (prompt.prompt, given(prompt.negative_prompt, sample.negative_prompt))
+        for text in (prompt.prompt, first_set(prompt.negative_prompt, sample.negative_prompt))
     }
     yield from _too_long(project, prompts, "prompt")
 
