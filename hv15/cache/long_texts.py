@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hv15.models.tokenizer import PromptTokenizer
 
 VERSION = 1
-"""Raised when tokens come to be counted in another way."""
+"""Increased when the counting of tokens changes."""
 _MARKS = 16
 """More than the number of tokens that the template adds after a prompt."""
 _GROWTH = 3
