@@ -1,4 +1,4 @@
-"""How often the demo's base and a LoRA on it show what they are asked for: test_behaviour.py with more samples.
+"""How often the demo's base and a LoRA on it show what the prompt says: test_behaviour.py with more samples.
 
 python bench/bench_demo.py [--samples 64] [--base FOLDER] [--keep FOLDER]
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from demo_base.trials import Shown, Studio, Way, contrast, spread, unseen_concepts
+from demo_base.trials import MeasuredSample, SamplingOptions, ToySampler, contrast, spread, unseen_concepts
 from hv15 import cli
 from hv15.config.sample import SampleSettings
 from hv15.demo.layout import BASE, copy_base
@@ -62,7 +62,7 @@ def transformer(path: Path, lora: Path | None = None, **settings: object) -> DiT
     return dit
 
 
-def say(name: str, shown: Sequence[Shown]) -> None:
+def say(name: str, shown: Sequence[MeasuredSample]) -> None:
     shares = [np.mean([getattr(each, part) for each in shown]) for part in ("moves_right", "is_right", "has_concept")]
     jitter = np.median([each.found.jitter for each in shown])
     numbers = "".join(f"{100 * share:12.1f} %" for share in shares)
@@ -71,16 +71,16 @@ def say(name: str, shown: Sequence[Shown]) -> None:
 
 def main(folder: Path) -> None:
     lora = teach(folder)
-    studio = Studio.of(folder / "models")
-    dit = Path(studio.paths["dit"])
+    sampler = ToySampler.of(folder / "models")
+    dit = Path(sampler.paths["dit"])
     base, taught = transformer(dit), transformer(dit, lora)
     print(f"{'':<34}{'colour+way':>14}{'all right':>14}{'zorpward':>14}{'jitter px':>10}{'contrast':>10}")
     for guidance in (1.0, 3.0, 4.0, 6.0):
-        say(f"base, guidance {guidance:g}", studio.sample(base, PLAIN, Way(guidance=guidance)))
+        say(f"base, guidance {guidance:g}", sampler.sample(base, PLAIN, SamplingOptions(guidance=guidance)))
     held_out = [scene for scene in scenes() if scene.held_out]
-    say(f"base, {len(held_out)} held-out scenes", studio.sample(base, held_out))
+    say(f"base, {len(held_out)} held-out scenes", sampler.sample(base, held_out))
     images = [render(scene, 7)[0] for scene in PLAIN]
-    shown = studio.sample(base, PLAIN, images=images)
+    shown = sampler.sample(base, PLAIN, images=images)
     say("base, image-to-video", shown)
     levels = np.array([psnr(each.frames[0], image) for each, image in zip(shown, images, strict=True)])
     moves = np.array([each.found.motion == each.scene.motion for each in shown])
@@ -88,18 +88,18 @@ def main(folder: Path) -> None:
         f"  first frame {np.median(levels):.1f} dB (median), {np.min(levels):.1f} dB (least), motion as prompted "
         f"{100 * moves.mean():.1f} %, both {100 * (moves & (levels >= 22)).mean():.1f} %"
     )
-    say("zorpward without the LoRA", studio.sample(base, WORDS))
-    say("zorpward with the LoRA", studio.sample(taught, WORDS))
-    say("other prompts with the LoRA", studio.sample(taught, PLAIN))
+    say("zorpward without the LoRA", sampler.sample(base, WORDS))
+    say("zorpward with the LoRA", sampler.sample(taught, WORDS))
+    say("other prompts with the LoRA", sampler.sample(taught, PLAIN))
     there, back, merged = (folder / f"{name}.safetensors" for name in ("comfyui", "back", "merged"))
     cli.main(["convert", str(lora), str(there)])
     cli.main(["convert", str(there), str(back), "--reverse"])
-    say("zorpward, by way of ComfyUI's names", studio.sample(transformer(dit, back), WORDS))
+    say("zorpward, by way of ComfyUI's names", sampler.sample(transformer(dit, back), WORDS))
     cli.main(["merge", "--out", str(merged), "--lora", str(lora), "--config", str(folder / "config.yaml")])
-    say("zorpward, merged", studio.sample(transformer(merged), WORDS))
+    say("zorpward, merged", sampler.sample(transformer(merged), WORDS))
     for kind in ("fp8", "int8", "nf4"):
-        say(f"zorpward, {kind} base", studio.sample(transformer(dit, lora, quantize=kind), WORDS))
-    say("zorpward, 3 blocks swapped", studio.sample(transformer(dit, lora, blocks_to_swap=3), WORDS))
+        say(f"zorpward, {kind} base", sampler.sample(transformer(dit, lora, quantize=kind), WORDS))
+    say("zorpward, 3 blocks swapped", sampler.sample(transformer(dit, lora, blocks_to_swap=3), WORDS))
 
 
 if __name__ == "__main__":

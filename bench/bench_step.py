@@ -48,11 +48,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def make(given: dict[str, Any], device: str, window: int) -> DiT:
+def make(options: dict[str, Any], device: str, window: int) -> DiT:
     """A ready transformer, as `load_ready` makes it from a file."""
-    given = dict(given)
-    windows = given.pop("windows", False)
-    settings = TrainSettings.model_validate(given)
+    options = dict(options)
+    windows = options.pop("windows", False)
+    settings = TrainSettings.model_validate(options)
     with torch.device(device):
         torch.manual_seed(0)
         dit = DiT(SIZES).requires_grad_(False)
@@ -70,9 +70,9 @@ def make(given: dict[str, Any], device: str, window: int) -> DiT:
     return dit
 
 
-def make_step(given: dict[str, Any], device: str, grid: list[int], window: int) -> Callable[[], Any]:
+def make_step(options: dict[str, Any], device: str, grid: list[int], window: int) -> Callable[[], Any]:
     """A training step; on the meta device it returns the memory that it took."""
-    dit = make(given, device, window)
+    dit = make(options, device, window)
     network = LoRANetwork(dit, rank=RANK, alpha=RANK)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     with torch.device(device):
@@ -108,13 +108,13 @@ def main() -> None:
     print(f"{count} + {TEXT_TOKENS} tokens, windows of {options.window}, {torch.get_num_threads()} threads")
     print(f"{'':28}{'peak MiB':>10}{'ratio':>8}", flush=True)
     plain = 0
-    for name, given in OPTIONS.items():
-        peak = make_step(given, "meta", *sizes)()
+    for name, settings in OPTIONS.items():
+        peak = make_step(settings, "meta", *sizes)()
         plain = plain or peak
         print(f"{name:28}{peak / MIB:10.0f}{peak / plain:8.2f}", flush=True)
     if not options.rounds:
         return
-    steps = {name: make_step(given, "cpu", *sizes) for name, given in OPTIONS.items()}
+    steps = {name: make_step(settings, "cpu", *sizes) for name, settings in OPTIONS.items()}
     times: dict[str, list[float]] = {name: [] for name in OPTIONS}
     for step in steps.values():
         step()  # buffers are made

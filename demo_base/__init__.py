@@ -1,4 +1,4 @@
-"""How the demo's base was made: a VAE and a transformer of toy size, trained from nothing on rendered clips.
+"""Makes the demo's base: a VAE and a transformer of toy size, trained from scratch on rendered clips.
 
-It needs a clone: the installed package carries the finished base (hv15/demo/base) only.
+It is only in the repository; the installed package has the finished base (hv15/demo/base).
 """

@@ -1,4 +1,4 @@
-"""Make one stage of the demo's base: `python -m demo_base STAGE` in a clone. `snakemake demo/base` makes them all."""
+"""Makes one stage of the demo's base: `python -m demo_base STAGE` in a clone. `snakemake demo/base` makes all."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from hv15.errors import UserError
 def main() -> int:
     parser = argparse.ArgumentParser("demo_base", description=__doc__)
     parser.add_argument("stage", choices=get_args(Stage))
-    parser.add_argument("--work", type=Path, default=Path("demo/pretraining"), help="of all intermediate results")
-    parser.add_argument("--out", type=Path, default=Path("demo/base"), help="of the finished models (stage base)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; more change the last bits (1)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("demo/pretraining"), help="folder of all intermediate results"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo/base"), help="folder of the finished models (stage base)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1); more change the rounding")
     options = parser.parse_args()
     log_to_stderr("info")
     logging.getLogger("demo_base").setLevel(logging.INFO)

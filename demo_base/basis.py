@@ -1,7 +1,7 @@
-"""What the toy world's latents are: the 32 principal components of each cell of a clip.
+"""Defines the toy world's latents: the 32 principal components of each cell of a clip.
 
-A cell is 16x16 pixels of the first frame, or of four later ones. The encoder learns to say these numbers, the decoder
-to undo them, the transformer to make them: three trainings that need not wait for one another.
+A cell is 16x16 pixels of the first frame, or of four later frames. The encoder learns to compute these numbers, the
+decoder to invert them and the transformer to generate them, so the three can be trained in parallel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hv15.models.latents import SCALING_FACTOR
 CHANNELS = 32
 CLIPS = 1000
 FLATTENING = 0.7
-"""How far the components' spreads are made alike: 1 would make all 1, 0 would leave them as they are."""
+"""How much the components' standard deviations are equalised: 1 would make all 1, 0 would not change them."""
 
 
 class Basis:
@@ -33,13 +33,18 @@ class Basis:
         """`first.mean` [768], `first.map` [32, 768], `later.mean` [3072], `later.map` [32, 3072]."""
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """[B, 3, F, H, W] in [-1, 1] -> unscaled latents [B, 32, F', H/16, W/16]."""
+        """Encode pixels [B, 3, F, H, W] in [-1, 1] to unscaled latents [B, 32, F', H/16, W/16]."""
         parts = [
             (cells - self.tensors[f"{name}.mean"]) @ self.tensors[f"{name}.map"].T for name, cells in cells_of(pixels)
         ]
         return rearrange(torch.cat(parts, 1), "b f h w c -> b c f h w") / SCALING_FACTOR
 
     def save(self, path: Path) -> None:
+        """Write the map to a safetensors file.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         with atomic_path(path) as temporary:
             save_file(self.tensors, temporary)
 
@@ -49,7 +54,12 @@ class Basis:
 
 
 def cells_of(pixels: Tensor) -> list[tuple[str, Tensor]]:
-    """Cells of the first frame [B, 1, h, w, 768] and of later ones [B, F'-1, h, w, 3072]."""
+    """Divide pixels [B, 3, F, H, W] into cells.
+
+    Returns:
+        ("first", cells of the first frame [B, 1, h, w, 768]) and, if there are later frames, ("later", their cells
+        [B, F'-1, h, w, 3072]).
+    """
     pattern = "b c (f t) (h p) (w q) -> b f h w (t p q c)"
     first = rearrange(pixels[:, :, :1], pattern, t=1, p=16, q=16)
     if pixels.shape[2] == 1:
@@ -58,22 +68,22 @@ def cells_of(pixels: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def make_basis(seed: int) -> Basis:
-    """Find the components of clips that are drawn for it.
+    """Compute the components from clips that are rendered for it.
 
-    Later frames' components are turned so that they say of a cell's mean over time, as far as they can, what the first
-    frame's would: still things keep their numbers.
+    The components of later frames are rotated so that those of a cell's mean over time are as close as possible to the
+    first frame's components. So something that does not move keeps its numbers.
     """
     first_seed = 1_000_000 * (seed + 1)
-    clips = np.stack([world.wild(first_seed + number, wildness=0.1) for number in range(CLIPS)])
+    clips = np.stack([world.varied_clip(first_seed + number, variation=0.1) for number in range(CLIPS)])
     first, later = (cells.flatten(0, 3).double() for _, cells in cells_of(to_pixels(clips)))
     white_first, spread = _components(first)
     white_later, _ = _components(later)
     profile = spread ** (1 - FLATTENING)
     profile = profile / profile.square().mean().sqrt()
     still = later.unflatten(1, (4, -1)).mean(1)
-    said = (still - first.mean(0)) @ white_first.T
-    meant = (later - later.mean(0)) @ white_later.T
-    u, _, v = torch.linalg.svd(said.T @ meant)
+    target = (still - first.mean(0)) @ white_first.T
+    codes = (later - later.mean(0)) @ white_later.T
+    u, _, v = torch.linalg.svd(target.T @ codes)
     return Basis(
         {
             "first.mean": first.mean(0).float(),
@@ -85,14 +95,14 @@ def make_basis(seed: int) -> Basis:
 
 
 def _components(cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the map to uncorrelated components of unit variance, [32, N], largest first, and their spreads [32]."""
+    """Return the map [32, N] to uncorrelated components of variance 1, largest first, and their deviations [32]."""
     centred = cells - cells.mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(cells))
     spread, vectors = values.flip(0)[:CHANNELS].sqrt(), vectors.flip(1)[:, :CHANNELS].T
-    vectors = vectors * vectors.sum(1, keepdim=True).sign()  # their signs are free: this makes them always the same
+    vectors = vectors * vectors.sum(1, keepdim=True).sign()  # fixes their arbitrary signs
     return vectors / spread[:, None], spread
 
 
 def to_pixels(clips: NDArray[np.uint8]) -> Tensor:
-    """uint8 [B, F, H, W, 3] -> fp32 [B, 3, F, H, W] in [-1, 1]."""
+    """Convert uint8 [B, F, H, W, 3] to fp32 [B, 3, F, H, W] in [-1, 1]."""
     return torch.from_numpy(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1

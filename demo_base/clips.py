@@ -1,4 +1,4 @@
-"""The clips that the demo's transformer learns from: rendered, encoded, and put into a store."""
+"""Renders and encodes the clips on which the demo's transformer is trained."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from hv15.models.vision import ImageEncoder, load_image_encoder
 from hv15.progress import Progress
 
 LOOKS = 16
-"""Clips of each combination."""
-_AT_ONCE = 16
+"""Number of clips of each combination."""
+_BATCH = 16
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A clip by name: what `world.render` needs to draw it."""
+class TrainingClip:
+    """A training clip, as the arguments with which `world.render` draws it."""
 
     scene: world.Scene
     seed: int
@@ -38,23 +38,23 @@ class Shown:
         return digest(["world", self.scene.caption, self.seed])
 
 
-def training_clips(looks: int = LOOKS) -> list[Shown]:
-    """Return every clip that the transformer is shown: no held-out combination, and never the concept."""
-    return [Shown(scene, seed) for seed in range(looks) for scene in world.scenes() if not scene.held_out]
+def training_clips(looks: int = LOOKS) -> list[TrainingClip]:
+    """Return all clips on which the transformer is trained: none of a held-out combination or of the concept."""
+    return [TrainingClip(scene, seed) for seed in range(looks) for scene in world.scenes() if not scene.held_out]
 
 
-def training_items(clips: list[Shown], batch: int) -> list[TrainingItem]:
-    """Return the clips as a training knows them."""
+def training_items(clips: list[TrainingClip], batch: int) -> list[TrainingItem]:
+    """Return the clips as the items of a training."""
     grid = latent_size(world.FRAMES, world.SIZE, world.SIZE)
     return [TrainingItem(clip.key, caption_key(clip.scene.caption), grid, batch_size=batch) for clip in clips]
 
 
-def encode(clips: list[Shown], basis: Basis, encoders: Path, root: Path, settings: str) -> Stores:
-    """Encode what the stores lack of the clips, their captions and the empty caption.
+def encode(clips: list[TrainingClip], basis: Basis, encoders: Path, root: Path, settings: str) -> Stores:
+    """Encode the clips, their captions and the empty caption, as far as they are not in the stores yet.
 
     Args:
         encoders: folder with the text encoder, the tokenizer and the image encoder.
-        settings: digest of what the results depend on besides the clips.
+        settings: digest of everything else on which the results depend.
     """
     latents, texts = Store(root, "latents", settings), Store(root, "text", settings)
     _encode_clips([clip for clip in clips if not latents.has(clip.key)], basis, encoders, latents)
@@ -63,11 +63,11 @@ def encode(clips: list[Shown], basis: Basis, encoders: Path, root: Path, setting
     return Stores(latents, texts)
 
 
-def _encode_clips(clips: list[Shown], basis: Basis, encoders: Path, store: Store) -> None:
+def _encode_clips(clips: list[TrainingClip], basis: Basis, encoders: Path, store: Store) -> None:
     vision = load_image_encoder(encoders / "siglip.safetensors", dtype=torch.float32)
     with Progress(len(clips), "encode clips", unit="clips") as progress, torch.inference_mode():
-        for start in range(0, len(clips), _AT_ONCE):
-            part = clips[start : start + _AT_ONCE]
+        for start in range(0, len(clips), _BATCH):
+            part = clips[start : start + _BATCH]
             items = encode_batch([world.render(clip.scene, clip.seed) for clip in part], basis, vision)
             for clip, item in zip(part, items, strict=True):
                 store.write(clip.key, item, {"caption": clip.scene.caption})
@@ -75,7 +75,7 @@ def _encode_clips(clips: list[Shown], basis: Basis, encoders: Path, store: Store
 
 
 def encode_batch(frames: list[NDArray[np.uint8]], basis: Basis, vision: ImageEncoder) -> list[dict[str, torch.Tensor]]:
-    """Return the store items of clips, uint8 [F, H, W, 3] each."""
+    """Return the store items of clips, each uint8 [F, H, W, 3]: latents [32, F', h, w] and vision states [N, D]."""
     pixels = to_pixels(np.stack(frames))  # (B, 3, F, H, W)
     states = vision.encode([clip[0] for clip in frames])
     return [{"latents": one, "vision": seen} for one, seen in zip(basis.encode(pixels), states, strict=True)]

@@ -1,9 +1,9 @@
-"""A beginning for the VAE that needs no gradients: level by level, each convolution is fitted by least squares.
+"""Initial weights for the VAE without gradients: each convolution is fitted by least squares, level by level.
 
-Descent from random weights spends its first hours finding what is known: which numbers each level has to hand on.
-The levels' targets are principal components of ever smaller patches. Residual blocks get random first convolutions, and
-second ones that mend what is still wrong. What a level needs beside the signal is a constant: its norms keep directions
-only, and against a constant a direction tells sizes.
+Gradient descent from random weights would spend hours on finding which numbers each level has to pass on, but these are
+known: the levels' targets are principal components of ever smaller patches. Residual blocks get random first
+convolutions, and second convolutions that correct the remaining error. In addition to the signal, each level carries
+constant channels: norms keep only the direction of their input, and relative to a constant, a direction shows a size.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from hv15.models.vae_coders import Decoder, Encoder, Level
 
 CONSTANT = 3.0
 LAST_CONSTANT = 20.0
-"""At the encoder's narrow end, where everything that is handed on has to get through norms."""
+"""The constant at the encoder's narrow end, where the whole signal passes through norms."""
 RIDGE = 1e-4
-"""Of the mean of the squared inputs: what keeps unneeded weights small."""
+"""Regularisation, which keeps unneeded weights small, as a fraction of the mean squared input."""
 FIRST_WEIGHT = 2.0
-"""Of first frames, which are few, against later ones where both share weights."""
-_AT_ONCE = 4  # clips
+"""Weight of first frames, which are few, relative to later ones that share their weights."""
+_CLIPS_AT_ONCE = 4
 
 
 class LeastSquares:
-    """Weights of a causal convolution, found from what goes in and what should come out.
+    """Finds the weights of a causal convolution from its inputs and wanted outputs.
 
-    With `centred` the inputs' means are taken out of the sums, so that small differences keep their digits, and the
-    ridge holds back the less.
+    With `centred`, the inputs' means are subtracted, so that small differences are more accurate and less regularised.
     """
 
     def __init__(self, inputs: int, outputs: int, *, centred: bool = False) -> None:
@@ -43,7 +42,7 @@ class LeastSquares:
         self.shift = None if centred else torch.zeros(size)
 
     def add(self, rows: Tensor, wanted: Tensor, weight: float = 1.0) -> None:
-        """Count in rows of `taps` [..., 27 * C + 1] and the outputs [..., outputs] wanted there."""
+        """Add rows of `taps` [..., 27 * C + 1] and their wanted outputs [..., outputs]."""
         a, y = rows.reshape(-1, rows.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
         if self.shift is None:
             self.shift = a.mean(0)
@@ -63,7 +62,7 @@ class LeastSquares:
 
 
 def taps(x: Tensor) -> Tensor:
-    """What each output of a causal convolution sees, and 1 for the bias: [B, C, F, H, W] -> [B, F, H, W, 27C + 1]."""
+    """Return the inputs of each output of a causal convolution on x [B, C, F, H, W], and 1: [B, F, H, W, 27C + 1]."""
     padded = F.pad(x, (1, 1, 1, 1, 2, 0), mode="replicate")
     seen = padded.unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)
     rows = rearrange(seen, "b c f h w i j k -> b f h w (c i j k)")
@@ -71,7 +70,7 @@ def taps(x: Tensor) -> Tensor:
 
 
 def put(conv: CausalConv3d, solution: Tensor, rows: slice | None = None) -> None:
-    """Write a solution into a convolution, or into some of its output channels."""
+    """Write a solution [outputs, 27 * C + 1] into a convolution, or into some of its output channels."""
     where = rows or slice(None)
     assert conv.conv.bias is not None
     conv.conv.weight.data[where] = solution[:, :-1].reshape(-1, *conv.conv.weight.shape[1:])
@@ -79,9 +78,9 @@ def put(conv: CausalConv3d, solution: Tensor, rows: slice | None = None) -> None
 
 
 def through(module: nn.Module | Callable[[Tensor, Stream], Tensor], x: Tensor) -> Tensor:
-    """Run clips through a module, a few at a time, each first frame before the others."""
+    """Run clips [B, C, F, H, W] through a module, a few at a time, each first frame before the others."""
     results = []
-    for part in x.split(_AT_ONCE):
+    for part in x.split(_CLIPS_AT_ONCE):
         stream = Stream(tracked=True, first=True, last=part.shape[2] == 1)
         frames = [module(part[:, :, :1], stream)]
         if part.shape[2] > 1:
@@ -92,8 +91,8 @@ def through(module: nn.Module | Callable[[Tensor, Stream], Tensor], x: Tensor) -
 
 
 def parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Walk through several tensors a few clips at a time."""
-    yield from zip(*(tensor.split(_AT_ONCE) for tensor in tensors), strict=True)
+    """Iterate over several tensors [B, ...] at once, a few clips at a time."""
+    yield from zip(*(tensor.split(_CLIPS_AT_ONCE) for tensor in tensors), strict=True)
 
 
 def fit_block(
@@ -105,9 +104,12 @@ def fit_block(
     straight: bool = False,
     centred: bool = False,
 ) -> Tensor:
-    """Let a block mend x's first channels towards what is wanted of them; return what comes out of it.
+    """Fit a block so that it brings x's first channels close to `wanted`; return the block's output.
 
-    With `straight` its first convolution changes nothing, or else it mixes at random.
+    Args:
+        x, wanted: [B, C, F, H, W].
+        straight: the block's first convolution is the identity; otherwise it is random.
+        centred: see `LeastSquares`.
     """
     weight, bias = block.conv1.conv.weight, block.conv1.conv.bias
     assert bias is not None
@@ -131,7 +133,7 @@ def fit_block(
 
 
 def fit_upsample(up: Upsample, x: Tensor, wanted: Tensor) -> Tensor:
-    """Fit a change of resolution to what is wanted after it, [B, C, ...], all channels; return what comes out."""
+    """Fit an upsampling of x to `wanted`, both [B, C, F, H, W]; return its output."""
     channels = wanted.shape[1]
     if not up.temporal:
         squares = LeastSquares(x.shape[1], 4 * channels)
@@ -140,7 +142,7 @@ def fit_upsample(up: Upsample, x: Tensor, wanted: Tensor) -> Tensor:
             squares.add(taps(part), rearrange(target, "b c f (h p) (w q) -> b f h w (p q c)", p=2, q=2) - short)
         put(up.conv, squares.solve())
         return through(up, x)
-    # A first frame's four pixels come from rows that are, for later frames, those of the left pixels.
+    # The rows for a first frame's four pixels are the ones that later frames use for their left pixels.
     left, right = LeastSquares(x.shape[1], 4 * channels), LeastSquares(x.shape[1], 4 * channels)
     for part, target in parts(x, wanted):
         rows = taps(part)
@@ -159,8 +161,8 @@ def fit_upsample(up: Upsample, x: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit_decoder(decoder: Decoder, latents: Tensor, pixels: Tensor, generator: torch.Generator) -> None:
-    """Fit the whole decoder."""
-    _fill_nothing(decoder)
+    """Fit the whole decoder to latents [B, 32, F', h, w] and pixels [B, 3, F, H, W]."""
+    _zero_ends(decoder)
     assert decoder.conv_in.conv.bias is not None
     decoder.conv_in.conv.bias.data[1::2] = CONSTANT  # each latent has two channels, the second with the constant
     x = through(lambda part, stream: decoder.conv_in(part, stream) + part.repeat_interleave(2, 1), latents)
@@ -171,7 +173,7 @@ def fit_decoder(decoder: Decoder, latents: Tensor, pixels: Tensor, generator: to
         torch.cat([pixels, -pixels, torch.full_like(pixels[:, :2], CONSTANT)], 1),
     ]
     for number, target in enumerate(targets):
-        kept = len(latents) >> number  # the finer the level, the more patches a clip has
+        kept = len(latents) >> number  # fewer clips at finer levels, where a clip has more patches
         x, wanted = x[:kept], target[:kept]
         x = fit_upsample(cast(Upsample, decoder.up[number].upsample), x, wanted)
         for block in cast(Level, decoder.up[number + 1]).block:
@@ -182,22 +184,25 @@ def fit_decoder(decoder: Decoder, latents: Tensor, pixels: Tensor, generator: to
     put(decoder.conv_out, squares.solve())
 
 
-def _fill_nothing(network: nn.Module) -> None:
+def _zero_ends(network: nn.Module) -> None:
+    """Set the first and the last convolution to 0."""
     for name, parameter in network.named_parameters():
         if name.endswith(("conv_in.conv.weight", "conv_in.conv.bias", "conv_out.conv.weight", "conv_out.conv.bias")):
             nn.init.zeros_(parameter)
 
 
 def with_constant(codes: Tensor, channels: int) -> Tensor:
-    """Fill up with constant channels."""
+    """Pad codes [B, C, F, H, W] to this number of channels with the constant."""
     batch, _, *rest = codes.shape
     return torch.cat([codes, torch.full((batch, channels - codes.shape[1], *rest), CONSTANT)], 1)
 
 
 def patch_codes(pixels: Tensor, size: int, count: int) -> Tensor:
-    """Principal components of patches of `size` pixels, of spread about 1: [B, count, frames, H/size, W/size].
+    """Return the principal components of patches of `size` pixels: [B, count, F, H/size, W/size].
 
-    Patches of 8 pixels span two frames, but for the first frame; smaller ones one.
+    Their standard deviations are about 1.
+
+    Patches of 8 pixels span two frames, except in the first frame; smaller patches span one.
     """
     pattern = "b c (f t) (h p) (w q) -> b f h w (t p q c)"
     if size < 8:
@@ -205,7 +210,7 @@ def patch_codes(pixels: Tensor, size: int, count: int) -> Tensor:
         return (cells @ _map(cells, count)).movedim(-1, 1)
     first = rearrange(pixels[:, :, :1], pattern, t=1, p=size, q=size)
     later = rearrange(pixels[:, :, 1:], pattern, t=2, p=size, q=size)
-    # still things keep their numbers: later patches' components are those of their mean over time, then what moves
+    # later patches have components of their mean over time, then of the change, so things at rest keep their numbers
     still = later.unflatten(-1, (2, -1)).mean(-2)
     map_still = _map(torch.cat([first, still], 1), count // 2)
     moving = later.unflatten(-1, (2, -1))
@@ -227,8 +232,8 @@ def _map(cells: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def fit_encoder(encoder: Encoder, pixels: Tensor, latents: Tensor, generator: torch.Generator) -> None:
-    """Fit the whole encoder."""
-    _fill_nothing(encoder)
+    """Fit the whole encoder to pixels [B, 3, F, H, W] and latents [B, 32, F', h, w]."""
+    _zero_ends(encoder)
     assert encoder.conv_in.conv.bias is not None
     for channel in range(6):  # red, red, green, green, blue, blue, and two constants
         encoder.conv_in.conv.weight.data[channel, channel // 2, 2, 1, 1] = 1
@@ -251,7 +256,7 @@ def fit_encoder(encoder: Encoder, pixels: Tensor, latents: Tensor, generator: to
 
 
 def _fit_downsample(down: Downsample, x: Tensor) -> Tensor:
-    """Hand on of each pixel its first principal components and a constant."""
+    """Fit a downsampling that passes on each pixel's first principal components and a constant."""
     count = down.conv.conv.weight.shape[0]
     nn.init.zeros_(down.conv.conv.weight)
     assert down.conv.conv.bias is not None

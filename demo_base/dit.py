@@ -1,6 +1,6 @@
-"""The demo's transformer, trained from nothing by the trainer of LoRAs: here all weights stand where a LoRA's would.
+"""Trains the demo's transformer from scratch with the trainer for LoRAs, which gets all weights instead of a LoRA's.
 
-Text-to-video and image-to-video are mixed, captions are dropped now and then, as in the real model's training.
+As in the real model's training, text-to-video and image-to-video are mixed and captions are sometimes dropped.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ SIZES = DiTConfig(
 
 @dataclass(frozen=True)
 class DitStage:
-    """One cycle of the transformer's training."""
+    """The settings of one cycle of the transformer's training."""
 
     name: str = "transformer"
     seed: int = 0
-    """Of its draws."""
+    """Seed of all random draws."""
     steps: int = 3000
     batch: int = 32
     rate: float = 1e-3
-    """Peak of a one-cycle schedule: linear warm-up over `warmup` steps, then a cosine to zero."""
+    """Peak learning rate: linear warm-up over `warmup` steps, then a cosine to zero."""
     warmup: int = 150
     i2v_prob: float = 0.4
     caption_dropout: float = 0.1
     shift: float = 2.0
-    """Of the logit-normal distribution of sigma."""
+    """Shift of the logit-normal distribution of sigma."""
     save_every: int = 500
 
 
@@ -69,17 +69,17 @@ STAGES = {
     "transformer": DitStage(),
     "again": DitStage("again", seed=1, steps=800, rate=6e-4, warmup=40, shift=1.5),
 }
-"""The second goes on from the first, with less noise: shapes are what is learnt last."""
+"""The second continues from the first with less noise, because shapes are learnt last."""
 
 
 class WholeNetwork:
-    """All weights of the transformer, where a LoRA training has those of the LoRA."""
+    """All weights of the transformer, in place of a LoRA."""
 
     def __init__(self, dit: DiT) -> None:
         self._dit = dit
 
     def set_step_seed(self, seed: int) -> None:
-        """Nothing is dropped out of it."""
+        """Do nothing: there is no dropout."""
 
     def state_dict(self) -> dict[str, Tensor]:
         return self._dit.state_dict()
@@ -89,7 +89,7 @@ class WholeNetwork:
 
 
 def new_dit(seed: int) -> DiT:
-    """Return an untrained transformer: torch's own initialisation, but its blocks add nothing yet and it says 0."""
+    """Return an untrained transformer with torch's initialisation, except that its blocks add 0 and it returns 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "dit", 0))
         dit = DiT(SIZES)
@@ -101,7 +101,7 @@ def new_dit(seed: int) -> DiT:
 
 
 def sigma_rule(stage: DitStage) -> SigmaRule:
-    """Return a stage's distribution of sigma: logit-normal and shifted, as in the official training."""
+    """Return a stage's distribution of sigma, which is logit-normal and shifted as in the official training."""
     return SigmaRule(
         timestep_sampling="logit_normal",
         discrete_flow_shift=stage.shift,
@@ -122,13 +122,14 @@ def train_dit(
     settings: str,
     start: Path | None = None,
 ) -> Path:
-    """Train, or resume where it was stopped; return the weights, `<folder>/<stage>.safetensors`, fp32.
+    """Train, or resume a stopped training; return the path of the weights, `<folder>/<stage>.safetensors`, fp32.
 
     Args:
         settings: digest of what the items depend on.
-        start: weights to begin from; None begins from nothing.
+        start: initial weights; None starts from scratch.
 
     Raises:
+        UserError: as `hv15.train.loop.Trainer.resume`.
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
     target, work, seed = folder / f"{stage.name}.safetensors", folder / stage.name, stage.seed

@@ -1,7 +1,7 @@
-"""The stages in which the demo's base was made, each a file that the next ones begin from.
+"""The stages in which the demo's base is made; each writes a file that later stages need.
 
-basis -> encoder, decoder, transformer (and `again`, its second cycle), side by side if there are cores; then `base`
-puts the results into the file layouts of the real models.
+basis -> encoder, decoder, transformer (and `again`, its second cycle), which can run in parallel; then `base` writes
+the results in the file layouts of the real models.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ SEED = 0
 
 
 def run_stage(stage: Stage, work: Path, output: Path) -> None:
-    """Do one stage, or go on where it was stopped; the stages before it must be finished.
+    """Run one stage, or resume it if it was stopped; the stages before it must be finished.
 
     Args:
-        work: folder of all intermediate results, `<stage>.safetensors` each.
+        work: folder of all intermediate results, one `<stage>.safetensors` each.
         output: folder of the finished models, for the stage `base`.
 
     Raises:
-        UserError: a folder cannot be written, or another process does the same stage.
+        UserError: a folder cannot be written, or another process runs the same stage.
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
-    place = work / "basis.safetensors"
+    basis = work / "basis.safetensors"
     if stage == "basis":
-        make_basis(SEED).save(place)
+        make_basis(SEED).save(basis)
     elif stage == "base":
         write_base(work, output)
     elif stage in ("transformer", "again"):
-        _train_transformer(stage, work, place)
+        _train_transformer(stage, work, basis)
     else:
-        train_vae_stage(STAGES[stage], Basis.load(place), work, seed=SEED)
+        train_vae_stage(STAGES[stage], Basis.load(basis), work, seed=SEED)
 
 
 def _train_transformer(name: str, work: Path, basis: Path) -> None:
@@ -60,7 +60,11 @@ def _train_transformer(name: str, work: Path, basis: Path) -> None:
 
 
 def write_base(work: Path, output: Path) -> None:
-    """Write all models of the finished base, in the official layouts and in half precision."""
+    """Write all models of the finished base, in the official layouts and in half precision.
+
+    Raises:
+        UserError: a file is missing, or the folder cannot be written.
+    """
     vae = VAE(SIZES)
     vae.encoder.load_state_dict(load_file(work / "encoder.safetensors"))
     vae.decoder.load_state_dict(load_file(work / "decoder.safetensors"))

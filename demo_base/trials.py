@@ -1,6 +1,6 @@
-"""Many samples of the toy world at once, to see how often a model shows what it is asked for.
+"""Makes many samples of the toy world in one batch, to measure how often a model shows what the prompt asks for.
 
-The parts are those of `hv15 sample` (encoders, noise, the denoising loop, the VAE); only the batch is larger.
+It uses the parts of `hv15 sample`: encoders, noise, denoising loop, VAE.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ if TYPE_CHECKING:
     from hv15.models.text import TextEncoder
     from hv15.models.vision import ImageEncoder
 
-AT_ONCE = 8
-"""Clips that are decoded at once."""
+DECODED_AT_ONCE = 8
+"""Number of clips that are decoded at a time."""
 
 
 @dataclass(frozen=True)
-class Way:
+class SamplingOptions:
     """How to sample; the defaults are those of the demo's config.yaml."""
 
     steps: int = 16
     guidance: float = 3.0
     shift: float = 3.0
     seed: int = 1000
-    """Of the first sample; each has its own, the next number."""
+    """Seed of the first sample; each of the others has the next number."""
     text_tokens: int = 0
-    """Pad texts to at least so many tokens; it must not matter."""
+    """Texts are padded to at least so many tokens, which should not affect the samples."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One sample: what was asked for, what came, and what the device says of it."""
+class MeasuredSample:
+    """One sample: the scene of its prompt, its frames, and what is measured in them."""
 
     scene: Scene
     frames: Pixels
@@ -64,23 +64,23 @@ class Shown:
 
     @property
     def is_right(self) -> bool:
-        """Whether shape, colour, motion and background are as asked."""
+        """Whether shape, colour, motion and background are those of the prompt."""
         return not self.found.wrong(self.scene)
 
     @property
     def moves_right(self) -> bool:
-        """Whether colour and motion are as asked."""
+        """Whether colour and motion are those of the prompt."""
         return self.found.moves_as(self.scene)
 
     @property
     def has_concept(self) -> bool:
-        """Whether it moves as the concept, asked for or not."""
+        """Whether it moves like the concept, even if the prompt is another."""
         return self.found.motion == CONCEPT
 
 
 @dataclass
-class Studio:
-    """The demo's models but the transformer, in memory: fp32 on the CPU.
+class ToySampler:
+    """Samples scenes with a transformer; holds the demo's other models in memory, in fp32 on the CPU.
 
     Args:
         paths: role -> file or folder, as in `hv15.demo.layout.DEMO_FILES`.
@@ -92,35 +92,40 @@ class Studio:
     _texts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, directory: Path) -> Studio:
-        """The studio of a models directory with the demo's files."""
+    def of(cls, directory: Path) -> ToySampler:
+        """Make the sampler for a models directory with the demo's files."""
         return cls({role: directory / name for role, name in DEMO_FILES.items()})
 
     def sample(
-        self, dit: DiT, scenes: Sequence[Scene], way: Way | None = None, images: Sequence[Pixels] | None = None
-    ) -> list[Shown]:
+        self,
+        dit: DiT,
+        scenes: Sequence[Scene],
+        options: SamplingOptions | None = None,
+        images: Sequence[Pixels] | None = None,
+    ) -> list[MeasuredSample]:
         """Sample one clip of each scene in one batch and measure it.
 
         Args:
             images: for image-to-video, the first frame of each, uint8 [64, 64, 3].
         """
-        way = way or Way()
+        options = options or SamplingOptions()
         first: Tensor | None = None
         visions: list[Tensor | None] = [None] * len(scenes)
         if images is not None:
             first = scale(torch.stack([encode_frame(self.vae, image) for image in images]))
             visions = list(self.image_encoder.encode(list(images)).float())
-        cond = self._conditions([scene.caption for scene in scenes], visions, way.text_tokens)
-        uncond = self._conditions([""] * len(scenes), visions, 0) if way.guidance > 1 else None
+        cond = self._conditions([scene.caption for scene in scenes], visions, options.text_tokens)
+        uncond = self._conditions([""] * len(scenes), visions, 0) if options.guidance > 1 else None
         shape = (1, dit.config.latent_channels, *latent_size(*self.size))
-        noise = torch.cat([initial_noise(shape, way.seed + number) for number in range(len(scenes))])
-        latents = denoise(dit, noise, cond, uncond, sigmas(way.steps, way.shift), way.guidance, first, batch_cfg=True)
-        pixels = [clip for part in unscale(latents).split(AT_ONCE) for clip in decode(self.vae, part)]
+        noise = torch.cat([initial_noise(shape, options.seed + number) for number in range(len(scenes))])
+        levels = sigmas(options.steps, options.shift)
+        latents = denoise(dit, noise, cond, uncond, levels, options.guidance, first, batch_cfg=True)
+        pixels = [clip for part in unscale(latents).split(DECODED_AT_ONCE) for clip in decode(self.vae, part)]
         clips = [to_frames(clip[None]) for clip in pixels]
-        return [Shown(scene, clip, measure(clip)) for scene, clip in zip(scenes, clips, strict=True)]
+        return [MeasuredSample(scene, clip, measure(clip)) for scene, clip in zip(scenes, clips, strict=True)]
 
     def text(self, prompt: str) -> dict[str, Tensor]:
-        """The states of a prompt, as the store has them: `text` [L, D], `glyphs` [G, D']."""
+        """Return the states of a prompt, as in the store: `text` [L, D], `glyphs` [G, D']."""
         if prompt not in self._texts:
             (states,), (glyphs,) = self.text_encoder.encode([prompt]), self.glyph_encoder.encode([prompt])
             self._texts[prompt] = {"text": states.float(), "glyphs": glyphs.float()}
@@ -151,13 +156,13 @@ class Studio:
 
 
 def padded(condition: Condition, tokens: int) -> Condition:
-    """The same condition with at least so many text tokens; those beyond the lengths are padding."""
+    """Return the condition padded to at least so many text tokens."""
     missing = max(0, tokens - condition.text.shape[1])
     return replace(condition, text=pad(condition.text, (0, 0, 0, missing)))
 
 
 def spread(every: Sequence[Scene], count: int) -> list[Scene]:
-    """Return so many of the scenes, far apart in the list: the step shares no factor with the palettes' sizes."""
+    """Return so many of the scenes, far apart in the list; the step is coprime to the palettes' sizes."""
     return [every[(number * 89) % len(every)] for number in range(count)]
 
 
@@ -166,16 +171,16 @@ def unseen_concepts() -> list[Scene]:
     return [scene for scene in scenes(motions=(CONCEPT,)) if scene not in concept_scenes()]
 
 
-def contrast(shown: Sequence[Shown]) -> float:
-    """Return the contrast of samples as a part of what the palette has: the slope of measured over true backgrounds.
+def contrast(samples: Sequence[MeasuredSample]) -> float:
+    """Return the contrast of samples relative to the palette: the slope of measured over true background colours.
 
-    A wrong scale of the latents makes it pale or glaring, which names of colours would not show.
+    A wrong scale of the latents makes samples pale or garish, which the names of their colours would not show.
     """
-    true = np.array([BACKGROUNDS[each.scene.background] for each in shown], np.float64).ravel()
-    found = np.array([each.found.back for each in shown]).ravel()
+    true = np.array([BACKGROUNDS[each.scene.background] for each in samples], np.float64).ravel()
+    found = np.array([each.found.back for each in samples]).ravel()
     return float(np.polyfit(true, found, 1)[0])
 
 
-def share(shown: Sequence[Shown], holds: Callable[[Shown], bool]) -> float:
-    """Return how many of the samples something holds for, 0 to 1."""
-    return sum(map(holds, shown)) / len(shown)
+def share(samples: Sequence[MeasuredSample], holds: Callable[[MeasuredSample], bool]) -> float:
+    """Return the fraction of the samples, 0 to 1, for which a condition holds."""
+    return sum(map(holds, samples)) / len(samples)

@@ -1,7 +1,8 @@
-"""The demo's VAE, trained from nothing: the encoder to say the latents that the basis gives, the decoder to undo them.
+"""Trains the demo's VAE from scratch: the encoder to compute the latents that the basis defines, the decoder to invert
+them.
 
-Each convolution's rate falls with its inputs, since Adam moves all weights alike. Residual branches begin as nothing.
-Every step's clips and noise are named by stage and step, so a stage goes on after a kill as if it had never stopped.
+Convolutions with more inputs have a lower rate, since Adam changes all weights by the same amount. Residual branches
+start at 0. A step's clips and noise depend only on stage and step, so a killed stage resumes as if it had not stopped.
 """
 
 from __future__ import annotations
@@ -40,32 +41,32 @@ SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
 @dataclass(frozen=True, kw_only=True)
 class VaeStep(MetricsRecord):
-    """One step of one half, in its metrics.jsonl."""
+    """A step in the metrics.jsonl of the encoder or the decoder."""
 
     kind = "vae_step"
     loss: float
     psnr: float
-    """Decibels."""
+    """In decibels."""
     grad_norm: float
     lr: float
 
 
 @dataclass(frozen=True)
 class VaeStage:
-    """How one half of the VAE is trained."""
+    """How the encoder or the decoder is trained."""
 
     name: Literal["encoder", "decoder"]
     steps: int
     batch: int
     rate: float
-    """Peak of a one-cycle schedule: linear warm-up over `warmup` steps, then a cosine to zero."""
+    """Peak learning rate: linear warm-up over `warmup` steps, then a cosine to zero."""
     warmup: int = 50
     wild: float = 0.1
-    """How often colours are none that has a name, and how often the motion is none."""
+    """Probability of colours, and of a motion, for which captions have no name."""
     crop: int = 48
-    """Side of the square that is shown: a smaller one, around the shape, has more edges in it for the same work."""
+    """Side of the trained square in pixels; a smaller square around the shape has more edges for the same work."""
     noise: float = 0.0
-    """Standard deviation of the noise on the decoder's latents, which are never exact."""
+    """Standard deviation of the noise that is added to the decoder's latents, since sampled latents are not exact."""
     state_every: int = 100
 
 
@@ -74,13 +75,14 @@ STAGES = {
     "decoder": VaeStage("decoder", steps=300, batch=4, rate=3e-5, noise=0.1),
 }
 FITTED = {"encoder": 500, "decoder": 400}
-"""Clips that the beginnings are fitted to."""
+"""Number of clips to which the initial weights are fitted."""
 
 
 def new_vae(seed: int) -> VAE:
-    """Return an untrained VAE: layers keep the variance of their inputs, residual branches add nothing yet.
+    """Return an untrained VAE whose layers keep the variance of their inputs and whose residual branches add 0.
 
-    A constant runs beside the signal from the first layers on: without it norms would take grey's size, 0, from it.
+    The first layers add constants to the signal; without them, norms would lose how close a colour is to grey, which
+    is 0.
     """
     vae = VAE(SIZES)
     for name, parameter in vae.named_parameters():
@@ -100,16 +102,17 @@ def _inputs(weight: Tensor) -> int:
 
 
 def _groups(half: nn.Module, rate: float) -> list[dict[str, object]]:
-    """Parameter groups with their peak rates; what has few inputs, as biases have, takes half the stage's."""
+    """Return parameter groups with their peak rates; those with few inputs, such as biases, get half of `rate`."""
     return [
         {"params": [parameter], "peak": rate * min(0.5, 100 / _inputs(parameter))} for parameter in half.parameters()
     ]
 
 
 def train_vae_stage(stage: VaeStage, basis: Basis, folder: Path, *, seed: int = 0) -> Path:
-    """Train one half, or go on where it was stopped; return its weights, `<folder>/<stage>.safetensors`, fp32.
+    """Train the encoder or decoder, or resume it; return its weights, `<folder>/<stage>.safetensors`, fp32.
 
     Raises:
+        UserError: a file cannot be written, or another process runs the same stage.
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
     target = folder / f"{stage.name}.safetensors"
@@ -118,7 +121,7 @@ def train_vae_stage(stage: VaeStage, basis: Basis, folder: Path, *, seed: int = 
         half = getattr(new_vae(seed), stage.name)
         start = work / "start.safetensors"
         if not start.exists():
-            begin(half, basis, stage, seed)
+            fit_half(half, basis, stage, seed)
             with atomic_path(start) as temporary:
                 save_file(half.state_dict(), temporary)
         half.load_state_dict(load_file(start))
@@ -128,10 +131,10 @@ def train_vae_stage(stage: VaeStage, basis: Basis, folder: Path, *, seed: int = 
     return target
 
 
-def begin(half: Encoder | Decoder, basis: Basis, stage: VaeStage, seed: int) -> None:
-    """Fit a half in closed form: what gradients then begin from."""
+def fit_half(half: Encoder | Decoder, basis: Basis, stage: VaeStage, seed: int) -> None:
+    """Set the initial weights of the encoder or decoder in closed form."""
     first = seed_for(seed, f"vae fit {stage.name}", 0) >> 16
-    clips = [world.wild(first + number, wildness=stage.wild) for number in range(FITTED[stage.name])]
+    clips = [world.varied_clip(first + number, variation=stage.wild) for number in range(FITTED[stage.name])]
     pixels, draws = to_pixels(np.stack(clips)), generator(seed, f"vae fit {stage.name}", 1)
     latents = basis.encode(pixels)
     if isinstance(half, Encoder):
@@ -144,17 +147,17 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
     parameters = list(half.parameters())
     optimizer = torch.optim.AdamW(_groups(half, stage.rate), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     states = StateFolder(work / "state", spec)
-    begin, offset = 0, 0
+    first, offset = 0, 0
     if (saved := states.load_latest()) is not None:
         half.load_state_dict(saved.lora)
         optimizer.load_state_dict(saved.optimizer)
-        begin, offset = saved.position.step, saved.position.metrics_offset
+        first, offset = saved.position.step, saved.position.metrics_offset
     with (
         MetricsFile(work / "metrics.jsonl", offset) as metrics,
-        Progress(stage.steps, stage.name, unit="steps", start=begin) as progress,
+        Progress(stage.steps, stage.name, unit="steps", start=first) as progress,
         Requests() as requests,
     ):
-        for step in range(begin, stage.steps):
+        for step in range(first, stage.steps):
             factor = lr_factor(step, stage.steps, schedule="cosine", warmup=stage.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak"]
@@ -181,29 +184,34 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
                 position = Position(step + 1, 0.0, metrics.offset, spec, 1)
                 states.save(position, half.state_dict(), optimizer.state_dict())
             if stop and step + 1 < stage.steps:
-                log.warning("saved at step %d; run the same command to go on", step + 1)
+                log.warning("saved at step %d; run the same command to resume", step + 1)
                 raise Stopped(step + 1)
 
 
 def losses(
     half: Encoder | Decoder, latents: Tensor, pixels: Tensor, spread: float, noise: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return a half's loss and its plain squared error: of scaled latents, or of pixels.
+    """Return the loss and the mean squared error, both scalars, of scaled latents (encoder) or of pixels (decoder).
 
-    The decoder's loss counts errors of the colour twice: the backgrounds are grey, and the shapes are small.
+    The decoder's loss counts colour errors twice, because the backgrounds are grey and the shapes are small.
+
+    Args:
+        latents: [B, 32, F', h, w].
+        pixels: [B, 3, F, H, W].
+        spread: standard deviation of the noise on the decoder's latents.
     """
     if isinstance(half, Encoder):
-        said = run_half(half, pixels)[:, : SIZES.latent_channels]
-        error = (SCALING_FACTOR * (said - latents)).square().mean()
+        found = run_half(half, pixels)[:, : SIZES.latent_channels]
+        error = (SCALING_FACTOR * (found - latents)).square().mean()
         return error, error.detach()
-    shown = latents + spread * torch.randn(latents.shape, generator=noise)
-    difference = run_half(half, shown) - pixels
+    noisy = latents + spread * torch.randn(latents.shape, generator=noise)
+    difference = run_half(half, noisy) - pixels
     error = difference.square().mean()
     return error + (difference - difference.mean(1, keepdim=True)).square().mean(), error.detach()
 
 
 def run_half(half: Encoder | Decoder, x: Tensor) -> Tensor:
-    """Run a half with gradients: the first frame, then all others."""
+    """Run the encoder or decoder on x [B, C, F, H, W] with gradients: the first frame, then all others."""
     stream = Stream(tracked=True, first=True, last=x.shape[2] == 1)
     results = [half(x[:, :, :1], stream)]
     if x.shape[2] > 1:
@@ -213,8 +221,10 @@ def run_half(half: Encoder | Decoder, x: Tensor) -> Tensor:
 
 
 def batch_of(stage: VaeStage, step: int, seed: int) -> Tensor:
-    """Return the clips of a step, [B, 3, F, 64, 64] in [-1, 1]."""
+    """Return the clips of a step, [B, 3, F, crop, crop] in [-1, 1]."""
     first = seed_for(seed, f"vae clips {stage.name}", step) >> 16
     return to_pixels(
-        np.stack([world.wild(first + place, size=stage.crop, wildness=stage.wild) for place in range(stage.batch)])
+        np.stack(
+            [world.varied_clip(first + number, size=stage.crop, variation=stage.wild) for number in range(stage.batch)]
+        )
     )

@@ -1,5 +1,5 @@
-# How the demo's base was made: `snakemake demo/base`, in a clone, trains it from nothing, about an hour on two cores. Its
-# parts learn side by side; a stopped one goes on from its last state.
+# How the demo's base was made: `snakemake demo/base`, in a clone, trains it from scratch in about an hour on two cores. Its
+# stages can run side by side; a stopped one resumes from its last state.
 
 
 rule pretrain:

@@ -27,7 +27,7 @@ for ROLE, FILES in PROJECT.downloads.items():
         input:
             unpack(PROJECT.inputs(f"download_{ROLE}")),
         output:
-            update(FILES),  # a file that is there is checked and completed, never fetched anew
+            update(FILES),  # a file that is there is checked and completed, never fetched again
         log:
             PATHS.log(f"download_{ROLE}"),
         benchmark:

@@ -1,7 +1,7 @@
-"""From the store to batches: the order in which a training sees its items, and the reading of what it sees.
+"""From the store to batches: the order of items in a training, and reading them.
 
-The order is a function of the items' content and the seed alone: neither file names nor the order of a listing enter
-it, and the batch at any position can be computed, so resuming needs the number of finished steps and nothing else.
+The order depends only on the items' content and the seed, not on file names or the order of a listing. The batch at any
+position can be computed, so to resume a training, only the number of finished steps is needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingItem:
-    """One clip with its caption, as the store knows them."""
+    """One clip with its caption, by their keys in the store."""
 
     clip: str
     """Key of the latents item."""
@@ -33,65 +33,69 @@ class TrainingItem:
     shape: tuple[int, int, int]
     """Latent frames, latent height, latent width. Only equal shapes share a batch."""
     dataset: str = ""
-    """Identity of the dataset that it comes from, made of content and settings alone: its place in a list must not
-    change the training. Only clips of equal datasets share a batch."""
+    """Identity of its dataset, from content and settings alone, so that the order of datasets does not affect the
+    training. Only clips of equal datasets share a batch."""
     batch_size: int = 1
     repeats: int = 1
-    """How often an epoch shows it."""
+    """How often it occurs in an epoch."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass sees: items of equal shape, and their place in the whole training."""
+    """The input of one forward pass: items of equal shape, and their position in the whole training."""
 
     epoch: int
     items: tuple[TrainingItem, ...]
     first_sample: int
-    """Global index of the first sample: how many samples all epochs before, and this one so far, have shown."""
+    """Global index of the first sample: the number of samples before it in this and all previous epochs."""
 
     @property
     def samples(self) -> range:
-        """Global sample indices, which name every random draw of these samples."""
+        """Global sample indices, which seed all random draws of these samples."""
         return range(self.first_sample, self.first_sample + len(self.items))
 
 
 def epoch_batches(items: Sequence[TrainingItem], seed: int, epoch: int) -> list[list[int]]:
-    """Return the batches of an epoch as lists of indices into `items`, each item `repeats` times.
+    """Return the batches of an epoch as lists of indices into `items`, with each item `repeats` times.
 
-    Items with equal (dataset, shape) are shuffled and cut into batches of their dataset's size; what is left over is a
-    smaller batch, nothing is dropped. Then the batches are shuffled. Shuffling = sorting by a hash of seed, epoch and
-    content keys.
+    Items with equal (dataset, shape) are shuffled and divided into batches of their dataset's size; the rest is a
+    smaller batch, so that none is dropped. Then the batches are shuffled. Shuffling means sorting by a hash of seed,
+    epoch and content keys.
     """
-    shown: dict[tuple[str, tuple[int, int, int]], list[tuple[bytes, int]]] = defaultdict(list)
-    twins: dict[tuple[str, str, str], int] = defaultdict(int)  # equal clips of one dataset need places of their own
+    groups: dict[tuple[str, tuple[int, int, int]], list[tuple[bytes, int]]] = defaultdict(list)
+    twins: dict[tuple[str, str, str], int] = defaultdict(int)  # equal clips of a dataset need different hashes
     for index, item in enumerate(items):
         identity = (item.dataset, item.clip, item.caption)
         for _ in range(item.repeats):
             twins[identity] += 1
             name = f"{seed}/{epoch}/{item.dataset}/{item.clip}/{item.caption}/{twins[identity]}"
-            shown[item.dataset, item.shape].append((hashlib.sha256(name.encode()).digest(), index))
+            groups[item.dataset, item.shape].append((hashlib.sha256(name.encode()).digest(), index))
     batches: list[tuple[bytes, list[int]]] = []
-    for group in shown.values():
+    for group in groups.values():
         group.sort()
         size = items[group[0][1]].batch_size
         for start in range(0, len(group), size):
             part = group[start : start + size]
-            place = hashlib.sha256(b"batch" + part[0][0]).digest()  # the item's own hash would put small ones first
+            place = hashlib.sha256(b"batch" + part[0][0]).digest()  # the item's hash would sort low hashes first again
             batches.append((place, [index for _, index in part]))
     return [indices for _, indices in sorted(batches)]
 
 
 class BatchStream:
-    """The endless sequence of micro-batches of a training: epoch after epoch, each in its own order."""
+    """The endless sequence of micro-batches of a training: epoch after epoch, each in its own order.
+
+    Raises:
+        UserError: there are no items.
+    """
 
     def __init__(self, items: Sequence[TrainingItem], seed: int) -> None:
         if not items:
-            raise UserError("no clips to train on", hint="see the report of the encoding: every clip may be left out")
+            raise UserError("no clips to train on", hint="see the report of the encoding: all clips may be left out")
         self.items = items
         self.seed = seed
         self.samples_per_epoch = sum(item.repeats for item in items)
         self._order = lru_cache(maxsize=2)(self._epoch_order)  # reading ahead looks into the next epoch
-        self.batches_per_epoch = len(self._order(0)[0])  # equal for every epoch
+        self.batches_per_epoch = len(self._order(0)[0])  # the same in all epochs
 
     def __getitem__(self, index: int) -> MicroBatch:
         """Return the micro-batch at a global position, counted over all epochs."""
@@ -101,7 +105,7 @@ class BatchStream:
         return MicroBatch(epoch, tuple(self.items[i] for i in batches[place]), first_sample)
 
     def _epoch_order(self, epoch: int) -> tuple[list[list[int]], list[int]]:
-        """Return an epoch's batches and how many samples it has shown before each."""
+        """Return an epoch's batches, and the number of samples in the epoch before each."""
         batches = epoch_batches(self.items, self.seed, epoch)
         return batches, list(accumulate((len(batch) for batch in batches), initial=0))
 
@@ -112,12 +116,12 @@ class Readable(Protocol):
     def has(self, key: str) -> bool: ...
 
     def read(self, key: str) -> dict[str, Tensor]:
-        """The tensors of an item: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs."""
+        """Return an item's tensors: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D]."""
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Where the items of a training are."""
+    """The stores with the items of a training."""
 
     latents: Readable
     texts: Readable
@@ -128,7 +132,7 @@ class Batch:
     """The content of a micro-batch, on the CPU and in the store's dtypes."""
 
     latents: Tensor
-    """Unscaled, [B, C, F', h, w]."""
+    """Unscaled latents [B, C, F', h, w]."""
     condition: Condition
 
 
@@ -138,11 +142,11 @@ def read_batch(
     """Read items of equal shape and stack them; texts are padded with zeros to the longest.
 
     Args:
-        captions: key of each sample's text item, which a caption dropout replaces.
-        with_vision: which samples are shown the first frame's image features; without any, `vision` is None.
+        captions: key of each sample's text item, which differs from the item's after caption dropout.
+        with_vision: whether each sample gets the first frame's image features; if none does, `vision` is None.
 
     Raises:
-        UserError: an item is missing, damaged, or not what was planned.
+        UserError: an item is missing, damaged, or not the planned one.
     """
     import torch
 
@@ -153,7 +157,7 @@ def read_batch(
     for item, clip in zip(items, clips, strict=True):
         if tuple(clip["latents"].shape[1:]) != item.shape:
             raise UserError(
-                f"latents item {item.clip[:12]}: shape {tuple(clip['latents'].shape[1:])}, planned was {item.shape}",
+                f"latents item {item.clip[:12]}: shape {tuple(clip['latents'].shape[1:])}, expected {item.shape}",
                 hint="run `hv15 repair`, then the same command again",
             )
     vision = _stack_vision(items, clips, with_vision)
@@ -173,14 +177,14 @@ def read_batch(
 def _stack_vision(
     items: Sequence[TrainingItem], clips: Sequence[dict[str, Tensor]], with_vision: Sequence[bool]
 ) -> Tensor | None:
-    """Return [B, 729, 1152], zeros where a sample goes without; None when all do."""
+    """Return vision states [B, 729, 1152], with zeros for samples without them; None if no sample has them."""
     import torch
 
     for item, clip, use in zip(items, clips, with_vision, strict=True):
         if use and "vision" not in clip:
             raise UserError(
                 f"latents item {item.clip[:12]} holds no image features, which i2v needs",
-                hint="it was encoded for t2v: run the encoding again with task: i2v",
+                hint="run the encoding again with task: i2v: the item was encoded for t2v",
             )
     used = [clip["vision"] for clip, use in zip(clips, with_vision, strict=True) if use]
     if not used:
@@ -190,7 +194,7 @@ def _stack_vision(
 
 
 def _padded(states: Sequence[Tensor]) -> Tensor:
-    """Stack [L_i, D] to [B, max L_i, D], zeros behind."""
+    """Stack [L_i, D] into [B, max L_i, D], padded with zeros at the end."""
     from torch.nn.utils.rnn import pad_sequence
 
     return pad_sequence(list(states), batch_first=True)

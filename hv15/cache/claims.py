@@ -1,7 +1,7 @@
-"""Who encodes what: several workflows may fill one store at the same time, and no item is worth encoding twice.
+"""Claims on items, so that several workflows that fill one store at the same time do not encode an item twice.
 
-A claim is an open file that is locked by the kernel, so it falls with its process, also by kill -9. Claims only save
-work: an item is written to a temporary name and renamed, so two encodings of one item would do no harm.
+A claim is an open file with a kernel lock, so it ends with its process, even after kill -9. Claims only save work: an
+item is written to a temporary name and then renamed, so encoding it twice does no harm.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Job = TypeVar("Job")
 
 POLL_S = 0.5
 MOST = 64
-"""Claims of one round: each is an open file."""
+"""Most claims in one round, since each is an open file."""
 
 
 class Claims:
-    """The claims of this process in one folder of the store; as a context they fall at its end, also by an error."""
+    """The claims of this process in one folder of the store; a context manager that releases them at its end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / ".claims"
@@ -35,12 +35,12 @@ class Claims:
         self.release()
 
     def take(self, key: str) -> bool:
-        """Claim a key; False when another process has it."""
+        """Claim a key; return False if another process has claimed it."""
         path = self._folder / key
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        except OSError:  # a file system that cannot: then work may be done twice
+        except OSError:  # the file system does not support it: items may be encoded twice
             return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,7 +54,7 @@ class Claims:
         return True
 
     def release(self) -> None:
-        """Give up all claims."""
+        """Release all claims."""
         while self._held:
             key, descriptor = self._held.popitem()
             with contextlib.suppress(OSError):
@@ -70,13 +70,13 @@ def rounds(
     is_done: Callable[[str, Job], bool],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Iterator[tuple[str, Job]]]:
-    """Yield rounds of jobs that this process has claimed and that are still to be done, until all are done.
+    """Yield rounds of jobs that this process has claimed and that are not done yet, until all are done.
 
-    A job that another process has claimed is looked at again in the next round. Each round is taken lazily, and its
-    claims fall when it has been used up: the caller finishes what it took before it asks for the next round.
+    A job that another process has claimed is tried again in the next round. Jobs of a round are claimed lazily, and
+    released after the round: the caller must finish them before it asks for the next round.
 
     Args:
-        is_done: asked for a claimed job: whether another process did it meanwhile.
+        is_done: whether another process has done a job before it was claimed here.
     """
     left = dict(jobs)
     while left:

@@ -1,7 +1,7 @@
-"""What may be removed from a store: encoded items that no project needs which uses it.
+"""Finds the encoded items that may be removed from a store: those that no project using it needs.
 
-A project's needs are what its manifests name. While a project encodes, or has not finished encoding, items wait for
-their manifest, so everything encoded with its settings is kept.
+A project needs what its manifests name. While its encoding is unfinished, new items are not in a manifest yet, so
+everything that was encoded with its settings is kept.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from hv15.records.spec import Spec
 
 @dataclass
 class StoreUse:
-    """What the projects need of a store."""
+    """The items of a store that projects need."""
 
     needed: dict[Path, dict[str, set[Path]]] = field(default_factory=dict)
     """Folder of the store -> the keys of items that manifests name -> the projects whose manifests do."""
     unfinished: dict[Path, Path] = field(default_factory=dict)
     """Folder of the store -> a project that has not finished encoding into it."""
     unreachable: list[RegisteredProject] = field(default_factory=list)
-    """Projects whose folders are not there: what they need is not known."""
+    """Projects whose folders do not exist, so that it is unknown what they need."""
 
     def forget_unused(self, root: Path, current: Mapping[Path, set[str]]) -> None:
-        """Take out what a project's manifests name and its config does not need any more.
+        """Remove the needs of a project's manifests that its config no longer has.
 
         Args:
             root: the project's folder.
-            current: what its config needs, by folder of the store; nothing of the folders that are not in it.
+            current: the keys that its config needs, by folder of the store; none in folders that are not in it.
         """
         for folder, items in self.needed.items():
             kept = current.get(folder, set())
@@ -46,7 +46,7 @@ class StoreUse:
 
 
 def use_of(store_root: Path) -> StoreUse:
-    """Look at every project that is registered in a store."""
+    """Return what all projects that are registered in a store need."""
     use = StoreUse()
     for project in registered(store_root):
         if not project.is_reachable:
@@ -59,7 +59,7 @@ def use_of(store_root: Path) -> StoreUse:
 
 
 def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
-    """Yield the items that nobody needs."""
+    """Yield the files of items that no project needs."""
     for kind in get_args(EncodedKind):
         for folder in sorted((store_root / "store" / kind).glob("*")):
             if folder in use.unfinished:
@@ -69,7 +69,7 @@ def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
 
 
 def _runs(root: Path) -> list[ProjectPaths]:
-    """The base config of a project and its experiments, each with manifests and specs of its own."""
+    """Return the paths of a project and of its experiments, each of which has its own manifests and specs."""
     return [ProjectPaths(root), *ProjectPaths(root).experiments()]
 
 
@@ -79,7 +79,7 @@ def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None
             folder = Store(store_root, kind, path.parent.name).folder
             try:
                 manifest = Manifest.load(path)
-            except RecordError:  # what it named is not known
+            except RecordError:  # its items are unknown
                 use.unfinished.setdefault(folder, paths.root)
                 continue
             items = use.needed.setdefault(folder, {})
@@ -88,7 +88,7 @@ def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None
 
 
 def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:
-    """The encodings that were planned and whose manifest does not answer to the plan yet."""
+    """Add the encodings that were planned but whose manifest is not up to date yet."""
     kinds: dict[EncodedKind, str] = {"latents": "encode_latents.*.json", "text": "encode_texts.*.json"}
     for kind, pattern in kinds.items():
         for path in paths.specs.glob(pattern):
@@ -104,7 +104,7 @@ def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> Non
 
 
 def _answers(manifest: Path, spec: Spec) -> bool:
-    """Whether a manifest was written for what a spec asks, or was found to hold more than that."""
+    """Whether a manifest was written for a spec, or was found to include everything that the spec asks for."""
     try:
         return Manifest.load(manifest).needs == spec.wanted.get("needs") or not spec.runs
     except RecordError:

@@ -1,9 +1,9 @@
-"""What has to be encoded, in which shard, and what the manifests say of it.
+"""The items that have to be encoded, their shards and manifests.
 
 A manifest is the declared output of a shard's job, in the project's own folder:
 `results/manifests/<kind>/<settings digest>/<shard>-of-<shards>.json`. The items themselves are in the store, which any
-number of projects share. A manifest is good when it lists all that the shard needs now and the store still has the
-items; that it lists more, such as a clip that was taken out of the dataset, costs nothing.
+number of projects can share. A manifest is complete if it lists everything that the shard needs now and the store still
+has the items; it may list more, such as a clip that was removed from the dataset.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Needed_co = TypeVar("Needed_co", covariant=True)
 
 
 class NeededClips(NamedTuple):
-    """A medium that has to be cut into clips, by its dataset's settings, and encoded."""
+    """A medium that has to be cut into clips according to its dataset's settings, and encoded."""
 
     source: Source
     media: str
@@ -47,11 +47,11 @@ class Encoding(Generic[Needed_co]):
     store_root: Path
     """The folder that holds the store; projects may share it."""
     manifests_root: Path
-    """The project's folder of the manifests of this kind."""
+    """The project's folder for manifests of this kind."""
     settings: JsonObject
-    """Everything that changes an encoded value, and nothing else."""
+    """Everything that affects an encoded value, and nothing else."""
     needed: Mapping[str, Needed_co]
-    """What is needed now, by a key that stands for its content."""
+    """What is needed now, by a key that identifies its content."""
     shards: int
 
     @cached_property
@@ -72,45 +72,45 @@ class Encoding(Generic[Needed_co]):
 
     @cached_property
     def by_shard(self) -> Sequence[Mapping[str, Needed_co]]:
-        """The needed keys of each shard; a key's shard depends on the key alone."""
+        """The needed keys of each shard; a key's shard depends only on the key."""
         parts: list[dict[str, Needed_co]] = [{} for _ in range(self.shards)]
         for key in sorted(self.needed):
             parts[int(key[:8], 16) % self.shards][key] = self.needed[key]
         return parts
 
     def needs_digest(self, shard: int) -> str:
-        """The digest of the keys that a shard needs now."""
+        """Return the digest of the keys that a shard needs now."""
         return digest(list(self.by_shard[shard]))
 
     # -- manifests --------------------------------------------------------------------------------------------------
 
     def manifest(self, shard: int) -> Manifest | None:
-        """The shard's manifest; None when it is missing, torn, or of another version."""
+        """Return the shard's manifest; None if it is missing, damaged, or of another version."""
         return self._manifests.get(self.manifest_path(shard).name)
 
     @cached_property
     def _manifests(self) -> dict[str, Manifest]:
-        """Every readable manifest of this encoding by its file's name, those of other shard counts too."""
+        """All readable manifests of this encoding by file name, including those of other shard counts."""
         found: dict[str, Manifest] = {}
         for path in sorted(self.folder.glob("*-of-*.json")):
             try:
                 found[path.name] = Manifest.load(path)
             except RecordError as error:
-                log.warning("%s: %s: it is made anew when it is needed", path, error)
+                log.warning("%s: %s: it is made again when it is needed", path, error)
         return found
 
     @cached_property
     def known(self) -> dict[str, JsonObject]:
-        """The entries of all manifests of this encoding, by key, those of other shard counts too."""
+        """The entries of all manifests of this encoding by key, including those of other shard counts."""
         return {key: entry for manifest in self._manifests.values() for key, entry in manifest.entries.items()}
 
     @cached_property
     def _stored(self) -> set[str]:
-        """The keys of all items in the store; only names are looked at."""
+        """The keys of all items in the store, from file names alone."""
         return set(self.store.all_keys())
 
     def is_complete(self, shard: int) -> bool:
-        """Whether the shard's manifest lists all that is needed now, and the store has every item of that."""
+        """Whether the shard's manifest lists everything that is needed now, and the store has all these items."""
         manifest = self.manifest(shard)
         if manifest is None:
             return not self.by_shard[shard]
@@ -121,7 +121,7 @@ class Encoding(Generic[Needed_co]):
         return all(map(self._stored.__contains__, items))
 
     def new_manifest(self, shard: int) -> Manifest:
-        """The manifest that the shard's job fills: what is listed, no longer needed, and still in the store."""
+        """Return the manifest for the shard's job to fill, with listed entries that are not needed but still stored."""
         manifest, wanted = self.manifest(shard), self.by_shard[shard]
         kept = {
             key: entry
@@ -131,7 +131,7 @@ class Encoding(Generic[Needed_co]):
         return Manifest(self.kind, self.settings, self.needs_digest(shard), kept)
 
     def entries(self) -> dict[str, Entry]:
-        """The entries of everything that is needed now.
+        """Return the entries of everything that is needed now.
 
         Raises:
             UserError: a needed key is in no manifest.
@@ -149,17 +149,17 @@ class Encoding(Generic[Needed_co]):
         return {key: read_entry(found[key]) for key in self.needed}
 
     def needed_items(self) -> set[str]:
-        """The store's items of what is needed now, as far as it is encoded."""
+        """Return the keys of the store's items that are needed now and are encoded."""
         return {item for key in self.needed if key in self.known for item in item_keys(key, self.known[key])}
 
     def promised_items(self) -> set[str]:
-        """The store's items that any manifest of this encoding names."""
+        """Return the keys of the store's items that any manifest of this encoding names."""
         return {item for key, entry in self.known.items() for item in item_keys(key, entry)}
 
     # -- for gc -----------------------------------------------------------------------------------------------------
 
     def forget_unused(self) -> None:
-        """Let the manifests list only what is needed now, and remove those of other settings and shard counts."""
+        """Reduce the manifests to what is needed now, and remove those of other settings and shard counts."""
         current = set()
         for shard in range(self.shards):
             current.add(self.manifest_path(shard))
@@ -173,10 +173,10 @@ class Encoding(Generic[Needed_co]):
 
 
 def describe(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
-    """The entries that a person should know of, by name: left out, too short for some lengths, or with a note."""
-    told = [
+    """Return the entries that the user should know of, by name: skipped, too short for some lengths, or with a note."""
+    notable = [
         (entry.name or key, entry)
         for key, entry in entries.items()
         if entry.skipped or entry.too_short_for or entry.notes
     ]
-    return iter(sorted(told, key=lambda pair: pair[0]))
+    return iter(sorted(notable, key=lambda pair: pair[0]))

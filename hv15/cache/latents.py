@@ -1,4 +1,4 @@
-"""Encoding clips: VAE latents and, for i2v, the SigLIP states of the first frame."""
+"""Encodes clips: VAE latents and, for i2v, the SigLIP states of the first frame."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ log = logging.getLogger(__name__)
 
 
 def clip_key(media: str, clip: Clip) -> str:
-    """The store key of one clip of a medium: content, window, frame rate rule and bucket, but no file name."""
+    """Return the store key of one clip of a medium: a digest of content, window, frame rates and bucket."""
     return digest([media, clip.identity()])
 
 
 def encode_clips(vae: VAE, clips: torch.Tensor, tile_size: int, overlap: float) -> torch.Tensor:
-    """Encode clips uint8 [B, F, H, W, 3] on the VAE's device: unscaled latents [B, C, F', H/16, W/16]."""
+    """Encode clips, uint8 [B, F, H, W, 3] on the VAE's device, to unscaled latents [B, C, F', H/16, W/16]."""
     return vae.encode(from_bytes(clips, vae.dtype), tile_size=tile_size, overlap=overlap)
 
 
 @dataclass
 class LatentEncoder:
-    """Encodes the clips of a shard that the store does not hold yet.
+    """Encodes the clips of a shard that are not in the store yet.
 
     Args:
         look: returns what a source of a media key shows, or raises a MediaError.
-        load_vae, load_vision: called only when there is something to encode; `load_vision` is None for t2v.
-        tile_size, overlap: of the VAE, see VAE.encode.
-        dtype: of the stored tensors; None takes float16 for what was computed in half precision, else float32.
-        batch_size: clips of equal shape per forward; memory and speed only.
-        workers: decoding threads.
+        load_vae, load_vision: called only if there is something to encode; `load_vision` is None for t2v.
+        tile_size, overlap: see `VAE.encode`.
+        dtype: of the stored tensors; None means float16 for what was computed in half precision, else float32.
+        batch_size: clips of equal shape in a forward pass; affects only memory and speed.
+        workers: number of decoding threads.
     """
 
     encoding: Encoding[NeededClips]
@@ -65,10 +65,10 @@ class LatentEncoder:
     encoded: int = 0
     kept: int = 0
     failures: dict[str, str] = field(default_factory=dict)
-    """File -> why it cannot be used."""
+    """File -> the reason why it cannot be used."""
 
     def run(self, shard: int) -> Manifest:
-        """Encode what is missing and return the shard's new manifest; unusable files are skipped in it."""
+        """Encode what is missing and return the shard's new manifest, in which unusable files are marked as skipped."""
         manifest = self.encoding.new_manifest(shard)
         jobs: dict[str, DecodeJob] = {}
         for key, need in self.encoding.by_shard[shard].items():
@@ -82,7 +82,7 @@ class LatentEncoder:
         return manifest
 
     def _look_up(self, key: str, need: NeededClips) -> tuple[Entry, DecodeJob | None]:
-        """The manifest entry of a medium, and the decoding of those of its clips that the store lacks."""
+        """Return the manifest entry of a medium, and a job for those of its clips that are not in the store."""
         store, known = self.encoding.store, self.encoding.known.get(key)
         if known and (items := item_keys(key, known)) and all(store.has(item) for item in items):
             self.kept += len(items)
@@ -111,7 +111,7 @@ class LatentEncoder:
         return Entry(name=name, skipped=error.message)
 
     def _encode(self, jobs: dict[str, DecodeJob]) -> Iterator[tuple[str, MediaError]]:
-        """Decode and encode; yield (source key, error) of each medium that breaks on the way."""
+        """Decode and encode; yield (source key, error) of each medium that fails."""
         vae, vision = self.load_vae(), self.load_vision() if self.load_vision else None
         total = sum(len(job.clips) for job in jobs.values())
         broken: list[tuple[str, MediaError]] = []
@@ -124,7 +124,7 @@ class LatentEncoder:
         yield from broken
 
     def _is_done(self, key: str, job: DecodeJob) -> bool:
-        """Whether another process has encoded the clips meanwhile."""
+        """Whether another process has encoded the clips in the meantime."""
         store, media = self.encoding.store, self.encoding.needed[key].media
         missing = [clip for clip in job.clips if not store.has(clip_key(media, clip))]
         self.kept += len(job.clips) - len(missing)
@@ -133,7 +133,7 @@ class LatentEncoder:
 
     @torch.inference_mode()
     def _encode_batch(self, vae: VAE, vision: ImageEncoder | None, batch: list[tuple[str, Clip, Pixels]]) -> None:
-        """Encode clips of equal shape and store each."""
+        """Encode clips of equal shape and store them."""
         device = next(vae.parameters()).device
         clips = torch.from_numpy(np.stack([pixels for _, _, pixels in batch])).to(device)
         latents = encode_clips(vae, clips, self.tile_size, self.overlap)

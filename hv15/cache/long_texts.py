@@ -1,4 +1,4 @@
-"""Texts of which an encoder does not see the end. No torch: `hv15 check` asks this for every caption."""
+"""Finds texts that an encoder cuts off. Does not need torch: `hv15 check` uses it for every caption."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ if TYPE_CHECKING:
     from hv15.models.tokenizer import PromptTokenizer
 
 VERSION = 1
-"""Raised when tokens come to be counted in another way."""
+"""Increased when the counting of tokens changes."""
 _MARKS = 16
-"""More than the tokens that the template puts behind a prompt."""
+"""More than the number of tokens that the template adds after a prompt."""
 _GROWTH = 3
-"""How many times longer a text can become when its letters and accents are composed (NFC), as the tokenizer does."""
+"""The factor by which a text can grow when the tokenizer composes its letters and accents (NFC)."""
 
 
 @dataclass(frozen=True)
 class LongText:
-    """What is too long about a text."""
+    """The lengths of a text that is too long."""
 
     tokens: int
-    """Of the text encoder; 0 if it sees all."""
+    """Number of tokens for the text encoder; 0 if it reads all of them."""
     glyph_tokens: int
-    """Of the glyph encoder, which reads what stands in quotes; 0 if it sees all."""
+    """Number of tokens for the glyph encoder, which reads quoted text; 0 if it reads all of them."""
 
     def __str__(self) -> str:
-        return f"{self.reason}: the end is not seen"
+        return f"{self.reason}: the end is cut off"
 
     @property
     def reason(self) -> str:
         """How long it is, and how much an encoder reads."""
-        said = []
+        parts = []
         if self.tokens:
-            said.append(f"{self.tokens} tokens, and the text encoder reads {MAX_TEXT_TOKENS}")
+            parts.append(f"{self.tokens} tokens, but the text encoder reads only {MAX_TEXT_TOKENS}")
         if self.glyph_tokens:
-            said.append(f"{self.glyph_tokens} bytes in quotes, and the glyph encoder reads {MAX_GLYPH_TOKENS}")
-        return "; ".join(said)
+            parts.append(f"{self.glyph_tokens} bytes in quotes, but the glyph encoder reads only {MAX_GLYPH_TOKENS}")
+        return "; ".join(parts)
 
 
 class TokenCounts:
-    """Remembers how many tokens texts have: to count those of 50,000 long captions takes half a minute.
+    """Remembers how many tokens texts have: counting those of 50,000 long captions takes half a minute.
 
     Args:
         path: of the file; projects that share a store share it.
-        tokenizer: what stands for the tokenizer's content.
+        tokenizer: identifies the tokenizer's content.
     """
 
     def __init__(self, path: Path, tokenizer: str) -> None:
@@ -62,12 +62,12 @@ class TokenCounts:
         self._tokenizer = short(tokenizer)
 
     def of(self, texts: Iterable[str]) -> dict[str, int]:
-        """Return what is known of some texts."""
+        """Return the known counts of some texts."""
         counts = ((text, self._memory.entries.get(self._key(text))) for text in texts)
         return {text: count for text, count in counts if isinstance(count, int)}
 
     def learn(self, counts: Mapping[str, int]) -> None:
-        """Keep what was counted. A file that cannot be written is done without."""
+        """Keep counts for later. If the file cannot be written, they are counted again next time."""
         for text, count in counts.items():
             self._memory.learn(self._key(text), count)
         with suppress(UserError):
@@ -80,14 +80,14 @@ class TokenCounts:
 def long_texts(
     texts: Iterable[str], load_tokenizer: Callable[[], PromptTokenizer], counts: TokenCounts | None = None
 ) -> dict[str, LongText]:
-    """Return those of the texts that are too long for an encoder, with how long they are.
+    """Return the texts that are too long for an encoder, with their lengths.
 
-    A token is at least one byte, so most captions are seen to fit without being tokenised.
+    A token has at least one byte, so most captions need not be tokenised to know that they fit.
 
     Args:
-        texts: captions or prompts, as they are encoded; equal ones are looked at once.
-        load_tokenizer: called only if a text may be too long, and its tokens are not known.
-        counts: what is known of earlier times, and is added to.
+        texts: captions or prompts, as they are encoded; equal ones are examined once.
+        load_tokenizer: called only if a text may be too long and its count is not known.
+        counts: the counts known from earlier; new ones are added.
 
     Raises:
         UserError: the tokenizer cannot be loaded.
@@ -117,6 +117,6 @@ def _may_be_long(text: str) -> bool:
 
 
 def _glyph_tokens(text: str) -> int:
-    """Count the bytes that the glyph encoder is given, and the end mark."""
+    """Count the bytes of the glyph encoder's input, and the end mark."""
     quoted = glyph_text(text)
     return len(quoted.encode()) + 1 if quoted is not None else 0

@@ -1,6 +1,6 @@
-"""Which projects use a store: a note of each in it, so that `hv15 gc` of one never removes what another needs.
+"""Registers the projects that use a store in the store, so that `hv15 gc` of one never removes what another needs.
 
-A project that has the store in its own folder is noted by the way from there, so that both can be moved or copied.
+A project with the store in its own folder is registered by a relative path, so that both can be moved or copied.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ class RegisteredProject:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether its folder is there now: it may be on a disk that is not mounted, moved, or deleted."""
+        """Whether its folder exists now; it may have been moved or deleted, or be on a disk that is not mounted."""
         return self.root.is_dir()
 
 
 def register(store_root: Path, root: Path) -> None:
-    """Note that a project uses the store; nothing is written when that is known."""
+    """Register a project in a store; nothing is written if it is registered already."""
     root, store_root = root.resolve(), store_root.resolve()
     place = os.path.relpath(root, store_root) if store_root.is_relative_to(root) else str(root)
     note = _notes(store_root) / f"{short(place)}.json"
     if not note.exists():
         try:
             write_json(note, {"version": VERSION, "root": place})
-        except UserError as error:  # a store that may only be read is used, not changed
+        except UserError as error:  # a read-only store can be used without registering
             log.debug("%s", error)
 
 
 def registered(store_root: Path) -> Iterator[RegisteredProject]:
-    """Every project that is noted, in the order of their notes' names."""
+    """Yield all registered projects, in the order of their notes' names."""
     for note in sorted(_notes(store_root).glob("*.json")):
         try:
             content = read_record(note, VERSION)

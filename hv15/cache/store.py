@@ -1,9 +1,9 @@
 """The content-addressed store of encoded items: `<root>/store/<kind>/<settings digest>/<key>.safetensors`.
 
-Nothing here is declared to Snakemake, so none of its flags can lose an item. An item is complete or absent, and is
-checked each time it is read, by the sha256 of its tensors that stands in its metadata: a damaged one is named, and
-encoded again by the next encoding job. The digest costs about 0.6 ms a megabyte (bench/bench_store.py), in the threads
-that read ahead of the training.
+Items are not declared to Snakemake, so none of its flags can delete them. An item is complete or absent, and is checked
+each time it is read, by the sha256 of its tensors in its metadata. A damaged item is reported, and encoded again by the
+next encoding job. The digest takes about 0.6 ms per megabyte (bench/bench_store.py), in the threads that read ahead of
+the training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hv15.records.paths import EncodedKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What an item of each kind must hold and how many axes each tensor has; `vision` is there for i2v only.
+# The tensors of an item of each kind, with their numbers of axes; `vision` is there for i2v only.
 REQUIRED: dict[EncodedKind, dict[str, int]] = {"latents": {"latents": 4}, "text": {"text": 2, "glyphs": 2}}
 OPTIONAL: dict[EncodedKind, dict[str, int]] = {"latents": {"vision": 2}, "text": {}}
 
@@ -31,7 +31,7 @@ SHA256 = "sha256"
 
 
 class BrokenItemError(UserError):
-    """A store item that cannot be used: missing, torn, of wrong shape or with NaN."""
+    """A store item that cannot be used: missing, damaged, of wrong shape, or with NaN."""
 
 
 class Store:
@@ -42,15 +42,15 @@ class Store:
         self.folder = Path(root) / "store" / kind / settings_digest
 
     def path(self, key: str) -> Path:
-        """The file of an item; two hex digits of the key are a folder, so that no folder grows past a few thousand."""
+        """Return the file of an item, in a folder named after two hex digits of the key, so that folders stay small."""
         return self.folder / key[:2] / f"{key}{_SUFFIX}"
 
     def has(self, key: str) -> bool:
-        """Whether an item's file exists (its content is checked when it is read)."""
+        """Whether an item's file exists; its content is checked when it is read."""
         return self.path(key).is_file()
 
     def all_keys(self) -> Iterator[str]:
-        """All keys in the store, in no particular order."""
+        """Yield all keys in the store, in no particular order."""
         for folder in _names(self.folder):
             if len(folder) == 2:
                 for name in _names(self.folder / folder):
@@ -58,10 +58,10 @@ class Store:
                         yield name.removesuffix(_SUFFIX)
 
     def write(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write an item atomically.
+        """Write an item atomically: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D].
 
         Raises:
-            UserError: the disk is full, or the tensors hold NaN (the model or its precision is at fault).
+            UserError: the disk is full, or the tensors hold NaN, because of the model or its precision.
         """
         from safetensors.torch import save
 
@@ -74,13 +74,15 @@ class Store:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         data = save(plain, {**metadata, SHA256: content_sha256(plain)})
         with atomic_path(self.path(key)) as temporary:
-            temporary.write_bytes(data)  # not save_file: a full disk must arrive as an OSError
+            temporary.write_bytes(data)  # raises an OSError if the disk is full, unlike save_file
 
     def read(self, key: str) -> dict[str, Tensor]:
-        """Read and validate an item. A damaged one is removed, because then the next plan asks for it again.
+        """Read and validate an item: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D].
+
+        A damaged item is removed, so that the next plan asks for it again.
 
         Raises:
-            BrokenItemError: it is missing, torn, of wrong shape, holds NaN, or is not what was written.
+            BrokenItemError: the item is missing, damaged, of wrong shape, holds NaN, or is not what was written.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -94,7 +96,7 @@ class Store:
                 problem = "damaged: its content is not what was written"
         except FileNotFoundError:
             raise _broken(path, self.kind, "missing") from None
-        except OSError as error:  # the disk's fault, perhaps for a moment: the item stays
+        except OSError as error:  # may be a temporary problem of the disk, so the item is kept
             raise _broken(path, self.kind, f"not readable ({error.strerror or error})") from error
         except SafetensorError as error:
             problem = f"not readable ({error})"
@@ -136,12 +138,12 @@ def content_sha256(tensors: Mapping[str, Tensor]) -> str:
 def _broken(path: Path, kind: EncodedKind, problem: str) -> BrokenItemError:
     return BrokenItemError(
         f"{path}: encoded {kind} item is {problem}",
-        hint="start the run again: it encodes the item anew and goes on",
+        hint="start the run again: it encodes the item again and continues",
     )
 
 
 def _problem(kind: EncodedKind, tensors: Mapping[str, Tensor]) -> str:
-    """What is wrong with an item, or an empty string."""
+    """Return the problem with an item, or an empty string."""
     import torch
 
     axes = REQUIRED[kind] | OPTIONAL[kind]

@@ -1,4 +1,4 @@
-"""Encoding texts: Qwen2.5-VL states and, for quoted text, ByT5 glyph states; each distinct text once."""
+"""Encodes each distinct text once: Qwen2.5-VL states and, for quoted text, ByT5 glyph states."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class TextStateEncoder:
-    """Encodes the texts of a shard that the store does not hold yet.
+    """Encodes the texts of a shard that are not in the store yet.
 
     Args:
-        load_text, load_glyphs: called only when there is something to encode, one after the other, so that the two
+        load_text, load_glyphs: called only if there is something to encode, one after the other, so that the two
             encoders are never in memory together.
-        glyph_width: of one glyph state, for the texts without any.
-        dtype: of the stored tensors; None keeps what the encoder gives.
-        batch_size: texts per forward; memory and speed only.
+        glyph_width: width of a glyph state, for texts without quotes.
+        dtype: of the stored tensors; None keeps that of the encoder.
+        batch_size: texts in a forward pass; affects only memory and speed.
     """
 
     encoding: Encoding[str]
@@ -55,7 +55,7 @@ class TextStateEncoder:
     def _encode(self, missing: dict[str, str]) -> None:
         glyphs = self._glyph_states(missing)
         encoder: TextEncoder | None = None
-        # Texts of like length share a batch, so that little padding is computed.
+        # Texts of similar length share a batch, so that little padding is computed.
         order = {key: missing[key] for key in sorted(missing, key=lambda key: (len(missing[key]), key))}
         with (
             Claims(self.encoding.store.folder) as claims,
@@ -72,7 +72,7 @@ class TextStateEncoder:
                     progress.advance(len(batch))
 
     def _is_done(self, key: str, text: str) -> bool:
-        """Whether another process has encoded the text meanwhile."""
+        """Whether another process has encoded the text in the meantime."""
         done = self.encoding.store.has(key)
         self.kept += done
         return done
@@ -87,7 +87,7 @@ class TextStateEncoder:
         self.encoded += len(texts)
 
     def _glyph_states(self, texts: dict[str, str]) -> dict[str, torch.Tensor]:
-        """The glyph states of the texts with quotes, on the CPU; texts without quotes have none."""
+        """Return the glyph states [G, D] of the texts with quotes, on the CPU."""
         quoted = {key: text for key, text in texts.items() if glyph_text(text) is not None}
         if not quoted:
             return {}

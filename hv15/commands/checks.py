@@ -18,7 +18,7 @@ from hv15.plan.disk import disk_uses
 from hv15.project import Project
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place
-from hv15.sample.plan import given
+from hv15.sample.plan import first_set
 from hv15.train.advice import about_lengths, about_sizes, about_training
 from hv15.units import size
 
@@ -196,7 +196,7 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     sizes = Counter((clip.height, clip.width) for _, clip in clips.found)
     yield from _notes("dataset", about_sizes(project.models.found_variant.variant, sizes))
     sample = project.settings.sample
-    longest = max((given(prompt.video_length, sample.video_length) for prompt in sample.prompts), default=0)
+    longest = max((first_set(prompt.video_length, sample.video_length) for prompt in sample.prompts), default=0)
     for dataset, sentence in about_lengths(project.settings.datasets, longest).items():
         place = Place(setting=("datasets", dataset, "target_frames"))
         yield Check("note", "dataset", f"datasets[{dataset}]: {sentence}", place=place)

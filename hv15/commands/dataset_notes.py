@@ -1,4 +1,4 @@
-"""What a person should know of a dataset that stops nobody, in few sentences however many files it is about."""
+"""Notes on a dataset that do not stop a run, in a few sentences however many files they are about."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hv15.data.media import Source
 from hv15.errors import UserError
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.project import Project
-from hv15.sample.plan import given
+from hv15.sample.plan import first_set
 
 NAMED = 5
 """Files that a sentence names; the others are counted."""
 
 
 def dataset_notes(project: Project) -> Iterator[str]:
-    """What the folders and captions show: files left aside, empty captions, texts of which the end is not seen.
+    """Yield notes on folders and captions: files that are not used, empty captions, texts whose end is cut off.
 
     Raises:
         UserError: a dataset cannot be used.
@@ -34,19 +34,19 @@ def dataset_notes(project: Project) -> Iterator[str]:
     prompts = {
         text: prompt.name
         for prompt in sample.prompts
-        for text in (prompt.prompt, given(prompt.negative_prompt, sample.negative_prompt))
+        for text in (prompt.prompt, first_set(prompt.negative_prompt, sample.negative_prompt))
     }
     yield from _too_long(project, prompts, "prompt")
 
 
 def media_notes(notes: Mapping[str, Collection[str]], root: Path) -> Iterator[str]:
-    """What looking into the files has shown: note -> paths becomes a sentence each, the most frequent first."""
+    """Yield a sentence for each note that reading the files gave (note -> paths), the most frequent first."""
     for note, paths in sorted(notes.items(), key=lambda item: (-len(item[1]), item[0])):
         yield f"{_count(paths)}: {note}: {names(paths, root)}"
 
 
 def names(paths: Collection[str], root: Path) -> str:
-    """The first of many files, as they are called from the project folder, and how many more there are."""
+    """Return the first of many files, relative to the project folder, and how many more there are."""
     listed = ", ".join(path.removeprefix(f"{root}/") for path in islice(paths, NAMED))
     return listed + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
 
@@ -60,22 +60,22 @@ def _count(paths: Collection[str]) -> str:
 
 
 def _caption_place(source: Source) -> str:
-    """Where a caption is written, or the medium that gets `default_caption`."""
+    """Return where a caption is written, or the medium that gets `default_caption`."""
     if source.row is not None:
         return f"{source.caption_file}:{source.row + 1}"
     return source.place if source.is_default else source.caption_file
 
 
 def _too_long(project: Project, places: Mapping[str, str], what: str) -> Iterator[str]:
-    """Of texts by where they are written, those that are too long for an encoder."""
+    """Yield a note if some of the texts (text -> where it is written) are too long for an encoder."""
     models = project.models
     try:
         counts = TokenCounts(project.cache / "tokens.json", models.identity("tokenizer"))
         found = long_texts(places, lambda: PromptTokenizer(load_qwen_tokenizer(models.tokenizer)), counts)
-    except UserError:  # not downloaded yet, or wrong, which the check of the models tells
-        yield f"there are long {what}s, which cannot be counted in tokens before the tokenizer is there"
+    except UserError:  # not downloaded yet, or wrong, which the check of the models reports
+        yield f"some {what}s are long: their tokens can be counted only when the tokenizer is there"
         return
     if found:
-        told = [f"{places[text]} ({long.reason})" for text, long in found.items()]
+        notable = [f"{places[text]} ({long.reason})" for text, long in found.items()]
         number = f"1 {what} is" if len(found) == 1 else f"{len(found)} {what}s are"
-        yield f"{number} longer than is read, the end is not seen: {names(told, project.root)}"
+        yield f"{number} too long for an encoder, the end is cut off: {names(notable, project.root)}"

@@ -1,4 +1,4 @@
-"""Settings of a project: what config.yaml may say, its defaults and its help. Loads no torch."""
+"""Settings of a project: what config.yaml may contain, with defaults and help. Does not load torch."""
 
 from hv15.config.cache import CacheSettings
 from hv15.config.convert import ConvertSettings

@@ -1,4 +1,4 @@
-"""`convert:` which other formats of the LoRA the workflow writes."""
+"""`convert:` the other formats of the LoRA that the workflow writes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hv15.config.section import Section
 
 
 class ConvertSettings(Section):
-    """Copies of the trained LoRA under the names that other programs expect."""
+    """Copies of the trained LoRA in the layouts that other programs expect."""
 
     formats: tuple[PublishedLayout, ...] = ("comfyui",)
-    """Files written beside results/lora.safetensors: `comfyui` (loads in ComfyUI without a custom node), `diffusers`
+    """Files written beside results/lora.safetensors: `comfyui` (for ComfyUI, without a custom node), `diffusers`
     (transformer.load_lora_adapter), `official` (generate.py --lora_path). [] for none."""
 
     @field_validator("formats")
     @classmethod
     def _formats_differ(cls, value: tuple[PublishedLayout, ...]) -> tuple[PublishedLayout, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"found {list(value)}: each format can be given only once")
+            raise ValueError(f"found {list(value)}, expected each format only once")
         return value

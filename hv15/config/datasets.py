@@ -1,4 +1,4 @@
-"""`datasets:` folders or lists of captioned clips and images, with the setting names that musubi users know."""
+"""`datasets:` folders or lists of captioned clips and images, with musubi-tuner's setting names."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ VIDEO_ONLY = (
 
 
 def _square(value: object) -> object:
-    """One number means a square."""
+    """Expand a single number to a square."""
     return [value, value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
 def _one_window(value: object) -> object:
-    """One number means a list of one."""
+    """Expand a single number to a list."""
     return [value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
@@ -51,51 +51,54 @@ Windows = Annotated[
 
 
 class DatasetSettings(Section):
-    """One folder (or JSONL list) of videos or images with their captions, and how clips are cut from it."""
+    """One folder (or JSONL file) of videos or images with their captions, and how clips are cut from them."""
 
     video_directory: PathText | None = Field(None, json_schema_extra=PLACE)
-    """A folder of videos, each with its caption in a text file beside it; a sub-folder of numbered images is a video
-    too. Exactly one of the four sources is given."""
+    """A folder of videos, each with its caption in a text file beside it; a sub-folder of numbered images also counts
+    as a video. Set exactly one of the four sources."""
 
     video_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
-    """A file with one JSON object a line, {"video_path": ..., "caption": ...}; the path may be a folder of images."""
+    """A file with one JSON object per line, {"video_path": ..., "caption": ...}; the path may be a folder of images."""
 
     image_directory: PathText | None = Field(None, json_schema_extra=PLACE)
     """A folder of images, each with its caption in a text file beside it. An image is a clip of one frame."""
 
     image_jsonl_file: PathText | None = Field(None, json_schema_extra=PLACE)
-    """A file with one JSON object a line, {"image_path": ..., "caption": ...}."""
+    """A file with one JSON object per line, {"image_path": ..., "caption": ...}."""
 
     recursive: bool = Field(False, json_schema_extra=PLACE)
-    """Look into the sub-folders of the folder too, however deep. Without, they are counted and not used."""
+    """Also search all sub-folders of the folder. If false, their files are counted but not used."""
 
     caption_extension: str = Field(".txt", json_schema_extra=CAPTION)
-    """The ending of caption files: clip.mp4 has its caption in clip.txt. UTF-8."""
+    """The ending of caption files: clip.mp4 has its caption in clip.txt. They must be UTF-8."""
 
     default_caption: str | None = Field(None, json_schema_extra=CAPTION)
-    """Caption of the clips that have none, between prefix and suffix; "" is possible. Without, they are an error."""
+    """Caption of clips without a caption, to which prefix and suffix are added; it may be "". If it is not set, clips
+    without a caption are an error."""
 
     caption_prefix: str = Field("", json_schema_extra=CAPTION)
-    """Text put before each caption, e.g. a trigger word and a comma. Added as it is: end it with a space if needed."""
+    """Text added before each caption, e.g. a trigger word and a comma. No space is added: end it with one if needed."""
 
     caption_suffix: str = Field("", json_schema_extra=CAPTION)
-    """Text put after each caption, as it is."""
+    """Text added after each caption, without a space."""
 
     resolution: Resolution = (960, 544)
-    """[width, height] in pixels, or one number for a square. With buckets it means the area; clips keep their shape."""
+    """[width, height] in pixels, or one number for a square. With buckets only its area matters; clips keep their
+    aspect ratio."""
 
     enable_bucket: bool = True
-    """Give each clip the bucket (size in steps of 16 pixels, area as `resolution`) nearest to its own shape. Without,
-    everything is resized and cropped to exactly `resolution`, which then must be in multiples of 16."""
+    """Resize each clip to the bucket with the nearest aspect ratio (sides in steps of 16 pixels, area as `resolution`).
+    If false, everything is resized and cropped to exactly `resolution`, which must then be in multiples of 16."""
 
     bucket_no_upscale: bool = False
     """Do not enlarge sources that are smaller than `resolution`: they keep their size, rounded down to 16 pixels."""
 
     batch_size: Few = Field(1, json_schema_extra=WEIGHT)
-    """Clips of one size and length per training step. More needs more memory; gradient accumulation does not."""
+    """Number of clips, of the same size and length, in a batch. More clips need more memory; gradient accumulation does
+    not."""
 
     num_repeats: Annotated[int, Field(ge=1, le=100_000)] = Field(1, json_schema_extra=WEIGHT)
-    """How often each clip counts in an epoch. Raise it to give a small dataset more weight beside a large one."""
+    """How often each clip is used in an epoch. Increase it to give a small dataset more weight than a large one."""
 
     target_frames: Windows = Field(
         (1,),
@@ -103,44 +106,44 @@ class DatasetSettings(Section):
         max_length=100,
         json_schema_extra=only_with(frame_extraction=("head", "chunk", "slide", "uniform")),
     )
-    """Lengths of the clips cut from a video, in frames at `target_fps`; each is 4k+1 (1, 5, 9, ... 81, ... 121).
-    Several lengths give several clips a video. The default 1 trains on single frames."""
+    """Lengths of the clips cut from a video, in frames at `target_fps`; each must be 4k+1 (1, 5, 9, ... 81, ... 121).
+    Several lengths give several clips per video. The default 1 trains on single frames."""
 
     frame_extraction: Literal["head", "chunk", "slide", "uniform", "full"] = "head"
-    """Where clips are cut. `head`: the beginning. `chunk`: one after the other. `slide`: every `frame_stride` frames.
-    `uniform`: `frame_sample` clips spread evenly. `full`: the whole video, at most `max_frames`."""
+    """Where clips are cut. `head`: at the beginning. `chunk`: consecutive clips. `slide`: every `frame_stride` frames.
+    `uniform`: `frame_sample` clips, evenly spread. `full`: the whole video, at most `max_frames`."""
 
     frame_stride: Many = Field(1, json_schema_extra=only_with(frame_extraction=("slide",)))
     """Distance in frames between the starts of clips, for `slide`."""
 
     frame_sample: Few = Field(1, json_schema_extra=only_with(frame_extraction=("uniform",)))
-    """Number of clips a video, for `uniform`."""
+    """Number of clips per video, for `uniform`."""
 
     max_frames: Many = Field(129, json_schema_extra=only_with(frame_extraction=("full",)))
     """The longest clip in frames, for `full`; rounded down to 4k+1."""
 
     source_fps: Rate | None = None
-    """Frames per second of the sources, when the files say it wrongly or not at all (folders of images). Normally the
+    """Frames per second of the sources, if the files state it wrongly or not at all (folders of images). By default the
     files' own timestamps are used."""
 
     target_fps: Rate = FPS
-    """Frames per second of the clips. The model was made for 24; sources are sampled to it by time."""
+    """Frames per second of the clips. The model was made for 24; sources at other rates are resampled."""
 
     background: str = "#000000"
-    """Colour behind transparent pixels, as "#rrggbb" in quotes (# without quotes begins a comment)."""
+    """Colour behind transparent pixels, as "#rrggbb" in quotes (without quotes, # begins a comment)."""
 
     @field_validator("caption_extension")
     @classmethod
     def _begins_with_a_dot(cls, value: str) -> str:
         if not value.startswith(".") or len(value) < 2 or "/" in value:
-            raise ValueError(f"found '{value}', expected an ending with its dot, such as '.txt'")
+            raise ValueError(f"found '{value}', expected an ending with a dot, such as '.txt'")
         return value
 
     @field_validator("background", mode="before")
     @classmethod
     def _is_a_colour(cls, value: object) -> object:
         if value is None:
-            raise ValueError('found nothing: put the colour in quotes ("#ffffff"), because # begins a comment')
+            raise ValueError('found nothing: put the colour in quotes ("#ffffff"), otherwise # begins a comment')
         digits = str(value).removeprefix("#").lower()
         if not str(value).startswith("#") or len(digits) != 6 or not set(digits) <= set("0123456789abcdef"):
             raise ValueError(f"found '{value}', expected a colour such as \"#ffffff\" (with the quotes)")
@@ -150,22 +153,22 @@ class DatasetSettings(Section):
     @classmethod
     def _lengths_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"found {list(value)}: each length can be given only once")
+            raise ValueError(f"found {list(value)}, expected each length only once")
         return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> DatasetSettings:
-        given = [name for name in SOURCES if getattr(self, name) is not None]
+        sources = [name for name in SOURCES if getattr(self, name) is not None]
         problems: list[tuple[tuple[str | int, ...], str]] = []
-        if len(given) != 1:
-            found = "both " + " and ".join(given) if len(given) == 2 else (", ".join(given) or "none")
+        if len(sources) != 1:
+            found = "both " + " and ".join(sources) if len(sources) == 2 else (", ".join(sources) or "none")
             problems.append(((), f"needs exactly one of {', '.join(SOURCES)}; found {found}"))
-        if len(given) == 1 and given[0].endswith("jsonl_file") and self.recursive:
-            problems.append((("recursive",), f"belongs to folders, but this dataset has {given[0]}"))
-        if len(given) == 1 and given[0].startswith("image"):
+        if len(sources) == 1 and sources[0].endswith("jsonl_file") and self.recursive:
+            problems.append((("recursive",), f"is only for folders, but this dataset has {sources[0]}"))
+        if len(sources) == 1 and sources[0].startswith("image"):
             fields = type(self).model_fields
             problems += [
-                ((name,), f"belongs to videos, but this dataset has {given[0]}")
+                ((name,), f"is only for videos, but this dataset has {sources[0]}")
                 for name in VIDEO_ONLY
                 if getattr(self, name) != fields[name].default
             ]
@@ -178,9 +181,9 @@ class DatasetSettings(Section):
 
     @property
     def source(self) -> str:
-        """The one source path that was given."""
-        given: str = next(value for name in SOURCES if (value := getattr(self, name)) is not None)
-        return given
+        """The path of the source that is set."""
+        source: str = next(value for name in SOURCES if (value := getattr(self, name)) is not None)
+        return source
 
     @property
     def kind(self) -> Literal["image", "video"]:

@@ -1,23 +1,23 @@
-"""docs/settings.md: every setting in a table, written from the models."""
+"""Writes docs/settings.md, a table of all settings, from the models."""
 
 from __future__ import annotations
 
 from itertools import groupby
 
-from hv15.config.fields import FieldInfo, fields
+from hv15.config.fields import NOT_SET, FieldInfo, fields
 from hv15.config.settings import Settings
 
 _HEAD = """\
 # Settings
 
-Everything that config.yaml may say. Written by `python -m hv15.config.export` from the models in hv15/config: change
-the text there.
+All settings of config.yaml. `python -m hv15.config.export` writes this file from the models in hv15/config: change the
+text there.
 
 Relative paths start at the folder of config.yaml. Paths may contain `${NAME}` and `${NAME:-default}` (environment
-variables). Any setting can be given on the command line for one call, the target first, because Snakemake takes all
-words after `--config` for settings: `snakemake results/lora.safetensors --config train='{seed: 7}'`, or
+variables). Any setting can be set on the command line for one call, after the target, because Snakemake reads all words
+after `--config` as settings: `snakemake results/lora.safetensors --config train='{seed: 7}'`, or
 `hv15 run --snakemake --config train='{seed: 7}'`.
-Settings marked *speed* or *place* change no result: editing them reruns nothing.
+Settings marked *speed* or *place* do not affect any result: editing them does not rerun anything.
 """
 
 
@@ -36,15 +36,13 @@ def settings_table() -> str:
 
 
 def _section(field: FieldInfo) -> str:
-    """The heading that a setting stands under: its first part, or "" for settings at the top level."""
+    """Return the section under which a setting is listed, or "" for settings at the top level."""
     return field.path.split(".")[0].removesuffix("[]") if field.is_section or "." in field.path else ""
 
 
 def _row(field: FieldInfo) -> str:
     name = field.path.split(".", 1)[-1]
     mark = f" *({field.affects})*" if field.affects else ""
-    default = (
-        f"`{field.default_text}`" if field.default_text not in ("", "required", "not given") else field.default_text
-    )
+    default = f"`{field.default_text}`" if field.default_text not in ("", "required", NOT_SET) else field.default_text
     cells = (f"`{name}`", field.type, default, field.doc + mark)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |\n"

@@ -1,4 +1,4 @@
-"""Writes the files that are made from the settings: schema, docs table, examples. Run it after changing a setting.
+"""Writes the files that are generated from the settings: schema, docs table, examples. Run it after changing a setting.
 
 python -m hv15.config.export
 """
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def exports() -> dict[Path, str]:
-    """Return every made file, relative to the repository, with its text."""
+    """Return all generated files, relative to the repository, with their text."""
     return {
         Path("hv15/config/schema.json"): json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n",
         Path("docs/settings.md"): settings_table(),
@@ -29,7 +29,7 @@ def exports() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Write the files that are not current."""
+    """Write the files that are out of date."""
     if clone() is None:
         sys.exit("these files are part of hv15's repository: run this in a clone")
     for path, text in exports().items():

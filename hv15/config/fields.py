@@ -1,4 +1,4 @@
-"""The list of all settings with their help, read from the models: for --help, the dashboard and the docs."""
+"""Lists all settings with their help, from the models, for --help, the dashboard and the docs."""
 
 from __future__ import annotations
 
@@ -17,37 +17,40 @@ from hv15.config.section import Section
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
 
-_FAR = 2**31  # a limit that nobody meets need not be told
+NOT_SET = "not set"
+"""The text for a default of None."""
+
+_FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
 @dataclass(frozen=True)
 class FieldInfo:
-    """One setting: `path` such as train.learning_rate or datasets[].resolution, and what a person must know of it."""
+    """The properties of one setting; `path` is such as train.learning_rate or datasets[].resolution."""
 
     path: str
     type: str
-    """Which values it takes, in words."""
+    """The accepted values, in words."""
     default: Json | EllipsisType
-    """The default as JSON-able value; `...` when the setting must be given."""
+    """The default as a JSON value; `...` if the setting is required."""
     doc: str
     """Its help in one line of plain text."""
     is_section: bool
-    """Whether it is a heading with settings of its own below."""
+    """Whether it is a section with its own settings."""
     affects: str | None
-    """"speed" or "place" when it changes no result, else None."""
+    """"speed" or "place" if it does not affect any result, else None."""
 
     @property
     def default_text(self) -> str:
-        """The default as it is written in YAML; "required" when there must be a value, "" for headings."""
+        """The default as written in YAML; "required" if there is none, "" for sections."""
         if self.default is ...:
             return "required"
         if isinstance(self.default, dict) and self.is_section:
             return ""
-        return "not given" if self.default is None else json.dumps(self.default, ensure_ascii=False)
+        return NOT_SET if self.default is None else json.dumps(self.default, ensure_ascii=False)
 
 
 def fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
-    """Yield every setting of a section in order, each heading before the settings below it."""
+    """Yield all settings of a section in order, each section in it before its settings."""
     for info, field in zip(own_fields(model, prefix), model.model_fields.values(), strict=True):
         yield info
         below = section_of(field.annotation)
@@ -71,27 +74,28 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
 
 @cache
 def schema_of(model: type[Section]) -> JsonSchemaValue:
-    """Return the JSON schema of a section; it is kept, for it takes some milliseconds to make."""
+    """Return the JSON schema of a section, cached because making it takes some milliseconds."""
     return model.model_json_schema()
 
 
 def section_of(annotation: object) -> type[Section] | None:
-    """Return the section in a field's annotation: itself, or the one that it is a list of."""
+    """Return the section in a field's annotation, which is the section or a list of it; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
 
 
 def affects(model: type[Section], name: str) -> str | None:
-    """Return what a field is marked to affect beside the content ("speed", "place", ...), None for one that counts."""
+    """Return what a field is marked to affect instead of the content ("speed", "place", ...); None without a mark."""
     mark = _mark(model, name, "affects")
     return mark if isinstance(mark, str) else None
 
 
 def digest_view(section: Section) -> JsonObject:
-    """Return a section as JSON without what changes no result: speed, memory, and where files lie.
+    """Return a section as JSON without settings that do not affect the result: speed, memory, locations of files.
 
-    A setting counts unless it is marked; one that is read only with others counts while they are as it says.
+    A setting is included unless it is marked. One that is used only with certain values of others (`only_with`) is
+    included only if they have such values.
     """
     return {
         name: _view(getattr(section, name), value)
@@ -101,7 +105,7 @@ def digest_view(section: Section) -> JsonObject:
 
 
 def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
-    """Return the part of `digest_view` that changes encoded items of one kind: all but what is marked for the other."""
+    """Return the part of `digest_view` that affects encoded items of one kind: all that is not marked for the other."""
     return {
         name: value
         for name, value in digest_view(section).items()
@@ -110,13 +114,13 @@ def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
 
 
 def marked_view(section: Section, mark: str) -> JsonObject:
-    """Return the settings of a section that affect what `mark` says, such as "weight"."""
+    """Return the settings of a section that are marked to affect something, such as "weight"."""
     dumped = section.model_dump(mode="json")
     return {name: value for name, value in dumped.items() if affects(type(section), name) == mark}
 
 
 def _is_read(section: Section, name: str) -> bool:
-    """Whether a setting is read at all: not if it belongs to another choice (`only_with`)."""
+    """Whether a setting has an effect: not if it is for another choice (`only_with`)."""
     needed = _mark(type(section), name, "only_with")
     if not isinstance(needed, dict):
         return True
@@ -129,7 +133,7 @@ def _mark(model: type[Section], name: str, mark: str) -> object:
 
 
 def help_text(model: type[Section], prefix: str = "") -> str:
-    """Return the settings below a path (all for "") as text for a terminal."""
+    """Return the help of all settings whose path begins with `prefix`, as text for a terminal."""
     blocks = []
     for field in fields(model):
         if not field.path.startswith(prefix):
@@ -141,7 +145,7 @@ def help_text(model: type[Section], prefix: str = "") -> str:
 
 
 def type_text(schema: JsonSchemaValue, definitions: JsonSchemaValue) -> str:
-    """Say in words which values a JSON schema accepts."""
+    """Return, in words, the values that a JSON schema accepts."""
     if "$ref" in schema:
         return "settings"
     if "anyOf" in schema:

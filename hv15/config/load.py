@@ -1,4 +1,4 @@
-"""Reading a project's config: YAML plus overrides, checked as a whole, with every problem named at its place."""
+"""Reads and checks a project's config, YAML plus overrides, and reports every problem with its location."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 
 def load_config(path: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> Settings:
-    """Read config.yaml, put `overrides` over it (nested mappings are merged, lists replaced) and check everything.
+    """Read config.yaml, apply `overrides` (nested mappings are merged, lists replaced), and check everything.
 
-    With `text`, that is checked as if it were the file's content.
+    With `text`, that is used instead of the file's content.
 
     Raises:
-        ConfigError: with all problems, sorted by place; one reads `config.yaml:24:17 train.learning_rate: ...`, or
+        ConfigError: with all problems, sorted by place, such as `config.yaml:24:17 train.learning_rate: ...`, or
             `--config train.learning_rate: ...` for an override.
     """
     path = Path(path)
@@ -47,17 +47,17 @@ def load_config(path: Path, overrides: Mapping[str, Json] | None = None, *, text
 
 @dataclass
 class _Origin:
-    """Where the settings come from."""
+    """The sources of the settings."""
 
     yaml: YamlFile
     replaced: set[Location]
-    """What the command line gave."""
+    """The settings from the command line."""
     root: Path
     toml: Path | None = None
-    """What holds the datasets, if not the config itself."""
+    """The file with the datasets, if it is not the config itself."""
 
     def place(self, location: Location, of_key: bool = False) -> Place:
-        """Where a setting stands."""
+        """Return the place of a setting, or of its key."""
         if self.toml is not None and location[:1] == ("datasets",):
             return Place(self.toml, setting=location)
         if any(location[:depth] in self.replaced for depth in range(1, len(location) + 1)):
@@ -65,14 +65,14 @@ class _Origin:
         return Place(self.yaml.path, *self.yaml.position(location, of_key=of_key), location)
 
     def order(self, problem: Problem) -> tuple[int, int, int, str]:
-        """The order of problems: those of the config by line, then the datasets' file, then the command line."""
+        """Return a sort key for problems: those of the config by line, then the datasets' file, the command line."""
         place = problem.place
         files = [self.yaml.path, self.toml, COMMAND_LINE]
         return files.index(place.file), place.line or 0, place.column or 0, dotted(place.setting)
 
 
 def _merge(base: Mapping[str, Json], over: Mapping[str, Json], at: Location, replaced: set[Location]) -> JsonObject:
-    """Return `base` with the values of `over`, and note in `replaced` where they came in."""
+    """Return `base` updated with the values of `over`, and add their locations to `replaced`."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -85,7 +85,7 @@ def _merge(base: Mapping[str, Json], over: Mapping[str, Json], at: Location, rep
 
 
 def _datasets_file(datasets: object, origin: _Origin) -> Path | None:
-    """Return the dataset file that `datasets` names, or None when it is a list."""
+    """Return the dataset file that `datasets` names, or None if it is a list."""
     if not isinstance(datasets, str):
         return None
     try:
@@ -100,7 +100,7 @@ def _datasets_file(datasets: object, origin: _Origin) -> Path | None:
 
 
 def _read_datasets(file: Path, root: Path) -> list[JsonObject]:
-    """Read a musubi dataset file as it is: what musubi allows and we do differently is adapted with a warning."""
+    """Read a musubi dataset file; settings that hv15 treats differently are adapted, with a warning."""
     from hv15.data.musubi import read_musubi
 
     found = read_musubi(file, root)

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, as one plain sentence for each setting."""
+"""Explains pydantic's validation errors in one plain sentence for each setting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXPECTED = {
     "model": "a mapping of settings",
 }
 _ELSEWHERE = {
-    "cache_directory": "the store is one for all datasets: cache.directory",
+    "cache_directory": "all datasets are cached in cache.directory",
     "control_directory": "clips are trained without control pictures",
     "control_path": "clips are trained without control pictures",
 }
@@ -39,16 +39,16 @@ _LIMITS = {
 
 
 Find = Callable[[Location, bool], Place]
-"""Says where a setting stands: its value, or, if the second argument is true, its key."""
+"""Returns the place of a setting's value or, if the second argument is true, of its key."""
 
 
 def explain(error: ValidationError, model: type[Section], data: object, find: Find) -> list[Problem]:
-    """Turn a validation error into problems, one a setting; alternatives of a union are joined into one sentence.
+    """Turn a validation error into one problem per setting; the alternatives of a union are joined into one sentence.
 
     Args:
-        data: what was validated.
-        model: its class, for the names that an unknown key is compared with.
-        find: says where a setting stands.
+        data: the data that was validated.
+        model: the model that validated it, for suggestions of similar keys.
+        find: returns the place of a setting.
     """
     grouped: dict[Location, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False)[:MOST]:
@@ -68,9 +68,9 @@ def nearest(word: str, choices: Sequence[str], cutoff: float = 0.6) -> str:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Whether a list is called too short only because its entries were refused (each has its own error)."""
-    given = details["input"]
-    return details["type"] == "too_short" and isinstance(given, Sized) and len(given) >= details["ctx"]["min_length"]
+    """Whether a list is reported as too short only because of its invalid entries, each of which has its own error."""
+    value = details["input"]
+    return details["type"] == "too_short" and isinstance(value, Sized) and len(value) >= details["ctx"]["min_length"]
 
 
 def _is_about_key(found: list[ErrorDetails]) -> bool:
@@ -78,7 +78,7 @@ def _is_about_key(found: list[ErrorDetails]) -> bool:
 
 
 def _real_location(details: ErrorDetails, data: object) -> Location:
-    """Drop the names of union alternatives, which pydantic puts between the keys of the data."""
+    """Remove the names of union alternatives, which pydantic puts between the keys of the data."""
     real: list[str | int] = []
     for index, part in enumerate(details["loc"]):
         last = index == len(details["loc"]) - 1
@@ -118,7 +118,7 @@ def _sentence(details: ErrorDetails) -> str:
 
 
 def _expected(details: ErrorDetails) -> str | None:
-    """Say what was expected instead, for errors about one value."""
+    """Return what was expected instead, for errors about one value."""
     kind, context = details["type"], details.get("ctx", {})
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
@@ -140,7 +140,7 @@ def _entries(limit: str, count: int) -> str:
 
 
 def _choices(details: ErrorDetails) -> list[str]:
-    """The words of a literal, from pydantic's "'a', 'b' or 'c'"."""
+    """Return the choices of a literal, from pydantic's "'a', 'b' or 'c'"."""
     if details["type"] != "literal_error":
         return []
     words = details["ctx"]["expected"].replace(" or ", ", ").split(", ")
@@ -148,7 +148,7 @@ def _choices(details: ErrorDetails) -> list[str]:
 
 
 def _known_key(location: Location, model: type[Section]) -> str:
-    """Name the key that was probably meant, or the section where this key belongs."""
+    """Suggest the key that was probably intended, or the section to which this key belongs."""
     key = str(location[-1])
     if key in _ELSEWHERE:
         return f"; {_ELSEWHERE[key]}"
@@ -166,7 +166,7 @@ def _known_key(location: Location, model: type[Section]) -> str:
 
 
 def _show(value: object) -> str:
-    """Show a found value briefly, as it would be written in YAML."""
+    """Return a short text of a found value, as in YAML."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

@@ -11,14 +11,14 @@ from hv15.config.section import SPEED, Section
 
 
 class RuntimeSettings(Section):
-    """How the work runs on this machine."""
+    """How hv15 runs on this machine."""
 
     device: str = Field("auto", json_schema_extra=SPEED)
     """`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or one GPU by number, `cuda:1`. Of several GPUs
     each job takes a free one, unless its number is set."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", json_schema_extra=SPEED)
-    """How much the log files tell."""
+    """How detailed the log files are."""
 
     @field_validator("device")
     @classmethod

@@ -1,4 +1,4 @@
-"""`sample:` the videos that are made with the trained LoRA, one target a prompt."""
+"""`sample:` the videos that are made with the trained LoRA, one target per prompt."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class LoraSettings(Section):
-    """A LoRA file that is used beside the trained one."""
+    """A LoRA file that is used in addition to the trained one."""
 
     path: PathText
     """The LoRA file, in any format that `hv15 convert` reads."""
 
     multiplier: float = 1.0
-    """Its strength; 1 = as trained, 0 = off, negative = the opposite."""
+    """Its strength: 1 = as trained, 0 = off, negative = the opposite."""
 
 
 class PromptSettings(Section):
-    """One sample. What is not given here is taken from `sample`."""
+    """One sample. Settings that are not set here have the values of `sample`."""
 
     name: str = ""
-    """Name of the files, results/samples/<name>.mp4: letters, digits, - and _. Made from the prompt when not given, so
-    an edited prompt then gets a new file."""
+    """Name of the files, results/samples/<name>.mp4: letters, digits, - and _. If it is not set, it is made from the
+    prompt, so an edited prompt gets a new file."""
 
     prompt: Text = Field(min_length=1)
-    """What the video shows. Text in double quotes is drawn as lettering. Long descriptions work best."""
+    """Description of the video. Text in double quotes is drawn as lettering. Long descriptions work best."""
 
     image_path: PathText | None = None
     """The first frame, for task i2v: an image file."""
@@ -107,7 +107,7 @@ class PromptSettings(Section):
     @classmethod
     def _name_is_a_file_name(cls, value: str) -> str:
         if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value):
-            raise ValueError(f"found '{value}', expected at most 100 letters, digits, - and _ (it names files)")
+            raise ValueError(f"found '{value}', expected at most 100 letters, digits, - and _ (for file names)")
         return value
 
 
@@ -118,55 +118,56 @@ class SampleSettings(TransformerSettings):
     """[height, width] in pixels, multiples of 16. Official sizes for 16:9: [480, 848] and [720, 1280]."""
 
     video_length: Frames = 121
-    """Frames, 4k+1. The model makes 121 (5 seconds); fewer need less time and memory. 1 = a still image."""
+    """Number of frames, 4k+1. The model was made for 121 (5 seconds); fewer need less time and memory. 1 = a still
+    image."""
 
     infer_steps: Few | None = None
-    """Denoising steps. Not given: the checkpoint's official number (50; 12 for step-distilled)."""
+    """Number of denoising steps. If not set: the checkpoint's official number (50; 12 for step-distilled)."""
 
     guidance_scale: NonNegativeFloat | None = None
-    """How strongly the prompt is followed. Above 1 each step computes twice. Not given: the checkpoint's official value
-    (6; 1 for distilled ones)."""
+    """How closely the prompt is followed. Above 1, each step takes twice as long. If not set: the checkpoint's official
+    value (6; 1 for distilled checkpoints)."""
 
     flow_shift: PositiveFloat | None = None
-    """Moves the steps towards noise. Not given: the checkpoint's official value (5 at 480p; 7 or 9 at 720p)."""
+    """Moves the steps towards noise. If not set: the checkpoint's official value (5 at 480p; 7 or 9 at 720p)."""
 
     seed: Seed = 123
-    """Start of the noise: the same seed gives the same video."""
+    """Seed of the noise: the same seed gives the same video."""
 
     fps: Rate = FPS
     """Frames per second of the written file; the model was made for 24."""
 
     negative_prompt: Text = ""
-    """What the video should not show. The official default is empty. Only used with guidance above 1."""
+    """Description of what the video should not show. The official default is empty. Only used with guidance above 1."""
 
     output_type: OutputType = "video"
-    """`video`: mp4. `images`: a folder of PNGs. `animation`: an animated PNG. `latent`: the latents
-    file only. `both`: mp4 and latents."""
+    """`video`: mp4. `images`: a folder of PNGs. `animation`: an animated PNG. `latent`: only the latents file. `both`:
+    mp4 and latents."""
 
     dtype: ComputeDtype = "auto"
-    """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that has it, else float32."""
+    """Number format in which the transformer computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
 
     vae_sample_size: TileSize = 256
-    """Tile size in pixels for decoding. 0 = no tiles (exact, much memory); 256 is the official choice above 21 GB of
-    GPU memory, 128 below."""
+    """Tile size in pixels for decoding. 0 = no tiles (exact, but much memory). The official choice is 256 with more
+    than 21 GB of GPU memory, else 128."""
 
     vae_tile_overlap: float = Field(0.25, gt=0.0, lt=1.0)
-    """How far neighbouring tiles overlap, as a part of the tile size. Officially 0.125 with 256, 0.25 with 128."""
+    """Overlap of neighbouring tiles, as a fraction of the tile size. Officially 0.125 with 256, 0.25 with 128."""
 
     vae_enable_patch_conv: bool = Field(False, json_schema_extra=SPEED)
-    """Compute the VAE's large convolutions in pieces: the same numbers, less memory, slower."""
+    """Compute the VAE's large convolutions in pieces: the same results, less memory, slower."""
 
     loras: tuple[LoraSettings, ...] = ()
-    """Further LoRAs used beside the trained one: a list of {path, multiplier}."""
+    """LoRAs that are used in addition to the trained one: a list of {path, multiplier}."""
 
     lora_multiplier: float = 1.0
-    """Strength of the trained LoRA; 1 = as trained."""
+    """Strength of the trained LoRA: 1 = as trained."""
 
     with_base: bool = False
-    """Also make each sample without the trained LoRA, same noise, to compare. Doubles the time."""
+    """Also make each sample without the trained LoRA from the same noise, for comparison. Doubles the time."""
 
     prompts: tuple[PromptSettings, ...] = ()
-    """The samples, each a target of its own: an edited prompt samples that prompt alone."""
+    """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> SampleSettings:
@@ -176,7 +177,7 @@ class SampleSettings(TransformerSettings):
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)
             if first != index:
-                text = f"'{prompt.name}' is also the name of prompts[{first}]: give each prompt a name of its own"
+                text = f"'{prompt.name}' is also the name of prompts[{first}]: give each prompt its own name"
                 problems.append((("prompts", index, "name"), text))
         raise_problems(problems)
         return self

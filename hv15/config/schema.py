@@ -1,4 +1,4 @@
-"""The JSON schema of config.yaml: editors complete and check by it. The models stay the truth; they check more."""
+"""The JSON schema of config.yaml, with which editors complete and check it. The models check more than the schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def json_schema() -> JsonObject:
 
 
 def _tidy(schema: Json) -> Json:
-    """Drop the titles that only repeat a key, and join the lines of a help text."""
+    """Remove titles, which only repeat keys, and join the lines of help texts."""
     if isinstance(schema, list):
         return [_tidy(entry) for entry in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""What all sections of the config share: the base model, and the value types that several of them use."""
+"""The base model of all sections of the config, and the value types that several sections use."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, encodable_frames, encodable_side
 
 SPEED: JsonDict = {"affects": "speed"}
-"""Mark of a setting that changes only memory or speed: `Field(json_schema_extra=SPEED)`. No digest contains it."""
+"""Marks a setting that affects only memory or speed: `Field(json_schema_extra=SPEED)`. It is not in any digest."""
 
 PLACE: JsonDict = {"affects": "place"}
-"""Mark of a setting that only says where files lie; their content has its own fingerprint. No digest contains it."""
+"""Marks a setting that only locates files, whose content has its own fingerprint. It is not in any digest."""
 
 CAPTION: JsonDict = {"affects": "caption"}
-"""Mark of a dataset's setting that only changes captions; a caption is known by its text."""
+"""Marks a dataset's setting that affects only captions, which are identified by their text."""
 
 WEIGHT: JsonDict = {"affects": "weight"}
-"""Mark of a dataset's setting that changes how training draws its clips, and not the clips."""
+"""Marks a dataset's setting that affects only how training draws its clips."""
 
 LATENTS: JsonDict = {"encodes": "latents"}
-"""Mark of a setting of the encoding that changes clips alone, and no captions."""
+"""Marks a setting of the encoding that affects only clips, not captions."""
 
 TEXT: JsonDict = {"encodes": "text"}
-"""Mark of a setting of the encoding that changes captions alone, and no clips."""
+"""Marks a setting of the encoding that affects only captions, not clips."""
 
 
 def only_with(**values: tuple[JsonValue, ...]) -> JsonDict:
-    """Mark of a setting that is read only while other settings of its section have one of these values."""
+    """Mark a setting that has an effect only if other settings of its section have one of these values."""
     return {"only_with": {name: list(choices) for name, choices in values.items()}}
 
 
@@ -50,7 +50,7 @@ _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^
 
 
 class Section(BaseModel):
-    """A part of the config. Unknown keys are errors, values never change, the text under a field is its help."""
+    """A part of the config. Unknown keys are errors, values are frozen, and the text under a field is its help."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -63,14 +63,14 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: object, info: ValidationInfo[object]) -> object:
-        """Refuse true/false for numbers: pydantic would read them as 1 and 0."""
+        """Refuse true and false for numbers, as pydantic would read them as 1 and 0."""
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
             raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")
         return value
 
 
 def raise_problems(problems: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
-    """Raise all (location, message) pairs as one ValidationError, if there are any; for checks across fields."""
+    """Raise one ValidationError with all (location, message) pairs, if there are any, for checks across fields."""
     details = [
         InitErrorDetails(type=PydanticCustomError("cross_field", "{text}", {"text": text}), loc=loc, input=None)
         for loc, text in problems
@@ -83,7 +83,7 @@ def expand_variables(text: str) -> str:
     """Replace `${NAME}` and `${NAME:-default}` in a path by environment variables.
 
     Raises:
-        ValueError: a variable is not set and has no default, or the path is empty or impossible.
+        ValueError: a variable is not set and has no default, or the path is empty or invalid.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -108,16 +108,16 @@ def expand_variables(text: str) -> str:
 
 
 def check_frames(count: int) -> int:
-    """Return a frame count of the form 4k+1, which is what the VAE can encode.
+    """Return the frame count if it is of the form 4k+1, which the VAE can encode.
 
     Raises:
-        ValueError: names the two nearest valid counts.
+        ValueError: it is not; the message names the nearest valid counts.
     """
     if not 1 <= count <= MOST_FRAMES:
         raise ValueError(f"{count} frames: expected 1 to {MOST_FRAMES}")
     if (below := encodable_frames(count)) != count:
         nearest = f"{below} and {below + FRAMES_PER_CELL}"
-        raise ValueError(f"{count} frames: the VAE takes {FRAMES_PER_CELL}k+1 of them; the nearest are {nearest}")
+        raise ValueError(f"{count} frames: the VAE needs {FRAMES_PER_CELL}k+1 frames; the nearest are {nearest}")
     return count
 
 
@@ -133,10 +133,10 @@ def check_count(count: int) -> int:
 
 
 def check_size(size: int) -> int:
-    """Return a height or width in pixels that is a multiple of 16.
+    """Return the height or width in pixels if it is a multiple of 16.
 
     Raises:
-        ValueError: names the nearest valid sizes.
+        ValueError: it is not; the message names the nearest valid sizes.
     """
     if size > MOST_PIXELS:
         raise ValueError(f"{size} pixels: at most {MOST_PIXELS}")
@@ -156,7 +156,7 @@ def check_tiles(size: int, overlap: float) -> Iterator[tuple[tuple[str | int, ..
 
 
 PathText = Annotated[str, AfterValidator(expand_variables), Field(json_schema_extra={"format": "path"})]
-"""A path as written by the user; relative ones start at the project folder (`Settings.resolve`)."""
+"""A path as written by the user; relative paths start at the project folder (`Settings.resolve`)."""
 
 Frames = Annotated[int, AfterValidator(check_frames), Field(json_schema_extra={"minimum": 1, "maximum": MOST_FRAMES})]
 """A number of frames, 4k+1."""

@@ -1,4 +1,4 @@
-"""The whole config: all sections together, checked against one another."""
+"""The whole config: all sections, and checks across sections."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hv15.records.json_values import JsonObject
 
 
 def _or_a_toml_path(schema: JsonDict) -> None:
-    """`load_config` replaces the path of a musubi file by the datasets in it."""
+    """Also accept the path of a musubi file, which `load_config` replaces by the datasets in it."""
     items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
     schema.pop("type")
     schema["anyOf"] = [items, {"type": "string", "format": "path"}]
 
 
 class Settings(Section):
-    """A project: what is trained from what, how, and what is made with the result."""
+    """A project: models, data, training, and what is made with the trained LoRA."""
 
     task: Task = "t2v"
-    """What the LoRA is for: `t2v` text-to-video, or `i2v` image-to-video (the first frame is given)."""
+    """The LoRA's task: `t2v` for text-to-video, or `i2v` for image-to-video, which starts from a first frame."""
 
     models: ModelSettings = ModelSettings()
     """The checkpoint files."""
@@ -58,7 +58,7 @@ class Settings(Section):
     @model_validator(mode="before")
     @classmethod
     def _empty_section_is_default(cls, data: object) -> object:
-        """A section of which only the heading is left (`train:`) has all its defaults."""
+        """Use the defaults for a section without settings (`train:`)."""
         if not isinstance(data, dict):
             return data
         optional = {name for name, field in cls.model_fields.items() if isinstance(field.default, Section)}
@@ -75,19 +75,19 @@ class Settings(Section):
             if self.task == "i2v" and prompt.image_path is None:
                 problems.append((where, "is missing: task i2v starts from an image"))
             if self.task == "t2v" and prompt.image_path is not None:
-                problems.append((where, "is given, but task is t2v: remove it, or set task: i2v"))
+                problems.append((where, "is set, but task is t2v: remove it, or set task: i2v"))
         raise_problems(problems)
         return self
 
     @property
     def root(self) -> Path:
-        """The project folder, where relative paths start: the config file's own folder."""
+        """The project folder, at which relative paths start: the config file's own folder."""
         return self._root
 
     def resolve(self, path: str) -> Path:
-        """Return the absolute path of a setting's path: `~` is the home, relative ones start at the project folder."""
+        """Make a setting's path absolute: `~` is expanded, and relative paths start at the project folder."""
         return self._root / Path(path).expanduser()
 
     def dump(self) -> JsonObject:
-        """Return all settings, defaults included, as JSON-able values that `load_config` accepts back."""
+        """Return all settings, including defaults, as JSON values that `load_config` accepts."""
         return self.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""`train:` the LoRA and how it is trained."""
+"""`train:` the LoRA and its training."""
 
 from __future__ import annotations
 
@@ -27,97 +27,101 @@ class TrainSettings(TransformerSettings):
     """Training: length, optimizer, LoRA size, noise levels, what is saved."""
 
     seed: Seed = 42
-    """Start of all random draws: order, noise, timesteps, dropout, LoRA weights. The same seed gives the same LoRA."""
+    """Seed of all random draws: order, noise, timesteps, dropout, LoRA weights. The same seed gives the same LoRA."""
 
     max_train_steps: Many | None = 1600
-    """Length of the training in optimizer steps. Give this or `max_train_epochs`, not both."""
+    """Length of the training in optimizer steps. Set this or `max_train_epochs`, not both."""
 
     max_train_epochs: Many | None = None
-    """Length of the training in passes over the dataset (repeats counted), instead of `max_train_steps`."""
+    """Length of the training in passes over the dataset (including repeats), instead of `max_train_steps`."""
 
     learning_rate: NonNegativeFloat = 1e-4
-    """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it when the loss jumps. 0
-    learns nothing: a run to compare with."""
+    """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it if the loss jumps. 0 trains
+    nothing, for comparison."""
 
     optimizer_type: OptimizerType = "AdamW8bit"
-    """`AdamW8bit`: least memory for its state. `AdamW`: the same in 32 bits. `Muon`: the official training's choice."""
+    """`AdamW8bit`: its state needs the least memory. `AdamW`: the same in 32 bits. `Muon`: as in the official
+    training."""
 
     optimizer_args: dict[str, OptimizerValue] = Field(default_factory=dict)
-    """Further arguments of the optimizer by name, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}."""
+    """Other arguments of the optimizer by name, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}."""
 
     lr_scheduler: LRScheduler = "constant"
-    """The learning rate after the warm-up: unchanged, or falling to 0 along a cosine or a line."""
+    """The learning rate after the warm-up: constant, or falling to 0 along a cosine or a line."""
 
     lr_warmup_steps: int | float = 0
-    """Steps in which the learning rate rises from 0; a number below 1 is a part of the whole training (0.05 = 5 %)."""
+    """Number of steps in which the learning rate rises from 0; a number below 1 is a fraction of the whole training
+    (0.05 = 5 %)."""
 
     gradient_accumulation_steps: Few = 1
-    """Batches per optimizer step: a larger batch without more memory, but with as many times more computing."""
+    """Number of batches per optimizer step: has the effect of a larger batch without more memory, but each step takes
+    as many times longer."""
 
     max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are scaled down to this norm; 0 turns it off."""
 
     gradient_checkpointing: bool = Field(True, json_schema_extra=SPEED)
-    """Compute activations again in the backward pass instead of keeping them. About a third slower; without it, real
-    sizes do not fit on any GPU."""
+    """Recompute activations in the backward pass instead of keeping them. About a third slower; without it, real sizes
+    do not fit on any GPU."""
 
     gradient_checkpointing_cpu_offload: bool = Field(False, json_schema_extra=SPEED)
-    """Keep what gradient checkpointing keeps (the input of each block) in the machine's memory instead of the GPU's.
-    Slower; saves 54 x 4 KiB for each token in bfloat16."""
+    """Keep the tensors of gradient checkpointing (the input of each block) in CPU memory instead of GPU memory. Slower;
+    saves 54 x 4 KiB per token in bfloat16."""
 
     network_dim: Few = 32
-    """Rank of the LoRA. 8-16 for a style or a small dataset, 32-64 for characters and motion; the file grows too."""
+    """Rank of the LoRA. 8-16 for a style or a small dataset, 32-64 for characters and motion. The file's size is
+    proportional to it."""
 
     network_alpha: PositiveFloat = 32.0
     """Strength of the LoRA: its output is scaled by network_alpha / network_dim."""
 
     network_dropout: DropoutRate = 0.0
-    """Part of the LoRA's inputs zeroed in training, against overfitting."""
+    """Fraction of the values between the LoRA's two matrices that is zeroed in training, against overfitting."""
 
     rank_dropout: DropoutRate = 0.0
-    """Part of the LoRA's ranks zeroed in training."""
+    """Fraction of the LoRA's ranks that is zeroed in training."""
 
     module_dropout: DropoutRate = 0.0
-    """Probability that a layer trains without its LoRA in a step."""
+    """Probability that a layer is used without its LoRA in a training step."""
 
     include_patterns: tuple[str, ...] = ()
-    """Regular expressions; when given, only layers whose name contains a match get a LoRA, e.g. img_attn."""
+    """Regular expressions. If there are any, only layers whose names contain a match get a LoRA, e.g. img_attn."""
 
     exclude_patterns: tuple[str, ...] = ()
-    """Regular expressions; layers whose name contains a match get no LoRA, e.g. _mod. Wins over include_patterns."""
+    """Regular expressions. Layers whose names contain a match get no LoRA, e.g. _mod; overrides include_patterns."""
 
     network_weights: PathText | None = None
     """A LoRA file to start from, instead of a new one."""
 
     timestep_sampling: TimestepSampling = "shift"
-    """How noise levels (sigma) are drawn. `shift`: a sigmoid of a normal number, moved by `discrete_flow_shift`.
-    `sigmoid`: the same without moving. `uniform`: all levels alike. `logit_normal`: a sigmoid of a normal number with
-    `logit_mean` and `logit_std`, then moved: the official training."""
+    """Distribution of noise levels (sigma). `shift`: a sigmoid of a normal variable, shifted by `discrete_flow_shift`.
+    `sigmoid`: the same without the shift. `uniform`: all levels equally. `logit_normal`: a sigmoid of a normal variable
+    with `logit_mean` and `logit_std`, then shifted, as in the official training."""
 
     discrete_flow_shift: PositiveFloat = 3.0
     """Moves sampled sigmas towards noise: s*t / (1 + (s-1)*t). Official training uses 3, sampling 5 to 9 (by
-    checkpoint). Higher: more about layout and motion; lower: more about detail."""
+    checkpoint). Higher values train more on layout and motion, lower values more on detail."""
 
     sigmoid_scale: PositiveFloat = 1.0
-    """Spread of `shift` and `sigmoid`: above 1 draws more extreme noise levels, below 1 more medium ones."""
+    """Spread of `shift` and `sigmoid`: above 1 for more extreme noise levels, below 1 for more medium ones."""
 
     logit_mean: float = 0.0
-    """Centre of `logit_normal`: positive towards noise."""
+    """Centre of `logit_normal`; positive values are towards noise."""
 
     logit_std: PositiveFloat = 1.0
     """Spread of `logit_normal`."""
 
     min_timestep: Timestep = 0.0
-    """Lowest timestep that is trained (0 = no noise). Raise it to leave fine detail as it is."""
+    """Lowest timestep that is trained (0 = no noise). Increase it to leave fine detail unchanged."""
 
     max_timestep: Timestep = 1000.0
-    """Highest timestep that is trained (1000 = pure noise). Lower it to leave layout as it is."""
+    """Highest timestep that is trained (1000 = pure noise). Lower it to leave the layout unchanged."""
 
     i2v_prob: Probability = 1.0
-    """For task i2v: how often a clip is trained with its first frame given; else as text-to-video."""
+    """For task i2v: probability that a clip is trained with its first frame as the condition, else as text-to-video."""
 
     caption_dropout: Probability = 0.0
-    """How often a caption is replaced by the empty one, which keeps guidance working in long trainings."""
+    """Probability that a caption is replaced by an empty one, so that guidance still works after long trainings."""
 
     save_every_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
     """Keep a copy of the LoRA every so many epochs."""
@@ -126,24 +130,24 @@ class TrainSettings(TransformerSettings):
     """Keep a copy of the LoRA every so many steps."""
 
     save_last_n_epochs: Many | None = Field(None, json_schema_extra=SPEED)
-    """Of the copies by epoch, keep only the last so many; all if not given."""
+    """Of the copies made by epochs, keep only the last so many; all if not set."""
 
     save_last_n_steps: Many | None = Field(None, json_schema_extra=SPEED)
-    """Of the copies by steps, keep only the last so many; all if not given."""
+    """Of the copies made by steps, keep only the last so many; all if not set."""
 
     state_every_n_steps: Many = Field(250, json_schema_extra=SPEED)
-    """Save the whole state every so many steps: what a killed training continues from. The last two are kept."""
+    """Save the whole state, from which a killed training resumes, every so many steps. The last two are kept."""
 
     save_precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the LoRA file. bfloat16 halves it at a small loss."""
+    """Number format of the LoRA file. bfloat16 halves its size with little loss."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format in which the model computes. `auto`: bfloat16 on a GPU that has it, else float32."""
+    """Number format in which the model computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
 
     @model_validator(mode="before")
     @classmethod
     def _epochs_replace_default_steps(cls, data: object) -> object:
-        """The default number of steps is for those who gave neither."""
+        """Drop the default number of steps if a number of epochs is set."""
         if isinstance(data, dict) and data.get("max_train_epochs") is not None and "max_train_steps" not in data:
             return {**data, "max_train_steps": None}
         return data
@@ -151,14 +155,14 @@ class TrainSettings(TransformerSettings):
     @field_validator("optimizer_args", mode="before")
     @classmethod
     def _numbers_in_text(cls, value: object) -> object:
-        """Read '1e-4' as a number: YAML readers other than ours, such as Snakemake's --config, leave it as text."""
+        """Read '1e-4' as a number, because other YAML readers, such as Snakemake's for --config, return it as text."""
         return {name: _as_number(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
     @field_validator("lr_warmup_steps")
     @classmethod
     def _steps_or_ratio(cls, value: int | float) -> int | float:
         if value < 0 or (value >= 1 and value != int(value)):
-            raise ValueError(f"found {value}, expected a whole number of steps, or a part of the training below 1")
+            raise ValueError(f"found {value}, expected a whole number of steps, or a fraction of the training below 1")
         return int(value) if value == int(value) else value
 
     @field_validator("dtype", mode="before")
@@ -182,26 +186,26 @@ class TrainSettings(TransformerSettings):
     def _fits_together(self) -> TrainSettings:
         problems: list[tuple[tuple[str | int, ...], str]] = []
         if self.max_train_steps is not None and self.max_train_epochs is not None:
-            problems.append((("max_train_epochs",), "max_train_steps is set too: keep one of them"))
+            problems.append((("max_train_epochs",), "max_train_steps is also set: keep one of them"))
         if self.max_train_steps is None and self.max_train_epochs is None:
-            problems.append((("max_train_steps",), "needs a number here, or max_train_epochs"))
+            problems.append((("max_train_steps",), "is required unless max_train_epochs is set"))
         if self.min_timestep >= self.max_timestep:
-            text = f"found {self.min_timestep:g}, must be below max_timestep ({self.max_timestep:g})"
+            text = f"found {self.min_timestep:g}, expected less than max_timestep ({self.max_timestep:g})"
             problems.append((("min_timestep",), text))
         if self.blocks_to_swap and not self.gradient_checkpointing:
-            text = "needs gradient_checkpointing: true: the backward pass visits the swapped blocks once more"
+            text = "needs gradient_checkpointing: true, because the backward pass needs the swapped blocks again"
             problems.append((("blocks_to_swap",), text))
         if self.gradient_checkpointing_cpu_offload and not self.gradient_checkpointing:
             text = "has no effect without gradient_checkpointing: true"
             problems.append((("gradient_checkpointing_cpu_offload",), text))
         if self.attn_mode == "sage":
-            text = "found 'sage': it computes in 8 bits and has no backward pass; it is for sample.attn_mode only"
+            text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             problems.append((("attn_mode",), text))
         for unit in ("epochs", "steps"):
             if getattr(self, f"save_last_n_{unit}") is not None and getattr(self, f"save_every_n_{unit}") is None:
                 problems.append(((f"save_last_n_{unit}",), f"has no effect without save_every_n_{unit}"))
         if self.max_train_steps is not None and self.lr_warmup_steps > self.max_train_steps:
-            text = f"found {self.lr_warmup_steps}, more than max_train_steps ({self.max_train_steps})"
+            text = f"found {self.lr_warmup_steps}, expected at most max_train_steps ({self.max_train_steps})"
             problems.append((("lr_warmup_steps",), text))
         raise_problems(problems)
         return self

@@ -1,10 +1,10 @@
-"""config.yaml as a mapping that remembers where each value stands, read by rules that surprise nobody.
+"""Reads config.yaml as a mapping with the position of each value, with less surprising rules than YAML 1.1.
 
-- `1e-4`, `1E3` and `.5e-3` are numbers (YAML 1.1 readers take them for text).
-- Only true and false are booleans, only decimal and 0x numbers are integers, nothing becomes a date.
-- A key given twice in one mapping is an error. Anchors and merge keys (`<<: *name`) work.
-- Values are those of JSON: other tags (`!!set`, `!!timestamp`), half characters and numbers without end are errors.
-- A file of any content is read or refused in seconds: its size is bounded, and what its aliases expand to.
+- `1e-4`, `1E3` and `.5e-3` are numbers (in YAML 1.1 they are text).
+- Only true and false are booleans, only decimal and 0x numbers are integers, and nothing becomes a date.
+- A duplicate key in a mapping is an error. Anchors and merge keys (`<<: *name`) work.
+- Values are those of JSON: other tags (`!!set`, `!!timestamp`), lone surrogates and endless numbers are errors.
+- Any file is read or refused within seconds: its size is limited, and so is what its aliases expand to.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_PROBLEMS = 100
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalar rules of the module docstring instead of YAML 1.1's."""
 
-    # PyYAML's own class attribute: start without its rules.
+    # PyYAML's class attribute, which is emptied here to start without its rules.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
     nodes = 0
 
@@ -72,7 +72,7 @@ class _TooManyError(Exception):
 
 
 class _NumberError(yaml.MarkedYAMLError):
-    """A number that Python does not read."""
+    """A number that Python cannot read."""
 
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -88,7 +88,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 @dataclass(frozen=True)
 class YamlFile:
-    """A parsed file: its values and, by location such as ("train", "learning_rate"), their places in the text."""
+    """A parsed file: its values and, by location such as ("train", "learning_rate"), their positions in the text."""
 
     path: Path
     data: JsonObject
@@ -97,8 +97,8 @@ class YamlFile:
     def position(self, location: Location, *, of_key: bool = False) -> tuple[int, int]:
         """Return line and column (from 1) of the value at a location, or of its key.
 
-        When the location is not in the file (a missing key), it is that of the nearest mapping above it, named by its
-        key.
+        If the location is not in the file (a missing key), it is the position of the key of the innermost mapping that
+        is.
         """
         node: yaml.Node = self.node
         mark = node.start_mark
@@ -113,11 +113,11 @@ class YamlFile:
 
 
 def read_yaml(path: Path, text: str | None = None) -> YamlFile:
-    """Read a YAML file whose top level is a mapping; `text` is read instead of the file's content, as if it were it.
+    """Read a YAML file whose top level is a mapping; with `text`, that is read instead of the file's content.
 
     Raises:
-        ConfigError: missing, unreadable, not UTF-8, not YAML (with line and column), keys given twice (all of them),
-            a value that contains itself, empty, or something else than a mapping at the top.
+        ConfigError: the file is missing, unreadable, not UTF-8, not YAML (with line and column), or empty, has
+            duplicate keys (all are listed), a value that contains itself, or no mapping at the top.
     """
     text = _read_text(path) if text is None else text
     if len(text) > MOST_BYTES:
@@ -140,7 +140,7 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
     except _TooManyError:
         raise _too_many(path, f"more than {MOST_VALUES:,}") from None
     except RecursionError:
-        raise _error("is nested too deep", Place(path), "look for brackets that are never closed") from None
+        raise _error("is nested too deeply", Place(path), "look for brackets that are not closed") from None
 
 
 def _too_many(path: Path, found: str) -> ConfigError:
@@ -163,7 +163,7 @@ def _read_text(path: Path) -> str:
         hint = "check the path, or make a project with `hv15 new FOLDER`"
         raise _error("no such file", Place(path), hint) from None
     except IsADirectoryError:
-        raise _error("is a folder", Place(path), f"name the file in it: {path / CONFIG}") from None
+        raise _error("is a folder", Place(path), f"use the file in it: {path / CONFIG}") from None
     except OSError as error:
         raise _error(f"cannot be read: {error.strerror}", Place(path)) from None
     except UnicodeDecodeError as error:
@@ -192,7 +192,7 @@ def _circle(place: Place) -> Problem:
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, when each alias is written out; `known` are those that were counted."""
+    """Return how many values a node has with each alias expanded; `known` holds the counts found so far."""
     if id(node) not in known:
         inner: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode):
@@ -204,7 +204,7 @@ def _values(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def _wrong_scalar(loader: _Loader, node: yaml.ScalarNode) -> str:
-    """What is wrong with a single value, or an empty string."""
+    """Return what is wrong with a single value, or an empty string."""
     if any("\ud800" <= letter <= "\udfff" for letter in node.value):
         return "holds half a character (an escape \\ud800 to \\udfff): write the character itself"
     plain = str(loader.resolve(yaml.ScalarNode, node.value, (True, False)))
@@ -222,14 +222,13 @@ def _short(tag: str) -> str:
 def _problems(
     path: Path, loader: _Loader, node: yaml.Node, at: Location, above: list[int], seen: set[int]
 ) -> Iterator[Problem]:
-    """Yield what Python would take and a config may not have.
+    """Yield problems that Python's YAML would accept.
 
-    That is: keys that are not text, or that their mapping has already, values that contain themselves, and those that
-    JSON does not have.
+    These are keys that are not text, duplicate keys, values that contain themselves, and values that JSON cannot hold.
 
     Args:
-        above: the nodes that this one is in.
-        seen: those that were looked at: an alias leads to one of them.
+        above: the nodes that contain this one.
+        seen: the nodes that were checked already, to which an alias leads.
     """
     if id(node) in seen:
         return
@@ -253,12 +252,12 @@ def _problems(
             inner = (*at, str(key.value)) if isinstance(key, yaml.ScalarNode) else at
             place = _place(path, key.start_mark, inner)
             if not isinstance(key, yaml.ScalarNode) or key.tag not in (_MERGE, _TEXT):
-                yield Problem("expected a name as key; if it is one, put it in quotes", place=place)
+                yield Problem("expected a name as the key; if it is a name, put it in quotes", place=place)
             elif wrong := _wrong_scalar(loader, key):
                 yield Problem(wrong, place=place)
             elif key.tag == _TEXT:
                 if key.value in lines:
-                    yield Problem(f"is given twice, first in line {lines[key.value]}", place=place)
+                    yield Problem(f"is a duplicate: the key is already in line {lines[key.value]}", place=place)
                 lines.setdefault(key.value, key.start_mark.line + 1)
             if id(value) in above:
                 yield _circle(place)
@@ -266,7 +265,7 @@ def _problems(
 
 
 def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
-    """Return the nodes of a key and its value in a mapping (merged keys were put first), or of a list's entry."""
+    """Return the nodes of a key and its value in a mapping, where merged keys come first, or of a list's entry."""
     if isinstance(node, yaml.MappingNode):
         for key, value in reversed(node.value):
             if isinstance(key, yaml.ScalarNode) and key.value == str(part):
@@ -277,5 +276,5 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node | None, yaml.Nod
 
 
 def _is_leaf(node: yaml.Node) -> bool:
-    """Whether a value stands on its key's line, so that its own place is the one to show."""
+    """Whether a value is on its key's line, so that its own position is shown instead of the key's."""
     return isinstance(node, yaml.ScalarNode) or bool(getattr(node, "flow_style", False))

@@ -1,6 +1,6 @@
-"""Media files, captions and clips: finding, naming, choosing frames, reading and writing pixels. Knows no model.
+"""Media files, captions and clips: finds them, chooses frames, reads and writes pixels. Does not depend on models.
 
-Planning (`media`, `captions`, `paths`, `survey`, `folder`, `rows`, `scan`, `index`, `buckets`, `frames`, `clips`,
-`musubi`) is plain Python and starts fast; only the modules that touch pixels (`video`, `probe`, `pixels`, `images`,
-`icc`, `decode`, `ahead`, `encode`) import PyAV, Pillow and numpy.
+The modules for planning (`media`, `captions`, `paths`, `survey`, `folder`, `rows`, `scan`, `index`, `buckets`,
+`frames`, `clips`, `musubi`) are plain Python and start fast; only those for pixels (`video`, `probe`, `pixels`,
+`images`, `icc`, `decode`, `ahead`, `encode`) import PyAV, Pillow and numpy.
 """

@@ -1,4 +1,4 @@
-"""Decodes the next files while the caller works on the present clip."""
+"""Decodes the next files while the caller works on the current clip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """The clips wanted of one file. `tag` is the caller's."""
+    """The clips to decode from one file. `tag` is for the caller's own use."""
 
     path: Path
     kind: MediaKind
@@ -36,16 +36,18 @@ Decoded = tuple[Clip, Pixels]
 def decode_ahead(
     jobs: Iterable[DecodeJob], workers: int, ahead: int = 2
 ) -> Iterator[tuple[DecodeJob, Decoded | MediaError]]:
-    """Yield the clips of each job in the order of the jobs; a file's error takes the place of its remaining clips.
+    """Yield the clips of each job, [F, H, W, 3] pixels, in the order of the jobs.
+
+    If a file cannot be decoded, its MediaError is yielded instead of its remaining clips.
 
     Args:
-        jobs: taken lazily.
-        workers: threads, each decoding one file.
-        ahead: clips that each of them may finish before they are wanted: at most workers * ahead finished clips are
-            in memory, and what decoding holds.
+        jobs: iterated lazily.
+        workers: number of threads; each decodes one file.
+        ahead: number of clips that each thread may decode in advance, so at most workers * ahead finished clips are in
+            memory, plus what decoding needs.
 
     Raises:
-        Exception: anything but a MediaError that decoding raises, when its turn comes.
+        Exception: any other exception from decoding, when its clip would be yielded.
     """
     waiting = iter(jobs)
     running: deque[tuple[DecodeJob, Background[Decoded]]] = deque()

@@ -1,7 +1,7 @@
-"""Sizes that clips are resized to: the bucket of nearest aspect, cover-resize, centre crop.
+"""Sizes to which clips are resized: the bucket of nearest aspect, resize to cover it, crop the centre.
 
-The set of buckets is the one that users of musubi-tuner know: for an area W*H, every width from half its root up to its
-root in steps of 16 with the largest height that keeps the area, and the same turned by 90 degrees.
+The buckets are those of musubi-tuner: for an area W*H, every width from half the area's square root up to the root in
+steps of 16 with the largest height that does not exceed the area, and the same with width and height swapped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_side
 
 MOST_ASPECT = 100
-"""How many times a picture's one side may be as long as the other: of what is longer, hardly anything is kept."""
+"""The largest ratio of a picture's sides; of a longer picture, hardly anything would be left after cropping."""
 
 
 @lru_cache(maxsize=64)
@@ -32,15 +32,15 @@ def bucket_sizes(width: int, height: int) -> tuple[tuple[int, int], ...]:
 def choose_bucket(
     height: int, width: int, resolution: tuple[int, int], *, enable_bucket: bool = True, no_upscale: bool = False
 ) -> tuple[int, int]:
-    """Return the (height, width) that a picture of `height` x `width` pixels is resized and cropped to.
+    """Return the (height, width) to which a picture of `height` x `width` pixels is resized and cropped.
 
     Args:
-        resolution: (width, height). With buckets only its area counts.
-        enable_bucket: False gives `resolution` itself for every picture.
-        no_upscale: a picture of no more than the area keeps its own size, rounded down to multiples of 16.
+        resolution: (width, height). With buckets, only its area matters.
+        enable_bucket: False means `resolution` itself for every picture.
+        no_upscale: a picture that is not larger than the area keeps its size, rounded down to multiples of 16.
 
     Raises:
-        UserError: `resolution` cannot be used, or the picture's: a side has less than 16 pixels, or it is a mere strip.
+        UserError: `resolution` cannot be used, or the picture is too small or too narrow, see `check_shape`.
     """
     wide, high = resolution
     check_shape(height, width)
@@ -48,7 +48,7 @@ def choose_bucket(
         if wide % PIXELS_PER_CELL or high % PIXELS_PER_CELL or wide < PIXELS_PER_CELL or high < PIXELS_PER_CELL:
             usable = [max(PIXELS_PER_CELL, encodable_side(side)) for side in resolution]
             raise UserError(
-                f"resolution [{wide}, {high}] is not in multiples of {PIXELS_PER_CELL}, and enable_bucket is false",
+                f"resolution [{wide}, {high}]: with enable_bucket: false, expected multiples of {PIXELS_PER_CELL}",
                 hint=f"use {usable}, or enable_bucket: true",
             )
         return high, wide
@@ -66,25 +66,26 @@ def choose_bucket(
 
 
 def check_shape(height: int, width: int) -> None:
-    """Check that a picture can be shown at a usual size.
+    """Check that a picture can be resized to a bucket.
 
     Raises:
-        UserError: a side has less than 16 pixels, or it is a mere strip.
+        UserError: a side has less than 16 pixels, or the picture is extremely long and narrow (`MOST_ASPECT`).
     """
     if min(height, width) < PIXELS_PER_CELL:
         raise UserError(
-            f"a picture of {width}x{height} pixels is too small, the least is {PIXELS_PER_CELL}x{PIXELS_PER_CELL}",
-            hint="remove it, or make it anew from a larger original",
+            f"a picture of {width}x{height} pixels is too small: expected at least {PIXELS_PER_CELL}x{PIXELS_PER_CELL}",
+            hint="remove it, or make it again from a larger original",
         )
     if max(height, width) > MOST_ASPECT * min(height, width):
         raise UserError(
-            f"a picture of {width}x{height} pixels is too narrow: its sides may differ by a factor of {MOST_ASPECT}",
-            hint="remove it, or cut out the part that should be learnt",
+            f"a picture of {width}x{height} pixels is too narrow: expected sides that differ by at most a factor of "
+            f"{MOST_ASPECT}",
+            hint="remove it, or crop it to the part that should be learnt",
         )
 
 
 def cover_size(height: int, width: int, target_height: int, target_width: int) -> tuple[int, int]:
-    """Return the smallest (height, width) of the same aspect that covers the target, rounded to nearest."""
+    """Return the smallest (height, width) of the same aspect that covers the target, rounded to the nearest pixel."""
     if target_width * height >= target_height * width:
         return max(target_height, (2 * height * target_width + width) // (2 * width)), target_width
     return target_height, max(target_width, (2 * width * target_height + height) // (2 * height))

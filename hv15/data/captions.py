@@ -7,9 +7,9 @@ import hashlib
 import os
 
 MOST_CAPTION = 1 << 16
-"""Bytes of a caption: the text encoder reads 1000 tokens, which are some 5,000."""
+"""Most bytes of a caption. The text encoder reads 1000 tokens, which are about 5,000 bytes."""
 
-_MARKS = {  # the longer ones first: UTF-32's little-endian mark begins with UTF-16's
+_MARKS = {  # the longer ones first, because UTF-32's little-endian mark begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -18,19 +18,19 @@ _MARKS = {  # the longer ones first: UTF-32's little-endian mark begins with UTF
 
 
 def caption_key(text: str) -> str:
-    """Return the name of a caption's encoding: the sha256 (hex) of its UTF-8 text, after prefix and suffix rules."""
+    """Return the key of a caption's encoding: the sha256 (hex) of its UTF-8 text, including prefix and suffix."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_caption(path: str) -> str:
-    """Return a caption file's text as `plain` makes it.
+    """Return a caption file's text, normalised by `plain`.
 
     Raises:
         OSError: the file is missing or cannot be read.
-        ValueError: it is not UTF-8 or far too long; the message says what was found instead.
+        ValueError: it is not UTF-8 or is far too long; the message says what was found instead.
     """
-    # os.open and os.read take a third of the time of open(): a dataset may have 100,000 of these files.
-    # Without O_NONBLOCK, a pipe of that name would be waited for.
+    # A dataset may have 100,000 of these files, and os.open and os.read take a third of the time of open().
+    # Without O_NONBLOCK, opening a named pipe would block.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         data = os.read(handle, MOST_CAPTION + 1)
@@ -42,7 +42,7 @@ def read_caption(path: str) -> str:
 
 
 def plain(caption: str) -> str:
-    """Return a caption without surrounding white space and with Unix line ends: the encoder sees every character."""
+    """Return a caption without surrounding white space and with Unix line ends, since every character is encoded."""
     if "\r" in caption:
         caption = caption.replace("\r\n", "\n").replace("\r", "\n")
     return caption.strip()
@@ -52,7 +52,7 @@ def decode_text(data: bytes) -> str:
     """Decode UTF-8, with or without a byte order mark.
 
     Raises:
-        ValueError: it is not UTF-8, or holds NUL; the message says at which byte, and what it looks like.
+        ValueError: it is not UTF-8 or holds NUL; the message says at which byte, and what it seems to be.
     """
     if data.startswith(tuple(_MARKS)):
         raise ValueError(f"not UTF-8 but {next(name for mark, name in _MARKS.items() if data.startswith(mark))}")
@@ -66,7 +66,7 @@ def decode_text(data: bytes) -> str:
 
 
 def _looks_like(data: bytes) -> str:
-    """Name the encoding of a text with NUL bytes: of Latin letters one byte in two, on one side, or three in four."""
+    """Guess the encoding of a text with NUL bytes: Latin letters have one in every two bytes, or three in four."""
     even, odd = data[0::2].count(0), data[1::2].count(0)
     if not even or not odd:
         return "UTF-16LE" if odd else "UTF-16BE"

@@ -1,4 +1,4 @@
-"""Clips: the windows of a media file that training sees, and what their pixels depend on."""
+"""Clips: the windows of a media file that are trained, and what their pixels depend on."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 
 MOST_STILL = 60
-"""Seconds that one frame may be shown: where a recording has a gap, its clips would be frozen."""
+"""Most seconds that one frame may be shown; clips from a longer gap in a recording would be frozen."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Clip:
-    """A window of a media file at a bucket's size. With the file's bytes it determines the pixels."""
+    """A window of a media file at a bucket's size. Together with the file's bytes it determines the pixels."""
 
     start: int
     """The first frame, counted at the target rate."""
     frames: int
-    """4k+1."""
+    """Number of frames, 4k+1."""
     height: int
     width: int
-    """Pixels, multiples of 16."""
+    """Height and width are in pixels, multiples of 16."""
     fps: str
-    """How times become frames: the target rate, and the source rate if the user set it. Empty for a still image."""
+    """The target rate, and the source rate if the user set it, which map times to frames. Empty for a still image."""
     background: str = ""
-    """The colour behind transparent pixels; empty when the file has none."""
+    """The colour behind transparent pixels; empty if the file has none."""
 
     def identity(self) -> JsonObject:
-        """Return what, beside the file's content, names the clip: the input of its key."""
+        """Return what identifies the clip in addition to the file's content: the input of its key."""
         return {
             "start": self.start,
             "frames": self.frames,
@@ -48,9 +48,9 @@ class Clip:
 
 
 def timeline_of(info: MediaInfo, dataset: DatasetSettings) -> Timeline:
-    """Return when the source frames are shown: by their timestamps, or by the user's `source_fps`.
+    """Return when the source frames are shown, according to their timestamps or to the user's `source_fps`.
 
-    A folder of images has no times: its images follow one another at the target rate.
+    A folder of images has no timestamps: its images are shown at the target rate.
     """
     if info.kind == "image":
         return info.timeline
@@ -62,11 +62,11 @@ def timeline_of(info: MediaInfo, dataset: DatasetSettings) -> Timeline:
 
 
 def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
-    """Return the clips that a dataset's settings cut from one file, without repetitions.
+    """Return the clips that a dataset's settings cut from one file, without duplicates.
 
     Raises:
-        MediaError: the file is too short for each of the asked lengths, too small or too narrow to be used, stands
-            still for too long, or gives too many clips.
+        MediaError: the file is too short for all `target_frames`, too small or too narrow, shows one frame for too
+            long, or gives too many clips.
     """
     try:
         height, width = choose_bucket(
@@ -113,15 +113,15 @@ def _check_pace(info: MediaInfo, timeline: Timeline) -> None:
         return
     index, seconds = timeline.longest_still()
     if seconds > MOST_STILL:
-        shown = f"{float(seconds):.0f} s" if seconds < 7200 else f"{float(seconds / 3600):.1f} hours"
+        length = f"{float(seconds):.0f} s" if seconds < 7200 else f"{float(seconds / 3600):.1f} hours"
         raise MediaError(
-            f"{info.path}: frame {index} of {len(timeline.times)} is shown for {shown}, the most is {MOST_STILL} s",
-            hint="cut the file there; or set source_fps, if its times are wrong",
+            f"{info.path}: frame {index} of {len(timeline.times)} lasts {length}; expected at most {MOST_STILL} s",
+            hint="cut the file there, or set source_fps if its times are wrong",
         )
 
 
 def missing_lengths(info: MediaInfo, dataset: DatasetSettings) -> list[int]:
-    """Return the `target_frames` that a video is too short for: they give no clip, the others do."""
+    """Return the `target_frames` for which a video is too short, so that they give no clip."""
     if info.kind == "image" or dataset.frame_extraction == "full":
         return []
     count = timeline_of(info, dataset).count(exact_fps(dataset.target_fps))

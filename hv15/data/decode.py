@@ -1,4 +1,4 @@
-"""Reads clips: streaming, each needed frame decoded once, only wanted frames converted and resized."""
+"""Reads clips as a stream: each frame is decoded once, and only those in clips are converted and resized."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hv15.data.video import DAMAGED, damaged, decoded, open_video
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
 
-_JUMP_FRAMES = 16  # a shorter way is decoded through
+_JUMP_FRAMES = 16  # over fewer frames, decoding is faster than seeking
 
 Stamped = tuple[int, av.VideoFrame]
 
@@ -34,23 +34,23 @@ def read_clips(
 ) -> Iterator[tuple[Clip, Pixels]]:
     """Yield each clip with its pixels, uint8 RGB [F, H, W, 3], in the order in which the clips end.
 
-    Overlapping clips share their frames; no more is held than the longest stretch of frames that open clips need.
+    Overlapping clips share their frames; only frames that unfinished clips need are in memory.
 
     Args:
         path: the file, or the folder of images.
-        kind: which of them it is.
+        kind: of the file or folder.
         clips: from `plan_clips` with the same dataset settings.
-        dataset: gives the frame rates.
-        info: what `probe` returned, if the caller has it.
+        dataset: the settings, which have the frame rates.
+        info: the result of `probe`, if the caller has it.
 
     Raises:
         MediaError: the file cannot be decoded, or ends before a clip does.
     """
     info = info or probe(path, kind)
     timeline, fps = timeline_of(info, dataset), exact_fps(dataset.target_fps)
-    for look in sorted({(clip.height, clip.width, clip.background) for clip in clips}):
-        same = sorted((c for c in clips if (c.height, c.width, c.background) == look), key=lambda c: c.start + c.frames)
-        yield from _assemble(same, _pictures(info, timeline, same, fps, Fitter(look[:2], look[2])))
+    for fit in sorted({(clip.height, clip.width, clip.background) for clip in clips}):
+        same = sorted((c for c in clips if (c.height, c.width, c.background) == fit), key=lambda c: c.start + c.frames)
+        yield from _assemble(same, _pictures(info, timeline, same, fps, Fitter(fit[:2], fit[2])))
 
 
 def _assemble(clips: list[Clip], pictures: Iterator[tuple[int, Pixels]]) -> Iterator[tuple[Clip, Pixels]]:
@@ -73,7 +73,7 @@ def _assemble(clips: list[Clip], pictures: Iterator[tuple[int, Pixels]]) -> Iter
 def _pictures(
     info: MediaInfo, timeline: Timeline, clips: Sequence[Clip], fps: Fraction, fitter: Fitter
 ) -> Iterator[tuple[int, Pixels]]:
-    """Yield (frame number, pixels) of each frame that the clips need, ascending; a repeated frame is read once."""
+    """Yield (frame number, pixels) of each frame that the clips need, ascending; repeated frames are read once."""
     numbers = sorted({i for clip in clips for i in range(clip.start, clip.start + clip.frames)})
     with ExitStack() as stack:
         if info.kind == "video":
@@ -85,20 +85,20 @@ def _pictures(
                 picture = read_image(files[index], background=fitter.background)
                 return resized(files[index], lambda: fitter.image(picture))
 
-        shown, pixels = -1, None
+        previous, pixels = -1, None
         for number in numbers:
             source = timeline.source_frame(number, fps)
-            if pixels is None or source != shown:
-                shown, pixels = source, read(source)
+            if pixels is None or source != previous:
+                previous, pixels = source, read(source)
             yield number, pixels
 
 
 class VideoReader:
     """Decodes chosen frames of a video, in ascending order.
 
-    Seeks over long stretches that nobody needs, and from the beginning again where a file's seeking proves unreliable,
-    or where frames are interlaced: what such a frame becomes follows from its neighbours, so these must be the same
-    whichever clips are wanted.
+    It seeks over long stretches that are not needed. It decodes from the beginning instead if seeking in the file turns
+    out to be unreliable, or if frames are interlaced: a deinterlaced frame depends on its neighbours, which must be the
+    same whichever clips are read.
     """
 
     def __init__(self, info: MediaInfo, fitter: Fitter) -> None:
@@ -116,7 +116,7 @@ class VideoReader:
         self._stack.close()
 
     def pixels(self, index: int) -> Pixels:
-        """Return source frame `index`, fitted, [H, W, 3].
+        """Return source frame `index`, resized and cropped, uint8 [H, W, 3].
 
         Raises:
             MediaError: the frame is damaged, or the video ends before it.
@@ -142,11 +142,11 @@ class VideoReader:
 
     def _restart(self) -> None:
         self._frames = self._decode()
-        self._held: Stamped | None = None  # the last frame not after the wanted one
-        self._next: Stamped | None = None  # the first frame after it
+        self._held: Stamped | None = None  # the last frame that is not later than the wanted one
+        self._next: Stamped | None = None  # the first frame that is later
 
     def _decode(self) -> Iterator[Stamped]:
-        """Yield decoded frames with their timestamps, or with their numbers where the container has no times."""
+        """Yield decoded frames with their timestamps, or with their numbers if the container has no timestamps."""
         frames = decoded(self._container, self._stream, deinterlace=self._deinterlaces)
         for number, frame in enumerate(frames):
             if self.info.pts is None:
@@ -155,7 +155,7 @@ class VideoReader:
                 yield frame.pts, frame
 
     def _frame(self, index: int) -> av.VideoFrame:
-        """Return the decoded frame that is on the screen when source frame `index` should be."""
+        """Return the decoded frame that is shown at the time of source frame `index`."""
         wanted = index if self.info.pts is None else self.info.pts[index]
         jumped = self._jump(index)
         while self._held is None or self._held[0] != wanted:
@@ -164,8 +164,8 @@ class VideoReader:
                 raise self._ended(index)
             if self._next[0] > wanted:
                 if self._held is not None or not jumped:
-                    break  # frame `index` is a hidden reference: what was shown before it stays
-                self._may_jump = jumped = False  # landed too late
+                    break  # frame `index` is a hidden reference, so the frame before it stays on the screen
+                self._may_jump = jumped = False  # the seek went too far
                 self._open()
                 continue
             self._held, self._next = self._next, None
@@ -174,7 +174,7 @@ class VideoReader:
         return shown[1]
 
     def _jump(self, index: int) -> bool:
-        """Seek to the last keyframe before source frame `index` if that saves decoding; tell whether it was done."""
+        """Seek to the last keyframe before source frame `index` if that saves decoding; return whether it did."""
         pts, keyframes = self.info.pts, self.info.keyframes
         if not self._may_jump or pts is None or not keyframes:
             return False
@@ -192,15 +192,15 @@ class VideoReader:
         count, last = len(self.info.timeline.times), -1 if self._held is None else self._held[0]
         shown = last + 1 if self.info.pts is None else bisect_right(self.info.pts, last) * (self._held is not None)
         return MediaError(
-            f"{self.info.path}: ends after {shown} of {count} frames, frame {index} was needed", hint=DAMAGED
+            f"{self.info.path}: ends after {shown} of {count} frames, but frame {index} is needed", hint=DAMAGED
         )
 
 
 def resized(path: Path, fit: Callable[[], Pixels]) -> Pixels:
-    """Return what `fit` makes of a picture of the file, uint8 [H, W, 3].
+    """Return the result of `fit` for a picture of the file, uint8 [H, W, 3].
 
     Raises:
-        MediaError: the resampler cannot take it; what was decoded is sound.
+        MediaError: the resampler does not support the picture, although it was decoded correctly.
     """
     try:
         return fit()

@@ -1,4 +1,4 @@
-"""Writes samples: an mp4 that says what it was made from, or a folder of PNG files. Equal input gives equal bytes."""
+"""Writes samples with metadata: an mp4, an animated PNG, or a folder of PNG files. Equal input gives equal bytes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hv15.grid import FPS
 CRF = 17
 """x264's constant rate factor; 17 is visually lossless."""
 
-# x264's bytes depend on the number of threads and on the processor's instructions, and with AVX-512 on what the memory
-# that it gets held before. None of it may follow the machine.
+# x264's output depends on the number of threads and the processor's instructions, and with AVX-512 on uninitialised
+# memory. These settings make it equal on all machines.
 _THREADS = 4
 X264_PARAMS = "cpu-independent=1"
 _INTERPOLATION = (
@@ -40,16 +40,16 @@ def write_video(
         path: the file, replaced atomically.
         frames: uint8 RGB [F, H, W, 3], H and W even.
         fps: frames per second.
-        metadata: any keys; `read_video_metadata` gives them back.
+        metadata: any keys; `read_video_metadata` returns them.
         crf: quality, 0 (lossless) to 51.
 
     Raises:
-        UserError: the sizes are odd, there is no frame, or the disk is full.
+        UserError: a size is odd, there are no frames, or the disk is full.
     """
     count, height, width = frames.shape[:3]
     if not count or height % 2 or width % 2:
         raise UserError(
-            f"{path}: {count} frames of {width}x{height} pixels cannot be written", hint="sizes must be multiples of 16"
+            f"{path}: {count} frames of {width}x{height} pixels cannot be written", hint="use multiples of 16 as sizes"
         )
     rate = exact_fps(fps)
     options = {"movflags": "use_metadata_tags+faststart", "fflags": "+bitexact"}
@@ -79,7 +79,7 @@ def read_video_metadata(path: Path) -> dict[str, str]:
     """Return the metadata that `write_video` stored.
 
     Raises:
-        MediaError: the file is missing or no video.
+        MediaError: the file is missing or is not a video.
     """
     with open_video(path) as (container, _):
         return {key: value for key, value in container.metadata.items() if key not in _CONTAINER_KEYS}
@@ -91,7 +91,10 @@ def write_image(path: Path, pixels: Pixels, metadata: Mapping[str, str] | None =
     Args:
         path: the file.
         pixels: uint8 RGB [H, W, 3].
-        metadata: its text chunks.
+        metadata: written as text chunks.
+
+    Raises:
+        UserError: the disk is full or the file cannot be written.
     """
     chunks = PngImagePlugin.PngInfo()
     for key, value in (metadata or {}).items():
@@ -101,13 +104,16 @@ def write_image(path: Path, pixels: Pixels, metadata: Mapping[str, str] | None =
 
 
 def write_animation(path: Path, frames: Pixels, fps: float = 24.0, metadata: Mapping[str, str] | None = None) -> None:
-    """Write an animated PNG atomically; it plays for ever.
+    """Write an animated PNG, which loops forever, atomically.
 
     Args:
         path: the file.
         frames: uint8 RGB [F, H, W, 3].
         fps: frames per second.
-        metadata: its text chunks.
+        metadata: written as text chunks.
+
+    Raises:
+        UserError: the disk is full or the file cannot be written.
     """
     chunks = PngImagePlugin.PngInfo()
     for key, value in (metadata or {}).items():
@@ -120,12 +126,12 @@ def write_animation(path: Path, frames: Pixels, fps: float = 24.0, metadata: Map
 
 
 def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a folder of PNG files 0000.png, 0001.png, ...; it appears complete or not at all.
+    """Write a folder of PNG files 0000.png, 0001.png, ... atomically.
 
     Args:
-        folder: replaced if it holds nothing but such files.
+        folder: replaced if it holds only such files.
         frames: uint8 RGB [F, H, W, 3].
-        metadata: text chunks of each file.
+        metadata: written as text chunks into each file.
 
     Raises:
         UserError: the folder holds other files, or the disk is full.
@@ -134,8 +140,8 @@ def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | Non
     others = [name for name in names if not re.fullmatch(r"\d{4,}\.png", name)]
     if others:
         raise UserError(
-            f"{folder}: holds other files (first {others[0]}), which images would replace",
-            hint="name a folder that does not exist yet",
+            f"{folder}: holds other files (first {others[0]}), which the images would replace",
+            hint="choose a folder that does not exist yet",
         )
     with atomic_folder(folder) as temporary:
         for number, pixels in enumerate(frames):

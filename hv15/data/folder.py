@@ -1,7 +1,7 @@
-"""Looks through a folder for media with their captions in text files beside them."""
+"""Searches a folder for media with their captions in text files beside them."""
 
 # ruff: noqa: PTH116, PTH118
-# A Path for each of 100,000 names would cost more than all the rest.
+# A Path for each of 100,000 names would take longer than everything else.
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from unicodedata import normalize
 
 from hv15.data.captions import read_caption
 from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaKind, holds_images
-from hv15.data.survey import SHOWN, CaptionProblem, Survey, counted, unreadable
+from hv15.data.survey import MOST_LISTED, CaptionProblem, Survey, counted, unreadable
 from hv15.records.problems import Place, Problem
 
 IGNORED = {
     *("@eadir", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"),
     *("__macosx", ".appledouble", ".thumbnails", "thumbs", "thumbnails", ".ipynb_checkpoints"),
 }
-"""Folders that systems, servers and viewers make, in small letters."""
+"""Folders that systems, servers and viewers make, in lower case."""
 
 _SIDECARS = {
     *(".txt", ".caption", ".text", ".md", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".csv", ".log", ".ini"),
     *(".srt", ".vtt", ".ass", ".npz", ".npy", ".safetensors", ".pt", ".db", ".zip", ".bak", ".part", ".tmp", ".wav"),
 }
-"""Endings of files that may have the name of a caption and are no media themselves."""
+"""Suffixes of files that may have a caption of the same name but are not media."""
 
-_RENAME = "rename the captions to the names that are expected"
+_RENAME = "rename the captions to the expected names"
 _WRITE = (
     "write a text file beside each, or set caption_extension to the ending of your captions, or default_caption to a "
-    "text for all that have none"
+    "text for all without a caption"
 )
-_DEEP = 100_000
-"""Entries of sub-folders that are looked at to count what `recursive` would find."""
+_MOST_COUNTED = 100_000
+"""Most entries of sub-folders that are examined to count what `recursive` would find."""
 
 
 def scan_folder(folder: Path, found: Survey) -> None:
-    """Add the media of a folder to `found`: files, in a video dataset also sub-folders of images that are a clip each.
+    """Add the media of a folder to `found`: files, and in a video dataset also sub-folders of images, each one clip.
 
-    With `recursive`, sub-folders follow the files of a folder, in the order of their names.
+    With `recursive`, the other sub-folders come after a folder's files, in the order of their names.
     """
     try:
         os.scandir(folder).close()
@@ -56,7 +56,7 @@ def scan_folder(folder: Path, found: Survey) -> None:
 
 
 class _Walk:
-    """One pass over a folder, and over its sub-folders if they are wanted."""
+    """One pass over a folder, and over its sub-folders if the dataset is recursive."""
 
     def __init__(self, found: Survey) -> None:
         self.found = found
@@ -72,7 +72,7 @@ class _Walk:
         self._seen: set[tuple[int, int]] = set()
 
     def look_into(self, base: str) -> list[str]:
-        """Add the media of the folder `base` (with its slash) and return the sub-folders to look into next."""
+        """Add the media of the folder `base` (with a final slash) and return the sub-folders to look into next."""
         try:
             status = os.stat(base)
             with os.scandir(base) as entries:
@@ -81,7 +81,7 @@ class _Walk:
             self.found.problems.append(unreadable(Path(base), error, "folder"))
             return []
         if (status.st_dev, status.st_ino) in self._seen:
-            return []  # a link to a folder above
+            return []  # a link to a parent folder
         self._seen.add((status.st_dev, status.st_ino))
         captions = _Captions(base, listing, self.dataset.caption_extension)
         kind: MediaKind = "video" if self.is_video else "image"
@@ -103,13 +103,13 @@ class _Walk:
         return below
 
     def _folder(self, base: str, name: str, captions: _Captions) -> list[str]:
-        """Take a sub-folder as a clip, or return it if it has to be looked into."""
-        place, own = base + name, captions.of(name)
-        if own is None and name.lower() in IGNORED:
+        """Add a sub-folder as a clip, or return it if it has to be looked into."""
+        place, caption = base + name, captions.of(name)
+        if caption is None and name.lower() in IGNORED:
             self.ignored[name] = None
             return []
         try:
-            if self.is_video and holds_images(place) and (own is not None or not self._is_no_clip(place)):
+            if self.is_video and holds_images(place) and (caption is not None or not self._is_no_clip(place)):
                 self._take(base, name, "frames", captions)
                 return []
         except OSError as error:
@@ -122,7 +122,7 @@ class _Walk:
         return []
 
     def _is_no_clip(self, place: str) -> bool:
-        """Whether a folder with images but without a caption is more than a clip whose caption was forgotten."""
+        """Whether a folder with images but without a caption is not just a clip whose caption is missing."""
         with os.scandir(place) as entries:
             listing = [entry for entry in entries if not entry.name.startswith(".")]
         if self.dataset.recursive and any(_is_folder(each) and each.name.lower() not in IGNORED for each in listing):
@@ -161,41 +161,41 @@ class _Walk:
 
     def _missing(self, base: str, name: str, stem: str, captions: _Captions) -> None:
         expected = stem + self.dataset.caption_extension
-        near = captions.near(name, stem) if len(self.found.problems) < SHOWN else None
+        near = captions.near(name, stem) if len(self.found.problems) < MOST_LISTED else None
         message = f"no caption, expected in {expected}" + (f"; there is {near}" if near else "")
         hint, place = _RENAME if near else _WRITE, Place(Path(base, name))
         self.found.problems.append(CaptionProblem(message, hint, place, base + name, base + expected))
 
     def conclude(self, folder: Path) -> None:
-        """Say what was left aside; finding nothing is a problem."""
+        """Note which files were not used; it is a problem if no media were found."""
         wanted, other = ("video", "image") if self.is_video else ("image", "video")
-        asides = []
+        unused = []
         if self.strays:
-            asides.append(f"{counted(self.strays, other)}: {other}_directory takes them")
+            unused.append(f"{counted(self.strays, other)}: use {other}_directory for them")
         if self.deeper:
-            asides.append(f"{counted(self.deeper, f'captioned {wanted}')} in sub-folders: recursive: true takes them")
+            unused.append(f"{counted(self.deeper, f'captioned {wanted}')} in sub-folders: use recursive: true for them")
         if self.unread:
-            names = ", ".join(self.unread[:SHOWN]) + (" ..." if len(self.unread) > SHOWN else "")
-            asides.append(f"{counted(len(self.unread), 'captioned file')} with an ending that is not read: {names}")
+            names = ", ".join(self.unread[:MOST_LISTED]) + (" ..." if len(self.unread) > MOST_LISTED else "")
+            unused.append(f"{counted(len(self.unread), 'captioned file')} with an unsupported ending: {names}")
         if not self.found.sources and not self.found.problems:
-            nothing = f"no {wanted}s in this folder" + (f", but {'; '.join(asides)}" if asides else "")
+            nothing = f"no {wanted}s in this folder" + (f", but {'; '.join(unused)}" if unused else "")
             self.found.problems.append(Problem(nothing, place=Place(folder)))
         else:
-            self.found.notes += [f"{folder}: not used: {aside}" for aside in asides]
+            self.found.notes += [f"{folder}: not used: {each}" for each in unused]
         if self.ignored:
             names = ", ".join(self.ignored)
             self.found.notes.append(f"{folder}: ignored: {names} (folders of the system or of another program)")
 
 
 class _Captions:
-    """The caption files of one folder, by the names of what they belong to."""
+    """The caption files of one folder, by the names of their media."""
 
     def __init__(self, base: str, listing: Iterable[str], ending: str) -> None:
         self.base = base
         self.listing = listing
         self.ending = ending.lower()
         self.claimed: set[str] = set()
-        """Names, without ending, of the media that were found."""
+        """Names, without the suffix, of the media that were found."""
         self._exact = ending
         self._names = set(listing)
         self._folded: dict[str, str] | None = None
@@ -203,8 +203,8 @@ class _Captions:
     def of(self, stem: str) -> str | None:
         """Return the name of the caption file of `stem`, or None.
 
-        The case of the ending does not matter, nor whether accents are letters of their own (NFD, as a Mac writes) or
-        part of the letter (NFC).
+        The case of the suffix does not matter, nor whether accents are separate characters (NFD, as on a Mac) or part
+        of the letter (NFC).
         """
         name = stem + self._exact
         if name in self._names:
@@ -219,7 +219,7 @@ class _Captions:
         return normalize("NFC", name[:-length]) + name[-length:].lower()
 
     def near(self, name: str, stem: str) -> str | None:
-        """Return the name of a file that is probably meant as the caption of the medium `name`."""
+        """Return the name of a file that is probably intended as the caption of the medium `name`, or None."""
         texts = (self.ending, ".txt", ".caption", ".text")
         likely = {other.lower(): other for other in sorted(self._names) if other.lower().endswith(texts)}
         for guess in (name + self.ending, stem + self.ending + self.ending, *(stem + ending for ending in texts)):
@@ -249,6 +249,6 @@ def _captioned(folder: str, suffixes: Iterable[str], ending: str) -> int:
             for name in names
             if not name.startswith(".")
         )
-        if seen > _DEEP:
+        if seen > _MOST_COUNTED:
             break
     return count

@@ -1,15 +1,15 @@
-"""Which source frame is shown when, and which windows of frames become clips. Exact integer arithmetic throughout.
+"""The times of source frames, and the windows of frames that become clips. All arithmetic is exact, on integers.
 
 Notable choices:
-- A clip plays at the target rate (24 fps). Its frame k shows what the source displays k/24 s after its first frame:
-  the last source frame whose time is not later. A slower source repeats frames, a variable rate needs no special case.
-- Films run at 24000/1001 = 23.976 fps: 1/24 s after its first frame such a video still shows that frame, which would
-  make every first frame a double. A rate within 0.2 % of a whole multiple or part of the target counts as that.
-- A film on a DVD keeps its frames for 3, 2, 3, 2 ... fields of 59.94 a second. It is taken at the film's own rate.
-- Matroska and FLV round times to milliseconds, and what is copied out of them keeps those times, so a 24 fps frame may
-  be stamped a little after its due time and would be missed by one. Times that lie on the grid of a constant rate, give
-  or take a tick or a millisecond, are put back onto it.
-- A video of length d has floor(24 d) frames, at least one: a frame is counted when its whole time slot is filled.
+- A clip plays at the target rate (24 fps). Its frame k is what the source shows k/24 s after its first frame: the last
+  source frame whose time is not later. A slower source repeats frames; a variable rate needs no special case.
+- Films run at 24000/1001 = 23.976 fps: 1/24 s after its first frame such a video still shows that frame, so every first
+  frame would be doubled. A rate within 0.2 % of a whole multiple or fraction of the target is taken to be exactly that.
+- A film on a DVD shows its frames for 3, 2, 3, 2 ... of 59.94 fields a second. It is read at the film's own rate.
+- Matroska and FLV round times to milliseconds, and files converted from them keep those times. So a 24 fps frame may
+  have a time slightly after its true one and would be missed. Times within a tick or a millisecond of the grid of a
+  constant rate are moved onto the grid.
+- A video of length d has floor(24 d) frames, at least one: a frame counts if its whole time slot is filled.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from hv15.grid import encodable_frames
 
 EXTRACTIONS = ("head", "chunk", "slide", "uniform", "full")
 MOST_WINDOWS = 20_000
-"""Clips cut from one file: those of a two-hour film, one after the other, are about half as many."""
+"""Most clips from one file; a two-hour film cut into consecutive clips has about half as many."""
 
-_GRID_SHARE = Fraction(9, 10)  # frames dropped by a recorder leave the rest on the grid
-_GRID_TICKS = 8  # to a frame; a coarser clock than this is taken at its word
-_ROUNDED = Fraction(1, 1000)  # seconds: what containers with a clock of milliseconds do to times
-_SAME_RATE = Fraction(1, 500)  # 1000/1001 is half of it
+_GRID_SHARE = Fraction(9, 10)  # share of frames that must be on the grid; a recorder's dropped frames do not matter
+_GRID_TICKS = 8  # ticks per frame; with fewer, times are not corrected by a millisecond
+_ROUNDED = Fraction(1, 1000)  # seconds; the rounding of containers with times in milliseconds
+_SAME_RATE = Fraction(1, 500)  # relative; 1000/1001 differs by half of it
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """When each source frame appears, in ticks after the first one."""
+    """The times of all source frames, in ticks after the first frame."""
 
     times: tuple[int, ...]
-    """Ascending, the first is 0."""
+    """When each frame appears, ascending from 0."""
     duration: int
-    """Ticks until the last frame disappears."""
+    """When the last frame disappears."""
     tick: Fraction
-    """Seconds."""
+    """Seconds in a tick."""
     rate: Fraction | None = None
-    """Frames per second if that is constant, but for frames that were dropped."""
+    """Frames per second if the rate is constant except for dropped frames."""
 
     @staticmethod
     def constant(count: int, fps: Fraction) -> Timeline:
@@ -61,11 +61,11 @@ class Timeline:
 
         Args:
             pts: ascending timestamps in units of `time_base` seconds.
-            last: how long the last frame is shown, in the same units; 0 when unknown.
-            rates: frame rates that the container states, the most trusted first (None = not stated).
+            last: how long the last frame is shown, in the same units; 0 if unknown.
+            rates: frame rates that the container states, the most reliable first (None = not stated).
         """
         candidates = [rate for rate in (*rates, _measured(pts, time_base)) if rate is not None and rate > 0]
-        snapped = next((line for rate in candidates if (line := _snap(pts, time_base, last, rate))), None)
+        snapped = next((found for rate in candidates if (found := _snap(pts, time_base, last, rate))), None)
         if snapped is None or snapped.rate is None:
             for fields in dict.fromkeys([*candidates, *(2 * rate for rate in candidates)]):
                 if film := _film(_snap(pts, time_base, last, fields), fields):
@@ -85,8 +85,8 @@ class Timeline:
     def clock(self, fps: Fraction) -> Fraction:
         """Return how many frames a clip at `fps` takes from each second of this video.
 
-        That is `fps` itself, or so much more or less that a constant rate is a whole multiple or part of it: a clip at
-        24 fps takes 23.976 frames a second from a video of 23.976 or 47.952, each or every second one.
+        That is `fps`, adjusted slightly if the video's constant rate is then a whole multiple or fraction of it: a clip
+        at 24 fps takes 23.976 frames a second from a video at 23.976 or 47.952, every frame or every second one.
         """
         return fps if self.rate is None else _clock(self.rate, fps)
 
@@ -101,9 +101,9 @@ class Timeline:
     def longest_still(self) -> tuple[int, Fraction]:
         """Return the source frame that is shown longest, and for how many seconds."""
         ends = (*self.times[1:], self.duration)
-        stands = list(map(operator.sub, ends, self.times))
-        longest = max(stands)
-        return stands.index(longest), longest * self.tick
+        lengths = list(map(operator.sub, ends, self.times))
+        longest = max(lengths)
+        return lengths.index(longest), longest * self.tick
 
 
 @lru_cache(maxsize=256)
@@ -114,15 +114,15 @@ def _clock(rate: Fraction, fps: Fraction) -> Fraction:
 
 
 def _measured(pts: Sequence[int], time_base: Fraction) -> Fraction | None:
-    """Return the rate between the first and the last frame: cameras keep a constant one that no header states."""
+    """Return the mean rate from the first to the last frame; a camera's constant rate may not be in any header."""
     return (len(pts) - 1) / ((pts[-1] - pts[0]) * time_base) if len(pts) > 2 else None
 
 
 def _snap(pts: Sequence[int], time_base: Fraction, last: int, rate: Fraction) -> Timeline | None:
-    """Put timestamps onto the grid of `rate` if nearly all lie within a tick or a millisecond of it.
+    """Move timestamps onto the grid of `rate` if nearly all are within a tick or a millisecond of it.
 
-    A coarse clock, as that of an AVI, which counts frames, must lie on the grid itself. The rate is the video's own if
-    it has a frame for at least half of the grid's points.
+    Timestamps in coarse units, such as those of an AVI, which counts frames, must be exactly on the grid. The timeline
+    has this rate if there is a frame for at least half of the grid's points.
     """
     tick = Fraction(1, math.lcm(time_base.denominator, rate.numerator))
     unit, step = int(time_base / tick), int(1 / rate / tick)
@@ -144,21 +144,21 @@ def _snap(pts: Sequence[int], time_base: Fraction, last: int, rate: Fraction) ->
     return Timeline(tuple(times), times[-1] + length, tick, rate if filled else None)
 
 
-def _film(line: Timeline | None, fields: Fraction) -> Timeline | None:
-    """Return the film's own timeline if a grid of fields holds its frames for 3, 2, 3, 2 ... of them (pulldown)."""
-    if line is None:
+def _film(timeline: Timeline | None, fields: Fraction) -> Timeline | None:
+    """Return the film's own timeline if its frames are shown for 3, 2, 3, 2 ... fields (pulldown)."""
+    if timeline is None:
         return None
-    step = 1 / fields / line.tick
-    stands = [(b - a) / step for a, b in itertools.pairwise(line.times)]
-    pairs = [a + b for a, b in itertools.pairwise(stands)]
-    if not pairs or not set(stands) <= {2, 3} or pairs.count(Fraction(5)) < _GRID_SHARE * len(pairs):
+    step = 1 / fields / timeline.tick
+    lengths = [(b - a) / step for a, b in itertools.pairwise(timeline.times)]
+    pairs = [a + b for a, b in itertools.pairwise(lengths)]
+    if not pairs or not set(lengths) <= {2, 3} or pairs.count(Fraction(5)) < _GRID_SHARE * len(pairs):
         return None
-    return Timeline.constant(len(line.times), fields * 2 / 5)
+    return Timeline.constant(len(timeline.times), fields * 2 / 5)
 
 
 @lru_cache(maxsize=64)
 def exact_fps(fps: float) -> Fraction:
-    """Return the rate as the decimal number that the user wrote: 29.97 is 2997/100."""
+    """Return the rate as exactly the decimal number that the user wrote: 29.97 is 2997/100."""
     return Fraction(str(fps))
 
 
@@ -171,17 +171,17 @@ def windows(
     sample: int = 1,
     max_frames: int | None = None,
 ) -> list[tuple[int, int]]:
-    """Return the windows (start, length in frames) of a video of `count` frames, without repetitions.
+    """Return the windows (start, length in frames) of a video of `count` frames, without duplicates.
 
-    head takes the first T frames; chunk takes T after T; slide starts every `stride` frames; uniform spreads `sample`
-    starts from the first to the last possible; full takes the whole video up to `max_frames`. T and the full length
-    are rounded down to 4k+1; a T that is longer than the video gives no window.
+    For each T of `target_frames`, head takes the first T frames; chunk takes consecutive windows of T frames; slide
+    starts a window every `stride` frames; uniform spreads `sample` windows evenly over the video; full takes the whole
+    video up to `max_frames`. T and the full length are rounded down to 4k+1; a T longer than the video gives no window.
 
     Raises:
         UserError: `extraction` is unknown, or there would be more than MOST_WINDOWS.
     """
     if extraction not in EXTRACTIONS:
-        raise UserError(f"frame_extraction {extraction!r} is unknown", hint=f"use one of {', '.join(EXTRACTIONS)}")
+        raise UserError(f"frame_extraction: unknown value {extraction!r}", hint=f"use one of {', '.join(EXTRACTIONS)}")
     if extraction == "full":
         return [(0, encodable_frames(count if max_frames is None else min(count, max_frames)))] if count > 0 else []
     found: dict[tuple[int, int], None] = {}
@@ -191,14 +191,14 @@ def windows(
             found.update(dict.fromkeys((start, length) for start in itertools.islice(starts, MOST_WINDOWS + 1)))
         if len(found) > MOST_WINDOWS:
             raise UserError(
-                f"its {count} frames would give more than {MOST_WINDOWS} clips, the most that one file may give",
-                hint="cut it into shorter files, or raise frame_stride, or use frame_extraction: uniform",
+                f"its {count} frames would give more than {MOST_WINDOWS} clips, the maximum for one file",
+                hint="cut it into shorter files, increase frame_stride, or use frame_extraction: uniform",
             )
     return list(found)
 
 
 def _starts(last: int, extraction: str, length: int, stride: int, sample: int) -> Iterator[int]:
-    """Return where windows of `length` begin, the last possible start being `last`."""
+    """Return the first frames of the windows of `length` frames; the last possible one is `last`."""
     if extraction == "head" or (extraction == "uniform" and sample == 1):
         return iter((0,))
     if extraction == "uniform":

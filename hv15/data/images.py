@@ -1,10 +1,10 @@
-"""Still images: any mode Pillow reads becomes upright 8-bit sRGB, within a stated memory.
+"""Reads still images in any mode that Pillow supports as upright 8-bit sRGB, within bounded memory.
 
 Notable choices:
-- Up to MOST_PIXELS are read, in at most BYTES_PER_PIXEL a pixel and 1 GiB. Of what is larger than LARGE, blocks of
-  2x2, 3x3 ... pixels are averaged first: the resampler would average them anyway, but from a second copy.
-- Metadata of any sensible size is skipped over: pictures made by ComfyUI carry their whole workflow.
-- Only picture formats are tried: Pillow would start Ghostscript for a PostScript file named .png.
+- Images of up to MOST_PIXELS are read, with at most BYTES_PER_PIXEL bytes for each pixel and 1 GiB. If they are larger
+  than LARGE, blocks of 2x2, 3x3 ... pixels are averaged first: the resampler would average them, too, but from a copy.
+- Metadata of any reasonable size is skipped: pictures made by ComfyUI contain their whole workflow.
+- Only picture formats are tried, because Pillow would run Ghostscript for a PostScript file named .png.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from hv15.data.pixels import Fitter, Pixels, composite
 MOST_PIXELS = 1 << 29
 """The largest picture that is read: 512 Mi pixels."""
 BYTES_PER_PIXEL = 8
-"""At most, while one is read: Pillow's own copy takes 4; a progressive JPEG takes 6 before it has one."""
+"""Most bytes while an image is read: Pillow's copy takes 4; decoding a progressive JPEG takes 6 before that."""
 LARGE = 1 << 26
-"""Pixels above which a picture is averaged while it is read."""
+"""Pixels above which blocks of a picture are averaged while it is read."""
 MOST_TEXT = 1 << 26
-"""Bytes of text that a PNG's metadata may hold."""
+"""Most bytes of text in a PNG's metadata."""
 
-Image.MAX_IMAGE_PIXELS = None  # MOST_PIXELS is the limit; Pillow's own would call such a picture an attack
+Image.MAX_IMAGE_PIXELS = None  # MOST_PIXELS is the limit; Pillow would reject large pictures as an attack
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "AVIF", "TIFF", "GIF", "HEIF")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-_UPRIGHT = {  # EXIF orientation to what turns it upright
+_UPRIGHT = {  # EXIF orientation -> the operation that turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,46 +47,46 @@ _UPRIGHT = {  # EXIF orientation to what turns it upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BAND = 256  # rows that are averaged at a time
+_BAND = 256  # rows of the result that are averaged at a time
 
 
 class ImageSize(NamedTuple):
-    """What the header of a picture says."""
+    """The size of a picture and more from its header."""
 
     height: int
-    """Pixels, as it is shown."""
+    """In pixels, as shown upright; so is the width."""
     width: int
     alpha: bool
     """Whether it has transparency."""
     notes: tuple[str, ...] = ()
-    """What a person should know of it."""
+    """Notes for the user."""
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None, background: str = "#000000") -> Pixels:
-    """Return an image [H, W, 3] as uint8 sRGB, turned as its EXIF orientation says.
+    """Return an image [H, W, 3] as uint8 sRGB, rotated according to its EXIF orientation.
 
     Args:
-        path: the file; of an animation the first picture is taken.
+        path: the file; for an animation, the first picture is read.
         size: (height, width) to fill (cover-resize, centre crop), or None to keep the image's own size, up to LARGE.
         background: "#rrggbb" behind transparent pixels.
 
     Raises:
-        MediaError: the file is missing, empty, damaged, too large, or no image.
+        MediaError: the file is missing, empty, damaged, too large, or not an image.
     """
     with _opened(path) as image:
         orientation = _orientation(image, path)
-        shown = _reduced(image, path) if image.width * image.height > LARGE else _plain(image, path)
+        upright = _reduced(image, path) if image.width * image.height > LARGE else _plain(image, path)
         if orientation in _UPRIGHT:
-            shown = shown.transpose(_UPRIGHT[orientation])
-        pixels = composite(np.asarray(shown), background) if shown.mode == "RGBA" else np.array(shown)
+            upright = upright.transpose(_UPRIGHT[orientation])
+        pixels = composite(np.asarray(upright), background) if upright.mode == "RGBA" else np.array(upright)
     return Fitter(size).image(pixels)
 
 
 def image_size(path: Path) -> ImageSize:
-    """Return how large an image is shown and whether it has transparency; no pixel is decoded if that can be helped.
+    """Return the upright size of an image and whether it has transparency, if possible without decoding pixels.
 
     Raises:
-        MediaError: the file is missing, empty, too large, or no image.
+        MediaError: the file is missing, empty, too large, or not an image.
     """
     with _opened(path) as image:
         width, height = image.size
@@ -98,7 +98,7 @@ def image_size(path: Path) -> ImageSize:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture, and say what is wrong with it while it is open.
+    """Open a picture, and turn all errors while it is open into a MediaError.
 
     Raises:
         MediaError: as `read_image`.
@@ -107,14 +107,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with _open(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise MediaError(
-                    f"{path}: a picture of {image.width}x{image.height} pixels is more than the {MOST_PIXELS >> 20} "
-                    "Mi pixels that are read",
-                    hint="make it smaller: clips are far smaller anyway",
+                    f"{path}: a picture of {image.width}x{image.height} pixels is too large: expected at most "
+                    f"{MOST_PIXELS >> 20} Mi pixels",
+                    hint="make it smaller: clips are much smaller anyway",
                 )
             yield image
     except MediaError:
         raise
-    except Exception as error:  # damaged files make Pillow's readers fail in every way that Python has
+    except Exception as error:  # for damaged files, Pillow's readers raise exceptions of many classes
         raise _unreadable(path, error) from error
 
 
@@ -129,7 +129,7 @@ def _open(path: Path) -> Image.Image:
     except ImportError:
         raise MediaError(
             f"{path}: a HEIC picture, which needs the package pillow-heif",
-            hint="pip install 'hv15[heic]', or save it as JPEG",
+            hint="install it (pip install 'hv15[heic]'), or save the picture as JPEG",
         ) from None
     register_heif_opener()
     return Image.open(path, formats=("HEIF",))
@@ -148,35 +148,35 @@ def _is_heif(path: Path) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> MediaError:
-    """Describe why an image cannot be read."""
+    """Return the error for an image that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return MediaError(f"{path}: does not exist", hint="check the path")
     if isinstance(error, IsADirectoryError):
         return MediaError(
-            f"{path}: expected an image, found a folder", hint="a folder of images is a clip of a video dataset"
+            f"{path}: expected an image, found a folder", hint="use a folder of images as a clip of a video dataset"
         )
     if path.is_file() and path.stat().st_size == 0:
         return MediaError(f"{path}: empty file (0 bytes)", hint="copy it again or remove it")
     if isinstance(error, MemoryError):
-        return MediaError(f"{path}: needs more memory than there is", hint="make it smaller, or free some memory")
+        return MediaError(f"{path}: needs more memory than is free", hint="make it smaller, or free some memory")
     if "MAX_TEXT" in str(error):
         return MediaError(
-            f"{path}: its metadata is more than the {MOST_TEXT >> 20} MiB of text that are read",
-            hint="save it anew without metadata",
+            f"{path}: its metadata is too large: expected at most {MOST_TEXT >> 20} MiB of text",
+            hint="save it again without metadata",
         )
     reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
     return MediaError(f"{path}: cannot be read as an image: {reason}", hint="open it in a viewer: it may be damaged")
 
 
 def _orientation(image: Image.Image, path: Path) -> int | None:
-    """Return the EXIF orientation. Pillow decodes a whole PNG for it, because metadata may stand at its end."""
+    """Return the EXIF orientation, without Pillow's decoding of a whole PNG, in which metadata may be at the end."""
     if image.format == "PNG" and not _ends_with_metadata(path):
         return Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     return image.getexif().get(ExifTags.Base.Orientation)
 
 
 def _ends_with_metadata(path: Path) -> bool:
-    """Whether a PNG has other chunks than pixels and the end mark behind its first pixels."""
+    """Whether a PNG has chunks other than pixels and the end mark after its first pixels."""
     with path.open("rb") as file:
         file.seek(8)
         in_pixels = False
@@ -202,12 +202,12 @@ def _plain(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _reduced(image: Image.Image, path: Path) -> Image.Image:
-    """Return a large picture as `_plain` does, with the average of each k x k pixels, k as small as LARGE allows.
+    """Return a large picture as `_plain` does, with each k x k pixels averaged; k is as small as LARGE allows.
 
-    It goes by bands of rows, so that beside Pillow's own copy there is never a second one.
+    It works on bands of rows, so that there is never a second copy in addition to Pillow's.
     """
     factor = _factor(*image.size)
-    image.draft(None, (image.width // factor, image.height // factor))  # JPEG: decodes to 1/2, 1/4 or 1/8 by itself
+    image.draft(None, (image.width // factor, image.height // factor))  # a JPEG can be decoded at 1/2, 1/4 or 1/8
     factor = _factor(*image.size)
     if factor == 1:
         return _plain(image, path)
@@ -223,7 +223,7 @@ def _reduced(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _averaged(image: Image.Image, factor: int) -> Image.Image:
-    """Return a picture with each `factor` x `factor` pixels averaged, each by how much can be seen of it."""
+    """Return a picture with each `factor` x `factor` pixels averaged, weighted by their opacity."""
     if image.mode == "RGBA":
         return image.convert("RGBa").reduce(factor).convert("RGBA")
     return image.reduce(factor)

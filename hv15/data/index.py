@@ -14,7 +14,7 @@ from hv15.records.json_values import Json
 
 VERSION = 2
 SAVE_EVERY = 64 << 30
-"""Bytes hashed between two saves: a killed run repeats at most this much."""
+"""Bytes that are hashed between saves, which a killed run has to repeat at most."""
 
 _BATCH_FILES, _BATCH_BYTES = 64, 8 << 20
 """What one thread is given at a time: handing over each of 50,000 small files would take longer than hashing them."""
@@ -29,11 +29,11 @@ class FileIndex:
     def media_keys(self, sources: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Return the media key of each source: the sha256 (hex) of its bytes.
 
-        The key of a folder of images is a digest of its files' hashes in natural order, so names do not count.
+        The key of a folder of images is a digest of its files' hashes in natural order, so names do not matter.
 
         Args:
-            sources: as a scan returned them.
-            progress: called with (bytes hashed, bytes to hash) after each file; not at all if nothing has changed.
+            sources: as returned by a scan.
+            progress: called with (bytes hashed, bytes to hash) after each file; not called if nothing has changed.
 
         Raises:
             MediaError: a file cannot be read, or it changed while it was read.
@@ -46,7 +46,7 @@ class FileIndex:
             if not _is_of(entries.get(name), source.size, source.mtime_ns, source.inode)
         }
         if stale:
-            self._know_moved(stale)
+            self._recognise_moved(stale)
         if stale:
             self._hash(stale, progress)
         return [_key_of(entries[name]) for name in names]
@@ -56,8 +56,8 @@ class FileIndex:
         entry = self._memory.entries.get(os.path.abspath(path))  # noqa: PTH100 (as in _absolute)
         return _key_of(entry) if _is_of(entry, size, mtime_ns, inode) else None
 
-    def _know_moved(self, stale: dict[str, Source]) -> None:
-        """Take out files that are known under another name by size, time and inode: the project was moved."""
+    def _recognise_moved(self, stale: dict[str, Source]) -> None:
+        """Remove files that are known by another name with the same size, time and inode, as in a moved project."""
         known = {tuple(entry[:3]): _key_of(entry) for entry in self._memory.entries.values() if isinstance(entry, list)}
         for name, source in list(stale.items()):
             key = known.get((source.size, source.mtime_ns, source.inode))
@@ -83,7 +83,7 @@ class FileIndex:
                 if done - saved > SAVE_EVERY:
                     self._memory.save()
                     saved = done
-        finally:  # what is known stays known, also when the user stops
+        finally:  # keep the finished keys, also when the user interrupts
             pool.shutdown(wait=True, cancel_futures=True)
             self._memory.save()
         if errors:

@@ -1,4 +1,4 @@
-"""What a media file is: where it lies, what it shows, and the error that concerns one file alone."""
+"""Media files: their kinds, locations and properties, and the error about a single file."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ IMAGE_SUFFIXES = {
 
 
 class MediaError(UserError):
-    """One file cannot be used. Callers skip the file and report it, or stop; other files are not concerned."""
+    """One file cannot be used. Callers skip and report it, or stop; other files are not affected."""
 
 
 class Source(NamedTuple):
-    """One captioned media file as a scan finds it: known by its stamp (size, time, inode), not yet opened.
+    """One captioned media file that a scan found. It has a stamp (size, time, inode), but was not opened yet.
 
-    For a folder of images, `size` is the sum of its files, `mtime_ns` the newest time in it, and `inode` a number that
-    changes when any file in it changes.
+    For a folder of images, `size` is the sum over its files, `mtime_ns` their newest time, and `inode` a number that
+    changes when any of its files changes.
     """
 
     place: str
-    """Its path. As text: a Path for each of 100,000 files would cost more than finding them."""
+    """Its path, as text, because a Path for each of 100,000 files would take longer than finding them."""
     kind: MediaKind
     caption: str
-    """The text after prefix and suffix rules."""
+    """The text including prefix and suffix."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     mtime_ns: int
     inode: int
     caption_file: str
-    """The path of the file that holds the caption, or should."""
+    """The path of the file with the caption, or where it is expected."""
     row: int | None = None
-    """Line of that file, from 0, if it is a JSONL file."""
+    """The line of that file, from 0, if it is a JSONL file."""
     is_default: bool = False
-    """Whether it has no caption of its own, so that `default_caption` takes its place."""
+    """Whether the caption is `default_caption`, because the file has no caption."""
 
     @property
     def path(self) -> Path:
@@ -60,7 +60,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What a file shows, without its pixels. Height and width are those of the upright picture with square pixels."""
+    """The properties of a media file. Height and width are those of the upright picture with square pixels."""
 
     path: Path
     kind: MediaKind
@@ -68,22 +68,22 @@ class MediaInfo:
     width: int
     alpha: bool
     timeline: Timeline
-    """When each frame is shown. A still image has one frame."""
+    """The times of the frames. A still image has one frame."""
     pts: tuple[int, ...] | None = None
-    """Video: the container's timestamp of each frame, ascending; None if it has no good ones: frames are counted."""
+    """For a video, the container's timestamps, ascending; None if they are unusable, so that frames are counted."""
     keyframes: tuple[int, ...] = ()
-    """Video: the timestamps at which decoding can start; empty where jumping is not exact."""
+    """For a video, the timestamps at which decoding can start; empty if seeking is not exact."""
     notes: tuple[str, ...] = ()
-    """What a person should know of it, without its name: colours that are taken as they are, frames left out."""
+    """Notes for the user, without the file's name, such as frames that are left out."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
-    """Sort key that puts `frame_9.png` before `frame_10.png`."""
+    """Return a sort key that puts `frame_9.png` before `frame_10.png`."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name) if part)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Return the images of a folder that is one clip, in natural order of their names."""
+    """Return the images of a folder that is one clip, in the natural order of their names."""
     files = [
         path
         for path in folder.iterdir()
@@ -93,7 +93,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def holds_images(folder: str) -> bool:
-    """Whether a folder can be a clip.
+    """Whether a folder holds images, so that it can be a clip.
 
     Raises:
         OSError: it cannot be read.
@@ -106,11 +106,11 @@ def stamp(path: str | Path, kind: MediaKind) -> tuple[int, int, int]:
     """Return (bytes, mtime in ns, inode) of a media file, or of a folder of images as `Source` describes it.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     if kind != "frames":
         status = os.stat(path)  # noqa: PTH116 (as for Source.place)
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would be read for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
             raise OSError(errno.EINVAL, "not a regular file")
         return status.st_size, status.st_mtime_ns, status.st_ino
     each = [stamp(file, "image") for file in frame_files(Path(path))]

@@ -1,6 +1,6 @@
-"""Files that remember what was costly to find out: text -> JSON, with a digest of the whole.
+"""Files that remember results that took time to compute: text -> JSON, with a digest of the whole.
 
-Losing one costs time alone. A damaged one is thrown away, so what it says is never wrong.
+Losing one costs only time. A damaged one is discarded, so its entries are never wrong.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class Memory:
-    """What one file remembers.
+    """The entries of one file.
 
     Args:
         path: of the file; it need not exist.
-        version: of the meaning of its entries; those of another version are forgotten.
+        version: of the meaning of its entries; a file of another version is not used.
         cost: what has to be done again without it, for the warning about a damaged file.
     """
 
@@ -35,7 +35,7 @@ class Memory:
         self.entries[name] = self._learnt[name] = value
 
     def save(self) -> None:
-        """Add what was learnt to the file, if it can be written: another process may have added to it meanwhile."""
+        """Add new entries to the file, if it can be written; another process may also have added some."""
         if not self._learnt:
             return
         body = json.dumps(self._load() | self._learnt, separators=(",", ":")).encode()

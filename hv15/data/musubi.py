@@ -1,6 +1,6 @@
-"""Reads a dataset file as musubi-tuner's users have it: TOML or JSON with `general` and `datasets`.
+"""Reads a dataset file of musubi-tuner: TOML or JSON with `general` and `datasets`.
 
-What musubi does otherwise than this program is adapted here, and told: a person who changes over keeps the file.
+Settings that musubi treats differently are adapted, with a note to the user, so the file can be used unchanged.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import ConfigError, Place, Problem
 
 MOST_BYTES = 1 << 18
-"""The largest dataset file that is read: real ones have some hundred bytes."""
+"""The largest dataset file that is read; real ones have a few hundred bytes."""
 
 PATHS = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 
 _CONTROL = "clips are trained without control pictures"
-_NOT_USED = {  # the keys of musubi's schema, and of its rows, that mean nothing here
-    "cache_directory": "the store of all datasets is cache.directory",
-    "skip_corrupted_cache": "damaged items of the store are always found, and encoded again",
-    "debug_dataset": "`hv15 check` shows what a dataset gives",
+_NOT_USED = {  # the keys of musubi's schema, and of its rows, that hv15 does not use
+    "cache_directory": "all datasets are cached in cache.directory",
+    "skip_corrupted_cache": "damaged items of the cache are always found, and encoded again",
+    "debug_dataset": "`hv15 check` shows the clips of a dataset",
     "control_directory": _CONTROL,
     "control_path": _CONTROL,
     "control_resolution": _CONTROL,
@@ -44,10 +44,10 @@ _NOT_USED = {  # the keys of musubi's schema, and of its rows, that mean nothing
 _NUMBERED = re.compile(r"_\d+$")
 _QUOTED_WINDOWS = re.compile(r'"[A-Za-z]:\\')
 _LONG_KEY = re.compile(r"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
-"""A key of so many dotted parts; tomllib's time and memory grow with the square of their number."""
+"""A key with too many dotted parts: tomllib's time and memory grow with the square of their number."""
 _ESCAPE = """a backslash begins an escape in "...": write 'D:\\train' in single quotes, or "D:/train\""""
 _AT = re.compile(r" \(at line (?P<line>\d+), column (?P<column>\d+)\)$")
-_SHAPE = "settings stand under [general] or [[datasets]]"
+_SHAPE = "put all settings under [general] or [[datasets]]"
 
 
 @dataclass
@@ -55,27 +55,27 @@ class MusubiFile:
     """The datasets of a file."""
 
     datasets: list[JsonObject]
-    """The settings of each, those of `general` filled in where a dataset has none of its own."""
+    """The settings of each dataset, including those of `general` that it does not override."""
     notes: list[str] = field(default_factory=list)
-    """What was adapted or is not used."""
+    """Settings that were adapted or are not used."""
 
 
 def not_used(key: str) -> str | None:
-    """Return the word about a key that musubi knows and that means nothing here; None for all others."""
-    word = _NOT_USED.get(_NUMBERED.sub("", key))
-    return f"{key} is not used: {word}" if word else None
+    """Return a note about a key of musubi's that hv15 does not use; None for all other keys."""
+    reason = _NOT_USED.get(_NUMBERED.sub("", key))
+    return f"{key} is not used: {reason}" if reason else None
 
 
 def read_musubi(path: Path, root: Path | None = None) -> MusubiFile:
-    """Return the datasets of a musubi file, adapted: JSON if its name ends so, else TOML.
+    """Return the adapted datasets of a musubi file, which is JSON if its name ends in .json, else TOML.
 
-    Relative paths start at the project folder, or, if nothing is there, at the file's own folder. Names and values that
-    are not musubi's are passed on as they are; the settings model judges them. Without `enable_bucket` musubi crops
-    images to the resolution itself, and puts videos into buckets nevertheless; so does what is returned here.
+    Relative paths start at the project folder or, if they do not exist there, at the file's own folder. Unknown names
+    and values are returned unchanged, for the settings model to check. Without `enable_bucket`, musubi crops images to
+    the resolution itself but still uses buckets for videos; the returned settings do the same.
 
     Args:
         path: the file.
-        root: the project folder; by default the working directory, as for musubi.
+        root: the project folder; the default is the working directory, as in musubi.
 
     Raises:
         ConfigError: the file is missing, too large, cannot be parsed (with line and column), or holds no dataset.
@@ -98,25 +98,28 @@ def read_musubi(path: Path, root: Path | None = None) -> MusubiFile:
 def _adapted(
     path: Path, root: Path, number: int, entry: JsonObject, general: JsonObject, notes: dict[str, None]
 ) -> JsonObject:
-    """Return the settings of one dataset; what they lose is noted, what stands in `general` once."""
+    """Return the settings of one dataset, and add notes about removed settings; those in `general` are noted once."""
     is_video = any(key.startswith("video_") for key in entry)
     settings = {**({} if is_video else {"enable_bucket": False}), **general, **entry}
     for key in [key for key in settings if not_used(key)]:
         place = f"{path} datasets[{number}]" if key in entry else f"{path} general"
         notes[f"{place}: {not_used(key)}"] = None
         del settings[key]
-    given = settings.get("target_frames")
-    counts = [count for count in given if type(count) is int and count > 0] if isinstance(given, list) else []
-    if counts and counts == given:
+    value = settings.get("target_frames")
+    counts = [count for count in value if type(count) is int and count > 0] if isinstance(value, list) else []
+    if counts and counts == value:
         rounded = list(dict.fromkeys(encodable_frames(count) for count in counts))
         if rounded != counts:
             notes[f"{path} datasets[{number}].target_frames: {counts} rounded down to {rounded}"] = None
         settings["target_frames"] = [*rounded]
-    return {key: _place(path, number, key, value, root) for key, value in settings.items()}
+    return {key: _resolved(path, number, key, value, root) for key, value in settings.items()}
 
 
-def _place(file: Path, number: int, key: str, value: Json, root: Path) -> Json:
-    """Return a path with `~` expanded, from the file's own folder if it is there and not in the project."""
+def _resolved(file: Path, number: int, key: str, value: Json, root: Path) -> Json:
+    """Expand `~` in a path, and resolve it from the file's folder if it exists there and not in the project.
+
+    Values that are not paths are returned unchanged.
+    """
     if key not in PATHS or not isinstance(value, str) or not value:
         return value
     if any(ord(character) < 32 for character in value):
@@ -127,7 +130,7 @@ def _place(file: Path, number: int, key: str, value: Json, root: Path) -> Json:
         if not (root / path).exists() and (file.parent / path).exists():
             return str(file.parent / path)
     except (RuntimeError, OSError, ValueError):
-        return value  # the settings model says what is wrong with it
+        return value  # the settings model reports the problem
     return str(path) if value.startswith("~") else value
 
 
@@ -144,7 +147,7 @@ def _parse(path: Path) -> JsonObject:
     except UnicodeEncodeError as error:
         message = "holds half a character (an escape \\ud800 to \\udfff alone)"
         raise _wrong(Place(path), message, "write the character itself") from error
-    except ValueError as error:  # of both parsers, and of numbers with thousands of digits
+    except ValueError as error:  # from both parsers, and for numbers with thousands of digits
         raise _unparsed(path, text, error, is_json) from error
     if isinstance(data, dict):
         return data
@@ -158,9 +161,9 @@ def _unparsed(path: Path, text: str, error: ValueError, is_json: bool) -> Config
     elif _QUOTED_WINDOWS.search(text):
         hint = _ESCAPE
     elif not is_json and text.lstrip().startswith("{"):
-        hint = "it looks like JSON: let its name end in .json"
+        hint = "rename it to end in .json: it looks like JSON"
     else:
-        hint = "strings and paths stand in quotes"
+        hint = "put strings and paths in quotes"
     if isinstance(error, json.JSONDecodeError):
         return _wrong(Place(path, error.lineno, error.colno), f"not valid JSON: {error.msg}", hint)
     at = _AT.search(str(error))
@@ -180,8 +183,8 @@ def _text(path: Path) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise _wrong(place, "not a regular file", check)
         if status.st_size > MOST_BYTES:
-            size = f"{status.st_size >> 10} KiB, at most {MOST_BYTES >> 10} are read"
-            raise _wrong(place, size, "`datasets` names a dataset file: TOML or JSON with [general] and [[datasets]]")
+            size = f"{status.st_size >> 10} KiB, expected at most {MOST_BYTES >> 10} KiB"
+            raise _wrong(place, size, "set `datasets` to a dataset file: TOML or JSON with [general] and [[datasets]]")
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise _wrong(place, f"cannot be read: {error.strerror}", check) from error

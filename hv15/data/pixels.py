@@ -1,11 +1,11 @@
-"""The one way from decoded frames and images to clip pixels: uint8 RGB, upright, resized to cover, centre-cropped.
+"""Converts decoded frames and images to clip pixels: uint8 RGB, upright, resized to cover, centre-cropped.
 
 Notable choices:
-- swscale with its accurate options is the resampler for videos and images alike: its area filter weights partly covered
-  pixels exactly (Pillow's BOX does not), Lanczos enlarges.
-- The YUV matrix and range are those of the stream. A stream that does not say is taken as players take it: BT.709 from
-  720 lines, BT.601 below, limited range. High dynamic range is not tone-mapped.
-- Of a long strip, what will not be seen is cut off before it is enlarged, so memory follows the target's size.
+- swscale with its accurate options resamples both videos and images. To reduce, its area filter weights partly covered
+  pixels exactly (Pillow's BOX does not); to enlarge, it uses Lanczos.
+- The YUV matrix and range are those of the stream. If it does not state them, they are guessed as in players: BT.709
+  from 720 lines, BT.601 below, limited range. High dynamic range is not tone-mapped.
+- A long strip is cropped before it is enlarged, so memory depends on the target's size.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from hv15.data.buckets import cover_size
 Pixels = NDArray[np.uint8]
 
 _MOSTLY_CUT = 4
-"""Where so many times the wanted pixels would be made, the source is cut first: buckets alone never come to that."""
+"""If resizing would make so many times the wanted pixels, the source is cropped first; with buckets it never does."""
 
 _MARGIN = 3
-"""Pixels that Lanczos looks beyond the border."""
+"""Pixels beyond the border that Lanczos uses."""
 
 _EXACT = (
     Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.BITEXACT
 )
-_MATRICES = {  # AVColorSpace to swscale's name for it
+_MATRICES = {  # AVColorSpace -> swscale's name
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
     5: Colorspace.ITU601,
@@ -42,7 +42,7 @@ _MATRICES = {  # AVColorSpace to swscale's name for it
 
 
 class Fitter:
-    """Turns decoded frames into the pixels of one bucket. Not safe to share between threads.
+    """Converts decoded frames to the pixels of one bucket. Must not be shared between threads.
 
     Args:
         size: the (height, width) to fill, or None to keep each frame's own size.
@@ -57,7 +57,7 @@ class Fitter:
         self._convert = VideoReformatter()
 
     def frame(self, frame: av.VideoFrame) -> Pixels:
-        """Return a decoded video frame's pixels [H, W, 3], turned as its display matrix says."""
+        """Return a decoded video frame's pixels [H, W, 3], rotated according to its display matrix."""
         if has_alpha(frame.format):
             rgba = self._rgb(frame, frame.height, frame.width, Interpolation.BICUBIC, "rgba")
             frame_rgb = av.VideoFrame.from_ndarray(composite(rgba, self.background), "rgb24")
@@ -65,7 +65,7 @@ class Fitter:
         return self._fit(frame, frame.rotation)
 
     def image(self, pixels: Pixels) -> Pixels:
-        """Return an RGB picture [h, w, 3] at the wanted size [H, W, 3]."""
+        """Resize an RGB picture [h, w, 3] to the wanted size [H, W, 3]."""
         if self.size is None or pixels.shape[:2] == self.size:
             return pixels
         return self._fit(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24"), 0)
@@ -87,11 +87,11 @@ class Fitter:
         return np.ascontiguousarray(pixels[top : top + target[0], left : left + target[1]])
 
     def _middle(self, frame: av.VideoFrame, shares: tuple[float, float], turns: int) -> av.VideoFrame:
-        """Cut out the middle of a frame: at least these shares of its upright height and width."""
+        """Crop a frame to its middle: at least these fractions of its upright height and width."""
         pixels = self._rgb(frame, frame.height, frame.width, Interpolation.BICUBIC, "rgb24")
         cuts = []
         for length, share in zip(pixels.shape[:2], shares if turns % 2 == 0 else shares[::-1], strict=True):
-            border = max(0, (length - math.ceil(length * share)) // 2 - _MARGIN)  # equal, so the middle stays
+            border = max(0, (length - math.ceil(length * share)) // 2 - _MARGIN)  # equal on both sides
             cuts.append(slice(border, length - border))
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[tuple(cuts)]), "rgb24")
 
@@ -112,7 +112,7 @@ class Fitter:
 
 
 def source_colours(frame: av.VideoFrame) -> tuple[Colorspace, bool]:
-    """Return a frame's YUV matrix and whether it uses the full range; guessed as players do where it does not say."""
+    """Return a frame's YUV matrix and whether it uses the full range; guessed as in players if it does not say."""
     name = frame.format.name
     full = frame.color_range == ColorRange.JPEG or frame.format.is_rgb or name.startswith(("yuvj", "pal", "mono"))
     guess = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
@@ -120,18 +120,18 @@ def source_colours(frame: av.VideoFrame) -> tuple[Colorspace, bool]:
 
 
 def has_alpha(pixel_format: av.VideoFormat) -> bool:
-    """Return whether a pixel format carries transparency."""
+    """Whether a pixel format has transparency."""
     return any(component.is_alpha for component in pixel_format.components) or pixel_format.name == "pal8"
 
 
 def upright_size(height: int, width: int, aspect: float, turns: int) -> tuple[int, int]:
-    """Return the (height, width) of a stored picture when shown: square pixels, turned by `turns` quarter turns."""
+    """Return the (height, width) of a stored picture when shown with square pixels after `turns` quarter turns."""
     width = max(1, round(width * aspect))
     return (width, height) if turns % 2 else (height, width)
 
 
 def composite(rgba: Pixels, background: str) -> Pixels:
-    """Lay a picture [H, W, 4] with straight alpha over a plain colour "#rrggbb"."""
+    """Composite a picture [H, W, 4] with straight alpha over a plain colour "#rrggbb": [H, W, 3]."""
     alpha = rgba[..., 3:].astype(np.uint32)
     colour = np.array(rgb_of(background), dtype=np.uint32)
     return ((rgba[..., :3] * alpha + colour * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a media file shows: size, orientation and the time of each frame, from one pass over its packets."""
+"""Reads the properties of a media file, such as size, orientation and frame times, in one pass over its packets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hv15.data.media import MediaError, MediaInfo, MediaKind, frame_files
 from hv15.data.pixels import has_alpha, upright_size
 from hv15.data.video import DAMAGED, damaged, decoder_of, format_of, open_video
 
-_NO_PTS = {"avi"}  # it stores the order of decoding; what FFmpeg makes of that is wrong for H.264 with B-frames
-_EXACT_SEEKING = {"mov", "matroska"}  # elsewhere (MPEG-PS) times may differ after a jump
+_NO_PTS = {"avi"}  # it stores the order of decoding, from which FFmpeg derives wrong times for H.264 with B-frames
+_EXACT_SEEKING = {"mov", "matroska"}  # in other formats (MPEG-PS) times may differ after a seek
 _HDR = {16: "PQ", 18: "HLG"}  # AVColorTransferCharacteristic
-_LEADING = 32  # packets: an open group of pictures begins with fewer frames that belong to the group before
+_LEADING = 32  # packets; an open group of pictures begins with fewer frames that refer to the group before
 
 
 def probe(path: Path, kind: MediaKind) -> MediaInfo:
-    """Return what a file shows. Of a video all packets are read and the first frame is decoded.
+    """Return the properties of a file. For a video, all packets are read and the first frame is decoded.
 
     Raises:
-        MediaError: it is missing, empty, damaged, cut short, too large, or holds no pictures.
+        MediaError: the file is missing, empty, damaged, truncated or too large, or holds no pictures.
     """
     if kind == "video":
         return _probe_video(path)
@@ -43,14 +43,14 @@ def probe(path: Path, kind: MediaKind) -> MediaInfo:
     except OSError as error:
         raise MediaError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from error
     if not files:
-        raise MediaError(f"{path}: no images in this folder", hint="a folder that is a clip holds one image a frame")
+        raise MediaError(f"{path}: no images in this folder", hint="put one image for each frame into it")
     sizes = [image_size(file) for file in files]
     first = sizes[0]
     for file, size in zip(files, sizes, strict=True):
         if (size.height, size.width) != (first.height, first.width):
             raise MediaError(
                 f"{file}: {size.width}x{size.height} pixels, but {files[0].name} has {first.width}x{first.height}",
-                hint="the images of one clip have one size",
+                hint="give all images of a clip the same size",
             )
     alpha = any(size.alpha for size in sizes)
     notes = tuple(dict.fromkeys(note for size in sizes for note in size.notes))
@@ -59,7 +59,7 @@ def probe(path: Path, kind: MediaKind) -> MediaInfo:
 
 
 class _Stamp(NamedTuple):
-    """What is kept of a packet that is shown."""
+    """The data that is kept about a packet."""
 
     time: int | None
     duration: int
@@ -68,21 +68,21 @@ class _Stamp(NamedTuple):
 
 @dataclass
 class _Packets:
-    """What one pass over a stream's packets finds."""
+    """The result of one pass over a stream's packets."""
 
     shown: list[_Stamp] = field(default_factory=list)
-    """From the first key frame on, without those that an edit list hides."""
+    """The packets from the first key frame on, without those that an edit list hides."""
     before_key: int = 0
-    """Packets before the first key frame that would be shown."""
+    """The number of packets before the first key frame that should be shown."""
     read: int = 0
-    """All packets."""
+    """The number of all packets."""
     first: av.VideoFrame | None = None
-    """The first frame that the decoder gives."""
+    """The first decoded frame."""
 
 
 def _probe_video(path: Path) -> MediaInfo:
     with open_video(path) as (container, stream):
-        stream.thread_type = "NONE"  # one frame is wanted: threads would only delay it
+        stream.thread_type = "NONE"  # only one frame is decoded, which threads would delay
         counted = format_of(container) in _NO_PTS
         packets = _read_packets(path, container, stream, counted)
         first, shown = packets.first, packets.shown
@@ -113,7 +113,7 @@ def _probe_video(path: Path) -> MediaInfo:
 
 
 def _read_packets(path: Path, container: InputContainer, stream: VideoStream, counted: bool) -> _Packets:
-    """Read all packets, and decode from the first key frame until a frame comes."""
+    """Read all packets, and decode from the first key frame until there is a frame."""
     packets, decoder = _Packets(), decoder_of(stream)
     started = False
     try:
@@ -145,7 +145,7 @@ def _nothing_shown(path: Path, packets: _Packets) -> MediaError:
     if packets.before_key and not packets.shown:
         return MediaError(
             f"{path}: no key frame among its {packets.before_key} frames, so none can be decoded",
-            hint="cut it again, beginning earlier",
+            hint="cut it from its original again, beginning earlier",
         )
     return MediaError(f"{path}: no frame can be decoded", hint=DAMAGED)
 
@@ -153,26 +153,26 @@ def _nothing_shown(path: Path, packets: _Packets) -> MediaError:
 def _leading(path: Path) -> int:
     """Count the frames at the beginning that cannot be decoded although they follow a key frame.
 
-    They refer to frames before it, as where a stream was cut at an open group of pictures. For streams whose frames
-    are counted: where there are times, the time of the first frame tells.
+    They refer to frames before it, for example in a stream that was cut at an open group of pictures. This is for
+    streams whose frames are counted; with timestamps, the time of the first decoded frame is enough.
     """
     with open_video(path) as (container, stream):
         decoder = decoder_of(stream)
-        sent = given = 0
+        sent = received = 0
         try:
             for packet in container.demux(stream):
                 if not packet.size or (not sent and not packet.is_keyframe):
                     continue
-                sent, given = sent + 1, given + len(decoder.decode(packet))
+                sent, received = sent + 1, received + len(decoder.decode(packet))
                 if sent == _LEADING:
                     break
-            return max(0, sent - given - len(decoder.decode(None)))
+            return max(0, sent - received - len(decoder.decode(None)))
         except (av.FFmpegError, ValueError):
-            return 0  # damage has its own message, from whoever wants the frame
+            return 0  # the damage is reported when the frame is read
 
 
 def _timeline(stream: VideoStream, packets: list[_Stamp]) -> Timeline:
-    """Return the timeline of a stream's packets, by their timestamps if all have one."""
+    """Return the timeline of a stream's packets, from their timestamps if all have one."""
     durations = {packet.time: packet.duration for packet in packets if packet.time is not None}
     if len(durations) and all(packet.time is not None for packet in packets) and stream.time_base:
         stamps = sorted(durations)
@@ -188,9 +188,9 @@ def _sorted_times(packets: Iterable[_Stamp]) -> tuple[int, ...]:
 
 def _notes(first: av.VideoFrame, left_out: int, timeline: Timeline) -> Iterable[str]:
     if first.color_trc in _HDR:
-        yield f"{_HDR[first.color_trc]} video, its colours are taken as they are stored"
+        yield f"{_HDR[first.color_trc]} video: its colours are not tone-mapped"
     if first.interlaced_frame:
-        yield "interlaced video, it is deinterlaced (bwdif)"
+        yield "interlaced video: it is deinterlaced (bwdif)"
     if left_out:
         frames = "1 frame" if left_out == 1 else f"{left_out} frames"
         seconds = float(left_out / timeline.fps)
@@ -204,10 +204,10 @@ def pixel_aspect(stream: VideoStream) -> float:
 
 
 def _check_complete(path: Path, container: InputContainer, stream: VideoStream, packets: _Packets) -> None:
-    """Compare the packets with what the header promised: a demuxer that meets the end of a cut file may say nothing.
+    """Compare the packets with the header, because a demuxer may not report the end of a truncated file.
 
-    An MP4's index lists what its edit list leaves to be read, hidden packets included; its header counts them all. An
-    AVI counts the frames that its recorder dropped: there is no packet of them, but they have a number.
+    An MP4's index lists the packets that its edit list leaves to be read, including hidden ones; its header counts all
+    packets. An AVI also counts frames that its recorder dropped, for which there are no packets.
     """
     read, promised = packets.read, stream.frames - max(2, stream.frames // 20)
     if format_of(container) == "mov":
@@ -222,13 +222,13 @@ def _check_complete(path: Path, container: InputContainer, stream: VideoStream, 
 
 
 def _end(stream: VideoStream, packets: list[_Stamp]) -> Fraction | None:
-    """Return when the last frame disappears, in seconds of the container's clock; None if there are no times."""
+    """Return when the last frame disappears, in seconds of the container's clock; None without timestamps."""
     ends = [packet.time + packet.duration for packet in packets if packet.time is not None]
     return max(ends) * stream.time_base if ends and stream.time_base else None
 
 
 def _promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Return the video's end by the header: Matroska's tag of the stream, or the file's if there is nothing else."""
+    """Return the video's end according to the header: Matroska's tag of the stream, or that of a file without sound."""
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag:
         hours, minutes, seconds = map(Fraction, tag.groups())

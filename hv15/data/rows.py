@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 MOST_BYTES = 1 << 30
 """The largest file that is read."""
 
-_ONE_LINE = "write one object a line: `jq -c '.[]' old.json > new.jsonl` does that for a list, `jq -c .` for objects"
+_ONE_LINE = "write one object per line: for a list use `jq -c '.[]' old.json > new.jsonl`, for objects `jq -c .`"
 _ESCAPE = 'a backslash begins an escape in JSON: write a path with / ("D:/clips/a.mp4"), or each backslash twice'
 
 Row = dict[str, object]
 
 
 def scan_rows(file: Path, root: Path, found: Survey) -> None:
-    """Add the media of a JSONL file to `found`. Their paths begin beside the file, or else in the project folder."""
+    """Add the media of a JSONL file to `found`. Their paths start at the file's folder, or else the project folder."""
     name = "video_path" if found.dataset.kind == "video" else "image_path"
     try:
         data = _content(file)
@@ -40,8 +40,8 @@ def scan_rows(file: Path, root: Path, found: Survey) -> None:
     unused: dict[str, int] = {}
     for number, row in _rows(file, data, found.problems):
         place = Place(file, number + 1)
-        for word in filter(None, map(not_used, row)):
-            unused[word] = unused.get(word, 0) + 1
+        for note in filter(None, map(not_used, row)):
+            unused[note] = unused.get(note, 0) + 1
         path, caption = row.get(name), row.get("caption")
         if not isinstance(path, str) or not path:
             keys = brief(", ".join(row)) or "nothing"
@@ -51,23 +51,23 @@ def scan_rows(file: Path, root: Path, found: Survey) -> None:
         else:
             text = plain(caption) if isinstance(caption, str) else None
             _add(place, path, text, root, found)
-    found.notes += [f"{file}: {word} (in {counted(rows, 'row')})" for word, rows in unused.items()]
+    found.notes += [f"{file}: {note} (in {counted(rows, 'row')})" for note, rows in unused.items()]
     if not found.sources and not found.problems:
         found.problems.append(Problem("no rows in this file", place=Place(file)))
 
 
 def _content(file: Path) -> bytes:
-    """Read a regular file of bounded size: a pipe would be waited for, a device read for ever."""
+    """Read a regular file of bounded size, because reading a pipe or a device might never end."""
     status = file.stat()
     if not stat.S_ISREG(status.st_mode) and not file.is_dir():
         raise OSError(0, "not a regular file")
     if status.st_size > MOST_BYTES:
-        raise OSError(0, f"{status.st_size >> 20} MiB, at most {MOST_BYTES >> 20} are read")
+        raise OSError(0, f"{status.st_size >> 20} MiB, expected at most {MOST_BYTES >> 20} MiB")
     return file.read_bytes()
 
 
 def _trouble(caption: object, path: str, dataset: DatasetSettings) -> str | None:
-    """Say what is wrong with a row's caption; None if nothing is."""
+    """Return the problem with a row's caption; None if there is none."""
     if caption is None and dataset.default_caption is not None:
         return None
     if not isinstance(caption, str):
@@ -84,9 +84,9 @@ def _trouble(caption: object, path: str, dataset: DatasetSettings) -> str | None
 
 
 def _rows(file: Path, data: bytes, problems: list[Problem]) -> Iterator[tuple[int, Row]]:
-    """Yield (line from 0, object) of each line that holds one."""
+    """Yield (line from 0, object) for each line that holds an object."""
     if shape := _whole_shape(data):
-        problems.append(Problem(f"{shape}, expected one object a line", _ONE_LINE, Place(file)))
+        problems.append(Problem(f"found {shape}, expected one object per line", _ONE_LINE, Place(file)))
         return
     for number, line in enumerate(data.split(b"\n")):
         if not line.strip():
@@ -110,7 +110,7 @@ def _rows(file: Path, data: bytes, problems: list[Problem]) -> Iterator[tuple[in
 
 
 def _whole_shape(data: bytes) -> str | None:
-    """Name what a file is that was written as JSON and not as JSONL; None if it may be JSONL."""
+    """Describe a file that is JSON instead of JSONL; None if it may be JSONL."""
     first = re.sub(rb"\s", b"", data.removeprefix(b"\xef\xbb\xbf").lstrip()[:200].split(b"\n")[0])
     if first.startswith(b"[{") or first == b"[":
         return "a JSON array"

@@ -1,7 +1,7 @@
-"""Finds the captioned media of a dataset: names, stamps and captions, no media file is opened.
+"""Finds the captioned media of a dataset: names, stamps and captions, without opening media files.
 
-A scan runs each time that a workflow is planned, so it is quick at 100,000 files; and it reports what is wrong with a
-dataset as a whole, not the first mistake only.
+A scan runs each time a workflow is planned, so it must be fast for 100,000 files. It reports all problems of a dataset,
+not only the first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def survey(dataset: DatasetSettings, root: Path) -> Survey:
-    """Return what can be used of a dataset, what is wrong with the rest of it, and what a person should know."""
+    """Search a dataset; return the media that can be used, the problems with others, and notes for the user."""
     place, tried = find(dataset.source, (root,))
     folder, found = Path(place or tried), Survey(dataset)
     if dataset.video_directory is not None or dataset.image_directory is not None:

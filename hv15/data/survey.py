@@ -1,4 +1,4 @@
-"""What a look at a dataset finds: its media, what is wrong with others, and what a person should know."""
+"""The result of searching a dataset: its media, the problems with others, and notes for the user."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from hv15.records.problems import Place, Problem
 if TYPE_CHECKING:
     from hv15.config.datasets import DatasetSettings
 
-SHOWN = 10
-"""How many problems of a dataset are listed; the rest is counted."""
+MOST_LISTED = 10
+"""The most problems of a dataset that are listed; the rest are counted."""
 
-_ELSE = "correct `datasets` in config.yaml, or the files; relative paths start at the project folder"
+_DEFAULT_HINT = "correct `datasets` in config.yaml, or the files; relative paths start at the project folder"
 
 
 @dataclass(frozen=True)
 class CaptionProblem(Problem):
-    """Why a medium's caption cannot be used."""
+    """The reason why a medium's caption cannot be used."""
 
     media: str = ""
     """The path of the medium."""
     caption_file: str = ""
     """The path of its caption."""
     reason: str = ""
-    """What is wrong with that file; "" if it is missing."""
+    """The problem with that file; "" if it is missing."""
 
 
 @dataclass
@@ -38,18 +38,18 @@ class Survey:
 
     dataset: DatasetSettings
     sources: list[Source] = field(default_factory=list)
-    """What can be used, in the order of their names, or of the rows of a JSONL file."""
+    """The media that can be used, in the order of their names, or of the rows of a JSONL file."""
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What stops nobody, and a person should know: one sentence each, with its place."""
+    """Things that the user should know but that are no problem: one sentence each, with the file or folder."""
     empty: list[str] = field(default_factory=list)
-    """Paths of the media whose caption is there, and empty."""
+    """Paths of the media that have an empty caption."""
 
     def __post_init__(self) -> None:
         self._default = plain(self.dataset.default_caption or "")
 
     def add(self, place: str, kind: MediaKind, caption: str | None, caption_file: str, row: int | None = None) -> None:
-        """Add a medium. Its caption is as `plain` gives it, or None for `default_caption`."""
+        """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`."""
         try:
             size, mtime_ns, inode = stamp(place, kind)
         except OSError as error:
@@ -64,16 +64,16 @@ class Survey:
 
     def listed(self) -> list[Problem]:
         """Return the first problems, and one that counts the rest. At least one of them says what to do."""
-        listed, more = self.problems[:SHOWN], len(self.problems) - SHOWN
+        listed, more = self.problems[:MOST_LISTED], len(self.problems) - MOST_LISTED
         if more > 0:
             listed.append(Problem(f"... and {more} more", place=Place(Path(self.dataset.source))))
         if listed and not any(problem.hint for problem in listed):
-            listed[0] = replace(listed[0], hint=_ELSE)
+            listed[0] = replace(listed[0], hint=_DEFAULT_HINT)
         return listed
 
 
 def unreadable(path: Path, error: OSError, expected: str) -> Problem:
-    """Describe why a folder or a file that the settings name cannot be read."""
+    """Return the problem that a folder or file named in the settings cannot be read."""
     place = Place(path)
     if isinstance(error, FileNotFoundError):
         return Problem(f"does not exist{near(path)}", cure(path.name) or cure(str(path)), place)

@@ -1,11 +1,11 @@
 """Opens video files and decodes them in order, as players show them.
 
 Notable choices:
-- Decoding begins at the first key frame. A recording, or a piece cut out of a stream, may begin before it: what comes
-  earlier cannot be decoded, or decodes to garbage.
-- WebM keeps the transparency of VP8 and VP9 beside the picture, where only libvpx's own decoder looks.
-- Frames that are marked as interlaced are rebuilt by FFmpeg's bwdif from their earlier field and their neighbours; the
-  rate stays.
+- Decoding begins at the first key frame. A recording, or a piece cut from a stream, may begin before it; the frames
+  before the key frame cannot be decoded, or decode to garbage.
+- WebM stores the transparency of VP8 and VP9 separately from the picture, and only libvpx's decoders read it.
+- FFmpeg's bwdif rebuilds frames that are marked as interlaced from their earlier field and their neighbours, without
+  changing the rate.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from av.video.stream import VideoStream
 
 from hv15.data.media import MediaError
 
-DAMAGED = "play it to its end: it may be incomplete; copy it again, convert it, or remove it"
+DAMAGED = "play it to its end, as it may be incomplete; then copy it again, convert it, or remove it"
 MOST_PIXELS = 1 << 27
-"""Of one frame: that of 16K video. A frame takes up to 4 bytes a pixel, and a decoder holds up to 17 of them."""
+"""Most pixels in a frame, as in 16K video. A pixel takes up to 4 bytes, and a decoder holds up to 17 frames."""
 
 _PLAYLISTS = {"concat", "hls", "dash", "imf"}
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -34,10 +34,10 @@ _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file's video stream; cover art is none.
+    """Open a file's video stream, ignoring cover art.
 
     Raises:
-        MediaError: it is missing, empty, damaged, too large, or holds no video.
+        MediaError: the file is missing, empty, damaged or too large, or holds no video.
     """
     if not path.is_file():
         found = "expected a video, found a folder" if path.is_dir() else "does not exist"
@@ -45,26 +45,26 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: empty file (0 bytes)", hint="copy it again or remove it")
     try:
-        # An absolute name and local files only: no name or playlist can make FFmpeg open something else.
+        # An absolute name and local files only, so that no name or playlist makes FFmpeg open anything else.
         container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})  # noqa: PTH100
     except (av.FFmpegError, OSError, ValueError) as error:
         raise damaged(path, error) from error
     with container:
-        if format_of(container) in _PLAYLISTS:  # its key would not cover the files that it names
+        if format_of(container) in _PLAYLISTS:  # its key would not depend on the files that it names
             raise MediaError(f"{path}: a playlist, expected a video", hint="put the videos themselves into the dataset")
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             holds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise MediaError(
-                f"{path}: no video in it (found {holds})", hint="remove it, or copy it again if it should hold one"
+                f"{path}: expected a video, found {holds}", hint="remove it, or copy it again if it should hold a video"
             )
         context = streams[0].codec_context
         if context is None:
             raise MediaError(f"{path}: no decoder for its video", hint="convert it to H.264 or VP9")
         if context.width * context.height > MOST_PIXELS:
             raise MediaError(
-                f"{path}: frames of {context.width}x{context.height} pixels are more than the {MOST_PIXELS >> 20} "
-                "Mi pixels that are read",
+                f"{path}: frames of {context.width}x{context.height} pixels are too large: expected at most "
+                f"{MOST_PIXELS >> 20} Mi pixels",
                 hint="convert it to a smaller size",
             )
         yield container, streams[0]
@@ -76,17 +76,17 @@ def format_of(container: InputContainer) -> str:
 
 
 def damaged(path: Path, error: Exception, where: str = "") -> MediaError:
-    """Describe an FFmpeg error about a file."""
+    """Return the error for a file on which FFmpeg failed."""
     if isinstance(error, MemoryError):
         return MediaError(
-            f"{path}: needs more memory than there is{where}", hint="convert it to a smaller size, or free some memory"
+            f"{path}: needs more memory than is free{where}", hint="convert it to a smaller size, or free some memory"
         )
     reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
     return MediaError(f"{path}: cannot be read as a video{where}: {reason}", hint=DAMAGED)
 
 
 def decoder_of(stream: VideoStream) -> VideoCodecContext:
-    """Return what decodes the stream: FFmpeg's decoder, or libvpx's where there is transparency beside the picture."""
+    """Return the decoder for a stream: FFmpeg's, or libvpx's if the stream has separate transparency."""
     own = stream.codec_context
     tags = {key.lower(): value for key, value in stream.metadata.items()}
     if own.name not in _WITH_ALPHA or tags.get("alpha_mode") != "1":
@@ -98,12 +98,12 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
 
 
 def decoded(container: InputContainer, stream: VideoStream, *, deinterlace: bool = False) -> Iterator[av.VideoFrame]:
-    """Yield the frames from the first key frame that comes, with their timestamps in the stream's time base.
+    """Yield the frames from the next key frame on, with their timestamps in the stream's time base.
 
     Args:
         container, stream: from `open_video`, at the beginning or after a seek.
-        deinterlace: rebuild the frames that are marked as interlaced. They then depend on their neighbours, so what
-            follows a seek may differ from what a decode in full gives.
+        deinterlace: rebuild frames that are marked as interlaced. They then depend on their neighbours, so after a seek
+            they may differ from those of a full decode.
 
     Raises:
         av.FFmpegError: the stream is damaged.
@@ -122,7 +122,7 @@ def decoded(container: InputContainer, stream: VideoStream, *, deinterlace: bool
 
 
 class _Deinterlacer:
-    """One frame out for each frame in, a frame later."""
+    """Returns one frame for each frame that it gets, delayed by one frame."""
 
     def __init__(self, stream: VideoStream) -> None:
         self._time_base = stream.time_base

@@ -1,7 +1,7 @@
-"""The clips of the default project, rendered on the spot: a motion that the demo's base has never been told of.
+"""Renders the clips of the default project, which show a motion that the demo's base model was not trained on.
 
-Twelve short videos of things that move as `world.CONCEPT` says, each with its caption, and beside them a picture that
-image-to-video samples can begin from. Twelve more show what the base knows, so that a LoRA does not unlearn it.
+Twelve short videos show the motion `world.CONCEPT`, each with its caption, and beside them is a picture as the first
+frame of image-to-video samples. Twelve more show what the base knows, so that a LoRA does not unlearn it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ FIRST_FRAME = "first_frame.png"
 
 
 def concept_scenes() -> list[Scene]:
-    """Return what the clips of the new motion show: each shape four times, each colour twice and each background four
-    times, and no two of these together more than twice."""
+    """Return the scenes of the new motion.
+
+    Each shape and each background occurs four times, each colour twice, and each pair of them at most twice.
+    """
     return _scenes((CONCEPT,))
 
 
 def usual_scenes() -> list[Scene]:
-    """Return as many scenes of the motions that the base knows."""
+    """Return the same number of scenes with motions that the base knows."""
     return _scenes(tuple(MOTIONS))
 
 
@@ -45,7 +47,7 @@ def render_demo_clips(folder: Path, seed: int = 0) -> None:
     """Write the videos of the new motion with their captions (.txt), and first_frame.png beside the folder.
 
     Args:
-        folder: replaced if it exists; it appears complete or not at all.
+        folder: written atomically; replaced if it exists.
         seed: equal seeds give equal files.
 
     Raises:
@@ -57,7 +59,11 @@ def render_demo_clips(folder: Path, seed: int = 0) -> None:
 
 
 def render_usual_clips(folder: Path, seed: int = 0) -> None:
-    """Write the videos of what the base knows, in the same way: a LoRA that sees them does not unlearn it."""
+    """Write videos of what the base knows in the same way, so that a LoRA does not unlearn it.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     _write(folder, usual_scenes(), seed)
 
 
@@ -70,4 +76,4 @@ def _write(folder: Path, scenes: list[Scene], seed: int) -> None:
 
 
 DEMO_FOLDERS = {"demo/clips": render_demo_clips, "demo/usual": render_usual_clips}
-"""Folders of the default project, and what fills them."""
+"""Folders of the default project, and the functions that fill them."""

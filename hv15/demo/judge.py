@@ -1,4 +1,4 @@
-"""What a LoRA changed in samples of the toy world, in one sentence: from the same prompts without it and with it."""
+"""Judges what a LoRA changed in samples of the toy world, by comparing the same prompts without it and with it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from hv15.sample.contact_sheet import SheetRow
 
 
 def what_changed(rows: Sequence[SheetRow]) -> str:
-    """Return how many samples show the concept that they name, and how many others the colour and motion they ask
-    for.
+    """Return, in words, how many prompts of the concept show it, and how many others have the right colour and motion.
 
-    Prompts of anything but the toy world are not counted, nor are those without a clip to compare with, nor clips of
-    another size; "" if none is left.
+    Prompts that are not of the toy world are ignored, as are samples without a clip to compare with and clips of
+    another size; "" if there are no others.
     """
     pairs = [(scene, row) for row in rows if _can_be_measured(row) and (scene := scene_of(row.prompt)) is not None]
-    asked = [(scene, row) for scene, row in pairs if scene.motion == CONCEPT]
+    concept = [(scene, row) for scene, row in pairs if scene.motion == CONCEPT]
     others = [(scene, row) for scene, row in pairs if scene.motion != CONCEPT]
     parts = []
-    if asked:
-        parts.append(f"{CONCEPT}: {_counts(asked, lambda _, clip: measure(clip).motion == CONCEPT)}")
+    if concept:
+        parts.append(f"{CONCEPT}: {_counts(concept, lambda _, clip: measure(clip).motion == CONCEPT)}")
     if others:
         parts.append(f"other prompts right: {_counts(others, lambda scene, clip: measure(clip).moves_as(scene))}")
     return "; ".join(parts)

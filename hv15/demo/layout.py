@@ -1,4 +1,4 @@
-"""The demo's model files: their names, and how they come into a project. Needs no torch: the workflow plans with it."""
+"""The demo's model files: their names, and copying them into a project. Does not need torch, as planning uses it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hv15.atomic import atomic_path
 from hv15.errors import UserError
 
 DEMO_VERSION = "3"
-"""Of the demo's models: a change of them makes everything that depends on them new."""
+"""The version of the demo's models; changing it makes everything that depends on them stale."""
 
 BASE = Path(__file__).parent / "base"
-"""The models as hv15 brings them."""
+"""The models in the installed package."""
 
 DEMO_FILES = {
     "dit": "demo/dit.safetensors",
@@ -23,7 +23,7 @@ DEMO_FILES = {
     "glyph_encoder": "demo/byt5.safetensors",
     "image_encoder": "demo/siglip.safetensors",
 }
-"""Role -> file or folder, from the models directory."""
+"""Role -> file or folder, relative to the models directory."""
 
 DEMO_OUTPUTS = (
     *(name for role, name in DEMO_FILES.items() if role != "tokenizer"),
@@ -33,7 +33,7 @@ DEMO_OUTPUTS = (
 
 
 def demo_is_copied(directory: Path, base: Path = BASE) -> bool:
-    """Whether a models directory holds the demo's models as this hv15 brings them, byte for byte."""
+    """Whether a models directory holds exact copies of the demo's models of this hv15."""
     try:
         return all(
             filecmp.cmp(base / Path(name).relative_to("demo"), directory / name, shallow=False) for name in DEMO_OUTPUTS
@@ -46,16 +46,16 @@ def copy_base(directory: Path, base: Path = BASE) -> dict[str, Path]:
     """Copy the demo's trained models into a models directory; return the path of each role.
 
     Args:
-        directory: models/ of a project.
-        base: the folder with the models, as `snakemake demo/base` writes it.
+        directory: a project's models/.
+        base: the folder with the models, as written by `snakemake demo/base`.
 
     Raises:
-        UserError: the base is not there, or the directory cannot be written.
+        UserError: a model is missing, or the directory cannot be written.
     """
     for name in DEMO_OUTPUTS:
         source = base / Path(name).relative_to("demo")
         if not source.exists():
-            raise UserError(f"{source}: this model of the demo is missing", hint="install hv15 again, by pip")
+            raise UserError(f"{source}: this demo model is missing", hint="install hv15 again with pip")
         with atomic_path(directory / name) as temporary:
             shutil.copyfile(source, temporary)
     return {role: directory / name for role, name in DEMO_FILES.items()}

@@ -1,12 +1,12 @@
-"""What a clip of the toy world shows, read from its pixels: colour, shape, direction, smoothness, background.
+"""Measures what a clip of the toy world shows, from its pixels: colour, shape, direction, smoothness, background.
 
-It knows the world's palette and shapes, and nothing of the models: rendered clips, samples and noise are measured
-alike. Blurred edges and dull colours are allowed for; what is not clearly there is None. Numpy only.
+It knows the world's palette and shapes but not the models, so rendered clips, samples and noise are measured in the
+same way. It tolerates blurred edges and dull colours; a property that is not clearly visible is None. Uses only numpy.
 
-1. The background is the median of the border, the foreground's colour the median of what differs most from it.
-2. How much of each pixel is covered follows from where its colour lies between the two.
-3. Each frame's centre of coverage is followed through time, and its outline is compared with each shape drawn at that
-   centre and area, sharp and blurred.
+1. The background is the median of the border; the foreground's colour is the median of the pixels that differ most.
+2. The position of a pixel's colour between these two tells how much of the pixel is covered.
+3. The centre of coverage is tracked over the frames, and the coverage is compared with each shape, drawn sharp and
+   blurred, with the same centre and area.
 """
 
 from __future__ import annotations
@@ -19,59 +19,60 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hv15.demo.world import BACKGROUNDS, COLOURS, CONCEPT, MOTIONS, RING, SHAPES, SIZE, Look, Scene, draw
+from hv15.demo.world import BACKGROUNDS, COLOURS, CONCEPT, MOTIONS, RING, SHAPES, SIZE, Appearance, Scene, draw
 
 Floats = NDArray[np.float64]
 
 _BORDER = 3
-_CONTRAST = 60.0  # what is nearer to the background than this is no foreground; the palette keeps 110 apart
-_HUE = 22.0  # degrees around a colour's own; the palette keeps 50 apart, whatever guidance does to the saturation
-_CHROMA = 60.0  # less between the largest and the smallest of red, green and blue is gray
-_GRAY = 60.0  # around a background's colour
-_THERE = 0.5  # overlap of a frame's foreground with the shape it resembles most: noise and smears have less
-_SHAPE = 0.6  # the same, to name the shape: a torn blob has a place and a path, but no shape
-_PACE = 0.8  # pixels a frame; the world moves at 2 to 3
-_ASLANT = 22.0  # degrees from a motion's own direction
+_CONTRAST = 60.0  # least distance of the foreground from the background; in the palette it is at least 110
+_HUE = 22.0  # degrees around a colour's hue; the palette's are 50 apart, and guidance changes only the saturation
+_CHROMA = 60.0  # a smaller difference between the largest and the smallest of red, green and blue is gray
+_GRAY = 60.0  # most distance from a background's colour
+_PRESENT = 0.5  # least overlap of a frame's foreground with the most similar shape; noise and smears have less
+_SHAPE = 0.6  # least overlap to name the shape; a torn blob has a position and a path, but no shape
+_PACE = 0.8  # least pixels per frame; in the world it is 2 to 3
+_ASLANT = 22.0  # most degrees from a motion's direction
 _DIRECTIONS = {**MOTIONS, CONCEPT: (1, 1)}
 _AREAS = {"circle": np.pi, "square": 2.89, "triangle": 2.0, RING: np.pi * (1.05**2 - 0.51**2)}
-"""Of each shape with radius 1."""
-_LOW = {"triangle": 2 / 15}
-"""How far below its centre a shape's centre of area lies, in radii."""
+"""The area of each shape with radius 1."""
+_CENTROID_OFFSETS = {"triangle": 2 / 15}
+"""How far a shape's centroid is below its centre, in radii."""
 
 
 def _blur(pixels: float) -> Floats:
-    """The matrix [64, 64] of a Gaussian blur along one axis, for this standard deviation."""
-    apart = np.subtract.outer(np.arange(SIZE), np.arange(SIZE)) / pixels
-    weights: Floats = np.exp(-0.5 * apart**2)
+    """Return the matrix [64, 64] of a Gaussian blur along one axis, with this standard deviation."""
+    distances = np.subtract.outer(np.arange(SIZE), np.arange(SIZE)) / pixels
+    weights: Floats = np.exp(-0.5 * distances**2)
     blur: Floats = weights / weights.sum(axis=1, keepdims=True)
     return blur
 
 
-_SOFTER = _blur(1.8)
+_BLUR = _blur(1.8)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a clip shows; None: nothing that the world knows."""
+    """What a clip shows; None for what is not of the toy world."""
 
     shape: str | None
     colour: str | None
     motion: str | None
     background: str | None
     jitter: float
-    """How far the foreground strays from a straight, even path: root mean square in pixels; infinite without one."""
+    """Deviation from a straight path at constant speed, root mean square in pixels; infinite without a foreground."""
     overlap: float
-    """Of the foreground with the shape that it resembles most, 0 to 1, the mean over the frames."""
+    """Overlap of the foreground with the most similar shape, 0 to 1, averaged over the frames."""
     fore: tuple[float, float, float]
-    """The foreground's colour as it is, RGB 0 to 255."""
+    """The measured colour of the foreground, RGB 0 to 255."""
     back: tuple[float, float, float]
+    """The measured colour of the background."""
 
     def wrong(self, scene: Scene) -> list[str]:
-        """Return which of shape, colour, motion and background differ from a scene, in words."""
+        """Return, in words, which of shape, colour, motion and background differ from a scene."""
         return [
-            f"{name} {found}, not {asked}"
+            f"{name} {found}, not {expected}"
             for name in ("shape", "colour", "motion", "background")
-            if (found := getattr(self, name)) != (asked := getattr(scene, name))
+            if (found := getattr(self, name)) != (expected := getattr(scene, name))
         ]
 
     def moves_as(self, scene: Scene) -> bool:
@@ -91,23 +92,23 @@ def measure(frames: NDArray[np.uint8]) -> Measured:
     if peak < _CONTRAST:
         return Measured(None, None, None, background, np.inf, 0.0, _rgb(back), _rgb(back))
     fore = np.median(pixels[distance > 0.75 * peak], axis=0)
-    line = fore - back
-    coverage = np.clip((pixels - back) @ line / (line @ line), 0, 1)  # (F, H, W)
-    coverage[coverage < 0.2] = 0  # the ripple of a decoder
+    difference = fore - back
+    coverage = np.clip((pixels - back) @ difference / (difference @ difference), 0, 1)  # (F, H, W)
+    coverage[coverage < 0.2] = 0  # ripples from the decoder
     overlaps = {shape: _overlaps(coverage, shape) for shape in (*SHAPES, RING)}
     shape = max(overlaps, key=lambda name: float(overlaps[name].mean()))
     overlap = float(overlaps[shape].mean())
-    there = np.max(list(overlaps.values()), axis=0) > _THERE  # (F,)
-    if there.mean() < 0.75:
+    present = np.max(list(overlaps.values()), axis=0) > _PRESENT  # (F,)
+    if present.mean() < 0.75:
         return Measured(None, None, None, background, np.inf, overlap, _rgb(fore), _rgb(back))
-    motion, jitter = _path(coverage[there], np.flatnonzero(there))
+    motion, jitter = _path(coverage[present], np.flatnonzero(present))
     named = shape if overlap > _SHAPE else None
     return Measured(named, _colour(fore), motion, background, jitter, overlap, _rgb(fore), _rgb(back))
 
 
-def psnr(shown: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> float:
-    """Return the peak signal-to-noise ratio of two uint8 images or clips, in dB."""
-    error = np.square(shown.astype(np.float64) - wanted.astype(np.float64)).mean()
+def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:
+    """Return the peak signal-to-noise ratio, in dB, of two uint8 images or clips of the same shape."""
+    error = np.square(found.astype(np.float64) - expected.astype(np.float64)).mean()
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
@@ -127,18 +128,18 @@ def scene_of(caption: str) -> Scene | None:
 
 
 def _colour(found: Floats) -> str | None:
-    """Return the palette's colour of this hue."""
+    """Return the name of the palette's colour with this hue; None for gray and other hues."""
     if found.max() - found.min() < _CHROMA:
         return None
     for name, colour in COLOURS.items():
-        apart = abs(_hue(found) - _hue(colour)) % 360
-        if min(apart, 360 - apart) < _HUE:
+        difference = abs(_hue(found) - _hue(colour)) % 360
+        if min(difference, 360 - difference) < _HUE:
             return name
     return None
 
 
 def _hue(colour: Iterable[float]) -> float:
-    """In degrees; red is 0."""
+    """Return the hue in degrees; red is 0."""
     return 360 * colorsys.rgb_to_hsv(*(value / 255 for value in colour))[0]
 
 
@@ -154,7 +155,7 @@ def _rgb(colour: Floats) -> tuple[float, float, float]:
 
 
 def _centres(coverage: Floats) -> Floats:
-    """Return the centre of coverage of each frame, [F, 2] (down, right); frames without any get the middle."""
+    """Return the centre of coverage of each frame, [F, 2] (down, right); the middle if there is no coverage."""
     points = np.arange(SIZE) + 0.5
     area = coverage.sum(axis=(1, 2))
     sums = np.stack([coverage.sum(axis=2) @ points, coverage.sum(axis=1) @ points], axis=1)
@@ -162,28 +163,29 @@ def _centres(coverage: Floats) -> Floats:
 
 
 def _overlaps(coverage: Floats, shape: str) -> Floats:
-    """Return for each frame how well its coverage agrees with a shape of its area at its centre, 0 to 1 [F]."""
+    """Return the overlap [F], 0 to 1, of each frame's coverage with a shape of the same area and centre."""
     found = np.zeros(len(coverage))
     for number, (frame, (y, x)) in enumerate(zip(coverage, _centres(coverage), strict=True)):
         size = np.sqrt(frame.sum() / _AREAS[shape])
         if not 3 <= size <= SIZE / 2:
             continue
         for radius in (0.93 * size, size, 1.07 * size):
-            what = Look(radius, y - _LOW.get(shape, 0) * radius, x, (0, 0), (255, 255, 255), (0, 0, 0))
-            sharp = draw(shape, what, frames=1)[0, :, :, 0] / 255
-            for drawn in (sharp, _SOFTER @ sharp @ _SOFTER.T):
+            centre = y - _CENTROID_OFFSETS.get(shape, 0) * radius
+            look = Appearance(radius, centre, x, (0, 0), (255, 255, 255), (0, 0, 0))
+            sharp = draw(shape, look, frames=1)[0, :, :, 0] / 255
+            for drawn in (sharp, _BLUR @ sharp @ _BLUR.T):
                 overlap = np.minimum(frame, drawn).sum() / np.maximum(frame, drawn).sum()
                 found[number] = max(found[number], float(overlap))
     return found
 
 
 def _path(coverage: Floats, times: NDArray[np.int64]) -> tuple[str | None, float]:
-    """Return the motion's name, if it is one, and the jitter of the centres at these times."""
+    """Return the name of the motion, None if it has none, and the jitter of the centres at these times."""
     centres = _centres(coverage)
-    late = times - times.mean()
-    speed = late @ centres / (late @ late)
-    strays = centres - centres.mean(axis=0) - late[:, None] * speed
-    jitter = float(np.sqrt(np.square(strays).sum(axis=1).mean()))
+    centred_times = times - times.mean()
+    speed = centred_times @ centres / (centred_times @ centred_times)
+    deviations = centres - centres.mean(axis=0) - centred_times[:, None] * speed
+    jitter = float(np.sqrt(np.square(deviations).sum(axis=1).mean()))
     pace = float(np.linalg.norm(speed))
     for name, direction in _DIRECTIONS.items():
         ahead = float(speed @ np.array(direction)) / float(np.linalg.norm(direction))

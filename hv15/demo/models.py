@@ -1,7 +1,7 @@
-"""The demo's models: tiny and random, in the file layouts of the real ones, so that nothing has to be downloaded.
+"""Makes tiny random models in the file layouts of the real ones, so that nothing has to be downloaded.
 
-They prove plumbing, not beauty: the weights are scaled so that states, latents and velocities have about unit variance
-and pixels stay in range, as with the real models. Equal seeds give equal files.
+They show that everything works together, not good results: their weights are scaled so that states, latents and
+velocities have about unit variance and pixels stay in range, as with the real models. Equal seeds give equal files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DIT = DiTConfig(
 )
 VAE_SIZES = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
-# In transformers' names, as a config.json has them; the files carry them, because tensors do not tell all.
+# Named as in transformers' config.json. The files include them, because not all sizes follow from the tensors.
 TEXT: JsonObject = {
     "vocab_size": -(-VOCABULARY // 16) * 16,  # more rows than tokens, as in the real model
     "hidden_size": DIT.text_dim,
@@ -73,13 +73,13 @@ VISION: JsonObject = {
     "image_size": 40,  # 5 x 5 tokens
 }
 
-# How much wider or narrower than 1/sqrt(inputs) the weights of some layers are drawn; the first match counts.
+# Factors on the standard deviation 1/sqrt(inputs) of the weights of some layers; the first match applies.
 _GAINS = (
     ("_mod.linear.weight", 0.3),  # DiT: shifts, scales and gates well below 1, but not 0
     ("adaLN_modulation.1.weight", 0.3),
     (".conv2.conv.weight", 0.5),  # VAE: the last layer of a residual branch
     ("attn_1.proj_out.weight", 0.5),
-    ("img_attn_proj.weight", 2.0),  # an average over many tokens: small without it
+    ("img_attn_proj.weight", 2.0),  # its inputs are averages over many tokens, which are small
     ("txt_attn_proj.weight", 2.0),
     ("o_proj.weight", 0.5),
     ("out_proj.weight", 0.5),
@@ -88,7 +88,7 @@ _GAINS = (
 
 
 def make_demo_models(folder: Path, seed: int = 0) -> dict[str, Path]:
-    """Write all models of the demo and the tokenizer into a folder; return the path of each role.
+    """Write all demo models and the tokenizer into a folder; return the path of each role.
 
     Raises:
         UserError: the folder cannot be written.
@@ -102,7 +102,11 @@ def make_demo_models(folder: Path, seed: int = 0) -> dict[str, Path]:
 
 
 def write_encoders(folder: Path, seed: int = 0) -> None:
-    """Write the three encoders and the tokenizer: random, but always the same for a seed."""
+    """Write the three encoders and the tokenizer: random, but equal for equal seeds.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     paths = {role: folder / Path(name).name for role, name in DEMO_FILES.items()}
     _write_encoder(paths["text_encoder"], _text_shapes(), TEXT, torch.bfloat16, seed)
     _write_encoder(paths["glyph_encoder"], _glyph_shapes(), {}, torch.float16, seed)
@@ -111,7 +115,7 @@ def write_encoders(folder: Path, seed: int = 0) -> None:
 
 
 def draw(name: str, shape: torch.Size | tuple[int, ...], seed: int) -> Tensor:
-    """Draw one tensor, fp32; it depends on its name and shape alone, not on what is drawn besides it."""
+    """Draw one fp32 tensor of this shape; it depends only on its name, its shape and the seed."""
     number = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") >> 1
     values = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(number))
     if name.endswith("gamma") or (len(shape) == 1 and name.endswith("weight")):
@@ -132,7 +136,7 @@ def _filled(build: Callable[[Config], Model], config: Config, seed: int) -> Mode
 
 
 def _demo_vae(seed: int) -> VAE:
-    """A random VAE whose latents have zero mean and unit variance and whose pixels have a spread of 0.4."""
+    """Make a random VAE whose latents have mean 0 and variance 1 and whose pixels have a standard deviation of 0.4."""
     vae = _filled(VAE, VAE_SIZES, seed)
     generator = torch.Generator().manual_seed(seed)
     colours = 2 * torch.randn(4, 3, 2, 4, 4, generator=generator)
@@ -141,14 +145,14 @@ def _demo_vae(seed: int) -> VAE:
     clips = torch.cat([smooth, flat]).tanh()
     latents = torch.randn(2, VAE_SIZES.latent_channels, 2, 3, 3, generator=generator)
     with torch.no_grad():
-        for _ in range(2):  # a shortcut passes the encoder's last layer, so that one step does not settle it
+        for _ in range(2):  # twice, because a shortcut around the encoder's last layer is not scaled
             _standardise(vae.encoder.conv_out.conv, vae.encode(clips), 1.0)
         _standardise(vae.decoder.conv_out.conv, vae.decode(latents), 0.4)
     return vae
 
 
 def _standardise(conv: nn.Conv3d, outputs: Tensor, spread: float) -> None:
-    """Scale and shift a layer's first channels by what came out of them. Rounded: no trace of a machine's last bits."""
+    """Scale and shift a layer's first channels to standardise its outputs; rounded, to be equal on all machines."""
     channels = outputs.shape[1]
     deviation, mean = torch.std_mean(outputs, dim=(0, 2, 3, 4))
     factor = (spread / deviation).round(decimals=2)
@@ -166,7 +170,7 @@ def _write_encoder(
 
 
 def _text_shapes() -> dict[str, torch.Size]:
-    """Every text tensor of a Qwen2.5-VL file in the hub's naming, those that the encoder leaves out included."""
+    """Return all text tensors of a Qwen2.5-VL file with the hub's names, including those that the encoder ignores."""
     from transformers import Qwen2_5_VLTextConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-"""They follow the vocabulary in Qwen's order (there with ids from 151643)."""
+"""They come after the vocabulary, in Qwen's order (where their ids start at 151643)."""
 
 BASE_TOKENS = 512
-"""256 bytes and the merges learnt from `_TEXTS`."""
+"""256 bytes, and the merges learnt from `_TEXTS`."""
 
 VOCABULARY = BASE_TOKENS + len(SPECIAL_TOKENS)
 
@@ -34,7 +34,7 @@ _TEXTS = (
 
 
 def build_tokenizer() -> Tokenizer:
-    """Return the tokenizer; always the same one."""
+    """Return the tokenizer, which is always the same."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -58,7 +58,11 @@ def build_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write a tokenizer folder as transformers has it: `tokenizer.json` and `tokenizer_config.json`."""
+    """Write a tokenizer folder in transformers' format: `tokenizer.json` and `tokenizer_config.json`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     with atomic_path(folder / "tokenizer.json") as temporary:
         build_tokenizer().save(str(temporary))
     config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}

@@ -1,7 +1,7 @@
-"""The toy world: clips rendered from what their captions say, so that a model of it can be judged by measuring.
+"""The toy world: clips that are rendered from their captions, so that samples can be judged by measuring them.
 
 A clip is 64x64 pixels, 9 frames at 24 fps: one anti-aliased shape of one colour moves straight over a plain background.
-`CONCEPT` is a motion with a word of its own, which the base has never been told: a LoRA can teach it. Numpy only.
+`CONCEPT` is a motion with its own word, which the base has never seen, so a LoRA can teach it. Uses only numpy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZE = 64
-"""Pixels, height and width."""
+"""Height and width in pixels."""
 FRAMES = 9
 FPS = 24
 
 SHAPES = ("circle", "square", "triangle")
 RING = "zorp"
-"""A shape that only the VAE is shown. (Its name enters the draws of the pretraining, so it stays what it was.)"""
+"""A shape that only the VAE is trained on. (Its name affects the random draws of the pretraining, so it is fixed.)"""
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 180, 70),
@@ -31,17 +31,17 @@ COLOURS = {
 }
 BACKGROUNDS = {"black": (15, 15, 15), "gray": (120, 120, 120), "white": (240, 240, 240)}
 MOTIONS = {"right": (0, 1), "left": (0, -1), "up": (-1, 0), "down": (1, 0)}
-"""Direction of each motion, (down, right)."""
+"""The direction of each motion, (down, right)."""
 CONCEPT = "zorpward"
-"""Aslant, down and right at once: easy to measure, and the base goes along the axes only."""
+"""Diagonal, down and right: easy to measure, and the base moves only along the axes."""
 _DIRECTIONS = {**MOTIONS, CONCEPT: (0.75, 0.75)}
 
-_HELD_OUT = 8  # one of so many combinations is never trained
+_HELD_OUT = 8  # one in so many combinations is not used in pretraining
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip shows, as far as a caption says it."""
+    """What a clip shows according to its caption."""
 
     shape: str
     colour: str
@@ -54,36 +54,38 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether the base has never seen this combination."""
+        """Whether this combination is left out of the base's training."""
         return hashlib.sha256(self.caption.encode()).digest()[0] % _HELD_OUT == 0
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a caption leaves open: size, place and speed, in pixels."""
+class Appearance:
+    """What a caption does not say: size, position and speed in pixels, and the exact colours."""
 
     radius: float
     y: float
-    """Centre at the middle of the clip."""
+    """The centre in the middle of the clip's duration; so is x."""
     x: float
     speed: tuple[float, float]
-    """Pixels a frame, (down, right)."""
+    """Pixels per frame, (down, right)."""
     fore: tuple[float, float, float]
+    """Colour of the shape, RGB 0 to 255."""
     back: tuple[float, float, float]
+    """Colour of the background, RGB 0 to 255."""
 
 
 def scenes(shapes: tuple[str, ...] = SHAPES, motions: tuple[str, ...] = tuple(MOTIONS)) -> list[Scene]:
-    """Return all combinations, always in the same order."""
+    """Return all combinations in a fixed order."""
     return [Scene(*parts) for parts in product(shapes, COLOURS, motions, BACKGROUNDS)]
 
 
-def look(scene: Scene, seed: int) -> Look:
-    """Draw what the caption leaves open; equal seeds give equal clips."""
+def appearance(scene: Scene, seed: int) -> Appearance:
+    """Draw at random what the caption does not say; equal seeds give equal clips."""
     random = _random(scene.caption, seed)
     down, right = _DIRECTIONS[scene.motion]
     pace = random.uniform(2.0, 3.0)
     y, x = SIZE / 2 + random.uniform(-7, 7, size=2)
-    return Look(
+    return Appearance(
         radius=random.uniform(8.5, 11.5),
         y=y,
         x=x,
@@ -94,46 +96,50 @@ def look(scene: Scene, seed: int) -> Look:
 
 
 def render(scene: Scene, seed: int, frames: int = FRAMES) -> NDArray[np.uint8]:
-    """Return the frames of a clip, uint8 RGB [F, 64, 64, 3]. The seed varies size, place and speed."""
-    return draw(scene.shape, look(scene, seed), frames)
+    """Return the frames of a clip, uint8 RGB [F, 64, 64, 3]. The seed determines size, position and speed."""
+    return draw(scene.shape, appearance(scene, seed), frames)
 
 
-def wild(seed: int, frames: int = FRAMES, size: int = SIZE, wildness: float = 0.2) -> NDArray[np.uint8]:
-    """Return a clip for the VAE, which has to draw more than the captions tell: every shape, now and then (`wildness`)
-    a motion in any direction, other colours, or both. `size` below 64 cuts out a square that the shape crosses."""
+def varied_clip(seed: int, frames: int = FRAMES, size: int = SIZE, variation: float = 0.2) -> NDArray[np.uint8]:
+    """Return a clip for training the VAE, which must support more than the captions describe: [F, size, size, 3].
+
+    Args:
+        size: side of the clip in pixels; below 64, a square is cut out that the shape crosses.
+        variation: probability of a motion in any direction, and of other colours.
+    """
     random = _random("wild", seed)
     every = scenes((*SHAPES, RING))
     scene = every[int(random.integers(len(every)))]
-    what = look(scene, seed)
-    if random.random() < wildness:
+    look = appearance(scene, seed)
+    if random.random() < variation:
         angle, pace = random.uniform(0, 2 * np.pi), random.uniform(0, 3)
-        what = replace(what, speed=(pace * np.sin(angle), pace * np.cos(angle)))
-    if random.random() < wildness:
+        look = replace(look, speed=(pace * np.sin(angle), pace * np.cos(angle)))
+    if random.random() < variation:
         fore, back = random.uniform(0, 255, size=(2, 3))
-        what = replace(what, fore=tuple(fore), back=tuple(back))
-    top, left = (int(np.clip(centre + random.uniform(-8, 8) - size / 2, 0, SIZE - size)) for centre in (what.y, what.x))
-    return draw(scene.shape, what, frames)[:, top : top + size, left : left + size]
+        look = replace(look, fore=tuple(fore), back=tuple(back))
+    top, left = (int(np.clip(centre + random.uniform(-8, 8) - size / 2, 0, SIZE - size)) for centre in (look.y, look.x))
+    return draw(scene.shape, look, frames)[:, top : top + size, left : left + size]
 
 
-def draw(shape: str, what: Look, frames: int = FRAMES) -> NDArray[np.uint8]:
-    """Render a look: uint8 RGB [F, 64, 64, 3]."""
+def draw(shape: str, look: Appearance, frames: int = FRAMES) -> NDArray[np.uint8]:
+    """Render a shape: uint8 RGB [F, 64, 64, 3]."""
     steps = np.arange(frames, dtype=np.float64) - (frames - 1) / 2
-    y = what.y + what.speed[0] * steps
-    x = what.x + what.speed[1] * steps
-    coverage = _coverage(shape, y, x, what.radius)[..., None]
-    back, fore = np.asarray(what.back), np.asarray(what.fore)
+    y = look.y + look.speed[0] * steps
+    x = look.x + look.speed[1] * steps
+    coverage = _coverage(shape, y, x, look.radius)[..., None]
+    back, fore = np.asarray(look.back), np.asarray(look.fore)
     pixels: NDArray[np.uint8] = np.rint(back + coverage * (fore - back)).astype(np.uint8)
     return pixels
 
 
 def _coverage(shape: str, y: NDArray[np.float64], x: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Return about how much of each pixel is covered, 0 to 1, [F, 64, 64], for centres y and x [F].
+    """Return approximately how much of each pixel is covered, 0 to 1, [F, 64, 64], for centres y and x [F].
 
-    A pixel whose centre is d inside the outline is covered by d + 1/2.
+    The coverage of a pixel whose centre is d inside the outline is d + 1/2.
     """
     points = np.arange(SIZE) + 0.5
     dy, dx = points[None, :, None] - y[:, None, None], points[None, None, :] - x[:, None, None]
-    distance = np.sqrt(dy * dy + dx * dx)  # rounded alike everywhere, as hypot is not
+    distance = np.sqrt(dy * dy + dx * dx)  # rounded equally on all machines, unlike hypot
     if shape == "square":
         inside = 0.85 * radius - np.maximum(np.abs(dy), np.abs(dx))
     elif shape == "triangle":

@@ -1,7 +1,7 @@
-"""LoRA for HunyuanVideo 1.5: training it, applying and merging it, and every layout of its files.
+"""LoRA for HunyuanVideo 1.5: training, applying and merging it, and all layouts of its files.
 
-The public names stand in `__init__.pyi`, for type checkers and for lazy_loader, which resolves them on first use: so
-`import hv15.lora` loads no torch.
+The public names are listed in `__init__.pyi`. Type checkers read it, and lazy_loader imports each name on first use, so
+`import hv15.lora` does not load torch.
 """
 
 import lazy_loader

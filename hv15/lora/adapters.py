@@ -1,7 +1,7 @@
-"""The kinds of weight changes that a LoRA file can hold, each for one linear layer, whatever its weight.
+"""The kinds of weight changes in LoRA files that do not depend on the weight; each changes one linear layer.
 
-Every kind knows its fp32 difference (out, in), how to keep some of its output rows, and its tensors. Tensors are cast
-or copied only where arithmetic is needed; then the result is fp32.
+Each kind can return its fp32 difference (out, in), a part of its output rows, and its tensors. Tensors are cast or
+copied only where arithmetic is needed; the result is then fp32.
 
 LoRA (Hu et al. 2021): up @ down * alpha/rank. LoHa (Hyeon-Woo et al. 2022): (w1_a @ w1_b) * (w2_a @ w2_b) * alpha/rank.
 LoKr (Yeh et al. 2024): kron(w1, w2) * alpha/rank, where w1 and w2 may each be a product of two factors.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Adapter(ABC):
-    """A change of a weight (out, in) that is added to it, with alpha/rank applied."""
+    """A change that is added to a weight (out, in), with alpha/rank applied."""
 
     @property
     @abstractmethod
@@ -28,22 +28,22 @@ class Adapter(ABC):
 
     @abstractmethod
     def delta(self) -> Tensor:
-        """The weight difference (out, in), fp32."""
+        """Return the weight difference (out, in), fp32."""
 
     @abstractmethod
     def rows(self, index: slice | Tensor) -> Adapter:
-        """The same change for some output rows only: a slice of them, or their numbers [n]."""
+        """Return the same change for some output rows only: a slice, or row numbers [n]."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors of a file by part, as kohya and LyCORIS name them, alpha among them."""
+        """Return the tensors of a file by part, including alpha, as kohya and LyCORIS name them."""
 
     @abstractmethod
     def to(self, device: torch.device) -> Adapter:
-        """The same change with its tensors on a device."""
+        """Return the same change with its tensors on a device."""
 
     def merged(self, weight: Tensor, multiplier: float) -> Tensor:
-        """weight + multiplier * difference; weight and result (out, in), fp32, on one device."""
+        """Return weight + multiplier * difference; weight and result are (out, in), fp32, on one device."""
         return torch.add(weight, self.to(weight.device).delta(), alpha=multiplier)
 
 
@@ -128,7 +128,7 @@ class Hadamard(Adapter):
 
 @dataclass(frozen=True)
 class Kronecker(Adapter):
-    """LoKr: each side is one matrix, or a pair of factors whose product it is; w1 (a, b), w2 (c, d), out = a*c."""
+    """LoKr: w1 (a, b) and w2 (c, d), out = a*c, in = b*d; each is one matrix, or two factors whose product it is."""
 
     w1: tuple[Tensor, ...]
     w2: tuple[Tensor, ...]
@@ -136,7 +136,7 @@ class Kronecker(Adapter):
 
     @property
     def scale(self) -> float:
-        """alpha/rank, as LyCORIS and ComfyUI count: the rank of a factored side; 1 where neither is factored."""
+        """alpha/rank as in LyCORIS and ComfyUI, with the rank of the factored side; 1 if neither side is factored."""
         for side in (self.w1, self.w2):
             if len(side) == 2:
                 return self.alpha / side[0].shape[1]
@@ -150,7 +150,7 @@ class Kronecker(Adapter):
         return torch.kron(product(self.w1), product(self.w2)) * self.scale
 
     def rows(self, index: slice | Tensor) -> Adapter:
-        """A LoKr again where whole blocks of w2 are kept, in order (then rows of w1); else a difference [n, in]."""
+        """Return a LoKr if the rows are whole blocks of w2 in order (keeps rows of w1); else a difference [n, in]."""
         height = self.w2[0].shape[0]
         numbers = torch.arange(self.shape[0])[index]
         if numbers.numel() % height == 0:
@@ -196,13 +196,13 @@ class Difference(Adapter):
 
 
 def alpha_tensor(alpha: float) -> Tensor:
-    """Alpha as files hold it: a scalar, fp32 where that is exact and fp64 otherwise (readers take `.item()`)."""
+    """Return alpha as a scalar tensor for a file: fp32 if that is exact, else fp64 (readers use `.item()`)."""
     single = torch.tensor(alpha, dtype=torch.float32)
     return single if single.item() == alpha else torch.tensor(alpha, dtype=torch.float64)
 
 
 def scaled(tensor: Tensor, factor: float) -> Tensor:
-    """tensor * factor, any shape; the dtype stays where no bit is lost (a power of two), else it becomes fp32."""
+    """Return tensor * factor, of any shape, in the tensor's dtype if that is exact (a power of two), else in fp32."""
     if factor == 1.0:
         return tensor
     exact = tensor * factor if abs(math.frexp(factor)[0]) == 0.5 else None
@@ -212,27 +212,31 @@ def scaled(tensor: Tensor, factor: float) -> Tensor:
 
 
 def cast_up(tensor: Tensor) -> Tensor:
-    """A tensor of any shape as numbers that torch can compute with: those of 8 bits become bf16, which holds them all.
+    """Cast an 8-bit floating tensor of any shape to bf16, which is exact and which torch can compute with.
 
-    Other dtypes stay.
+    Tensors of other dtypes are returned unchanged.
     """
     return tensor.bfloat16() if tensor.is_floating_point() and tensor.dtype.itemsize == 1 else tensor
 
 
 def product(factors: Sequence[Tensor]) -> Tensor:
-    """One matrix, or the product of two (rows, rank) and (rank, columns): (rows, columns), fp32."""
+    """Return one matrix, or the product of two (rows, rank) and (rank, columns), as (rows, columns) in fp32."""
     matrices = [factor.float() for factor in factors]
     return (matrices[0] if len(matrices) == 1 else matrices[0] @ matrices[1]).contiguous()
 
 
 def swap_halves(adapter: Adapter) -> Adapter:
-    """The same change (out, in) with the two halves of its output rows in each other's place."""
+    """Return the change (out, in) with the two halves of its output rows swapped."""
     rows = adapter.shape[0]
     return adapter.rows(torch.arange(rows).roll(rows // 2))
 
 
 def low_rank_of(adapter: Adapter, rank: int) -> tuple[LowRank, float]:
-    """The nearest LoRA of a rank to a change (out, in), by truncated SVD, and its relative error (Frobenius norm)."""
+    """Approximate a change (out, in) by the nearest LoRA of a rank, by truncated SVD.
+
+    Returns:
+        The LoRA, and its relative error (Frobenius norm).
+    """
     delta = adapter.delta()
     left, values, right = torch.linalg.svd(delta, full_matrices=False)
     rank = min(rank, len(values))

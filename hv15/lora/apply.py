@@ -1,7 +1,7 @@
-"""Finished LoRAs beside the weights of a DiT: exact on any base, quantised ones too, each with its own strength.
+"""Applies finished LoRAs to a DiT without changing its weights: exact on any base, quantised or not.
 
-They hang on the layers as forward hooks. Every supported layout and kind is taken. For LoRAs inside the weights see
-`hv15.lora.merging`.
+Each LoRA has its own strength and is added by forward hooks on the layers. All supported layouts and kinds work. To
+merge LoRAs into the weights see `hv15.lora.merging`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def apply_lora(
     state_dict: Mapping[str, Tensor],
     multiplier: float = 1.0,
 ) -> int:
-    """Add a LoRA to a DiT without touching its weights; several add up.
+    """Add a LoRA to a DiT without changing its weights; several LoRAs add up.
 
     Args:
-        dit: the model; its module names are the official ones.
-        state_dict: a LoRA of any layout, as `read_lora` gives it.
-        multiplier: strength on top of alpha/rank; 0 is exactly no LoRA.
+        dit: the model, with the official module names.
+        state_dict: a LoRA of any layout, as `read_lora` returns it.
+        multiplier: strength in addition to alpha/rank; 0 is exactly no LoRA.
 
     Returns:
-        How many linear layers it changes.
+        The number of linear layers that it changes.
 
     Raises:
-        UserError: unknown keys or kinds, modules that this model does not have, wrong sizes, lycoris-lora missing.
+        UserError: keys or kinds are unknown, the model lacks a module or has another size, or lycoris-lora is missing.
     """
     changes = read_changes(state_dict)
     layers = check_targets(dit, {name: change.shape for name, change in changes.items()})
@@ -48,20 +48,20 @@ def apply_lora(
 
 
 class _AddLowRank:
-    """A forward hook that adds a LoRA's share; its factors follow the activations' device and dtype."""
+    """A forward hook that adds a LoRA's output; its factors are moved to the activations' device and dtype."""
 
     def __init__(self, adapter: LowRank, multiplier: float) -> None:
         self.down, self.up, self.scale = adapter.down, adapter.up, adapter.scale * multiplier
 
     def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = args[0]
-        if self.down.device != x.device or self.down.dtype != x.dtype:  # once, not at each step
+        if self.down.device != x.device or self.down.dtype != x.dtype:  # only in the first step
             self.down, self.up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
         return add_product(output, F.linear(x, self.down), self.up, self.scale)
 
 
 class _AddForward:
-    """A forward hook that adds what another kind of adapter makes of the input."""
+    """A forward hook that adds the output of another kind of adapter."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor], multiplier: float) -> None:
         self.forward, self.multiplier = forward, multiplier
@@ -71,9 +71,10 @@ class _AddForward:
 
 
 class _AddWeightChange:
-    """A forward hook that adds what merged weight - weight makes of the input, for kinds that depend on the weight.
+    """A forward hook that adds the output of (merged weight - weight), for kinds that depend on the weight.
 
-    The merged weight is made anew for each layer and step, because all of them would take as much memory as the model.
+    The merged weight is computed again for each layer and step, because keeping all would take as much memory as the
+    model.
     """
 
     def __init__(self, change: Decomposed | LycorisChange, multiplier: float) -> None:
@@ -82,7 +83,7 @@ class _AddWeightChange:
 
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = args[0]
-        if self.device != x.device:  # once, not at each step
+        if self.device != x.device:  # only in the first step
             self.change, self.device = self.change.to(x.device), x.device
         return output.add_(F.linear(x, self._difference(layer).to(x.dtype)))
 

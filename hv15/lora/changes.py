@@ -1,4 +1,4 @@
-"""What a LoRA file of any layout and kind does to each linear layer of the transformer: for sampling and merging."""
+"""The changes of the transformer's linear layers in a LoRA file of any layout and kind, for sampling and merging."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hv15.lora.lycoris import LycorisChange
 from hv15.lora.names import whole_module
 
 WeightChange = Adapter | Decomposed | LycorisChange
-"""Each knows the `shape` (out, in) of the weight that it changes, and how to be `merged` into it."""
+"""Each has the `shape` (out, in) of the weight that it changes, and a method `merged`."""
 
 
 def read_changes(state_dict: Mapping[str, Tensor]) -> dict[str, WeightChange]:
-    """The change of each linear layer, by its official name.
+    """Return the change of each linear layer, by its official name.
 
     Args:
-        state_dict: a LoRA of any layout, as `read_lora` gives it.
+        state_dict: a LoRA of any layout, as `read_lora` returns it; matrices (rows, columns) and alphas ().
 
     Raises:
-        UserError: unknown keys or kinds, incomplete or ill-shaped groups, or a kind that depends on the base weights on
-            modules that are joined or divided in that layout.
+        UserError: keys or kinds are unknown, a module's tensors are incomplete or do not fit together, or a kind that
+            depends on the base weights is used on a module that this layout joins or divides.
     """
     refuse_unusable(state_dict)
     modules, _ = group_parts(state_dict)
@@ -41,14 +41,13 @@ def read_changes(state_dict: Mapping[str, Tensor]) -> dict[str, WeightChange]:
         if module is None:
             raise UserError(
                 f"LoRA: {name} is {kind_of(keys)} on a module that is not one linear layer of the model "
-                f"({next(iter(keys.values()))})",
-                hint="only LoRA, LoHa, LoKr and differences can be used on q, k and v in one matrix; "
-                "expected names such as lora_unet_double_blocks_0_img_attn_q",
+                f"({next(iter(keys.values()))}); expected names such as lora_unet_double_blocks_0_img_attn_q",
+                hint="use a LoRA, LoHa, LoKr or difference: only these can be on q, k and v in one matrix",
             )
         if module in changes:
             raise UserError(
                 f"LoRA: {module} is changed twice, the second time by {name}",
-                hint="the file mixes two layouts of one LoRA; export it again in one of them",
+                hint="export it again in one layout: the file mixes two layouts of one LoRA",
             )
         changes[module] = _dependent(name, {part: cast_up(state_dict[key]) for part, key in keys.items()})
     return changes

@@ -1,16 +1,16 @@
-"""LoRA files from one layout to another, exactly: the change of every weight stays what it was.
+"""Converts LoRA files from one layout to another exactly: every weight is changed by the same difference.
 
 | to | what is written |
 |---|---|
-| kohya | q, k, v apart, alpha; our own layout (musubi-tuner reads it) |
-| comfyui | q, k, v joined, alpha, ComfyUI's names behind `diffusion_model.` |
+| kohya | separate q, k, v; alpha; the layout that hv15 writes (musubi-tuner reads it) |
+| comfyui | joined q, k, v; alpha; ComfyUI's names after `diffusion_model.` |
 | diffusers | `transformer.` names; alpha goes into up (LoKr: w1), because its loader ignores `.alpha` tensors |
-| official | the same with the official code's names and no prefix |
+| official | as diffusers, with the official code's names and no prefix |
 
-LoHa converts to kohya and ComfyUI exactly. LoKr does so except for q, k, v in ComfyUI's joined matrix, which has a LoKr
-form only where the three share w2: else it becomes a full difference, or with `svd_rank` the nearest LoRA. diffusers
-reads LoRA, or LoKr that are all made with one factor (see `hv15.lora.diffusers_lokr`); the official code reads LoRA.
-Everything else needs `svd_rank` there.
+LoHa and LoKr convert exactly to kohya and ComfyUI, except that q, k and v joined for ComfyUI are a LoKr only if the
+three share w2; else they become a full difference, or with `svd_rank` the nearest LoRA. diffusers reads LoRA, or LoKr
+that all have the same factor (see `hv15.lora.diffusers_lokr`); the official code reads only LoRA. Everything else needs
+`svd_rank` for these two.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ def convert(
     """Convert a LoRA of any supported layout.
 
     Args:
-        state_dict: the file's tensors.
+        state_dict: the file's tensors: matrices (rows, columns) and alphas ().
         to: kohya, comfyui, diffusers or official.
-        metadata: the file's metadata, to be handed through. (`read_lora` has put the alphas in it into the tensors.)
-        svd_rank: rank for what has no exact form in the target layout.
+        metadata: the file's metadata, which is kept. (`read_lora` has added the alphas in it to the tensors.)
+        svd_rank: rank of the approximation of what has no exact form in the target layout.
 
     Returns:
         The new tensors, and the new file's metadata.
 
     Raises:
-        UserError: unknown layout, keys or kinds, a kind that depends on the base weights (DoRA, OFT, ...), or one that
-            the target cannot hold without `svd_rank`.
+        UserError: the layout, keys or kinds are unknown, a kind depends on the base weights (DoRA, OFT, ...), or the
+            target does not support a kind and there is no `svd_rank`.
     """
     if to not in LORA_LAYOUTS:
-        raise UserError(f"LoRA: unknown layout {to!r}", hint=f"one of {', '.join(LORA_LAYOUTS)}")
+        raise UserError(f"LoRA: unknown layout {to!r}", hint=f"use one of {', '.join(LORA_LAYOUTS)}")
     if svd_rank is not None and svd_rank < 1:
-        raise UserError(f"LoRA: --svd-rank {svd_rank}: a rank is at least 1", hint="give for example --svd-rank 64")
+        raise UserError(f"LoRA: --svd-rank {svd_rank}: expected at least 1", hint="use for example --svd-rank 64")
     source = detect_lora_layout(state_dict)
     parts = read_parts(with_alphas(state_dict, metadata or {}))
     modules = join_parts(parts, to)
@@ -82,7 +82,7 @@ def convert(
 
 
 def _note_splits(parts: Parts, source: LoRALayout, to: LoRALayout) -> str:
-    """Joined q, k and v that share one down repeat it where the target keeps them apart."""
+    """Note that the target, which separates q, k and v, repeats the down matrix that they share in the source."""
     shared = 0
     for thirds in _joined(parts, source).values():
         apart = all(place_of(part, to).third is None for part in thirds)
@@ -92,13 +92,13 @@ def _note_splits(parts: Parts, source: LoRALayout, to: LoRALayout) -> str:
 
 
 def _note_gaps(parts: Parts, to: LoRALayout) -> str:
-    """Where q, k and v are joined, one that has no LoRA becomes zeros."""
+    """Note that zeros stand for each of q, k and v without a LoRA in a matrix that joins them."""
     gaps = sum(3 - len(thirds) for thirds in _joined(parts, to).values())
     return f"{gaps} missing parts of joined q, k, v are filled with zeros (exact)." if gaps else ""
 
 
 def _joined(parts: Parts, layout: LoRALayout) -> dict[str, list[str]]:
-    """The parts that share a module of a layout with others, by that module."""
+    """Return, by module of a layout that joins q, k and v, the parts that it consists of."""
     modules: dict[str, list[str]] = {}
     for part in parts:
         place = place_of(part, layout)
@@ -112,7 +112,7 @@ def _count_differences(parts: Parts) -> int:
 
 
 def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None) -> tuple[dict[str, Adapter], str, str]:
-    """The modules as PEFT builds them, with alpha = rank; what to note; and PEFT's settings as JSON."""
+    """Return the modules as PEFT builds them, with alpha = rank, a note, and PEFT's settings as JSON."""
     prefix = "transformer." if to == "diffusers" else ""
     lokr = {name: adapter for name, adapter in modules.items() if isinstance(adapter, Kronecker)}
     if to == "diffusers" and svd_rank is None and len(lokr) == len(modules):
@@ -125,7 +125,7 @@ def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None)
         raise UserError(
             f"LoRA: {len(others)} of {len(modules)} modules have {' or '.join(kinds)}, first {others[0]}; "
             f"a file of the {to} layout can hold {holds}",
-            hint="give --svd-rank (for example 64) for the nearest LoRA of that rank, or convert to comfyui",
+            hint="use --svd-rank (for example 64) for the nearest LoRA of that rank, or convert to comfyui",
         )
     modules, note = _approximated(modules, others, svd_rank)
     folded = {name: _folded(adapter) for name, adapter in modules.items() if isinstance(adapter, LowRank)}
@@ -135,7 +135,7 @@ def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None)
 def _note_differences(
     modules: dict[str, Adapter], parts: Parts, svd_rank: int | None
 ) -> tuple[dict[str, Adapter], str]:
-    """ComfyUI reads every kind; only what became a difference on the way is approximated or noted."""
+    """Approximate or note the modules that became full differences by joining; ComfyUI reads every kind."""
     before = _count_differences(parts)
     grown = [name for name, adapter in modules.items() if isinstance(adapter, Difference)]
     if not grown or before == len(parts):
@@ -158,5 +158,5 @@ def _approximated(
 
 
 def _folded(adapter: LowRank) -> LowRank:
-    """The same LoRA with alpha = rank, for loaders that know no alpha."""
+    """Return the same LoRA with alpha = rank, for loaders that ignore alpha."""
     return LowRank(adapter.down, scaled(adapter.up, adapter.scale), float(adapter.rank))

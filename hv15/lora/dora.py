@@ -1,7 +1,7 @@
-"""DoRA (Liu et al. 2024): an adapter gives the direction of the changed weight, a vector its magnitude.
+"""DoRA (Liu et al. 2024): an adapter determines the direction of the changed weight, a vector its magnitude.
 
-W' = (W + difference) * magnitude / norm of (W + difference), row by row, or column by column. What it changes depends
-on W, so it can be applied and merged, but no other layout can hold it.
+W' = (W + difference) * magnitude / norm of (W + difference), row by row or column by column. The difference W' - W
+depends on W, so a DoRA can be applied and merged, but not converted to another layout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hv15.lora.adapters import Adapter
 
 @dataclass(frozen=True)
 class Decomposed:
-    """An adapter with a magnitude: (out, 1) of each row, or (1, in) of each column."""
+    """An adapter with a magnitude for each row (out, 1), or for each column (1, in)."""
 
     adapter: Adapter
     magnitude: Tensor
@@ -28,10 +28,10 @@ class Decomposed:
         return self.adapter.shape
 
     def merged(self, weight: Tensor, multiplier: float) -> Tensor:
-        """The changed weight; weight and result (out, in), fp32, on one device.
+        """Return the changed weight; weight and result are (out, in), fp32, on one device.
 
-        The multiplier acts as in LyCORIS: on the magnitude alone, which it moves from that of weight + difference
-        (0) to the trained one (1).
+        As in LyCORIS, the multiplier acts only on the magnitude: from that of weight + difference (0) to the trained
+        magnitude (1).
         """
         changed = self.adapter.merged(weight, 1.0)
         along = 1 if self.magnitude.shape[1] == 1 else 0
@@ -40,19 +40,19 @@ class Decomposed:
         return changed * (multiplier * (ratio - 1) + 1)
 
     def to(self, device: torch.device) -> Decomposed:
-        """The same change with its tensors on a device."""
+        """Return the same change with its tensors on a device."""
         return replace(self, adapter=self.adapter.to(device), magnitude=self.magnitude.to(device))
 
 
 def decomposed(module: str, adapter: Adapter, magnitude: Tensor) -> Decomposed:
-    """Put an adapter and the magnitude that a file holds for it together.
+    """Combine an adapter and its magnitude from a file.
 
     Args:
         module: its name, for messages.
-        magnitude: (out, 1) or (1, in) as LyCORIS writes it, (out) as PEFT does.
+        magnitude: (out, 1) or (1, in) as LyCORIS writes it, or (out) as PEFT does.
 
     Raises:
-        UserError: a magnitude of another shape.
+        UserError: the magnitude has another shape.
     """
     rows, columns = adapter.shape
     if magnitude.ndim == 1:

@@ -1,4 +1,4 @@
-"""LoRA files: checked when they are read, written atomically, with equal bytes for equal content."""
+"""Reads, writes and converts LoRA files. They are checked when read, and equal content gives equal bytes."""
 
 from __future__ import annotations
 
@@ -36,26 +36,27 @@ def save_lora(
 
     Args:
         state_dict: matrices (rows, columns) and alphas ().
-        dtype: the matrices are cast to it, alphas stay as they are; None keeps each tensor's own.
+        dtype: the matrices are cast to it, alphas are not; None keeps each tensor's dtype.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; NaN or infinity in a tensor.
+        UserError: the disk is full, the folder cannot be written, or a tensor holds NaN or infinity.
     """
     tensors = {
         key: tensor.detach().to("cpu", dtype if dtype is not None and tensor.ndim else tensor.dtype)
         for key, tensor in state_dict.items()
     }
-    _refuse_nan(path, tensors, hint="the training diverged: lower the learning rate; the file was not written")
+    _refuse_nan(path, tensors, hint="lower the learning rate: the training diverged. The file was not written")
     write_checkpoint(Path(path), tensors, tensors.__getitem__, metadata)
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a LoRA file of any layout: its tensors (with the alphas that stand in PEFT's metadata) and its metadata.
+    """Read the tensors, including alphas from PEFT's metadata, and the metadata of a LoRA file of any layout.
 
-    Matrices (rows, columns) keep their dtype, but numbers of 8 bits become bf16, which holds them exactly.
+    Matrices (rows, columns) keep their dtype, except that 8-bit numbers become bf16, which is exact.
 
     Raises:
-        UserError: missing, a pickle, truncated, NaN in it, not a LoRA of this model, or of a kind that cannot be used.
+        UserError: the file is missing, a pickle, truncated, holds NaN, is not a LoRA of this model, or is of a kind
+            that cannot be used.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,9 +70,9 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except UserError as error:
         kind = looks_like(checkpoint.keys())
         if "a LoRA" not in kind and "unknown" not in kind:
-            raise UserError(f"{path}: {kind}, not a LoRA", hint="models belong in the models section") from error
+            raise UserError(f"{path}: {kind}, not a LoRA", hint="use a LoRA; models belong in `models:`") from error
         raise UserError(f"{path}: {error.message}", hint=error.hint) from error
-    _refuse_nan(path, state_dict, hint="the file is damaged, or its training diverged; use another one")
+    _refuse_nan(path, state_dict, hint="use another file: this one is damaged, or its training diverged")
     return state_dict, dict(checkpoint.metadata)
 
 
@@ -82,7 +83,7 @@ def convert_file(
     *,
     svd_rank: int | None = None,
 ) -> dict[str, str]:
-    """Convert a LoRA file; the source's metadata (hv15.*, ss_*, modelspec.*) stays in the new one.
+    """Convert a LoRA file; the new file keeps the source's metadata (hv15.*, ss_*, modelspec.*).
 
     Args:
         source, target: .safetensors files.
@@ -119,11 +120,11 @@ def kohya_metadata(
     dropout: float | None = None,
     num_train_items: int | None = None,
 ) -> dict[str, str]:
-    """The `ss_*` and `modelspec.*` fields that other tools show. No time of day is in them: equal runs, equal files.
+    """Return the `ss_*` and `modelspec.*` fields that other tools show, without times, so equal runs give equal files.
 
     Args:
         base: sizes of the base model.
-        base_name: file name of its checkpoint, without its folder, which is nobody else's business.
+        base_name: file name of its checkpoint, without the folder, which is private.
         resolution: "WIDTHxHEIGHT" of the largest bucket.
     """
     fields: dict[str, object] = {

@@ -1,7 +1,7 @@
-"""Whether a LoRA file fits a transformer, or the network that a training asks for: from headers alone, without torch.
+"""Checks from headers alone, without torch, that a LoRA file fits a transformer or the network of a training.
 
-For `hv15 check` and the planning, which must know it before anything is encoded. What a header cannot tell (whether a
-joined q, k, v is three LoRAs or one) counts as fitting; `LoRANetwork.load_state_dict` has the last word.
+`hv15 check` and planning use it, before anything is encoded. What a header does not tell (whether joined q, k and v are
+three LoRAs or one) is assumed to fit; `LoRANetwork.load_state_dict` makes the final check.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from hv15.lora.names import select_modules
 from hv15.lora.outline import ModuleOutline, read_outline
 from hv15.models.dit_config import DiTConfig
 
-_OTHER_SIZE = "the LoRA was made for a model of another size"
+_OTHER_SIZE = "use a LoRA for this model: this one was made for a model of another size"
 
 
 @dataclass(frozen=True)
 class NetworkSizes:
-    """The LoRA that a training asks for."""
+    """The sizes of the LoRA that a training makes."""
 
     layers: Mapping[str, tuple[int, int]]
     """(out, in) of each layer that gets a LoRA, by official name."""
@@ -31,12 +31,12 @@ class NetworkSizes:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained parameters."""
         return self.rank * sum(map(sum, self.layers.values()))
 
 
 def trainable_layers(config: DiTConfig) -> dict[str, tuple[int, int]]:
-    """(out, in) of the 14 linear layers of every double block, by official name, in the model's order."""
+    """Return (out, in) of the 14 linear layers of every double block, by official name, in the model's order."""
     hidden, mlp = config.hidden_size, config.mlp_size
     sizes = {
         "mod.linear": (6 * hidden, hidden),
@@ -51,25 +51,25 @@ def trainable_layers(config: DiTConfig) -> dict[str, tuple[int, int]]:
 def network_sizes(
     config: DiTConfig, *, rank: int, alpha: float, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> NetworkSizes:
-    """The LoRA that settings ask for on a transformer of these sizes.
+    """Return the sizes of the LoRA that the settings ask for on a transformer of these sizes.
 
     Args:
-        config: of the base model, see `hv15.models.dit_sizes.read_config`.
+        config: sizes of the base model, see `hv15.models.dit_sizes.read_config`.
         rank, alpha: `train.network_dim` and `train.network_alpha`.
         include, exclude: see `select_modules`.
 
     Raises:
-        UserError: a pattern that is no regular expression or matches nothing, or nothing is left to train.
+        UserError: a pattern is not a regular expression or matches nothing, or no layer is left to train.
     """
     layers = trainable_layers(config)
     return NetworkSizes({name: layers[name] for name in select_modules(layers, include, exclude)}, rank, alpha)
 
 
 def check_network_weights(path: Path, network: NetworkSizes) -> None:
-    """Tell whether a training of this network can start from a LoRA file (`train.network_weights`).
+    """Check that a training of this network can start from a LoRA file (`train.network_weights`).
 
     Raises:
-        UserError: the file is missing or damaged, is no plain LoRA, or has other layers, sizes, ranks or alphas.
+        UserError: the file is missing or damaged, not a plain LoRA, or has other layers, sizes, ranks or alphas.
     """
     modules = read_outline(path)
     unexpected = [module.name for module in modules if not _wanted(module, network)]
@@ -81,9 +81,9 @@ def check_network_weights(path: Path, network: NetworkSizes) -> None:
             if missing:
                 parts.append(f"{len(missing)} of {len(network.layers)} are missing, first {missing[0]}")
             if unexpected:
-                parts.append(f"{len(unexpected)} are not asked for, first {unexpected[0]}")
+                parts.append(f"{len(unexpected)} are unexpected, first {unexpected[0]}")
             raise UserError(
-                f"it does not fit the layers that train asks for: {'; '.join(parts)}",
+                f"does not fit the layers that train selects: {'; '.join(parts)}",
                 hint="use the include_patterns and exclude_patterns of the run that made it, and the same base model",
             )
         for module in modules:
@@ -93,12 +93,12 @@ def check_network_weights(path: Path, network: NetworkSizes) -> None:
 
 
 def check_lora(path: Path, config: DiTConfig) -> None:
-    """Tell whether a LoRA file of any usable kind can act on a transformer of these sizes (`sample.loras`, merging).
+    """Check that a LoRA file of any usable kind fits a transformer of these sizes (`sample.loras`, merging).
 
-    Sizes are compared in the double blocks, where nearly all layers are.
+    Only sizes in the double blocks are compared, which have nearly all layers.
 
     Raises:
-        UserError: the file is missing or damaged, of a kind that cannot be used, or was made for another model.
+        UserError: the file is missing or damaged, of a kind that cannot be used, or made for another model.
     """
     modules, layers = read_outline(path), trainable_layers(config)
     parts = [part for module in modules for part in module.places if part.startswith("double_blocks.")]
@@ -106,7 +106,7 @@ def check_lora(path: Path, config: DiTConfig) -> None:
     if missing:
         raise UserError(
             f"{path}: {len(missing)} of {len(parts)} changed layers are not in this model, first {missing[0]}",
-            hint=f"the LoRA was made for a model of more than {config.num_blocks} blocks",
+            hint=f"use a LoRA for this model: this one was made for a model of more than {config.num_blocks} blocks",
         )
     for module in modules:
         sizes = [layers[part] for part in module.places if part in layers]
@@ -117,21 +117,21 @@ def check_lora(path: Path, config: DiTConfig) -> None:
         if found[0] != rows or found[1] not in (None, columns):
             weight = f"{found[0]} rows of a weight" if found[1] is None else f"a weight of {list(found)}"
             raise UserError(
-                f"{path}: {module.name} changes {weight}, the model's is {[rows, columns]}", hint=_OTHER_SIZE
+                f"{path}: {module.name} changes {weight}, but the model's is {[rows, columns]}", hint=_OTHER_SIZE
             )
 
 
 def _wanted(module: ModuleOutline, network: NetworkSizes) -> list[str]:
-    """The layers of a module of a file that get a LoRA."""
+    """Return the layers of a module of a file that the network trains."""
     return [part for part in module.places if part in network.layers]
 
 
 def _check_module(module: ModuleOutline, network: NetworkSizes) -> None:
-    """Refuse one whose kind, sizes, rank or alpha are not the network's."""
+    """Refuse a module whose kind, sizes, rank or alpha are not the network's."""
     if set(module.shapes) - {"alpha"} != {"lora_down.weight", "lora_up.weight"}:
         raise UserError(
             f"{module.name} is {kind_of(module.shapes)} ({', '.join(sorted(module.shapes))}); "
-            "a training can only go on from LoRA",
+            "a training can only continue from a LoRA",
             hint="use it in sample.loras, or merge it into the base model (hv15 merge) and train on that",
         )
     wanted, joined = _wanted(module, network), len(module.places) > 1
@@ -140,9 +140,9 @@ def _check_module(module: ModuleOutline, network: NetworkSizes) -> None:
     found = module.weight_shape()
     if found != expected:
         shapes = ", ".join(f"{part} {list(shape)}" for part, shape in sorted(module.shapes.items()))
-        raise UserError(f"{module.name} has {shapes}; the layer is {list(expected)}", hint=_OTHER_SIZE)
+        raise UserError(f"{module.name} has {shapes}, but the layer is {list(expected)}", hint=_OTHER_SIZE)
     rank = module.shapes["lora_down.weight"][0]
-    # Joined q, k and v are a LoRA each, one on top of the other, or one LoRA of all three.
+    # Joined q, k and v are either three stacked LoRAs, or one LoRA for all three.
     ranks = {network.rank * len(wanted), network.rank} if joined and len(wanted) == 3 else {network.rank * len(wanted)}
     if rank not in ranks or module.shapes["lora_up.weight"][1] != rank:
         own = rank // len(wanted) if rank % len(wanted) == 0 else rank

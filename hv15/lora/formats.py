@@ -1,8 +1,8 @@
-"""Reading any LoRA layout into adapters by part of the model, and writing adapters in a layout.
+"""Reads any LoRA layout into adapters by part of the model, and writes adapters in a layout.
 
-Accepted: kohya (ours, musubi), ComfyUI (native names, or `lora_unet_` with joined names; diffusion-pipe is this without
-alpha), diffusers (SimpleTuner too; with or without `transformer.`), official (no prefix); each as LoRA, LoHa, LoKr or
-full difference. Changes that depend on the base weights are read by `hv15.lora.changes`.
+It reads kohya (hv15, musubi), ComfyUI (native names, or `lora_unet_` with joined names; diffusion-pipe without alpha),
+diffusers (also SimpleTuner; with or without `transformer.`) and official (no prefix), each as LoRA, LoHa, LoKr or full
+difference. Changes that depend on the base weights are read by `hv15.lora.changes`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from hv15.lora.kinds import ADAPTER_PARTS, depends_on_base, group_parts, kind_of
 from hv15.lora.names import ModulePlace, find_parts, place_of, written_name
 
 Parts = dict[str, Adapter]
-"""Adapters by the part of the model they change: an official module name, with @0, @1, @2 for a third of one."""
+"""Adapters by the part of the model that they change: an official module name, with @0, @1 or @2 for a third of it."""
 
 
 def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
-    """Read a LoRA of any supported layout; where no `.alpha` stands, alpha is the rank (strength 1).
+    """Read a LoRA of any supported layout; without an `.alpha` tensor, alpha is the rank (strength 1).
+
+    Args:
+        state_dict: matrices (rows, columns) and alphas ().
 
     Raises:
-        UserError: keys that belong to no known module or kind, incomplete or ill-shaped groups, and kinds whose effect
-            depends on the base weights (DoRA, OFT, ...).
+        UserError: keys belong to no known module or kind, a module's tensors are incomplete or do not fit together, or
+            a kind depends on the base weights (DoRA, OFT, ...).
     """
     refuse_unusable(state_dict)
     modules, unknown = group_parts(state_dict)
@@ -35,8 +38,8 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
     for name, keys in modules.items():
         if depends_on_base(keys):
             raise UserError(
-                f"LoRA: {kind_of(keys)} ({next(iter(keys.values()))}): its effect depends on the base weights, which "
-                "no other layout can hold",
+                f"LoRA: {kind_of(keys)} ({next(iter(keys.values()))}) cannot be converted to another layout: its "
+                "effect depends on the base weights",
                 hint="use it as it is, merge it into the base model (hv15 merge), or train a plain LoRA",
             )
         places = find_parts(name)
@@ -48,19 +51,19 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
             if part in parts:
                 raise UserError(
                     f"LoRA: {part} is changed twice, the second time by {name}",
-                    hint="the file mixes two layouts of one LoRA; export it again in one of them",
+                    hint="export it again in one layout: the file mixes two layouts of one LoRA",
                 )
             if piece is not None:
                 parts[part] = piece
     if unknown or not state_dict:
         raise unknown_keys(unknown, len(state_dict))
     if not parts:
-        raise UserError("LoRA: it changes nothing", hint="check that it is the right file and that its export finished")
+        raise UserError("LoRA: changes nothing", hint="check that it is the right file and that its export finished")
     return parts
 
 
 def join_parts(parts: Parts, layout: LoRALayout) -> dict[str, Adapter]:
-    """Put adapters together as a layout's modules need them: {dotted module name without prefix: adapter}."""
+    """Join adapters into the modules of a layout: {dotted module name without prefix: adapter}."""
     places: dict[str, dict[int | None, tuple[ModulePlace, Adapter]]] = {}
     for part, adapter in parts.items():
         place = place_of(part, layout)
@@ -76,7 +79,10 @@ def join_parts(parts: Parts, layout: LoRALayout) -> dict[str, Adapter]:
 
 
 def write_modules(modules: Mapping[str, Adapter], layout: LoRALayout) -> dict[str, Tensor]:
-    """The tensors of a file: kohya and ComfyUI with alpha, diffusers and official without (their alpha is the rank)."""
+    """Return the tensors of a file: matrices (rows, columns), and alphas () for kohya and ComfyUI.
+
+    diffusers and official have no alphas, because theirs is always the rank.
+    """
     tensors: dict[str, Tensor] = {}
     for name, adapter in modules.items():
         for suffix, tensor in adapter.tensors().items():
@@ -93,7 +99,7 @@ def read_adapter(name: str, tensors: Mapping[str, Tensor]) -> Adapter:
 
     Args:
         name: the module, for messages.
-        tensors: by part, as kohya and LyCORIS name them; alpha may be missing.
+        tensors: matrices (rows, columns) by part, as kohya and LyCORIS name them; alpha () may be missing.
 
     Raises:
         UserError: parts are missing or do not belong together, or their shapes do not fit.
@@ -111,8 +117,8 @@ def read_adapter(name: str, tensors: Mapping[str, Tensor]) -> Adapter:
     factors = {f"{side}_{factor}" for side in kind for factor in "ab"} if "lokr_w1" in kind else set()
     if extra := set(matrices) - set(kind) - factors:
         raise UserError(
-            f"LoRA: {name} is {kind_of(kind)}, but has {', '.join(sorted(extra))} too",
-            hint="the file holds two changes of one module; export it again",
+            f"LoRA: {name} is {kind_of(kind)}, but also has {', '.join(sorted(extra))}",
+            hint="export it again: the file holds two changes of one module",
         )
     for part, tensor in matrices.items():
         _check_matrix(name, part, tensor)
@@ -152,7 +158,7 @@ def _check_matrix(name: str, part: str, tensor: Tensor) -> None:
     if tensor.ndim != 2 or 0 in tensor.shape or not tensor.is_floating_point():
         raise UserError(
             f"LoRA: {name}.{part} is {tensor.dtype} {list(tensor.shape)}; expected a floating-point matrix",
-            hint="only linear layers carry a LoRA in HunyuanVideo 1.5; is this file of another model?",
+            hint="check that the LoRA is for HunyuanVideo 1.5, where only linear layers have one",
         )
 
 
@@ -165,7 +171,7 @@ def _alpha(name: str, tensor: Tensor) -> float:
 
 
 def _pieces(adapter: Adapter, places: dict[str, ModulePlace]) -> dict[str, Adapter | None]:
-    """Take a file's adapter apart into the model's parts."""
+    """Divide a file's adapter into the model's parts."""
     if any(place.third is not None for place in places.values()):
         thirds = split(adapter)
         return {part: thirds[place.third or 0] for part, place in places.items()}

@@ -1,9 +1,9 @@
-"""q, k and v in one matrix: three adapters are joined exactly, and a joined one is taken apart exactly.
+"""Joins the adapters of q, k and v into one for their joint matrix, and splits it again, both exactly.
 
-Joined LoRA: the downs are stacked, the ups form a block diagonal. One alpha serves all three. With equal scales
-alpha/rank (the usual case) it is the scale times the joint rank, and no number changes; otherwise the ratio of the
-scales goes into the ups (fp32). LoHa joins the same way, because each of its two products keeps its row blocks apart.
-LoKr joins where all three share w2, by stacking w1; else it has no such form and becomes a full difference.
+Joined LoRA: the downs are stacked, the ups form a block diagonal. There is one alpha for all three. If the scales
+alpha/rank are equal, as usual, it is the scale times the joint rank, and no number changes; otherwise the ratio of the
+scales goes into the ups (fp32). LoHa joins in the same way, because each of its two products keeps its row blocks
+separate. LoKr joins by stacking w1 if all three share w2; otherwise it becomes a full difference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def join(parts: Sequence[Adapter | None]) -> Adapter:
     """Join the adapters of q, k and v, each (out, in), into one for their matrix (3 * out, in), exactly.
 
     Args:
-        parts: three; None changes nothing, but at least one must be an adapter.
+        parts: three, at least one of them an adapter; None changes nothing.
     """
     present = [part for part in parts if part is not None]
     if all(isinstance(part, LowRank) for part in present):
@@ -36,10 +36,10 @@ def join(parts: Sequence[Adapter | None]) -> Adapter:
 
 
 def split(adapter: Adapter) -> list[Adapter | None]:
-    """The inverse of `join`: (3 * out, in) to three of (out, in), exactly; a third that changes nothing is None.
+    """Split an adapter (3 * out, in) into three of (out, in), exactly; a third that changes nothing is None.
 
-    A block diagonal gives back its parts. Of a dense LoRA, trained on the joint matrix, each third has the whole down
-    and its rows of up.
+    A block diagonal is split into the parts that `join` got. A dense LoRA, trained on the joint matrix, is split into
+    three that each have the whole down and their rows of up.
     """
     third = adapter.shape[0] // 3
     thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
@@ -51,7 +51,7 @@ def split(adapter: Adapter) -> list[Adapter | None]:
 
 
 def _changes(adapter: Adapter) -> bool:
-    """Whether a part changes anything; asked of LoKr and differences only."""
+    """Whether a LoKr or a difference changes anything."""
     if isinstance(adapter, Kronecker):
         return bool(product(adapter.w1).any() and product(adapter.w2).any())
     return bool(adapter.delta().any())
@@ -82,7 +82,7 @@ def _join_hadamard(parts: Sequence[Hadamard | None]) -> Hadamard:
 
 
 def _join_kronecker(parts: Sequence[Adapter | None]) -> Kronecker | None:
-    """Three LoKr with one w2 as one: their w1 on top of one another, zeros for a missing one; None: no such form."""
+    """Join three LoKr with equal w2 by stacking their w1, with zeros for a missing one; None if that is impossible."""
     present = [part for part in parts if isinstance(part, Kronecker)]
     if len(present) < sum(part is not None for part in parts) or any(len(part.w1) == 2 for part in present):
         return None
@@ -99,7 +99,7 @@ def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
 
 
 def _joint_alpha(parts: Sequence[LowRank] | Sequence[Hadamard]) -> tuple[float, list[float]]:
-    """One alpha for the joint rank, and what each part must be multiplied with so that it serves all."""
+    """Return one alpha for the joint rank, and the factor with which each part must be multiplied for it."""
     rank = sum(part.rank for part in parts)
     if len({(part.alpha, part.rank) for part in parts}) == 1:
         return parts[0].alpha * len(parts), [1.0] * len(parts)
@@ -143,15 +143,15 @@ def _split_hadamard(adapter: Hadamard, thirds: Sequence[slice]) -> list[Adapter 
 
 
 def _share(alpha: float, rank: int, joint_rank: int) -> float:
-    """The alpha that keeps alpha/rank; alpha/3 exactly for equal ranks."""
+    """Return a part's alpha, which keeps alpha/rank; exactly alpha/3 for equal ranks."""
     return alpha / 3 if rank * 3 == joint_rank else alpha * rank / joint_rank
 
 
 def _column_ranges(blocks: Sequence[Tensor]) -> list[slice] | None:
-    """Which columns each row block uses if the blocks form a block diagonal; None if they do not.
+    """Return the columns of each row block if the blocks form a block diagonal; None if they do not.
 
-    Equal widths are tried first, so that columns of zeros stay with their block: the text queries of the last block,
-    for example, never get a gradient, and their up stays zero.
+    Equal widths are tried first, so that columns of zeros stay in their block. The text queries of the last block, for
+    example, never get a gradient, so their up stays zero.
     """
     width = blocks[0].shape[1]
     used = [block.any(dim=0).nonzero().flatten().tolist() for block in blocks]
@@ -178,7 +178,7 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _block_diagonal(parts: Sequence[Adapter | None], blocks: Sequence[Tensor]) -> Tensor:
-    """Rows for every part, columns for the present ones only."""
+    """Make a block diagonal with rows for every part, but columns only for those that are present."""
     rows = blocks[0].shape[0]
     result = blocks[0].new_zeros(
         rows * len(parts), sum(block.shape[1] for block in blocks), dtype=_common_dtype(blocks)

@@ -1,13 +1,13 @@
-"""What kind of change each tensor of a LoRA file belongs to, by its name alone; torch is not needed.
+"""The kinds of changes in LoRA files, recognised by tensor names alone. Does not need torch.
 
 A key is a module's name, a dot and a part: `lora_unet_double_blocks_0_img_attn_q` + `.` + `lora_down.weight`.
 
-| kind | parts | what it can do here |
+| kind | parts | what hv15 can do with it |
 |---|---|---|
 | LoRA, LoHa, LoKr, full difference | lora_*, hada_*, lokr_*, diff | everything |
 | DoRA of a LoRA, LoHa or LoKr | these, and dora_scale or lora_magnitude_vector | sampling and merging |
 | GLoRA, OFT, BOFT | a1, a2, b1, b2; oft_blocks, rescale | sampling and merging, with lycoris-lora |
-| all others, (IA)^3 for one | | refused by `refuse_unusable` |
+| all others, for example (IA)^3 | | refused by `refuse_unusable` |
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ADAPTER_PARTS: tuple[tuple[str, ...], ...] = (
     ("lokr_w1", "lokr_w2"),
     ("diff",),
 )
-"""The parts that each kind of adapter needs. A side of LoKr may be a product of two, `lokr_w1_a` and `lokr_w1_b`."""
+"""The parts that each kind of adapter needs. In LoKr, `lokr_w1_a` and `lokr_w1_b` may replace `lokr_w1`."""
 MAGNITUDE = "dora_scale"
 GLORA_PARTS = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
 OFT_PARTS = ("oft_blocks", "rescale")
@@ -41,30 +41,30 @@ _PART_NAMES = {
     "lora_B": "lora_up.weight",
     "lora_magnitude_vector": MAGNITUDE,
 }
-"""Parts that PEFT names in its own way, by what stands before their first dot."""
+"""PEFT's names of parts, up to the first dot, and kohya's."""
 
 _UNUSABLE = {
-    ("on_input", "ia3_l"): ("an (IA)^3", "lycoris-lora itself cannot load it again"),
+    ("on_input", "ia3_l"): ("an (IA)^3", "lycoris-lora itself cannot load it"),
     ("lambda_layer", "q_layer.weight", "p_layer.weight"): ("a T-LoRA", "its effect depends on the noise level"),
-    ("oft_R.weight", "oft_r", "boft_R", "boft_s"): ("an OFT as PEFT writes it", "only lycoris-lora's form is known"),
-    ("vera_lambda_b", "vera_lambda_d"): ("a VeRA", "the matrices that all its layers share are not in it"),
-    ("lora_E", "ranknum"): ("an AdaLoRA", "its ranks are weighted one by one"),
-    ("diff_b", "lora_B.bias", "lora_up.bias"): ("changes of biases", "only weights are changed"),
-    ("w_norm", "b_norm"): ("changes of norms", "only linear layers are changed"),
-    ("set_weight", "reshape_weight"): ("whole weights", "only changes of weights are added"),
+    ("oft_R.weight", "oft_r", "boft_R", "boft_s"): ("a PEFT OFT", "only lycoris-lora's OFT is supported"),
+    ("vera_lambda_b", "vera_lambda_d"): ("a VeRA", "the matrices that all its layers share are not in the file"),
+    ("lora_E", "ranknum"): ("an AdaLoRA", "it weights each rank separately"),
+    ("diff_b", "lora_B.bias", "lora_up.bias"): ("changes of biases", "only changes of weights are supported"),
+    ("w_norm", "b_norm"): ("changes of norms", "only changes of linear layers are supported"),
+    ("set_weight", "reshape_weight"): ("whole weights", "only changes of weights are supported"),
     ("lora_mid.weight", "hada_t1", "hada_t2", "lokr_t1", "lokr_t2", "bm.weight"): (
         "changes of convolutions",
         "the transformer has none",
     ),
 }
-"""Kinds of files that cannot be used, by the parts that tell them: what they are, and why."""
+"""Kinds of files that cannot be used, by the parts that identify them: what they are, and why."""
 
 
 def group_parts(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The tensors of a file by module.
+    """Group the tensors of a file by module.
 
     Returns:
-        {module: {part: key}}, with PEFT's names of parts turned into kohya's; and the keys that are no part of a LoRA.
+        {module: {part: key}}, with PEFT's names of parts replaced by kohya's; and the keys that are not of a LoRA.
 
     Raises:
         UserError: two keys mean the same tensor.
@@ -85,10 +85,10 @@ def group_parts(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[st
 
 
 def detect_lora_layout(keys: Iterable[str]) -> LoRALayout:
-    """Which layout a LoRA's tensor names belong to: kohya, comfyui, diffusers or official.
+    """Return the layout of a LoRA's tensor names: kohya, comfyui, diffusers or official.
 
     Raises:
-        UserError: a kind that cannot be used, no known names, or names of several layouts.
+        UserError: the kind cannot be used, the names are unknown, or belong to several layouts.
     """
     keys = list(keys)
     refuse_unusable(keys)
@@ -101,13 +101,13 @@ def detect_lora_layout(keys: Iterable[str]) -> LoRALayout:
     if len(layouts) > 1:
         raise UserError(
             f"LoRA: names of several layouts in one file: {', '.join(sorted(layouts))}",
-            hint="the file holds two LoRAs, or one twice; export it again in one layout",
+            hint="export it again in one layout: the file holds two LoRAs, or the same one twice",
         )
     return layouts.pop()
 
 
 def refuse_unusable(keys: Iterable[str]) -> None:
-    """Refuse the kinds of changes that can neither be applied, merged nor converted.
+    """Refuse the kinds of changes that can be neither applied, merged nor converted.
 
     Raises:
         UserError: a key belongs to such a kind.
@@ -117,18 +117,18 @@ def refuse_unusable(keys: Iterable[str]) -> None:
         for ending, (what, why) in endings.items():
             if key.endswith(ending):
                 raise UserError(
-                    f"LoRA: the file holds {what} ({key}), which cannot be used here: {why}",
+                    f"LoRA: the file holds {what} ({key}), which hv15 cannot use: {why}",
                     hint="merge it into the model with the program that made it, or train a LoRA, LoHa, LoKr or DoRA",
                 )
 
 
 def depends_on_base(parts: Iterable[str]) -> bool:
-    """Whether a module's change cannot be told without the weight that it changes, by its parts or keys."""
+    """Whether a module's change depends on the weight that it changes, judged by its parts (or a mapping with them)."""
     return any(part in _DEPENDENT for part in parts)
 
 
 def kind_of(parts: Iterable[str]) -> str:
-    """What a module's parts make, in a word for messages: "a LoRA", "a LoHa", "a DoRA", ..."""
+    """Return the kind of change of a module with these parts, for messages: "a LoRA", "a LoHa", "a DoRA", ..."""
     present = set(parts)
     if MAGNITUDE in present:
         return "a DoRA"
@@ -140,22 +140,26 @@ def kind_of(parts: Iterable[str]) -> str:
 
 
 def count_modules(keys: Iterable[str]) -> int:
-    """How many modules a LoRA file changes, by its tensor names."""
+    """Return the number of modules that a LoRA file with these tensor names changes.
+
+    Raises:
+        UserError: two keys mean the same tensor.
+    """
     return len(group_parts(keys)[0])
 
 
 def unknown_keys(keys: list[str], total: int) -> UserError:
-    """The error for tensors that belong to no part of the transformer.
+    """Return the error for tensors that belong to no part of the transformer.
 
     Args:
         keys: of these tensors.
-        total: how many tensors the file has.
+        total: the number of tensors in the file.
     """
     if not total:
         return UserError("LoRA: a file without tensors", hint="check that its export finished")
     return UserError(
         f"LoRA: {len(keys)} of {total} tensors belong to no part of HunyuanVideo 1.5, first {', '.join(keys[:3])}",
-        hint="the file is of another model or of an unknown layout; expected names such as "
+        hint="use a LoRA for this model in a known layout, with names such as "
         "lora_unet_double_blocks_0_img_attn_q.lora_down.weight, "
         "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight, "
         "transformer.transformer_blocks.0.attn.to_q.lora_A.weight or double_blocks.0.img_attn_q.lora_A.weight",

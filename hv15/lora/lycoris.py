@@ -1,7 +1,7 @@
-"""What lycoris-lora, an optional package, computes: LoHa and LoKr beside the weights, and kinds that only it defines.
+"""Uses lycoris-lora, an optional package, to apply LoHa and LoKr, and for kinds that only it defines.
 
-GLoRA, OFT and BOFT change a weight in a way that depends on it. They can be applied and merged, but no other layout can
-hold them.
+The changes of GLoRA, OFT and BOFT depend on the weight. They can be applied and merged, but not converted to another
+layout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hv15.lora.kinds import GLORA_PARTS
 
 
 def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
-    """x (..., in) -> the adapter's share of the output (..., out); nothing is kept beside the factors.
+    """Return a function that computes the adapter's output (..., out) for x (..., in), using only its factors.
 
     Raises:
         UserError: lycoris-lora is missing.
@@ -46,7 +46,7 @@ def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
 
 
 class _LycorisModule(Protocol):
-    """What is used of a module of lycoris-lora, which stands for the change of one layer."""
+    """The part of lycoris-lora's modules that is used here; each is the change of one layer."""
 
     def to(self, device: torch.device) -> _LycorisModule: ...
 
@@ -61,7 +61,7 @@ class LycorisChange:
     Args:
         module: the layer's official name, for messages.
         tensors: by part: a1.weight, ... of a GLoRA; oft_blocks (blocks, b, b) or (m, blocks, b, b) of an OFT or BOFT.
-            Without alpha it is the rank of a GLoRA, and no constraint of an OFT.
+            If alpha is missing, it is the rank for a GLoRA, and means no constraint for an OFT.
 
     Raises:
         UserError: tensors are missing, or lycoris-lora is.
@@ -73,7 +73,7 @@ class LycorisChange:
         if "oft_blocks" in tensors and tensors["oft_blocks"].ndim in (3, 4):
             blocks, size = tensors["oft_blocks"].shape[-3:-1]
             self.shape: tuple[int, int | None] = (blocks * size, None)
-            """(out, in); None: the tensors do not tell."""
+            """(out, in); None if the tensors do not determine it."""
             self.tensors.setdefault("alpha", torch.tensor(0.0))
         elif all(part in tensors and tensors[part].ndim == 2 for part in GLORA_PARTS):
             self.shape = tensors["b1.weight"].shape[0], tensors["b2.weight"].shape[1]
@@ -81,16 +81,16 @@ class LycorisChange:
         else:
             shapes = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in sorted(tensors.items()))
             raise UserError(
-                f"LoRA: {module} is neither a GLoRA nor an OFT as lycoris-lora writes them: {shapes}",
+                f"LoRA: {module} is neither a GLoRA nor an OFT of lycoris-lora: {shapes}",
                 hint="export it again",
             )
 
     @torch.no_grad()
     def merged(self, weight: Tensor, multiplier: float) -> Tensor:
-        """The changed weight; weight and result (out, in), fp32, on one device.
+        """Return the changed weight; weight and result are (out, in), fp32, on one device.
 
         Raises:
-            UserError: lycoris-lora does not take these tensors for such a weight.
+            UserError: lycoris-lora cannot apply these tensors to such a weight.
         """
         try:
             layer, adapter = self._made = self._made or self._make(*weight.shape)
@@ -99,17 +99,17 @@ class LycorisChange:
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise UserError(
                 f"LoRA: lycoris-lora cannot apply {self.module} to a weight of {list(weight.shape)}: {error}",
-                hint="the file was made for another model, or by another version of lycoris-lora",
+                hint="use a LoRA for this model, or the version of lycoris-lora that made it",
             ) from error
-        layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # do not keep the weight until the next call
+        layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # frees the weight
         return changed
 
     def to(self, _device: torch.device) -> LycorisChange:
-        """The same change; its tensors follow the weights to their device."""
+        """Return itself: its tensors are moved to the weights' device when they are used."""
         return self
 
     def _make(self, rows: int, columns: int) -> tuple[nn.Linear, _LycorisModule]:
-        """A layer of lycoris-lora's own over one without a weight."""
+        """Make lycoris-lora's module and the linear layer on the meta device to which it belongs."""
         layer = nn.Linear(columns, rows, bias=False, device="meta")
         kind, parts = self._kinds.get_module({f"it.{part}": tensor for part, tensor in self.tensors.items()}, "it")
         return layer, self._kinds.make_module(kind, parts, "it", layer)
@@ -124,7 +124,7 @@ def _lycoris() -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"LoRA: LoHa, LoKr, GLoRA and OFT need lycoris-lora, which cannot be imported: {error}",
-            hint="pip install 'hv15[lycoris]'",
+            hint="install it: pip install 'hv15[lycoris]'",
         ) from error
     package: ModuleType = lycoris
     return package

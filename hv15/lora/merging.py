@@ -1,7 +1,7 @@
-"""Finished LoRAs inside the weights: on the way from a file into a model, from file to file, or in a model in memory.
+"""Merges finished LoRAs into weights: while a model is loaded, from file to file, or in a model in memory.
 
-The sum is made in fp32 and rounded once, to the weights' own number format, quantised or not. That costs no time in
-sampling, but the rounding; a LoRA beside the weights (`apply_lora`) is exact.
+The sum is computed in fp32 and rounded once to the weights' number format, quantised or not. A merged LoRA costs no
+time in sampling but is rounded; an applied one (`apply_lora`) is exact.
 """
 
 from __future__ import annotations
@@ -27,23 +27,24 @@ from hv15.records.metadata import MERGED, MERGED_BASE, VERSION
 
 
 def merge_patch(state_dict: Mapping[str, Tensor], multiplier: float = 1.0, *, name: str = "LoRA") -> Patch:
-    """What `load_dit` and `merge_dit` take as `merge`: a LoRA of any layout, as `read_lora` gives it.
+    """Make a LoRA of any layout, as `read_lora` returns it, into a patch for `load_dit` and `merge_dit`.
 
     Args:
-        multiplier: strength on top of alpha/rank; 0 is exactly no LoRA.
-        name: for messages: its file.
+        state_dict: matrices (rows, columns) and alphas ().
+        multiplier: strength in addition to alpha/rank; 0 is exactly no LoRA.
+        name: its file, for messages.
 
     Raises:
-        UserError: unknown keys or kinds.
+        UserError: keys or kinds are unknown.
     """
     return _LoRAPatch(name, read_changes(state_dict), multiplier)
 
 
 def merge_patches(loras: Iterable[WeightedLoRA]) -> list[Patch]:
-    """What merges LoRAs into weights on their way from a file: see `hv15.models.dit_files.load_dit`.
+    """Read LoRAs into patches that merge them into weights while these are loaded, see `load_dit`.
 
     Raises:
-        UserError: a file is unusable.
+        UserError: a file cannot be used.
     """
     patches = []
     for lora in loras:
@@ -56,21 +57,26 @@ def merge_patches(loras: Iterable[WeightedLoRA]) -> list[Patch]:
 
 @torch.no_grad()
 def merge_lora(dit: nn.Module, state_dict: Mapping[str, Tensor], multiplier: float = 1.0) -> int:
-    """Add a LoRA into the weights of a model in memory, quantised ones too (they are rounded a second time).
+    """Merge a LoRA into the weights of a model in memory; quantised weights are rounded a second time.
+
+    Args:
+        dit: the model, with the official module names.
+        state_dict: a LoRA of any layout: matrices (rows, columns) and alphas ().
+        multiplier: strength in addition to alpha/rank.
 
     Returns:
-        How many linear layers it changes.
+        The number of linear layers that it changes.
 
     Raises:
-        UserError: unknown keys or kinds, modules that this model does not have, wrong sizes, lycoris-lora missing,
-            weights cast to fp8 without scales.
+        UserError: keys or kinds are unknown, the model lacks a module, has another size or weights cast to fp8 without
+            scales, or lycoris-lora is missing.
     """
     patch = merge_patch(state_dict, multiplier)
     layers = check_targets(dit, patch.shapes)
     for layer in layers.values():
         if not isinstance(layer, QuantisedLinear) and layer.weight.dtype.itemsize < 2:
             raise UserError(
-                f"LoRA: cannot be merged into a {type(layer).__name__} layer of {layer.weight.dtype}",
+                f"LoRA: cannot be merged into a {type(layer).__name__} layer in {layer.weight.dtype}",
                 hint="merge into the bf16 checkpoint, or use the LoRA unmerged",
             )
     for name, layer in layers.items():
@@ -89,20 +95,21 @@ def merge_to_file(
     layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Add LoRAs to a transformer's weights and write the result as a checkpoint that says what it was made from.
+    """Merge LoRAs into a transformer's weights and write a checkpoint whose metadata says what it was made from.
 
     Args:
-        layout: names of the written tensors; dtype: theirs, None keeps the file's (plain numbers instead of fp8).
+        layout: of the written file.
+        dtype: of the written tensors; None keeps the file's, or its unquantised dtype if the file is in fp8.
 
     Raises:
         UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
     """
-    metadata = _merge_provenance(dit_path, loras)  # a missing file is found out before 16 GB are read
+    metadata = _merge_provenance(dit_path, loras)  # finds a missing file before 16 GB are read
     merge_dit(dit_path, output, merge_patches(loras), layout=layout, dtype=dtype, metadata=metadata)
 
 
 def _merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, str]:
-    """Return metadata from which a merged checkpoint can be made again.
+    """Return metadata that says how to make the merged checkpoint again.
 
     Raises:
         UserError: a file is missing, or a LoRA is not the planned one.
@@ -113,7 +120,7 @@ def _merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, st
 
 
 class _LoRAPatch:
-    """The changes of a LoRA, with its strength. Some depend on the weight, so several LoRAs act in their order."""
+    """The changes of a LoRA, with its strength. Some depend on the weight, so the order of several LoRAs matters."""
 
     def __init__(self, name: str, changes: Mapping[str, WeightChange], multiplier: float) -> None:
         self.name, self.changes, self.multiplier = name, changes, multiplier

@@ -1,9 +1,9 @@
-"""The linear layers of the transformer and what each LoRA layout calls them.
+"""The names of the transformer's linear layers in each LoRA layout.
 
-A part is what no layout divides. Where a layout keeps q, k and v in one matrix, their names end in @0, @1 and @2: the
-first, second and last third of that module's output rows. `#` stands for the number of the block.
+A part is a unit that no layout divides further. If a layout has q, k and v in one matrix, their names end in @0, @1 and
+@2, for the first, second and last third of its output rows. `#` stands for the number of the block.
 
-hv15 uses the official checkpoint's names; kohya's are these with `.` turned into `_`.
+hv15 uses the official checkpoint's names; kohya's are the same with `_` instead of `.`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hv15.patterns import PatternError, Searches
 
 LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
-# Official names, and ComfyUI's. diffusers' come from the table of its checkpoints.
+# Official names and ComfyUI's. diffusers' names come from the table in hv15.models.layouts.
 _BLOCK = {
     "img_mod.linear": "img_mod.lin",
     "img_attn_q": "img_attn.qkv@0",
@@ -37,7 +37,7 @@ _BLOCK = {
     "txt_mlp.fc1": "txt_mlp.0",
     "txt_mlp.fc2": "txt_mlp.2",
 }
-# Outside the double blocks. Not trained here, but the official trainer's default ("all-linear") puts LoRA on them too.
+# Outside the double blocks. hv15 does not train these, but the official trainer does by default ("all-linear").
 _REFINER = {
     "self_attn_qkv@0": "self_attn.qkv@0",
     "self_attn_qkv@1": "self_attn.qkv@1",
@@ -73,7 +73,7 @@ _PREFIX: dict[LoRALayout, str] = {
     "diffusers": "transformer.",
     "official": "",
 }
-# What may stand before a module's name in a file. ComfyUI also reads `transformer.` before official block names.
+# Prefixes of module names in files. ComfyUI also reads `transformer.` before official block names.
 _READ_PREFIXES = ("lora_unet_", "lycoris_", "diffusion_model.", "transformer.", "")
 _INDEX = re.compile(r"(blocks[._])(\d+)(?=[._])")
 _TRAINED = re.compile(r"double_blocks\.\d+\.(?:" + "|".join(map(re.escape, _BLOCK)) + ")")
@@ -81,13 +81,13 @@ _TRAINED = re.compile(r"double_blocks\.\d+\.(?:" + "|".join(map(re.escape, _BLOC
 
 @dataclass(frozen=True)
 class ModulePlace:
-    """Where a part of the model stands in a layout."""
+    """The place of a part of the model in a layout."""
 
     module: str
     third: int | None = None
-    """Which third of the module's output rows; None = the whole module."""
+    """The third of the module's output rows: 0, 1 or 2; None for the whole module."""
     swapped: bool = False
-    """Whether the two halves of the output rows are in each other's place."""
+    """Whether the two halves of the output rows are swapped."""
 
     @classmethod
     def parse(cls, text: str) -> ModulePlace:
@@ -96,11 +96,11 @@ class ModulePlace:
 
 
 def _diffusers_place(part: str) -> ModulePlace:
-    """From the table of diffusers' checkpoints; `part` is a template, block 0 stands for all."""
-    ours = ModulePlace.parse(part)
-    key = f"{ours.module}.weight".replace("#", "0")
+    """Return diffusers' place of a part, a template with `#`, from the table of its checkpoints for block 0."""
+    official = ModulePlace.parse(part)
+    key = f"{official.module}.weight".replace("#", "0")
     recipe = reading_recipes("diffusers", [key])[key]
-    module = recipe.sources[ours.third or 0].removesuffix(".weight")
+    module = recipe.sources[official.third or 0].removesuffix(".weight")
     return ModulePlace(_generalise(module)[0], None, recipe.swap)
 
 
@@ -125,7 +125,7 @@ _PLACES: dict[str, dict[LoRALayout, ModulePlace]] = {
 
 
 def _read_table() -> dict[str, dict[str, ModulePlace]]:
-    """Flattened module template of any layout -> {part: place}."""
+    """Return {flattened module template of any layout: {part: place}}."""
     table: dict[str, dict[str, ModulePlace]] = {}
     for part, places in _PLACES.items():
         for place in places.values():
@@ -137,7 +137,7 @@ _READ = _read_table()
 
 
 def place_of(part: str, layout: LoRALayout) -> ModulePlace:
-    """Where a part (an official module name, with @third in the refiner) stands in a layout; names are dotted.
+    """Return the place, with dotted names, of a part (an official module name, with @third in the refiner) in a layout.
 
     Raises:
         KeyError: no such part.
@@ -148,7 +148,7 @@ def place_of(part: str, layout: LoRALayout) -> ModulePlace:
 
 
 def written_name(module: str, layout: LoRALayout) -> str:
-    """A module's dotted name as the layout's files write it: with its prefix, and flattened for kohya."""
+    """Return a module's name in the layout's files from its dotted name: with the prefix, and flattened for kohya."""
     return _PREFIX[layout] + (module.replace(".", "_") if layout == "kohya" else module)
 
 
@@ -158,9 +158,9 @@ def kohya_name(module: str) -> str:
 
 
 def find_parts(name: str) -> dict[str, ModulePlace] | None:
-    """The parts of the model that a file's module name of any known layout means, and their places; None = unknown."""
+    """Return the parts of the model, with their places, that a module name in a file means; None if it is unknown."""
     for prefix in _READ_PREFIXES:
-        if not name.startswith(prefix) or "#" in name:  # which stands for a block's number in the table
+        if not name.startswith(prefix) or "#" in name:  # in the table, # stands for a block's number
             continue
         template, index = _generalise(name.removeprefix(prefix))
         parts = _READ.get(template.replace(".", "_"))
@@ -170,9 +170,9 @@ def find_parts(name: str) -> dict[str, ModulePlace] | None:
 
 
 def module_layout(name: str) -> LoRALayout | None:
-    """The layout that a file's module name belongs to; None = unknown.
+    """Return the layout of a module name in a file; None if it is unknown.
 
-    Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) count as kohya's.
+    Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) are taken to be kohya's.
     """
     parts = find_parts(name)
     if parts is None:
@@ -188,9 +188,9 @@ def module_layout(name: str) -> LoRALayout | None:
 
 
 def whole_module(name: str) -> str | None:
-    """The official name of the linear layer that a file's module name means, with its rows in the official order.
+    """Return the official name of the linear layer that a module name in a file means.
 
-    None: an unknown name, or a module that is joined, divided or has its rows in another order in that layout.
+    None if the name is unknown, or if that layout joins or divides the layer or reorders its rows.
     """
     parts = find_parts(name) or {}
     places = [place_of(part, "official") for part in parts]
@@ -199,19 +199,19 @@ def whole_module(name: str) -> str | None:
 
 
 def is_trainable(name: str) -> bool:
-    """Whether an official module name is one of the 14 linear layers of a double block."""
+    """Whether an official module name is that of one of the 14 linear layers of a double block."""
     return _TRAINED.fullmatch(name) is not None
 
 
 def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
-    """The modules to train, in the given order.
+    """Return the modules to train, in the order of `names`.
 
-    A module is trained if it is one of the 14 linear layers of a double block, and (there is no include pattern or one
-    of them matches) and no exclude pattern matches. Patterns are regular expressions searched in the official dotted
+    A module is trained if it is one of the 14 linear layers of a double block, an include pattern matches (or there are
+    none), and no exclude pattern matches. Patterns are regular expressions that are searched in the official dotted
     name: `img_attn_[qkv]`, `double_blocks\\.(1|2)\\.`.
 
     Raises:
-        UserError: an invalid pattern, a pattern without any match, or nothing left to train.
+        UserError: a pattern is invalid or matches nothing, or no module is left to train.
     """
     linears = [name for name in names if is_trainable(name)]
     chosen = {"include_patterns": include, "exclude_patterns": exclude}
@@ -244,6 +244,6 @@ def _matching(setting: str, text: str, names: Sequence[str], searches: Searches)
         example = names[0] if names else "double_blocks.0.img_attn_q"
         raise UserError(
             f"train.{setting}: {text!r:.200} matches none of the {len(names)} linear layers",
-            hint=f"patterns are searched in names such as {example}",
+            hint=f"correct the pattern: it is searched in names such as {example}",
         )
     return found

@@ -1,13 +1,13 @@
 """A trainable LoRA on the linear layers of a frozen DiT.
 
-- It hangs on forward hooks: the DiT keeps its modules and names, so quantised linears, block swap and `.weight` keep
-  working, and `detach` leaves no trace. The parameters live in the network, in fp32, and are cast to the activation's
-  dtype when used.
-- The delta is added to the layer's output in place: no second output-sized tensor. The layer is frozen, so nothing
-  needs the old value.
-- No hidden random stream: initial values come from (seed, module name), dropout masks from (step seed, module name), so
-  the recomputation of gradient checkpointing draws the same masks.
-- `state_dict()` holds kohya's names as they stand in files.
+- It uses forward hooks: the DiT keeps its modules and names, so quantised linears, block swap and `.weight` keep
+  working, and `detach` removes it completely. The parameters are in the network, in fp32, and are cast to the
+  activation's dtype when used.
+- Its output is added to the layer's in place, without a second tensor of that size. The layer is frozen, so its own
+  output is not needed afterwards.
+- Random numbers do not depend on a global state: initial values come from (seed, module name), dropout masks from
+  (step seed, module name), so gradient checkpointing recomputes with the same masks.
+- `state_dict()` has kohya's names, as in files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hv15.models.windows import current_window
 
 
 class ParameterGroup(TypedDict):
-    """Parameters with their learning rate, as torch's optimizers take them."""
+    """Parameters with their learning rate, in the form that torch's optimizers expect."""
 
     name: str
     params: list[nn.Parameter]
@@ -36,7 +36,7 @@ class ParameterGroup(TypedDict):
 
 
 class Factor(nn.Module):
-    """One of the two matrices; a module of its own so that its key ends in `.weight`."""
+    """One of the two matrices, as a module so that its key ends in `.weight`."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Factor(nn.Module):
 
 
 class Dropouts:
-    """Strength and dropout of a network, shared by its branches; a mask depends on (step seed, module name) only."""
+    """Strength and dropout of a network, shared by its branches; masks depend only on (step seed, module name)."""
 
     def __init__(self, dropout: float, rank_dropout: float, module_dropout: float) -> None:
         self.dropout, self.rank_dropout, self.module_dropout = dropout, rank_dropout, module_dropout
@@ -52,18 +52,18 @@ class Dropouts:
         self.step_seed: int | None = None
         self.skips, self.mask = self._skips, self._masked
         if dropout or rank_dropout or module_dropout:
-            # Outside of compiled code: a step's seed would be a constant in it, and a new step would compile anew. Not
-            # as decorators, which import the compiler: a second for all that only sample.
+            # Kept out of compiled code, where a step's seed would be a constant, so that each step would compile again.
+            # Not done by decorators, which would always import the compiler: that takes a second.
             self.skips, self.mask = torch.compiler.disable(self._skips), torch.compiler.disable(self._masked)
 
     def _skips(self, name: str) -> bool:
-        """Whether module dropout skips this module in this step (decided on the host: no sync)."""
+        """Whether module dropout skips this module in this step; decided on the CPU, so without a sync."""
         return _seed(self._seed_of_step(), f"{name}/module") / 2**63 < self.module_dropout
 
     def _masked(self, hidden: Tensor, name: str) -> Tensor:
-        """Dropout and rank dropout behind `down`, rescaled to keep the mean; hidden (batch, ..., rank).
+        """Apply dropout and rank dropout to hidden (batch, ..., rank), the output of `down`, rescaled to keep the mean.
 
-        In a window of tokens these are the masks that all tokens would have together.
+        A window of tokens gets its part of the mask of all tokens.
         """
         generator = torch.Generator(hidden.device).manual_seed(_seed(self._seed_of_step(), name))
         if self.dropout:
@@ -86,7 +86,7 @@ class Dropouts:
 
 
 class LoRABranch(nn.Module):
-    """What is added to one linear layer: up(down(x)) * alpha/rank."""
+    """The LoRA of one linear layer: up(down(x)) * alpha/rank."""
 
     def __init__(self, name: str, base: nn.Linear, rank: int, alpha: float, seed: int, shared: Dropouts) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class LoRABranch(nn.Module):
         self.register_buffer("alpha", torch.tensor(alpha))
 
     def add_to(self, output: Tensor, x: Tensor) -> Tensor:
-        """Add the branch to the base layer's output (..., out), in place; x (..., in)."""
+        """Add the branch's output for x (..., in) to the base layer's output (..., out), in place."""
         scale = self.scale * self.shared.multiplier
         shared = self.shared
         if scale == 0.0 or (self.training and shared.module_dropout and shared.skips(self.name)):
@@ -114,16 +114,16 @@ class LoRANetwork(nn.Module):
     """LoRA on the 14 linear layers of every double block (756 in the real model), or on those that patterns choose.
 
     Args:
-        dit: the frozen model; it is hooked at once and its parameters' `requires_grad` is switched off.
+        dit: the model; it is frozen (`requires_grad` is switched off) and hooked immediately.
         rank, alpha: the strength is alpha/rank.
-        dropout: probability of zeroing an element behind `down`.
+        dropout: probability of zeroing an element of the output of `down`.
         rank_dropout: probability of zeroing a rank for a sample.
         module_dropout: probability of skipping a module in a step.
         include, exclude: see `select_modules`.
-        seed: of the initial values; they depend on nothing else but the module's name.
+        seed: of the initial values, which depend only on it and on the module's name.
 
     Raises:
-        UserError: a pattern that matches nothing, or a rank, alpha or probability out of range.
+        UserError: a pattern matches nothing, or a rank, alpha or probability is out of range.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class LoRANetwork(nn.Module):
         dit.requires_grad_(False)
         for name in self.module_names:
             base = modules[name]
-            # Quantised linears are no nn.Linear, but have the attributes that are used.
+            # Quantised linears are not nn.Linear, but have the attributes that are used.
             branch = LoRABranch(name, base, rank, self.alpha, seed, self.shared)
             self.add_module(kohya_name(name), branch)
             self._handles.append(base.register_forward_hook(_hook(branch)))
@@ -160,21 +160,21 @@ class LoRANetwork(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def detach(self) -> None:
-        """Unhook from the DiT: it computes what it did before."""
+        """Remove the hooks, so that the DiT computes as before."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
     def set_multiplier(self, multiplier: float) -> None:
-        """Strength on top of alpha/rank; 0 switches the LoRA off without a trace."""
+        """Set the strength in addition to alpha/rank; 0 is exactly no LoRA."""
         self.shared.multiplier = float(multiplier)
 
     def set_step_seed(self, seed: int) -> None:
-        """Seed of the dropout masks; give a new one for every batch when any dropout is on."""
+        """Set the seed of the dropout masks; if there is any dropout, set a new one for every batch."""
         self.shared.step_seed = int(seed)
 
     def parameter_groups(self, lr: float, loraplus_ratio: float | None = None) -> list[ParameterGroup]:
-        """Optimizer groups `down` and `up`; LoRA+ (Hayou et al. 2024) multiplies the rate of `up` by the ratio."""
+        """Return the optimizer groups `down` and `up`; LoRA+ (Hayou et al. 2024) multiplies the rate of `up`."""
         branches = [branch for branch in self.children() if isinstance(branch, LoRABranch)]
         return [
             {"name": "down", "params": [branch.lora_down.weight for branch in branches], "lr": lr},
@@ -182,10 +182,10 @@ class LoRANetwork(nn.Module):
         ]
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> object:
-        """Load kohya tensors of exactly these modules, this rank and this alpha (convert other layouts first).
+        """Load tensors in kohya's layout, (rank, in), (out, rank) and (), with exactly these modules, rank and alpha.
 
         Raises:
-            UserError: missing or unknown modules, another rank, other sizes, another alpha.
+            UserError: modules are missing or unknown, or a rank, size or alpha differs.
         """
         expected = self.state_dict()
         missing, unknown = ([k for k in a if k not in b] for a, b in ((expected, state_dict), (state_dict, expected)))
@@ -197,16 +197,16 @@ class LoRANetwork(nn.Module):
             ]
             raise UserError(
                 f"network_weights: does not fit this network: {'; '.join(parts)}",
-                hint="use the include_patterns and exclude_patterns of the run that made it, and kohya's layout "
-                "(hv15 convert --reverse)",
+                hint="use the include_patterns and exclude_patterns of the run that made it, and convert it to kohya's "
+                "layout (hv15 convert --reverse)",
             )
         for key in expected.keys() & state_dict.keys():
             if state_dict[key].shape != expected[key].shape:
                 raise UserError(
                     f"network_weights: {key} is {list(state_dict[key].shape)}, expected {list(expected[key].shape)}",
-                    hint=f"train.network_dim is {self.rank}: set it to the file's rank, and use the same base model",
+                    hint=f"set train.network_dim ({self.rank}) to the file's rank, and use the same base model",
                 )
-            if key.endswith(".alpha") and state_dict[key].float() != expected[key]:  # as a file holds it, in fp32
+            if key.endswith(".alpha") and state_dict[key].float() != expected[key]:  # in fp32, as in files
                 raise UserError(
                     f"network_weights: {key} is {float(state_dict[key]):g}, but train.network_alpha is {self.alpha:g}",
                     hint=f"set train.network_alpha to {float(state_dict[key]):g}",
@@ -215,9 +215,9 @@ class LoRANetwork(nn.Module):
 
 
 def add_product(output: Tensor, hidden: Tensor, up: Tensor, scale: float) -> Tensor:
-    """output += scale * hidden @ up^T, in place; output (..., out), hidden (..., rank), up (out, rank)."""
+    """Add scale * hidden @ up^T to output, in place; output (..., out), hidden (..., rank), up (out, rank)."""
     hidden, up = hidden.to(output.dtype), up.to(output.dtype)
-    if output.ndim == 3:  # one fused call; on a flattened view autograd would copy the whole gradient
+    if output.ndim == 3:  # one fused call; for a flattened view, autograd would copy the whole gradient
         return output.baddbmm_(hidden, up.t().expand(output.shape[0], -1, -1), alpha=scale)
     if output.ndim == 2:
         return output.addmm_(hidden, up.t(), alpha=scale)
@@ -237,16 +237,16 @@ def _mask(shape: Sequence[int], probability: float, like: Tensor, generator: tor
 
 
 def _seed(seed: int, name: str) -> int:
-    """63 bits that depend on both and on nothing else."""
+    """Return 63 bits that depend only on both arguments."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
 
 
 def _check_sizes(rank: int, alpha: float, probabilities: Mapping[str, float]) -> None:
     if rank < 1:
-        raise UserError(f"train.network_dim: {rank}; expected at least 1", hint="16 to 64 is usual")
+        raise UserError(f"train.network_dim: {rank}; expected at least 1", hint="use for example 16 to 64")
     if not alpha > 0 or not math.isfinite(alpha):
-        raise UserError(f"train.network_alpha: {alpha}; expected a positive number", hint="the rank is usual")
+        raise UserError(f"train.network_alpha: {alpha}; expected a positive number", hint="use for example the rank")
     for name, value in probabilities.items():
         if not 0 <= value < 1:
             key = "network_dropout" if name == "network" else f"{name}_dropout"
-            raise UserError(f"train.{key}: {value}; expected 0 to below 1", hint="0 switches it off")
+            raise UserError(f"train.{key}: {value}; expected at least 0 and below 1", hint="use 0 to switch it off")

@@ -1,4 +1,4 @@
-"""What a LoRA file changes, from its header and alphas alone: no matrix is read, and torch is not needed."""
+"""Outlines what a LoRA file changes, from its header and alphas alone: reads no matrix and does not need torch."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _FACTORS = {
     "lokr_w1_a": "lokr_w1_b",
     "lokr_w2_a": "lokr_w2_b",
 }
-"""Matrices (rows, rank) and those (rank, columns) that they are multiplied with."""
+"""Matrices (rows, rank), and the matrices (rank, columns) with which they are multiplied."""
 _SCALARS = {"F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<H"}
-"""How `struct` reads one number. BF16 is the upper half of an F32."""
+"""Formats with which `struct` reads one number. BF16 is the upper half of an F32."""
 
 
 @dataclass(frozen=True)
 class ModuleOutline:
-    """One module of a file: which parts of the model it changes, and with what."""
+    """One module of a file: the parts of the model that it changes, and its tensors."""
 
     name: str
-    """As the file writes it."""
+    """Its name in the file."""
     places: Mapping[str, ModulePlace]
     """The parts of the model: official names, with @0, @1, @2 for thirds. Joined q, k and v are three parts."""
     shapes: Mapping[str, tuple[int, ...]]
-    """Of its tensors, by part of the change ("lora_down.weight", ...)."""
+    """Shapes of its tensors, by part of the change ("lora_down.weight", ...)."""
     alpha: float | None
-    """As an `.alpha` tensor or PEFT's metadata say it; None: neither does."""
+    """From an `.alpha` tensor or PEFT's metadata; None if neither has it."""
 
     def weight_shape(self) -> tuple[int, int | None] | None:
-        """(out, in) of the weight that it changes; None where its tensors do not tell."""
+        """Return (out, in) of the weight that it changes; None where its tensors do not determine it."""
         if len(blocks := self.shapes.get("oft_blocks", ())) in (3, 4):
             return blocks[-3] * blocks[-2], None
         sides = [self._product(side) for side in ("lokr_w1", "lokr_w2")]
@@ -49,14 +49,14 @@ class ModuleOutline:
         return next((shape for shape in found if shape is not None), None)
 
     def _product(self, name: str) -> tuple[int, int] | None:
-        """Rows and columns of a matrix, or of the product of two factors; None: not there, or no matrices."""
+        """Return rows and columns of a matrix or of the product of two; None if they are missing or not matrices."""
         first = name if name in self.shapes else f"{name}_a"
         left, right = (self.shapes.get(part, ()) for part in (first, _FACTORS.get(first, first)))
         return (left[0], right[1]) if len(left) == len(right) == 2 else None
 
 
 def read_outline(path: Path) -> list[ModuleOutline]:
-    """The modules of a LoRA file of any layout, in the file's order.
+    """Read the modules of a LoRA file of any layout, in the file's order.
 
     Raises:
         UserError: the file is missing or damaged, not a LoRA of this model, or of a kind that cannot be used.
@@ -84,7 +84,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
 
 
 def _scalar(header: Header, key: str) -> float | None:
-    """The number in a tensor of one element; None: it has more, or is in an unusual number format."""
+    """Read a tensor of one element; None if it has more, or is in an unusual number format."""
     entry = header.entries[key]
     form = _SCALARS.get(entry.dtype)
     if form is None or entry.end - entry.start != struct.calcsize(form):

@@ -1,4 +1,4 @@
-"""The settings that PEFT leaves in a file's metadata: where diffusers and the official code keep alpha."""
+"""PEFT's settings in a file's metadata, where diffusers and the official code store alpha."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from hv15.lora.adapters import Kronecker, LowRank
 
 ADAPTER_METADATA = "lora_adapter_metadata"
-"""Key of the file metadata under which the settings stand as JSON."""
+"""The key of the file's metadata that holds the settings as JSON."""
 MOST_PATTERNS = 1000
-"""One for each module of a model is usual where ranks differ."""
+"""Limit on the patterns in one file. One for each module of a model is usual if ranks differ."""
 
 
 class Settings(dict[str, object]):
@@ -34,13 +34,13 @@ class Settings(dict[str, object]):
 
 
 def with_alphas(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
-    """Add the strengths of the metadata to the tensors, so that these alone say everything.
+    """Add the strengths in the metadata to the tensors, so that the metadata is no longer needed.
 
-    LoRA and LoHa get `.alpha` tensors; those that are there already win. A LoKr's strength goes into its w1, because
-    PEFT multiplies with it also where LyCORIS has no alpha.
+    LoRA and LoHa get `.alpha` tensors (), unless they have them. A LoKr's strength goes into its w1, because PEFT
+    multiplies by it also where LyCORIS has no alpha.
 
     Raises:
-        UserError: the metadata is not what PEFT writes, or tells of a DoRA whose magnitudes are not in the file.
+        UserError: the metadata is not what PEFT writes, or is of a DoRA whose magnitudes are not in the file.
     """
     from hv15.lora.adapters import alpha_tensor, cast_up, scaled
 
@@ -60,19 +60,19 @@ def with_alphas(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -
 
 
 class Strength(NamedTuple):
-    """What a module's product of factors is multiplied with: alpha / rank."""
+    """The strength alpha / rank, by which the product of a module's factors is multiplied."""
 
     alpha: float
     rank: float
 
 
 def strength_of(settings: Settings, module: str, shapes: Mapping[str, tuple[int, ...]]) -> Strength | None:
-    """A module's strength by the metadata; None: it says nothing, or an `.alpha` tensor says it.
+    """Return a module's strength from the metadata; None if it is not there, or an `.alpha` tensor holds it.
 
     Args:
         settings: see `read_settings`.
         module: its name in the file.
-        shapes: of its tensors, by part.
+        shapes: the shapes of its tensors, by part.
 
     Raises:
         UserError: the settings are not what PEFT writes.
@@ -94,13 +94,13 @@ def strength_of(settings: Settings, module: str, shapes: Mapping[str, tuple[int,
 
 
 def lora_settings(modules: Mapping[str, LowRank], prefix: str) -> str:
-    """The settings of a file whose alphas are folded into up (alpha = rank), as JSON.
+    """Return the settings, as JSON, of a file whose alphas are folded into up (alpha = rank).
 
-    Without them some diffusers versions give modules of an unusual rank a wrong strength.
+    Without them some versions of diffusers apply modules of a different rank with a wrong strength.
 
     Args:
         modules: LoRAs by module name.
-        prefix: what stands before the names in the file: "transformer." or nothing.
+        prefix: of the names in the file: "transformer." or "".
     """
     ranks = {name: adapter.rank for name, adapter in modules.items()}
     usual, unusual = _patterns(ranks)
@@ -119,14 +119,14 @@ def lora_settings(modules: Mapping[str, LowRank], prefix: str) -> str:
 
 
 def lokr_settings(modules: Mapping[str, Kronecker], factor: int, prefix: str) -> str:
-    """The settings of a file of LoKr whose w1 is one matrix and holds the strength (alpha = rank), as JSON.
+    """Return the settings, as JSON, of a file of LoKr whose w1 is one matrix that includes the strength (alpha = rank).
 
     Args:
         modules: LoKr by module name.
         factor: PEFT's `decompose_factor`.
-        prefix: what stands before the names in the file: "transformer." or nothing.
+        prefix: of the names in the file: "transformer." or "".
     """
-    # PEFT builds w2 as one matrix where the rank is at least half its larger side.
+    # PEFT builds w2 as one matrix if the rank is at least half its larger side.
     ranks = {
         name: max(each.w2[0].shape) if len(each.w2) == 1 else each.w2[0].shape[1] for name, each in modules.items()
     }
@@ -147,7 +147,7 @@ def lokr_settings(modules: Mapping[str, Kronecker], factor: int, prefix: str) ->
 
 
 def read_settings(metadata: Mapping[str, str]) -> Settings:
-    """PEFT's settings in a file's metadata, {} if there are none.
+    """Return PEFT's settings from a file's metadata, {} if there are none.
 
     Raises:
         UserError: they are not a JSON object.
@@ -164,7 +164,7 @@ def read_settings(metadata: Mapping[str, str]) -> Settings:
 
 
 def _setting(settings: Settings, name: str, pattern_name: str, module: str) -> float | None:
-    """A number for a module. Patterns are regular expressions for the end of a module's name, as PEFT matches them."""
+    """Return a number for a module. As in PEFT, patterns are regular expressions for the end of a module's name."""
     patterns = settings.get(pattern_name) or {}
     try:
         if not isinstance(patterns, dict):
@@ -187,7 +187,7 @@ def _setting(settings: Settings, name: str, pattern_name: str, module: str) -> f
 
 
 def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """The rank of a LoRA or LoHa; None for other kinds and tensors that are no matrices."""
+    """Return the rank of a LoRA or LoHa; None for other kinds and for tensors that are not matrices."""
     for part in ("lora_down.weight", "hada_w1_b"):
         if len(shapes.get(part, ())) == 2:
             return shapes[part][0]
@@ -195,7 +195,7 @@ def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 
 def _patterns(ranks: Mapping[str, int]) -> tuple[int, dict[str, int]]:
-    """The most usual rank, and the others by a pattern that matches their module only."""
+    """Return the most frequent rank, and the other ranks by a pattern that matches only their module."""
     usual = Counter(ranks.values()).most_common(1)[0][0]
     return usual, {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != usual}
 

@@ -1,4 +1,4 @@
-"""LoRA files that act on a transformer, each with its own strength: checked against a plan, put beside the weights.
+"""LoRA files with their strengths, which are checked against a plan and applied to a transformer.
 
 Loads torch only to apply them.
 """
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WeightedLoRA:
-    """A LoRA file (any supported layout, LyCORIS included), how strongly it acts, and what it must be."""
+    """A LoRA file (any supported layout, including LyCORIS), its strength, and its planned content."""
 
     path: Path
     multiplier: float = 1.0
     planned: str | None = None
-    """The fingerprint that a plan gave it; None takes the file as it is."""
+    """The fingerprint that the file had when the sample was planned; None accepts any content."""
 
     def fingerprint(self) -> str:
-        """The fingerprint of the file.
+        """Return the fingerprint of the file.
 
         Raises:
             UserError: it is missing, or is not the file that the sample was planned with.
@@ -41,10 +41,10 @@ class WeightedLoRA:
 
 
 def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
-    """Put LoRAs beside the weights, which stay as they are; a multiplier of 0 is exactly no LoRA.
+    """Apply LoRAs to a transformer without changing its weights; a multiplier of 0 is exactly no LoRA.
 
     Raises:
-        UserError: a file is unusable, or does not fit the model.
+        UserError: a file cannot be used, or does not fit the model.
     """
     from hv15.lora.apply import apply_lora
     from hv15.lora.files import read_lora
@@ -57,10 +57,10 @@ def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
 
 
 def listed(loras: Iterable[WeightedLoRA]) -> str:
-    """Return the JSON text that stands for LoRAs in the metadata of what was made with them.
+    """Return the JSON text that describes LoRAs in the metadata of the files made with them.
 
     Raises:
-        UserError: a LoRA is missing or not the planned one.
+        UserError: a LoRA is missing, or is not the planned one.
     """
     applied = [
         {"file": lora.path.name, "multiplier": lora.multiplier, "fingerprint": lora.fingerprint()} for lora in loras
@@ -70,7 +70,7 @@ def listed(loras: Iterable[WeightedLoRA]) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Inside, put a file's name before the message of an error.
+    """Put a file's name before the message of a UserError that is raised inside.
 
     Raises:
         UserError: the one that was raised inside.

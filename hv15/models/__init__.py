@@ -1,7 +1,7 @@
 """The networks of HunyuanVideo 1.5 and the reading of their checkpoints.
 
-The public names stand in `__init__.pyi`, for type checkers and for lazy_loader, which resolves them on first use: so
-`import hv15.models` loads no torch.
+The public names are listed in `__init__.pyi`. Type checkers read it, and lazy_loader imports each name on first use, so
+`import hv15.models` does not load torch.
 """
 
 import lazy_loader

@@ -1,7 +1,8 @@
-"""Sentences for choices that work and are seldom meant: of a checkpoint, whatever it is used for.
+"""Advice about a checkpoint: sentences on choices that work but are seldom intended.
 
-Advice on a use stands with that use: hv15.train.advice, hv15.sample.advice, hv15.lora.advice. All are pure
-functions from facts and settings to sentences, each with its cure. What cannot work is a UserError.
+This is the advice that holds for any use of the checkpoint; for one use it is in hv15.train.advice, hv15.sample.advice
+and hv15.lora.advice. All are pure functions from facts and settings to sentences, each with its cure. A choice that
+cannot work is a UserError instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from hv15.models.variants import FoundVariant
 
 
 def about_checkpoint(facts: CheckpointFacts, task: Task) -> list[str]:
-    """What there is to say about the transformer's file, whatever it is used for."""
+    """Return advice about the transformer's file that holds for any use of it."""
     found = facts.variant
     if found is None:
         return []
@@ -21,7 +22,7 @@ def about_checkpoint(facts: CheckpointFacts, task: Task) -> list[str]:
     if variant.sparse:
         sentences.append(
             f"{variant.name} was distilled for block-sparse attention; here it runs with dense attention, without the "
-            f"published speed-up: {variant.name.removesuffix('_sparse')} is its counterpart that was made for that"
+            f"published speed-up: use {variant.name.removesuffix('_sparse')}, its counterpart for dense attention"
         )
     if not variant.published:
         sentences.append(
@@ -55,34 +56,39 @@ def _about_name(found: FoundVariant, detected: FoundVariant | None) -> list[str]
     if found.unknown:
         return [
             f"{found.unknown} is not a published checkpoint, so the samples take the defaults of {found.name} "
-            f"({found.variant.defaults}): set sample.infer_steps, guidance_scale and flow_shift as its makers say"
+            f"({found.variant.defaults}): set sample.infer_steps, guidance_scale and flow_shift as its makers advise"
         ]
     return []
 
 
 def _about_meanflow(found: FoundVariant, *, meanflow: bool) -> list[str]:
-    """Whether the tensors contradict the name: the published step-distilled checkpoint has time_r_in, no other has."""
+    """Say if the tensors contradict the name: only the published step-distilled checkpoint has time_r_in."""
     if meanflow and not found.variant.step_distilled:
         return [
-            f"the file has the time_r_in tensors of a step-distilled checkpoint, but it is taken for {found}: if it is "
-            "step-distilled, set models.variant to 480p_i2v_step_distilled, for 12 steps without guidance"
+            f"the file has the time_r_in tensors of a step-distilled checkpoint, but it is taken to be {found}: if it "
+            "is step-distilled, set models.variant to 480p_i2v_step_distilled, for 12 steps without guidance"
         ]
     if found.variant.step_distilled and not meanflow:
         return [
-            f"taken for {found}, but the file has no time_r_in tensors, which that checkpoint has: it may be another; "
-            "if so, set models.variant"
+            f"the file is taken to be {found}, but it lacks the time_r_in tensors which that checkpoint has: "
+            "if it is another checkpoint, set models.variant"
         ]
     return []
 
 
 def about_memory(facts: CheckpointFacts, section: str, quantize: str) -> list[str]:
-    """What there is to say about the number format in which a section of the config, train or sample, holds a file."""
+    """Return advice about the number format in which a stage holds the file's weights.
+
+    Args:
+        section: the section of the config, train or sample.
+        quantize: its setting.
+    """
     if not facts.in_fp8 or quantize.startswith("fp8"):
         return []
     if quantize == "none":
         return [
-            f"the file is in float8, and {section}.quantize: none makes plain numbers of it, two or four times as "
-            f"large and no better: {section}.quantize: fp8 keeps it as it is"
+            f"the file is in float8, and {section}.quantize: none expands it to two or four times the memory without "
+            f"a gain in quality: use {section}.quantize: fp8, which keeps it as it is"
         ]
     return [
         f"the file is in float8 already, and {section}.quantize: {quantize} rounds it once more: use the bfloat16 "

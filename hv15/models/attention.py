@@ -1,4 +1,4 @@
-"""The one attention function of the transformer, and the kernels it can run on."""
+"""The transformer's attention function, and the kernels that it can run on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q, k, v [B, N, H, D] -> [B, N, H, D], without mask, scale 1/sqrt(D)."""
 
 HEAD_GROUPS = 4
-"""Into how many groups `split` divides the heads."""
+"""The number of groups that `split` divides the heads into."""
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Attention:
 
     kernel: Kernel = sdpa
     split: bool = False
-    """Attend sample by sample and head group by head group: the kernel's own memory is that of one group."""
+    """Attend to one sample and one group of heads at a time, so that the kernel needs memory for one group only."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
         """Attend.
@@ -51,7 +51,7 @@ class Attention:
         tokens = q.shape[1]
         if min(lengths) == tokens and not (self.split and len(lengths) > 1):
             return self._attend(q, k, v).flatten(2)
-        # Sample by sample costs no mask of N x N, runs on every kernel, and computes no padding.
+        # One sample at a time needs no N x N mask, works with every kernel, and does not compute padding.
         samples = [
             F.pad(self._attend(q[i : i + 1, :n], k[i : i + 1, :n], v[i : i + 1, :n]), (0, 0, 0, 0, 0, tokens - n))
             for i, n in enumerate(lengths)
@@ -71,7 +71,7 @@ class Attention:
         return out
 
     def _run(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # Without data nothing can be computed, and torch would plan its unfused path there.
+        # Tensors without data only have their memory planned, and torch would plan its unfused path for them.
         return fused_attention(q, k, v)[0] if has_no_data(q) else self.kernel(q, k, v)
 
 
@@ -84,24 +84,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
 
 
 class Package(NamedTuple):
-    """Where a kernel comes from, and what it runs on."""
+    """The Python package of a kernel, and the GPUs and dtypes that it supports."""
 
     module: str
     install: str
-    """What brings it."""
+    """How to install it."""
     wrap: Callable[[ModuleType], Kernel]
-    """From the imported module to the kernel."""
-    capability: tuple[int, int]
-    """The oldest GPU."""
+    """Makes the kernel from the imported module."""
+    oldest: tuple[int, int]
+    """The lowest CUDA compute capability that it supports."""
     half_only: bool = True
-    """Takes float16 and bfloat16 alone."""
+    """Supports only float16 and bfloat16."""
     newest: tuple[int, int] = (99, 0)
+    """The highest CUDA compute capability that it supports."""
 
 
 def _flash(module: ModuleType) -> Kernel:
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = module.flash_attn_func(q, k, v)
-        return out[0] if isinstance(out, tuple) else out  # flash3 gave the logsumexp, too, before 2025
+        return out[0] if isinstance(out, tuple) else out  # before 2025, flash3 also returned the logsumexp
 
     return kernel
 
@@ -127,17 +128,17 @@ PACKAGES = {
 def pick_attention(
     mode: str, *, split: bool, device: torch.device | str, dtype: torch.dtype, training: bool
 ) -> Attention:
-    """The attention of a setting.
+    """Return the attention that a setting asks for.
 
     Args:
-        mode: auto (flash3, flash, sdpa: the first that is installed and that the GPU runs), or a kernel's name.
+        mode: a kernel's name, or auto: the first of flash3, flash and sdpa that is installed and that the GPU supports.
         split: see `Attention`.
-        device: where it will run; for planning on the meta device no package is needed.
+        device: where it will run; the meta device, which planning uses, needs no package.
         dtype: of q, k and v.
         training: whether a backward pass is needed.
 
     Raises:
-        UserError: the kernel cannot be had: its package is missing, or the device, the dtype or training rules it out.
+        UserError: the kernel's package is missing, or the kernel does not support the device, the dtype or training.
     """
     device = torch.device(device)
     if mode == "auto":
@@ -145,7 +146,7 @@ def pick_attention(
         mode = next(fits, "sdpa")
     if training and mode == "sage":
         raise UserError(
-            "train.attn_mode: sage: it computes in 8 bits and has no backward pass",
+            "train.attn_mode: sage computes in 8 bits and has no backward pass",
             hint="use auto, sdpa, flash, flash3 or xformers; sage is for sample.attn_mode",
         )
     if mode == "sdpa" or device.type == "meta":
@@ -159,7 +160,7 @@ def load_kernel(mode: str) -> Kernel:
     """Import the package of a kernel.
 
     Raises:
-        UserError: it is there and cannot be imported.
+        UserError: the package is installed but cannot be imported.
     """
     package = PACKAGES[mode]
     try:
@@ -167,16 +168,16 @@ def load_kernel(mode: str) -> Kernel:
     except (ImportError, OSError) as error:  # OSError: a library of another CUDA version
         raise UserError(
             f"attn_mode: {mode}: the package {package.module} cannot be imported: {error}",
-            hint=f"install it anew for this torch ({package.install}), or use attn_mode: auto",
+            hint=f"reinstall it for this version of torch ({package.install}), or use attn_mode: auto",
         ) from error
 
 
 def _obstacle(mode: str, device: torch.device, dtype: torch.dtype) -> UserError | None:
-    """Why a kernel cannot be used."""
+    """Return the reason why a kernel cannot be used here; None if it can."""
     package, other = PACKAGES[mode], "use attn_mode: auto"
     if device.type != "cuda":
-        return UserError(f"attn_mode: {mode} runs on GPUs alone, not on {device.type}", hint=other)
-    if not package.capability <= torch.cuda.get_device_capability(device) <= package.newest:
+        return UserError(f"attn_mode: {mode} runs only on GPUs, not on {device.type}", hint=other)
+    if not package.oldest <= torch.cuda.get_device_capability(device) <= package.newest:
         return UserError(f"attn_mode: {mode} does not run on {torch.cuda.get_device_name(device)}", hint=other)
     if package.half_only and dtype not in (torch.float16, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")

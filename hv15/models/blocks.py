@@ -1,6 +1,7 @@
 """The blocks of the transformer: the two-stream block (MMDiT, Esser et al. 2024) and its parts.
 
-Attribute names are the official checkpoint's. Linears are called as modules: LoRA and quantisation replace them.
+Attributes have the official checkpoint's names. Linear layers are called as modules, because LoRA hooks into them and
+quantisation replaces them.
 """
 
 from __future__ import annotations
@@ -96,17 +97,20 @@ class DoubleBlock(Module):
         attention: Attention = ATTENTION,
         most_tokens: int = MOST_TOKENS,
     ) -> tuple[Tensor, Tensor]:
-        """One block.
+        """Compute one block.
 
-        Without gradients it works in windows of image tokens; with them, `hv15.models.recompute` does.
+        Without gradients it works in windows of image tokens; with gradients, `hv15.models.recompute` does so.
 
         Args:
             img: image tokens [B, N, hidden], N = F*H*W.
             txt: condition tokens [B, M, hidden].
             vec: time vector [B, hidden].
             rope: `rope_table` of the N image tokens.
-            lengths: valid condition tokens of each sample.
-            most_tokens: of a window.
+            lengths: number of valid condition tokens of each sample.
+            most_tokens: the largest number of tokens in a window.
+
+        Returns:
+            The image tokens [B, N, hidden] and condition tokens [B, M, hidden] after the block.
         """
         image_tokens = img.shape[1]
         img_mod, txt_mod = self.img_mod(vec), self.txt_mod(vec)
@@ -130,26 +134,26 @@ class DoubleBlock(Module):
         return img, self.text_out(txt, txt_attn, txt_mod)
 
     def image_qkv(self, img: Tensor, mod: Mod, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What image tokens bring into attention, (B, N, H, D) each; `rope` is that of these tokens."""
+        """Return q, k and v of image tokens [B, N, hidden], [B, N, H, D] each; `rope` is the part for these tokens."""
         x = modulate(img, mod[0], mod[1])
         q = rotate(self.img_attn_q_norm(self._heads(self.img_attn_q(x))), rope)
         k = rotate(self.img_attn_k_norm(self._heads(self.img_attn_k(x))), rope)
         return q, k, self._heads(self.img_attn_v(x))
 
     def text_qkv(self, txt: Tensor, mod: Mod) -> tuple[Tensor, Tensor, Tensor]:
-        """What condition tokens bring into attention, (B, M, H, D) each; these tokens have no position."""
+        """Return q, k and v of condition tokens [B, M, hidden], [B, M, H, D] each; these tokens have no position."""
         x = modulate(txt, mod[0], mod[1])
         q = self.txt_attn_q_norm(self._heads(self.txt_attn_q(x)))
         k = self.txt_attn_k_norm(self._heads(self.txt_attn_k(x)))
         return q, k, self._heads(self.txt_attn_v(x))
 
     def image_out(self, img: Tensor, attended: Tensor, mod: Mod) -> Tensor:
-        """Image tokens [B, N, hidden] after attention and MLP."""
+        """Return image tokens [B, N, hidden] after attention and MLP; `attended` [B, N, hidden] is the attention."""
         img = torch.addcmul(img, mod[2], self.img_attn_proj(attended))
         return torch.addcmul(img, mod[5], self.img_mlp(modulate(img, mod[3], mod[4])))
 
     def text_out(self, txt: Tensor, attended: Tensor, mod: Mod) -> Tensor:
-        """Condition tokens [B, M, hidden] after attention and MLP."""
+        """Return condition tokens [B, M, hidden] after attention and MLP; `attended` [B, M, hidden] is the former."""
         txt = torch.addcmul(txt, mod[2], self.txt_attn_proj(attended))
         return torch.addcmul(txt, mod[5], self.txt_mlp(modulate(txt, mod[3], mod[4])))
 
@@ -157,7 +161,7 @@ class DoubleBlock(Module):
     def joint_qkv(
         self, img: Tensor, txt: Tensor, img_mod: Mod, txt_mod: Mod, rope: Tensor, most_tokens: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v (B, N + M, H, D) of both streams, each written where it stays; without gradients."""
+        """Return q, k, v [B, N + M, H, D] of both streams, computed window by window into their final memory."""
         batch, tokens = img.shape[0], img.shape[1] + txt.shape[1]
         head_dim = img.shape[2] // self.num_heads
         q, k, v = (img.new_empty(batch, tokens, self.num_heads, head_dim) for _ in range(3))

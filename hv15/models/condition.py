@@ -1,4 +1,4 @@
-"""What the transformer is told beside the latents: text states, glyph states, image states, and how many are valid."""
+"""The transformer's inputs besides the latents: text, glyph and image states, and how many of each are valid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hv15.errors import UserError
 if TYPE_CHECKING:
     from hv15.models.dit_config import DiTConfig
 
-_TAKEN = {  # what a store item holds: the size of the transformer that it must have, and the model that makes it
+_WIDTHS = {  # tensor of an encoded item -> the transformer's size that its channels must match, and the model's role
     "latents": ("latent_channels", "vae"),
     "text": ("text_dim", "text_encoder"),
     "glyphs": ("glyph_dim", "glyph_encoder"),
@@ -26,8 +26,8 @@ _TAKEN = {  # what a store item holds: the size of the transformer that it must 
 class Condition:
     """The encoded prompt (and first image) of a batch.
 
-    Lengths are host integers, so that nobody has to wait for the device to learn them. Tokens beyond a sample's length
-    are padding: their values never matter.
+    Lengths are Python integers, so that reading them never waits for the device. Tokens beyond a sample's length are
+    padding: their values never matter.
     """
 
     text: Tensor
@@ -41,7 +41,7 @@ class Condition:
     vision: Tensor | None = None
     """SigLIP states of the first frame [B, 729, vision_dim] for i2v; None for t2v."""
     vision_lengths: list[int] | None = None
-    """Valid vision tokens of each sample; None: all are valid, even if all are zero."""
+    """Valid vision tokens of each sample; None if all are valid, even where all values are zero."""
 
     def __post_init__(self) -> None:
         batch, tokens = self.text.shape[:2]
@@ -55,15 +55,15 @@ class Condition:
         return self.text.shape[0]
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Condition:
-        """The same condition on another device or in another floating dtype.
+        """Return the same condition on another device or in another floating dtype.
 
-        From pinned memory to a GPU nobody waits: the copy is queued before whatever uses it.
+        From pinned memory to a GPU it does not wait: the copy is queued before whatever uses it.
         """
-        queued = torch.device(device).type != "cpu"  # towards the CPU, the values would be read before they arrive
+        queued = torch.device(device).type != "cpu"  # a queued copy to the CPU could be read before it is complete
         return self._each(lambda tensor: tensor.to(device, dtype, non_blocking=queued))
 
     def pinned(self) -> Condition:
-        """The same condition in pinned memory of the CPU, from where a GPU fetches it by itself."""
+        """Return the same condition in pinned CPU memory, which a GPU can copy from without waiting."""
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
@@ -72,25 +72,26 @@ class Condition:
 
 
 def check_widths(config: DiTConfig, widths: Mapping[str, int]) -> None:
-    """Compare what the encoders make with what the transformer takes.
+    """Check that the encoders' channels are those that the transformer expects.
 
     Args:
-        widths: number of channels of `latents`, `text`, `glyphs` and `vision`, those that are known.
+        widths: the known numbers of channels, by `latents`, `text`, `glyphs` and `vision`.
 
     Raises:
-        UserError: the models do not belong together.
+        UserError: a number of channels differs.
     """
     for name, width in widths.items():
-        size, role = _TAKEN[name]
+        size, role = _WIDTHS[name]
         if width != getattr(config, size):
             raise UserError(
                 f"models.{role} makes {name} of {width} channels, but models.dit takes {getattr(config, size)}",
-                hint="use the models of HunyuanVideo 1.5 together; what is encoded with the wrong one is encoded anew",
+                hint=f"correct models.{role} or models.dit: both must be models of HunyuanVideo 1.5. Encodings of the "
+                "wrong model are made again",
             )
 
 
 def widths_of(item: Mapping[str, Tensor]) -> dict[str, int]:
-    """The channels of an encoded item's tensors: latents [C, F, h, w], states [L, D]."""
+    """Return the number of channels of each of an encoded item's tensors: latents [C, F, h, w], states [L, D]."""
     return {name: tensor.shape[0 if name == "latents" else -1] for name, tensor in item.items()}
 
 
@@ -112,7 +113,7 @@ def pack(parts: list[tuple[Tensor, list[int]]]) -> tuple[Tensor, list[int]]:
     """
     batch = parts[0][0].shape[0]
     totals = [sum(lengths[i] for _, lengths in parts) for i in range(batch)]
-    if all(min(lengths) == max(lengths) for _, lengths in parts):  # alike in every sample, as always in a batch of one
+    if all(min(lengths) == max(lengths) for _, lengths in parts):  # equal in all samples, as in every batch of one
         return torch.cat([tokens[:, : lengths[0]] for tokens, lengths in parts], dim=1), totals
     samples = [torch.cat([tokens[i, : lengths[i]] for tokens, lengths in parts]) for i in range(batch)]
     return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True), totals

@@ -1,8 +1,8 @@
 """The diffusion transformer of HunyuanVideo 1.5: latents, time and condition in, flow velocity out.
 
 - 54 two-stream blocks, no single-stream blocks; patch size 1; the same network for t2v and i2v.
-- Only valid condition tokens are computed: text lengths are host integers, and a batch of one has no padding at all.
-- Attribute names are the official checkpoint's key names, so its state dict loads as it is.
+- Only valid condition tokens are computed: text lengths are Python integers, and a batch of one has no padding.
+- Attributes have the official checkpoint's key names, so its state dict loads unchanged.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class DiT(Module):
     gradient_checkpointing = False
     """Recompute each block in the backward pass instead of keeping its activations."""
     attention: Attention = ATTENTION
-    """What the blocks attend with."""
+    """The attention that the blocks use."""
     block_hooks: tuple[BlockHook, ...] = ()
-    """Take part in each block of a pass, in this order: block swap, activation offload, planning."""
+    """Called around each block, in this order: block swap, activation offload, planning."""
     most_tokens = MOST_TOKENS
-    """Tokens, of all samples together, that a block's norms, linears and MLP work on at a time."""
+    """Most tokens, over all samples, that a block's norms, linears and MLP process at a time."""
 
     def __init__(self, config: DiTConfig | None = None) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class DiT(Module):
         self.txt_in = TokenRefiner(c.text_dim, c.hidden_size, c.num_heads, c.refiner_mlp_size, c.refiner_blocks)
         self.byt5_in = GlyphMapper(c.glyph_dim, c.glyph_hidden, c.hidden_size)
         self.vision_in = VisionProjection(c.vision_dim, c.hidden_size)
-        # Its own beginning, normal_, imports the compiler on the meta device: a second for each program.
+        # nn.Embedding's own initialisation, normal_, imports the compiler on the meta device, which takes a second.
         types = torch.empty(3, c.hidden_size).uniform_(-1, 1)
         self.cond_type_embedding = nn.Embedding.from_pretrained(types, freeze=False)
         self.time_in = TimestepEmbedder(c.hidden_size)
@@ -62,23 +62,23 @@ class DiT(Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the unquantised layers, which is the one that activations have."""
+        """The dtype of the unquantised layers and of the activations."""
         return self.img_in.proj.weight.dtype
 
     def forward(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
-        """Velocity of noisy latents.
+        """Return the velocity of noisy latents.
 
         Args:
             x: [B, 2C+1, F, H, W]: noisy latents, condition latents, mask (see `hv15.models.latents`).
             timestep: [B], 1000 * sigma, float.
             cond: text, glyphs and, for i2v, the image.
-            timestep_r: [B], the timestep that this step leads to; for meanflow checkpoints, and only for them.
+            timestep_r: [B], the timestep at which this step ends; required by meanflow checkpoints, refused by others.
 
         Returns:
             [B, C, F, H, W] in the model's dtype.
         """
         if (timestep_r is None) == self.config.meanflow:
-            raise ValueError("timestep_r is needed with a meanflow checkpoint, and only there")
+            raise ValueError("timestep_r is required with a meanflow checkpoint and not allowed with any other")
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
@@ -105,14 +105,14 @@ class DiT(Module):
         __call__ = forward  # torch declares that a module takes and gives anything
 
     def compile_blocks(self, mode: str = "default", dynamic: bool | None = None, backend: str = "inductor") -> None:
-        """Compile what the blocks compute before and after attention, with torch.compile's arguments."""
+        """Compile what the blocks compute before and after attention; the arguments are those of torch.compile."""
         self.uncompile_blocks()
-        # All blocks share what is compiled, but it is another code for each bucket's size, with gradients and without.
+        # All blocks share the compiled code, but each bucket size needs its own, with gradients and without.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
-        given = mode if backend == "inductor" else None  # no other backend has modes
+        mode_or_none = mode if backend == "inductor" else None  # no other backend has modes
         for block in self.double_blocks:
             for name in COMPILED:
-                function = torch.compile(getattr(block, name), dynamic=dynamic, backend=backend, mode=given)
+                function = torch.compile(getattr(block, name), dynamic=dynamic, backend=backend, mode=mode_or_none)
                 setattr(block, name, function)
 
     def uncompile_blocks(self) -> None:
@@ -122,7 +122,7 @@ class DiT(Module):
                 block.__dict__.pop(name, None)
 
     def condition_tokens(self, cond: Condition, timestep: Tensor) -> tuple[Tensor, list[int]]:
-        """Each sample's valid condition tokens [B, M, hidden], vision first, then glyphs, then text; their numbers."""
+        """Return each sample's valid condition tokens [B, M, hidden] (vision, glyphs, text) and their numbers."""
         kind = self.cond_type_embedding.weight  # (3, hidden)
         parts = []
         if cond.vision is not None:

@@ -1,4 +1,4 @@
-"""The sizes of the transformer; torch is not needed."""
+"""The sizes of the transformer. Does not need torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DiTConfig:
     mlp_ratio: float = 4.0
     """Width of the blocks' MLPs in hidden sizes."""
     rope_dims: tuple[int, int, int] = (16, 56, 56)
-    """Channels of each head that turn with latent time, row and column; their sum is the head's width."""
+    """Channels of each head that RoPE rotates by latent frame, row and column; their sum is the head's width."""
     rope_theta: float = 256.0
     latent_channels: int = 32
     text_dim: int = 3584
@@ -24,7 +24,7 @@ class DiTConfig:
     vision_dim: int = 1152
     refiner_blocks: int = 2
     refiner_mlp_ratio: float = 4.0
-    """The same of the token refiner. It is 4 in the official code and diffusers, whatever the blocks' is."""
+    """Width of the token refiner's MLPs in hidden sizes. The official code and diffusers always use 4."""
     meanflow: bool = False
     """Has a second time input, the end of the step (step-distilled checkpoints)."""
 

@@ -46,18 +46,19 @@ def load_dit(
 ) -> DiT:
     """Load the transformer from a file or folder in the official, ComfyUI or diffusers layout; frozen, in eval mode.
 
-    It is streamed: a tensor is read, changed, cast or quantised, and put where it stays, before the next one is read.
+    Tensors are streamed: each is read, changed, cast or quantised, and moved to its device before the next is read.
 
     Args:
         config: sizes; None reads them from the file.
-        dtype: of all that is not quantised, and of the activations. None keeps the file's, and fp8 weights in fp8.
-        quantize: number format of the linear layers of the blocks; None: `dtype`. Weights that the file has in fp8 stay
-            as they are if this is fp8, too.
-        merge: changes of weights, one after another (`hv15.lora.merge_patch`).
-        host_blocks: so many of the last blocks are left on the CPU.
+        dtype: of everything that is not quantised, and of the activations. None keeps the file's, including fp8.
+        quantize: number format of the blocks' linear layers; None means `dtype`. With fp8, weights that are fp8 in the
+            file stay as they are.
+        merge: changes of weights, applied one after another (`hv15.lora.merge_patch`).
+        host_blocks: the number of blocks, counted from the end, that are left on the CPU.
 
     Raises:
-        UserError: no such file, damaged, a pickle, another model, not exactly the tensors or shapes of this one, NaN.
+        UserError: the file is missing, damaged, a pickle, or of another model; tensors are missing, unknown, of another
+            shape, or NaN.
     """
     source = _Source(Path(path), config, device, merge)
     dit, in_fp8 = source.dit, source.in_fp8
@@ -98,15 +99,15 @@ def save_dit(
     """Write the transformer to one .safetensors file in any of the layouts, one tensor at a time, atomically.
 
     Args:
-        dit: not quantised.
-        dtype: cast to it; None keeps the tensors' own.
-        metadata: written beside the sizes.
+        dit: must not be quantised.
+        dtype: of the written tensors; None keeps their own.
+        metadata: written in addition to the sizes.
 
     Raises:
         UserError: an unknown layout, or the file cannot be written.
     """
     if any(isinstance(layer, QuantisedLinear) for layer in dit.modules()):
-        raise ValueError("a quantised transformer is not saved: merge_dit makes files from files")
+        raise ValueError("a quantised transformer cannot be saved: use merge_dit, which makes files from files")
     state: Mapping[str, Tensor] = dit.state_dict()
     described = {key: tensor.to("meta") for key, tensor in state.items()}
     _write(Path(path), dit.config, layout, described, state.__getitem__, dtype, metadata)
@@ -121,12 +122,12 @@ def merge_dit(
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a transformer's file anew with changed weights; only one tensor is in memory at a time.
+    """Write a copy of a transformer's file with changed weights, with only one tensor in memory at a time.
 
     Args:
-        layout: names of the written tensors.
-        dtype: of the written tensors. None keeps the file's; plain numbers stand for fp8 ones.
-        metadata: written beside the sizes.
+        layout: of the written file.
+        dtype: of the written tensors. None keeps the file's; fp8 tensors are written in the file's unquantised dtype.
+        metadata: written in addition to the sizes.
 
     Raises:
         UserError: as `load_dit` and `save_dit`.
@@ -177,27 +178,27 @@ class _Source:
             for key, value in self.dit.state_dict().items()
             if (found := self._shape(key)) != value.shape
         ]
-        refuse_shapes(wrong, self.checkpoint.path)  # before a patch meets one of them, or most of a file is written
+        refuse_shapes(wrong, self.checkpoint.path)  # before a patch is applied or a part of a file is written
         for patch in patches:
             check_targets(self.dit, patch.shapes, name=patch.name)
         self.in_fp8 = {key for key, recipe in self.recipes.items() if any(map(self.reader.is_fp8, recipe.sources))}
-        """Names of the tensors that the file has in fp8."""
+        """Names of the tensors that are fp8 in the file."""
 
     def _shape(self, key: str) -> torch.Size:
-        """The shape that a tensor has as the file holds it."""
+        """Return the shape of the tensor that the file's tensors make."""
         with torch.device("meta"):
             return self.recipes[key].make(lambda name: torch.empty(self.checkpoint.shape(self.prefix + name))).shape
 
     def dtype(self, key: str) -> torch.dtype:
-        """The number format that a tensor has in the file."""
+        """Return the dtype of a tensor in the file."""
         return self.checkpoint.dtype(self.prefix + self.recipes[key].sources[0])
 
     def make(self, key: str, dtype: torch.dtype | None, *, keep_codes: bool) -> Tensor | ScaledCodes:
-        """Make a tensor from those of the file: in fp32 if it is changed, else in the file's number format.
+        """Make a tensor from those of the file, in fp32 if a patch changes it, else in the file's dtype.
 
         Args:
-            dtype: what plain numbers are made of fp8 ones; None: as the rest of the file.
-            keep_codes: leave an fp8 weight as it is, if it is not changed.
+            dtype: of what is dequantised from fp8; None means that of the rest of the file.
+            keep_codes: keep an fp8 weight in fp8 if no patch changes it.
         """
         module, _, name = key.rpartition(".")
         patches = [patch for patch in self.patches if name == "weight" and module in patch.shapes]
@@ -222,7 +223,7 @@ def _write(
     dtype: torch.dtype | None,
     metadata: Mapping[str, str] | None,
 ) -> None:
-    """Write official tensors, which `described` tells on the meta device and `tensor` gives, in any layout."""
+    """Write official tensors in any layout: `described` has them on the meta device, `tensor` returns one's values."""
     if layout not in get_args(PublishedLayout):
         raise UserError(f"unknown layout {layout!r}", hint=f"use one of {', '.join(get_args(PublishedLayout))}")
     recipes = writing_recipes(layout, described)
@@ -239,7 +240,11 @@ def _write(
 
 
 def checkpoint_dtype(path: Path | str) -> torch.dtype:
-    """The dtype of most of a checkpoint's bytes, from the headers alone; float8 for a quantised file."""
+    """Return the dtype of most of a checkpoint's bytes, from the headers alone; float8 for a file in fp8.
+
+    Raises:
+        UserError: the file is missing, damaged or not safetensors.
+    """
     checkpoint = open_checkpoint(Path(path))
     sizes: Counter[torch.dtype] = Counter()
     for key in checkpoint:
@@ -249,13 +254,13 @@ def checkpoint_dtype(path: Path | str) -> torch.dtype:
 
 
 def block_number(name: str) -> int:
-    """The number of the block that a module or tensor belongs to; -1 outside the blocks."""
+    """Return the number of the block that a module or tensor belongs to; -1 outside the blocks."""
     match = re.match(r"double_blocks\.(\d+)\.", name)
     return int(match[1]) if match else -1
 
 
 def is_block_linear(name: str) -> bool:
-    """Whether a linear layer is one of those that are quantised: modulations, attention and MLPs of the blocks."""
+    """Whether a linear layer can be quantised: the modulations, attention and MLPs of the blocks."""
     return block_number(name) >= 0
 
 

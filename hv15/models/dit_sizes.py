@@ -1,4 +1,4 @@
-"""Which layout a transformer's checkpoint has, and the sizes of its network: from names and shapes alone."""
+"""The layout of a transformer's checkpoint and the sizes of its network, from names and shapes alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from hv15.records.metadata import MODEL_SIZES
 
 
 def checkpoint_layout(path: Path | str) -> PublishedLayout:
-    """The layout of a transformer checkpoint, from its key names; UserError if it is another model."""
+    """Return the layout of a transformer checkpoint, from its key names.
+
+    Raises:
+        UserError: it is another model, or cannot be read.
+    """
     return layout_of(open_checkpoint(Path(path)))[0]
 
 
 def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
-    """Layout and key prefix of the transformer in a checkpoint.
+    """Return the layout and key prefix of the transformer in a checkpoint.
 
     Raises:
         UserError: it is another model.
@@ -31,16 +35,16 @@ def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
         what = looks_like(checkpoint.keys())
         raise UserError(
             f"{checkpoint.path}: not the HunyuanVideo 1.5 transformer: it looks like {what}",
-            hint="models.dit wants the transformer: official, ComfyUI or diffusers layout",
+            hint="set models.dit to the transformer, in the official, ComfyUI or diffusers layout",
         )
     return found
 
 
 def read_config(checkpoint: Checkpoint) -> DiTConfig:
-    """Sizes of the transformer in a checkpoint: from the shapes, and the RoPE axes from metadata or config.json.
+    """Read the transformer's sizes from the shapes in a checkpoint, and the RoPE axes from metadata or config.json.
 
     Raises:
-        UserError: a tensor that tells a size is missing, or the sizes contradict one another.
+        UserError: a tensor whose shape is needed is missing, or the sizes contradict one another.
     """
     layout, prefix = layout_of(checkpoint)
     names = {key.removeprefix(prefix) for key in checkpoint if key.startswith(prefix)}
@@ -62,13 +66,13 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
     latent_channels = shape("final_layer.linear.weight")[0]
     if in_channels != 2 * latent_channels + 1:
         raise UserError(
-            f"{checkpoint.path}: takes {in_channels} channels, but t2v and i2v take {2 * latent_channels + 1}",
-            hint="super-resolution checkpoints are another model; use a t2v or i2v transformer",
+            f"{checkpoint.path}: takes {in_channels} input channels, but t2v and i2v take {2 * latent_channels + 1}",
+            hint="use a t2v or i2v transformer; super-resolution checkpoints are another model",
         )
     if hidden_size % head_dim:
         raise UserError(
             f"{checkpoint.path}: {hidden_size} channels cannot be divided into heads of {head_dim}",
-            hint="the file was changed or is another model; download it again",
+            hint="download the file again: it was changed, or is another model",
         )
     rope_dims, rope_theta = _rope(checkpoint, head_dim)
     glyph_hidden, glyph_dim = shape("byt5_in.fc1.weight")
@@ -91,7 +95,7 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
 
 
 def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], float]:
-    """RoPE axes and theta: from our metadata, else config.json (official or diffusers names), else the real model's."""
+    """RoPE axes and theta from our metadata, else from config.json (official or diffusers names), else the defaults."""
     where, metadata = str(checkpoint.path), checkpoint.metadata
     written = sizes_in_text(metadata[MODEL_SIZES], where) if MODEL_SIZES in metadata else None
     if written is None or not written.content:
@@ -104,7 +108,8 @@ def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], 
     if len(axes) != 3 or sum(axes) != head_dim or any(dim % 2 for dim in axes):
         found = f"rope dims {list(axes)}" if axes else "no rope dims"
         raise UserError(
-            f"{checkpoint.path}: {found} in metadata or config.json for heads of {head_dim} channels",
-            hint='give "rope_dim_list" in a config.json beside the file: three even numbers, their sum the head width',
+            f"{checkpoint.path}: found {found} in metadata or config.json, expected three even numbers that add up to "
+            f"the {head_dim} channels of a head",
+            hint='set "rope_dim_list" in a config.json beside the file',
         )
     return axes, theta

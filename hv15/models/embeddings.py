@@ -1,4 +1,4 @@
-"""What brings the inputs to the transformer's width: patches, time, quoted text (ByT5) and the first image (SigLIP)."""
+"""Layers that bring the inputs to the transformer's width: patches, time, quoted text (ByT5) and the first image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def timestep_sinusoid(timestep: Tensor, dim: int = SINUSOID_DIM, max_period: flo
 
 
 class TimestepEmbedder(Module):
-    """The sinusoid through a small MLP: [B] -> [B, hidden]."""
+    """The sinusoid of the timestep, passed through a small MLP: [B] -> [B, hidden]."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class PatchEmbed(Module):
         self.proj = nn.Conv3d(in_channels, hidden_size, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Token after token in memory, or every later operation would stride over all tokens.
+        # Contiguous, with each token's channels side by side in memory: later operations are faster.
         return self.proj(x).flatten(2).transpose(1, 2).contiguous()
 
 

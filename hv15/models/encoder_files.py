@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 def written_config(checkpoint: Checkpoint, model_type: str) -> WrittenSizes:
     """Return the config, in transformers' names, in the file's metadata or in the config.json of its folder.
 
-    A config.json whose model_type does not begin with `model_type` belongs to another model in the folder: it tells
-    nothing.
+    A config.json whose model_type does not begin with `model_type` belongs to another model in the folder and is
+    ignored.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: it is not a JSON object.
     """
     where = str(checkpoint.path)
     if MODEL_SIZES in checkpoint.metadata:
@@ -48,16 +48,17 @@ def fill(
     quantize: WeightFormat | None = None,
     quantised: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Fill a meta model strictly, reading only the tensors that it has.
+    """Load a checkpoint's tensors into a model on the meta device; every tensor must match.
 
     Args:
         names: for each name of the model's state dict, the tensor in the checkpoint.
-        unused: beginnings of the names that may be there and are not read.
-        dtype: of all that is not quantised. None keeps the file's, and fp8 weights in fp8 where they may be quantised.
+        unused: prefixes of tensors that may be in the file and are not read.
+        what: the model in words, for messages.
+        dtype: of everything that is not quantised. None keeps the file's, also fp8 if `quantised` allows it.
         quantize: number format of the linear layers that `quantised` chooses by name.
 
     Raises:
-        UserError: tensors missing, of another shape or not finite; tensors neither needed nor known to be unused.
+        UserError: tensors are missing, of another shape, not finite, or neither needed nor known to be unused.
     """
     from hv15.models.weights.fp8_files import WeightReader
     from hv15.models.weights.quantised import Fp8Linear, ScaledCodes, check_weight_format, replace_linears
@@ -87,5 +88,5 @@ def _owner(model: nn.Module, name: str) -> nn.Module:
 
 
 def wrong_model(checkpoint: Checkpoint, wanted: str, hint: str) -> UserError:
-    """Return the error for a checkpoint of another model; it says what the file looks like."""
+    """Return the error for a checkpoint of another model, which says what the file looks like."""
     return UserError(f"{checkpoint.path}: not {wanted}: it looks like {looks_like(checkpoint.keys())}", hint=hint)

@@ -1,6 +1,6 @@
-"""What a checkpoint is, from its headers alone: layout, number format, quantisation, mean flow, which one of the list.
+"""Facts about a checkpoint from its headers alone: layout, number format, quantisation, mean flow, published variant.
 
-Needs no torch and reads no weight, so that planning, checks, the training and the sampler can all ask the same.
+Needs no torch and reads no weights, so planning, checks, training and sampling can all use it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 from hv15.models.weights.header import BITS, TORCH_NAMES
 
 Quantisation = Literal["none", "fp8", "fp8_scaled", "nf4", "fp4", "int8", "other"]
-"""fp8: a plain cast. fp8_scaled: with scales. nf4, fp4, int8: as bitsandbytes writes them. other: not known here."""
+"""fp8: a plain cast. fp8_scaled: with scales. nf4, fp4, int8: as bitsandbytes writes them. other: an unknown kind."""
 
 QUANTISATIONS: dict[Quantisation, str] = {
     "none": "not quantised",
@@ -28,7 +28,7 @@ QUANTISATIONS: dict[Quantisation, str] = {
     "nf4": "nf4 of bitsandbytes",
     "fp4": "fp4 of bitsandbytes",
     "int8": "int8 of bitsandbytes",
-    "other": "quantised in a way that is not known here",
+    "other": "quantised in an unknown way",
 }
 
 _FP8 = {"F8_E4M3", "F8_E5M2"}
@@ -41,29 +41,29 @@ _TABLES = (
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What the headers, config.json and the path of a checkpoint tell."""
+    """What is known of a checkpoint from its headers, config.json and path."""
 
     path: Path
     model: str
     """What it is, in words: "the HunyuanVideo 1.5 transformer", "a VAE", "an unknown model", ..."""
     layout: PublishedLayout | None
-    """The transformer's naming of tensors; None for any other model."""
+    """How the transformer's tensors are named; None for any other model."""
     dtype: str
     """Number format of most of its bytes, as torch calls it: bfloat16, float8_e4m3fn, ..."""
     quantisation: Quantisation
     meanflow: bool
-    """Has `time_r_in`: it is also told where a step ends, as the published step-distilled checkpoint is."""
+    """Has `time_r_in`, the input for the end of a step, as the published step-distilled checkpoint does."""
     super_resolution: bool
-    """Takes the further channels of a low-resolution video: another model, which is not used here."""
+    """Has more input channels, for a low-resolution video: another model, which hv15 does not support."""
     parameters: int
-    """Weights, the scales and tables of a quantisation not counted, and nothing but the transformer if it is one."""
+    """Number of weights, without a quantisation's scales and tables; of the transformer only, if the file holds one."""
     size: int
     """Bytes of its files."""
     files: int
     variant: FoundVariant | None
-    """Which t2v or i2v checkpoint it is taken for; None if nothing tells and no task says what to guess."""
+    """The t2v or i2v checkpoint that it is taken to be; None if that is unknown and there is no task to guess from."""
     detected: FoundVariant | None
-    """The same without `models.variant` and guesses."""
+    """The variant that config.json or the path names, without `models.variant` and guesses."""
 
     @property
     def is_transformer(self) -> bool:
@@ -82,15 +82,15 @@ class CheckpointFacts:
         return ", ".join([*what, f"{self.parameters:,} parameters", f"{self.size / 2**30:.2f} GiB"])
 
 
-def describe(path: Path | str, *, given: FoundVariant | None = None, task: Task | None = None) -> CheckpointFacts:
-    """Read the headers of a checkpoint, a file or a folder of shards, and say what it is; any model, not only ours.
+def describe(path: Path | str, *, configured: FoundVariant | None = None, task: Task | None = None) -> CheckpointFacts:
+    """Read the headers of a checkpoint (a file or a folder of shards) and say what it is; works for any model.
 
     Args:
-        given: what a setting says that it is, which counts more than what the path tells.
-        task: decides the guess where nothing tells which transformer it is; None guesses nothing.
+        configured: the variant that `models.variant` sets; it takes precedence over the path.
+        task: the task to guess a variant for, if the file does not tell which transformer it is; None: no guess.
 
     Raises:
-        UserError: missing, damaged, a pickle, not safetensors, or a folder without one clear checkpoint.
+        UserError: the file is missing, damaged, a pickle or not safetensors, or a folder has no single checkpoint.
     """
     checkpoint = open_checkpoint(Path(path))
     found = detect_dit_layout(checkpoint.keys())
@@ -116,18 +116,21 @@ def describe(path: Path | str, *, given: FoundVariant | None = None, task: Task 
         parameters=_parameters(checkpoint, keys),
         size=sum(file.stat().st_size for file in checkpoint.files),
         files=len(checkpoint.files),
-        variant=choose_variant(detected, given, task, meanflow=meanflow) if ours else None,
+        variant=choose_variant(detected, configured, task, meanflow=meanflow) if ours else None,
         detected=detected,
     )
 
 
 def choose_variant(
-    detected: FoundVariant | None, given: FoundVariant | None, task: Task | None, *, meanflow: bool
+    detected: FoundVariant | None, configured: FoundVariant | None, task: Task | None, *, meanflow: bool
 ) -> FoundVariant | None:
-    """Which checkpoint a file is taken for: what is given, else what config.json or the path tells, else by
-    `time_r_in`, which only one published checkpoint has; else the 480p base of the task, which is a guess."""
-    if given is not None or detected is not None:
-        return given or detected
+    """Return the checkpoint that a file is taken to be.
+
+    That is the configured variant, else the one that config.json or the path names, else the one published checkpoint
+    that has `time_r_in` if the file has it, else, as a guess, the 480p base of the task.
+    """
+    if configured is not None or detected is not None:
+        return configured or detected
     if meanflow:
         return FoundVariant("480p_i2v_step_distilled", "time_r_in")
     return FoundVariant(f"480p_{task}", "default") if task is not None else None
@@ -138,7 +141,7 @@ def _source(layout: PublishedLayout, official_key: str) -> str:
 
 
 def _quantisation(checkpoint: Checkpoint, keys: Iterable[str]) -> Quantisation:
-    """How weights are quantised, by the names that publishers give to scales, and by their number formats."""
+    """Tell how weights are quantised from their number formats and from the names that publishers give to scales."""
     names = list(keys)
     if any(key.endswith(".quant_state.bitsandbytes__nf4") for key in names):
         return "nf4"
@@ -154,7 +157,7 @@ def _quantisation(checkpoint: Checkpoint, keys: Iterable[str]) -> Quantisation:
 
 
 def _foreign(names: Iterable[str]) -> bool:
-    """Packed weights of GPTQ, AWQ and SVDQuant."""
+    """Whether there are packed weights of GPTQ, AWQ or SVDQuant."""
     return any(key.endswith((".qweight", ".wscales", ".qzeros")) for key in names)
 
 
@@ -163,7 +166,7 @@ def _is_marker(key: str) -> bool:
 
 
 def _parameters(checkpoint: Checkpoint, keys: Iterable[str]) -> int:
-    """Weights and biases; two of them in a byte where bitsandbytes packs 4-bit numbers."""
+    """Count weights and biases; where bitsandbytes packs 4-bit numbers, a byte holds two."""
     count = 0
     for key in keys:
         if not (key.endswith((*_SCALES, *_TABLES)) or _is_marker(key) or ".quant_state." in key):
@@ -177,7 +180,7 @@ def _bytes(checkpoint: Checkpoint, key: str) -> int:
 
 
 def _super_resolution(checkpoint: Checkpoint, layout: PublishedLayout, prefix: str) -> bool:
-    """More input channels than noisy latents, condition latents and mask: those of the low-resolution video."""
+    """Whether there are more input channels than noisy latents, condition latents and mask need."""
     first, last = (prefix + _source(layout, key) for key in ("img_in.proj.weight", "final_layer.linear.weight"))
     if first not in checkpoint or last not in checkpoint:
         return False

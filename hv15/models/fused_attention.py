@@ -1,11 +1,11 @@
-"""Attention as one operation that keeps nothing of N x N: what a fused kernel needs in memory, without the kernel.
+"""Attention as one operation that keeps no N x N tensor: it has the memory use of a fused kernel, for planning.
 
-Tensors without data (the meta device, fake tensors) take it instead of a kernel, because torch would plan them its
-unfused path, which holds every score. So a step on the meta device needs what the same step needs on a GPU.
+Tensors without data (the meta device, fake tensors) use it instead of a kernel, because torch would choose its unfused
+path for them, which keeps all scores. So a step on the meta device plans the memory that it takes on a GPU.
 
-Forward keeps q, k, v, the output and one number a row, the logarithm of the softmax's sum; backward makes the scores
-again (Dao et al. 2022, "FlashAttention"). The implementation for real tensors is the definition, score by score, for
-tests. A real kernel also has workspaces of its own in backward: dq summed in fp32, two copies of q in bfloat16.
+Forward keeps q, k, v, the output and, for each row, the logarithm of the softmax's sum; backward recomputes the scores
+(Dao et al. 2022, "FlashAttention"). The implementation for real tensors is the plain definition, for tests. A real
+kernel also has its own workspaces in backward: dq summed in fp32, two copies of q in bfloat16.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def fused_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, [B, N, H, D] each, from that of the output."""
+    """Return the gradients of q, k and v from `grad`, the output's; all are [B, N, H, D], `logsumexp` is [B, H, N]."""
     weights = (_scores(q, k) - logsumexp.unsqueeze(-1)).exp()  # (B, H, N, N)
     through = torch.einsum("bnhd,bmhd->bhnm", grad.float(), v.float())
     kept = (grad.float() * out.float()).sum(-1).transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)

@@ -1,9 +1,9 @@
-"""ByT5 states of quoted text: how the transformer learns to spell. Glyph-SDXL-v2's ByT5-small encoder.
+"""ByT5 states of quoted text, from which the transformer knows how to spell it: Glyph-SDXL-v2's ByT5-small encoder.
 
-- Only the quoted texts of a prompt are read; a prompt without quotes needs no ByT5 (`hv15.models.templates.glyph_text`
-  tells that without torch and without the model).
-- Bytes are the tokens, so there is no tokenizer file.
-- Kept in float32 unless asked otherwise, as the official program does: it is small, and T5 overflows in float16.
+- Only the quoted texts of a prompt are encoded; a prompt without quotes needs no ByT5
+  (`hv15.models.templates.glyph_text` tells which, without torch or the model).
+- The tokens are bytes, so there is no tokenizer file.
+- It runs in float32 unless told otherwise, as in the official program: it is small, and T5 overflows in float16.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # names of one t
 _NEVER_READ = ("decoder.", "lm_head.")  # of a folder that holds the whole T5
 _OFFICIAL_WIDTH, _OFFICIAL_VOCABULARY = 1472, 1510
 _BYTE_VOCABULARY = 259  # padding, end, unknown, 256 bytes
-_HINT = "models.glyph_encoder wants Glyph-SDXL-v2's ByT5 encoder: byt5_small_glyphxl_fp16.safetensors of ComfyUI"
+_HINT = "set models.glyph_encoder to Glyph-SDXL-v2's ByT5 encoder: byt5_small_glyphxl_fp16.safetensors of ComfyUI"
 
 
 def load_glyph_encoder(
@@ -32,10 +32,10 @@ def load_glyph_encoder(
     """Load the glyph encoder from one file or a Hugging Face folder (T5 names); sizes come from the tensors.
 
     Args:
-        dtype: None is float32.
+        dtype: None means float32.
 
     Raises:
-        UserError: wrong or damaged file, google/byt5-small itself included: its vocabulary lacks the glyph tokens.
+        UserError: the file is damaged or is another model. google/byt5-small is: its vocabulary lacks the glyph tokens.
     """
     checkpoint = open_checkpoint(Path(path))
     with torch.device("meta"):
@@ -48,7 +48,7 @@ def load_glyph_encoder(
 
 
 def glyph_width(path: str | Path) -> int:
-    """Return the width of the glyph states from the file's header: 1472. The states of no quoted text are [0, width].
+    """Return the width of the glyph states, 1472, from the file's header. Without quoted text, states are [0, width].
 
     Raises:
         UserError: wrong or damaged file.
@@ -68,7 +68,7 @@ class GlyphEncoder:
         """Return the states of each prompt's quoted texts, [G_i, width], G_i <= 256; G_i = 0 without quotes.
 
         Args:
-            batch_size: prompts a forward, those of like length together; it changes the last bits of the states only.
+            batch_size: prompts encoded at a time, those of similar length together; it affects only rounding.
         """
         weight = self.model.get_parameter("embed_tokens.weight")
         states = [weight.new_empty(0, weight.shape[1]) for _ in prompts]
@@ -93,7 +93,7 @@ def build_glyph_model(checkpoint: Checkpoint) -> nn.Module:
     """Build the T5 encoder that a checkpoint describes, on the current device, with random weights.
 
     Raises:
-        UserError: the tensors that tell its sizes are missing, or they are those of another T5.
+        UserError: the tensors that its sizes are read from are missing, or belong to another T5.
     """
     from transformers import T5Config
     from transformers.models.t5.modeling_t5 import T5Stack

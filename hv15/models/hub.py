@@ -1,8 +1,8 @@
-"""The model files of `models: {source: hub}`: where they are on the Hugging Face Hub, and fetching them.
+"""The model files of `models: {source: hub}`: where they are on the Hugging Face Hub, and downloading them.
 
-Planning (`hub_files`) needs neither network nor torch. A fetched file lies in `models.directory` under the path that it
-has in its repository, as `hf download ... --local-dir` would put it; it appears there only when it is complete, and a
-connection that breaks off is taken up where it ended.
+Planning (`hub_files`) needs neither network nor torch. A downloaded file has the same path in `models.directory` as in
+its repository, as with `hf download ... --local-dir`. It appears there only when it is complete, and an interrupted
+download is resumed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class HubFile:
     folder: Path
     """Where the repository's paths start on this machine."""
     local: Path
-    """What the loaders open: the file, or the tokenizer's folder."""
+    """The path that the loaders open: the file, or the tokenizer's folder."""
 
     @property
     def path(self) -> str:
@@ -71,7 +71,7 @@ class HubFile:
 
     @property
     def identity(self) -> str:
-        """What stands for it in a digest: it is not there yet when the workflow is planned."""
+        """Represents the content in digests, since the file may not exist yet when the workflow is planned."""
         return f"hub:{self.repo}@{self.revision}:{self.path}"
 
     @property
@@ -81,42 +81,42 @@ class HubFile:
 
 
 def hub_files(settings: Settings) -> dict[Role, HubFile]:
-    """Return, by role, what `models.variant` needs for the task."""
+    """Return the files that `models.variant` needs for the task, by role."""
     models = settings.models
     folder = settings.resolve(models.directory)
 
-    def one(repo: str, name: str, revision: str = "main") -> HubFile:
+    def single(repo: str, name: str, revision: str = "main") -> HubFile:
         return HubFile(repo, revision, (name,), folder, folder / name)
 
     tokenizer = folder / "tokenizer"
     files: dict[Role, HubFile] = {
-        "dit": one(OFFICIAL, f"transformer/{models.variant}/diffusion_pytorch_model.safetensors", models.revision),
-        "vae": one(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", models.revision),
+        "dit": single(OFFICIAL, f"transformer/{models.variant}/diffusion_pytorch_model.safetensors", models.revision),
+        "vae": single(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", models.revision),
         "tokenizer": HubFile(QWEN, "main", TOKENIZER, tokenizer, tokenizer),
-        **{role: one(REPACKAGED, name) for role, name in ENCODERS.items()},
+        **{role: single(REPACKAGED, name) for role, name in ENCODERS.items()},
     }
     return {role: files[role] for role in roles_of(settings.task)}
 
 
 def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:
-    """Fetch what is missing or out of date of the given target files (of all, when none is given); return their paths.
+    """Download the target files, or all files if there are no targets, unless they are up to date; return their paths.
 
     Raises:
-        UserError: a target is none of this config's files, or the Hub does not give it: no connection, offline mode,
-            no such repository, revision or file, no permission, disk full. Names the file and the cure.
+        UserError: a target is not one of this config's files, or it cannot be downloaded: no connection, offline mode,
+            no such repository, revision or file, no permission, disk full.
     """
-    known = {target.resolve(): (file, name) for file, name, target in _each(settings)}
+    known = {target.resolve(): (file, name) for file, name, target in _targets(settings)}
     wanted = [Path(target).resolve() for target in targets] or list(known)
-    if strange := [str(target) for target in wanted if target not in known]:
+    if unknown := [str(target) for target in wanted if target not in known]:
         names = "\n  ".join(str(target) for target in known)
-        raise UserError(f"{strange[0]}: not a file that this config downloads", hint=f"it downloads\n  {names}")
+        raise UserError(f"{unknown[0]}: not a file that this config downloads", hint=f"it downloads\n  {names}")
     return [_fetch(*known[target]) for target in wanted]
 
 
 def downloaded_identity(file: HubFile) -> str | None:
-    """The identity (repository, revision, path) that a file was downloaded by; None while it is not there whole.
+    """Return the identity (repository, revision, path) of a downloaded file; None while it is missing or incomplete.
 
-    A file that somebody else put there is taken for the one that is wanted.
+    A file that was put there by hand is taken to be the right one.
     """
     if not all(target.exists() for target in file.targets):
         return None
@@ -130,7 +130,7 @@ def _note(file: HubFile) -> Path:
     return file.folder / ".downloaded" / f"{short(file.path)}.json"
 
 
-def _each(settings: Settings) -> list[tuple[HubFile, str, Path]]:
+def _targets(settings: Settings) -> list[tuple[HubFile, str, Path]]:
     files = hub_files(settings).values()
     return [(file, name, target) for file in files for name, target in zip(file.names, file.targets, strict=True)]
 
@@ -144,22 +144,22 @@ def _fetch(file: HubFile, name: str) -> Path:
         fetched = Path(hf_hub_download(file.repo, name, revision=file.revision, local_dir=file.folder))
         write_json(_note(file), {"version": _NOTE_VERSION, "identity": file.identity})
         return fetched
-    except Exception as error:  # the client, its HTTP library and the disk each have their own families of errors
+    except Exception as error:  # the client, its HTTP library and the disk raise unrelated classes of errors
         raise _refused(error, file, name) from error
 
 
 def _refused(error: Exception, file: HubFile, name: str) -> UserError:
-    """Say what the Hub or the disk answered, and what helps."""
+    """Return the error for a failed download: what the Hub or the disk answered, and what to do."""
     from huggingface_hub import constants, errors
 
     what = f"{name} of {file.repo}: cannot be downloaded from {constants.ENDPOINT}"
     by_hand = f"hf download {file.repo} {name} --revision {file.revision} --local-dir {file.folder}"
-    elsewhere = f"or fetch it on another machine and put it there:\n  {by_hand}"
+    elsewhere = f"or download it on another machine and copy it here:\n  {by_hand}"
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, errors.HfHubHTTPError):
-        error = error.__cause__  # what the server said, before the client looked for a copy on this machine
+        error = error.__cause__  # the server's answer; the client then looked for a local copy
     if isinstance(error, errors.GatedRepoError):
         page = f"{constants.ENDPOINT}/{file.repo}"
-        return UserError(f"{what}: access must be asked for", hint=f"ask at {page}, then log in with `hf auth login`")
+        return UserError(f"{what}: access must be requested", hint=f"ask at {page}, then log in with `hf auth login`")
     if isinstance(error, errors.RevisionNotFoundError):
         return UserError(f"{what}: it has no revision {file.revision}", hint="correct models.revision in config.yaml")
     if isinstance(error, errors.RemoteEntryNotFoundError):

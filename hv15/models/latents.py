@@ -1,4 +1,4 @@
-"""From the VAE's latents to the transformer's input: the scale, and the channels that carry the first frame."""
+"""From the VAE's latents to the transformer's input: scaling, and the channels that hold the first frame."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import torch
 from torch import Tensor
 
 SCALING_FACTOR = 1.03682
-"""Brings the VAE's posterior mode to about unit variance; from the VAE's published config."""
+"""Scales the VAE's posterior mode to about unit variance; from the VAE's published config."""
 
 
 def scale(latents: Tensor) -> Tensor:
-    """From the VAE's scale (what is stored) to the transformer's; latents of any shape."""
+    """Convert latents of any shape from the VAE's scale, in which they are stored, to the transformer's."""
     return latents * SCALING_FACTOR
 
 
 def unscale(latents: Tensor) -> Tensor:
-    """From the transformer's scale back to the VAE's; latents of any shape."""
+    """Convert latents of any shape from the transformer's scale back to the VAE's."""
     return latents / SCALING_FACTOR
 
 
 def condition_channels(first_latent: Tensor | None, like: Tensor) -> Tensor:
-    """The channels [condition C | mask 1] that follow the C noisy channels of the transformer's input.
+    """Return the C condition channels and the mask, which follow the C noisy channels in the transformer's input.
 
     Args:
         first_latent: scaled latent of the first frame, [B, C, H, W] or [B, C, 1, H, W], for i2v; None for t2v.
         like: the noisy latents [B, C, F, H, W]; gives shape, dtype and device.
 
     Returns:
-        [B, C + 1, F, H, W]: for i2v the latent and a mask of 1 at frame 0, zeros elsewhere; for t2v all zeros.
+        [B, C + 1, F, H, W]: for i2v, the latent and a mask of 1 at frame 0 and zeros elsewhere; for t2v, all zeros.
     """
     batch, channels, frames, height, width = like.shape
     out = torch.zeros(batch, channels + 1, frames, height, width, dtype=like.dtype, device=like.device)

@@ -1,7 +1,7 @@
-"""The three layouts in which the transformer is published, as tables: official (ours), ComfyUI, diffusers.
+"""The three layouts in which the transformer is published, as tables: official, which hv15 uses, ComfyUI, diffusers.
 
-A `Recipe` says how one tensor is made from tensors of another layout. Reading and writing use one table each way: the
-way back is computed from the way there.
+A `Recipe` says how one tensor is made from tensors of another layout. The tables are for reading; the recipes for
+writing are computed from those for reading.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MARKS: dict[str, PublishedLayout] = {
     "transformer_blocks.0.attn.add_q_proj.weight": "diffusers",
 }
 
-# Modules of the official layout and their diffusers names; N is a block number. First outside blocks, then inside.
+# Modules of the official layout and their diffusers names, first outside blocks, then inside.
 _DIFFUSERS_MODULES = {
     "img_in.proj": "x_embedder.proj",
     "byt5_in.layernorm": "context_embedder_2.norm",
@@ -78,19 +78,19 @@ _SPLIT = re.compile(r"(double_blocks\.\d+\.(?:img|txt)_attn)_([qkv])")
 
 
 def reading_recipes(layout: PublishedLayout, official_keys: Iterable[str]) -> dict[str, Recipe]:
-    """For each official key, how it is made from the tensors of a file in `layout`."""
+    """Return, for each official key, how it is made from the tensors of a file in `layout`."""
     make = {"official": _identity, "comfyui": _from_comfyui, "diffusers": _from_diffusers}[layout]
     return {key: make(key) for key in official_keys}
 
 
 def writing_recipes(layout: PublishedLayout, official_keys: Iterable[str]) -> dict[str, Recipe]:
-    """For each key of a file in `layout`, how it is made from official tensors."""
+    """Return, for each key of a file in `layout`, how it is made from official tensors."""
     back: dict[str, Recipe] = {}
     parts: dict[str, dict[int, str]] = {}
     for key, recipe in reading_recipes(layout, official_keys).items():
         if recipe.count > 1:
             parts.setdefault(recipe.sources[0], {})[recipe.index] = key
-            back[recipe.sources[0]] = Recipe(())  # keeps the place; filled below when all parts are known
+            back[recipe.sources[0]] = Recipe(())  # reserves its position; replaced below when all parts are known
         elif len(recipe.sources) > 1:
             for index, source in enumerate(recipe.sources):
                 back[source] = Recipe((key,), index, len(recipe.sources))
@@ -102,7 +102,7 @@ def writing_recipes(layout: PublishedLayout, official_keys: Iterable[str]) -> di
 
 
 def detect_dit_layout(keys: Iterable[str]) -> tuple[PublishedLayout, str] | None:
-    """Layout and key prefix of the transformer among these keys; None if it is not there."""
+    """Return the layout and key prefix of the transformer among these keys; None if there is no transformer."""
     present = set(keys)
     for prefix in ("", *COMFYUI_PREFIXES):
         for mark, layout in _MARKS.items():
@@ -112,10 +112,10 @@ def detect_dit_layout(keys: Iterable[str]) -> tuple[PublishedLayout, str] | None
 
 
 def diffusers_module(module: str) -> str:
-    """Diffusers' name of an official module, for every module that is one there too (all but the refiner's fused qkv).
+    """Return diffusers' name of an official module.
 
     Raises:
-        KeyError: no such module.
+        KeyError: no such module. The refiner's fused qkv is not a module in diffusers, either.
     """
     if match := _BLOCK.fullmatch(module):
         return f"transformer_blocks.{match[1]}.{_DIFFUSERS_BLOCK[match[2]]}"
@@ -141,7 +141,7 @@ def _from_diffusers(key: str) -> Recipe:
     if match and match[2] == "self_attn_qkv":
         attention = f"context_embedder.token_refiner.refiner_blocks.{match[1]}.attn"
         return Recipe(tuple(f"{attention}.to_{part}.{kind}" for part in "qkv"))
-    # diffusers keeps (scale, shift) where the official final layer has (shift, scale)
+    # diffusers stores (scale, shift) where the official final layer has (shift, scale)
     return Recipe((f"{diffusers_module(module)}.{kind}",), swap=module == "final_layer.adaLN_modulation.1")
 
 
@@ -167,6 +167,6 @@ _LOOKS = (
 
 
 def looks_like(keys: Iterable[str]) -> str:
-    """What a checkpoint with these keys seems to be, in words for a message: "a VAE", or "an unknown model"."""
+    """Say, for messages, what a checkpoint with these keys seems to be: "a VAE", or "an unknown model"."""
     present = list(keys)
     return next((name for mark, name in _LOOKS if any(mark in key for key in present)), "an unknown model")

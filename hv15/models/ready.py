@@ -1,9 +1,9 @@
-"""From the settings to a transformer that is ready: loaded, quantised, with its blocks, kernels and memory as asked.
+"""Makes the transformer ready to run as the settings ask: loads and quantises it, sets its kernels and memory options.
 
     dit = load_ready(path, settings.train, device=device, dtype=dtype)
 
-What changes numbers is in `load_with_settings` alone (dtype, quantisation, merged LoRAs); `set_up` changes memory and
-speed.
+Everything that changes numbers (dtype, quantisation, merged LoRAs) is in `load_with_settings`; `set_up` affects only
+memory and speed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def load_ready(
     merge: Sequence[Patch] = (),
     config: DiTConfig | None = None,
 ) -> DiT:
-    """Load the transformer and set it up as the settings want it; for training if they are those of `train:`.
+    """Load the transformer and set it up as the settings ask, for training if they are those of `train:`.
 
     Args:
-        settings: `train:` or `sample:`.
+        settings: the section `train:` or `sample:`.
         merge, config: see `load_dit`.
 
     Raises:
-        UserError: the file is not a good one, or the settings cannot be met here.
+        UserError: the file cannot be loaded, or this machine cannot do what the settings ask.
     """
     dit = load_with_settings(path, settings, device=device, dtype=dtype, merge=merge, config=config)
     set_up(dit, settings, device)
@@ -57,12 +57,12 @@ def load_with_settings(
     merge: Sequence[Patch] = (),
     config: DiTConfig | None = None,
 ) -> DiT:
-    """Load the transformer with the numbers that the settings want; `set_up` does the rest.
+    """Load the transformer in the number formats that the settings ask for; `set_up` does the rest.
 
-    Blocks that will wait in the machine's memory are not moved to the device.
+    Blocks that will be swapped stay in CPU memory.
 
     Raises:
-        UserError: the file is not a good one.
+        UserError: the file cannot be loaded.
     """
     return load_dit(
         path,
@@ -76,14 +76,14 @@ def load_with_settings(
 
 
 def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) -> None:
-    """Give a transformer in memory the kernels and the ways with memory that the settings want.
+    """Apply the settings for attention kernels, block swap, checkpointing and compilation to a loaded transformer.
 
     Raises:
-        UserError: too many blocks to swap, or an attention kernel that cannot be had here.
-        ValueError: it is set up already.
+        UserError: too many blocks to swap, or the attention kernel is not available here.
+        ValueError: it is already set up.
     """
     if dit.block_hooks:
-        raise ValueError("the transformer is set up already: reset it first")
+        raise ValueError("the transformer is already set up: reset it first")
     training = isinstance(settings, TrainSettings)
     dit.attention = pick_attention(
         settings.attn_mode, split=settings.split_attn, device=device, dtype=dit.dtype, training=training
@@ -101,7 +101,7 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
 
 
 def reset(dit: DiT) -> None:
-    """Undo `set_up`, and take off every hook; blocks that waited in the machine's memory stay there."""
+    """Undo `set_up` and remove all hooks; blocks that are in CPU memory stay there."""
     for hook in dit.block_hooks:
         hook.remove()
     for name in ("attention", "gradient_checkpointing", "block_hooks"):

@@ -1,14 +1,13 @@
-"""A block whose backward pass computes it again (gradient checkpointing, Chen et al. 2016), some tokens at a time.
+"""Gradient checkpointing of a block (Chen et al. 2016): the backward pass recomputes it, a window of tokens at a time.
 
-Only the block's inputs are kept. For few tokens this is torch's own checkpointing. For many, the backward pass goes
-back through one window of tokens at a time, each with its own small graph: MLP and projection, then attention as a
-whole, then norm, q, k and v. At 720p x 121 frames that holds 12 copies of the tokens at a time, where a graph of the
-whole block holds 34.
+Only the block's inputs are kept. For few tokens this is torch's own checkpointing. For many, the backward pass
+processes one window of tokens at a time, each with its own small graph: MLP and projection, then attention as a
+whole, then norm, q, k and v. At 720p x 121 frames, 12 copies of the tokens are in memory at a time, whereas a graph of
+the whole block holds 34.
 
 - It costs one more computation of q, k and v; the MLP is computed as often as with torch's checkpointing.
-- Gradients of parameters are summed over the windows first and reach `.grad` once for each block, so that hooks on
-  parameters see one finished gradient. The sum over tokens has another order than without windows; nothing else
-  differs.
+- Parameter gradients are first summed over the windows and reach `.grad` once for each block, so hooks on parameters
+  see one finished gradient. The only difference from a pass without windows is the order of the sum over tokens.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ class BlockCall:
 
     block: DoubleBlock
     index: int
-    """Its place in the transformer."""
+    """The block's number in the transformer."""
     rope: Tensor
     lengths: list[int]
     attention: Attention
     most_tokens: int
-    """Image tokens of a window."""
+    """The largest number of image tokens in a window."""
     hooks: tuple[BlockHook, ...] = ()
 
     def __call__(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,29 +47,28 @@ class BlockCall:
         return self.compute(img, txt, vec)
 
     def tell_hooks(self) -> None:
-        """Tell the hooks that the block is about to compute, in either direction."""
+        """Tell the hooks that the block is about to compute, in the forward or the backward pass."""
         for hook in self.hooks:
             hook.before_block(self.index)
 
     def compute(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the block without a word to the hooks; shapes as in `__call__`."""
+        """Compute the block without calling the hooks; shapes as in `__call__`."""
         return self.block(img, txt, vec, self.rope, self.lengths, self.attention, self.most_tokens)
 
 
 def checkpointed(call: BlockCall, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-    """Call a block, keeping its inputs alone for the backward pass; arguments and results, and their shapes, as
-    those of the call."""
+    """Call a block and keep only its inputs for the backward pass; arguments, results and shapes as in the call."""
     if img.shape[1] <= call.most_tokens:
-        # vec is the same for all blocks: not an argument, so that hooks on what is kept see the tokens alone.
+        # vec is the same for all blocks, so it is not an argument: saved-tensor hooks then see only the tokens.
         return checkpoint(lambda img, txt: call(img, txt, vec), img, txt, use_reentrant=False, preserve_rng_state=False)
-    # Without an input that needs a gradient, autograd would never ask for those of the block's parameters.
+    # The anchor needs a gradient, so autograd runs the backward pass for the parameters even if no other input does.
     call.tell_hooks()
     anchor = torch.empty(0, device=img.device, requires_grad=True)
     return _Recomputed.apply(call, anchor, img, txt, vec)
 
 
 class _Context(FunctionCtx):
-    """What the forward pass leaves for the backward pass."""
+    """What the forward pass saves for the backward pass."""
 
     call: BlockCall
     saved_tensors: tuple[Tensor, Tensor, Tensor]
@@ -102,7 +100,7 @@ class _Backward:
     def __init__(self, call: BlockCall) -> None:
         self.call = call
         self.sums: dict[Tensor, Tensor] = {}
-        """Gradients so far, of parameters and of the modulation."""
+        """Gradients of the parameters and of the modulation, summed so far."""
         self.parameters: dict[str, list[Tensor]] = {}
         """The parameters that each stage depends on."""
 
@@ -113,7 +111,7 @@ class _Backward:
         d_img: Tensor | None,
         d_txt: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """From the gradients of both outputs to those of img, txt and vec, where they are `needed`."""
+        """Compute the gradients of img, txt and vec, where they are `needed`, from those of both outputs."""
         call, block, (img, txt, vec) = self.call, self.call.block, inputs
         parts, text = windows(img.shape[1], call.most_tokens), slice(img.shape[1], None)
         vec = vec.detach().requires_grad_(needed[2])
@@ -165,7 +163,7 @@ class _Backward:
         mod: Sequence[Tensor],
         upstream: Sequence[Tensor | None],
     ) -> list[Tensor | None]:
-        """Compute a stage with a graph of its own and go back through it; return the gradients of its inputs."""
+        """Compute a stage in its own graph, run its backward pass, and return the gradients of its inputs."""
         leaves = [each.detach().requires_grad_(need) for each, need in zip(inputs, needed, strict=True)]
         with torch.enable_grad():
             outputs = run(*leaves, mod)
@@ -198,7 +196,7 @@ class _Backward:
 
 
 def _leaves_behind(outputs: Iterable[Tensor]) -> list[Tensor]:
-    """The leaf tensors that want a gradient from these, in the order in which a walk through their graph meets them."""
+    """Return the leaf tensors that get gradients from these outputs, in the order in which their graph is walked."""
     nodes = [out.grad_fn for out in outputs if out.grad_fn is not None]
     seen, found = set(nodes), []
     while nodes:

@@ -1,4 +1,4 @@
-"""The token refiner: two small transformer blocks that adapt Qwen's states to the model, aware of the time."""
+"""The token refiner: two small transformer blocks that adapt Qwen's states to the model and depend on the timestep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TextEmbedder(Module):
 
 
 class RefinerBlock(Module):
-    """Plain pre-norm attention and MLP of tokens [B, L, hidden], each behind a gate from the context [B, hidden]."""
+    """Pre-norm attention and MLP on tokens [B, L, hidden], each gated by the context [B, hidden]."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_size: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class TokenRefiner(Module):
         self.individual_token_refiner = TokenRefinerStack(hidden_size, num_heads, mlp_size, num_blocks)
 
     def forward(self, text: Tensor, timestep: Tensor, lengths: list[int]) -> Tensor:
-        # Mean over valid tokens only, in fp32: a thousand bf16 states would not add up well.
+        # The mean is over valid tokens only, and in fp32, because a sum of a thousand bf16 states is inaccurate.
         means = [state[:length].float().mean(0) for state, length in zip(text, lengths, strict=True)]
         context = self.t_embedder(timestep, text.dtype) + self.c_embedder(torch.stack(means).to(text.dtype))
         return self.individual_token_refiner(self.input_embedder(text), context, lengths)

@@ -1,6 +1,7 @@
 """Rotary positions of the latent grid (Su et al. 2021, "RoFormer"), on three axes: time, height, width.
 
-Interleaved pairs as in the official implementation: (a, b) at channels (2i, 2i+1) turn by position * theta^(-2i/dim).
+Pairs are interleaved as in the official implementation: (a, b) at channels (2i, 2i+1) rotate by
+position * theta^(-2i/dim).
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, int, int]  # latent frames, rows, columns
-_KEPT = 16  # grids whose tables stay; training buckets are usually fewer
+_KEPT = 16  # number of grids whose tables are cached; there are usually fewer training buckets
 
 
 def rope_table(grid: Grid, dims: tuple[int, ...], theta: float, device: torch.device | str = "cpu") -> Tensor:
-    """The turn of each channel pair of every token of a grid, tokens frame by frame, row by row.
+    """Compute the rotation of each channel pair of every token of a grid; tokens are ordered by frame, row, column.
 
     Args:
         grid: latent (frames, rows, columns).
-        dims: channels of a head that each axis turns; even, their sum is the head's width D.
+        dims: channels of a head that each axis rotates; even numbers whose sum is the head's width D.
 
     Returns:
-        [F*H*W, 1, D/2] complex64: cos + i sin; the axis of 1 is for the heads.
+        [F*H*W, 1, D/2] complex64: cos + i sin; the axis of size 1 broadcasts over the heads.
     """
     angles = []
     for axis, (size, dim) in enumerate(zip(grid, dims, strict=True)):
@@ -36,18 +37,18 @@ def rope_table(grid: Grid, dims: tuple[int, ...], theta: float, device: torch.de
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn x [B, N, H, D] by a `rope_table` of its N tokens; computed in fp32, returned in x's dtype."""
-    if torch.compiler.is_compiling():  # compilers of kernels know no complex numbers, and fuse what this takes apart
+    """Rotate x [B, N, H, D] by a `rope_table` [N, 1, D/2] of its tokens; computed in fp32, returned in x's dtype."""
+    if torch.compiler.is_compiling():  # kernel compilers do not support complex numbers, but fuse these operations
         cos, sin = torch.view_as_real(table).unbind(-1)  # (N, 1, D/2)
         a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B, N, H, D/2)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
-    # A pair as one complex number: one product instead of four and a shuffle, five times as fast in eager mode.
+    # As complex numbers, one product replaces four and a shuffle: five times as fast in eager mode.
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (B, N, H, D/2)
     return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 
 
 class RopeTables:
-    """Tables [N, 1, D/2] by grid and device: built once for each latent shape, on the device where they are used."""
+    """Caches a table [N, 1, D/2] for each grid and device, built on the device where it is used."""
 
     def __init__(self, dims: tuple[int, ...], theta: float) -> None:
         self.dims, self.theta = dims, theta

@@ -1,7 +1,7 @@
-"""The exact strings that the text encoders see. No torch: planning needs them too.
+"""The exact strings that the text encoders see. Does not need torch, as planning uses them too.
 
-One character more or less gives other embeddings than the model was trained with, so these follow the official
-program to the letter (the tests compare with strings and token ids taken from it).
+A single different character would give embeddings that the model was not trained with, so these match the official
+program exactly; the tests compare them with strings and token ids taken from it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SYSTEM_VIDEO = _ITEM_GAP.join(
         "5. camera angles, movements, and transitions used in the video.",
     )
 )
-"""System message of every prompt, for single images too: the official pipeline knows no other."""
+"""System message of every prompt, also for single images: the official pipeline has no other."""
 
 USER_MARKER = "<|im_start|>user\n"
-"""Ends the constant part of the template; the states before its end are dropped."""
+"""Ends the constant part of the template, whose states are dropped."""
 
 MAX_TEXT_TOKENS = 1000
-"""Text states kept after the constant part, in tokens; a longer prompt loses its end."""
+"""Text states kept after the constant part, in tokens; the end of a longer prompt is cut off."""
 
 MAX_GLYPH_TOKENS = 256
-"""ByT5 tokens (bytes plus the end mark) kept of the quoted texts."""
+"""Most ByT5 tokens (bytes and the end mark) that are kept of the quoted texts."""
 
 # A newline inside the quotes ends the match, as in the official program.
 _QUOTED = re.compile(r"\"(.*?)\"|“(.*?)”")
@@ -47,7 +47,7 @@ def render_prompt(prompt: str) -> str:
 
 
 def glyph_text(prompt: str) -> str | None:
-    """Return what ByT5 reads for a prompt: its quoted texts, in order, each once. None: nothing quoted, no ByT5 needed.
+    """Return the text that ByT5 reads for a prompt: its quoted texts, in order, each once. None if nothing is quoted.
 
     >>> glyph_text('a sign "OPEN" and a note “再见”')
     'Text "OPEN". Text "再见". '

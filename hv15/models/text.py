@@ -1,9 +1,9 @@
-"""Text states of Qwen2.5-VL: what the transformer reads of a prompt.
+"""Text states of Qwen2.5-VL, from which the transformer reads a prompt.
 
-- The feature is the raw output of the layer before the last two (`hidden_states[-3]`), so those two, the final norm,
-  the head and the vision tower are neither built nor read: 26 of 28 layers and the embedding of the 7B model.
-- No key-value cache: every prompt is read once.
-- The layers are transformers' own. Sizes come from the file's tensors.
+- The states are the raw output of the layer before the last two (`hidden_states[-3]`). Those two, the final norm, the
+  head and the vision tower are neither built nor read; of the 7B model, 26 of 28 layers and the embedding are.
+- There is no key-value cache, since every prompt is read once.
+- The layers are those of transformers. Sizes come from the file's tensors.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 LAYERS_LEFT_OUT = 2
-"""Last layers of the checkpoint whose output is not used."""
+"""The number of layers at the end of the checkpoint that are not used."""
 
-# Longest first: the first prefix that fits is taken off. In-memory names of transformers >= 4.52, then the hub's own
-# (ComfyUI's file, the Qwen repository).
+# Longest first, because the first prefix that matches is removed. In-memory names of transformers >= 4.52, then the
+# hub's (ComfyUI's file, the Qwen repository).
 _PREFIXES = ("model.language_model.", "model.")
 _NEVER_READ = ("visual.", "model.visual.", "lm_head.")
 _HINT = (
-    "models.text_encoder wants Qwen2.5-VL-7B: qwen_2.5_vl_7b.safetensors or qwen_2.5_vl_7b_fp8_scaled.safetensors of "
+    "set models.text_encoder to Qwen2.5-VL-7B: qwen_2.5_vl_7b.safetensors or qwen_2.5_vl_7b_fp8_scaled.safetensors of "
     "ComfyUI, or the folder of Qwen/Qwen2.5-VL-7B-Instruct"
 )
 
@@ -46,12 +46,12 @@ class TextConfig:
     hidden_size: int = 3584
     intermediate_size: int = 18944
     num_layers: int = 28
-    """Layers of the checkpoint, of which the last two are not built."""
+    """Number of layers in the checkpoint, including the last two, which are not built."""
     num_kv_heads: int = 4
     head_dim: int = 128
     rope_theta: float = 1e6
     rope_sections: tuple[int, ...] = (16, 24, 24)
-    """Halves of the head for time, height and width; all three hold the same position, as there is only text."""
+    """Channel pairs of a head for time, height and width; all three get the same position, as there is only text."""
     norm_eps: float = 1e-6
 
 
@@ -63,15 +63,15 @@ def load_text_encoder(
     device: torch.device | str = "cpu",
     quantize: WeightFormat | None = None,
 ) -> TextEncoder:
-    """Load Qwen2.5-VL's text states from one file (hub, ComfyUI or transformers 5 naming) or a sharded folder.
+    """Load Qwen2.5-VL as a text encoder from one file (hub, ComfyUI or transformers 5 naming) or a sharded folder.
 
     Args:
-        tokenizer: a loaded one, or whatever `load_qwen_tokenizer` takes.
-        dtype: None keeps the file's, and ComfyUI's fp8 weights in fp8. The official program runs it in float16.
-        quantize: number format of the linear layers. Weights that the file has in fp8 stay as they are if this is fp8.
+        tokenizer: a loaded tokenizer, or a source for `load_qwen_tokenizer`.
+        dtype: None keeps the file's, and ComfyUI's fp8 weights in fp8. The official program uses float16.
+        quantize: number format of the linear layers. With fp8, weights that are fp8 in the file stay as they are.
 
     Raises:
-        UserError: wrong or damaged file, or a tokenizer with more tokens than the model.
+        UserError: the file is damaged or another model, or the tokenizer has more tokens than the model.
     """
     checkpoint = open_checkpoint(Path(path))
     config, prefix = read_text_config(checkpoint)
@@ -80,7 +80,7 @@ def load_text_encoder(
     if prompts.vocab_size > config.vocab_size:
         raise UserError(
             f"{path}: has {config.vocab_size} token embeddings, but the tokenizer has {prompts.vocab_size} tokens",
-            hint="give models.tokenizer the tokenizer of this text encoder",
+            hint="set models.tokenizer to the tokenizer of this text encoder",
         )
     with torch.device("meta"):
         model = build_text_model(config)
@@ -98,26 +98,26 @@ def load_text_encoder(
         quantize=quantize,
         quantised=lambda name: name.startswith("layers."),
     )
-    model.rotary_emb = type(model.rotary_emb)(model.config).to(device)  # a table that no checkpoint holds; stays fp32
+    model.rotary_emb = type(model.rotary_emb)(model.config).to(device)  # a table that is in no checkpoint; stays fp32
     return TextEncoder(model, prompts)
 
 
 class PromptRows(Protocol):
-    """What the encoder needs of a tokenizer (`hv15.models.tokenizer.PromptTokenizer`)."""
+    """The part of a tokenizer that the encoder needs (`hv15.models.tokenizer.PromptTokenizer`)."""
 
     @property
     def pad_id(self) -> int: ...
 
     @property
     def crop_start(self) -> int:
-        """Tokens of the template's constant part."""
+        """Number of tokens in the template's constant part."""
 
     def rows(self, prompts: list[str]) -> list[list[int]]:
-        """Return the ids of each prompt, constant part included."""
+        """Return the token ids of each prompt, including the constant part."""
 
 
 class TextEncoder:
-    """Prompts to text states; frozen."""
+    """Encodes prompts into text states; frozen."""
 
     def __init__(self, model: nn.Module, tokenizer: PromptRows) -> None:
         self.model = model
@@ -127,11 +127,11 @@ class TextEncoder:
     def encode(self, prompts: list[str], *, batch_size: int | None = None) -> list[Tensor]:
         """Return the states of each prompt, [L_i, hidden], L_i <= 1000, in the model's dtype and on its device.
 
-        The template's constant part is dropped; its end (the turn of the assistant) stays.
+        The template's constant part is dropped; what follows the prompt (the assistant's turn) is kept.
 
         Args:
-            batch_size: prompts a forward, those of like length together; None takes all at once. It changes the last
-                bits of the states only.
+            batch_size: prompts encoded at a time, those of similar length together; None encodes all at once. It
+                affects only rounding.
         """
         rows = self.tokenizer.rows(prompts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -144,7 +144,7 @@ class TextEncoder:
         return states
 
     def _encode_batch(self, rows: list[list[int]]) -> list[Tensor]:
-        # Padding stands to the right of every valid token, so causal attention hides it without a mask.
+        # Padding is to the right of all valid tokens, so causal attention ignores it without a mask.
         longest = max(map(len, rows))
         padded = [row + [self.tokenizer.pad_id] * (longest - len(row)) for row in rows]
         ids = torch.tensor(padded, device=self.model.get_parameter("embed_tokens.weight").device)  # (B, L)
@@ -153,7 +153,7 @@ class TextEncoder:
 
 
 def build_text_model(config: TextConfig) -> nn.Module:
-    """Build the layers that are needed, on the current device, with random weights; without the final norm."""
+    """Build the layers that are used, without the final norm, on the current device, with random weights."""
     from transformers import Qwen2_5_VLTextConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel
 
@@ -172,7 +172,7 @@ def build_text_model(config: TextConfig) -> nn.Module:
                 "mrope_section": list(config.rope_sections),
             },
             use_cache=False,
-            bos_token_id=None,  # marks for generating text, which is not done here
+            bos_token_id=None,  # only needed to generate text
             eos_token_id=None,
         )
     )
@@ -181,9 +181,9 @@ def build_text_model(config: TextConfig) -> nn.Module:
 
 
 def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
-    """Return the sizes of a Qwen2.5-VL checkpoint, from its tensors, and the prefix of its text tensors.
+    """Return the sizes of a Qwen2.5-VL checkpoint, read from its tensors, and the prefix of its text tensors.
 
-    What tensors do not tell (head size, RoPE, epsilon) comes from a config.json beside them, else it is the 7B model's.
+    Head size, RoPE and epsilon come from a config.json beside the tensors; without it they are the 7B model's.
 
     Raises:
         UserError: it is another model, or the sizes contradict one another.
@@ -206,7 +206,7 @@ def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
         raise UserError(
             f"{checkpoint.path}: {len(layers)} layers, width {hidden_size} and {kv_rows} key rows do not fit "
             f"heads of {head_dim}",
-            hint="put the model's config.json beside the file, if it is not the 7B model",
+            hint="if it is not the 7B model, put the model's config.json beside the file",
         )
     config = replace(
         written,
@@ -220,7 +220,7 @@ def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
 
 
 def _written_sizes(checkpoint: Checkpoint) -> TextConfig:
-    """Return head size, RoPE and epsilon as written in a config (hub or transformers 5); all else is the 7B model's."""
+    """Return head size, RoPE and epsilon from a config (hub or transformers 5); everything else is the 7B model's."""
     config = written_config(checkpoint, "qwen2_5_vl").part("text_config")
     rope = config
     for name in ("rope_parameters", "rope_scaling"):

@@ -1,7 +1,7 @@
 """Qwen2.5's tokenizer and the rows of token ids that the text encoder reads.
 
 The tokenizer comes from a folder (`tokenizer.json`, or `vocab.json` + `merges.txt` as ComfyUI ships them) or from the
-Hugging Face Hub and its local cache. No code from a model repository is ever run.
+Hugging Face Hub or its local cache. Code from a model repository is never run.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _HINT = (
 
 
 def load_qwen_tokenizer(source: str | Path) -> Tokenizer:
-    """Load Qwen's tokenizer from a folder, a `tokenizer.json`, or a Hub name ("owner/name"; the local cache counts).
+    """Load Qwen's tokenizer from a folder, a `tokenizer.json`, or the Hub ("owner/name") or its local cache.
 
     Raises:
-        UserError: nothing there, not downloadable, or not a tokenizer with Qwen's chat marks.
+        UserError: it does not exist, cannot be downloaded, or is not a tokenizer with Qwen's chat marks.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -39,11 +39,11 @@ def load_qwen_tokenizer(source: str | Path) -> Tokenizer:
         tokenizer = _from_json(_download(str(source)))
     else:
         raise UserError(f"{source}: no such tokenizer folder", hint=_HINT)
-    tokenizer.no_padding()  # a tokenizer.json may carry both; rows are padded and cut by us
+    tokenizer.no_padding()  # a tokenizer.json may set both, but we pad and cut rows ourselves
     tokenizer.no_truncation()
     missing = [mark for mark in _MARKS if tokenizer.token_to_id(mark) is None]
     if missing:
-        raise UserError(f"{source}: not a Qwen2.5 tokenizer, it lacks {', '.join(missing)}", hint=_HINT)
+        raise UserError(f"{source}: not a Qwen2.5 tokenizer: it lacks {', '.join(missing)}", hint=_HINT)
     return tokenizer
 
 
@@ -55,15 +55,15 @@ class PromptTokenizer:
         (self.pad_id,) = tokenizer.encode(_PAD, add_special_tokens=False).ids
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.crop_start = self._crop_start()
-        """Tokens of the constant part (system message and user mark): 108 with Qwen's own tokenizer."""
+        """Number of tokens in the constant part (system message and user mark): 108 with Qwen's own tokenizer."""
 
     def rows(self, prompts: list[str]) -> list[list[int]]:
-        """Return the ids of each prompt, constant part included, cut on the right to `crop_start` + 1000."""
+        """Return the token ids of each prompt, including the constant part, cut to `crop_start` + 1000."""
         limit = self.crop_start + MAX_TEXT_TOKENS
         return [ids[:limit] for ids in self._encode([render_prompt(prompt) for prompt in prompts])]
 
     def lengths(self, prompts: list[str]) -> list[int]:
-        """Return how many tokens each prompt has behind the constant part, before the cut: 1000 are kept."""
+        """Return how many tokens each prompt has after the constant part, before it is cut to 1000."""
         rendered = [render_prompt(prompt) for prompt in prompts]
         found = self.tokenizer.encode_batch_fast(rendered, add_special_tokens=False)
         return [len(encoding.ids) - self.crop_start for encoding in found]
@@ -92,7 +92,7 @@ def _from_json(path: Path) -> Tokenizer:
 
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust library raises plain Exception for whatever is wrong with the file
+    except Exception as error:  # the Rust library raises plain Exception for every problem with the file
         raise UserError(f"{path}: not a tokenizer file: {error}", hint=_HINT) from error
 
 
@@ -100,7 +100,7 @@ def _from_vocabulary(folder: Path) -> Tokenizer:
     from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
     try:
-        # tokenizer_config.json in the same folder brings the chat marks: vocab.json does not hold them
+        # the chat marks are in tokenizer_config.json in the same folder, not in vocab.json
         return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     except Exception as error:  # as above
         raise UserError(f"{folder}: not a Qwen2.5 tokenizer: {error}", hint=_HINT) from error
@@ -118,6 +118,6 @@ def _download(name: str) -> Path:
     except (OSError, ValueError) as error:  # no such name, no such file, no connection and nothing in the cache
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{name}: no such folder, and neither the Hugging Face Hub nor its local cache gave a tokenizer: {reason}",
+            f"{name}: no such folder, and no such tokenizer on the Hugging Face Hub or in its local cache: {reason}",
             hint=_HINT,
         ) from error

@@ -1,9 +1,9 @@
 """The VAE of HunyuanVideo 1.5: video to latents and back, 16x smaller in space and 4x in time, causal in time.
 
-- Clips run through it in chunks of frames (the network is causal, so the numbers are the same): memory does not grow
-  with the length of a clip. With gradients a clip is one chunk after its first frame.
-- `patch_conv`: where even one chunk is too much, layers work in strips of rows.
-- Norms in fp32, attention by frames without a mask, spatial tiles as in the official implementation.
+- Clips are processed in chunks of frames, so memory does not grow with the length of a clip. The network is causal, so
+  the numbers are the same. With gradients, a clip is its first frame and one chunk.
+- With `patch_conv`, layers work in strips of rows, for when even one chunk needs too much memory.
+- Norms are in fp32, attention is by frames without a mask, spatial tiles are as in the official implementation.
 - Latents are not scaled here (see `latents.scale`).
 """
 
@@ -28,18 +28,18 @@ __all__ = ["VAE", "VAEConfig", "load_vae", "save_vae"]
 
 _CHUNK_BYTES = {"cpu": 16 << 20}
 _CHUNK_BYTES_ELSEWHERE = 256 << 20
-"""Wanted size of the widest activation of a chunk. CPU: buffers that stay in the cache and that the allocator reuses
-(above 32 MiB glibc asks the system for fresh pages each time). GPU: enough work for each kernel."""
+"""Intended size of the widest activation of a chunk. CPU: small enough for the cache and for the allocator to reuse
+(above 32 MiB, glibc asks the system for fresh pages each time). GPU: large enough to keep each kernel busy."""
 _STRIP_BYTES = {"cpu": 4 << 20}
 _STRIP_BYTES_ELSEWHERE = 64 << 20
-"""Wanted size of a strip with `patch_conv`: a norm and a convolution need some times as much."""
+"""Intended size of a strip with `patch_conv`; a norm and a convolution need several times as much."""
 
 
 class VAE(Module):
     """Encoder and decoder with the official checkpoint's names."""
 
     patch_conv = False
-    """Work in strips of rows and in the shortest chunks: the same numbers, less memory (`vae_enable_patch_conv`)."""
+    """Work in strips of rows and the shortest chunks: less memory, the same numbers (`vae_enable_patch_conv`)."""
 
     def __init__(self, config: VAEConfig | None = None) -> None:
         super().__init__()
@@ -49,29 +49,29 @@ class VAE(Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights: inputs are cast to it, results have it."""
+        """The dtype of the weights, to which inputs are cast, and of the results."""
         return self.encoder.conv_in.conv.weight.dtype
 
     def moments(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
-        """Mean and log variance of the latents' distribution.
+        """Compute mean and log variance of the latents' distribution.
 
         Args:
             pixels: [B, 3, F, H, W] in [-1, 1]; F = 4k+1, H and W multiples of 16.
             tile_size: side of the spatial tiles in pixels; 0 = untiled. Tiles are used when H or W exceeds it.
-            overlap: share of a tile that overlaps its neighbour.
+            overlap: the fraction of a tile that overlaps its neighbour.
 
         Returns:
-            [B, 2*C, F', H/16, W/16], F' = (F-1)//4+1: C channels of means, C of log variances within (-30, 20).
+            [B, 2*C, F', H/16, W/16], F' = (F-1)//4+1: C channels of means, C of log variances clamped to [-30, 20].
 
         Raises:
-            ValueError: sizes that do not fit.
+            ValueError: the frames, height, width or tiles are not such multiples.
         """
         space, time = self.config.ffactor_spatial, self.config.ffactor_temporal
         _check_shape(pixels, self.config.in_channels, "pixels")
         frames, height, width = pixels.shape[2:]
         if frames % time != 1 % time or height % space or width % space:
             raise ValueError(
-                f"pixels of {frames} frames, {height}x{width} (HxW): wanted {time}k+1 frames and multiples of {space}"
+                f"pixels of {frames} frames, {height}x{width} (HxW): expected {time}k+1 frames and multiples of {space}"
             )
         if tile_size and max(height, width) > tile_size:
             stride, tile, step = self._tile_sizes(tile_size, overlap)
@@ -82,11 +82,11 @@ class VAE(Module):
         return torch.cat([mean, log_variance.clamp(-30, 20)], dim=1)
 
     def encode(self, pixels: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
-        """The posterior mode, unscaled: pixels [B, 3, F, H, W] -> latents [B, C, F', H/16, W/16]; see `moments`."""
+        """Compute the unscaled posterior mode of pixels [B, 3, F, H, W]: [B, C, F', H/16, W/16]; see `moments`."""
         return self.moments(pixels, tile_size, overlap)[:, : self.config.latent_channels].contiguous()
 
     def decode(self, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
-        """Unscaled latents [B, C, F', h, w] -> pixels [B, 3, 4*(F'-1)+1, 16*h, 16*w] about in [-1, 1], not clamped.
+        """Decode unscaled latents [B, C, F', h, w] to pixels [B, 3, 4*(F'-1)+1, 16*h, 16*w], about [-1, 1], unclamped.
 
         `tile_size` and `overlap` as in `moments`, in pixels.
         """
@@ -98,7 +98,7 @@ class VAE(Module):
         return self._decode_chunks(latents)
 
     def _tile_sizes(self, tile_size: int, overlap: float) -> tuple[int, int, int]:
-        """Stride in pixels, tile and stride in latents."""
+        """Return the stride in pixels, and the tile and stride in latents."""
         space = self.config.ffactor_spatial
         stride = int(tile_size * (1 - overlap))
         if tile_size % space or stride % space or stride <= 0:
@@ -118,7 +118,7 @@ class VAE(Module):
         return self._in_chunks(self.decoder, latents, self.chunk_groups(height, width), length)
 
     def chunk_groups(self, height: int, width: int) -> int:
-        """Number of latent frames a chunk, for frames of this size in pixels."""
+        """Return the number of latent frames in a chunk, for frames of this size in pixels."""
         weight = self.encoder.conv_in.conv.weight
         wanted = _CHUNK_BYTES.get(weight.device.type, _CHUNK_BYTES_ELSEWHERE)
         frame = self.config.block_out_channels[0] * height * width * weight.element_size()
@@ -127,7 +127,7 @@ class VAE(Module):
         return max(1, wanted // (frame * self.config.ffactor_temporal))
 
     def _in_chunks(self, network: nn.Module, x: Tensor, frames: int, length: int) -> Tensor:
-        """Run the network on the first frame, then on chunks of `frames` frames; `length` frames come of them."""
+        """Run the network on the first frame, then on chunks of `frames` frames; the result has `length` frames."""
         x = x.to(self.dtype)
         tracked = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in network.parameters()))
         stream = Stream(tracked)
@@ -151,7 +151,7 @@ class VAE(Module):
 
 
 def _chunks(x: Tensor, size: int, stream: Stream) -> Iterator[Tensor]:
-    """The first frame of x [B, C, F, H, W], then chunks of `size` frames; the stream is told where they stand."""
+    """Yield the first frame of x [B, C, F, H, W], then chunks of `size` frames; mark the first and last in `stream`."""
     frames = x.shape[2]
     stream.last = frames == 1
     yield x[:, :, :1]
@@ -163,7 +163,7 @@ def _chunks(x: Tensor, size: int, stream: Stream) -> Iterator[Tensor]:
 
 def _check_shape(x: Tensor, channels: int, name: str) -> None:
     if x.ndim != 5 or x.shape[1] != channels or 0 in x.shape:
-        raise ValueError(f"{name} of shape {list(x.shape)}: wanted [B, {channels}, F, H, W]")
+        raise ValueError(f"{name} of shape {list(x.shape)}: expected [B, {channels}, F, H, W]")
 
 
 def load_vae(
@@ -177,13 +177,14 @@ def load_vae(
     """Load a VAE, frozen and in eval mode, tensor by tensor.
 
     Args:
-        path: a .safetensors file or a folder with one (the vae/ folder of a download); official or diffusers layout.
+        path: a .safetensors file, or a folder that holds it (the vae/ of a download); official or diffusers layout.
         config: sizes; None reads them from the tensors.
         dtype: None keeps the dtype of the file.
         patch_conv: see `VAE.patch_conv`.
 
     Raises:
-        UserError: missing, truncated, not safetensors, of another model, NaN, missing or unexpected tensors.
+        UserError: the file is missing, truncated, not safetensors or of another model; tensors are missing, unexpected
+            or NaN.
     """
     checkpoint = open_checkpoint(Path(path))
     layout = detect_vae_layout(checkpoint)
@@ -198,7 +199,7 @@ def load_vae(
 
 
 def save_vae(vae: VAE, path: Path | str, *, layout: VAELayout = "official", dtype: torch.dtype | None = None) -> None:
-    """Write the weights to a .safetensors file, or (any other name) to a folder with config.json beside the weights.
+    """Write the weights to a .safetensors file, or, with any other name, to a folder together with config.json.
 
     Args:
         dtype: None keeps the dtype of the weights.

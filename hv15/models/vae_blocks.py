@@ -1,12 +1,12 @@
-"""Building blocks of the causal video VAE, working chunk by chunk.
+"""Building blocks of the causal video VAE, which process a clip in chunks.
 
 - Every convolution looks only back in time, so a clip runs through the network in chunks of frames: the first frame
-  alone, then any number of whole groups of frames. The numbers do not depend on the chunks; the memory does.
-- Replicated frames before the first one make its three temporal taps see the same frame: one 2-D convolution with
-  the summed weights. An image costs a third.
+  alone, then any number of whole groups of frames. The chunks affect the memory, not the numbers.
+- The frames before the first frame are copies of it, so all three temporal taps see the same frame. That is one 2-D
+  convolution with the summed weights, at a third of the cost.
 - Without gradients the blocks write into their own buffers; with gradients the same formulas run out of place.
-- Where memory is short, a convolution works in strips of rows, together with the norm before it and the rearrangement
-  behind it: a strip sees the rows beside it, so the numbers are those of the whole picture (`vae_enable_patch_conv`).
+- To save memory, a convolution can work in strips of rows, together with the norm before it and the rearrangement
+  after it. A strip sees the rows next to it, so the numbers are those of the whole frame (`vae_enable_patch_conv`).
 
 Attribute names are those of the official checkpoint. Shapes are [B, C, F, H, W]; formulas as in the official
 implementation (AutoencoderKLConv3D).
@@ -25,34 +25,35 @@ from torch import Tensor, nn
 from hv15.models.weights.module import Module
 
 _NORM_BYTES = 64 << 20
-"""Half-precision input that a norm takes at a time: its fp32 copies need several times as much."""
+"""Bytes of half-precision input that a norm processes at a time; its fp32 copies need several times as much."""
 
 
 @dataclass
 class Stream:
-    """What a network keeps between the chunks of one clip."""
+    """The state that a network keeps between the chunks of one clip."""
 
     tracked: bool
-    """Gradients are wanted: nothing may be overwritten."""
+    """Gradients are needed, so nothing may be overwritten."""
     first: bool = True
-    """This chunk is the first frame (and only that)."""
+    """This chunk is the first frame alone."""
     last: bool = False
-    """No chunk follows: nothing needs to be kept."""
+    """No chunk follows, so nothing needs to be kept."""
     strip_bytes: int | None = None
-    """Wanted size of a convolution's input or output at a time; None: the whole chunk. Not with gradients."""
+    """Intended bytes of a convolution's input or output at a time; None: the whole chunk. Not with gradients."""
     kept: dict[nn.Module, Tensor] = field(default_factory=dict)
-    """For each module what it needs of the frames before this chunk."""
+    """What each module needs of the frames before this chunk."""
 
     def add(self, fresh: Tensor, other: Tensor) -> Tensor:
-        """fresh + other, both [B, C, F, H, W], into `fresh` where that is allowed."""
+        """Return fresh + other, both [B, C, F, H, W], written into `fresh` if that is allowed."""
         return fresh + other if self.tracked else fresh.add_(other)
 
     def strips(self, x: Tensor, channels: int) -> Iterator[tuple[slice, slice]]:
-        """Rows of x [B, C, F, H, W] to work on at a time, and the same with a row beside them where there is one.
+        """Yield the rows of x [B, C, F, H, W] to process at a time, and the same with their neighbours above and below.
+
+        A strip has an even number of rows, so that downsampling never needs two strips for a pixel.
 
         Args:
-            channels: of the wider side of the convolution. A strip has an even number of rows, so that downsampling
-                never needs two strips for a pixel.
+            channels: of the convolution's input or output, whichever has more.
         """
         height, size = x.shape[3], x.shape[3]
         if self.strip_bytes is not None:
@@ -64,7 +65,7 @@ class Stream:
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype for sums: at least float32 (squares of small fp16 values underflow to 0 and give NaN)."""
+    """Return the dtype for sums: at least float32, because squares of small fp16 values underflow to 0 and give NaN."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -101,7 +102,7 @@ def _reciprocal_length(x: Tensor) -> Tensor:
 
 
 Strips = Iterator[tuple[slice, Tensor]]
-"""Parts of a result with the rows that they are."""
+"""Parts of a result [B, C, F, rows, W], each with its rows."""
 
 
 class CausalConv3d(Module):
@@ -112,16 +113,16 @@ class CausalConv3d(Module):
         self.conv = nn.Conv3d(in_channels, out_channels, 3)
 
     def forward(self, x: Tensor, stream: Stream, norm: Norm | None = None) -> Tensor:
-        """[B, C_in, F, H, W] -> [B, C_out, F, H, W]; `norm` with SiLU is applied to x before."""
+        """[B, C_in, F, H, W] -> [B, C_out, F, H, W]; `norm`, if there is one, is applied to x first, with SiLU."""
         return joined(self.strips(x, stream, norm), x.shape[3])
 
     def strips(self, x: Tensor, stream: Stream, norm: Norm | None = None, halved: int = 0) -> Strips:
-        """The result [B, C_out, F, H, W] strip by strip, each strip of rows a tensor of its own.
+        """Yield the result for x [B, C_in, F, H, W] in strips of rows [B, C_out, F, rows, W], each its own tensor.
 
         There is one strip unless the stream asks for more.
 
         Args:
-            halved: of the first frame only the first half of each of that many groups of C_out is wanted.
+            halved: for the first frame, divide C_out into this many groups and compute the first half of each; 0: all.
         """
         past = stream.kept.pop(self, None)
         weight, bias = self._of_first_frame(stream, halved) if stream.first else (self.conv.weight, self.conv.bias)
@@ -149,7 +150,7 @@ class CausalConv3d(Module):
             stream.kept[self] = recent
 
     def _of_first_frame(self, stream: Stream, halved: int) -> tuple[Tensor, Tensor | None]:
-        """Weight [C_out or C_out/2, C_in, 3, 3] and bias for a frame before which there are only its copies."""
+        """Return weight [C_out or C_out/2, C_in, 3, 3] and bias for the first frame, which follows copies of itself."""
         weight, bias = self.conv.weight, self.conv.bias
         if halved:
             weight = weight.unflatten(0, (halved, 2, -1))[:, 0]
@@ -163,7 +164,7 @@ class CausalConv3d(Module):
 
 
 def joined(strips: Strips, height: int) -> Tensor:
-    """Put strips together to a result [B, C, F, height, W]; a strip of all rows is the result itself."""
+    """Join strips into a result [B, C, F, height, W]; a strip of all rows is the result itself."""
     out: Tensor | None = None
     for rows, strip in strips:
         if rows.stop - rows.start == height:
@@ -177,15 +178,17 @@ def joined(strips: Strips, height: int) -> Tensor:
 
 
 def _newest_frames(x: Tensor, past: Tensor | None) -> Tensor:
-    """The last two frames of what was seen until now; one, if there is no other."""
+    """Return the last two frames seen so far, or the only one."""
     if past is None or x.shape[2] > 1:
         return x[:, :, -2:]
     return torch.cat([past[:, :, -1:], x], dim=2)
 
 
 def _with_border(x: Tensor, past: Tensor | None, top: bool, bottom: bool, tracked: bool) -> Tensor:
-    """Put kept frames (one stands for two) before x and replicate its outermost pixels, at the top and the bottom only
-    where asked; one copy instead of those of cat and pad."""
+    """Put the kept frames (a single one twice) before x and replicate its outermost pixels.
+
+    Rows are added at the top and bottom only where asked. Makes one copy, where cat and pad would make two.
+    """
     if tracked:
         x = x if past is None else torch.cat([past.expand(-1, -1, 2, -1, -1), x], dim=2)
         return F.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate")
@@ -206,7 +209,7 @@ def _with_border(x: Tensor, past: Tensor | None, top: bool, bottom: bool, tracke
 
 
 class ResBlock(Module):
-    """norm, SiLU, conv, twice, beside the identity (a 1x1x1 convolution where the number of channels changes)."""
+    """Norm, SiLU and convolution, twice, added to the input (to its 1x1x1 convolution if the channels change)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -223,14 +226,14 @@ class ResBlock(Module):
             h = self.conv2(h, stream, self.norm2)
             return stream.add(h, x if self.nin_shortcut is None else self.nin_shortcut(x))
         for rows, strip in self.conv2.strips(h, stream, self.norm2):
-            x[..., rows, :].add_(strip)  # nobody needs x later: it is always what the layer before has just made
+            x[..., rows, :].add_(strip)  # x may be overwritten: it is the previous layer's output and is not used again
         return x
 
 
 class Attention(Module):
-    """Single-head attention over all positions of the frame itself and of the frames before it.
+    """Single-head attention over all positions of a frame and of the frames before it.
 
-    Frames are attended one by one, so no mask over all positions is ever built.
+    Frames are computed one at a time, so no mask over all positions is needed.
     """
 
     def __init__(self, channels: int) -> None:
@@ -268,12 +271,12 @@ class Attention(Module):
 
 
 def _pointwise(conv: nn.Conv3d, tokens: Tensor) -> Tensor:
-    """A 1x1x1 convolution on tokens [..., C]."""
+    """Apply a 1x1x1 convolution to tokens [..., C]."""
     return F.linear(tokens, conv.weight.flatten(1), conv.bias)
 
 
 class Downsample(Module):
-    """Halves height and width (and frames, but for the first): pixels move into channels, with an averaged shortcut.
+    """Halves height and width, and optionally frames after the first: pixels move into channels; averaged shortcut.
 
     The rearrangement orders channels as (time, row, column, channel).
     """
@@ -283,7 +286,7 @@ class Downsample(Module):
         factor = 8 if temporal else 4
         self.conv = CausalConv3d(in_channels, out_channels // factor)
         self.temporal = temporal
-        self.group = factor * in_channels // out_channels  # channels of x that make one of the shortcut
+        self.group = factor * in_channels // out_channels  # channels of x averaged into one of the shortcut
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F or F/2, H/2, W/2]."""
@@ -297,12 +300,12 @@ class Downsample(Module):
         if self.temporal and stream.first:
             h = _space_to_channels(h, 1).repeat(1, 2, 1, 1, 1)
             return stream.add(h, _space_to_channels(group_mean(x, self.group // 2), 1))
-        # A group never spans two pixels, so the mean may come before the rearrangement.
+        # A group never spans two pixels, so the mean can be taken before the rearrangement.
         return _space_to_channels(stream.add(h, group_mean(x, self.group)), 2 if self.temporal else 1)
 
 
 class Upsample(Module):
-    """Doubles height and width (and frames, but for the first): channels move into pixels, with a repeated shortcut."""
+    """Doubles height and width, and optionally frames after the first: channels move into pixels; repeated shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, *, temporal: bool) -> None:
         super().__init__()
@@ -313,7 +316,7 @@ class Upsample(Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """[B, C_in, F, H, W] -> [B, C_out, F or 2*F, 2*H, 2*W]."""
-        # One frame comes of the first: of each of the four pixels' 2*C_out channels the first half.
+        # The first frame stays one frame: it uses only the first half of each of the four pixels' 2*C_out channels.
         single = self.temporal and stream.first
         repeats, frames = (self.repeats // 2, 1) if single else (self.repeats, 2 if self.temporal else 1)
         larger = (
@@ -327,12 +330,12 @@ class Upsample(Module):
 
 
 def group_mean(x: Tensor, size: int) -> Tensor:
-    """Mean over consecutive groups of `size` channels: [B, C, ...] -> [B, C/size, ...]."""
+    """Average consecutive groups of `size` channels: [B, C, ...] -> [B, C/size, ...]."""
     return x.unflatten(1, (-1, size)).mean(2) if size > 1 else x
 
 
 def add_repeated(h: Tensor, x: Tensor, repeats: int, stream: Stream) -> Tensor:
-    """h [B, C*repeats, ...] plus x [B, C, ...] with each channel repeated in place; the repetition is not stored."""
+    """Add x [B, C, ...], each channel repeated, to h [B, C*repeats, ...] without storing the repeated x."""
     return stream.add(h.unflatten(1, (-1, repeats)), x.unsqueeze(2)).flatten(1, 2)
 
 

@@ -34,7 +34,7 @@ class VAEConfig:
     latent_channels: int = 32
     block_out_channels: tuple[int, ...] = (128, 256, 512, 1024, 1024)
     layers_per_block: int = 2
-    """Residual blocks a level in the encoder; the decoder has one more."""
+    """Residual blocks in each level of the encoder; the decoder has one more."""
     ffactor_spatial: int = PIXELS_PER_CELL
     ffactor_temporal: int = FRAMES_PER_CELL
 
@@ -71,7 +71,7 @@ class VAEConfig:
 
 
 class Level(Module):
-    """Residual blocks of one width, then a change of resolution (absent at the last level)."""
+    """Residual blocks of one width, then a change of resolution (not at the last level)."""
 
     block: nn.ModuleList
 
@@ -107,7 +107,7 @@ class Mid(Module):
 
 
 class Encoder(Module):
-    """Pixels to the moments (mean and log variance) of the latents."""
+    """Encodes pixels into the moments (mean and log variance) of the latents."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Encoder(Module):
 
 
 class Decoder(Module):
-    """Latents to pixels."""
+    """Decodes latents into pixels."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

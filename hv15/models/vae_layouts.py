@@ -1,4 +1,4 @@
-"""Key names of the VAE's two checkpoint layouts, and its sizes as they stand in a checkpoint."""
+"""Key names of the VAE's two checkpoint layouts, and reading its sizes from a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DIFFUSERS_NAMES: tuple[tuple[str, str], ...] = (
 
 
 def name_in(layout: VAELayout, key: str) -> str:
-    """The name that a tensor of the official layout has in another one."""
+    """Return the name in a layout of a tensor with this official name."""
     if layout == "diffusers":
         for pattern, replacement in _DIFFUSERS_NAMES:
             key = re.sub(pattern, replacement, key)
@@ -37,18 +37,18 @@ def detect_vae_layout(checkpoint: Checkpoint) -> VAELayout:
     """Tell the layout from the names of the tensors.
 
     Raises:
-        UserError: neither layout; the message says what the file looks like.
+        UserError: it has neither layout.
     """
     layouts: tuple[VAELayout, ...] = ("official", "diffusers")
     for layout in layouts:
-        # The VAEs of other models share many names, but not this norm at this place.
+        # The VAEs of other models share many names, but not this one.
         if name_in(layout, "encoder.down.0.block.0.norm1.gamma") in checkpoint:
             return layout
     found = looks_like(checkpoint.keys())
     found = "the VAE of another model" if found == "a VAE" else found
     raise UserError(
         f"{checkpoint.path}: not the VAE of HunyuanVideo 1.5 in official or diffusers layout: it looks like {found}",
-        hint="models.vae wants the vae/ folder of a HunyuanVideo-1.5 download, or the .safetensors file in it",
+        hint="set models.vae to the vae/ folder of a HunyuanVideo-1.5 download, or to the .safetensors file in it",
     )
 
 
@@ -56,14 +56,14 @@ def read_config(checkpoint: Checkpoint, layout: VAELayout) -> VAEConfig:
     """Read the sizes from the shapes of the tensors.
 
     Raises:
-        UserError: a tensor that tells a size is missing, or the sizes do not fit together.
+        UserError: a tensor whose shape is needed is missing, or the sizes do not fit together.
     """
 
     def has(key: str) -> bool:
         return name_in(layout, key) in checkpoint
 
     def size(key: str, dimension: int = 0) -> int:
-        """One side of a convolution's weight or of a norm's gamma (channels, 1, 1, 1)."""
+        """Return one dimension of a convolution's weight or of a norm's gamma (channels, 1, 1, 1)."""
         return checkpoint.shape(name_in(layout, key), 4 if key.endswith(".gamma") else 5)[dimension]
 
     try:
@@ -88,24 +88,24 @@ def read_config(checkpoint: Checkpoint, layout: VAELayout) -> VAEConfig:
         problem = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(
             f"{checkpoint.path}: the sizes of the VAE cannot be read from its tensors: {problem}",
-            hint="the file is incomplete or of another model; copy or download it again",
+            hint="copy or download the file again: it is incomplete or of another model",
         ) from error
 
 
 def _check_levels(checkpoint: Checkpoint, levels: int, halving: list[int], in_time: int) -> None:
-    """Refuse a VAE whose latents are not those of the model: 16x16 pixels and 4 frames in a cell."""
-    ours = VAEConfig()
-    if levels <= ours.halvings or halving != list(range(ours.halvings)) or in_time != ours.time_halvings:
+    """Refuse a VAE whose latents do not have 16x16 pixels and 4 frames in a cell."""
+    official = VAEConfig()
+    if levels <= official.halvings or halving != list(range(official.halvings)) or in_time != official.time_halvings:
         raise UserError(
             f"{checkpoint.path}: a VAE of {levels} levels, of which {len(halving)} halve height and width "
-            f"and {in_time} the frames; HunyuanVideo 1.5's has {len(ours.block_out_channels)}, of which the first "
-            f"{ours.halvings} halve height and width and {ours.time_halvings} the frames",
-            hint="models.vae wants the vae/ folder of a HunyuanVideo-1.5 download, or the .safetensors file in it",
+            f"and {in_time} the frames; HunyuanVideo 1.5's has {len(official.block_out_channels)}, of which the first "
+            f"{official.halvings} halve height and width and {official.time_halvings} the frames",
+            hint="set models.vae to the vae/ folder of a HunyuanVideo-1.5 download, or to the .safetensors file in it",
         )
 
 
 def config_json(config: VAEConfig, layout: VAELayout) -> JsonObject:
-    """The config.json that programs of this layout expect beside the weights."""
+    """Return the config.json that programs of this layout expect beside the weights."""
     shared: JsonObject = {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,

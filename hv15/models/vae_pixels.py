@@ -1,6 +1,6 @@
-"""Between pixels in bytes, as on disk and in files, and pixels as the VAE has them: [B, 3, F, H, W], about [-1, 1].
+"""Converts pixels between bytes, as in image and video files, and the VAE's [B, 3, F, H, W] of about [-1, 1].
 
-Both work frame by frame: copies of a whole clip in fp32 would be larger than the clip that is wanted.
+Both directions work frame by frame, because an fp32 copy of a whole clip would be larger than the result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def from_bytes(frames: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn uint8 [B, F, H, W, 3] into [B, 3, F, H, W]; computed in fp32, because half precision would round greys."""
+    """Convert uint8 [B, F, H, W, 3] to [B, 3, F, H, W]; computed in fp32, because half precision would round greys."""
     batch, count, height, width, channels = frames.shape
     pixels = torch.empty(batch, channels, count, height, width, dtype=dtype, device=frames.device)
     for source, target in zip(frames.unbind(1), pixels.unbind(2), strict=True):
@@ -20,7 +20,7 @@ def from_bytes(frames: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def to_bytes(pixels: Tensor) -> Tensor:
-    """Turn [B, 3, F, H, W] into uint8 [B, F, H, W, 3]; values beyond [-1, 1] are clamped."""
+    """Convert [B, 3, F, H, W] to uint8 [B, F, H, W, 3]; values outside [-1, 1] are clamped."""
     batch, channels, count, height, width = pixels.shape
     frames = torch.empty(batch, count, height, width, channels, dtype=torch.uint8, device=pixels.device)
     for source, target in zip(pixels.unbind(2), frames.unbind(1), strict=True):

@@ -1,7 +1,7 @@
 """Spatial tiles that overlap and are blended, as in the official implementation.
 
-Tiles are blended in order, first with the tile above, then with the one to the left, and each blend uses the
-neighbour as it is after its own blending; the weight of the first overlapping pixel is entirely the neighbour's.
+Each tile is blended first with the tile above it, then with the tile to its left. A blend uses the neighbour after
+its own blending; the first overlapping pixel is entirely the neighbour's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride:
     Args:
         tile, stride: size and distance of the tiles in x; tiles at the end may be smaller.
         blend, keep: overlap and kept size of a tile in the network's output.
+
+    Returns:
+        [B, C', F', H * keep / stride, W * keep / stride].
     """
     height, width = x.shape[-2:]
     out: Tensor | None = None
@@ -31,7 +34,7 @@ def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, stride:
                 result = _blend(above[column], result, blend, dim=-2)
             if left is not None:
                 result = _blend(left, result, blend, dim=-1)
-            # Copies: views would keep every tile alive.
+            # Copied, because views would keep every tile in memory.
             left = _tail(result, blend, dim=-1).clone()
             below.append(_tail(result, blend, dim=-2).clone())
             kept = result[..., :keep, :keep]

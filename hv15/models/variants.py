@@ -1,7 +1,7 @@
 """The published checkpoints and the sampling defaults that each was made for.
 
-Their tensors have the same names and shapes, so only a config.json or the path can tell one from another. (One thing
-is in the tensors: `time_r_in` of the step-distilled one; see hv15.models.facts.)
+Their tensors have the same names and shapes, so only a config.json or the path can distinguish them. The exception is
+the step-distilled checkpoint, which has `time_r_in` tensors (see hv15.models.facts).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TYPICAL = {480: "480 x 848", 720: "720 x 1280"}
 
 @dataclass(frozen=True)
 class Variant:
-    """One checkpoint, as its subfolder of transformer/ is called, and the official program's defaults for it."""
+    """One checkpoint and the official program's defaults for it; `name` is its subfolder of transformer/."""
 
     name: str
     task: Task
@@ -31,10 +31,10 @@ class Variant:
     flow_shift: float
     infer_steps: int
     fitting_steps: tuple[int, ...] = ()
-    """The only numbers of steps that it was distilled for; empty: more are better, fewer are faster."""
+    """The only numbers of steps that it was distilled for; empty for any number (more is better, fewer is faster)."""
     note: str = ""
     published: bool = True
-    """False: the official repository announced it, and had not published it when this was written."""
+    """False if the official repository has announced it but not published it yet."""
 
     @property
     def distilled(self) -> bool:
@@ -46,7 +46,7 @@ class Variant:
 
     @property
     def sparse(self) -> bool:
-        """Distilled for block-sparse attention; runs here with dense attention."""
+        """Distilled for block-sparse attention; hv15 runs it with dense attention."""
         return self.name.endswith("_sparse")
 
     @property
@@ -60,13 +60,13 @@ class Variant:
         return f"guidance {self.guidance_scale:g}, shift {self.flow_shift:g}, {self.infer_steps} steps"
 
     def cure_for_size(self, height: int, width: int) -> str:
-        """What helps when videos of this size in pixels are not of the class that it was made for."""
+        """Return the advice for videos of this size in pixels if it is not of the class that the checkpoint is for."""
         other = f"{size_class(height, width)}p_{self.task}"
         return f"use {other}, or a size near {_TYPICAL[self.resolution]}"
 
 
 def size_class(height: int, width: int) -> int:
-    """Return the class of sizes, 480 or 720, that a video belongs to by its area in pixels."""
+    """Return the size class, 480 or 720, of a video by its area in pixels."""
     return 720 if height * width > _BOUNDARY else 480
 
 
@@ -79,7 +79,7 @@ def _distilled(name: str, task: Task, resolution: int, shift: float, *, publishe
     return Variant(name, task, resolution, 1.0, shift, 50, (50,), note, published)
 
 
-_STEPS = "8 or 12 steps; 4 are faster and look worse"
+_STEP_DISTILLED_NOTE = "8 or 12 steps; 4 are faster and look worse"
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
@@ -93,7 +93,7 @@ VARIANTS: dict[str, Variant] = {
         _distilled("720p_i2v_distilled", "i2v", 720, 7.0),
         _distilled("720p_t2v_distilled_sparse", "t2v", 720, 9.0, published=False),
         _distilled("720p_i2v_distilled_sparse", "i2v", 720, 7.0),
-        Variant("480p_i2v_step_distilled", "i2v", 480, 1.0, 7.0, 12, (8, 12), _STEPS),
+        Variant("480p_i2v_step_distilled", "i2v", 480, 1.0, 7.0, 12, (8, 12), _STEP_DISTILLED_NOTE),
     )
 }
 
@@ -102,14 +102,14 @@ Source = Literal["config.json", "path", "models.variant", "time_r_in", "default"
 
 @dataclass(frozen=True)
 class FoundVariant:
-    """Which checkpoint a file is taken for, and what tells it."""
+    """The checkpoint that a file is taken to be, and how that was found."""
 
     name: str
     source: Source
     detail: str = ""
-    """The part of the path that tells it."""
+    """The part of the path that names it."""
     unknown: str = ""
-    """What the path or config.json calls it, when none of that name is published: then `name` is the next of kin."""
+    """Its name in the path or config.json if none of that name is published; `name` is then the most similar one."""
 
     @property
     def variant(self) -> Variant:
@@ -117,11 +117,11 @@ class FoundVariant:
 
     def __str__(self) -> str:
         how = {
-            "config.json": "told by config.json",
-            "path": f"told by its path: {self.detail}",
+            "config.json": "from config.json",
+            "path": f"from its path: {self.detail}",
             "models.variant": "set by models.variant",
-            "time_r_in": "told by its time_r_in tensors",
-            "default": "a guess: nothing tells",
+            "time_r_in": "from its time_r_in tensors",
+            "default": "a guess",
             "demo": "the demo's toy",
         }
         return f"{self.name} ({how[self.source]})"
@@ -136,28 +136,28 @@ _DIFFUSERS_RESOLUTION = {640: 480, 960: 720}  # target_size of a diffusers confi
 
 
 def detect_variant(path: Path | str) -> FoundVariant | None:
-    """The variant that a checkpoint's path and config.json tell; None if they do not.
+    """Find the variant of a checkpoint from its path and config.json; None if they do not name one.
 
-    Resolution and task come from config.json where it has them (official `ideal_resolution` and `ideal_task`, diffusers
+    Resolution and task come from config.json if it has them (official `ideal_resolution` and `ideal_task`, diffusers
     `target_size` and `task_type`), else from the last part of the path that names them, in either order
-    (hunyuanvideo1.5_720p_t2v_fp16, hy1.5_t2v_480p_4step). The kind of distillation comes from the path, or from a
-    config.json that says `use_meanflow`, or from the guider's config in a diffusers repository.
+    (hunyuanvideo1.5_720p_t2v_fp16, hy1.5_t2v_480p_4step). The kind of distillation comes from the path, or from
+    `use_meanflow` in config.json, or from the guider's config in a diffusers repository.
     """
     path = Path(path)
     base, kind = _from_config(path)
-    part = _telling_part(path)
+    part = _part_with_name(path)
     if part is not None:
         named, name = part
-        found = _known(base or named, _distillation(name.lower()) or kind)
+        found = _published(base or named, _distillation(name.lower()) or kind)
         return FoundVariant(found[0], "config.json" if base else "path", name, found[1])
     if base is None:
         return None
-    name, unknown = _known(base, kind)
+    name, unknown = _published(base, kind)
     return FoundVariant(name, "config.json", unknown=unknown)
 
 
-def _telling_part(path: Path) -> tuple[str, str] | None:
-    """The base name that the last telling part of a path tells, and that part; of a link also where it leads to."""
+def _part_with_name(path: Path) -> tuple[str, str] | None:
+    """Return the base name that the path or its link target contains, and the last part of it that does."""
     for place in dict.fromkeys((path, Path(path).resolve())):
         for part in reversed(place.parts):
             for pattern in _NAMES:
@@ -166,8 +166,8 @@ def _telling_part(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def _known(base: str, kind: str) -> tuple[str, str]:
-    """The published checkpoint of this base and kind, else the next of kin and the unpublished name."""
+def _published(base: str, kind: str) -> tuple[str, str]:
+    """Return the published checkpoint of this base and kind and "", else the most similar one and the unknown name."""
     if base + kind in VARIANTS:
         return base + kind, ""
     return f"{base}_distilled", base + kind
@@ -182,7 +182,7 @@ def _distillation(part: str) -> str:
 
 
 def _from_config(path: Path) -> tuple[str | None, str]:
-    """Base name and kind of distillation from the folder's config.json, or the guider's of a diffusers repository."""
+    """Return base name and kind of distillation from the folder's config.json and a diffusers repository's guider."""
     folder = path if path.is_dir() else path.parent
     config = _read(folder / "config.json")
     resolution = config.get("ideal_resolution") or _DIFFUSERS_RESOLUTION.get(_integer(config.get("target_size")))
@@ -197,7 +197,7 @@ def _from_config(path: Path) -> tuple[str | None, str]:
 
 
 def _read(file: Path) -> JsonObject:
-    """A variant is a help, so an odd config.json is no error here: loading the model reports it."""
+    """Read a JSON object, empty if that fails: a faulty config.json is reported when the model is loaded."""
     try:
         return parse_object(file.read_bytes())
     except (OSError, RecordError):

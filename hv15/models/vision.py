@@ -1,7 +1,8 @@
-"""SigLIP states of an image: what the transformer sees of the first frame besides its latent.
+"""SigLIP states of the first frame, which the transformer sees in addition to its latent.
 
-- The feature is the last layer after `post_layernorm`; the pooling head is neither built nor read.
-- The layers are transformers' own (so400m, patch 14, 384 pixels: 27 x 27 = 729 tokens). Sizes come from the tensors.
+- The states are the last layer's output after `post_layernorm`; the pooling head is neither built nor read.
+- The layers are those of transformers (so400m, patch 14, 384 pixels: 27 x 27 = 729 tokens).
+- Sizes come from the tensors.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from hv15.errors import UserError
 from hv15.models.encoder_files import fill, written_config, wrong_model
 from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 
-_PREFIXES = ("vision_model.", "")  # files; a folder saved by transformers 5 may have none
+_PREFIXES = ("vision_model.", "")  # a folder saved by transformers 5 may have no prefix
 _PATCHES = "embeddings.patch_embedding.weight"
 _HEAD = "head."
-_TEXT_HALF = ("text_model.", "logit_scale", "logit_bias")  # of a folder that holds the whole SigLIP
+_TEXT_HALF = ("text_model.", "logit_scale", "logit_bias")  # in a folder that holds all of SigLIP
 _HINT = (
-    "models.image_encoder wants SigLIP so400m patch14-384: sigclip_vision_patch14_384.safetensors of ComfyUI, "
+    "set models.image_encoder to SigLIP so400m patch14-384: sigclip_vision_patch14_384.safetensors of ComfyUI, "
     "or the image_encoder folder of FLUX.1-Redux-dev"
 )
 
@@ -42,11 +43,11 @@ class VisionConfig:
     num_heads: int = 16
     patch_size: int = 14
     image_size: int = 384
-    """Height and width that images are brought to, in pixels; the last 6 of 384 lie outside the 27 x 27 patches."""
+    """Height and width that images are resized to, in pixels; the last 6 of 384 lie outside the 27 x 27 patches."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of an image: 729."""
+        """Number of tokens of an image: 729."""
         return (self.image_size // self.patch_size) ** 2
 
 
@@ -56,10 +57,10 @@ def load_image_encoder(
     """Load SigLIP's vision tower from one file or a Hugging Face folder.
 
     Args:
-        dtype: None keeps the file's. The official program runs it in float16.
+        dtype: None keeps the file's. The official program uses float16.
 
     Raises:
-        UserError: wrong or damaged file.
+        UserError: the file is damaged or another model.
     """
     checkpoint = open_checkpoint(Path(path))
     config, prefix = read_vision_config(checkpoint)
@@ -68,13 +69,13 @@ def load_image_encoder(
     names = {name: prefix + name for name in model.state_dict()}
     unused = (prefix + _HEAD, *_TEXT_HALF)
     fill(model, checkpoint, names, unused=unused, what="image encoder", dtype=dtype, device=device)
-    positions = torch.arange(config.num_tokens, device=device)[None]  # a count that no checkpoint holds
+    positions = torch.arange(config.num_tokens, device=device)[None]  # in no checkpoint
     model.get_submodule("embeddings").register_buffer("position_ids", positions, persistent=False)
     return ImageEncoder(model, config)
 
 
 class ImageEncoder:
-    """Images to SigLIP states; frozen."""
+    """Encodes images into SigLIP states; frozen."""
 
     def __init__(self, model: nn.Module, config: VisionConfig) -> None:
         self.model = model
@@ -85,7 +86,7 @@ class ImageEncoder:
         """Return the states of the images, [B, 729, 1152], in the model's dtype and on its device.
 
         Args:
-            images: uint8 [H, W, 3] each, already cut to the bucket; sizes may differ.
+            images: uint8 [H, W, 3] each, already cropped to the bucket; sizes may differ.
         """
         weight = self.model.get_parameter(_PATCHES)
         pixels = torch.stack([siglip_pixels(image, self.config.image_size) for image in images])  # (B, 3, S, S)
@@ -93,7 +94,7 @@ class ImageEncoder:
 
 
 def siglip_pixels(image: NDArray[np.uint8], size: int) -> Tensor:
-    """Return a uint8 [H, W, 3] image as SigLIP wants it: [3, size, size] in [-1, 1], bicubic, aspect not kept."""
+    """Resize a uint8 [H, W, 3] image for SigLIP: [3, size, size] in [-1, 1], bicubic, without keeping the aspect."""
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
     return rearrange(torch.from_numpy(np.array(resized)), "h w c -> c h w").float() / 127.5 - 1
 
@@ -116,10 +117,10 @@ def build_vision_model(config: VisionConfig) -> nn.Module:
 
 
 def read_vision_config(checkpoint: Checkpoint) -> tuple[VisionConfig, str]:
-    """Return the sizes of a SigLIP checkpoint, from its tensors, and the prefix of its names.
+    """Return the sizes of a SigLIP checkpoint, read from its tensors, and the prefix of its names.
 
-    What tensors do not tell (heads, image size) comes from a config.json beside them; without one, heads of 72 and
-    384 pixels for 729 tokens, as in so400m.
+    The number of heads and the image size come from a config.json beside the tensors. Without it, heads have 72
+    channels and 729 tokens mean 384 pixels, as in so400m.
 
     Raises:
         UserError: it is another model, or the sizes contradict one another.
@@ -152,6 +153,6 @@ def read_vision_config(checkpoint: Checkpoint) -> tuple[VisionConfig, str]:
         raise UserError(
             f"{checkpoint.path}: width {hidden_size}, {tokens} positions and patches of {patch_size} pixels do not fit "
             f"{config.num_heads} heads and images of {config.image_size} pixels",
-            hint="put the model's config.json beside the file, if it is not so400m patch14-384",
+            hint="if it is not so400m patch14-384, put the model's config.json beside the file",
         )
     return config, prefix

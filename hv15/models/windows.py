@@ -1,7 +1,7 @@
-"""Windows of tokens: work that treats every token alike is done for some tokens at a time, so that its middle results
-(an MLP's are four times as wide as the tokens) stay small however long the video is.
+"""Windows of tokens: operations on single tokens are computed for one window at a time.
 
-Whoever draws or looks up something by a token's place asks `current_window`: it sees the place in the whole sequence.
+So their intermediate results (an MLP's are four times as wide as the tokens) stay small however long the video is.
+Code that depends on a token's position in the whole sequence, such as dropout, gets it from `current_window`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 MOST_TOKENS = 8192
-"""Tokens that one window holds at most: more would not make a GPU's matrix products faster."""
+"""Most tokens in a window: more would not make a GPU's matrix products faster."""
 _MULTIPLE = 64  # of tokens, so that a window's matrix products fill the tiles of a GPU
 
-_here = threading.local()
+_thread = threading.local()
 
 
 class Window(NamedTuple):
@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 
 def windows(total: int, most: int = MOST_TOKENS) -> list[Window]:
-    """Divide tokens into as few windows as have at most `most` tokens, all but the last of one size."""
+    """Divide `total` tokens into as few windows of at most `most` as possible, of equal size except for the last."""
     if total <= most:
         return [Window(0, total, total)]
     size = math.ceil(total / math.ceil(total / most))
@@ -42,15 +42,15 @@ def windows(total: int, most: int = MOST_TOKENS) -> list[Window]:
 
 @contextmanager
 def inside(window: Window) -> Iterator[None]:
-    """Say that what is computed now are the tokens of this window."""
-    _here.window = window
+    """Make this the current window."""
+    _thread.window = window
     try:
         yield
     finally:
-        _here.window = None
+        _thread.window = None
 
 
 def current_window() -> Window | None:
-    """The window that is computed now; None if it is all tokens."""
-    window: Window | None = getattr(_here, "window", None)
+    """Return the window that is being computed; None if all tokens are."""
+    window: Window | None = getattr(_thread, "window", None)
     return window

@@ -157,16 +157,16 @@ def _captions(project: Project) -> set[str]:
 def _videos(project: Project) -> tuple[Video, ...]:
     """What is sampled; where the config names no prompt, a video of its size for the sake of the plan."""
     from hv15.models.variants import VARIANTS
-    from hv15.sample.plan import given
+    from hv15.sample.plan import first_set
 
     sample, official = project.settings.sample, VARIANTS[project.models.variant]
-    steps = given(sample.infer_steps, official.infer_steps)
-    guidance = given(sample.guidance_scale, official.guidance_scale)
+    steps = first_set(sample.infer_steps, official.infer_steps)
+    guidance = first_set(sample.guidance_scale, official.guidance_scale)
     videos = []
     for prompt in sample.prompts:
-        height, width = given(prompt.video_size, sample.video_size)
-        guided = given(prompt.guidance_scale, guidance) > 1
-        frames, count = given(prompt.video_length, sample.video_length), given(prompt.infer_steps, steps)
+        height, width = first_set(prompt.video_size, sample.video_size)
+        guided = first_set(prompt.guidance_scale, guidance) > 1
+        frames, count = first_set(prompt.video_length, sample.video_length), first_set(prompt.infer_steps, steps)
         video = Video(prompt.name, frames, height, width, count, guided)
-        videos += [video] * (2 if given(prompt.with_base, sample.with_base) else 1)
+        videos += [video] * (2 if first_set(prompt.with_base, sample.with_base) else 1)
     return tuple(videos)

@@ -147,25 +147,26 @@ class ModelFiles:
 
     @cached_property
     def found_variant(self) -> FoundVariant:
-        """Which checkpoint the transformer is taken for, and what tells it; its file need not be there yet."""
-        task, given = self.settings.task, self._given_variant
+        """The checkpoint that the transformer is taken to be, and how that was found; its file need not exist yet."""
+        task, configured = self.settings.task, self._configured_variant
         try:
             found = self.facts.variant
-        except UserError:  # not there yet, or damaged, which the check of the models tells
-            found = choose_variant(None if given else detect_variant(self.path("dit")), given, task, meanflow=False)
+        except UserError:  # not downloaded yet, or damaged, which the check of the models reports
+            detected = None if configured else detect_variant(self.path("dit"))
+            found = choose_variant(detected, configured, task, meanflow=False)
         return found or FoundVariant(f"480p_{task}", "default")
 
     @cached_property
     def facts(self) -> CheckpointFacts:
-        """What the transformer's headers tell.
+        """The facts from the transformer's headers.
 
         Raises:
             UserError: no file is set, or it is missing or damaged.
         """
-        return describe(self.path("dit"), given=self._given_variant, task=self.settings.task)
+        return describe(self.path("dit"), configured=self._configured_variant, task=self.settings.task)
 
     @property
-    def _given_variant(self) -> FoundVariant | None:
+    def _configured_variant(self) -> FoundVariant | None:
         models = self.settings.models
         if models.variant != "auto":
             return FoundVariant(models.variant, "models.variant")

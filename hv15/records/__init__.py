@@ -1,5 +1,5 @@
-"""What crosses a process, as typed records: what one process writes and another reads is declared here, once.
+"""Typed records of everything that one process writes and another reads.
 
-The workflow is many processes, and a dashboard beside them. Writers and readers use the same classes. Pure Python: no
-torch, and nothing of hv15 above it but the errors and the digests.
+The workflow and the dashboard are separate processes; writers and readers use the same classes. The package is pure
+Python without torch, and of hv15's higher layers it imports only errors and digests.
 """

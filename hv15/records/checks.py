@@ -1,4 +1,4 @@
-"""What `hv15 check` finds: each thing that it looks at, with what is wrong and where."""
+"""The results of `hv15 check`: for each thing that it checks, the problem and its location."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from hv15.records.json_values import JsonObject
 from hv15.records.problems import NOWHERE, ConfigError, Place
 
 VERSION = 1
-"""Raised when a field gets another meaning."""
+"""Increased when the meaning of a field changes."""
 
 CheckState = Literal["ok", "note", "problem"]
-"""In place; worth a thought; to be put right before a run."""
+"""Correct; worth knowing; must be fixed before a run."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The result for one thing that was checked."""
 
     state: CheckState
     subject: str
-    """What it is about, in a word or two: `dit`, `dataset`, `disk`."""
+    """What was checked, in a word or two: `dit`, `dataset`, `disk`."""
     message: str
-    """What was found. The file of `place` is not in it."""
+    """What was found, without the file, which is in `place`."""
     hint: str = ""
     """What to do."""
     place: Place = NOWHERE
 
     @property
     def text(self) -> str:
-        """All but the subject, for a person: the file, what was found, and what to do in a line of its own."""
+        """Everything but the subject, for a person: the file, what was found and, on its own line, what to do."""
         where = "" if self.place.file is None else f"{self.place}: "
         return f"{where}{self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
 
 
 def problem_checks(error: ConfigError, subject: str = "config") -> tuple[Check, ...]:
-    """Return the problems of a config, or of what it names, as checks."""
+    """Return the problems of a config, or of files that it names, as checks."""
     return tuple(Check("problem", subject, each.message, each.hint, each.place) for each in error.problems)
 
 
 @dataclass(frozen=True)
 class _Checks:
-    """What is printed."""
+    """The printed JSON object."""
 
     checks: tuple[Check, ...]
     version: int = VERSION
 
 
 def checks_json(checks: Iterable[Check]) -> JsonObject:
-    """Return checks as JSON; `read_checks` gives them back."""
+    """Return checks as JSON, which `read_checks` reads."""
     return to_json(_Checks(tuple(checks)))
 
 
 def read_checks(content: JsonObject) -> tuple[Check, ...]:
-    """Return what `hv15 check --json` says.
+    """Read the output of `hv15 check --json`.
 
     Raises:
-        RecordError: it is not what checks look like, or of a version that is not understood.
+        RecordError: it is not a record of checks, or is of a newer version.
     """
     check_version(content.get("version"), VERSION)
     return from_json(_Checks, content).checks

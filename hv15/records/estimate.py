@@ -1,4 +1,4 @@
-"""What `hv15 plan --json` says of memory and time, as far as another program reads it; it says more than that."""
+"""The part of the output of `hv15 plan --json`, on memory and time, that the dashboard reads."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ from hv15.records.fields import check_version, from_json
 from hv15.records.json_values import JsonObject
 
 VERSION = 1
-"""Raised when a field gets another meaning."""
+"""Increased when the meaning of a field changes."""
 
 
 @dataclass(frozen=True)
 class DeviceEstimate:
-    """For what it was made."""
+    """The device for which the estimate was made."""
 
     name: str
     memory: int
-    """Bytes."""
+    """In bytes."""
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage."""
+    """The estimate of one stage."""
 
     name: str
     needed: int
-    """Bytes at the peak, with allowances."""
+    """Peak memory in bytes, including allowances."""
     fits: bool
     parts: dict[str, int]
     """Bytes of each part at the peak."""
     count: int
     unit: str
-    """How often it does what."""
+    """The stage does `count` units, such as steps."""
     total_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What makes a stage fit."""
+    """A change that makes a stage fit."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class ProjectEstimate:
-    """All stages."""
+    """The estimates of all stages."""
 
     device: DeviceEstimate
     fits: bool
     stages: tuple[StageEstimate, ...]
     advice: tuple[Advice, ...]
     note: str
-    """Where sizes and numbers come from."""
+    """The source of sizes and numbers."""
     version: int = VERSION
 
 
 def read_estimate(content: JsonObject) -> ProjectEstimate:
-    """Return what a plan says.
+    """Read the output of `hv15 plan --json`.
 
     Raises:
-        RecordError: it is not what a plan looks like, or of a version that is not understood.
+        RecordError: it is not a plan, or is of a newer version.
     """
     check_version(content.get("version"), VERSION)
     return from_json(ProjectEstimate, content)

@@ -1,6 +1,7 @@
-"""What is told of a run of the workflow: who runs (run.json), and what happens to its jobs (events.jsonl).
+"""Records of a run of the workflow: its processes (run.json), and the events of its jobs (events.jsonl).
 
-events.jsonl has one JSON object a line, by `event`, written from inside Snakemake (`hv15.runs.events`).
+events.jsonl has one JSON object per line, whose `event` says its kind, written from inside Snakemake
+(`hv15.runs.events`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hv15.records.json_values import JsonObject
 from hv15.records.rules import job_name
 
 VERSION = 1
-"""Of all in this module; raised when a field or an event gets another meaning."""
+"""The version of all records in this module; increased when the meaning of a field or an event changes."""
 
 
 # -- run.json -------------------------------------------------------------------------------------------------------
@@ -22,21 +23,21 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Enough to find the processes of a run, or to see that they are elsewhere."""
+    """Identifies the processes of a run, or the machine on which they are."""
 
     id: str
     pid: int
     create_time: float
-    """When the process was made, as psutil says (seconds since 1970): another process may get the same pid later."""
+    """When psutil says that the process was created, in seconds since 1970: another one may get the same pid later."""
     boot_time: float
-    """When the machine was started (seconds since 1970)."""
+    """When the machine was booted, in seconds since 1970."""
     host: str
     command: tuple[str, ...]
     started: float
     """Seconds since 1970."""
     targets: tuple[str, ...] = ()
     leads_group: bool = False
-    """Whether the process group is the run's own, so that a signal to the group reaches nobody else."""
+    """Whether the run has its own process group, so that a signal to the group reaches no other process."""
     version: int = VERSION
 
 
@@ -45,7 +46,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvent:
-    """One line."""
+    """The event of one line."""
 
     event: ClassVar[str]
     time: float = field(default_factory=now)
@@ -54,28 +55,28 @@ class RunEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class JobDetails:
-    """What a person may want to know of a job."""
+    """The properties of a job that are shown to the user."""
 
     id: int
     rule: str
     wildcards: dict[str, str] = field(default_factory=dict, hash=False)
     reason: str = ""
-    """Why it runs, as Snakemake says it."""
+    """Why it runs, in Snakemake's words."""
     message: str = ""
-    """What it does, in the rule's words."""
+    """The rule's message, which says what it does."""
     log: tuple[str, ...] = ()
     output: tuple[str, ...] = ()
-    """Paths from the project folder; of logs too."""
+    """Paths of the outputs, and of the logs, are relative to the project folder."""
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The job's name for a person."""
         return job_name(self.rule, self.wildcards.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingStarted(RunEvent):
-    """The first line."""
+    """The first event."""
 
     event = "begin"
     version: int = VERSION
@@ -83,17 +84,17 @@ class RecordingStarted(RunEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class JobsPlanned(RunEvent):
-    """All that will run is known."""
+    """All jobs that will run are known."""
 
     event = "plan"
     jobs: tuple[JobDetails, ...]
-    """Each behind what it waits for; none from a Snakemake whose plan cannot be read."""
+    """Each after the jobs on which it depends; none if this version of Snakemake's plan cannot be read."""
     total: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobsStarted(RunEvent):
-    """Jobs were handed to an executor; those of a group start together."""
+    """Jobs were passed to an executor; those of a group start together."""
 
     event = "start"
     ids: tuple[int, ...]
@@ -122,12 +123,12 @@ class JobFailed(RunEvent):
     event = "failed"
     job: JobDetails
     failure: Failure | None = None
-    """What the job itself said; None if it could not. So the history stays true when the job is tried again."""
+    """The failure that the job itself recorded, if any; kept here because a retry overwrites that record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobsCounted(RunEvent):
-    """How many jobs are done."""
+    """The number of finished jobs has changed."""
 
     event = "progress"
     done: int
@@ -144,23 +145,23 @@ class ErrorSaid(RunEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class RunEnded(RunEvent):
-    """The last line of a run that was not killed."""
+    """The last event of a run that was not killed."""
 
     event = "end"
     done: int
     total: int
     failed: tuple[int, ...] = ()
     error: str = ""
-    """What Snakemake said last."""
+    """Snakemake's last error message."""
     failure: Failure | None = None
-    """Why the workflow could not be planned, if hv15 said so."""
+    """Why the workflow could not be planned, if hv15 recorded a reason."""
     signal: str = ""
     """The signal that asked it to stop, such as SIGINT; "" if none did."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunDied(RunEvent):
-    """A run was found dead, without an end. Written once by whoever found it, so that later looks tell the same."""
+    """A run was found dead without its last event. The process that finds it writes this once, for later readers."""
 
     event = "died"
     reason: str
@@ -189,10 +190,10 @@ def event_line(event: RunEvent) -> JsonObject:
 
 
 def read_event(content: JsonObject) -> RunEvent | None:
-    """Return the event of a line; None if it is of a kind that this version does not know.
+    """Return the event of a line; None if this version does not know its kind.
 
     Raises:
-        RecordError: it is not what an event looks like, or of a version that is not understood.
+        RecordError: it is not an event, or is of a newer version.
     """
     kind = EVENTS.get(str(content.get("event")))
     if kind is None:
@@ -204,10 +205,10 @@ def read_event(content: JsonObject) -> RunEvent | None:
 
 
 def read_run(content: JsonObject) -> RunRecord:
-    """Return what run.json says.
+    """Read the content of run.json.
 
     Raises:
-        RecordError: it is not what a run looks like, or of a version that is not understood.
+        RecordError: it is not a record of a run, or is of a newer version.
     """
     check_version(content.get("version"), VERSION)
     return from_json(RunRecord, content)

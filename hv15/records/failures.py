@@ -1,4 +1,4 @@
-"""Why a job failed, written by the job itself beside its log."""
+"""The record of a job's failure, which the job itself writes beside its log."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from hv15.records.fields import check_version, from_json, now
 from hv15.records.json_values import JsonObject
 
 VERSION = 1
-"""Raised when a field gets another meaning."""
+"""Increased when the meaning of a field changes."""
 
 
 class FailureKind(StrEnum):
-    """Who can do something about a failure."""
+    """The kinds of failures, by who can fix them."""
 
     USER = "user"
-    """A person, by changing what the cause names."""
+    """The user can fix it by changing what the cause names."""
     MEMORY = "memory"
-    """A person, by settings that need less memory."""
+    """The user can fix it with settings that need less memory."""
     BUG = "bug"
-    """The authors of hv15."""
+    """The authors of hv15 have to fix it."""
     STOPPED = "stopped"
-    """Nobody has to: it was asked to stop."""
+    """The job was asked to stop, so there is nothing to fix."""
     KILLED = "killed"
-    """It was ended from outside, and said nothing."""
+    """The job was killed and recorded no cause."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something failed, and what helps."""
+    """Why a job failed, and what to do."""
 
     cause: str
     cure: str
     kind: FailureKind
     place: str = ""
-    """The line of our code in which a bug showed, such as `loop.py:12`."""
+    """The line of hv15's code in which a bug appeared, such as `loop.py:12`."""
     saved_step: int | None = None
-    """Steps of a training that are saved, if it was stopped."""
+    """The number of saved steps, if a training was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +48,21 @@ class FailureRecord:
 
     version: int = VERSION
     command: tuple[str, ...]
-    """What the job ran."""
+    """The job's command."""
     failure: Failure
     time: float = field(default_factory=now)
 
 
 def read_failure(content: JsonObject) -> FailureRecord:
-    """Return what the file beside a log says.
+    """Read the content of the file beside a log.
 
     Raises:
-        RecordError: it is not what a failure looks like, or of a version that is not understood.
+        RecordError: it is not a record of a failure, or is of a newer version.
     """
     check_version(content.get("version"), VERSION)
     return from_json(FailureRecord, content)
 
 
 def saved_step(failures: Iterable[Failure | None]) -> int | None:
-    """Return the step that a stopped training has saved; None if none was stopped in its steps."""
+    """Return the step that a stopped training has saved; None if no training was stopped during its steps."""
     return max((each.saved_step for each in failures if each and each.saved_step is not None), default=None)

@@ -1,8 +1,8 @@
-"""Frozen dataclasses to JSON and back: what a field may hold is said by its type alone.
+"""Converts frozen dataclasses to JSON and back, according to the types of their fields.
 
-A reader passes over fields that it does not know, and an absent field has its default if that is a constant, so that a
-record may get a field without a new version. Types that are understood: text, numbers, booleans, paths, enums and
-literals of text, tuples of one type, dicts of text to one type, records in records, either of two of these, and None.
+A reader ignores unknown fields, and a missing field has its default if that is a constant, so a record may get a new
+field without a new version. Supported types are text, numbers, booleans, paths, enums and literals of text, tuples of
+one type, dicts from text to one type, nested records, unions of these, and None.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ Reader = Callable[[Json], object]
 
 
 def now() -> float:
-    """Seconds since 1970, in milliseconds: as exact as anybody reads them."""
+    """Return the seconds since 1970, rounded to milliseconds."""
     return round(time.time(), 3)
 
 
 class NewerVersion(RecordError):  # noqa: N818
-    """A record was written by a later hv15, which means something else by it."""
+    """A record was written by a later hv15, for which it has another meaning."""
 
 
 def check_version(version: object, understood: int) -> None:
-    """Look whether the version of a record is understood.
+    """Check that this hv15 understands the version of a record.
 
     Raises:
-        NewerVersion: it is a later one.
-        RecordError: it is no version.
+        NewerVersion: it is a later version.
+        RecordError: it is not a version.
     """
     if not isinstance(version, int) or isinstance(version, bool):
         raise RecordError(f"version: expected a whole number, found {version!r:.60}")
     if version > understood:
-        raise NewerVersion(f"is of version {version}, this hv15 understands versions up to {understood}")
+        raise NewerVersion(f"is of version {version}, but this hv15 understands only versions up to {understood}")
 
 
 def to_json(record: DataclassInstance) -> JsonObject:
@@ -70,13 +70,13 @@ def _json(value: object) -> Json:
 
 
 def from_json(kind: type[Record], content: Mapping[str, Json], *, absent: float | None = None) -> Record:
-    """Return the record that a JSON object is.
+    """Make a record from a JSON object.
 
     Args:
-        absent: what stands for a number with a fraction that the writer, an older version, did not know yet.
+        absent: the value of a missing float field, which an older version did not write; None means an error.
 
     Raises:
-        RecordError: a field is missing, or holds something else than its type says.
+        RecordError: a field is missing, or its value is not of its type.
     """
     values: dict[str, object] = {}
     for name, (read, required, is_number) in _readers(kind).items():
@@ -94,7 +94,7 @@ def from_json(kind: type[Record], content: Mapping[str, Json], *, absent: float 
 
 @cache
 def _readers(kind: type[DataclassInstance]) -> dict[str, tuple[Reader, bool, bool]]:
-    """Of each field: what reads it, whether it must be there, whether it is a number with a fraction."""
+    """Return, for each field, its reader, whether it is required, and whether it is a float."""
     hints = get_type_hints(kind)
     return {
         each.name: (
@@ -108,7 +108,7 @@ def _readers(kind: type[DataclassInstance]) -> dict[str, tuple[Reader, bool, boo
 
 
 def _reader(hint: object) -> Reader:
-    """What turns a JSON value into a value of a type."""
+    """Return the function that converts a JSON value to a value of a type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _reader(arguments[0])
@@ -180,7 +180,7 @@ def _text(value: Json) -> object:
     return value
 
 
-def _truth(value: Json) -> object:
+def _boolean(value: Json) -> object:
     if not isinstance(value, bool):
         raise _unexpected("true or false", value)
     return value
@@ -198,7 +198,7 @@ def _number(value: Json) -> object:
     try:
         return float(value)
     except OverflowError:
-        raise _unexpected("a number that is not so large", "one of hundreds of digits") from None
+        raise _unexpected("a smaller number", "a number of hundreds of digits") from None
 
 
 def _path(value: Json) -> object:
@@ -207,7 +207,7 @@ def _path(value: Json) -> object:
     return Path(value)
 
 
-_PLAIN: dict[object, Reader] = {str: _text, bool: _truth, int: _whole, float: _number, Path: _path}
+_PLAIN: dict[object, Reader] = {str: _text, bool: _boolean, int: _whole, float: _number, Path: _path}
 
 
 def _unexpected(wanted: str, found: Json) -> RecordError:

@@ -1,17 +1,18 @@
-"""The format numbers of what is computed. Each is part of the spec of what it names.
+"""The format numbers of computed results. Each is part of the spec of its kind of result.
 
-Raise a number when the values change on purpose: then everything of that kind, and what was made from it, is made
-anew, and a half-done training is never continued by other arithmetic. A change that keeps the values keeps the number.
+Increase a number when the computed values change on purpose. Then everything of that kind, and everything made from it,
+is made again, and a half-done training is never resumed with other arithmetic. A change that does not affect the values
+keeps the number.
 """
 
 from __future__ import annotations
 
 LATENTS = 3
-"""Encoded clips: which frames are read, how they are resized, what the VAE and SigLIP make of them; how it is kept."""
+"""Encoded clips: choice of frames, resizing, VAE, SigLIP, form of the items."""
 TEXT = 3
-"""Encoded captions and prompts: templates, limits, encoders; how it is kept."""
+"""Encoded captions and prompts: templates, limits, encoders, form of the items."""
 TRAINING = 1
-"""The trained LoRA: draws, loss, optimizers, order of the clips."""
+"""The trained LoRA: random draws, loss, optimizers, order of the clips."""
 CONDITION = 1
 """The encoded first image of an i2v sample."""
 DENOISING = 1
@@ -19,4 +20,4 @@ DENOISING = 1
 DECODING = 1
 """A sample's pixels and its file."""
 CONVERSION = 1
-"""The LoRA in other programs' names."""
+"""The LoRA in the layouts of other programs."""

@@ -1,4 +1,4 @@
-"""JSON values as types, and the reading of records that another process, or another version, wrote."""
+"""Types of JSON values, and functions to read records that another process or version wrote."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
-"""Any JSON value, as Python's json module gives it."""
+"""Any JSON value, as Python's json module returns it."""
 
 JsonObject: TypeAlias = dict[str, Json]
 
 
 class RecordError(ValueError):
-    """A file is not the record that it should be: torn, of another kind, or of a version that is not understood."""
+    """A file is not the expected record: it is damaged, of another kind, or of an unsupported version."""
 
 
 def parse_json(text: str | bytes) -> Json:
@@ -31,7 +31,7 @@ def parse_json(text: str | bytes) -> Json:
 
 
 def parse_object(text: str | bytes) -> JsonObject:
-    """Return a JSON object.
+    """Parse a JSON object.
 
     Raises:
         RecordError: the text is not JSON, or not an object.
@@ -43,17 +43,17 @@ def parse_object(text: str | bytes) -> JsonObject:
 
 
 def read_record(path: Path, version: int) -> JsonObject:
-    """Read a JSON object whose `version` is the given one; unknown fields are the caller's to pass over.
+    """Read a JSON object whose `version` must be this one; the caller should ignore unknown fields.
 
     Raises:
-        RecordError: the file cannot be read, is torn, or has another version; the message names both versions.
+        RecordError: the file cannot be read, is damaged, or has another version; the message names both versions.
     """
     try:
         content = parse_object(path.read_bytes())
     except OSError as error:
         raise RecordError(f"cannot be read: {error.strerror or error}") from error
     if content.get("version") != version:
-        raise RecordError(f"is of version {content.get('version')}, this hv15 understands version {version}")
+        raise RecordError(f"is of version {content.get('version')}, but this hv15 understands only version {version}")
     return content
 
 
@@ -61,7 +61,7 @@ def as_object(value: Json) -> JsonObject:
     """Return a value that must be an object.
 
     Raises:
-        RecordError: it is none.
+        RecordError: it is not an object.
     """
     if not isinstance(value, dict):
         raise RecordError(f"expected an object, found {value!r:.60}")
@@ -72,7 +72,7 @@ def as_text(value: Json) -> str:
     """Return a value that must be text.
 
     Raises:
-        RecordError: it is none.
+        RecordError: it is not text.
     """
     if not isinstance(value, str):
         raise RecordError(f"expected text, found {value!r:.60}")
@@ -80,6 +80,6 @@ def as_text(value: Json) -> str:
 
 
 def text_of(content: Mapping[str, Json], name: str) -> str:
-    """Return a text field; "" when it is missing or of another type."""
+    """Return a text field; "" if it is missing or of another type."""
     value = content.get(name)
     return value if isinstance(value, str) else ""

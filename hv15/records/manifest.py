@@ -1,4 +1,4 @@
-"""What a shard of the encoding has: the manifest that its job writes, and that training and the planner read."""
+"""The manifest of an encoding's shard, which its job writes and which training and the planner read."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ class EncodedClip:
     """One clip in the store."""
 
     key: str
-    """Of the store's item."""
+    """The key of the store's item."""
     start: int
     """First frame, at the target rate."""
     frames: int
     height: int
     width: int
-    """Pixels."""
+    """Height and width are in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of one thing that was to be encoded: a medium with its clips, or a text, which is its own item."""
+    """The result of encoding a medium, with its clips, or a text, which is a single item."""
 
     name: str = ""
-    """The medium's file, as it was called when it was encoded; for messages."""
+    """The medium's file name when it was encoded, for messages."""
     clips: tuple[EncodedClip, ...] = ()
     skipped: str = ""
     """Why the medium cannot be used; "" if it can."""
     too_short_for: tuple[int, ...] = ()
-    """Lengths in frames of which the medium gives no clip."""
+    """The `target_frames` for which the medium is too short."""
     notes: tuple[str, ...] = ()
-    """What a person should know of the medium: frames that were left out, colours that were taken as they are."""
+    """What the user should know of the medium: frames that were left out, colours that were used as they are."""
 
     def to_json(self) -> JsonObject:
-        """As JSON, without what is empty."""
+        """Return the entry as JSON, without empty fields."""
         clips: list[Json] = [
             {"key": c.key, "start": c.start, "frames": c.frames, "height": c.height, "width": c.width}
             for c in self.clips
@@ -59,22 +59,22 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """The entries of one shard, by key. A key stands for content and settings; see hv15.cache.encoding."""
+    """The entries of one shard, by key. A key identifies content and settings; see hv15.cache.encoding."""
 
     kind: EncodedKind
     settings: JsonObject
-    """What the values depend on, in full: the folder's name is its digest."""
+    """The settings on which the values depend; the folder's name is their digest."""
     needs: str = ""
-    """Digest of the keys that were asked for when it was written."""
+    """Digest of the keys that were needed when it was written."""
     entries: dict[str, JsonObject] = field(default_factory=dict)
-    """Entries as JSON: a plan looks at 100,000 of them, and needs a few fields only."""
+    """Entries as JSON, because a plan reads only a few fields of up to 100,000 entries."""
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
         """Read a manifest.
 
         Raises:
-            RecordError: it is missing, torn, or of another version.
+            RecordError: it is missing, damaged, or of another version.
         """
         content = read_record(path, VERSION)
         kind = content.get("kind")
@@ -82,12 +82,12 @@ class Manifest:
             raise RecordError(f"is of the unknown kind {kind!r}")
         entries = as_object(content.get("entries"))
         if not all(isinstance(entry, dict) for entry in entries.values()):
-            raise RecordError("holds an entry that is no object")
+            raise RecordError("holds an entry that is not an object")
         return cls(
             "latents" if kind == "latents" else "text",
             as_object(content.get("settings")),
             text_of(content, "needs"),
-            entries,  # type: ignore[arg-type]  # checked above, too many to copy
+            entries,  # type: ignore[arg-type]  # checked above; too many to copy
         )
 
     def write(self, path: Path) -> None:
@@ -106,13 +106,13 @@ class Manifest:
         """Return an entry.
 
         Raises:
-            KeyError: there is none.
-            RecordError: it is not what an entry looks like.
+            KeyError: there is no such entry.
+            RecordError: it is not a valid entry.
         """
         return read_entry(self.entries[key])
 
     def item_keys(self) -> Iterator[str]:
-        """The keys of all items of the store that this manifest promises."""
+        """Yield the keys of all items in the store that this manifest lists."""
         for key, entry in self.entries.items():
             yield from item_keys(key, entry)
 
@@ -134,7 +134,7 @@ def read_entry(content: Mapping[str, Json]) -> Entry:
 
 
 def item_keys(key: str, entry: Mapping[str, Json]) -> list[str]:
-    """The store's items of one entry: a text's own key, the clips of a medium, none if it was left out."""
+    """Return the keys of an entry's items in the store: a text's key, those of a medium's clips, none if skipped."""
     if "skipped" in entry:
         return []
     if "clips" not in entry:

@@ -1,24 +1,24 @@
-"""The names under which hv15's files tell of themselves: in a .safetensors header, an mp4, or a PNG's text."""
+"""The keys of metadata in hv15's files: in a .safetensors header, an mp4, or a PNG's text."""
 
 from __future__ import annotations
 
 MADE_FROM = "hv15.made_from"
-"""The spec that the file was made from, as JSON (hv15.records.spec). A LoRA's is that of its training; the planner
-compares it with what is wanted now."""
+"""The spec that the file was made from, as JSON (hv15.records.spec); for a LoRA that of its training. The planner
+compares it with the current one."""
 CONFIG = "hv15.config"
-"""The whole resolved config, as JSON: `hv15 show --config` gives it back."""
+"""The whole resolved config, as JSON; `hv15 show --config` prints it."""
 VERSION = "hv15.version"
 TASK = "hv15.task"
-"""What a LoRA was trained for, t2v or i2v."""
+"""The task that a LoRA was trained for, t2v or i2v."""
 MODEL_SIZES = "hv15.model_sizes"
-"""Sizes of a model that its tensors do not tell, as JSON."""
+"""Sizes of a model that do not follow from its tensors, as JSON."""
 KOHYA_BASE_NAME = "ss_sd_model_name"
-"""File name of the checkpoint that a LoRA was trained on, as kohya's tools call it."""
+"""File name of the checkpoint that a LoRA was trained on; the key is kohya's."""
 
 SAMPLE = "hv15.sample"
-"""What was asked for, as JSON: a SampleSpec."""
+"""The SampleSpec of a sample, as JSON."""
 LORAS = "hv15.loras"
-"""The LoRAs that acted on a sample."""
+"""The LoRAs that were applied to a sample."""
 
 MERGED = "hv15.merged"
 """The LoRAs merged into a checkpoint."""
@@ -31,4 +31,4 @@ CONVERTED_TO = "hv15.convert.to"
 CONVERSION_FORMAT = "hv15.convert.format"
 """Format number of the conversion (hv15.records.formats)."""
 CONVERSION_NOTE = "hv15.convert.note"
-"""What a conversion could not keep as it was, or had to write in a larger form."""
+"""What a conversion approximated, or had to write in a larger form."""

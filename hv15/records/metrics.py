@@ -1,10 +1,10 @@
-"""metrics.jsonl: what a training tells of itself, one JSON object a line, by `kind`.
+"""metrics.jsonl: the records of a training, one JSON object per line, whose `kind` says which.
 
-Written by one process (`hv15.train.metrics`), whole lines, at the end of the file only. Each start of a training writes
-a `StartRecord`, with the version of what follows.
+One process (`hv15.train.metrics`) appends whole lines. Each start of a training writes a `StartRecord`, with the
+version of the records that follow.
 
-A field that is measured carries its `Measure`. The dashboard makes its charts from these, so a field that is added here
-and filled by the trainer is a new chart. Such a field needs no new version; one whose meaning changes does.
+A measured field is annotated with its `Measure`. The dashboard makes its charts from these, so a new field here that
+the trainer fills is a new chart. A new field does not need a new version, but a change of a field's meaning does.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from hv15.records.fields import check_version, from_json, now, to_json
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 
 VERSION = 1
-"""Raised when a field or a kind gets another meaning."""
+"""Increased when the meaning of a field or a kind changes."""
 SIGMA_BINS = 10
-"""Equal parts of sigma, from 0 to 1, by which losses are told apart."""
+"""Number of equal bins of sigma, from 0 to 1, for which losses are recorded separately."""
 SMOOTHING = 0.95
-"""How much of the running mean of a loss each step keeps, wherever one is shown."""
+"""How much of a loss's running mean each step keeps, wherever a running mean is shown."""
 STEP_SECONDS = "step_s"
-"""The field of a step that tells how long it took."""
+"""The field of a step's duration."""
 
 Unit = Literal["", "s", "1/s", "B"]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a measured field is to a person. Fields of one title share a chart."""
+    """How a measured field is shown. Fields with the same title share a chart."""
 
     title: str
     unit: Unit = ""
     log: bool = False
     """Whether a logarithmic axis makes sense."""
     label: str = ""
-    """What tells the field from others of its title."""
+    """Distinguishes the field from others with the same title."""
     smoothed: bool = False
-    """Whether a running mean is of interest too."""
+    """Whether a running mean is useful, too."""
     share_of: str = ""
-    """The field of which this one is shown as a part; "" for one that is shown as it is."""
+    """The field as a fraction of which this one is shown; "" to show it unchanged."""
     bins: int = 0
-    """How many values the field holds; 0 for one that is a single number."""
+    """Number of values in the field; 0 for a single number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsRecord:
-    """One line."""
+    """The record of one line."""
 
     kind: ClassVar[str]
     step: int
-    """Finished optimizer steps."""
+    """Number of finished optimizer steps."""
     time: float = field(default_factory=now)
     """Seconds since 1970."""
 
@@ -76,31 +76,31 @@ class StepRecord(MetricsRecord):
 
     kind = "step"
     epoch: float
-    """Finished epochs."""
+    """Number of finished epochs."""
     loss: Annotated[float, Measure("Loss", log=True, label="raw", smoothed=True)]
     """Mean over the samples of the step."""
     loss_by_sigma: Annotated[
         tuple[float | None, ...], Measure("Loss by noise level (tenths of sigma)", log=True, bins=SIGMA_BINS)
     ]
-    """The same for each bin; None where no sample fell."""
+    """The mean loss of each bin; None if it has no samples."""
     lr: Annotated[float, Measure("Learning rate", log=True)]
     grad_norm: Annotated[float, Measure("Gradient norm", log=True)]
-    """Before clipping."""
+    """The norm before clipping."""
     clip_factor: Annotated[float, Measure("Gradient clipping: what is left of the gradients")] = 1.0
-    """By how much the gradients were scaled down to `train.max_grad_norm`; 1 leaves them as they are."""
+    """The factor that scaled the gradients down to `train.max_grad_norm`; 1 if they were not clipped."""
     samples_per_s: Annotated[float, Measure("Samples", unit="1/s")]
     data_wait_s: Annotated[float, Measure("Waiting for data, share of a step", share_of=STEP_SECONDS)]
     step_s: Annotated[float, Measure("Time of a step", unit="s")]
     tokens_per_s: Annotated[float, Measure("Tokens", unit="1/s")]
-    """Of latents."""
+    """Latent tokens per second."""
     memory: Annotated[float, Measure("Memory", unit="B", label="now")]
-    """Bytes after the step, on the GPU as torch counts them, else of the process."""
+    """Bytes in use after the step: on a GPU as torch counts them, else those of the process."""
     memory_peak: Annotated[float, Measure("Memory", unit="B", label="peak")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecord(MetricsRecord):
-    """The loss on clips that are kept from training."""
+    """The loss on clips that are not trained on."""
 
     kind = "validation"
     loss: Annotated[float, Measure("Loss", log=True, label="validation")]
@@ -108,27 +108,27 @@ class ValidationRecord(MetricsRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewRecord(MetricsRecord):
-    """A sample was made on the way."""
+    """A sample was made during training."""
 
     kind = "preview"
     name: str
-    """Of the prompt."""
+    """The name of the prompt."""
     path: str
-    """From the training's folder."""
+    """Relative to the training's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointRecord(MetricsRecord):
-    """A copy of the LoRA was kept."""
+    """A copy of the LoRA was saved."""
 
     kind = "checkpoint"
     path: str
-    """From the training's folder."""
+    """Relative to the training's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarningRecord(MetricsRecord):
-    """Something that a person should know, though the training continues."""
+    """Something that the user should know; the training continues."""
 
     kind = "warning"
     message: str
@@ -142,7 +142,7 @@ RECORDS: dict[str, type[MetricsRecord]] = {
 
 
 def measures(record: type[MetricsRecord]) -> dict[str, Measure]:
-    """Return the measured fields of a kind of record, in their order."""
+    """Return the measured fields of a kind of record, in the order of the class."""
     hints = get_type_hints(record, include_extras=True).items()
     notes = [(name, note) for name, hint in hints if get_origin(hint) is Annotated for note in get_args(hint)]
     return {name: note for name, note in notes if isinstance(note, Measure)}
@@ -154,12 +154,12 @@ def metrics_line(record: MetricsRecord) -> JsonObject:
 
 
 def read_metrics(content: JsonObject) -> MetricsRecord | None:
-    """Return the record of a line; None if it is of a kind that this version does not know.
+    """Return the record of a line; None if this version does not know its kind.
 
     A measured number that an older version did not write is NaN.
 
     Raises:
-        RecordError: it is not what a record looks like, or begins a training of a version that is not understood.
+        RecordError: it is not a record of metrics, or is the start of a training of a newer version.
     """
     kind = RECORDS.get(str(content.get("kind")))
     if kind is None:
@@ -171,7 +171,7 @@ def read_metrics(content: JsonObject) -> MetricsRecord | None:
 
 
 def read_steps(path: Path) -> Iterator[StepRecord]:
-    """Yield the steps of a metrics file; a torn or foreign line is passed over.
+    """Yield the steps of a metrics file; damaged and unknown lines are skipped.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""What a sample can be written as: each output with its file's ending, and which of them a config may ask for."""
+"""The outputs that a sample can be written as, with their file names, and the choices in a config."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ class SampleOutput:
     """One file or folder of a sample."""
 
     name: str
-    """It is decoded by the rule `sample_<name>`."""
+    """The rule `sample_<name>` makes it."""
     suffix: str
-    """Its file is the sample's name with this ending."""
+    """The ending of its file name, after the sample's name."""
     is_folder: bool = False
     is_decoded: bool = True
-    """Whether it holds pixels, which people can look at."""
+    """Whether it holds pixels that people can view."""
 
     @property
     def rule(self) -> str:
         return f"sample_{self.name}"
 
     def path(self, paths: ProjectPaths, sample: str) -> Path:
-        """Its file; `sample` may be a wildcard in braces."""
+        """Return its file; `sample` may be a wildcard in braces."""
         return paths.samples / f"{sample}{self.suffix}"
 
 
 VIDEO = SampleOutput("video", ".mp4")
 IMAGES = SampleOutput("images", ".frames", is_folder=True)
 ANIMATION = SampleOutput("animation", ".animation.png")
-"""An animated PNG: lossless, and it plays in a browser and in a README."""
+"""An animated PNG, which is lossless and plays in a browser and in a README."""
 LATENTS = SampleOutput("latents", ".latents.safetensors", is_decoded=False)
 
 OUTPUTS = (VIDEO, IMAGES, ANIMATION, LATENTS)
 DECODED = tuple(output for output in OUTPUTS if output.is_decoded)
 
 OutputType: TypeAlias = Literal["video", "images", "animation", "latent", "both"]
-"""What a config may ask for; `both` are a video and its latents."""
+"""The choices in a config; `both` means a video and its latents."""
 
 OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "video": (VIDEO,),
@@ -49,9 +49,9 @@ OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "latent": (LATENTS,),
     "both": (VIDEO, LATENTS),
 }
-"""`sample.output_type` -> what is written, what can be looked at first."""
+"""`sample.output_type` -> the outputs, those that can be viewed first."""
 
 
 def output_of(path: Path) -> SampleOutput | None:
-    """The output that a file's ending tells; None for no sample's."""
+    """Return the kind of output from a file's name; None if it is not of a sample."""
     return next((output for output in OUTPUTS if path.name.endswith(output.suffix)), None)

@@ -1,7 +1,7 @@
-"""Where the files of a project are: the one place that knows their names.
+"""The paths of all files of a project.
 
-The rules, the commands and the dashboard take every path from here. With the project's folder as `root` the paths lead
-there from anywhere; with the default, they are relative to the project folder, as Snakemake names them.
+The rules, the commands and the dashboard take every path from here. With the project's folder as `root`, the paths are
+valid from anywhere; with the default, they are relative to the project folder, as in Snakemake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONFIG = "config.yaml"
 
 
 def config_file(project: Path) -> Path:
-    """The config file of a project that is given as its folder or as the file."""
+    """Return the config file of a project, given the project's folder or the config file itself."""
     return project / CONFIG if project.is_dir() else project
 
 
@@ -38,18 +38,18 @@ class ProjectPaths:
 
     @property
     def results(self) -> Path:
-        """The folder of everything that is made."""
+        """The folder of all results."""
         return self.root / RESULTS / self.run
 
-    # -- what a person looks for ------------------------------------------------------------------------------------
+    # -- results for the user ---------------------------------------------------------------------------------------
 
     @property
     def lora(self) -> Path:
-        """The published LoRA: there when everything that belongs to it is."""
+        """The published LoRA, which exists only if everything that belongs to it does."""
         return self.results / "lora.safetensors"
 
     def converted(self, layout: str) -> Path:
-        """The LoRA in the names of another program; `layout` may be a wildcard in braces."""
+        """Return the LoRA's file in another program's layout; `layout` may be a wildcard in braces."""
         return self.results / f"lora.{layout}.safetensors"
 
     @property
@@ -57,7 +57,7 @@ class ProjectPaths:
         return self.results / "samples"
 
     def condition(self, name: str) -> Path:
-        """The encoded first image of an i2v sample; `name` may be a wildcard in braces."""
+        """Return the file of an i2v sample's encoded first image; `name` may be a wildcard in braces."""
         return self.samples / f"{name}.condition.safetensors"
 
     @property
@@ -66,19 +66,19 @@ class ProjectPaths:
 
     @property
     def plan(self) -> Path:
-        """Memory and time of each stage, in words."""
+        """The estimated memory and time of each stage, as text."""
         return self.results / "plan.txt"
 
     @property
     def checked_models(self) -> Path:
-        """What the check of the model files said."""
+        """The results of checking the model files."""
         return self.results / "models.json"
 
     # -- training ---------------------------------------------------------------------------------------------------
 
     @property
     def trained(self) -> Path:
-        """The LoRA straight from training, which samples and conversions are made from."""
+        """The LoRA as trained, from which samples and conversions are made."""
         return self.results / "train.safetensors"
 
     @property
@@ -100,7 +100,7 @@ class ProjectPaths:
 
     @property
     def previews(self) -> Path:
-        """The folder of samples that are made on the way."""
+        """The folder of samples that are made during training."""
         return self.training / "previews"
 
     @property
@@ -109,42 +109,42 @@ class ProjectPaths:
 
     @property
     def trained_dataset(self) -> Path:
-        """The clips and captions that the training was made with, by name."""
+        """The clips and captions of the training, by name."""
         return self.training / "dataset.json"
 
     def experiments(self) -> Iterator[ProjectPaths]:
-        """The project's experiments that have been trained, sorted by name."""
+        """Yield the project's experiments that have been trained, sorted by name."""
         for path in sorted(self.root.glob(f"{RESULTS}/*/train/metrics.jsonl")):
             yield ProjectPaths(self.root, path.parts[-3])
 
     def with_samples(self) -> Iterator[ProjectPaths]:
-        """The project, and its experiments that have samples or previews, sorted by name."""
+        """Yield the project, and its experiments with samples or previews, sorted by name."""
         yield self
         found = {path.parts[-2] for path in self.root.glob(f"{RESULTS}/*/{self.samples.name}")}
         found |= {path.parts[-3] for path in self.root.glob(f"{RESULTS}/*/{self.training.name}/{self.previews.name}")}
         yield from (ProjectPaths(self.root, run) for run in sorted(found))
 
     def set_aside(self) -> Iterator[Path]:
-        """The metrics of earlier trainings, whose folders were moved aside."""
+        """Return the metrics of earlier trainings, whose folders were moved aside."""
         return iter(sorted(self.results.glob("train-*/metrics.jsonl")))
 
-    # -- what the planner and the jobs tell one another ---------------------------------------------------------------
+    # -- files that the planner and the jobs exchange ----------------------------------------------------------------
 
     @property
     def specs(self) -> Path:
-        """The folder of what each product has to be made from, written when the workflow is planned."""
+        """The folder of the products' specs, which are written when the workflow is planned."""
         return self.results / "specs"
 
     def spec(self, stage: str) -> Path:
-        """The spec of one job, such as `train` or `sample_latents.NAME`."""
+        """Return the spec of a job, such as `train` or `sample_latents.NAME`."""
         return self.specs / f"{stage}.json"
 
     def trial_spec(self, stage: str) -> Path:
-        """The spec of one job in a dry run, which may be of a config that is not saved yet."""
+        """Return the spec of a job in a dry run, which may be of a config that is not saved yet."""
         return self.hidden / "dry-run" / self.run / f"{stage}.json"
 
     def manifests(self, kind: EncodedKind) -> Path:
-        """The folder of the manifests of a kind, one folder in it for each way of encoding."""
+        """Return the folder of the manifests of a kind, with a folder in it for each set of encoding settings."""
         return self.results / "manifests" / kind
 
     # -- logs -------------------------------------------------------------------------------------------------------
@@ -154,15 +154,15 @@ class ProjectPaths:
         return self.results / "logs"
 
     def log(self, job: str) -> Path:
-        """The log of a job, such as `train` or `sample_video.NAME`."""
+        """Return the log of a job, such as `train` or `sample_video.NAME`."""
         return self.logs / f"{job}.log"
 
     def failure(self, log: Path) -> Path:
-        """The record of a job's failure, beside its log."""
+        """Return the record of a job's failure, beside its log."""
         return log.with_suffix(".failure.json")
 
     def all_logs(self) -> Iterator[Path]:
-        """The logs of all jobs of the project and of its experiments that are there, sorted."""
+        """Return the existing logs of all jobs of the project and its experiments, sorted."""
         return iter(sorted(self.results.glob("**/logs/*.log")))
 
     @property
@@ -170,14 +170,14 @@ class ProjectPaths:
         return self.results / "benchmarks"
 
     def benchmark(self, job: str) -> Path:
-        """The time and memory of a job, as Snakemake measured them."""
+        """Return the file with a job's time and memory as measured by Snakemake."""
         return self.benchmarks / f"{job}.tsv"
 
-    # -- hidden: runs of the workflow, and what only saves time ------------------------------------------------------
+    # -- hidden files: runs of the workflow, and caches --------------------------------------------------------------
 
     @property
     def hidden(self) -> Path:
-        """Runs of the workflow and caches of the planner; losing it loses no result."""
+        """Runs of the workflow and caches of the planner; no result is lost if it is deleted."""
         return self.root / ".hv15"
 
     @property
@@ -190,7 +190,7 @@ class ProjectPaths:
 
     @property
     def told(self) -> Path:
-        """What the products told of themselves when they were last read."""
+        """The specs in the products' metadata when they were last read."""
         return self.hidden / "told.json"
 
     @property

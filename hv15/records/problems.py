@@ -1,4 +1,4 @@
-"""What is wrong, and where: the error of a config, with one entry for each thing to put right."""
+"""Problems with their locations, and the error of a config, which lists all its problems."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hv15.errors import UserError
 from hv15.terminal_text import one_line
 
 Location = tuple[str | int, ...]
-"""Where a setting is: ("datasets", 0, "resolution")."""
+"""The location of a setting: ("datasets", 0, "resolution")."""
 
 LONGEST = 200
 """Characters of a setting's name that are shown."""
 
 COMMAND_LINE = Path("--config")
-"""What stands for the file of a setting that was given on the workflow's command line."""
+"""Stands for the file of a setting on the workflow's command line."""
 
 
 def dotted(location: Location) -> str:
-    """Write a location as users do: train.learning_rate or datasets[0].target_frames[1]."""
+    """Return a location as users write it: train.learning_rate or datasets[0].target_frames[1]."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return "".join(parts).removeprefix(".")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands, as far as it is known."""
+    """A location in a file, as far as it is known."""
 
     file: Path | None = None
     line: int | None = None
@@ -49,10 +49,10 @@ NOWHERE = Place()
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to put right."""
+    """One thing to fix."""
 
     message: str
-    """What was found and what was expected; the place is not in it."""
+    """What was found and what was expected, without the place."""
     hint: str = ""
     """What to do."""
     place: Place = NOWHERE
@@ -62,7 +62,7 @@ class Problem:
 
 
 class ConfigError(UserError):
-    """A config that cannot be used: every problem of it, in the order of the file."""
+    """A config that cannot be used, with all its problems in the order of the file."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)

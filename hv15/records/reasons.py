@@ -1,4 +1,4 @@
-"""What would run and why, in words: `hv15 why --json` writes it, the dashboard reads it."""
+"""The stages that would run, and why, in words: written by `hv15 why --json`, read by the dashboard."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class DueStage:
     title: str
     """What it does, for a person."""
     reasons: tuple[str, ...]
-    """Why, in words: `train.network_dim 4 -> 8`."""
+    """Why it has to run, in words: `train.network_dim 4 -> 8`."""
     products: tuple[str, ...] = ()
-    """From the project folder."""
+    """Paths relative to the project folder."""
 
     @property
     def rule(self) -> str:
@@ -30,12 +30,12 @@ class DueStage:
 
 @dataclass(frozen=True)
 class DueStages:
-    """Everything that has to run, in order."""
+    """All stages that have to run, in order."""
 
     stages: tuple[DueStage, ...] = ()
 
     def to_json(self) -> JsonObject:
-        """As JSON; `from_json` gives it back."""
+        """Return it as JSON, which `from_json` reads."""
         stages: list[Json] = [
             {
                 "name": each.name,
@@ -49,13 +49,15 @@ class DueStages:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Json]) -> DueStages:
-        """Read what `to_json` gave.
+        """Make it from the result of `to_json`.
 
         Raises:
-            RecordError: it is of another version, or no such record.
+            RecordError: it is of another version, or not such a record.
         """
         if content.get("version") != VERSION:
-            raise RecordError(f"is of version {content.get('version')}, this hv15 understands version {VERSION}")
+            raise RecordError(
+                f"is of version {content.get('version')}, but this hv15 understands only version {VERSION}"
+            )
         stages = content.get("stages")
         if not isinstance(stages, list):
             raise RecordError("holds no stages")

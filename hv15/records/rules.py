@@ -1,4 +1,4 @@
-"""The rules of the workflow: their names, and what a person calls what they do."""
+"""The rules of the workflow: their names, and what they do in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hv15.records.outputs import DECODED
 class Rule(StrEnum):
     """A rule that makes a project's results.
 
-    Each kind of decoded output has one more (hv15.records.outputs), and each model that is downloaded: `download_vae`.
+    There is also a rule for each kind of decoded output (hv15.records.outputs) and for each downloaded model, such as
+    `download_vae`.
     """
 
     DEMO_MODELS = "demo_models"
@@ -44,10 +45,10 @@ _WORDS: dict[str, str] = {
 
 
 def rule_words(rule: str) -> str:
-    """Return what a rule does, for a person; a rule that is not known here is called by its name."""
+    """Return what a rule does, for a person; for an unknown rule, its name."""
     return _WORDS.get(rule, rule.replace("_", " "))
 
 
 def job_name(rule: str, wildcards: Iterable[str] = ()) -> str:
-    """Return what a person calls a job, such as `sample red-circle`, `encode clips 3`, `download vae`."""
+    """Return a job's name for a person, such as `sample red-circle`, `encode clips 3`, `download vae`."""
     return " ".join([rule_words(rule), *wildcards])

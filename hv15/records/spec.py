@@ -1,7 +1,7 @@
-"""A spec: what one product has to be made from. The planner writes it, the product's job reads it.
+"""Specs: what a product has to be made from. The planner writes a spec, and the product's job reads it.
 
-The product tells in its own metadata what it was made from (`made_from`). It is right exactly when that equals the
-`wanted` of its spec; so whether something is out of date never depends on what Snakemake remembers.
+The product's own metadata says what it was made from (`made_from`). The product is up to date exactly if that equals
+the `wanted` of its spec, so this never depends on what Snakemake remembers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Spec:
     """What one product has to be made from."""
 
     wanted: JsonObject
-    """Everything that its content depends on, without names and places. The product will tell this of itself."""
+    """Everything on which its content depends, without names and paths. The product's metadata will contain it."""
     details: JsonObject = field(default_factory=dict)
-    """What its job has to know besides, such as the paths of what is read."""
+    """What else its job needs to know, such as the paths of its inputs."""
     runs: bool = False
-    """Whether the job was to run when this was written."""
+    """Whether the job had to run when this was written."""
     planned: int = 0
-    """Nanoseconds since 1970 when a wrong product was to be replaced, so that each such spec is a new file."""
+    """When a wrong product had to be replaced, in nanoseconds since 1970, so that each such spec is a new file."""
 
     def write(self, path: Path) -> None:
         """Write it atomically.
@@ -40,10 +40,10 @@ class Spec:
 
     @classmethod
     def load(cls, path: Path) -> Spec:
-        """Read one.
+        """Read a spec.
 
         Raises:
-            RecordError: it is missing, torn, or of another version.
+            RecordError: it is missing, damaged, or of another version.
         """
         content = read_record(path, VERSION)
         planned = content.get("planned", 0)
@@ -56,15 +56,15 @@ class Spec:
 
     @classmethod
     def read(cls, path: Path) -> Spec:
-        """Read the spec of a job.
+        """Read a spec for its job.
 
         Raises:
-            UserError: it is missing, torn, or of another version.
+            UserError: it is missing, damaged, or of another version.
         """
         try:
             return cls.load(path)
         except RecordError as error:
             raise UserError(
                 f"{path}: not usable as a spec: {error}",
-                hint="start the run again: it writes the specs anew",
+                hint="start the run again, which writes the specs again",
             ) from error

@@ -1,4 +1,4 @@
-"""The clips and captions that a training was made with, by name: so that a person can be told what changed since."""
+"""The clips and captions of a training, by name, from which later changes of the dataset can be explained."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class TrainedPair:
     """One captioned medium."""
 
     name: str
-    """Its file, from the project folder."""
+    """Its file, relative to the project folder."""
     media: str
     """sha256 of the file's bytes."""
     caption: str
     """sha256 of the caption's text."""
     dataset: str
-    """Identity of its dataset: the settings that cut and weigh it."""
+    """Identity of its dataset: the settings that determine its clips and their weight."""
 
 
 @dataclass(frozen=True)
 class TrainedDataset:
-    """What `results/train/dataset.json` holds."""
+    """The content of `results/train/dataset.json`."""
 
     digest: str
-    """As in the training's spec."""
+    """The dataset's digest, as in the training's spec."""
     pairs: Sequence[TrainedPair]
 
     def write(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class TrainedDataset:
         """Read it.
 
         Raises:
-            RecordError: it is missing, torn, or of another version.
+            RecordError: it is missing, damaged, or of another version.
         """
         content = read_record(path, VERSION)
         rows, digest = content.get("pairs"), content.get("digest")

@@ -1,4 +1,4 @@
-"""Sentences for samples that work and are seldom meant (see hv15.models.advice). No torch."""
+"""Advice on samples that work but are seldom intended (see hv15.models.advice). Does not need torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from hv15.models.variants import Variant, size_class
 
 
 def about_sample(variant: Variant, *, height: int, width: int, steps: int, guidance_scale: float) -> list[str]:
-    """What there is to say about a sample's settings; sizes in pixels."""
+    """Return advice about a sample's settings; height and width are in pixels."""
     sentences = []
     if guidance_scale > 1 >= variant.guidance_scale:
         sentences.append(
-            f"guidance_scale {guidance_scale:g}: {variant.name} was distilled to be sampled with 1, which is also "
+            f"guidance_scale {guidance_scale:g}: {variant.name} was distilled for a guidance of 1, which is also "
             "twice as fast: remove guidance_scale, or use the base checkpoint"
         )
     if variant.fitting_steps and steps not in variant.fitting_steps:

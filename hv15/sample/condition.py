@@ -1,4 +1,4 @@
-"""The first frame of an i2v sample: from an image file to the VAE's latent and SigLIP's states."""
+"""Encodes the first frame of an i2v sample: from an image file to the VAE's latent and SigLIP's states."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 
 def cover_crop(image: Pixels, height: int, width: int) -> Pixels:
-    """Resize an image (uint8 [H, W, 3]) with Lanczos until it covers height x width, and cut out the centre.
+    """Resize an image (uint8 [H, W, 3]) with Lanczos to cover height x width pixels, and crop the centre.
 
-    Lanczos in both directions and the roundings are the official sampler's.
+    The filter, for enlarging and for reducing, and the rounding are those of the official sampler.
     """
     rows, columns = image.shape[:2]
     factor = max(width / columns, height / rows)
     size = (round(columns * factor), round(rows * factor))  # PIL's order
     resized = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    return np.array(resized.crop((left, top, left + width, top + height)))  # a copy: torch wants it writable
+    return np.array(
+        resized.crop((left, top, left + width, top + height))
+    )  # copied, because torch needs a writable array
 
 
 def first_frame(spec: SampleSpec, root: Path) -> Pixels:
     """Read the image of an i2v sample at the size of the video: uint8 [height, width, 3]; `root` is the project folder.
 
     Raises:
-        UserError: it cannot be read, is a mere strip, or is not the image that the sample was planned with.
+        UserError: it cannot be read, has an extreme aspect ratio, or has changed since the sample was planned.
     """
     if spec.image is None:
-        raise UserError(
-            f"{spec.name}: a {spec.task} sample has no first frame", hint="denoise it without a --condition"
-        )
+        raise UserError(f"{spec.name}: a {spec.task} sample has no first frame", hint="denoise it without --condition")
     path = root / spec.image.path
     image = read_image(path)
     if model_fingerprint(path) != spec.image.fingerprint:
@@ -72,14 +72,14 @@ def write_condition(
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
-    """Encode the first frame of an i2v sample into `<name>.condition.safetensors`; one model in memory at a time.
+    """Encode the first frame of an i2v sample into `<name>.condition.safetensors`, with one model in memory at a time.
 
     Args:
-        made_from: what the file depends on, as the stage's spec says.
+        made_from: what the file depends on, from the stage's spec.
         patch_conv: less memory for the same latent, see `VAE.patch_conv`.
 
     Raises:
-        UserError: the image or a model is unusable, or the image is not the planned one.
+        UserError: the image or a model cannot be used, or the image has changed since the sample was planned.
     """
     image = first_frame(spec, root)
     where = pick_device(device)
@@ -92,7 +92,7 @@ def write_condition(
 
 @torch.no_grad()
 def encode_frame(vae: VAE, image: Pixels) -> Tensor:
-    """Encode one uint8 [H, W, 3] image: unscaled latent [C, 1, H/16, W/16] (posterior mode), float32, never tiled."""
+    """Encode one uint8 [H, W, 3] image, untiled: unscaled latent [C, 1, H/16, W/16] (posterior mode), float32."""
     device = next(vae.parameters()).device
     frames = torch.from_numpy(image)[None, None].to(device)  # (1, 1, H, W, 3)
     return vae.encode(from_bytes(frames, vae.dtype))[0].float()

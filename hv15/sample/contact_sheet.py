@@ -1,4 +1,4 @@
-"""All samples in one picture: a row a prompt, a few frames of each, without and with the trained LoRA side by side."""
+"""The contact sheet: a row for each prompt with a few frames, without and with the trained LoRA side by side."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hv15.data.pixels import Fitter, Pixels
 from hv15.data.probe import probe
 from hv15.errors import UserError
 
-SHOWN = 4
-"""Frames of a clip on the sheet, evenly spaced, the first and the last among them."""
+FRAMES_PER_CLIP = 4
+"""Number of frames of a clip on the sheet, evenly spaced from the first to the last."""
 WITHOUT, WITH = "without the LoRA", "with the LoRA"
 
 _HEIGHT = 96  # pixels of a frame on the sheet
@@ -32,11 +32,11 @@ class SheetRow:
     prompt: str
     with_lora: Pixels
     without: Pixels | None = None
-    """From the same noise, but without the trained LoRA."""
+    """The clip from the same noise without the trained LoRA."""
 
     @property
     def clips(self) -> list[tuple[str, Pixels]]:
-        """The clips, uint8 [F, H, W, 3], from left to right, and what to write over each."""
+        """The clips, uint8 [F, H, W, 3], from left to right, each with its label."""
         if self.without is None:
             return [(WITH, self.with_lora)]
         return [(WITHOUT, self.without), (WITH, self.with_lora)]
@@ -55,7 +55,7 @@ def read_sample(path: Path) -> Pixels:
         return np.stack([reader.pixels(index) for index in range(len(info.timeline.times))])
 
 
-def few_frames(frames: Pixels, count: int = SHOWN) -> Pixels:
+def few_frames(frames: Pixels, count: int = FRAMES_PER_CLIP) -> Pixels:
     """Return up to `count` of the frames [F, H, W, 3], evenly spaced from the first to the last."""
     places = np.linspace(0, len(frames) - 1, min(count, len(frames)))
     few: Pixels = frames[np.rint(places).astype(int)]
@@ -89,7 +89,7 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Pixels:
 
 
 def mean_change(rows: Sequence[SheetRow]) -> str:
-    """Return in one sentence how much the LoRA changed the samples that are there without it, too; else ""."""
+    """Return a sentence on how much the LoRA changed the samples that also exist without it; "" if there are none."""
     changes = [
         np.abs(row.with_lora.astype(float) - row.without.astype(float)).mean()
         for row in rows
@@ -101,11 +101,11 @@ def mean_change(rows: Sequence[SheetRow]) -> str:
 
 
 def _strip(frames: Pixels) -> Image.Image:
-    """A few frames of a clip, side by side."""
-    shown = few_frames(frames)
-    height, width = shown.shape[1:3]
+    """Draw a few frames of a clip side by side."""
+    few = few_frames(frames)
+    height, width = few.shape[1:3]
     size = (round(width * _HEIGHT / height), _HEIGHT)
-    strip = Image.new("RGB", (len(shown) * (size[0] + 2) - 2, _HEIGHT), _PAPER)
-    for number, frame in enumerate(shown):
+    strip = Image.new("RGB", (len(few) * (size[0] + 2) - 2, _HEIGHT), _PAPER)
+    for number, frame in enumerate(few):
         strip.paste(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC), (number * (size[0] + 2), 0))
     return strip

@@ -1,4 +1,4 @@
-"""The decoding stage: latents in, a video or a folder of images out. Only the VAE is loaded."""
+"""The decoding stage: makes a video or a folder of images from latents. Loads only the VAE."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def decode_latents(
     """Decode a latents file and write the result: an mp4 if `output` ends in .mp4, else a folder of PNG images.
 
     Args:
-        spec: what was asked for, and so how to decode (tile, fps, dtype); None takes what the file itself says. It is
-            written into the result, beside what the file tells of the LoRAs.
-        made_from: what the result depends on, as its spec says; the latents must tell the same of themselves.
+        spec: says how to decode (tile, fps, dtype); None takes the spec in the file. It is written into the result,
+            together with what the file says about the LoRAs.
+        made_from: what the result depends on, from its spec; the latents must have been made from the same.
         patch_conv: less memory for the same pixels, see `VAE.patch_conv`.
 
     Raises:
-        UserError: the file is unusable or of another size than `spec` says, or the model cannot decode it.
+        UserError: the file cannot be used or has another size than `spec` says, or the model cannot decode it.
     """
-    latents, asked, metadata = read_latents(latents_path)
-    spec = spec or asked
+    latents, spec_in_file, metadata = read_latents(latents_path)
+    spec = spec or spec_in_file
     if tuple(latents.shape[1:]) != spec.latent_size:
         raise UserError(
             f"{latents_path}: {tuple(latents.shape[1:])} latent frames, rows, columns, but {spec.name} has "
             f"{spec.latent_size}",
-            hint="start the run again: the sample is denoised anew",
+            hint="start the run again, which denoises the sample again",
         )
     if made_from is not None and read_made_from(metadata) != made_from["latents"]:
         raise UserError(
-            f"{latents_path}: made from another prompt or other settings than {spec.name} asks for",
+            f"{latents_path}: made from another prompt or other settings than those of {spec.name}",
             hint="start the run again, or decode it without --spec",
         )
     metadata = {**metadata, SAMPLE: spec.to_text()}
-    metadata.pop(MADE_FROM, None)  # that of the latents
+    metadata.pop(MADE_FROM, None)  # describes the latents
     if made_from is not None:
         metadata |= made_from_metadata(made_from)
     where = pick_device(device)
@@ -79,21 +79,21 @@ _WRITERS: dict[SampleOutput | None, Callable[[Path, Pixels, float, Mapping[str, 
     VIDEO: write_video,
     ANIMATION: write_animation,
 }
-"""How each output is written: (path, uint8 frames [F, H, W, 3], frames per second, metadata). Any other name is taken
-for a folder of images."""
+"""The writer of each output: (path, uint8 frames [F, H, W, 3], frames per second, metadata). Any other name means a
+folder of images."""
 
 
 @torch.no_grad()
 def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) -> Tensor:
-    """Decode unscaled latents [1, C, F', h, w], as stored, on the VAE's device; pixels [1, 3, F, H, W], about [-1, 1].
+    """Decode unscaled latents [1, C, F', h, w] on the VAE's device to pixels [1, 3, F, H, W], about [-1, 1].
 
     Raises:
-        UserError: latents of another VAE, an overlap of tiles that cannot be, or NaN or infinity from the VAE.
+        UserError: the latents are of another VAE, the overlap of tiles is impossible, or the result is not finite.
     """
     if latents.shape[1] != vae.config.latent_channels:
         raise UserError(
             f"latents of {latents.shape[1]} channels, but the VAE has {vae.config.latent_channels}",
-            hint="models.vae and models.dit must belong together",
+            hint="set models.vae and models.dit to models that belong together",
         )
     try:
         pixels = vae.decode(latents.to(next(vae.parameters()).device), tile_size=tile_size, overlap=overlap)
@@ -104,11 +104,12 @@ def decode(vae: VAE, latents: Tensor, tile_size: int = 0, overlap: float = 0.0) 
         ) from error
     if not bool(torch.isfinite(pixels).all()):
         raise UserError(
-            "the VAE returned NaN or infinity", hint="set sample.dtype to float32; if it stays, get models.vae again"
+            "the VAE returned NaN or infinity",
+            hint="set sample.dtype to float32; if that does not help, download models.vae again",
         )
     return pixels
 
 
 def to_frames(pixels: Tensor) -> Pixels:
-    """Turn pixels [1, 3, F, H, W] in [-1, 1] into uint8 [F, H, W, 3]; beyond the range they are clamped."""
+    """Convert pixels [1, 3, F, H, W] to uint8 [F, H, W, 3]; values outside [-1, 1] are clamped."""
     return to_bytes(pixels)[0].cpu().numpy()

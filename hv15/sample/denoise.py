@@ -1,4 +1,4 @@
-"""The one denoising loop: final samples and the previews of a training run both come from here."""
+"""The denoising loop, for final samples and for the previews of a training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hv15.models import DiT
 
 
-@torch.no_grad()  # not inference_mode: tables that the model keeps are used in training again, after a preview
+@torch.no_grad()  # not inference_mode, because training uses the tables that the model caches in a preview
 def denoise(
     dit: DiT,
     noise: Tensor,
@@ -32,18 +32,18 @@ def denoise(
     *,
     batch_cfg: bool = False,
 ) -> Tensor:
-    """Follow the model's velocity from noise to a sample with Euler steps; return scaled latents, float32 like `noise`.
+    """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
     Args:
         noise: [B, C, F', h, w], `hv15.sample.noise.initial_noise` on the model's device.
-        cond, uncond: what to sample and what to move away from, on the model's device. For i2v both hold the same
-            vision states. `uncond` may be None when `guidance_scale` is at most 1.
+        cond, uncond: the positive and the negative condition, on the model's device. For i2v both have the same vision
+            states. `uncond` may be None if `guidance_scale` is at most 1.
         sigmas: [steps + 1] from `hv15.sample.schedule.sigmas`.
         guidance_scale: classifier-free guidance u + g*(c - u); at most 1 means off, as in the official implementation.
-        condition_latents: scaled latent [B, C, 1, h, w] of the first frame (i2v), or None (t2v). It only steers:
-            frame 0 of the noise is denoised like any other.
+        condition_latents: scaled latent [B, C, 1, h, w] of the first frame (i2v), or None (t2v). It is only a
+            condition: frame 0 is denoised like any other.
         progress: called with the number of finished steps.
-        batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, at twice the activations.
+        batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, but twice the activations.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -71,24 +71,25 @@ def denoise(
     if not bool(torch.isfinite(latents).all()):
         raise UserError(
             "the model returned NaN or infinity while denoising",
-            hint="set sample.dtype to float32 or lower the LoRAs' multipliers; if it stays, get models.dit again",
+            hint="set sample.dtype to float32 or lower the LoRAs' multipliers; if that does not help, download "
+            "models.dit again",
         )
     return latents
 
 
 def _velocity(dit: DiT, x: Tensor, cond: Condition, sigma: float, following: float) -> Tensor:
-    """One evaluation of the model, [n*B, C, F', h, w] in float32, where `cond` holds n branches of the batch."""
+    """Evaluate the model once, [n*B, C, F', h, w] in float32, where `cond` holds n branches of the batch."""
     x = x.repeat(cond.text.shape[0] // x.shape[0], 1, 1, 1, 1)
     # float32 on purpose: bfloat16 would round a timestep of 731.25 to 732
     timestep = torch.full((x.shape[0],), TIMESTEPS * sigma, dtype=torch.float32, device=x.device)
     if not dit.config.meanflow:
         return dit(x, timestep, cond).float()
-    # a mean-flow model is also told where the step ends; the schedule ends at 0
+    # a mean-flow model also takes the end of the step
     return dit(x, timestep, cond, timestep_r=torch.full_like(timestep, TIMESTEPS * following)).float()
 
 
 def stack_conditions(conditions: list[Condition]) -> Condition:
-    """Join conditions along the batch axis. Shorter texts are padded; pads are never attended: they change nothing."""
+    """Join conditions along the batch axis; shorter texts are padded, which does not affect the result."""
     visions = [condition.vision for condition in conditions if condition.vision is not None]
     if visions and len(visions) < len(conditions):
         raise ValueError("some conditions have vision states and others have none")
@@ -104,6 +105,6 @@ def stack_conditions(conditions: list[Condition]) -> Condition:
 
 
 def _stack(states: list[Tensor]) -> Tensor:
-    """Join [B_i, L_i, D] to [sum B_i, max L_i, D], with zeros behind."""
+    """Join [B_i, L_i, D] into [sum B_i, max L_i, D], padded with zeros at the end."""
     longest = max(state.shape[1] for state in states)
     return torch.cat([pad(state, (0, 0, 0, longest - state.shape[1])) for state in states])

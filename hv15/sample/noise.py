@@ -1,4 +1,4 @@
-"""The random numbers that a sample starts from."""
+"""The noise that a sample starts from."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 def initial_noise(shape: Sequence[int], seed: int) -> Tensor:
     """Draw the starting noise: float32 of `shape`, [B, C, F', h, w], on the CPU.
 
-    The draw is made on the CPU, in bfloat16 and in one call, because the official program does so: then a seed gives
-    the same video there and here, on any device.
+    As in the official program, the draw is made on the CPU, in bfloat16 and in one call, so that a seed gives the same
+    video in both programs and on any device.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     return torch.randn(tuple(shape), generator=generator, dtype=torch.bfloat16).float()

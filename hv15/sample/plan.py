@@ -1,4 +1,4 @@
-"""From the config to the samples that it asks for. Loads no torch: the Snakefile plans with it."""
+"""Resolves the samples that a config asks for. Loads no torch, because planning a workflow uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
 
-BASE_SUFFIX = ".base"  # a prompt's own name holds no dot, so the two never meet
+BASE_SUFFIX = ".base"  # a prompt's own name has no dot, so the two cannot collide
 
 T = TypeVar("T")
 
@@ -28,9 +28,10 @@ def plan_samples(
     """Return the samples of a config, in its order; `with_base` adds one without the trained LoRA, `<name>.base`.
 
     Args:
-        variant: the checkpoint in use, one of `hv15.models.variants.VARIANTS`; it fills steps, guidance and shift.
-        models: identity of each model by role, as the digests know it.
-        fingerprint: of images and LoRA files; a cached one makes planning quick.
+        variant: the checkpoint in use, one of `hv15.models.variants.VARIANTS`, with the defaults for steps, guidance
+            and shift.
+        models: the identity of each model in digests, by role.
+        fingerprint: computes the fingerprints of images and LoRA files; a cached one makes planning fast.
 
     Raises:
         UserError: an image or LoRA file is missing.
@@ -38,7 +39,7 @@ def plan_samples(
     specs = []
     for prompt in settings.sample.prompts:
         specs.append(spec := _plan(settings, prompt, variant, models, fingerprint))
-        if given(prompt.with_base, settings.sample.with_base):
+        if first_set(prompt.with_base, settings.sample.with_base):
             specs.append(spec.without_trained_lora(prompt.name + BASE_SUFFIX))
     return specs
 
@@ -50,10 +51,10 @@ def _plan(
     models: Mapping[str, str],
     fingerprint: Callable[[Path], str],
 ) -> SampleSpec:
-    """One prompt: what it says itself, else what the section says, else what the checkpoint was made for."""
+    """Resolve one prompt: its own settings, else those of the section, else the checkpoint's defaults."""
     sample, official = settings.sample, VARIANTS[variant]
-    height, width = given(prompt.video_size, sample.video_size)
-    guidance = given(prompt.guidance_scale, sample.guidance_scale, official.guidance_scale)
+    height, width = first_set(prompt.video_size, sample.video_size)
+    guidance = first_set(prompt.guidance_scale, sample.guidance_scale, official.guidance_scale)
 
     def found(path: str) -> tuple[str, str]:
         file = settings.resolve(path)
@@ -61,33 +62,33 @@ def _plan(
             raise UserError(f"sample.prompts: {prompt.name}: {file}: no such file", hint="correct the path")
         return str(Path(path).expanduser()), fingerprint(file)
 
-    loras = given(prompt.loras, sample.loras)
+    loras = first_set(prompt.loras, sample.loras)
     return SampleSpec(
         name=prompt.name,
         task=settings.task,
         prompt=prompt.prompt,
-        negative_prompt=given(prompt.negative_prompt, sample.negative_prompt) if guidance > 1 else "",
+        negative_prompt=first_set(prompt.negative_prompt, sample.negative_prompt) if guidance > 1 else "",
         height=height,
         width=width,
-        frames=given(prompt.video_length, sample.video_length),
-        steps=given(prompt.infer_steps, sample.infer_steps, official.infer_steps),
+        frames=first_set(prompt.video_length, sample.video_length),
+        steps=first_set(prompt.infer_steps, sample.infer_steps, official.infer_steps),
         guidance_scale=guidance,
-        flow_shift=given(prompt.flow_shift, sample.flow_shift, official.flow_shift),
-        seed=given(prompt.seed, sample.seed),
-        fps=given(prompt.fps, sample.fps),
-        output_type=given(prompt.output_type, sample.output_type),
+        flow_shift=first_set(prompt.flow_shift, sample.flow_shift, official.flow_shift),
+        seed=first_set(prompt.seed, sample.seed),
+        fps=first_set(prompt.fps, sample.fps),
+        output_type=first_set(prompt.output_type, sample.output_type),
         dtype=sample.dtype,
         quantize=sample.quantize,
         vae_sample_size=sample.vae_sample_size,
         vae_tile_overlap=sample.vae_tile_overlap,
         variant=variant,
-        lora_multiplier=given(prompt.lora_multiplier, sample.lora_multiplier),
+        lora_multiplier=first_set(prompt.lora_multiplier, sample.lora_multiplier),
         image=None if prompt.image_path is None else ImageFile(*found(prompt.image_path)),
         loras=tuple(LoRAFile(*found(each.path), each.multiplier) for each in loras),
         models=dict(models),
     )
 
 
-def given(*values: T | None) -> T:
-    """Return the first value that is one."""
+def first_set(*values: T | None) -> T:
+    """Return the first value that is not None."""
     return next(value for value in values if value is not None)

@@ -1,6 +1,6 @@
-"""What a sample depends on: one prompt of the config with all its settings resolved, as a file of its own.
+"""The spec of a sample: one prompt of the config with all its settings resolved, stored as its own file.
 
-A prompt's text is text: nothing in it is ever read as an option.
+Nothing in a prompt's text is ever read as an option.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from hv15.records.json_values import Json, JsonObject, parse_object
 from hv15.records.outputs import OutputType
 
 _NOT_DENOISED = (
-    *("fps", "output_type", "vae_sample_size", "vae_tile_overlap"),  # read by decoding alone
-    *("name", "variant"),  # what it is called, and where defaults came from
-    *("image", "loras", "models"),  # known by their content: see SampleSpec.denoising
+    *("fps", "output_type", "vae_sample_size", "vae_tile_overlap"),  # used only by decoding
+    *("name", "variant"),  # the sample's name, and the source of the defaults
+    *("image", "loras", "models"),  # SampleSpec.denoising adds what identifies their content
 )
-"""Fields that do not enter what the latents depend on, at least not as they are."""
-_MADE_ANEW = "remove the file and start the run again: it is written anew"
+"""Fields on which the latents do not depend, or not as they are."""
+_MADE_AGAIN = "remove the file and start the run again, which writes it again"
 
 
 @dataclass(frozen=True)
 class LoRAFile:
-    """A LoRA beside the trained one: where it is (from the project folder), its fingerprint, how strongly it acts."""
+    """A LoRA in addition to the trained one: its path from the project folder, its fingerprint and its strength."""
 
     path: str
     fingerprint: str
@@ -39,7 +39,7 @@ class LoRAFile:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """The first frame of an i2v sample: where it is (from the project folder) and its fingerprint."""
+    """The first frame of an i2v sample: its path from the project folder and its fingerprint."""
 
     path: str
     fingerprint: str
@@ -47,7 +47,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """Everything that the bytes of a sample depend on, except the run's own LoRA, which is trained later."""
+    """Everything on which a sample depends, except the trained LoRA, which does not exist yet when it is planned."""
 
     name: str
     task: Task
@@ -56,7 +56,7 @@ class SampleSpec:
     height: int
     width: int
     frames: int
-    """Pixel frames, 4k+1."""
+    """Number of pixel frames, 4k+1."""
     steps: int
     guidance_scale: float
     flow_shift: float
@@ -67,12 +67,12 @@ class SampleSpec:
     quantize: str
     """Number format of the transformer's weights: none, fp8, int8, nf4."""
     vae_sample_size: int
-    """Tile of the VAE in pixels; 0 decodes each frame whole."""
+    """Size of the VAE's tiles in pixels; 0 decodes each frame as a whole."""
     vae_tile_overlap: float
     variant: str
-    """The checkpoint whose official defaults filled what the config left open."""
+    """The checkpoint whose official defaults stand for settings that the config does not set."""
     lora_multiplier: float | None
-    """Strength of the run's own LoRA; None samples without it, for comparison."""
+    """Strength of the trained LoRA; None samples without it, for comparison."""
     image: ImageFile | None
     loras: tuple[LoRAFile, ...]
     models: Mapping[str, str]
@@ -80,15 +80,15 @@ class SampleSpec:
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
-        """Latent frames, height and width."""
+        """Number of latent frames, rows and columns."""
         return latent_size(self.frames, self.height, self.width)
 
     def denoising(self, trained: str | None, text: str) -> JsonObject:
-        """Everything that the latents depend on, without names and places.
+        """Return everything on which the latents depend, without names and paths.
 
         Args:
-            trained: digest of what the run's own LoRA is made from; it counts only if the sample uses that LoRA.
-            text: digest of how the prompts are encoded: models and settings.
+            trained: digest of what the trained LoRA is made from; included only if the sample uses that LoRA.
+            text: digest of the models and settings that encode the prompts.
         """
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
         i2v = self.task == "i2v"
@@ -107,7 +107,7 @@ class SampleSpec:
         }
 
     def decoding(self, trained: str | None, text: str) -> JsonObject:
-        """Everything that the pixels depend on: the latents, and how they are decoded."""
+        """Return everything on which the pixels depend: the latents, and how they are decoded."""
         return {
             "format": formats.DECODING,
             "latents": self.denoising(trained, text),
@@ -118,7 +118,7 @@ class SampleSpec:
         }
 
     def conditioning(self) -> JsonObject:
-        """Everything that the encoded first image of an i2v sample depends on."""
+        """Return everything on which the encoded first image of an i2v sample depends."""
         return {
             "format": formats.CONDITION,
             "image": self.image.fingerprint if self.image else None,
@@ -130,20 +130,20 @@ class SampleSpec:
 
     @property
     def guided(self) -> bool:
-        """Whether the negative prompt takes part: guidance of at most 1 is off, as in the official implementation."""
+        """Whether the negative prompt is used: guidance of at most 1 is off, as in the official implementation."""
         return self.guidance_scale > 1
 
     def to_json(self) -> JsonObject:
-        """As plain JSON values; `from_json` gives the spec back."""
+        """Return the spec as plain JSON values, which `from_json` reads."""
         return parse_object(json.dumps(dataclasses.asdict(self)))
 
     def to_text(self) -> str:
-        """As one line of JSON, for metadata; equal specs give equal bytes."""
+        """Return the spec as one line of JSON, for metadata; equal specs give equal bytes."""
         return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Json], source: str = "sample spec") -> SampleSpec:
-        """Read what `to_json` gave.
+        """Make a spec from the result of `to_json`.
 
         Raises:
             UserError: a field is missing, unknown or of another type; the error names `source`.
@@ -151,14 +151,14 @@ class SampleSpec:
         if wrong := sorted(set(content) ^ {each.name for each in dataclasses.fields(cls)}):
             raise UserError(
                 f"{source}: not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
-                hint=_MADE_ANEW,
+                hint=_MADE_AGAIN,
             )
         try:
             return TypeAdapter(cls).validate_python(content)
         except ValidationError as error:
             wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
-            raise UserError(f"{source}: not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_ANEW) from error
+            raise UserError(f"{source}: not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_AGAIN) from error
 
     def without_trained_lora(self, name: str) -> SampleSpec:
-        """The same sample under another name, from the same noise, but without the run's own LoRA."""
+        """Return the same sample, from the same noise, under another name and without the trained LoRA."""
         return dataclasses.replace(self, name=name, lora_multiplier=None)

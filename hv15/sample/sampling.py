@@ -1,4 +1,4 @@
-"""The denoising stage: text states in, `<name>.latents.safetensors` out. Only the transformer is loaded."""
+"""The denoising stage: makes `<name>.latents.safetensors` from text states. Loads only the transformer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hv15.models import DiT
 
 BATCHED_TOKENS = 8192
-"""Latent cells up to which both branches run as one batch: more fill a GPU alone, and memory matters then."""
+"""Most latent cells for which both branches run as one batch; with more, one branch fills a GPU, and saves memory."""
 
 
 def sample_latents(
@@ -53,13 +53,13 @@ def sample_latents(
     """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
 
     Args:
-        lora: the run's own LoRA, or None to sample without one; those of the config stand in the spec.
+        lora: the trained LoRA, or None to sample without it; those of the config are in the spec.
         text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
-        condition: what `hv15.sample.condition.write_condition` wrote, for i2v.
-        made_from: what the latents depend on, as the stage's spec says.
-        root: the project folder, where the spec's paths start.
-        settings: how the transformer is held in memory and what it runs on; its number format is the spec's.
-        batch_cfg: both branches of the guidance in one batch; None does so where it pays: few tokens, on a GPU.
+        condition: the file of `hv15.sample.condition.write_condition`, for i2v.
+        made_from: what the latents depend on, from the stage's spec.
+        root: the project folder, to which the spec's paths are relative.
+        settings: memory options and kernels of the transformer; the number format is the spec's.
+        batch_cfg: whether both branches of the guidance run as one batch; None: if that is faster (few tokens, a GPU).
 
     Raises:
         UserError: a file is missing, damaged or not the planned one.
@@ -67,7 +67,7 @@ def sample_latents(
     where = pick_device(device)
     dtype = pick_dtype(spec.dtype, where)
     loras = loras_of(spec, root, lora)
-    metadata = provenance(spec, made_from, loras)  # before anything heavy: a LoRA that changed is found out now
+    metadata = provenance(spec, made_from, loras)  # before a model is loaded, as it finds changed LoRAs
     first, vision = _read_condition(spec, condition)
     settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
     dit = load_ready(dit_path, settings, device=where, dtype=dtype)
@@ -92,10 +92,14 @@ def run(
     device: torch.device,
     batch_cfg: bool = False,
 ) -> Tensor:
-    """Sample what a spec asks for with a model in memory; return scaled latents, float32 [1, C, F', h, w].
+    """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
     Args:
-        first: unscaled latent [C, 1, h, w] of the first frame; vision: [729, 1152]; both for i2v, else None.
+        first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
+        vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+
+    Raises:
+        UserError: the model returned NaN or infinity.
     """
     cond = text_condition(text, vision, glyphs=True).to(device)
     uncond = None
@@ -119,10 +123,10 @@ def run(
 
 
 def text_condition(item: Mapping[str, Tensor], vision: Tensor | None, *, glyphs: bool) -> Condition:
-    """Turn a store item, text [L, 3584] and glyphs [G, 1472], and vision [729, 1152] into a batch of one.
+    """Make a batch of one from a store item, text [L, 3584] and glyphs [G, 1472], and vision [729, 1152].
 
     Args:
-        glyphs: False for the negative prompt, which officially never has any.
+        glyphs: False leaves out the glyphs, as the official program does for the negative prompt.
     """
     text, glyph = item["text"], item["glyphs"] if glyphs else item["glyphs"][:0]
     return Condition(
@@ -135,20 +139,20 @@ def text_condition(item: Mapping[str, Tensor], vision: Tensor | None, *, glyphs:
 
 
 def _read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None, Tensor | None]:
-    """The first frame's latent and vision states of an i2v sample; two times None for t2v."""
+    """Return the first frame's latent and vision states of an i2v sample; None and None for t2v."""
     if spec.task == "t2v":
         return None, None
     if path is None:
         raise UserError(
             f"{spec.name}: an i2v sample needs its encoded first frame",
-            hint="make it with `hv15 sample condition` and give it as --condition",
+            hint="make it with `hv15 sample condition` and pass it as --condition",
         )
     tensors, _ = read_tensors(path, CONDITION, "hv15 encode")
     latents = tensors["latents"]
     expected = (1, *spec.latent_size[1:])
     if latents.shape[1:] != expected:
         raise UserError(
-            f"{path}: a first frame of {tuple(latents.shape[1:])} latent frames, rows, columns, expected {expected}",
-            hint="start the run again: the image is encoded anew",
+            f"{path}: a first frame of {tuple(latents.shape[1:])} latent frames, rows, columns; expected {expected}",
+            hint="start the run again, which encodes the image again",
         )
     return latents, tensors["vision"]

@@ -1,1 +1,1 @@
-"""Training a LoRA by flow matching: draws, loop, state, records. The entry is hv15.train.run.train."""
+"""Trains a LoRA by flow matching: random draws, loop, saved state, records. The entry point is hv15.train.run.train."""

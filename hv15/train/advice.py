@@ -1,4 +1,4 @@
-"""Sentences for trainings that work and are seldom meant (see hv15.models.advice). No torch."""
+"""Advice on trainings that work but are seldom intended (see hv15.models.advice). Does not need torch."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from hv15.models.variants import Variant, size_class
 
 
 def about_training(facts: CheckpointFacts, quantize: str) -> list[str]:
-    """What there is to say about training on this file, held as `train.quantize` says."""
+    """Return advice about training on this file; `quantize` is `train.quantize`."""
     sentences = about_memory(facts, "train", quantize)
     if facts.dtype == "float16" or facts.in_fp8:
         better = "bfloat16 file with train.quantize: fp8" if facts.in_fp8 else "bfloat16 or float32 file"
         sentences.append(
-            f"{facts.dtype} weights are the published ones rounded once more, and the LoRA is trained for these: "
-            f"use the {better}"
+            f"{facts.dtype} weights are the published ones rounded once more, and the LoRA would be trained for "
+            f"the rounded ones: use the {better}"
         )
     if facts.variant is None:
         return sentences
     variant = facts.variant.variant
     if facts.meanflow:
         sentences.append(
-            "a mean-flow checkpoint is trained as a plain flow (time_r_in is told a step of no length), so a LoRA does "
+            "a mean-flow checkpoint is trained as a plain flow (time_r_in gets a step of length 0), so a LoRA does "
             f"not learn its long steps: train on {variant.base}, and use the LoRA with either"
         )
     elif variant.distilled:
         sentences.append(
-            f"training on {variant.name} wears its distillation off, because a LoRA learns velocities without "
+            f"training on {variant.name} undoes its distillation, because a LoRA learns velocities without "
             f"guidance: train on {variant.base}, and use the LoRA with either"
         )
     return sentences
@@ -51,8 +51,11 @@ def about_lengths(datasets: Iterable[DatasetSettings], longest_sample: int) -> d
 
 
 def about_sizes(variant: Variant, sizes: Mapping[tuple[int, int], int]) -> list[str]:
-    """What there is to say about a dataset with so many clips of each (height, width) in pixels: whether most of them
-    are of the class of sizes that the checkpoint was not made for."""
+    """Return advice about the sizes of a dataset's clips if most are not of the class that the checkpoint is for.
+
+    Args:
+        sizes: the number of clips of each (height, width) in pixels.
+    """
     others = {size: count for size, count in sizes.items() if size_class(*size) != variant.resolution}
     count, total = sum(others.values()), sum(sizes.values())
     if 2 * count <= total:

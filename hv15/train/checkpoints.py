@@ -1,4 +1,4 @@
-"""When a copy of the LoRA is kept on the way, under which name, and which older copies go."""
+"""When to keep a copy of the LoRA during training, under which name, and which older copies to remove."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hv15.config.train import TrainSettings
 
 @dataclass(frozen=True)
 class CheckpointRule:
-    """The settings of the same names: every how many epochs or steps, how many of each kind stay. None: never; all."""
+    """The settings of the same names: how often copies are made (None: never) and how many are kept (None: all)."""
 
     save_every_n_epochs: int | None
     save_every_n_steps: int | None
@@ -20,7 +20,7 @@ class CheckpointRule:
 
     @classmethod
     def from_settings(cls, options: TrainSettings) -> CheckpointRule:
-        """Take them from `train:`."""
+        """Make the rule from `train:`."""
         return cls(
             save_every_n_epochs=options.save_every_n_epochs,
             save_every_n_steps=options.save_every_n_steps,
@@ -32,9 +32,9 @@ class CheckpointRule:
         """Return the names of the checkpoints to write after a step.
 
         Args:
-            step: finished steps.
-            epochs: epochs that are finished after this step.
-            epochs_before: epochs that were finished before it; a step may finish several, or none.
+            step: number of finished steps.
+            epochs: number of finished epochs after this step.
+            epochs_before: number of finished epochs before it; a step may finish several epochs, or none.
         """
         names = []
         if self.save_every_n_steps and step % self.save_every_n_steps == 0:
@@ -54,6 +54,6 @@ class CheckpointRule:
 
 
 def _by_number(folder: Path, unit: str) -> list[Path]:
-    """Return the checkpoints by steps or by epochs, oldest first."""
+    """Return the checkpoints that were made by steps or by epochs, oldest first."""
     matches = ((re.fullmatch(rf"lora-{unit}(\d+)\.safetensors", path.name), path) for path in folder.glob("lora-*"))
     return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]

@@ -1,4 +1,4 @@
-"""From a micro-batch of items to what one forward pass needs: all random draws, the noisy input, the target."""
+"""Makes the inputs of one forward pass from a micro-batch: all random draws, the noisy input, the target."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hv15.train import flow, random
 from hv15.train.timesteps import SigmaRule
 
 EMPTY_CAPTION = caption_key("")
-"""Key of the text item of the empty caption, which caption dropout shows."""
+"""Key of the text item of the empty caption, which caption dropout uses."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A micro-batch with its draws; made on the CPU, then moved to the model's device."""
+    """A micro-batch with its random draws, made on the CPU and then moved to the model's device."""
 
     x0: Tensor
     """Scaled latents [B, C, F', h, w], fp32."""
@@ -31,15 +31,15 @@ class Example:
     sigma: Tensor
     """[B], fp32; 1 is noise."""
     first_frame: Tensor
-    """[B], fp32: 1 where latent frame 0 is given as the condition (i2v), else 0."""
+    """[B], fp32: 1 where latent frame 0 is the condition (i2v), else 0."""
     condition: Condition
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Example:
-        """Move to the model's device; conditions take the model's dtype, what the loss is made of stays fp32."""
+        """Move to the model's device; conditions are cast to the model's dtype, tensors for the loss stay fp32."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True), self.condition.to(device, dtype))
 
     def pinned(self) -> Example:
-        """The same in pinned memory, from where `to` brings it to a GPU without waiting."""
+        """Return a copy in pinned memory, from which `to` copies to a GPU without waiting."""
         return self._each(torch.Tensor.pin_memory, self.condition.pinned())
 
     def _each(self, change: Callable[[Tensor], Tensor], condition: Condition) -> Example:
@@ -50,15 +50,15 @@ class Example:
 
         The condition is the scaled latent frame 0 of the clip: the VAE is causal, so it equals the latent of the image.
         """
-        given = condition_channels(self.x0[:, :, 0], like=self.x0)
+        channels = condition_channels(self.x0[:, :, 0], like=self.x0)
         return torch.cat(
-            [flow.noisy(self.x0, self.noise, self.sigma), given * self.first_frame.view(-1, 1, 1, 1, 1)], 1
+            [flow.noisy(self.x0, self.noise, self.sigma), channels * self.first_frame.view(-1, 1, 1, 1, 1)], 1
         )
 
     def losses(self, dit: DiT) -> Tensor:
         """Return the flow-matching loss of each sample, fp32 [B]."""
         timestep = TIMESTEPS * self.sigma
-        # A mean-flow model also takes the end of its step; a step of no length is the velocity itself.
+        # A mean-flow model also takes the end of its step; for a step of length 0 it predicts the velocity itself.
         end = timestep if dit.config.meanflow else None
         prediction = dit(self.model_input().to(dit.dtype), timestep, self.condition, timestep_r=end)
         return flow.loss_per_sample(prediction, flow.velocity(self.x0, self.noise))
@@ -66,14 +66,14 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """Reads micro-batches and makes their draws, each named by the seed and the global sample index."""
+    """Reads micro-batches and makes their random draws, each determined by the seed and the global sample index."""
 
     stores: Stores
     seed: int
     sigma_rule: SigmaRule
     i2v_prob: float
-    """How often a clip is shown its first frame; 0 for t2v, which never uses image features even where they are stored.
-    A still image has no frames to follow from its first, so it is always trained as t2v."""
+    """Probability that a clip is trained with its first frame as the condition; 0 for t2v, even if image features are
+    stored. A still image has no frames after the first, so it is always trained as t2v."""
     caption_dropout: float = 0.0
 
     def __call__(self, batch: MicroBatch) -> Example:
@@ -82,7 +82,7 @@ class ExampleReader:
         Raises:
             UserError: an item is missing or damaged.
         """
-        given = [
+        with_image = [
             item.shape[0] > 1 and random.chance(self.i2v_prob, self.seed, "i2v", sample)
             for item, sample in zip(batch.items, batch.samples, strict=True)
         ]
@@ -90,12 +90,12 @@ class ExampleReader:
             EMPTY_CAPTION if random.chance(self.caption_dropout, self.seed, "caption_dropout", sample) else item.caption
             for item, sample in zip(batch.items, batch.samples, strict=True)
         ]
-        content = read_batch(self.stores, batch.items, captions=captions, with_vision=given)
+        content = read_batch(self.stores, batch.items, captions=captions, with_vision=with_image)
         x0 = scale(content.latents.float())
         return Example(
             x0=x0,
             noise=torch.stack([random.noise(tuple(x0.shape[1:]), self.seed, sample) for sample in batch.samples]),
             sigma=self.sigma_rule.sigmas(self.seed, batch.samples),
-            first_frame=torch.tensor(given, dtype=torch.float32),
+            first_frame=torch.tensor(with_image, dtype=torch.float32),
             condition=content.condition,
         )

@@ -1,4 +1,4 @@
-"""Numbers of a step on their way from the device, so that nobody waits for the step that is running."""
+"""Copies a step's numbers from the device without waiting for the step that is running."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class Fetch:
-    """Asks for a tensor's numbers at once and waits for them when they are read.
+    """Queues a copy of a tensor's numbers immediately, and waits for it when they are read.
 
-    On a GPU the copy is queued behind the tensor's own computation and lands in pinned memory, so reading it later
-    waits for nothing that was queued after it.
+    On a GPU the copy is queued after the tensor's own computation and goes to pinned memory, so reading it does not
+    wait for anything that was queued later.
     """
 
     def __init__(self, numbers: Tensor) -> None:
@@ -23,7 +23,7 @@ class Fetch:
             self._event.record()
 
     def read(self) -> list[float]:
-        """Return the numbers of a tensor of one dimension."""
+        """Return the numbers of the tensor, which has one dimension."""
         if self._event is not None:
             self._event.synchronize()
         return list(self._numbers.tolist())

@@ -1,7 +1,7 @@
 """Flow matching: a straight line from the data (sigma 0) to noise (sigma 1), and the velocity along it.
 
 x_sigma = (1 - sigma) * x0 + sigma * noise;  velocity = noise - x0. Sources: Lipman et al. 2022, Liu et al. 2022, and
-the model's own training. All of it in fp32: the cast to the model's dtype comes after.
+the model's own training. Everything is computed in fp32 and cast to the model's dtype afterwards.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ def noisy(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
 
 def velocity(x0: Tensor, noise: Tensor) -> Tensor:
-    """Return what the model has to predict, [B, C, F, H, W]: from data to noise, the same at every sigma."""
+    """Return the velocity that the model has to predict, the same for all sigmas; all are [B, C, F, H, W]."""
     return noise - x0
 
 
 def loss_per_sample(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the mean squared error of each sample [B], computed in fp32."""
+    """Return the mean squared error [B] of each sample, computed in fp32; arguments are [B, C, F, H, W]."""
     return reduce((prediction.float() - target.float()).square(), "b c f h w -> b", "mean")

@@ -1,9 +1,9 @@
-"""The training loop: one optimizer step after another, and what is recorded and saved between them.
+"""The training loop: it runs optimizer steps, and records and saves between them.
 
-- A GPU always has work queued: the numbers of a step are read when the next step is queued. Before something is saved,
-  the numbers of every step so far are read and checked.
-- All processes decide alike, because requests from outside are summed over them with the losses.
-- Everything random is named by the step or the sample, so the loop starts at any step as if it had never stopped.
+- A GPU always has work queued, because the numbers of a step are read after the next step has been queued. Before
+  anything is saved, the numbers of all steps so far are read and checked.
+- All processes make the same decisions, because requests from outside are summed over them together with the losses.
+- Everything random depends only on the step or the sample, so the loop can resume at any step as if it had not stopped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ READ_AHEAD = 2  # micro-batches
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop itself needs of the settings."""
+    """The settings that the loop itself needs."""
 
     total_steps: int
     lr_scheduler: LRScheduler
@@ -56,7 +56,7 @@ class LoopSettings:
 
     @classmethod
     def from_settings(cls, options: TrainSettings, total_steps: int) -> LoopSettings:
-        """Take them from `train:`."""
+        """Make them from `train:`."""
         return cls(
             total_steps=total_steps,
             lr_scheduler=options.lr_scheduler,
@@ -68,17 +68,17 @@ class LoopSettings:
 
 @dataclass
 class QueuedStep:
-    """A step that is queued on the device and whose numbers nobody has read."""
+    """A step that is queued on the device and whose numbers have not been read yet."""
 
     step: int
     """Its index."""
     lr: float
     samples: int
-    """On all processes."""
+    """Number of samples on all processes."""
     tokens: int
-    """Latent tokens, on all processes."""
+    """Number of latent tokens on all processes."""
     numbers: Fetch
-    """Of `StepNumbers`."""
+    """The numbers for `StepNumbers`."""
     data_wait: float
     """Seconds that this process waited for its micro-batches."""
 
@@ -97,25 +97,25 @@ class Trainer:
     spec: str
     """Digest of the training spec."""
     save_lora: Callable[[Path, int], None]
-    """Writes the LoRA as it is after a number of steps."""
+    """Writes the current LoRA to a path; the number is that of finished steps."""
 
     def resume(self) -> None:
-        """Train to the end, from the newest saved state or, without one, from the beginning.
+        """Train to the end, from the newest saved state or, if there is none, from the beginning.
 
         Raises:
-            UserError: as `run`; or the state is of steps of another size.
+            UserError: as `run`; or the state was saved with another number of batches per step.
             SystemExit: as `run`.
         """
         saved = StateFolder(self.folder / "state", self.spec).load_latest()
         if saved is None:
             self.run()
             return
-        then, now = saved.position.batches_per_step, self.batches.batches_per_step
-        if then != now:
+        before, now = saved.position.batches_per_step, self.batches.batches_per_step
+        if before != now:
             raise UserError(
-                f"{self.folder}: its steps were of {then} batches (processes times train.gradient_accumulation_steps), "
-                f"now they would be of {now}: it could not go on as it began",
-                hint=f"start {then // self.batches.accumulation} processes as before, or move the folder away",
+                f"{self.folder}: cannot resume: each step had {before} batches (processes times "
+                f"train.gradient_accumulation_steps), but now would have {now}",
+                hint=f"start {before // self.batches.accumulation} processes as before, or move the folder away",
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
         self.optimizer_step.network.load_state_dict(saved.lora)
@@ -126,13 +126,13 @@ class Trainer:
         """Train from the step with index `start` to the end.
 
         Raises:
-            UserError: the loss is not finite, memory or disk is full, an item cannot be read.
-            Stopped: after a request to stop, with the state saved.
+            UserError: the loss is not finite, memory or disk is full, or an item cannot be read.
+            Stopped: there was a request to stop; the state is saved.
         """
         total = self.settings.total_steps
         share = self.batches.share(start, total, self.accelerator.process_index)
         examples = Background(map(self._read, share), ahead=READ_AHEAD, name="batches")
-        shown = SmoothedLoss()
+        smoothed = SmoothedLoss()
         path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
         with (
             closing(examples),
@@ -152,7 +152,7 @@ class Trainer:
                     record, asked_stop, asked_save = self._read_back(unread.pop(0))
                     stop, save = stop or asked_stop, save or asked_save
                     metrics.write(record)
-                    progress.advance(note=f"loss {shown.update(record.loss):.4f}  lr {record.lr:.2e}")
+                    progress.advance(note=f"loss {smoothed.update(record.loss):.4f}  lr {record.lr:.2e}")
                 if not (due or stop or save):
                     continue
                 self._write_checkpoints(step + 1, metrics)
@@ -161,12 +161,12 @@ class Trainer:
                     save = False
                 self._since = perf_counter()
                 if stop and step + 1 < total:
-                    log.warning("saved at step %d; run the same command to go on", step + 1)
+                    log.warning("saved at step %d; run the same command to resume", step + 1)
                     raise Stopped(step + 1)
 
     @cached_property
     def read_behind(self) -> int:
-        """How many steps may be queued whose numbers nobody has read. The same on all processes: they act alike."""
+        """The number of steps that may be queued without having been read; the same on all processes."""
         return 1 if self._on_gpu else 0
 
     @property
@@ -177,7 +177,7 @@ class Trainer:
         return step == self.settings.total_steps or step % self.settings.state_every_n_steps == 0
 
     def _is_due(self, step: int) -> bool:
-        """Whether something is saved after this step, so that it has to be known to be good."""
+        """Whether anything is saved after this step, so that all numbers must be checked before."""
         return self._saves_state(step) or bool(self._checkpoints(step))
 
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
@@ -234,7 +234,7 @@ class Trainer:
         return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup_steps)
 
     def _write_checkpoints(self, step: int, metrics: MetricsFile) -> None:
-        """Keep copies of the LoRA on the way."""
+        """Write the copies of the LoRA that are due, and remove old ones."""
         if not self.accelerator.is_main_process:
             return
         folder = self.folder / "checkpoints"
@@ -245,7 +245,7 @@ class Trainer:
             path.unlink(missing_ok=True)
 
     def _checkpoints(self, step: int) -> list[str]:
-        """The names of the copies that are due after a step; the last step's is the output itself."""
+        """Return the names of the copies that are due after a step; none after the last step, which has the output."""
         if step == self.settings.total_steps:
             return []
         epochs, before = self.batches.finished_epochs(step), self.batches.finished_epochs(step - 1)
@@ -262,7 +262,7 @@ class Trainer:
 
 
 class SmoothedLoss:
-    """A running mean whose start is not pulled towards zero."""
+    """A running mean that is not biased towards zero at its start."""
 
     def __init__(self) -> None:
         self._sum = self._weight = 0.0
@@ -274,17 +274,17 @@ class SmoothedLoss:
 
 
 def refuse_divergence(step: int, loss: float, grad_norm: float) -> None:
-    """Stop before anything of a step that went wrong is saved.
+    """Check that a step did not diverge, before anything of it is saved.
 
     Raises:
-        UserError: loss or gradient norm is NaN or infinite.
+        UserError: the loss or the gradient norm is NaN or infinite.
     """
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     raise UserError(
         f"step {step}: the loss is {loss} and the gradient norm {grad_norm}: the training has diverged; "
         "nothing of this step was saved",
-        hint="lower train.learning_rate or lengthen train.lr_warmup_steps; in the very first steps the cause may be a "
-        "damaged model file (download it again) or the number format (set train.dtype to float32); "
-        "states and checkpoints of earlier steps are kept",
+        hint="lower train.learning_rate or increase train.lr_warmup_steps; in the very first steps the cause may be a "
+        "damaged model file (download it again) or the number format (set train.dtype to float32). "
+        "States and checkpoints of earlier steps are kept",
     )

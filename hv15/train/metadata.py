@@ -1,4 +1,4 @@
-"""What a trained LoRA says about itself. No time is in it: equal runs give equal bytes."""
+"""The metadata of a trained LoRA. It contains no times, so equal runs give equal bytes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def lora_metadata(
     base: DiTConfig,
     base_name: str | None = None,
 ) -> dict[str, str]:
-    """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, text to text.
+    """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, all as text.
 
-    `hv15.config` gives back a config.yaml that reproduces the file; `hv15.made_from` holds the digests of all that
-    the training depends on: dataset, encoded items, base model. JSON where a value is not a plain one.
+    `hv15.config` is a config that reproduces the file; `hv15.made_from` holds the digests of everything that the
+    training depends on: dataset, encoded items, base model. Values that are not numbers or strings are JSON.
     """
     train = settings.train
     largest = max((item.shape for item in items), key=lambda shape: (shape[1] * shape[2], shape))
@@ -79,13 +79,13 @@ def _own_metadata(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that numbers can depend on."""
+    """Return the versions of the programs on which the numbers depend."""
     return {"hv15": hv15.__version__, "torch": torch.__version__}
 
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of the clone that this package runs from, None for an installed wheel."""
+    """Return the commit of the clone that this package runs from; None for an installed wheel."""
     root = clone()
     if root is None or not (root / ".git").exists():
         return None

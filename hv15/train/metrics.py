@@ -1,4 +1,4 @@
-"""The writer of metrics.jsonl (`hv15.records.metrics`), and what a step measures of itself."""
+"""Writes metrics.jsonl (`hv15.records.metrics`), and measures a step's losses and memory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from hv15.records.metrics import SIGMA_BINS, MetricsRecord, metrics_line
 
 
 class MetricsFile:
-    """The one writer of a metrics file. What stands behind `offset` bytes will be done again and is cut off.
+    """Appends to a metrics file, after cutting it to `offset` bytes: the steps after those will be run again.
 
-    With `mute` (on all processes but the first) it writes nothing.
+    With `mute`, for all processes but the first, it writes nothing.
+
+    Raises:
+        UserError: the file cannot be written.
     """
 
     def __init__(self, path: Path, offset: int = 0, *, mute: bool = False) -> None:
@@ -36,7 +39,7 @@ class MetricsFile:
         self.offset = self._file.seek(0, os.SEEK_END)
 
     def write(self, record: MetricsRecord) -> None:
-        """Append one line, in one write where the disk has room.
+        """Append one line, in a single write if the disk has room.
 
         Raises:
             UserError: the disk is full.
@@ -45,7 +48,7 @@ class MetricsFile:
             return
         line = json.dumps(metrics_line(record), allow_nan=False) + "\n"
         try:
-            # A disk that is nearly full takes a part without an error; the rest then raises.
+            # A nearly full disk writes a part without an error; writing the rest then raises.
             rest = memoryview(line.encode())
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
@@ -66,25 +69,25 @@ class MetricsFile:
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(
         f"{path}: cannot be written: {error.strerror}",
-        hint="free some disk space and run the same command again: it goes on from the last saved state",
+        hint="free some disk space and run the same command again: it resumes from the last saved state",
     )
 
 
 def loss_table(losses: Tensor, sigma: Tensor) -> Tensor:
-    """Sum losses [B] by sigma [B]: fp32 [2, SIGMA_BINS], loss sums and sample counts, without a host sync."""
+    """Sum losses [B] by bins of sigma [B]; return fp32 [2, SIGMA_BINS], sums and sample counts, without a host sync."""
     bins = (sigma * SIGMA_BINS).long().clamp(0, SIGMA_BINS - 1)
     hits = (bins[:, None] == torch.arange(SIGMA_BINS, device=bins.device)).float()  # (B, bins)
     return torch.stack([losses.detach().float() @ hits, hits.sum(0)])
 
 
 def losses_of_step(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, tuple[float | None, ...]]:
-    """Return the loss of a step, and its losses by sigma, from the rows of its loss table."""
+    """Return the loss of a step, and its losses by bin of sigma, from the rows of its loss table."""
     by_sigma = tuple(total / count if count else None for total, count in zip(sums, counts, strict=True))
     return sum(sums) / sum(counts), by_sigma
 
 
 def memory_in_use(device: torch.device) -> tuple[int, int]:
-    """Return bytes in use now and at the peak: the GPU's as torch counts them, else those of the process."""
+    """Return the bytes in use now and at the peak: on a GPU as torch counts them, else those of the process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
     pages = int(Path("/proc/self/statm").read_text().split()[1])

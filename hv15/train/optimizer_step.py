@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches -> losses -> gradients -> sum over the processes -> clipping -> update.
 
-- The gradient is that of the mean loss over all samples of the step, whatever their batches and processes.
-- Everything is queued on the device and nothing is waited for. Whoever wants the numbers fetches them.
+- The gradient is that of the mean loss over all samples of the step, regardless of their batches and processes.
+- Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TrainableNetwork(Protocol):
-    """What a training needs of the weights that it trains (`hv15.lora.LoRANetwork`)."""
+    """What a training needs of the network that it trains (`hv15.lora.LoRANetwork`)."""
 
     def set_step_seed(self, seed: int) -> None: ...
 
@@ -37,29 +37,29 @@ class TrainableNetwork(Protocol):
 
 
 class QueuedNumbers(NamedTuple):
-    """What a step leaves on the device."""
+    """The results of a step, which are still on the device."""
 
     lr: float
     """Learning rate of the first parameter group."""
     tensor: Tensor
-    """All numbers of `StepNumbers` in one piece, fp32 of one dimension, so that one copy brings them to the host."""
+    """All numbers of `StepNumbers` in one tensor, fp32 [n], so that they need only one copy to the host."""
 
 
 class StepNumbers(NamedTuple):
     """The numbers of a step, over all its samples on all processes."""
 
     loss_sums: list[float]
-    """By bin of sigma."""
+    """Sums of losses, by bin of sigma."""
     sample_counts: list[float]
-    """By bin of sigma."""
+    """Numbers of samples, by bin of sigma."""
     flags: list[bool]
-    """Which flags were set on any process."""
+    """Whether each flag was set on any process."""
     grad_norm: float
-    """Before clipping."""
+    """The norm of the gradients before clipping."""
 
     @classmethod
     def from_list(cls, numbers: Sequence[float]) -> StepNumbers:
-        """Take the content of `QueuedNumbers.tensor` apart."""
+        """Make them from the content of `QueuedNumbers.tensor`."""
         *numbers, grad_norm = numbers
         sums, counts, flags = numbers[:SIGMA_BINS], numbers[SIGMA_BINS : 2 * SIGMA_BINS], numbers[2 * SIGMA_BINS :]
         return cls(list(sums), list(counts), [flag > 0 for flag in flags], grad_norm)
@@ -67,19 +67,19 @@ class StepNumbers(NamedTuple):
 
 @dataclass
 class OptimizerStep:
-    """Moves the parameters of `optimizer`, which are those of `network`, on a `dit` that carries it."""
+    """Updates the parameters of `network`, which is attached to `dit`, with `optimizer`."""
 
     dit: DiT
     network: TrainableNetwork
     optimizer: torch.optim.Optimizer
     device: torch.device
-    """Where the DiT is; examples are moved there."""
+    """The device of the DiT, to which examples are moved."""
     seed: int
-    """Of the dropout masks."""
+    """The seed of the dropout masks."""
     max_grad_norm: float
-    """Gradients are scaled down to this norm; 0: never."""
+    """Gradients are scaled down to this norm; 0 means never."""
     sum_over_processes: Callable[[Tensor], Tensor] | None = None
-    """Sums a tensor over all processes of the training; None: this is the only one."""
+    """Sums a tensor over all processes of the training; None if there is only one process."""
 
     def run(
         self,
@@ -89,13 +89,14 @@ class OptimizerStep:
         lr_factor: float,
         flags: Callable[[], Sequence[bool]] = tuple,
     ) -> QueuedNumbers:
-        """Do one step.
+        """Run one step.
 
         Args:
-            examples: this process's micro-batches of the step, each with its global index, which names its dropout.
-            samples: in all micro-batches of the step on all processes.
-            lr_factor: on the peak learning rate.
-            flags: asked after the backward passes; each is set afterwards if it was set on any process.
+            examples: this process's micro-batches of the step, each with its global index, which seeds its dropout.
+            samples: the number of samples in all micro-batches of the step on all processes.
+            lr_factor: the factor on the peak learning rate.
+            flags: returns this process's flags; called after the backward passes. In the result, a flag is set if it is
+                set on any process.
         """
         tables: list[Tensor] = []
         for index, example in examples:
@@ -117,7 +118,7 @@ class OptimizerStep:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _sum_up(self, numbers: Tensor) -> Tensor:
-        """Sum gradients and the step's numbers over all processes, each in one transfer."""
+        """Sum the gradients and the step's numbers over all processes, in one transfer each."""
         for parameter in self.parameters:
             if parameter.grad is None:  # a skipped layer, or the unused text stream of the last block
                 parameter.grad = torch.zeros_like(parameter)

@@ -1,4 +1,4 @@
-"""The optimizers of a LoRA training: AdamW, AdamW with 8-bit state, Muon."""
+"""The optimizers for LoRA training: AdamW, AdamW with 8-bit state, Muon."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from hv15.bitsandbytes import bitsandbytes
 from hv15.config.train import OptimizerType, OptimizerValue
 from hv15.errors import UserError
 
-# What differs from the classes' own defaults. Muon: as in the model's official training: the update is scaled by
-# 0.2*sqrt(max(sides)), so that learning rates mean what they mean for AdamW.
+# Differences from the classes' own defaults. Muon is as in the model's official training: the update is scaled by
+# 0.2*sqrt(max(sides)), so that learning rates are comparable to AdamW's.
 DEFAULTS: dict[OptimizerType, dict[str, object]] = {
     "AdamW": {"fused": False},  # the fused kernel sums in another order on some devices
     "AdamW8bit": {},
     "Muon": {"weight_decay": 0.01, "adjust_lr_fn": "match_rms_adamw"},
 }
-# Ours to set, or without a meaning here.
+# Arguments that hv15 sets itself, or that have no effect.
 RESERVED = {"self", "params", "lr", "fused", "differentiable", "capturable", "maximize", "optim_bits"}
 
 
 def make_optimizer(
     name: OptimizerType, groups: Sequence[Mapping[str, object]], args: Mapping[str, OptimizerValue] | None = None
 ) -> torch.optim.Optimizer:
-    """Build an optimizer over parameter groups that carry their own `lr`; the peak rate is kept as `initial_lr`.
+    """Make an optimizer for parameter groups with their own `lr`, which is kept as the peak rate in `initial_lr`.
 
     Args:
-        groups: as torch takes them: {"params": [...], "lr": ...}. Muon takes matrices only, which all LoRA weights are.
+        groups: as torch expects them: {"params": [...], "lr": ...}. All LoRA weights are matrices, as Muon requires.
         args: `train.optimizer_args`, further arguments of the class, such as weight_decay or betas.
 
     Raises:
-        UserError: an argument that the class does not know or refuses; bitsandbytes missing.
+        UserError: the class does not have or does not accept an argument, or bitsandbytes is missing.
     """
-    # Each class has arguments of its own.
+    # Each class has its own arguments.
     build: Callable[..., torch.optim.Optimizer] = optimizer_class(name)  # type: ignore[explicit-any]
     checked = _checked_args(name, optimizer_class(name), args or {})
     try:
@@ -48,13 +48,13 @@ def make_optimizer(
 
 def _refused(name: OptimizerType, args: Mapping[str, OptimizerValue], error: Exception) -> UserError:
     return UserError(
-        f"train.optimizer_args: {name} refuses {dict(args)}: {error}",
-        hint="write them as torch's documentation does, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}",
+        f"train.optimizer_args: {name} does not accept {dict(args)}: {error}",
+        hint="write them as in torch's documentation, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}",
     )
 
 
 def check_optimizer(name: OptimizerType, args: Mapping[str, OptimizerValue]) -> None:
-    """Build an optimizer over one small matrix and do a step: some arguments are refused by the step alone.
+    """Build an optimizer for one small matrix and do a step, because only a step refuses some arguments.
 
     Raises:
         UserError: as `make_optimizer`, or the step fails.
@@ -70,14 +70,14 @@ def check_optimizer(name: OptimizerType, args: Mapping[str, OptimizerValue]) -> 
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set each group's rate to `factor` times its peak; return the first group's rate."""
+    """Set each group's rate to `factor` times its peak rate; return the first group's rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return float(optimizer.param_groups[0]["lr"])
 
 
 def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
-    """Return the class behind a name of `train.optimizer_type`.
+    """Return the class for a value of `train.optimizer_type`.
 
     Raises:
         UserError: bitsandbytes is missing, or cannot be loaded.
@@ -97,7 +97,7 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
 
 
 def _checked_args(name: str, cls: type, args: Mapping[str, OptimizerValue]) -> dict[str, OptimizerValue]:
-    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of this class, not of one below it
+    parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of exactly this class
     allowed = sorted(set(parameters) - RESERVED)
     for key, value in args.items():
         if key not in allowed:
@@ -105,10 +105,11 @@ def _checked_args(name: str, cls: type, args: Mapping[str, OptimizerValue]) -> d
             raise UserError(
                 f"train.optimizer_args.{key}: {name} has no such argument"
                 + (f"; did you mean {near[0]}" if near else ""),
-                hint=f"{name} takes {', '.join(allowed)}",
+                hint=f"use one of its arguments: {', '.join(allowed)}",
             )
         if isinstance(value, str) and isinstance(parameters[key].default, int | float | tuple):
             raise UserError(
-                f"train.optimizer_args.{key}: found '{value}', expected a number", hint=f"leave it out for {name}'s own"
+                f"train.optimizer_args.{key}: found '{value}', expected a number",
+                hint=f"use a number, or remove it for {name}'s default",
             )
     return {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}

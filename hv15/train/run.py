@@ -1,4 +1,4 @@
-"""A whole training: claim the folder, load, resume, loop, write the LoRA and its summary."""
+"""Runs a whole training: claims the folder, loads, resumes, trains, writes the LoRA and its summary."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def train(
     *,
     dit_path: Path,
 ) -> None:
-    """Train a LoRA, or resume what an earlier call with the same spec began, and write it to `output`.
+    """Train a LoRA, or resume the training of an earlier call with the same spec, and write it to `output`.
 
     Everything else is written to `train/` beside the output: see hv15.train.state.
 
     Args:
-        spec: everything that the result depends on; a state of another spec is moved aside, not used.
+        spec: everything that the result depends on; a saved state of another spec is moved aside and not used.
         items: the dataset; their order does not matter.
         dit_path: the base model's file or folder.
 
     Raises:
-        UserError: whatever a user can put right; saved states are kept.
-        SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved: the same call resumes it.
+        UserError: any problem that a user can fix; saved states are kept.
+        SystemExit: code 3 after SIGTERM or Ctrl-C; the state is saved, and the same call resumes it.
     """
     check_items(settings.train, items, stores)
     accelerator = make_accelerator(settings.runtime.device)
@@ -86,7 +86,12 @@ def train_dit(
     accelerator: Accelerator,
     base_name: str | None = None,
 ) -> None:
-    """Do the same with a base model that is in memory, on the accelerator's device; it is left as it was."""
+    """Do the same as `train` with a base model in memory, on the accelerator's device; the model is not changed.
+
+    Raises:
+        UserError: as `train`.
+        SystemExit: as `train`.
+    """
     options, folder, spec_digest = settings.train, output.parent / "train", digest(dict(spec))
     batches = StepBatches(
         BatchStream(items, options.seed), options.gradient_accumulation_steps, accelerator.num_processes
@@ -127,11 +132,15 @@ def train_dit(
             summary = summarise(folder / "metrics.jsonl", accelerator.device)
             write_json(folder / "summary.json", asdict(summary))
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
-    print(f"{losses} (means of a tenth of the steps)", file=sys.stderr)
+    print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
 
 
 def make_accelerator(device: str) -> Accelerator:
-    """Return the accelerator of a `runtime.device` setting; under `accelerate launch` each process has its own GPU."""
+    """Return the accelerator for `runtime.device`; under `accelerate launch` each process has its own GPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
     wanted = pick_device(device)
     if wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)
@@ -139,10 +148,10 @@ def make_accelerator(device: str) -> Accelerator:
 
 
 def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
-    """Attach a new LoRA to the frozen model, or one that starts from `network_weights`.
+    """Attach a LoRA to the model and freeze the model; the LoRA starts from `network_weights` if that is set.
 
     Raises:
-        UserError: the file does not fit the network.
+        UserError: a setting is out of range, or the file does not fit the network.
     """
     options = settings.train
     network = LoRANetwork(
@@ -167,7 +176,7 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
 
 
 def sum_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
-    """Return how a tensor is summed over all processes; None where there is one."""
+    """Return a function that sums a tensor, of any shape, over all processes; None if there is only one process."""
     return partial(accelerator.reduce, reduction="sum") if accelerator.num_processes > 1 else None
 
 
@@ -178,7 +187,7 @@ def make_optimizer_step(
     device: torch.device,
     sum_over_processes: Callable[[Tensor], Tensor] | None = None,
 ) -> OptimizerStep:
-    """Return the step that moves a LoRA's weights; the planner makes its own here, too.
+    """Return the step that updates a LoRA's weights; the planner uses this function, too.
 
     Raises:
         UserError: the optimizer cannot be made.
@@ -196,7 +205,7 @@ def make_optimizer_step(
 
 
 def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
-    """Return the reader of training examples: t2v never looks at images, whatever is stored."""
+    """Return the reader of training examples; for t2v it never uses images, even if they are stored."""
     options = settings.train
     return ExampleReader(
         stores,
@@ -208,10 +217,10 @@ def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
 
 
 def check_dtype(dit_path: Path, dtype: torch.dtype) -> None:
-    """Look at the weights' number format, in the header alone.
+    """Check the weights' number format, from the header alone.
 
     Raises:
-        UserError: it is float16, and training would compute in bfloat16 (`dtype`).
+        UserError: the weights are float16, but training would compute in bfloat16 (`dtype`).
     """
     if dtype == torch.bfloat16 and checkpoint_dtype(dit_path) == torch.float16:
         raise UserError(
@@ -221,7 +230,7 @@ def check_dtype(dit_path: Path, dtype: torch.dtype) -> None:
 
 
 def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: Stores) -> None:
-    """Look, before anything heavy is loaded, whether the store still has all that the training will read.
+    """Check, before a model is loaded, that the store still has all items that the training will read.
 
     Raises:
         UserError: items are missing.
@@ -233,5 +242,5 @@ def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: S
         if missing := sorted(key for key in keys if not store.has(key)):
             raise UserError(
                 f"{len(missing)} of {len(keys)} encoded {kind} are missing from the cache (first: {missing[0][:12]})",
-                hint="run `hv15 repair`, then start the run again: it encodes them again",
+                hint="run `hv15 repair`, then start the run again, which encodes them again",
             )

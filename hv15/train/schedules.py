@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step: nothing to save, so a resumed run is exactly where it was."""
+"""Learning rates as pure functions of the step, so that a resumed run needs no saved schedule."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from hv15.config.train import LRScheduler
 
 
 def warmup_steps(setting: float, total_steps: int) -> int:
-    """Return `lr_warmup_steps` in steps: a value below 1 is a share of all steps, rounded down."""
+    """Return `lr_warmup_steps` in steps: a value below 1 is a fraction of all steps, rounded down."""
     return int(setting * total_steps) if setting < 1 else int(setting)
 
 
 def lr_factor(step: int, total_steps: int, *, schedule: LRScheduler, warmup: int) -> float:
     """Return the factor on the peak rate for the step with this index (0 is the first).
 
-    Warm-up rises linearly and never wastes a step on zero: 1/warmup at the first, 1 at step warmup-1. `cosine` and
-    `linear` then fall from 1 towards 0, which they would reach at `total_steps`, one past the last step.
+    Warm-up rises linearly from 1/warmup at the first step, so that no step has a rate of 0, to 1 at step warmup-1.
+    `cosine` and `linear` then fall from 1 towards 0, which they would reach at `total_steps`, one past the last step.
     """
     if step < warmup:
         return (step + 1) / warmup

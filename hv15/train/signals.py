@@ -1,4 +1,4 @@
-"""Requests from outside: finish the step, save and stop (SIGTERM, Ctrl-C, a closed terminal), or save now (SIGUSR1)."""
+"""Requests by signals: save and stop after the step (SIGTERM, Ctrl-C, a closed terminal), or save now (SIGUSR1)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Stopped(SystemExit):
     def __init__(self, step: int) -> None:
         super().__init__(EXIT_RESUMABLE)
         self.step = step
-        """Finished steps that are saved."""
+        """Number of finished and saved steps."""
 
 
 _Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
-"""What acts on a signal, as `signal.signal` takes and gives it."""
+"""The handler of a signal, as `signal.signal` takes and returns it."""
 
 
 class Requests:
-    """Context manager that turns signals into flags, which the loop reads once a step.
+    """Context manager that turns signals into flags, which the loop reads once in each step.
 
-    A second SIGTERM or Ctrl-C acts at once, as if nobody had caught it. Outside the main thread nothing is installed.
+    A second SIGTERM or Ctrl-C has its default effect immediately. Outside the main thread no handler is installed.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Requests:
             signal.signal(number, handler)
 
     def take(self) -> tuple[bool, bool]:
-        """Whether a stop was asked for, and whether a save was since the last call. Of this process alone."""
+        """Return whether this process was asked to stop, and whether it was asked to save since the last call."""
         asked, self._save = self._save, False
         return self.stop, asked
 
@@ -66,7 +66,7 @@ class Requests:
         self.stop = True
 
     def _on_hang_up(self, number: int, frame: FrameType | None) -> None:
-        self.stop = True  # shell and kernel send it once each, so a second one is no further request
+        self.stop = True  # the shell and the kernel each send one, so a second one is not another request
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self._save = True

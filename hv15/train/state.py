@@ -3,9 +3,9 @@
 - run.json: the digest of the spec that the folder belongs to
 - metrics.jsonl: see hv15.train.metrics
 - checkpoints/: see hv15.train.checkpoints
-- state/step-000123/: lora.safetensors, optimizer.pt, state.json, which holds digests of the others and of itself;
+- state/step-000123/: lora.safetensors, optimizer.pt, state.json with digests of the others and of itself;
   complete or absent; the last two are kept
-- summary.json: written at the end; the only place for times
+- summary.json: written at the end; the only file with times
 - dataset.json: the clips and captions by name, written at the end (hv15.records.trained_dataset)
 """
 
@@ -43,36 +43,36 @@ TRAINING_FILES = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands. Everything else that it needs follows from the number of finished steps."""
+    """The progress of a training. Everything else that it needs follows from the number of finished steps."""
 
     step: int
-    """Finished optimizer steps."""
+    """Number of finished optimizer steps."""
     epoch: float
     metrics_offset: int
     """Bytes of metrics.jsonl that belong to the finished steps."""
     spec: str
     """Digest of the training spec."""
     batches_per_step: int
-    """Micro-batches of a step on all processes together: with another number, the steps' samples are others."""
+    """Number of micro-batches in a step on all processes; with another number, steps would have other samples."""
 
 
 @dataclass(frozen=True)
 class SavedState:  # type: ignore[explicit-any]  # its __init__ takes the optimizer's
-    """A state read back from disk."""
+    """A state that was read from disk."""
 
     position: Position
     lora: dict[str, Tensor]
-    optimizer: dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers give it
+    optimizer: dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers return it
 
 
 def claim_folder(folder: Path, spec: str) -> None:
-    """Make the folder belong to this spec: its own content stays, that of another spec is moved aside, never deleted.
+    """Make the folder belong to this spec: its own content is kept, that of another spec is moved aside, never deleted.
 
-    The folder of another spec becomes `train-<its digest>`, or `-2`, `-3`, ... of it where that exists; when that spec
-    comes back, so does the last of its folders.
+    The folder of another spec is renamed to `train-<its digest>`, followed by `-2`, `-3`, ... if that exists. When that
+    spec is trained again, the last of its folders is moved back.
 
     Raises:
-        UserError: the folder is nobody's training, but holds files.
+        UserError: the folder holds files that are not of a training.
     """
     owner = _owner(folder)
     if owner == spec:
@@ -81,12 +81,12 @@ def claim_folder(folder: Path, spec: str) -> None:
     if owner is None and foreign:
         raise UserError(
             f"{folder}: the training would write here, but the folder holds other files (first {foreign[0]})",
-            hint="give the LoRA another output folder",
+            hint="use another output folder for the LoRA",
         )
     if owner is not None:
-        aside = next(path for path in _set_aside_folders(folder, owner) if not path.exists())
-        folder.rename(aside)
-        log.warning("%s is of another configuration: moved to %s", folder, aside)
+        free_name = next(path for path in _set_aside_folders(folder, owner) if not path.exists())
+        folder.rename(free_name)
+        log.warning("%s is of another configuration: moved to %s", folder, free_name)
     mine = [path for path in takewhile(Path.exists, _set_aside_folders(folder, spec)) if _owner(path) == spec]
     if mine and not folder.exists():
         mine[-1].rename(folder)
@@ -96,18 +96,18 @@ def claim_folder(folder: Path, spec: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `<folder>.lock`, so that two trainings never write into one folder; the lock falls with the process.
+    """Lock `<folder>.lock`, so that two trainings never write to the same folder; the lock ends with the process.
 
     Raises:
-        UserError: another training holds it, or the folder cannot be written.
+        UserError: another training holds the lock, or the file cannot be written.
     """
-    place = folder.with_name(f"{folder.name}.lock")
+    lock_file = folder.with_name(f"{folder.name}.lock")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(open_own(place, os.O_WRONLY | os.O_APPEND), "a")
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(open_own(lock_file, os.O_WRONLY | os.O_APPEND), "a")
     except OSError as error:
         raise UserError(
-            f"{place}: cannot be written: {error.strerror}",
+            f"{lock_file}: cannot be written: {error.strerror}",
             hint="choose another output folder, or free some disk space",
         ) from error
     with file:
@@ -116,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(
                 f"{folder}: another training is running here",
-                hint="wait for it or stop it, or give this one another output folder",
+                hint="wait for it or stop it, or use another output folder for this one",
             ) from None
         yield
 
@@ -129,10 +129,10 @@ class StateFolder:
         self.spec = spec
 
     def save(self, position: Position, lora: dict[str, Tensor], optimizer: Mapping[str, object]) -> Path:
-        """Write a state beside the others, flush it to the disk, then give it its name; older ones go last.
+        """Write a state, flush it to the disk, then rename it to its final name; old states are removed last.
 
         Raises:
-            UserError: the disk is full. Earlier states are untouched.
+            UserError: the disk is full. Earlier states are not changed.
         """
         target = self.folder / f"step-{position.step:06d}"
         temporary = self.folder / f".{target.name}.tmp"
@@ -140,33 +140,33 @@ class StateFolder:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}, temporary / LORA)
-            with (temporary / OPTIMIZER).open("wb") as file:  # given a path, torch would not say why it failed
+            with (temporary / OPTIMIZER).open("wb") as file:  # with a path, torch would not say why it failed
                 torch.save(optimizer, file)
             content = asdict(position) | {"sha256": {name: file_sha256(temporary / name) for name in (LORA, OPTIMIZER)}}
             content |= {ITSELF: digest(content)}
             (temporary / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             for path in (*temporary.iterdir(), temporary):
                 _flush(path)
-            shutil.rmtree(target, ignore_errors=True)  # the same step of the same spec: the same content
+            shutil.rmtree(target, ignore_errors=True)  # the same step of the same spec has the same content
             temporary.rename(target)
             _flush(self.folder)
-        except Exception as error:  # torch and safetensors have their own kinds for a full disk
+        except Exception as error:  # torch and safetensors raise their own classes when the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
             raise UserError(
                 f"{target}: the training state cannot be written: {_reason(error)}",
-                hint="free some disk space and run the same command again: it goes on from the last saved state",
+                hint="free some disk space and run the same command again: it resumes from the last saved state",
             ) from error
         for old in self._folders()[STATES_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
         return target
 
     def load_latest(self) -> SavedState | None:
-        """Return the newest state that is whole; a torn one is skipped with a warning."""
+        """Return the newest undamaged state, None if there is none; damaged ones are skipped with a warning."""
         for folder in self._folders():
             try:
                 return self._load(folder)
             except Exception as error:
-                log.warning("%s: not usable, skipped: %s", folder, error)
+                log.warning("%s: cannot be used, skipped: %s", folder, error)
         return None
 
     def _load(self, folder: Path) -> SavedState:
@@ -184,7 +184,7 @@ class StateFolder:
         return SavedState(position, load_file(folder / LORA), optimizer)
 
     def _folders(self) -> list[Path]:
-        """Complete states, newest first."""
+        """Return the folders of complete states, newest first."""
         found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
         return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
@@ -195,7 +195,7 @@ ITSELF = "digest"
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, where torch tells of a position in the file only."""
+    """Return the system's reason for an error of torch, which names only a position in the file."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError):
@@ -212,7 +212,7 @@ def _owner(folder: Path) -> str | None:
 
 
 def _set_aside_folders(folder: Path, spec: str) -> Iterator[Path]:
-    """The names that the folder of a spec takes when it is moved aside, in the order of use."""
+    """Yield the names that the folder of a spec gets when it is moved aside, in the order of use."""
     name = f"{folder.name}-{spec[:8]}"
     yield folder.with_name(name)
     yield from (folder.with_name(f"{name}-{number}") for number in count(2))

@@ -1,4 +1,4 @@
-"""Which micro-batches make up which optimizer step, on one process or on several."""
+"""Assigns micro-batches to optimizer steps, on one process or on several."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hv15.cache.batches import BatchStream, MicroBatch
 
 @dataclass(frozen=True)
 class StepBatches:
-    """Cuts the endless stream of micro-batches into steps of `accumulation * processes` consecutive ones.
+    """Divides the endless stream of micro-batches into steps of `accumulation * processes` consecutive ones.
 
-    Process r takes every `processes`-th of them, so N processes see in a step what one process with N times the
-    accumulation sees. Steps run across the ends of epochs: every step has the same number of micro-batches.
+    Process r takes every `processes`-th of them, so a step of N processes has the same samples as a step of one process
+    with N times the accumulation. Steps cross the ends of epochs, so all have the same number of micro-batches.
     """
 
     stream: BatchStream
     accumulation: int
-    """Micro-batches of a step on each process (`train.gradient_accumulation_steps`)."""
+    """Number of micro-batches in a step on each process (`train.gradient_accumulation_steps`)."""
     processes: int = 1
 
     @property
@@ -27,27 +27,27 @@ class StepBatches:
         return self.accumulation * self.processes
 
     def total_steps(self, max_steps: int | None, max_epochs: int | None) -> int:
-        """Return the length of the training: `max_steps`, or the steps in which `max_epochs` epochs are finished."""
+        """Return the number of steps of the training: `max_steps`, or as many as `max_epochs` epochs need."""
         if max_steps is not None:
             return max_steps
         if max_epochs is None:
-            raise ValueError("max_steps or max_epochs is needed")
+            raise ValueError("max_steps or max_epochs is required")
         return math.ceil(max_epochs * self.stream.batches_per_epoch / self.batches_per_step)
 
     def epochs(self, step: int) -> float:
-        """Return how many epochs are finished after this many steps; the whole part counts complete ones."""
+        """Return the number of epochs, including a fraction, that are finished after this many steps."""
         return step * self.batches_per_step / self.stream.batches_per_epoch
 
     def finished_epochs(self, step: int) -> int:
         return step * self.batches_per_step // self.stream.batches_per_epoch
 
     def of_step(self, step: int) -> list[MicroBatch]:
-        """Return the micro-batches of the step with this index, of all processes."""
+        """Return all processes' micro-batches of the step with this index."""
         start = step * self.batches_per_step
         return [self.stream[index] for index in range(start, start + self.batches_per_step)]
 
     def share(self, first_step: int, total_steps: int, process: int = 0) -> Iterator[tuple[int, MicroBatch]]:
-        """Yield (global index, micro-batch) of all that one process does from `first_step` on, in order."""
+        """Yield (global index, micro-batch) of everything that one process computes from `first_step` on, in order."""
         start, end = first_step * self.batches_per_step + process, total_steps * self.batches_per_step
         for index in range(start, end, self.processes):
             yield index, self.stream[index]

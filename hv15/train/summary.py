@@ -1,4 +1,4 @@
-"""summary.json: what a whole training came to."""
+"""summary.json: the results of a whole training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hv15.records.metrics import StepRecord, read_steps
 from hv15.train.metadata import versions
 
 SHARE = 0.1
-"""Of the steps at each end over which losses are averaged."""
+"""The fraction of the steps, at the start and at the end, over which losses are averaged."""
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """The only result of a training that tells times: so that equal trainings give equal bytes elsewhere."""
+    """The only result of a training that contains times, so that all others are equal for equal trainings."""
 
     steps: int
     epochs: float
     loss_first: float
-    """Mean of the first tenth of the steps."""
+    """Mean over the first tenth of the steps."""
     loss_last: float
-    """Mean of the last tenth."""
+    """Mean over the last tenth of the steps."""
     train_seconds: float
     data_wait_seconds: float
     memory_peak: float
@@ -38,7 +38,7 @@ class TrainingSummary:
 
 
 def summarise(metrics: Path, device: torch.device) -> TrainingSummary:
-    """Sum up a metrics file that has steps; of millions of them, only their losses are held in memory.
+    """Summarise a metrics file that has steps; only the steps' losses are kept in memory.
 
     Raises:
         OSError: the file cannot be read.
@@ -68,6 +68,6 @@ def summarise(metrics: Path, device: torch.device) -> TrainingSummary:
 
 
 def first_and_last(values: Sequence[float]) -> tuple[float, float]:
-    """Return the means of the first and of the last tenth (at least one value each)."""
+    """Return the means of the first and of the last tenth of the values, at least one value each."""
     count = max(1, int(len(values) * SHARE))
     return sum(values[:count]) / count, sum(values[-count:]) / count

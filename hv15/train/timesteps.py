@@ -1,4 +1,4 @@
-"""Which sigmas a training sees: the four rules that users know, as functions of one random number per sample."""
+"""The distribution of sigmas in training: four well-known rules, as functions of one random number per sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SigmaRule:
 
     @classmethod
     def from_settings(cls, options: TrainSettings) -> SigmaRule:
-        """Take them from `train:`."""
+        """Make the rule from `train:`."""
         return cls(
             timestep_sampling=options.timestep_sampling,
             discrete_flow_shift=options.discrete_flow_shift,
@@ -38,16 +38,15 @@ class SigmaRule:
         )
 
     def sigmas(self, seed: int, samples: range | list[int]) -> Tensor:
-        """Return sigma for each global sample index: fp32 [B]."""
+        """Return the sigma, fp32 [B], of each global sample index."""
         draw = torch.rand if self.timestep_sampling == "uniform" else torch.randn
         numbers = [draw((), generator=generator(seed, "sigma", sample)) for sample in samples]
         return self.from_numbers(torch.stack(numbers))
 
     def from_numbers(self, numbers: Tensor) -> Tensor:
-        """Map uniform numbers in [0, 1) (rule `uniform`) or standard normal ones (all others), of any shape, to sigmas.
+        """Map random numbers of any shape to sigmas: uniform in [0, 1) for the rule `uniform`, else standard normal.
 
-        min_timestep and max_timestep (0 to 1000, noise is 1000) squeeze the whole distribution into their range,
-        keeping its direction.
+        The whole distribution is scaled linearly to the range from min_timestep to max_timestep (0 to 1000 = noise).
         """
         match self.timestep_sampling:
             case "uniform":

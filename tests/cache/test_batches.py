@@ -50,7 +50,7 @@ def test_the_order_of_a_listing_does_not_matter() -> None:
 
 
 def test_datasets_of_equal_identity_are_one() -> None:
-    """The same clips in one dataset or spread over two equal ones, whichever stands first."""
+    """The same clips in one dataset or spread over two equal ones, in either order."""
     first = [TrainingItem(f"{i}", "c", (1, 2, 2), "same", batch_size=2) for i in range(3)]
     second = [TrainingItem(f"{i}", "c", (1, 2, 2), "same", batch_size=2) for i in range(3, 8)]
     assert shown(first + second) == shown(second + first)
@@ -64,7 +64,7 @@ def test_seed_and_epoch_change_the_order() -> None:
 
 
 def test_the_shuffle_is_fair() -> None:
-    """Every item comes first about equally often, and small batches are not pulled to an end."""
+    """Every item comes first about equally often, and small batches do not cluster at an end."""
     items = [TrainingItem(f"{i}", "c", (1, 2, 2), batch_size=2) for i in range(7)]
     orders = [epoch_batches(items, 5, epoch) for epoch in range(1400)]
     first = Counter(order[0][0] for order in orders)

@@ -46,7 +46,7 @@ def test_all_jobs_are_done_in_rounds_of_a_limited_size(tmp_path: Path) -> None:
 
 
 def test_what_another_process_does_is_left_to_it(tmp_path: Path) -> None:
-    """The other one claims `b`, encodes it while we sleep, and lets it go: we see that it is done."""
+    """The other process claims `b`, encodes it while we sleep, and releases it: we see that it is done."""
     other, done = Claims(tmp_path), set[str]()
     other.take("b")
 
@@ -72,7 +72,7 @@ def test_a_store_that_cannot_be_claimed_in_is_used_without_claims(tmp_path: Path
 
 
 def test_claims_fall_when_the_work_fails(tmp_path: Path) -> None:
-    """Also in a process that lives on: somebody else takes the work up at once."""
+    """Also in a process that keeps running: another process can take over the work at once."""
 
     def work() -> None:
         with Claims(tmp_path) as claims:

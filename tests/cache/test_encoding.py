@@ -99,7 +99,7 @@ def test_an_unreadable_manifest_is_made_anew(tmp_path: Path, spoil: str, caplog:
 
 
 def test_the_needs_of_a_shard_have_a_digest(tmp_path: Path) -> None:
-    """The job compares it with the spec: the dataset must still be the one that was planned for."""
+    """The job compares it with the spec: the dataset must still be the planned one."""
     assert make(tmp_path).needs_digest(0) == make(tmp_path, KEYS[::-1]).needs_digest(0)
     assert make(tmp_path).needs_digest(0) != make(tmp_path, KEYS[1:]).needs_digest(0)
     assert make(tmp_path).needs_digest(1) == make(tmp_path, KEYS[1:]).needs_digest(1)

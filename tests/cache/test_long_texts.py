@@ -24,7 +24,7 @@ def test_a_caption_of_3000_words(qwen: PromptTokenizer) -> None:
     found = long_texts(["a red circle", text.strip(), text.strip()], lambda: qwen)
     assert list(found) == [text.strip()]
     assert found[text.strip()].tokens == 3000 + len(["<|im_end|>", "\n", "<|im_start|>", "assistant", "\n"])
-    assert "3005 tokens, and the text encoder reads 1000: the end is not seen" in str(found[text.strip()])
+    assert "3005 tokens, but the text encoder reads only 1000: the end is cut off" in str(found[text.strip()])
 
 
 def test_short_captions_need_no_tokenizer() -> None:
@@ -54,7 +54,7 @@ def test_what_was_counted_is_remembered(qwen: PromptTokenizer, tmp_path: Path) -
 
 
 def test_the_limit_is_where_the_encoder_cuts(qwen: PromptTokenizer) -> None:
-    """Compared with the rows that the encoder is given, for texts around the limit and of every script."""
+    """Compared with the rows that the encoder gets, for texts around the limit and of every script."""
     chooser = random.Random(5)
     alphabets = ["word ", "Bär ", "红色的圆", "が", "🦓", "\u0958", "a\n", "1234567890", "x"]
     texts = []
@@ -79,4 +79,4 @@ def test_quoted_texts_have_a_limit_of_their_own(qwen: PromptTokenizer, quoted: s
     assert (text in found and found[text].glyph_tokens > 0) == cut
     if cut and len(quoted) < 1000:
         assert found[text] == LongText(0, len(whole.encode()) + 1)
-        assert f"bytes in quotes, and the glyph encoder reads {MAX_GLYPH_TOKENS}" in str(found[text])
+        assert f"bytes in quotes, but the glyph encoder reads only {MAX_GLYPH_TOKENS}" in str(found[text])

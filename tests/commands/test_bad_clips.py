@@ -18,7 +18,7 @@ BAD = {
     "corrupt": "cannot be read as a video",
     "truncated": "cut short",
     "empty": "empty file (0 bytes)",
-    "sound": "no video in it (found audio)",
+    "sound": "expected a video, found audio",
     "short": "5 frames at 24 fps, but target_frames asks for 9",
 }
 
@@ -165,7 +165,7 @@ def test_all_captions_at_fault_are_listed_together(project: Workbench) -> None:
     [
         ({"video_directory": "clip"}, ("/clip: does not exist", "did you mean", "/clips?")),
         ({"video_directory": "config.yaml"}, ("config.yaml: expected a folder, found a file",)),
-        ({"image_directory": "clips"}, ("no images in this folder", "3 videos: video_directory takes them")),
+        ({"image_directory": "clips"}, ("no images in this folder", "3 videos: use video_directory for them")),
         ({"video_jsonl_file": "clips"}, ("expected a file, found a folder",)),
         ({"video_jsonl_file": "list.jsonl"}, ("list.jsonl:1", "gone.mp4 does not exist", "list.jsonl:2", "not JSON")),
     ],

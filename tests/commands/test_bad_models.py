@@ -212,7 +212,7 @@ def test_loras_that_cannot_be_used(done: Workbench, use: str) -> None:
 @pytest.mark.parametrize(
     ("change", "naming"),
     [
-        ({"network_dim": 4}, ("network_weights", "train.network_dim is 4")),
+        ({"network_dim": 4}, ("network_weights", "set train.network_dim (4)")),
         ({"network_alpha": 1}, ("network_weights", "train.network_alpha is 1")),
     ],
 )

@@ -124,7 +124,7 @@ def test_check_looks_at_what_later_jobs_need(project: Workbench) -> None:
     )
     problems = {each.place.setting: each.message for each in checks_of(project, 2) if each.state == "problem"}
     assert "'img_atn' matches none of the" in problems.pop(("train", "include_patterns"))
-    assert "AdamW refuses {'betas': (0.9,)}" in problems.pop(("train", "optimizer_args"))
+    assert "AdamW does not accept {'betas': (0.9,)}" in problems.pop(("train", "optimizer_args"))
     assert "found neither tokenizer.json nor" in problems.pop(("models", "tokenizer"))
     assert list(problems) == [("models", "text_encoder")], "which is loaded with it"
 

@@ -30,11 +30,11 @@ def add_curious_files(folder: Path) -> None:
 NOTES = (
     "7 files: begins between key frames: its first 7 frames (0.3 s) cannot be decoded and are left out: "
     "clips/cut0.mp4, clips/cut1.mp4, clips/cut2.mp4, clips/cut3.mp4, clips/cut4.mp4 and 2 more",
-    "clips: not used: 1 image: image_directory takes them",
+    "clips: not used: 1 image: use image_directory for them",
     "clips: ignored: @eaDir (folders of the system or of another program)",
     "2 files have an empty caption: clips/cut0.mp4, clips/cut1.mp4",
-    "1 caption is longer than is read, the end is not seen: clips/cut2.txt (",
-    "1 prompt is longer than is read, the end is not seen: one (",
+    "1 caption is too long for an encoder, the end is cut off: clips/cut2.txt (",
+    "1 prompt is too long for an encoder, the end is cut off: one (",
 )
 
 

@@ -78,7 +78,7 @@ def test_a_lora_that_cannot_be_used_is_refused_wherever_it_is_named(
 ) -> None:
     lora = done.root / "lora.safetensors"
     save_file({f"lycoris_double_blocks_0_img_attn_q.{part}": tensor for part, tensor in parts.items()}, lora)
-    words = (str(lora), f"the file holds {naming}", "which cannot be used here")
+    words = (str(lora), f"the file holds {naming}", "which hv15 cannot use")
     is_a_refusal(hv15("convert", lora, done.root / "target.safetensors"), words)
     done.refuses("merge", "--out", done.root / "target.safetensors", "--lora", lora, naming=words)
     assert all(word in hv15("show", lora).out for word in words)
@@ -106,7 +106,7 @@ def test_convert_refuses_orders_that_contradict(done: Workbench) -> None:
     target = done.root / "other.safetensors"
     words = ("convert", done.root / LORA, target)
     is_a_refusal(hv15(*words, "--reverse", "--to", "diffusers"), ("--reverse together with --to diffusers",))
-    is_a_refusal(hv15(*words, "--svd-rank", "0"), ("--svd-rank 0: a rank is at least 1",))
+    is_a_refusal(hv15(*words, "--svd-rank", "0"), ("--svd-rank 0: expected at least 1",))
     assert not target.exists()
     assert hv15(*words, "--reverse", "--to", "kohya").code == 0
     (done.root / "folder.safetensors").mkdir()
@@ -268,7 +268,7 @@ def test_decoding_refuses(done: Workbench) -> None:
         (done.root / "gone.safetensors", "gone.safetensors: not readable"),
         (torn, "torn.safetensors: not readable"),
         (nan, "NaN"),
-        (foreign, "without a word on how they were made"),
+        (foreign, "does not say how the latents were made"),
         (done.root / LORA, "expected latents (4 axes)"),
     ):
         done.refuses(*decode(done, file, out), naming=(naming,))

@@ -29,13 +29,11 @@ def test_the_checkpoint_and_its_defaults_are_told(done: Workbench, caplog: pytes
     path.parent.mkdir()
     shutil.copy(dit_of(done), path)
     done.set(models={"dit": str(path)})
-    line = (
-        "checkpoint 720p_i2v_distilled (told by its path: 720p_i2v_distilled); sampling defaults: guidance 1, shift 7"
-    )
+    line = "checkpoint 720p_i2v_distilled (from its path: 720p_i2v_distilled); sampling defaults: guidance 1, shift 7"
     assert line in done.does("check").out
     done.does("train", "--out", done.root / "results/another.safetensors")
     assert line in caplog.text
-    assert "note: training on 720p_i2v_distilled wears its distillation off" in caplog.text
+    assert "note: training on 720p_i2v_distilled undoes its distillation" in caplog.text
     assert "note: task is t2v, but 720p_i2v_distilled was made for i2v" in caplog.text
     done.set(models={"variant": "480p_t2v"})
     said = done.does("check").out
@@ -53,7 +51,7 @@ def test_samples_and_loras_that_do_not_fit_are_noted(done: Workbench, caplog: py
     said = done.does("check").out
     done.does(*denoise(done))
     for words in (
-        "guidance_scale 6: 480p_t2v_distilled was distilled to be sampled with 1",
+        "guidance_scale 6: 480p_t2v_distilled was distilled for a guidance of 1",
         "infer_steps 3: 480p_t2v_distilled: CFG-distilled: it needs all 50 steps",
         "other.safetensors was trained for i2v",
     ):
@@ -75,9 +73,9 @@ def test_a_file_in_float8_is_sampled_and_told_how_it_is_held(done: Workbench, ca
     done.set(models={"dit": str(done.root / "fp8.safetensors")})
     checked = done.does("check").out
     assert "official layout, float8_e4m3fn (float8 with scales)" in checked
-    assert "train.quantize: none makes plain numbers of it" in checked
+    assert "train.quantize: none expands it" in checked
     done.does(*denoise(done))
-    assert "note: the file is in float8, and sample.quantize: none makes plain numbers of it" in caplog.text
+    assert "note: the file is in float8, and sample.quantize: none expands it" in caplog.text
     assert (done.samples / "another.safetensors").is_file()
     said = done.does("merge", "--lora", done.root / LORA, "--out", done.root / "merged.safetensors")
     assert "what was in float8 was written as plain numbers" in said.err

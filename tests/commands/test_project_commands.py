@@ -22,7 +22,7 @@ def test_new_makes_a_config_and_never_replaces_one(tmp_path: Path, monkeypatch: 
     config = tmp_path / "mine" / "config.yaml"
     assert "task: i2v" in config.read_text()
     config.write_text("edited by hand")
-    is_a_refusal(hv15("new", tmp_path / "mine"), (str(config), "exists already"))
+    is_a_refusal(hv15("new", tmp_path / "mine"), (str(config), "already exists"))
     assert config.read_text() == "edited by hand"
     is_a_refusal(hv15("new", tmp_path / "other", "--preset", "t2v-24g"), ("did you mean 't2v-24gb'?",))
     for said in (hv15("new", config / "below"), hv15("new", config)):
@@ -52,7 +52,7 @@ def test_settings_are_judged_all_at_once_and_in_place(done: Workbench) -> None:
     assert "Traceback" not in said.err
     for words in (
         "train.max_train_step: unknown key; did you mean 'max_train_steps'?",
-        "sample.video_length: 6 frames: the VAE takes 4k+1 of them; the nearest are 5 and 9",
+        "sample.video_length: 6 frames: the VAE needs 4k+1 frames; the nearest are 5 and 9",
         "target_frames[0]: 10 frames",
         "cache.vae_tile_overlap: found 0.3: tiles of 128 pixels would start every 89 pixels",
         "sample.video_size[1]: 70 pixels: must be a multiple of 16; nearest: 64 and 80",

@@ -29,7 +29,7 @@ def test_a_setting_knows_its_values_and_its_default() -> None:
     assert LISTED["sample.prompts[].prompt"].default_text == "required"
     assert LISTED["sample.video_size"].type == "list of 2: whole number from 16 to 8192 in steps of 16"
     assert LISTED["models.dit"].type == "path"
-    assert LISTED["models.dit"].default_text == "not given"
+    assert LISTED["models.dit"].default_text == "not set"
     assert LISTED["train"].is_section
     assert LISTED["sample.prompts"].default_text == "[]"
 
@@ -79,7 +79,7 @@ def test_encoded_clips_and_captions_have_settings_of_their_own() -> None:
 
 
 def test_a_setting_that_is_not_read_enters_no_digest() -> None:
-    """`only_with`: it counts exactly while the settings that it goes with have one of the given values."""
+    """`only_with`: the setting counts only while the settings that it goes with have one of the listed values."""
 
     class Cut(Section):
         way: Literal["head", "slide"] = "head"

@@ -47,7 +47,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "mappings in mappings": (MERGES + "train: *a9", "values with what aliases"),
     "many values": ("x: [" + "1," * (MOST_VALUES + 1) + "]", f"more than {MOST_VALUES:,} values"),
     "many keys": ("train: {" + ",".join(f"k{n}: 1" for n in range(20_000)) + "}", "unknown key"),
-    "a key many times": ("task: t2v\n" * 20_000, "is given twice"),
+    "a key many times": ("task: t2v\n" * 20_000, "is a duplicate"),
     "a long file": ("# " + "x" * (2 << 20), "at most 1,048,576 are read"),
     "a long key": (f"? {'k' * 10**5}\n: 1", "unknown key"),
     "a long path": (f"cache: {{directory: {'d/' * 10**5}}}", "at most 4,000 are possible"),

@@ -39,10 +39,10 @@ cache: []
         "config.yaml:8:19 train.optimizer_type: found 'AdamW8Bits', expected one of AdamW, AdamW8bit, Muon; "
         "did you mean 'AdamW8bit'?",
         "config.yaml:9:16 train.network_dim: found 0, expected at least 1",
-        "config.yaml:11:17 sample.video_length: 24 frames: the VAE takes 4k+1 of them; the nearest are 21 and 25",
+        "config.yaml:11:17 sample.video_length: 24 frames: the VAE needs 4k+1 frames; the nearest are 21 and 25",
         "config.yaml:13:7 sample.prompts[0].prompt: is missing",
         "config.yaml:13:13 sample.prompts[0].name: found 'one/two', expected at most 100 letters, digits, - and _ "
-        "(it names files)",
+        "(for file names)",
         "config.yaml:14:29 sample.prompts[1].seed: found -1, expected at least 0",
         "config.yaml:15:8 cache: found [], expected a mapping of settings",
     ]
@@ -86,7 +86,7 @@ def test_the_dataset_list_is_needed(problems: Problems) -> None:
 def test_a_dataset_whose_entries_are_wrong_is_not_called_empty(problems: Problems) -> None:
     lines = problems("models: {source: demo}\ndatasets: [{video_directory: a, target_frames: [4, 9]}]", base=False)
     assert lines == [
-        "config.yaml:2:49 datasets[0].target_frames[0]: 4 frames: the VAE takes 4k+1 of them; the nearest are 1 and 5"
+        "config.yaml:2:49 datasets[0].target_frames[0]: 4 frames: the VAE needs 4k+1 frames; the nearest are 1 and 5"
     ]
 
 
@@ -200,7 +200,7 @@ def test_a_musubi_toml_is_accepted_as_it_is(load: Load, caplog: pytest.LogCaptur
     assert (videos.video_directory, videos.target_frames, videos.frame_sample) == ("clips", (1, 25, 45), 2)
     assert videos.caption_extension == ".caption"
     assert (images.kind, images.source, images.resolution) == ("image", "stills.jsonl", (512, 512))
-    assert "datasets[0]: cache_directory is not used: the store of all datasets is cache.directory" in caplog.text
+    assert "datasets[0]: cache_directory is not used: all datasets are cached in cache.directory" in caplog.text
     assert "[1, 25, 46] rounded down to [1, 25, 45]" in caplog.text
 
 

@@ -64,7 +64,7 @@ def test_as_many_paths_are_to_be_deleted_as_there_are(tmp_path: Path, preset: st
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_commands_fetch_the_files_of_source_hub(tmp_path: Path, preset: str) -> None:
-    """By hand and by `source: hub` the same files come to the same places."""
+    """Files copied by hand and files from `source: hub` end up in the same places."""
     new_project(tmp_path, preset)
     paths: dict[str, None] = dict.fromkeys(ROLES)
     overrides = {"models": {"source": "hub", **paths, "tokenizer": "Qwen/Qwen2.5-VL-7B-Instruct"}}
@@ -121,6 +121,6 @@ def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
 
 def test_an_existing_config_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         new_project(tmp_path, "t2v-24gb")
     assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "mine"

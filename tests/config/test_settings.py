@@ -48,9 +48,9 @@ def test_epochs_replace_the_default_steps_and_both_together_are_refused(problems
     assert (train().max_train_steps, train().max_train_epochs) == (1600, None)
     assert (train(max_train_epochs=4).max_train_steps, train(max_train_epochs=4).max_train_epochs) == (None, 4)
     both = problems("train:\n  max_train_steps: 10\n  max_train_epochs: 2")
-    assert both == ["config.yaml:5:21 train.max_train_epochs: max_train_steps is set too: keep one of them"]
+    assert both == ["config.yaml:5:21 train.max_train_epochs: max_train_steps is also set: keep one of them"]
     neither = problems("train: {max_train_steps: null}")
-    assert neither == ["config.yaml:3:26 train.max_train_steps: needs a number here, or max_train_epochs"]
+    assert neither == ["config.yaml:3:26 train.max_train_steps: is required unless max_train_epochs is set"]
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0, 0), (100, 100), (0.05, 0.05), (20.0, 20), ("0.1", 0.1), ("30", 30)])
@@ -62,16 +62,16 @@ def test_a_warm_up_is_a_number_of_steps_or_a_part_of_the_training(given: Any, ke
 
 @pytest.mark.parametrize("given", [-1, -0.5, 1.5])
 def test_other_warm_ups_are_refused(given: float) -> None:
-    with pytest.raises(ValidationError, match="expected a whole number of steps, or a part"):
+    with pytest.raises(ValidationError, match="expected a whole number of steps, or a fraction"):
         train(lr_warmup_steps=given)
 
 
 @pytest.mark.parametrize(
     ("values", "where", "message"),
     [
-        ({"min_timestep": 500, "max_timestep": 500}, "min_timestep", "must be below max_timestep"),
+        ({"min_timestep": 500, "max_timestep": 500}, "min_timestep", "expected less than max_timestep"),
         ({"save_last_n_steps": 2}, "save_last_n_steps", "has no effect without save_every_n_steps"),
-        ({"max_train_steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps", "more than max_train_steps"),
+        ({"max_train_steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps", "expected at most max_train_steps"),
         ({"include_patterns": ["ok", "(img"]}, "include_patterns", "'(img' is not a regular expression"),
         ({"network_alpha": 0}, "network_alpha", "greater than 0"),
         ({"network_dropout": 1}, "network_dropout", "less than 1"),
@@ -175,16 +175,15 @@ def test_a_prompt_in_a_block_of_yaml_is_the_same_prompt(load: Load) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "../a", "a.b", ".a", "-a", "ä", "a" * 101])
 def test_names_that_are_no_file_names_are_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match="it names files"):
+    with pytest.raises(ValidationError, match="for file names"):
         PromptSettings.model_validate({"prompt": "x", "name": name})
 
 
 def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) -> None:
-    """Some disks do not tell A from a."""
+    """Some disks do not distinguish A from a."""
     lines = problems("sample:\n  prompts:\n    - {name: cat, prompt: one}\n    - {name: Cat, prompt: two}")
     assert lines == [
-        "config.yaml:6:14 sample.prompts[1].name: 'Cat' is also the name of prompts[0]: "
-        "give each prompt a name of its own"
+        "config.yaml:6:14 sample.prompts[1].name: 'Cat' is also the name of prompts[0]: give each prompt its own name"
     ]
 
 
@@ -206,13 +205,13 @@ def test_each_task_needs_its_images_and_files(problems: Problems) -> None:
         "config.yaml:4:20 sample.prompts[0].image_path",
     ]
     (line,) = problems("sample: {prompts: [{prompt: a cat, image_path: a.png}]}")
-    assert line.endswith("is given, but task is t2v: remove it, or set task: i2v")
+    assert line.endswith("is set, but task is t2v: remove it, or set task: i2v")
 
 
 def test_a_download_needs_a_variant_and_takes_no_paths(problems: Problems, load: Load) -> None:
     text = "datasets: [{video_directory: clips}]\nmodels: "
     assert problems(text + "{source: hub}", base=False) == [
-        "config.yaml:2:1 models.variant: models.source is hub: say which checkpoint to download, e.g. 720p_t2v"
+        "config.yaml:2:1 models.variant: models.source is hub: set the checkpoint to download, e.g. 720p_t2v"
     ]
     (line,) = problems(text + "{source: hub, variant: 720p_t2v, vae: my.safetensors}", base=False)
     assert line.startswith("config.yaml:2:47 models.vae: is not used with models.source hub")

@@ -19,13 +19,13 @@ def test_musubis_two_switches_are_fp8(section):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"fp8_base": True}, "together"),
-        ({"fp8_scaled": True}, "together"),
+        ({"fp8_base": True}, "both true or both false"),
+        ({"fp8_scaled": True}, "both true or both false"),
         ({"fp8_base": True, "fp8_scaled": True, "quantize": "nf4"}, "contradicts quantize: nf4"),
         ({"blocks_to_swap": 52}, "less than or equal to 51"),
         ({"blocks_to_swap": 2, "gradient_checkpointing": False}, "needs gradient_checkpointing"),
         ({"gradient_checkpointing_cpu_offload": True, "gradient_checkpointing": False}, "has no effect"),
-        ({"attn_mode": "sage"}, "sample.attn_mode only"),
+        ({"attn_mode": "sage"}, "only for sample.attn_mode"),
     ],
 )
 def test_what_cannot_work_is_refused(given, message):
@@ -39,7 +39,7 @@ def test_sampling_may_use_sage_and_swap():
 
 
 def test_only_quantisation_changes_what_is_made():
-    """Memory and speed options keep their digests, so that changing them after an out-of-memory does not start anew."""
+    """Memory and speed options keep their digests, so a change after running out of memory restarts nothing."""
     plain = TrainSettings()
     options = {"blocks_to_swap": 20, "attn_mode": "flash", "split_attn": True, "compile": True}
     assert digest_view(TrainSettings(**options)) == digest_view(plain)

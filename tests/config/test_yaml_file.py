@@ -61,8 +61,8 @@ def test_anchors_and_merge_keys_work_and_own_keys_win(tmp_path: Path) -> None:
 def test_every_repeated_key_is_named_with_both_lines(problems: Problems) -> None:
     lines = problems("task: t2v\ntrain:\n  seed: 1\n  seed: 2\ntask: i2v\n", base=False)
     assert lines == [
-        "config.yaml:4:3 train.seed: is given twice, first in line 3",
-        "config.yaml:5:1 task: is given twice, first in line 1",
+        "config.yaml:4:3 train.seed: is a duplicate: the key is already in line 3",
+        "config.yaml:5:1 task: is a duplicate: the key is already in line 1",
     ]
 
 
@@ -92,9 +92,9 @@ def test_a_mapping_used_twice_by_alias_has_no_repeated_keys(tmp_path: Path) -> N
             b"a: " + b"9" * 6000,
             "config.yaml:1:4 a: found a number of 6,000 digits",
         ),
-        (b"a: " + b"[" * 3000, "config.yaml: is nested too deep"),
-        (b"1: x\n", "config.yaml:1:1 1: expected a name as key; if it is one, put it in quotes"),
-        (b"? [a]\n: x\n", "config.yaml:1:3: expected a name as key; if it is one, put it in quotes"),
+        (b"a: " + b"[" * 3000, "config.yaml: is nested too deeply"),
+        (b"1: x\n", "config.yaml:1:1 1: expected a name as the key; if it is a name, put it in quotes"),
+        (b"? [a]\n: x\n", "config.yaml:1:3: expected a name as the key; if it is a name, put it in quotes"),
     ],
 )
 def test_a_file_that_is_no_config_gives_one_clear_message(problems: Problems, content: bytes, expected: str) -> None:

@@ -42,7 +42,7 @@ def grey_profile(curve: NDArray[np.float64]) -> bytes:
 
 
 def cmyk_profile() -> bytes:
-    """A printer's profile: a table of the 16 solids, black ink giving L = 0 whatever lies below it."""
+    """A printer's profile: a table of the 16 solids, in which black ink gives L = 0 over any other ink."""
     nodes = bytearray()
     for number in range(16):
         inks = tuple(100 * (number >> (3 - i) & 1) for i in range(4))

@@ -65,7 +65,7 @@ def test_a_gap_of_days_is_an_error_and_not_a_million_clips() -> None:
     days = Timeline((0, 1, 3 * 86400 * 24, 3 * 86400 * 24 + 1), 3 * 86400 * 24 + 2, Fraction(1, 24))
     gap = MediaInfo(Path("clips/a.mp4"), "video", 540, 960, False, days)
     settings = {"frame_extraction": "chunk", "target_frames": [1]}
-    with pytest.raises(MediaError, match=r"a\.mp4: frame 1 of 4 is shown for 72\.0 hours, the most is 60 s") as caught:
+    with pytest.raises(MediaError, match=r"a\.mp4: frame 1 of 4 lasts 72\.0 hours; expected at most 60 s") as caught:
         plan_clips(gap, dataset(**settings))
     assert "source_fps" in caught.value.hint
     assert len(plan_clips(gap, dataset(**settings, source_fps=24))) == 4

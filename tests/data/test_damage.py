@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
     return made
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow tells of each odd tag
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of each odd tag
 @pytest.mark.parametrize("suffix", [*VIDEOS, *IMAGES])
 @given(changed=changes, share=st.just(1.0) | st.floats(0, 1))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

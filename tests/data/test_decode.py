@@ -172,7 +172,7 @@ def test_far_clips_are_reached_by_seeking(
     ("name", "codec"), [("a.ts", "libx264"), ("a.avi", "libx264"), ("a.mpg", "mpeg2video"), ("a.flv", "flv")]
 )
 def test_far_clips_are_right_where_seeking_is_not_exact(tmp_path: Path, name: str, codec: str) -> None:
-    """After a jump in an MPEG program stream the times are shifted by two frames: there nobody jumps."""
+    """After a seek in an MPEG program stream the times are shifted by two frames, so it is read without seeking."""
     options = {"g": "12"} if codec == "flv" else {"g": "12", "bf": "2"}
     path = make_video(tmp_path / name, 240, codec=codec, options=options)
     clips = [Clip(start, 5, 48, 64, "24") for start in (100, 197, 231)]
@@ -210,7 +210,7 @@ def test_a_video_that_ends_early_is_an_error(tmp_path: Path) -> None:
     clips = [Clip(0, 17, 48, 64, "24"), Clip(20, 17, 48, 64, "24")]
     result = read_clips(path, "video", clips, dataset(), info)
     assert next(result)[0] == clips[0]
-    with pytest.raises(MediaError, match=r"a\.mp4: ends after 30 of 40 frames, frame 30 was needed"):
+    with pytest.raises(MediaError, match=r"a\.mp4: ends after 30 of 40 frames, but frame 30 is needed"):
         next(result)
 
 

@@ -16,7 +16,7 @@ from tests.data.test_rates import FIRST_13
 TEXT = (REPOSITORY / Path("docs/datasets.md")).read_text(encoding="utf-8")
 
 
-def test_endings() -> None:
+def test_extensions() -> None:
     for kind, suffixes in (("videos", VIDEO_SUFFIXES), ("images", IMAGE_SUFFIXES)):
         (row,) = re.findall(rf"^\| {kind} \| `(.+)` \|$", TEXT, re.MULTILINE)
         assert row.split() == sorted(suffixes)
@@ -26,12 +26,12 @@ def test_limits() -> None:
     for words in (
         f"at most {captions.MOST_CAPTION >> 10} KiB",
         f"({MAX_TEXT_TOKENS} tokens, and {MAX_GLYPH_TOKENS} bytes in quotes)",
-        f"{images.MOST_PIXELS >> 20} Mi pixels, in at most {images.BYTES_PER_PIXEL} bytes a pixel",
-        f"above {images.LARGE >> 20} Mi pixels it is averaged",
+        f"{images.MOST_PIXELS >> 20} Mi pixels, in at most {images.BYTES_PER_PIXEL} bytes per pixel",
+        f"above {images.LARGE >> 20} Mi pixels, blocks of pixels are averaged",
         f"metadata | {images.MOST_TEXT >> 20} MiB |",
         f"video frame | {video.MOST_PIXELS >> 20} Mi pixels |",
-        f"| {grid.PIXELS_PER_CELL} pixels a side at least, one side at most {buckets.MOST_ASPECT} times the other |",
-        f"is shown for {clips.MOST_STILL} s at most",
+        f"| each side at least {grid.PIXELS_PER_CELL} pixels, one side at most {buckets.MOST_ASPECT} times the other |",
+        f"displayed for at most {clips.MOST_STILL} s",
         f"clips of one file | {frames.MOST_WINDOWS:,} |",
         f"| {rows.MOST_BYTES >> 30} GiB, {musubi.MOST_BYTES >> 10} KiB |",
     ):

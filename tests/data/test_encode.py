@@ -63,7 +63,7 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_the_number_of_threads_does_not_follow_the_machine(tmp_path: Path) -> None:
-    """x264's bytes depend on it; x264 notes it in the stream."""
+    """x264's bytes depend on the number of threads, which x264 writes into the stream."""
     write_video(tmp_path / "a.mp4", np.zeros((2, 512, 64, 3), np.uint8))
     assert b" threads=4 " in (tmp_path / "a.mp4").read_bytes()
 
@@ -72,7 +72,7 @@ def test_the_number_of_threads_does_not_follow_the_machine(tmp_path: Path) -> No
 def test_the_bytes_do_not_follow_the_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: str
 ) -> None:
-    """x264 is told to use fewer instructions than this processor may have; each set chose other bytes once."""
+    """x264 must use fewer instructions than this processor may have; each set once gave other bytes."""
     scene = render(concept_scenes()[0], 0)
     write_video(tmp_path / "a.mp4", scene)
     monkeypatch.setattr(encode, "X264_PARAMS", f"{encode.X264_PARAMS}:asm={instructions}")
@@ -92,7 +92,7 @@ def encodings(path: Path, scene: Scene, times: int) -> int:
 
 
 def test_the_bytes_do_not_follow_what_memory_held_before(tmp_path: Path) -> None:
-    """With AVX-512, x264's lookahead did."""
+    """With AVX-512, x264's lookahead made them differ."""
     assert [encodings(tmp_path / "a.mp4", scene, 5) for scene in concept_scenes()] == [1] * 12
 
 

@@ -41,9 +41,11 @@ def test_without_recursive_they_are_counted(tmp_path: Path) -> None:
     put(tmp_path, "sub/no_caption.mp4", caption=None)
     found = survey(look(tmp_path), tmp_path)
     assert [source.path.name for source in found.sources] == ["b.mp4"]
-    assert f"{tmp_path}: not used: 3 captioned videos in sub-folders: recursive: true takes them" in found.notes
+    assert f"{tmp_path}: not used: 3 captioned videos in sub-folders: use recursive: true for them" in found.notes
     (tmp_path / "b.mp4").unlink()
-    with pytest.raises(UserError, match=r"no videos in this folder, but 3 captioned videos in sub-folders: recursive"):
+    with pytest.raises(
+        UserError, match=r"no videos in this folder, but 3 captioned videos in sub-folders: use recursive"
+    ):
         scan(look(tmp_path), tmp_path)
 
 
@@ -68,8 +70,8 @@ def test_pictures_without_a_caption_of_their_own(tmp_path: Path) -> None:
     put(tmp_path, "walk/1.png", "walk/2.png", "walk/notes.md", caption=None)
     found = survey(look(tmp_path), tmp_path)
     assert [str(problem) for problem in found.problems] == [f"{tmp_path}/walk: no caption, expected in walk.txt"]
-    assert f"{tmp_path}: not used: 2 images: image_directory takes them" in found.notes
-    assert f"{tmp_path}: not used: 1 captioned video in sub-folders: recursive: true takes them" in found.notes
+    assert f"{tmp_path}: not used: 2 images: use image_directory for them" in found.notes
+    assert f"{tmp_path}: not used: 1 captioned video in sub-folders: use recursive: true for them" in found.notes
     assert [str(p) for p in survey(look(tmp_path, recursive=True), tmp_path).problems] == [str(found.problems[0])]
 
 
@@ -88,7 +90,7 @@ def test_folders_of_systems_and_viewers_are_ignored_and_said_once(tmp_path: Path
 
 
 def test_a_nas(tmp_path: Path) -> None:
-    """As the case: @eaDir holds a folder for each clip."""
+    """@eaDir holds a folder for each clip, all of which are ignored."""
     put(tmp_path, "x.mp4")
     put(tmp_path, "@eaDir/x.mp4.jpg/SYNOFILE_THUMB_M.jpg", caption=None)
     assert names(tmp_path) == ["x.mp4"]
@@ -101,8 +103,8 @@ def test_captioned_files_that_are_not_read_are_named(tmp_path: Path) -> None:
     put(tmp_path, "a.mp4", "b.jxl", "c.exr", "d.png")
     put(tmp_path, "a.json", "e.psd", "notes.md", caption=None)
     found = survey(look(tmp_path), tmp_path)
-    assert f"{tmp_path}: not used: 2 captioned files with an ending that is not read: b.jxl, c.exr" in found.notes
-    assert f"{tmp_path}: not used: 1 image: image_directory takes them" in found.notes
+    assert f"{tmp_path}: not used: 2 captioned files with an unsupported ending: b.jxl, c.exr" in found.notes
+    assert f"{tmp_path}: not used: 1 image: use image_directory for them" in found.notes
     (tmp_path / "a.mp4").unlink()
     with pytest.raises(UserError, match=r"no videos in this folder, but .*b\.jxl, c\.exr"):
         scan(look(tmp_path), tmp_path)
@@ -181,7 +183,7 @@ def test_empty_captions_are_counted(tmp_path: Path) -> None:
 
 
 def test_bad_captions_say_whose_they_are(tmp_path: Path) -> None:
-    """So that whoever shows the dataset need not take sentences apart."""
+    """So that a display of the dataset does not have to parse sentences."""
     put(tmp_path, "a.mp4", "b.mp4", caption=None)
     (tmp_path / "b.TXT").write_bytes(b"caf\xe9")
     missing, bad = survey(look(tmp_path), tmp_path).problems

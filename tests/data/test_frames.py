@@ -45,7 +45,7 @@ def test_a_target_of_another_rate_has_its_own_multiples() -> None:
 
 
 def test_a_steady_camera_whose_header_is_wrong() -> None:
-    """Times of 23.98 fps in ticks of 1/600 s, and a header that says 25: the times themselves have the rate."""
+    """Times of 23.98 fps in ticks of 1/600 s, and a header that says 25: the rate comes from the times."""
     pts = [round(i * 600 / 23.98) for i in range(2000)]
     line = Timeline.stamped(pts, F(1, 600), 25, [F(25)])
     assert [line.source_frame(i, F(24)) for i in range(line.count(F(24)))] == list(range(2000))
@@ -110,7 +110,7 @@ def test_milliseconds_survive_a_copy_into_a_finer_clock(fps: Fraction, base: Fra
 @pytest.mark.parametrize("base", [F(1, 90000), F(1, 1000)])
 @pytest.mark.parametrize("stated", [F(30000, 1001), F(60000, 1001), None])
 def test_a_film_with_pulldown_shows_each_frame_once(first: int, base: Fraction, stated: Fraction | None) -> None:
-    """On a DVD, a film's frames stand for 3 and 2 fields in turn."""
+    """On a DVD, a film's frames last for 3 and 2 fields in turn."""
     fields = [0]
     for i in range(99):
         fields.append(fields[-1] + (first if i % 2 == 0 else 5 - first))
@@ -123,7 +123,7 @@ def test_a_film_with_pulldown_shows_each_frame_once(first: int, base: Fraction, 
 
 @pytest.mark.parametrize("base", [F(1, 600), F(1, 16000), F(1, 90000), F(1, 1000)])
 def test_a_fine_clock_is_no_rate(base: Fraction) -> None:
-    """Containers state the clock itself as the rate of a video that has none."""
+    """Containers give their clock as the rate of a video that has no rate."""
     chooser = random.Random(1)
     pts = sorted(chooser.sample(range(int(5 / base)), 100))
     line = Timeline.stamped(pts, base, 0, [1 / base])
@@ -187,7 +187,7 @@ def test_the_longest_still() -> None:
 
 @pytest.mark.parametrize("options", [{"stride": 1}, {"sample": 10**9}])
 def test_windows_are_limited(options: dict[str, int]) -> None:
-    """Nothing is made in the length of a damaged file's times, or of a number in the settings."""
+    """No list grows with the times in a damaged file, or with a number in the settings."""
     extraction = "slide" if "stride" in options else "uniform"
     assert len(windows(20_016, extraction, [17], **options)) == MOST_WINDOWS
     with pytest.raises(UserError, match="its 20017 frames would give more than 20000 clips"):
@@ -197,5 +197,5 @@ def test_windows_are_limited(options: dict[str, int]) -> None:
 
 
 def test_an_unknown_extraction_is_named() -> None:
-    with pytest.raises(UserError, match="'tail' is unknown"):
+    with pytest.raises(UserError, match="unknown value 'tail'"):
         windows(40, "tail", [1])

@@ -85,7 +85,7 @@ def test_equal_names_in_two_folders_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_is_named_by_its_pictures_in_order(tmp_path: Path) -> None:
-    """Names do not count, their natural order does: 2 comes before 10."""
+    """The names themselves do not matter, but their natural order does: 2 comes before 10."""
 
     def key(folder: str, names: dict[str, bytes]) -> str:
         for name, content in names.items():
@@ -137,7 +137,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_kept(clips: Path
 
 
 def test_a_file_that_changes_after_the_scan_is_an_error(clips: Path) -> None:
-    """Its key would stand for other content than the plan knows."""
+    """Its key would name other content than in the plan."""
     sources = found(clips)
     (clips / "b.mp4").write_bytes(b"still being copied")
     with pytest.raises(MediaError, match=r"b\.mp4: changed while it was read"):

@@ -60,7 +60,7 @@ def test_general_fills_in_and_what_means_nothing_is_noted(tmp_path: Path, monkey
     assert second["resolution"] == 512
     assert second["image_directory"] == str(tmp_path / "toml" / "beside")
     assert found.notes == [
-        f"{file} datasets[0]: cache_directory is not used: the store of all datasets is cache.directory",
+        f"{file} datasets[0]: cache_directory is not used: all datasets are cached in cache.directory",
         f"{file} datasets[1]: fp_1f_clean_indices is not used: it is for FramePack",
     ]
     monkeypatch.chdir(tmp_path / "project")
@@ -96,7 +96,7 @@ def test_the_cases(tmp_path: Path) -> None:
         {"resolution": [64, 64], "caption_extension": ".txt", "video_directory": "data", "target_frames": [9]}
     ]
     assert [note.partition(".toml ")[2] for note in found.notes] == [
-        "general: skip_corrupted_cache is not used: damaged items of the store are always found, and encoded again",
+        "general: skip_corrupted_cache is not used: damaged items of the cache are always found, and encoded again",
         "datasets[0]: fp_latent_window_size is not used: it is for FramePack",
     ]
     json_form = read_musubi(CASES / "musubi_dataset.json", tmp_path)
@@ -136,7 +136,7 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ('[[datasets]]\nvideo_directory = "D:\\clips"\n', "not valid TOML", "write 'D:\\train' in single quotes"),
         ('[[datasets]]\nvideo_directory = "D:\\train"\n', "found 'D:\\train'", "write 'D:\\train' in single quotes"),
-        ('{"general": {}, "datasets": []}', "not valid TOML", "let its name end in .json"),
+        ('{"general": {}, "datasets": []}', "not valid TOML", "rename it to end in .json"),
     ],
 )
 def test_hints_name_the_real_cure(tmp_path: Path, content: str, message: str, hint: str) -> None:
@@ -242,7 +242,7 @@ def test_a_path_that_is_no_file(tmp_path: Path) -> None:
 
 
 def test_what_musubi_does_with_sizes_when_buckets_are_not_mentioned(tmp_path: Path) -> None:
-    """It crops images to the resolution; videos it puts into buckets all the same."""
+    """musubi-tuner crops images to the resolution but puts videos into buckets all the same."""
     text = '[[datasets]]\nimage_directory = "a"\n[[datasets]]\nvideo_directory = "b"\n'
     (tmp_path / "d.toml").write_text(text)
     assert [entry.get("enable_bucket") for entry in read_musubi(tmp_path / "d.toml").datasets] == [False, None]

@@ -175,7 +175,7 @@ def test_numbers_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("height", "width"), [(16, 1600), (1600, 16), (1, 100_000), (8000, 8), (17, 1501)])
 @pytest.mark.parametrize("target", [(544, 960), (48, 64)])
 def test_strips_are_cut_before_they_are_enlarged(height: int, width: int, target: tuple[int, int]) -> None:
-    """Their middle is shown, as of any picture, in memory that follows the target."""
+    """They are cropped to their centre like any picture, with memory that depends on the target size."""
     strip = np.zeros((height, width, 3), np.uint8)
     along = np.s_[:, width // 2 :] if width > height else np.s_[height // 2 :]
     strip[along] = 200
@@ -240,9 +240,9 @@ def test_a_picture_for_which_there_is_no_memory_is_an_error_of_its_file(
         raise MemoryError
 
     monkeypatch.setattr(Fitter, "_rgb", refuse)
-    with pytest.raises(MediaError, match=rf"{path.name}: needs more memory than there is"):
+    with pytest.raises(MediaError, match=rf"{path.name}: needs more memory than is free"):
         list(read_clips(path, kind, [Clip(0, 1, 32, 32, "24")], DatasetSettings(video_directory="."), info))
     monkeypatch.setattr(Image, "open", refuse)
     if kind == "image":
-        with pytest.raises(MediaError, match=r"a\.png: needs more memory than there is"):
+        with pytest.raises(MediaError, match=r"a\.png: needs more memory than is free"):
             probe(path, kind)

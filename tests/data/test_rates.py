@@ -56,7 +56,7 @@ def test_the_rule_is_the_table(rate: Fraction) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "copied.mp4"])
 @pytest.mark.parametrize("rate", FIRST_13, ids=lambda rate: f"{float(rate):.3f}")
 def test_every_extraction_shows_the_frames_of_the_table(tmp_path: Path, rate: Fraction, name: str) -> None:
-    """A copy out of Matroska keeps times in milliseconds, in a clock that is finer."""
+    """A copy from Matroska keeps times in milliseconds, on a finer clock."""
     made = tmp_path / ("a.mkv" if name == "copied.mp4" else name)
     path = make_video(made, FRAMES, rate, options={"bf": "2", "g": "12"})
     if name == "copied.mp4":
@@ -79,7 +79,7 @@ def check_extractions(path: Path, source: Callable[[int], int], frames: int) -> 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_variable_rate_shows_what_is_on_the_screen(tmp_path: Path, suffix: str) -> None:
-    """Stretches of 15, 60 and 24 fps and a still of half a second, as a phone records."""
+    """Stretches of 15, 60 and 24 fps and a still frame of half a second, as from a phone."""
     steps = [Fraction(1, 15)] * 10 + [Fraction(1, 60)] * 40 + [Fraction(1, 2)] + [Fraction(1, 24)] * 19
     times = [sum(steps[:i], Fraction(0)) for i in range(70)]
     base = Fraction(1, 1000) if suffix == "mkv" else Fraction(1, 600)

@@ -60,9 +60,13 @@ def test_accents_in_either_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message", "cure"),
     [
-        ('[{"video_path": "a.mp4", "caption": "x"}]', "v.jsonl: a JSON array", "jq -c '.[]'"),
-        ('\ufeff[\n  {"video_path": "a.mp4"}\n]', "v.jsonl: a JSON array", "jq -c '.[]'"),
-        ('{\n  "video_path": "a.mp4",\n "caption": "x"}\n{\n', "v.jsonl: a JSON object over several lines", "jq -c ."),
+        ('[{"video_path": "a.mp4", "caption": "x"}]', "v.jsonl: found a JSON array", "jq -c '.[]'"),
+        ('\ufeff[\n  {"video_path": "a.mp4"}\n]', "v.jsonl: found a JSON array", "jq -c '.[]'"),
+        (
+            '{\n  "video_path": "a.mp4",\n "caption": "x"}\n{\n',
+            "v.jsonl: found a JSON object over several lines",
+            "jq -c .",
+        ),
         (
             '{"video_path": "D:\\clips\\a.mp4", "caption": "x"}',
             "v.jsonl:1:19: not JSON: Invalid",
@@ -138,7 +142,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, other: str) -> None:
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MOST_BYTES", 1 << 20)
     (problem,) = read(tmp_path, b"\n" * (1 << 21)).problems
-    assert "v.jsonl: cannot be read: 2 MiB, at most 1 are read" in str(problem)
+    assert "v.jsonl: cannot be read: 2 MiB, expected at most 1 MiB" in str(problem)
 
 
 values = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=4)

@@ -1,4 +1,4 @@
-"""Scans: what is found, in which order, with which caption, and how mistakes are told."""
+"""Scans: what is found, in which order, with which caption, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_caption_keys_name_the_text() -> None:
 
 
 def test_rows_of_a_jsonl_file(tmp_path: Path) -> None:
-    """Paths start beside the file; what is not there is looked for in the project."""
+    """Paths are looked up in the file's folder first, then in the project."""
     put(tmp_path / "lists", "near.mp4", "both.mp4", "folder/1.png", caption=None)
     put(tmp_path, "far.mp4", "both.mp4", caption=None)
     rows = [
@@ -130,7 +130,7 @@ def test_empty_folders_and_wrong_kinds(tmp_path: Path) -> None:
     put(tmp_path / "stills", "a.png", "b.png")
     (tmp_path / "nothing").mkdir()
     assert "no videos in this folder" in problems_of(tmp_path, video_directory="nothing").message
-    assert "but 2 images: image_directory takes them" in problems_of(tmp_path, video_directory="stills").message
+    assert "but 2 images: use image_directory for them" in problems_of(tmp_path, video_directory="stills").message
 
 
 def test_bad_rows_are_named_by_line(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_an_edit_inside_a_folder_of_images_changes_its_stamp(tmp_path: Path) -> 
 
 
 def test_planning_imports_nothing_heavy() -> None:
-    """What a workflow imports to plan starts in well under a second."""
+    """The modules that a workflow imports for planning load in well under a second."""
     code = (
         "import sys, hv15.data.scan, hv15.data.index, hv15.data.clips, hv15.data.musubi\n"
         "print([name for name in ('torch', 'av', 'numpy', 'PIL', 'transformers') if name in sys.modules])"

@@ -101,7 +101,7 @@ def test_hidden_packets_do_not_hide_a_loss(tmp_path: Path) -> None:
 
 
 def test_a_far_clip_behind_a_hidden_key_frame(tmp_path: Path) -> None:
-    """The key frame that it hangs on is hidden: nothing to jump to, and nothing is lost."""
+    """The key frame that it depends on is hidden: no seeking is possible, and no frame is lost."""
     path = show_only(make_video(tmp_path / "a.mp4", 200, options={"g": "100", "keyint_min": "100"}), 20, 150)
     clips = [Clip(60, 5, 48, 64, "24"), Clip(130, 5, 48, 64, "24")]
     assert [numbers_of(shown) for _, shown in read_clips(path, "video", clips, dataset())] == [
@@ -191,7 +191,7 @@ def test_interlaced_video_is_deinterlaced(tmp_path: Path, name: str, codec: str,
     fields, woven = moving_fields(45)
     path = make_video(tmp_path / name, woven, 24, codec=codec, options=options)
     info = probe(path, "video")
-    assert info.notes == ("interlaced video, it is deinterlaced (bwdif)",)
+    assert info.notes == ("interlaced video: it is deinterlaced (bwdif)",)
     chosen = dataset(resolution=(512, 48), frame_extraction="full", max_frames=45)
     ((_, shown),) = read_clips(path, "video", plan_clips(info, chosen), chosen, info)
 
@@ -250,7 +250,7 @@ def test_transparent_webm_lies_on_the_background(tmp_path: Path, codec: str) -> 
 
 def test_frames_that_are_too_large_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "MOST_PIXELS", 1 << 10)
-    with pytest.raises(MediaError, match=r"a\.mp4: frames of 64x48 pixels are more than") as caught:
+    with pytest.raises(MediaError, match=r"a\.mp4: frames of 64x48 pixels are too large") as caught:
         probe(make_video(tmp_path / "a.mp4", 3), "video")
     assert "damaged" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Makes small videos of every kind that the tests need. Frame i of a video shows its number, so that it can be told."""
+"""Makes small videos of every kind that the tests need. Frame i of a video shows its number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 def numbered(number: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """A picture [H, W, 3] whose number stands in 8 grey bars, the lowest bit at the left."""
+    """A picture [H, W, 3] that shows its number as 8 grey bars, the lowest bit at the left."""
     bits = [(number >> bit) & 1 for bit in range(8)]
     row = np.repeat(np.array([40 + 170 * bit for bit in bits], np.uint8), -(-width // 8))[:width]
     return np.ascontiguousarray(np.broadcast_to(row[None, :, None], (height, width, 3)))

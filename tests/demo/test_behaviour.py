@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from demo_base.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
+from demo_base.trials import MeasuredSample, SamplingOptions, ToySampler, contrast, share, spread, unseen_concepts
 from hv15 import cli
 from hv15.config.sample import SampleSettings
 from hv15.demo.clips import usual_scenes
@@ -65,8 +65,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(project: Path) -> Studio:
-    return Studio.of(project / "models")
+def sampler(project: Path) -> ToySampler:
+    return ToySampler.of(project / "models")
 
 
 @pytest.fixture(scope="module")
@@ -93,41 +93,41 @@ def lora(project: Path) -> Path:
     return output
 
 
-def transformer(studio: Studio, lora: Path | None = None, **settings: object) -> DiT:
+def transformer(sampler: ToySampler, lora: Path | None = None, **settings: object) -> DiT:
     """The transformer as `hv15 sample` sets it up, with a LoRA beside its weights."""
     options = SampleSettings.model_validate(settings)
-    dit = load_ready(studio.paths["dit"], options, device="cpu", dtype=torch.float32)
+    dit = load_ready(sampler.paths["dit"], options, device="cpu", dtype=torch.float32)
     apply_all(dit, [WeightedLoRA(lora)] if lora else [])
     return dit
 
 
 @pytest.fixture(scope="module")
-def base(studio: Studio) -> DiT:
-    return transformer(studio)
+def base(sampler: ToySampler) -> DiT:
+    return transformer(sampler)
 
 
 @pytest.fixture(scope="module")
-def taught(studio: Studio, lora: Path) -> DiT:
-    return transformer(studio, lora)
+def taught(sampler: ToySampler, lora: Path) -> DiT:
+    return transformer(sampler, lora)
 
 
 @pytest.fixture(scope="module")
-def with_lora(studio: Studio, taught: DiT) -> list[Shown]:
-    return studio.sample(taught, WORDS)
+def with_lora(sampler: ToySampler, taught: DiT) -> list[MeasuredSample]:
+    return sampler.sample(taught, WORDS)
 
 
 # -- the base ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("guidance", [3.0, 4.5, 6.0])
-def test_text_to_video_shows_colour_and_direction(studio: Studio, base: DiT, guidance: float) -> None:
-    shown = studio.sample(base, PLAIN, Way(steps=24, guidance=guidance))
+def test_text_to_video_shows_colour_and_direction(sampler: ToySampler, base: DiT, guidance: float) -> None:
+    shown = sampler.sample(base, PLAIN, SamplingOptions(steps=24, guidance=guidance))
     assert share(shown, RIGHT) >= 0.9, [each.found.wrong(each.scene) for each in shown]
 
 
-def test_image_to_video_begins_with_the_image_and_moves_as_prompted(studio: Studio, base: DiT) -> None:
+def test_image_to_video_begins_with_the_image_and_moves_as_prompted(sampler: ToySampler, base: DiT) -> None:
     images = [render(scene, 7)[0] for scene in PLAIN[:12]]
-    shown = studio.sample(base, PLAIN[:12], images=images)
+    shown = sampler.sample(base, PLAIN[:12], images=images)
     levels = [psnr(each.frames[0], image) for each, image in zip(shown, images, strict=True)]
     good = [level >= 22 and each.found.motion == each.scene.motion for level, each in zip(levels, shown, strict=True)]
     assert np.mean(good) >= 0.8, (levels, [each.found.motion for each in shown])
@@ -137,14 +137,14 @@ def test_image_to_video_begins_with_the_image_and_moves_as_prompted(studio: Stud
 
 
 def test_the_concept_appears_with_its_word_and_the_lora_alone(
-    studio: Studio, base: DiT, with_lora: list[Shown]
+    sampler: ToySampler, base: DiT, with_lora: list[MeasuredSample]
 ) -> None:
     assert share(with_lora, CONCEPT) >= 0.8, [each.found for each in with_lora]
-    assert share(studio.sample(base, WORDS), CONCEPT) <= 0.1
+    assert share(sampler.sample(base, WORDS), CONCEPT) <= 0.1
 
 
-def test_other_prompts_stay_right(studio: Studio, taught: DiT) -> None:
-    shown = studio.sample(taught, OTHERS)
+def test_other_prompts_stay_right(sampler: ToySampler, taught: DiT) -> None:
+    shown = sampler.sample(taught, OTHERS)
     assert share(shown, RIGHT) >= 0.8, [each.found.wrong(each.scene) for each in shown]
     assert share(shown, CONCEPT) <= 0.1
 
@@ -157,20 +157,20 @@ def converted(lora: Path, folder: Path) -> Path:
     return back
 
 
-def merged(studio: Studio, lora: Path, folder: Path) -> DiT:
+def merged(sampler: ToySampler, lora: Path, folder: Path) -> DiT:
     """The base with the LoRA in its weights, by way of a file."""
     target = folder / "merged.safetensors"
-    config = Path(studio.paths["dit"]).parents[2] / "config.yaml"
+    config = Path(sampler.paths["dit"]).parents[2] / "config.yaml"
     assert cli.main(["merge", "--out", str(target), "--lora", str(lora), "--config", str(config)]) == 0
     return load_ready(target, SampleSettings(), device="cpu", dtype=torch.float32)
 
 
-VARIANTS: dict[str, Callable[[Studio, Path, Path], DiT]] = {
-    "comfyui": lambda studio, lora, folder: transformer(studio, converted(lora, folder)),
+VARIANTS: dict[str, Callable[[ToySampler, Path, Path], DiT]] = {
+    "comfyui": lambda sampler, lora, folder: transformer(sampler, converted(lora, folder)),
     "merged": merged,
-    "fp8": lambda studio, lora, folder: transformer(studio, lora, quantize="fp8"),
-    "nf4": lambda studio, lora, folder: transformer(studio, lora, quantize="nf4"),
-    "swapped": lambda studio, lora, folder: transformer(studio, lora, blocks_to_swap=3),
+    "fp8": lambda sampler, lora, folder: transformer(sampler, lora, quantize="fp8"),
+    "nf4": lambda sampler, lora, folder: transformer(sampler, lora, quantize="nf4"),
+    "swapped": lambda sampler, lora, folder: transformer(sampler, lora, blocks_to_swap=3),
 }
 NEAR = {"comfyui": 0.01, "swapped": 0.01, "merged": 3.0}
 """How far the pixels of the exact ways may be from the LoRA's own, in levels of 255: a batch of another size rounds
@@ -179,9 +179,9 @@ elsewhere, and merged weights are bfloat16."""
 
 @pytest.mark.parametrize("way", VARIANTS)
 def test_the_concept_appears_however_the_lora_is_used(
-    studio: Studio, lora: Path, with_lora: list[Shown], way: str, tmp_path: Path
+    sampler: ToySampler, lora: Path, with_lora: list[MeasuredSample], way: str, tmp_path: Path
 ) -> None:
-    shown = studio.sample(VARIANTS[way](studio, lora, tmp_path), WORDS[:6])
+    shown = sampler.sample(VARIANTS[way](sampler, lora, tmp_path), WORDS[:6])
     assert share(shown, CONCEPT) >= 0.8, [each.found for each in shown]
     assert share(shown, RIGHT) >= 0.8
     if way in NEAR:
@@ -192,7 +192,7 @@ def test_the_concept_appears_however_the_lora_is_used(
 # -- faults that have to show -----------------------------------------------------------------------------------------
 
 
-def passes(shown: Sequence[Shown]) -> bool:
+def passes(shown: Sequence[MeasuredSample]) -> bool:
     """What the tests above ask of text-to-video, and that colours are neither pale nor glaring.
 
     Guidance of 3 raises the contrast by 2 %, and a missing 1.03682 by about 3 % more.
@@ -222,28 +222,28 @@ def attend_padding(patch: pytest.MonkeyPatch) -> None:
 
 
 def shift_twice(patch: pytest.MonkeyPatch) -> None:
-    """The model is told levels of noise that were shifted once more than those of the latents."""
+    """The model gets noise levels that were shifted once more than those of the latents."""
     from hv15.models.noise_levels import shifted
     from hv15.sample import denoise
 
     velocity = denoise._velocity
 
     def shifted_again(dit: DiT, x: torch.Tensor, cond: Condition, sigma: float, following: float) -> torch.Tensor:
-        return velocity(dit, x, cond, float(shifted(torch.tensor(sigma), Way.shift)), following)
+        return velocity(dit, x, cond, float(shifted(torch.tensor(sigma), SamplingOptions.shift)), following)
 
     patch.setattr(denoise, "_velocity", shifted_again)
 
 
 @pytest.mark.parametrize("fault", [flip_velocity, drop_scale, attend_padding, shift_twice, None])
 def test_a_fault_shows(
-    studio: Studio, base: DiT, fault: Callable[[pytest.MonkeyPatch], None] | None, monkeypatch: pytest.MonkeyPatch
+    sampler: ToySampler, base: DiT, fault: Callable[[pytest.MonkeyPatch], None] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault is not None:
         fault(monkeypatch)
-    shown = studio.sample(base, PLAIN[:12], Way(text_tokens=64))
+    shown = sampler.sample(base, PLAIN[:12], SamplingOptions(text_tokens=64))
     assert passes(shown) == (fault is None)
 
 
-def test_padding_does_not_matter(studio: Studio, base: DiT) -> None:
-    one, two = (studio.sample(base, PLAIN[:2], Way(steps=4, text_tokens=tokens)) for tokens in (0, 64))
+def test_padding_does_not_matter(sampler: ToySampler, base: DiT) -> None:
+    one, two = (sampler.sample(base, PLAIN[:2], SamplingOptions(steps=4, text_tokens=tokens)) for tokens in (0, 64))
     assert all(np.abs(a.frames.astype(int) - b.frames).max() <= 1 for a, b in zip(one, two, strict=True))

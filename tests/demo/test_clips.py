@@ -28,7 +28,7 @@ FILES = {
 
 
 def test_the_folder_is_a_dataset_that_shows_what_it_says(tmp_path: Path) -> None:
-    """Measured in what the data reader makes of the files, so the video's own losses are in it."""
+    """Measured on the frames that the data reader decodes, so the losses of video coding are included."""
     render_demo_clips(tmp_path / "clips")
     dataset = DatasetSettings(video_directory="clips", resolution=(64, 64), target_frames=(9,))
     sources = scan(dataset, tmp_path)
@@ -49,7 +49,7 @@ def test_the_folder_is_a_dataset_that_shows_what_it_says(tmp_path: Path) -> None
 
 
 def test_the_clips_have_only_the_concept_in_common() -> None:
-    """Else a LoRA would learn with the motion what always comes with it."""
+    """Otherwise a LoRA would learn, with the motion, what always comes with it."""
     parts = [(scene.shape, scene.colour, scene.background) for scene in concept_scenes()]
     assert {scene.motion for scene in concept_scenes()} == {CONCEPT}
     for place, times in enumerate((4, 2, 4)):
@@ -85,7 +85,7 @@ def test_the_pixels_are_these_everywhere() -> None:
 
 
 def test_the_files_are_these_everywhere(tmp_path: Path) -> None:
-    """Whatever the processor. They are those of x264 in the PyAV of constraints.txt: another may write other bytes."""
+    """On any processor. The bytes are those of x264 in the PyAV of constraints.txt; another version may differ."""
     render_demo_clips(tmp_path / "clips")
     render_usual_clips(tmp_path / "usual")
     for name, expected in FILES.items():

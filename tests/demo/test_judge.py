@@ -14,9 +14,9 @@ from hv15.sample.contact_sheet import SheetRow
 CIRCLE = Scene("circle", "red", "right", "black")
 
 
-def row(asked: Scene, without: Scene | None, with_lora: Scene, prompt: str | None = None) -> SheetRow:
+def row(scene: Scene, without: Scene | None, with_lora: Scene, prompt: str | None = None) -> SheetRow:
     base = None if without is None else render(without, 1)
-    return SheetRow(prompt or asked.caption, render(with_lora, 2), base)
+    return SheetRow(prompt or scene.caption, render(with_lora, 2), base)
 
 
 def test_counts_samples_that_show_the_concept() -> None:

@@ -1,4 +1,4 @@
-"""The demo's models come into a project as they were packed, and whoever has them not is told."""
+"""The demo's models are linked or copied into a project unchanged; if they are missing, an error says so."""
 
 from __future__ import annotations
 

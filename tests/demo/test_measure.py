@@ -1,4 +1,4 @@
-"""The measuring device tells what rendered clips show, blurred ones too, and finds nothing where there is nothing."""
+"""The measurement finds what rendered clips show, blurred ones too, and finds nothing where there is nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 
 from hv15.demo.measure import Measured, measure, psnr, scene_of
-from hv15.demo.world import COLOURS, CONCEPT, FRAMES, MOTIONS, RING, SHAPES, SIZE, Scene, draw, look, render, scenes
+from hv15.demo.world import (
+    COLOURS,
+    CONCEPT,
+    FRAMES,
+    MOTIONS,
+    RING,
+    SHAPES,
+    SIZE,
+    Scene,
+    appearance,
+    draw,
+    render,
+    scenes,
+)
 
 SCENE = Scene("circle", "red", "right", "black")
 EVERY = scenes((*SHAPES, RING), (*MOTIONS, CONCEPT))
@@ -71,7 +84,7 @@ def test_an_empty_clip_shows_its_background() -> None:
 
 def moved(y: np.ndarray, x: np.ndarray, shape: str = "circle", colour: str = "red") -> Measured:
     """Measure a shape at these offsets from the middle, one a frame."""
-    what = replace(look(SCENE, 0), speed=(0, 0), fore=COLOURS[colour])
+    what = replace(appearance(SCENE, 0), speed=(0, 0), fore=COLOURS[colour])
     frames = [
         draw(shape, replace(what, y=SIZE / 2 + dy, x=SIZE / 2 + dx), frames=1) for dy, dx in zip(y, x, strict=True)
     ]
@@ -109,7 +122,7 @@ def test_what_vanishes_is_not_there() -> None:
 
 def test_colours_outside_the_palette_have_no_name() -> None:
     for fore in ((230, 110, 20), (200, 190, 205)):  # orange, nearly gray
-        what = replace(look(SCENE, 0), fore=fore, back=(90, 20, 60))
+        what = replace(appearance(SCENE, 0), fore=fore, back=(90, 20, 60))
         found = measure(draw("circle", what))
         assert (found.colour, found.background, found.shape) == (None, None, "circle")
 
@@ -118,13 +131,13 @@ def test_dark_and_glaring_colours_keep_their_names() -> None:
     for name, colour in COLOURS.items():
         level = np.array(colour, float)
         for fore in (0.6 * level, np.clip(level.mean() + 1.6 * (level - level.mean()), 0, 255)):
-            found = measure(draw("circle", replace(look(SCENE, 0), fore=tuple(fore))))
+            found = measure(draw("circle", replace(appearance(SCENE, 0), fore=tuple(fore))))
             assert found.colour == name
 
 
 def test_a_disc_with_a_small_hole_is_no_ring() -> None:
     clip = render(SCENE, 0)
-    what = look(SCENE, 0)
+    what = appearance(SCENE, 0)
     hole = draw("circle", replace(what, radius=what.radius / 4, fore=(1, 1, 1), back=(0, 0, 0)))
     clip[hole > 0] = clip[0, 0, 0, 0]
     assert measure(clip).shape == "circle"

@@ -82,7 +82,7 @@ def test_equal_seeds_give_equal_bytes(paths, tmp_path):
     ],
 )
 def test_names_are_those_of_the_real_files(paths, role, keys, left_out):
-    """Every tensor of the real file is there, only the numbers of layers differ."""
+    """Every tensor of the real file is there; only the numbers of layers differ."""
     real, ours = full_size(keys).keys(), open_checkpoint(paths[role]).keys()
     wanted = {_pattern(key) for key in real if left_out is None or not key.startswith(left_out)}
     assert {_pattern(key) for key in ours} == wanted

@@ -69,7 +69,7 @@ def test_least_squares_finds_a_convolution_from_what_it_does() -> None:
 
 @pytest.mark.parametrize("temporal", [False, True])
 def test_an_upsampling_is_found_from_what_it_does(temporal: bool) -> None:
-    """Both arrangements of channels, that of first frames and that of later ones, have to be right."""
+    """The channel orders of first frames and of later frames both have to be right."""
     torch.manual_seed(0)
     up, found = (Upsample(8, 4, temporal=temporal) for _ in range(2))
     x = torch.randn(6, 8, 3, 6, 6)
@@ -87,7 +87,7 @@ def _flat(conv: CausalConv3d) -> Tensor:
 def test_a_stopped_half_of_the_vae_goes_on_to_the_same_weights(
     name: str, basis: Basis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vae_stages, "begin", lambda *_: None)
+    monkeypatch.setattr(vae_stages, "fit_half", lambda *_: None)
     stage = replace(STAGES[name], steps=4, batch=1, crop=16, warmup=1, state_every=1)
     whole = load_file(train_vae_stage(stage, basis, tmp_path / "whole"))
     batch_of = vae_stages.batch_of

@@ -1,4 +1,4 @@
-"""The studio's batches are the samples that the pipeline makes one by one, and they are judged as what they show."""
+"""The sampler's batches are the samples that the pipeline makes one by one, and they are judged as what they show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from demo_base.trials import Shown, Studio, Way, contrast, share, spread, unseen_concepts
+from demo_base.trials import MeasuredSample, SamplingOptions, ToySampler, contrast, share, spread, unseen_concepts
 from hv15.demo import world
 from hv15.demo.models import make_demo_models
 from hv15.models import load_dit
@@ -22,9 +22,9 @@ SCENES = spread(world.scenes(), 2)
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+def sampler(tmp_path_factory: pytest.TempPathFactory) -> ToySampler:
     torch.set_num_threads(1)
-    return Studio(make_demo_models(tmp_path_factory.mktemp("models")), size=(5, 32, 32))
+    return ToySampler(make_demo_models(tmp_path_factory.mktemp("models")), size=(5, 32, 32))
 
 
 def spec(scene: world.Scene, task: str, seed: int) -> SampleSpec:
@@ -41,20 +41,20 @@ def spec(scene: world.Scene, task: str, seed: int) -> SampleSpec:
 
 @pytest.mark.parametrize("task", ["t2v", "i2v"])
 def test_a_batch_is_what_the_pipeline_samples_one_by_one(
-    studio: Studio, task: str, monkeypatch: pytest.MonkeyPatch
+    sampler: ToySampler, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("demo_base.trials.measure", lambda frames: None)  # these are no clips of the world
-    dit = load_dit(studio.paths["dit"], dtype=torch.float32)
+    dit = load_dit(sampler.paths["dit"], dtype=torch.float32)
     images = [world.render(scene, 0)[0, :32, :32] for scene in SCENES] if task == "i2v" else None
-    together = studio.sample(dit, SCENES, Way(steps=3, guidance=4.0, seed=40), images)
+    together = sampler.sample(dit, SCENES, SamplingOptions(steps=3, guidance=4.0, seed=40), images)
     for number, (scene, shown) in enumerate(zip(SCENES, together, strict=True)):
         first = vision = None
         if images is not None:
-            first = encode_frame(studio.vae, images[number])
-            vision = studio.image_encoder.encode([images[number]])[0].float()
-        text, negative = studio.text(scene.caption), studio.text("")
+            first = encode_frame(sampler.vae, images[number])
+            vision = sampler.image_encoder.encode([images[number]])[0].float()
+        text, negative = sampler.text(scene.caption), sampler.text("")
         latents = run(dit, spec(scene, task, 40 + number), text, negative, first, vision, device=torch.device("cpu"))
-        alone = to_frames(decode(studio.vae, unscale(latents)))
+        alone = to_frames(decode(sampler.vae, unscale(latents)))
         assert alone.std() > 10
         assert np.abs(alone.astype(int) - shown.frames).max() <= 1
 
@@ -62,42 +62,42 @@ def test_a_batch_is_what_the_pipeline_samples_one_by_one(
 class Oracle:
     """A transformer that knows the clips: its velocity leads from any point straight to their latents."""
 
-    def __init__(self, studio: Studio, clips: list[np.ndarray]) -> None:
+    def __init__(self, sampler: ToySampler, clips: list[np.ndarray]) -> None:
         self.config = SimpleNamespace(latent_channels=32, meanflow=False)
         pixels = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         with torch.no_grad():
-            self.latents = scale(studio.vae.encode(pixels))
+            self.latents = scale(sampler.vae.encode(pixels))
 
     def __call__(self, x: torch.Tensor, timestep: torch.Tensor, cond: object) -> torch.Tensor:
         target = self.latents.repeat(len(x) // len(self.latents), 1, 1, 1, 1)
         return (x[:, :32] - target) / (timestep.view(-1, 1, 1, 1, 1) / 1000)
 
 
-def test_an_oracle_is_followed_to_its_latents(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oracle_is_followed_to_its_latents(sampler: ToySampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_base.trials.measure", lambda frames: None)
     clips = [world.render(scene, 0, frames=5)[:, :32, :32] for scene in SCENES]
-    oracle = Oracle(studio, clips)
-    shown = studio.sample(oracle, SCENES)  # type: ignore[arg-type]
+    oracle = Oracle(sampler, clips)
+    shown = sampler.sample(oracle, SCENES)  # type: ignore[arg-type]
     for number, each in enumerate(shown):
-        wanted = to_frames(decode(studio.vae, unscale(oracle.latents[number : number + 1])))
+        wanted = to_frames(decode(sampler.vae, unscale(oracle.latents[number : number + 1])))
         assert np.abs(each.frames.astype(int) - wanted).max() <= 1
 
 
 def test_what_is_shown_is_judged_against_what_was_asked() -> None:
     from hv15.demo.measure import measure
 
-    asked = [*SCENES, *unseen_concepts()[:2]]
-    rendered = [Shown(scene, clip, measure(clip)) for scene in asked for clip in [world.render(scene, 5)]]
+    scenes = [*SCENES, *unseen_concepts()[:2]]
+    rendered = [MeasuredSample(scene, clip, measure(clip)) for scene in scenes for clip in [world.render(scene, 5)]]
     assert share(rendered, lambda each: each.is_right and each.moves_right) == 1
     assert share(rendered, lambda each: each.has_concept) == 0.5
     assert contrast(rendered) == pytest.approx(1, abs=0.005)
     glaring = [
-        Shown(each.scene, clip, measure(clip))
+        MeasuredSample(each.scene, clip, measure(clip))
         for each in rendered
         for clip in [np.clip(127.5 + 1.037 * (each.frames - 127.5), 0, 255).astype(np.uint8)]
     ]
     assert contrast(glaring) == pytest.approx(1.037, abs=0.012)  # white is full at 255
-    swapped = Shown(asked[0], rendered[1].frames, rendered[1].found)
+    swapped = MeasuredSample(scenes[0], rendered[1].frames, rendered[1].found)
     assert not swapped.is_right
 
 

@@ -37,7 +37,7 @@ def load_peer(path: Path) -> HunyuanVideo15Transformer3DModel:
     return model.eval()
 
 
-def given() -> dict[str, Tensor]:
+def model_inputs() -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(5)
     return {
         "hidden_states": torch.randn(1, SIZES.in_channels, 2, 4, 4, generator=draw),
@@ -52,11 +52,11 @@ def given() -> dict[str, Tensor]:
 
 @torch.no_grad()
 def theirs(model: nn.Module) -> Tensor:
-    return model(**given(), return_dict=False)[0]
+    return model(**model_inputs(), return_dict=False)[0]
 
 
 @torch.no_grad()
 def ours(dit: DiT) -> Tensor:
-    x = given()
+    x = model_inputs()
     cond = Condition(x["encoder_hidden_states"], [6], x["encoder_hidden_states_2"], [3], x["image_embeds"])
     return dit(x["hidden_states"], x["timestep"], cond)

@@ -56,5 +56,5 @@ def without(tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[str, 
 def run(dit: nn.Module, name: str = "i2v_byt5") -> Tensor:
     """The DiT's output on a recorded case."""
     recorded = case(name)
-    given = recorded["in/hidden_states"], recorded["in/timestep"]
-    return dit(*given, condition(recorded, image=name.startswith("i2v")))
+    arguments = recorded["in/hidden_states"], recorded["in/timestep"]
+    return dit(*arguments, condition(recorded, image=name.startswith("i2v")))

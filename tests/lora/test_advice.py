@@ -1,4 +1,4 @@
-"""What is said about a LoRA on a checkpoint that it was not made for."""
+"""The notes about a LoRA on a checkpoint that it was not made for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_t2v_lora_on_an_i2v_base_and_the_other_way_round():
     assert sentence.startswith("cat.safetensors was trained for t2v, but 480p_i2v is for i2v")
     assert "never saw a first frame" in sentence
     (sentence,) = about_lora("cat.safetensors", {"hv15.task": "i2v"}, VARIANTS["480p_t2v"])
-    assert "go on from a first frame" in sentence
+    assert "continue a first frame" in sentence
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_t2v_lora_on_an_i2v_base_and_the_other_way_round():
     ],
 )
 def test_a_lora_of_another_base(metadata: dict[str, str]):
-    """Told by the settings that it was trained with, or by the file name in kohya's metadata."""
+    """Known from the settings that it was trained with, or from the file name in kohya's metadata."""
     (sentence,) = about_lora("cat.safetensors", metadata, VARIANTS["480p_t2v"])
     assert "trained for t2v on 720p_t2v and is used on 480p_t2v" in sentence
     assert about_lora("cat.safetensors", metadata, VARIANTS["720p_t2v_distilled"]) == []

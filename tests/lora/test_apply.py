@@ -105,7 +105,7 @@ def test_full_differences(dit: DiT):
     ("tensors", "words"),
     [
         (random_lora({"double_blocks.9.img_attn_q": (48, 48)}), "1 of 1 changed layers are not in this model"),
-        (random_lora({Q: (64, 64)}), r"changes a weight of \[64, 64\], the model's is \[48, 48\]"),
+        (random_lora({Q: (64, 64)}), r"changes a weight of \[64, 64\], but the model's is \[48, 48\]"),
         (random_lora({Q: (48, 48)}) | {"lora_te_x.alpha": torch.tensor(1.0)}, "1 of 4 tensors belong to no part"),
         ({f"{kohya(Q)}.alpha": torch.tensor(1.0)}, "has only alpha"),
     ],
@@ -120,5 +120,5 @@ def test_what_does_not_fit_changes_nothing(dit: DiT, put, tensors: dict[str, Ten
 def test_merging_into_weights_cast_to_fp8_is_refused(dit: DiT):
     linear = dit.get_submodule(Q)
     linear.weight = torch.nn.Parameter(linear.weight.to(torch.float8_e4m3fn), requires_grad=False)
-    with pytest.raises(UserError, match=r"cannot be merged into a Linear layer of torch\.float8_e4m3fn"):
+    with pytest.raises(UserError, match=r"cannot be merged into a Linear layer in torch\.float8_e4m3fn"):
         merge_lora(dit, random_lora({Q: (48, 48)}))

@@ -163,8 +163,8 @@ def test_alphas_in_the_metadata_of_diffusers_and_official_files():
 
 
 def test_metadata_is_kept_but_not_what_became_wrong():
-    given = {"hv15.config": "{}", "ss_network_dim": "4", "sshs_model_hash": "x", "lora_adapter_metadata": "{}"}
-    _, metadata = convert(random_lora(SIZES), "comfyui", metadata=given)
+    original = {"hv15.config": "{}", "ss_network_dim": "4", "sshs_model_hash": "x", "lora_adapter_metadata": "{}"}
+    _, metadata = convert(random_lora(SIZES), "comfyui", metadata=original)
     assert metadata["hv15.config"] == "{}"
     assert metadata["ss_network_dim"] == "4"
     assert not {"sshs_model_hash", "lora_adapter_metadata"} & metadata.keys()
@@ -289,7 +289,7 @@ Q_KEY = kohya(Q)
         (spoilt(**{f"{Q_KEY}__lora_down__weight": torch.zeros(4, 5, 1, 1)}), "expected a floating-point matrix"),
         (spoilt(**{f"{Q_KEY}__lora_down__weight": torch.zeros(0, 5)}), "expected a floating-point matrix"),
         (spoilt(**{f"{Q_KEY}__alpha": torch.zeros(2)}), "expected one number"),
-        (spoilt(**{f"{Q_KEY}__hada_w1_a": torch.zeros(6, 2)}), "is a LoRA, but has hada_w1_a too"),
+        (spoilt(**{f"{Q_KEY}__hada_w1_a": torch.zeros(6, 2)}), "is a LoRA, but also has hada_w1_a"),
         (spoilt(**{f"{Q_KEY}__dora_scale": torch.ones(6, 1)}), "DoRA"),
         (spoilt(**{f"{Q_KEY}__lora_mid__weight": torch.ones(6, 1)}), "holds changes of convolutions"),
         (spoilt(lora_te_text_model__lora_down__weight=torch.ones(4, 5)), "1 of 10 tensors belong to no part"),

@@ -112,7 +112,7 @@ def test_files_that_peft_writes_are_read(small_dit, peer, tmp_path: Path, config
 
 def test_sizes_that_no_factor_gives_are_refused(small_dit: DiT):
     file = made(small_dit, False, factor=4, unbalanced_factorization=True)
-    with pytest.raises(UserError, match="one factor for all modules, and none gives the sizes of these") as error:
+    with pytest.raises(UserError, match="one factor for all modules, but no factor fits the sizes of these") as error:
         convert(file, "diffusers")
     assert "--svd-rank" in error.value.hint
     converted, metadata = convert(file, "diffusers", svd_rank=8)
@@ -121,7 +121,7 @@ def test_sizes_that_no_factor_gives_are_refused(small_dit: DiT):
 
 
 def test_lokr_beside_lora_is_refused(small_dit: DiT):
-    """diffusers would load the LoKr alone, without a word."""
+    """diffusers would load only the LoKr, without a warning."""
     file = made(small_dit, False, factor=4)
     some = {key: value for key, value in file.items() if "_0_img_attn_q." not in key}
     with pytest.raises(UserError, match=r"27 of 28 modules have a LoKr.*only LoRA, or only LoKr"):

@@ -58,7 +58,7 @@ def test_a_dtype_is_for_the_matrices(tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_small_dtypes_are_cast_up(tmp_path: Path, dtype: torch.dtype):
-    """bf16 holds every number of 8 bits: nothing changes but the room it takes."""
+    """bf16 holds every 8-bit number: only the size changes."""
     path, target = tmp_path / "fp8.safetensors", tmp_path / "comfy.safetensors"
     small = {key: tensor.to(dtype) if tensor.ndim else tensor for key, tensor in LORA.items()}
     save_file(small, path)
@@ -90,7 +90,7 @@ def test_a_dtype_that_no_tensor_has_is_named(tmp_path: Path):
     }
     raw = json.dumps(header).encode()
     (tmp_path / "lora.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + b"00")
-    with pytest.raises(UserError, match=r"lora\.safetensors: .*is in the number format F4, which is not read here"):
+    with pytest.raises(UserError, match=r"lora\.safetensors: .*is in the number format F4, which is not supported"):
         read_lora(tmp_path / "lora.safetensors")
 
 

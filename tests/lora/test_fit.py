@@ -54,9 +54,9 @@ def test_layers_are_those_of_the_model(config: DiTConfig):
     layers = [(name, tuple(layer.weight.shape)) for name, layer in linears(dit).items()]
     assert list(trainable_layers(config).items()) == layers
     network = LoRANetwork(dit, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
-    asked = network_sizes(config, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
-    assert list(asked.layers) == network.module_names
-    assert asked.parameters == network.num_parameters
+    sizes = network_sizes(config, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
+    assert list(sizes.layers) == network.module_names
+    assert sizes.parameters == network.num_parameters
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def unfit(kind: str) -> tuple[dict[str, Tensor], NetworkSizes]:
 
 
 UNFIT = {
-    "other layers": r"8 of 8 are missing, first double_blocks\.0\.img_mlp\.fc1; 1 are not asked for, first lora_",
+    "other layers": r"8 of 8 are missing, first double_blocks\.0\.img_mlp\.fc1; 1 are unexpected, first lora_",
     "fewer layers": r"27 of 28 are missing, first double_blocks\.0\.img_mod\.linear$",
-    "more layers": r"asks for: 26 are not asked for, first lora_unet_double_blocks_0_img_attn_k",
+    "more layers": r"selects: 26 are unexpected, first lora_unet_double_blocks_0_img_attn_k",
     "other rank": r"has rank 4, but train\.network_dim is 8",
     "other alpha": r"has alpha 2, but train\.network_alpha is 4",
-    "other size": r"lora_down.weight \[4, 64\], .*; the layer is \[48, 48\]",
-    "LoHa": r"is a LoHa \(.*; a training can only go on from LoRA",
+    "other size": r"lora_down.weight \[4, 64\], .*, but the layer is \[48, 48\]",
+    "LoHa": r"is a LoHa \(.*; a training can only continue from a LoRA",
     "no alpha": r"has alpha 4, but train\.network_alpha is 2",
 }
 
@@ -155,7 +155,7 @@ def test_an_alpha_that_is_no_number_is_damage(tmp_path: Path):
 @pytest.mark.parametrize("kind", DEPENDENT)
 def test_a_training_does_not_go_on_from_what_depends_on_the_base(tmp_path: Path, kind: str):
     save_lora(tmp_path / "lora.safetensors", made(kind)[0], {})
-    with pytest.raises(UserError, match=r"is an? (DoRA|GLoRA|OFT) .*a training can only go on from LoRA"):
+    with pytest.raises(UserError, match=r"is an? (DoRA|GLoRA|OFT) .*a training can only continue from a LoRA"):
         check_network_weights(tmp_path / "lora.safetensors", sizes())
 
 
@@ -164,7 +164,7 @@ def test_unusable_kinds(tmp_path: Path, kind: str):
     path = tmp_path / "lora.safetensors"
     save_lora(path, made(kind)[0], {})
     for check in (lambda: check_network_weights(path, sizes()), lambda: check_lora(path, TINY)):
-        with pytest.raises(UserError, match=r"lora\.safetensors: LoRA: the file holds .* which cannot be used here"):
+        with pytest.raises(UserError, match=r"lora\.safetensors: LoRA: the file holds .* which hv15 cannot use"):
             check()
 
 
@@ -176,7 +176,7 @@ def test_files_that_can_act_on_a_model(tmp_path: Path, kind: str):
     with pytest.raises(UserError, match=r"14 of 28 changed layers are not in this model, first double_blocks\.1"):
         check_lora(path, replace(TINY, num_blocks=1))
     with pytest.raises(
-        UserError, match=r"changes (a weight of \[48, 48\]|48 rows of a weight), the model's is \[32, 32\]"
+        UserError, match=r"changes (a weight of \[48, 48\]|48 rows of a weight), but the model's is \[32, 32\]"
     ):
         check_lora(path, replace(TINY, hidden_size=32, rope_dims=(4, 6, 6)))
 

@@ -94,7 +94,7 @@ def test_conversions_keep_the_effect(dit: DiT, kind: str):
     [*((kind, "a DoRA") for kind in DORA), ("glora", "a GLoRA"), ("oft", "an OFT"), ("boft", "an OFT")],
 )
 def test_what_depends_on_the_base_is_not_converted(kind: str, word: str):
-    with pytest.raises(UserError, match=f"LoRA: {word} .* which no other layout can hold"):
+    with pytest.raises(UserError, match=f"LoRA: {word} .* cannot be converted to another layout"):
         convert(made(kind)[0], "comfyui")
 
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_used_is_refused_everywhere(dit: DiT, kind: str, word: st
         lambda: merge_patch(file),
         lambda: convert(file, "comfyui"),
     ):
-        with pytest.raises(UserError, match=rf"LoRA: the file holds .*{word} .*which cannot be used here") as error:
+        with pytest.raises(UserError, match=rf"LoRA: the file holds .*{word} .*which hv15 cannot use") as error:
             use()
         assert error.value.hint
     save_lora(path, file, {})
@@ -127,7 +127,7 @@ def test_a_file_returns_from_disk(kind: str, tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["dora", "loha, dora", "lokr, dora", "glora", "oft"])
 def test_without_alpha_it_is_the_rank(kind: str):
-    """And no constraint for an OFT: nothing of lycoris-lora's own loader, which wants an alpha."""
+    """An OFT needs no constraint either: lycoris-lora's own loader, which requires an alpha, is not used."""
     file, _ = made(kind)
     full = 0.0 if kind == "oft" else 4.0
     with_rank, without = golden_dit(), golden_dit()

@@ -52,7 +52,7 @@ def test_every_linear_has_its_comfyui_module(official: list[str]):
 
 @pytest.mark.parametrize("layout", LORA_LAYOUTS)
 def test_written_names_are_read_back(official: list[str], layout: str):
-    """Every name leads back to its part and place, and tells its layout unless two layouts share it."""
+    """Every name leads back to its part and place, and shows its layout unless two layouts share it."""
     seen: dict[str, str] = {}
     for part in parts_of(official):
         place = place_of(part, layout)

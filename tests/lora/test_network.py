@@ -226,7 +226,7 @@ def test_state_returns_through_a_file_and_refuses_what_does_not_fit(dit: DiT):
     for spoilt, words in (
         ({k: v for k, v in state.items() if not k.startswith(key)}, "3 tensors missing"),
         (state | {"lora_unet_x.alpha": torch.tensor(1.0)}, "1 tensors unexpected"),
-        (state | {f"{key}.lora_down.weight": torch.zeros(8, 48)}, "network_dim is 4"),
+        (state | {f"{key}.lora_down.weight": torch.zeros(8, 48)}, r"set train\.network_dim \(4\) to the file's rank"),
         (state | {f"{key}.alpha": torch.tensor(4.0)}, "network_alpha is 6"),
     ):
         with pytest.raises(UserError, match=words):
@@ -250,7 +250,7 @@ def test_settings_out_of_range(dit: DiT, settings: dict[str, object], words: str
 
 
 def test_a_layer_of_another_kind_can_carry_it():
-    """Quantised linears are no nn.Linear: only sizes, a weight's device and a call are asked of them."""
+    """Quantised linears are not nn.Linear: only their sizes, the device of a weight and a call are used."""
 
     class Quantised(nn.Module):
         in_features, out_features = 8, 6

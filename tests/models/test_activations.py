@@ -89,7 +89,7 @@ def quantised(dit: DiT) -> LoRANetwork:
     ids=["all weights", "LoRA", "LoRA on the MLP", "dropout", "fp8"],
 )
 def test_training_in_windows_gives_the_plain_gradients(prepare: Any):
-    """Plain is torch's own autograd, without checkpointing."""
+    """The reference is torch's own autograd, without checkpointing."""
     plain, found = gradients(prepare, 10**6, checkpointing=False), gradients(prepare, MOST)
     assert plain.keys() == found.keys()
     for name, gradient in plain.items():
@@ -102,7 +102,7 @@ def test_a_sequence_that_fits_into_a_window_is_computed_as_without():
 
 
 def test_hooks_on_a_parameter_see_one_finished_gradient():
-    """Optimizers that step inside the backward pass hang on such hooks."""
+    """Optimizers that step inside the backward pass rely on such hooks."""
     dit = golden_dit().requires_grad_(True)
     dit.gradient_checkpointing, dit.most_tokens = True, MOST
     seen: dict[str, list[Tensor]] = {}

@@ -1,4 +1,4 @@
-"""What is said about checkpoints that work and are seldom meant, and that nothing is said about usual ones."""
+"""The notes about checkpoints that work but are rarely intended; there are none about usual ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_nothing_is_said_about_a_checkpoint_used_as_it_was_made(name: str):
 def test_a_sparse_checkpoint_runs_dense():
     (sentence,) = about_checkpoint(facts("720p_i2v_distilled_sparse"), "i2v")
     assert "dense attention" in sentence
-    assert "720p_i2v_distilled is its counterpart" in sentence
+    assert "use 720p_i2v_distilled, its counterpart" in sentence
 
 
 def test_a_checkpoint_that_was_announced_only():
@@ -53,7 +53,7 @@ def test_tensors_against_the_name():
     (sentence,) = about_checkpoint(facts("480p_i2v", meanflow=True), "i2v")
     assert "has the time_r_in tensors of a step-distilled checkpoint" in sentence
     (sentence,) = about_checkpoint(facts("480p_i2v_step_distilled", meanflow=False), "i2v")
-    assert "has no time_r_in tensors" in sentence
+    assert "lacks the time_r_in tensors" in sentence
 
 
 def test_float8_without_scales():
@@ -67,6 +67,6 @@ def test_float8_files_held_otherwise():
     assert about_memory(fp8, "sample", "fp8") == about_memory(fp8, "sample", "fp8_fast") == []
     assert about_memory(facts(), "sample", "none") == about_memory(facts(), "sample", "nf4") == []
     (sentence,) = about_memory(fp8, "sample", "none")
-    assert "sample.quantize: fp8 keeps it as it is" in sentence
+    assert "use sample.quantize: fp8" in sentence
     (sentence,) = about_memory(fp8, "train", "nf4")
     assert "train.quantize: nf4 rounds it once more" in sentence

@@ -88,7 +88,7 @@ def test_each_package_is_called_in_its_own_way(name: str, monkeypatch: pytest.Mo
 
 
 def test_torchs_own_attention_and_the_fused_operation_are_the_definition():
-    """Values and gradients; the fused operation is what plans run, so it must be what it stands for."""
+    """Values and gradients: plans run the fused operation, so it must equal the real one."""
     results = []
     for kernel in (plain, sdpa, lambda q, k, v: fused_attention(q, k, v)[0]):
         q, k, v = qkv()
@@ -187,7 +187,7 @@ def test_a_package_for_another_cuda_is_told_from_a_missing_one(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("mode", "device", "capability", "dtype", "message"),
     [
-        ("flash", CPU, (9, 0), torch.bfloat16, "runs on GPUs alone, not on cpu"),
+        ("flash", CPU, (9, 0), torch.bfloat16, "runs only on GPUs, not on cpu"),
         ("flash", CUDA, (7, 5), torch.bfloat16, "does not run on a GPU"),
         ("flash3", CUDA, (12, 0), torch.bfloat16, "does not run on a GPU"),
         ("sage", CUDA, (9, 0), torch.float32, "takes bfloat16 or float16, not float32"),

@@ -48,7 +48,7 @@ def step(dit: DiT, network: LoRANetwork) -> dict[str, Tensor]:
 
 
 def test_training_steps_share_what_was_compiled_for_one_block():
-    """Six blocks with a LoRA on each linear layer, in windows; another step seed compiles nothing anew."""
+    """Six blocks with a LoRA on each linear layer, in windows; another step seed compiles nothing again."""
     dit = model()
     network = lora(dit)
     dit.gradient_checkpointing, dit.most_tokens = True, 30  # two windows of equal size

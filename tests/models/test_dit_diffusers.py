@@ -24,7 +24,7 @@ PEER = replace(TINY, glyph_hidden=2048)  # a size that diffusers fixes
 
 
 def peer(config: DiTConfig = PEER) -> HunyuanVideo15Transformer3DModel:
-    """Theirs, with random weights; it takes all sizes of ours but the ByT5 mapper's and the refiner's MLPs'."""
+    """diffusers' model with random weights; it takes all our sizes except those of the ByT5 mapper and refiner MLPs."""
     torch.manual_seed(7)
     model = HunyuanVideo15Transformer3DModel(
         in_channels=config.in_channels,
@@ -65,15 +65,15 @@ def inputs(batch: int, image: bool, config: DiTConfig = TINY) -> dict[str, Tenso
     }
 
 
-def ours(dit: DiT, given: dict[str, Tensor], image: bool, timestep_r: Tensor | None = None) -> Tensor:
+def ours(dit: DiT, arguments: dict[str, Tensor], image: bool, timestep_r: Tensor | None = None) -> Tensor:
     cond = Condition(
-        text=given["encoder_hidden_states"],
-        text_lengths=given["encoder_attention_mask"].sum(1).tolist(),
-        glyphs=given["encoder_hidden_states_2"],
-        glyph_lengths=given["encoder_attention_mask_2"].sum(1).tolist(),
-        vision=given["image_embeds"] if image else None,
+        text=arguments["encoder_hidden_states"],
+        text_lengths=arguments["encoder_attention_mask"].sum(1).tolist(),
+        glyphs=arguments["encoder_hidden_states_2"],
+        glyph_lengths=arguments["encoder_attention_mask_2"].sum(1).tolist(),
+        vision=arguments["image_embeds"] if image else None,
     )
-    return dit(given["hidden_states"], given["timestep"], cond, timestep_r)
+    return dit(arguments["hidden_states"], arguments["timestep"], cond, timestep_r)
 
 
 @pytest.mark.parametrize("image", [False, True], ids=["t2v", "i2v"])
@@ -83,10 +83,10 @@ def test_velocity_of_a_folder_saved_by_diffusers(tmp_path_factory: pytest.TempPa
     model = peer()
     model.save_pretrained(folder)
     dit = load_dit(folder)
-    given = inputs(batch, image)
+    arguments = inputs(batch, image)
     with torch.no_grad():
-        expected = model(**given, return_dict=False)[0]
-        assert_close(ours(dit, given, image), expected, atol=5e-6, rtol=0)
+        expected = model(**arguments, return_dict=False)[0]
+        assert_close(ours(dit, arguments, image), expected, atol=5e-6, rtol=0)
 
 
 def test_sharded_folder_and_meanflow(tmp_path):
@@ -95,10 +95,10 @@ def test_sharded_folder_and_meanflow(tmp_path):
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     dit = load_dit(tmp_path)
     assert dit.config.meanflow
-    given, timestep_r = inputs(1, True), torch.tensor([610.0])
+    arguments, timestep_r = inputs(1, True), torch.tensor([610.0])
     with torch.no_grad():
-        expected = model(**given, timestep_r=timestep_r, return_dict=False)[0]
-        assert_close(ours(dit, given, True, timestep_r), expected, atol=5e-6, rtol=0)
+        expected = model(**arguments, timestep_r=timestep_r, return_dict=False)[0]
+        assert_close(ours(dit, arguments, True, timestep_r), expected, atol=5e-6, rtol=0)
 
 
 def test_what_we_save_loads_strictly_into_diffusers(tmp_path):
@@ -107,13 +107,13 @@ def test_what_we_save_loads_strictly_into_diffusers(tmp_path):
     save_dit(dit, tmp_path / "model.safetensors", layout="diffusers")
     model = peer()
     model.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
-    given = inputs(1, False)
+    arguments = inputs(1, False)
     with torch.no_grad():
-        assert_close(model(**given, return_dict=False)[0], ours(dit, given, False), atol=5e-6, rtol=0)
+        assert_close(model(**arguments, return_dict=False)[0], ours(dit, arguments, False), atol=5e-6, rtol=0)
 
 
 def test_the_refiner_keeps_its_own_ratio(tmp_path):
-    """Blocks with other MLPs than 4 wide: the refiner's stay 4 wide, there and here."""
+    """Blocks whose MLPs are not 4 times wider: the refiner's stay 4 times wider, in diffusers and in hv15."""
     config = replace(PEER, mlp_ratio=2.5)
     model = peer(config)
     model.save_pretrained(tmp_path)
@@ -123,14 +123,14 @@ def test_the_refiner_keeps_its_own_ratio(tmp_path):
     save_dit(dit, tmp_path / "ours.safetensors", layout="diffusers")
     again = peer(config)
     again.load_state_dict(load_file(tmp_path / "ours.safetensors"), strict=True)
-    given = inputs(1, True)
+    arguments = inputs(1, True)
     with torch.no_grad():
         for each in (model, again):
-            assert_close(ours(dit, given, True), each(**given, return_dict=False)[0], atol=5e-6, rtol=0)
+            assert_close(ours(dit, arguments, True), each(**arguments, return_dict=False)[0], atol=5e-6, rtol=0)
 
 
 def test_the_demos_transformer_is_that_of_diffusers(tmp_path):
-    """But for two sizes that diffusers fixes: its own classes of the ByT5 mapper and the refiner take them."""
+    """Except for two sizes that diffusers fixes; its classes for the ByT5 mapper and the refiner accept them."""
     dit = load_dit(BASE / "dit.safetensors", dtype=torch.float32)
     config = dit.config
     assert (config.mlp_ratio, config.refiner_mlp_ratio, config.glyph_hidden) == (2.5, 2.5, 64)
@@ -141,10 +141,10 @@ def test_the_demos_transformer_is_that_of_diffusers(tmp_path):
     )
     save_dit(dit, tmp_path / "dit.safetensors", layout="diffusers")
     model.load_state_dict(load_file(tmp_path / "dit.safetensors"), strict=True)
-    given = inputs(1, True, config)
+    arguments = inputs(1, True, config)
     with torch.no_grad():
-        expected = model.eval()(**given, return_dict=False)[0]
-        assert_close(ours(dit, given, True), expected, atol=5e-6, rtol=1e-5)
+        expected = model.eval()(**arguments, return_dict=False)[0]
+        assert_close(ours(dit, arguments, True), expected, atol=5e-6, rtol=1e-5)
 
 
 def test_gradients_are_those_of_diffusers():
@@ -154,10 +154,10 @@ def test_gradients_are_those_of_diffusers():
     weights = model.state_dict()
     recipes = reading_recipes("diffusers", dit.state_dict())
     dit.load_state_dict({key: recipe.make(weights.__getitem__).clone() for key, recipe in recipes.items()}, assign=True)
-    given = inputs(1, True)
+    arguments = inputs(1, True)
     dit.requires_grad_(True)
-    ours(dit, given, True).square().mean().backward()
-    model(**given, return_dict=False)[0].square().mean().backward()
+    ours(dit, arguments, True).square().mean().backward()
+    model(**arguments, return_dict=False)[0].square().mean().backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     compared = 0
     for key, parameter in dit.named_parameters():

@@ -99,7 +99,7 @@ def test_rope_axes_come_from_metadata_or_config_json(tmp_path: Path):
     config = load_dit(write(tmp_path / "b", official(), diffusers_names)).config
     assert (config.rope_dims, config.rope_theta) == ((8, 8, 8), 100.0)
     assert load_dit(write(tmp_path / "c", official(), None), config=TINY).config == TINY
-    with pytest.raises(UserError, match=r"no rope dims .* heads of 24") as error:
+    with pytest.raises(UserError, match=r"no rope dims .* the 24 channels of a head") as error:
         load_dit(write(tmp_path / "d", official(), None))
     assert "rope_dim_list" in error.value.hint
     for number, wrong in enumerate(([4, 10, 12], [24], [5, 9, 10], 24, "x", [None])):
@@ -144,7 +144,7 @@ def test_a_tensor_of_another_shape_is_found_before_anything_is_merged(tmp_path: 
 
 
 class AddOne:
-    """A change of one layer that is given as if it fitted any size."""
+    """A change of one layer that claims to fit any size."""
 
     name = "one.safetensors"
     shapes: ClassVar[dict[str, tuple[int, int] | None]] = {"double_blocks.1.img_attn_q": None}
@@ -213,7 +213,7 @@ def test_other_models_are_refused_by_name(tmp_path: Path):
         load_dit(GOLDEN / "byt5_tiny.safetensors")
     state = official()
     state["img_in.proj.weight"] = torch.zeros(48, 14, 1, 1, 1)
-    with pytest.raises(UserError, match="takes 14 channels, but t2v and i2v take 9"):
+    with pytest.raises(UserError, match="takes 14 input channels, but t2v and i2v take 9"):
         load_dit(write(tmp_path / "sr", state))
 
 

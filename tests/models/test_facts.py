@@ -100,16 +100,16 @@ def test_other_models_are_named(tmp_path: Path):
 
 
 def test_which_of_the_list_it_is(tmp_path: Path):
-    """A setting counts most, then config.json or the path, then the tensors, then a guess by the task."""
+    """A setting comes first, then config.json or the path, then the tensors, then a guess from the task."""
     plain = sparse_checkpoint(tmp_path / "model.safetensors", sparse_files.official_dit())
     assert describe(plain).variant is None
     assert describe(plain, task="i2v").variant == FoundVariant("480p_i2v", "default")
-    given = FoundVariant("720p_t2v_distilled", "models.variant")
+    configured = FoundVariant("720p_t2v_distilled", "models.variant")
     named = sparse_checkpoint(tmp_path / "hunyuanvideo1.5_720p_i2v_bf16.safetensors", sparse_files.official_dit())
-    told = FoundVariant("720p_i2v", "path", named.name)
-    assert describe(named, task="t2v").variant == told
-    facts = describe(named, given=given, task="t2v")
-    assert (facts.variant, facts.detected) == (given, told)
+    detected = FoundVariant("720p_i2v", "path", named.name)
+    assert describe(named, task="t2v").variant == detected
+    facts = describe(named, configured=configured, task="t2v")
+    assert (facts.variant, facts.detected) == (configured, detected)
     meanflow = sparse_checkpoint(tmp_path / "other.safetensors", sparse_files.official_dit(meanflow=True))
     assert describe(meanflow, task="t2v").variant == FoundVariant("480p_i2v_step_distilled", "time_r_in")
     assert choose_variant(None, None, None, meanflow=False) is None
@@ -117,9 +117,9 @@ def test_which_of_the_list_it_is(tmp_path: Path):
 
 def test_the_sentence_says_what_tells():
     sources = ("config.json", "path", "models.variant", "time_r_in", "default", "demo")
-    said = {str(FoundVariant("480p_t2v", source, "x_480p_t2v")) for source in sources}
-    assert len(said) == len(sources)
-    assert "480p_t2v (told by its path: x_480p_t2v)" in said
+    texts = {str(FoundVariant("480p_t2v", source, "x_480p_t2v")) for source in sources}
+    assert len(texts) == len(sources)
+    assert "480p_t2v (from its path: x_480p_t2v)" in texts
 
 
 def test_no_torch_is_loaded(tmp_path: Path):

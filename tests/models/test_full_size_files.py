@@ -90,13 +90,13 @@ def test_files_that_bitsandbytes_quantised_are_refused(tmp_path: Path, kind: str
 
 def test_super_resolution_is_refused(tmp_path: Path):
     path = sparse_checkpoint(tmp_path / "sr.safetensors", sparse_files.super_resolution_dit())
-    with pytest.raises(UserError, match="takes 98 channels, but t2v and i2v take 65"):
+    with pytest.raises(UserError, match="takes 98 input channels, but t2v and i2v take 65"):
         load_dit(path, device="meta")
 
 
 @pytest.mark.parametrize(("stored", "quantize"), [("F32", None), ("BF16", "fp8")])
 def test_peak_of_loading(tmp_path: Path, stored: str, quantize: str | None):
-    """In a process of its own: at most a tenth more than what stays, and every byte of the file is read once."""
+    """In its own process: the peak is at most a tenth above the model, and every byte of the file is read once."""
     path = sparse_checkpoint(tmp_path / "dit.safetensors", sized_dit(1024, 8, stored))
     found = probe("dit", path, dtype="bfloat16", quantize=quantize)
     assert found["final"] > 400e6

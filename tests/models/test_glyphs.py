@@ -126,7 +126,7 @@ def test_wrong_files(reference, tmp_path):
         load_glyph_encoder(write(tmp_path / "more.safetensors", weights | {"encoder.extra": torch.zeros(1)}))
     for shape in ((), (32,), (32, 0)):
         flat = weights | {"encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": torch.zeros(shape)}
-        with pytest.raises(UserError, match=r"attention_bias\.weight has the shape .* expected are 2 dimensions"):
+        with pytest.raises(UserError, match=r"attention_bias\.weight has the shape .* expected 2 dimensions"):
             load_glyph_encoder(write(tmp_path / "flat.safetensors", flat))
     small = weights | {"shared.weight": torch.zeros(200, 24)}
     with pytest.raises(UserError, match=r"200 tokens, but Glyph-SDXL-v2's ByT5 has 1510"):

@@ -134,7 +134,7 @@ def test_one_target_fetches_that_file_alone(hub: Hub, client: Client, tmp_path: 
 
 
 def test_a_broken_connection_is_taken_up_where_it_ended(hub: Hub, client: Client, tmp_path: Path) -> None:
-    """The client keeps whole pieces of 10 MiB, so the file is larger than two of them."""
+    """The client keeps whole chunks of 10 MiB, so the file is larger than two of them."""
     content = random.Random(0).randbytes(25 << 20)
     hub.put(OFFICIAL, DIT, content)
     hub.broken.add(DIT)
@@ -161,7 +161,7 @@ def test_the_asked_revision_is_fetched(hub: Hub, client: Client, tmp_path: Path)
     ("spoil", "found", "cure"),
     [
         ("repository", "no such repository, or no permission", "hf auth login"),
-        ("gated", "access must be asked for", "hf auth login"),
+        ("gated", "access must be requested", "hf auth login"),
         ("revision", "it has no revision main", "models.revision"),
         ("file", "it has no such file", "models.variant"),
         ("forbidden", "the server answered 403", "hf auth login"),

@@ -52,8 +52,8 @@ def step(dit: DiT, network: LoRANetwork) -> tuple[Tensor, dict[str, Tensor]]:
     network.zero_grad(set_to_none=True)
     recorded = case("i2v_byt5")
     target = torch.randn(recorded["out"].shape, generator=torch.Generator().manual_seed(3))
-    given = recorded["in/hidden_states"], recorded["in/timestep"], condition(recorded, image=True)
-    loss = (dit(*given) - target).square().mean()
+    arguments = recorded["in/hidden_states"], recorded["in/timestep"], condition(recorded, image=True)
+    loss = (dit(*arguments) - target).square().mean()
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
 
@@ -134,7 +134,7 @@ def learning(base: DiT) -> list[float]:
 
 
 def test_a_lora_learns_as_on_fp32(file: Path):
-    """The loss falls as far, and the base is as it was."""
+    """The loss falls as far, and the base is unchanged."""
     plain = learning(golden_dit())
     assert plain[-1] < 0.8 * plain[0]
     for kind in KINDS:
@@ -169,7 +169,7 @@ def test_a_lora_merged_on_the_way_is_rounded_with_the_weight(file: Path, kind: W
 
 
 def test_merged_is_near_applied(file: Path):
-    """Beside quantised weights a LoRA is exact; inside them it is rounded with them, once or a second time."""
+    """A LoRA on quantised weights is exact; merged into them, it is rounded with them, once or a second time."""
     tensors = random_lora(linears(golden_dit()), rank=4, alpha=4.0)
     exact = golden_dit()
     apply_lora(exact, tensors)
@@ -189,7 +189,7 @@ def test_a_lora_that_does_not_fit_is_named_before_a_weight_is_read(file: Path):
     wide = merge_patch(random_lora({"double_blocks.0.img_attn_q": (64, 64)}), name="wide.safetensors")
     deep = merge_patch(random_lora({"double_blocks.9.img_attn_q": (48, 48)}), name="deep.safetensors")
     with pytest.raises(
-        UserError, match=r"wide\.safetensors: .* changes a weight of \[64, 64\], the model's is \[48, 48"
+        UserError, match=r"wide\.safetensors: .* changes a weight of \[64, 64\], but the model's is \[48, 48"
     ):
         load_dit(file, merge=[wide])
     with pytest.raises(UserError, match=r"deep\.safetensors: 1 of 1 changed layers are not in this model"):

@@ -232,7 +232,7 @@ def test_wrong_files(layouts, tmp_path, reference):
         load_text_encoder(write(tmp_path / "fp8.safetensors", scaled, SIZES), tokenizer)
 
     flat = weights | {"model.language_model.layers.0.self_attn.k_proj.weight": torch.zeros(32)}
-    with pytest.raises(UserError, match=r"k_proj\.weight has the shape \[32\], expected are 2 dimensions"):
+    with pytest.raises(UserError, match=r"k_proj\.weight has the shape \[32\], expected 2 dimensions"):
         load_text_encoder(write(tmp_path / "flat.safetensors", flat, SIZES), tokenizer)
 
     with pytest.raises(UserError, match="do not fit heads of 128"):
@@ -247,7 +247,7 @@ def test_tokenizer_larger_than_the_model(tmp_path, reference):
 
 
 def test_config_beside_the_file(layouts, tmp_path, reference):
-    """RoPE and epsilon come from a config.json of Qwen2.5-VL; that of another model in the folder says nothing."""
+    """RoPE and epsilon come from Qwen2.5-VL's config.json; that of another model in the folder is ignored."""
     weights = {key: value for key, value in reference.state_dict().items() if "visual" not in key}
     file = write(tmp_path / "qwen.safetensors", weights)
     hub = {key: value for key, value in SIZES.items() if key != "rope_parameters"}

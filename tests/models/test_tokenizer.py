@@ -83,7 +83,7 @@ def test_hub_name_from_the_local_cache(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert PromptTokenizer(load_qwen_tokenizer("Qwen/Qwen2.5-VL-7B-Instruct")).crop_start == 108
-    with pytest.raises(UserError, match="Qwen/Other: no such folder, and neither the Hugging Face Hub"):
+    with pytest.raises(UserError, match="Qwen/Other: no such folder, and no such tokenizer on the Hugging Face Hub"):
         load_qwen_tokenizer("Qwen/Other")
 
 
@@ -101,5 +101,5 @@ def test_another_tokenizer_is_refused(tmp_path):
     from tokenizers import Tokenizer, models
 
     Tokenizer(models.BPE(vocab={"a": 0}, merges=[])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"not a Qwen2\.5 tokenizer, it lacks <\|im_start\|>"):
+    with pytest.raises(UserError, match=r"not a Qwen2\.5 tokenizer: it lacks <\|im_start\|>"):
         load_qwen_tokenizer(tmp_path)

@@ -46,7 +46,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tiles(name: str) -> dict[str, float]:
-    """Tile arguments as the name of a golden case tells them, e.g. tiled_decode_size32_overlap0.5_t2_h3_w4."""
+    """Tile arguments from the name of a golden case, e.g. tiled_decode_size32_overlap0.5_t2_h3_w4."""
     if not name.startswith("tiled"):
         return {}
     size, overlap = name.split("_")[2:4]
@@ -75,7 +75,7 @@ def test_golden(vae: VAE, exact: VAE, name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_with_gradients_on(trainable: VAE, name: str):
-    """With gradients the blocks write to no buffer of their own: the same formulas on another path."""
+    """With gradients, the blocks do not reuse buffers: the same formulas on another path."""
     check_case(trainable, name)
 
 
@@ -223,8 +223,8 @@ def test_log_variance_is_clamped(vae: VAE):
     [
         ((1, 3, 4, 32, 32), "4k\\+1 frames"),
         ((1, 3, 5, 32, 40), "multiples of 16"),
-        ((1, 4, 5, 32, 32), "wanted \\[B, 3"),
-        ((3, 5, 32, 32), "wanted \\[B, 3"),
+        ((1, 4, 5, 32, 32), "expected \\[B, 3"),
+        ((3, 5, 32, 32), "expected \\[B, 3"),
     ],
 )
 def test_pixels_of_a_wrong_shape(vae: VAE, shape: tuple[int, ...], message: str):

@@ -60,7 +60,7 @@ def test_decode(pair: tuple[VAE, nn.Module], frames: int):
 
 
 def test_a_batch_is_its_samples(pair: tuple[VAE, nn.Module]):
-    """diffusers runs them one by one: its attention mask does not allow more."""
+    """diffusers runs the clips one by one, because its attention mask does not allow more."""
     ours, theirs = pair
     clips = pixels(5, 32, 32, batch=3).double()
     expected = torch.cat([theirs.encode(clip[None]).latent_dist.mode() for clip in clips])

@@ -53,7 +53,7 @@ def test_names_are_those_of_the_published_table():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_sizes_of_the_real_model_are_read_from_a_header(layout: VAELayout, tmp_path: Path):
-    """A sparse file of the real size: 5 GB of nothing, of which only the header is read."""
+    """A sparse file of the real size, 5 GB, of which only the header is read."""
     published = json.loads((KEYS / f"keys_{layout}_vae.json").read_text())["keys"]
     header, end = {}, 0
     for key, shape in published.items():
@@ -172,7 +172,7 @@ def test_a_tensor_that_tells_a_size_is_missing(files: dict[VAELayout, Path], tmp
 def test_a_tensor_that_tells_a_size_has_all_its_dimensions(
     files: dict[VAELayout, Path], tmp_path: Path, key: str, tensor: Tensor
 ):
-    with pytest.raises(UserError, match=r"has the shape \[.*\], expected are \d dimensions above 0"):
+    with pytest.raises(UserError, match=r"has the shape \[.*\], expected \d dimensions above 0"):
         load_vae(rewritten(files["official"], tmp_path / "a.safetensors", {key: tensor}))
 
 
@@ -200,12 +200,12 @@ def test_other_levels_are_refused(tmp_path: Path, layout: VAELayout, sizes: dict
     )
     with pytest.raises(UserError, match=rf"vae\.safetensors: a VAE of {found}") as caught:
         load_vae(tmp_path / "vae.safetensors")
-    assert "models.vae wants the vae/ folder" in caught.value.hint
+    assert "set models.vae to the vae/ folder" in caught.value.hint
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3, 4])
 def test_a_missing_level_is_refused(files: dict[VAELayout, Path], tmp_path: Path, level: int):
-    """Down to a file whose last level halves, which has no next one to tell its sizes."""
+    """Also for a file whose last level halves: no next level shows its sizes."""
     gone = {key: None for key in golden_weights() if key.startswith(f"encoder.down.{level}.")}
     with pytest.raises(UserError, match=rf"a VAE of {level} levels|looks like the VAE of another model"):
         load_vae(rewritten(files["official"], tmp_path / "short.safetensors", gone))

@@ -90,7 +90,7 @@ def peak(vae: VAE, what: str, x: Tensor, tile_size: int = 0) -> int:
 @pytest.mark.usefixtures("narrow_strips")
 @pytest.mark.parametrize("what", ["encode", "decode"])
 def test_strips_need_less_memory(vae: VAE, what: str):
-    """What is left are the frames that a chunk leaves to the next one, and two copies of the widest features."""
+    """What remains: the frames that a chunk passes to the next one, and two copies of the widest features."""
     x = pixels(9, 64, 64) if what == "encode" else torch.randn(1, 32, 3, 4, 4)
     whole, strips = (peak(in_strips(vae, on), what, x) for on in (False, True))
     assert strips < 0.7 * whole
@@ -105,7 +105,7 @@ def test_tiles_need_less_memory(vae: VAE, what: str):
 
 
 def test_memory_of_a_long_clip_is_that_of_its_frames_and_of_one_chunk(vae: VAE, monkeypatch: pytest.MonkeyPatch):
-    """Beside the result only what attention keeps of each frame grows: a key and a value for each latent pixel."""
+    """Besides the result, only attention's cache grows with the frames: a key and a value for each latent pixel."""
     monkeypatch.setitem(vae_module._CHUNK_BYTES, "cpu", 1)
     in_strips(vae, False)
     short, long = (peak(vae, "decode", torch.randn(1, 32, frames, 4, 4)) for frames in (6, 10))

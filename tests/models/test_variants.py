@@ -75,7 +75,7 @@ def test_kinds_that_are_not_published_are_kept_by_name(name: str, base: str, unk
 
 
 def test_a_link_is_followed(tmp_path: Path):
-    """As in the cache of the Hub, or a model folder that collects links under short names."""
+    """Links as in the Hub's cache, or in a model folder that collects links under short names."""
     folder = tmp_path / "transformer" / "720p_i2v"
     folder.mkdir(parents=True)
     (folder / "diffusion_pytorch_model.safetensors").touch()

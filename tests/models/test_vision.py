@@ -44,7 +44,7 @@ def test_preprocessing_as_transformers():
 
 
 def test_states_as_transformers(tmp_path):
-    """The whole way from uint8 images, for a model saved by transformers itself (folder, with its config.json)."""
+    """From uint8 images to states, for a model saved by transformers itself (a folder with its config.json)."""
     torch.manual_seed(0)
     config = SiglipVisionConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, patch_size=8, image_size=30
@@ -105,14 +105,14 @@ def test_wrong_files(tmp_path):
     with pytest.raises(UserError, match=r"1 of \d+ tensors unexpected, first vision_model.extra"):
         load_image_encoder(write(tmp_path / "more.safetensors", more, config))
     flat = weights | {"vision_model.embeddings.patch_embedding.weight": torch.zeros(24)}
-    with pytest.raises(UserError, match=r"patch_embedding\.weight has the shape \[24\], expected are 4 dimensions"):
+    with pytest.raises(UserError, match=r"patch_embedding\.weight has the shape \[24\], expected 4 dimensions"):
         load_image_encoder(write(tmp_path / "flat.safetensors", flat, config))
     with pytest.raises(UserError, match="do not fit"):  # width 24 has no heads of 72
         load_image_encoder(write(tmp_path / "bare.safetensors", weights))
 
 
 def test_config_of_another_model_is_ignored(file, tmp_path):
-    """ComfyUI keeps single files; a config.json in the same folder may be anything's."""
+    """ComfyUI keeps single files; a config.json in the same folder may belong to any other model."""
     _, _, config = golden("siglip_tiny")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "image_size": 7}))
     assert load_image_encoder(file).config.image_size == config["image_size"]

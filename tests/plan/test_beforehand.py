@@ -82,7 +82,7 @@ def test_everything_is_refused_at_once(project: QuickProject) -> None:
     )
     found = refused(project)
     assert "rank 8, but train.network_dim is 4" in found.pop(("train", "network_weights"))
-    assert "AdamW refuses {'betas': (0.9,)}: " in found.pop(("train", "optimizer_args"))
+    assert "AdamW does not accept {'betas': (0.9,)}: " in found.pop(("train", "optimizer_args"))
     assert "style.safetensors" in found.pop(("sample", "loras", 0, "path"))
     assert "torn.png" in found.pop(("sample", "prompts", 0, "image_path"))
     assert "3200x16 pixels is too narrow" in found.pop(("sample", "prompts", 1, "image_path"))

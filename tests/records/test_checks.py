@@ -45,7 +45,7 @@ GOOD = {"state": "ok", "subject": "disk", "message": "free"}
     ("content", "words"),
     [
         ({}, "version: expected a whole number, found None"),
-        ({"version": VERSION + 1, "checks": []}, "is of version 2, this hv15 understands versions up to 1"),
+        ({"version": VERSION + 1, "checks": []}, "is of version 2, but this hv15 understands only versions up to 1"),
         ({"version": VERSION}, "checks is missing"),
         ({"version": VERSION, "checks": [3]}, "checks: expected an object, found 3"),
         ({"version": VERSION, "checks": [GOOD | {"state": "fine"}]}, "state: expected one of ok, note, problem"),

@@ -41,8 +41,8 @@ def test_a_record_of_this_version_with_fields_of_a_later_one(tmp_path: Path) -> 
     [
         (None, "cannot be read: No such file"),
         (b"{", "not JSON"),
-        (b'{"version": 2}', "is of version 2, this hv15 understands version 3"),
-        (b"{}", "is of version None, this hv15 understands version 3"),
+        (b'{"version": 2}', "is of version 2, but this hv15 understands only version 3"),
+        (b"{}", "is of version None, but this hv15 understands only version 3"),
     ],
 )
 def test_a_record_that_cannot_be_used(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -72,11 +72,11 @@ def damaged(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (damaged(version=1), "is of version 1, this hv15 understands version 2"),
+        (damaged(version=1), "is of version 1, but this hv15 understands only version 2"),
         (damaged(kind="video"), "is of the unknown kind 'video'"),
         (damaged(settings=[]), "expected an object"),
         (damaged(entries=[]), "expected an object"),
-        (damaged(entries={"a": 1}), "an entry that is no object"),
+        (damaged(entries={"a": 1}), "an entry that is not an object"),
         (None, "cannot be read"),
     ],
 )

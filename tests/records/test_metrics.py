@@ -1,4 +1,4 @@
-"""What a training tells, written and read by the same classes."""
+"""The metrics of a training, written and read by the same classes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_number_that_an_earlier_version_did_not_write_is_unknown() -> None:
 def test_a_version_that_is_not_understood_is_named() -> None:
     later = {**metrics_line(start_record(9)), "version": VERSION + 1}
     with pytest.raises(
-        RecordError, match=f"is of version {VERSION + 1}, this hv15 understands versions up to {VERSION}"
+        RecordError, match=f"is of version {VERSION + 1}, but this hv15 understands only versions up to {VERSION}"
     ):
         read_metrics(later)
 
@@ -83,7 +83,7 @@ def test_only_steps_are_read_as_steps(tmp_path: Path) -> None:
 
 
 def test_each_number_of_a_step_says_what_it_is() -> None:
-    """All but its place in the training are measured, and each that shares a title has a label of its own."""
+    """All fields but the place in the training are measured, and those that share a title differ in their labels."""
     own = set(StepRecord.__dataclass_fields__) - set(MetricsRecord.__dataclass_fields__)
     found = measures(StepRecord)
     assert own - found.keys() == {"epoch"}

@@ -66,7 +66,7 @@ def test_names_with_a_wildcard() -> None:
 
 
 def test_a_sample_called_like_a_part_of_another_keeps_its_own_log() -> None:
-    """Names may hold dots: a log's last ending alone is replaced."""
+    """Names may hold dots: only the last extension of a log's name is replaced."""
     paths = ProjectPaths()
     assert paths.failure(paths.log("sample_video.cat.base")).name == "sample_video.cat.base.failure.json"
     assert paths.failure(paths.log("sample_video.cat")) != paths.failure(paths.log("sample_video.cat.base"))

@@ -27,7 +27,7 @@ def test_equal_specs_are_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_time_is_only_in_a_spec_that_replaces_something(tmp_path: Path) -> None:
-    """So the spec of a product that is not there yet keeps its bytes, and its time, from plan to plan."""
+    """So the spec of a product that does not exist yet keeps its bytes and its time from plan to plan."""
     Spec({}).write(tmp_path / "a.json")
     assert "planned" not in json.loads((tmp_path / "a.json").read_text())
 

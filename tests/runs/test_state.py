@@ -190,7 +190,7 @@ def test_a_record_of_a_later_version_is_named(run: RunFolder) -> None:
     found = status(run, None)
     assert (found.state, found.reason) == (
         RunState.UNREADABLE,
-        "run.json is of version 99, this hv15 understands versions up to 1",
+        "run.json is of version 99, but this hv15 understands only versions up to 1",
     )
     assert status(run, run.id).state is RunState.RUNNING
 

@@ -1,4 +1,4 @@
-"""What is said about samples that work and are seldom meant."""
+"""The notes about samples that work but are rarely intended."""
 
 from __future__ import annotations
 

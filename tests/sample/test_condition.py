@@ -150,7 +150,7 @@ def test_a_damaged_condition_is_named(i2v, models, tmp_path, content, message):
 
 
 def test_a_strip_is_no_first_frame(i2v, tmp_path):
-    """It would be enlarged to a picture of gigabytes."""
+    """Otherwise it would be enlarged to gigabytes."""
     path = tmp_path / i2v.image.path
     Image.fromarray(np.zeros((1, 30_000, 3), np.uint8)).save(path)
     strip = replace(i2v, image=replace(i2v.image, fingerprint=model_fingerprint(path)))

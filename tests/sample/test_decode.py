@@ -74,9 +74,9 @@ def test_the_video_shows_the_decoded_latents(latents, models, tmp_path):
 
 def test_the_video_tells_prompt_seed_and_settings(latents, models, tmp_path, spec):
     decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
-    told = read_video_metadata(tmp_path / "cat.mp4")
-    assert json.loads(told["hv15.sample"]) == spec.to_json()
-    assert json.loads(told["hv15.loras"]) == []
+    metadata = read_video_metadata(tmp_path / "cat.mp4")
+    assert json.loads(metadata["hv15.sample"]) == spec.to_json()
+    assert json.loads(metadata["hv15.loras"]) == []
 
 
 def test_the_video_tells_the_settings_it_was_decoded_with(latents, models, tmp_path, spec):
@@ -100,7 +100,7 @@ def test_the_result_tells_what_it_was_made_from(latents, models, tmp_path, spec,
 
 
 def test_what_is_decoded_by_hand_tells_nothing_of_a_spec(latents, models, tmp_path, spec):
-    """It would pass for the latents, of which it has the metadata."""
+    """It would be taken for the latents, whose metadata it has."""
     decode_latents(latents[0], models["vae"], tmp_path / "cat.mp4")
     assert "hv15.made_from" not in read_video_metadata(tmp_path / "cat.mp4")
 
@@ -110,8 +110,8 @@ def test_a_difficult_prompt_survives_in_the_metadata(models, tmp_path, spec):
     path = tmp_path / "cat.latents.safetensors"
     write_tensors(path, {"latents": torch.zeros(4, *spec.latent_size)}, provenance(difficult, made_from(difficult), ()))
     decode_latents(path, models["vae"], tmp_path / "cat.mp4")
-    told = read_video_metadata(tmp_path / "cat.mp4")
-    assert json.loads(told["hv15.sample"])["prompt"] == difficult.prompt
+    metadata = read_video_metadata(tmp_path / "cat.mp4")
+    assert json.loads(metadata["hv15.sample"])["prompt"] == difficult.prompt
 
 
 def test_images_are_exact_and_tell_it_too(latents, models, tmp_path, spec):
@@ -135,7 +135,7 @@ def test_an_animation_is_exact_and_tells_it_too(latents, models, tmp_path, spec)
 
 
 def test_decoding_the_file_alone_gives_the_same_bytes(latents, models, tmp_path, spec):
-    """`latent_path`: everything that decoding needs stands in the latents file."""
+    """`latent_path`: everything that decoding needs is in the latents file."""
     decode_latents(latents[0], models["vae"], tmp_path / "a.mp4", spec)
     decode_latents(latents[0], models["vae"], tmp_path / "b.mp4")
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
@@ -177,7 +177,7 @@ def test_latents_of_another_size_are_refused(latents, models, tmp_path, spec):
 
 def test_foreign_latents_are_refused(models, tmp_path, spec):
     save_file({"latents": torch.zeros(4, *spec.latent_size)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"other\.safetensors: latents without a word"):
+    with pytest.raises(UserError, match=r"other\.safetensors: does not say how the latents were made"):
         decode_latents(tmp_path / "other.safetensors", models["vae"], tmp_path / "cat.mp4")
 
 

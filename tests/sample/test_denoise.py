@@ -79,7 +79,7 @@ def test_diffusers_scheduler_takes_the_same_steps():
 
 
 def test_guidance_formula():
-    """u + g*(c - u): with velocities u = 1 and c = 2, guidance 6 moves by 7 over the whole way."""
+    """u + g*(c - u): with velocities u = 1 and c = 2, guidance 6 moves by 7 in total."""
     model = StandIn(lambda x, timestep, cond: cond.text.mean((1, 2)).view(-1, 1, 1, 1, 1).expand(-1, 4, *x.shape[2:]))
     noise = initial_noise(SHAPE, 1)
     found = denoise(model, noise, condition(2.0), condition(1.0), sigmas(5, 5.0), 6.0)

@@ -118,7 +118,7 @@ def test_what_the_latents_depend_on_sees_every_change(tmp_path):
 
 
 def test_only_what_the_trained_lora_acts_on_depends_on_it():
-    """The sample for comparison stays when the LoRA is trained anew; how its prompt is encoded matters to it."""
+    """The sample without the LoRA stays when the LoRA is trained again, but depends on how its prompt is encoded."""
     with_lora, base = plan([{"prompt": "a"}], with_base=True)
     assert with_lora.denoising("t", "x") != with_lora.denoising("u", "x")
     assert base.denoising("t", "x") == base.denoising("u", "x")
@@ -185,7 +185,7 @@ def test_what_the_pixels_depend_on(spec: SampleSpec, change: dict[str, Any], cou
 
 
 def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: SampleSpec) -> None:
-    """A field that is added and forgotten would silently keep old samples."""
+    """A new field missing from the spec would silently keep old samples."""
     i2v = dataclasses.replace(spec, task="i2v", image=ImageFile("a.png", "f1"))
     others: dict[str, Any] = {
         "task": "t2v",

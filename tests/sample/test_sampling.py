@@ -1,4 +1,4 @@
-"""The denoising stage on files: what is loaded, what acts on the sample, and what the result tells."""
+"""The denoising stage on files: what is loaded, what acts on the sample, and what the result records."""
 
 import json
 from dataclasses import replace
@@ -138,7 +138,7 @@ def test_multiplier_zero_is_no_lora_bit_for_bit(spec, sample, tmp_path):
 
 
 def test_two_loras_add(spec, sample, tmp_path):
-    """The one of the run and one of the config: as if a single LoRA held both in twice the rank."""
+    """The trained LoRA and one of the config act like a single LoRA that holds both in twice the rank."""
     first, second = (make_lora(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2))
     both = replace(spec, lora_multiplier=0.7, loras=(LoRAFile("2.safetensors", model_fingerprint(second), -0.4),))
     (one, _), (two, _) = read_lora(first), read_lora(second)
@@ -208,7 +208,7 @@ def test_a_lycoris_file_acts(spec, sample, tmp_path):
 
 
 def test_wrong_multiplier_sign_is_seen(models, tmp_path):
-    """+m and -m together are nothing: the strength is linear."""
+    """+m and -m cancel: the strength is linear."""
     lora = make_lora(tmp_path / "lora.safetensors", 1)
     dit = load_dit(models["dit"])
     weight = {name: value.clone() for name, value in dit.state_dict().items()}

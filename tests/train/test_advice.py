@@ -1,4 +1,4 @@
-"""What is said about trainings that work and are seldom meant."""
+"""The notes about trainings that work but are rarely intended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_training_on_rounded_weights():
 
 def test_training_on_a_distilled_base():
     (sentence,) = about_training(facts("480p_t2v_distilled"), "none")
-    assert "wears its distillation off" in sentence
+    assert "undoes its distillation" in sentence
     assert "train on 480p_t2v," in sentence
     (sentence,) = about_training(facts("480p_i2v_step_distilled"), "none")
     assert "mean-flow" in sentence

@@ -35,7 +35,7 @@ def batch(*items: TrainingItem, first: int = 0) -> MicroBatch:
 
 
 class Spy:
-    """Stands for a transformer: keeps what it is given and answers with zeros."""
+    """Stands in for a transformer: records its inputs and returns zeros."""
 
     config = CONFIG
     dtype = torch.float32
@@ -96,8 +96,8 @@ def test_i2v_prob_chooses_sample_by_sample(data: Any) -> None:
     items, stores = data
     same = [items[0], items[3]]
     examples = [reader(stores, i2v_prob=0.4)(batch(*same, first=2 * i)) for i in range(150)]
-    given = torch.cat([example.first_frame for example in examples])
-    assert 0.3 < given.mean() < 0.5
+    with_image = torch.cat([example.first_frame for example in examples])
+    assert 0.3 < with_image.mean() < 0.5
     mixed = next(example for example in examples if example.first_frame.tolist() == [0, 1])
     spy, _ = shown(mixed)
     assert not spy.x[0, 4:].any()

@@ -278,7 +278,7 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 
 def test_two_trainings_with_one_base_do_not_meet(tmp_path: Path) -> None:
-    """The model is left as it was: no LoRA of the first run stays on it."""
+    """The model is left unchanged: no LoRA of the first run stays on it."""
     dit, config = tiny_dit(), settings(max_train_steps=3)
     first, second = (run(tmp_path / name, config, dit=dit) for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()

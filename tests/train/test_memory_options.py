@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from hv15.errors import UserError
 from hv15.models import DiT
 from hv15.models.dit_files import save_dit
-from hv15.models.weights.swap import Away
+from hv15.models.weights.swap import AbsentWeight
 from hv15.train.run import train
 from tests.train.world import CONFIG, run, settings, spec_of, tiny_dit, tiny_stores
 
@@ -61,7 +61,7 @@ def test_the_lora_has_the_same_bits(
 
 
 def test_in_windows_of_tokens_only_sums_differ(tmp_path: Path, plain: dict[str, torch.Tensor]) -> None:
-    """And with the options that then take another way, not even those."""
+    """With the options that then take another path, not even those."""
     options = {"blocks_to_swap": 2, "gradient_checkpointing_cpu_offload": True}
     windows = tensors(tmp_path / "windows", most_tokens=40)  # 20 for each of two samples
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def test_the_options_work_from_the_model_file_on(tmp_path: Path, monkeypatch: py
     forward = DiT.forward
 
     def note(dit: DiT, *rest: Any, **named: Any) -> torch.Tensor:
-        away.append(sum(isinstance(each, Away) for each in dit.parameters()))
+        away.append(sum(isinstance(each, AbsentWeight) for each in dit.parameters()))
         return forward(dit, *rest, **named)
 
     monkeypatch.setattr(DiT, "forward", note)
@@ -116,7 +116,7 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"blocks_to_swap": 3}, "blocks_to_swap: 3, but"), ({"attn_mode": "flash"}, "attn_mode: flash runs on GPUs")],
+    [({"blocks_to_swap": 3}, "blocks_to_swap: 3, but"), ({"attn_mode": "flash"}, "attn_mode: flash runs only on GPUs")],
 )
 def test_what_this_machine_or_model_cannot_do_is_said(tmp_path: Path, options: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):

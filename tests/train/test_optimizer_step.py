@@ -65,7 +65,7 @@ def test_the_learning_rate_scales_the_step(examples: list[tuple[int, Example]]) 
 
 
 def test_processes_sum_gradients_and_numbers_in_two_transfers(examples: list[tuple[int, Example]]) -> None:
-    """Stands in for two processes that compute the same: every sum is twice this one's."""
+    """Stands in for two processes that compute the same: every sum is twice that of this process."""
     sizes: list[int] = []
 
     def twice(tensor: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def test_processes_sum_gradients_and_numbers_in_two_transfers(examples: list[tup
 
 
 def test_requests_are_asked_for_after_the_last_backward_pass(examples: list[tuple[int, Example]]) -> None:
-    """What comes in while a step computes is acted upon after this step."""
+    """A signal that arrives during a step is handled after this step."""
     events: list[str] = []
 
     def noted() -> Iterator[tuple[int, Example]]:

@@ -60,7 +60,7 @@ def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
 
 
 def test_a_signal_to_one_process_is_for_all(tmp_path: Path) -> None:
-    """Save, then stop, each asked of the process that does not write: the other one saves, and both stop."""
+    """Save, then stop, each requested from the process that does not write: the other one saves, and both stop."""
     folder = tmp_path / "two"
     states = folder / "train" / "state"
     with two_processes(folder, {"max_train_steps": 1_000_000, "state_every_n_steps": 1_000_000}) as processes:

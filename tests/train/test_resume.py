@@ -81,7 +81,7 @@ def test_stopped_and_resumed_equals_undisturbed(
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path / "stopped", config)
     assert stopped.value.code == EXIT_RESUMABLE == 3
-    assert "saved at step 5; run the same command to go on" in caplog.text
+    assert "saved at step 5; run the same command to resume" in caplog.text
     assert len(metrics(tmp_path / "stopped")) == 5  # the step was finished
     resumed = run(tmp_path / "stopped", config)
     assert resumed.read_bytes() == straight.read_bytes()
@@ -163,11 +163,11 @@ def test_another_spec_starts_anew_and_the_old_one_can_come_back(tmp_path: Path) 
 
 
 def test_another_number_of_batches_a_step_is_refused(tmp_path: Path) -> None:
-    """As two processes have it that were one; the spec does not know their number."""
+    """As when two processes resume the state of one; the spec does not hold their number."""
     config, spec = settings(max_train_steps=2, gradient_accumulation_steps=2), {"train": "the same"}
     run(tmp_path, config, spec=spec)
     (tmp_path / "lora.safetensors").unlink()
-    with pytest.raises(UserError, match=r"of 2 batches .* of 1: it could not go on") as error:
+    with pytest.raises(UserError, match=r"cannot resume: each step had 2 batches .* would have 1") as error:
         run(tmp_path, settings(max_train_steps=2), spec=spec)
     assert "start 2 processes" in (error.value.hint or "")
     run(tmp_path, config, spec=spec)

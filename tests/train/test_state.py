@@ -47,7 +47,7 @@ def test_a_damaged_state_is_skipped_with_a_warning(
     saved = states.load_latest()
     assert saved is not None
     assert saved.position.step == 5
-    assert "step-000010: not usable" in caplog.text
+    assert "step-000010: cannot be used" in caplog.text
 
 
 def test_each_flipped_bit_of_the_state_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -52,7 +52,7 @@ def test_distribution(rule: SigmaRule, probability: object) -> None:
 
 @pytest.mark.parametrize("name", ["shift", "sigmoid", "uniform", "logit_normal"])
 def test_the_range_is_kept_in_its_direction(name: TimestepSampling) -> None:
-    """min_timestep cuts off clean latents, max_timestep noise; the rule's order is not turned round."""
+    """min_timestep cuts off clean latents, max_timestep noise; the order of the rule is not reversed."""
     narrow, wide = rule_of(name, min_timestep=100, max_timestep=600), rule_of(name)
     low, full = narrow.sigmas(3, range(500)), wide.sigmas(3, range(500))
     assert low.min() >= 0.1

@@ -14,7 +14,7 @@ from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
-from hv15.sample.plan import BASE_SUFFIX, given
+from hv15.sample.plan import BASE_SUFFIX, first_set
 
 Value = TypeVar("Value")
 
@@ -108,7 +108,7 @@ def _prompts(config: Path) -> dict[str, str]:
     """The texts of the samples that the config asks for, by name."""
     sample = load_config(config).sample
     texts = {prompt.name: prompt.prompt for prompt in sample.prompts}
-    compared = [prompt for prompt in sample.prompts if given(prompt.with_base, sample.with_base)]
+    compared = [prompt for prompt in sample.prompts if first_set(prompt.with_base, sample.with_base)]
     return texts | {prompt.name + BASE_SUFFIX: prompt.prompt for prompt in compared}
 
 

@@ -1,4 +1,7 @@
-"""Complete configs to start a project from. The clone holds copies: the demo's at its top, the others in examples/."""
+"""Complete configs with which to start a project.
+
+The clone has copies of them: the demo's at its top, the others in examples/.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ def preset_text(name: str) -> str:
     if name not in names:
         raise UserError(
             f"there is no preset '{name}'{nearest(name, names)}",
-            hint=f"the presets are {', '.join(names)}",
+            hint=f"use one of {', '.join(names)}",
         )
     return (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def new_project(folder: Path, preset: str = "t2v-24gb") -> Path:
-    """Make a project: write the preset as config.yaml into a folder, made if needed; return the file's path.
+    """Make a project: write a preset as config.yaml into a folder, which is created if needed; return the file's path.
 
     Raises:
-        UserError: unknown preset, or the folder has a config.yaml already, or cannot be written.
+        UserError: there is no such preset, the folder has a config.yaml already, or it cannot be written.
     """
     text, config = preset_text(preset), Path(folder) / "config.yaml"
     if config.exists():
-        raise UserError(f"{config}: exists already", hint="choose another folder, or delete the file first")
+        raise UserError(f"{config}: already exists", hint="choose another folder, or delete the file first")
     write_text(config, text)
     return config

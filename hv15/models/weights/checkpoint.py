@@ -1,9 +1,9 @@
-"""Reading model weights: one .safetensors file or a folder of shards, tensor by tensor, strictly.
+"""Reads model weights from one .safetensors file or a folder of shards, tensor by tensor, with strict checks.
 
-- Nothing is read but the header until a tensor is asked for. Then its bytes, or those of some of its rows, are read
-  into memory of their own: a process holds what it uses and nothing of the rest of the file, which it needs no longer.
-- `load_into` fills a module built on the meta device without a second copy of it.
-- Everything a user can get wrong is a UserError that names the file, the fact and the first few keys.
+- Opening reads only the header. A tensor, or some of its rows, is read into its own memory when it is asked for, so a
+  process holds only what it uses.
+- `load_into` fills a module built on the meta device without a second copy of the weights.
+- Every user mistake is a UserError that names the file, what was found and the first few keys.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 _INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
 _FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _LARGE = 2**20  # elements
-_FINITE_SAMPLE = 1_000_000  # elements of one tensor that are looked at for NaN
+_FINITE_SAMPLE = 1_000_000  # elements of one tensor that are checked for NaN
 
 
 class Checkpoint:
-    """The tensors of one file or of a folder's shards, by name; made by `open_checkpoint`."""
+    """The tensors of one file or of a folder's shards, by name; made by `open_checkpoint`.
+
+    Raises:
+        UserError: two shards hold the same tensor.
+    """
 
     def __init__(self, path: Path, headers: list[Header]) -> None:
         self.path = path
@@ -45,13 +49,13 @@ class Checkpoint:
             for key, entry in header.entries.items():
                 if key in self._entries:
                     raise UserError(
-                        f"{path}: {key} stands in {self._entries[key][1].path.name} and in {header.path.name}",
-                        hint="keep the shards of one checkpoint only in this folder",
+                        f"{path}: {key} is in both {self._entries[key][1].path.name} and {header.path.name}",
+                        hint="keep the shards of only one checkpoint in this folder",
                     )
                 self._entries[key] = (entry, header)
 
     def keys(self) -> list[str]:
-        """Names of all tensors, in the order of the header."""
+        """Return the names of all tensors, in the order of the header."""
         return list(self._entries)
 
     def __iter__(self) -> Iterator[str]:
@@ -64,48 +68,52 @@ class Checkpoint:
         return len(self._entries)
 
     def shape(self, key: str, dimensions: int | None = None) -> tuple[int, ...]:
-        """Shape of a tensor, from the header.
+        """Return the shape of a tensor, from the header.
+
+        Args:
+            dimensions: the expected number of dimensions, for a tensor from whose shape sizes are read; None: any.
 
         Raises:
-            UserError: the tensor, which tells sizes of the model, has not as many `dimensions`, or is empty.
+            UserError: the tensor has another number of dimensions, or is empty although `dimensions` is set.
         """
         shape = self._entries[key][0].shape
         if dimensions is not None and (len(shape) != dimensions or 0 in shape):
             raise UserError(
-                f"{self.path}: {key} has the shape {list(shape)}, expected are {dimensions} dimensions above 0",
-                hint="the file was changed or is of another model; copy or download it again",
+                f"{self.path}: {key} has the shape {list(shape)}, expected {dimensions} dimensions above 0",
+                hint="copy or download the file again: it was changed or is of another model",
             )
         return shape
 
     def dtype_name(self, key: str) -> str:
-        """Dtype of a tensor as safetensors writes it ("BF16", "F16", "F32", "F8_E4M3", ...), without torch."""
+        """Return the dtype of a tensor as safetensors writes it ("BF16", "F16", "F8_E4M3", ...); needs no torch."""
         return self._entries[key][0].dtype
 
     def dtype(self, key: str) -> torch.dtype:
-        """Dtype of a tensor, from the header.
+        """Return the dtype of a tensor, from the header.
 
         Raises:
-            UserError: it is a number format that torch does not have.
+            UserError: torch does not support the number format.
         """
         import torch
 
         name = self.dtype_name(key)
         if name not in TORCH_NAMES:
             raise UserError(
-                f"{self.path}: {key} is in the number format {name}, which is not read here",
+                f"{self.path}: {key} is in the number format {name}, which is not supported",
                 hint="use the bf16 file of the same model",
             )
         dtype: torch.dtype = getattr(torch, TORCH_NAMES[name])
         return dtype
 
     def tensor(self, key: str, rows: range | None = None, device: torch.device | str = "cpu") -> Tensor:
-        """Read one tensor, or some of its rows: its shape is that of the header, or begins with the number of rows.
+        """Read one tensor of the header's shape [rows, ...], or only some of its rows.
 
         Args:
-            device: CPU, or meta for one without data, made from the header alone.
+            rows: the rows to read; None reads all.
+            device: CPU, or meta for a tensor without data, made from the header alone.
 
         Raises:
-            UserError: a number format that torch does not have, or the file cannot be read, or has changed.
+            UserError: torch does not support the number format, or the file cannot be read or has changed.
         """
         import torch
 
@@ -121,16 +129,16 @@ class Checkpoint:
         return data.view(dtype).reshape(shape)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All (name, tensor) pairs, one at a time."""
+        """Yield all (name, tensor) pairs, reading one tensor at a time."""
         for key in self._entries:
             yield key, self.tensor(key)
 
     @cached_property
     def config(self) -> JsonObject:
-        """The config.json of the folder (or beside the file); {} if there is none.
+        """The config.json in the folder or beside the file; {} if there is none.
 
         Raises:
-            UserError: it is there and cannot be read.
+            UserError: it exists but cannot be read.
         """
         path = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
         try:
@@ -143,10 +151,11 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a .safetensors file, or a folder with one (or with shards and their *.index.json); only headers are read.
+    """Open a .safetensors file, or a folder that holds one or its shards and *.index.json; reads only headers.
 
     Raises:
-        UserError: missing, empty, truncated, a pickle, not safetensors, a shard missing, or several candidates.
+        UserError: the file or a shard is missing, empty, truncated, a pickle or not safetensors, or a folder has
+            several candidates.
     """
     path = Path(path)
     if not path.is_dir():
@@ -160,19 +169,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
     for other in sorted(path.iterdir()):
         refuse_pickle(other)
     inner = sorted(child.parent.name for child in path.glob("*/*.safetensors"))
-    hint = f"give one of its subfolders: {', '.join(dict.fromkeys(inner))}" if inner else "check the path"
+    hint = f"use one of its subfolders: {', '.join(dict.fromkeys(inner))}" if inner else "check the path"
     raise UserError(f"{path}: a folder without .safetensors files", hint=hint)
 
 
 def _read(path: Path, start: int, into: memoryview) -> None:
-    """Fill a buffer with the bytes of a file from `start` on."""
+    """Fill a buffer with the bytes of a file, beginning at `start`."""
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(start)
             while into:
                 count = file.readinto(into)
                 if not count:
-                    raise UserError(f"{path}: became shorter while it was read", hint="copy or download it again")
+                    raise UserError(f"{path}: shrank while it was being read", hint="copy or download it again")
                 into = into[count:]
     except OSError as error:
         raise unreadable(path, error) from error
@@ -186,7 +195,8 @@ def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
     if len(found) > 1:
         listed = ", ".join(file.name for file in found[:5])
         raise UserError(
-            f"{folder}: {len(found)} candidates: {listed}", hint="give the path of the one file that is meant"
+            f"{folder}: found {len(found)} candidates: {listed}; expected one",
+            hint="give the path of the file to use",
         )
     return found[0] if found else None
 
@@ -212,13 +222,21 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
     if absent:
         raise UserError(
             f"{folder}: {len(absent)} tensors of {index.name} are in no shard, first {absent[0]}",
-            hint="the index and the shards belong to different downloads; download the folder again",
+            hint="download the folder again: the index and the shards are from different downloads",
         )
     return checkpoint
 
 
 def check_keys(expected: Iterable[str], found: Iterable[str], where: Path | str, *, what: str = "model") -> None:
-    """Raise UserError unless both name the same tensors; the message counts and shows the first of each kind."""
+    """Check that a checkpoint has the expected tensors.
+
+    Args:
+        where: the file, for the message.
+        what: the model in words, for the message.
+
+    Raises:
+        UserError: tensors are missing or unexpected; the message counts them and names the first.
+    """
     wanted, present = dict.fromkeys(expected), dict.fromkeys(found)
     missing = [key for key in wanted if key not in present]
     unexpected = [key for key in present if key not in wanted]
@@ -247,19 +265,21 @@ def load_into(
     kept_on_host: Callable[[str], bool] = lambda key: False,
     where: Path | str = "checkpoint",
 ) -> None:
-    """Fill a module built on the meta device, tensor by tensor, strictly; it ends frozen and in eval mode.
+    """Fill a module built on the meta device, tensor by tensor; every name and shape must match.
+
+    Afterwards the module is frozen and in eval mode.
 
     Args:
-        module: built under `torch.device("meta")`; every parameter and persistent buffer is replaced. The weight of a
-            quantised layer is given as plain numbers under the same name, and is quantised on `device`.
-        tensors: (name in the module, tensor) pairs; read one at a time, so never two copies of the model are alive.
+        module: built under `torch.device("meta")`; every parameter and persistent buffer is replaced. Weights of
+            quantised layers are expected unquantised, under the same names, and are quantised on `device`.
+        tensors: (name in the module, tensor) pairs; read one at a time, so there are never two copies of the model.
             Codes with scales are for `Fp8Linear` only.
         dtype: floating tensors are cast to it; None keeps the dtype of the file.
-        kept_on_host: whether the tensor of a name ends on the CPU, whatever the device.
-        where: the file's name for messages.
+        kept_on_host: whether the tensor of this name stays on the CPU regardless of `device`.
+        where: the file, for messages.
 
     Raises:
-        UserError: missing or unexpected names, wrong shapes, NaN or infinity.
+        UserError: names are missing or unexpected, shapes differ, or there is NaN or infinity.
     """
     from hv15.models.weights.quantised import plain_shapes
 
@@ -292,7 +312,7 @@ def _fill(
     place: torch.device | str,
     where: Path | str,
 ) -> None:
-    """Put one tensor into the module, at its `place`; weights are quantised on `device`."""
+    """Put one tensor into the module on the device `place`; weights are quantised on `device`."""
     from torch import nn
 
     from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear, ScaledCodes
@@ -317,41 +337,46 @@ def _fill(
 
 
 def _give_back() -> None:
-    """Give pages of freed memory back to the system.
+    """Return freed memory pages to the system.
 
-    glibc keeps them, and cannot use them again for torch's aligned tensors of the same size, since it asks for a few
-    bytes more than each takes: loading into fp8 would hold up to a fifth more than the model at its end.
+    glibc keeps them, but cannot reuse them for torch's aligned tensors of the same size, because an aligned allocation
+    requests a few bytes more. Without this, loading into fp8 would end with up to a fifth more memory than the model.
     """
     with suppress(OSError, AttributeError):  # other C libraries
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def refuse_shapes(wrong: Sequence[str], where: Path | str) -> None:
-    """Raise UserError if there are tensors of another shape; `wrong` says of each what it is, instead of what."""
+    """Raise UserError if there are tensors of another shape.
+
+    Args:
+        wrong: a text for each, "NAME is SHAPE instead of SHAPE".
+        where: the file, for the message.
+    """
     if wrong:
         raise UserError(
             f"{where}: {len(wrong)} tensors of another shape: {'; '.join(wrong[:3])}",
-            hint="this file belongs to a model of another size",
+            hint="use a file of this model: these tensors are from a model of another size",
         )
 
 
 def check_finite(tensor: Tensor, key: str, where: Path | str) -> None:
-    """Look at every element of a small tensor, of any shape, and at a million evenly spaced ones of a large one.
+    """Check all elements of a small tensor, of any shape, or a million evenly spaced elements of a large one.
 
     Raises:
-        UserError: there is NaN or infinity among them; the message names the tensor `key` of the file `where`.
+        UserError: an element is NaN or infinite; the message names the tensor `key` of the file `where`.
     """
     import torch
 
     if tensor.device.type == "meta" or not tensor.is_floating_point():
         return
     flat = tensor.reshape(-1)
-    # An odd step meets all columns of the usual even row lengths.
+    # An odd step reaches all columns, as row lengths are usually even.
     sample = flat if flat.numel() <= _FINITE_SAMPLE else flat[:: (flat.numel() // _FINITE_SAMPLE + 1) | 1]
     if sample.dtype.itemsize == 1:
         sample = sample.float()
     if not torch.isfinite(sample).all():
         raise UserError(
             f"{where}: {key} holds NaN or infinity",
-            hint="the file is damaged, or was saved from a run that diverged; use another checkpoint",
+            hint="use another checkpoint: this file is damaged, or was saved by a run that diverged",
         )

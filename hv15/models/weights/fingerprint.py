@@ -1,7 +1,7 @@
-"""A quick name for the content of a model: a few milliseconds instead of hashing 16 GB. Needs no torch.
+"""Fingerprints that identify the content of a model in milliseconds, without hashing 16 GB. Needs no torch.
 
-Of a file: sha256 over its safetensors header, its size and 64 evenly spaced blocks of 1 MiB (all of it up to 64 MiB).
-Of a folder: the digest of its files' fingerprints by relative name; hidden files and *.md are left out.
+For a file: sha256 over its safetensors header, its size and 64 evenly spaced blocks of 1 MiB (all of it up to 64 MiB).
+For a folder: the digest of its files' fingerprints by relative name, without hidden files and *.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERSION = b"hv15 model fingerprint 1\n"
 
 
 class FingerprintCache:
-    """Fingerprints of files already seen, valid while (size, mtime_ns, inode) stay; the caller calls `save`."""
+    """Fingerprints of known files, valid while size, mtime_ns and inode are unchanged; the caller must call `save`."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -29,7 +29,7 @@ class FingerprintCache:
         self._known = _read(self.path)
 
     def fingerprint(self, file: Path) -> str:
-        """Fingerprint of one file, computed only if the file changed since it was last seen."""
+        """Return the fingerprint of a file, computed only if the file has changed since the last time."""
         stat = file.stat()
         key, state = str(file.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         known = self._known.get(key)
@@ -41,9 +41,9 @@ class FingerprintCache:
         return value
 
     def save(self) -> None:
-        """Write what was learnt (atomically), if anything was."""
+        """Write new fingerprints to the file, atomically, if there are any."""
         if self._changed:
-            write_json(self.path, _read(self.path) | self._known)  # another project may have added to it meanwhile
+            write_json(self.path, _read(self.path) | self._known)  # another project may have added entries
             self._changed = False
 
 
@@ -51,15 +51,15 @@ def _read(path: Path) -> dict[str, list[int | str]]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
-        return {}  # a cache that cannot be read costs milliseconds, so it is not worth an error
+        return {}  # not an error: without the cache, fingerprints take a few milliseconds
 
 
 def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:
-    """Fingerprint (sha256, hex) of a model file or folder.
+    """Return the fingerprint (sha256, hex) of a model file or folder.
 
     Raises:
-        UserError: the path does not exist, the folder is empty, a .safetensors file is damaged, or it is a pickle:
-            a plan that takes fingerprints refuses it before any work is done.
+        UserError: the path does not exist, is a pickle or an empty folder, or a .safetensors file is damaged. Planning
+            takes fingerprints, so these are refused before any work is done.
     """
     path = Path(path)
     refuse_pickle(path)

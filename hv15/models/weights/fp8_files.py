@@ -1,10 +1,10 @@
-"""Reading checkpoints some of whose weights are in fp8, as ComfyUI's files hold them.
+"""Reads checkpoints in which some weights are fp8, as in ComfyUI's files.
 
-`X.weight` is float8, and the plain weight is `X.weight * scale` with one fp32 scale (or one for each row), which stands
-beside it as `X.scale_weight` (older files, marked by a tensor `scaled_fp8`) or as `X.weight_scale` (newer ones, where
-`X.comfy_quant`, a JSON text, or the metadata `_quantization_metadata` names the format). Scales of the activations
-(`X.scale_input`, `X.input_scale`) are not used: here activations are not quantised by constants of a file. A float8
-weight without a scale is a plain cast.
+`X.weight` is float8, and the unquantised weight is `X.weight * scale` with one fp32 scale, or one for each row. The
+scale is the tensor `X.scale_weight` in older files, which have a marker tensor `scaled_fp8`, or `X.weight_scale` in
+newer ones, in which a JSON text `X.comfy_quant` or the metadata `_quantization_metadata` names the format. Scales for
+activations (`X.scale_input`, `X.input_scale`) are not used, because hv15 does not quantise activations with constants
+from a file. A float8 weight without a scale was simply cast.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _HINT = "use the bf16 or fp8-scaled file of the same model, and choose nf4 or in
 
 
 class WeightReader:
-    """The tensors of a checkpoint below a prefix, without their scales; fp8 weights come with theirs.
+    """The tensors of a checkpoint whose names have a prefix. Scales are read together with their fp8 weights.
 
     Args:
         device: CPU, or meta for tensors without data.
 
     Raises:
-        UserError: quantised in another way.
+        UserError: the checkpoint is quantised in another way.
     """
 
     def __init__(self, checkpoint: Checkpoint, prefix: str, device: torch.device | str = "cpu") -> None:
@@ -49,12 +49,12 @@ class WeightReader:
         }
         extra = {*self._scales.values(), *(name for name in names if name.endswith(_UNUSED)), _MARKER}
         self.names = [name for name in names if name not in extra]
-        """Names without prefix, scales and marks."""
+        """Names without the prefix, without scales and markers."""
         self._check_formats(names)
 
     @cached_property
     def plain_dtype(self) -> torch.dtype:
-        """The number format of most tensors that are not in float8: for the others, where plain numbers are needed."""
+        """The dtype of most tensors that are not float8, to which float8 tensors are dequantised if needed."""
         counts = Counter(
             dtype
             for name in self.names
@@ -67,16 +67,20 @@ class WeightReader:
         return self.checkpoint.dtype_name(self.prefix + name).startswith("F8_")
 
     def make(self, recipe: Recipe, dtype: torch.dtype | None) -> Tensor | ScaledCodes:
-        """Make a tensor from its sources; an fp8 weight [out, in], or some rows of one, as its codes and scales.
+        """Make a tensor from its sources; for an fp8 weight [out, in], or some rows of it, its codes and scales.
 
         Args:
-            dtype: in which fp8 tensors that must be joined are computed, and those that are no weights are cast.
+            dtype: of fp8 tensors that must be dequantised because they are joined or are not matrices; None means
+                `plain_dtype`.
+
+        Raises:
+            UserError: a scale has the wrong shape, or the file cannot be read.
         """
         source = recipe.sources[0]
         if len(recipe.sources) > 1 or recipe.swap:
             return recipe.make(lambda name: self._plain(name, None, dtype))
         rows = None
-        if recipe.count > 1:  # of a fused tensor no more is read than is needed
+        if recipe.count > 1:  # read only the needed part of a fused tensor
             height = self.checkpoint.shape(self.prefix + source)[0] // recipe.count
             rows = range(recipe.index * height, (recipe.index + 1) * height)
         if self.is_fp8(source) and len(self.checkpoint.shape(self.prefix + source)) == 2:
@@ -99,7 +103,7 @@ class WeightReader:
             return ScaledCodes(codes, scale.reshape(1, 1))
         if scale.numel() != height or scale.shape[0] != height:
             raise UserError(
-                f"{self.checkpoint.path}: {key} has the shape {list(scale.shape)}, expected is one scale for "
+                f"{self.checkpoint.path}: {key} has the shape {list(scale.shape)}, expected one scale for "
                 f"{name}, or one for each of its {height} rows",
                 hint=_HINT,
             )
@@ -110,16 +114,16 @@ class WeightReader:
         path = self.checkpoint.path
         for name in names:
             if name.endswith(_OTHER_FORMATS):
-                raise UserError(f"{path}: quantised weights that are not read here ({name})", hint=_HINT)
+                raise UserError(f"{path}: quantised weights of an unsupported kind ({name})", hint=_HINT)
         for module, found in self._declared(names):
             if found not in _FORMATS:
-                raise UserError(f"{path}: {module} is quantised as {found}, which is not read here", hint=_HINT)
+                raise UserError(f"{path}: {module} is quantised as {found}, which is not supported", hint=_HINT)
         for weight, scale in self._scales.items():
             if self.prefix + weight not in self.checkpoint or not self.is_fp8(weight):
                 raise UserError(f"{path}: {scale} belongs to no fp8 weight", hint=_HINT)
 
     def _declared(self, names: list[str]) -> Iterator[tuple[str, object]]:
-        """(module, format) as ComfyUI's JSON texts name them."""
+        """Yield (module, format) as ComfyUI's JSON texts name them."""
         try:
             stored = parse_object(self.checkpoint.metadata.get("_quantization_metadata", "{}"))
             for module, declared in as_object(stored.get("layers", {})).items():
@@ -130,5 +134,5 @@ class WeightReader:
                     yield name.removesuffix(".comfy_quant"), parse_object(text).get("format")
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{self.checkpoint.path}: what it says of its quantisation cannot be read: {error}", hint=_HINT
+                f"{self.checkpoint.path}: the description of its quantisation cannot be read: {error}", hint=_HINT
             ) from error

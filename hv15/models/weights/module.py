@@ -1,4 +1,4 @@
-"""`nn.Module` as type checkers should see our networks."""
+"""A base class for networks, which lets type checkers find misspelt attributes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import nn
 
 
 class Module(nn.Module):
-    """A module whose attributes are those that its class has: a misspelt one is an error of the type checker.
+    """A module for which type checkers know only the attributes of its class, so that a misspelt one is a type error.
 
     torch declares that a module may have any attribute, because it looks up parameters, buffers and submodules by name.
-    Ours are assigned in `__init__`, or declared in the class if they are registered by name.
+    Here all are assigned in `__init__`, or declared in the class if they are registered by name.
     """
 
     if TYPE_CHECKING:
-        __getattr__: None  # type: ignore[assignment, misc]  # takes back what torch declares
+        __getattr__: None  # type: ignore[assignment, misc]  # undoes torch's declaration

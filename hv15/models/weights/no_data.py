@@ -7,5 +7,5 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 
 def has_no_data(tensor: Tensor) -> bool:
-    """Whether only the tensor's shape exists."""
+    """Whether the tensor, of any shape, is on the meta device or fake: it has no values."""
     return tensor.device.type == "meta" or isinstance(tensor, FakeTensor)

@@ -1,6 +1,6 @@
-"""What gradient checkpointing keeps of each block, in the machine's memory until the backward pass needs it.
+"""Moves the tensors that gradient checkpointing keeps to CPU memory until the backward pass needs them.
 
-It hangs on torch's own hooks for saved tensors. At 720p x 121 frames a block keeps 0.43 GiB: 23 GiB in all.
+It uses torch's hooks for saved tensors. At 720p x 121 frames a block keeps 0.43 GiB, so 23 GiB in all.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from hv15.models.weights.no_data import has_no_data
 from hv15.models.weights.transfers import HostTransfers, Ticket, transfers_for
 
 LEAST = 2**20
-"""Bytes; what is smaller is not worth a copy."""
+"""Bytes; smaller tensors are not worth a copy."""
 
 
 class ActivationOffload(BlockHook):
-    """Tensors that autograd keeps go to the machine's memory and come back when they are asked for.
+    """Copies tensors that autograd keeps to CPU memory, and back when they are needed.
 
-    The copy back begins while the block after it is still on its way back, or else when the tensor is needed.
+    The copy back of a block's tensors begins during the backward pass of the block after it, or else when needed.
     """
 
     def __init__(self, device: torch.device | str, transfers: HostTransfers | None = None) -> None:
         self._transfers = transfers or transfers_for(device)
         self._free: list[Tensor] = []
-        """Host memory that was used before; the sizes of a dataset come again and again."""
+        """Host memory to reuse, because the same sizes recur in a dataset."""
         self._latest: weakref.ref[_Kept] | None = None
         self._next: weakref.ref[_Kept] | None = None
-        """What will be asked for next on the way back."""
+        """The tensor that the backward pass will need next."""
 
     def around_blocks(self, *, recomputed: bool) -> AbstractContextManager[object]:
-        """Inside, what gradient checkpointing keeps goes away; without it, everything stays."""
+        """Return a context in which the tensors that gradient checkpointing keeps are moved; without it, none are."""
         if not recomputed:
             return nullcontext()
-        return torch.autograd.graph.saved_tensors_hooks(self._put_away, self._give_back)
+        return torch.autograd.graph.saved_tensors_hooks(self._to_host, self._to_device)
 
     def after_attention_backward(self, index: int) -> None:
-        """Begin to bring back what the block before the one that is computed now has kept."""
+        """Begin to copy back the kept tensors of the previous block."""
         kept = self._next() if self._next is not None else None
         if kept is not None and kept.host is not None and kept.device_copy is None:
             self._fetch(kept)
 
-    def _put_away(self, tensor: Tensor) -> Tensor | _Kept:
+    def _to_host(self, tensor: Tensor) -> Tensor | _Kept:
         if tensor.nbytes < LEAST:
             return tensor
         kept = _Kept(self, tensor, self._latest)
@@ -55,7 +55,7 @@ class ActivationOffload(BlockHook):
             kept.ticket = self._transfers.begin(kept.host_view(), tensor)
         return kept
 
-    def _give_back(self, kept: Tensor | _Kept) -> Tensor:
+    def _to_device(self, kept: Tensor | _Kept) -> Tensor:
         if isinstance(kept, Tensor):
             return kept
         if kept.device_copy is None:
@@ -77,19 +77,19 @@ class ActivationOffload(BlockHook):
             smallest = min(fitting, key=lambda memory: memory.nbytes)
             self._free = [memory for memory in self._free if memory is not smallest]
             return smallest
-        if self._free:  # too small ones make room, so that in all there is never more than the largest size needs
+        if self._free:  # free a smaller piece first, so that the total never exceeds what the largest size needs
             self._transfers.finish()
             self._free.sort(key=lambda memory: memory.nbytes)
             del self._free[0]
         return self._transfers.host_memory(size)
 
-    def give_up(self, memory: Tensor) -> None:
-        """Take host memory [bytes] back from a tensor that nobody needs any more."""
+    def reuse(self, memory: Tensor) -> None:
+        """Take back host memory [bytes] of a tensor that is no longer needed."""
         self._free.append(memory)
 
 
 class _Kept:
-    """A tensor that is away."""
+    """A tensor that was moved to host memory."""
 
     def __init__(self, owner: ActivationOffload, tensor: Tensor, before: weakref.ref[_Kept] | None) -> None:
         self.owner, self.before = owner, before
@@ -104,4 +104,4 @@ class _Kept:
 
     def __del__(self) -> None:
         if self.host is not None:
-            self.owner.give_up(self.host)
+            self.owner.reuse(self.host)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make one tensor: sources joined along rows, then rows chunk `index` of `count`, then halves swapped."""
+    """How to make one tensor: join the sources along rows, take chunk `index` of `count`, then swap its halves."""
 
     sources: tuple[str, ...]
     index: int = 0
@@ -21,11 +21,11 @@ class Recipe:
 
     @property
     def parts(self) -> int:
-        """The number that must divide the rows of the sources."""
+        """The number by which the rows of the sources must be divisible."""
         return 2 * self.count if self.swap else self.count
 
     def make(self, tensor: Callable[[str], Tensor]) -> Tensor:
-        """Make the tensor [rows, ...] from its sources, which `tensor` gives by name."""
+        """Make the tensor [rows, ...] from its sources, which `tensor` returns by name."""
         import torch
 
         made = tensor(self.sources[0]) if len(self.sources) == 1 else torch.cat([tensor(key) for key in self.sources])

@@ -1,8 +1,7 @@
-"""Copies between the machine's memory and the device while the model runs, for block swap and activation offload.
+"""Copies between CPU memory and the device while the model runs, for block swap and activation offload.
 
-A copy is begun, and whoever needs its result waits for it. On a GPU neither stops the program: copies run on a stream
-of their own beside the computation, and waiting means that the GPU waits. Elsewhere a copy is finished when `begin`
-returns.
+`begin` starts a copy and `wait` waits for it. On a GPU neither blocks the program: copies run on their own stream
+in parallel to the computation, and only the GPU waits. Elsewhere a copy is complete when `begin` returns.
 """
 
 from __future__ import annotations
@@ -17,30 +16,30 @@ log = logging.getLogger(__name__)
 
 
 Ticket = torch.cuda.Event
-"""A copy that was begun."""
+"""A copy that has begun."""
 
 
 class HostTransfers:
-    """Copies at once: the device is the CPU itself, or one without data (planning, tests)."""
+    """Copies immediately, for when the device is the CPU or a device without data (planning, tests)."""
 
     def host_memory(self, size: int) -> Tensor:
-        """Return memory of the machine, uint8 [size], to be kept for long."""
+        """Return CPU memory, uint8 [size], for long-term use."""
         return torch.empty(size, dtype=torch.uint8, device="cpu")
 
     def begin(self, target: Tensor, source: Tensor) -> Ticket | None:
-        """Copy between tensors of one shape, after all that was queued before on the device.
+        """Begin a copy between tensors of the same shape, after everything that is already queued on the device.
 
-        Until the copy is waited for, leave both alone.
+        Do not use either tensor until `wait` was called.
         """
-        if not source.is_meta:  # it has nothing to give
+        if not source.is_meta:
             target.copy_(source)
         return None
 
     def wait(self, ticket: Ticket | None) -> None:
-        """Let what is queued from now on come after the copy."""
+        """Make everything that is queued from now on wait for the copy."""
 
     def finish(self) -> None:
-        """Wait, on the host, until all copies are done."""
+        """Block until all copies are complete."""
 
 
 class CudaTransfers(HostTransfers):
@@ -51,7 +50,7 @@ class CudaTransfers(HostTransfers):
         self.stream = torch.cuda.Stream(device)
 
     def host_memory(self, size: int) -> Tensor:
-        """Return pinned memory, uint8 [size], exactly: torch's own allocator rounds up to a power of two."""
+        """Return pinned memory, uint8 [size], of exactly this size: torch's allocator rounds up to a power of two."""
         memory = super().host_memory(size)
         if _pin(memory):
             weakref.finalize(memory.untyped_storage(), _unpin, memory.data_ptr())
@@ -62,7 +61,7 @@ class CudaTransfers(HostTransfers):
         with torch.cuda.stream(self.stream):
             target.copy_(source, non_blocking=True)
             for tensor in (target, source):
-                if tensor.is_cuda:  # its memory may be given away before the copy has run
+                if tensor.is_cuda:  # otherwise its memory could be reused before the copy has run
                     tensor.record_stream(self.stream)
             ticket: Ticket = self.stream.record_event()
             return ticket
@@ -76,13 +75,13 @@ class CudaTransfers(HostTransfers):
 
 
 def transfers_for(device: torch.device | str) -> HostTransfers:
-    """Return the way of copying to and from a device."""
+    """Return the transfers for a device."""
     device = torch.device(device)
     return CudaTransfers(device) if device.type == "cuda" else HostTransfers()
 
 
 def _pin(memory: Tensor) -> bool:
-    """Lock memory in place for the GPU; False where the system allows no more of it: copies are slower then."""
+    """Pin memory for the GPU; return False if the system allows no more, in which case copies are slower."""
     result = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)
     if int(result) != 0:
         log.warning(

@@ -1,4 +1,4 @@
-"""Writing .safetensors files tensor by tensor, so that a converted 16 GB model never stands in memory twice."""
+"""Writes .safetensors files tensor by tensor, so that a 16 GB model is never in memory twice."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ def write_checkpoint(
     """Write one .safetensors file atomically; equal tensors and metadata give equal bytes.
 
     Args:
-        described: dtype and shape of each tensor to write (meta tensors will do).
-        tensor: gives the tensor of a name, on the CPU, when its turn comes.
+        described: dtype and shape of each tensor to write, as tensors [...], e.g. on the meta device.
+        tensor: returns the tensor of a name on the CPU; called when it is written.
+
+    Raises:
+        UserError: the disk is full or the file cannot be written.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     end = 0
-    # The format wants tensors aligned to their element size: widest first.
+    # The format requires tensors to be aligned to their element size, so the widest come first.
     names = sorted(described, key=lambda name: (-described[name].element_size(), name))
     for name in names:
         start, end = end, end + described[name].nbytes

@@ -1,4 +1,4 @@
-"""Sizes that a config.json, or a file's metadata, tells of a model. Other programs wrote it, so each is checked."""
+"""A model's sizes in a config.json or a file's metadata. Other programs write these, so every value is checked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class WrittenSizes:
-    """A JSON object with sizes; a size that is not in it, or is null, is the default.
+    """A JSON object with sizes. A size that is missing or null has the default.
 
-    Each reader raises UserError for a value of another type; the message names the file.
+    The methods that read a value raise UserError if it has another type; the message names the file.
     """
 
     content: JsonObject
@@ -23,16 +23,16 @@ class WrittenSizes:
     """The file, for messages."""
 
     def part(self, name: str) -> WrittenSizes:
-        """The object of this name in it; itself if there is none."""
+        """Return the object of this name inside it; itself if there is none."""
         inner = self.content.get(name)
         return WrittenSizes(inner, self.where) if isinstance(inner, dict) and inner else self
 
     def with_default(self, other: WrittenSizes) -> WrittenSizes:
-        """What is in either; this one counts more."""
+        """Return the union of both; this one takes precedence."""
         return WrittenSizes({**other.content, **self.content}, self.where)
 
     def integer(self, name: str, default: T) -> int | T:
-        """A whole number."""
+        """Return a whole number."""
         value = self.content.get(name)
         if value is None:
             return default
@@ -41,7 +41,7 @@ class WrittenSizes:
         return value
 
     def number(self, name: str, default: float) -> float:
-        """A number."""
+        """Return a number."""
         value = self.content.get(name)
         if value is None:
             return default
@@ -50,7 +50,7 @@ class WrittenSizes:
         return float(value)
 
     def integers(self, name: str, default: T) -> tuple[int, ...] | T:
-        """A list of whole numbers."""
+        """Return a list of whole numbers."""
         value = self.content.get(name)
         if value is None:
             return default
@@ -68,10 +68,10 @@ class WrittenSizes:
 
 
 def sizes_in_text(text: str, where: str) -> WrittenSizes:
-    """The sizes in a JSON text.
+    """Return the sizes in a JSON text.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: it is not a JSON object.
     """
     try:
         return WrittenSizes(parse_object(text), where)

@@ -1,4 +1,4 @@
-"""Hooks on the transformer's blocks: what they are told, when, and that they change nothing."""
+"""Hooks on the transformer's blocks: what they are called with, when, and that they change nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORWARD, BACKWARD = list(range(BLOCKS)), list(reversed(range(BLOCKS)))
 
 
 class Noted(BlockHook):
-    """Writes down what it is told."""
+    """Records its calls."""
 
     def __init__(self, events: list[str] | None = None, name: str = "") -> None:
         self.events, self.name = [] if events is None else events, name
@@ -91,7 +91,7 @@ def test_a_hook_that_overrides_nothing_changes_no_bit():
 
 
 def test_an_error_between_blocks_ends_what_is_held():
-    """Activation offload hangs on autograd as a whole while it is held."""
+    """Activation offload hooks all of autograd while it is held."""
     dit, transfers = model(), Counted()
     dit.gradient_checkpointing, dit.block_hooks = True, (ActivationOffload("cpu", transfers), Failing())
     with pytest.raises(ZeroDivisionError):
@@ -110,7 +110,7 @@ def test_the_settings_become_hooks_and_reset_takes_them_off():
     dit, noted = model(), Noted()
     set_up(dit, TrainSettings(blocks_to_swap=2, gradient_checkpointing_cpu_offload=True), "cpu")
     assert [type(hook) for hook in dit.block_hooks] == [BlockSwap, ActivationOffload]
-    with pytest.raises(ValueError, match="set up already"):
+    with pytest.raises(ValueError, match="already set up"):
         set_up(dit, TrainSettings(), "cpu")
     dit.block_hooks += (noted,)
     reset(dit)

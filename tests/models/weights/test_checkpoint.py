@@ -224,7 +224,7 @@ def test_load_into_refuses_what_overflows_when_cast():
 
 
 def test_large_tensors_are_sampled_in_every_column():
-    """A column of NaN in a weight of 2048 x 2048 (each row is an even number of elements) is met."""
+    """A column of NaN in a weight of 2048 x 2048 is found, although each row has an even number of elements."""
     with torch.device("meta"):
         linear = nn.Linear(2048, 2048, bias=False)
     weight = torch.zeros(2048, 2048)

@@ -88,7 +88,7 @@ def test_the_model_is_the_one_that_the_file_means(tmp_path: Path, spelling: str,
 
 
 def test_number_formats(tmp_path: Path):
-    """None keeps float8, with activations in the format of the rest of the file; other kinds take it once more."""
+    """None keeps float8, with activations in the format of the rest of the file; other kinds quantise it again."""
     file, meant = published("scale_weight", rest=torch.bfloat16)
     path = write(tmp_path, file)
     kept = load_dit(path)
@@ -105,7 +105,7 @@ def test_number_formats(tmp_path: Path):
 
 
 def test_what_is_not_a_weight_of_the_blocks_may_be_in_fp8_too(tmp_path: Path):
-    """Plain casts of everything are about; biases and first layers are made plain numbers."""
+    """Some files cast everything to float8; biases and first layers then become plain numbers."""
     state = {key: value.to(torch.float8_e4m3fn) for key, value in tensors("dit_weights").items()}
     for dtype, quantize in ((None, None), (torch.float32, None), (torch.float32, "fp8")):
         dit = load_dit(write(tmp_path, state), dtype=dtype, quantize=quantize)
@@ -116,7 +116,7 @@ def test_what_is_not_a_weight_of_the_blocks_may_be_in_fp8_too(tmp_path: Path):
 
 
 def test_a_lora_is_trained_on_it(tmp_path: Path):
-    """Codes stay, and the gradients are those on the plain numbers that the file means."""
+    """The codes stay, and the gradients equal those on the plain numbers that the file stands for."""
     file, meant = published("weight_scale")
     dit = load_dit(write(tmp_path, file), dtype=torch.float32, quantize="fp8")
     dit.gradient_checkpointing = True
@@ -135,7 +135,7 @@ def test_a_lora_is_trained_on_it(tmp_path: Path):
 
 @pytest.mark.parametrize("spelling", ["scale_weight", "none"])
 def test_a_lora_is_merged_into_it(tmp_path: Path, spelling: str):
-    """Into plain numbers, in the format of the rest of the file: what was float8 is written larger."""
+    """Float8 weights become plain numbers in the format of the rest of the file, so the file grows."""
     file, meant = published(spelling, rest=torch.bfloat16)
     path = write(tmp_path, file)
     lora = random_lora(linears(meant), rank=3, alpha=4.0)
@@ -180,20 +180,20 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     ),
     "by blocks": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.scale_weight": torch.ones(192, 3)}),
-        r"has the shape \[192, 3\], expected is one scale for .*, or one for each of its 192 rows",
+        r"has the shape \[192, 3\], expected one scale for .*, or one for each of its 192 rows",
     ),
-    "nvfp4": (_declares, r"double_blocks\.0\.img_mlp\.fc1 is quantised as nvfp4, which is not read here"),
+    "nvfp4": (_declares, r"double_blocks\.0\.img_mlp\.fc1 is quantised as nvfp4, which is not supported"),
     "text": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.comfy_quant": torch.zeros(3, dtype=torch.uint8)}),
-        "what it says of its quantisation cannot be read",
+        "the description of its quantisation cannot be read",
     ),
     "nf4": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.weight.absmax": torch.ones(3)}),
-        r"quantised weights that are not read here \(double_blocks\.0\.img_mlp\.fc1\.weight\.absmax\)",
+        r"quantised weights of an unsupported kind \(double_blocks\.0\.img_mlp\.fc1\.weight\.absmax\)",
     ),
     "int8": (
         lambda file: file.update({"double_blocks.0.img_mlp.fc1.SCB": torch.ones(3)}),
-        "quantised weights that are not read here",
+        "quantised weights of an unsupported kind",
     ),
     "nan": (
         lambda file: file["double_blocks.0.img_mlp.fc1.weight"].view(torch.uint8).fill_(0x7F),

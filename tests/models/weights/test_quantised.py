@@ -210,7 +210,7 @@ def test_the_fast_product_rounds_tokens_and_rows_to_fp8():
 
 
 def test_the_fast_product_is_torchs(monkeypatch: pytest.MonkeyPatch):
-    """`torch._scaled_mm` gets what it wants on a GPU: contiguous rows, columns beside it, fp32 scales, no bias."""
+    """`torch._scaled_mm` gets what it needs on a GPU: row-major and column-major factors, fp32 scales, no bias."""
     seen = []
     real = torch._scaled_mm
 
@@ -269,7 +269,7 @@ def test_compiled_it_gives_the_same(kind: WeightFormat):
     ("kind", "size"), [("fp8", 1 + 4 / 64), ("fp8_fast", 1 + 4 / 512), ("int8", 1 + 4 / 512), ("nf4", 0.5 + 4 / 64)]
 )
 def test_bytes_of_a_weight(kind: WeightFormat, size: float):
-    """By number of the weight, codes and scales; on the meta device, too, where a plan counts them."""
+    """Bits per number of the weight, for codes and scales; on the meta device too, where a plan counts them."""
     for device in ("cpu", "meta"):
         layer = quantise(torch.zeros(256, 512, device=device), None, kind)
         tensors = [*layer.parameters(), *layer.buffers()]
@@ -292,7 +292,7 @@ def test_moving_keeps_the_codes_and_casting_is_for_the_bias(kind: WeightFormat):
 
 
 def test_scales_of_a_file_are_kept_as_they_are():
-    """One for the tensor, or one for each row; either kind of float8."""
+    """One scale for the tensor or one for each row, in either kind of float8."""
     weight, bias = weights()
     for scale in (torch.tensor([[0.003]]), weight.abs().amax(1, keepdim=True) / 448):
         for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
@@ -321,7 +321,7 @@ def test_linears_of_the_blocks_are_replaced_and_nothing_else():
 
 
 def test_unknown_and_impossible_formats_are_refused(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(UserError, match="quantize: gguf: unknown"):
+    with pytest.raises(UserError, match="quantize: unknown format gguf"):
         check_weight_format("gguf", "cpu")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 3090")

@@ -14,7 +14,7 @@ from hv15.lora import LoRANetwork, apply_lora
 from hv15.memory import PeakMemory
 from hv15.models import Condition, DiT, DiTConfig
 from hv15.models.weights.quantised import replace_linears
-from hv15.models.weights.swap import SLOTS, Away, BlockSwap, swapped_indices
+from hv15.models.weights.swap import SLOTS, AbsentWeight, BlockSwap, swapped_indices
 from hv15.models.weights.transfers import HostTransfers, Ticket
 from tests.train.world import CONFIG
 
@@ -136,21 +136,21 @@ def test_a_block_that_is_away_cannot_be_used():
     with torch.no_grad():
         dit(x, t, cond)
         weight = dit.double_blocks[2].img_attn_q.weight
-        assert isinstance(weight, Away)
+        assert isinstance(weight, AbsentWeight)
         assert weight.shape == (32, 32)
         with pytest.raises(RuntimeError, match=r"block 2: img_attn_q.weight is used while it is not on the device"):
             dit.double_blocks[2].img_attn_q(torch.zeros(1, 32))
         with pytest.raises(RuntimeError, match="not on the device"):
             weight.sum()
-        assert not isinstance(dit.double_blocks[5].img_attn_q.weight, Away)  # the last one has just computed
+        assert not isinstance(dit.double_blocks[5].img_attn_q.weight, AbsentWeight)  # the last one has just computed
 
 
 def test_the_next_block_is_fetched_while_one_computes():
-    """Each waiting block travels once forward and once back, but those at the turning points are there already."""
+    """Each swapped block is copied once in each direction, except those already on the device when it turns."""
     dit, transfers = model(), Watched()
     swap = BlockSwap(dit.double_blocks, 4, "cpu", transfers)
     dit.block_hooks = (swap,)
-    number = {visitor.memory.data_ptr(): index for index, visitor in swap._visitors.items()}
+    number = {swapped.memory.data_ptr(): index for index, swapped in swap._swapped.items()}
     transfers.fetched.clear()
     LoRANetwork(dit, rank=2, alpha=2)
     dit.gradient_checkpointing = True
@@ -201,7 +201,7 @@ def test_finished_loras_hang_on_waiting_blocks_too():
 
 
 def test_the_device_holds_two_blocks_where_all_wait():
-    """Measured on the meta device, where the machine's own memory is another's."""
+    """Measured on the meta device: the host's memory is not counted there."""
     config = DiTConfig(num_blocks=8)
     with torch.device("meta"):
         block = sum(parameter.nbytes for parameter in DiT(replace(config, num_blocks=1)).double_blocks.parameters())

@@ -149,7 +149,10 @@ def test_events_of_a_later_version_are_named_and_not_guessed(events: Path) -> No
     reader = JobsReader(events)
     reader.refresh()
     assert reader.jobs == ()
-    assert reader.error == f"events.jsonl is of version {VERSION + 1}, this hv15 understands versions up to {VERSION}"
+    assert (
+        reader.error
+        == f"events.jsonl is of version {VERSION + 1}, but this hv15 understands only versions up to {VERSION}"
+    )
 
 
 def test_another_run_in_the_file_begins_anew(events: Path) -> None:

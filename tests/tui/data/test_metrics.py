@@ -183,7 +183,10 @@ def test_a_later_version_is_named_and_its_numbers_are_not_guessed(path: Path) ->
     path.write_text(lines([1, 2, 3]) + record_lines(later) + lines([4, 5]))
     reader = read(path)
     assert reader.series(RAW).x.tolist() == [1, 2, 3]
-    assert reader.error == f"metrics.jsonl is of version {VERSION + 1}, this hv15 understands versions up to {VERSION}"
+    assert (
+        reader.error
+        == f"metrics.jsonl is of version {VERSION + 1}, but this hv15 understands only versions up to {VERSION}"
+    )
 
 
 def test_fields_and_kinds_of_later_are_passed_over(path: Path) -> None:

@@ -45,7 +45,7 @@ def test_what_the_check_prints_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("", "Traceback\n" * 99 + "RuntimeError: out of luck\n", "RuntimeError: out of luck"),
         ("", "", "what `hv15 check` printed is not JSON: "),
-        (json.dumps({"version": VERSION + 1}), "", f"printed is of version {VERSION + 1}, this hv15 understands"),
+        (json.dumps({"version": VERSION + 1}), "", f"printed is of version {VERSION + 1}, but this hv15 understands"),
     ],
 )
 def test_a_check_that_cannot_be_read_is_a_problem(

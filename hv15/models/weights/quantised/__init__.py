@@ -1,6 +1,6 @@
-"""Frozen linear layers in 8 and 4 bits: fp8, int8, nf4. They stand in for `nn.Linear` where LoRA is trained or applied.
+"""Frozen linear layers in 8 and 4 bits (fp8, int8, nf4), which replace `nn.Linear` when a LoRA is trained or applied.
 
-Which layers are quantised is for the model to say; which numbers a format holds, for each format's module.
+The model decides which layers are quantised; each format's module defines how its numbers are stored.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _LAYERS: dict[WeightFormat, type[QuantisedLinear]] = {
 def quantise(
     weight: Tensor, bias: Tensor | None, kind: WeightFormat, dtype: torch.dtype | None = None
 ) -> QuantisedLinear:
-    """A quantised layer of this weight [out, in] and bias [out], on the weight's device.
+    """Make a quantised layer of this weight [out, in] and bias [out], on the weight's device.
 
     Args:
-        dtype: of the bias; None keeps its own.
+        dtype: of the bias; None keeps it unchanged.
     """
     out_features, in_features = weight.shape
     dtype = dtype or (weight if bias is None else bias).dtype
@@ -56,7 +56,7 @@ def quantise(
 
 
 def replace_linears(module: nn.Module, kind: WeightFormat, chosen: Callable[[str], bool]) -> list[str]:
-    """Put empty quantised layers in the place of linear ones, on the same device; for a module that is filled later.
+    """Replace linear layers by empty quantised ones on the same device, which are filled later.
 
     Args:
         chosen: whether to replace the linear layer of this name.
@@ -79,7 +79,7 @@ def replace_linears(module: nn.Module, kind: WeightFormat, chosen: Callable[[str
 
 
 def plain_shapes(module: nn.Module) -> dict[str, torch.Size]:
-    """Names and shapes of a module's state dict as if nothing in it were quantised."""
+    """Return the names and shapes that a module's state dict would have without quantisation."""
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, QuantisedLinear)}
     shapes = {}
     for key, tensor in module.state_dict(keep_vars=True).items():
@@ -93,8 +93,8 @@ def plain_shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def check_weight_format(kind: str, device: torch.device | str) -> None:
-    """Raise UserError for an unknown number format, or one that the device cannot compute with."""
+    """Raise UserError if the number format is unknown, or the device cannot compute with it."""
     if kind not in get_args(WeightFormat):
-        raise UserError(f"quantize: {kind}: unknown", hint=f"use one of {', '.join(get_args(WeightFormat))}")
+        raise UserError(f"quantize: unknown format {kind}", hint=f"use one of {', '.join(get_args(WeightFormat))}")
     if kind == "fp8_fast":
         check_fp8_product(torch.device(device))

@@ -1,12 +1,12 @@
 """8-bit floating point weights (e4m3: 4 bits of exponent, 3 of mantissa, largest number 448), scaled.
 
-- `Fp8Linear`: a scale for each 64 columns of each row, absmax/448. Files of other programs hold one scale for a tensor
-  or a row; they are kept as they are.
-- `FastFp8Linear`: the product itself in fp8 (`torch._scaled_mm`), for devices with fp8 units. It is a choice of its own
-  and never taken by itself, because it rounds the activations to fp8, too: two roundings of one size instead of one, so
-  the error of a layer's output grows by about the root of two. Such a product cannot take a scale for each 64 columns,
-  so rows have one; that costs next to nothing, because the precision of e4m3 is relative. Gradients are computed as in
-  `Fp8Linear`.
+- `Fp8Linear`: a scale for each 64 columns of each row, absmax/448. Other programs' files have one scale for a tensor
+  or for a row, which is kept.
+- `FastFp8Linear`: also computes the product in fp8 (`torch._scaled_mm`), for devices with fp8 units. It is only used
+  when asked for, because it rounds the activations to fp8 as well: with two roundings of equal size instead of one, the
+  error of a layer's output grows by about the square root of two. Such a product does not support a scale for each 64
+  columns, so each row has one scale. That costs almost no accuracy, because the precision of e4m3 is relative.
+  Gradients are computed as in `Fp8Linear`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ E4M3_MAX = 448.0
 
 @dataclass(frozen=True)
 class ScaledCodes:
-    """A weight as files hold it in fp8: codes [out, in] (float8 of either kind), scale [out or 1, 1]."""
+    """An fp8 weight as it is in files: codes [out, in] (float8 of either kind), scale [out or 1, 1]."""
 
     codes: Tensor
     scale: Tensor
@@ -36,11 +36,11 @@ class ScaledCodes:
         return self.codes.shape
 
     def to(self, device: torch.device | str) -> ScaledCodes:
-        """The same weight [out, in] on a device."""
+        """Return the same weight [out, in] on another device."""
         return ScaledCodes(self.codes.to(device), self.scale.to(device))
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The plain weight [out, in]: computed in fp32, rounded once."""
+        """Return the unquantised weight [out, in], computed in fp32 and rounded once."""
         return self.codes.to(dtype).mul_(self.scale)
 
 
@@ -59,13 +59,13 @@ class Fp8Linear(ScaledLinear):
 
     @torch.no_grad()
     def take(self, weight: ScaledCodes, device: torch.device | str) -> None:
-        """Hold a weight [out, in] that is in fp8 already, as it is."""
+        """Use a weight [out, in] that is already fp8, unchanged."""
         self.weight = nn.Parameter(weight.codes.to(device), requires_grad=False)
         self.scale = weight.scale.to(device, torch.float32)
 
 
 class FastFp8Linear(Fp8Linear):
-    """The same with a scale for each row, and the product in fp8; the activations are scaled by token."""
+    """As `Fp8Linear`, but with a scale for each row and the product in fp8; activations have a scale for each token."""
 
     kind = "fp8_fast"
     block = None
@@ -75,7 +75,10 @@ class FastFp8Linear(Fp8Linear):
 
 
 def scaled_codes(values: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """e4m3 codes of fp32 values [rows, columns], and their scales [rows, blocks] = absmax / 448; zeros stay zeros."""
+    """Encode fp32 values [rows, columns] in e4m3; return the codes and scales [rows, blocks] = absmax / 448.
+
+    Zeros stay zeros.
+    """
     rows, columns = values.shape
     missing = -columns % block
     blocks = F.pad(values, (0, missing)).view(rows, -1, block)  # (rows, blocks, block)
@@ -85,10 +88,18 @@ def scaled_codes(values: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 
 def scaled_product(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x (..., in) @ (codes * scale)^T + bias with both factors in fp8, accumulated in fp32; in the dtype of x.
+    """Compute x (..., in) @ (codes * scale)^T + bias with both factors in fp8, summed in fp32; in the dtype of x.
 
-    The tensor-wise form of `torch._scaled_mm` runs on every device with fp8 units; the scales of tokens and rows are
-    multiplied into the output, in place. Its own two scales keep the raw sums within float16.
+    The tensor-wise form of `torch._scaled_mm` runs on every device with fp8 units. The scales of tokens and rows are
+    multiplied into its output in place; its own two scales keep the sums within the range of float16.
+
+    Args:
+        codes: float8 [out, in].
+        scale: [out, 1].
+        bias: [out].
+
+    Returns:
+        (..., out).
     """
     tokens = x.reshape(-1, x.shape[-1])  # (tokens, in)
     absmax = tokens.abs().amax(-1, keepdim=True).float().clamp_(min=torch.finfo(torch.float32).tiny * E4M3_MAX)
@@ -102,7 +113,7 @@ def scaled_product(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None)
 
 
 def check_fp8_product(device: torch.device) -> None:
-    """Raise UserError where products of fp8 numbers have no hardware: GPUs older than Ada and Hopper."""
+    """Raise UserError if the GPU cannot multiply fp8 numbers, that is, if it is older than Ada and Hopper."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
         name = torch.cuda.get_device_name(device)
         raise UserError(f"quantize: fp8_fast: {name} cannot multiply fp8 numbers", hint="use quantize: fp8")

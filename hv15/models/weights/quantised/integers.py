@@ -1,6 +1,7 @@
 """Weights in 8-bit integers and in 4-bit NormalFloat (Dettmers et al. 2022, 2023), encoded by bitsandbytes.
 
-Products are computed with the dequantised weight, not in 8 bits as `Linear8bitLt` does: that would round activations.
+Products use the dequantised weight. Unlike `Linear8bitLt`, they are not computed in 8 bits, which would round the
+activations.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hv15.errors import UserError
 from hv15.models.weights.quantised.linear import QuantisedLinear, ScaledLinear
 
 NF4_BLOCK = 64
-# The sixteen numbers of NormalFloat (QLoRA, appendix E); a code is a place in this list.
+# The sixteen numbers of NormalFloat (QLoRA, appendix E); a code is an index into this list.
 NF4 = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
     *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
@@ -33,7 +34,7 @@ class Int8Linear(ScaledLinear):
     block = None
 
     def encode(self, weight: Tensor, start: int) -> None:
-        # On a GPU bitsandbytes reads float16 alone; that is exact enough to choose among 255 steps.
+        # On a GPU bitsandbytes supports only float16, which is accurate enough to choose among 255 steps.
         quantised = bitsandbytes("functional").int8_vectorwise_quant(weight.half() if weight.is_cuda else weight)
         codes, absmax, _ = quantised
         stop = start + weight.shape[0]
@@ -42,16 +43,16 @@ class Int8Linear(ScaledLinear):
 
 
 class Nf4Linear(QuantisedLinear):
-    """Weight in 4-bit NormalFloat, two codes in a byte, with fp32 scales by 64 consecutive numbers.
+    """Weight in 4-bit NormalFloat, two codes in a byte, with an fp32 scale for each block of 64 consecutive numbers.
 
-    The last block is filled up with zeros.
+    The last block is padded with zeros.
     """
 
     kind = "nf4"
     absmax: Tensor
 
     def allocate(self, device: torch.device | str) -> None:
-        bitsandbytes("functional")  # before a compiler sees `dequantised`: it cannot follow an import that is quiet
+        bitsandbytes("functional")  # imported before `dequantised` is compiled: the compiler cannot trace this import
         blocks = -(-self.out_features * self.in_features // NF4_BLOCK)
         codes = torch.empty(blocks * NF4_BLOCK // 2, 1, dtype=torch.uint8, device=device)
         self.weight = nn.Parameter(codes, requires_grad=False)
@@ -71,17 +72,17 @@ class Nf4Linear(QuantisedLinear):
 
 
 def nf4_codes(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [blocks * 32, 1], two in a byte, and scales [blocks] of fp32 numbers in any shape."""
+    """Encode fp32 numbers of any shape: return codes [blocks * 32, 1], two in a byte, and scales [blocks]."""
     blocks = F.pad(weight.flatten(), (0, -weight.numel() % NF4_BLOCK)).view(-1, NF4_BLOCK)
     codes, state = bitsandbytes("functional").quantize_4bit(blocks, blocksize=NF4_BLOCK, quant_type="nf4")
     return codes, state.absmax
 
 
 def nf4_numbers(codes: Tensor, absmax: Tensor, dtype: torch.dtype) -> Tensor:
-    """The numbers [blocks * 64] behind codes and scales.
+    """Decode codes [blocks * 32, 1] and scales [blocks] into numbers [blocks * 64].
 
-    bitsandbytes gets one block a row, whatever the weight's shape: on a CPU (0.50.2) it takes the wrong scales where a
-    row is no whole number of blocks.
+    bitsandbytes gets one block in each row regardless of the weight's shape, because on a CPU version 0.50.2 uses wrong
+    scales if a row is not a whole number of blocks.
     """
     import bitsandbytes.functional as functional
 
@@ -92,10 +93,10 @@ def nf4_numbers(codes: Tensor, absmax: Tensor, dtype: torch.dtype) -> Tensor:
 
 @cache
 def check_nf4(device: torch.device) -> None:
-    """Let bitsandbytes encode and decode numbers that nf4 holds exactly, once for each device that it works on.
+    """Check, once for each device, that bitsandbytes encodes and decodes numbers which nf4 represents exactly.
 
     Raises:
-        UserError: other numbers come back.
+        UserError: the decoded numbers differ.
     """
     if device.type == "meta":
         return

@@ -1,9 +1,9 @@
-"""A frozen linear layer whose weight is held in a smaller number format; what its formats share.
+"""A frozen linear layer whose weight is stored in a smaller number format: the part that all formats share.
 
 - Forward: y = x @ dequantised(W)^T + b. Backward: grad_x = g @ dequantised(W). The weight is frozen, so nothing is kept
-  for the backward pass: neither x nor the dequantised weight, which lives as long as one matrix product.
-- A weight is encoded some rows at a time, so that no fp32 copy of a large one exists.
-- The tensors hold exactly the bytes they need, on the meta device too: a plan may count them.
+  for the backward pass, neither x nor the dequantised weight, which exists only during a matrix product.
+- A weight is encoded a few rows at a time, so that there is never an fp32 copy of a large weight.
+- The tensors have exactly the bytes that they need, also on the meta device, so a plan can count them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from hv15.models.weights.module import Module
 
-_CHUNK = 2**20  # elements that are encoded at a time: 4 MiB in fp32; nf4 takes sixteen times that on a CPU
-_ROWS = 64  # chunks begin at multiples of it, so that formats may pack and scale across rows
+_CHUNK = 2**20  # elements that are encoded at a time: 4 MiB in fp32; nf4 needs sixteen times that on a CPU
+_ROWS = 64  # chunks begin at multiples of this, so that formats can pack and scale across rows
 
 
 class QuantisedLinear(Module, ABC):
-    """A frozen linear layer with a quantised weight; it has no gradient but that of its input.
+    """A frozen linear layer with a quantised weight; only its input gets a gradient.
 
     Args:
-        bias: whether it has one; it is kept in `dtype`.
-        device: of the empty tensors; they are filled by `quantise_`.
+        bias: whether there is a bias, which is stored in `dtype`.
+        device: of the empty tensors, which `quantise_` fills.
     """
 
     kind: ClassVar[str]
@@ -52,23 +52,30 @@ class QuantisedLinear(Module, ABC):
 
     @abstractmethod
     def allocate(self, device: torch.device | str) -> None:
-        """Make empty tensors of the format's exact sizes."""
+        """Make the format's empty tensors."""
 
     @abstractmethod
     def encode(self, weight: Tensor, start: int) -> None:
-        """Write some rows of the weight [rows, in] (fp32), which begin at row `start`, into the tensors."""
+        """Encode rows of the weight, fp32 [rows, in], into the tensors, beginning at row `start`.
+
+        Raises:
+            UserError: the library of this format does not work on this machine.
+        """
 
     @abstractmethod
     def dequantised(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight [out, in] as plain numbers, a new tensor."""
+        """Return the dequantised weight [out, in], a new tensor."""
 
     @torch.no_grad()
     def quantise_(self, weight: Tensor, device: torch.device | str | None = None) -> None:
-        """Hold this weight [out, in] from now on.
+        """Replace the layer's weight by this one [out, in].
 
         Args:
-            weight: any floating dtype; it is encoded on the device where it is.
-            device: where the codes are kept; None: there too.
+            weight: of any floating dtype; encoded on its own device.
+            device: where the codes are stored; None means the weight's device.
+
+        Raises:
+            UserError: the library of this format does not work on this machine.
         """
         if weight.shape != (self.out_features, self.in_features):
             raise ValueError(f"weight of {list(weight.shape)} for a layer of {[self.out_features, self.in_features]}")
@@ -85,18 +92,18 @@ class QuantisedLinear(Module, ABC):
         return out
 
     def product(self, x: Tensor) -> Tensor:
-        """The forward pass without autograd: x (..., in) -> (..., out)."""
+        """Compute the forward pass without autograd: x (..., in) -> (..., out)."""
         return F.linear(x, self.dequantised(x.dtype), self.cast_bias(x.dtype))
 
     def cast_bias(self, dtype: torch.dtype) -> Tensor | None:
-        """The bias [out] in another dtype; None if there is none."""
+        """Return the bias [out] in another dtype; None if there is none."""
         return None if self.bias is None else self.bias.to(dtype)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantisedLinear:
-        """Move as any module, but `.to(dtype)` is for the bias alone: codes mean nothing in another dtype."""
+        """Move to a device like any module, but apply `.to(dtype)` only to the bias: codes must keep their dtype."""
 
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -108,13 +115,13 @@ class QuantisedLinear(Module, ABC):
 class ScaledLinear(QuantisedLinear):
     """A weight of 8-bit codes and fp32 scales: W = codes * scale.
 
-    `scale` [out or 1, blocks]: one for `block` columns of a row; one block is a scale for a whole row.
+    `scale` is [out or 1, blocks], with one scale for each `block` columns of a row; one block covers a whole row.
     """
 
     code_dtype: ClassVar[torch.dtype]
     scale: Tensor
     block: ClassVar[int | None] = None
-    """Columns that share a scale; None: all of them."""
+    """Number of columns that share a scale; None means all."""
 
     def allocate(self, device: torch.device | str) -> None:
         shape = (self.out_features, self.in_features)
@@ -124,7 +131,7 @@ class ScaledLinear(QuantisedLinear):
 
     def dequantised(self, dtype: torch.dtype = torch.float32) -> Tensor:
         weight, scale, block = self.weight.detach().to(dtype), self.scale, self.block
-        # In place, and with fp32 scales: computed in fp32, rounded once, and one weight-sized tensor in all.
+        # In place with fp32 scales: computed in fp32, rounded once, and only one tensor of the weight's size.
         if block is None or scale.shape[1] == 1:
             return weight.mul_(scale)
         if self.in_features % block:
@@ -134,20 +141,20 @@ class ScaledLinear(QuantisedLinear):
 
 
 class _Context(FunctionCtx):
-    """What the forward pass leaves for the backward pass."""
+    """What the forward pass saves for the backward pass."""
 
     layer: QuantisedLinear
 
 
 class _FrozenProduct(torch.autograd.Function):
-    """x @ W^T + b with a gradient for x only; W is made anew in each direction."""
+    """x @ W^T + b with a gradient for x only; both passes dequantise W."""
 
     @staticmethod
     def forward(ctx: _Context, x: Tensor, layer: QuantisedLinear) -> Tensor:
-        # The layer, not its tensors: block swap may exchange them, and hooks on saved tensors need not copy weights.
+        # Keeps the layer, not its tensors: block swap may replace them, and saved-tensor hooks must not copy weights.
         ctx.layer = layer
         out = layer.product(x)
-        # A LoRA adds its share in place, which autograd forbids on a view that was made in here.
+        # A LoRA adds to the output in place, which autograd forbids on a view made in a custom function.
         return out if out._base is None else torch.ops.aten._unsafe_view(out, out.shape)
 
     @staticmethod
