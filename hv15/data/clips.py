@@ -77,7 +77,7 @@ def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
             no_upscale=dataset.bucket_no_upscale,
         )
     except UserError as error:
-        raise MediaError(f"{info.path}: {error.message}", hint=error.hint) from error
+        raise MediaError(info.path, error.message, hint=error.hint) from error
     background = dataset.background if info.alpha else ""
     if info.kind == "image":
         return [Clip(0, 1, height, width, "", background)]
@@ -94,11 +94,12 @@ def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
             max_frames=dataset.max_frames,
         )
     except UserError as error:
-        raise MediaError(f"{info.path}: {error.message}", hint=error.hint) from error
+        raise MediaError(info.path, error.message, hint=error.hint) from error
     if not found:
         shortest = min(dataset.target_frames)
         raise MediaError(
-            f"{info.path}: {count} frame{'s' if count > 1 else ''} at {_text(dataset.target_fps)} fps, "
+            info.path,
+            f"{count} frame{'s' if count > 1 else ''} at {_text(dataset.target_fps)} fps, "
             f"but target_frames asks for {shortest}",
             hint=f"use a longer clip, or add {encodable_frames(count)} to target_frames",
         )
@@ -115,7 +116,8 @@ def _check_pace(info: MediaInfo, timeline: Timeline) -> None:
     if seconds > MOST_STILL:
         length = f"{float(seconds):.0f} s" if seconds < 7200 else f"{float(seconds / 3600):.1f} hours"
         raise MediaError(
-            f"{info.path}: frame {index} of {len(timeline.times)} lasts {length}; expected at most {MOST_STILL} s",
+            info.path,
+            f"frame {index} of {len(timeline.times)} lasts {length}; expected at most {MOST_STILL} s",
             hint="cut the file there, or set source_fps if its times are wrong",
         )
 

@@ -130,7 +130,7 @@ class VideoReader:
         except (av.FFmpegError, ValueError, MemoryError) as error:
             raise damaged(self.info.path, error, f" at frame {index}") from error
         if frame.is_corrupt:
-            raise MediaError(f"{self.info.path}: frame {index} is damaged", hint=DAMAGED)
+            raise MediaError(self.info.path, f"frame {index} is damaged", hint=DAMAGED)
         return resized(self.info.path, lambda: self.fitter.frame(frame))
 
     def _open(self) -> None:
@@ -192,7 +192,7 @@ class VideoReader:
         count, last = len(self.info.timeline.times), -1 if self._held is None else self._held[0]
         shown = last + 1 if self.info.pts is None else bisect_right(self.info.pts, last) * (self._held is not None)
         return MediaError(
-            f"{self.info.path}: ends after {shown} of {count} frames, but frame {index} is needed", hint=DAMAGED
+            self.info.path, f"ends after {shown} of {count} frames, but frame {index} is needed", hint=DAMAGED
         )
 
 
@@ -209,5 +209,5 @@ def resized(path: Path, fit: Callable[[], Pixels]) -> Pixels:
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(
-            f"{path}: its pictures cannot be resized: {reason}", hint="convert it to a usual size and pixel format"
+            path, f"its pictures cannot be resized: {reason}", hint="convert it to a usual size and pixel format"
         ) from error

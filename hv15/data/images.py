@@ -107,7 +107,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with _open(path) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise MediaError(
-                    f"{path}: a picture of {image.width}x{image.height} pixels is too large: expected at most "
+                    path,
+                    f"a picture of {image.width}x{image.height} pixels is too large: expected at most "
                     f"{MOST_PIXELS >> 20} Mi pixels",
                     hint="make it smaller: clips are much smaller anyway",
                 )
@@ -128,7 +129,8 @@ def _open(path: Path) -> Image.Image:
         from pillow_heif import register_heif_opener
     except ImportError:
         raise MediaError(
-            f"{path}: a HEIC picture, which needs the package pillow-heif",
+            path,
+            "a HEIC picture, which needs the package pillow-heif",
             hint="install it (pip install 'hv15[heic]'), or save the picture as JPEG",
         ) from None
     register_heif_opener()
@@ -150,22 +152,23 @@ def _is_heif(path: Path) -> bool:
 def _unreadable(path: Path, error: Exception) -> MediaError:
     """Return the error for an image that cannot be read."""
     if isinstance(error, FileNotFoundError):
-        return MediaError(f"{path}: does not exist", hint="check the path")
+        return MediaError(path, "does not exist", hint="check the path")
     if isinstance(error, IsADirectoryError):
         return MediaError(
-            f"{path}: expected an image, found a folder", hint="use a folder of images as a clip of a video dataset"
+            path, "expected an image, found a folder", hint="use a folder of images as a clip of a video dataset"
         )
     if path.is_file() and path.stat().st_size == 0:
-        return MediaError(f"{path}: empty file (0 bytes)", hint="copy it again or remove it")
+        return MediaError(path, "empty file (0 bytes)", hint="copy it again or remove it")
     if isinstance(error, MemoryError):
-        return MediaError(f"{path}: needs more memory than is free", hint="make it smaller, or free some memory")
+        return MediaError(path, "needs more memory than is free", hint="make it smaller, or free some memory")
     if "MAX_TEXT" in str(error):
         return MediaError(
-            f"{path}: its metadata is too large: expected at most {MOST_TEXT >> 20} MiB of text",
+            path,
+            f"its metadata is too large: expected at most {MOST_TEXT >> 20} MiB of text",
             hint="save it again without metadata",
         )
     reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
-    return MediaError(f"{path}: cannot be read as an image: {reason}", hint="open it in a viewer: it may be damaged")
+    return MediaError(path, f"cannot be read as an image: {reason}", hint="open it in a viewer: it may be damaged")
 
 
 def _orientation(image: Image.Image, path: Path) -> int | None:
@@ -192,7 +195,7 @@ def _ends_with_metadata(path: Path) -> bool:
 def _plain(image: Image.Image, path: Path) -> Image.Image:
     """Return a picture of any mode as RGB, or as RGBA if it has transparency."""
     if image.mode == "F":
-        raise MediaError(f"{path}: an image of floating-point numbers", hint="save it as PNG or JPEG")
+        raise MediaError(path, "an image of floating-point numbers", hint="save it as PNG or JPEG")
     if image.mode.startswith("I"):  # 16 bits of grey, in one of several layouts
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         grey = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))

@@ -88,7 +88,7 @@ class FileIndex:
             self._memory.save()
         if errors:
             more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
-            raise MediaError(errors[0].message + more, hint=errors[0].hint)
+            raise MediaError(errors[0].path, errors[0].reason + more, hint=errors[0].hint)
 
     def _learn(self, name: str, source: Source, key: str) -> None:
         self._memory.learn(name, [source.size, source.mtime_ns, source.inode, key])
@@ -147,8 +147,8 @@ def _media_key(source: Source) -> str:
             key = file_sha256(source.path)
         now = stamp(source.path, source.kind)
     except OSError as error:
-        message = f"{source.path}: cannot be read: {error.strerror}"
-        raise MediaError(message, hint="check the file's permissions") from error
+        reason = f"cannot be read: {error.strerror}"
+        raise MediaError(source.path, reason, hint="check the file's permissions") from error
     if now != (source.size, source.mtime_ns, source.inode):
-        raise MediaError(f"{source.path}: changed while it was read", hint="wait until it is complete, then run again")
+        raise MediaError(source.path, "changed while it was read", hint="wait until it is complete, then run again")
     return key

@@ -29,6 +29,10 @@ IMAGE_SUFFIXES = {
 class MediaError(UserError):
     """One file cannot be used. Callers skip and report it, or stop; other files are not affected."""
 
+    def __init__(self, path: Path, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}", hint=hint)
+        self.path, self.reason = path, reason
+
 
 class Source(NamedTuple):
     """One captioned media file that a scan found. It has a stamp (size, time, inode), but was not opened yet.

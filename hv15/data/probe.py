@@ -41,15 +41,16 @@ def probe(path: Path, kind: MediaKind) -> MediaInfo:
     try:
         files = frame_files(path)
     except OSError as error:
-        raise MediaError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from error
+        raise MediaError(path, f"cannot be read: {error.strerror}", hint="check the path") from error
     if not files:
-        raise MediaError(f"{path}: no images in this folder", hint="put one image for each frame into it")
+        raise MediaError(path, "no images in this folder", hint="put one image for each frame into it")
     sizes = [image_size(file) for file in files]
     first = sizes[0]
     for file, size in zip(files, sizes, strict=True):
         if (size.height, size.width) != (first.height, first.width):
             raise MediaError(
-                f"{file}: {size.width}x{size.height} pixels, but {files[0].name} has {first.width}x{first.height}",
+                file,
+                f"{size.width}x{size.height} pixels, but {files[0].name} has {first.width}x{first.height}",
                 hint="give all images of a clip the same size",
             )
     alpha = any(size.alpha for size in sizes)
@@ -129,7 +130,7 @@ def _read_packets(path: Path, container: InputContainer, stream: VideoStream, co
                 packets.before_key += not packet.is_discard
                 continue
             if packet.is_corrupt:
-                raise MediaError(f"{path}: cut short or damaged after {len(packets.shown)} frames", hint=DAMAGED)
+                raise MediaError(path, f"cut short or damaged after {len(packets.shown)} frames", hint=DAMAGED)
             if packet.size and not packet.is_discard:
                 packets.shown.append(_stamp(packet, counted))
     except (av.FFmpegError, ValueError) as error:
@@ -144,10 +145,11 @@ def _stamp(packet: Packet[VideoStream], counted: bool) -> _Stamp:
 def _nothing_shown(path: Path, packets: _Packets) -> MediaError:
     if packets.before_key and not packets.shown:
         return MediaError(
-            f"{path}: no key frame among its {packets.before_key} frames, so none can be decoded",
+            path,
+            f"no key frame among its {packets.before_key} frames, so none can be decoded",
             hint="cut it from its original again, beginning earlier",
         )
-    return MediaError(f"{path}: no frame can be decoded", hint=DAMAGED)
+    return MediaError(path, "no frame can be decoded", hint=DAMAGED)
 
 
 def _leading(path: Path) -> int:
@@ -215,10 +217,10 @@ def _check_complete(path: Path, container: InputContainer, stream: VideoStream, 
     elif format_of(container) in _NO_PTS:
         read = max((packet.time + 1 for packet in packets.shown if packet.time is not None), default=0)
     if read < promised:
-        raise MediaError(f"{path}: cut short: {read} of {stream.frames or promised} frames", hint=DAMAGED)
+        raise MediaError(path, f"cut short: {read} of {stream.frames or promised} frames", hint=DAMAGED)
     length, end = _promised_seconds(container, stream), _end(stream, packets.shown)
     if length and end and end < length - max(3 * end / packets.read, length / 20):
-        raise MediaError(f"{path}: cut short: {float(end):.2f} of {float(length):.2f} seconds", hint=DAMAGED)
+        raise MediaError(path, f"cut short: {float(end):.2f} of {float(length):.2f} seconds", hint=DAMAGED)
 
 
 def _end(stream: VideoStream, packets: list[_Stamp]) -> Fraction | None:

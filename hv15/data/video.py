@@ -41,9 +41,9 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """
     if not path.is_file():
         found = "expected a video, found a folder" if path.is_dir() else "does not exist"
-        raise MediaError(f"{path}: {found}", hint="check the path")
+        raise MediaError(path, f"{found}", hint="check the path")
     if path.stat().st_size == 0:
-        raise MediaError(f"{path}: empty file (0 bytes)", hint="copy it again or remove it")
+        raise MediaError(path, "empty file (0 bytes)", hint="copy it again or remove it")
     try:
         # An absolute name and local files only, so that no name or playlist makes FFmpeg open anything else.
         container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"})  # noqa: PTH100
@@ -51,19 +51,20 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise damaged(path, error) from error
     with container:
         if format_of(container) in _PLAYLISTS:  # its key would not depend on the files that it names
-            raise MediaError(f"{path}: a playlist, expected a video", hint="put the videos themselves into the dataset")
+            raise MediaError(path, "a playlist, expected a video", hint="put the videos themselves into the dataset")
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             holds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise MediaError(
-                f"{path}: expected a video, found {holds}", hint="remove it, or copy it again if it should hold a video"
+                path, f"expected a video, found {holds}", hint="remove it, or copy it again if it should hold a video"
             )
         context = streams[0].codec_context
         if context is None:
-            raise MediaError(f"{path}: no decoder for its video", hint="convert it to H.264 or VP9")
+            raise MediaError(path, "no decoder for its video", hint="convert it to H.264 or VP9")
         if context.width * context.height > MOST_PIXELS:
             raise MediaError(
-                f"{path}: frames of {context.width}x{context.height} pixels are too large: expected at most "
+                path,
+                f"frames of {context.width}x{context.height} pixels are too large: expected at most "
                 f"{MOST_PIXELS >> 20} Mi pixels",
                 hint="convert it to a smaller size",
             )
@@ -79,10 +80,10 @@ def damaged(path: Path, error: Exception, where: str = "") -> MediaError:
     """Return the error for a file on which FFmpeg failed."""
     if isinstance(error, MemoryError):
         return MediaError(
-            f"{path}: needs more memory than is free{where}", hint="convert it to a smaller size, or free some memory"
+            path, f"needs more memory than is free{where}", hint="convert it to a smaller size, or free some memory"
         )
     reason = "it ends too early" if isinstance(error, EOFError) else getattr(error, "strerror", None) or str(error)
-    return MediaError(f"{path}: cannot be read as a video{where}: {reason}", hint=DAMAGED)
+    return MediaError(path, f"cannot be read as a video{where}: {reason}", hint=DAMAGED)
 
 
 def decoder_of(stream: VideoStream) -> VideoCodecContext:

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from hv15.config import DatasetSettings, Settings
-from hv15.data.media import IMAGE_SUFFIXES, MediaInfo, MediaKind, Source
+from hv15.data.media import IMAGE_SUFFIXES, MediaError, MediaInfo, MediaKind, Source
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
-from hv15.errors import UserError
 from tui.data.captions import NO_CAPTION, Item, write_caption
 from tui.data.clips import Clip, Pixels, fitted, load_clip, still
 
@@ -122,8 +121,8 @@ class DatasetReader:
             missing = missing_lengths(info, dataset)
             problem = f"too short for {', '.join(map(str, missing))} frames" if missing else ""
             return replace(facts, clips=clips, problem=problem)
-        except UserError as error:
-            return replace(facts, problem=_without_path(error.message, item.path))
+        except MediaError as error:
+            return replace(facts, problem=error.reason if error.path == item.path else error.message)
         except Exception as error:  # a damaged file may break a decoder in ways that nobody foresaw
             return replace(facts, problem=f"cannot be read: {type(error).__name__}: {error}")
 
@@ -251,7 +250,3 @@ def _with(item: Item, facts: FileFacts) -> Item:
 
 def _stamp(item: Item) -> tuple[Path, int, int, int]:
     return item.path, item.dataset, item.size, item.mtime_ns
-
-
-def _without_path(message: str, path: Path) -> str:
-    return message.removeprefix(f"{path}: ")
