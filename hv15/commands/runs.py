@@ -23,6 +23,8 @@ from hv15.runs.state import status as status_of
 from hv15.terminal_text import clean, json_text, one_line
 
 POLL_S = 0.3
+DRY_RUN = {"-n", "--dry-run", "--dryrun"}
+"""Snakemake's options for it."""
 
 
 def run(options: Run) -> int:
@@ -38,6 +40,11 @@ def run(options: Run) -> int:
 
         print("\n".join(in_words(due_stages(Project(options.config), options.target))))
         return 0
+    if DRY_RUN & set(options.snakemake):
+        raise UserError(
+            "--snakemake -n: a dry run is no run that is recorded",
+            hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
+        )
     refuse_broken(options)
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:

@@ -71,3 +71,10 @@ def test_settings_for_snakemake_may_mend_it(project: Workbench, monkeypatch: pyt
     assert "error: started" not in hv15("run", project.root).err
     project.set(train={"exclude_patterns": []})
     assert "error: started" in hv15("run", project.root).err
+
+
+def test_a_dry_run_is_no_run(project: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "start", lambda *_: pytest.fail("a process was started"))
+    said = hv15("run", project.root, "--snakemake", "-n")
+    assert said.code == 2
+    assert "--dry-run` shows what would run" in said.err
