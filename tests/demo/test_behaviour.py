@@ -136,6 +136,7 @@ def test_image_to_video_begins_with_the_image_and_moves_as_prompted(sampler: Toy
 # -- the LoRA ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_concept_appears_with_its_word_and_the_lora_alone(
     sampler: ToySampler, base: DiT, with_lora: list[MeasuredSample]
 ) -> None:
@@ -143,6 +144,7 @@ def test_the_concept_appears_with_its_word_and_the_lora_alone(
     assert share(sampler.sample(base, WORDS), CONCEPT) <= 0.1
 
 
+@pytest.mark.slow
 def test_other_prompts_stay_right(sampler: ToySampler, taught: DiT) -> None:
     shown = sampler.sample(taught, OTHERS)
     assert share(shown, RIGHT) >= 0.8, [each.found.wrong(each.scene) for each in shown]
@@ -177,6 +179,7 @@ NEAR = {"comfyui": 0.01, "swapped": 0.01, "merged": 3.0}
 elsewhere, and merged weights are bfloat16."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", VARIANTS)
 def test_the_concept_appears_however_the_lora_is_used(
     sampler: ToySampler, lora: Path, with_lora: list[MeasuredSample], way: str, tmp_path: Path
