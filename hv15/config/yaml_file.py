@@ -28,6 +28,8 @@ _LISTS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 MOST_BYTES = 1 << 20
 """Of a file. That of a project has some thousand; one of a thousand long prompts, half a million."""
+DEEPEST = 100
+"""Lists and mappings in one another."""
 MOST_VALUES = 50_000
 """With what aliases repeat: ten of ten of ten ... make 10^10 of a few lines."""
 LONGEST_NUMBER = 400
@@ -41,14 +43,18 @@ class _Loader(yaml.SafeLoader):
 
     # PyYAML's class attribute, which is emptied here to start without its rules.
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-    nodes = 0
+    nodes = depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        """Count them: reading 100,000 takes half a minute."""
+        """Count them: reading 100,000 takes half a minute. How deep Python could go depends on its caller."""
         self.nodes += 1
+        self.depth += 1
         if self.nodes > MOST_VALUES:
             raise _TooManyError
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        if self.depth > DEEPEST:
+            raise RecursionError
+        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]  # an int, or a node
+        self.depth -= 1
         return node
 
 
