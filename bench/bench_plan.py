@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-REPEATS = 3
+REPEATS = 5
 
 STUB = REPOSITORY / "tests" / "workflow" / "stub_hv15.py"
 """Makes what the jobs declare, from their specs, without any model."""
