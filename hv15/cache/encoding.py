@@ -120,6 +120,10 @@ class Encoding(Generic[Needed_co]):
         items = chain.from_iterable(item_keys(key, manifest.entries[key]) for key in needed)
         return all(map(self._stored.__contains__, items))
 
+    def is_known(self, shard: int) -> bool:
+        """Whether manifests, be they of another shard count, list all that a shard needs."""
+        return self.known.keys() >= self.by_shard[shard].keys()
+
     def new_manifest(self, shard: int) -> Manifest:
         """Return the manifest for the shard's job to fill, with listed entries that are not needed but still stored."""
         manifest, wanted = self.manifest(shard), self.by_shard[shard]
@@ -136,10 +140,7 @@ class Encoding(Generic[Needed_co]):
         Raises:
             UserError: a needed key is in no manifest.
         """
-        found: dict[str, JsonObject] = {}
-        for shard in range(self.shards):
-            if manifest := self.manifest(shard):
-                found |= manifest.entries
+        found = self.known
         if absent := sum(key not in found for key in self.needed):
             things = "latents" if self.kind == "latents" else "texts"
             raise UserError(

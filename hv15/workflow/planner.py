@@ -3,8 +3,10 @@
 Snakemake decides by file times and by records in `.snakemake`, which get deleted, left behind by `cp -r`, and lost on
 another machine. So the planner decides itself, in the main process, while the DAG is built:
 
-- A stage runs when its product is wrong, or when it is missing and something that runs reads it.
-- The inputs of a stage that does not run are all `ancient()`: whatever their times, Snakemake leaves it alone.
+- A stage runs when its product is wrong, or when it is missing and something that runs reads it. A list of what is
+  encoded is needed by commands, too: a lost one is put back empty, which is wrong.
+- The inputs of a stage that does not run are all `ancient()`: whatever their times, Snakemake leaves it alone. Those
+  that are not there and are made by this run are not named at all: Snakemake would run every reader of them.
 - The spec of a stage that runs is written anew, newer than its wrong product, with content that no record holds.
 - Snakemake (9.27) passes over a job's own reasons when anything above it runs and all that lies between is ancient.
   So a stage that runs names the products of every stage above it that runs as inputs, whether it reads them or not.
@@ -55,6 +57,8 @@ class Planner:
         if self._restores:  # the published LoRA is a copy of the trained one
             self.stages["train"] = replace(train, found=Found.RIGHT, told=published.told)
         self._targets, self._dry_run = targets, dry_run
+        self._put_back: list[str] = []
+        """Stages that run although nothing that runs reads their missing products."""
         self._relative = ProjectPaths(run=paths.run)
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
 
@@ -79,7 +83,10 @@ class Planner:
             stage = self.stages[name]
             above = set(self.above(name))
             reached |= above
-            if self._is_wrong(stage) or (stage.found is Found.MISSING and name in needed):
+            if stage.found is Found.MISSING and stage.is_always_made and name not in needed:
+                self._put_back.append(name)
+            missing = stage.found is Found.MISSING and (name in needed or stage.is_always_made)
+            if self._is_wrong(stage) or missing:
                 running.add(name)
                 needed |= above
         return [name for name in self.stages if name in running]
@@ -122,6 +129,8 @@ class Planner:
             raise UserError(f"{name}: the config asks for nothing of that name", hint="add it to config.yaml first")
         stage = self.stages[name]
         named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
+        if name not in self._runs:
+            named = {key: [file for file in files if not self._appears(file)] for key, files in named.items()}
         named["spec"] = [str(self.spec_path(name))]
         if name not in self._runs:
             return named, False
@@ -131,6 +140,10 @@ class Planner:
             str(file) for each in running_above for file in self.stages[each].products if file not in direct
         ]
         return named, True
+
+    def _appears(self, product: str) -> bool:
+        """Whether a running stage makes a file that is not there."""
+        return self._makers.get(Path(product)) in self._runs and not (self.paths.root / product).exists()
 
     @cached_property
     def _runs(self) -> frozenset[str]:
@@ -145,6 +158,10 @@ class Planner:
         self._restore_trained()
         if not self._dry_run:
             self._forget_former_stages()
+        for name in self._put_back if self.running else ():
+            for product in self.stages[name].products:
+                with atomic_path(self.paths.root / product):
+                    pass  # empty
         for stage in self.stages.values():
             self._write_spec(stage)
             self._no_future(stage)

@@ -54,6 +54,8 @@ class Stage:
     """Products of other stages that it reads, by the name that the rule knows them by."""
     details: JsonObject = field(default_factory=dict)
     """What the job has to know besides."""
+    is_always_made: bool = False
+    """Whether a missing product is made although no stage that runs reads it."""
 
     @property
     def rule(self) -> str:
@@ -150,6 +152,7 @@ class StageBuilder:
                 found,
                 None if manifest is None else {"settings": manifest.settings, "needs": manifest.needs},
                 inputs,
+                is_always_made=not encoding.is_known(shard),
             )
 
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:

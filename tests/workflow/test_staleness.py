@@ -7,6 +7,7 @@ edits with the real jobs.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from hv15.project import Project
 from tests.workflow.project import REPOSITORY
 from tests.workflow.quick import CLIPS, TEXTS, QuickProject
 
@@ -159,6 +161,25 @@ EDITS = [
     edit("other text settings", sets(cache={"fp8_vl": True}), TRAIN, SAMPLE, texts=TEXTS),
     edit("more shards", sets(cache={"shards": 3})),
     edit("more shards and a training", sets(cache={"shards": 3}, train={"learning_rate": 0.3}), TRAIN, SAMPLE),
+    edit(
+        "more shards and a prompt's seed",
+        lambda p: (p.set(cache={"shards": 3}), p.set_prompts({**ONE, "seed": 5})),
+        SAMPLE,
+    ),
+    edit(
+        "lost texts' manifests and a prompt's seed",
+        lambda p: (shutil.rmtree(p.root / "results/manifests/text"), p.set_prompts({**ONE, "seed": 5})),
+        SAMPLE,
+    ),
+    edit(
+        "a lost model file and a prompt's seed",
+        lambda p: (lose("models/demo/dit.safetensors")(p), p.set_prompts({**ONE, "seed": 5})),
+        {"demo models": 1},
+        SAMPLE,
+    ),
+    edit(
+        "all LoRAs lost", lambda p: (lose("results/train.safetensors")(p), lose("results/lora.safetensors")(p)), TRAIN
+    ),
     edit("a lost store", lose_store, clips=ALL_CLIPS, texts=TEXTS),
     edit("lost manifests", lose_manifests),
     edit("lost manifests and a training", lose_manifests_and_train, TRAIN, SAMPLE),
@@ -283,6 +304,29 @@ def test_all_of_snakemakes_triggers_say_the_same(case: Edit, prepared: QuickProj
     """The profile asks for `mtime` alone; somebody who asks for all of them gets no other answer."""
     project = prepared.copied(tmp_path / "project", everything=True)
     check(project, case, "--rerun-triggers", "mtime", "params", "input", "software-env", "code")
+
+
+@pytest.mark.parametrize("damage", [lose_manifests, lambda project: project.set(cache={"shards": 3})])
+def test_commands_know_what_is_encoded(
+    damage: Callable[[QuickProject], None], prepared: QuickProject, tmp_path: Path
+) -> None:
+    """Whatever became of the manifests: at the latest, the next run makes them again."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    damage(project)
+    assert project.snakemake().code == 0
+    opened = Project(project.root / "config.yaml")
+    assert len(opened.latents.entries()) == len(CLIPS)
+    assert len(opened.texts.entries()) == TEXTS
+
+
+def test_what_snakemake_calls_incomplete_is_complete(prepared: QuickProject, tmp_path: Path) -> None:
+    """It remembers jobs that it did not see the end of; their products say better what they are."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    markers = project.root / ".snakemake" / "incomplete"
+    markers.mkdir(exist_ok=True)
+    for product in ("results/train.safetensors", "results/lora.safetensors", "results/samples/one.mp4"):
+        (markers / base64.b64encode(product.encode()).decode()).touch()
+    assert "Nothing to be done" in project.snakemake().output
 
 
 def test_a_terminal_shows_our_reasons_alone(prepared: QuickProject, tmp_path: Path) -> None:
