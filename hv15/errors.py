@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+USER_ERROR = 2
+"""Exit code for everything that a user can put right."""
+
 
 class UserError(Exception):
     """Something a user can put right: shown without a traceback, exit code 2.

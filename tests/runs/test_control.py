@@ -15,7 +15,7 @@ import pytest
 
 from hv15 import cli
 from hv15.commands import runs
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError
 from hv15.records.events import JobDone, JobFailed, JobsPlanned, JobStarted, RecordingStarted, RunEvent
 from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock
@@ -185,7 +185,7 @@ def test_commands(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     make_project(root)
     assert cli.main(["status", str(root)]) == 0
     assert "no run yet" in capsys.readouterr().out
-    assert cli.main(["stop", str(root)]) == cli.USER_ERROR
+    assert cli.main(["stop", str(root)]) == USER_ERROR
     assert "no run is going on" in capsys.readouterr().err
     assert cli.main(["run", str(root), "--target", "all", "--follow", "--snakemake", *CORES]) == 0
     assert "finished: 3 of 3 jobs" in capsys.readouterr().out
@@ -200,4 +200,4 @@ def test_commands(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert said["run"]["state"] == "finished"
     assert said["run"]["jobs"] == {"done": 3, "total": 3, "failed": 0}
     assert said["training"]["step"] == 3
-    assert cli.main(["run", str(root / "nowhere")]) == cli.USER_ERROR
+    assert cli.main(["run", str(root / "nowhere")]) == USER_ERROR

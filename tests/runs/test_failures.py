@@ -17,7 +17,7 @@ import pytest
 from hv15 import cli
 from hv15.atomic import write_text
 from hv15.environment import FAILURE_VARIABLE, OUTPUT_VARIABLE
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.records.events import JobDetails, JobFailed
 from hv15.records.failures import Failure, FailureKind
@@ -54,7 +54,7 @@ def job(root: Path, command: str, **environment: str) -> subprocess.CompletedPro
 
 def test_a_job_writes_its_failure_beside_its_log(tmp_path: Path) -> None:
     done = job(tmp_path, MISSING)
-    assert done.returncode == cli.USER_ERROR
+    assert done.returncode == USER_ERROR
     assert (tmp_path / LOG).read_text() == done.stdout != ""
     failure = failure_beside(tmp_path / LOG)
     assert failure is not None
@@ -230,7 +230,7 @@ def test_a_refused_plan_tells_its_cause(tmp_path: Path) -> None:
 
 
 REFUSING = """
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError
 from hv15.runs.events import record_events
 from snakemake.exceptions import WorkflowError
 error = UserError("config.yaml:3:1 train: is wrong", hint="put it right")
