@@ -15,7 +15,7 @@ from hv15 import __version__
 from hv15.arguments import Command, add_commands, chosen_command
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
-from hv15.errors import USER_ERROR, UserError
+from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
 from hv15.out_of_memory import OF_THE_MACHINE, OutOfMemory, is_out_of_memory
 from hv15.output import UNREAD, drop_output, to_the_end
@@ -84,11 +84,13 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
 
 
 def _explained(error: BaseException, command: Command) -> BaseException:
-    """The same error; where memory was not enough, with the settings that would make it so."""
+    """The same error; where memory was not enough, with the settings that would make it so; of a path, in words."""
     stage = command.stage if isinstance(command, SettingsCommand) else None
     if not isinstance(error, UserError) and is_out_of_memory(error):
         words = (str(error) or "none is left on this machine").splitlines()[0]
         error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=OF_THE_MACHINE)
+    elif isinstance(error, OSError) and error.filename is not None:
+        return of_the_system(error)
     if isinstance(error, OutOfMemory) and isinstance(command, SettingsCommand):
         from hv15.commands.plan import explain
 

@@ -11,7 +11,7 @@ from hv15.choices import Role, roles_of
 from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.data.survey import counted
-from hv15.errors import UserError
+from hv15.errors import UserError, of_the_system
 from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
@@ -47,11 +47,10 @@ def model_checks(project: Project) -> Iterator[Check]:
     widths: dict[str, int] = {}
     for role in (role for role in roles_of(project.settings.task) if role != "tokenizer"):
         path = project.models.path(role)
-        if not path.exists():
-            yield _missing(project, role, path)
-            continue
         try:
-            if role == "dit":
+            if not path.exists():
+                yield _missing(project, role, path)
+            elif role == "dit":
                 dit = _dit_on_meta(project, path)
                 yield from _dit_checks(project, path, dit.config.num_blocks)
             else:
@@ -59,6 +58,10 @@ def model_checks(project: Project) -> Iterator[Check]:
                 yield Check("ok", role, size(_bytes(path)), place=Place(path))
         except UserError as error:
             yield failed(role, error, ("models", role))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            yield failed(role, of_the_system(error), ("models", role))
     if dit is not None:
         try:
             check_widths(dit.config, widths)
