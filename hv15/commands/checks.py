@@ -12,6 +12,7 @@ from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.data.survey import counted
 from hv15.errors import UserError, of_the_system
+from hv15.file_sizes import bytes_of
 from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
@@ -55,7 +56,7 @@ def model_checks(project: Project) -> Iterator[Check]:
                 yield from _dit_checks(project, path, dit.config.num_blocks)
             else:
                 widths |= _width(project, role, path)
-                yield Check("ok", role, size(_bytes(path)), place=Place(path))
+                yield Check("ok", role, size(bytes_of(path, "*.safetensors")), place=Place(path))
         except UserError as error:
             yield failed(role, error, ("models", role))
         except OSError as error:
@@ -145,12 +146,6 @@ def _width(project: Project, role: Role, path: Path) -> dict[str, int]:
         return {"text": text.model.get_parameter("embed_tokens.weight").shape[1]}
     glyphs = load_glyph_encoder(path, device="meta")
     return {"glyphs": glyphs.model.get_parameter("embed_tokens.weight").shape[1]}
-
-
-def _bytes(path: Path) -> int:
-    """Bytes of a model's file, or of those in its folder."""
-    files = path.rglob("*.safetensors") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
 
 
 def beforehand_checks(project: Project) -> Iterator[Check]:
