@@ -10,6 +10,7 @@ from hv15.cache.encoding import Encoding, describe
 from hv15.cache.register import register
 from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.listing import listing
+from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
@@ -133,6 +134,7 @@ def _open(options: Encode) -> Project:
     from hv15.workflow import make_demo_clips
 
     project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
     make_demo_clips(project)
     register(project.cache, project.root)
     return project

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -141,6 +142,19 @@ def test_show_refuses_what_says_nothing(done: Workbench) -> None:
         (("--config", model), "holds no hv15 config"),
     ):
         is_a_refusal(hv15("show", *words), (str(words[-1]), naming))
+
+
+# -- encode ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["latents", "texts"])
+def test_an_encoding_says_as_much_as_is_set(project: Workbench, kind: str) -> None:
+    project.set(runtime={"log_level": "error"})
+    project.does("encode", kind)
+    assert logging.getLogger("hv15").level == logging.ERROR
+    project.set(runtime={"log_level": "info"})
+    project.does("encode", kind)
+    assert logging.getLogger("hv15").level == logging.INFO
 
 
 # -- gc and repair --------------------------------------------------------------------------------------------------
