@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
         self.nodes += 1
         if self.nodes > MOST_VALUES:
             raise _TooManyError
-        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]  # also the node of a key, unlike its stub says
         return node
 
 
