@@ -28,7 +28,11 @@ DRY_RUN = {"-n", "--dry-run", "--dryrun"}
 
 
 def run(options: Run) -> int:
-    """Start the workflow, detached from this terminal."""
+    """Start the workflow, detached from this terminal.
+
+    Raises:
+        UserError: the project cannot run, or a dry run is asked for in Snakemake's words.
+    """
     root = project_config(options.project).parent
     if options.unlock:
         removed = control.unlock(options.project)
