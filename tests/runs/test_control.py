@@ -21,7 +21,7 @@ from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock
 from hv15.runs.processes import kill, run_processes
 from hv15.runs.record import RunFolder, history
-from hv15.runs.state import RunState, RunStatus, current, last_events, status
+from hv15.runs.state import RunState, RunStatus, all_events, current, status
 from tests.records.steps import lines, step_record
 from tests.runs.project import FAILS, SAVES, by_hand, make_project, wait_until
 
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 
 def events(run: RunFolder, kind: type[Event]) -> list[Event]:
-    return [event for event in last_events(run.events) if isinstance(event, kind)]
+    return [event for event in all_events(run.events) if isinstance(event, kind)]
 
 
 def start(root: Path) -> RunFolder:
@@ -61,7 +61,7 @@ def test_a_run_goes_to_its_end_and_is_recorded(root: Path) -> None:
     assert first.wildcards == {"name": "a"}
     assert "Missing output files: results/a.txt" in first.reason
     assert first.log == ("results/logs/first.a.log",)
-    assert isinstance(last_events(run.events)[0], RecordingStarted)
+    assert isinstance(all_events(run.events)[0], RecordingStarted)
     assert events(run, JobStarted)[0].job.id == events(run, JobDone)[0].id == first.id
     assert "3 of 3 steps" in run.output.read_text()
 

@@ -24,7 +24,7 @@ from hv15.records.failures import Failure, FailureKind
 from hv15.records.paths import ProjectPaths
 from hv15.runs.failures import explain_job, failure_beside, failure_of, write_failure
 from hv15.runs.job_shell import prefix
-from hv15.runs.state import RunState, last_events, status
+from hv15.runs.state import RunState, all_events, status
 from hv15.train.signals import Stopped
 from tests.runs.project import by_hand, make_project, wait_until
 
@@ -117,7 +117,7 @@ def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.Capture
     root = make_project(tmp_path, second=f"{MISSING} 2>&1 | logged {{log:q}}")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
-    [failed] = [event for event in last_events(run / "events.jsonl") if isinstance(event, JobFailed)]
+    [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
     assert failed.failure is not None
     assert "nowhere.safetensors" in failed.failure.cause
     ProjectPaths(root).failure(root / failed.job.log[0]).unlink()  # the history does not need it
@@ -134,7 +134,7 @@ def test_a_job_that_was_killed_is_known_by_its_exit(tmp_path: Path) -> None:
     root = make_project(tmp_path, second="bash -c 'kill -9 $$' 2>&1 | logged {log:q}")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
-    [failed] = [event for event in last_events(run / "events.jsonl") if isinstance(event, JobFailed)]
+    [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
     assert failed.failure is not None
     assert (failed.failure.kind, failed.failure.cause) == (FailureKind.KILLED, "it was killed from outside")
 
