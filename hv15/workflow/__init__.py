@@ -265,9 +265,12 @@ def name_source(workflow: Workflow) -> None:
 
 
 def find_command() -> None:
-    """Have the jobs find `hv15` when snakemake was called by its path, from no activated environment."""
-    if shutil.which("hv15") is None:
-        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
+    """Have the jobs find this `hv15` when snakemake was called by its path: none is found, or another environment's."""
+    found, own, path = shutil.which("hv15"), Path(sys.executable).parent, os.environ.get("PATH", os.defpath)
+    if found is None:
+        os.environ["PATH"] = f"{path}{os.pathsep}{own}"
+    elif (folder := Path(found).resolve().parent) != own.resolve() and (folder / "python").exists():
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
 
 
 def refuse_living_run(root: Path) -> None:
