@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -86,15 +86,6 @@ def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Entry], met
     for entry in commands:
         text = entry.help if isinstance(entry, Group) else help_of(entry)
         below.add_parser(entry.name, help=text.replace("%", "%%"), description=text).entry = entry
-
-
-def all_commands(entries: Sequence[Entry]) -> Iterator[type[Command]]:
-    """Yield the commands with those of the groups."""
-    for entry in entries:
-        if isinstance(entry, Group):
-            yield from entry.commands
-        else:
-            yield entry
 
 
 def chosen_command(found: argparse.Namespace) -> Command:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -16,15 +15,11 @@ from hv15 import __version__
 from hv15.arguments import Command, add_commands, chosen_command
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
 from hv15.out_of_memory import OF_THE_MACHINE, OutOfMemory, is_out_of_memory
-from hv15.output import to_the_end
+from hv15.output import UNREAD, drop_output, to_the_end
 from hv15.terminal_text import cleaned, visible
-
-USER_ERROR = 2
-"""Exit code for everything that a user can put right."""
-
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
@@ -50,9 +45,12 @@ def _run(command: Command) -> int:
         return USER_ERROR
     try:
         return command.run() or 0
-    except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        if isinstance(command, SettingsCommand) and command.stage:  # it has not made what it should
+            drop_output()
+            print("error: what reads the output has gone", file=sys.stderr)
+            return UNREAD
+        raise
     except BaseException as error:
         from hv15.runs.failures import write_failure
 
@@ -86,11 +84,13 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
 
 
 def _explained(error: BaseException, command: Command) -> BaseException:
-    """The same error; where memory was not enough, with the settings that would make it so."""
+    """The same error; where memory was not enough, with the settings that would make it so; of a path, in words."""
     stage = command.stage if isinstance(command, SettingsCommand) else None
     if not isinstance(error, UserError) and is_out_of_memory(error):
         words = (str(error) or "none is left on this machine").splitlines()[0]
         error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=OF_THE_MACHINE)
+    elif isinstance(error, OSError) and error.filename is not None:
+        return of_the_system(error)
     if isinstance(error, OutOfMemory) and isinstance(command, SettingsCommand):
         from hv15.commands.plan import explain
 

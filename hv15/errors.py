@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+USER_ERROR = 2
+"""Exit code for everything that a user can put right."""
+
 
 class UserError(Exception):
     """Something a user can put right: shown without a traceback, exit code 2.
@@ -16,3 +21,9 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+def of_the_system(error: OSError) -> UserError:
+    """Say what the system has against a path of the user's; `error.filename` must be set."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+    return UserError(f"{name}: {error.strerror or error}", hint="check the path, its permissions and the disk")

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import tempfile
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -60,30 +61,40 @@ def take_gpu(device: str) -> None:
     number = rank if rank.isdigit() else device.partition(":")[2]
     if number:
         for name in names[int(number) : int(number) + 1]:
-            _lock(name)
+            with suppress(OSError):  # there is nothing to choose
+                _lock(name)
         return
     if len(names) < 2:
         return
-    free = next((name for name in names if _lock(name)), None)
+    shared = names[os.getpid() % len(names)]
+    try:
+        free = next((name for name in names if _lock(name)), None)
+    except OSError as error:
+        free = shared
+        log.warning("GPUs cannot be locked, so other jobs may use GPU %s as well: %s", free, error)
     if free is None:
-        free = names[os.getpid() % len(names)]
+        free = shared
         log.warning("all %d GPUs are taken by other jobs: GPU %s is shared", len(names), free)
     os.environ[VISIBLE] = free
 
 
 def _lock(name: str) -> bool:
-    """Lock what stands for a GPU; False if another process has it, or it cannot be locked here."""
+    """Lock what stands for a GPU; False if another process has it.
+
+    Raises:
+        OSError: it cannot be locked here.
+    """
     # Within a SLURM job, GPUs may be numbered from 0 whichever they are.
     file = re.sub(r"[^\w.-]", "_", f"{os.environ.get(SLURM_JOB, '')}-{name}.gpu")
-    try:
-        descriptor = open_own(_folder() / file, os.O_RDWR)
-    except OSError:
-        return False
+    descriptor = open_own(_folder() / file, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return False
+    except OSError:
+        os.close(descriptor)
+        raise
     _held.append(descriptor)
     return True
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-USER_ERROR = 2
+from hv15.errors import USER_ERROR
+
+UNREAD = 141
+"""Exit code of a command that computes and whose reader has gone, as a shell says it of a program that SIGPIPE ends."""
+
+_OF_OUTPUT = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
+"""Errors of writing; nothing else that has no file's name is one of the output."""
 
 
 class Main(Protocol):
@@ -28,14 +35,16 @@ def to_the_end(main: Main) -> Main:
         except BrokenPipeError:  # the reader has gone, as in hv15 show FILE | head
             drop_output()
             return 0
-        except SystemExit:
+        except SystemExit as end:
             try:
                 flush()
             except OSError as error:
-                return _say(error)
+                code = _say(error)
+                if not end.code:  # it has failed or was stopped, which says more
+                    return code
             raise
         except OSError as error:
-            if error.filename is not None or _can_write():
+            if error.filename is not None or error.errno not in _OF_OUTPUT:
                 raise  # about something else
             return _say(error)
         return code
@@ -56,15 +65,6 @@ def flush() -> None:
 def drop_output() -> None:
     """Let what cannot be written go nowhere, so that Python does not try again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _can_write() -> bool:
-    try:
-        flush()
-        os.write(1, b"\n")
-    except OSError:
-        return False
-    return True
 
 
 def _say(error: OSError) -> int:

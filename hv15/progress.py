@@ -22,10 +22,11 @@ class Progress:
     def __init__(self, total: int, label: str, *, unit: str = "", start: int = 0, stream: TextIO | None = None) -> None:
         self.total, self.label, self.unit = total, label, unit
         self.done = self._start = start
-        self._stream = stream or sys.stderr
-        self._bar = self._stream.isatty()
-        if self._bar and isinstance(self._stream, CleanStream):
-            self._stream = self._stream.raw
+        stream = stream or sys.stderr
+        self._bar = stream is not None and stream.isatty()  # None: it was closed before the program began
+        if self._bar and isinstance(stream, CleanStream):
+            stream = stream.raw
+        self._stream: TextIO | None = stream
         self._begun = self._shown = time.monotonic()
         self._note = ""
 
@@ -48,10 +49,19 @@ class Progress:
         if self._bar:
             width = 24
             bar = ("━" * round(share * width)).ljust(width, "·")
-            self._stream.write(f"\r\x1b[2K{self.label} {bar} {share:4.0%}  {tail}")
+            self._write(f"\r\x1b[2K{self.label} {bar} {share:4.0%}  {tail}")
         else:
-            self._stream.write(f"{self.label} {share:4.0%}  {tail}\n")
-        self._stream.flush()
+            self._write(f"{self.label} {share:4.0%}  {tail}\n")
+
+    def _write(self, text: str) -> None:
+        """Show it. Where nobody reads any more, nothing else is shown: the work matters more than its bar."""
+        if self._stream is None:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # the terminal or the reader has gone; ValueError: the stream is closed
+            self._stream = None
 
     def __enter__(self) -> Progress:
         return self
@@ -61,7 +71,7 @@ class Progress:
     ) -> None:
         if self._bar and self.done > self._start:
             self._show()
-            self._stream.write("\n")
+            self._write("\n")
 
 
 def clock(seconds: float) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 LONGEST = 4096
@@ -83,17 +83,13 @@ def json_text(value: object) -> str:
 
 
 class CleanStream:
-    """A text stream that passes on to another one what `visible` makes of each text.
+    """A text stream that passes on to another one what `visible` makes of each text."""
 
-    Args:
-        stream: the other one.
-        bars: whether carriage returns pass, by which progress bars of other packages begin their line again.
-    """
+    _signs = _SIGNS
 
-    def __init__(self, stream: TextIO, *, bars: bool = False) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.raw = stream
         """Gets what hv15 itself draws, such as a bar."""
-        self._signs = _BAR_SIGNS if bars else _SIGNS
 
     def write(self, text: str) -> int:
         self.raw.write(text.translate(self._signs))
@@ -107,6 +103,24 @@ class CleanStream:
         return getattr(self.raw, name)
 
 
+class CleanMessages(CleanStream):
+    """The same for stderr: what it says is lost without an error when the terminal or the reader has gone.
+
+    Carriage returns pass, by which progress bars of other packages begin their line again.
+    """
+
+    _signs = _BAR_SIGNS
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.raw.flush()
+
+
 @contextmanager
 def cleaned() -> Iterator[None]:
     """Let everything that is printed inside, by whomever, reach stdout and stderr clean."""
@@ -114,7 +128,7 @@ def cleaned() -> Iterator[None]:
     if before[0] is not None:  # None: it was closed before the program began
         sys.stdout = CleanStream(before[0])
     if before[1] is not None:
-        sys.stderr = CleanStream(before[1], bars=True)
+        sys.stderr = CleanMessages(before[1])
     try:
         yield
     finally:

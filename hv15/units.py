@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-KIB = 1024
+KIB = 2**10
+GIB = 2**30
 
 
 def size(count: float) -> str:

@@ -136,8 +136,20 @@ def test_a_process_takes_one_gpu_however_often_it_asks(monkeypatch: pytest.Monke
 def test_locks_that_somebody_else_could_have_made_are_not_used(tmp_path: Path, start: Callable[..., Job]) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"hv15-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
-    assert start(CUDA_VISIBLE_DEVICES="0,1").sees in ("0", "1")
+    job = start(CUDA_VISIBLE_DEVICES="0,1")
+    assert job.sees in ("0", "1")
+    assert f"GPUs cannot be locked, so other jobs may use GPU {job.sees} as well: " in job.said
+    assert "is not this user's" in job.said
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_told(start: Callable[..., Job]) -> None:
+    (Path(os.environ["TMPDIR"]) / f"hv15-{os.getuid()}").write_text("a file in its place")
+    job = start(CUDA_VISIBLE_DEVICES="0,1")
+    assert job.sees in ("0", "1")
+    assert "taken by other jobs" not in job.said
+    assert "GPUs cannot be locked" in job.said
+    assert start("cuda:1", CUDA_VISIBLE_DEVICES="0,1").said == "0,1"
 
 
 class Driver(ModuleType):

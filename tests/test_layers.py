@@ -19,6 +19,7 @@ LEVELS = (
         "environment",
         "output",
         "units",
+        "file_sizes",
         "home",
         "operating_system",
         "terminal_text",

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from hv15.errors import USER_ERROR
 from hv15.out_of_memory import OutOfMemory, is_out_of_memory, memory_advice
 
 
@@ -52,7 +53,7 @@ def test_python_without_memory_is_one_message_too(capsys: pytest.CaptureFixture[
         raise MemoryError
 
     monkeypatch.setattr(train, "train", no_room)
-    assert cli.main(["train", "--config", "nowhere/config.yaml"]) == cli.USER_ERROR
+    assert cli.main(["train", "--config", "nowhere/config.yaml"]) == USER_ERROR
     assert "out of memory in training: none is left on this machine" in capsys.readouterr().err
 
 
@@ -66,7 +67,7 @@ def test_so_is_that_of_a_command_without_settings_of_its_own(
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(files, "convert", no_room)
-    assert cli.main(["convert", "a", "b"]) == cli.USER_ERROR
+    assert cli.main(["convert", "a", "b"]) == USER_ERROR
     said = capsys.readouterr().err
     assert "error: out of memory: [Errno 12] Cannot allocate memory" in said
     assert "close other programs" in said

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hv15.runs import control, lock
-from hv15.runs.state import State, status
+from hv15.runs.state import RunState, status
 from tests.runs.project import wait_until
 from tests.workflow.quick import QuickProject
 from tui import serve
@@ -47,7 +47,7 @@ def test_a_run_and_its_jobs(plain: bool, tmp_path: Path) -> None:
     else:
         run = control.start(project.root, ["demo_models"], ("--cores", "1"))
         wait_until(lambda: lock.holder(project.root) is None)
-        assert status(run, None).state is State.FINISHED, run.output.read_text()
+        assert status(run, None).state is RunState.FINISHED, run.output.read_text()
     assert (project.root / "models").is_dir()
     assert not sprung.exists()
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hv15.progress import Progress
-from hv15.terminal_text import CleanStream, clean, cleaned, json_text, one_line, original, visible
+from hv15.terminal_text import CleanMessages, clean, cleaned, json_text, one_line, original, visible
 from tests.hostile import HOSTILE, OBEYED
 
 
@@ -56,7 +56,7 @@ def test_everything_that_is_printed_passes_one_place(monkeypatch: pytest.MonkeyP
 
 def test_bars_are_drawn_all_the_same() -> None:
     terminal = Terminal()
-    stream = CleanStream(terminal, bars=True)
+    stream = CleanMessages(terminal)
     with Progress(2, "encode", stream=stream) as progress:  # type: ignore[arg-type]
         progress.advance(2, note="\x1b]0;title\x07")
     assert terminal.getvalue().startswith("\r\x1b[2Kencode ")

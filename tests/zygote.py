@@ -44,6 +44,7 @@ def zygote(folder: Path) -> Iterator[Path]:
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -91,11 +92,13 @@ def serve(address: str) -> None:
 
 
 def _watch_standard_input(process: int) -> None:
-    """Fork a process that ends this one when standard input ends. (A thread might be in the middle of a fork.)"""
+    """Fork a process that ends this one and its forks when standard input ends.
+
+    (A thread might be in the middle of a fork.)
+    """
     if os.fork() == 0:
         os.read(0, 1)
-        os.kill(process, signal.SIGKILL)
-        os._exit(0)
+        os.killpg(process, signal.SIGKILL)  # this one as well
 
 
 def _answer(call: socket.socket) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from hv15.own_files import open_own
+
 Job = TypeVar("Job")
 
 POLL_S = 0.5
@@ -39,7 +41,7 @@ class Claims:
         path = self._folder / key
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            descriptor = open_own(path, os.O_RDWR)
         except OSError:  # the file system does not support it: items may be encoded twice
             return True
         try:

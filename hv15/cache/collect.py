@@ -95,7 +95,9 @@ def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> Non
             try:
                 spec = Spec.load(path)
                 settings = as_object(spec.wanted.get("settings"))
-            except RecordError:
+            except RecordError:  # any of them may be the one that it is for
+                for folder in (store_root / "store" / kind).glob("*"):
+                    use.unfinished.setdefault(folder, paths.root)
                 continue
             name = short({"kind": kind, **settings})
             shard = str(spec.wanted.get("shard")).replace(" of ", "-of-")

@@ -170,7 +170,7 @@ class Encoding(Generic[Needed_co]):
                 manifest.write(self.manifest_path(shard))
         for path in self.manifests_root.glob("*/*-of-*.json"):
             if path not in current:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
 
 def describe(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from hv15.atomic import write_json
 from hv15.digest import short
 from hv15.errors import UserError
-from hv15.records.json_values import RecordError, read_record, text_of
+from hv15.records.json_values import RecordError, as_text, parse_object, read_record
 
 VERSION = 1
 
@@ -37,11 +37,14 @@ class RegisteredProject:
 
 
 def register(store_root: Path, root: Path) -> None:
-    """Register a project in a store; nothing is written if it is registered already."""
+    """Register a project in a store; nothing is written if it is registered already.
+
+    A damaged note is written again; one of another version of hv15 is left to that.
+    """
     root, store_root = root.resolve(), store_root.resolve()
     place = os.path.relpath(root, store_root) if store_root.is_relative_to(root) else str(root)
     note = _notes(store_root) / f"{short(place)}.json"
-    if not note.exists():
+    if not _says(note, place):
         try:
             write_json(note, {"version": VERSION, "root": place})
         except UserError as error:  # a read-only store can be used without registering
@@ -49,15 +52,28 @@ def register(store_root: Path, root: Path) -> None:
 
 
 def registered(store_root: Path) -> Iterator[RegisteredProject]:
-    """Yield all registered projects, in the order of their notes' names."""
+    """Yield all registered projects, in the order of their notes' names.
+
+    A project whose note cannot be read has the note as its root, which is not reachable: what it needs is not known.
+    """
     for note in sorted(_notes(store_root).glob("*.json")):
         try:
-            content = read_record(note, VERSION)
+            root = as_text(read_record(note, VERSION).get("root"))
         except RecordError as error:
-            log.warning("%s: %s: not used", note, error)
+            log.warning("%s: %s", note, error)
+            yield RegisteredProject(note, note)
             continue
-        if root := text_of(content, "root"):
-            yield RegisteredProject((store_root / root).resolve(), note)
+        yield RegisteredProject((store_root / root).resolve(), note)
+
+
+def _says(note: Path, place: str) -> bool:
+    """Whether a note names a project, or may do so in the words of another version."""
+    try:
+        content = parse_object(note.read_bytes())
+    except (OSError, RecordError):
+        return False
+    version = content.get("version")
+    return content.get("root") == place if version == VERSION else isinstance(version, int)
 
 
 def _notes(store_root: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from hv15.commands.listing import SHOWN
 from hv15.commands.options.project import Check as Options
-from hv15.errors import UserError
+from hv15.errors import UserError, of_the_system
 from hv15.project import Project
 from hv15.records.checks import Check, checks_json, problem_checks
 from hv15.records.problems import ConfigError, Place
@@ -27,12 +27,16 @@ def check(options: Options) -> int:
 
 def _checks(options: Options) -> Iterator[Check]:
     """Everything that is looked at, as it is found."""
+    from hv15.commands.checks import beforehand_checks, dataset_checks, disk_checks, failed, model_checks, sample_checks
+
     try:
         project = Project(options.config, options.overrides)
     except ConfigError as error:
         yield from problem_checks(error)
         return
-    from hv15.commands.checks import beforehand_checks, dataset_checks, disk_checks, failed, model_checks, sample_checks
+    except OSError as error:
+        yield failed("config", of_the_system(error))
+        return
     from hv15.commands.notes import checkpoint_line
     from hv15.workflow import make_demo_clips
 
@@ -55,6 +59,10 @@ def _checks(options: Options) -> Iterator[Check]:
             yield from problem_checks(error, subject)
         except UserError as error:
             yield failed(subject, error)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            yield failed(subject, of_the_system(error))
     project.save_caches()
 
 

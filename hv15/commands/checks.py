@@ -11,7 +11,8 @@ from hv15.choices import Role, roles_of
 from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.data.survey import counted
-from hv15.errors import UserError
+from hv15.errors import UserError, of_the_system
+from hv15.file_sizes import bytes_of
 from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
@@ -47,18 +48,21 @@ def model_checks(project: Project) -> Iterator[Check]:
     widths: dict[str, int] = {}
     for role in (role for role in roles_of(project.settings.task) if role != "tokenizer"):
         path = project.models.path(role)
-        if not path.exists():
-            yield _missing(project, role, path)
-            continue
         try:
-            if role == "dit":
+            if not path.exists():
+                yield _missing(project, role, path)
+            elif role == "dit":
                 dit = _dit_on_meta(project, path)
                 yield from _dit_checks(project, path, dit.config.num_blocks)
             else:
                 widths |= _width(project, role, path)
-                yield Check("ok", role, size(_bytes(path)), place=Place(path))
+                yield Check("ok", role, size(bytes_of(path, "*.safetensors")), place=Place(path))
         except UserError as error:
             yield failed(role, error, ("models", role))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            yield failed(role, of_the_system(error), ("models", role))
     if dit is not None:
         try:
             check_widths(dit.config, widths)
@@ -142,12 +146,6 @@ def _width(project: Project, role: Role, path: Path) -> dict[str, int]:
         return {"text": text.model.get_parameter("embed_tokens.weight").shape[1]}
     glyphs = load_glyph_encoder(path, device="meta")
     return {"glyphs": glyphs.model.get_parameter("embed_tokens.weight").shape[1]}
-
-
-def _bytes(path: Path) -> int:
-    """Bytes of a model's file, or of those in its folder."""
-    files = path.rglob("*.safetensors") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
 
 
 def beforehand_checks(project: Project) -> Iterator[Check]:

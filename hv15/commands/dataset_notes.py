@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hv15.cache.long_texts import TokenCounts, long_texts
 from hv15.data.media import Source
+from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.project import Project
@@ -42,7 +43,7 @@ def dataset_notes(project: Project) -> Iterator[str]:
 def media_notes(notes: Mapping[str, Collection[str]], root: Path) -> Iterator[str]:
     """Yield a sentence for each note that reading the files gave (note -> paths), the most frequent first."""
     for note, paths in sorted(notes.items(), key=lambda item: (-len(item[1]), item[0])):
-        yield f"{_count(paths)}: {note}: {names(paths, root)}"
+        yield f"{counted(len(paths), 'file')}: {note}: {names(paths, root)}"
 
 
 def names(paths: Collection[str], root: Path) -> str:
@@ -52,11 +53,7 @@ def names(paths: Collection[str], root: Path) -> str:
 
 
 def _files(paths: Collection[str], what: str, root: Path) -> str:
-    return f"{_count(paths)} {'has' if len(paths) == 1 else 'have'} {what}: {names(paths, root)}"
-
-
-def _count(paths: Collection[str]) -> str:
-    return "1 file" if len(paths) == 1 else f"{len(paths)} files"
+    return f"{counted(len(paths), 'file')} {'has' if len(paths) == 1 else 'have'} {what}: {names(paths, root)}"
 
 
 def _caption_place(source: Source) -> str:
@@ -77,5 +74,5 @@ def _too_long(project: Project, places: Mapping[str, str], what: str) -> Iterato
         return
     if found:
         notable = [f"{places[text]} ({long.reason})" for text, long in found.items()]
-        number = f"1 {what} is" if len(found) == 1 else f"{len(found)} {what}s are"
+        number = f"{counted(len(found), what)} {'is' if len(found) == 1 else 'are'}"
         yield f"{number} too long for an encoder, the end is cut off: {names(notable, project.root)}"

@@ -10,7 +10,9 @@ from hv15.cache.encoding import Encoding, describe
 from hv15.cache.register import register
 from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.listing import listing
+from hv15.commands.logs import log_to_stderr
 from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
+from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
@@ -63,13 +65,15 @@ def latents(options: EncodeLatents) -> None:
     project.dataset.probed.save()
     if stop and encoder.failures:
         raise UserError(
-            f"{_files(encoder.failures)} cannot be used; all others{_of(options)} are encoded and kept\n"
+            f"{counted(len(encoder.failures), 'file')} cannot be used; all others{_of(options)} are encoded and kept\n"
             + listing(encoder.failures.values()),
             hint="mend or remove what is listed, or set cache.bad_clips to skip; then run the same command again",
         )
     print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
     if encoder.failures:
-        print(f"left out {_files(encoder.failures)}:\n{listing(encoder.failures.values())}", file=sys.stderr)
+        print(
+            f"left out {counted(len(encoder.failures), 'file')}:\n{listing(encoder.failures.values())}", file=sys.stderr
+        )
 
 
 def texts(options: EncodeTexts) -> None:
@@ -116,7 +120,7 @@ def report(options: Report) -> None:
     print(f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts")
     told = list(describe(clips))
     if skipped := {name: entry.skipped for name, entry in told if entry.skipped}:
-        print(f"left out {_files(skipped)}:\n{listing(skipped.values(), shown=len(skipped))}")
+        print(f"left out {counted(len(skipped), 'file')}:\n{listing(skipped.values(), shown=len(skipped))}")
     for name, entry in told:
         if entry.too_short_for:
             print(f"{one_line(name)}: too short for {', '.join(map(str, entry.too_short_for))} frames")
@@ -133,6 +137,7 @@ def _open(options: Encode) -> Project:
     from hv15.workflow import make_demo_clips
 
     project = Project(options.config, options.overrides)
+    log_to_stderr(project.settings.runtime.log_level)
     make_demo_clips(project)
     register(project.cache, project.root)
     return project
@@ -158,10 +163,6 @@ def _shards(encoding: Encoding[Needed], options: Encode) -> list[int]:
 
 def _save(encoding: Encoding[Needed], shard: int, manifest: Manifest, out: Path | None) -> None:
     manifest.write(out or encoding.manifest_path(shard))
-
-
-def _files(failures: dict[str, str]) -> str:
-    return "1 file" if len(failures) == 1 else f"{len(failures)} files"
 
 
 def _of(options: Encode) -> str:

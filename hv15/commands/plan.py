@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
-from hv15.atomic import atomic_path
+from hv15.atomic import write_text
 from hv15.commands.options.base import SettingsCommand
 from hv15.commands.options.project import Plan
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.project import Project
+from hv15.terminal_text import json_text
 from hv15.units import size
 
 
@@ -32,12 +32,11 @@ def plan(options: Plan) -> None:
     else:
         device = detect_device(project.settings.runtime.device)
     made = make_plan(project, device)
-    text = json.dumps(made.to_json(), indent=1) if options.json else "\n".join(made.lines())
+    text = json_text(made.to_json()) if options.json else "\n".join(made.lines())
     if options.out is None:
         print(text)
         return
-    with atomic_path(options.out) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(options.out, text + "\n")
 
 
 def explain(error: OutOfMemory, options: SettingsCommand) -> UserError:

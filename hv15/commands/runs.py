@@ -28,7 +28,11 @@ DRY_RUN = {"-n", "--dry-run", "--dryrun"}
 
 
 def run(options: Run) -> int:
-    """Start the workflow, detached from this terminal."""
+    """Start the workflow, detached from this terminal.
+
+    Raises:
+        UserError: the project cannot run, or a dry run is asked for in Snakemake's words.
+    """
     root = project_config(options.project).parent
     if options.unlock:
         removed = control.unlock(options.project)
@@ -179,7 +183,8 @@ def _print(found: RunStatus) -> None:
     end = found.ended if found.ended is not None else time.time()
     took = clock(max(0.0, end - found.started)) if found.started else ""
     facts = ", ".join(each for each in (jobs, failed, took) if each)
-    print(f"{found.run.id}: {found.state.value}" + (f" ({found.reason})" if found.reason else "") + f": {facts}")
+    reason = f" ({one_line(found.reason)})" if found.reason else ""
+    print(f"{one_line(found.run.id)}: {found.state.value}{reason}: {facts}")
 
 
 def _print_failures(root: Path, found: RunStatus) -> None:
@@ -187,8 +192,9 @@ def _print_failures(root: Path, found: RunStatus) -> None:
     causes = [] if found.failure is None else [("the plan", found.failure)]
     causes += [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
     for name, failure in causes:
-        place = f" ({failure.place})" if failure.place else ""
-        print(f"  {one_line(name)}: {indent(failure.cause, '    ').strip()}{place}\n    what to do: {failure.cure}")
+        place = f" ({one_line(failure.place)})" if failure.place else ""
+        print(f"  {one_line(name)}: {indent(failure.cause, '    ').strip()}{place}")
+        print(f"    what to do: {one_line(failure.cure)}")
 
 
 def tui(options: Tui) -> int:

@@ -11,15 +11,18 @@ from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.units import size
+from hv15.workflow import refuse_living_run
 
 
 def collect(options: Collect) -> None:
     """Remove the encoded items that no project needs which uses this store.
 
     Raises:
-        UserError: it is not known what another project needs.
+        UserError: it is not known what another project needs; or a run of this one is going on, with `--yes`.
     """
     project = Project(options.config, options.overrides)
+    if options.yes:
+        refuse_living_run(project.root)
     register(project.cache, project.root)
     use = use_of(project.cache)
     encodings = (project.latents, project.texts)
@@ -43,9 +46,13 @@ def collect(options: Collect) -> None:
         print(f"{gone.root}: used this store, and is not there now: what it needs is not known")
     count = total = 0
     for path in removable(project.cache, use):
-        count, total = count + 1, total + path.stat().st_size
-        if options.yes:
-            path.unlink(missing_ok=True)
+        try:
+            status = path.stat()
+            if options.yes:
+                path.unlink()
+        except FileNotFoundError:  # another gc removed it
+            continue
+        count, total = count + 1, total + status.st_size
     if options.forget and options.yes:
         for gone in use.unreachable:
             gone.note.unlink(missing_ok=True)

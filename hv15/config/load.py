@@ -13,6 +13,7 @@ from hv15.config.problems import explain
 from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
 from hv15.config.yaml_file import YamlFile, read_yaml
+from hv15.errors import of_the_system
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Problem, dotted
 
@@ -94,8 +95,9 @@ def _datasets_file(datasets: object, origin: _Origin) -> Path | None:
             raise ValueError(f"{datasets} is a folder; write a list: [{{video_directory: {datasets}}}]")
         if not path.is_file():
             raise ValueError(f"there is no file {path}; expected a dataset file (TOML or JSON) or a list of datasets")
-    except ValueError as error:
-        raise ConfigError([Problem(str(error), place=origin.place(("datasets",)))]) from None
+    except (ValueError, OSError) as error:
+        found = of_the_system(error).message if isinstance(error, OSError) else str(error)
+        raise ConfigError([Problem(found, place=origin.place(("datasets",)))]) from None
     return path
 
 

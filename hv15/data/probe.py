@@ -18,6 +18,7 @@ from hv15.data.frames import Timeline
 from hv15.data.images import image_size
 from hv15.data.media import MediaError, MediaInfo, MediaKind, frame_files
 from hv15.data.pixels import has_alpha, upright_size
+from hv15.data.survey import counted
 from hv15.data.video import DAMAGED, damaged, decoder_of, format_of, open_video
 
 _NO_PTS = {"avi"}  # it stores the order of decoding, from which FFmpeg derives wrong times for H.264 with B-frames
@@ -194,7 +195,7 @@ def _notes(first: av.VideoFrame, left_out: int, timeline: Timeline) -> Iterable[
     if first.interlaced_frame:
         yield "interlaced video: it is deinterlaced (bwdif)"
     if left_out:
-        frames = "1 frame" if left_out == 1 else f"{left_out} frames"
+        frames = counted(left_out, "frame")
         seconds = float(left_out / timeline.fps)
         yield f"begins between key frames: its first {frames} ({seconds:.1f} s) cannot be decoded and are left out"
 

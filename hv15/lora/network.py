@@ -44,11 +44,10 @@ class Factor(nn.Module):
 
 
 class Dropouts:
-    """Strength and dropout of a network, shared by its branches; masks depend only on (step seed, module name)."""
+    """Dropout of a network, shared by its branches; masks depend only on (step seed, module name)."""
 
     def __init__(self, dropout: float, rank_dropout: float, module_dropout: float) -> None:
         self.dropout, self.rank_dropout, self.module_dropout = dropout, rank_dropout, module_dropout
-        self.multiplier = 1.0
         self.step_seed: int | None = None
         self.skips, self.mask = self._skips, self._masked
         if dropout or rank_dropout or module_dropout:
@@ -100,14 +99,13 @@ class LoRABranch(nn.Module):
 
     def add_to(self, output: Tensor, x: Tensor) -> Tensor:
         """Add the branch's output for x (..., in) to the base layer's output (..., out), in place."""
-        scale = self.scale * self.shared.multiplier
         shared = self.shared
-        if scale == 0.0 or (self.training and shared.module_dropout and shared.skips(self.name)):
+        if self.training and shared.module_dropout and shared.skips(self.name):
             return output
         hidden = F.linear(x, self.lora_down.weight.to(x.dtype))  # (..., rank)
         if self.training and (shared.dropout or shared.rank_dropout):
             hidden = shared.mask(hidden, self.name)
-        return add_product(output, hidden, self.lora_up.weight, scale)
+        return add_product(output, hidden, self.lora_up.weight, self.scale)
 
 
 class LoRANetwork(nn.Module):
@@ -164,10 +162,6 @@ class LoRANetwork(nn.Module):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-
-    def set_multiplier(self, multiplier: float) -> None:
-        """Set the strength in addition to alpha/rank; 0 is exactly no LoRA."""
-        self.shared.multiplier = float(multiplier)
 
     def set_step_seed(self, seed: int) -> None:
         """Set the seed of the dropout masks; if there is any dropout, set a new one for every batch."""

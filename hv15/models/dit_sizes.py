@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from itertools import count
-from pathlib import Path
 
 from hv15.choices import PublishedLayout
 from hv15.errors import UserError
 from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import detect_dit_layout, looks_like, reading_recipes
-from hv15.models.weights.checkpoint import Checkpoint, check_keys, open_checkpoint
+from hv15.models.weights.checkpoint import Checkpoint, check_keys
 from hv15.models.weights.recipe import Recipe
 from hv15.models.weights.written import WrittenSizes, sizes_in_text
 from hv15.records.metadata import MODEL_SIZES
-
-
-def checkpoint_layout(path: Path | str) -> PublishedLayout:
-    """Return the layout of a transformer checkpoint, from its key names.
-
-    Raises:
-        UserError: it is another model, or cannot be read.
-    """
-    return layout_of(open_checkpoint(Path(path)))[0]
 
 
 def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:

@@ -66,10 +66,6 @@ class CheckpointFacts:
     """The variant that config.json or the path names, without `models.variant` and guesses."""
 
     @property
-    def is_transformer(self) -> bool:
-        return self.layout is not None
-
-    @property
     def in_fp8(self) -> bool:
         return self.quantisation in ("fp8", "fp8_scaled")
 

@@ -58,7 +58,8 @@ def looks(project: Project) -> Iterator[Look]:
             tokenizer,
         )
     if train.optimizer_args:
-        depends: list[Json] = [train.optimizer_type, repr(train.optimizer_args), version("torch")]
+        versions: list[Json] = [version("torch"), version("bitsandbytes")]
+        depends: list[Json] = [train.optimizer_type, repr(train.optimizer_args), *versions]
         yield Look("optimizer", ("train", "optimizer_args"), lambda: _check_optimizer(train), depends)
     yield from _lora_looks(project)
     for number, prompt in enumerate(project.settings.sample.prompts):

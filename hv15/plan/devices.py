@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, replace
 
 from hv15.errors import UserError
+from hv15.units import GIB
 
-GIB = 2**30
 CONTEXT = int(0.6 * GIB)
 """Allowance for the driver's context, the libraries' code and handles, and cuBLAS's workspace (8 to 32 MiB)."""
 FRAGMENTS = 0.04

@@ -11,6 +11,7 @@ from pathlib import Path
 from hv15.config.train import TrainSettings
 from hv15.demo.layout import BASE
 from hv15.errors import UserError
+from hv15.file_sizes import bytes_of
 from hv15.grid import latent_size
 from hv15.models.templates import MAX_TEXT_TOKENS, glyph_text
 from hv15.plan.dataset_clips import dataset_clips
@@ -147,8 +148,8 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     products = [paths.trained, paths.lora, *(paths.converted(layout) for layout in formats)]
     copies = sum(not path.exists() for path in products) + _checkpoints(train)
     return {
-        "training states": max(0, state * _states(train) - _bytes(paths.states)),
-        "LoRA files": max(0, lora * copies - _bytes(paths.checkpoints)),
+        "training states": max(0, state * _states(train) - bytes_of(paths.states)),
+        "LoRA files": max(0, lora * copies - bytes_of(paths.checkpoints)),
     }
 
 
@@ -182,10 +183,6 @@ def _checkpoints(train: TrainSettings) -> int:
         if length is not None and every is not None:
             kept += min(length // every, length if last is None else last + 1)
     return kept
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _item_bytes(project: Project, stored: str) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hv15.choices import Role
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.errors import UserError
+from hv15.file_sizes import bytes_of
 from hv15.project import Project
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ class ModelSizes:
             path = self._path(role)
         except UserError:
             return 0
-        files = path.glob("*.safetensors") if path.is_dir() else [path] if path.is_file() else []
-        return sum(file.stat().st_size for file in files)
+        return bytes_of(path, "*.safetensors")
 
     def _read(self, role: Role, read: Callable[[Path], Sizes], published: Callable[[], Sizes]) -> Sizes:
         try:

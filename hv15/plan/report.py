@@ -11,8 +11,7 @@ from hv15.plan.stages import Planner, Stage
 from hv15.project import Project
 from hv15.records.estimate import VERSION
 from hv15.records.json_values import JsonObject
-
-GIB = 2**30
+from hv15.units import GIB
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hv15.choices import ROLES, Role, roles_of
 from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
-from hv15.errors import UserError
+from hv15.errors import UserError, of_the_system
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
 from hv15.models.hub import QWEN, HubFile, downloaded_identity, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
@@ -88,8 +88,9 @@ class ModelFiles:
                 self.identity(role)
             except ConfigError as error:
                 problems += error.problems
-            except UserError as error:
-                problems.append(Problem(error.message, error.hint, Place(setting=("models", role))))
+            except (UserError, OSError) as error:
+                found = of_the_system(error) if isinstance(error, OSError) else error
+                problems.append(Problem(found.message, found.hint, Place(setting=("models", role))))
         if problems:
             raise ConfigError(problems)
 

@@ -183,12 +183,19 @@ def last_objects(path: Path, size: int = END) -> Iterator[JsonObject]:
 def append_object(path: Path, content: JsonObject) -> None:
     """Append one line of JSON in one write, so that lines of several writers do not mix.
 
+    A nearly full disk takes a part of a line without an error; writing the rest then raises. The line that is appended
+    next begins behind that part.
+
     Raises:
         OSError: as the system says.
     """
     line = json.dumps(content, ensure_ascii=False) + "\n"
-    descriptor = open_own(path, os.O_WRONLY | os.O_APPEND)
+    descriptor = open_own(path, os.O_RDWR | os.O_APPEND)
     try:
-        os.write(descriptor, line.encode("utf-8", "backslashreplace"))
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        rest = memoryview(("\n" * torn + line).encode("utf-8", "backslashreplace"))
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
     finally:
         os.close(descriptor)

@@ -251,11 +251,6 @@ def _last_write(run: RunFolder) -> float:
     return max(times)
 
 
-def last_events(path: Path) -> list[RunEvent]:
-    """Return the events among the last 64 KiB of a file, oldest first; [] when it cannot be read."""
-    return _events(last_objects(path))
-
-
 def all_events(path: Path) -> list[RunEvent]:
     """Return all events of a file, oldest first; [] when it cannot be read."""
     with contextlib.suppress(OSError):

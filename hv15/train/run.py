@@ -28,6 +28,7 @@ from hv15.models.ready import load_with_settings, reset, set_up
 from hv15.out_of_memory import memory_advice
 from hv15.precision import named_dtype, pick_device, pick_dtype
 from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
@@ -92,7 +93,7 @@ def train_dit(
         UserError: as `train`.
         SystemExit: as `train`.
     """
-    options, folder, spec_digest = settings.train, output.parent / "train", digest(dict(spec))
+    options, folder, spec_digest = settings.train, output.parent / ProjectPaths().training.name, digest(dict(spec))
     batches = StepBatches(
         BatchStream(items, options.seed), options.gradient_accumulation_steps, accelerator.num_processes
     )

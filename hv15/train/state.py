@@ -34,11 +34,14 @@ from hv15.errors import UserError
 from hv15.own_files import open_own
 from hv15.records.fields import from_json
 from hv15.records.json_values import as_object, parse_object
+from hv15.records.paths import ProjectPaths
 
 log = logging.getLogger(__name__)
 
 STATES_KEPT = 2
-TRAINING_FILES = {"run.json", "metrics.jsonl", "checkpoints", "state", "summary.json", "dataset.json"}
+_PATHS = ProjectPaths()
+_NAMED = (_PATHS.metrics, _PATHS.checkpoints, _PATHS.states, _PATHS.summary, _PATHS.trained_dataset)
+TRAINING_FILES = {"run.json", *(path.name for path in _NAMED)}
 
 
 @dataclass(frozen=True)

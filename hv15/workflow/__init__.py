@@ -25,7 +25,7 @@ from hv15.choices import Role, roles_of
 from hv15.collection import paused_collection
 from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
-from hv15.errors import UserError
+from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
 from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
@@ -75,7 +75,11 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         if workflow.is_main_process:
             with paused_collection():
                 opened.look()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.filename is None:
+                raise
+            error = of_the_system(error)
         if recorder is not None:
             recorder.refused(error)
         raise WorkflowError(visible(str(error))) from None
@@ -261,9 +265,12 @@ def name_source(workflow: Workflow) -> None:
 
 
 def find_command() -> None:
-    """Have the jobs find `hv15` when snakemake was called by its path, from no activated environment."""
-    if shutil.which("hv15") is None:
-        os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
+    """Have the jobs find this `hv15` when snakemake was called by its path: none is found, or another environment's."""
+    found, own, path = shutil.which("hv15"), Path(sys.executable).parent, os.environ.get("PATH", os.defpath)
+    if found is None:
+        os.environ["PATH"] = f"{path}{os.pathsep}{own}"
+    elif (folder := Path(found).resolve().parent) != own.resolve() and (folder / "python").exists():
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
 
 
 def refuse_living_run(root: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from hv15.cache.collect import removable, use_of
 from hv15.cache.encoding import Encoding
 from hv15.cache.register import register, registered
@@ -111,3 +113,26 @@ def test_a_project_is_registered_once(tmp_path: Path) -> None:
     for _ in range(2):
         register(tmp_path / "store", tmp_path)
     assert [project.root for project in registered(tmp_path / "store")] == [tmp_path]
+
+
+def test_a_spec_that_cannot_be_read_keeps_everything_of_its_kind(tmp_path: Path) -> None:
+    """It may be of an encoding that goes on, such as one that a newer hv15 has planned."""
+    store = tmp_path / "store"
+    one = User(tmp_path / "one", store, "a")
+    one.plan(runs=True)
+    path = one.encoding.store.path(key("a"))
+    path.parent.mkdir(parents=True)
+    path.touch()
+    one.paths.spec("encode_texts.0").write_text('{"version": 99}')
+    assert list(use_of(store).unfinished.values()) == [tmp_path / "one"]
+    assert names(store) == set()
+
+
+@pytest.mark.parametrize("content", ['{"version": 2, "place": "../one"}', '{"version": 1, "ro', '{"version": 1}'])
+def test_a_project_whose_note_cannot_be_read_is_told(tmp_path: Path, content: str) -> None:
+    """It is not known what it needs, so gc stops without --forget."""
+    store = tmp_path / "store"
+    User(tmp_path / "one", store, "a").encode()
+    (note,) = (store / "projects").iterdir()
+    note.write_text(content)
+    assert [project.note for project in use_of(store).unreachable] == [note]

@@ -12,7 +12,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from hv15.runs.record import new_run
+from hv15.records.failures import Failure, FailureKind
+from hv15.runs.record import RunFolder, new_run
+from hv15.runs.state import RunState, RunStatus
 from tests.commands.workbench import Said, Workbench, hv15
 from tests.hostile import HOSTILE, OBEYED
 
@@ -105,6 +107,17 @@ def test_output_of_a_run(tmp_path: Path) -> None:
     assert "\n100%\nlast" in text
     assert not OBEYED.search(text.replace("\n", ""))
     assert runs
+
+
+def test_how_a_run_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its files may come from anybody: nothing of them begins a line of its own."""
+    from hv15.commands import runs
+
+    plan = Failure(cause="is wrong", cure=FORGED, kind=FailureKind.USER, place=FORGED)
+    found = RunStatus(RunFolder(tmp_path, FORGED), None, RunState.FAILED, FORGED, failure=plan)
+    runs._print(found)
+    runs._print_failures(tmp_path, found)
+    assert not any(line.startswith("error: forged") for line in capsys.readouterr().out.splitlines())
 
 
 def test_what_the_workflow_says(fresh: Workbench, tmp_path: Path) -> None:

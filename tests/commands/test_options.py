@@ -13,7 +13,7 @@ from typing import get_type_hints
 
 import pytest
 
-from hv15.arguments import all_commands
+from hv15.arguments import Group
 from hv15.cli import parse
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import ProjectCommand, SettingsCommand
@@ -22,7 +22,7 @@ from hv15.commands.options.runs import Run
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from tests.workflow.project import environment
 
-EVERY = list(all_commands(COMMANDS))
+EVERY = [each for entry in COMMANDS for each in (entry.commands if isinstance(entry, Group) else (entry,))]
 OF_PROJECTS = [command for command in EVERY if issubclass(command, ProjectCommand)]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hv15.train.signals import EXIT_RESUMABLE
 from tests.commands.workbench import LORA, Workbench
+from tests.runs.project import wait_until
 from tests.workflow.project import environment
 
 
@@ -96,3 +99,17 @@ def test_an_output_that_is_not_utf8_escapes_what_it_cannot_say(project: Workbenc
     assert b"Traceback" not in done.stderr
     assert b"sche " in done.stdout
     assert done.stdout.isascii()
+
+
+def test_a_training_in_a_terminal_that_is_closed_saves_its_state(done: Workbench) -> None:
+    done.set(train={"max_train_steps": 2000})
+    output = done.root / "results" / "other" / "lora.safetensors"
+    metrics, states = output.parent / "train" / "metrics.jsonl", output.parent / "train" / "state"
+    master, slave = pty.openpty()
+    command = ["setsid", "--ctty", *program("train", done.root, "--out", output)]
+    with subprocess.Popen(command, env=environment(), stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        wait_until(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 3)
+        os.close(master)
+        assert process.wait(60) == EXIT_RESUMABLE
+    assert list(states.glob("*/state.json"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 
 from hv15 import __version__
 from hv15.config import load_config
+from hv15.runs import lock
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
 
@@ -141,6 +144,19 @@ def test_show_refuses_what_says_nothing(done: Workbench) -> None:
         is_a_refusal(hv15("show", *words), (str(words[-1]), naming))
 
 
+# -- encode ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["latents", "texts"])
+def test_an_encoding_says_as_much_as_is_set(project: Workbench, kind: str) -> None:
+    project.set(runtime={"log_level": "error"})
+    project.does("encode", kind)
+    assert logging.getLogger("hv15").level == logging.ERROR
+    project.set(runtime={"log_level": "info"})
+    project.does("encode", kind)
+    assert logging.getLogger("hv15").level == logging.INFO
+
+
 # -- gc and repair --------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +170,24 @@ def test_gc_removes_only_what_no_manifest_names(done: Workbench) -> None:
     assert "1 items" in done.does("gc", "--yes").out
     assert (done.items("latents"), done.items("text")) == (latents, texts)
     assert "0 items" in done.does("gc", "--yes").out
+
+
+def test_gc_changes_nothing_while_a_run_goes_on(done: Workbench) -> None:
+    """It would write manifests from what it read before the run's jobs wrote theirs."""
+    held = lock.take(done.root, "a run")
+    assert held is not None
+    try:
+        done.refuses("gc", "--unused", "--yes", naming=("a run is going on already (a run)",))
+        assert "0 items" in done.does("gc").out
+    finally:
+        os.close(held)
+
+
+def test_gc_passes_over_what_another_gc_removes(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = next(iter(done.items("latents"))).with_stem("ab" * 32)
+    monkeypatch.setattr("hv15.commands.store.removable", lambda *_: iter([gone]))
+    assert "0 items" in done.does("gc", "--yes").out
+    assert "0 items" in done.does("gc").out
 
 
 def test_gc_keeps_what_a_stopped_encoding_has_finished(project: Workbench) -> None:

@@ -17,7 +17,7 @@ from hv15.models import (
     load_text_encoder,
     load_vae,
 )
-from hv15.models.dit_sizes import checkpoint_layout
+from hv15.models.dit_sizes import layout_of
 from hv15.models.templates import USER_MARKER
 from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.encoder_files import full_size
@@ -94,7 +94,7 @@ def _pattern(key):
 
 
 def test_dit_is_in_the_official_layout(paths):
-    assert checkpoint_layout(paths["dit"]) == "official"
+    assert layout_of(open_checkpoint(paths["dit"]))[0] == "official"
 
 
 def test_states_have_the_scale_of_a_norm(condition):

@@ -16,7 +16,7 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.models import DiTConfig, load_dit, save_dit
 from hv15.models.dit_files import checkpoint_dtype, merge_dit
-from hv15.models.dit_sizes import checkpoint_layout, read_config
+from hv15.models.dit_sizes import layout_of, read_config
 from hv15.models.layouts import writing_recipes
 from hv15.models.weights.checkpoint import open_checkpoint
 from tests.models.golden_dit import GOLDEN, TINY, golden_dit, key_table, tensors
@@ -46,7 +46,7 @@ def test_each_layout_gives_the_same_model(tmp_path: Path, layout: str, prefix: s
     path = write(tmp_path / "m", made)
     dit = load_dit(path)
     assert dit.config == TINY
-    assert checkpoint_layout(path) == layout
+    assert layout_of(open_checkpoint(path))[0] == layout
     assert all(torch.equal(value, state[key]) for key, value in dit.state_dict().items())
     assert not dit.training
     assert not any(parameter.requires_grad for parameter in dit.parameters())

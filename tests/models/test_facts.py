@@ -68,7 +68,7 @@ def test_every_published_kind(tmp_path: Path, kind: str):
     assert facts.size == path.stat().st_size
     assert facts.files == 1
     assert not facts.super_resolution
-    assert facts.is_transformer == (kind != "qwen")
+    assert (facts.layout is not None) == (kind != "qwen")
     assert f"{facts.parameters:,} parameters" in str(facts)
 
 

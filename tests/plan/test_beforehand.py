@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,18 @@ def test_no_torch_without_need(project: QuickProject) -> None:
 
 def test_each_look_names_its_setting(project: QuickProject) -> None:
     assert [look.setting for look in looks(opened(project))] == [("models", "variant"), ("train", "exclude_patterns")]
+
+
+@pytest.mark.parametrize("package", ["torch", "bitsandbytes"])
+def test_another_version_of_an_optimizers_package_is_looked_at_again(
+    project: QuickProject, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.set(train={"optimizer_type": "AdamW8bit", "optimizer_args": {"weight_decay": 0.1}})
+    seen: list[object] = []
+    monkeypatch.setattr(beforehand, "_check_optimizer", seen.append)
+    for _ in range(2):
+        refuse_beforehand(opened(project))
+    assert len(seen) == 1
+    monkeypatch.setattr(beforehand, "version", lambda name: "99" if name == package else version(name))
+    refuse_beforehand(opened(project))
+    assert len(seen) == 2

@@ -15,13 +15,13 @@ import pytest
 
 from hv15 import cli
 from hv15.commands import runs
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError
 from hv15.records.events import JobDone, JobFailed, JobsPlanned, JobStarted, RecordingStarted, RunEvent
 from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock
 from hv15.runs.processes import kill, run_processes
 from hv15.runs.record import RunFolder, history
-from hv15.runs.state import RunState, RunStatus, current, last_events, status
+from hv15.runs.state import RunState, RunStatus, all_events, current, status
 from tests.records.steps import lines, step_record
 from tests.runs.project import FAILS, SAVES, by_hand, make_project, wait_until
 
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 
 def events(run: RunFolder, kind: type[Event]) -> list[Event]:
-    return [event for event in last_events(run.events) if isinstance(event, kind)]
+    return [event for event in all_events(run.events) if isinstance(event, kind)]
 
 
 def start(root: Path) -> RunFolder:
@@ -61,7 +61,7 @@ def test_a_run_goes_to_its_end_and_is_recorded(root: Path) -> None:
     assert first.wildcards == {"name": "a"}
     assert "Missing output files: results/a.txt" in first.reason
     assert first.log == ("results/logs/first.a.log",)
-    assert isinstance(last_events(run.events)[0], RecordingStarted)
+    assert isinstance(all_events(run.events)[0], RecordingStarted)
     assert events(run, JobStarted)[0].job.id == events(run, JobDone)[0].id == first.id
     assert "3 of 3 steps" in run.output.read_text()
 
@@ -185,7 +185,7 @@ def test_commands(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     make_project(root)
     assert cli.main(["status", str(root)]) == 0
     assert "no run yet" in capsys.readouterr().out
-    assert cli.main(["stop", str(root)]) == cli.USER_ERROR
+    assert cli.main(["stop", str(root)]) == USER_ERROR
     assert "no run is going on" in capsys.readouterr().err
     assert cli.main(["run", str(root), "--target", "all", "--follow", "--snakemake", *CORES]) == 0
     assert "finished: 3 of 3 jobs" in capsys.readouterr().out
@@ -200,4 +200,4 @@ def test_commands(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert said["run"]["state"] == "finished"
     assert said["run"]["jobs"] == {"done": 3, "total": 3, "failed": 0}
     assert said["training"]["step"] == 3
-    assert cli.main(["run", str(root / "nowhere")]) == cli.USER_ERROR
+    assert cli.main(["run", str(root / "nowhere")]) == USER_ERROR

@@ -17,14 +17,14 @@ import pytest
 from hv15 import cli
 from hv15.atomic import write_text
 from hv15.environment import FAILURE_VARIABLE, OUTPUT_VARIABLE
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.records.events import JobDetails, JobFailed
 from hv15.records.failures import Failure, FailureKind
 from hv15.records.paths import ProjectPaths
 from hv15.runs.failures import explain_job, failure_beside, failure_of, write_failure
 from hv15.runs.job_shell import prefix
-from hv15.runs.state import RunState, last_events, status
+from hv15.runs.state import RunState, all_events, status
 from hv15.train.signals import Stopped
 from tests.runs.project import by_hand, make_project, wait_until
 
@@ -54,7 +54,7 @@ def job(root: Path, command: str, **environment: str) -> subprocess.CompletedPro
 
 def test_a_job_writes_its_failure_beside_its_log(tmp_path: Path) -> None:
     done = job(tmp_path, MISSING)
-    assert done.returncode == cli.USER_ERROR
+    assert done.returncode == USER_ERROR
     assert (tmp_path / LOG).read_text() == done.stdout != ""
     failure = failure_beside(tmp_path / LOG)
     assert failure is not None
@@ -117,7 +117,7 @@ def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.Capture
     root = make_project(tmp_path, second=f"{MISSING} 2>&1 | logged {{log:q}}")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
-    [failed] = [event for event in last_events(run / "events.jsonl") if isinstance(event, JobFailed)]
+    [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
     assert failed.failure is not None
     assert "nowhere.safetensors" in failed.failure.cause
     ProjectPaths(root).failure(root / failed.job.log[0]).unlink()  # the history does not need it
@@ -134,7 +134,7 @@ def test_a_job_that_was_killed_is_known_by_its_exit(tmp_path: Path) -> None:
     root = make_project(tmp_path, second="bash -c 'kill -9 $$' 2>&1 | logged {log:q}")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
-    [failed] = [event for event in last_events(run / "events.jsonl") if isinstance(event, JobFailed)]
+    [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
     assert failed.failure is not None
     assert (failed.failure.kind, failed.failure.cause) == (FailureKind.KILLED, "it was killed from outside")
 
@@ -230,7 +230,7 @@ def test_a_refused_plan_tells_its_cause(tmp_path: Path) -> None:
 
 
 REFUSING = """
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError
 from hv15.runs.events import record_events
 from snakemake.exceptions import WorkflowError
 error = UserError("config.yaml:3:1 train: is wrong", hint="put it right")

@@ -21,7 +21,7 @@ from hv15.records.paths import ProjectPaths
 from hv15.runs import control, lock, processes
 from hv15.runs.processes import main_process, run_processes
 from hv15.runs.record import RunFolder, append_event, history, new_run
-from hv15.runs.state import RunState, current, last_events, status
+from hv15.runs.state import RunState, all_events, current, status
 from tests.runs.project import detached
 
 
@@ -199,7 +199,7 @@ def test_damaged_files_are_passed_over(run: RunFolder) -> None:
     append_event(run.events, JobsCounted(done=2, total=4))
     with run.events.open("ab") as file:
         file.write(b'\xff\xfe{"event"\n[]\n"x"\n{"event": 3}\n{"event": "progress", "done": "x"}\n{"ev')
-    assert [type(event) for event in last_events(run.events)] == [JobsCounted]
+    assert [type(event) for event in all_events(run.events)] == [JobsCounted]
     run.record_file.write_text('{"pid": 1')
     assert run.record() is None
     assert status(run, None).reason == "it left no record"

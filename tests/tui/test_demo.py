@@ -15,7 +15,7 @@ import pytest
 
 from hv15 import cli
 from hv15.config.load import load_config
-from hv15.errors import UserError
+from hv15.errors import USER_ERROR, UserError
 from hv15.runs import control, lock
 from hv15.runs.record import history
 from hv15.runs.state import RunState, current, status
@@ -174,5 +174,5 @@ def test_a_served_page_opens_the_same_thing(
     here = [word.replace("PROJECT", str(tmp_path)) for word in words]
     assert cli.main(["tui", *here, "--serve", "--port", "0"]) == 0
     assert asked == [([word.replace("PROJECT", str(tmp_path)) for word in served], 0)]
-    assert cli.main(["tui", str(tmp_path / "nowhere"), "--serve"]) == cli.USER_ERROR
+    assert cli.main(["tui", str(tmp_path / "nowhere"), "--serve"]) == USER_ERROR
     assert "no such file" in capsys.readouterr().err

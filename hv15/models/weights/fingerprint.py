@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from hv15.atomic import write_json
 from hv15.digest import digest
 from hv15.errors import UserError
-from hv15.models.weights.header import read_header, refuse_pickle
+from hv15.models.weights.header import read_header, refuse_pickle, unreadable
 
 _BLOCK = 2**20
 _BLOCKS = 64
@@ -58,12 +59,19 @@ def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:
     """Return the fingerprint (sha256, hex) of a model file or folder.
 
     Raises:
-        UserError: the path does not exist, is a pickle or an empty folder, or a .safetensors file is damaged. Planning
-            takes fingerprints, so these are refused before any work is done.
+        UserError: the path does not exist, cannot be read, is a pickle or an empty folder, or a .safetensors file is
+            damaged. Planning takes fingerprints, so these are refused before any work is done.
     """
     path = Path(path)
     refuse_pickle(path)
     fingerprint = cache.fingerprint if cache is not None else _file_fingerprint
+    try:
+        return _model_fingerprint(path, fingerprint)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _model_fingerprint(path: Path, fingerprint: Callable[[Path], str]) -> str:
     if path.is_file():
         return fingerprint(path)
     if not path.is_dir():

@@ -1,0 +1,73 @@
+"""The terminal or the reader of a training's progress goes away: what it has trained is saved all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hv15.train.signals import EXIT_RESUMABLE
+
+PROGRAM = """
+import json, os, signal, sys
+from pathlib import Path
+from hv15 import progress
+from hv15.output import to_the_end
+from hv15.terminal_text import cleaned
+from tests.train.test_resume import Example, at_step, run, settings
+
+progress.LOG_INTERVAL_S = 0
+if int(sys.argv[3]):
+    Example.losses = at_step(3, lambda: os.kill(os.getpid(), int(sys.argv[3])))
+
+@to_the_end
+def main(arguments=None):
+    with cleaned():
+        run(Path(sys.argv[1]), settings(**json.loads(sys.argv[2])))
+    return 0
+
+sys.exit(main())
+"""
+"""A training as the `hv15` program runs it, which gets a signal in its third step."""
+
+
+def broken_pipe() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def closed_terminal() -> int:
+    master, slave = pty.openpty()
+    os.close(master)
+    return slave
+
+
+def train(folder: Path, stderr: int, number: int) -> int:
+    """Train with a stderr that nobody reads, and return the exit code."""
+    words = [str(folder), json.dumps({"max_train_steps": 6}), str(number)]
+    try:
+        return subprocess.run([sys.executable, "-c", PROGRAM, *words], stderr=stderr, check=False).returncode
+    finally:
+        os.close(stderr)
+
+
+@pytest.mark.parametrize("unread", [broken_pipe, closed_terminal])
+def test_a_stop_saves_the_state(tmp_path: Path, unread: Callable[[], int]) -> None:
+    assert train(tmp_path, unread(), signal.SIGINT) == EXIT_RESUMABLE
+    positions = list((tmp_path / "train" / "state").glob("*/*.json"))
+    assert [json.loads(path.read_text())["step"] for path in positions] == [3]
+
+
+@pytest.mark.parametrize("unread", [broken_pipe, closed_terminal])
+def test_it_trains_to_its_end(tmp_path: Path, unread: Callable[[], int]) -> None:
+    assert train(tmp_path, unread(), 0) == 0
+    assert (tmp_path / "lora.safetensors").exists()
+    assert (tmp_path / "train" / "summary.json").exists()
