@@ -68,6 +68,19 @@ class Planner:
         known = found & self.stages.keys()
         return known if known and known == found else known | {PUBLISH}
 
+    def refuse_unknown_targets(self) -> None:
+        """Refuse a target that `asked` takes for everything, as Snakemake itself does when it runs.
+
+        Raises:
+            UserError: a target is neither a product, nor the name of a stage, nor `all`.
+        """
+        known = {"all", *self.stages, *map(str, self._makers)}
+        if unknown := [target for target in self._targets if target not in known]:
+            raise UserError(
+                f"{', '.join(unknown)}: the config asks for nothing of that name",
+                hint=f"name a file that it asks for, such as {self._relative.lora}",
+            )
+
     @cached_property
     def running(self) -> list[str]:
         """The names of the stages that have to run, each after those that it reads from."""
