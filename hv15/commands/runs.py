@@ -35,6 +35,11 @@ def run(options: Run) -> int:
         print(f"{root}: unlocked" if removed else f"{root}: nothing was locked")
         return 0
     if options.dry_run:
+        if options.snakemake:
+            raise UserError(
+                f"--snakemake {shlex.join(options.snakemake)}: a dry run does not ask Snakemake",
+                hint=f"leave it out; to try other settings, `{_call('why', options.project)} --overrides JSON`",
+            )
         from hv15.commands.why import due_stages, in_words
         from hv15.project import Project
 
