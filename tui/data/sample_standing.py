@@ -33,9 +33,9 @@ class Standing(Enum):
 class StandingReader:
     """Knows the project's training and prompts; files are read only when they have changed."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._prompts = _Watched(ProjectPaths(root).config, _prompts)
+    def __init__(self, config: Path) -> None:
+        self._root = config.parent
+        self._prompts = _Watched(config, _prompts)
         self._trainings: dict[str, tuple[_Watched[str], _Watched[str]]] = {}
 
     def refresh(self) -> bool:
