@@ -5,19 +5,17 @@ A file is read again only when its size, time or inode has changed; that memory 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hv15.atomic import write_text
 from hv15.digest import digest
-from hv15.errors import UserError
-from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
+from hv15.records.json_values import Json, JsonObject, parse_object
 from hv15.records.metadata import CONVERSION_FORMAT, CONVERTED_TO, MADE_FROM
+from hv15.remembered import Memory
 
-VERSION = 1
+VERSION = 2
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +28,7 @@ class Told:
     """
 
     def __init__(self, memory: Path) -> None:
-        self._memory = memory
-        self._changed = False
-        self._known: dict[str, Json] = {}
-        try:
-            content = parse_object(memory.read_bytes())
-            products = content.get("products")
-            if content.get("version") == VERSION and isinstance(products, dict):
-                self._known = products
-        except (OSError, RecordError):
-            pass  # it only saves time
+        self._memory = Memory(memory, VERSION, "products are read again")
 
     def made_from(self, product: Path) -> JsonObject | None:
         """Return what a .safetensors, .mp4 or .png file, or a folder of images was made from.
@@ -50,24 +39,17 @@ class Told:
         if stamp is None:
             return None
         key = str(product)
-        known = self._known.get(key)
+        known = self._memory.entries.get(key)
         if isinstance(known, list) and len(known) == 2 and known[0] == stamp:
             told = known[1]
         else:
             told = _read(product)
-            self._known[key] = [stamp, told]
-            self._changed = True
+            self._memory.learn(key, [stamp, told])
         return told if isinstance(told, dict) else None
 
     def save(self) -> None:
-        """Keep what was read. A memory that cannot be written is done without."""
-        if not self._changed:
-            return
-        try:
-            write_text(self._memory, json.dumps({"version": VERSION, "products": self._known}) + "\n")
-        except UserError as error:
-            log.debug("%s", error)
-        self._changed = False
+        """Keep what was read of the files that are there. A memory that cannot be written is done without."""
+        self._memory.save(keep=os.path.lexists)
 
 
 def _stamp(product: Path) -> Json:

@@ -15,6 +15,7 @@ from hv15.data.encode import write_image, write_images, write_video
 from hv15.digest import digest
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
+from hv15.remembered import Memory
 from hv15.workflow import told
 from hv15.workflow.told import Told, conversion_spec
 from tests.workflow.stub_hv15 import write_safetensors
@@ -206,10 +207,8 @@ def test_what_tells_nothing_is_remembered_too(tmp_path: Path, reads: list[Path])
         b"",
         b"{",
         b"[]",
-        b'{"version": 0, "products": {}}',
-        b'{"version": 1, "products": []}',
-        b'{"version": 1, "products": {"PRODUCT": 1}}',
         b'{"version": 1, "products": {"PRODUCT": [[], {}]}}',
+        b"version 2 sha256 0\n{}",
     ],
 )
 def test_a_memory_that_is_damaged_is_made_anew(product: Path, memory: Path, content: bytes) -> None:
@@ -225,6 +224,16 @@ def test_a_memory_that_cannot_be_written_is_done_without(product: Path, tmp_path
     found = Told(tmp_path / "hidden/told.json")
     assert found.made_from(product) == WANTED
     found.save()
+
+
+def test_files_that_are_gone_are_forgotten(product: Path, memory: Path) -> None:
+    """With the next file that is read: else a memory would know every sample of every name that a project ever had."""
+    other = product.with_name("b.safetensors")
+    product.rename(other)
+    again = Told(memory)
+    assert again.made_from(other) == WANTED
+    again.save()
+    assert [*Memory(memory, told.VERSION, "").entries] == [str(other)]
 
 
 def test_nothing_new_is_nothing_written(product: Path, memory: Path) -> None:
