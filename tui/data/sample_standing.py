@@ -13,6 +13,7 @@ from hv15.errors import UserError
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.sample.plan import BASE_SUFFIX, first_set
 
@@ -69,7 +70,7 @@ class StandingReader:
         """Digest of the training that is finished, else of the one that was begun last; None if neither is known."""
         if experiment not in self._trainings:
             paths = ProjectPaths(self._root, experiment)
-            pair = _Watched(paths.trained, _finished), _Watched(paths.spec("train"), _begun)
+            pair = _Watched(paths.trained, _finished), _Watched(paths.spec(Rule.TRAIN), _begun)
             for each in pair:
                 each.refresh()
             self._trainings[experiment] = pair
