@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from hv15.digest import digest
+from hv15.project.metadata import product_metadata
 from hv15.records.json_values import Json, JsonObject, parse_object
 from hv15.records.metadata import CONVERSION_FORMAT, CONVERTED_TO, MADE_FROM
 from hv15.remembered import Memory
@@ -69,7 +69,7 @@ def _numbers(path: Path) -> tuple[int, int, int]:
 
 def _read(product: Path) -> JsonObject | None:
     try:
-        metadata = read_metadata(product)
+        metadata = product_metadata(product)
         told = parse_object(metadata[MADE_FROM])
         if CONVERTED_TO in metadata:
             number = metadata.get(CONVERSION_FORMAT, "")
@@ -83,60 +83,3 @@ def _read(product: Path) -> JsonObject | None:
 def conversion_spec(trained: str, layout: str, number: int) -> JsonObject:
     """What a converted LoRA is made from: digest of the training's spec, layout, format number of the conversion."""
     return {"format": number, "trained": trained, "layout": layout}
-
-
-def read_metadata(product: Path) -> Mapping[str, str]:
-    """The metadata of a product; none of what is torn, or of a kind that has none.
-
-    Raises:
-        UserError, OSError: it cannot be read.
-    """
-    if product.is_dir():
-        texts = [_image_text(file) for file in sorted(product.glob("*.png"))]
-        return texts[0] if texts else {}
-    if product.suffix == ".safetensors":
-        from hv15.models.weights.header import read_header
-
-        return read_header(product).metadata
-    if product.suffix == ".mp4":
-        from hv15.data.encode import read_video_metadata
-
-        return read_video_metadata(product) if _is_whole_mp4(product) else {}
-    if product.suffix == ".png":
-        return _image_text(product)
-    return {}
-
-
-_LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
-"""What every PNG ends with."""
-
-
-def _is_whole_mp4(path: Path) -> bool:
-    """Whether the boxes of an mp4 fill its file: a cut one still has its metadata, which comes first."""
-    size, place = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while place < size:
-            file.seek(place)
-            head = file.read(16)
-            length = int.from_bytes(head[:4], "big")
-            if length == 1:  # a 64-bit length follows the box's name
-                length = int.from_bytes(head[8:16], "big")
-            if length < 8:
-                return False
-            place += length
-    return place == size
-
-
-def _image_text(path: Path) -> dict[str, str]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.verify()  # up to the name of the last chunk
-            with path.open("rb") as file:
-                file.seek(-len(_LAST_CHUNK), os.SEEK_END)
-                if file.read() != _LAST_CHUNK:
-                    return {}
-            return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    except (ValueError, SyntaxError) as error:
-        raise OSError(str(error)) from error

@@ -87,28 +87,6 @@ def test_a_folder_of_images_is_read_as_a_whole(tmp_path: Path) -> None:
     assert tells(folder) is None, "an empty folder"
 
 
-def box(name: bytes, content: bytes, *, wide: bool = False) -> bytes:
-    if wide:
-        return (1).to_bytes(4, "big") + name + (len(content) + 16).to_bytes(8, "big") + content
-    return (len(content) + 8).to_bytes(4, "big") + name + content
-
-
-@pytest.mark.parametrize(
-    ("content", "whole"),
-    [
-        (box(b"ftyp", b"isom") + box(b"mdat", b"x" * 99), True),
-        (box(b"ftyp", b"isom") + box(b"mdat", b"x" * 99, wide=True), True),
-        (box(b"ftyp", b"isom") + box(b"mdat", b"x" * 99, wide=True)[:-1], False),
-        (box(b"ftyp", b"isom") + b"left over", False),
-        (box(b"ftyp", b"isom") + bytes(16), False),
-    ],
-    ids=["whole", "wide box", "cut wide box", "left over", "zeros"],
-)
-def test_the_boxes_of_an_mp4_fill_its_file(content: bytes, whole: bool, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(content)
-    assert told._is_whole_mp4(tmp_path / "a.mp4") is whole
-
-
 @pytest.mark.parametrize(("number", "expected"), [(str(formats.CONVERSION), formats.CONVERSION), ("new", 0), ("", 0)])
 def test_a_converted_lora_tells_of_its_conversion_too(number: str, expected: int, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
@@ -151,8 +129,8 @@ def memory(product: Path, tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that is read from now on."""
     seen: list[Path] = []
-    read = told.read_metadata
-    monkeypatch.setattr(told, "read_metadata", lambda path: seen.append(path) or read(path))
+    read = told.product_metadata
+    monkeypatch.setattr(told, "product_metadata", lambda path: seen.append(path) or read(path))
     return seen
 
 

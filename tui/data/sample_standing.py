@@ -115,9 +115,9 @@ def _prompts(config: Path) -> dict[str, str]:
 
 def _finished(trained: Path) -> str:
     """What the specs of samples call the training that made a LoRA file."""
-    from hv15.workflow.told import read_metadata
+    from hv15.project.metadata import product_metadata
 
-    return digest(parse_object(read_metadata(trained)[MADE_FROM]))
+    return digest(parse_object(product_metadata(trained)[MADE_FROM]))
 
 
 def _begun(spec: Path) -> str:
