@@ -24,6 +24,7 @@ LEVELS = (
         "terminal_text",
         "own_files",
         "patterns",
+        "stamp",
     },
     {"records", "remembered", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},
@@ -36,7 +37,7 @@ LEVELS = (
     {"commands", "arguments", "cli"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
-BELOW_THE_WEIGHTS = {"errors", "choices", "digest", "atomic", "records", "remembered", "bitsandbytes"}
+BELOW_THE_WEIGHTS = {"errors", "choices", "digest", "atomic", "records", "remembered", "stamp", "bitsandbytes"}
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:

@@ -14,6 +14,7 @@ from hv15.project.metadata import product_metadata
 from hv15.records.json_values import Json, JsonObject, parse_object
 from hv15.records.metadata import CONVERSION_FORMAT, CONVERTED_TO, MADE_FROM
 from hv15.remembered import Memory
+from hv15.stamp import Stamp, stamp
 
 VERSION = 2
 
@@ -35,16 +36,16 @@ class Told:
 
         None when it is missing, torn, or does not tell.
         """
-        stamp = _stamp(product)
-        if stamp is None:
+        seen = _stamp(product)
+        if seen is None:
             return None
         key = str(product)
         known = self._memory.entries.get(key)
-        if isinstance(known, list) and len(known) == 2 and known[0] == stamp:
+        if isinstance(known, list) and len(known) == 2 and known[0] == seen:
             told = known[1]
         else:
             told = _read(product)
-            self._memory.learn(key, [stamp, told])
+            self._memory.learn(key, [seen, told])
         return told if isinstance(told, dict) else None
 
     def save(self) -> None:
@@ -54,17 +55,13 @@ class Told:
 
 def _stamp(product: Path) -> Json:
     """(size, mtime_ns, inode) of a file, of a folder those of its images; None if it is missing."""
-    try:
-        if product.is_dir():
-            return [list(_numbers(file)) for file in sorted(product.glob("*.png"))]
-        return list(_numbers(product))
-    except OSError:
-        return None
+    if product.is_dir():
+        return [_listed(stamp(file)) for file in sorted(product.glob("*.png"))]
+    return _listed(stamp(product))
 
 
-def _numbers(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
+def _listed(found: Stamp | None) -> Json:
+    return None if found is None else [*found]
 
 
 def _read(product: Path) -> JsonObject | None:

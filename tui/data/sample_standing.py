@@ -16,6 +16,7 @@ from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.sample.plan import BASE_SUFFIX, first_set
+from hv15.stamp import Stamp, stamp
 
 Value = TypeVar("Value")
 
@@ -83,26 +84,18 @@ class _Watched(Generic[Value]):
 
     def __init__(self, path: Path, read: Callable[[Path], Value]) -> None:
         self._path, self._read = path, read
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = None
         self.value: Value | None = None
 
     def refresh(self) -> bool:
-        stamp, before = _stamp(self._path), self.value
-        if stamp != self._stamp:
-            self._stamp = stamp
+        seen, before = stamp(self._path), self.value
+        if seen != self._stamp:
+            self._stamp = seen
             try:
-                self.value = self._read(self._path) if stamp is not None else None
+                self.value = self._read(self._path) if seen is not None else None
             except (KeyError, OSError, RecordError, UserError):
                 self.value = None
         return self.value != before
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _prompts(config: Path) -> dict[str, str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.weights.header import read_header, refuse_pickle
-from hv15.records.json_values import Json
 from hv15.remembered import Memory
+from hv15.stamp import stamp
 
 VERSION = 1
 """Of the file that remembers fingerprints; raised with that of the fingerprint itself."""
@@ -30,14 +30,13 @@ class FingerprintCache:
 
     def fingerprint(self, file: Path) -> str:
         """Return the fingerprint of a file, computed only if the file has changed since the last time."""
-        stat = file.stat()
-        key = str(file.resolve())
-        state: list[Json] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        key, found = str(file.resolve()), stamp(file)
         known = self._memory.entries.get(key)
-        if isinstance(known, list) and known[:3] == state:
+        if found is not None and isinstance(known, list) and known[:3] == [*found]:
             return str(known[3])
         value = _file_fingerprint(file)
-        self._memory.learn(key, [*state, value])
+        if found is not None:
+            self._memory.learn(key, [*found, value])
         return value
 
     def save(self) -> None:
