@@ -28,7 +28,11 @@ DRY_RUN = {"-n", "--dry-run", "--dryrun"}
 
 
 def run(options: Run) -> int:
-    """Start the workflow, detached from this terminal."""
+    """Start the workflow, detached from this terminal.
+
+    Raises:
+        UserError: words for Snakemake ask for a dry run, or come with one; or see `refuse_broken`.
+    """
     root = project_config(options.project).parent
     if options.unlock:
         removed = control.unlock(options.project)
