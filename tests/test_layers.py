@@ -25,8 +25,9 @@ LEVELS = (
         "terminal_text",
         "own_files",
         "patterns",
+        "stamp",
     },
-    {"records", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
+    {"records", "remembered", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},
     {"cache", "lora"},
     {"sample"},
@@ -37,7 +38,7 @@ LEVELS = (
     {"commands", "arguments", "cli"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
-BELOW_THE_WEIGHTS = {"errors", "choices", "digest", "atomic", "records", "bitsandbytes"}
+BELOW_THE_WEIGHTS = {"errors", "choices", "digest", "atomic", "records", "remembered", "stamp", "bitsandbytes"}
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 from hv15.records.problems import Location, Problem
+from hv15.stamp import stamp
 from tui.data.config_diff import Change, DiffLine
 from tui.data.config_file import ConfigFile
 from tui.data.config_form import FormSection
@@ -74,7 +75,7 @@ class ConfigSession:
         """Look at all of it, unless nothing has changed since the last look."""
         run = self.run_config
         disk = (file.changed_on_disk(), file.path.exists())
-        key = (file.version, file.text, file.saved_text, run, _modified(run), disk)
+        key = (file.version, file.text, file.saved_text, run, None if run is None else stamp(run), disk)
         if self._seen is None or self._seen[0] != key:
             self._seen = key, self._look(file)
         return self._seen[1]
@@ -98,10 +99,3 @@ class ConfigSession:
             changed_on_disk=file.changed_on_disk() and not removed,
             removed=removed,
         )
-
-
-def _modified(path: Path | None) -> float:
-    try:
-        return path.stat().st_mtime if path is not None else 0.0
-    except OSError:
-        return 0.0

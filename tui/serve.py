@@ -15,7 +15,6 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
-from functools import partial
 from http.cookies import CookieError
 from typing import TYPE_CHECKING
 
@@ -23,14 +22,9 @@ from hv15.errors import UserError
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
-    from aiohttp.web import WebSocketResponse
     from textual_serve.server import Server
 
 LOOPBACK = "127.0.0.1"
-MOST_PAGES = 16
-"""Dashboards at the same time: each is a process."""
-MOST_CELLS = 1000
-"""Columns and rows of a dashboard."""
 POLICY = "style-src 'self' 'unsafe-inline'; font-src 'self' data:; frame-ancestors 'none'"
 """textual-serve's page asks a foreign host for a font; nobody else needs to know that it was opened."""
 
@@ -63,89 +57,16 @@ def make_server(arguments: Sequence[str], port: int, token: str) -> Server:
         UserError: the extra is not installed.
     """
     try:
-        from aiohttp import WSCloseCode, web
-        from textual_serve.app_service import AppService
-        from textual_serve.server import Server
+        from tui.guarded_server import GuardedServer
     except ImportError as error:
         raise UserError(
             f"the web view needs the extra `web`, which is not installed ({error.name} is missing)",
             hint="pip install 'hv15[web]', or use the dashboard in the terminal: it is the same",
         ) from error
 
-    secret_path = f"/{secrets.token_urlsafe(12)}"
-
-    class GuardedServer(Server):
-        def initialize_logging(self) -> None:
-            """Log nothing: its log of requests would keep the token."""
-
-        async def on_startup(self, app: web.Application) -> None:
-            print(f"The dashboard: {address(port, token)}")
-            print("From another machine first:  ssh -L " + f"{port}:{LOOPBACK}:{port} {socket.gethostname()}")
-            print("Ctrl-C ends it; the run goes on", flush=True)
-
-        async def _make_app(self) -> web.Application:
-            self.pages: set[web.WebSocketResponse] = set()
-            app = web.Application(middlewares=[guard(token, port, secret_path)])
-            app.add_subapp(secret_path, await super()._make_app())
-            return app
-
-        async def on_shutdown(self, app: web.Application) -> None:
-            for page in list(self.pages):
-                await page.close()
-
-        async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-            """Let a page drive a dashboard of its own."""
-            if len(self.pages) >= MOST_PAGES:
-                raise web.HTTPServiceUnavailable(text=f"{MOST_PAGES} dashboards are open: close one\n")
-            page = web.WebSocketResponse(heartbeat=15)
-            self.pages.add(page)
-            try:
-                await page.prepare(request)
-                service = Dashboard(
-                    self.command,
-                    write_bytes=page.send_bytes,
-                    write_str=page.send_str,
-                    close=partial(_close, page),
-                    download_manager=self.download_manager,
-                )
-                await service.start(*(request.query.get(name) for name in ("width", "height")))
-                try:
-                    await self._process_messages(page, service)
-                finally:
-                    await service.stop()
-            except (ValueError, TypeError, LookupError, AssertionError, AttributeError, RecursionError):
-                await page.close(code=WSCloseCode.UNSUPPORTED_DATA)  # no message of our page
-            finally:
-                self.pages.discard(page)
-            return page
-
-    class Dashboard(AppService):
-        async def start(self, width: object, height: object) -> None:
-            await super().start(_cells(width, 80), _cells(height, 24))
-
-        async def stop(self) -> None:
-            await super().stop()
-            if self._process is not None:
-                await self._process.wait()
-
-        async def set_terminal_size(self, width: object, height: object) -> None:
-            await super().set_terminal_size(_cells(width, 80), _cells(height, 24))
-
     # `exec`: the shell is replaced by the dashboard, which then sees the server as its parent and ends with it.
     command = "exec " + shlex.join([sys.executable, "-P", "-m", "tui", *arguments])
-    return GuardedServer(command, host=LOOPBACK, port=port, title="hv15", public_url=f"http://{LOOPBACK}:{port}")
-
-
-async def _close(page: WebSocketResponse) -> None:
-    await page.close()
-
-
-def _cells(value: object, default: int) -> int:
-    """Columns or rows as a browser says them, within bounds."""
-    try:
-        return min(max(1, int(str(value)[:9])), MOST_CELLS)
-    except ValueError:
-        return default
+    return GuardedServer(command, port, token)
 
 
 def guard(token: str, port: int, secret_path: str) -> Middleware:

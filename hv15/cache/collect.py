@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from hv15.cache.encoding import settings_digest
 from hv15.cache.register import RegisteredProject, registered
 from hv15.cache.store import Store
-from hv15.digest import short
 from hv15.records.json_values import RecordError, as_object
 from hv15.records.manifest import Manifest
 from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.records.rules import ENCODING_RULES
 from hv15.records.spec import Spec
 
 
@@ -89,9 +90,8 @@ def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None
 
 def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:
     """Add the encodings that were planned but whose manifest is not up to date yet."""
-    kinds: dict[EncodedKind, str] = {"latents": "encode_latents.*.json", "text": "encode_texts.*.json"}
-    for kind, pattern in kinds.items():
-        for path in paths.specs.glob(pattern):
+    for kind, rule in ENCODING_RULES.items():
+        for path in paths.specs.glob(f"{rule}.*.json"):
             try:
                 spec = Spec.load(path)
                 settings = as_object(spec.wanted.get("settings"))
@@ -99,7 +99,7 @@ def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> Non
                 for folder in (store_root / "store" / kind).glob("*"):
                     use.unfinished.setdefault(folder, paths.root)
                 continue
-            name = short({"kind": kind, **settings})
+            name = settings_digest(kind, settings)
             shard = str(spec.wanted.get("shard")).replace(" of ", "-of-")
             if not _answers(paths.manifests(kind) / name / f"{shard}.json", spec):
                 use.unfinished.setdefault(Store(store_root, kind, name).folder, paths.root)

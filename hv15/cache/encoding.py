@@ -39,6 +39,11 @@ class NeededClips(NamedTuple):
     dataset: DatasetSettings
 
 
+def settings_digest(kind: EncodedKind, settings: JsonObject) -> str:
+    """What the folders of an encoding are called, in the store and among the manifests."""
+    return short({"kind": kind, **settings})
+
+
 @dataclass(frozen=True)
 class Encoding(Generic[Needed_co]):
     """All items of one kind that a project needs, encoded in one way."""
@@ -56,7 +61,7 @@ class Encoding(Generic[Needed_co]):
 
     @cached_property
     def settings_digest(self) -> str:
-        return short({"kind": self.kind, **self.settings})
+        return settings_digest(self.kind, self.settings)
 
     @property
     def folder(self) -> Path:

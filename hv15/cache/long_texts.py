@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from hv15.data.captions import caption_key
-from hv15.data.memory import Memory
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.models.templates import MAX_GLYPH_TOKENS, MAX_TEXT_TOKENS, glyph_text
+from hv15.remembered import Memory
 
 if TYPE_CHECKING:
     from hv15.models.tokenizer import PromptTokenizer

@@ -8,11 +8,12 @@ from pathlib import Path
 import yaml
 
 from hv15.errors import UserError
+from hv15.project import metadata
 from hv15.records.json_values import Json, RecordError, parse_json
 from hv15.records.metadata import CONFIG
 from hv15.terminal_text import one_line, visible
 
-KINDS = ".safetensors, .mp4, .png or .json"
+KINDS = f"{', '.join(metadata.KINDS)} or .json"
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -27,29 +28,11 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: does not exist", hint=f"give a {KINDS} file")
     if not path.is_file():  # a pipe would be waited for
         raise UserError(f"{path}: not a regular file", hint=f"give a {KINDS} file")
-    if path.suffix == ".safetensors":
-        from hv15.models.weights.header import read_header
-
-        return read_header(path).metadata
-    if path.suffix == ".mp4":
-        from hv15.data.encode import read_video_metadata
-
-        return read_video_metadata(path)
-    if path.suffix == ".png":
-        return _image_text(path)
+    if path.suffix in metadata.KINDS:
+        return metadata.read_metadata(path)
     if path.suffix == ".json":
         return _entries(path)
     raise UserError(f"{path}: of unknown kind", hint=f"give a {KINDS} file")
-
-
-def _image_text(path: Path) -> dict[str, str]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be read as an image: {error}", hint="copy or make it again") from error
 
 
 def _entries(path: Path) -> dict[str, str]:

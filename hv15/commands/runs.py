@@ -31,7 +31,7 @@ def run(options: Run) -> int:
     """Start the workflow, detached from this terminal.
 
     Raises:
-        UserError: the project cannot run, or a dry run is asked for in Snakemake's words.
+        UserError: words for Snakemake ask for a dry run, or come with one; or see `refuse_broken`.
     """
     root = project_config(options.project).parent
     if options.unlock:
@@ -39,6 +39,11 @@ def run(options: Run) -> int:
         print(f"{root}: unlocked" if removed else f"{root}: nothing was locked")
         return 0
     if options.dry_run:
+        if options.snakemake:
+            raise UserError(
+                f"--snakemake {shlex.join(options.snakemake)}: a dry run does not ask Snakemake",
+                hint=f"leave it out; to try other settings, `{_call('why', options.project)} --overrides JSON`",
+            )
         from hv15.commands.why import due_stages, in_words
         from hv15.project import Project
 

@@ -23,14 +23,16 @@ def due_stages(project: Project, targets: Sequence[str] = ()) -> DueStages:
     """What has to run for the targets, and why.
 
     Raises:
-        UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
+        UserError: a target is unknown, or a model, a dataset, an image or a LoRA that the config names cannot be used.
     """
     from hv15.workflow import make_demo_clips, make_planner
     from hv15.workflow.why import Reasons
 
     project.models.check()
     make_demo_clips(project)
-    return Reasons(project, make_planner(project, targets=tuple(targets))).due()
+    planner = make_planner(project, targets=tuple(targets))
+    planner.refuse_unknown_targets()
+    return Reasons(project, planner).due()
 
 
 def in_words(due: DueStages) -> list[str]:

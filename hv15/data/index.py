@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from hv15.data.media import MediaError, Source, frame_files, stamp
-from hv15.data.memory import Memory
 from hv15.digest import digest, file_sha256
 from hv15.records.json_values import Json
+from hv15.remembered import Memory
 
 VERSION = 2
 SAVE_EVERY = 64 << 30

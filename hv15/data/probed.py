@@ -14,9 +14,9 @@ from typing import TypeAlias, cast
 
 from hv15.data.frames import Timeline
 from hv15.data.media import MediaInfo, MediaKind, Source
-from hv15.data.memory import Memory
 from hv15.data.probe import probe
 from hv15.records.json_values import Json
+from hv15.remembered import Memory
 
 VERSION = 1
 """Raised whenever `probe` learns to see something else in the same file."""

@@ -7,22 +7,21 @@ unchanged. Only the optimizer's needs torch, and only if `train.optimizer_args` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from hv15.atomic import write_json
 from hv15.config.train import TrainSettings
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.plan.model_sizes import ModelSizes
 from hv15.project import Project
-from hv15.records.json_values import Json, RecordError, read_record
+from hv15.records.json_values import Json
 from hv15.records.problems import ConfigError, Location, Place, Problem, dotted
+from hv15.remembered import Memory
 
-VERSION = 1
+VERSION = 2
 """Raised when a look comes to see more than before."""
 
 
@@ -78,11 +77,11 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
     Raises:
         ConfigError: something will not do; all of it at once.
     """
-    memory = project.paths.looks
-    known, good, problems = _known(memory), set[str](), list[Problem]()
+    memory = Memory(project.paths.looks, VERSION, "it is looked at again")
+    good, problems = set[str](), list[Problem]()
     for look in looks(project):
         key = look.key
-        if key is not None and key in known | good:
+        if key is not None and key in memory.entries:
             good.add(key)
             continue
         if look.file is not None and not missing and not look.file.exists():
@@ -92,10 +91,10 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
         except UserError as error:
             problems.append(_problem(error, look.setting))
         else:
-            good |= {key} if key is not None else set()
-    if good - known:
-        with suppress(UserError):  # it only saves time
-            write_json(memory, {"version": VERSION, "good": sorted(good)})
+            if key is not None:
+                memory.learn(key, True)
+                good.add(key)
+    memory.save(keep=good.__contains__)
     if problems:
         raise ConfigError(dict.fromkeys(problems))
 
@@ -109,14 +108,6 @@ def _problem(error: UserError, setting: Location) -> Problem:
         key = name.removeprefix(f"{dotted(setting)}.")
         return Problem(message, error.hint, Place(setting=(*setting, key)))
     return Problem(error.message, error.hint, Place(setting=setting))
-
-
-def _known(memory: Path) -> set[str]:
-    try:
-        good = read_record(memory, VERSION).get("good")
-    except RecordError:
-        return set()
-    return {key for key in good if isinstance(key, str)} if isinstance(good, list) else set()
 
 
 def _of_file(

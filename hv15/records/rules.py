@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from hv15.records.outputs import DECODED
+from hv15.records.paths import EncodedKind
 
 
 class Rule(StrEnum):
@@ -27,6 +28,9 @@ class Rule(StrEnum):
     PUBLISH = "publish"
     PLAN = "plan"
 
+
+ENCODING_RULES: dict[EncodedKind, Rule] = {"latents": Rule.ENCODE_LATENTS, "text": Rule.ENCODE_TEXTS}
+"""What makes the manifests of each kind."""
 
 _WORDS: dict[str, str] = {
     Rule.DEMO_MODELS: "copy the demo's models",

@@ -30,10 +30,10 @@ from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.records.json_values import RecordError
 from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.workflow.stages import Found, Stage
 
-PUBLISH = "publish"
 SECOND_NS = 10**9
 
 
@@ -52,10 +52,10 @@ class Planner:
     ) -> None:
         self.paths = paths
         self.stages = {stage.name: stage for stage in stages}
-        train, published = self.stages["train"], self.stages[PUBLISH]
+        train, published = self.stages[Rule.TRAIN], self.stages[Rule.PUBLISH]
         self._restores = train.found is not Found.RIGHT and published.found is Found.RIGHT
         if self._restores:  # the published LoRA is a copy of the trained one
-            self.stages["train"] = replace(train, found=Found.RIGHT, told=published.told)
+            self.stages[Rule.TRAIN] = replace(train, found=Found.RIGHT, told=published.told)
         self._targets, self._dry_run = targets, dry_run
         self._put_back: list[str] = []
         """Stages that run although nothing that runs reads their missing products."""
@@ -70,7 +70,20 @@ class Planner:
         named = {str(product): name for product, name in self._makers.items()}
         found = {named.get(target, target) for target in self._targets}
         known = found & self.stages.keys()
-        return known if known and known == found else known | {PUBLISH}
+        return known if known and known == found else known | {Rule.PUBLISH}
+
+    def refuse_unknown_targets(self) -> None:
+        """Refuse a target that `asked` takes for everything, as Snakemake itself does when it runs.
+
+        Raises:
+            UserError: a target is neither a product, nor the name of a stage, nor `all`.
+        """
+        known = {"all", *self.stages, *map(str, self._makers)}
+        if unknown := [target for target in self._targets if target not in known]:
+            raise UserError(
+                f"{', '.join(unknown)}: the config asks for nothing of that name",
+                hint=f"name a file that it asks for, such as {self._relative.lora}",
+            )
 
     @cached_property
     def running(self) -> list[str]:
@@ -93,7 +106,7 @@ class Planner:
 
     def _is_wrong(self, stage: Stage) -> bool:
         """Whether a product is wrong; the published LoRA is also while anything that belongs to it is not right."""
-        if stage.found is Found.WRONG or stage.name != PUBLISH:
+        if stage.found is Found.WRONG or stage.name != Rule.PUBLISH:
             return stage.found is Found.WRONG
         others = [self.stages[self._makers[product]] for product in stage.inputs["others"]]
         return any(other.found is not Found.RIGHT for other in others)

@@ -21,10 +21,9 @@ from hv15.records import formats
 from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES
 from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.sample.prompts import SampleSpec
 from hv15.workflow.told import Told, conversion_spec
-
-ENCODING_RULES: dict[EncodedKind, str] = {"latents": "encode_latents", "text": "encode_texts"}
 
 
 class Found(Enum):
@@ -93,7 +92,7 @@ class StageBuilder:
         yield self._publishing()
         # A plan of memory and time is of this machine and this moment: who asks for it gets a new one.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
-        yield Stage("plan", (self._paths.plan,), {}, found)
+        yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
 
     # -- models -----------------------------------------------------------------------------------------------------
 
@@ -104,14 +103,14 @@ class StageBuilder:
             directory = settings.resolve(settings.models.directory)
             there = all((self._root / file).exists() for file in files)
             found = Found.RIGHT if demo_is_copied(directory) else Found.WRONG if there else Found.MISSING
-            yield Stage("demo_models", files, {"version": DEMO_VERSION}, found)
+            yield Stage(Rule.DEMO_MODELS, files, {"version": DEMO_VERSION}, found)
             return
         if settings.models.source == "hub":
             for role in roles_of(settings.task):
                 yield self._download(role)
         identities: JsonObject = {role: models.identity(role) for role in roles_of(settings.task)}
         inputs = {"models": [path for role in roles_of(settings.task) for path in self._made(role)]}
-        yield self._record("check_models", self._paths.checked_models, {"models": identities}, inputs)
+        yield self._record(Rule.CHECK_MODELS, self._paths.checked_models, {"models": identities}, inputs)
 
     def _download(self, role: Role) -> Stage:
         files = self._made(role)
@@ -165,7 +164,7 @@ class StageBuilder:
             "manifests": [*self._manifests(self._project.latents), *self._manifests(self._project.texts)],
             "models": self._made("dit"),
         }
-        return self._telling("train", [self._paths.trained], self._project.training_spec, inputs)
+        return self._telling(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs)
 
     @property
     def _trained(self) -> str:
@@ -187,10 +186,10 @@ class StageBuilder:
         if spec.task == "i2v":
             condition = [self._paths.condition(name)]
             models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
-            yield self._telling(f"sample_condition.{name}", condition, spec.conditioning(), models, details)
+            yield self._telling(f"{Rule.SAMPLE_CONDITION}.{name}", condition, spec.conditioning(), models, details)
         latents = LATENTS.path(self._paths, name)
         yield self._telling(
-            f"sample_latents.{name}",
+            f"{Rule.SAMPLE_LATENTS}.{name}",
             [latents],
             spec.denoising(self._trained, self._text),
             {
@@ -218,21 +217,21 @@ class StageBuilder:
         samples: JsonObject = {
             name: digest(spec.decoding(self._trained, self._text)) for name, spec in self._project.samples.items()
         }
-        yield self._telling("contact_sheet", [self._paths.contact_sheet], {"samples": samples}, {"samples": names})
+        yield self._telling(Rule.CONTACT_SHEET, [self._paths.contact_sheet], {"samples": samples}, {"samples": names})
 
     # -- the finished LoRA ------------------------------------------------------------------------------------------
 
     def _conversion(self, layout: str) -> Stage:
         wanted = conversion_spec(self._trained, layout, formats.CONVERSION)
         product = self._paths.converted(layout)
-        return self._telling(f"convert.{layout}", [product], wanted, {"lora": [self._paths.trained]})
+        return self._telling(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._paths.trained]})
 
     def _publishing(self) -> Stage:
         from hv15.project.products import products
 
         others = products(self._project.settings, self._project.samples, self._paths)
         inputs = {"lora": [self._paths.trained], "others": others}
-        return self._telling("publish", [self._paths.lora], self._project.training_spec, inputs)
+        return self._telling(Rule.PUBLISH, [self._paths.lora], self._project.training_spec, inputs)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,12 @@ from hv15.records.manifest import Manifest
 from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind
 from hv15.records.reasons import DueStage, DueStages
-from hv15.records.rules import rule_words
+from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.terminal_text import one_line
 from hv15.workflow.differences import change_of_settings, differences
-from hv15.workflow.planner import PUBLISH, Planner
-from hv15.workflow.stages import ENCODING_RULES, Found, Stage
+from hv15.workflow.planner import Planner
+from hv15.workflow.stages import Found, Stage
 
 SHOWN = 5
 """Clips or captions of a stage that are named."""
@@ -89,19 +89,19 @@ class Reasons:
 
     def _words(self, stage: Stage) -> Iterator[str]:
         match stage.rule:
-            case "encode_latents":
+            case Rule.ENCODE_LATENTS:
                 yield from self._encoding(stage, self._project.latents, "latents")
-            case "encode_texts":
+            case Rule.ENCODE_TEXTS:
                 yield from self._encoding(stage, self._project.texts, "text")
-            case "train" if stage.told:
+            case Rule.TRAIN if stage.told:
                 yield from self._training(stage.told, stage.wanted)
-            case rule if stage.told and (rule in ("sample_latents", "sample_condition") or rule in _DECODING):
+            case rule if stage.told and rule in (Rule.SAMPLE_LATENTS, Rule.SAMPLE_CONDITION, *_DECODING):
                 yield from differences(stage.told, stage.wanted, _SAMPLE)
                 yield from self._encoded_otherwise(stage.told, stage.wanted)
                 yield from self._made_with(stage)
-            case "convert" | "contact_sheet" | "publish" if stage.told:
+            case Rule.CONVERT | Rule.CONTACT_SHEET | Rule.PUBLISH if stage.told:
                 yield from self._made_with(stage)
-            case "check_models" | "demo_models" if stage.found is Found.WRONG:
+            case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
             case _ if stage.rule.startswith("download") and stage.found is Found.WRONG:
                 yield "another revision is wanted"
@@ -109,15 +109,15 @@ class Reasons:
     def _made_with(self, stage: Stage) -> Iterator[str]:
         """What it reads that is made anew."""
         above = [name for name in self._planner.above(stage.name) if name in self._planner.running]
-        if "train" in above:
+        if Rule.TRAIN in above:
             yield "the LoRA is trained anew"
         elif stage.told and stage.told.get("trained") != stage.wanted.get("trained"):
             yield "it was made with another LoRA"
-        latents = [name for name in above if name.startswith("sample_latents")]
+        latents = [name for name in above if name.startswith(f"{Rule.SAMPLE_LATENTS}.")]
         if latents and stage.rule in _DECODING:
             yield "it is sampled anew"
-        new = [name for name in above if name.partition(".")[0] in (*_DECODING, "convert", "contact_sheet")]
-        if new and stage.name in (PUBLISH, "contact_sheet"):
+        new = [name for name in above if name.partition(".")[0] in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
+        if new and stage.name in (Rule.PUBLISH, Rule.CONTACT_SHEET):
             yield from _few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
 
     # -- training ---------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Reasons:
 
     def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
         """The settings with which the last training's items were encoded."""
-        told = self._planner.stages["train"].told or {}
+        told = self._planner.stages[Rule.TRAIN].told or {}
         return _settings_of(encoding, str(told.get(kind)))
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:

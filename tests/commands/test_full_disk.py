@@ -48,9 +48,10 @@ def test_manifests(done: Workbench, kind: str) -> None:
     assert "0 encoded" in done.does("encode", kind).err
 
 
-def test_the_index_of_the_dataset(project: Workbench) -> None:
-    """It is done without; the first item that is written says what is wrong."""
+def test_what_is_known_of_files_is_done_without(project: Workbench, caplog: pytest.LogCaptureFixture) -> None:
+    """The command goes on to the first file that it cannot do without."""
     refuses_when_full(project, 100, "encode", "texts", naming="cache/store/text")
+    assert f"{project.root / 'cache/index.json'}: cannot be written" in caplog.text
     project.does("encode", "texts")
 
 

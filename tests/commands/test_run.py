@@ -10,7 +10,7 @@ import pytest
 
 from hv15.errors import UserError
 from hv15.runs import control
-from tests.commands.workbench import Workbench, hv15
+from tests.commands.workbench import Workbench, hv15, is_a_refusal
 
 
 def settings(**sections: Any) -> Callable[[Workbench], None]:
@@ -71,6 +71,13 @@ def test_settings_for_snakemake_may_mend_it(project: Workbench, monkeypatch: pyt
     assert "error: started" not in hv15("run", project.root).err
     project.set(train={"exclude_patterns": []})
     assert "error: started" in hv15("run", project.root).err
+
+
+def test_a_dry_run_does_not_pass_over_words_for_snakemake(project: Workbench) -> None:
+    words = ("--snakemake", "--config", "train={network_dim: 8}")
+    said = hv15("run", project.root, "--dry-run", *words)
+    is_a_refusal(said, ("--snakemake --config 'train={network_dim: 8}'",))
+    assert not said.out
 
 
 def test_a_dry_run_is_no_run(project: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

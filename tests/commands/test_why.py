@@ -70,6 +70,11 @@ def test_a_dry_run_says_the_same(done: Workbench) -> None:
     assert said.out == hv15("why", done.root, "--target", "results/samples/one.mp4").out
 
 
+def test_an_unknown_target_is_refused(done: Workbench) -> None:
+    for words in (("why",), ("run", "--dry-run")):
+        is_a_refusal(hv15(*words, done.root, "--target", "results/nope.mp4"), ("results/nope.mp4",))
+
+
 def test_what_cannot_be_planned(done: Workbench) -> None:
     done.set(models={"vae": "gone.safetensors"})
     for words in (("why",), ("run", "--dry-run")):

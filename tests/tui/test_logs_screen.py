@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from tests.tui.recorded import Themed, dashboard, replay_at, show, until
+from tui.data import patterns
 from tui.messages import OpenLog
 from tui.widgets.log_list import LogList, LogListReader
 from tui.widgets.log_view import LogView
@@ -94,6 +95,25 @@ def test_search_goes_both_ways_and_a_filter_keeps_line_numbers(log: Path) -> Non
             view.filter_by("")
             await until(pilot, lambda: view._look.lines == LINES)
             assert view.note == ""
+
+    asyncio.run(run())
+
+
+def test_a_search_or_filter_that_takes_too_long_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "SECONDS", 0.1)
+    log = tmp_path / "long.log"
+    log.write_text("a" * 5000 + "b\n")
+
+    async def run() -> None:
+        async with Alone().run_test(size=(100, 20)) as pilot:
+            view = await opened(pilot, log)
+            view.search("(a+)+$")
+            await until(pilot, lambda: "it takes too long" in view.note)
+            view.filter_by("(a+)+$")
+            await until(pilot, lambda: "it takes too long" in str(view.border_subtitle))
+            view.filter_by("")
+            await until(pilot, lambda: "1 lines" in str(view.border_subtitle))
+            assert "it takes too long" not in str(view.border_subtitle)
 
     asyncio.run(run())
 

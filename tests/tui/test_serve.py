@@ -19,7 +19,7 @@ from aiohttp import web
 from yarl import URL
 
 from hv15.errors import UserError
-from tui import serve
+from tui import guarded_server, serve
 
 TOKEN = "secret-token"
 
@@ -195,7 +195,7 @@ def test_a_message_that_is_none_ends_its_page_alone(message: str, tmp_path: Path
 
 
 def test_there_are_only_so_many_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "MOST_PAGES", 2)
+    monkeypatch.setattr(guarded_server, "MOST_PAGES", 2)
 
     async def work(session: aiohttp.ClientSession, url: str) -> None:
         page = await opened(session, url)
@@ -225,6 +225,7 @@ def test_a_taken_port_is_named() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
+    monkeypatch.delitem(sys.modules, "tui.guarded_server", raising=False)
     with pytest.raises(UserError, match="the extra `web`") as caught:
         serve.make_server((), 1234, TOKEN)
     assert "pip install 'hv15[web]'" in caught.value.hint

@@ -99,6 +99,13 @@ def test_what_has_to_run(found: Mapping[str, Found], runs: list[str]) -> None:
 def test_only_what_is_asked_for_runs(targets: tuple[str, ...], runs: list[str]) -> None:
     found = {"train": WRONG, "sample_video_a": WRONG, "publish": WRONG, "plan": MISSING}
     assert running(*targets, **found) == runs
+    Planner(PATHS, stages(), targets=targets).refuse_unknown_targets()
+
+
+def test_unknown_targets_are_named() -> None:
+    planner = Planner(PATHS, stages(), targets=["train", "results/nope.mp4", "results/lora.safetensors", "nothing"])
+    with pytest.raises(UserError, match=r"^results/nope\.mp4, nothing: .*\n.*results/lora\.safetensors"):
+        planner.refuse_unknown_targets()
 
 
 @pytest.mark.parametrize("lost", [MISSING, WRONG])

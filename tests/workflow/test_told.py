@@ -15,6 +15,7 @@ from hv15.data.encode import write_image, write_images, write_video
 from hv15.digest import digest
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
+from hv15.remembered import Memory
 from hv15.workflow import told
 from hv15.workflow.told import Told, conversion_spec
 from tests.workflow.stub_hv15 import write_safetensors
@@ -86,28 +87,6 @@ def test_a_folder_of_images_is_read_as_a_whole(tmp_path: Path) -> None:
     assert tells(folder) is None, "an empty folder"
 
 
-def box(name: bytes, content: bytes, *, wide: bool = False) -> bytes:
-    if wide:
-        return (1).to_bytes(4, "big") + name + (len(content) + 16).to_bytes(8, "big") + content
-    return (len(content) + 8).to_bytes(4, "big") + name + content
-
-
-@pytest.mark.parametrize(
-    ("content", "whole"),
-    [
-        (box(b"ftyp", b"isom") + box(b"mdat", b"x" * 99), True),
-        (box(b"ftyp", b"isom") + box(b"mdat", b"x" * 99, wide=True), True),
-        (box(b"ftyp", b"isom") + box(b"mdat", b"x" * 99, wide=True)[:-1], False),
-        (box(b"ftyp", b"isom") + b"left over", False),
-        (box(b"ftyp", b"isom") + bytes(16), False),
-    ],
-    ids=["whole", "wide box", "cut wide box", "left over", "zeros"],
-)
-def test_the_boxes_of_an_mp4_fill_its_file(content: bytes, whole: bool, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(content)
-    assert told._is_whole_mp4(tmp_path / "a.mp4") is whole
-
-
 @pytest.mark.parametrize(("number", "expected"), [(str(formats.CONVERSION), formats.CONVERSION), ("new", 0), ("", 0)])
 def test_a_converted_lora_tells_of_its_conversion_too(number: str, expected: int, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
@@ -150,8 +129,8 @@ def memory(product: Path, tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that is read from now on."""
     seen: list[Path] = []
-    read = told.read_metadata
-    monkeypatch.setattr(told, "read_metadata", lambda path: seen.append(path) or read(path))
+    read = told.product_metadata
+    monkeypatch.setattr(told, "product_metadata", lambda path: seen.append(path) or read(path))
     return seen
 
 
@@ -206,10 +185,8 @@ def test_what_tells_nothing_is_remembered_too(tmp_path: Path, reads: list[Path])
         b"",
         b"{",
         b"[]",
-        b'{"version": 0, "products": {}}',
-        b'{"version": 1, "products": []}',
-        b'{"version": 1, "products": {"PRODUCT": 1}}',
         b'{"version": 1, "products": {"PRODUCT": [[], {}]}}',
+        b"version 2 sha256 0\n{}",
     ],
 )
 def test_a_memory_that_is_damaged_is_made_anew(product: Path, memory: Path, content: bytes) -> None:
@@ -225,6 +202,16 @@ def test_a_memory_that_cannot_be_written_is_done_without(product: Path, tmp_path
     found = Told(tmp_path / "hidden/told.json")
     assert found.made_from(product) == WANTED
     found.save()
+
+
+def test_files_that_are_gone_are_forgotten(product: Path, memory: Path) -> None:
+    """With the next file that is read: else a memory would know every sample of every name that a project ever had."""
+    other = product.with_name("b.safetensors")
+    product.rename(other)
+    again = Told(memory)
+    assert again.made_from(other) == WANTED
+    again.save()
+    assert [*Memory(memory, told.VERSION, "").entries] == [str(other)]
 
 
 def test_nothing_new_is_nothing_written(product: Path, memory: Path) -> None:

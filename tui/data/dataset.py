@@ -61,6 +61,8 @@ class DatasetReader:
         self.problems: tuple[str, ...] = ()
         self.error = ""
         self._probed: dict[tuple[Path, int, int, int], FileFacts] = {}
+        self._writing = threading.Lock()
+        """Held to change `items`: captions are edited while files are looked into."""
 
     def remember(self, earlier: DatasetReader) -> None:
         """Take over what another reader of the same datasets has found in the files."""
@@ -80,15 +82,14 @@ class DatasetReader:
                     items += _uncaptioned(number, dataset, problem)
                 problems.append(f"datasets[{number}]: {problem}")
         self.problems = tuple(problems[:MOST_PROBLEMS])
-        self.items = [self._remembered(item) for item in items]
+        with self._writing:
+            self.items = [self._remembered(item) for item in items]
         if not items:
             self.error = self.problems[0] if self.problems else "no datasets"
 
     def _remembered(self, item: Item) -> Item:
         known = self._probed.get(_stamp(item))
-        if known is None:
-            return item
-        return replace(_with(item, known), problem=item.problem or known.problem)
+        return item if known is None else _with(item, known)
 
     def probe(self, cancel: threading.Event | None = None) -> Iterator[int]:
         """Look into each file that was not looked into yet; yield the index of each item that is now complete."""
@@ -99,8 +100,11 @@ class DatasetReader:
             if item.probed or not self._is_at(index, item):
                 continue
             facts = self._probed[_stamp(item)] = self._facts(item, remembered)
-            if self._is_at(index, item):  # meanwhile all may have been loaded anew, and its caption edited
-                self.items[index] = _with(self.items[index], facts)
+            with self._writing:
+                found = self._is_at(index, item)  # meanwhile all may have been loaded anew, and its caption edited
+                if found:
+                    self.items[index] = _with(self.items[index], facts)
+            if found:
                 yield index
 
     def _is_at(self, index: int, item: Item) -> bool:
@@ -148,8 +152,10 @@ class DatasetReader:
         )
 
     def replace(self, old: Item, new: Item) -> None:
-        """Put an item with an edited caption in its place."""
-        self.items = [new if item == old else item for item in self.items]
+        """Put an item with an edited caption in its place, with all that was found out about its file meanwhile."""
+        with self._writing:
+            edited = self._remembered(new)
+            self.items = [edited if _place(item) == _place(old) else item for item in self.items]
 
 
 class _Remembered:
@@ -244,8 +250,13 @@ def _with(item: Item, facts: FileFacts) -> Item:
         width=facts.width,
         seconds=facts.seconds,
         clips=facts.clips,
-        problem=facts.problem or item.problem,
+        problem=item.problem or facts.problem,
     )
+
+
+def _place(item: Item) -> tuple[int, Path, Path, int | None]:
+    """What stays of an item whatever is found out about it."""
+    return item.dataset, item.path, item.caption_file, item.row
 
 
 def _stamp(item: Item) -> tuple[Path, int, int, int]:

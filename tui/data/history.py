@@ -14,6 +14,7 @@ import psutil
 from hv15.runs import control, lock
 from hv15.runs.record import RunFolder, history
 from hv15.runs.state import RunState, RunStatus, status
+from hv15.stamp import stamp
 from tui.data.config_diff import Change, setting_changes
 
 
@@ -90,9 +91,9 @@ class HistoryReader:
         if not runs:
             return None
         files = (runs[0].events, runs[0].record_file, runs[0].stop)
-        stamp = (holder, runs[0].id, *map(_stamp, files))
-        if self._seen is None or self._seen[0] != stamp or self._seen[1].state is RunState.ELSEWHERE:
-            self._seen = (stamp, status(runs[0], holder))
+        seen = (holder, runs[0].id, *map(stamp, files))
+        if self._seen is None or self._seen[0] != seen or self._seen[1].state is RunState.ELSEWHERE:
+            self._seen = (seen, status(runs[0], holder))
         return self._seen[1]
 
     def _look(self, full: bool) -> None:
@@ -156,14 +157,6 @@ class HistoryReader:
             folder=found.run,
             status=found,
         )
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def read_text(path: Path, limit: int = 1 << 20) -> str | None:

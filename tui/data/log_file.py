@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hv15.patterns import PatternError
 from hv15.records.paths import ProjectPaths
 from hv15.runs.followed_file import CHUNK, FollowedFile, end_of
 from hv15.runs.record import history
 from hv15.terminal_text import ESCAPES, clean
-from tui.data.patterns import SearchPattern, compile_pattern
+from tui.data.patterns import SearchPattern, search_pattern
 
 if TYPE_CHECKING:
     from tui.data.jobs import Job
@@ -168,8 +169,12 @@ class LogFile:
         backwards: bool = False,
         cancel: threading.Event | None = None,
     ) -> int | None:
-        """Return the first line from `start` on (or before it, backwards) that matches; None when there is none."""
-        compiled = compile_pattern(pattern) if isinstance(pattern, str) else pattern
+        """Return the first line from `start` on (or before it, backwards) that matches; None when there is none.
+
+        Raises:
+            PatternError: it takes too long.
+        """
+        compiled = search_pattern(pattern) if isinstance(pattern, str) else pattern
         if backwards:
             return self._search_backwards(compiled, start, cancel)
         return next(self.matches(compiled, start, cancel=cancel), None)
@@ -177,7 +182,11 @@ class LogFile:
     def matches(
         self, pattern: SearchPattern, start: int = 0, *, end: int | None = None, cancel: threading.Event | None = None
     ) -> Iterator[int]:
-        """Yield the numbers of matching lines, ascending."""
+        """Yield the numbers of matching lines, ascending.
+
+        Raises:
+            PatternError: it takes too long.
+        """
         with self._lock:
             place = max(0, bisect_right(self._numbers, start) - 1)
             known, generation = len(self._places), self.generation
@@ -205,11 +214,11 @@ class LogFile:
         if pattern.needle is not None and pattern.needle not in data.lower():
             return
         line = position = 0
-        while match := pattern.data.search(data, position):
-            line += data.count(b"\n", position, match.start())
-            begin = data.rfind(b"\n", 0, match.start()) + 1
-            end = data.find(b"\n", match.start())
-            if pattern.text.search(clean(data[begin : len(data) if end < 0 else end])):
+        while (match := pattern.find(data, position)) is not None:
+            line += data.count(b"\n", position, match)
+            begin = data.rfind(b"\n", 0, match) + 1
+            end = data.find(b"\n", match)
+            if pattern.is_in(clean(data[begin : len(data) if end < 0 else end])):
                 yield number + line
             if end < 0:
                 return
@@ -232,10 +241,12 @@ class LogFilter:
 
     def __init__(self, log: LogFile, pattern: str | SearchPattern, limit: int = 1_000_000) -> None:
         self.log, self.limit = log, limit
-        self.pattern = compile_pattern(pattern) if isinstance(pattern, str) else pattern
+        self.pattern = search_pattern(pattern) if isinstance(pattern, str) else pattern
         self._found = array("Q")
         self._searched = 0
         self._generation = log.generation
+        self.error = ""
+        """Why it cannot be searched for."""
 
     @property
     def lines(self) -> int:
@@ -243,7 +254,7 @@ class LogFilter:
 
     @property
     def complete(self) -> bool:
-        return self._searched >= self.log.lines or self.lines >= self.limit
+        return bool(self.error) or self._searched >= self.log.lines or self.lines >= self.limit
 
     def advance(self, budget_s: float = 0.1, cancel: threading.Event | None = None) -> bool:
         """Search on, for at most `budget_s` seconds or so; tell whether anything changed."""
@@ -254,7 +265,11 @@ class LogFilter:
         while not self.complete and time.perf_counter() < deadline and not (cancel and cancel.is_set()):
             # The last line may still grow: it is looked at again.
             upto = min(self._searched + 4 * LINES, self.log.lines)
-            fresh = list(self.log.matches(self.pattern, self._searched, end=upto, cancel=cancel))
+            try:
+                fresh = list(self.log.matches(self.pattern, self._searched, end=upto, cancel=cancel))
+            except PatternError as error:
+                self.error = str(error)
+                return True
             while self._found and self._found[-1] >= self._searched:
                 self._found.pop()
             self._found.extend(fresh)

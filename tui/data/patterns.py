@@ -1,20 +1,34 @@
-"""What a person types to search for: a regular expression where it is one, else the text itself."""
+"""What a person types to search for: a regular expression where it is one, else the text itself.
+
+The `regex` package gives up after a time: Python's own engine can search one line for years.
+"""
 
 from __future__ import annotations
 
 import re
-import re._constants as constants
-import re._parser as parser
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+import regex
+
+from hv15.patterns import PatternError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECONDS = 1.0
+"""For one search in a part of a log, which takes milliseconds."""
+DRAWING_SECONDS = 0.02
+"""For all matches in a line that is drawn."""
+TOO_LONG = "it takes too long: a repetition in a repetition, such as (a+)+?"
 
 
 @dataclass(frozen=True)
 class SearchPattern:
     """A compiled search, for text and for bytes."""
 
-    text: re.Pattern[str]
-    data: re.Pattern[bytes]
+    text: regex.Pattern[str]
+    data: regex.Pattern[bytes]
     literal: bool
     """Whether it is searched as it stands."""
     note: str
@@ -22,18 +36,45 @@ class SearchPattern:
     needle: bytes | None = None
     """What a matching line holds once it is in small letters, when that is quick to look for."""
 
+    def is_in(self, text: str) -> bool:
+        """Whether a line matches.
 
-def compile_pattern(words: str) -> SearchPattern:
+        Raises:
+            PatternError: it takes too long.
+        """
+        try:
+            return self.text.search(text, timeout=SECONDS, concurrent=True) is not None
+        except TimeoutError:
+            raise PatternError(TOO_LONG) from None
+
+    def find(self, data: bytes, position: int) -> int | None:
+        """Return where the first match in some lines starts, from a position on.
+
+        Raises:
+            PatternError: it takes too long.
+        """
+        try:
+            found = self.data.search(data, position, timeout=SECONDS, concurrent=True)
+        except TimeoutError:
+            raise PatternError(TOO_LONG) from None
+        return None if found is None else found.start()
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield start and end of the matches in a line, as far as they are found in the time of a drawing."""
+        try:
+            for found in self.text.finditer(text, timeout=DRAWING_SECONDS):
+                yield found.span()
+        except TimeoutError:
+            return
+
+
+def search_pattern(words: str) -> SearchPattern:
     """Compile a search. Capitals count when there are any. What is no expression is searched as it stands."""
-    flags = 0 if any(letter.isupper() for letter in re.sub(r"\\.", "", words)) else re.IGNORECASE
-    note = ""
+    flags = 0 if any(letter.isupper() for letter in re.sub(r"\\.", "", words)) else regex.IGNORECASE
     try:
-        if explodes(parser.parse(words)):
-            note = "repetitions of repetitions could take for ever: searched as plain text"
-        else:
-            literal = not re.search(r"[\\^$.|?*+()\[{]", words)
-            return replace(_compiled(words, flags, literal, ""), needle=_needle(words) if literal else None)
-    except (re.error, RecursionError, OverflowError) as error:
+        literal = not re.search(r"[\\^$.|?*+()\[{]", words)
+        return replace(_compiled(words, flags, literal, ""), needle=_needle(words) if literal else None)
+    except (regex.error, RecursionError, OverflowError, MemoryError, ValueError) as error:
         note = f"not a regular expression ({error}): searched as plain text"
     return replace(_compiled(re.escape(words), flags, literal=True, note=note), needle=_needle(words))
 
@@ -44,35 +85,11 @@ def _needle(words: str) -> bytes | None:
 
 
 def _compiled(expression: str, flags: int, literal: bool, note: str) -> SearchPattern:
-    data = expression.encode("utf-8", "surrogateescape")
+    text, data = regex.compile(expression, flags), expression.encode("utf-8", "surrogateescape")
     try:
-        return SearchPattern(re.compile(expression, flags), re.compile(data, flags | re.MULTILINE), literal, note)
-    except re.error as error:  # a class of characters that are several bytes, with a range
+        return SearchPattern(text, regex.compile(data, flags | regex.MULTILINE), literal, note)
+    except regex.error as error:  # a class of characters that are several bytes, with a range
         note = f"not possible for bytes ({error}): searched as plain text"
         escaped = re.escape(expression)
-        return SearchPattern(
-            re.compile(escaped, flags), re.compile(escaped.encode("utf-8", "surrogateescape"), flags), True, note
-        )
-
-
-def explodes(tree: Any, inside: bool = False) -> bool:
-    """Whether an expression has an unlimited repetition inside another one, such as (a+)+.
-
-    Args:
-        tree: of Python's own parser, which has no types.
-    """
-    for operation, argument in tree:
-        if operation in (constants.MAX_REPEAT, constants.MIN_REPEAT):
-            _, most, inner = argument
-            unlimited = most is constants.MAXREPEAT or most > 100
-            if (unlimited and inside) or explodes(inner, inside or unlimited):
-                return True
-        elif operation is constants.SUBPATTERN:
-            if explodes(argument[-1], inside):
-                return True
-        elif operation is constants.BRANCH:
-            if any(explodes(each, inside) for each in argument[1]):
-                return True
-        elif operation in (constants.ASSERT, constants.ASSERT_NOT) and explodes(argument[1], inside):
-            return True
-    return False
+        data = escaped.encode("utf-8", "surrogateescape")
+        return SearchPattern(regex.compile(escaped, flags), regex.compile(data, flags), True, note)

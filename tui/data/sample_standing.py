@@ -13,8 +13,10 @@ from hv15.errors import UserError
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
+from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.sample.plan import BASE_SUFFIX, first_set
+from hv15.stamp import Stamp, stamp
 
 Value = TypeVar("Value")
 
@@ -33,9 +35,9 @@ class Standing(Enum):
 class StandingReader:
     """Knows the project's training and prompts; files are read only when they have changed."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._prompts = _Watched(ProjectPaths(root).config, _prompts)
+    def __init__(self, config: Path) -> None:
+        self._root = config.parent
+        self._prompts = _Watched(config, _prompts)
         self._trainings: dict[str, tuple[_Watched[str], _Watched[str]]] = {}
 
     def refresh(self) -> bool:
@@ -69,7 +71,7 @@ class StandingReader:
         """Digest of the training that is finished, else of the one that was begun last; None if neither is known."""
         if experiment not in self._trainings:
             paths = ProjectPaths(self._root, experiment)
-            pair = _Watched(paths.trained, _finished), _Watched(paths.spec("train"), _begun)
+            pair = _Watched(paths.trained, _finished), _Watched(paths.spec(Rule.TRAIN), _begun)
             for each in pair:
                 each.refresh()
             self._trainings[experiment] = pair
@@ -82,26 +84,18 @@ class _Watched(Generic[Value]):
 
     def __init__(self, path: Path, read: Callable[[Path], Value]) -> None:
         self._path, self._read = path, read
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = None
         self.value: Value | None = None
 
     def refresh(self) -> bool:
-        stamp, before = _stamp(self._path), self.value
-        if stamp != self._stamp:
-            self._stamp = stamp
+        seen, before = stamp(self._path), self.value
+        if seen != self._stamp:
+            self._stamp = seen
             try:
-                self.value = self._read(self._path) if stamp is not None else None
+                self.value = self._read(self._path) if seen is not None else None
             except (KeyError, OSError, RecordError, UserError):
                 self.value = None
         return self.value != before
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _prompts(config: Path) -> dict[str, str]:
@@ -114,9 +108,9 @@ def _prompts(config: Path) -> dict[str, str]:
 
 def _finished(trained: Path) -> str:
     """What the specs of samples call the training that made a LoRA file."""
-    from hv15.workflow.told import read_metadata
+    from hv15.project.metadata import product_metadata
 
-    return digest(parse_object(read_metadata(trained)[MADE_FROM]))
+    return digest(parse_object(product_metadata(trained)[MADE_FROM]))
 
 
 def _begun(spec: Path) -> str:

@@ -66,14 +66,18 @@ class Sample:
 
 
 class SamplesReader:
-    """All samples of a project; a file is looked into only when it has changed."""
+    """All samples of a project; a file is looked into only when it has changed.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        config: the config file whose prompts count; its folder is the project.
+    """
+
+    def __init__(self, config: Path) -> None:
+        self.root = config.parent
         self.samples: tuple[Sample, ...] = ()
         self.error = ""
         self._known: dict[tuple[Path, float, int], Sample] = {}
-        self._standings = StandingReader(root)
+        self._standings = StandingReader(config)
 
     def refresh(self) -> bool:
         """Look for samples; tell whether there are others than before."""
@@ -146,10 +150,10 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
 
 def _told(path: Path) -> tuple[SampleSettings, str | None]:
     """What a sample tells of itself, and of its training; nothing if it does not, or is damaged."""
-    from hv15.workflow.told import read_metadata
+    from hv15.project.metadata import product_metadata
 
     try:
-        metadata = read_metadata(path)
+        metadata = product_metadata(path)
     except (OSError, UserError):
         return SampleSettings(), None
     try:

@@ -23,9 +23,8 @@ from tui.data.config_diff import DiffLine
 from tui.data.config_file import ConfigFile
 from tui.data.config_form import LISTS, FormField
 from tui.dialogs.confirm import Answer, Confirm
-from tui.external_editor import edit_file
 from tui.messages import RunSeen
-from tui.screens.base import DashboardScreen
+from tui.screens.config_saving import ConfigSaving
 from tui.widgets.field_editor import FieldEditor
 from tui.widgets.findings import Findings
 from tui.widgets.rows import Rows
@@ -39,7 +38,7 @@ CHANGED = "the file was changed on disk by somebody else: ctrl+s asks what to do
 REMOVED = "the file was removed: ctrl+s writes it again"
 
 
-class ConfigScreen(DashboardScreen):
+class ConfigScreen(ConfigSaving):
     """Everything that is done to the file goes through one ConfigSession, in a thread, in the order of the keys."""
 
     NAME: ClassVar[str] = "config"
@@ -60,7 +59,6 @@ class ConfigScreen(DashboardScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.view: ConfigView | None = None
         self.session: ConfigSession | None = None
         self._steps = asyncio.Lock()
         self._typing: Timer | None = None
@@ -371,60 +369,12 @@ class ConfigScreen(DashboardScreen):
 
     # Saving
 
-    def action_save(self) -> None:
-        """Save, with what stands in a field that is open."""
+    def enter_typed(self, then: Callable[[], object]) -> None:
         editor = self.query_one(FieldEditor)
         if editor.is_editing and editor.field is not None:
-            self._enter(editor.field, editor.typed, self._save)
+            self._enter(editor.field, editor.typed, then)
         else:
-            self.step(then=self._save)
-
-    def _save(self) -> None:
-        if self.view is not None and self.view.changed_on_disk:
-            answers = [
-                Answer("mine", "Overwrite it with mine", "o", "warning"),
-                Answer("theirs", "Take theirs", "t"),
-            ]
-            text = "The file was changed on disk since it was read here."
-            self.app.push_screen(Confirm("Save", text, answers), self._resolve)
-        elif self.view is not None and self.view.dirty:
-            self.step(lambda file: file.save(), self._say_saved)
-        else:
-            self.notify("nothing to save", markup=False)
-
-    def _resolve(self, answer: str | None) -> None:
-        if answer == "mine":
-            self.step(lambda file: file.save(force=True), self._say_saved)
-        elif answer == "theirs":
-            self.step(lambda file: file.reload())
-
-    def _say_saved(self) -> None:
-        problems = len(self.view.problems) if self.view else 0
-        words = f"saved, with {problems} problem{'s' * (problems != 1)} in it" if problems else "saved"
-        self.notify(words, severity="warning" if problems else "information", markup=False)
-        self.query_one(Findings).ask_later(again=True)
-
-    def action_editor(self) -> None:
-        if self.view is not None and self.view.dirty:
-            answers = [Answer("save", "Save, then edit", "s", "success")]
-            text = "The editor reads the file, which does not have what is unsaved here."
-            self.app.push_screen(Confirm("$EDITOR", text, answers), self._saved_for_editor)
-        else:
-            self._open_editor()
-
-    def _saved_for_editor(self, answer: str | None) -> None:
-        if answer == "save":
-            self.step(lambda file: file.save(), self._open_editor)
-
-    def _open_editor(self) -> None:
-        try:
-            with self.app.suspend():
-                edit_file(self.dashboard.project)
-        except UserError as error:
-            self.show_error(error)
-        except Exception as error:  # a driver that cannot be suspended: the web, a test
-            self.show_error(error)
-        self.step(lambda file: file.reload())
+            self.step(then=then)
 
 
 def _take_over(file: ConfigFile) -> None:

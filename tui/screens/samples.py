@@ -82,7 +82,7 @@ class SamplesScreen(DashboardScreen):
 
     def on_mount(self) -> None:
         self.query_one("#samples").border_title = "Samples"
-        reader = self._reader = SamplesReader(self.dashboard.files.root)
+        reader = self._reader = SamplesReader(self.dashboard.files.config)
 
         def read() -> tuple[Sample, ...] | None:
             return reader.samples if reader.refresh() else None

@@ -20,7 +20,9 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tui.data.log_file import LogFile, LogFilter, compile_pattern
+from hv15.patterns import PatternError
+from tui.data.log_file import LogFile, LogFilter
+from tui.data.patterns import SearchPattern, search_pattern
 from tui.units import size
 
 BLOCK = 200
@@ -94,7 +96,7 @@ class LogView(ScrollView, can_focus=True):
         self._look = _Look(0, 0, 0, True, "")
         self._blocks: OrderedDict[int, list[tuple[int, str]]] = OrderedDict()
         self._wanted: set[int] = set()
-        self._pattern: re.Pattern[str] | None = None
+        self._pattern: SearchPattern | None = None
         self._search_text = ""
         self._hit: int | None = None
         self._shift = 0
@@ -124,6 +126,7 @@ class LogView(ScrollView, can_focus=True):
         self._set_pattern(text)
         self._filter = LogFilter(self._log, text) if text else None
         self._forget()
+        self._describe()
         self._resize_content()
         if self._filter is None and not self.follow and top is not None:
             self.call_after_refresh(self.scroll_to, y=top, animate=False)
@@ -158,14 +161,21 @@ class LogView(ScrollView, can_focus=True):
         self._describe()
 
         async def work() -> None:
-            found = await asyncio.to_thread(log.search, text, start, backwards=direction < 0, cancel=cancel)
+            try:
+                found = await asyncio.to_thread(log.search, text, start, backwards=direction < 0, cancel=cancel)
+            except PatternError as error:
+                found, why = None, str(error)
+            else:
+                why = ""
             if not cancel.is_set():
-                self._found(found, direction)
+                self._found(found, direction, why)
 
         self.run_worker(work(), group="search", exclusive=True, exit_on_error=False)
 
-    def _found(self, line: int | None, direction: int) -> None:
-        if line is None:
+    def _found(self, line: int | None, direction: int, why: str) -> None:
+        if why:
+            self.note, self._pattern = why, None
+        elif line is None:
             self.note = f"no match {'below' if direction > 0 else 'above'}: {self._search_text}"
         else:
             self.note, self._hit, self.follow = f"match in line {line + 1:,}", line, False
@@ -201,8 +211,8 @@ class LogView(ScrollView, can_focus=True):
         self._describe()
 
     def _set_pattern(self, text: str) -> None:
-        self.note = compile_pattern(text).note if text else ""
-        self._pattern = compile_pattern(text).text if text else None
+        self._pattern = search_pattern(text) if text else None
+        self.note = self._pattern.note if self._pattern is not None else ""
 
     # Reading, always in a thread
 
@@ -237,7 +247,8 @@ class LogView(ScrollView, can_focus=True):
             blocks = []
             if tail is None and (lines, log.generation) != (before.lines, before.generation) and ends:
                 blocks = [(number, _read(log, kept, number)) for number in _numbers(max(0, lines - ends), lines)]
-        return _Look(lines, log.size, log.generation, complete, log.error, tail, tuple(blocks))
+        error = log.error or (kept.error if kept is not None else "")
+        return _Look(lines, log.size, log.generation, complete, error, tail, tuple(blocks))
 
     def _take(self, look: _Look) -> None:
         before, self._look = self._look, look
@@ -376,11 +387,11 @@ class LogView(ScrollView, can_focus=True):
         text, end = text.expandtabs(8), 0
         if self._pattern is not None:
             match = style + self.get_component_rich_style("log--match", partial=True)
-            for found in self._pattern.finditer(text):
-                if found.end() > found.start():
-                    yield Segment(text[end : found.start()], style)
-                    yield Segment(found[0], match)
-                    end = found.end()
+            for start, stop in self._pattern.spans(text):
+                if stop > start:
+                    yield Segment(text[end:start], style)
+                    yield Segment(text[start:stop], match)
+                    end = stop
         yield Segment(text[end:], style)
 
 

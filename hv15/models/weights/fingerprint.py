@@ -7,15 +7,17 @@ For a folder: the digest of its files' fingerprints by relative name, without hi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from hv15.atomic import write_json
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.weights.header import read_header, refuse_pickle, unreadable
+from hv15.remembered import Memory
+from hv15.stamp import stamp
 
+VERSION = 1
+"""Of the file that remembers fingerprints; raised with that of the fingerprint itself."""
 _BLOCK = 2**20
 _BLOCKS = 64
 _VERSION = b"hv15 model fingerprint 1\n"
@@ -25,34 +27,22 @@ class FingerprintCache:
     """Fingerprints of known files, valid while size, mtime_ns and inode are unchanged; the caller must call `save`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._changed = False
-        self._known = _read(self.path)
+        self._memory = Memory(path, VERSION, "the fingerprints of models are computed again")
 
     def fingerprint(self, file: Path) -> str:
         """Return the fingerprint of a file, computed only if the file has changed since the last time."""
-        stat = file.stat()
-        key, state = str(file.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        known = self._known.get(key)
-        if isinstance(known, list) and len(known) == 4 and known[:3] == state:
+        key, found = str(file.resolve()), stamp(file)
+        known = self._memory.entries.get(key)
+        if found is not None and isinstance(known, list) and known[:3] == [*found]:
             return str(known[3])
         value = _file_fingerprint(file)
-        self._known[key] = [*state, value]
-        self._changed = True
+        if found is not None:
+            self._memory.learn(key, [*found, value])
         return value
 
     def save(self) -> None:
-        """Write new fingerprints to the file, atomically, if there are any."""
-        if self._changed:
-            write_json(self.path, _read(self.path) | self._known)  # another project may have added entries
-            self._changed = False
-
-
-def _read(path: Path) -> dict[str, list[int | str]]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
-        return {}  # not an error: without the cache, fingerprints take a few milliseconds
+        """Write new fingerprints to the file, atomically, if there are any and it can be written."""
+        self._memory.save()
 
 
 def model_fingerprint(path: Path, cache: FingerprintCache | None = None) -> str:

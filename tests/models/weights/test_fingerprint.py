@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def test_missing_empty_and_damaged_are_user_errors(tmp_path: Path):
         model_fingerprint(path)
 
 
-def test_two_projects_add_to_one_cache(tmp_path: Path):
+def test_two_projects_add_to_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in "ab":
         (tmp_path / name).write_text(name)
     first, second = (FingerprintCache(tmp_path / "cache.json") for _ in range(2))
@@ -92,4 +91,13 @@ def test_two_projects_add_to_one_cache(tmp_path: Path):
     second.fingerprint(tmp_path / "b")
     first.save()
     second.save()
-    assert len(json.loads((tmp_path / "cache.json").read_text())) == 2
+    monkeypatch.setattr(fingerprint, "_file_fingerprint", lambda file: pytest.fail("read again"))
+    assert len({FingerprintCache(tmp_path / "cache.json").fingerprint(tmp_path / name) for name in "ab"}) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path):
+    """A store may be there to be read only. (A file in the place of the folder: root may write into any folder.)"""
+    (tmp_path / "store").write_text("no folder")
+    path, cache = model(tmp_path / "a.safetensors"), FingerprintCache(tmp_path / "store" / "cache.json")
+    assert model_fingerprint(path, cache) == model_fingerprint(path)
+    cache.save()

@@ -14,6 +14,7 @@ from hv15.errors import UserError
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.project import Project
 from tests.data.videos import make_video
+from tui.data import dataset
 from tui.data.dataset import NO_CAPTION, DatasetReader, Item, preview, thumbnail, write_caption
 
 
@@ -54,12 +55,14 @@ def test_items_with_captions_buckets_and_problems(root: Path) -> None:
     assert a.clips == ("9 x 64 x 64", "17 x 64 x 64")
     assert b.problem == "too short for 17 frames"
     assert c.problem.startswith("cannot be read as a video")
-    assert "4 frames at 24 fps" in d.problem
+    assert d.problem == NO_CAPTION
     assert made.overview().buckets == {"9 x 64 x 64": 4, "17 x 64 x 64": 2}
     assert list(made.probe()) == []
     made.load()
     assert list(made.probe()) == []
-    assert made.items[0].clips == a.clips
+    assert made.items == [a, b, c, d]
+    made.replace(d, write_caption(d, "clip d"))
+    assert "4 frames at 24 fps" in made.items[3].problem
 
 
 def test_probing_can_be_cancelled(root: Path) -> None:
@@ -85,6 +88,33 @@ def test_a_caption_that_is_edited_while_its_clip_is_looked_into_stays(
     assert list(made.probe()) == [0, 1, 2, 3]
     assert [item.caption for item in made.items] == ["edited", "clip b", "clip c", "edited"]
     assert made.items[0].frames == 24
+
+
+def test_a_caption_that_is_edited_while_its_facts_are_entered_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edit comes from another thread, at the worst moment: the old item is read, the new one not yet put back."""
+    made, enter, editors = reader(root), dataset._with, list[threading.Thread]()
+
+    def entering(item: Item, facts: dataset.FileFacts) -> Item:
+        if item.path.name == "a.mp4" and not editors:
+            editors.append(threading.Thread(target=made.replace, args=(item, write_caption(item, "edited"))))
+            editors[0].start()
+            editors[0].join(timeout=0.3)
+        return enter(item, facts)
+
+    monkeypatch.setattr(dataset, "_with", entering)
+    assert list(made.probe()) == [0, 1, 2, 3]
+    editors[0].join()
+    assert (made.items[0].caption, made.items[0].frames) == ("edited", 24)
+
+
+def test_an_edit_of_what_was_on_screen_before_the_file_was_looked_into_counts(root: Path) -> None:
+    made = reader(root)
+    shown = made.items[0]
+    list(made.probe())
+    made.replace(shown, write_caption(shown, "edited"))
+    assert (made.items[0].caption, made.items[0].frames) == ("edited", 24)
 
 
 def test_items_that_are_gone_meanwhile_are_not_put_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

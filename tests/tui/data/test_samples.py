@@ -51,7 +51,7 @@ def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> No
     for step in (1000, 200):
         sampled(tmp_path, f"results/train/previews/cat-step{step:06}.mp4", "a cat")
     touch(tmp_path, "results/rank-8/samples/cat.mp4")
-    reader = SamplesReader(tmp_path)
+    reader = SamplesReader(tmp_path / "config.yaml")
     assert reader.refresh()
     assert [(each.prompt_name, each.kind, each.step, each.experiment) for each in reader.samples] == [
         ("cat", "base", None, ""),
@@ -72,7 +72,7 @@ def test_samples_are_grouped_by_prompt_and_ordered_by_step(tmp_path: Path) -> No
 
 
 def test_damaged_and_missing_files_stop_nothing(tmp_path: Path) -> None:
-    reader = SamplesReader(tmp_path)
+    reader = SamplesReader(tmp_path / "config.yaml")
     assert not reader.refresh()
     for name, text in {"a": "[" * 100_000, "b": "oops", "c": "[]"}.items():
         path = tmp_path / f"results/samples/{name}.mp4"
@@ -179,7 +179,7 @@ def test_samples_of_another_training_or_prompt_are_no_final_ones(tmp_path: Path)
     made_by(tmp_path, "dog", {"steps": 100}, "two dogs")
     for name in ("cat.base", "dog.base", "bird"):
         sampled(tmp_path, f"results/samples/{name}.mp4", "a cat")
-    reader = SamplesReader(tmp_path)
+    reader = SamplesReader(tmp_path / "config.yaml")
     assert reader.refresh()
     asked = {
         "bird": Standing.NOT_IN_CONFIG,
@@ -210,10 +210,20 @@ def test_samples_of_another_training_or_prompt_are_no_final_ones(tmp_path: Path)
     assert not reader.refresh()
 
 
+def test_the_prompts_are_those_of_the_config_that_was_opened(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "other.yaml").write_text(CONFIG.replace("a cat", "two cats"))
+    sampled(tmp_path, "results/samples/cat.mp4", "two cats")
+    for name, standing in (("config.yaml", Standing.EARLIER_PROMPT), ("other.yaml", Standing.CURRENT)):
+        reader = SamplesReader(tmp_path / name)
+        assert reader.refresh()
+        assert standings(reader) == {"cat": standing}
+
+
 def test_a_config_that_cannot_be_read_marks_nothing(tmp_path: Path) -> None:
     sampled(tmp_path, "results/samples/cat.mp4", "a cat")
     (tmp_path / "config.yaml").write_text("oops: [")
-    reader = SamplesReader(tmp_path)
+    reader = SamplesReader(tmp_path / "config.yaml")
     assert reader.refresh()
     assert standings(reader) == {"cat": Standing.CURRENT}
 

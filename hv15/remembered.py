@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from hv15.atomic import atomic_path
@@ -34,11 +35,18 @@ class Memory:
     def learn(self, name: str, value: Json) -> None:
         self.entries[name] = self._learnt[name] = value
 
-    def save(self) -> None:
-        """Add new entries to the file, if it can be written; another process may also have added some."""
+    def save(self, keep: Callable[[str], bool] | None = None) -> None:
+        """Add new entries to the file, if it can be written; another process may also have added some.
+
+        Args:
+            keep: called with each name; the other entries are forgotten. None keeps all.
+        """
         if not self._learnt:
             return
-        body = json.dumps(self._load() | self._learnt, separators=(",", ":")).encode()
+        entries = self._load() | self._learnt
+        if keep is not None:
+            entries = {name: value for name, value in entries.items() if keep(name)}
+        body = json.dumps(entries, separators=(",", ":")).encode()
         try:
             with atomic_path(self.path) as temporary:
                 temporary.write_bytes(f"{self._header(body)}\n".encode() + body)

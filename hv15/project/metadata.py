@@ -1,0 +1,89 @@
+"""What the files that hv15 writes say about themselves: the text metadata of LoRAs, latents, videos and images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hv15.errors import UserError
+
+KINDS = (".safetensors", ".mp4", ".png")
+"""Endings of files that carry metadata."""
+
+_LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
+"""What every PNG ends with."""
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file, also of one that was cut off if its beginning still tells; none of another kind.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if path.suffix == ".safetensors":
+        from hv15.models.weights.header import read_header
+
+        return read_header(path).metadata
+    if path.suffix == ".mp4":
+        from hv15.data.encode import read_video_metadata
+
+        return read_video_metadata(path)
+    if path.suffix == ".png":
+        return _image_text(path)
+    return {}
+
+
+def product_metadata(product: Path) -> dict[str, str]:
+    """The metadata of a whole file, or of a folder of whole images; none of what is torn, or of another kind.
+
+    Raises:
+        UserError, OSError: it is missing or damaged.
+    """
+    files = sorted(product.glob("*.png")) if product.is_dir() else [product]
+    return read_metadata(files[0]) if files and all(map(_is_whole, files)) else {}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether nothing is missing at the end of a file. (The header of a .safetensors file tells its size.)"""
+    if path.suffix == ".mp4":
+        return _is_whole_mp4(path)
+    return path.suffix != ".png" or _is_whole_png(path)
+
+
+def _is_whole_mp4(path: Path) -> bool:
+    """Whether the boxes of an mp4 fill its file: a cut one still has its metadata, which comes first."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place < size:
+            file.seek(place)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:  # a 64-bit length follows the box's name
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:
+                return False
+            place += length
+    return place == size
+
+
+def _is_whole_png(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.verify()  # up to the name of the last chunk
+    except (OSError, ValueError, SyntaxError):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(_LAST_CHUNK), os.SEEK_END)
+        return file.read() == _LAST_CHUNK
+
+
+def _image_text(path: Path) -> dict[str, str]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be read as an image: {error}", hint="copy or make it again") from error
