@@ -56,6 +56,7 @@ def use_of(store_root: Path) -> StoreUse:
         for paths in _runs(project.root):
             _add_manifests(use, store_root, paths)
             _add_unfinished(use, store_root, paths)
+        _add_lost(use, store_root, ProjectPaths(project.root))
     return use
 
 
@@ -103,6 +104,16 @@ def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> Non
             shard = str(spec.wanted.get("shard")).replace(" of ", "-of-")
             if not _answers(paths.manifests(kind) / name / f"{shard}.json", spec):
                 use.unfinished.setdefault(Store(store_root, kind, name).folder, paths.root)
+
+
+def _add_lost(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:
+    """Add everything for a project that has run and whose results are gone: its next run needs what they named."""
+    if not paths.runs.is_dir() or any(paths.specs.glob("*.json")):
+        return
+    for kind in get_args(EncodedKind):
+        if not any(paths.manifests(kind).glob("*/*-of-*.json")):
+            for folder in (store_root / "store" / kind).glob("*"):
+                use.unfinished.setdefault(folder, paths.root)
 
 
 def _answers(manifest: Path, spec: Spec) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,15 @@ def test_a_project_whose_note_cannot_be_read_is_told(tmp_path: Path, content: st
     (note,) = (store / "projects").iterdir()
     note.write_text(content)
     assert [project.note for project in use_of(store).unreachable] == [note]
+
+
+def test_a_project_that_lost_its_results_keeps_what_they_named(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    one, two = User(tmp_path / "one", store, "a"), User(tmp_path / "two", store, "b")
+    for user in (one, two):
+        user.encode()
+        user.plan(runs=False)
+        user.paths.runs.mkdir(parents=True)
+    shutil.rmtree(two.paths.results)
+    assert names(store) == set()
+    assert list(use_of(store).unfinished.values()) == [tmp_path / "two"]
