@@ -84,9 +84,14 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(target: Path, value: object, *, durable: bool = True) -> None:
-    """Write indented JSON with sorted keys atomically, so that equal values give equal bytes."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+def write_json(target: Path, value: object, *, durable: bool = True, compact: bool = False) -> None:
+    """Write JSON with sorted keys atomically, so that equal values give equal bytes.
+
+    Args:
+        compact: without the white space that is for people; such a file is read in two thirds of the time.
+    """
+    indent, separators = (None, (",", ":")) if compact else (1, None)
+    text = json.dumps(value, indent=indent, separators=separators, sort_keys=True, ensure_ascii=False) + "\n"
     with atomic_path(target, durable=durable) as temporary:
         # A file name that is not UTF-8 is a lone surrogate here; backslashed it is JSON, and reads back the same.
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
+from functools import lru_cache
 
 MOST_CAPTION = 1 << 16
 """Most bytes of a caption. The text encoder reads 1000 tokens, which are about 5,000 bytes."""
@@ -17,6 +18,7 @@ _MARKS = {  # the longer ones first, because UTF-32's little-endian mark begins 
 }
 
 
+@lru_cache(maxsize=1 << 17)
 def caption_key(text: str) -> str:
     """Return the key of a caption's encoding: the sha256 (hex) of its UTF-8 text, including prefix and suffix."""
     return hashlib.sha256(text.encode()).hexdigest()

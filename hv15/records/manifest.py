@@ -97,7 +97,7 @@ class Manifest:
             UserError: the disk is full, or the folder cannot be written.
         """
         content = {"kind": self.kind, "settings": self.settings, "needs": self.needs, "entries": self.entries}
-        write_json(path, {"version": VERSION, **content})
+        write_json(path, {"version": VERSION, **content}, compact=True)
 
     def put(self, key: str, entry: Entry) -> None:
         self.entries[key] = entry.to_json()
