@@ -1,6 +1,6 @@
-"""The `hv15` command: each stage of the workflow, and what a person wants to look at.
+"""The `hv15` command: the stages of the workflow, which the rules call too, and commands for people.
 
-The rules call the same commands. Nothing heavy is imported before a command runs.
+Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import UserError
 from hv15.operating_system import require_linux
-from hv15.out_of_memory import OF_THE_MACHINE, OutOfMemory, is_out_of_memory
-from hv15.output import to_the_end
+from hv15.out_of_memory import MACHINE_MEMORY_HINT, OutOfMemory, is_out_of_memory
+from hv15.output import with_flushed_output
 from hv15.terminal_text import cleaned, visible
 
 USER_ERROR = 2
@@ -30,7 +30,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
 
 
-@to_the_end
+@with_flushed_output
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that are not UTF-8 are escaped, as on stderr
@@ -45,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: Command) -> int:
     try:
         require_linux()
-    except UserError as error:  # before anything is imported that other systems do not have
+    except UserError as error:  # checked before anything is imported that other systems lack
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     try:
         return command.run() or 0
-    except BrokenPipeError:  # the reader of our output has gone (hv15 show | head)
+    except BrokenPipeError:  # the reader of our output is gone (hv15 show | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BaseException as error:
@@ -59,7 +59,7 @@ def _run(command: Command) -> int:
         explained = _explained(error, command)
         write_failure(explained)
         if isinstance(explained, KeyboardInterrupt):
-            print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
+            print("stopped; what is finished is kept: run the same command to continue", file=sys.stderr)
             return INTERRUPTED
         if not isinstance(explained, UserError):
             sys.excepthook = _show_traceback
@@ -74,10 +74,10 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def parse(arguments: Sequence[str] | None = None) -> Command:
-    """Read a command line (that of this process) into the command that it names.
+    """Read a command line (by default that of this process) into the command that it names.
 
     Raises:
-        SystemExit: it cannot be read, which was said on stderr; or help or the version was asked for.
+        SystemExit: it cannot be read, as stderr says; or help or the version was asked for.
     """
     parser = argparse.ArgumentParser("hv15", description="HunyuanVideo 1.5 LoRAs: encode, train, sample, convert.")
     parser.add_argument("--version", action="version", version=f"hv15 {__version__}")
@@ -86,11 +86,11 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
 
 
 def _explained(error: BaseException, command: Command) -> BaseException:
-    """The same error; where memory was not enough, with the settings that would make it so."""
+    """The same error; when memory ran out, with the settings that would help."""
     stage = command.stage if isinstance(command, SettingsCommand) else None
     if not isinstance(error, UserError) and is_out_of_memory(error):
         words = (str(error) or "none is left on this machine").splitlines()[0]
-        error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=OF_THE_MACHINE)
+        error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=MACHINE_MEMORY_HINT)
     if isinstance(error, OutOfMemory) and isinstance(command, SettingsCommand):
         from hv15.commands.plan import explain
 

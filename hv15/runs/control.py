@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from hv15.environment import OF_A_RUN, RUN_VARIABLE, SAFE_PATH
+from hv15.environment import RUN_VARIABLES, RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
@@ -52,7 +52,7 @@ def environment(**more: str) -> dict[str, str]:
     Python files of the folder that it works in are not: an `argparse.py` among somebody's clips is never run.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    kept = {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
+    kept = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", SAFE_PATH: "1", **more}
 
 
