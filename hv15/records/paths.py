@@ -195,5 +195,5 @@ class ProjectPaths:
 
     @property
     def looks(self) -> Path:
-        """What the last plan found good before the first job."""
+        """What was checked before the first job and found good (`hv15.plan.beforehand`)."""
         return self.hidden / "looks.json"
