@@ -77,7 +77,7 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
     Raises:
         ConfigError: something cannot be used; all of it at once.
     """
-    memory = project.paths.looks
+    memory = project.paths.passed_checks
     known, good, problems = _known(memory), set[str](), list[Problem]()
     for early in early_checks(project):
         key = early.key

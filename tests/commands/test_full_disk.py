@@ -55,7 +55,7 @@ def test_the_index_of_the_dataset(project: Workbench) -> None:
 
 @pytest.mark.parametrize("change", ["train", "sample"])
 def test_specs(done: Workbench, change: str) -> None:
-    """The planner writes one anew for each stage that has to run."""
+    """The planner writes one again for each stage that has to run."""
     done.set(**{change: {"seed": 7}})
     before = done.files()
     with full_disk(10), pytest.raises(UserError, match="cannot be written") as caught:
@@ -69,12 +69,12 @@ def test_specs(done: Workbench, change: str) -> None:
 
 def test_what_a_plan_only_remembers_is_done_without(done: Workbench) -> None:
     """What the products told when they were last read, and who uses the store."""
-    done.paths.told.unlink()
+    done.paths.recorded_products.unlink()
     shutil.rmtree(done.root / "cache/projects")
     with full_disk(10):
         assert done.hv15("why").code == 0
         assert done.hv15("encode", "texts", "--shard", "7").code == 2
-    assert not done.paths.told.exists()
+    assert not done.paths.recorded_products.exists()
 
 
 def test_the_lora(done: Workbench) -> None:
@@ -87,7 +87,7 @@ def test_the_lora(done: Workbench) -> None:
 
 
 def test_the_training_state(done: Workbench) -> None:
-    """No state fits: the training stops at the first, and starts anew when there is room."""
+    """No state fits: the training stops at the first, and starts again when there is room."""
     whole = (done.root / LORA).read_bytes()
     shutil.rmtree(done.root / "results/train")
     (done.root / LORA).unlink()

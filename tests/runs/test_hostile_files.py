@@ -28,7 +28,7 @@ from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.runs.metrics import training_progress
 from hv15.runs.record import history
 from hv15.runs.state import current
-from hv15.workflow.told import Told
+from hv15.workflow.made_from import Told
 from tests.damage import damaged
 from tests.records.steps import lines, start_record, step_record
 from tests.workflow.stub_hv15 import write_safetensors

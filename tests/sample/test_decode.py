@@ -18,7 +18,7 @@ from hv15.sample.contact_sheet import read_sample
 from hv15.sample.decode import decode, decode_latents, to_frames
 from hv15.sample.files import write_tensors
 from hv15.sample.provenance import provenance
-from hv15.workflow.told import Told
+from hv15.workflow.made_from import Told
 from tests.sample.conftest import FRAMES, HEIGHT, TEXT, TRAINED, WIDTH, made_from
 
 

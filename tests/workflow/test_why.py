@@ -110,9 +110,9 @@ def test_settings_of_the_training(project: QuickProject, settings: dict[str, obj
     project.set(train=settings)
     assert why(project) == {
         "train": words,
-        "sample_latents.one": ["the LoRA is trained anew"],
-        "sample_video.one": ["it is sampled anew"],
-        "publish": ["one is new", "the LoRA is trained anew"],
+        "sample_latents.one": ["the LoRA is trained again"],
+        "sample_video.one": ["it is sampled again"],
+        "publish": ["one is new", "the LoRA is trained again"],
     }
 
 
@@ -126,7 +126,7 @@ def test_a_new_format_of_what_is_computed(project: QuickProject, monkeypatch: py
     monkeypatch.setattr(formats, "TRAINING", formats.TRAINING + 1)
     assert why(project)["train"] == ["hv15 trains in a new way"]
     monkeypatch.setattr(formats, "DENOISING", formats.DENOISING + 1)
-    assert why(project)["sample_latents.one"] == ["hv15 samples in a new way", "the LoRA is trained anew"]
+    assert why(project)["sample_latents.one"] == ["hv15 samples in a new way", "the LoRA is trained again"]
     monkeypatch.setattr(formats, "TEXT", formats.TEXT + 1)
     assert why(project)["encode_texts"] == ["hv15 encodes captions in a new way"] * 2
 
@@ -254,7 +254,7 @@ def test_other_settings_of_the_encoding(project: QuickProject) -> None:
     found = why(project)
     assert found["encode_texts"] == ["cache.fp8_vl false -> true"] * 2
     assert found["train"] == ["cache.fp8_vl false -> true"]
-    assert found["sample_latents.one"] == ["cache.fp8_vl false -> true", "the LoRA is trained anew"]
+    assert found["sample_latents.one"] == ["cache.fp8_vl false -> true", "the LoRA is trained again"]
 
 
 def test_when_the_old_settings_are_not_known_any_more(project: QuickProject) -> None:
@@ -272,7 +272,7 @@ def test_a_lost_store(project: QuickProject) -> None:
 
 
 def test_lost_manifests(project: QuickProject) -> None:
-    """Of those of other shard counts, too: what they list is known, and only listed anew."""
+    """Of those of other shard counts, too: what they list is known, and only listed again."""
     project.set(cache={"shards": 1}, train={"seed": 7})
     found = why(project)
     assert found["encode_latents"] == ["the list of the encoded clips was lost"]
@@ -291,18 +291,18 @@ def test_lost_manifests(project: QuickProject) -> None:
             {
                 "encode_texts": ["new text of sample one"],
                 "sample_latents.one": ["prompt 'a red circle' -> 'a green square'"],
-                "sample_video.one": ["it is sampled anew"],
+                "sample_video.one": ["it is sampled again"],
             },
         ),
         (
             {"seed": 5, "infer_steps": 2},
-            {"sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"], "sample_video.one": ["it is sampled anew"]},
+            {"sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"], "sample_video.one": ["it is sampled again"]},
         ),
         (
             {"video_size": [64, 80], "video_length": 9},
             {
                 "sample_latents.one": ["video_length 5 -> 9", "video_size, width 64 -> 80"],
-                "sample_video.one": ["it is sampled anew"],
+                "sample_video.one": ["it is sampled again"],
             },
         ),
         ({"fps": 12}, {"sample_video.one": ["fps 24.0 -> 12.0"]}),
@@ -313,7 +313,7 @@ def test_lost_manifests(project: QuickProject) -> None:
 def test_a_prompt(project: QuickProject, prompt: dict[str, object], words: dict[str, list[str]]) -> None:
     project.set_prompts({**ONE, **prompt})
     found = why(project)
-    assert found == {"sample_video.one": ["it is sampled anew"], **words, "publish": ["one is new"]}
+    assert found == {"sample_video.one": ["it is sampled again"], **words, "publish": ["one is new"]}
 
 
 def test_a_new_prompt(project: QuickProject) -> None:
@@ -339,7 +339,7 @@ def test_a_sample_of_a_lora_that_was_trained_alone(project: QuickProject) -> Non
     found = why(project)
     assert "train" not in found
     assert found["sample_latents.one"] == ["it was made with another LoRA"]
-    assert found["sample_video.one"] == ["it is sampled anew"]
+    assert found["sample_video.one"] == ["it is sampled again"]
 
 
 def test_a_sample_without_the_lora_stays(project: QuickProject) -> None:
@@ -364,7 +364,7 @@ def test_the_first_image_of_a_sample(project: QuickProject) -> None:
     assert why(project) == {
         "sample_condition.one": ["another first image"],
         "sample_latents.one": ["another first image"],
-        "sample_video.one": ["it is sampled anew"],
+        "sample_video.one": ["it is sampled again"],
         "publish": ["one is new"],
     }
     project.set_prompts({**ONE, "image_path": "first.png", "video_size": [64, 80]})
@@ -389,7 +389,7 @@ def test_a_conversion(project: QuickProject) -> None:
     assert why(project) == {"convert.comfyui": ["not made yet"], "publish": ["comfyui is new"]}
     finish(project)
     project.set(train={"seed": 7})
-    assert why(project)["convert.comfyui"] == ["the LoRA is trained anew"]
+    assert why(project)["convert.comfyui"] == ["the LoRA is trained again"]
 
 
 def test_damaged_model_files_of_the_demo(project: QuickProject) -> None:

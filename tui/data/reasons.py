@@ -24,7 +24,7 @@ def plain_reason(reason: str) -> str:
             case "Updated input files":
                 parts.append(f"{_names(files)} {'is' if _one(files) else 'are'} newer than the result")
             case "Input files updated by another job":
-                parts.append(f"{_names(files)} will be made anew")
+                parts.append(f"{_names(files)} will be made again")
             case "Params have changed since last execution":
                 parts.append("its settings changed")
             case "Code has changed since last execution":

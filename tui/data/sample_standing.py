@@ -114,7 +114,7 @@ def _prompts(config: Path) -> dict[str, str]:
 
 def _finished(trained: Path) -> str:
     """What the specs of samples call the training that made a LoRA file."""
-    from hv15.workflow.told import read_metadata
+    from hv15.workflow.made_from import read_metadata
 
     return digest(parse_object(read_metadata(trained)[MADE_FROM]))
 

@@ -146,7 +146,7 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
 
 def _told(path: Path) -> tuple[SampleSettings, str | None]:
     """What a sample tells of itself, and of its training; nothing if it does not, or is damaged."""
-    from hv15.workflow.told import read_metadata
+    from hv15.workflow.made_from import read_metadata
 
     try:
         metadata = read_metadata(path)

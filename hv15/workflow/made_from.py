@@ -1,6 +1,7 @@
-"""What products tell of themselves: the spec that each was made from, read from the file and nothing else.
+"""What products record about how they were made: the spec of each, read from its own file and nothing else.
 
-A file is read again only when its size, time or inode has changed; that memory may be lost at any time.
+A file is read again only when its size, time or inode has changed. What was read is remembered, but may be lost at any
+time.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ VERSION = 1
 log = logging.getLogger(__name__)
 
 
-class Told:
-    """Reads what products tell, with a memory of what was read.
+class MadeFromReader:
+    """Reads what products record, and remembers it.
 
     Args:
-        memory: the file that keeps it between plans; it is written by `save`.
+        memory: the file that keeps what was read between plans; `save` writes it.
     """
 
     def __init__(self, memory: Path) -> None:
@@ -44,7 +45,7 @@ class Told:
     def made_from(self, product: Path) -> JsonObject | None:
         """Return what a .safetensors, .mp4 or .png file, or a folder of images was made from.
 
-        None when it is missing, torn, or does not tell.
+        None when it is missing or torn, or holds no such record.
         """
         stamp = _stamp(product)
         if stamp is None:
@@ -52,15 +53,15 @@ class Told:
         key = str(product)
         known = self._known.get(key)
         if isinstance(known, list) and len(known) == 2 and known[0] == stamp:
-            told = known[1]
+            recorded = known[1]
         else:
-            told = _read(product)
-            self._known[key] = [stamp, told]
+            recorded = _read(product)
+            self._known[key] = [stamp, recorded]
             self._changed = True
-        return told if isinstance(told, dict) else None
+        return recorded if isinstance(recorded, dict) else None
 
     def save(self) -> None:
-        """Keep what was read. A memory that cannot be written is done without."""
+        """Save what was read. If that fails, it is read again the next time."""
         if not self._changed:
             return
         try:
@@ -71,7 +72,7 @@ class Told:
 
 
 def _stamp(product: Path) -> Json:
-    """(size, mtime_ns, inode) of a file, of a folder those of its images; None if it is missing."""
+    """(size, mtime_ns, inode) of a file, or those of the images in a folder; None if it is missing."""
     try:
         if product.is_dir():
             return [list(_numbers(file)) for file in sorted(product.glob("*.png"))]
@@ -88,14 +89,14 @@ def _numbers(path: Path) -> tuple[int, int, int]:
 def _read(product: Path) -> JsonObject | None:
     try:
         metadata = read_metadata(product)
-        told = parse_object(metadata[MADE_FROM])
+        recorded = parse_object(metadata[MADE_FROM])
         if CONVERTED_TO in metadata:
             number = metadata.get(CONVERSION_FORMAT, "")
-            return conversion_spec(digest(told), metadata[CONVERTED_TO], int(number) if number.isdecimal() else 0)
-    except Exception as error:  # of every reader of every kind: what a damaged file does to it must not stop a plan
+            return conversion_spec(digest(recorded), metadata[CONVERTED_TO], int(number) if number.isdecimal() else 0)
+    except Exception as error:  # whatever a damaged file does to one of the readers must not stop a plan
         log.debug("%s: %s", product, error)
         return None
-    return told
+    return recorded
 
 
 def conversion_spec(trained: str, layout: str, number: int) -> JsonObject:
@@ -104,7 +105,7 @@ def conversion_spec(trained: str, layout: str, number: int) -> JsonObject:
 
 
 def read_metadata(product: Path) -> Mapping[str, str]:
-    """The metadata of a product; none of what is torn, or of a kind that has none.
+    """The metadata of a product; empty if it is torn, or of a kind that has none.
 
     Raises:
         UserError, OSError: it cannot be read.
@@ -130,7 +131,7 @@ _LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def _is_whole_mp4(path: Path) -> bool:
-    """Whether the boxes of an mp4 fill its file: a cut one still has its metadata, which comes first."""
+    """Whether the boxes of an mp4 fill its file: a truncated one still has its metadata, which comes first."""
     size, place = path.stat().st_size, 0
     with path.open("rb") as file:
         while place < size:
@@ -150,7 +151,7 @@ def _image_text(path: Path) -> dict[str, str]:
 
     try:
         with Image.open(path) as image:
-            image.verify()  # up to the name of the last chunk
+            image.verify()  # checks up to the name of the last chunk
             with path.open("rb") as file:
                 file.seek(-len(_LAST_CHUNK), os.SEEK_END)
                 if file.read() != _LAST_CHUNK:

@@ -15,8 +15,8 @@ from hv15.data.encode import write_image, write_images, write_video
 from hv15.digest import digest
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
-from hv15.workflow import told
-from hv15.workflow.told import Told, conversion_spec
+from hv15.workflow import made_from
+from hv15.workflow.made_from import MadeFromReader, conversion_spec
 from tests.workflow.stub_hv15 import write_safetensors
 
 WANTED: JsonObject = {"train": {"seed": 7, "rate": 0.1}, "name": "a “cat”", "none": None}
@@ -35,7 +35,7 @@ FILES = [name for name in WRITERS if name != "a.frames"]
 
 
 def tells(path: Path) -> JsonObject | None:
-    return Told(path.parent / "memory.json").made_from(path)
+    return MadeFromReader(path.parent / "memory.json").made_from(path)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -105,7 +105,7 @@ def box(name: bytes, content: bytes, *, wide: bool = False) -> bytes:
 )
 def test_the_boxes_of_an_mp4_fill_its_file(content: bytes, whole: bool, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(content)
-    assert told._is_whole_mp4(tmp_path / "a.mp4") is whole
+    assert made_from._is_whole_mp4(tmp_path / "a.mp4") is whole
 
 
 @pytest.mark.parametrize(("number", "expected"), [(str(formats.CONVERSION), formats.CONVERSION), ("new", 0), ("", 0)])
@@ -139,7 +139,7 @@ def product(tmp_path: Path) -> Path:
 @pytest.fixture
 def memory(product: Path, tmp_path: Path) -> Path:
     """The memory of a plan that has read the product."""
-    first = Told(tmp_path / "hidden/told.json")
+    first = MadeFromReader(tmp_path / "hidden/told.json")
     first.made_from(product)
     first.made_from(tmp_path / "gone.mp4")
     first.save()
@@ -150,13 +150,13 @@ def memory(product: Path, tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that is read from now on."""
     seen: list[Path] = []
-    read = told.read_metadata
-    monkeypatch.setattr(told, "read_metadata", lambda path: seen.append(path) or read(path))
+    read = made_from.read_metadata
+    monkeypatch.setattr(made_from, "read_metadata", lambda path: seen.append(path) or read(path))
     return seen
 
 
 def test_a_file_that_has_not_changed_is_not_read_again(product: Path, memory: Path, reads: list[Path]) -> None:
-    assert Told(memory).made_from(product) == WANTED
+    assert MadeFromReader(memory).made_from(product) == WANTED
     assert reads == []
 
 
@@ -175,7 +175,7 @@ def test_a_file_that_has_changed_is_read_again(product: Path, memory: Path, read
         other.replace(product)
         wanted = {**WANTED, "train": {"seed": 7, "rate": 0.2}}
         assert (product.stat().st_size, product.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert Told(memory).made_from(product) == wanted
+    assert MadeFromReader(memory).made_from(product) == wanted
     assert reads == [product]
 
 
@@ -185,7 +185,7 @@ def test_a_folder_has_changed_when_one_of_its_images_has(tmp_path: Path, reads: 
     for touched, count in ((False, 1), (False, 1), (True, 2)):
         if touched:
             os.utime(folder / "0001.png", (1e9, 1e9))
-        found = Told(memory)
+        found = MadeFromReader(memory)
         assert found.made_from(folder) == WANTED
         found.save()
         assert len(reads) == count
@@ -194,7 +194,7 @@ def test_a_folder_has_changed_when_one_of_its_images_has(tmp_path: Path, reads: 
 def test_what_tells_nothing_is_remembered_too(tmp_path: Path, reads: list[Path]) -> None:
     write_safetensors(tmp_path / "a.safetensors", {})
     for _ in range(2):
-        found = Told(tmp_path / "told.json")
+        found = MadeFromReader(tmp_path / "told.json")
         assert found.made_from(tmp_path / "a.safetensors") is None
         found.save()
     assert len(reads) == 1
@@ -212,9 +212,9 @@ def test_what_tells_nothing_is_remembered_too(tmp_path: Path, reads: list[Path])
         b'{"version": 1, "products": {"PRODUCT": [[], {}]}}',
     ],
 )
-def test_a_memory_that_is_damaged_is_made_anew(product: Path, memory: Path, content: bytes) -> None:
+def test_a_memory_that_is_damaged_is_made_again(product: Path, memory: Path, content: bytes) -> None:
     memory.write_bytes(content.replace(b"PRODUCT", str(product).encode()))
-    found = Told(memory)
+    found = MadeFromReader(memory)
     assert found.made_from(product) == WANTED
     found.save()
     assert str(product) in memory.read_text()
@@ -222,14 +222,14 @@ def test_a_memory_that_is_damaged_is_made_anew(product: Path, memory: Path, cont
 
 def test_a_memory_that_cannot_be_written_is_done_without(product: Path, tmp_path: Path) -> None:
     (tmp_path / "hidden").write_text("in the way")
-    found = Told(tmp_path / "hidden/told.json")
+    found = MadeFromReader(tmp_path / "hidden/told.json")
     assert found.made_from(product) == WANTED
     found.save()
 
 
 def test_nothing_new_is_nothing_written(product: Path, memory: Path) -> None:
     before = memory.stat().st_mtime_ns, memory.stat().st_ino
-    again = Told(memory)
+    again = MadeFromReader(memory)
     again.made_from(product)
     again.save()
     assert (memory.stat().st_mtime_ns, memory.stat().st_ino) == before
