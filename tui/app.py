@@ -1,7 +1,7 @@
 """The dashboard: eight screens over one project, each a `mode` with a digit of its own.
 
 What the files say comes from `tui.data` by way of the `Watcher`; what a person does goes to hv15's public functions.
-Nothing in it needs the dashboard to stay: a run goes on when it is closed.
+Nothing in it needs the dashboard to stay: a run continues when it is closed.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Dashboard(App[None]):
             tooltip="give what has the focus all the room; esc ends it",
         ),
         Binding(
-            "q,ctrl+q", "leave", "Quit", id="quit", key_display="q", tooltip="leave the dashboard; the run goes on"
+            "q,ctrl+q", "leave", "Quit", id="quit", key_display="q", tooltip="leave the dashboard; the run continues"
         ),
     ]
 
@@ -172,7 +172,7 @@ class Dashboard(App[None]):
                 )
         yield SystemCommand("Dark or light", "change the theme (key f2)", self.action_toggle_theme)
         yield SystemCommand("Help", "for what has the focus (key ?)", self.action_help)
-        yield SystemCommand("Quit", "the run goes on (key q)", self.action_leave)
+        yield SystemCommand("Quit", "the run continues (key q)", self.action_leave)
 
     async def on_open_log(self, message: OpenLog) -> None:
         await self.switch_mode("logs")
@@ -240,5 +240,5 @@ def main(project: Path, *, gpus: GpuSource | None = None) -> int:
     app = Dashboard(config, ProjectFiles(config, gpus=gpus))
     app.run()
     if app.run_goes_on:
-        print(f"the run goes on; watch it again with: hv15 tui {shlex.quote(str(app.files.root))}")
+        print(f"the run continues; watch it again with: hv15 tui {shlex.quote(str(app.files.root))}")
     return app.return_code or 0

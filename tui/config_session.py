@@ -25,7 +25,7 @@ class ConfigView:
     sections: tuple[FormSection, ...]
     unsaved: tuple[DiffLine, ...]
     against_run: tuple[DiffLine, ...]
-    """What differs from the config of the run that goes on, or of the last one."""
+    """What differs from the config of the run in progress, or of the last one."""
     changes_against_run: tuple[Change, ...]
     positions: dict[Location, tuple[int, int]]
     """Where each given setting stands: line and column from 1."""

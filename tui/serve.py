@@ -81,7 +81,7 @@ def make_server(arguments: Sequence[str], port: int, token: str) -> Server:
         async def on_startup(self, app: web.Application) -> None:
             print(f"The dashboard: {address(port, token)}")
             print("From another machine first:  ssh -L " + f"{port}:{LOOPBACK}:{port} {socket.gethostname()}")
-            print("Ctrl-C ends it; the run goes on", flush=True)
+            print("Ctrl-C ends it; the run continues", flush=True)
 
         async def _make_app(self) -> web.Application:
             self.pages: set[web.WebSocketResponse] = set()

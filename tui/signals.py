@@ -1,4 +1,4 @@
-"""SIGTERM and a closed terminal end the dashboard at once, and what it started beside itself; a run goes on."""
+"""SIGTERM and a closed terminal end the dashboard at once, and what it started beside itself; a run continues."""
 
 from __future__ import annotations
 

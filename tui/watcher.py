@@ -108,7 +108,7 @@ class Watcher:
         took = 0.0
         try:
             value, took = await asyncio.to_thread(_timed, source.read)
-        except Exception as error:  # a reader that breaks is shown; the dashboard goes on
+        except Exception as error:  # a reader that breaks is shown; the dashboard continues
             text = f"{type(error).__name__}: {error}"
             if text != source.error:
                 source.error = text

@@ -271,7 +271,7 @@ def refuse_living_run(root: Path) -> None:
     other = holder(root)
     if other is not None and other != os.environ.get(RUN_VARIABLE):
         raise UserError(
-            f"{root}: a run is going on already ({other})",
+            f"{root}: a run is already in progress ({other})",
             hint=f"`hv15 status` shows it; stop it with `hv15 stop {shlex.quote(str(root))}`, or wait for its end",
         )
 

@@ -1,4 +1,4 @@
-"""A disk that is full while a file is written: one error, nothing lost, and the same command goes on afterwards."""
+"""A disk that is full while a file is written: one error, nothing lost, and the same command continues afterwards."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_training_state(done: Workbench) -> None:
 
 
 def test_a_later_state_leaves_the_earlier_one(done: Workbench) -> None:
-    """The disk fills up after a state was saved: the next call goes on from it and gives the same file."""
+    """The disk fills up after a state was saved: the next call resumes from it and gives the same file."""
     whole, state = (done.root / LORA).read_bytes(), done.root / "results/train/state"
     shutil.rmtree(state / "step-000002")
     (done.root / LORA).unlink()

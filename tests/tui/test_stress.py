@@ -1,4 +1,4 @@
-"""Too much, too long, broken and hostile: the dashboard shows it or says why not, and goes on.
+"""Too much, too long, broken and hostile: the dashboard shows it or says why not, and continues.
 
 Times and the full sizes are measured by bench/bench_dashboard.py; here nothing depends on the speed of the machine.
 """

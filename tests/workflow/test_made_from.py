@@ -121,7 +121,7 @@ def test_a_converted_lora_tells_of_its_conversion_too(number: str, expected: int
     ids=["no number", "half a character", "a number without end"],
 )
 def test_what_no_reader_expects_tells_nothing(made_from: str, number: str, tmp_path: Path) -> None:
-    """It counts as missing, as a torn file does: a plan goes on."""
+    """It counts as missing, as a torn file does: a plan continues."""
     path = tmp_path / "a.safetensors"
     write_safetensors(path, {"hv15.made_from": made_from, "hv15.convert.to": "comfyui", "hv15.convert.format": number})
     assert tells(path) is None

@@ -79,7 +79,7 @@ class NvmlGpus:
         try:
             count = self._library.nvmlDeviceGetCount()
             found = tuple(self._gpu(index) for index in range(count))
-        except Exception as error:  # whatever a driver may raise; the dashboard goes on without it
+        except Exception as error:  # whatever a driver may raise; the dashboard continues without it
             self._fail(error)
             return ()
         self.note = "" if found else "no NVIDIA GPU in this machine"

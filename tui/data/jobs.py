@@ -147,7 +147,7 @@ class JobsReader:
     def refresh(self, budget_s: float = 0.25) -> bool:
         """Read what is new, for at most `budget_s` seconds or so; tell whether anything changed."""
         deadline = time.perf_counter() + budget_s
-        changed = not self._file.look()
+        changed = not self._file.check()
         if changed:
             self._file.restart()  # events are never cut in the middle: this is another file
             self._forget()

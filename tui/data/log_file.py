@@ -81,7 +81,7 @@ class LogFile:
         deadline = time.perf_counter() + budget_s
         before = (self.lines, self.generation, self.error)
         with self._lock:
-            if not self._file.look():
+            if not self._file.check():
                 self._file.restart()
                 self._forget()
                 self.generation += 1

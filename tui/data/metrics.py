@@ -114,7 +114,7 @@ class MetricsReader:
         """Read what is new, for at most `budget_s` seconds or so; tell whether anything changed."""
         deadline = time.perf_counter() + budget_s
         with self._lock:
-            changed = not self._file.look()
+            changed = not self._file.check()
             if changed:
                 self._cut(self._file.offset)
         while lines := self._file.read_lines():

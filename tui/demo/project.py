@@ -1,4 +1,4 @@
-"""A folder of its own in which the recorded run goes on while the dashboard is open."""
+"""A folder of its own in which the recorded run is replayed while the dashboard is open."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ class StartDialog(ModalScreen[list[str] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="start-cancel", tooltip="start nothing"),
-        Binding("s,ctrl+s", "start", "Start", id="start-start", tooltip="start it: it goes on without the dashboard"),
+        Binding("s,ctrl+s", "start", "Start", id="start-start", tooltip="start it: it continues without the dashboard"),
         Binding("d", "plan", "Ask again", id="start-plan", tooltip="ask Snakemake again what would run"),
     ]
-    HELP = f"""What would run, and why. Start sets it going, detached: it goes on when the dashboard is closed. Another
+    HELP = f"""What would run, and why. Start starts it, detached: it continues when the dashboard is closed. Another
     target than the finished LoRA can be named, such as {ProjectPaths().samples / "NAME.mp4"}."""
 
     DEFAULT_CSS = """

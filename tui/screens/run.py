@@ -47,7 +47,7 @@ class RunScreen(DashboardScreen):
     FIRST: ClassVar[str] = "#jobs"
     CSS_PATH = "run.tcss"
     HELP = """The run of this project: its jobs, the loss, the device, and the end of a log. s starts (after showing
-    what would run), x stops, x again kills. A run goes on when the dashboard is closed; opened again, it is there."""
+    what would run), x stops, x again kills. A run continues when the dashboard is closed; opened again, it is there."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start", id="run-start", tooltip="show what would run, and start it"),
@@ -109,7 +109,7 @@ class RunScreen(DashboardScreen):
     def on_jobs_seen(self, message: JobsSeen) -> None:
         view = self.jobs_view = message.view
         self.query_one(JobsTable).set_rows(view.jobs)
-        waiting = "the run is starting" if self.run_view.alive else "the run left no word of its jobs"
+        waiting = "the run is starting" if self.run_view.alive else "the run recorded no jobs"
         self.query_one(JobsTable).empty = view.progress.error or waiting
         progress = view.progress
         parts = [f"{progress.done}/{progress.total}"] if progress.total else []
@@ -242,7 +242,7 @@ class RunScreen(DashboardScreen):
 
     def action_start(self) -> None:
         if self.run_view.alive:
-            self.notify("a run is going on; x stops it", title="Start", severity="warning", markup=False)
+            self.notify("a run is in progress; x stops it", title="Start", severity="warning", markup=False)
             return
         notes = ["Snakemake's lock was left by a killed run; the start removes it"] if self.run_view.locked else []
         if self.dashboard.unsaved:
@@ -277,7 +277,7 @@ class RunScreen(DashboardScreen):
             text = "It was asked to stop and is still saving. Killed, it loses what it did since its last state."
             answers = [kill]
         elif view.alive:
-            text = "The training finishes its step and saves its state; the same start goes on from there."
+            text = "The training finishes its step and saves its state; the next start resumes from there."
             answers = [Answer("stop", "Save and stop", "x", "warning"), kill]
         else:
             text = "No run is alive, but processes of a dead one still work here."
