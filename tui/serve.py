@@ -1,10 +1,10 @@
 """The same dashboard in a browser on this machine (`hv15 tui --serve`): loopback only, and only with the token.
 
-textual-serve has no login, and who can open the page can start programs. So each request must bring the token: once
-in the address that is printed, then in a cookie. A page of another origin, or a name that somebody's DNS points to
-127.0.0.1, is refused too. Browsers send cookies to every port of a machine: this one belongs to a path that nobody can
-guess, so that no other server here is given it. Each browser tab runs a dashboard of its own, as many as are allowed
-and no larger than is allowed; they end with the server. The run itself needs none of them.
+textual-serve has no login, and whoever can open the page can start programs. So each request must bring the token: once
+in the address that is printed, then in a cookie. Pages of another origin, and host names that somebody's DNS points to
+127.0.0.1, are refused too. Browsers send cookies to every port of a machine, so this one is limited to a path that
+nobody can guess: no other server here gets it. Each browser tab runs a dashboard of its own, limited in number and in
+size; they end with the server. The run itself needs none of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_PAGES = 16
 MOST_CELLS = 1000
 """Columns and rows of a dashboard."""
 POLICY = "style-src 'self' 'unsafe-inline'; font-src 'self' data:; frame-ancestors 'none'"
-"""textual-serve's page asks a foreign host for a font; nobody else needs to know that it was opened."""
+"""textual-serve's page asks another host for a font; no other host needs to know that it was opened."""
 
 
 def serve(arguments: Sequence[str], port: int) -> int:
@@ -52,7 +52,7 @@ def serve(arguments: Sequence[str], port: int) -> int:
 
 
 def address(port: int, token: str) -> str:
-    """What to open in the browser."""
+    """The address to open in the browser."""
     return f"http://{LOOPBACK}:{port}/?token={token}"
 
 
@@ -114,7 +114,7 @@ def make_server(arguments: Sequence[str], port: int, token: str) -> Server:
                 finally:
                     await service.stop()
             except (ValueError, TypeError, LookupError, AssertionError, AttributeError, RecursionError):
-                await page.close(code=WSCloseCode.UNSUPPORTED_DATA)  # no message of our page
+                await page.close(code=WSCloseCode.UNSUPPORTED_DATA)  # not a message of our page
             finally:
                 self.pages.discard(page)
             return page
@@ -141,7 +141,7 @@ async def _close(page: WebSocketResponse) -> None:
 
 
 def _cells(value: object, default: int) -> int:
-    """Columns or rows as a browser says them, within bounds."""
+    """Columns or rows as a browser gives them, within bounds."""
     try:
         return min(max(1, int(str(value)[:9])), MOST_CELLS)
     except ValueError:
@@ -162,7 +162,7 @@ def guard(token: str, port: int, secret_path: str) -> Middleware:
     host = f"{LOOPBACK}:{port}"
 
     def same(found: str | None) -> bool:
-        # Headers may hold bytes that are no text.
+        # Headers may hold bytes that are not text.
         return found is not None and hmac.compare_digest(found.encode("utf-8", "surrogateescape"), token.encode())
 
     def brings_cookie(request: web.Request) -> bool:
@@ -174,7 +174,7 @@ def guard(token: str, port: int, secret_path: str) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.host != host or request.headers.get("Origin", f"http://{host}") != f"http://{host}":
-            raise web.HTTPForbidden(text="asked for under another name or from another page\n")
+            raise web.HTTPForbidden(text="requested under another name or from another page\n")
         if request.path == "/" and same(request.query.get("token")):
             # The token leaves the address bar and the browser's history at once.
             welcome = web.HTTPSeeOther(f"http://{host}{secret_path}/")
@@ -182,7 +182,7 @@ def guard(token: str, port: int, secret_path: str) -> Middleware:
             welcome.headers["Cache-Control"] = "no-store"
             raise welcome
         if not brings_cookie(request):
-            raise web.HTTPForbidden(text="open the whole address that `hv15 tui --serve` has printed\n")
+            raise web.HTTPForbidden(text="open the full address that `hv15 tui --serve` printed\n")
         response = await handler(request)
         if not response.prepared:
             response.headers["Content-Security-Policy"] = POLICY
@@ -200,10 +200,10 @@ def free_port() -> int:
 
 
 def refuse_taken(port: int) -> None:
-    """Raise a UserError when something else listens on the port, or when it may not be had.
+    """Check that the port can be used.
 
     Raises:
-        UserError: as said.
+        UserError: something else listens on it, or it is not permitted.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

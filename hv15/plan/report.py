@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from hv15.plan.advice import Advice, advise
 from hv15.plan.devices import Device
-from hv15.plan.stages import StagePlanner, StagePlan
+from hv15.plan.stages import StagePlan, StagePlanner
 from hv15.project import Project
 from hv15.records.estimate import VERSION
 from hv15.records.json_values import JsonObject

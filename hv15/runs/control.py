@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from hv15.environment import RUN_VARIABLES, RUN_VARIABLE, SAFE_PATH
+from hv15.environment import RUN_VARIABLE, RUN_VARIABLES, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
@@ -158,7 +158,7 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
 
 
 def end_orphans(root: Path, *, now: bool = False) -> None:
-    """Ask the processes of dead runs to end (a training saves its state first), or kill them; not those of a live run."""
+    """Ask the processes of dead runs to end (a training saves its state first), or kill them; a live run is spared."""
     send(orphans(root), signal.SIGKILL if now else signal.SIGINT)
 
 

@@ -225,7 +225,9 @@ def dataset_changes(former: TrainedDataset, now: TrainedDataset) -> Iterator[str
     yield from _first_few([name for name in gone if _content(old[name]) not in kept], "clip {} was removed")
     both = [(old[name], new[name]) for name in new if name in old]
     yield from _first_few([after.name for before, after in both if before.media != after.media], "{} changed")
-    yield from _first_few([after.name for before, after in both if before.caption != after.caption], "caption of {} changed")
+    yield from _first_few(
+        [after.name for before, after in both if before.caption != after.caption], "caption of {} changed"
+    )
     if sum(before.dataset != after.dataset for before, after in both):
         yield "the way a dataset's clips are cut or weighted changed"
 

@@ -10,7 +10,7 @@ import yaml
 from hv15.config.presets import preset_text
 from hv15.plan.advice import Changes, advise, saves_memory
 from hv15.plan.devices import Device, device_of_size, find_device
-from hv15.plan.stages import SECTION, StagePlanner, StageName, section_of
+from hv15.plan.stages import SECTION, StageName, StagePlanner, section_of
 from hv15.project import Project
 
 GIB = 2**30

@@ -207,4 +207,7 @@ def test_no_torch_without_need(project: QuickProject) -> None:
 
 
 def test_each_check_names_its_setting(project: QuickProject) -> None:
-    assert [early.setting for early in early_checks(opened(project))] == [("models", "variant"), ("train", "exclude_patterns")]
+    assert [early.setting for early in early_checks(opened(project))] == [
+        ("models", "variant"),
+        ("train", "exclude_patterns"),
+    ]

@@ -100,7 +100,7 @@ def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root:
     left = control.orphans(root)
     assert left
     assert all(os.getsid(each.pid) == record.pid for each in left)
-    with pytest.raises(UserError, match=r"an earlier run was killed, but some .* still work here: .*python \(pid \d+\)"):
+    with pytest.raises(UserError, match=r"an earlier run was killed, but .* still work here: .*python \(pid \d+\)"):
         start(root)
     control.stop(root)
     wait_until(lambda: not control.orphans(root))

@@ -296,7 +296,10 @@ def test_lost_manifests(project: QuickProject) -> None:
         ),
         (
             {"seed": 5, "infer_steps": 2},
-            {"sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"], "sample_video.one": ["it is sampled again"]},
+            {
+                "sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"],
+                "sample_video.one": ["it is sampled again"],
+            },
         ),
         (
             {"video_size": [64, 80], "video_length": 9},

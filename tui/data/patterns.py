@@ -1,4 +1,4 @@
-"""What a person types to search for: a regular expression where it is one, else the text itself."""
+"""What a person types to search for: a regular expression if it is one, else plain text."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class SearchPattern:
     text: re.Pattern[str]
     data: re.Pattern[bytes]
     literal: bool
-    """Whether it is searched as it stands."""
+    """Whether it is searched as text."""
     note: str
-    """Why, when it looks like an expression; else ""."""
+    """Why it is, although it looks like an expression; else ""."""
     needle: bytes | None = None
-    """What a matching line holds once it is in small letters, when that is quick to look for."""
+    """Bytes that each matching line holds when it is lowercased, if there are any: a quick test."""
 
 
 def compile_pattern(words: str) -> SearchPattern:
-    """Compile a search. Capitals count when there are any. What is no expression is searched as it stands."""
+    """Compile a search. It is case-sensitive if it has capitals. What is not an expression is searched as text."""
     flags = 0 if any(letter.isupper() for letter in re.sub(r"\\.", "", words)) else re.IGNORECASE
     note = ""
     try:
         if explodes(parser.parse(words)):
-            note = "repetitions of repetitions could take for ever: searched as plain text"
+            note = "nested repetitions could take forever: searched as plain text"
         else:
             literal = not re.search(r"[\\^$.|?*+()\[{]", words)
             return replace(_compiled(words, flags, literal, ""), needle=_needle(words) if literal else None)
@@ -39,7 +39,7 @@ def compile_pattern(words: str) -> SearchPattern:
 
 
 def _needle(words: str) -> bytes | None:
-    """Only of ASCII: elsewhere, small letters of bytes are not those of text."""
+    """Only for ASCII: other bytes cannot be lowercased as text can."""
     return words.lower().encode() if words.isascii() and words else None
 
 
@@ -47,7 +47,7 @@ def _compiled(expression: str, flags: int, literal: bool, note: str) -> SearchPa
     data = expression.encode("utf-8", "surrogateescape")
     try:
         return SearchPattern(re.compile(expression, flags), re.compile(data, flags | re.MULTILINE), literal, note)
-    except re.error as error:  # a class of characters that are several bytes, with a range
+    except re.error as error:  # a range in a class of characters that take several bytes
         note = f"not possible for bytes ({error}): searched as plain text"
         escaped = re.escape(expression)
         return SearchPattern(
