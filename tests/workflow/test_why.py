@@ -17,7 +17,7 @@ from hv15.records import formats
 from hv15.records.rules import rule_words
 from hv15.workflow import make_planner
 from hv15.workflow.planner import Planner
-from hv15.workflow.why import SHOWN, Reasons
+from hv15.workflow.why import MOST_NAMED, Reasons
 from tests.workflow import stub_hv15
 from tests.workflow.quick import CLIPS, QuickProject
 from tests.workflow.stub_hv15 import write_safetensors
@@ -208,7 +208,7 @@ def test_of_many_clips_the_first_are_named_and_the_rest_is_counted(project: Quic
     for number in range(12):
         project.add_clip(f"hen{number:02}", "a cat that runs")
     found = why(project)
-    assert len(found["train"]) == SHOWN + 1
+    assert len(found["train"]) == MOST_NAMED + 1
     assert [words for words in found["train"] if not words.startswith("new clip clips/hen")] == ["... and 7 more"]
 
 

@@ -46,9 +46,9 @@ def process_rows(sample: SystemSample) -> list[ProcessRow]:
 
 
 class ProcessTable(Rows[ProcessRow]):
-    """One line a process."""
+    """One line for each process."""
 
-    CALLED = "Processes"
+    PART_NAME = "Processes"
     HELP = """The run's processes: memory, processor, and memory on GPUs. Below them other programs that use the same
     GPUs: they take memory that the training may need."""
 
