@@ -155,7 +155,7 @@ def test_all_above_is_near_and_far_in_order() -> None:
 
 
 def test_what_the_config_does_not_ask_for_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"convert\.official: the config asks for nothing of that name"):
+    with pytest.raises(UserError, match=r"convert\.official: the config asks for nothing with that name"):
         Planner(PATHS, stages()).inputs("convert.official")
 
 

@@ -196,11 +196,11 @@ def test_the_dataset(project: QuickProject, edit: Callable[[QuickProject], None]
 def test_clips_that_are_cut_in_another_way(project: QuickProject) -> None:
     project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [5]}])
     found = why(project)
-    assert found["train"] == ["how the clips of a dataset are cut or weighed changed"]
+    assert found["train"] == ["the way a dataset's clips are cut or weighted changed"]
     assert found["encode_latents"] == sorted(f"clips of clips/{name}.mp4 are cut in another way" for name in CLIPS)
     project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9], "num_repeats": 2}])
     found = why(project)
-    assert found["train"] == ["how the clips of a dataset are cut or weighed changed"]
+    assert found["train"] == ["the way a dataset's clips are cut or weighted changed"]
     assert "encode_latents" not in found
 
 
@@ -333,7 +333,7 @@ def test_a_new_prompt(project: QuickProject) -> None:
 def test_a_lora_beside_the_trained_one(project: QuickProject) -> None:
     project.add_lora("style.safetensors")
     project.set_prompts({**ONE, "loras": [{"path": "style.safetensors"}]})
-    assert why(project)["sample_latents.one"] == ["other LoRAs beside the trained one"]
+    assert why(project)["sample_latents.one"] == ["other LoRAs besides the trained one"]
 
 
 def test_a_sample_of_a_lora_that_was_trained_alone(project: QuickProject) -> None:
