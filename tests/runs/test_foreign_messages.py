@@ -26,7 +26,7 @@ BUG = "Traceback (most recent call last):\n  File \"/x/hv15/train/loop.py\", lin
         ("RuntimeError: CUDA error: device-side assert triggered", "unknown", "RuntimeError: CUDA error: device-side"),
         ("requests.exceptions.ConnectionError: ('Connection aborted.')", "user", "the download failed"),
         ("some tool said this", "unknown", "its last words: some tool said this"),
-        ("", "unknown", "it wrote nothing"),
+        ("", "unknown", "its log says nothing"),
     ],
 )
 def test_the_cause_in_one_sentence(text: str, kind: str, cause: str) -> None:
