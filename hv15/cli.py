@@ -46,9 +46,9 @@ def _run(command: Command) -> int:
     try:
         return command.run() or 0
     except BrokenPipeError:
-        if isinstance(command, SettingsCommand) and command.stage:  # it has not made what it should
+        if isinstance(command, SettingsCommand) and command.stage:  # its product is not made
             drop_output()
-            print("error: what reads the output is gone", file=sys.stderr)
+            print("error: the reader of the output is gone", file=sys.stderr)
             return UNREAD
         raise
     except BaseException as error:

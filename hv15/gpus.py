@@ -61,7 +61,7 @@ def take_gpu(device: str) -> None:
     number = rank if rank.isdigit() else device.partition(":")[2]
     if number:
         for name in names[int(number) : int(number) + 1]:
-            with suppress(OSError):  # there is nothing to choose
+            with suppress(OSError):  # this GPU is used in any case
                 _lock(name)
         return
     if len(names) < 2:

@@ -12,10 +12,10 @@ from typing import Protocol
 from hv15.errors import USER_ERROR
 
 UNREAD = 141
-"""Exit code of a command that computes and whose reader has gone, as a shell says it of a program that SIGPIPE ends."""
+"""Exit code of a stage whose reader is gone: what a shell reports for a program that SIGPIPE ended."""
 
 _OF_OUTPUT = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
-"""Errors of writing; nothing else that has no file's name is one of the output."""
+"""Errors of writing. An error with another number, or with the name of a file, is not about the output."""
 
 
 class Main(Protocol):
@@ -40,7 +40,7 @@ def with_flushed_output(main: Main) -> Main:
                 flush()
             except OSError as error:
                 code = _report(error)
-                if not end.code:  # it has failed or was stopped, which says more
+                if not end.code:  # a failure or a stop says more
                     return code
             raise
         except OSError as error:

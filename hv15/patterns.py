@@ -41,7 +41,7 @@ class Searches:
                 raise TimeoutError
             return compiled.search(text, timeout=self._left) is not None
         except (TimeoutError, MemoryError, RecursionError):
-            raise PatternError("it takes too long: a repetition in a repetition, such as (a+)+?") from None
+            raise PatternError("it takes too long: does it nest repetitions, as (a+)+ does?") from None
         finally:
             self._left -= time.monotonic() - begun
 

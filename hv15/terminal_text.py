@@ -104,9 +104,9 @@ class CleanStream:
 
 
 class CleanMessages(CleanStream):
-    """The same for stderr: what it says is lost without an error when the terminal or the reader has gone.
+    """The same for stderr: once the terminal or the reader is gone, writing does nothing and raises nothing.
 
-    Carriage returns pass, by which progress bars of other packages begin their line again.
+    Carriage returns pass, which the progress bars of other packages need.
     """
 
     _signs = _BAR_SIGNS

@@ -24,14 +24,14 @@ from hv15.terminal_text import clean, json_text, one_line
 
 POLL_S = 0.3
 DRY_RUN = {"-n", "--dry-run", "--dryrun"}
-"""Snakemake's options for it."""
+"""Snakemake's options for a dry run."""
 
 
 def run(options: Run) -> int:
     """Start the workflow, detached from this terminal.
 
     Raises:
-        UserError: words for Snakemake ask for a dry run, or come with one; or see `refuse_broken`.
+        UserError: Snakemake's arguments ask for a dry run, or are given with `--dry-run`; or see `refuse_broken`.
     """
     root = project_config(options.project).parent
     if options.unlock:
@@ -42,7 +42,7 @@ def run(options: Run) -> int:
         if options.snakemake:
             raise UserError(
                 f"--snakemake {shlex.join(options.snakemake)}: a dry run does not ask Snakemake",
-                hint=f"leave it out; to try settings, `{_shell_command('why', options.project)} --overrides JSON`",
+                hint=f"leave it out; `{_shell_command('why', options.project)} --overrides JSON` tries other settings",
             )
         from hv15.commands.why import due_stages, in_words
         from hv15.project import Project
@@ -51,7 +51,7 @@ def run(options: Run) -> int:
         return 0
     if DRY_RUN & set(options.snakemake):
         raise UserError(
-            "--snakemake -n: a dry run is no run that is recorded",
+            "--snakemake -n: a dry run is not recorded as a run",
             hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
         )
     refuse_broken(options)

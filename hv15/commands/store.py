@@ -18,7 +18,7 @@ def collect(options: Collect) -> None:
     """Remove the encoded items that no project with this store needs.
 
     Raises:
-        UserError: it is not known what another project needs; or a run of this one is going on, with `--yes`.
+        UserError: it is not known what another project needs; or, with `--yes`, a run of this one is in progress.
     """
     project = Project(options.config, options.overrides)
     if options.yes:

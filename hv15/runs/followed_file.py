@@ -183,8 +183,8 @@ def last_objects(path: Path, size: int = END) -> Iterator[JsonObject]:
 def append_object(path: Path, content: JsonObject) -> None:
     """Append one line of JSON in one write, so that lines of several writers do not mix.
 
-    A nearly full disk takes a part of a line without an error; writing the rest then raises. The line that is appended
-    next begins behind that part.
+    A nearly full disk accepts part of a line without an error; writing the rest then raises. The next line that is
+    appended starts on a line of its own after that part.
 
     Raises:
         OSError: as the system says.

@@ -58,7 +58,7 @@ class Planner:
             self.stages[Rule.TRAIN] = replace(train, found=Found.RIGHT, recorded=published.recorded)
         self._targets, self._dry_run = targets, dry_run
         self._put_back: list[str] = []
-        """Stages that run although nothing that runs reads their missing products."""
+        """Stages that run because their products are missing, although no stage that runs reads these."""
         self._relative = ProjectPaths(run=paths.run)
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
 
@@ -73,7 +73,7 @@ class Planner:
         return known if known and known == found else known | {Rule.PUBLISH}
 
     def refuse_unknown_targets(self) -> None:
-        """Refuse a target that `asked` takes for everything, as Snakemake itself does when it runs.
+        """Refuse an unknown target, as Snakemake does when it runs; `requested` takes it for everything.
 
         Raises:
             UserError: a target is neither a product, nor the name of a stage, nor `all`.
@@ -81,7 +81,7 @@ class Planner:
         known = {"all", *self.stages, *map(str, self._makers)}
         if unknown := [target for target in self._targets if target not in known]:
             raise UserError(
-                f"{', '.join(unknown)}: the config asks for nothing of that name",
+                f"{', '.join(unknown)}: the config asks for nothing with that name",
                 hint=f"name a file that it asks for, such as {self._relative.lora}",
             )
 
@@ -155,7 +155,7 @@ class Planner:
         return named, True
 
     def _appears(self, product: str) -> bool:
-        """Whether a running stage makes a file that is not there."""
+        """Whether a file is missing and a running stage makes it."""
         return self._makers.get(Path(product)) in self._runs and not (self.paths.root / product).exists()
 
     @cached_property

@@ -49,7 +49,7 @@ def test_manifests(done: Workbench, kind: str) -> None:
 
 
 def test_what_is_known_of_files_is_done_without(project: Workbench, caplog: pytest.LogCaptureFixture) -> None:
-    """The command goes on to the first file that it cannot do without."""
+    """The command continues up to the first file that it cannot do without."""
     refuses_when_full(project, 100, "encode", "texts", naming="cache/store/text")
     assert f"{project.root / 'cache/index.json'}: cannot be written" in caplog.text
     project.does("encode", "texts")

@@ -96,7 +96,7 @@ async def test_a_run_that_dies_is_seen_as_dead_with_its_reason(tmp_path: Path) -
         assert "† died" in shown.splitlines()[0]
         assert reason in shown
         assert "pid 4711 of a dead run still works here" in shown
-        assert "lock was left" in shown
+        assert "lock behind" in shown
         assert "■ encode clips 1" in shown
         assert "cut short" in shown
 

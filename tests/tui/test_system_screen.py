@@ -86,7 +86,7 @@ def test_other_programs_on_the_gpu_stand_below_the_run_and_are_marked() -> None:
 def test_a_machine_without_gpu_says_so(tmp_path: Path) -> None:
     assert "100 GiB free of 400 GiB" in machine_text(sample()).plain
     assert "8.0 GiB of 32 GiB" in machine_text(sample(Gpu(0, "gpu", 0, GIB))).plain
-    assert "nothing was measured" in phase_text({}).plain
+    assert "nothing measured" in phase_text({}).plain
     assert [line.split()[0] for line in phase_text({"encode_texts": GIB, "train": 2 * GIB}).plain.splitlines()] == [
         "train",
         "encode_texts",

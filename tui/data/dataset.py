@@ -62,7 +62,7 @@ class DatasetReader:
         self.error = ""
         self._probed: dict[tuple[Path, int, int, int], FileFacts] = {}
         self._writing = threading.Lock()
-        """Held to change `items`: captions are edited while files are looked into."""
+        """Held while `items` changes: captions are edited while files are probed."""
 
     def remember(self, earlier: DatasetReader) -> None:
         """Take over what another reader of the same datasets has found in the files."""
@@ -255,7 +255,7 @@ def _with_facts(item: Item, facts: FileFacts) -> Item:
 
 
 def _place(item: Item) -> tuple[int, Path, Path, int | None]:
-    """What stays of an item whatever is found out about it."""
+    """What identifies an item; it never changes."""
     return item.dataset, item.path, item.caption_file, item.row
 
 

@@ -246,7 +246,7 @@ class LogFilter:
         self._searched = 0
         self._generation = log.generation
         self.error = ""
-        """Why it cannot be searched for."""
+        """Why the search failed; "" if it did not."""
 
     @property
     def lines(self) -> int:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECONDS = 1.0
-"""For one search in a part of a log, which takes milliseconds."""
+"""The limit for one search in a part of a log; usually it takes milliseconds."""
 DRAWING_SECONDS = 0.02
-"""For all matches in a line that is drawn."""
-TOO_LONG = "it takes too long: a repetition in a repetition, such as (a+)+?"
+"""The limit for finding all matches in a line that is drawn."""
+TOO_LONG = "it takes too long: does it nest repetitions, as (a+)+ does?"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SearchPattern:
             raise PatternError(TOO_LONG) from None
 
     def find(self, data: bytes, position: int) -> int | None:
-        """Return where the first match in some lines starts, from a position on.
+        """Return where the first match at or after a position in some lines starts.
 
         Raises:
             PatternError: it takes too long.
@@ -60,7 +60,7 @@ class SearchPattern:
         return None if found is None else found.start()
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield start and end of the matches in a line, as far as they are found in the time of a drawing."""
+        """Yield start and end of the matches in a line, as many as are found within `DRAWING_SECONDS`."""
         try:
             for found in self.text.finditer(text, timeout=DRAWING_SECONDS):
                 yield found.span()
