@@ -4,8 +4,8 @@
 #   snakemake -n                              what would run, and why
 #   snakemake -d FOLDER results/lora.safetensors     another project
 #
-# The rules only name files. What has to run is decided in hv15/workflow/planner.py, from what the products tell of
-# themselves; so nothing is lost with `.snakemake`, and a copied or moved project is up to date.
+# The rules only name files. What has to run is decided in hv15/workflow/planner.py, from what the products record about
+# themselves. So nothing is lost with `.snakemake`, and a copied or moved project is up to date.
 # The rules' `conda:` matters with `--sdm conda` only; without it they run in the environment of this snakemake.
 from snakemake.utils import min_version
 
@@ -20,12 +20,12 @@ from hv15.home import clone
 from hv15.runs.job_shell import prefix
 from hv15.workflow import open_project
 
-# hv15 reads config.yaml itself, so that each mistake in it is named at its line; `config` is what the command line adds.
+# hv15 reads config.yaml itself, so that each mistake in it is reported with its line; `config` is what the command line adds.
 PROJECT = open_project(workflow, config)
 PATHS = PROJECT.paths
 WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
 
-# What a job says goes to the terminal and to its log by `logged`; why it fails, beside the log.
+# `logged` sends a job's output to the terminal and to its log. Why a job failed is written beside its log.
 shell.prefix(prefix())
 
 

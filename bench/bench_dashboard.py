@@ -72,7 +72,7 @@ async def measure(root: Path, idle_s: float) -> None:
             watcher.cancel()
             if name == "logs":
                 began_log = time.perf_counter()
-                while (look := app.screen.query_one(LogView)._look) is None or not look.complete:
+                while (state := app.screen.query_one(LogView)._log_state) is None or not state.complete:
                     await pilot.pause(0.1)
                 log_s = time.perf_counter() - began_log
             cpu, clock = time.process_time(), time.perf_counter()

@@ -1,6 +1,6 @@
 """Commands as frozen dataclasses whose fields are their arguments: parser and command cannot differ.
 
-A field says what it is by its type, its default, and an `Argument` beside them:
+A field's type, its default and the `Argument` beside them describe one argument:
 
     shard: Annotated[int | None, Argument("one shard only (all)")] = None
 
@@ -28,12 +28,12 @@ class Argument:
 
     help: str
     flags: tuple[str, ...] = ()
-    """Its options, such as ("--out",); made from the field's name if there are none and it is not positional."""
+    """Its options, such as ("--out",). Without any, a field that is not positional gets one made from its name."""
     positional: bool = False
-    """Whether it is given without an option. With `flags` as well, either way is meant, and one of them is enough."""
+    """Whether it is given without an option. With `flags` as well, it can be given either way, but only once."""
     metavar: str | None = None
     read: Callable[[str], object] | None = None
-    """Turns the text into the value, where the field's type does not say how. Raises ArgumentTypeError."""
+    """Turns the text into the value, where the field's type cannot. Raises ArgumentTypeError."""
     variable: str | None = None
     """The environment variable that holds the default."""
     several: str | None = None
@@ -44,13 +44,13 @@ class Command(ABC):
     """One command: its docstring is its help, its fields are its arguments, and `run` does it."""
 
     name: ClassVar[str]
-    """As it is typed."""
+    """The word that a person types."""
     draws: ClassVar[bool] = False
-    """Whether it draws in the terminal; of any other, nothing that a terminal would obey is printed."""
+    """Whether it sends control sequences to the terminal. The output of all other commands is cleaned of them."""
 
     @abstractmethod
     def run(self) -> int | None:
-        """Do it and return the exit code; None is 0. Heavy imports stand in here."""
+        """Run the command and return its exit code; None means 0. Heavy imports belong inside."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ Entry = type[Command] | Group
 
 
 class _Parser(argparse.ArgumentParser):
-    """The parser of one entry, which is completed when it is used: a line uses one command of many."""
+    """The parser of one entry. It gets its arguments only when it is used: a command line uses one entry of many."""
 
     entry: Entry
 
@@ -81,11 +81,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Entry], metavar: str = "COMMAND") -> None:
-    """Give a parser the commands."""
-    below = parser.add_subparsers(title="commands", metavar=metavar, required=True, parser_class=_Parser)
+    """Add commands to a parser."""
+    subparsers = parser.add_subparsers(title="commands", metavar=metavar, required=True, parser_class=_Parser)
     for entry in commands:
         text = entry.help if isinstance(entry, Group) else help_of(entry)
-        below.add_parser(entry.name, help=text.replace("%", "%%"), description=text).entry = entry
+        subparsers.add_parser(entry.name, help=text.replace("%", "%%"), description=text).entry = entry
 
 
 def chosen_command(found: argparse.Namespace) -> Command:
@@ -124,7 +124,7 @@ def _add_positional(
     if not argument.flags:
         parser.add_argument(field.name, **keywords)
         return
-    # Both write to one entry, whose default is that of the option, because it comes first.
+    # Both write to one entry of the namespace. Its default is the option's, which is added first.
     option = {**keywords, "help": f"the same as {keywords['metavar']}"}
     del option["nargs"]
     parser.add_argument(*argument.flags, dest=field.name, action=_Once, **option)
@@ -141,12 +141,12 @@ class _Once(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        given = f"_{self.dest}_given"
+        mark = f"_{self.dest}_given"
         if values is None:  # a positional that was not given
             return
-        if hasattr(namespace, given):
+        if hasattr(namespace, mark):
             parser.error(f"{self.metavar} is given twice")
-        setattr(namespace, given, True)
+        setattr(namespace, mark, True)
         setattr(namespace, self.dest, values)
 
 
@@ -165,7 +165,7 @@ def _parts(hint: Any) -> tuple[Any, Argument]:
 
 
 def _keywords(field: Field[Any], annotation: Any, argument: Argument) -> dict[str, Any]:
-    """What argparse is told of a field."""
+    """The keywords of `add_argument` for a field."""
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     if annotation is bool:
         return {"help": argument.help, "action": "store_true"}
@@ -177,12 +177,12 @@ def _keywords(field: Field[Any], annotation: Any, argument: Argument) -> dict[st
     if isinstance(default, str | int | float) or (isinstance(default, os.PathLike) and os.fspath(default) != "."):
         keywords["help"] += f" ({default})"
     if argument.variable is not None:
-        default = os.environ.get(argument.variable, default)  # argparse reads a default that is text as it reads words
+        default = os.environ.get(argument.variable, default)  # argparse converts text, as it does what is typed
     return {**keywords, "default": list(default) if isinstance(default, tuple) else default}
 
 
 def _values(annotation: Any, argument: Argument) -> dict[str, Any]:
-    """How argparse reads the values of a type."""
+    """The keywords of `add_argument` that follow from a type."""
     kind = _without_none(annotation)
     several: dict[str, Any] = {}
     if get_origin(kind) is tuple:

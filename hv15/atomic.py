@@ -18,8 +18,8 @@ from hv15.errors import UserError
 def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the target's folder; on success it becomes the target, on any failure it is removed.
 
-    The temporary name keeps the target's suffix, because some writers choose their format by it. Without `durable` the
-    file may be torn after a power cut, which is quicker: for what is checked when it is read, and easily made again.
+    The temporary name keeps the target's suffix, because some writers choose their format by it. Without `durable`,
+    writing is quicker but a power cut may leave a torn file: for files that are checked when read, and easily remade.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -79,7 +79,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically.
+
+    Raises:
+        UserError: see `atomic_path`.
+    """
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -89,11 +93,14 @@ def write_json(target: Path, value: object, *, durable: bool = True, compact: bo
 
     Args:
         compact: without the white space that is for people; such a file is read in two thirds of the time.
+
+    Raises:
+        UserError: see `atomic_path`.
     """
     indent, separators = (None, (",", ":")) if compact else (1, None)
     text = json.dumps(value, indent=indent, separators=separators, sort_keys=True, ensure_ascii=False) + "\n"
     with atomic_path(target, durable=durable) as temporary:
-        # A file name that is not UTF-8 is a lone surrogate here; backslashed it is JSON, and reads back the same.
+        # A file name that is not UTF-8 holds lone surrogates here. Escaped, they are valid JSON and read back the same.
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
@@ -118,6 +125,6 @@ _CURES = {
 
 
 def _unwritable(target: Path, error: OSError) -> UserError:
-    # Whatever has no cure of its own counts as a full disk: some writers tell no number for it.
+    # Any other error counts as a full disk, because some writers give no errno for it.
     cure = _CURES.get(error.errno or 0, _FULL)
     return UserError(f"{target}: cannot be written: {error.strerror or error}", hint=cure)

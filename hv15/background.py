@@ -1,4 +1,4 @@
-"""Work done in a thread beside the caller's, a few results ahead of what the caller takes."""
+"""Work done in a thread of its own, a few results ahead of the caller."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Result = TypeVar("Result")
 class Background(Generic[Result]):
     """Runs an iterator in a thread of its own and hands its results out in order.
 
-    An error of the iterator is raised where its next result would be taken, and ends it.
+    An error in the iterator is raised when its next result is taken; after that there are no more results.
 
     Args:
         results: runs in the thread.
-        ahead: so many results may wait for the caller; then the thread waits.
-        name: the thread's.
+        ahead: how many results may wait for the caller before the thread pauses.
+        name: name of the thread.
     """
 
     def __init__(self, results: Iterable[Result], *, ahead: int, name: str) -> None:
@@ -38,7 +38,7 @@ class Background(Generic[Result]):
             for result in results:
                 with self._changed:
                     self._ready.append(result)
-                    del result  # the caller's now: whatever memory it takes is not held here
+                    del result  # only the caller holds it now, so that its memory can be freed
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: self._closed or len(self._ready) < self._ahead)
                     if self._closed:
@@ -67,7 +67,7 @@ class Background(Generic[Result]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the thread, after the result that it works on, and drop what was not taken."""
+        """Stop the thread once its current result is done, and drop the results that were not taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

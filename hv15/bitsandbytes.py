@@ -1,4 +1,4 @@
-"""The package bitsandbytes: imported where it is used, since it looks for GPUs and takes a second, and quietly."""
+"""Imports the package bitsandbytes quietly, and only where it is used: it takes a second and looks for GPUs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def bitsandbytes(module: str) -> ModuleType:
 
 @contextmanager
 def _without_kernels() -> Iterator[None]:
-    """Inside, the package `kernels` cannot be imported, and bitsandbytes says nothing about it.
+    """While active, the package `kernels` cannot be imported, and bitsandbytes does not complain about it.
 
     On CPUs with bfloat16 units bitsandbytes asks that package for a compiled kernel from the Hub as soon as it is
-    imported, and advises to install it where it is missing. Nothing here calls that kernel (a product with a packed
-    weight), so no code is fetched for it and nobody is told to install anything.
+    imported, and recommends installing it where it is missing. Nothing here uses that kernel (a product with a packed
+    weight), so neither should happen.
     """
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
     level, had, kernels = log.level, "kernels" in sys.modules, sys.modules.get("kernels")
     log.setLevel(logging.ERROR)
-    sys.modules["kernels"] = None  # type: ignore[assignment]  # None is how an import is made to fail
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # None makes the import fail
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """Choices that a setting offers and that the code below the config acts on: each is listed here, once.
 
-Imports nothing, so that whoever describes options starts fast.
+Imports nothing, so that describing the options stays fast.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
 """Number formats of quantised weights."""
 
 PublishedLayout: TypeAlias = Literal["comfyui", "diffusers", "official"]
-"""Whose names a transformer's checkpoint has; a LoRA may have them, too."""
+"""The programs whose tensor names a transformer checkpoint may use; so may a LoRA."""
 LoRALayout: TypeAlias = Literal["kohya", PublishedLayout]
-"""Whose names a LoRA has; kohya's are our own files'."""
+"""The programs whose tensor names a LoRA may use. Our own files use kohya's."""
 
 
 def roles_of(task: Task) -> tuple[Role, ...]:

@@ -1,6 +1,6 @@
-"""The `hv15` command: each stage of the workflow, and what a person wants to look at.
+"""The `hv15` command: the stages of the workflow, which the rules call too, and commands for people.
 
-The rules call the same commands. Nothing heavy is imported before a command runs.
+Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
-from hv15.out_of_memory import OF_THE_MACHINE, OutOfMemory, is_out_of_memory
-from hv15.output import UNREAD, drop_output, to_the_end
+from hv15.out_of_memory import MACHINE_MEMORY_HINT, OutOfMemory, is_out_of_memory
+from hv15.output import UNREAD, drop_output, with_flushed_output
 from hv15.terminal_text import cleaned, visible
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
 
 
-@to_the_end
+@with_flushed_output
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names that are not UTF-8 are escaped, as on stderr
@@ -40,15 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: Command) -> int:
     try:
         require_linux()
-    except UserError as error:  # before anything is imported that other systems do not have
+    except UserError as error:  # checked before anything is imported that other systems lack
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     try:
         return command.run() or 0
     except BrokenPipeError:
-        if isinstance(command, SettingsCommand) and command.stage:  # it has not made what it should
+        if isinstance(command, SettingsCommand) and command.stage:  # its product is not made
             drop_output()
-            print("error: what reads the output has gone", file=sys.stderr)
+            print("error: the reader of the output is gone", file=sys.stderr)
             return UNREAD
         raise
     except BaseException as error:
@@ -57,7 +57,7 @@ def _run(command: Command) -> int:
         explained = _explained(error, command)
         write_failure(explained)
         if isinstance(explained, KeyboardInterrupt):
-            print("stopped; what is finished is kept: run the same command to go on", file=sys.stderr)
+            print("stopped; what is finished is kept: run the same command to continue", file=sys.stderr)
             return INTERRUPTED
         if not isinstance(explained, UserError):
             sys.excepthook = _show_traceback
@@ -72,10 +72,10 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def parse(arguments: Sequence[str] | None = None) -> Command:
-    """Read a command line (that of this process) into the command that it names.
+    """Read a command line (by default that of this process) into the command that it names.
 
     Raises:
-        SystemExit: it cannot be read, which was said on stderr; or help or the version was asked for.
+        SystemExit: it cannot be read, as stderr says; or help or the version was asked for.
     """
     parser = argparse.ArgumentParser("hv15", description="HunyuanVideo 1.5 LoRAs: encode, train, sample, convert.")
     parser.add_argument("--version", action="version", version=f"hv15 {__version__}")
@@ -84,11 +84,11 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
 
 
 def _explained(error: BaseException, command: Command) -> BaseException:
-    """The same error; where memory was not enough, with the settings that would make it so; of a path, in words."""
+    """The error in plain words: when memory ran out, with the settings that would help; of a path, as a `UserError`."""
     stage = command.stage if isinstance(command, SettingsCommand) else None
     if not isinstance(error, UserError) and is_out_of_memory(error):
         words = (str(error) or "none is left on this machine").splitlines()[0]
-        error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=OF_THE_MACHINE)
+        error = OutOfMemory(stage, error) if stage else UserError(f"out of memory: {words}", hint=MACHINE_MEMORY_HINT)
     elif isinstance(error, OSError) and error.filename is not None:
         return of_the_system(error)
     if isinstance(error, OutOfMemory) and isinstance(command, SettingsCommand):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 USER_ERROR = 2
-"""Exit code for everything that a user can put right."""
+"""Exit code for everything that a user can fix."""
 
 
 class UserError(Exception):
@@ -24,6 +24,6 @@ class UserError(Exception):
 
 
 def of_the_system(error: OSError) -> UserError:
-    """Say what the system has against a path of the user's; `error.filename` must be set."""
+    """Return the system's error about one of the user's paths as a `UserError`; `error.filename` must be set."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
     return UserError(f"{name}: {error.strerror or error}", hint="check the path, its permissions and the disk")

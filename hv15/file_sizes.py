@@ -1,4 +1,4 @@
-"""How much files take on the disk."""
+"""The size of files on the disk."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from stat import S_ISREG
 
 
 def bytes_of(path: Path, pattern: str = "*") -> int:
-    """Return the bytes of a file, or of the files below a folder whose names match a pattern; 0 if it is not there.
+    """Return the bytes of a file, or of the files below a folder whose names match a pattern; 0 if it is missing.
 
-    What is removed meanwhile, as by a training that goes on, counts as nothing.
+    Files that are removed meanwhile, such as by a running training, count as nothing.
     """
     return sum(map(_bytes, _below(path, pattern) if path.is_dir() else [path]))
 
 
 def _below(folder: Path, pattern: str) -> Iterator[Path]:
-    for inner, _, names in os.walk(folder):  # unlike rglob, it passes over a folder that is gone
+    for inner, _, names in os.walk(folder):  # unlike rglob, it ignores a folder that is gone
         yield from (Path(inner, name) for name in names if fnmatchcase(name, pattern))
 
 

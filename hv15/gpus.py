@@ -2,8 +2,8 @@
 
 Before a job lets torch look for GPUs, it locks a file that stands for a free one and leaves only that in
 CUDA_VISIBLE_DEVICES. The kernel frees the lock when the process ends, also by kill -9. Jobs of all projects and runs of
-a user on one machine share these locks. What CUDA_VISIBLE_DEVICES says already, set by a person or by SLURM, is what
-there is to choose from.
+a user on one machine share these locks. If CUDA_VISIBLE_DEVICES is set already, by a person or by SLURM, only
+those GPUs are considered.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOCAL_RANK = "LOCAL_RANK"
 """Set by `accelerate launch`: the process's number on this machine, which is also that of its GPU."""
 SLURM_JOB = "SLURM_JOB_ID"
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
-"""What is there where NVIDIA's driver is: on Linux, under WSL2."""
+"""Files that exist where NVIDIA's driver is installed: on Linux, under WSL2."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def gpus() -> list[str]:
     if given is None:
         return _installed()
     names = takewhile(lambda name: name and not name.startswith("-"), map(str.strip, given.split(",")))
-    return list(dict.fromkeys(names))  # as CUDA reads it: nothing behind what is no GPU
+    return list(dict.fromkeys(names))  # as CUDA reads it: an invalid entry ends the list
 
 
 def gpu_jobs(device: str) -> int:
@@ -48,9 +48,9 @@ def gpu_jobs(device: str) -> int:
 
 
 def take_gpu(device: str) -> None:
-    """Keep a GPU for this process until it ends; torch will see no other. To be called before torch looks for GPUs.
+    """Reserve a GPU for this process until it ends; torch will see no other. Call it before torch looks for GPUs.
 
-    Where none is free, one is shared, as its memory may suffice. A GPU that is set by number is marked as taken.
+    If none is free, one is shared, as its memory may suffice. A GPU that is set by number is marked as taken.
 
     Args:
         device: the setting `runtime.device`.
@@ -61,7 +61,7 @@ def take_gpu(device: str) -> None:
     number = rank if rank.isdigit() else device.partition(":")[2]
     if number:
         for name in names[int(number) : int(number) + 1]:
-            with suppress(OSError):  # there is nothing to choose
+            with suppress(OSError):  # this GPU is used in any case
                 _lock(name)
         return
     if len(names) < 2:
@@ -79,12 +79,12 @@ def take_gpu(device: str) -> None:
 
 
 def _lock(name: str) -> bool:
-    """Lock what stands for a GPU; False if another process has it.
+    """Lock the file that stands for a GPU; False if another process has it.
 
     Raises:
         OSError: it cannot be locked here.
     """
-    # Within a SLURM job, GPUs may be numbered from 0 whichever they are.
+    # Within a SLURM job, GPUs may be numbered from 0 no matter which they are.
     file = re.sub(r"[^\w.-]", "_", f"{os.environ.get(SLURM_JOB, '')}-{name}.gpu")
     descriptor = open_own(_folder() / file, os.O_RDWR)
     try:
@@ -114,7 +114,7 @@ def _folder() -> Path:
 
 
 def _installed() -> list[str]:
-    """The UUIDs of all GPUs, in the driver's order: numbers would be CUDA's, which may be another. [] without any."""
+    """The UUIDs of all GPUs, [] if there are none. (Numbers would follow CUDA's order, which may be another.)"""
     if not any(Path(driver).exists() for driver in _DRIVERS):
         return []
     try:

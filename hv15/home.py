@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).parent
 def workflow_folder() -> Path:
     """Return the folder with hv15's Snakefile, rules/ and profiles/.
 
-    pyproject.toml says which files a wheel carries, and that they come to hv15/workflow/files.
+    pyproject.toml says which files a wheel carries, and that they are installed in hv15/workflow/files.
 
     Raises:
         UserError: they are neither in a clone nor in the installed package.

@@ -1,4 +1,4 @@
-"""How much memory code takes, exactly: every storage of one device type is followed while the code runs.
+"""How much memory code takes, exactly: every storage of one device type is tracked while the code runs.
 
 On the meta device tensors have sizes and no data, so the memory of a step of the real model is found by running that
 step there: the code that runs later is the code that is measured. What a GPU's allocator, its libraries and its context
@@ -32,7 +32,7 @@ NamedArguments: TypeAlias = dict[str, Any]
 
 WEIGHTS, ACTIVATIONS, ATTENTION = "weights", "activations", "attention"
 ELSEWHERE = "elsewhere"
-"""Part that is not counted: what another device would hold, when one device plays both."""
+"""A part that is not counted: what another device would hold, when one device stands for both."""
 _RESIZE = torch.ops.aten.resize_.default
 
 
@@ -75,7 +75,7 @@ class PeakMemory(TorchDispatchMode):
         """Count what a call has made."""
         if "attention" in func.name():
             self.assign(ATTENTION, *_tensors((args, tuple(kwargs.values()), result)))
-        elif func is _RESIZE or not _is_view(func):  # what a view shows is known already, or was made outside
+        elif func is _RESIZE or not _is_view(func):  # a view's storage is known already, or was made outside
             for tensor in _tensors(result):
                 self._follow(tensor, self._making[-1])
 
@@ -100,12 +100,12 @@ class PeakMemory(TorchDispatchMode):
             self._making.pop()
 
     def begin(self, moment: Hashable) -> None:
-        """A stretch of the run begins whose own peak is wanted; the same one may begin several times."""
+        """Begin a stretch of the run that gets a peak of its own; the same one may begin several times."""
         self._moment = moment
         self._remember()
 
     def passing(self, part: str, size: int) -> None:
-        """Count bytes that were there for a moment and are gone, which no tensor shows."""
+        """Count bytes that were there for a moment only, and that no tensor shows."""
         self._now[part] += size
         self.now += size
         self._remember()

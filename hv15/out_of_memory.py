@@ -1,6 +1,6 @@
-"""An out-of-memory error of the GPU or the machine, said as one message; loads no torch.
+"""Out-of-memory errors of the GPU or the machine, as one kind of error. Loads no torch.
 
-Which settings help is planned where the project is known: `hv15.commands.plan.explain`.
+`hv15.commands.plan.explain`, which knows the project, adds the settings that help.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OutOfMemory(UserError):  # noqa: N818
         self.stage = stage
 
 
-OF_THE_MACHINE = "close other programs, or use a machine with more memory; what is finished is kept"
+MACHINE_MEMORY_HINT = "close other programs, or use a machine with more memory; what is finished is kept"
 """What helps where no setting does."""
 
 _SAID = (

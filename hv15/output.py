@@ -1,4 +1,4 @@
-"""What becomes of a command whose output cannot be written: its reader has gone, the disk is full, it was closed."""
+"""What happens when a command's output cannot be written: its reader is gone, the disk is full, it was closed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Protocol
 from hv15.errors import USER_ERROR
 
 UNREAD = 141
-"""Exit code of a command that computes and whose reader has gone, as a shell says it of a program that SIGPIPE ends."""
+"""Exit code of a stage whose reader is gone: what a shell reports for a program that SIGPIPE ended."""
 
 _OF_OUTPUT = {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
-"""Errors of writing; nothing else that has no file's name is one of the output."""
+"""Errors of writing. An error with another number, or with the name of a file, is not about the output."""
 
 
 class Main(Protocol):
@@ -24,36 +24,36 @@ class Main(Protocol):
     def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
 
 
-def to_the_end(main: Main) -> Main:
-    """Make a program write all that it has said before it ends, and say in a sentence if that fails."""
+def with_flushed_output(main: Main) -> Main:
+    """Make a program flush its output before it ends, and report in one sentence if that fails."""
 
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None) -> int:
         try:
             code = main(arguments)
             flush()
-        except BrokenPipeError:  # the reader has gone, as in hv15 show FILE | head
+        except BrokenPipeError:  # the reader is gone, as in hv15 show FILE | head
             drop_output()
             return 0
         except SystemExit as end:
             try:
                 flush()
             except OSError as error:
-                code = _say(error)
-                if not end.code:  # it has failed or was stopped, which says more
+                code = _report(error)
+                if not end.code:  # a failure or a stop says more
                     return code
             raise
         except OSError as error:
             if error.filename is not None or error.errno not in _OF_OUTPUT:
                 raise  # about something else
-            return _say(error)
+            return _report(error)
         return code
 
     return run
 
 
 def flush() -> None:
-    """Write what was said until now.
+    """Write what is still buffered.
 
     Raises:
         OSError: it cannot be written.
@@ -63,11 +63,11 @@ def flush() -> None:
 
 
 def drop_output() -> None:
-    """Let what cannot be written go nowhere, so that Python does not try again at its end."""
+    """Discard what cannot be written, so that Python does not try again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _say(error: OSError) -> int:
+def _report(error: OSError) -> int:
     drop_output()
     if isinstance(error, BrokenPipeError):
         return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 def open_own(path: Path, flags: int) -> int:
     """Open or make a file for writing and return its descriptor, which children do not inherit.
 
-    A link of that name may lead out of the project, into somebody's file: it is refused. A pipe would be waited for.
+    A link is refused, because it may lead out of the project to somebody else's file. Opening a pipe does not wait.
 
     Args:
         path: the file.

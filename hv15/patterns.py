@@ -1,7 +1,7 @@
-"""Regular expressions that others wrote: in a config, or in the metadata of a file. They get so much time, and no more.
+"""Regular expressions from a config or from a file's metadata, searched for within a time limit.
 
-Python's own engine can search for years: `(\\w+)+!` in a name of 30 letters. The `regex` package takes the same
-expressions, with lookaheads and all, and keeps a limit.
+Python's own engine can take years for `(\\w+)+!` in a name of 30 letters. The `regex` package takes the same
+expressions, lookaheads included, and keeps to a limit.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     import regex
 
 SECONDS = 5.0
-"""For all searches of one `Searches`. 100 usual patterns in the names of a whole model take 0.1."""
+"""Limit for all searches of one `Searches`. 100 usual patterns in the names of a whole model take 0.1."""
 LONGEST = 1000
-"""Characters of an expression."""
+"""The most characters that an expression may have."""
 
 
 class PatternError(ValueError):
-    """A text is no regular expression, or one that takes too long."""
+    """A text is not a regular expression, or searching for it takes too long."""
 
 
 class Searches:
-    """Searches for expressions, all together within a time."""
+    """Searches for expressions, with one time limit for all of them."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._left = seconds
@@ -33,7 +33,7 @@ class Searches:
         """Whether an expression is found anywhere in a text.
 
         Raises:
-            PatternError: it is no expression, or the time is used up.
+            PatternError: it is not an expression, or the time is used up.
         """
         compiled, begun = compile_pattern(pattern), time.monotonic()
         try:
@@ -41,7 +41,7 @@ class Searches:
                 raise TimeoutError
             return compiled.search(text, timeout=self._left) is not None
         except (TimeoutError, MemoryError, RecursionError):
-            raise PatternError("it takes too long: a repetition in a repetition, such as (a+)+?") from None
+            raise PatternError("it takes too long: does it nest repetitions, as (a+)+ does?") from None
         finally:
             self._left -= time.monotonic() - begun
 
@@ -51,7 +51,7 @@ def compile_pattern(pattern: str) -> regex.Pattern[str]:
     """Compile an expression.
 
     Raises:
-        PatternError: it is none, or it is too long.
+        PatternError: it is not an expression, or it is too long.
     """
     import regex
 

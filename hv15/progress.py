@@ -54,13 +54,13 @@ class Progress:
             self._write(f"{self.label} {share:4.0%}  {tail}\n")
 
     def _write(self, text: str) -> None:
-        """Show it. Where nobody reads any more, nothing else is shown: the work matters more than its bar."""
+        """Write text to the stream. If nobody reads it any more, show nothing from then on: the work must continue."""
         if self._stream is None:
             return
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # the terminal or the reader has gone; ValueError: the stream is closed
+        except (OSError, ValueError):  # the terminal or the reader is gone; ValueError: the stream is closed
             self._stream = None
 
     def __enter__(self) -> Progress:

@@ -36,7 +36,7 @@ class Memory:
         self.entries[name] = self._learnt[name] = value
 
     def save(self, keep: Callable[[str], bool] | None = None) -> None:
-        """Add new entries to the file, if it can be written; another process may also have added some.
+        """Add the new entries to the file, if it can be written, and keep those that another process has added.
 
         Args:
             keep: called with each name; the other entries are forgotten. None keeps all.

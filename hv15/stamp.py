@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 Stamp: TypeAlias = tuple[int, int, int]
-"""Bytes, mtime in ns, inode: an edit changes the first two, a file that takes another's place the last."""
+"""Bytes, mtime in ns, inode: an edit changes the first two, a replacement the last."""
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Return what changes whenever a file does; None if it is missing or cannot be looked at."""
+    """Return what changes whenever a file does; None if it is missing or cannot be accessed."""
     try:
         found = path.stat()
     except OSError:

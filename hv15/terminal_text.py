@@ -1,7 +1,7 @@
-"""Text of files, names and programs as plain text: nothing in it that a terminal would obey.
+"""Text from files, names and programs as plain text, without anything that a terminal would obey.
 
-Names, captions, keys, metadata and log lines are written by others. A terminal that is given them raw sets its title,
-fills the clipboard, wipes the screen, or shows `gnp.exe` as `exe.png`. Commands print through `cleaned`, the dashboard
+Names, captions, keys, metadata and log lines are written by others. Printed raw, they can set the terminal's title,
+fill the clipboard, wipe the screen, or show `gnp.exe` as `exe.png`. Commands print through `cleaned`, the dashboard
 calls `visible` and `clean`.
 """
 
@@ -23,11 +23,11 @@ ESCAPES = re.compile(
     rb"|[ -/]*[0-~])?"
 )
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]")
-"""Also what turns the direction of writing."""
+"""Control characters, also those that change the direction of writing."""
 
 
 def clean(line: str | bytes) -> str:
-    """Return one line as a person would see it in the end: of a progress bar, its last state."""
+    """Return one line as a person would finally see it: of a progress bar, its last state."""
     data = line.encode("utf-8", "surrogateescape") if isinstance(line, str) else line
     if b"\x1b" in data:
         data = ESCAPES.sub(b"", data)
@@ -44,7 +44,7 @@ def clean(line: str | bytes) -> str:
 
 
 def _without_overwritten(data: bytes) -> bytes:
-    """Let each backspace take the character before it."""
+    """Let each backspace remove the character before it."""
     while (shorter := re.sub(rb"[^\x08]\x08", b"", data)) != data:
         data = shorter
     return data.replace(b"\b", b"")
@@ -52,10 +52,10 @@ def _without_overwritten(data: bytes) -> bytes:
 
 _SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _SIGNS[0x7F] = 0x2421
-# No signs exist for what terminals take for escapes too, and for what turns the direction of writing: a blank of the
-# private plane stands for each, so that a caption that is edited keeps them.
-_TURNS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-_SIGNS |= {code: 0x100000 + code for code in (*range(0x80, 0xA0), *_TURNS)}
+# The other controls that terminals obey, and direction marks, have no sign. A blank of a private plane stands for each,
+# so that a caption keeps them when it is edited.
+_DIRECTION_MARKS = (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+_SIGNS |= {code: 0x100000 + code for code in (*range(0x80, 0xA0), *_DIRECTION_MARKS)}
 _CODES = {sign: code for code, sign in _SIGNS.items()}
 _RETURN = ord("\r")
 _BAR_SIGNS = {code: sign for code, sign in _SIGNS.items() if code != _RETURN}
@@ -68,28 +68,28 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The same, and line ends have a sign too: a name or a key cannot begin a line of its own."""
+    """The same, with signs for line ends too, so that a name or a key cannot start a new line."""
     return text.translate(_LINE_SIGNS)
 
 
 def original(text: str) -> str:
-    """The text that `visible` was given."""
+    """Undo `visible`."""
     return text.translate(_CODES)
 
 
 def json_text(value: object) -> str:
-    """A value as indented JSON that a terminal can show: in ASCII, and what it would obey stands as an escape."""
+    """A value as indented JSON in ASCII, with everything that a terminal would obey escaped."""
     return json.dumps(value, indent=1).replace("\x7f", "\\u007f")
 
 
 class CleanStream:
-    """A text stream that passes on to another one what `visible` makes of each text."""
+    """A text stream that makes each text `visible` and writes it to another stream."""
 
     _signs = _SIGNS
 
     def __init__(self, stream: TextIO) -> None:
         self.raw = stream
-        """Gets what hv15 itself draws, such as a bar."""
+        """The other stream, for what hv15 itself draws, such as a bar."""
 
     def write(self, text: str) -> int:
         self.raw.write(text.translate(self._signs))
@@ -104,9 +104,9 @@ class CleanStream:
 
 
 class CleanMessages(CleanStream):
-    """The same for stderr: what it says is lost without an error when the terminal or the reader has gone.
+    """The same for stderr: once the terminal or the reader is gone, writing does nothing and raises nothing.
 
-    Carriage returns pass, by which progress bars of other packages begin their line again.
+    Carriage returns pass, which the progress bars of other packages need.
     """
 
     _signs = _BAR_SIGNS
@@ -123,7 +123,7 @@ class CleanMessages(CleanStream):
 
 @contextmanager
 def cleaned() -> Iterator[None]:
-    """Let everything that is printed inside, by whomever, reach stdout and stderr clean."""
+    """While active, clean everything that is printed to stdout and stderr."""
     before = sys.stdout, sys.stderr
     if before[0] is not None:  # None: it was closed before the program began
         sys.stdout = CleanStream(before[0])

@@ -1,5 +1,5 @@
-# Each shard is encoded by a job of its own. Encoded items live in the store, which Snakemake does not know; a manifest
-# says what a shard has. It is an update() output, because the next run of the job reads it.
+# Each shard is encoded by a job of its own. Encoded items live in the store, of which Snakemake knows nothing; a manifest
+# lists what a shard has. It is an update() output, because the next run of the job reads it.
 
 
 rule encode_latents:

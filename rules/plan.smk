@@ -1,5 +1,5 @@
 # What each stage will need on this machine's device (or on `--config runtime.device`), and how long it takes. Nothing
-# depends on it; ask for results/plan.txt. It is of this machine and this moment, so asking for it always makes it again.
+# depends on it; ask for results/plan.txt. It holds for this machine at this moment, so it is made whenever it is asked for.
 
 
 rule plan:

@@ -1,4 +1,4 @@
-# Sampling. Each prompt is a target of its own: an edited prompt samples that prompt alone. One big model a job.
+# Each prompt is a target of its own, so an edited prompt samples only that prompt again. Each job loads one big model.
 
 
 from hv15.records.outputs import DECODED, LATENTS

@@ -10,7 +10,7 @@ import pytest
 
 from hv15 import output
 from hv15.errors import USER_ERROR
-from hv15.output import UNREAD, to_the_end
+from hv15.output import UNREAD, with_flushed_output
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def ends_with(error: BaseException) -> int:
-    @to_the_end
+    @with_flushed_output
     def main(arguments: Sequence[str] | None = None) -> int:
         raise error
 

@@ -1,4 +1,4 @@
-"""Progress goes to a terminal, to a log, or to nobody: then the work goes on without it."""
+"""Progress goes to a terminal, to a log, or to nobody: then the work continues without it."""
 
 from __future__ import annotations
 

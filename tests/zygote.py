@@ -1,10 +1,10 @@
 """A process that has imported what `snakemake` and `hv15` need, and forks itself for each call of them.
 
 A whole-workflow test starts some ten programs, and each would spend most of its time importing Snakemake or torch.
-What runs in the fork is what would run in a new process: the program's own entry point, with the caller's arguments,
-environment, folder, and standard streams. It listens on a socket in a test's own folder.
+The fork runs what a new process would run: the program's own entry point, with the caller's arguments, environment,
+working folder and standard streams. The process listens on a socket in a test's own folder.
 
-Signals to a caller do not reach the fork: tests of signals start real programs.
+Signals to a caller do not reach the fork, so tests of signals start real programs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("zygote_client.py")
 
 IMPORTED = ("snakemake.cli", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models", "hv15.cache.latents")
-"""What most calls need. Importing must start no thread: it would not be there after a fork."""
+"""What most calls need. Importing them must not start a thread, which would be missing after a fork."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def zygote(folder: Path) -> Iterator[Path]:
             write_command(folder / name, address, name)
         yield folder
     finally:
-        process.stdin.close()  # the process ends with it, also when the tests are killed
+        process.stdin.close()  # that ends the process, also when the tests are killed
         process.wait()
 
 
@@ -68,7 +68,7 @@ def serve(address: str) -> None:
     """Answer calls until standard input ends."""
     for name in IMPORTED:
         __import__(name)
-    assert "huggingface_hub" not in sys.modules, "it reads its variables, which are the caller's, when it is imported"
+    assert "huggingface_hub" not in sys.modules, "it reads the caller's variables when it is imported"
     import torch
     from snakemake.cli import get_argument_parser
 
@@ -102,7 +102,7 @@ def _watch_standard_input(process: int) -> None:
 
 
 def _answer(call: socket.socket) -> None:
-    """Run one program in this fork, tell its exit status, and end."""
+    """Run one program in this fork, send its exit status, and exit."""
     message, ancillary, _, _ = call.recvmsg(4, socket.CMSG_LEN(3 * array.array("i").itemsize))
     streams = array.array("i")
     streams.frombytes(ancillary[0][2])
@@ -125,7 +125,7 @@ def _answer(call: socket.socket) -> None:
             print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
-    threading._shutdown()  # type: ignore[attr-defined]  # as a program's own end: waits for its threads
+    threading._shutdown()  # type: ignore[attr-defined]  # as at a program's normal end: waits for its threads
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

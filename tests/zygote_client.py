@@ -1,7 +1,7 @@
-"""The caller's side of tests/zygote.py: it hands over all that a program has, and waits for its exit status."""
+"""The caller's side of tests/zygote.py: it sends all that a program gets, and waits for its exit status."""
 
 # ruff: noqa: PTH109
-# It starts for each call, so it imports nothing that it can do without.
+# It starts for each call, so it imports as little as possible.
 
 import array
 import json

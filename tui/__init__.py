@@ -1,1 +1,1 @@
-"""The dashboard of hv15: reads the files of a project and shows them in a terminal."""
+"""The dashboard of hv15: it reads the files of a project and shows them in a terminal."""

@@ -1,7 +1,7 @@
 """The dashboard: eight screens over one project, each a `mode` with a digit of its own.
 
-What the files say comes from `tui.data` by way of the `Watcher`; what a person does goes to hv15's public functions.
-Nothing in it needs the dashboard to stay: a run goes on when it is closed.
+The `Watcher` brings what `tui.data` reads from the files; what a person does goes to hv15's public functions. A run
+does not depend on the dashboard: it continues when the dashboard is closed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.help import HelpDialog, help_for
 from tui.dialogs.jump import JumpOverlay, jump_targets
 from tui.dialogs.palette import Palette
-from tui.garbage import LOOK_S, Garbage
+from tui.garbage import CHECK_S, Garbage
 from tui.messages import OpenLog
 from tui.no_color import tolerant
 from tui.screens.charts import ChartsScreen
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class Dashboard(App[None]):
-    """One project, watched and steered."""
+    """Watches and controls one project."""
 
     TITLE = "hv15"
     CSS_PATH = "dashboard.tcss"
@@ -98,7 +98,7 @@ class Dashboard(App[None]):
             tooltip="give what has the focus all the room; esc ends it",
         ),
         Binding(
-            "q,ctrl+q", "leave", "Quit", id="quit", key_display="q", tooltip="leave the dashboard; the run goes on"
+            "q,ctrl+q", "leave", "Quit", id="quit", key_display="q", tooltip="leave the dashboard; the run continues"
         ),
     ]
 
@@ -115,7 +115,7 @@ class Dashboard(App[None]):
         self.host = host or socket.gethostname().split(".")[0]
         self.watcher = Watcher(self, self.files.sources())
         self.opened: list[DashboardScreen] = []
-        """The screens that were shown until now."""
+        """The screens that have been shown."""
         self._garbage = Garbage()
         for theme in (DARK, LIGHT):
             self.register_theme(with_negatives(theme) if few_colours(self) else theme)
@@ -123,7 +123,7 @@ class Dashboard(App[None]):
 
     @property
     def base_screen(self) -> Screen[object]:
-        """The screen of the mode that is shown, whatever dialog lies over it."""
+        """The screen of the current mode, below any dialog."""
         return self.screen_stack[0]
 
     @property
@@ -141,13 +141,13 @@ class Dashboard(App[None]):
         self._garbage.begin()
         if not (self.is_headless or self.is_web):  # the web's driver has its own way
             signals.listen(self)
-        self.set_interval(LOOK_S, self._garbage.look)
+        self.set_interval(CHECK_S, self._garbage.search_if_due)
         self.watcher.start()
         if self.is_web:
-            self.set_interval(LOOK_S, partial(self._end_with, os.getppid()))
+            self.set_interval(CHECK_S, partial(self._end_with, os.getppid()))
 
     def _end_with(self, server: int) -> None:
-        """End when the server has gone without a word."""
+        """Leave when the server is gone without having said so."""
         if os.getppid() != server:
             self.exit()
 
@@ -156,7 +156,7 @@ class Dashboard(App[None]):
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, InputEvent):
-            self._garbage.touched()
+            self._garbage.note_input()
         await super().on_event(event)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
@@ -172,7 +172,7 @@ class Dashboard(App[None]):
                 )
         yield SystemCommand("Dark or light", "change the theme (key f2)", self.action_toggle_theme)
         yield SystemCommand("Help", "for what has the focus (key ?)", self.action_help)
-        yield SystemCommand("Quit", "the run goes on (key q)", self.action_leave)
+        yield SystemCommand("Quit", "the run continues (key q)", self.action_leave)
 
     async def on_open_log(self, message: OpenLog) -> None:
         await self.switch_mode("logs")
@@ -191,7 +191,7 @@ class Dashboard(App[None]):
         super().notify(visible(message), title=title, severity=severity, timeout=timeout, markup=markup)
 
     def copy_to_clipboard(self, text: str) -> None:
-        super().copy_to_clipboard(text.encode("utf-8", "replace").decode())  # a name may hold bytes that are no text
+        super().copy_to_clipboard(text.encode("utf-8", "replace").decode())  # a name may hold bytes that are not UTF-8
 
     def action_command_palette(self) -> None:
         if not Palette.is_open(self):  # type: ignore[arg-type]  # it asks for an app of any result, which is invariant
@@ -227,7 +227,7 @@ def main(project: Path, *, gpus: GpuSource | None = None) -> int:
 
     Args:
         project: the folder or the file.
-        gpus: what tells of GPUs, instead of the driver.
+        gpus: where GPUs are read from, instead of the driver.
 
     Raises:
         UserError: there is no such project.
@@ -240,5 +240,5 @@ def main(project: Path, *, gpus: GpuSource | None = None) -> int:
     app = Dashboard(config, ProjectFiles(config, gpus=gpus))
     app.run()
     if app.run_goes_on:
-        print(f"the run goes on; watch it again with: hv15 tui {shlex.quote(str(app.files.root))}")
+        print(f"the run continues; watch it again with: hv15 tui {shlex.quote(str(app.files.root))}")
     return app.return_code or 0

@@ -1,6 +1,6 @@
-"""Terminals with few colours: over a line or in a tmux that says nothing of true colour, and on consoles.
+"""Terminals with few colours: consoles, and connections or a tmux that do not announce true colour.
 
-Close shades fall together there, so what is chosen is drawn as its own negative, and videos are stills.
+Similar shades look alike there, so what is selected is drawn in inverted colours, and videos are stills.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from textual.app import App
 from textual.theme import Theme
 
 _WORDS = {"256": "256 colours", "standard": "16 colours", None: "no colours"}
-"""By what Rich calls the colours of a terminal."""
+"""By Rich's names for the colours of a terminal."""
 
 
 def few_colours(app: App[Any]) -> str:

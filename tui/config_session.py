@@ -1,4 +1,4 @@
-"""A config that is being edited: every step in a thread, one after the other, each giving a picture of the whole."""
+"""A config that is being edited: every step runs in a thread, one after the other, and returns a view of the whole."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ConfigView:
     sections: tuple[FormSection, ...]
     unsaved: tuple[DiffLine, ...]
     against_run: tuple[DiffLine, ...]
-    """What differs from the config of the run that goes on, or of the last one."""
+    """What differs from the config of the run in progress, or of the last one."""
     changes_against_run: tuple[Change, ...]
     positions: dict[Location, tuple[int, int]]
     """Where each given setting stands: line and column from 1."""
     changed_on_disk: bool = False
-    """By somebody else, and the file is there."""
+    """Whether somebody else changed the file, which is still there."""
     removed: bool = False
 
     def location_at(self, line: int) -> Location | None:
@@ -52,11 +52,11 @@ class ConfigSession:
         self._seen: tuple[tuple[object, ...], ConfigView] | None = None
 
     def step(self, change: Callable[[ConfigFile], object] | None = None, *, text: str | None = None) -> ConfigView:
-        """Do something to the file and look at what came out.
+        """Change the file and return the view of the result.
 
         Args:
-            change: what to do; only to look for None.
-            text: what stands in the editor now, byte for byte, which comes first.
+            change: what to do; None: nothing.
+            text: the editor's text now, byte for byte, which is taken over first.
 
         Raises:
             UserError: the file cannot be read, or refuses the change.
@@ -72,15 +72,15 @@ class ConfigSession:
             return self._view(file)
 
     def _view(self, file: ConfigFile) -> ConfigView:
-        """Look at all of it, unless nothing has changed since the last look."""
+        """Return the view, made again only if something has changed since the last one."""
         run = self.run_config
         disk = (file.changed_on_disk(), file.path.exists())
         key = (file.version, file.text, file.saved_text, run, None if run is None else stamp(run), disk)
         if self._seen is None or self._seen[0] != key:
-            self._seen = key, self._look(file)
+            self._seen = key, self._make_view(file)
         return self._seen[1]
 
-    def _look(self, file: ConfigFile) -> ConfigView:
+    def _make_view(self, file: ConfigFile) -> ConfigView:
         sections = file.form()
         in_file = [field.location for section in sections for field in section.fields if field.in_file]
         run = self.run_config if self.run_config is not None and self.run_config.is_file() else None

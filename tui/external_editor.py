@@ -1,4 +1,4 @@
-"""$EDITOR, in the terminal that the dashboard leaves to it for a while."""
+"""$EDITOR, in the terminal, which the dashboard hands over meanwhile."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Python's search for garbage, at times when nobody waits for it.
+"""Python's garbage collection, at times when nobody waits for it.
 
-A full search looks at every object there is, some 300,000 here, and all threads stand still meanwhile: 170 ms were
-seen, in the middle of a key. So it is done when nothing was typed for a while. What there is at the start stays as long
-as the program, and is not looked at again.
+A full search looks at every object, some 300,000 here, and stops all threads meanwhile: 170 ms were measured in the
+middle of a keystroke. So it runs when nothing has been typed for a while. Objects from the start of the program live as
+long as it does and are not searched again.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import gc
 import time
 from collections.abc import Callable
 
-LOOK_S = 2.0
-"""How often to ask whether it is time."""
+CHECK_S = 2.0
+"""How often to check whether a search is due."""
 QUIET_S = 4.0
-"""So long after the last key or click."""
+"""How long after the last key or click."""
 EVERY_S = 60.0
-"""And never more often."""
+"""The least time between two searches."""
 LATEST_S = 900.0
-"""At the latest so long after the last search, whatever is typed."""
+"""The most time between two searches, even if somebody types."""
 YOUNG = 10
-"""So many searches among newer objects before one among all: Python's own rule."""
+"""How many searches among newer objects come before one among all: Python's own rule."""
 NEVER = 2**30
 
 
@@ -33,24 +33,24 @@ class Garbage:
         self._before: tuple[int, int, int] | None = None
 
     def begin(self) -> None:
-        """Take the searching over from Python."""
+        """Take over from Python's own collector."""
         self._before = gc.get_threshold()
         gc.freeze()
         gc.set_threshold(self._before[0], self._before[1], NEVER)
 
     def end(self) -> None:
-        """Give it back."""
+        """Hand back to Python's own collector."""
         if self._before is not None:
             gc.set_threshold(*self._before)
             gc.unfreeze()
             self._before = None
 
-    def touched(self) -> None:
-        """Somebody typed or clicked."""
+    def note_input(self) -> None:
+        """Note that somebody has typed or clicked."""
         self._touched = self._clock()
 
-    def look(self) -> bool:
-        """Search if it is time; tell whether it was."""
+    def search_if_due(self) -> bool:
+        """Search if it is time; return whether it was."""
         now = self._clock()
         since = now - self._searched
         quiet = since >= EVERY_S and now - self._touched >= QUIET_S

@@ -1,4 +1,4 @@
-"""textual-serve's server with what it lacks: the token, a limit of pages and sizes, and pages that end with it."""
+"""textual-serve's server, plus a token, limits on pages and sizes, and an end of all pages when it stops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GuardedServer(Server):
     Args:
         command: starts a dashboard; one for each page.
         port: on loopback.
-        token: what the address or the cookie must bring.
+        token: must be in the address or the cookie.
     """
 
     def __init__(self, command: str, port: int, token: str) -> None:
@@ -78,7 +78,7 @@ class GuardedServer(Server):
 
 
 class Dashboard(AppService):
-    """The process of one page; its terminal is no larger than is allowed."""
+    """The process of one page, with a limit on the size of its terminal."""
 
     async def start(self, width: object, height: object) -> None:
         await super().start(_cells(width, 80), _cells(height, 24))

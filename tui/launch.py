@@ -13,8 +13,8 @@ def launch(project: Path, *, demo: bool = False, serve: bool = False, port: int 
     """Open the dashboard and return its exit code.
 
     Raises:
-        UserError: there is no such project; this is no terminal; of the web view: its extra is missing, or the port is
-            taken.
+        UserError: there is no such project; this is not a terminal; for the web view: its extra is missing, or the port
+            is taken.
     """
     if serve:
         return _serve(project, demo, port)
@@ -38,15 +38,15 @@ def _open(project: Path, demo: bool) -> int:
 
 
 def _refuse_pipes() -> None:
-    """See that somebody looks on and types. In a browser, Textual's driver talks through pipes."""
+    """Refuse to start without a terminal. In a browser, Textual's driver uses pipes, which is fine."""
     if "TEXTUAL_DRIVER" in os.environ:
         return
     streams = {"input": sys.stdin, "output": sys.stdout, "error output": sys.stderr}
     wrong = next((name for name, stream in streams.items() if stream is None or not stream.isatty()), None)
     if wrong is not None:
         raise UserError(
-            f"the dashboard needs a terminal, but its {wrong} is none",
-            hint="call it without | < > and &; `hv15 status` prints what runs, `hv15 tui --serve` is for a browser",
+            f"the dashboard needs a terminal, but its {wrong} is not one",
+            hint="start it without | < > and &; `hv15 status` prints what runs, `hv15 tui --serve` is for a browser",
         )
 
 

@@ -1,4 +1,4 @@
-"""What the watcher tells the screens. Each carries a value of tui.data; the screens react to these and to keys only."""
+"""Messages from the watcher to the screens, each with a value of tui.data. Screens react only to these and to keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunSeen(Message, bubble=False):
-    """The run or its state changed, or a run of the past did."""
+    """The run or its state changed, or an earlier run did."""
 
     view: RunView
 
@@ -36,7 +36,7 @@ class MetricsSeen(Message, bubble=False):
 
 @dataclass
 class MachineSeen(Message, bubble=False):
-    """The machine was looked at."""
+    """The machine was measured."""
 
     sample: SystemSample
 
@@ -50,7 +50,7 @@ class TailSeen(Message, bubble=False):
 
 @dataclass
 class SourceFailed(Message, bubble=False):
-    """A reader broke, which is a mistake of ours; the others go on."""
+    """A reader raised an error, which is a bug; the others continue."""
 
     source: str
     error: str

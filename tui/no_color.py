@@ -1,4 +1,4 @@
-"""NO_COLOR: everything in shades of grey. Textual's own filter breaks on text without any style, such as a plot's."""
+"""NO_COLOR: everything in shades of grey. Textual's own filter fails on text without a style, such as a plot's."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Grey(Monochrome):
 
 
 def tolerant(filters: list[LineFilter]) -> list[LineFilter]:
-    """Return an app's filters with ours in the place of Textual's."""
+    """Return an app's filters with `Grey` in place of Textual's."""
     return [Grey() if isinstance(each, Monochrome) else each for each in filters]

@@ -25,7 +25,7 @@ from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
 from tui.watcher import AnySource, Source
 
 FULL_S = 5.0
-"""How often the whole history and the orphans are looked at; the newest run is each time."""
+"""How often the whole history and the orphans are read; the newest run is read each time."""
 
 
 TAIL_LINES = 200
@@ -80,7 +80,7 @@ class MetricsView:
 
 @dataclass(frozen=True)
 class TailView:
-    """The end of a log, cleaned of escape sequences."""
+    """The end of a log, without escape sequences."""
 
     path: Path
     lines: tuple[str, ...]
@@ -88,7 +88,7 @@ class TailView:
 
 
 class ProjectFiles:
-    """Everything that is read of one project."""
+    """Everything that is read from one project."""
 
     def __init__(self, config: Path, *, gpus: GpuSource | None = None, clock: Callable[[], float] = time.time) -> None:
         self.config, self.root, self._clock = config, config.parent, clock
@@ -97,7 +97,7 @@ class ProjectFiles:
         self._system = SystemReader(self.root, gpus, clock=clock)
         self._rings: dict[str, tuple[list[float], list[float]]] = {}
         self.peaks: dict[str, int] = {}
-        """The most memory, in bytes, that each phase (rule) of the run has taken."""
+        """The peak memory, in bytes, of each phase (rule) of the run."""
         self._phase = ""
         self._jobs: JobsReader | None = None
         self._jobs_of = ""
@@ -108,9 +108,9 @@ class ProjectFiles:
         self._readers: dict[Path, MetricsReader] = {}
         self._version = 0
         self.overlaid: tuple[tuple[str, Path], ...] = ()
-        """Names and metrics files of the trainings drawn over one another; none for the one that is watched."""
+        """Names and metrics files of the trainings drawn over one another; empty for only the watched one."""
         self.tail_of: Path | None = None
-        """The log whose end is followed; a screen says which."""
+        """The log whose end is followed; a screen chooses it."""
         self._tail: LogFile | None = None
         self._tail_size = -1
 
@@ -125,7 +125,7 @@ class ProjectFiles:
         ]
 
     def read_run(self) -> RunView | None:
-        """Look at the lock and at the newest run each time, at the whole history every few seconds."""
+        """Read the lock and the newest run each time, and the whole history every few seconds."""
         full = time.monotonic() >= self._full_due
         if full:
             self._full_due = time.monotonic() + FULL_S
@@ -137,7 +137,7 @@ class ProjectFiles:
         return RunView(history.current, history.rows, history.orphans, history.locked, history.error)
 
     def read_jobs(self) -> JobsView | None:
-        """Read on in the events of the newest run."""
+        """Read the new events of the newest run."""
         run = self._current
         if run is None:
             return None
@@ -145,7 +145,7 @@ class ProjectFiles:
             self._jobs, self._jobs_of = JobsReader(run.folder.events, self.root, clock=self._clock), run.id
             self._jobs_seen = ()
         more = self._jobs.refresh()
-        if not run.alive and (self._jobs.complete or not more):  # a last line may have no end
+        if not run.alive and (self._jobs.complete or not more):  # the last line may be incomplete
             self._jobs.cut_short(run.ended)
         progress = self._jobs_progress(run.alive)
         if (progress, run.state) == self._jobs_seen:
@@ -164,10 +164,10 @@ class ProjectFiles:
     def _jobs_progress(self, alive: bool) -> RunProgress:
         assert self._jobs is not None
         progress = self._jobs.progress(self._training.eta_s if self._training and alive else None)
-        return progress if alive else replace(progress, eta_s=None)  # a dead run wrote no end, and will never be done
+        return progress if alive else replace(progress, eta_s=None)  # a dead run will never be done
 
     def read_metrics(self) -> MetricsView | None:
-        """Read on in the metrics of the training that writes now, or of the last one that did."""
+        """Read the new metrics of the training that writes now, or of the last one that did."""
         label, path = self.training()
         with self._metrics_lock:
             reader = self._reader(path, label)
@@ -184,14 +184,14 @@ class ProjectFiles:
             return MetricsView(self._version, training, reader.complete, reader.share, label, reader.error)
 
     def _of_this_run(self, training: TrainingStatus, path: Path) -> TrainingStatus:
-        """Without what is told of a training that continues, while the run that is alive has not begun its own."""
+        """Remove what only holds for a training in progress, while the live run has not begun its own training."""
         run = self._current
         if run is None or not run.alive or run.started is None or _modified(path) >= run.started:
             return training
         return replace(training, stalled=False, eta_s=None, former=True)
 
     def training(self) -> tuple[str, Path]:
-        """Return the name and the metrics file of the training that was written last."""
+        """Return the name and the metrics file of the training that wrote last."""
         dated = [(_modified(path), label, path) for label, path in training_files(self.root)]
         return max(dated)[1:]
 
@@ -205,7 +205,7 @@ class ProjectFiles:
         start: float | None = None,
         end: float | None = None,
     ) -> Series:
-        """Return a curve, as far as it was read; of the training that is watched unless another file is named."""
+        """Return a curve, as far as it has been read; of the watched training unless another file is given."""
         if path is None:
             label, path = self.training()
         else:
@@ -213,11 +213,11 @@ class ProjectFiles:
         return self._reader(path, label).series(curve, axis=axis, columns=columns, start=start, end=end)
 
     def trainings(self) -> list[tuple[str, Path]]:
-        """Return the metrics files of the project that are there, with their names."""
+        """Return the project's existing metrics files, with their names."""
         return [(label, path) for label, path in training_files(self.root) if path.is_file()]
 
     def metrics_of(self, run: RunRow) -> list[tuple[str, Path]]:
-        """Return what a run kept of its curves, or those that it has written until now when it is the newest."""
+        """Return the curves that a run has kept, or for the newest run those that it has written so far."""
         kept = kept_files(run.folder)
         if kept:
             return [(f"{run_label(run.folder)} {label}", path) for label, path in kept]
@@ -226,7 +226,7 @@ class ProjectFiles:
         return [(label, path) for label, path in self.trainings() if _modified(path) >= run.started]
 
     def read_machine(self) -> SystemSample:
-        """Look at the machine and at the processes of the run."""
+        """Measure the machine and the processes of the run."""
         run = self._current
         record = run.folder.record() if run is not None and run.alive else None
         sample = self._system.refresh(record, self._phase if record is not None else "")
@@ -237,7 +237,7 @@ class ProjectFiles:
         return sample
 
     def read_tail(self) -> TailView | None:
-        """Look at the end of the log that is followed."""
+        """Read the end of the log that is followed."""
         path = self.tail_of
         if path is None:
             return None
@@ -250,24 +250,24 @@ class ProjectFiles:
         return TailView(path, tuple(self._tail.tail(TAIL_LINES)), self._tail.error)
 
     def ring(self, name: str) -> tuple[list[float], list[float]]:
-        """Return times and values of the machine's last minutes, as they were when it was last looked at."""
+        """Return times and values of the machine's last minutes, up to its last measurement."""
         return self._rings.get(name, ([], []))
 
     def dry_run(self, text: str | None = None, targets: Sequence[str] = ()) -> DryRun:
-        """Return what finds out what would run with this text as config (that on the disk for None)."""
+        """Return a question to `hv15 why`: what would run with this text as config (None: the file on disk)."""
         return DryRun(self.config, text, targets=targets)
 
     def estimation(self, text: str | None = None) -> Estimation:
-        """Return what finds out how much memory and time this text as config takes."""
+        """Return a question to `hv15 plan`: the memory and time with this text as config (None: the file on disk)."""
         return Estimation(self.config, text)
 
     def preflight(self) -> Preflight:
-        """Return what checks weights, dataset, captions and disk before a start."""
+        """Return a check of weights, dataset, captions and disk before a start."""
         return Preflight(self.config)
 
     @property
     def peak(self) -> int:
-        """The most memory that the run took so far, of the GPU where there is one."""
+        """The run's peak memory so far, on the GPU if there is one."""
         return max(self.peaks.values(), default=0)
 
     def _reader(self, path: Path, label: str) -> MetricsReader:

@@ -1,10 +1,10 @@
 """The same dashboard in a browser on this machine (`hv15 tui --serve`): loopback only, and only with the token.
 
-textual-serve has no login, and who can open the page can start programs. So each request must bring the token: once
-in the address that is printed, then in a cookie. A page of another origin, or a name that somebody's DNS points to
-127.0.0.1, is refused too. Browsers send cookies to every port of a machine: this one belongs to a path that nobody can
-guess, so that no other server here is given it. Each browser tab runs a dashboard of its own, as many as are allowed
-and no larger than is allowed; they end with the server. The run itself needs none of them.
+textual-serve has no login, and whoever can open the page can start programs. So each request must bring the token: once
+in the address that is printed, then in a cookie. Pages of another origin, and host names that somebody's DNS points to
+127.0.0.1, are refused too. Browsers send cookies to every port of a machine, so this one is limited to a path that
+nobody can guess: no other server here gets it. Each browser tab runs a dashboard of its own, limited in number and in
+size; they end with the server. The run itself needs none of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 POLICY = "style-src 'self' 'unsafe-inline'; font-src 'self' data:; frame-ancestors 'none'"
-"""textual-serve's page asks a foreign host for a font; nobody else needs to know that it was opened."""
+"""textual-serve's page asks another host for a font; no other host needs to know that it was opened."""
 
 
 def serve(arguments: Sequence[str], port: int) -> int:
@@ -46,7 +46,7 @@ def serve(arguments: Sequence[str], port: int) -> int:
 
 
 def address(port: int, token: str) -> str:
-    """What to open in the browser."""
+    """The address to open in the browser."""
     return f"http://{LOOPBACK}:{port}/?token={token}"
 
 
@@ -83,7 +83,7 @@ def guard(token: str, port: int, secret_path: str) -> Middleware:
     host = f"{LOOPBACK}:{port}"
 
     def same(found: str | None) -> bool:
-        # Headers may hold bytes that are no text.
+        # Headers may hold bytes that are not text.
         return found is not None and hmac.compare_digest(found.encode("utf-8", "surrogateescape"), token.encode())
 
     def brings_cookie(request: web.Request) -> bool:
@@ -95,7 +95,7 @@ def guard(token: str, port: int, secret_path: str) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.host != host or request.headers.get("Origin", f"http://{host}") != f"http://{host}":
-            raise web.HTTPForbidden(text="asked for under another name or from another page\n")
+            raise web.HTTPForbidden(text="requested under another name or from another page\n")
         if request.path == "/" and same(request.query.get("token")):
             # The token leaves the address bar and the browser's history at once.
             welcome = web.HTTPSeeOther(f"http://{host}{secret_path}/")
@@ -103,7 +103,7 @@ def guard(token: str, port: int, secret_path: str) -> Middleware:
             welcome.headers["Cache-Control"] = "no-store"
             raise welcome
         if not brings_cookie(request):
-            raise web.HTTPForbidden(text="open the whole address that `hv15 tui --serve` has printed\n")
+            raise web.HTTPForbidden(text="open the full address that `hv15 tui --serve` printed\n")
         response = await handler(request)
         if not response.prepared:
             response.headers["Content-Security-Policy"] = POLICY
@@ -121,10 +121,10 @@ def free_port() -> int:
 
 
 def refuse_taken(port: int) -> None:
-    """Raise a UserError when something else listens on the port, or when it may not be had.
+    """Check that the port can be used.
 
     Raises:
-        UserError: as said.
+        UserError: something else listens on it, or it is not permitted.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""SIGTERM and a closed terminal end the dashboard at once, and what it started beside itself; a run goes on."""
+"""SIGTERM and a closed terminal end the dashboard and its helper processes at once; a run continues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 PATIENCE_S = 1.5
-"""How long the way out may take: a thread that reads, or a terminal that is gone, holds it up no longer."""
+"""How long leaving may take; after that, it does not wait for threads or a terminal that is gone."""
 
 
 def listen(app: Dashboard) -> None:
@@ -26,7 +26,7 @@ def listen(app: Dashboard) -> None:
 
 
 def leave_at_once(code: int) -> None:
-    """End the process, if a signal has ended the dashboard: Python would take apart first all that was loaded."""
+    """End the process if a signal has ended the dashboard, without Python's usual clean-up of all that was loaded."""
     if code in {128 + number for number in ENDING}:
         with contextlib.suppress(OSError):  # the terminal may be gone
             sys.stdout.flush()
@@ -44,7 +44,7 @@ def _end(app: Dashboard, number: int) -> None:
 
 
 def _forget_terminal(app: Dashboard) -> None:
-    """Write nothing more: Textual's thread that writes dies of a terminal that is gone, and its queue is soon full."""
+    """Write nothing more: Textual's writing thread dies when the terminal is gone, and its queue soon fills up."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)

@@ -1,7 +1,7 @@
 """A stylesheet that parses each source once for each theme.
 
 Textual's own forgets what it parsed when there are more than 64 sources (each widget class is one), and parses all of
-them anew whenever a screen is shown for the first time: half a second each, in which no key is answered.
+them again whenever a screen is shown for the first time. That takes half a second, in which no key is answered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SOURCES, THEMES = 1024, 4
 _Parsed: TypeAlias = "LRUCache[tuple[object, ...], list[RuleSet]]"
 
 _parsed: LRUCache[tuple[tuple[str, str], ...], _Parsed] = LRUCache(THEMES)
-"""What was parsed with these variables, for all stylesheets: rules do not change."""
+"""Variables -> what was parsed with them, shared by all stylesheets: rules do not change."""
 
 
 class CachedStylesheet(Stylesheet):
@@ -29,7 +29,7 @@ class CachedStylesheet(Stylesheet):
 
     def set_variables(self, variables: dict[str, str]) -> None:
         if variables != self._variables:
-            self._parse_cache = LRUCache(1)  # Textual clears it, and what was parsed with the others stays
+            self._parse_cache = LRUCache(1)  # Textual clears it; what was parsed with other variables stays
             super().set_variables(variables)
             self._parse_cache = _parsed_with(variables)
 

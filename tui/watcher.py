@@ -1,8 +1,8 @@
-"""Reads the project in threads and hands what it found to the screen as typed messages.
+"""Reads the project in threads and passes what it finds to the screen as typed messages.
 
-The UI opens no file: a `Source` names what is read, how often, and the message it becomes. Only what the screen that is
-shown asks for (`DashboardScreen.READS`) is read, and each source by one thread at a time, so that its reader may
-remember where it was.
+The UI opens no file: a `Source` names what is read, how often, and the message it becomes. Only what the current screen
+asks for (`DashboardScreen.READS`) is read, and each source by one thread at a time, so that its reader may remember
+where it was.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 
 @dataclass
 class Source(Generic[Value]):
-    """Something that is looked at again and again."""
+    """Something that is read again and again."""
 
     name: str
     read: Callable[[], Value | None]
@@ -39,20 +39,20 @@ class Source(Generic[Value]):
     message: Callable[[Value], Message]
     interval_s: float = 1.0
     always: bool = False
-    """Whether it is read whichever screen is shown: what the status line tells."""
+    """Whether it is read on every screen, for the status line."""
     share: float = 1.0
-    """The most of a core that it may take: what took long is read again later than after `interval_s`."""
+    """The largest share of a core that it may take: a slow source is read less often than every `interval_s`."""
     due: float = field(default=0.0, init=False)
     reading: bool = field(default=False, init=False)
     again: bool = field(default=False, init=False)
-    """Whether to read once more at once, since what is being read may be from before a change."""
+    """Whether to read again right away, because the current read may have begun before a change."""
     value: Value | None = field(default=None, init=False, repr=False)  # Textual describes each worker by what it runs
     """The last thing read, for screens that are shown later."""
     error: str = field(default="", init=False)
 
 
 AnySource: TypeAlias = Source[Any]
-"""Each is of values of its own, which only it and its message know."""
+"""Each source has a value type of its own, which only it and its message know."""
 
 
 class Watcher:
@@ -63,12 +63,12 @@ class Watcher:
         self.sources: dict[str, AnySource] = {source.name: source for source in sources}
 
     def start(self) -> None:
-        """Begin to watch. Called once, when the app is mounted."""
+        """Start watching. Called once, when the app is mounted."""
         self._app.set_interval(TICK_S, self.tick)
         self.tick()
 
     def tick(self) -> None:
-        """Begin to read what is due."""
+        """Start reading what is due."""
         now = time.monotonic()
         wanted: frozenset[str] = getattr(self._shown, "READS", frozenset())
         for source in self.sources.values():
@@ -76,14 +76,14 @@ class Watcher:
                 self._begin(source)
 
     def refresh(self, *names: str) -> None:
-        """Read these sources (all for none) at once, because something was just changed."""
+        """Read these sources (all if none are named) at once, because something has just changed."""
         for source in self.sources.values():
             if not names or source.name in names:
                 source.due, source.again = 0.0, source.reading
         self.tick()
 
     def replay(self) -> None:
-        """Give the screen that is shown what was read before it was, and read what it asks for."""
+        """Give the current screen what was read before it was shown, and read what it asks for."""
         if (screen := self._shown) is None:
             return
         for source in self.sources.values():
@@ -93,7 +93,7 @@ class Watcher:
 
     @property
     def _shown(self) -> Screen[object] | None:
-        """The screen to tell; None when the app is being closed and has none any more."""
+        """The screen that gets messages; None when the app is closing and has none any more."""
         return self._app.base_screen if self._app.screen_stack else None
 
     def _post(self, message: Message) -> None:
@@ -108,7 +108,7 @@ class Watcher:
         took = 0.0
         try:
             value, took = await asyncio.to_thread(_timed, source.read)
-        except Exception as error:  # a reader that breaks is shown; the dashboard goes on
+        except Exception as error:  # a reader's error is shown; the dashboard continues
             text = f"{type(error).__name__}: {error}"
             if text != source.error:
                 source.error = text
@@ -125,6 +125,6 @@ class Watcher:
 
 
 def _timed(read: Callable[[], Value]) -> tuple[Value, float]:
-    """What was read, and the seconds of computing that it took."""
+    """What was read, and the CPU seconds that it took."""
     began = time.thread_time()
     return read(), time.thread_time() - began

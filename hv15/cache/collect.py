@@ -96,7 +96,7 @@ def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> Non
             try:
                 spec = Spec.load(path)
                 settings = as_object(spec.wanted.get("settings"))
-            except RecordError:  # any of them may be the one that it is for
+            except RecordError:  # it may be for any of them
                 for folder in (store_root / "store" / kind).glob("*"):
                     use.unfinished.setdefault(folder, paths.root)
                 continue

@@ -40,7 +40,7 @@ class NeededClips(NamedTuple):
 
 
 def settings_digest(kind: EncodedKind, settings: JsonObject) -> str:
-    """What the folders of an encoding are called, in the store and among the manifests."""
+    """The name of an encoding's folders, in the store and among the manifests."""
     return short({"kind": kind, **settings})
 
 
@@ -126,7 +126,7 @@ class Encoding(Generic[Needed_co]):
         return all(map(self._stored.__contains__, items))
 
     def is_known(self, shard: int) -> bool:
-        """Whether manifests, be they of another shard count, list all that a shard needs."""
+        """Whether the manifests, also those of another shard count, list all that a shard needs."""
         return self.known.keys() >= self.by_shard[shard].keys()
 
     def new_manifest(self, shard: int) -> Manifest:

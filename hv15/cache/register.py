@@ -39,7 +39,7 @@ class RegisteredProject:
 def register(store_root: Path, root: Path) -> None:
     """Register a project in a store; nothing is written if it is registered already.
 
-    A damaged note is written again; one of another version of hv15 is left to that.
+    A damaged note is written again; that of another version of hv15 is left alone.
     """
     root, store_root = root.resolve(), store_root.resolve()
     place = os.path.relpath(root, store_root) if store_root.is_relative_to(root) else str(root)
@@ -52,9 +52,9 @@ def register(store_root: Path, root: Path) -> None:
 
 
 def registered(store_root: Path) -> Iterator[RegisteredProject]:
-    """Yield all registered projects, in the order of their notes' names.
+    """Yield all registered projects, sorted by the names of their notes.
 
-    A project whose note cannot be read has the note as its root, which is not reachable: what it needs is not known.
+    If a note cannot be read, its own path stands for the project's root: what the project needs is not known.
     """
     for note in sorted(_notes(store_root).glob("*.json")):
         try:
@@ -67,7 +67,7 @@ def registered(store_root: Path) -> Iterator[RegisteredProject]:
 
 
 def _says(note: Path, place: str) -> bool:
-    """Whether a note names a project, or may do so in the words of another version."""
+    """Whether a note names a project, or may name it in the format of another version."""
     try:
         content = parse_object(note.read_bytes())
     except (OSError, RecordError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from hv15.commands.listing import SHOWN
+from hv15.commands.listing import MOST_LISTED
 from hv15.commands.options.project import Check as Options
 from hv15.errors import UserError, of_the_system
 from hv15.project import Project
@@ -26,7 +26,7 @@ def check(options: Options) -> int:
 
 
 def _checks(options: Options) -> Iterator[Check]:
-    """Everything that is looked at, as it is found."""
+    """Yield each check as soon as its outcome is known."""
     from hv15.commands.checks import beforehand_checks, dataset_checks, disk_checks, failed, model_checks, sample_checks
 
     try:
@@ -43,18 +43,18 @@ def _checks(options: Options) -> Iterator[Check]:
     make_demo_clips(project)
     found = f"task {project.settings.task}, {checkpoint_line(project)}"
     yield Check("ok", "config", found, place=Place(options.config))
-    looks: dict[str, Callable[[Project], Iterator[Check]]] = {
+    parts: dict[str, Callable[[Project], Iterator[Check]]] = {
         "models": model_checks,
         "beforehand": beforehand_checks,
         "sample": sample_checks,
         "dataset": dataset_checks,
         "disk": disk_checks,
     }
-    for subject, look in looks.items():
+    for subject, find_checks in parts.items():
         if options.models and subject != "models":
             continue
         try:
-            yield from look(project)
+            yield from find_checks(project)
         except ConfigError as error:
             yield from problem_checks(error, subject)
         except UserError as error:
@@ -74,16 +74,17 @@ def _print(checks: Iterator[Check]) -> int:
     counts: Counter[tuple[str, str]] = Counter()
     for each in checks:
         counts[each.subject, each.state] += 1
-        if counts[each.subject, each.state] <= SHOWN:
+        if counts[each.subject, each.state] <= MOST_LISTED:
             _print_line(each)
     for (subject, state), count in counts.items():
-        if count > SHOWN:
-            _print_line(Check("problem" if state == "problem" else "ok", subject, f"... and {count - SHOWN} more"))
+        if count > MOST_LISTED:
+            more = f"... and {count - MOST_LISTED} more"
+            _print_line(Check("problem" if state == "problem" else "ok", subject, more))
     return sum(count for (_, state), count in counts.items() if state == "problem")
 
 
 def _print_line(check: Check) -> None:
-    """Problems are marked, notes are called so, and names that are not UTF-8 are escaped."""
+    """Mark problems and notes as such, and escape names that are not UTF-8."""
     note = "note: " if check.state == "note" else ""
     text = f"{'!' if check.state == 'problem' else ' '} {check.subject:14} {note}{check.text}".replace("\n", "\n    ")
     print(text.encode("utf-8", "backslashreplace").decode())

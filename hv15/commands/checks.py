@@ -1,4 +1,4 @@
-"""What `hv15 check` looks at. Each function yields what it found, or raises a UserError that ends it."""
+"""The parts of `hv15 check`. Each function yields what it finds, or raises a UserError, which ends that part."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from hv15.units import size
 if TYPE_CHECKING:
     from hv15.models import DiT
 
-BUCKETS = 12
-"""Buckets that are listed."""
+MOST_BUCKETS = 12
+"""The most buckets that are listed."""
 
 
 def failed(subject: str, error: UserError, setting: Location = ()) -> Check:
-    """The check of something that raised an error, which names its file itself."""
+    """The check of something that raised an error, whose message names the file."""
     return Check("problem", subject, error.message, error.hint, Place(setting=setting))
 
 
 def _notes(subject: str, sentences: Iterable[str], place: Place = NOWHERE) -> Iterator[Check]:
-    """Advice: worth a thought, and no problem."""
+    """Turn pieces of advice into checks that are not problems."""
     return (Check("note", subject, sentence, place=place) for sentence in sentences)
 
 
 def model_checks(project: Project) -> Iterator[Check]:
-    """Each model file: is it there, is it the right model and complete, and do all of them belong together?"""
+    """Each model file: is it there, is it complete and the right model, and do all of them fit together?"""
     from hv15.models.condition import check_widths
 
     dit: DiT | None = None
@@ -85,9 +85,9 @@ def _dit_checks(project: Project, path: Path, blocks: int) -> Iterator[Check]:
 
 
 def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
-    """Settings of memory and speed that the transformer, or this machine, cannot meet: found out before the encoding.
+    """Settings of memory and speed that do not work with the transformer or on this machine, found before the encoding.
 
-    What only this machine lacks is no problem: the check may run beside the machine with the GPU.
+    What only this machine lacks is a note, not a problem: the training may run on another one.
     """
     from hv15.models.attention import pick_attention
     from hv15.models.weights.quantised import check_weight_format
@@ -130,7 +130,7 @@ def _dit_on_meta(project: Project, path: Path) -> DiT:
 
 
 def _width(project: Project, role: Role, path: Path) -> dict[str, int]:
-    """How many channels another model's latents or states have, by their name in the store; loaded as the transformer.
+    """The channels of another model's latents or states, by their name in the store. No weight of it is read.
 
     Raises:
         UserError: the file is damaged, or is not that model.
@@ -150,22 +150,22 @@ def _width(project: Project, role: Role, path: Path) -> dict[str, int]:
 
 def beforehand_checks(project: Project) -> Iterator[Check]:
     """What later jobs need: LoRAs and first images, the tokenizer, patterns and arguments of the training."""
-    from hv15.plan.beforehand import looks
+    from hv15.plan.beforehand import early_checks
 
     seen: set[tuple[str, str | Path | None]] = set()
-    for look in looks(project):
-        if (mark := (look.subject, look.key or look.file)) in seen:
+    for early in early_checks(project):
+        if (mark := (early.subject, early.key or early.file)) in seen:
             continue
         seen.add(mark)
         try:
-            look.see()
+            early.check()
         except UserError as error:
-            yield failed(look.subject, error, look.setting)
+            yield failed(early.subject, error, early.setting)
             continue
-        if look.file is not None:
-            yield Check("ok", look.subject, "will do", place=Place(look.file))
-        if look.subject == "lora" and look.file is not None:
-            yield from _notes("lora", lora_notes(project, look.file), Place(setting=look.setting))
+        if early.file is not None:
+            yield Check("ok", early.subject, "can be used", place=Place(early.file))
+        if early.subject == "lora" and early.file is not None:
+            yield from _notes("lora", lora_notes(project, early.file), Place(setting=early.setting))
 
 
 def sample_checks(project: Project) -> Iterator[Check]:
@@ -173,7 +173,7 @@ def sample_checks(project: Project) -> Iterator[Check]:
     try:
         specs = project.samples
     except UserError:
-        return  # a model, an image or a LoRA is missing, which the other checks tell
+        return  # a model, an image or a LoRA is missing, which the other checks report
     notes: dict[str, list[str]] = {}
     for name, spec in specs.items():
         for sentence in sample_notes(project, spec):
@@ -207,10 +207,10 @@ def dataset_checks(project: Project) -> Iterator[Check]:
 
 def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:
     """The largest buckets, and how many clips the others have: a folder of pictures may have thousands."""
-    for name, number in sorted(buckets.most_common(BUCKETS)):
+    for name, number in sorted(buckets.most_common(MOST_BUCKETS)):
         yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
-    if len(buckets) > BUCKETS:
-        rest = buckets.most_common()[BUCKETS:]
+    if len(buckets) > MOST_BUCKETS:
+        rest = buckets.most_common()[MOST_BUCKETS:]
         yield Check("ok", "bucket", f"{len(rest)} smaller ones: {sum(number for _, number in rest)} clips")
 
 

@@ -14,8 +14,8 @@ from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.project import Project
 from hv15.sample.plan import first_set
 
-NAMED = 5
-"""Files that a sentence names; the others are counted."""
+MOST_NAMED = 5
+"""The most files that a sentence names; the others are counted."""
 
 
 def dataset_notes(project: Project) -> Iterator[str]:
@@ -48,8 +48,8 @@ def media_notes(notes: Mapping[str, Collection[str]], root: Path) -> Iterator[st
 
 def names(paths: Collection[str], root: Path) -> str:
     """Return the first of many files, relative to the project folder, and how many more there are."""
-    listed = ", ".join(path.removeprefix(f"{root}/") for path in islice(paths, NAMED))
-    return listed + (f" and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
+    listed = ", ".join(path.removeprefix(f"{root}/") for path in islice(paths, MOST_NAMED))
+    return listed + (f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else "")
 
 
 def _files(paths: Collection[str], what: str, root: Path) -> str:
@@ -69,7 +69,7 @@ def _too_long(project: Project, places: Mapping[str, str], what: str) -> Iterato
     try:
         counts = TokenCounts(project.cache / "tokens.json", models.identity("tokenizer"))
         found = long_texts(places, lambda: PromptTokenizer(load_qwen_tokenizer(models.tokenizer)), counts)
-    except UserError:  # not downloaded yet, or wrong, which the check of the models reports
+    except UserError:  # not downloaded yet, or wrong: the check of the models reports that
         yield f"some {what}s are long: their tokens can be counted only when the tokenizer is there"
         return
     if found:

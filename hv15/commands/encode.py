@@ -65,9 +65,9 @@ def latents(options: EncodeLatents) -> None:
     project.dataset.probed.save()
     if stop and encoder.failures:
         raise UserError(
-            f"{counted(len(encoder.failures), 'file')} cannot be used; all others{_of(options)} are encoded and kept\n"
-            + listing(encoder.failures.values()),
-            hint="mend or remove what is listed, or set cache.bad_clips to skip; then run the same command again",
+            f"{counted(len(encoder.failures), 'file')} cannot be used; "
+            f"all others{_of_shard(options)} are encoded and kept\n" + listing(encoder.failures.values()),
+            hint="repair or remove the listed files, or set cache.bad_clips to skip; then run the same command again",
         )
     print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
     if encoder.failures:
@@ -77,7 +77,11 @@ def latents(options: EncodeLatents) -> None:
 
 
 def texts(options: EncodeTexts) -> None:
-    """Encode the captions and prompts of one shard, or of all."""
+    """Encode the captions and prompts of one shard, or of all.
+
+    Raises:
+        UserError: a model cannot be used, or the dataset or the config changed since the encoding was planned.
+    """
     from hv15.cache.texts import TextStateEncoder
     from hv15.models import load_glyph_encoder, load_text_encoder
     from hv15.models.glyphs import glyph_width
@@ -110,7 +114,7 @@ def texts(options: EncodeTexts) -> None:
 
 
 def report(options: Report) -> None:
-    """Print what became of everything that was to be encoded.
+    """Print what was encoded, and what was left out and why.
 
     Raises:
         UserError: something is not encoded yet.
@@ -118,14 +122,14 @@ def report(options: Report) -> None:
     project = Project(options.config, options.overrides)
     texts, clips = project.texts.entries(), project.latents.entries()
     print(f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts")
-    told = list(describe(clips))
-    if skipped := {name: entry.skipped for name, entry in told if entry.skipped}:
+    by_name = list(describe(clips))
+    if skipped := {name: entry.skipped for name, entry in by_name if entry.skipped}:
         print(f"left out {counted(len(skipped), 'file')}:\n{listing(skipped.values(), shown=len(skipped))}")
-    for name, entry in told:
+    for name, entry in by_name:
         if entry.too_short_for:
             print(f"{one_line(name)}: too short for {', '.join(map(str, entry.too_short_for))} frames")
     notes: dict[str, list[str]] = {}
-    for name, entry in told:
+    for name, entry in by_name:
         for note in entry.notes:
             notes.setdefault(note, []).append(name)
     for sentence in (*media_notes(notes, project.root), *dataset_notes(project)):
@@ -133,7 +137,7 @@ def report(options: Report) -> None:
 
 
 def _open(options: Encode) -> Project:
-    """Open the project, draw the demo's clips if they are not there, and note in its store that it uses it."""
+    """Open the project, draw the demo's clips if they are missing, and register the project with its store."""
     from hv15.workflow import make_demo_clips
 
     project = Project(options.config, options.overrides)
@@ -144,7 +148,11 @@ def _open(options: Encode) -> Project:
 
 
 def _shards(encoding: Encoding[Needed], options: Encode) -> list[int]:
-    """The shards to work on; one that is planned by the workflow must still need what was planned."""
+    """The shards to encode.
+
+    Raises:
+        UserError: there is no such shard, or the workflow planned it for another dataset or config.
+    """
     if options.shard is None:
         if options.out:
             raise UserError("--out names one manifest, but all shards are asked for", hint="add --shard N")
@@ -165,5 +173,5 @@ def _save(encoding: Encoding[Needed], shard: int, manifest: Manifest, out: Path 
     manifest.write(out or encoding.manifest_path(shard))
 
 
-def _of(options: Encode) -> str:
+def _of_shard(options: Encode) -> str:
     return "" if options.shard is None else f" of shard {options.shard}"

@@ -59,14 +59,15 @@ def merge(options: Merge) -> None:
     loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
     _check_target(options.out, [project.models.path("dit"), *options.lora])
     merge_to_file(project.models.path("dit"), loras, options.out)
-    larger = "; what was in float8 was written as plain numbers" if describe(project.models.path("dit")).in_fp8 else ""
-    print(f"{options.out}: {describe(options.out)}{larger}", file=sys.stderr)
+    in_fp8 = describe(project.models.path("dit")).in_fp8
+    note = "; its float8 weights were written in the number format of the others" if in_fp8 else ""
+    print(f"{options.out}: {describe(options.out)}{note}", file=sys.stderr)
 
 
 def _check_target(target: Path, sources: Iterable[Path]) -> None:
-    """Refuse a name under which nobody would read the file, and to write a result over what it is made from."""
+    """Refuse a target without the suffix .safetensors, and one that is also a source."""
     if target.suffix != ".safetensors":
-        raise UserError(f"{target}: would hold safetensors", hint="give it a name that ends in .safetensors")
+        raise UserError(f"{target}: expected a name that ends in .safetensors", hint="choose such a name")
     if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
         raise UserError(f"{target}: is both read and written", hint="give the result another name")
 
@@ -75,7 +76,7 @@ def download(options: Download) -> None:
     """Fetch the model files that the config names.
 
     Raises:
-        UserError: the config downloads nothing, or the Hub does not give a file.
+        UserError: the config downloads nothing, or the Hub does not provide a file.
     """
     from hv15.config import load_config
     from hv15.models.hub import download
@@ -92,7 +93,7 @@ def download(options: Download) -> None:
 
 
 def demo_models(options: DemoModels) -> None:
-    """Bring the demo's models into the project."""
+    """Copy the demo's models into the project."""
     from hv15.config import load_config
     from hv15.demo.layout import copy_base
 

@@ -7,11 +7,11 @@ from itertools import islice
 
 from hv15.terminal_text import one_line
 
-SHOWN = 20
-"""Files that are listed by name."""
+MOST_LISTED = 20
+"""The most files that are listed by name."""
 
 
-def listing(lines: Collection[str], *, shown: int = SHOWN) -> str:
+def listing(lines: Collection[str], *, shown: int = MOST_LISTED) -> str:
     """Return the first lines, indented, and how many were left out."""
     words = [f"  {one_line(line)}" for line in islice(lines, shown)]
     if len(lines) > shown:

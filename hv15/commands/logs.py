@@ -1,4 +1,4 @@
-"""What a stage says goes to stderr, which the rules write into a log file."""
+"""The stages log to stderr, which the rules write into a log file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hv15.terminal_text import visible
 
 
 def log_to_stderr(level: str) -> None:
-    """Show the messages of hv15 from `level` on, one plain line each; other libraries only from warnings on."""
+    """Show hv15's messages of this level and above, one plain line each; of other libraries only warnings."""
     shown = logging.StreamHandler(sys.stderr)
     shown.setFormatter(_Plain("%(message)s"))
     logging.basicConfig(handlers=[shown], level=logging.WARNING)

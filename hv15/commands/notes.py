@@ -1,4 +1,4 @@
-"""What a stage says about its checkpoint: facts, and the advice for this project."""
+"""What a stage logs about its checkpoint: facts, and advice for this project."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hv15.train.advice import about_sizes, about_training
 
 
 def checkpoint_line(project: Project) -> str:
-    """Which checkpoint the transformer is taken for, what tells it, and how it is sampled if nothing is set."""
+    """Which checkpoint the transformer is taken to be, how that was found, and its sampling defaults."""
     found = project.models.found_variant
     return f"checkpoint {found}; sampling defaults: {found.variant.defaults}"
 
 
 def file_notes(project: Project) -> list[str]:
-    """About the transformer's file, whatever it is used for.
+    """Notes about the transformer's file that hold for every use.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -34,7 +34,7 @@ def file_notes(project: Project) -> list[str]:
 
 
 def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]:
-    """About training on the transformer's file with these clips, and on top of `train.network_weights`.
+    """Notes about training on the transformer's file with these clips, and on top of `train.network_weights`.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -49,7 +49,7 @@ def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]
 
 
 def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
-    """About a sample's settings."""
+    """Notes about a sample's settings."""
     return about_sample(
         project.models.found_variant.variant,
         height=spec.height,
@@ -60,7 +60,7 @@ def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
 
 
 def lora_notes(project: Project, path: Path) -> list[str]:
-    """About using a LoRA file on the transformer.
+    """Notes about using a LoRA file on the transformer.
 
     Raises:
         UserError: it is missing or damaged.
@@ -69,7 +69,11 @@ def lora_notes(project: Project, path: Path) -> list[str]:
 
 
 def log_notes(log: logging.Logger, project: Project, sentences: Iterable[str]) -> None:
-    """Say in a stage's log what its checkpoint is, and the advice."""
+    """Log the checkpoint and the advice.
+
+    Raises:
+        UserError: the transformer's file is missing or damaged.
+    """
     log.info("%s: %s", project.models.path("dit"), project.models.facts)
     log.info("%s", checkpoint_line(project))
     for sentence in dict.fromkeys([*file_notes(project), *sentences]):

@@ -15,7 +15,11 @@ from hv15.units import size
 
 
 def plan(options: Plan) -> None:
-    """Print or write the plan of a project."""
+    """Print or write the plan of a project.
+
+    Raises:
+        UserError: the config, the device or a dataset cannot be used, or the plan cannot be written.
+    """
     from hv15.plan.devices import detect_device, device_of_size, find_device
     from hv15.plan.report import make_plan
     from hv15.workflow import make_demo_clips
@@ -25,7 +29,7 @@ def plan(options: Plan) -> None:
     sized = device_of_size(options.memory) if options.memory is not None else None
     if options.device is not None:
         device = find_device(options.device)
-        if sized is not None:  # of a GPU that others use, too, or a version of it with another size
+        if sized is not None:  # for a GPU that is shared, or a model of it with other memory
             device = replace(device, memory=sized.memory)
     elif sized is not None:
         device = sized
@@ -40,19 +44,19 @@ def plan(options: Plan) -> None:
 
 
 def explain(error: OutOfMemory, options: SettingsCommand) -> UserError:
-    """Say which settings make the stage fit on this device, as a plan finds them."""
+    """Return the error with a hint that names the settings with which the stage fits on this device."""
     from hv15.plan.advice import advise
     from hv15.plan.devices import detect_device
-    from hv15.plan.stages import Planner
+    from hv15.plan.stages import StagePlanner
 
     try:
         project = Project(options.config, options.overrides)
         device = detect_device(project.settings.runtime.device)
-        planner = Planner(project, device)
+        planner = StagePlanner(project, device)
         stage = planner.stage(error.stage)
-        # Where the plan says that it fits, others use the device too: then anything smaller helps.
+        # If the plan says that it fits, other programs use the device too: then anything smaller helps.
         found = advise(planner, stage.name, min(device.memory, int(stage.needed * 0.95)))
-    except (UserError, RuntimeError, ValueError):  # the first error is the one to tell
+    except (UserError, RuntimeError, ValueError):  # the first error is the one to report
         return error
     needed = f"{size(stage.needed)} of {size(device.memory)}"
     return UserError(error.message, hint=f"the plan says {needed} are needed; {found}; what is saved is kept")

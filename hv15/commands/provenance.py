@@ -32,7 +32,7 @@ def metadata_of(path: Path) -> dict[str, str]:
         return metadata.read_metadata(path)
     if path.suffix == ".json":
         return _entries(path)
-    raise UserError(f"{path}: of unknown kind", hint=f"give a {KINDS} file")
+    raise UserError(f"{path}: is of an unknown kind", hint=f"give a {KINDS} file")
 
 
 def _entries(path: Path) -> dict[str, str]:
@@ -49,7 +49,7 @@ def _entries(path: Path) -> dict[str, str]:
 
 
 def describe(path: Path) -> str:
-    """One line an entry; JSON values are laid out, long ones below their name. First, whether a LoRA cannot be used.
+    """Return a line for each entry, with JSON laid out below its name; first a warning if a LoRA cannot be used.
 
     Raises:
         UserError: see `metadata_of`.
@@ -57,14 +57,14 @@ def describe(path: Path) -> str:
     entries = metadata_of(path)
     lines = _warnings(path)
     if not entries:
-        return "\n".join([*lines, f"{path}: says nothing about itself"])
+        return "\n".join([*lines, f"{path}: carries no metadata"])
     for name in sorted(entries):
         value = _parsed(entries[name])
         text = str(value)
         if isinstance(value, dict | list):
             try:
                 text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
-            except RecursionError:  # nested deeper than anybody reads
+            except RecursionError:  # nested too deep to be laid out
                 text = entries[name]
         if isinstance(value, dict | list) or "\n" in text:
             lines.append(f"{one_line(name)}:\n" + "\n".join(f"  {one_line(line)}" for line in text.split("\n")))
@@ -74,7 +74,7 @@ def describe(path: Path) -> str:
 
 
 def _warnings(path: Path) -> list[str]:
-    """One line that a LoRA of a kind that cannot be used deserves."""
+    """One line for a LoRA of a kind that cannot be used; nothing for any other file."""
     if path.suffix != ".safetensors":
         return []
     from hv15.lora.kinds import refuse_unusable
@@ -99,7 +99,7 @@ def config_of(path: Path) -> str:
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
     if text == visible(text):
         return text
-    return yaml.safe_dump(config, sort_keys=False, width=110)  # as escapes, which a terminal does not obey
+    return yaml.safe_dump(config, sort_keys=False, width=110)  # escaped, so that a terminal obeys none of it
 
 
 def _parsed(text: str) -> Json:

@@ -24,14 +24,14 @@ from hv15.terminal_text import clean, json_text, one_line
 
 POLL_S = 0.3
 DRY_RUN = {"-n", "--dry-run", "--dryrun"}
-"""Snakemake's options for it."""
+"""Snakemake's options for a dry run."""
 
 
 def run(options: Run) -> int:
     """Start the workflow, detached from this terminal.
 
     Raises:
-        UserError: words for Snakemake ask for a dry run, or come with one; or see `refuse_broken`.
+        UserError: Snakemake's arguments ask for a dry run, or are given with `--dry-run`; or see `refuse_broken`.
     """
     root = project_config(options.project).parent
     if options.unlock:
@@ -42,7 +42,7 @@ def run(options: Run) -> int:
         if options.snakemake:
             raise UserError(
                 f"--snakemake {shlex.join(options.snakemake)}: a dry run does not ask Snakemake",
-                hint=f"leave it out; to try other settings, `{_call('why', options.project)} --overrides JSON`",
+                hint=f"leave it out; `{_shell_command('why', options.project)} --overrides JSON` tries other settings",
             )
         from hv15.commands.why import due_stages, in_words
         from hv15.project import Project
@@ -51,25 +51,25 @@ def run(options: Run) -> int:
         return 0
     if DRY_RUN & set(options.snakemake):
         raise UserError(
-            "--snakemake -n: a dry run is no run that is recorded",
+            "--snakemake -n: a dry run is not recorded as a run",
             hint=f"`hv15 run {shlex.quote(str(options.project))} --dry-run` shows what would run, and why",
         )
     refuse_broken(options)
     started = control.start(options.project, options.target, options.snakemake)
     if not options.follow:
-        print(f"started {started.id}: it goes on when this terminal is closed")
-        print("  " + "    ".join(_call(word, options.project) for word in ("status", "tui", "stop")))
+        print(f"started {started.id}: it continues when this terminal is closed")
+        print("  " + "    ".join(_shell_command(word, options.project) for word in ("status", "tui", "stop")))
         return 0
     return _follow(started)
 
 
 def refuse_broken(options: Run) -> None:
-    """Look at the config and all that it names before a process is started, as far as that takes no time.
+    """Check the config and everything that it names before a process is started, as far as that is quick.
 
-    Settings for Snakemake's own command line may mend what the file has wrong, so with them its planning has the word.
+    Settings on Snakemake's own command line may correct the file, so with them its planning checks instead.
 
     Raises:
-        UserError: the config is wrong, or a file, a dataset or a setting will not do.
+        UserError: the config is wrong, or a file, a dataset or a setting cannot be used.
     """
     if any(word.startswith(("--config", "-C")) for word in options.snakemake):
         return
@@ -86,12 +86,12 @@ def refuse_broken(options: Run) -> None:
 
 
 def _follow(run: RunFolder) -> int:
-    """Print what the run prints until it ends; Ctrl-C ends the printing alone."""
+    """Print what the run prints until it ends; Ctrl-C ends the printing only."""
     try:
         with run.output.open("rb") as output:
-            rest = b""  # of a line that is not whole yet
+            rest = b""  # of a line that is not complete yet
             while True:
-                found = _of(run)
+                found = _status_of(run)
                 *lines, rest = (rest + output.read()).split(b"\n")
                 for line in lines if found.state.alive else [*lines, *filter(None, [rest])]:
                     print(clean(line), flush=True)
@@ -99,7 +99,7 @@ def _follow(run: RunFolder) -> int:
                     break
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        print(f"\nthe run goes on; `{_call('stop', run.root)}` stops it", file=sys.stderr)
+        print(f"\nthe run continues; `{_shell_command('stop', run.root)}` stops it", file=sys.stderr)
         return 0
     _print(found)
     return 0 if found.state is RunState.FINISHED else 1
@@ -110,14 +110,14 @@ def stop(options: Stop) -> int:
     root = project_config(options.project).parent
     before = control.stop(root, now=options.now)
     if before.state is RunState.STOPPING and not options.now:
-        kill = _call("stop", options.project, "--now")
+        kill = _shell_command("stop", options.project, "--now")
         print(f"it was asked before and is still saving; `{kill}` kills it", file=sys.stderr)
     deadline = time.monotonic() + options.wait
     try:
-        while (found := _of(before.run)).state.alive or control.orphans(root):
+        while (found := _status_of(before.run)).state.alive or control.orphans(root):
             if time.monotonic() > deadline:
-                ask = _call("status", options.project)
-                print(f"still {found.state.value}: `{ask}` tells when it has ended", file=sys.stderr)
+                ask = _shell_command("status", options.project)
+                print(f"still {found.state.value}: `{ask}` shows when it has ended", file=sys.stderr)
                 return 1
             time.sleep(POLL_S)
     except KeyboardInterrupt:
@@ -128,7 +128,7 @@ def stop(options: Stop) -> int:
 
 
 def status(options: Status) -> int:
-    """Say what runs, or how the last run ended."""
+    """Print what runs, or how the last run ended."""
     root = project_config(options.project).parent
     found = current(root)
     left = control.orphans(root)
@@ -136,7 +136,7 @@ def status(options: Status) -> int:
         print(json_text(_as_json(root, found, [each.pid for each in left])))
         return 0
     if found is None:
-        print(f"{root}: no run yet; `{_call('run', options.project)}` starts one")
+        print(f"{root}: no run yet; `{_shell_command('run', options.project)}` starts one")
         return 0
     _print(found)
     _print_failures(root, found)
@@ -147,14 +147,14 @@ def status(options: Status) -> int:
         print(f"  training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
     if left:
         pids = ", ".join(str(each.pid) for each in left)
-        print(f"  left over: pid {pids}; `{_call('stop', options.project)}` ends them")
+        print(f"  left over: pid {pids}; `{_shell_command('stop', options.project)}` ends them")
     if control.is_locked_by_snakemake(root) and not found.state.alive:
-        print(f"  Snakemake's lock was left behind; `{_call('run', options.project)}` removes it")
+        print(f"  Snakemake's lock was left behind; `{_shell_command('run', options.project)}` removes it")
     return 0
 
 
-def _call(command: str, project: Path, *words: str) -> str:
-    """A command of hv15 on a project, as it can be pasted into a shell."""
+def _shell_command(command: str, project: Path, *words: str) -> str:
+    """An hv15 command on a project, quoted for a shell."""
     return shlex.join(["hv15", command, str(project), *words])
 
 
@@ -170,14 +170,14 @@ def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject
 
 
 def _training(root: Path, found: RunStatus | None) -> TrainingProgress | None:
-    """How far the training of this run is; one that an earlier run left is none."""
+    """The progress of this run's training; None for one that an earlier run left."""
     progress = training_progress(root)
     if progress is None or found is None or found.started is None or progress.time < found.started:
         return None
     return progress
 
 
-def _of(run: RunFolder) -> RunStatus:
+def _status_of(run: RunFolder) -> RunStatus:
     return status_of(run, holder(run.root))
 
 
@@ -193,7 +193,7 @@ def _print(found: RunStatus) -> None:
 
 
 def _print_failures(root: Path, found: RunStatus) -> None:
-    """Say why jobs failed, and what helps."""
+    """Print why jobs failed, and what to do."""
     causes = [] if found.failure is None else [("the plan", found.failure)]
     causes += [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
     for name, failure in causes:

@@ -25,16 +25,20 @@ log = logging.getLogger(__name__)
 Made = Literal["a first image", "latents", "a decoded sample"]
 
 _FIELDS: dict[Made, str] = {"a first image": "image_encoder", "latents": "trained", "a decoded sample": "latents"}
-"""A field that only the spec of this has."""
+"""For each product, a field that only its spec has."""
 
 
 def condition(options: SampleCondition) -> None:
-    """Encode the first image of an i2v sample."""
+    """Encode the first image of an i2v sample.
+
+    Raises:
+        UserError: a model or the image cannot be used, or the config has no such sample.
+    """
     from hv15.sample.condition import write_condition
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
-    spec, made_from = _asked(project, options, "a first image", lambda spec: spec.conditioning())
+    spec, made_from = _spec_for(project, options, "a first image", lambda spec: spec.conditioning())
     take_gpu(project.settings.runtime.device)
     vae, vision = project.models.path("vae"), project.models.path("image_encoder")
     write_condition(
@@ -50,13 +54,17 @@ def condition(options: SampleCondition) -> None:
 
 
 def denoise(options: SampleDenoise) -> None:
-    """Make the latents of a sample."""
+    """Make the latents of a sample.
+
+    Raises:
+        UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
+    """
     from hv15.sample.sampling import sample_latents
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     trained, text_settings = digest(project.training_spec), project.texts.settings_digest
-    spec, made_from = _asked(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
+    spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
     of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
     of_memory = about_memory(project.models.facts, "sample", spec.quantize)
@@ -113,10 +121,10 @@ def decode(options: SampleDecode) -> None:
     )
 
 
-def _asked(
+def _spec_for(
     project: Project, options: SampleCondition | SampleDenoise, what: Made, depends: Callable[[SampleSpec], JsonObject]
 ) -> tuple[SampleSpec, JsonObject]:
-    """What is to be sampled, by the planner's spec or by a name of the config, and what the result depends on."""
+    """Return what to sample, from the planner's spec or by a name in the config, and what the result depends on."""
     if options.spec is not None:
         return _read(options.spec, what)
     if options.prompt is None:

@@ -15,10 +15,10 @@ from hv15.workflow import refuse_living_run
 
 
 def collect(options: Collect) -> None:
-    """Remove the encoded items that no project needs which uses this store.
+    """Remove the encoded items that no project with this store needs.
 
     Raises:
-        UserError: it is not known what another project needs; or a run of this one is going on, with `--yes`.
+        UserError: it is not known what another project needs; or, with `--yes`, a run of this one is in progress.
     """
     project = Project(options.config, options.overrides)
     if options.yes:
@@ -32,7 +32,7 @@ def collect(options: Collect) -> None:
     if use.unreachable and options.yes and not options.forget:
         names = ", ".join(str(gone.root) for gone in use.unreachable)
         raise UserError(
-            f"{project.cache}: nothing is removed, because what other projects need is not known: {names}: not there",
+            f"{project.cache}: nothing is removed, because other projects that use this store are missing: {names}",
             hint="mount their disks, or add --forget to remove what only they need",
         )
     if options.unused:
@@ -43,7 +43,7 @@ def collect(options: Collect) -> None:
     for folder, root in sorted(use.unfinished.items()):
         print(f"{folder}: {root} has not finished encoding, so all of it is kept")
     for gone in use.unreachable:
-        print(f"{gone.root}: used this store, and is not there now: what it needs is not known")
+        print(f"{gone.root}: used this store and is missing now, so what it needs is not known")
     count = total = 0
     for path in removable(project.cache, use):
         try:
@@ -63,7 +63,7 @@ def repair(options: Repair) -> None:
     """Read every encoded item of the project and remove damaged ones: the next run encodes them again.
 
     Raises:
-        UserError: damaged items cannot be removed, such as from a folder that may only be read.
+        UserError: damaged items cannot be removed, for example because the folder is read-only.
     """
     project = Project(options.config, options.overrides)
     counts: Counter[str] = Counter()

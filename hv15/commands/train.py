@@ -21,7 +21,7 @@ def train(options: Train) -> None:
     """Train the LoRA of a project from its encoded dataset.
 
     Raises:
-        UserError: the dataset or the config changed meanwhile, or the training cannot go on.
+        UserError: the dataset or the config changed meanwhile, or the training cannot continue.
     """
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)

@@ -27,15 +27,15 @@ _TEXT = "tag:yaml.org,2002:str"
 _LISTS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 MOST_BYTES = 1 << 20
-"""Of a file. That of a project has some thousand; one of a thousand long prompts, half a million."""
+"""The largest file. That of a project has a few thousand bytes; one with a thousand long prompts, half a million."""
 DEEPEST = 100
-"""Lists and mappings in one another."""
+"""Levels of nested lists and mappings."""
 MOST_VALUES = 50_000
-"""With what aliases repeat: ten of ten of ten ... make 10^10 of a few lines."""
+"""Including what aliases repeat: ten of ten of ten ... make 10^10 values from a few lines."""
 LONGEST_NUMBER = 400
 """Digits of a number."""
 MOST_PROBLEMS = 100
-"""That are told at once."""
+"""Reported at once."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
     nodes = depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        """Count them: reading 100,000 takes half a minute. How deep Python could go depends on its caller."""
+        """Count nodes (100,000 take half a minute) and levels (Python's own limit depends on the caller)."""
         self.nodes += 1
         self.depth += 1
         if self.nodes > MOST_VALUES:
@@ -139,7 +139,7 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
         if wrong := list(islice(_problems(path, loader, node, (), [], set()), MOST_PROBLEMS)):
             raise ConfigError(sorted(wrong, key=lambda each: (each.place.line or 0, each.place.column or 0)))
         if (values := _values(node, {})) > MOST_VALUES:
-            raise _too_many(path, f"{values:,}" if values < 10**15 else "more than anybody can count")
+            raise _too_many(path, f"{values:,}" if values < 10**15 else "more than 10^15")
         return YamlFile(path, loader.construct_document(node), node)
     except yaml.YAMLError as error:
         raise _not_yaml(path, error, text) from None
@@ -150,8 +150,8 @@ def read_yaml(path: Path, text: str | None = None) -> YamlFile:
 
 
 def _too_many(path: Path, found: str) -> ConfigError:
-    message = f"holds {found} values with what aliases (*name) repeat; at most {MOST_VALUES:,} are read"
-    return _error(message, Place(path), "long lists belong into a file of their own, such as video_jsonl_file")
+    message = f"holds {found} values, including what aliases (*name) repeat; at most {MOST_VALUES:,} are read"
+    return _error(message, Place(path), "put long lists into a file of their own, such as video_jsonl_file")
 
 
 def _error(message: str, place: Place, hint: str = "") -> ConfigError:

@@ -1,7 +1,8 @@
 """The cheapest change of settings with which a stage fits: each candidate is planned, not guessed.
 
-Cheap is what changes no number and costs little time; then what changes no number; then rounding; last what changes the
-training itself. Single changes are tried first, then more and more of them together.
+The cheapest changes alter no result and cost little time. Then come those that alter no result but cost more time,
+those that change rounding, and last those that change the training itself. Single changes are tried first, then more
+and more of them together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from hv15.config import Settings
 from hv15.config.transformer import MOST_SWAPPED
 from hv15.grid import PIXELS_PER_CELL, encodable_side
-from hv15.plan.stages import SECTION, Planner, Stage, StageName, section_of
+from hv15.plan.stages import SECTION, StageName, StagePlan, StagePlanner, section_of
 from hv15.plan.workload import ClipBatch
 from hv15.records.json_values import Json
 
@@ -27,7 +28,7 @@ class Advice:
     stage: StageName
     changes: Changes
     """With the section, e.g. train.blocks_to_swap: 20."""
-    planned: Stage | None
+    planned: StagePlan | None
     """The stage with them; None: nothing was found."""
 
     def __str__(self) -> str:
@@ -57,14 +58,14 @@ CANDIDATES: dict[StageName, list[Changes]] = {
     "denoise": [{"split_attn": True}, {"blocks_to_swap": MOST_SWAPPED}, {"quantize": "fp8"}, {"quantize": "nf4"}],
     "decode": [{"vae_enable_patch_conv": True}, {"vae_sample_size": 256}, {"vae_sample_size": 128}],
 }
-"""Settings of a stage's section, in the order of their price."""
+"""Changes in a stage's section, the cheapest first."""
 MOVES_TO_THE_MACHINE = {"blocks_to_swap", "gradient_checkpointing_cpu_offload", "text_encoder_cpu"}
-"""Settings that take from a GPU what the machine's own memory then holds."""
+"""Settings that move data from the GPU's memory to the machine's."""
 _COMPRESSION = {"none": 0, "fp8": 1, "fp8_fast": 1, "int8": 1, "nf4": 2}
-"""Of `quantize`: the higher, the less memory."""
+"""Value of `quantize` -> a number that is higher when it takes less memory."""
 
 
-def advise(planner: Planner, name: StageName, memory: int | None = None) -> Advice | None:
+def advise(planner: StagePlanner, name: StageName, memory: int | None = None) -> Advice | None:
     """Return the cheapest change that makes a stage fit; None if it fits as it is.
 
     Args:
@@ -84,10 +85,10 @@ def advise(planner: Planner, name: StageName, memory: int | None = None) -> Advi
     return Advice(name, {}, None)
 
 
-def _possible(planner: Planner, name: StageName) -> Iterator[Changes]:
+def _possible(planner: StagePlanner, name: StageName) -> Iterator[Changes]:
     """The candidates, with no more blocks to swap than the transformer has.
 
-    On a CPU, what moves to the machine's memory moves nowhere.
+    On a CPU, settings that move data to the machine's memory are left out.
     """
     from hv15.models.weights.swap import SLOTS
 
@@ -112,7 +113,7 @@ def _merged(candidates: list[Changes]) -> Changes:
 
 
 def saves_memory(settings: Settings, name: StageName, changes: Changes) -> bool:
-    """Whether a stage takes less memory with changes; what is set already may save more than what is proposed."""
+    """Whether a stage takes less memory with changes; the present value may save more than the proposed one."""
     section = section_of(name, settings)
     return any(_saves_more(setting, value, getattr(section, setting)) for setting, value in changes.items())
 
@@ -132,7 +133,7 @@ def _saves_more(setting: str, value: Json, now: Json) -> bool:
 
 
 def _with_checkpointing(changes: Changes) -> Changes:
-    """Swap and offload ask for gradient checkpointing."""
+    """Swap and offload require gradient checkpointing."""
     needs = changes.get("gradient_checkpointing_cpu_offload") or ("blocks_to_swap" in changes)
     return {"gradient_checkpointing": True, **changes} if needs else changes
 
@@ -144,7 +145,7 @@ def _changed(settings: Settings, name: StageName, changes: Changes) -> Settings:
     return settings.model_copy(update={SECTION[name]: section.model_copy(update=known)})
 
 
-def _with_least_swap(planner: Planner, name: StageName, changes: Changes, limit: int) -> Changes:
+def _with_least_swap(planner: StagePlanner, name: StageName, changes: Changes, limit: int) -> Changes:
     """The changes with the fewest blocks to swap that still fit."""
     high = changes.get("blocks_to_swap")
     if not isinstance(high, int):
@@ -160,7 +161,7 @@ def _with_least_swap(planner: Planner, name: StageName, changes: Changes, limit:
     return {**changes, "blocks_to_swap": high}
 
 
-def _advice(planner: Planner, name: StageName, changes: Changes, clips: ClipBatch | None = None) -> Advice:
+def _advice(planner: StagePlanner, name: StageName, changes: Changes, clips: ClipBatch | None = None) -> Advice:
     settings = planner.project.settings
     section = section_of(name, settings)
     fields = type(section).model_fields
@@ -172,7 +173,7 @@ def _advice(planner: Planner, name: StageName, changes: Changes, clips: ClipBatc
     )
 
 
-def _smaller_clips(planner: Planner, changes: Changes, limit: int) -> Advice:
+def _smaller_clips(planner: StagePlanner, changes: Changes, limit: int) -> Advice:
     """With all of the changes: one clip a batch, then fewer frames, then a smaller picture."""
     settings = _changed(planner.project.settings, "train", changes)
     for clips, words in _reductions(planner.work.batch):
@@ -183,7 +184,7 @@ def _smaller_clips(planner: Planner, changes: Changes, limit: int) -> Advice:
 
 
 def _reductions(batch: ClipBatch) -> Iterator[tuple[ClipBatch, Changes]]:
-    """Smaller and smaller batches, each with the settings that it needs in words."""
+    """Smaller and smaller batches, each with the settings that lead to it."""
     alone = replace(batch, samples=1)
     yield alone, {"datasets batch_size": 1}
     for frames in (61, 33, 17, 1):

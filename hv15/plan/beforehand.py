@@ -1,7 +1,7 @@
-"""Whether what later jobs need will do, found out before the first of them: LoRAs, images, patterns, optimizer.
+"""Whether what later jobs need can be used, checked before the first of them: LoRAs, images, patterns, optimizer.
 
-`hv15 check` shows each look; the planning takes those that found nothing wrong as done while what they looked at is
-unchanged. Only the optimizer's needs torch, and only if `train.optimizer_args` are given.
+`hv15 check` shows the outcome of each check. The planning skips a check that found nothing wrong until what it depends
+on changes. Only the optimizer's check needs torch, and only if `train.optimizer_args` are given.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from hv15.records.problems import ConfigError, Location, Place, Problem, dotted
 from hv15.remembered import Memory
 
 VERSION = 2
-"""Raised when a look comes to see more than before."""
+"""Raised when a check finds more than before."""
 
 
 @dataclass(frozen=True)
-class Look:
+class EarlyCheck:
     """One thing that a later job needs."""
 
     subject: str
-    """What it is, in a word."""
+    """What is checked, in a word."""
     setting: Location
-    """What names it in the config."""
-    see: Callable[[], object]
-    """Looks at it. Raises UserError if it will not do."""
+    """The setting that names it."""
+    check: Callable[[], object]
+    """Raises UserError if it cannot be used."""
     depends: Json = None
-    """What the outcome depends on; None: it is looked at each time."""
+    """What the outcome depends on; None: it is checked each time."""
     file: Path | None = None
 
     @property
@@ -44,12 +44,12 @@ class Look:
         return None if self.depends is None else digest([VERSION, self.subject, self.depends])
 
 
-def looks(project: Project) -> Iterator[Look]:
-    """All that can be looked at without computing with a model."""
+def early_checks(project: Project) -> Iterator[EarlyCheck]:
+    """Everything that can be checked without computing with a model."""
     train, models = project.settings.train, project.settings.models
-    yield Look("variant", ("models", "variant"), lambda: _check_variant(project))
+    yield EarlyCheck("variant", ("models", "variant"), lambda: _check_variant(project))
     if models.source == "files" and isinstance(tokenizer := project.models.tokenizer, Path):
-        yield Look(
+        yield EarlyCheck(
             "tokenizer",
             ("models", "tokenizer"),
             lambda: _check_tokenizer(tokenizer),
@@ -59,37 +59,37 @@ def looks(project: Project) -> Iterator[Look]:
     if train.optimizer_args:
         versions: list[Json] = [version("torch"), version("bitsandbytes")]
         depends: list[Json] = [train.optimizer_type, repr(train.optimizer_args), *versions]
-        yield Look("optimizer", ("train", "optimizer_args"), lambda: _check_optimizer(train), depends)
-    yield from _lora_looks(project)
+        yield EarlyCheck("optimizer", ("train", "optimizer_args"), lambda: _check_optimizer(train), depends)
+    yield from _lora_checks(project)
     for number, prompt in enumerate(project.settings.sample.prompts):
         if prompt.image_path:
             file = project.settings.resolve(prompt.image_path)
             setting = ("sample", "prompts", number, "image_path")
-            yield _of_file(project, "image", setting, file, _check_image)
+            yield _file_check(project, "image", setting, file, _check_image)
 
 
 def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
-    """Look at everything that was not found good before, and remember what is.
+    """Check everything that is not yet known to be good, and remember what is.
 
     Args:
-        missing: whether files that are not there are refused, too.
+        missing: whether missing files are refused, too.
 
     Raises:
-        ConfigError: something will not do; all of it at once.
+        ConfigError: something cannot be used; all of it at once.
     """
-    memory = Memory(project.paths.looks, VERSION, "it is looked at again")
+    memory = Memory(project.paths.passed_checks, VERSION, "it is checked again")
     good, problems = set[str](), list[Problem]()
-    for look in looks(project):
-        key = look.key
+    for early in early_checks(project):
+        key = early.key
         if key is not None and key in memory.entries:
             good.add(key)
             continue
-        if look.file is not None and not missing and not look.file.exists():
+        if early.file is not None and not missing and not early.file.exists():
             continue
         try:
-            look.see()
+            early.check()
         except UserError as error:
-            problems.append(_problem(error, look.setting))
+            problems.append(_problem(error, early.setting))
         else:
             if key is not None:
                 memory.learn(key, True)
@@ -100,7 +100,7 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
 
 
 def _problem(error: UserError, setting: Location) -> Problem:
-    """The problem of a setting, which an error may name itself, with the key below it that is meant."""
+    """Turn an error into a problem of a setting, or of the key below it that the error names."""
     name, _, message = error.message.partition(": ")
     if name == dotted(setting):
         return Problem(message, error.hint, Place(setting=setting))
@@ -110,21 +110,21 @@ def _problem(error: UserError, setting: Location) -> Problem:
     return Problem(error.message, error.hint, Place(setting=setting))
 
 
-def _of_file(
-    project: Project, subject: str, setting: Location, file: Path, see: Callable[[Path], object], *depends: Json
-) -> Look:
-    """A look at one file, which depends on its content."""
+def _file_check(
+    project: Project, subject: str, setting: Location, file: Path, check: Callable[[Path], object], *depends: Json
+) -> EarlyCheck:
+    """The check of one file, which depends on its content."""
     try:
         content = model_fingerprint(file, cache=project.models.fingerprints)
-    except UserError:  # missing or damaged, which looking at it tells
-        return Look(subject, setting, lambda: see(file), file=file)
-    return Look(subject, setting, lambda: see(file), [content, *depends], file)
+    except UserError:  # missing or damaged, which the check itself reports
+        return EarlyCheck(subject, setting, lambda: check(file), file=file)
+    return EarlyCheck(subject, setting, lambda: check(file), [content, *depends], file)
 
 
 # -- LoRAs ----------------------------------------------------------------------------------------------------------
 
 
-def _lora_looks(project: Project) -> Iterator[Look]:
+def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
     """The layers that get a LoRA, the one that the training starts from, and those of the samples."""
     from hv15.lora.fit import NetworkSizes, check_lora, check_network_weights, network_sizes
 
@@ -149,19 +149,19 @@ def _lora_looks(project: Project) -> Iterator[Look]:
 
     patterns: list[Json] = [[*train.include_patterns], [*train.exclude_patterns]]
     setting = "include_patterns" if train.include_patterns else "exclude_patterns"
-    yield Look("patterns", ("train", setting), network, [base, patterns])
+    yield EarlyCheck("patterns", ("train", setting), network, [base, patterns])
     if train.network_weights:
         file, place = settings.resolve(train.network_weights), ("train", "network_weights")
         wanted: list[Json] = [base, train.network_dim, train.network_alpha, patterns]
 
-        def starts(path: Path) -> None:
+        def check_start(path: Path) -> None:
             try:
-                sought = network()
+                layers = network()
             except UserError:
-                return  # wrong patterns have their own look
-            check_network_weights(path, sought)
+                return  # wrong patterns have their own check
+            check_network_weights(path, layers)
 
-        yield _of_file(project, "lora", place, file, starts, "start", *wanted)
+        yield _file_check(project, "lora", place, file, check_start, "start", *wanted)
     named: list[tuple[Location, str]] = [
         (("sample", "loras", number, "path"), lora.path) for number, lora in enumerate(sample.loras)
     ]
@@ -171,7 +171,7 @@ def _lora_looks(project: Project) -> Iterator[Look]:
             for place, lora in enumerate(prompt.loras or ())
         ]
     for location, name in named:
-        yield _of_file(
+        yield _file_check(
             project, "lora", location, settings.resolve(name), lambda path: check_lora(path, sizes.dit), base
         )
 
@@ -188,7 +188,7 @@ def _check_variant(project: Project) -> None:
     if models.source == "hub" and chosen is not None and not chosen.published:
         raise UserError(
             f"{chosen.name} was announced, but it had not been published when this version of hv15 was made",
-            hint=f"use {chosen.base}; if it is there meanwhile, download it yourself and set models.source to files",
+            hint=f"use {chosen.base}; if it is published by now, download it yourself and set models.source to files",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a piece of work takes, and its continuation to more of the same."""
+"""What a piece of work takes, and its extrapolation to more of the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Cost:
     parts: dict[str, int]
     """Part -> bytes at the peak."""
     flops: int
-    """Floating point operations; of training: of one micro-batch."""
+    """Floating point operations; for training, those of one micro-batch."""
     host: int = 0
     """Bytes of the machine's memory that block swap and offload hold."""
     copied: int = 0
@@ -28,12 +28,12 @@ class Cost:
 
     @classmethod
     def of(cls, meter: Meter) -> Cost:
-        """What a meter has seen in all."""
+        """The total that a meter has counted."""
         return cls(meter.parts, meter.flops)
 
 
 def extrapolate(few: Cost, more: Cost, times: int) -> Cost:
-    """Return the cost after `times` steps of the size of that from `few` to `more`."""
+    """Return `few` plus `times` the difference between `few` and `more`."""
     return Cost(extrapolate_parts(few.parts, more.parts, times), few.flops + times * (more.flops - few.flops))
 
 

@@ -1,4 +1,4 @@
-"""The clips that a project's files give, found by what the files show, without decoding them."""
+"""The clips that a project's files give, found from the files' headers, without decoding them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class DatasetClips:
     too_short: list[str] = field(default_factory=list)
     """Files that give clips, but not of every length."""
     notes: dict[str, list[str]] = field(default_factory=dict)
-    """What a person should know of files -> their paths."""
+    """Note -> paths of the files that it is about."""
 
 
 @lru_cache(maxsize=1)
 def dataset_clips(project: Project) -> DatasetClips:
-    """Look into every file whose content is not known yet, once for a project.
+    """Look into every file whose content is not known yet; the result is kept for the project.
 
     Raises:
         UserError: a dataset cannot be used.

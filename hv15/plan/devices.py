@@ -11,11 +11,11 @@ from hv15.units import GIB
 CONTEXT = int(0.6 * GIB)
 """Allowance for the driver's context, the libraries' code and handles, and cuBLAS's workspace (8 to 32 MiB)."""
 FRAGMENTS = 0.04
-"""Allowance for what the allocator holds but cannot give: a part of what comes and goes (all but weights)."""
+"""Allowance for memory that the allocator holds but cannot use: a share of what is freed again (all but weights)."""
 CONVOLUTIONS = int(0.5 * GIB)
 """Allowance for cuDNN's workspace in the VAE's stages."""
 PROCESS = int(0.45 * GIB)
-"""A process on the CPU before it holds a model: Python, torch and what they load."""
+"""Memory of a process on the CPU before it loads a model: Python, torch and their libraries."""
 UTILISATION = {"train": 0.45, "denoise": 0.5, "encode latents": 0.3, "condition": 0.3, "decode": 0.3}
 """Assumed part of the peak arithmetic that a stage reaches; 0.4 for those not named."""
 BUS = 20e9
@@ -32,7 +32,7 @@ class Device:
     memory: int
     """Bytes."""
     tflops: float | None
-    """Dense bfloat16 products with fp32 sums, as the maker states them; None: not known, so no times."""
+    """Dense bfloat16 operations with fp32 sums, as the maker states them; None: not known, so no times."""
     gpu: bool = True
     bfloat16: bool = True
 
@@ -57,14 +57,14 @@ def find_device(name: str) -> Device:
     """A GPU by the name that people use: "4090", "rtx 4090", "a100-80gb".
 
     Raises:
-        UserError: none is called so, or several are.
+        UserError: the name fits no known GPU, or several.
     """
     wanted = _plain(name)
     found = [device for device in DEVICES if _plain(device.name) == wanted]
     found = found or [device for device in DEVICES if wanted in _plain(device.name)]
     if len(found) != 1:
         names = ", ".join(device.name for device in found or DEVICES)
-        what = "several GPUs are called so" if found else "no GPU that is known here"
+        what = "fits several GPUs" if found else "fits no known GPU"
         raise UserError(f"--device {name}: {what}", hint=f"use one of {names}, or --memory 16GiB")
     return found[0]
 

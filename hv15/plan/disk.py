@@ -22,11 +22,11 @@ from hv15.project import Project
 FLOAT = 4
 """Bytes of a float32 number."""
 ITEM = 300
-"""Bytes of an encoded item beside its numbers: names, shapes, what it was made from."""
+"""Bytes of an encoded item besides its numbers: names, shapes, what it was made from."""
 COUNTED = 200
-"""Texts of which the tokens are counted, at least; the others are taken for alike."""
+"""At least this many texts have their tokens counted; the others are assumed to be alike."""
 BYTES_PER_TOKEN = 4
-"""Of a text, where no tokenizer is there."""
+"""Assumed for a text where there is no tokenizer."""
 LEAST_FREE = 2**30
 """Bytes below which a disk counts as full in any case: samples and logs are not estimated."""
 
@@ -79,7 +79,7 @@ def _cache_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
 
 
 def _latent_bytes(project: Project, sizes: ModelSizes) -> int:
-    """Of the clips that the store does not hold."""
+    """Bytes of the clips that the store does not hold."""
     from hv15.cache.latents import clip_key
 
     clips = {clip_key(media, clip): clip for media, clip in dataset_clips(project).found}
@@ -95,7 +95,7 @@ def _latent_bytes(project: Project, sizes: ModelSizes) -> int:
 
 
 def _text_bytes(project: Project, sizes: ModelSizes) -> int:
-    """Of the captions and prompts that the store does not hold."""
+    """Bytes of the captions and prompts that the store does not hold."""
     try:
         texts, present = project.texts.needed, set(project.texts.store.all_keys())
     except UserError:  # a model file is missing, which has its own line
@@ -108,7 +108,7 @@ def _text_bytes(project: Project, sizes: ModelSizes) -> int:
 
 
 def _text_tokens(project: Project, texts: Sequence[str]) -> int:
-    """Tokens of all texts together, those of the template behind a text counted: from some of the texts, if many."""
+    """Tokens of all texts and of the template after each; extrapolated from some of the texts if there are many."""
     from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 
     if not texts:
@@ -127,7 +127,7 @@ def _text_tokens(project: Project, texts: Sequence[str]) -> int:
 
 
 def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
-    """The states that a training keeps, with the next one, which is whole before the oldest goes; and LoRA files."""
+    """The states that a training keeps, one more while the next is written, and LoRA files."""
     from hv15.lora.fit import network_sizes
 
     train = project.settings.train
@@ -164,7 +164,7 @@ def moment_bytes(train: TrainSettings, numbers: int) -> int:
 
 
 def _states(train: TrainSettings) -> int:
-    """How many states there are at once."""
+    """The most states that exist at once."""
     from hv15.train.state import STATES_KEPT
 
     saved = STATES_KEPT + 1
@@ -174,7 +174,7 @@ def _states(train: TrainSettings) -> int:
 
 
 def _checkpoints(train: TrainSettings) -> int:
-    """How many copies of the LoRA are kept on the way, as far as it can be told without counting clips."""
+    """How many copies of the LoRA the training keeps, as far as that is known without counting clips."""
     kept = 0
     for length, every, last in (
         (train.max_train_steps, train.save_every_n_steps, train.save_last_n_steps),

@@ -1,8 +1,8 @@
 """Memory and arithmetic of encoding clips, texts and first images, and of decoding: run on tensors without data.
 
 The VAE works through a clip chunk by chunk, and every chunk but the first and the last takes the same. So short clips
-are run, and their memory is continued to the real length; of many tiles one is run, and what lies between tiles (the
-whole picture, and the edges that are blended) is added. Tests compare both with runs of the whole.
+are run, and their memory is extrapolated to the real length. Of many tiles, one is run, and what lies between tiles
+(the whole picture, and the edges that are blended) is added. Tests compare both with complete runs.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, over
 
 
 def text_encoding(config: TextConfig, dtype: torch.dtype, tokens: int, batch: int, *, quantize: bool = False) -> Cost:
-    """Return what a batch of prompts takes; each has so many tokens behind the template's beginning."""
+    """Return what a batch of prompts takes; each has so many tokens after the template's beginning."""
     with torch.device("meta"):
         model = build_text_model(config).to(dtype).requires_grad_(False)
         model.rotary_emb = type(model.rotary_emb)(model.config)
@@ -130,7 +130,7 @@ def text_encoding(config: TextConfig, dtype: torch.dtype, tokens: int, batch: in
 
 @dataclass(frozen=True)
 class PromptsOfLength:
-    """Stands for the tokenizer: each prompt has so many tokens."""
+    """Stands in for the tokenizer: each prompt has the same number of tokens."""
 
     tokens: int
     pad_id: int = 0
@@ -147,7 +147,7 @@ def _meter(*models: nn.Module | None) -> Meter:
 
 
 def _over_frames(run: Callable[[int], Meter], vae: VAE, frames: int, height: int, width: int, time: int) -> Cost:
-    """Run clips of a few chunks and continue to `frames`; `time` frames are one group."""
+    """Run clips of a few chunks and extrapolate to `frames`; `time` frames are one group."""
     chunk = vae.chunk_groups(height, width) * time
     if frames <= 1 + 5 * chunk:
         return Cost.of(run(frames))
@@ -160,7 +160,7 @@ def _tiles(height: int, width: int, stride: int) -> int:
 
 
 def _edges(height: int, width: int, tile: int, stride: int) -> int:
-    """Pixels that are kept beside the last tile of full width: of the row above, of this row, and to the left."""
+    """Pixels that are kept besides the last tile of full width: of the row above, of this row, and to the left."""
     blend = tile - stride
     row = sum(min(tile, width - start) for start in range(0, width, stride))
     done = max(0, (width - tile) // stride) * tile

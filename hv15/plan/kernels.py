@@ -1,8 +1,8 @@
-"""What stands in for the device where tensors have no data: fused attention, and values that nobody can look at.
+"""Stand-ins for the device where tensors have no data: fused attention, and a check for NaN.
 
-Planning would otherwise follow torch's unfused path, which holds every score, while a GPU (and a CPU) takes a kernel
-that holds none. The transformer's own attention does this by itself (`hv15.models.fused_attention`); the VAE and
-transformers' encoders ask torch.
+Planning would otherwise follow torch's unfused path, which holds every score, while a GPU (and a CPU) uses a kernel
+that holds none. The transformer's attention has a stand-in of its own (`hv15.models.fused_attention`); the VAE and
+transformers' encoders call torch's.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hv15.models.weights.no_data import has_no_data
 
 
 class WithoutData(TorchFunctionMode):
-    """Inside, scaled_dot_product_attention on tensors without data needs what a fused kernel needs, and a check for NaN
-    finds none."""
+    """While active, scaled_dot_product_attention on tensors without data needs what a fused kernel needs, and a check
+    for NaN finds none."""
 
     def __torch_function__(
         self,
@@ -40,7 +40,7 @@ class WithoutData(TorchFunctionMode):
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
-    """A mask, causality and groups of query heads change neither the sizes nor, by much, the work."""
+    """A mask, causality and grouped query heads change no sizes and hardly any work."""
     out: Tensor
     out, _logsumexp = fused_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
     return out.transpose(1, 2)

@@ -59,11 +59,11 @@ class Meter(PeakMemory):
 
 _Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]
 _known: dict[tuple[object, ...], list[_Shape] | _Shape | None] = {}
-"""Call without data -> the tensors that it makes. torch works them out in Python, which takes longer than all else."""
+"""Call without data -> the tensors that it makes. torch derives them in Python, which takes most of the time."""
 
 
 def _without_data(func: OpOverload, args: Arguments, kwargs: NamedArguments) -> object:
-    """Call an operator; shapes that were worked out before are not worked out again, and nothing is written."""
+    """Call an operator without computing values; shapes that were derived before are reused."""
     if func in _WRITING and args[0].is_meta:
         return args[0]
     if not _makes_new(func):
@@ -92,7 +92,7 @@ def _makes_new(func: OpOverload) -> bool:
 
 
 def _shares(result: Tensor, args: Arguments) -> bool:
-    """Whether a result is a view, though the operator's schema says nothing of it (`_unsafe_view`)."""
+    """Whether a result is a view, though the operator's schema does not say so (`_unsafe_view`)."""
     storage = result.untyped_storage()._cdata
     return any(isinstance(each, Tensor) and each.untyped_storage()._cdata == storage for each in args)
 
@@ -119,7 +119,7 @@ _WRITING = {
     *(_aten.copy_.default, _aten.fill_.Scalar, _aten.zero_.default, _aten.silu_.default, _aten.baddbmm_.default),
     *(_aten.addmm_.default, _aten.addcmul_.default, _aten.clamp_min_.default, _aten.sqrt_.default),
 }
-"""Operators that change numbers only."""
+"""Operators that only change values."""
 
 
 @register_flop_formula(_FORWARD)
@@ -135,5 +135,5 @@ def _two_products(q: torch.Size, k: torch.Size) -> int:
 
 @register_flop_formula(_BACKWARD)
 def _attention_backward_flops(grad: torch.Size, q: torch.Size, k: torch.Size, *_: object, **__: object) -> int:
-    """Five products instead of two: the scores are made again."""
+    """Five products instead of two: the scores are computed again."""
     return _two_products(q, k) * 5 // 2

@@ -59,7 +59,7 @@ def run_training(
     device: str = "meta",
     gpu: bool = False,
 ) -> Meter:
-    """Run two optimizer steps; the first, a small one, gives the optimizer its state. Operations are of the second.
+    """Run two optimizer steps. The first, a small one, gives the optimizer its state; the second counts operations.
 
     Args:
         settings: of `train:`.
@@ -67,7 +67,7 @@ def run_training(
         device: "meta", or "cpu" to compute it all.
         gpu: as on a GPU, whose optimizers update all weights at once, and whose kernels have workspaces.
     """
-    settings = _without_chance(settings)
+    settings = _without_randomness(settings)
     options = _with_gpu_optimizer(settings.train) if gpu else settings.train
     meter = Meter(device, workspaces=gpu)
     with WithoutData(), meter:
@@ -166,14 +166,14 @@ def empty_condition(config: DiTConfig, size: PassSize) -> Condition:
     )
 
 
-def _without_chance(settings: Settings) -> Settings:
-    """Without dropout, whose masks are small and need a device's own random numbers, and from new weights."""
+def _without_randomness(settings: Settings) -> Settings:
+    """Leave out dropout, whose masks are small and need the device's own random numbers, and `network_weights`."""
     none = {"network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "network_weights": None}
     return settings.model_copy(update={"train": settings.train.model_copy(update=none)})
 
 
 def _with_gpu_optimizer(options: TrainSettings) -> TrainSettings:
-    """With torch's own choice on a GPU: AdamW updates all weights at once."""
+    """Choose as torch does on a GPU: AdamW updates all weights at once."""
     if options.optimizer_type != "AdamW":
         return options
     return options.model_copy(update={"optimizer_args": {"foreach": True, **options.optimizer_args}})

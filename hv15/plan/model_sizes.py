@@ -22,12 +22,12 @@ Sizes = TypeVar("Sizes")
 
 
 class ModelSizes:
-    """Reads each size when it is asked for, once, from the header of a file."""
+    """Reads each size once, when it is first needed, from the header of a file."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self.assumed: list[Role] = []
-        """Models that were asked for and are not there, or cannot be read: taken for the published ones."""
+        """Models whose files are missing or unreadable, so that the published sizes are assumed."""
 
     @cached_property
     def dit(self) -> DiTConfig:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from hv15.plan.advice import Advice, advise
 from hv15.plan.devices import Device
-from hv15.plan.stages import Planner, Stage
+from hv15.plan.stages import StagePlan, StagePlanner
 from hv15.project import Project
 from hv15.records.estimate import VERSION
 from hv15.records.json_values import JsonObject
@@ -19,7 +19,7 @@ class ProjectPlan:
     """What a project would take on a device."""
 
     device: Device
-    stages: tuple[Stage, ...]
+    stages: tuple[StagePlan, ...]
     advice: tuple[Advice, ...]
     note: str
     """Where sizes and numbers come from."""
@@ -34,7 +34,7 @@ class ProjectPlan:
         return max(stage.needed for stage in self.stages)
 
     def to_json(self) -> JsonObject:
-        """As plain JSON values; other programs read of it what `hv15.records.estimate` names."""
+        """Return plain JSON values; `hv15.records.estimate` names those that other programs read."""
         return {
             "version": VERSION,
             "device": asdict(self.device),
@@ -81,21 +81,21 @@ class ProjectPlan:
 
 def make_plan(project: Project, device: Device) -> ProjectPlan:
     """Plan every stage of a project, and what to change where it does not fit."""
-    planner = Planner(project, device)
+    planner = StagePlanner(project, device)
     stages = tuple(planner.stage(name) for name in planner.names)
     found = [advise(planner, stage.name) for stage in stages if not stage.fits]
     notes = [planner.work.note]
     if planner.sizes.assumed:
-        notes.append(f"not there yet, or not readable, so planned as published: {', '.join(planner.sizes.assumed)}")
+        notes.append(f"missing or unreadable, so planned with the published sizes: {', '.join(planner.sizes.assumed)}")
     return ProjectPlan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
 
 
-def _parts(stage: Stage) -> str:
+def _parts(stage: StagePlan) -> str:
     parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in stage.parts.items() if size >= 0.005 * GIB)
     return parts if stage.peak else "on the CPU"
 
 
-def _time(stage: Stage) -> str:
+def _time(stage: StagePlan) -> str:
     if stage.seconds is None or stage.total_seconds is None:
         return f"{stage.count} x 1 {stage.unit}"
     times = f"{stage.loads} x " if stage.loads > 1 else ""

@@ -33,7 +33,7 @@ SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
     "denoise": "sample",
     "decode": "sample",
 }
-"""Where a stage's settings stand."""
+"""The section with a stage's settings."""
 MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "encode latents": ("vae_sample_size", "vae_enable_patch_conv", "latent_batch", "dtype"),
     "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
@@ -43,7 +43,7 @@ MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "denoise": ("blocks_to_swap", "quantize", "split_attn", "dtype"),
     "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
 }  # fmt: skip
-"""The settings of a stage's section that decide about its memory."""
+"""The settings of a stage's section that determine its memory."""
 ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
     "encode latents": ("vae", "image_encoder"),
     "encode texts": ("text_encoder", "glyph_encoder"),
@@ -54,11 +54,11 @@ ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
 }
 """The models that a stage loads, as far as its task has them."""
 COMPRESSION = {"fp8": 2, "fp8_fast": 2, "int8": 2, "nf4": 4}
-"""How many times smaller than in bfloat16, as they are published, the weights of a transformer are held."""
+"""How many times smaller a transformer's weights are than in bfloat16, in which they are published."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class StagePlan:
     """One stage as planned. All sizes in bytes."""
 
     name: StageName
@@ -80,9 +80,9 @@ class Stage:
     loads: int
     """How often its models are loaded: each job is a process of its own."""
     load_seconds: float | None
-    """Of one such time; an estimate."""
+    """Of one loading; an estimate."""
     settings: JsonObject
-    """Those that decide about memory; values are of any type that a setting has."""
+    """The settings that determine its memory; values have whatever type the setting has."""
 
     @property
     def total_seconds(self) -> float | None:
@@ -92,8 +92,8 @@ class Stage:
         return self.seconds * self.count + self.load_seconds * self.loads
 
 
-class Planner:
-    """Plans the stages of a project on a device, also with other settings; what was planned once is kept."""
+class StagePlanner:
+    """Plans the stages of a project on a device, also with other settings, and remembers the results."""
 
     def __init__(self, project: Project, device: Device) -> None:
         self.project, self.device = project, device
@@ -109,7 +109,7 @@ class Planner:
             left_out |= {"condition", "denoise", "decode"}
         return [name for name in STAGES if name not in left_out]
 
-    def stage(self, name: StageName, settings: Settings | None = None, clips: ClipBatch | None = None) -> Stage:
+    def stage(self, name: StageName, settings: Settings | None = None, clips: ClipBatch | None = None) -> StagePlan:
         """Plan one stage.
 
         Args:
@@ -123,7 +123,7 @@ class Planner:
         seconds, unit, count = self._time(name, settings, cost)
         timed = not on_cpu and self.device.tflops is not None
         section = section_of(name, settings)
-        return Stage(
+        return StagePlan(
             name=name,
             parts={} if on_cpu else cost.parts,
             peak=0 if on_cpu else cost.peak,
@@ -166,7 +166,7 @@ class Planner:
         return max(arithmetic, directions * passes * cost.copied / BUS), unit, count
 
     def _loads(self, name: StageName) -> int:
-        """How many jobs the stage is, each of which loads its models."""
+        """How many jobs the stage has, each of which loads its models."""
         if name == "train":
             return 1
         return self.project.settings.cache.shards if SECTION[name] == "cache" else len(self.work.videos)

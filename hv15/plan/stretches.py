@@ -1,9 +1,9 @@
-"""The stretches of a step of the transformer, and their continuation from few blocks to many.
+"""The stretches of a transformer's step, and their extrapolation from few blocks to many.
 
-Blocks are alike, so a model of 54 is not run as a whole: models of 3 and of 4 blocks are, and each stretch of the step
-(block i on the way forward or back, the optimizer) is continued to the real number. Memory in a stretch is linear in
-the number of blocks and in the block's place, so the largest value stands at the first two or the last two blocks: the
-peak is that of the whole model, to the byte. Tests compare the two.
+Blocks are alike, so a model of 54 is not run as a whole. Models of 3 and of 4 blocks are, and each stretch of the step
+(block i in the forward or the backward pass, the optimizer) is extrapolated to the real number. Memory in a stretch is
+linear in the number of blocks and in the block's place, so the largest value occurs at the first two or the last two
+blocks: the peak is that of the whole model, to the byte. Tests compare the two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hv15.plan.meter import Meter
 
 GRADIENTS, OPTIMIZER = "gradients", "optimizer"
 FEW_BLOCKS = 3
-"""Of the smaller of the two models that are run: the first and the last block are of a kind of their own."""
+"""Blocks of the smaller of the two models that are run. The first and the last block differ from those between."""
 BEFORE_BLOCKS = -1
 
 
@@ -41,7 +41,7 @@ class Stretch(NamedTuple):
 
 
 class StretchHook(BlockHook):
-    """Tells a meter which stretch of the step begins. It stays on the transformer for good."""
+    """Tells a meter which stretch of the step begins. It cannot be taken off the transformer again."""
 
     def __init__(self, meter: Meter, dit: DiT) -> None:
         self.meter, self.forward_pass, self.direction = meter, 0, ""
@@ -82,7 +82,7 @@ class StretchHook(BlockHook):
 
 
 def cost_with_blocks(run: Callable[[int], Meter], blocks: int) -> Cost:
-    """Return what a step takes with so many blocks; `run` does it with any number of them."""
+    """Return what a step takes with this many blocks; `run` meters a step with any number of them."""
     if blocks <= FEW_BLOCKS + 1:
         meter = run(blocks)
         return Cost(max(meter.moments.values(), key=_size), meter.flops)

@@ -23,7 +23,7 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
     """Return what an optimizer step takes when the optimizer has its state.
 
     Args:
-        settings: of `train:`; its LoRA, optimizer and ways with memory.
+        settings: of `train:`, with the LoRA, the optimizer and the options of memory.
         size: of the largest batch.
         gpu: plan for a GPU: its optimizers update all weights at once, and kernels have workspaces.
     """
@@ -78,10 +78,10 @@ def denoising(
 
 
 def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype) -> Cost:
-    """Blocks that wait take none of the device's memory, but for the two slots in which they visit.
+    """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
 
     Raises:
-        UserError: more blocks are to wait than can.
+        UserError: more blocks are to be swapped than is possible.
     """
     waiting = len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
     if not waiting:

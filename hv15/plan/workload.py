@@ -14,9 +14,9 @@ from hv15.project import Project
 TEXT_TOKENS = 300
 """Tokens of a usual caption, where no caption is known."""
 CHARACTERS = 3
-"""Characters of a token, rather too few."""
+"""Characters in a token; rather a low estimate."""
 TEMPLATE = 20
-"""Tokens of the template that stay behind a caption."""
+"""Tokens of the template that follow a caption."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Workload:
-    """All of a project."""
+    """Everything that a project computes."""
 
     task: str
     batch: ClipBatch
@@ -155,7 +155,7 @@ def _captions(project: Project) -> set[str]:
 
 
 def _videos(project: Project) -> tuple[Video, ...]:
-    """What is sampled; where the config names no prompt, a video of its size for the sake of the plan."""
+    """The videos of all prompts; a prompt that is also sampled without the LoRA counts twice."""
     from hv15.models.variants import VARIANTS
     from hv15.sample.plan import first_set
 

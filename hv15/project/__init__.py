@@ -7,7 +7,7 @@ job can tell whether the dataset is still the one that was planned for. Each par
 - encodings: what has to be encoded, and which settings change what comes out
 - training: what the training depends on, and what it reads
 - products: the files that belong to a finished LoRA
-- model_files: where the models are, and by which identity they enter the digests
+- model_files: where the models are, and the identities by which they enter the digests
 """
 
 from __future__ import annotations
@@ -81,7 +81,11 @@ class Project:
 
     @cached_property
     def training_spec(self) -> JsonObject:
-        """Everything that changes the trained LoRA, without names and paths."""
+        """Everything that changes the trained LoRA, without names and paths.
+
+        Raises:
+            UserError: a file is missing, or a dataset cannot be used.
+        """
         return training_spec(
             self.settings,
             self.models,
@@ -140,5 +144,5 @@ class Project:
         return model_fingerprint(path, cache=self._fingerprints)
 
     def save_caches(self) -> None:
-        """Keep what was learnt about files, so that the next plan is quick."""
+        """Save what was learnt about files, so that the next plan is quick."""
         self._fingerprints.save()

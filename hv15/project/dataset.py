@@ -1,4 +1,4 @@
-"""The captioned media of a project as they are on disk now, by content: names and places do not enter a digest."""
+"""The captioned media of a project as they are on disk now, by content: names and paths do not enter a digest."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ProjectDataset:
     Args:
         datasets: their settings.
         root: the project folder, where relative paths start.
-        store: the folder of the store, where the media's hashes and what they show are remembered.
+        store: the folder of the store, where the hashes and the properties of the media are remembered.
     """
 
     def __init__(self, datasets: Sequence[DatasetSettings], root: Path, store: Path) -> None:
@@ -73,7 +73,7 @@ class ProjectDataset:
 
     @cached_property
     def surveys(self) -> list[Survey]:
-        """Each dataset as it is on disk now, with what is wrong with it and what a person should know."""
+        """Each dataset as it is on disk now, with its problems and notes."""
         return [survey(dataset, self._root) for dataset in self.datasets]
 
     @cached_property
@@ -104,7 +104,7 @@ class ProjectDataset:
 
     @cached_property
     def probed(self) -> Probed:
-        """What the files show. A plan does not need it, so the decoders are imported here."""
+        """The properties of the files. A plan does not need them, so the decoders are imported here."""
         from hv15.data.probed import Probed
 
         return Probed(self._store / "probed.json")
@@ -116,7 +116,7 @@ class ProjectDataset:
 
     @cached_property
     def identities(self) -> list[str]:
-        """What each dataset is to the training, whatever its place in the list: how it cuts and weighs its clips."""
+        """The identity of each dataset, whatever its place in the list: how it cuts and weights its clips."""
         return [
             short({"rule": rule, **marked_view(dataset, "weight")})
             for rule, dataset in zip(self.rules, self.datasets, strict=True)
@@ -124,7 +124,11 @@ class ProjectDataset:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Every captioned medium, in an order that depends on content alone."""
+        """Every captioned medium, in an order that depends on content alone.
+
+        Raises:
+            ConfigError: see `sources`.
+        """
         rules = self.rules
         pairs = [
             Pair(media, caption_key(source.caption), rules[dataset], dataset, source.place.removeprefix(self._prefix))
@@ -134,15 +138,23 @@ class ProjectDataset:
 
     @cached_property
     def _prefix(self) -> str:
-        """What is left out of names: the project folder."""
+        """The project folder, which is left out of names."""
         return f"{self._root}/"
 
     @cached_property
     def digest(self) -> str:
-        """The digest of all pairs with their weights; file names do not enter."""
+        """The digest of all pairs with their weights, without file names.
+
+        Raises:
+            ConfigError: see `sources`.
+        """
         return digest(sorted([pair.media, pair.caption, self.identities[pair.dataset]] for pair in self.pairs))
 
     def record(self) -> TrainedDataset:
-        """The dataset by name, to be kept beside what is trained with it."""
+        """The dataset with file names, to be kept beside the LoRA that is trained on it.
+
+        Raises:
+            ConfigError: see `sources`.
+        """
         pairs = [TrainedPair(each.name, each.media, each.caption, self.identities[each.dataset]) for each in self.pairs]
         return TrainedDataset(self.digest, pairs)

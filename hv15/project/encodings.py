@@ -1,4 +1,4 @@
-"""What of a project has to be encoded, and which settings change what comes out."""
+"""What a project has to encode, and which settings change the result."""
 
 from __future__ import annotations
 

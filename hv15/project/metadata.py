@@ -1,4 +1,4 @@
-"""What the files that hv15 writes say about themselves: the text metadata of LoRAs, latents, videos and images."""
+"""The text metadata of the files that hv15 writes: LoRAs, latents, videos and images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LAST_CHUNK = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file, also of one that was cut off if its beginning still tells; none of another kind.
+    """The metadata of a file, even a truncated one if its beginning still has it; empty for a kind that has none.
 
     Raises:
         UserError: it is missing or damaged.
@@ -34,7 +34,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def product_metadata(product: Path) -> dict[str, str]:
-    """The metadata of a whole file, or of a folder of whole images; none of what is torn, or of another kind.
+    """The metadata of a product, a file or a folder of images; empty if it is torn, or of a kind that has none.
 
     Raises:
         UserError, OSError: it is missing or damaged.
@@ -44,14 +44,14 @@ def product_metadata(product: Path) -> dict[str, str]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether nothing is missing at the end of a file. (The header of a .safetensors file tells its size.)"""
+    """Whether nothing is missing at the end of a file. (`read_header` checks that of a .safetensors file.)"""
     if path.suffix == ".mp4":
         return _is_whole_mp4(path)
     return path.suffix != ".png" or _is_whole_png(path)
 
 
 def _is_whole_mp4(path: Path) -> bool:
-    """Whether the boxes of an mp4 fill its file: a cut one still has its metadata, which comes first."""
+    """Whether the boxes of an mp4 fill its file: a truncated one still has its metadata, which comes first."""
     size, place = path.stat().st_size, 0
     with path.open("rb") as file:
         while place < size:
@@ -71,7 +71,7 @@ def _is_whole_png(path: Path) -> bool:
 
     try:
         with Image.open(path) as image:
-            image.verify()  # up to the name of the last chunk
+            image.verify()  # checks up to the name of the last chunk
     except (OSError, ValueError, SyntaxError):
         return False
     with path.open("rb") as file:

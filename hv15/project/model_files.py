@@ -1,4 +1,4 @@
-"""Where a project's model files are, and by which identity they enter the digests.
+"""Where a project's model files are, and the identities by which they enter the digests.
 
 The identity of a file that a person gives is its fingerprint. Files that the workflow makes or downloads do not exist
 when it is planned, so their identity is declared: the demo's recipe version, or repository, revision and path.
@@ -62,8 +62,8 @@ class ModelFiles:
     def tokenizer(self) -> Path | str:
         """The tokenizer's folder or tokenizer.json, or its name on the Hub.
 
-        A name has the form `owner/name` with "qwen" in it, and neither is there a folder `owner`, nor does the path of
-        another model begin with it.
+        It is taken for a name if it has the form `owner/name` with "qwen" in it, there is no folder `owner`, and no
+        other model's path begins with `owner`.
         """
         models, place = self.settings.models, self.path("tokenizer")
         name = re.fullmatch(r"([\w.-]+)/[\w.-]+", models.tokenizer)
@@ -74,7 +74,7 @@ class ModelFiles:
         return place if is_folder else models.tokenizer
 
     def check(self) -> None:
-        """Look whether every file that the task needs is there, or will be made.
+        """Check that every file that the task needs is there, or will be made.
 
         Raises:
             ConfigError: files are missing; all of them at once.
@@ -152,7 +152,7 @@ class ModelFiles:
         task, configured = self.settings.task, self._configured_variant
         try:
             found = self.facts.variant
-        except UserError:  # not downloaded yet, or damaged, which the check of the models reports
+        except UserError:  # not downloaded yet, or damaged: the check of the models reports that
             detected = None if configured else detect_variant(self.path("dit"))
             found = choose_variant(detected, configured, task, meanflow=False)
         return found or FoundVariant(f"480p_{task}", "default")

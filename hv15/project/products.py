@@ -13,12 +13,12 @@ from hv15.sample.prompts import SampleSpec
 
 
 def sample_files(spec: SampleSpec, paths: ProjectPaths) -> list[Path]:
-    """The files that a sample's `output_type` asks for, what can be looked at first."""
+    """The files that a sample's `output_type` asks for, those that can be viewed first."""
     return [output.path(paths, spec.name) for output in OUTPUT_TYPES[spec.output_type]]
 
 
 def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, Path]:
-    """The samples that can be looked at, by name."""
+    """The samples that can be viewed, by name."""
     shown = {name: OUTPUT_TYPES[spec.output_type][0] for name, spec in samples.items()}
     return {name: output.path(paths, name) for name, output in shown.items() if output.is_decoded}
 
@@ -26,7 +26,7 @@ def shown_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dic
 def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dict[str, tuple[Path, Path | None]]:
     """The samples of the contact sheet, by name: the one with the LoRA, and the one without it if there is one.
 
-    Nothing if there are not at least two: the sheet is there to compare.
+    Empty if there are fewer than two: the sheet is for comparing them.
     """
     shown = shown_samples(samples, paths)
     if len(shown) < 2:

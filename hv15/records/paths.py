@@ -189,11 +189,11 @@ class ProjectPaths:
         return self.hidden / "runs"
 
     @property
-    def told(self) -> Path:
+    def recorded_products(self) -> Path:
         """The specs in the products' metadata when they were last read."""
         return self.hidden / "told.json"
 
     @property
-    def looks(self) -> Path:
-        """What the last plan found good before the first job."""
+    def passed_checks(self) -> Path:
+        """What was checked before the first job and found good (`hv15.plan.beforehand`)."""
         return self.hidden / "looks.json"

@@ -30,7 +30,7 @@ class Rule(StrEnum):
 
 
 ENCODING_RULES: dict[EncodedKind, Rule] = {"latents": Rule.ENCODE_LATENTS, "text": Rule.ENCODE_TEXTS}
-"""What makes the manifests of each kind."""
+"""The rule that makes the manifests of each kind."""
 
 _WORDS: dict[str, str] = {
     Rule.DEMO_MODELS: "copy the demo's models",

@@ -1,4 +1,4 @@
-"""Start a run that outlives its starter, stop it as Ctrl-C would, kill it, and clear up after one that died."""
+"""Start a run that outlives its starter, stop it as Ctrl-C would, kill it, and clean up after one that died."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from hv15.environment import OF_A_RUN, RUN_VARIABLE, SAFE_PATH
+from hv15.environment import RUN_VARIABLE, RUN_VARIABLES, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
@@ -25,9 +25,9 @@ from hv15.runs.record import RunFolder, history, new_run, project_config
 from hv15.runs.state import RunStatus, close_last_run, current
 
 TARGET = str(ProjectPaths().lora)
-"""What a run makes when nothing else is asked for."""
+"""What a run makes unless something else is asked for."""
 RECENT_RUNS = 20
-"""The last runs whose processes are looked for."""
+"""How many of the last runs are searched for processes."""
 
 
 def snakefile(root: Path) -> Path:
@@ -41,31 +41,31 @@ def snakefile(root: Path) -> Path:
 
 
 def command(config: Path, *words: str) -> list[str]:
-    """Return Snakemake's command line for a project. It is to be run in the folder of the Snakefile."""
+    """Return Snakemake's command line for a project. It has to be run in the folder of the Snakefile."""
     base = [sys.executable, "-P", "-m", "snakemake", *words, "-d", str(config.parent)]
     return base if config.name == CONFIG else [*base, "--configfile", str(config)]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment of a Snakemake process: this interpreter's own `hv15` is found first.
+    """Return the environment of a Snakemake process, in which this interpreter's own `hv15` is found first.
 
-    Python files of the folder that it works in are not: an `argparse.py` among somebody's clips is never run.
+    Python files in its working folder are not found: an `argparse.py` among somebody's clips is never run.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    kept = {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
+    kept = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
     return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", SAFE_PATH: "1", **more}
 
 
 def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ()) -> RunFolder:
-    """Start Snakemake on a project, detached: it goes on when this process and its terminal are gone.
+    """Start Snakemake on a project, detached: it continues when this process and its terminal are gone.
 
     Args:
         project: the project folder or its config file.
-        targets: what to make; the finished LoRA with all that belongs to it.
+        targets: what to make; by default the finished LoRA with all that belongs to it.
         extra: further words for Snakemake.
 
     Raises:
-        UserError: no project, a run is going on, processes of a dead run are left, or the disk cannot be written.
+        UserError: no project, a run is in progress, processes of a dead run are left, or the disk cannot be written.
     """
     config = project_config(project)
     root = config.parent
@@ -91,7 +91,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
             )
         try:
             run.write_record(process.pid, words, targets or [TARGET])
-        except BaseException:  # a run that nobody could find and stop again
+        except BaseException:  # without a record, nobody could find the run and stop it
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
@@ -104,10 +104,10 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
 
 
 def new_locked_run(root: Path) -> tuple[RunFolder, int]:
-    """Return a new run with the project's lock in its name.
+    """Return a new run that holds the project's lock, and the lock's file descriptor.
 
     Raises:
-        UserError: another run is going on.
+        UserError: another run is in progress.
     """
     run = new_run(root)
     descriptor = lock.take(root, run.id)
@@ -117,16 +117,16 @@ def new_locked_run(root: Path) -> tuple[RunFolder, int]:
         where = f", pid {other.record.pid} on {other.record.host}" if other and other.record else ""
         name = shlex.quote(str(root))
         raise UserError(
-            f"{root}: a run is going on already (since {since}{where})",
+            f"{root}: a run is already in progress (since {since}{where})",
             hint=f"watch it with `hv15 tui {name}`, or stop it with `hv15 stop {name}`",
         )
     return run, descriptor
 
 
 def stop(root: Path, *, now: bool = False) -> RunStatus:
-    """Ask the run that is alive to stop (training saves its state first), or kill it; also what a dead run left.
+    """Ask the live run to stop (training saves its state first), or kill it; also processes that dead runs left.
 
-    Returns the status before. A request to stop returns at once, a kill when all have ended.
+    Returns the status from before. A request to stop returns at once, a kill when all processes have ended.
 
     Raises:
         UserError: nothing runs, or it runs on another machine.
@@ -134,10 +134,10 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
     found = current(root)
     left = orphans(root)
     if found is None or not (found.state.alive or left):
-        raise UserError(f"{root}: no run is going on", hint="`hv15 status` tells how the last one ended")
+        raise UserError(f"{root}: no run is in progress", hint="`hv15 status` shows how the last one ended")
     record = found.record
     if record is None and found.state.alive:
-        raise UserError(f"{root}: a run is going on, but it left no record of its process", hint="wait a moment")
+        raise UserError(f"{root}: a run is in progress, but has not recorded its process yet", hint="wait a moment")
     own = run_processes(record) if record is not None else []
     earlier = [each for each in left if each not in own]
     if record is not None and not own and not earlier:
@@ -158,23 +158,23 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
 
 
 def end_orphans(root: Path, *, now: bool = False) -> None:
-    """Ask the processes of dead runs to end (a training saves its state first), or kill them; a living run goes on."""
+    """Ask the processes of dead runs to end (a training saves its state first), or kill them; a live run is spared."""
     send(orphans(root), signal.SIGKILL if now else signal.SIGINT)
 
 
 def save_now(root: Path) -> int:
-    """Ask the training that runs to save its state and go on; return how many processes were told.
+    """Ask the running training to save its state and continue; return how many processes were asked.
 
     Raises:
         UserError: no training runs here, or it is not in its steps yet.
     """
     found = current(root)
     record = found.record if found and found.state.alive else None
-    # Nothing else of a run listens to this signal, which would end a process that does not.
+    # Only a training handles this signal; it would end any other process.
     training = [each for each in run_processes(record) if catches(each, signal.SIGUSR1)] if record else []
     send(training, signal.SIGUSR1)
     if not training:
-        raise UserError(f"{root}: no training is in its steps now", hint="wait until the first step is done")
+        raise UserError(f"{root}: no training is in its steps now", hint="wait until its first step is done")
     return len(training)
 
 
@@ -186,10 +186,10 @@ def orphans(root: Path) -> list[psutil.Process]:
 
 
 def refuse_orphans(root: Path) -> None:
-    """Raise a UserError when processes of a dead run are left: they would work on the same files."""
+    """Raise a UserError if processes of a dead run are left: they would work on the same files."""
     if lock.holder(root) is None and (left := orphans(root)):
         raise UserError(
-            f"{root}: an earlier run was killed, but left {in_words(left)}, still at work here",
+            f"{root}: an earlier run was killed, but some of its processes still work here: {in_words(left)}",
             hint=f"end them with `hv15 stop {shlex.quote(str(root))}`; a training saves its state first",
         )
 
@@ -206,7 +206,7 @@ def unlock(project: Path) -> bool:
     """Remove the lock that a killed Snakemake left; False when there was none.
 
     Raises:
-        UserError: a run is going on, or Snakemake could not do it.
+        UserError: a run is in progress, or Snakemake could not do it.
     """
     config = project_config(project)
     if not is_locked_by_snakemake(config.parent):
@@ -221,10 +221,10 @@ def unlock(project: Path) -> bool:
 
 
 def unlock_snakemake(config: Path, home: Path) -> None:
-    """Run `snakemake --unlock`. Only who holds the project's own lock knows that nobody else needs it.
+    """Run `snakemake --unlock`. Call it only while holding the project's own lock, so that no run needs Snakemake's.
 
     Raises:
-        UserError: Snakemake refuses; with what it says.
+        UserError: Snakemake refuses, with its message.
     """
     done = subprocess.run(
         command(config, "--unlock"),

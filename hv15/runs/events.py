@@ -1,6 +1,6 @@
-"""Records a run from inside Snakemake, as it logs: what happens to its jobs, why one failed, what made it stop.
+"""Records a run from inside Snakemake, from what it logs: what happens to its jobs, why one failed, what made it stop.
 
-Snakemake's log records carry what they are about (`record.event` and fields), so nothing is parsed from text.
+Snakemake's log records say in fields what they are about (`record.event`), so nothing is parsed from text.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from hv15.runs.stop_signals import StopSignals
 def record_events(workflow: SnakemakeWorkflow) -> Recorder | None:
     """Record a run: the one that `hv15 run` has started, or one that was started by hand, which then gets a folder.
 
-    Called when the Snakefile is read. Jobs that read it again are not recorded, nor dry runs that nobody watches.
+    Called when the Snakefile is read. Neither jobs that read it again nor dry runs that nobody watches are recorded.
     """
     if not workflow.is_main_process:
         return None
@@ -68,7 +68,7 @@ class Recorder(logging.Handler):
         super().__init__()
         self._workflow, self._root = workflow, root
         self.why: Why = lambda rule, wildcards: ""
-        """Says why a job runs, in words; "" leaves what Snakemake says."""
+        """Returns why a job runs, in words; "" keeps Snakemake's own reason."""
         self._lock_descriptor: int | None = None
         self._planned = False
         self._done = self._total = 0
@@ -80,7 +80,7 @@ class Recorder(logging.Handler):
         watched, run = os.environ.get(EVENTS_VARIABLE), os.environ.get(RUN_VARIABLE)
         self._path: Path | None = None
         if watched or run:
-            self._output = None  # who started it keeps all that it says
+            self._output = None  # the starter keeps the output
             self._record_to(Path(watched) if watched else RunFolder(root, run or "").events)
 
     def listen(self) -> None:
@@ -108,7 +108,7 @@ class Recorder(logging.Handler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Stay silent: a message about the messages would come once a job."""
+        """Stay silent: otherwise there would be one message for each job."""
 
     def close(self) -> None:
         if self._path:
@@ -161,10 +161,10 @@ class Recorder(logging.Handler):
             self._output = output
 
     def _event(self, event: str, record: logging.LogRecord) -> RunEvent | None:
-        """Return what one log record tells, or None."""
+        """Return the event of one log record, or None."""
         fields, time = vars(record), round(record.created, 3)
         if event == "run_info":
-            if self._planned:  # a dry run says it a second time at its end
+            if self._planned:  # a dry run logs it a second time at its end
                 return None
             self._planned, jobs = True, tuple(map(self._explained, planned_jobs(self._workflow)))
             self._total = len(jobs) or int((fields.get("stats") or {}).get("total", 0))
@@ -186,23 +186,23 @@ class Recorder(logging.Handler):
         return None
 
     def _explained(self, job: JobDetails) -> JobDetails:
-        """The job with its reason in our words, which its message repeats at its end."""
+        """The job with its reason in our own words, which its message ends with."""
         words = self.why(job.rule, job.wildcards)
         return replace(job, reason=words, message=job.message.removesuffix(f": {words}")) if words else job
 
     def _job_failed(self, time: float, job: JobDetails) -> JobFailed:
-        """The job has ended, so what it says of its failure stands beside its log."""
+        """Return the failure. The job has ended, so its own record of it lies beside its log."""
         if job.id not in self._failed:
             self._failed.append(job.id)
         said = [failure for log in job.log if (failure := failure_beside(self._root / log))]
-        # Its command, with its log, stands in what Snakemake says of its exit.
+        # Snakemake's message about the exit holds the job's command, with its log.
         exits = [error for error in self._errors if any(log in error for log in job.log)]
         ended = failure_by_exit(exits[-1]) if exits and not said else None
         return JobFailed(time=time, job=job, failure=said[0] if said else ended)
 
 
 def _details(fields: Mapping[str, Any]) -> JobDetails:  # type: ignore[explicit-any]  # Snakemake gives them no types
-    """What a person may want to know of a job, from the fields of a log record."""
+    """What a person may want to know about a job, from the fields of a log record."""
     return JobDetails(
         id=fields["jobid"],
         rule=fields["rule_name"],
@@ -215,9 +215,9 @@ def _details(fields: Mapping[str, Any]) -> JobDetails:  # type: ignore[explicit-
 
 
 def planned_jobs(workflow: SnakemakeWorkflow) -> tuple[JobDetails, ...]:
-    """Return all jobs that will run, each behind what it waits for; none from a Snakemake whose plan looks otherwise.
+    """Return all jobs that will run, each after those that it waits for.
 
-    Then jobs show as they start.
+    Returns none if this Snakemake keeps its plan in another form: then jobs appear as they start.
     """
     try:
         dag = workflow.dag

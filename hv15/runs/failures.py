@@ -1,4 +1,4 @@
-"""Why a job failed: written by its own process when it ends, read by the run and by whoever watches it."""
+"""Why a job failed: written by its own process when it ends, read by the run and by all that watch it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ LOG_END = 64 << 10
 
 
 def write_failure(error: BaseException) -> None:
-    """Write why this process ends, if it is a job of the workflow. Where nothing can be written, nothing is.
+    """Write why this process ends, if it is a job of the workflow. An error while writing is ignored.
 
-    Of several processes of a job the first one is heard: the others fail because of it.
+    If several processes of a job fail, only the first one writes: the others fail because of it.
     """
     path, failure = os.environ.get(FAILURE_VARIABLE), failure_of(error)
     if path and failure is not None and not Path(path).exists():
@@ -48,7 +48,7 @@ def write_failure(error: BaseException) -> None:
 
 
 def failure_beside(log: Path) -> Failure | None:
-    """Return what the job of a log said when it failed; None when it said nothing."""
+    """Return what the job with this log recorded when it failed; None if it recorded nothing."""
     try:
         return read_failure(parse_object(ProjectPaths().failure(log).read_bytes())).failure
     except (OSError, RecordError):
@@ -56,10 +56,10 @@ def failure_beside(log: Path) -> Failure | None:
 
 
 def explain_job(root: Path, job: JobDetails, said: Failure | None) -> Failure:
-    """Return why a job failed: what it said itself, else what the end of its log means.
+    """Return why a job failed: what it recorded itself, else what the end of its log means.
 
     Args:
-        said: its record, as the run has kept it.
+        said: the job's own record, as the run has kept it.
     """
     if said is not None:
         return said
@@ -69,7 +69,7 @@ def explain_job(root: Path, job: JobDetails, said: Failure | None) -> Failure:
 
 
 def failure_of(error: BaseException) -> Failure | None:
-    """Return what an error is to a person; None for one that has said all by itself, such as wrong arguments."""
+    """Return an error as a person should see it; None if it needs no more words, as for wrong arguments."""
     if isinstance(error, Stopped):
         return Failure(
             f"it was asked to stop and saved its state after step {error.step}",
@@ -84,13 +84,13 @@ def failure_of(error: BaseException) -> Failure | None:
         return Failure(error.message, error.hint or PUT_RIGHT, kind)
     if not isinstance(error, Exception):
         return None
-    words = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST] or 'no words'}"
+    words = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST] or 'without a message'}"
     known = known_failure([words]) or Failure(words, FAULT, FailureKind.BUG)
     return replace(known, place=_place(error))
 
 
 def _place(error: BaseException) -> str:
-    """The last line of our own that an error has passed, else the last line of all."""
+    """The last line of our own code in an error's traceback, else its last line."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(hv15.__file__).parent)]
     return next((f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(own or frames)), "")

@@ -1,8 +1,8 @@
-"""A file that another process appends to: reads what is new, and notices when it was cut, replaced or taken away.
+"""A file that another process appends to: reads what is new, and notices when it was truncated, replaced or removed.
 
-That the bytes before the offset are still those that were read is seen from the file's inode and from the last bytes
-before remembered offsets. A training that resumes from a saved state cuts its metrics there and writes on: then all up
-to the last remembered offset that still holds is kept.
+The file's inode, and the last bytes before remembered offsets, show whether the bytes that were read are still there. A
+training that resumes from a saved state truncates its metrics there and appends to them: then everything up to the last
+remembered offset that still holds is kept.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ CHUNK = 1 << 20
 PROOF = 64
 """Bytes before an offset that are compared."""
 LONGEST_LINE = 64 << 20
-"""A longer line is passed over. The plan of 10,000 jobs is a line of some megabytes."""
+"""A longer line is skipped. The plan of 10,000 jobs is a line of some megabytes."""
 END = 64 << 10
 """Bytes at the end of a file that `last_objects` reads."""
 
 
 class FollowedFile:
-    """The bytes of a file, in order. `offset` is the end of those that were taken."""
+    """The bytes of a file, in order. `offset` is the end of those that were read and taken."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.offset = 0
         self.size = 0
-        """Bytes, when it was last looked at."""
+        """Bytes, when the file was last looked at."""
         self.error = ""
-        """Why nothing can be read; "" when all is well, also when there is no file yet."""
+        """Why nothing can be read; "" when all is well or there is no file yet."""
         self._inode: tuple[int, int] | None = None
         self._proofs: list[tuple[int, bytes]] = []
         """Offsets, with the bytes before them."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything was taken that was there at the last look."""
+        """Whether everything that was there at the last look has been taken."""
         return self.offset >= self.size
 
     @property
@@ -48,17 +48,17 @@ class FollowedFile:
         """How much of the file was taken, from 0 to 1."""
         return min(1.0, self.offset / self.size) if self.size else 1.0
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """Compare the file with what was taken from it; False if some of that is no longer there.
 
-        Then `offset` has moved back: the caller forgets what stood behind it, and reading continues from there.
+        Then `offset` has moved back: the caller drops what came after it, and reading continues from there.
         """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             self.error, self.size = "", 0
             return self._move_back(0)
-        except OSError as error:  # forbidden, or the disk has gone: what is known stays
+        except OSError as error:  # forbidden, or the disk is gone: what is known stays
             return self._failed(error)
         try:
             status = os.fstat(descriptor)
@@ -91,7 +91,7 @@ class FollowedFile:
             os.close(descriptor)
 
     def take(self, data: bytes) -> None:
-        """Count bytes that `read` gave as done with."""
+        """Mark bytes that `read` returned as processed."""
         self.offset += len(data)
         before = self._proofs[-1][1] if self._proofs else b""
         self._proofs.append((self.offset, (before + data)[-PROOF:] if len(data) < PROOF else data[-PROOF:]))
@@ -99,7 +99,7 @@ class FollowedFile:
             self._proofs = self._proofs[:-1024:2] + self._proofs[-1024:]
 
     def restart(self) -> None:
-        """Take the file from its beginning again."""
+        """Start again from the beginning of the file."""
         self._move_back(0)
 
     def _move_back(self, offset: int) -> bool:
@@ -141,7 +141,7 @@ class FollowedLines(FollowedFile):
                 return lines
 
     def _split(self, data: bytes, limit: int) -> tuple[list[bytes], int]:
-        """The whole lines in `data`, and how many bytes of it are done with."""
+        """The whole lines in `data`, and how many of its bytes are processed."""
         end = data.rfind(b"\n") + 1
         if end == 0:
             if len(data) < limit and not self._in_long_line:
@@ -183,8 +183,8 @@ def last_objects(path: Path, size: int = END) -> Iterator[JsonObject]:
 def append_object(path: Path, content: JsonObject) -> None:
     """Append one line of JSON in one write, so that lines of several writers do not mix.
 
-    A nearly full disk takes a part of a line without an error; writing the rest then raises. The line that is appended
-    next begins behind that part.
+    A nearly full disk accepts part of a line without an error; writing the rest then raises. The next line that is
+    appended starts on a line of its own after that part.
 
     Raises:
         OSError: as the system says.

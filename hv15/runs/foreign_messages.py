@@ -1,6 +1,6 @@
-"""What the words of other programs mean: torch, the shell, Snakemake.
+"""What messages of other programs mean: torch, the shell, Snakemake.
 
-This is the one place where text is searched for a cause. What hv15 itself has to say of a failure is a record.
+This is the only place where text is searched for a cause. What hv15 itself knows about a failure is a record.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pathlib import Path
 from hv15.records.failures import Failure, FailureKind
 
 LONGEST = 300
-"""Characters of a foreign message that are told."""
-FAULT = "this is a fault of the program: please report it with the log"
-PUT_RIGHT = "put right what it says, then start again"
+"""Characters of a foreign message that are shown."""
+FAULT = "this is a bug in the program: please report it with the log"
+PUT_RIGHT = "correct what the message names, then start again"
 
 _OWN_MEMORY = ("provenance/metadata so that", "triggered by provenance information")
 
 
 def concerns_people(record: logging.LogRecord) -> bool:
-    """Whether a message of Snakemake is to be shown: not its notes about its own memory, which decides nothing here."""
+    """Whether a message of Snakemake's is shown. Notes about its own records are not, as they decide nothing here."""
     message = record.getMessage()
     return not any(words in message for words in _OWN_MEMORY)
 
 
 @dataclass(frozen=True)
 class _Sign:
-    """Words, and what they mean."""
+    """A pattern, and what a line that matches it means."""
 
     pattern: re.Pattern[str]
     kind: FailureKind
     cause: str
-    """"" for the line that holds the words."""
+    """"" means the matching line itself."""
     cure: str
 
 
@@ -45,7 +45,7 @@ def _sign(pattern: str, kind: FailureKind, cause: str, cure: str) -> _Sign:
 
 _KILLED = Failure(
     "it was killed from outside",
-    "the machine may have run out of memory (`dmesg` tells): close other programs, lower cache.workers, or use "
+    "the machine may have run out of memory (see `dmesg`): close other programs, lower cache.workers, or use "
     "cache.fp8_vl: true; start again, it resumes from the last saved state",
     FailureKind.KILLED,
 )
@@ -64,13 +64,13 @@ _SIGNS = (
     _sign(
         r"CUDA out of memory|OutOfMemoryError",
         FailureKind.MEMORY,
-        "the GPU's memory was not enough",
+        "the GPU ran out of memory",
         "`hv15 plan` says what each stage needs and which setting helps; System shows who else uses the GPU",
     ),
     _sign(
         r"can't allocate memory|Cannot allocate memory|std::bad_alloc|\bMemoryError\b",
         FailureKind.MEMORY,
-        "the machine's memory was not enough",
+        "the machine ran out of memory",
         "close other programs, lower cache.workers, or use cache.fp8_vl: true",
     ),
     _sign(
@@ -90,7 +90,7 @@ _SIGNS = (
         r"Connection(Reset|Refused)?Error|Max retries exceeded|Name or service not known"
         r"|Temporary failure in name|HTTPError|GatedRepoError|RepositoryNotFoundError",
         FailureKind.USER,
-        "the download did not succeed",
+        "the download failed",
         "check the network and HF_TOKEN, or fetch the files elsewhere and set models.source: files",
     ),
     _sign(r"\bKilled\b|SIGKILL", FailureKind.KILLED, _KILLED.cause, _KILLED.cure),
@@ -109,7 +109,7 @@ _WORKFLOW_ERROR = re.compile(r"(?:WorkflowError|MissingInputException)[^\n]*:\n(
 
 
 def known_failure(lines: Sequence[str]) -> Failure | None:
-    """Return what the last lines with well-known words mean; None when there are none."""
+    """Return what the last line with a known pattern means; None when there is none."""
     for sign in _SIGNS:
         if line := next((line for line in reversed(lines) if sign.pattern.search(line)), None):
             return Failure(sign.cause or line.strip()[:LONGEST], sign.cure, sign.kind)
@@ -132,7 +132,7 @@ def failure_in_log(lines: Sequence[str]) -> Failure:
         return found
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     if not last:
-        return Failure("it wrote nothing about it", "look at the run's own output in Logs", FailureKind.UNKNOWN)
+        return Failure("its log says nothing about it", "look at the run's own output in Logs", FailureKind.UNKNOWN)
     return Failure(f"its last words: {last[:LONGEST]}", "look at its log", FailureKind.UNKNOWN)
 
 
@@ -142,7 +142,7 @@ def _exception(lines: Sequence[str]) -> Failure | None:
         if match := _EXCEPTION.match(lines[number]):
             places = [place for line in lines[:number] if (place := _PLACE.match(line))]
             where = f"{Path(places[-1]['file']).name}:{places[-1]['line']}" if places else ""
-            cause = f"{match['kind']}: {match['text'] or 'no words'}"[:LONGEST]
+            cause = f"{match['kind']}: {match['text'] or 'without a message'}"[:LONGEST]
             return Failure(cause, FAULT, FailureKind.BUG, place=where)
     return None
 
@@ -151,7 +151,7 @@ def failure_of_run(output: Sequence[str], reason: str) -> Failure:
     """Return why Snakemake itself failed, by the end of what it printed.
 
     Args:
-        reason: what is said when its words tell nothing.
+        reason: what to return when its output says nothing.
     """
     text = "\n".join(output)
     if "LockException" in text or "Directory cannot be locked" in text:

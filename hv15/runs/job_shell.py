@@ -9,5 +9,5 @@ SCRIPT = Path(__file__).with_name("job.sh")
 
 
 def prefix() -> str:
-    """Return what stands before each job's command, for Snakemake's `shell.prefix`, which formats it."""
+    """Return what precedes each job's command, for Snakemake's `shell.prefix`, which formats it."""
     return f"set -euo pipefail; source {shlex.quote(str(SCRIPT))}; ".replace("{", "{{").replace("}", "}}")

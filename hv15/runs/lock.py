@@ -12,13 +12,13 @@ from hv15.own_files import open_own
 from hv15.records.paths import ProjectPaths
 
 PROBE_S = 0.02
-"""How long to wait for somebody who only looks whether the lock is free."""
+"""How long to wait for a process that only looks whether the lock is free."""
 
 
 def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
     """Lock the project for a run and return the open file descriptor; None when another run has it.
 
-    Whoever inherits the descriptor holds the lock too.
+    A process that inherits the descriptor holds the lock, too.
 
     Raises:
         UserError: the lock file cannot be made.
@@ -33,7 +33,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
     for _ in range(attempts):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # a run, or somebody who looks
+        except BlockingIOError:  # held by a run, or by a process that looks
             time.sleep(PROBE_S)
             continue
         except OSError as error:
@@ -51,7 +51,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
 
 
 def holder(root: Path) -> str | None:
-    """Return the id of the run that is alive, "" when there is one without a name yet, None when there is none."""
+    """Return the id of the live run, "" if it has not written its id yet, None if there is none."""
     try:
         descriptor = os.open(ProjectPaths(root).lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

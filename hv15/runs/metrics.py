@@ -1,4 +1,4 @@
-"""A run keeps the numbers of its trainings: the next training of the project begins its file anew."""
+"""A run keeps the metrics of its trainings, because the project's next training overwrites the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hv15.runs.followed_file import CHUNK, last_objects
 from hv15.runs.record import RunFolder
 
 MOST_STEPS = 50_000
-"""Steps that are kept of a training, evenly spread: enough for any curve, and some 20 MB."""
+"""How many steps of a training are kept, evenly spread: enough for any curve, and some 20 MB."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TrainingProgress:
 
 
 def training_progress(root: Path) -> TrainingProgress | None:
-    """Return how far the project's training is, or was; None when there is none. Only the ends of its file are read."""
+    """Return how far the project's training is, or was; None if there is none. Only the ends of its file are read."""
     path = ProjectPaths(root).metrics
     records = [record for content in last_objects(path) if (record := _record(content)) is not None]
     steps = [record for record in records if isinstance(record, StepRecord)]
@@ -67,8 +67,8 @@ def _first_record(path: Path) -> MetricsRecord | None:
 def training_files(root: Path) -> list[tuple[str, Path]]:
     """Return (label, metrics file) of the project's training, of its experiments, and of earlier trainings.
 
-    The first is called as its rule, experiments by their names, earlier trainings, which were moved aside, by their
-    folders.
+    The first is labelled with its rule, experiments with their names, and earlier trainings, which were moved aside,
+    with their folders.
     """
     paths = ProjectPaths(root)
     found: list[tuple[str, Path]] = [(Rule.TRAIN.value, paths.metrics)]
@@ -87,7 +87,7 @@ def kept_files(run: RunFolder) -> list[tuple[str, Path]]:
 
 
 def keep_metrics(run: RunFolder) -> None:
-    """Copy the metrics that a run has written, thinned if they are very long; whatever goes wrong is passed over."""
+    """Copy the metrics that a run has written, thinned if they are very long; errors are ignored."""
     record = run.record()
     if record is None:
         return
@@ -111,11 +111,11 @@ def _count_lines(path: Path) -> int:
 
 
 _STEP = f'{{"kind": "{StepRecord.kind}"'.encode()
-"""How the line of a step begins."""
+"""The beginning of a step's line."""
 
 
 def _thinned(lines: Iterable[bytes], count: int) -> Iterator[bytes]:
-    """All lines, or of the steps every so many; other lines are few and stay."""
+    """All lines, or only some of the steps, evenly spread; other lines are few and all kept."""
     every = -(-count // MOST_STEPS) or 1
     for number, line in enumerate(lines):
         if number % every == 0 or number == count - 1 or not line.startswith(_STEP):

@@ -1,4 +1,4 @@
-"""What a run says, kept for later: the output of a run that `hv15 run` starts is a file, of others there is a copy."""
+"""Keeps a copy of a run's output. If `hv15 run` starts it, its output goes to a file anyway."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hv15.own_files import open_own
 
 
 class OutputCopy:
-    """Keeps in a file what Snakemake shows in the terminal, and has its jobs add what they say.
+    """Writes to a file what Snakemake shows in the terminal, and lets its jobs add their output.
 
-    What was logged before it begins comes first. Where a logger plugin shows Snakemake's messages in its own way, only
-    the jobs are heard.
+    Messages from before it begins come first. If a logger plugin shows Snakemake's messages in its own way, only the
+    jobs' output is kept.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class OutputCopy:
         self._copy: logging.Handler | None = None
 
     def begin(self, path: Path) -> None:
-        """Write from now on.
+        """Write to the file from now on.
 
         Raises:
             OSError: the file cannot be written.

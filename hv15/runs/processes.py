@@ -1,4 +1,4 @@
-"""The processes of a run: found by the environment that they inherit, so that a pid used anew fools nobody."""
+"""The processes of a run: found by the environment that they inherit, so that a reused pid causes no mistake."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hv15.environment import RUN_VARIABLE
 from hv15.records.events import RunRecord
 
 SAME_S = 2.0
-"""Two readings of one process's start differ by less."""
+"""Two readings of one process's start time differ by less."""
 EXEC_S = 1.0
-"""A process becomes another program in less, even on a busy machine."""
+"""A process takes less time to become another program, even on a busy machine."""
 
 
 def main_process(record: RunRecord) -> psutil.Process | None:
@@ -49,14 +49,14 @@ def run_processes(record: RunRecord) -> list[psutil.Process]:
 
 
 def left_behind(records: Iterable[RunRecord]) -> list[psutil.Process]:
-    """Return the living processes of any of these runs on this machine, by one look at all processes."""
+    """Return the living processes of any of these runs on this machine, in one pass over all processes."""
     ids = {record.id for record in records if record.host == socket.gethostname()}
     found = [each for each in psutil.process_iter() if _run_of(each) in ids] if ids else []
     return [each for each in found if each.pid != os.getpid() and _lives(each)]
 
 
 def in_words(processes: Sequence[psutil.Process]) -> str:
-    """Name processes of a run, what does its work first: hv15 train (pid 17), bash (pid 16)."""
+    """Name processes of a run, those that do its work first: hv15 train (pid 17), bash (pid 16)."""
     names = sorted(
         ((_program(each), each.pid) for each in processes), key=lambda found: not found[0].startswith("hv15")
     )
@@ -64,7 +64,7 @@ def in_words(processes: Sequence[psutil.Process]) -> str:
 
 
 def _program(process: psutil.Process) -> str:
-    """Its program; of a command of hv15, the command."""
+    """The program that a process runs; for hv15, also its command."""
     try:
         words = process.cmdline()
         for place, word in enumerate(words[:3]):
@@ -76,7 +76,7 @@ def _program(process: psutil.Process) -> str:
 
 
 def catches(process: psutil.Process, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal, which would end it otherwise. False where nobody can tell."""
+    """Whether a process has a handler for a signal, which would end it otherwise. False if that is unknown."""
     try:
         with open(f"/proc/{process.pid}/status", encoding="ascii", errors="replace") as file:  # noqa: PTH123
             masks = [int(line.split()[1], 16) for line in file if line.startswith("SigCgt:")]
@@ -137,8 +137,8 @@ def _run_of(process: psutil.Process) -> str | None:
 def _environment(process: psutil.Process) -> dict[str, str]:
     """The variables that a process was started with.
 
-    While it becomes another program (exec), Linux shows neither variables nor words of its command for a moment.
-    Threads of the kernel never have them, but they have no program either.
+    While it becomes another program (exec), Linux shows neither variables nor arguments for a moment. Kernel threads
+    never have any, but they have no program either.
     """
     found = process.environ()
     deadline = time.monotonic() + EXEC_S

@@ -51,16 +51,16 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """The folder of what the run keeps of its trainings' numbers."""
+        """The folder for the metrics that the run keeps of its trainings."""
         return self.path / "metrics"
 
     @property
     def stop(self) -> Path:
-        """There since somebody asked the run to stop."""
+        """Exists once somebody has asked the run to stop."""
         return self.path / "stop"
 
     def record(self) -> RunRecord | None:
-        """Return what run.json says; None when it is missing, damaged, or of a version that is not understood."""
+        """Return what run.json says; None when it is missing, damaged, or of an unknown version."""
         try:
             return self.read_record()
         except (OSError, RecordError):
@@ -71,7 +71,7 @@ class RunFolder:
 
         Raises:
             OSError: it is missing, or may not be read.
-            RecordError: it is damaged, or of a version that is not understood.
+            RecordError: it is damaged, or of an unknown version.
         """
         return read_run(parse_object(self.record_file.read_bytes()))
 
@@ -116,7 +116,7 @@ def new_run(root: Path) -> RunFolder:
 
 
 def history(root: Path) -> list[RunFolder]:
-    """Return all runs of a project that are still known, newest first."""
+    """Return all runs of a project that are kept, newest first."""
     try:
         names = sorted(entry.name for entry in os.scandir(ProjectPaths(root).runs) if entry.is_dir())
     except OSError:

@@ -1,4 +1,4 @@
-"""What became of a run: read from the lock, its record and the last events."""
+"""The state of a run, read from the lock, its record and its last events."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from hv15.runs.metrics import keep_metrics, kept_files, training_files
 from hv15.runs.record import RunFolder, append_event, history
 
 SILENT_S = 120.0
-"""A run on another machine that has written nothing for so long is probably dead."""
+"""A run on another machine that has written nothing for this long is probably dead."""
 RESTART_S = 60.0
-"""Two readings of the machine's start differ by less."""
+"""Two readings of the machine's start time differ by less."""
 
 Event = TypeVar("Event", bound=RunEvent)
 
@@ -51,9 +51,9 @@ class RunState(StrEnum):
     STOPPED = "stopped"
     DIED = "died"
     ELSEWHERE = "elsewhere"
-    """On another machine, which cannot be asked from here; it wrote something lately."""
+    """On another machine, which cannot be asked from here; it has written something recently."""
     UNREADABLE = "unreadable"
-    """Its records are of a version that is not understood here."""
+    """Its records are of an unknown version."""
 
     @property
     def alive(self) -> bool:
@@ -66,7 +66,7 @@ class FailedJob:
 
     job: JobDetails
     failure: Failure | None
-    """What it said itself; None if it could not."""
+    """What it recorded itself; None if it could not."""
 
     @property
     def stopped(self) -> bool:
@@ -81,7 +81,7 @@ class RunStatus:
     record: RunRecord | None
     state: RunState
     reason: str
-    """In one sentence why the state is this one; "" when there is nothing to add."""
+    """Why it is in this state, in one sentence; "" when there is nothing to add."""
     done: int = 0
     total: int = 0
     """Jobs."""
@@ -142,7 +142,7 @@ def current(root: Path) -> RunStatus | None:
 
 
 def status(run: RunFolder, holder: str | None) -> RunStatus:
-    """Return a run's status. When it is first found dead, that is written down, so that its end stays as it is told.
+    """Return a run's status. When it is first found dead, that is recorded, so that later reads give the same end.
 
     Args:
         holder: what `lock.holder` says of its project.
@@ -168,14 +168,14 @@ def status(run: RunFolder, holder: str | None) -> RunStatus:
 
 
 def close_last_run(root: Path) -> None:
-    """Note how a project's last run ended, and keep its numbers, before another begins: it may have died."""
+    """Record how a project's last run ended, and keep its metrics, before another begins: it may have died."""
     for run in history(root)[:1]:
         status(run, None)
         keep_metrics(run)
 
 
 def _read_record(run: RunFolder) -> tuple[RunRecord | None, str]:
-    """What run.json says, or why it cannot be read; it may also be missing or torn."""
+    """The content of run.json, or why it cannot be read; neither if it is missing or torn."""
     try:
         return run.read_record(), ""
     except NewerVersion as error:
@@ -199,7 +199,7 @@ _SIGNALS = {"SIGINT": "by Ctrl-C", "SIGHUP": "because its terminal was closed", 
 
 
 def _ending(found: RunStatus, end: RunEnded) -> tuple[RunState, str]:
-    """How a run ended that told of it, and why."""
+    """How a run that recorded its end has ended, and why."""
     if not end.failed and not end.error and end.done == end.total:
         return RunState.FINISHED, "" if end.total else "there was nothing to do"
     stopped = "on request" if found.run.stop.exists() else _SIGNALS.get(end.signal, "")
@@ -216,7 +216,7 @@ def _ending(found: RunStatus, end: RunEnded) -> tuple[RunState, str]:
 
 
 def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
-    """A run that said nothing of its end: elsewhere it may still run."""
+    """The status of a run that did not record its end; on another machine it may still run."""
     run, last = found.run, _last_write(found.run)
     if record.host != socket.gethostname():
         silence = time.time() - last
@@ -240,7 +240,7 @@ def _without_end(found: RunStatus, record: RunRecord) -> RunStatus:
 
 
 def _last_write(run: RunFolder) -> float:
-    """When a run last wrote something: its own files and, until another run begins, the numbers of its trainings."""
+    """When a run last wrote something: its own files and, until another run begins, the metrics of its trainings."""
     files = [run.events, run.output, run.record_file, *(path for _, path in kept_files(run))]
     if history(run.root)[:1] == [run]:
         files += [path for _, path in training_files(run.root)]
@@ -268,7 +268,7 @@ def _events(lines: Iterable[JsonObject]) -> list[RunEvent]:
 
 
 def _of_kind(lines: Iterable[JsonObject], kind: type[Event]) -> Iterator[Event]:
-    """The events of a kind. Only these are looked at: of 100 runs, each has hundreds of lines."""
+    """The events of a kind. Only these are parsed: 100 runs have hundreds of lines each."""
     for content in lines:
         if content.get("event") == kind.event:
             with contextlib.suppress(RecordError):

@@ -1,4 +1,4 @@
-"""The signals that ask a Snakemake process to stop: noted, so that its run tells afterwards why it ended."""
+"""The signals that ask a Snakemake process to stop: noted, so that its run can record why it ended."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class StopSignals:
     """Notes SIGINT (Ctrl-C), SIGHUP (a closed terminal) and SIGTERM, and lets Snakemake act on them.
 
     Python's own reaction to SIGINT is to raise a KeyboardInterrupt, for which Snakemake starts nothing more, waits for
-    its jobs and says how far it got. SIGHUP is treated alike: it would end the process without a word. It may come to
-    this process alone, so the jobs are told.
+    its jobs and says how far it got. SIGHUP is handled in the same way, because it would end the process silently. It
+    may reach this process alone, so it is passed on to the jobs.
     """
 
     def __init__(self) -> None:
@@ -32,8 +32,8 @@ class StopSignals:
         """Listen from now on.
 
         Args:
-            even_if_ignored: whether Ctrl-C reaches a run whose starter ignored it, as whatever a script starts with &
-                does.
+            even_if_ignored: whether SIGINT is handled even if it was ignored at the start, as it is for a process that
+                a script starts with &.
         """
         with contextlib.suppress(ValueError):  # not the main thread
             if even_if_ignored or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -42,7 +42,7 @@ class StopSignals:
                 signal.signal(signal.SIGHUP, self._hang_up)
 
     def notice_snakemakes_own(self) -> None:
-        """Note SIGTERM from when on Snakemake reacts to it: it finishes what runs, and starts nothing more."""
+        """Wrap Snakemake's own handler of SIGTERM once it is set; it finishes what runs and starts nothing more."""
         if threading.current_thread() is not threading.main_thread():
             return
         handler = signal.getsignal(signal.SIGTERM)
@@ -51,7 +51,7 @@ class StopSignals:
             signal.signal(signal.SIGTERM, self._terminate)
 
     def _note(self, number: int) -> bool:
-        """Note a signal; tell whether it was the first."""
+        """Note a signal; return whether it was the first."""
         first, self.received = not self.received, self.received or signal.Signals(number).name
         return first
 

@@ -1,8 +1,8 @@
-"""What the Snakefile asks: which files, which inputs, which words. The rules name files and know nothing else.
+"""What the Snakefile asks for: files, inputs and messages. The rules themselves only name files.
 
-- stages: every job with what its product has to be made from
-- told: what the products tell of themselves
-- planner: what has to run, and how Snakemake is told
+- stages: every job, with what its product has to be made from
+- made_from: what the products record about how they were made
+- planner: what has to run, and how Snakemake is made to agree
 - why: the reasons, in words
 """
 
@@ -36,9 +36,9 @@ from hv15.runs.control import refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.terminal_text import visible
+from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.planner import Planner
 from hv15.workflow.stages import Stage, StageBuilder
-from hv15.workflow.told import Told
 from hv15.workflow.why import Reasons
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
         opened = WorkflowProject(project, workflow)
         if recorder is not None:
             recorder.why = opened.reason
-        os.environ.update(project.environment)  # the jobs' commands find the same project by it
+        os.environ.update(project.environment)  # through it, the jobs' commands find the same project
         os.environ[SAFE_PATH] = "1"
         name_source(workflow)
         find_command()
         if workflow.is_main_process:
             with paused_collection():
-                opened.look()
+                opened.check()
     except (UserError, OSError) as error:
         if isinstance(error, OSError):
             if error.filename is None:
@@ -87,7 +87,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
 
 
 def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bool = True) -> Planner:
-    """Look at a project and decide what has to run; nothing is written but what saves time the next time.
+    """Look at a project and decide what has to run; nothing is written except caches.
 
     Raises:
         UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
@@ -98,21 +98,21 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
 
 
 def _stages(project: Project) -> list[Stage]:
-    told = Told(project.paths.told)
-    stages = list(StageBuilder(project, told).stages())
-    told.save()
+    reader = MadeFromReader(project.paths.recorded_products)
+    stages = list(StageBuilder(project, reader).stages())
+    reader.save()
     project.save_caches()
     return stages
 
 
-class Words:
-    """Words about a stage, which stands where a format has its format specification: `{WHY:train}`."""
+class ReasonFormatter:
+    """Gives the reasons of the stage that is named as the format specification: `{WHY:train}`."""
 
-    def __init__(self, of: Callable[[str], str]) -> None:
-        self._of = of
+    def __init__(self, sentence: Callable[[str], str]) -> None:
+        self._sentence = sentence
 
     def __format__(self, stage: str) -> str:
-        return self._of(stage)
+        return self._sentence(stage)
 
 
 class WorkflowProject:
@@ -123,25 +123,25 @@ class WorkflowProject:
         self.paths = ProjectPaths(run=project.paths.run)
         self._workflow = workflow
 
-    def look(self) -> None:
-        """What only the main process does before the jobs are planned: find out all that can be found out now.
+    def check(self) -> None:
+        """Check everything that can be checked before the jobs are planned. Only the main process does this.
 
         Raises:
             UserError: model files are missing, or else datasets, images and LoRAs; all of a kind at once.
         """
         project = self.project
-        project.models.check()  # alone: without the files, what follows would only say the same again
+        project.models.check()  # alone: without the files, all that follows would fail for the same reason
         make_demo_clips(project)
         problems: list[str] = []
-        looks: tuple[Callable[[], object], ...] = (
+        checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
             lambda: project.training_spec,
-            lambda: refuse_beforehand(project, missing=False),  # which the others name
+            lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )
-        for look in looks:
+        for check in checks:
             try:
-                look()
+                check()
             except UserError as error:
                 if str(error) not in problems:
                     problems.append(str(error))
@@ -156,10 +156,10 @@ class WorkflowProject:
 
     @cached_property
     def _planner(self) -> Planner:
-        """Made when Snakemake asks for the first input: only then does it know its targets, and whether this is dry.
+        """Made when Snakemake asks for the first input.
 
-        And only then does it know whether the jobs run on this machine. There, as many use a GPU at once as there are
-        GPUs, unless `--resources gpu=N` says otherwise.
+        Only then does it know its targets, whether this is a dry run, and whether the jobs run on this machine. If they
+        do, as many use a GPU at once as there are GPUs, unless `--resources gpu=N` says otherwise.
         """
         workflow, settings = self._workflow, self._workflow.dag_settings
         if workflow.is_main_process and not workflow.dryrun:
@@ -178,7 +178,7 @@ class WorkflowProject:
     def inputs(self, name: str) -> Inputs:
         """The input function of a rule; `name` is its stage, with the wildcard in braces: `sample_video.{name}`."""
 
-        def of(wildcards: Wildcards) -> dict[str, list[str]]:
+        def input_files(wildcards: Wildcards) -> dict[str, list[str]]:
             from snakemake.exceptions import WorkflowError
             from snakemake.io import ancient
 
@@ -187,22 +187,22 @@ class WorkflowProject:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
                 raise WorkflowError(visible(str(error))) from None
-            # Another process that reads the Snakefile does one job, and does not decide.
+            # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named
             return {key: [ancient(file) for file in files] for key, files in named.items()}
 
-        return of
+        return input_files
 
     def reason(self, rule: str, wildcards: Mapping[str, str]) -> str:
-        """Why a job runs, in words; "" for what is no stage."""
+        """Why a job runs, in words; "" if it is not a stage."""
         name = ".".join([rule, *wildcards.values()])
         return self._reasons.sentence(name) if name in self._planner.stages else ""
 
     @cached_property
-    def why(self) -> Words:
-        """The reasons of each stage, for its message. (A param that changes would be a reason to run.)"""
-        return Words(lambda name: self._reasons.sentence(name) if self._workflow.is_main_process else "")
+    def why(self) -> ReasonFormatter:
+        """The reasons of each stage, for its message. (In a param, a change of them would be a reason to run.)"""
+        return ReasonFormatter(lambda name: self._reasons.sentence(name) if self._workflow.is_main_process else "")
 
     @cached_property
     def _reasons(self) -> Reasons:
@@ -212,7 +212,7 @@ class WorkflowProject:
 
     @property
     def gpu(self) -> int:
-        """GPUs of a job with a model. On the CPU none, so that such jobs run beside one another."""
+        """GPUs of a job with a model; none on the CPU, so that such jobs run side by side."""
         return int(self.project.settings.runtime.device != "cpu")
 
     @property
@@ -247,7 +247,7 @@ class WorkflowProject:
 
 
 def name_source(workflow: Workflow) -> None:
-    """Name to rules/environment.yaml the clone that it installs hv15 from.
+    """Set the variable that tells rules/environment.yaml which clone to install hv15 from.
 
     Raises:
         UserError: conda environments are asked for, and there is no clone.
@@ -265,7 +265,7 @@ def name_source(workflow: Workflow) -> None:
 
 
 def find_command() -> None:
-    """Have the jobs find this `hv15` when snakemake was called by its path: none is found, or another environment's."""
+    """Let the jobs find this `hv15` when snakemake was called by its path: PATH may have none, or another one."""
     found, own, path = shutil.which("hv15"), Path(sys.executable).parent, os.environ.get("PATH", os.defpath)
     if found is None:
         os.environ["PATH"] = f"{path}{os.pathsep}{own}"
@@ -278,13 +278,13 @@ def refuse_living_run(root: Path) -> None:
     other = holder(root)
     if other is not None and other != os.environ.get(RUN_VARIABLE):
         raise UserError(
-            f"{root}: a run is going on already ({other})",
+            f"{root}: a run is already in progress ({other})",
             hint=f"`hv15 status` shows it; stop it with `hv15 stop {shlex.quote(str(root))}`, or wait for its end",
         )
 
 
 def make_demo_clips(project: Project) -> None:
-    """Draw the demo's clips where they are not there: a plan needs the content of the dataset.
+    """Draw the demo's clips if they are missing: a plan needs the content of the dataset.
 
     Raises:
         UserError: a folder cannot be written.
@@ -303,7 +303,7 @@ def make_demo_clips(project: Project) -> None:
 
 def _changes(file: Path, config: Mapping[str, Json]) -> dict[str, Json]:
     """The part of Snakemake's merged config that is not in the config file: what came from the command line."""
-    read_yaml(file)  # says what is wrong with it
+    read_yaml(file)  # raises if something is wrong with it
     base = yaml.safe_load(file.read_text(encoding="utf-8"))
     return _difference(base if isinstance(base, dict) else {}, config)
 

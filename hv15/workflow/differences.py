@@ -18,7 +18,7 @@ def differences(
 
     Args:
         names: what a field is called in the config, by its dotted path; "" leaves it out; a sentence that ends with a
-            full stop stands for the whole line, for values that are digests and say nothing.
+            full stop replaces the whole line, for values that are only digests.
     """
     for key in [*new, *(key for key in old if key not in new)]:
         before, after = old.get(key), new.get(key)
@@ -47,5 +47,5 @@ def change_of_settings(old: JsonObject, new: JsonObject, kind: str) -> list[str]
     names = {key: f"another file for {key}." for key in {*old, *new} if key.startswith("models.")}
     names["format"] = f"hv15 encodes {kind} in a new way."
     both = {key: value for key, value in new.items() if key in old}
-    # A setting that only one of them knows is read with another one, which says it already.
+    # A setting that only one of them has depends on another one that differs, which is reported.
     return list(differences({key: old[key] for key in both}, both, names)) or list(differences(old, new, names))

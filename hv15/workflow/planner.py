@@ -1,18 +1,18 @@
-"""What has to run, decided from what the products tell, and said to Snakemake in the one way that it cannot forget.
+"""What has to run, decided from what the products record, and passed to Snakemake without relying on its memory.
 
 Snakemake decides by file times and by records in `.snakemake`, which get deleted, left behind by `cp -r`, and lost on
 another machine. So the planner decides itself, in the main process, while the DAG is built:
 
-- A stage runs when its product is wrong, or when it is missing and something that runs reads it. A list of what is
-  encoded is needed by commands, too: a lost one is put back empty, which is wrong.
-- The inputs of a stage that does not run are all `ancient()`: whatever their times, Snakemake leaves it alone. Those
-  that are not there and are made by this run are not named at all: Snakemake would run every reader of them.
-- The spec of a stage that runs is written anew, newer than its wrong product, with content that no record holds.
-- Snakemake (9.27) passes over a job's own reasons when anything above it runs and all that lies between is ancient.
+- A stage runs when its product is wrong, or when it is missing and something that runs reads it. A list of encoded
+  items is needed by commands, too: a lost one is put back empty, which is wrong.
+- The inputs of a stage that does not run are all `ancient()`: whatever their times, Snakemake leaves it alone. Inputs
+  that are missing and are made by this run are left out: Snakemake would run every reader of them.
+- The spec of a stage that runs is written again, newer than its wrong product, with content that no record holds.
+- Snakemake (9.27) ignores a job's own reasons when anything above it runs and everything in between is ancient.
   So a stage that runs names the products of every stage above it that runs as inputs, whether it reads them or not.
 - No file is left with a time in the future: Snakemake refuses a result that is older than what it was made from.
 
-A dry run writes its specs to a folder of its own: it may be of another config, beside a run that reads them.
+A dry run writes its specs to a folder of its own: it may be for another config, while a run reads the usual ones.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Planner:
 
     Args:
         paths: of the project.
-        stages: all of it, each after those that it reads from.
-        targets: what was asked for: products, or names of stages; nothing, or anything else, means all.
+        stages: all of the project's, each after those that it reads from.
+        targets: what was asked for: products, or names of stages; none, or others, mean everything.
         dry_run: whether specs go to a folder of their own.
     """
 
@@ -55,17 +55,17 @@ class Planner:
         train, published = self.stages[Rule.TRAIN], self.stages[Rule.PUBLISH]
         self._restores = train.found is not Found.RIGHT and published.found is Found.RIGHT
         if self._restores:  # the published LoRA is a copy of the trained one
-            self.stages[Rule.TRAIN] = replace(train, found=Found.RIGHT, told=published.told)
+            self.stages[Rule.TRAIN] = replace(train, found=Found.RIGHT, recorded=published.recorded)
         self._targets, self._dry_run = targets, dry_run
         self._put_back: list[str] = []
-        """Stages that run although nothing that runs reads their missing products."""
+        """Stages that run because their products are missing, although no stage that runs reads these."""
         self._relative = ProjectPaths(run=paths.run)
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
 
     # -- deciding ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def asked(self) -> set[str]:
+    def requested(self) -> set[str]:
         """The names of the stages whose products were asked for."""
         named = {str(product): name for product, name in self._makers.items()}
         found = {named.get(target, target) for target in self._targets}
@@ -73,7 +73,7 @@ class Planner:
         return known if known and known == found else known | {Rule.PUBLISH}
 
     def refuse_unknown_targets(self) -> None:
-        """Refuse a target that `asked` takes for everything, as Snakemake itself does when it runs.
+        """Refuse an unknown target, as Snakemake does when it runs; `requested` takes it for everything.
 
         Raises:
             UserError: a target is neither a product, nor the name of a stage, nor `all`.
@@ -81,15 +81,15 @@ class Planner:
         known = {"all", *self.stages, *map(str, self._makers)}
         if unknown := [target for target in self._targets if target not in known]:
             raise UserError(
-                f"{', '.join(unknown)}: the config asks for nothing of that name",
+                f"{', '.join(unknown)}: the config asks for nothing with that name",
                 hint=f"name a file that it asks for, such as {self._relative.lora}",
             )
 
     @cached_property
     def running(self) -> list[str]:
         """The names of the stages that have to run, each after those that it reads from."""
-        reached, running = set(self.asked), set[str]()
-        needed = set(self.asked)
+        reached, running = set(self.requested), set[str]()
+        needed = set(self.requested)
         for name in reversed(self.stages):
             if name not in reached:
                 continue
@@ -105,7 +105,7 @@ class Planner:
         return [name for name in self.stages if name in running]
 
     def _is_wrong(self, stage: Stage) -> bool:
-        """Whether a product is wrong; the published LoRA is also while anything that belongs to it is not right."""
+        """Whether a product is wrong. The published LoRA is, too, while anything that belongs to it is not right."""
         if stage.found is Found.WRONG or stage.name != Rule.PUBLISH:
             return stage.found is Found.WRONG
         others = [self.stages[self._makers[product]] for product in stage.inputs["others"]]
@@ -117,7 +117,7 @@ class Planner:
             yield from dict.fromkeys(self._makers[file] for file in files if file in self._makers)
 
     def all_above(self, name: str) -> list[str]:
-        """The stages above a stage, near and far, in order."""
+        """The stages above a stage, directly or indirectly, in order."""
         found, waiting = set[str](), [name]
         while waiting:
             for other in self.above(waiting.pop()):
@@ -126,7 +126,7 @@ class Planner:
                     waiting.append(other)
         return [each for each in self.stages if each in found]
 
-    # -- telling Snakemake ------------------------------------------------------------------------------------------
+    # -- what Snakemake sees ----------------------------------------------------------------------------------------
 
     def spec_path(self, name: str) -> Path:
         """The spec of a stage, relative to the project folder."""
@@ -139,7 +139,7 @@ class Planner:
             UserError: the config asks for no such product.
         """
         if name not in self.stages:
-            raise UserError(f"{name}: the config asks for nothing of that name", hint="add it to config.yaml first")
+            raise UserError(f"{name}: the config asks for nothing with that name", hint="add it to config.yaml first")
         stage = self.stages[name]
         named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
         if name not in self._runs:
@@ -155,7 +155,7 @@ class Planner:
         return named, True
 
     def _appears(self, product: str) -> bool:
-        """Whether a running stage makes a file that is not there."""
+        """Whether a file is missing and a running stage makes it."""
         return self._makers.get(Path(product)) in self._runs and not (self.paths.root / product).exists()
 
     @cached_property
@@ -163,7 +163,7 @@ class Planner:
         return frozenset(self.running)
 
     def prepare(self) -> None:
-        """Write the specs and set the times: what Snakemake sees is then what was decided.
+        """Write the specs and set the times, so that Snakemake comes to the same decisions.
 
         Raises:
             UserError: the disk is full, or a folder cannot be written.
@@ -177,17 +177,17 @@ class Planner:
                     pass  # empty
         for stage in self.stages.values():
             self._write_spec(stage)
-            self._no_future(stage)
+            self._avoid_future_times(stage)
 
     def _restore_trained(self) -> None:
-        """Where the trained LoRA is lost, its published copy comes back without a training."""
+        """If the trained LoRA is lost, restore it from its published copy instead of training again."""
         if not self._restores:
             return
         with contextlib.suppress(OSError, UserError), atomic_path(self.paths.trained) as part:
             shutil.copyfile(self.paths.lora, part)
 
     def _forget_former_stages(self) -> None:
-        """Remove the specs of what the config does not ask for any more."""
+        """Remove the specs of stages that the config no longer asks for."""
         for path in self.paths.specs.glob("*.json"):
             if path.stem not in self.stages:
                 path.unlink(missing_ok=True)
@@ -211,7 +211,7 @@ class Planner:
         if known is None or (known.wanted, known.details, known.runs) != (spec.wanted, spec.details, spec.runs):
             spec.write(path)
 
-    def _no_future(self, stage: Stage) -> None:
+    def _avoid_future_times(self, stage: Stage) -> None:
         for file in (*stage.products, self.spec_path(stage.name)):
             _make_older(self.paths.root / file, time.time_ns() + SECOND_NS)
 

@@ -1,7 +1,7 @@
-"""The stages of a project: each job with what it makes, what that has to be made from, and what it reads.
+"""The stages of a project: each job, with what it makes, what that has to be made from, and what it reads.
 
-A stage is right when its product tells exactly what is wanted (hv15.workflow.told); everything else follows from that:
-what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
+A stage is right when its product records exactly what is wanted (hv15.workflow.made_from). Everything else follows from
+that: what has to run (hv15.workflow.planner), and why, in words (hv15.workflow.why).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from hv15.records.outputs import LATENTS, OUTPUT_TYPES
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.sample.prompts import SampleSpec
-from hv15.workflow.told import Told, conversion_spec
+from hv15.workflow.made_from import MadeFromReader, conversion_spec
 
 
 class Found(Enum):
-    """How a stage's product was found."""
+    """The state in which a stage's product was found."""
 
     RIGHT = "right"
     MISSING = "missing"
-    """Not there, or unreadable: torn, or of another version. It is made anew when something needs it."""
+    """Not there, or unreadable: torn, or of another version. It is made again when something needs it."""
     WRONG = "wrong"
     """There, but made from something else."""
 
@@ -41,20 +41,20 @@ class Stage:
     """One job of the workflow."""
 
     name: str
-    """Rule and wildcard: `train`, `sample_video.NAME`. Its spec and its log are called so."""
+    """Rule and wildcard: `train`, `sample_video.NAME`. Its spec and its log have the same name."""
     products: tuple[Path, ...]
     """Relative to the project folder, as Snakemake names them."""
     wanted: JsonObject
     """What the products have to be made from."""
     found: Found
-    told: JsonObject | None = None
-    """What the first product says that it was made from."""
+    recorded: JsonObject | None = None
+    """What the product was made from, as it records itself."""
     inputs: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     """Products of other stages that it reads, by the name that the rule knows them by."""
     details: JsonObject = field(default_factory=dict)
-    """What the job has to know besides."""
+    """What else the job has to know."""
     is_always_made: bool = False
-    """Whether a missing product is made although no stage that runs reads it."""
+    """Whether a missing product is made even if no stage that runs reads it."""
 
     @property
     def rule(self) -> str:
@@ -69,8 +69,8 @@ class Stage:
 class StageBuilder:
     """Makes the stages of one project, each after those that it reads from."""
 
-    def __init__(self, project: Project, told: Told) -> None:
-        self._project, self._told = project, told
+    def __init__(self, project: Project, reader: MadeFromReader) -> None:
+        self._project, self._reader = project, reader
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
 
@@ -90,7 +90,7 @@ class StageBuilder:
         for layout in self._project.settings.convert.formats:
             yield self._conversion(layout)
         yield self._publishing()
-        # A plan of memory and time is of this machine and this moment: who asks for it gets a new one.
+        # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
 
@@ -110,14 +110,14 @@ class StageBuilder:
                 yield self._download(role)
         identities: JsonObject = {role: models.identity(role) for role in roles_of(settings.task)}
         inputs = {"models": [path for role in roles_of(settings.task) for path in self._made(role)]}
-        yield self._record(Rule.CHECK_MODELS, self._paths.checked_models, {"models": identities}, inputs)
+        yield self._checking_stage(Rule.CHECK_MODELS, self._paths.checked_models, {"models": identities}, inputs)
 
     def _download(self, role: Role) -> Stage:
         files = self._made(role)
         wanted: JsonObject = {"identity": self._project.models.identity(role)}
         identity = self._project.models.downloaded(role)
-        told: JsonObject | None = None if identity is None else {"identity": identity}
-        return Stage(f"download_{role}", files, wanted, self._compare(files, told, wanted), told)
+        recorded: JsonObject | None = None if identity is None else {"identity": identity}
+        return Stage(f"download_{role}", files, wanted, self._compare(files, recorded, wanted), recorded)
 
     def _made(self, *roles: Role) -> tuple[Path, ...]:
         """The model files that the workflow itself makes or downloads; files that a person gave need no job."""
@@ -164,18 +164,18 @@ class StageBuilder:
             "manifests": [*self._manifests(self._project.latents), *self._manifests(self._project.texts)],
             "models": self._made("dit"),
         }
-        return self._telling(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs)
+        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs)
 
     @property
     def _trained(self) -> str:
-        """What stands for the trained LoRA in the specs of all that is made with it."""
+        """The digest that stands for the trained LoRA in the specs of everything that is made with it."""
         return digest(self._project.training_spec)
 
     # -- samples ----------------------------------------------------------------------------------------------------
 
     @property
     def _text(self) -> str:
-        """What stands for the encoding of the prompts."""
+        """The digest that stands for the encoding of the prompts."""
         return self._project.texts.settings_digest
 
     def _sample(self, spec: SampleSpec) -> Iterator[Stage]:
@@ -186,9 +186,10 @@ class StageBuilder:
         if spec.task == "i2v":
             condition = [self._paths.condition(name)]
             models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
-            yield self._telling(f"{Rule.SAMPLE_CONDITION}.{name}", condition, spec.conditioning(), models, details)
+            name_of_stage = f"{Rule.SAMPLE_CONDITION}.{name}"
+            yield self._recording_stage(name_of_stage, condition, spec.conditioning(), models, details)
         latents = LATENTS.path(self._paths, name)
-        yield self._telling(
+        yield self._recording_stage(
             f"{Rule.SAMPLE_LATENTS}.{name}",
             [latents],
             spec.denoising(self._trained, self._text),
@@ -205,7 +206,7 @@ class StageBuilder:
                 product = output.path(self._paths, name)
                 inputs = {"latents": [latents], "models": self._made("vae")}
                 wanted = spec.decoding(self._trained, self._text)
-                stage = self._telling(f"{output.rule}.{name}", [product], wanted, inputs, details)
+                stage = self._recording_stage(f"{output.rule}.{name}", [product], wanted, inputs, details)
                 whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
                 yield stage if whole else replace(stage, found=Found.MISSING)
 
@@ -217,25 +218,26 @@ class StageBuilder:
         samples: JsonObject = {
             name: digest(spec.decoding(self._trained, self._text)) for name, spec in self._project.samples.items()
         }
-        yield self._telling(Rule.CONTACT_SHEET, [self._paths.contact_sheet], {"samples": samples}, {"samples": names})
+        product = self._paths.contact_sheet
+        yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
 
     # -- the finished LoRA ------------------------------------------------------------------------------------------
 
     def _conversion(self, layout: str) -> Stage:
         wanted = conversion_spec(self._trained, layout, formats.CONVERSION)
         product = self._paths.converted(layout)
-        return self._telling(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._paths.trained]})
+        return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._paths.trained]})
 
     def _publishing(self) -> Stage:
         from hv15.project.products import products
 
         others = products(self._project.settings, self._project.samples, self._paths)
         inputs = {"lora": [self._paths.trained], "others": others}
-        return self._telling(Rule.PUBLISH, [self._paths.lora], self._project.training_spec, inputs)
+        return self._recording_stage(Rule.PUBLISH, [self._paths.lora], self._project.training_spec, inputs)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _telling(
+    def _recording_stage(
         self,
         name: str,
         products: Sequence[Path],
@@ -243,29 +245,31 @@ class StageBuilder:
         inputs: Mapping[str, Sequence[Path]],
         details: JsonObject | None = None,
     ) -> Stage:
-        """A stage whose products tell what they were made from."""
-        tales = [self._told.made_from(self._root / product) for product in products]
-        wrong = next((told for told in tales if told != wanted), tales[0])
-        found = self._compare(products, wrong, wanted)
-        return Stage(name, tuple(products), wanted, found, wrong, inputs, details or {})
+        """A stage whose products record what they were made from."""
+        records = [self._reader.made_from(self._root / product) for product in products]
+        recorded = next((each for each in records if each != wanted), records[0])
+        found = self._compare(products, recorded, wanted)
+        return Stage(name, tuple(products), wanted, found, recorded, inputs, details or {})
 
-    def _record(self, name: str, product: Path, wanted: JsonObject, inputs: Mapping[str, Sequence[Path]]) -> Stage:
-        """A stage whose product is a spec itself: it says nothing but what was found good."""
+    def _checking_stage(
+        self, name: str, product: Path, wanted: JsonObject, inputs: Mapping[str, Sequence[Path]]
+    ) -> Stage:
+        """A stage whose product is a spec itself, which only records what was found good."""
         from hv15.records.json_values import RecordError
         from hv15.records.spec import Spec
 
         try:
-            told: JsonObject | None = Spec.load(self._root / product).wanted
+            recorded: JsonObject | None = Spec.load(self._root / product).wanted
         except RecordError:
-            told = None
-        return Stage(name, (product,), wanted, self._compare([product], told, wanted), told, inputs)
+            recorded = None
+        return Stage(name, (product,), wanted, self._compare([product], recorded, wanted), recorded, inputs)
 
-    def _compare(self, products: Sequence[Path], told: JsonObject | None, wanted: JsonObject) -> Found:
-        if told is None or not all((self._root / product).exists() for product in products):
+    def _compare(self, products: Sequence[Path], recorded: JsonObject | None, wanted: JsonObject) -> Found:
+        if recorded is None or not all((self._root / product).exists() for product in products):
             return Found.MISSING
-        return Found.RIGHT if told == wanted else Found.WRONG
+        return Found.RIGHT if recorded == wanted else Found.WRONG
 
 
 def _relative(path: Path, root: Path) -> Path:
-    """A path as the rules name it: from the project folder where it is in it."""
+    """A path as the rules name it: relative to the project folder if it is inside."""
     return path.relative_to(root) if path.is_relative_to(root) else path

@@ -1,4 +1,4 @@
-"""Why a stage has to run, in words that a person can act on: from what its product tells and what is wanted now."""
+"""Why a stage has to run, in words that a person can act on: what its product records, compared with what is wanted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hv15.workflow.differences import change_of_settings, differences
 from hv15.workflow.planner import Planner
 from hv15.workflow.stages import Found, Stage
 
-SHOWN = 5
-"""Clips or captions of a stage that are named."""
+MOST_NAMED = 5
+"""The most clips or captions of a stage that are named."""
 
 _DECODING = tuple(output.rule for output in DECODED)
 
@@ -43,7 +43,7 @@ _SAMPLE = {
     "models.vae": "another VAE (models.vae).",
     "models.image_encoder": "another image encoder (models.image_encoder).",
     "image": "another first image.",
-    "loras": "other LoRAs beside the trained one.",
+    "loras": "other LoRAs besides the trained one.",
     "height": "video_size, height",
     "width": "video_size, width",
     "frames": "video_length",
@@ -56,7 +56,7 @@ _SAMPLE = {
 
 
 class Reasons:
-    """The words for one plan."""
+    """Puts the reasons of one plan into words."""
 
     def __init__(self, project: Project, planner: Planner) -> None:
         self._project, self._planner = project, planner
@@ -69,7 +69,7 @@ class Reasons:
         """One stage that has to run."""
         stage = self._planner.stages[name]
         title = rule_words(stage.rule)
-        found = [_printable(words) for words in dict.fromkeys(self._words(stage))]
+        found = [_printable(words) for words in dict.fromkeys(self._reasons_of(stage))]
         products = tuple(str(product) for product in stage.products)
         if stage.rule in ENCODING_RULES.values():
             title += f", shard {stage.wanted['shard']}"
@@ -87,19 +87,19 @@ class Reasons:
         there = all((self._project.root / product).exists() for product in stage.products)
         return f"{stage.products[0].name} cannot be read" if there else "not made yet"
 
-    def _words(self, stage: Stage) -> Iterator[str]:
+    def _reasons_of(self, stage: Stage) -> Iterator[str]:
         match stage.rule:
             case Rule.ENCODE_LATENTS:
                 yield from self._encoding(stage, self._project.latents, "latents")
             case Rule.ENCODE_TEXTS:
                 yield from self._encoding(stage, self._project.texts, "text")
-            case Rule.TRAIN if stage.told:
-                yield from self._training(stage.told, stage.wanted)
-            case rule if stage.told and rule in (Rule.SAMPLE_LATENTS, Rule.SAMPLE_CONDITION, *_DECODING):
-                yield from differences(stage.told, stage.wanted, _SAMPLE)
-                yield from self._encoded_otherwise(stage.told, stage.wanted)
+            case Rule.TRAIN if stage.recorded:
+                yield from self._training(stage.recorded, stage.wanted)
+            case rule if stage.recorded and rule in (Rule.SAMPLE_LATENTS, Rule.SAMPLE_CONDITION, *_DECODING):
+                yield from differences(stage.recorded, stage.wanted, _SAMPLE)
+                yield from self._encoded_otherwise(stage.recorded, stage.wanted)
                 yield from self._made_with(stage)
-            case Rule.CONVERT | Rule.CONTACT_SHEET | Rule.PUBLISH if stage.told:
+            case Rule.CONVERT | Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"
@@ -107,42 +107,42 @@ class Reasons:
                 yield "another revision is wanted"
 
     def _made_with(self, stage: Stage) -> Iterator[str]:
-        """What it reads that is made anew."""
+        """What it reads that is made again."""
         above = [name for name in self._planner.above(stage.name) if name in self._planner.running]
         if Rule.TRAIN in above:
-            yield "the LoRA is trained anew"
-        elif stage.told and stage.told.get("trained") != stage.wanted.get("trained"):
+            yield "the LoRA is trained again"
+        elif stage.recorded and stage.recorded.get("trained") != stage.wanted.get("trained"):
             yield "it was made with another LoRA"
         latents = [name for name in above if name.startswith(f"{Rule.SAMPLE_LATENTS}.")]
         if latents and stage.rule in _DECODING:
-            yield "it is sampled anew"
+            yield "it is sampled again"
         new = [name for name in above if name.partition(".")[0] in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
         if new and stage.name in (Rule.PUBLISH, Rule.CONTACT_SHEET):
-            yield from _few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
+            yield from _first_few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def _training(self, told: JsonObject, wanted: JsonObject) -> Iterator[str]:
-        yield from differences(told, wanted, _TRAINING)
-        yield from self._encoded_otherwise(told, wanted)
-        if told.get("dataset") != wanted.get("dataset"):
-            yield from self._dataset(told)
+    def _training(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
+        yield from differences(recorded, wanted, _TRAINING)
+        yield from self._encoded_otherwise(recorded, wanted)
+        if recorded.get("dataset") != wanted.get("dataset"):
+            yield from self._dataset(recorded)
 
-    def _encoded_otherwise(self, told: JsonObject, wanted: JsonObject) -> Iterator[str]:
-        """Other settings of what was encoded for it, by the digests in its spec."""
+    def _encoded_otherwise(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
+        """The settings that now differ of what was encoded for it, by the digests in its spec."""
         for kind, encoding in self._encodings:
-            if kind in wanted and isinstance(wanted[kind], str) and told.get(kind) != wanted[kind]:
-                former = _settings_of(encoding, str(told.get(kind)))
-                words = change_of_settings(former, encoding.settings, _called(kind)) if former else []
-                yield from words or [f"{_called(kind)} are encoded with other settings"]
+            if kind in wanted and isinstance(wanted[kind], str) and recorded.get(kind) != wanted[kind]:
+                former = _settings_of(encoding, str(recorded.get(kind)))
+                words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
+                yield from words or [f"{_plural(kind)} are encoded with other settings"]
 
     @property
     def _encodings(self) -> list[tuple[EncodedKind, Encoding[object]]]:
         return [("latents", self._project.latents), ("text", self._project.texts)]
 
-    def _dataset(self, told: JsonObject) -> Iterator[str]:
+    def _dataset(self, recorded: JsonObject) -> Iterator[str]:
         former, now = self._former, self._project.dataset.record()
-        former_digest = told.get("dataset")
+        former_digest = recorded.get("dataset")
         if former is None or not isinstance(former_digest, dict) or former.digest != former_digest.get("digest"):
             yield "the dataset changed"
             return
@@ -166,50 +166,50 @@ class Reasons:
             yield from self._new_clips(new) if kind == "latents" else self._new_texts(new)
         elif new:
             former = self._former_settings(encoding, kind)
-            words = change_of_settings(former, encoding.settings, _called(kind)) if former else []
-            yield from words or [f"{len(new)} {_called(kind)} are not encoded yet"]
+            words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
+            yield from words or [f"{len(new)} {_plural(kind)} are not encoded yet"]
         elif stage.found is Found.WRONG:
-            yield f"encoded {_called(kind)} were lost from {encoding.store.folder}"
+            yield f"encoded {_plural(kind)} were lost from {encoding.store.folder}"
         else:
-            yield f"the list of the encoded {_called(kind)} was lost"
+            yield f"the list of the encoded {_plural(kind)} was lost"
 
     def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
         """The settings with which the last training's items were encoded."""
-        told = self._planner.stages[Rule.TRAIN].told or {}
-        return _settings_of(encoding, str(told.get(kind)))
+        recorded = self._planner.stages[Rule.TRAIN].recorded or {}
+        return _settings_of(encoding, str(recorded.get(kind)))
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
         latents = self._project.latents
         media = {key.partition("-")[0] for key in latents.known}
         names = {self._name(Path(text_of(entry, "name"))) for entry in latents.known.values()}
-        if self._former is not None:  # manifests hold the whole paths of their time
+        if self._former is not None:  # manifests hold the full paths from when they were written
             names |= {pair.name for pair in self._former.pairs}
         changed, cut, new = list[str](), list[str](), list[str]()
         for key in keys:
             need = latents.needed[key]
             name = self._name(need.source.path)
             (cut if need.media in media else changed if name in names else new).append(name)
-        yield from _few(new, "new clip {}")
-        yield from _few(changed, "{} changed")
-        yield from _few(cut, "clips of {} are cut in another way")
+        yield from _first_few(new, "new clip {}")
+        yield from _first_few(changed, "{} changed")
+        yield from _first_few(cut, "clips of {} are cut in another way")
 
     def _new_texts(self, keys: list[str]) -> Iterator[str]:
         wanted = set(keys)
         former = {pair.name: pair.caption for pair in self._former.pairs} if self._former else {}
         changed, new = list[str](), list[str]()
-        told = set[str]()
+        captions = set[str]()
         for pair in self._project.dataset.pairs:
             if pair.caption in wanted:
-                told.add(pair.caption)
+                captions.add(pair.caption)
                 (changed if pair.name in former else new).append(pair.name)
-        yield from _few(changed, "caption of {} changed")
-        yield from _few(new, "new caption of {}")
+        yield from _first_few(changed, "caption of {} changed")
+        yield from _first_few(new, "new caption of {}")
         prompts = [
             name
             for name, spec in self._project.samples.items()
-            if {caption_key(spec.prompt), caption_key(spec.negative_prompt)} & (wanted - told)
+            if {caption_key(spec.prompt), caption_key(spec.negative_prompt)} & (wanted - captions)
         ]
-        yield from _few(prompts, "new text of sample {}")
+        yield from _first_few(prompts, "new text of sample {}")
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
@@ -220,14 +220,16 @@ def dataset_changes(former: TrainedDataset, now: TrainedDataset) -> Iterator[str
     old, new = ({pair.name: pair for pair in each.pairs} for each in (former, now))
     added, gone = [name for name in new if name not in old], [name for name in old if name not in new]
     renamed = {_content(old[name]) for name in gone}
-    yield from _few([name for name in added if _content(new[name]) not in renamed], "new clip {}")
+    yield from _first_few([name for name in added if _content(new[name]) not in renamed], "new clip {}")
     kept = {_content(new[name]) for name in added}
-    yield from _few([name for name in gone if _content(old[name]) not in kept], "clip {} was removed")
+    yield from _first_few([name for name in gone if _content(old[name]) not in kept], "clip {} was removed")
     both = [(old[name], new[name]) for name in new if name in old]
-    yield from _few([after.name for before, after in both if before.media != after.media], "{} changed")
-    yield from _few([after.name for before, after in both if before.caption != after.caption], "caption of {} changed")
+    yield from _first_few([after.name for before, after in both if before.media != after.media], "{} changed")
+    yield from _first_few(
+        [after.name for before, after in both if before.caption != after.caption], "caption of {} changed"
+    )
     if sum(before.dataset != after.dataset for before, after in both):
-        yield "how the clips of a dataset are cut or weighed changed"
+        yield "the way a dataset's clips are cut or weighted changed"
 
 
 def _content(pair: TrainedPair) -> tuple[str, str, str]:
@@ -235,24 +237,24 @@ def _content(pair: TrainedPair) -> tuple[str, str, str]:
 
 
 def _printable(words: str) -> str:
-    """Escape what a file's name holds that is not UTF-8, or that a terminal would obey: the words go to logs, too."""
+    """Escape what is not UTF-8 in a file's name, and what a terminal would obey: the words go to logs, too."""
     return one_line(words.encode("utf-8", "backslashreplace").decode())
 
 
-def _few(names: list[str], words: str) -> Iterator[str]:
-    """One line a name, the first few; the rest is counted."""
-    for name in names[:SHOWN]:
+def _first_few(names: list[str], words: str) -> Iterator[str]:
+    """One line for each of the first names; the others are counted."""
+    for name in names[:MOST_NAMED]:
         yield words.format(name)
-    if len(names) > SHOWN:
-        yield f"... and {len(names) - SHOWN} more"
+    if len(names) > MOST_NAMED:
+        yield f"... and {len(names) - MOST_NAMED} more"
 
 
-def _called(kind: EncodedKind) -> str:
+def _plural(kind: EncodedKind) -> str:
     return "clips" if kind == "latents" else "captions"
 
 
 def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
-    """The settings of another encoding of the project, by its digest, as its manifests tell them."""
+    """The settings of another encoding of the project, by its digest, as its manifests record them."""
     for path in sorted((encoding.manifests_root / settings_digest).glob("*-of-*.json")):
         try:
             return as_object(Manifest.load(path).settings)

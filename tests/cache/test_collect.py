@@ -117,7 +117,7 @@ def test_a_project_is_registered_once(tmp_path: Path) -> None:
 
 
 def test_a_spec_that_cannot_be_read_keeps_everything_of_its_kind(tmp_path: Path) -> None:
-    """It may be of an encoding that goes on, such as one that a newer hv15 has planned."""
+    """It may be of an unfinished encoding, such as one that a newer hv15 has planned."""
     store = tmp_path / "store"
     one = User(tmp_path / "one", store, "a")
     one.plan(runs=True)

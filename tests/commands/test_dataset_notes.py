@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hv15.commands.dataset_notes import NAMED, media_notes
+from hv15.commands.dataset_notes import MOST_NAMED, media_notes
 from tests.commands.workbench import Workbench
 from tests.data.videos import copy_packets, make_video
 
 
 def add_curious_files(folder: Path) -> None:
     """Files that can be used, or are left aside, and deserve a word."""
-    for number in range(NAMED + 2):
+    for number in range(MOST_NAMED + 2):
         options = {"g": "12", "bf": "0", "sc_threshold": "0"}
         whole = make_video(folder.parent / "whole.mp4", 24 + number, options=options)
         copy_packets(whole, folder / f"cut{number}.mp4", skip=5)

@@ -1,4 +1,4 @@
-"""A disk that is full while a file is written: one error, nothing lost, and the same command goes on afterwards."""
+"""A disk that is full while a file is written: one error, nothing lost, and the same command continues afterwards."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_manifests(done: Workbench, kind: str) -> None:
 
 
 def test_what_is_known_of_files_is_done_without(project: Workbench, caplog: pytest.LogCaptureFixture) -> None:
-    """The command goes on to the first file that it cannot do without."""
+    """The command continues up to the first file that it cannot do without."""
     refuses_when_full(project, 100, "encode", "texts", naming="cache/store/text")
     assert f"{project.root / 'cache/index.json'}: cannot be written" in caplog.text
     project.does("encode", "texts")
@@ -57,7 +57,7 @@ def test_what_is_known_of_files_is_done_without(project: Workbench, caplog: pyte
 
 @pytest.mark.parametrize("change", ["train", "sample"])
 def test_specs(done: Workbench, change: str) -> None:
-    """The planner writes one anew for each stage that has to run."""
+    """The planner writes one again for each stage that has to run."""
     done.set(**{change: {"seed": 7}})
     before = done.files()
     with full_disk(10), pytest.raises(UserError, match="cannot be written") as caught:
@@ -71,12 +71,12 @@ def test_specs(done: Workbench, change: str) -> None:
 
 def test_what_a_plan_only_remembers_is_done_without(done: Workbench) -> None:
     """What the products told when they were last read, and who uses the store."""
-    done.paths.told.unlink()
+    done.paths.recorded_products.unlink()
     shutil.rmtree(done.root / "cache/projects")
     with full_disk(10):
         assert done.hv15("why").code == 0
         assert done.hv15("encode", "texts", "--shard", "7").code == 2
-    assert not done.paths.told.exists()
+    assert not done.paths.recorded_products.exists()
 
 
 def test_the_lora(done: Workbench) -> None:
@@ -89,7 +89,7 @@ def test_the_lora(done: Workbench) -> None:
 
 
 def test_the_training_state(done: Workbench) -> None:
-    """No state fits: the training stops at the first, and starts anew when there is room."""
+    """No state fits: the training stops at the first, and starts again when there is room."""
     whole = (done.root / LORA).read_bytes()
     shutil.rmtree(done.root / "results/train")
     (done.root / LORA).unlink()
@@ -102,7 +102,7 @@ def test_the_training_state(done: Workbench) -> None:
 
 
 def test_a_later_state_leaves_the_earlier_one(done: Workbench) -> None:
-    """The disk fills up after a state was saved: the next call goes on from it and gives the same file."""
+    """The disk fills up after a state was saved: the next call resumes from it and gives the same file."""
     whole, state = (done.root / LORA).read_bytes(), done.root / "results/train/state"
     shutil.rmtree(state / "step-000002")
     (done.root / LORA).unlink()

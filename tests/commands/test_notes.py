@@ -78,7 +78,7 @@ def test_a_file_in_float8_is_sampled_and_told_how_it_is_held(done: Workbench, ca
     assert "note: the file is in float8, and sample.quantize: none expands it" in caplog.text
     assert (done.samples / "another.safetensors").is_file()
     said = done.does("merge", "--lora", done.root / LORA, "--out", done.root / "merged.safetensors")
-    assert "what was in float8 was written as plain numbers" in said.err
+    assert "its float8 weights were written in the number format of the others" in said.err
 
 
 def test_a_merged_file_says_what_it_was_made_from(done: Workbench) -> None:

@@ -13,7 +13,7 @@ import yaml
 from hv15.config import new_project
 from hv15.plan.advice import advise
 from hv15.plan.devices import device_of_size
-from hv15.plan.stages import Planner
+from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.records.estimate import read_estimate
 from tests.commands.workbench import Workbench, hv15
@@ -22,7 +22,7 @@ from tests.workflow.project import REPOSITORY
 
 def test_a_gpu_that_is_too_small_for_a_small_model(project: Workbench) -> None:
     """The advice tries no more blocks than the transformer has, and says so where nothing helps."""
-    planner = Planner(Project(project.root / "config.yaml"), device_of_size("0.1GiB"))
+    planner = StagePlanner(Project(project.root / "config.yaml"), device_of_size("0.1GiB"))
     assert "nothing in the settings makes it fit" in str(advise(planner, "denoise"))
     least = planner.stage("denoise").needed - 1
     found = advise(planner, "denoise", least)
@@ -37,7 +37,7 @@ def test_models_that_are_not_there(project: Workbench) -> None:
     project.set(models={"source": "files", **files}, sample={"prompts": []})
     said = project.does("plan", "--device", "4090", "--memory", "20GiB")
     assert said.out.startswith("RTX 4090: 20.0 GiB")
-    assert "not there yet, or not readable, so planned as published: vae, text_encoder, dit" in said.out
+    assert "missing or unreadable, so planned with the published sizes: vae, text_encoder, dit" in said.out
     assert "weights 15.51" in said.out
 
 
@@ -60,7 +60,7 @@ def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
     ["i2v-16gb", *(pytest.param(name, marks=pytest.mark.slow) for name in ("t2v-24gb", "t2v-80gb"))],
 )
 def test_each_preset_fits_the_card_it_is_named_after(tmp_path: Path, preset: str) -> None:
-    planner = Planner(Project(new_project(tmp_path, preset)), device_of_size(preset[4:]))
+    planner = StagePlanner(Project(new_project(tmp_path, preset)), device_of_size(preset[4:]))
     assert [stage.name for stage in map(planner.stage, planner.names) if not stage.fits] == []
 
 

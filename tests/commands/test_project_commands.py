@@ -133,7 +133,7 @@ def test_show_refuses_what_says_nothing(done: Workbench) -> None:
     for words, naming in (
         ((done.root / "gone.safetensors",), "does not exist"),
         ((done.root,), "a folder"),
-        ((done.root / "config.yaml",), "of unknown kind"),
+        ((done.root / "config.yaml",), "is of an unknown kind"),
         ((torn,), "truncated"),
         ((bad,), "cannot be read as a video"),
         ((done.root / "bad.png",), "cannot be read as an image"),
@@ -177,7 +177,7 @@ def test_gc_changes_nothing_while_a_run_goes_on(done: Workbench) -> None:
     held = lock.take(done.root, "a run")
     assert held is not None
     try:
-        done.refuses("gc", "--unused", "--yes", naming=("a run is going on already (a run)",))
+        done.refuses("gc", "--unused", "--yes", naming=("a run is already in progress (a run)",))
         assert "0 items" in done.does("gc").out
     finally:
         os.close(held)
@@ -235,12 +235,12 @@ def test_gc_keeps_what_another_project_needs(done: Workbench, tmp_path: Path) ->
     other.root.rename(tmp_path / "elsewhere")
     before = done.files()
     said = done.does("gc", "--unused")
-    assert f"{other.root}: used this store, and is not there now" in said.out
+    assert f"{other.root}: used this store and is missing now" in said.out
     done.refuses("gc", "--unused", "--yes", naming=("nothing is removed", str(other.root), "--forget"))
     assert done.files() == before
     assert "2 items" in done.does("gc", "--unused", "--yes", "--forget").out
     assert len(done.items("latents")) == 2
-    assert "not there now" not in done.does("gc", "--yes").out, "it is forgotten"
+    assert "is missing now" not in done.does("gc", "--yes").out, "it is forgotten"
 
 
 def test_a_moved_project_is_no_stranger_in_its_own_store(done: Workbench, tmp_path: Path) -> None:

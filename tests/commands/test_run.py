@@ -39,7 +39,7 @@ BROKEN: dict[Callable[[Workbench], None], str] = {
     no_caption: "no caption, expected in",
     torn_image: "torn.png: cannot be read as an image",
     settings(train={"exclude_patterns": ["nothing"]}): "'nothing' matches none of the",
-    settings(train={"optimizer_args": {"betas": [0.9]}}): "AdamW refuses {'betas': (0.9,)}",
+    settings(train={"optimizer_args": {"betas": [0.9]}}): "AdamW does not accept {'betas': (0.9,)}",
     settings(train={"network_weights": "config.yaml"}): "config.yaml: not a safetensors file",
 }
 

@@ -38,7 +38,7 @@ def test_old_and_new_values_are_told(done: Workbench) -> None:
     done.set(train={"network_dim": 8}, sample={"prompts": [{"name": "one", "prompt": "a red circle", "seed": 5}]})
     said = unchanged(done, "why")
     assert "train the LoRA: train.network_dim 2 -> 8" in said
-    assert "  seed 123 -> 5\n  the LoRA is trained anew" in said
+    assert "  seed 123 -> 5\n  the LoRA is trained again" in said
 
 
 def test_only_what_is_asked_for(done: Workbench) -> None:

@@ -59,7 +59,7 @@ class Workbench(ProjectFolder):
     def still_has(self, before: dict[str, bytes]) -> None:
         """Check that no file was lost or changed and that no half-written one was left.
 
-        What is known about media may grow, and metrics go on from the last state.
+        What is known about media may grow, and metrics continue from the last state.
         """
         now = self.files()
         learnt = {"cache/index.json", "cache/fingerprints.json", "results/train/metrics.jsonl"}

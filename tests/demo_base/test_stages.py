@@ -1,4 +1,4 @@
-"""How the demo's base is made: what it is shown, how it begins, that a stopped stage goes on to the same weights."""
+"""How the demo's base is made: what it is shown, how it begins; a stopped stage resumes and ends alike."""
 
 from __future__ import annotations
 

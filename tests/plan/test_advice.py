@@ -10,33 +10,33 @@ import yaml
 from hv15.config.presets import preset_text
 from hv15.plan.advice import Changes, advise, saves_memory
 from hv15.plan.devices import Device, device_of_size, find_device
-from hv15.plan.stages import SECTION, Planner, StageName, section_of
+from hv15.plan.stages import SECTION, StageName, StagePlanner, section_of
 from hv15.project import Project
 
 GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def planner(tmp_path_factory: pytest.TempPathFactory) -> Planner:
+def planner(tmp_path_factory: pytest.TempPathFactory) -> StagePlanner:
     """The published model at 832 x 480, 25 frames, on a GPU that is too small for it."""
     folder: Path = tmp_path_factory.mktemp("project")
     config = yaml.safe_load(preset_text("t2v-24gb"))
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "clips").mkdir()
-    return Planner(Project(folder / "config.yaml"), device_of_size("12GiB"))
+    return StagePlanner(Project(folder / "config.yaml"), device_of_size("12GiB"))
 
 
-def changed(planner: Planner, section: str, **values: object) -> int:
+def changed(planner: StagePlanner, section: str, **values: object) -> int:
     settings = planner.project.settings
     part = getattr(settings, section).model_copy(update=values)
     return planner.stage("denoise", settings.model_copy(update={section: part})).needed
 
 
-def test_what_fits_needs_no_advice(planner: Planner):
+def test_what_fits_needs_no_advice(planner: StagePlanner):
     assert advise(planner, "denoise", planner.stage("denoise").needed) is None
 
 
-def test_the_fewest_blocks_that_make_it_fit(planner: Planner):
+def test_the_fewest_blocks_that_make_it_fit(planner: StagePlanner):
     """One block fewer does not fit, and neither does what is cheaper than swapping blocks."""
     found = advise(planner, "denoise")
     assert found is not None
@@ -48,7 +48,7 @@ def test_the_fewest_blocks_that_make_it_fit(planner: Planner):
     assert changed(planner, "sample", split_attn=True) > 12 * GIB
 
 
-def test_changes_together_where_one_is_not_enough(planner: Planner):
+def test_changes_together_where_one_is_not_enough(planner: StagePlanner):
     """Just below what swapping alone can reach."""
     alone = changed(planner, "sample", blocks_to_swap=51)
     found = advise(planner, "denoise", alone - 1)
@@ -58,7 +58,7 @@ def test_changes_together_where_one_is_not_enough(planner: Planner):
     assert len(found.changes) > 1
 
 
-def test_what_no_setting_makes_fit(planner: Planner):
+def test_what_no_setting_makes_fit(planner: StagePlanner):
     found = advise(planner, "denoise", GIB // 2)
     assert found is not None
     assert found.planned is None
@@ -76,16 +76,16 @@ def test_what_no_setting_makes_fit(planner: Planner):
     ],
 )
 def test_nothing_weaker_than_what_is_set_is_proposed(
-    planner: Planner, stage: StageName, now: dict[str, object], changes: Changes, wanted: bool
+    planner: StagePlanner, stage: StageName, now: dict[str, object], changes: Changes, wanted: bool
 ):
     settings = planner.project.settings
     section = section_of(stage, settings).model_copy(update=now)
     assert saves_memory(settings.model_copy(update={SECTION[stage]: section}), stage, changes) == wanted
 
 
-def test_a_cpu_is_never_told_to_move_blocks_to_its_own_memory(planner: Planner):
+def test_a_cpu_is_never_told_to_move_blocks_to_its_own_memory(planner: StagePlanner):
     """They are there already: what waits costs as much as what does not."""
-    cpu = Planner(planner.project, Device("this machine's CPU", 12 * GIB, None, gpu=False, bfloat16=False))
+    cpu = StagePlanner(planner.project, Device("this machine's CPU", 12 * GIB, None, gpu=False, bfloat16=False))
     for name in ("train", "denoise", "encode texts"):
         found = advise(cpu, name, cpu.stage(name).needed - 1)
         assert found is not None
@@ -98,9 +98,9 @@ def test_a_cpu_is_never_told_to_move_blocks_to_its_own_memory(planner: Planner):
     assert stage.host == 0, "it is told once"
 
 
-def test_times_include_the_loading_of_the_models_in_each_job(planner: Planner, tmp_path: Path):
+def test_times_include_the_loading_of_the_models_in_each_job(planner: StagePlanner, tmp_path: Path):
     """16.7 GB of transformer at 1 GB/s, once for each video; files that are there are read as they are."""
-    gpu = Planner(planner.project, find_device("4090"))
+    gpu = StagePlanner(planner.project, find_device("4090"))
     stage = gpu.stage("denoise")
     assert stage.loads == len(gpu.work.videos) > 0
     assert stage.load_seconds == pytest.approx(16.7, rel=0.02)

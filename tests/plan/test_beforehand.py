@@ -16,7 +16,7 @@ from PIL import Image
 from hv15.config.presets import preset_names, preset_text
 from hv15.demo.layout import BASE, DEMO_FILES
 from hv15.plan import beforehand
-from hv15.plan.beforehand import looks, refuse_beforehand
+from hv15.plan.beforehand import early_checks, refuse_beforehand
 from hv15.project import Project
 from hv15.records.problems import ConfigError, Location
 from tests.workflow.quick import QuickProject
@@ -207,12 +207,15 @@ def test_no_torch_without_need(project: QuickProject) -> None:
     assert not loads_torch()
 
 
-def test_each_look_names_its_setting(project: QuickProject) -> None:
-    assert [look.setting for look in looks(opened(project))] == [("models", "variant"), ("train", "exclude_patterns")]
+def test_each_check_names_its_setting(project: QuickProject) -> None:
+    assert [early.setting for early in early_checks(opened(project))] == [
+        ("models", "variant"),
+        ("train", "exclude_patterns"),
+    ]
 
 
 @pytest.mark.parametrize("package", ["torch", "bitsandbytes"])
-def test_another_version_of_an_optimizers_package_is_looked_at_again(
+def test_the_optimizer_is_checked_again_with_another_version_of_its_package(
     project: QuickProject, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.set(train={"optimizer_type": "AdamW8bit", "optimizer_args": {"weight_decay": 0.1}})

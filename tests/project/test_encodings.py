@@ -100,7 +100,7 @@ def test_the_models_of_an_encoding_are_in_its_settings(
     }
 
 
-def test_a_format_number_makes_everything_of_its_kind_anew(
+def test_a_format_number_makes_everything_of_its_kind_again(
     open_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = digests_of(open_project())

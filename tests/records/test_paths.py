@@ -30,12 +30,12 @@ NAMED = {
     "hidden": ".hv15",
     "lock": ".hv15/run.lock",
     "runs": ".hv15/runs",
-    "told": ".hv15/told.json",
-    "looks": ".hv15/looks.json",
+    "recorded_products": ".hv15/told.json",
+    "passed_checks": ".hv15/looks.json",
 }
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
-OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "told", "looks"}
+OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "recorded_products", "passed_checks"}
 """What the experiments of a project share."""
 
 

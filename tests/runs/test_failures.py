@@ -214,7 +214,7 @@ def test_without_a_record_the_end_of_the_log_is_asked(tmp_path: Path) -> None:
     said = Failure("other", "cure", FailureKind.USER)
     assert explain_job(tmp_path, details, said) == said
     gone = JobDetails(id=1, rule="train", log=("results/logs/none.log",))
-    assert explain_job(tmp_path, gone, None).cause == "it wrote nothing about it"
+    assert explain_job(tmp_path, gone, None).cause == "its log says nothing about it"
 
 
 def test_a_refused_plan_tells_its_cause(tmp_path: Path) -> None:

@@ -17,16 +17,16 @@ BUG = "Traceback (most recent call last):\n  File \"/x/hv15/train/loop.py\", lin
 @pytest.mark.parametrize(
     ("text", "kind", "cause"),
     [
-        (OOM, "memory", "the GPU's memory was not enough"),
-        ("RuntimeError: [enforce fail] . DefaultCPUAllocator: can't allocate memory", "memory", "the machine's memory"),
+        (OOM, "memory", "the GPU ran out of memory"),
+        ("RuntimeError: [enforce fail] . DefaultCPUAllocator: can't allocate memory", "memory", "the machine ran out"),
         ("cp: error writing 'x': No space left on device", "user", "the disk is full"),
         ("/bin/bash: line 1:  4242 Killed   hv15 train", "killed", "it was killed"),
         (BUG, "bug", "KeyError: 'lr'"),
         ("Fatal Python error: Segmentation fault", "bug", "it crashed in native code"),
         ("RuntimeError: CUDA error: device-side assert triggered", "unknown", "RuntimeError: CUDA error: device-side"),
-        ("requests.exceptions.ConnectionError: ('Connection aborted.')", "user", "the download did not succeed"),
+        ("requests.exceptions.ConnectionError: ('Connection aborted.')", "user", "the download failed"),
         ("some tool said this", "unknown", "its last words: some tool said this"),
-        ("", "unknown", "it wrote nothing"),
+        ("", "unknown", "its log says nothing"),
     ],
 )
 def test_the_cause_in_one_sentence(text: str, kind: str, cause: str) -> None:

@@ -28,7 +28,7 @@ from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.runs.metrics import training_progress
 from hv15.runs.record import history
 from hv15.runs.state import current
-from hv15.workflow.told import Told
+from hv15.workflow.made_from import MadeFromReader
 from tests.damage import damaged
 from tests.records.steps import lines, start_record, step_record
 from tests.workflow.stub_hv15 import write_safetensors
@@ -187,10 +187,10 @@ def test_what_a_plan_reads(data: st.DataObject, tmp_path: Path) -> None:
         TrainedDataset.load(spoil(TrainedDataset("d", [TrainedPair("a", "b", "c", "d")]).write))
     product = tmp_path / "a.safetensors"
     write_safetensors(product, {"hv15.made_from": json.dumps({"a": {"b": 1}}), "hv15.convert.to": "comfyui"})
-    Told(path).made_from(product)
-    told = Told(tmp_path / "none.json")
+    MadeFromReader(path).made_from(product)
+    reader = MadeFromReader(tmp_path / "none.json")
     product.write_bytes(data.draw(damaged(product.read_bytes())))
-    told.made_from(product)
+    reader.made_from(product)
 
 
 def test_lines_without_end_take_no_time(tmp_path: Path) -> None:

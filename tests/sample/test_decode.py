@@ -18,7 +18,7 @@ from hv15.sample.contact_sheet import read_sample
 from hv15.sample.decode import decode, decode_latents, to_frames
 from hv15.sample.files import write_tensors
 from hv15.sample.provenance import provenance
-from hv15.workflow.told import Told
+from hv15.workflow.made_from import MadeFromReader
 from tests.sample.conftest import FRAMES, HEIGHT, TEXT, TRAINED, WIDTH, made_from
 
 
@@ -96,7 +96,7 @@ def test_latents_of_another_prompt_are_refused(latents, models, tmp_path, spec):
 def test_the_result_tells_what_it_was_made_from(latents, models, tmp_path, spec, output):
     wanted = spec.decoding(TRAINED, TEXT)
     decode_latents(latents[0], models["vae"], tmp_path / output, spec, made_from=wanted)
-    assert Told(tmp_path / "memory.json").made_from(tmp_path / output) == wanted
+    assert MadeFromReader(tmp_path / "memory.json").made_from(tmp_path / output) == wanted
 
 
 def test_what_is_decoded_by_hand_tells_nothing_of_a_spec(latents, models, tmp_path, spec):

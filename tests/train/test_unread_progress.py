@@ -19,7 +19,7 @@ PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
 from hv15 import progress
-from hv15.output import to_the_end
+from hv15.output import with_flushed_output
 from hv15.terminal_text import cleaned
 from tests.train.test_resume import Example, at_step, run, settings
 
@@ -27,7 +27,7 @@ progress.LOG_INTERVAL_S = 0
 if int(sys.argv[3]):
     Example.losses = at_step(3, lambda: os.kill(os.getpid(), int(sys.argv[3])))
 
-@to_the_end
+@with_flushed_output
 def main(arguments=None):
     with cleaned():
         run(Path(sys.argv[1]), settings(**json.loads(sys.argv[2])))

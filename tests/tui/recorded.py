@@ -36,7 +36,7 @@ def replay_at(root: Path, share: float, *, clock: Callable[[], float] = time.tim
 
 def one_gpu(used: int = 17 * GIB) -> ScriptedGpus:
     """A GPU that somebody else uses too."""
-    processes = (GpuProcess(pid=4242, used=GIB, ours=False),)
+    processes = (GpuProcess(pid=4242, used=GIB, of_this_run=False),)
     gpu = Gpu(0, "GPU of the test", used, 24 * GIB, 98.0, 63.0, 280.0, 350.0, processes)
     return ScriptedGpus(lambda: (gpu,))
 

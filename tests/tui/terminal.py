@@ -75,7 +75,7 @@ class Terminal:
         """Wait until the program has ended."""
         deadline = time.monotonic() + seconds
         while self.alive:
-            assert time.monotonic() < deadline, f"it goes on:\n{self.text}"
+            assert time.monotonic() < deadline, f"it still runs:\n{self.text}"
             time.sleep(0.1)
 
 

@@ -81,7 +81,7 @@ async def test_the_focus_goes_to_the_form_when_the_edited_entry_vanishes(tmp_pat
         screen.query_one(SettingsForm).move_to_location(("sample", "prompts", 0, "prompt"))
         await pilot.press("enter", "end", "x")
         (tmp_path / "config.yaml").write_text(CONFIG[: CONFIG.index("sample:")])
-        screen._look()
+        screen._check_disk()
         await settle(pilot)
         await pilot.pause()
         assert screen.query_one(SettingsForm).has_focus
@@ -105,7 +105,7 @@ async def test_bytes_stay_as_they_are_but_for_what_is_edited(tmp_path: Path, tex
     app = dashboard(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
-        screen._look()
+        screen._check_disk()
         await settle(pilot)
         assert screen.view is not None
         assert not screen.view.dirty
@@ -132,13 +132,13 @@ async def test_a_config_that_cannot_be_read_is_said_and_looked_at_again(tmp_path
         await settle(pilot)
         screen = app.screen
         assert isinstance(screen, ConfigScreen)
-        screen._look()
+        screen._check_disk()
         await settle(pilot)
         assert len(app._notifications) == 1
         assert "is not UTF-8" in str(screen.query_one("#config-notice", Static).content)
         assert "the config cannot be read" in text_of(app)
         config.write_text(CONFIG)
-        screen._look()
+        screen._check_disk()
         await settle(pilot)
         assert screen.query_one(YamlEditor).text == CONFIG
         assert not screen.query_one("#config-notice").display
@@ -180,7 +180,7 @@ async def test_a_file_that_was_removed_is_written_again(tmp_path: Path) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         screen = await opened(pilot)
         (tmp_path / "config.yaml").unlink()
-        screen._look()
+        screen._check_disk()
         await settle(pilot)
         shown = text_of(app)
         assert "the file was removed: ctrl+s writes it again" in shown

@@ -129,7 +129,7 @@ def test_clips_captions_and_an_edit(root: Path, monkeypatch: pytest.MonkeyPatch)
             await pilot.press("escape")
             await until(pilot, lambda: len(clips.rows) == 24)
 
-            # a config that is none is named, and the screen goes on
+            # a broken config is named, and the screen continues
             (root / "config.yaml").write_text("datasets: 5\n")
             await pilot.press("r")
             await until(pilot, lambda: "config.yaml" in clips.empty)

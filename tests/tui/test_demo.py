@@ -75,7 +75,7 @@ def test_it_runs_by_the_lock_and_its_times_are_those_of_the_clock(replay: Replay
 
 
 def test_a_second_run_in_the_same_folder_is_refused(replay: Replay) -> None:
-    with pytest.raises(UserError, match="a run is going on already"):
+    with pytest.raises(UserError, match="a run is already in progress"):
         Replay(replay.root)
 
 

@@ -91,7 +91,7 @@ def test_start_quit_attach_stop_resume_finish(root: Path) -> None:
     assert (root / "results/lora.safetensors").is_file()
     assert [run.record() is not None for run in history(root)] == [True, True]
     steps = [line for line in (root / "results/train/metrics.jsonl").read_text().splitlines() if '"step"' in line[:20]]
-    assert len(steps) == 150, "it began anew instead of going on"
+    assert len(steps) == 150, "it began again instead of resuming"
 
 
 def test_a_killed_run_is_seen_as_dead(root: Path) -> None:

@@ -42,30 +42,30 @@ def test_a_search_waits_until_nobody_types(searching: Garbage, clock: list[float
     lost = weakref.ref(old)
     del old
     clock[0] += EVERY_S
-    searching.touched()
+    searching.note_input()
     clock[0] += QUIET_S / 2
-    assert not searching.look()
+    assert not searching.search_if_due()
     assert lost() is not None
     clock[0] += QUIET_S
-    assert searching.look()
+    assert searching.search_if_due()
     assert lost() is None
     clock[0] += EVERY_S / 2
-    assert not searching.look(), "a search had been only just"
+    assert not searching.search_if_due(), "a search had been only just"
 
 
 def test_typing_without_end_puts_it_off_for_a_while_only(searching: Garbage, clock: list[float]) -> None:
     clock[0] += LATEST_S
-    searching.touched()
-    assert searching.look()
-    searching.touched()
-    assert not searching.look()
+    searching.note_input()
+    assert searching.search_if_due()
+    searching.note_input()
+    assert not searching.search_if_due()
 
 
 def test_few_new_objects_are_no_reason(clock: list[float]) -> None:
     found = Garbage(lambda: clock[0])
     gc.collect()
     clock[0] += 10 * LATEST_S
-    assert not found.look()
+    assert not found.search_if_due()
 
 
 def test_the_dashboard_gives_it_back(tmp_path: Path) -> None:

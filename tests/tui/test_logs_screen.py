@@ -41,7 +41,7 @@ def seen(view: LogView) -> list[str]:
 async def opened(pilot: Pilot[None], path: Path) -> LogView:
     view = pilot.app.query_one(LogView)
     view.open(path)
-    await until(pilot, lambda: view._look.complete and view._look.lines)
+    await until(pilot, lambda: view._log_state.complete and view._log_state.lines)
     return view
 
 
@@ -59,7 +59,7 @@ def test_it_follows_its_end_until_one_scrolls_away(log: Path) -> None:
             await until(pilot, lambda: seen(view)[0].endswith(" 1 line 1 of the job"))
             with log.open("ab") as file:
                 file.write(b"one more\n")
-            await until(pilot, lambda: view._look.lines == LINES + 2)
+            await until(pilot, lambda: view._log_state.lines == LINES + 2)
             assert seen(view)[0].endswith(" 1 line 1 of the job")
             await pilot.press("f")
             await until(pilot, lambda: seen(view)[-1].endswith("one more"))
@@ -87,13 +87,13 @@ def test_search_goes_both_ways_and_a_filter_keeps_line_numbers(log: Path) -> Non
             await until(pilot, lambda: "no match" in view.note)
 
             view.filter_by("000 of")
-            await until(pilot, lambda: view._look.lines == 5 and view._look.complete)
+            await until(pilot, lambda: view._log_state.lines == 5 and view._log_state.complete)
             await until(
                 pilot, lambda: [line.split()[:1] for line in seen(view)[:5]] == [[f"{n}000"] for n in range(1, 6)]
             )
             assert "cut or replaced" not in str(view.border_subtitle)
             view.filter_by("")
-            await until(pilot, lambda: view._look.lines == LINES)
+            await until(pilot, lambda: view._log_state.lines == LINES)
             assert view.note == ""
 
     asyncio.run(run())
@@ -148,9 +148,9 @@ def test_a_log_that_is_cut_or_taken_away_or_forbidden_is_told(log: Path) -> None
             await until(pilot, lambda: seen(view)[0].endswith("1 anew"))
             assert "the file was cut or replaced" in str(view.border_subtitle)
             log.unlink()
-            await until(pilot, lambda: "nothing was written yet" in seen(view)[0])
+            await until(pilot, lambda: "nothing written yet" in seen(view)[0])
             log.mkdir()
-            await until(pilot, lambda: view._look.error)
+            await until(pilot, lambda: view._log_state.error)
             log.rmdir()
             log.write_bytes(b"back again\n")
             await until(pilot, lambda: seen(view)[0].endswith("1 back again"))
@@ -172,14 +172,14 @@ def test_the_screen_lists_what_runs_first_and_opens_what_is_asked_for(tmp_path: 
                 await pilot.press("1")
                 app.base_screen.post_message(OpenLog(output))
                 await until(pilot, lambda: view.path == output and app.screen is screen)
-                await until(pilot, lambda: view._look.lines > 5)
+                await until(pilot, lambda: view._log_state.lines > 5)
                 assert entries.current is not None
                 assert entries.current.path == output
 
                 await pilot.press("slash", *"rule", "enter")
                 await until(pilot, lambda: view._search_text == "rule" and view.note)
                 await pilot.press("ampersand", *"Reason", "enter")
-                await until(pilot, lambda: view.filtered and view._look.complete)
+                await until(pilot, lambda: view.filtered and view._log_state.complete)
                 assert all("Reason" in line for line in seen(view) if line)
                 await pilot.press("escape")
                 assert not view.filtered

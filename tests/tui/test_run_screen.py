@@ -96,7 +96,7 @@ async def test_a_run_that_dies_is_seen_as_dead_with_its_reason(tmp_path: Path) -
         assert "† died" in shown.splitlines()[0]
         assert reason in shown
         assert "pid 4711 of a dead run still works here" in shown
-        assert "lock was left" in shown
+        assert "lock behind" in shown
         assert "■ encode clips 1" in shown
         assert "cut short" in shown
 
@@ -108,7 +108,7 @@ async def test_a_failure_says_cause_cure_and_the_end_of_its_log(tmp_path: Path) 
     async with app.run_test(size=(120, 40), message_hook=asked.append) as pilot:
         await settle(pilot)
         shown = text_of(app)
-        assert "the GPU's memory was not enough" in shown
+        assert "the GPU ran out of memory" in shown
         assert "what to do: train.blocks_to_swap: 20" in shown
         assert "CUDA [bold]oom[/]" in shown
         assert "(1 of 2)" in shown
@@ -239,7 +239,7 @@ async def test_stop_asks_first_and_again_kills(tmp_path: Path, orders: list[tupl
 
 async def test_what_cannot_be_done_is_said_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(project: Path, targets: list[str]) -> RunFolder:
-        raise UserError("a run is going on already", hint="stop [it] first")
+        raise UserError("a run is already in progress", hint="stop [it] first")
 
     monkeypatch.setattr(control, "start", refuse)
     app = dashboard(tmp_path)
@@ -253,7 +253,7 @@ async def test_what_cannot_be_done_is_said_with_its_cure(tmp_path: Path, monkeyp
         await pilot.press("s")
         await settle(pilot)
     assert ("Stop", "nothing runs here") in told
-    assert ("That did not work", "a run is going on already\nstop [it] first") in told
+    assert ("That did not work", "a run is already in progress\nstop [it] first") in told
 
 
 async def test_of_ten_thousand_jobs_only_the_seen_ones_are_drawn(
@@ -311,7 +311,7 @@ async def test_a_dead_run_without_jobs_is_not_said_to_start(tmp_path: Path) -> N
     app = dashboard(tmp_path, run=run_view(RunState.DIED, root=tmp_path))
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot, jobs=jobs_view())
-        assert "the run left no word of its jobs" in text_of(app)
+        assert "the run recorded no jobs" in text_of(app)
         await settle(pilot, run=run_view(RunState.STARTING, root=tmp_path), jobs=jobs_view())
         assert "the run is starting" in text_of(app)
 

@@ -51,7 +51,7 @@ async def test_a_run_is_compared_with_the_run_before_and_with_the_config_of_now(
         await pilot.press("down")
         await settle(pilot)
         details = app.screen.query_one("#run-details", Pages)
-        assert "[Changed to the run before 1]" in text_of(app)
+        assert "[Changed since the run before 1]" in text_of(app)
         await pilot.press("t")
         await pilot.pause()
         assert "train.network_dim" in text_of(app)

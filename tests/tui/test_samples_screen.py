@@ -116,7 +116,7 @@ def test_list_player_and_comparison(root: Path) -> None:
             facts = str(app.screen.query_one("#sample-facts").render())
             assert "[bold]a red[/] circle" in facts
 
-            # a sample that is made anew is read anew
+            # a sample that is made again is read anew
             first = player.views[0].frames
             await until(pilot, lambda: player.views[0].frames is not None)
             shutil.copy(root / "results/samples/blue-zorpward.mp4", root / "results/samples/red-zorpward.mp4")

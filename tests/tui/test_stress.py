@@ -1,4 +1,4 @@
-"""Too much, too long, broken and hostile: the dashboard shows it or says why not, and goes on.
+"""Too much, too long, broken and hostile: the dashboard shows it or says why not, and continues.
 
 Times and the full sizes are measured by bench/bench_dashboard.py; here nothing depends on the speed of the machine.
 """
@@ -82,8 +82,8 @@ def test_every_screen_bears_it_while_files_break_and_the_terminal_changes(heavy:
         assert isinstance(screen, LogsScreen)
         screen.open_log(heavy.log)
         view = screen.query_one(LogView)
-        await until(pilot, lambda: view._look.complete and view._look.lines)
-        assert view._look.lines > 10_000
+        await until(pilot, lambda: view._log_state.complete and view._log_state.lines)
+        assert view._log_state.lines > 10_000
         view.action_first()
         await until(pilot, lambda: "step 0:" in view.render_line(0).text)
         text = [view.render_line(y).text for y in range(5)]

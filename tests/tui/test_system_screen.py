@@ -71,18 +71,22 @@ def test_a_gap_in_the_measurements_stays_a_gap() -> None:
 
 
 def test_other_programs_on_the_gpu_stand_below_the_run_and_are_marked() -> None:
-    gpu = Gpu(0, "gpu", 20 * GIB, 24 * GIB, processes=(GpuProcess(7, GIB), GpuProcess(1, 18 * GIB, ours=True)))
+    gpu = Gpu(0, "gpu", 20 * GIB, 24 * GIB, processes=(GpuProcess(7, GIB), GpuProcess(1, 18 * GIB, of_this_run=True)))
     found = process_rows(
         sample(gpu, processes=(Process(1, "hv15 train", GIB, 90.0), Process(2, "snakemake", GIB, 1.0)))
     )
-    assert [(row.pid, row.gpu, row.ours) for row in found] == [(1, 18 * GIB, True), (2, 0, True), (7, GIB, False)]
+    assert [(row.pid, row.gpu, row.of_this_run) for row in found] == [
+        (1, 18 * GIB, True),
+        (2, 0, True),
+        (7, GIB, False),
+    ]
     assert "! " in ProcessTable().draw(found[2], 60).plain
 
 
 def test_a_machine_without_gpu_says_so(tmp_path: Path) -> None:
     assert "100 GiB free of 400 GiB" in machine_text(sample()).plain
     assert "8.0 GiB of 32 GiB" in machine_text(sample(Gpu(0, "gpu", 0, GIB))).plain
-    assert "nothing was measured" in phase_text({}).plain
+    assert "nothing measured" in phase_text({}).plain
     assert [line.split()[0] for line in phase_text({"encode_texts": GIB, "train": 2 * GIB}).plain.splitlines()] == [
         "train",
         "encode_texts",

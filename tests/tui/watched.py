@@ -208,7 +208,7 @@ def jobs_view(*jobs: Job, failures: tuple[FailureCard, ...] = (), **more: Any) -
 
 
 def card(
-    cause: str = "the GPU's memory was not enough", tail: tuple[str, ...] = ("step 3", "CUDA [bold]oom[/]")
+    cause: str = "the GPU ran out of memory", tail: tuple[str, ...] = ("step 3", "CUDA [bold]oom[/]")
 ) -> FailureCard:
     return FailureCard(
         "train", Failure(cause, "train.blocks_to_swap: 20", FailureKind.MEMORY), Path("/project/train.log"), tail, None

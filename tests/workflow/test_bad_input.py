@@ -17,7 +17,7 @@ from tests.workflow.project import Outcome, ProjectFolder
 
 
 def test_bad_clips_stop_the_workflow_after_all_others_are_encoded(project: ProjectFolder) -> None:
-    """And with `bad_clips: skip` it goes on without encoding again."""
+    """And with `bad_clips: skip` it continues without encoding again."""
     project.set(cache={"shards": 1}, sample={"prompts": []})
     shutil.rmtree(project.root / "cache/store")
     before = results(project)

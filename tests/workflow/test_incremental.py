@@ -30,7 +30,7 @@ def test_the_first_run_does_everything(made: Made) -> None:
 
 
 def test_a_copy_without_hidden_files_is_up_to_date(project: ProjectFolder, tmp_path: Path) -> None:
-    """And what is edited there is made anew, and no more."""
+    """And what is edited there is made again, and no more."""
     target = tmp_path / "copied"
     target.mkdir()
     visible = [path for path in sorted(project.root.iterdir()) if not path.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""After a kill -9 of Snakemake alone, its training goes on; whoever calls Snakemake again is told of it."""
+"""After a kill -9 of Snakemake alone, its training continues; whoever calls Snakemake again learns of it."""
 
 from __future__ import annotations
 

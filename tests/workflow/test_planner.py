@@ -1,4 +1,4 @@
-"""What has to run, and what Snakemake is told, decided from stages that are made by hand."""
+"""What has to run, and what Snakemake sees, decided from stages that are made by hand."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def stages(**found: Found) -> list[Stage]:
 
     def stage(name: str, product: Path, **inputs: Sequence[Path]) -> Stage:
         state = found.get(name.replace(".", "_"), RIGHT)
-        told: JsonObject | None = {"of": name} if state is RIGHT else None
-        return Stage(name, (product,), {"of": name}, state, told, inputs)
+        recorded: JsonObject | None = {"of": name} if state is RIGHT else None
+        return Stage(name, (product,), {"of": name}, state, recorded, inputs)
 
     return [
         stage("encode_latents.0", MANIFEST),
@@ -128,7 +128,7 @@ def test_a_lost_training_is_repeated_when_no_copy_tells_the_same() -> None:
     assert running("results/samples/a.mp4", **found, sample_latents_a=WRONG)[0] == "train"
 
 
-# -- what Snakemake is told -----------------------------------------------------------------------------------------
+# -- what Snakemake sees -----------------------------------------------------------------------------------------
 
 
 def test_the_inputs_of_what_does_not_run_are_ancient() -> None:
@@ -162,7 +162,7 @@ def test_all_above_is_near_and_far_in_order() -> None:
 
 
 def test_what_the_config_does_not_ask_for_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"convert\.official: the config asks for nothing of that name"):
+    with pytest.raises(UserError, match=r"convert\.official: the config asks for nothing with that name"):
         Planner(PATHS, stages()).inputs("convert.official")
 
 
@@ -228,7 +228,7 @@ def test_the_spec_of_what_is_not_there_stays_as_it_is(paths: ProjectPaths) -> No
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 0}'])
-def test_a_torn_spec_is_written_anew(paths: ProjectPaths, content: str) -> None:
+def test_a_torn_spec_is_written_again(paths: ProjectPaths, content: str) -> None:
     plan(paths)
     paths.spec("train").write_text(content)
     plan(paths)

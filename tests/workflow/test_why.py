@@ -17,7 +17,7 @@ from hv15.records import formats
 from hv15.records.rules import rule_words
 from hv15.workflow import make_planner
 from hv15.workflow.planner import Planner
-from hv15.workflow.why import SHOWN, Reasons
+from hv15.workflow.why import MOST_NAMED, Reasons
 from tests.workflow import stub_hv15
 from tests.workflow.quick import CLIPS, QuickProject
 from tests.workflow.stub_hv15 import write_safetensors
@@ -110,9 +110,9 @@ def test_settings_of_the_training(project: QuickProject, settings: dict[str, obj
     project.set(train=settings)
     assert why(project) == {
         "train": words,
-        "sample_latents.one": ["the LoRA is trained anew"],
-        "sample_video.one": ["it is sampled anew"],
-        "publish": ["one is new", "the LoRA is trained anew"],
+        "sample_latents.one": ["the LoRA is trained again"],
+        "sample_video.one": ["it is sampled again"],
+        "publish": ["one is new", "the LoRA is trained again"],
     }
 
 
@@ -126,7 +126,7 @@ def test_a_new_format_of_what_is_computed(project: QuickProject, monkeypatch: py
     monkeypatch.setattr(formats, "TRAINING", formats.TRAINING + 1)
     assert why(project)["train"] == ["hv15 trains in a new way"]
     monkeypatch.setattr(formats, "DENOISING", formats.DENOISING + 1)
-    assert why(project)["sample_latents.one"] == ["hv15 samples in a new way", "the LoRA is trained anew"]
+    assert why(project)["sample_latents.one"] == ["hv15 samples in a new way", "the LoRA is trained again"]
     monkeypatch.setattr(formats, "TEXT", formats.TEXT + 1)
     assert why(project)["encode_texts"] == ["hv15 encodes captions in a new way"] * 2
 
@@ -196,11 +196,11 @@ def test_the_dataset(project: QuickProject, edit: Callable[[QuickProject], None]
 def test_clips_that_are_cut_in_another_way(project: QuickProject) -> None:
     project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [5]}])
     found = why(project)
-    assert found["train"] == ["how the clips of a dataset are cut or weighed changed"]
+    assert found["train"] == ["the way a dataset's clips are cut or weighted changed"]
     assert found["encode_latents"] == sorted(f"clips of clips/{name}.mp4 are cut in another way" for name in CLIPS)
     project.set(datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9], "num_repeats": 2}])
     found = why(project)
-    assert found["train"] == ["how the clips of a dataset are cut or weighed changed"]
+    assert found["train"] == ["the way a dataset's clips are cut or weighted changed"]
     assert "encode_latents" not in found
 
 
@@ -208,7 +208,7 @@ def test_of_many_clips_the_first_are_named_and_the_rest_is_counted(project: Quic
     for number in range(12):
         project.add_clip(f"hen{number:02}", "a cat that runs")
     found = why(project)
-    assert len(found["train"]) == SHOWN + 1
+    assert len(found["train"]) == MOST_NAMED + 1
     assert [words for words in found["train"] if not words.startswith("new clip clips/hen")] == ["... and 7 more"]
 
 
@@ -254,7 +254,7 @@ def test_other_settings_of_the_encoding(project: QuickProject) -> None:
     found = why(project)
     assert found["encode_texts"] == ["cache.fp8_vl false -> true"] * 2
     assert found["train"] == ["cache.fp8_vl false -> true"]
-    assert found["sample_latents.one"] == ["cache.fp8_vl false -> true", "the LoRA is trained anew"]
+    assert found["sample_latents.one"] == ["cache.fp8_vl false -> true", "the LoRA is trained again"]
 
 
 def test_when_the_old_settings_are_not_known_any_more(project: QuickProject) -> None:
@@ -272,7 +272,7 @@ def test_a_lost_store(project: QuickProject) -> None:
 
 
 def test_lost_manifests(project: QuickProject) -> None:
-    """Of those of other shard counts, too: what they list is known, and only listed anew."""
+    """Of those of other shard counts, too: what they list is known, and only listed again."""
     project.set(cache={"shards": 1}, train={"seed": 7})
     found = why(project)
     assert found["encode_latents"] == ["the list of the encoded clips was lost"]
@@ -291,18 +291,21 @@ def test_lost_manifests(project: QuickProject) -> None:
             {
                 "encode_texts": ["new text of sample one"],
                 "sample_latents.one": ["prompt 'a red circle' -> 'a green square'"],
-                "sample_video.one": ["it is sampled anew"],
+                "sample_video.one": ["it is sampled again"],
             },
         ),
         (
             {"seed": 5, "infer_steps": 2},
-            {"sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"], "sample_video.one": ["it is sampled anew"]},
+            {
+                "sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"],
+                "sample_video.one": ["it is sampled again"],
+            },
         ),
         (
             {"video_size": [64, 80], "video_length": 9},
             {
                 "sample_latents.one": ["video_length 5 -> 9", "video_size, width 64 -> 80"],
-                "sample_video.one": ["it is sampled anew"],
+                "sample_video.one": ["it is sampled again"],
             },
         ),
         ({"fps": 12}, {"sample_video.one": ["fps 24.0 -> 12.0"]}),
@@ -313,7 +316,7 @@ def test_lost_manifests(project: QuickProject) -> None:
 def test_a_prompt(project: QuickProject, prompt: dict[str, object], words: dict[str, list[str]]) -> None:
     project.set_prompts({**ONE, **prompt})
     found = why(project)
-    assert found == {"sample_video.one": ["it is sampled anew"], **words, "publish": ["one is new"]}
+    assert found == {"sample_video.one": ["it is sampled again"], **words, "publish": ["one is new"]}
 
 
 def test_a_new_prompt(project: QuickProject) -> None:
@@ -330,7 +333,7 @@ def test_a_new_prompt(project: QuickProject) -> None:
 def test_a_lora_beside_the_trained_one(project: QuickProject) -> None:
     project.add_lora("style.safetensors")
     project.set_prompts({**ONE, "loras": [{"path": "style.safetensors"}]})
-    assert why(project)["sample_latents.one"] == ["other LoRAs beside the trained one"]
+    assert why(project)["sample_latents.one"] == ["other LoRAs besides the trained one"]
 
 
 def test_a_sample_of_a_lora_that_was_trained_alone(project: QuickProject) -> None:
@@ -339,7 +342,7 @@ def test_a_sample_of_a_lora_that_was_trained_alone(project: QuickProject) -> Non
     found = why(project)
     assert "train" not in found
     assert found["sample_latents.one"] == ["it was made with another LoRA"]
-    assert found["sample_video.one"] == ["it is sampled anew"]
+    assert found["sample_video.one"] == ["it is sampled again"]
 
 
 def test_a_sample_without_the_lora_stays(project: QuickProject) -> None:
@@ -364,7 +367,7 @@ def test_the_first_image_of_a_sample(project: QuickProject) -> None:
     assert why(project) == {
         "sample_condition.one": ["another first image"],
         "sample_latents.one": ["another first image"],
-        "sample_video.one": ["it is sampled anew"],
+        "sample_video.one": ["it is sampled again"],
         "publish": ["one is new"],
     }
     project.set_prompts({**ONE, "image_path": "first.png", "video_size": [64, 80]})
@@ -389,7 +392,7 @@ def test_a_conversion(project: QuickProject) -> None:
     assert why(project) == {"convert.comfyui": ["not made yet"], "publish": ["comfyui is new"]}
     finish(project)
     project.set(train={"seed": 7})
-    assert why(project)["convert.comfyui"] == ["the LoRA is trained anew"]
+    assert why(project)["convert.comfyui"] == ["the LoRA is trained again"]
 
 
 def test_damaged_model_files_of_the_demo(project: QuickProject) -> None:

@@ -1,4 +1,4 @@
-"""What a person should know at once: a loss that is no number, silence, a disk or memory that runs out, a run's end."""
+"""What a person should know at once: a loss that is NaN, a silent run, a disk or memory that runs out, a run's end."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def alerts(run: RunRow | None, training: TrainingStatus | None, sample: SystemSa
 def _of_machine(sample: SystemSample, alive: bool) -> list[Alert]:
     found = []
     if sample.disk_total and sample.disk_free < max(LOW_DISK, LOW_DISK_SHARE * sample.disk_total):
-        text = f"only {sample.disk_free / 2**30:.1f} GiB of disk are free"
-        found.append(Alert("disk", text, "`hv15 gc` lists encoded items that are not needed any more"))
+        text = f"only {sample.disk_free / 2**30:.1f} GiB of disk space are free"
+        found.append(Alert("disk", text, "`hv15 gc` lists encoded items that are no longer needed"))
     if sample.memory_used > (1 - LOW_MEMORY_SHARE) * sample.memory_total:
-        text = f"{sample.memory_used / sample.memory_total:.0%} of the machine's memory are in use"
-        found.append(Alert("memory", text, "close other programs: the system kills the largest one when it is full"))
+        text = f"{sample.memory_used / sample.memory_total:.0%} of the machine's memory is in use"
+        found.append(Alert("memory", text, "close other programs: when it is full, the system kills the largest one"))
     for gpu in sample.gpus if alive else ():
         if gpu.total and gpu.used > FULL_GPU_SHARE * gpu.total:
             text = f"GPU{gpu.index}: {gpu.used / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB are in use"
-            found.append(Alert("memory", text, "a longer clip may not fit: blocks_to_swap or quantize give room"))
+            found.append(Alert("memory", text, "a longer clip may not fit: blocks_to_swap or quantize make room"))
     return found

@@ -1,4 +1,4 @@
-"""One captioned medium, and the change of its caption where it stands: in a file of its own or in a row of a list."""
+"""One captioned medium, and the editing of its caption in place: in a file of its own or in a row of a list."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Item:
     path: Path
     kind: MediaKind
     caption: str
-    """As it stands in its file, without prefix and suffix."""
+    """As written in its file, without prefix and suffix."""
     caption_file: Path
     row: int | None = None
     """Line (from 0) of a JSONL file; None for a file of its own."""
@@ -47,7 +47,7 @@ class Item:
 
     @property
     def whole_caption(self) -> str:
-        """What the model is shown."""
+        """The text that the model gets."""
         return f"{self.prefix}{self.caption}{self.suffix}"
 
     @property
@@ -59,13 +59,13 @@ def write_caption(item: Item, text: str) -> Item:
     """Write another caption into the item's file, or into its row of a JSONL file, and return the item with it.
 
     Raises:
-        UserError: somebody else changed it meanwhile, it is no text, or it cannot be written.
+        UserError: somebody else changed it meanwhile, it is not text, or it cannot be written.
     """
     text = plain(text)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{item.caption_file}: the caption holds half a character", hint="type it anew") from error
+        raise UserError(f"{item.caption_file}: the caption holds half a character", hint="type it again") from error
     if "\0" in text:
         raise UserError(f"{item.caption_file}: the caption holds a zero byte", hint="remove it")
     target = item.caption_file.resolve()  # a link stays a link

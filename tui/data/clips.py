@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 
 MOST_FRAMES = 1000
 MOST_BYTES = 64 << 20
-"""Of a clip in memory; of a longer one every second frame is kept, or every fourth, ..."""
+"""The most memory of a clip; of a longer one only every second frame is kept, or every fourth, ..."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Clip:
     frames: Pixels
     """uint8 [N, H, W, 3]."""
     fps: float
-    """At which these frames are to be shown."""
+    """Frames per second at which these frames are shown."""
     source_size: tuple[int, int]
     """Width and height of the file in pixels."""
     count: int
@@ -48,7 +48,7 @@ def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[
 def load_clip(path: Path, width: int, height: int, cancel: threading.Event | None = None) -> Clip:
     """Decode a video, an image or a folder of images into at most `width` x `height` pixels.
 
-    With `cancel` set, what is decoded so far is returned.
+    Once `cancel` is set, what has been decoded so far is returned.
 
     Raises:
         UserError: it is missing, damaged, or shows nothing.
@@ -66,7 +66,7 @@ def load_clip(path: Path, width: int, height: int, cancel: threading.Event | Non
 
 
 def still(path: Path, index: int) -> Image.Image:
-    """Return one frame at full size, upright; the last one if there are not so many.
+    """Return one frame at full size, upright; the last one if there are fewer.
 
     Raises:
         UserError: it is missing or damaged.
@@ -133,7 +133,7 @@ def _decoded(path: Path) -> Iterator[VideoFrame]:
 
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = 1  # the training needs the others
+        stream.codec_context.thread_count = 1  # the training needs the other cores
         try:
             yield from decoded(container, stream)
         except (av.FFmpegError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Columns of numbers that grow at their end, and their thinning to what a chart of some columns can show."""
+"""Columns of numbers that grow at their end, and their thinning to what a chart can show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Numbers: TypeAlias = NDArray[np.float32 | np.float64 | np.uint32]
 
 
 class Column:
-    """Numbers in one array; a view that was given out stays as it is when more come."""
+    """Numbers in one array; views of it keep their values when more are added."""
 
     def __init__(self, dtype: type[np.float32] | type[np.float64] | type[np.uint32] = np.float32) -> None:
         self._data: Numbers = np.empty(256, dtype)
@@ -37,7 +37,7 @@ class Column:
         self._count = count
 
     def cut(self, count: int) -> None:
-        """Forget all behind the first `count`. What was given out before keeps its numbers."""
+        """Drop all after the first `count`. Views from before keep their numbers."""
         if count < self._count:
             self._data = self._data[:count].copy() if count else np.empty(256, self._data.dtype)
             self._count = count
@@ -48,12 +48,12 @@ class RunningMean:
 
     def __init__(self, keep: float) -> None:
         self._keep = keep
-        """Between 0 (the values themselves) and 1: how much of the mean each value keeps."""
+        """Between 0 (the values themselves) and 1: how much of the mean before each value keeps."""
         self.means = Column()
         self._sum = self._weight = 0.0
 
     def follow(self, column: Column) -> None:
-        """Add the means of what the column has more; what is no number is passed over."""
+        """Add the means of the column's new values; NaN is skipped."""
         keep, total, weight = self._keep, self._sum, self._weight
         means = []
         for value in column.values[len(self.means) :].tolist():
@@ -64,7 +64,7 @@ class RunningMean:
         self._sum, self._weight = total, weight
 
     def restart(self) -> None:
-        """Forget all: the column was cut."""
+        """Start over, because the column was cut."""
         self.means.cut(0)
         self._sum = self._weight = 0.0
 

@@ -1,7 +1,7 @@
 """What differs between two configs: their lines, and their settings.
 
 `hv15.workflow.differences` compares specs instead: there a list is one value, and a field that is missing is null. In a
-config, each dataset or prompt of a list has settings of its own, and a setting that is not given is not null.
+config, each dataset or prompt of a list has settings of its own, and a setting that is not set is not null.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import CONFIG
 from hv15.records.problems import Location, dotted
 
-ABSENT = "not given"
+ABSENT = "not set"
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Change:
 
 
 def text_diff(old: str, new: str, context: int = 3) -> list[DiffLine]:
-    """Return the lines that differ with some around them; [] when no character does.
+    """Return the lines that differ, with some lines around them; [] when the texts are equal.
 
-    Only a line feed ends a line. What else differs at its end shows in its text.
+    Only a line feed ends a line. Any other difference at its end shows in its text.
     """
     before, after = _lines(old), _lines(new)
     lines: list[DiffLine] = []
@@ -78,18 +78,18 @@ def setting_changes(old: str, new: str) -> list[Change]:
     """Return the settings whose values differ between two texts; [] when one of them cannot be read."""
     try:
         differences = _differences(_values(old), _values(new), ())
-        return [Change(dotted(location), _words(a), _words(b)) for location, a, b in differences]
+        return [Change(dotted(location), _value_text(a), _value_text(b)) for location, a, b in differences]
     except UserError:
         return []
 
 
-@lru_cache(maxsize=4)  # of a history, each config is compared with the one before and the one after it
+@lru_cache(maxsize=4)  # in a history, each config is compared with the one before and the one after it
 def _values(text: str) -> JsonObject:
     return read_yaml(Path(CONFIG), text).data
 
 
 class _Absence(Enum):
-    """Stands for a value that is not there, which is not the same as null."""
+    """Stands for a missing value, which is not the same as null."""
 
     ABSENT = "absent"
 
@@ -98,12 +98,12 @@ _ABSENT = _Absence.ABSENT
 _Found: TypeAlias = "Json | _Absence"
 
 
-def _words(value: _Found) -> str:
+def _value_text(value: _Found) -> str:
     return ABSENT if isinstance(value, _Absence) else _as_yaml(value)
 
 
 def _as_yaml(value: Json) -> str:
-    """Write a value as it could stand in the file, in one line."""
+    """Write a value in one line as it could appear in the file."""
     if value is None:
         return "null"
     if isinstance(value, str) and value and "\n" not in value:

@@ -1,4 +1,4 @@
-"""One config.yaml that is being edited: its text, what is wrong with it, its form, and the way back."""
+"""One config.yaml that is being edited: its text, its problems, its form, and undo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tui.data.yaml_text import parse
 
 UNDO = 300
 TYPING_S = 1.0
-"""Edits of the text that follow one another faster are one for undo."""
+"""Edits of the text that follow each other faster are undone together."""
 
 
 class ConfigFile:
@@ -50,7 +50,7 @@ class ConfigFile:
 
     @classmethod
     def open(cls, path: Path) -> ConfigFile:
-        """Read a file, also one whose content is wrong.
+        """Read a file, even if its content is wrong.
 
         Raises:
             UserError: it is missing, cannot be read, or is not UTF-8.
@@ -72,7 +72,7 @@ class ConfigFile:
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def form(self) -> tuple[FormSection, ...]:
-        """Return all settings; while the text is not YAML, those of the last text that was, () when there is none."""
+        """Return all settings; while the text is not YAML, those of the last text that was, or () if none was."""
         if self._yaml is None:
             return ()
         if self._form is None or self._form[0] != self.version:
@@ -116,7 +116,7 @@ class ConfigFile:
         """Take what was typed into a field; nothing typed means its default.
 
         Raises:
-            UserError: it is not YAML where it must be, or cannot be put in without touching more than this.
+            UserError: it must be YAML and is not, or it cannot be inserted without touching more than this setting.
         """
         known = self.field(location)
         kind, optional = (known.kind, known.optional) if known else ("text", True)
@@ -146,7 +146,7 @@ class ConfigFile:
         """Set one setting; no other byte of the text changes.
 
         Raises:
-            UserError: the text is not YAML, or it cannot be done so.
+            UserError: the text is not YAML, or more than this setting would change.
         """
         self._edit(set_value(self.text, location, value))
 
@@ -164,7 +164,7 @@ class ConfigFile:
 
     def replace_text(self, text: str) -> None:
         """Take the whole text from an editor, whatever it is."""
-        if text == self.text:  # an editor repeats what it was given: that is no typing
+        if text == self.text:  # an editor repeats what it was given: nobody typed
             return
         now = self._monotonic()
         typing = self._typed is not None and 0 <= now - self._typed < TYPING_S
@@ -201,7 +201,7 @@ class ConfigFile:
     # -- disk -------------------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Take what is on the disk now; the edits can be had back by undo.
+        """Take over what is on the disk now; undo brings the edits back.
 
         Raises:
             UserError: it cannot be read.
@@ -219,7 +219,7 @@ class ConfigFile:
         if not force and self.path.exists() and self.changed_on_disk():
             raise UserError(
                 f"{self.path}: was changed by another program since it was read here",
-                hint="look at the difference, then save over it or read it anew",
+                hint="look at the difference, then save over it or read it again",
             )
         target = self.path.resolve()  # a link stays a link
         mode = target.stat().st_mode if target.exists() else None
@@ -262,7 +262,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError):
-        read_yaml(path)  # says what is wrong
+        read_yaml(path)  # raises if something is wrong
         raise UserError(f"{path}: cannot be read", hint="try again") from None
 
 

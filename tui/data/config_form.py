@@ -1,4 +1,4 @@
-"""All settings as fields of a form, made from the models: what each may be, is, and would be by default."""
+"""All settings as fields of a form, made from the models: allowed values, value and default of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FormField:
     """Which values it takes, in words."""
     choices: tuple[str, ...]
     optional: bool
-    """Whether it may be left open."""
+    """Whether it may be left empty."""
     default: Json | EllipsisType = field(hash=False)
     """`...` when it must be given."""
     default_text: str = ""
@@ -40,12 +40,12 @@ class FormField:
     text: str = ""
     """The value as it is typed."""
     in_file: bool = False
-    """Whether it stands in the file."""
+    """Whether it is set in the file."""
     changed: bool = False
     """Whether it differs from the default."""
     help: str = ""
     affects: str | None = None
-    """"speed" or "place" when it changes no result."""
+    """"speed" or "place" if it changes no result."""
     problem: str = ""
 
     def matches(self, words: str) -> bool:
@@ -91,7 +91,7 @@ def form(
     Args:
         data: the values of the file.
         literals: how numbers are written in it.
-        problems: what is wrong with a setting, by its location; of one inside a value, too.
+        problems: what is wrong with a setting, by its location, which may lie inside a value.
     """
     return tuple(_sections(Settings, data, (), "Project", "What the LoRA is for.", False, _Sources(literals, problems)))
 

@@ -1,4 +1,4 @@
-"""The charts of a training: made from what its records say of their fields (`hv15.records.metrics`), never by hand."""
+"""The charts of a training, derived from the fields of its records (`hv15.records.metrics`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Axis = Literal["step", "time", "epoch"]
 GIB = 2**30
 UNIT_WORDS: dict[Unit, str] = {"": "", "s": ", seconds", "1/s": " a second", "B": ", GiB"}
 UNIT_SCALES: dict[Unit, float] = {"": 1.0, "s": 1.0, "1/s": 1.0, "B": 1 / GIB}
-"""By which values are multiplied to be shown."""
+"""Factors by which values are multiplied for display."""
 
 SIGNS = "123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -39,14 +39,14 @@ class CurveSource:
 
     @property
     def label(self) -> str:
-        """What tells it from the others of its chart."""
+        """What distinguishes it from the others of its chart."""
         if self.how == "bin":
             return ""
         return "smoothed" if self.how == "smoothed" else self.measure.label
 
     @property
     def faint(self) -> bool:
-        """Whether it lies behind its own running mean."""
+        """Whether it is drawn behind its own running mean."""
         return self.how == "value" and self.measure.smoothed
 
 
@@ -55,7 +55,7 @@ class ChartInfo:
     """One chart: the curves whose fields share a title."""
 
     name: str
-    """Of its first field."""
+    """The name of its first field."""
     title: str
     """With the unit."""
     scale: float
@@ -65,7 +65,7 @@ class ChartInfo:
 
     @property
     def main(self) -> CurveSource:
-        """The curve that stands for a training among others: the smoothed one, else the one in the middle."""
+        """The curve that represents a training among others: the smoothed one, else the one in the middle."""
         smoothed = (curve for curve in self.curves if curve.how == "smoothed")
         return next(smoothed, self.curves[len(self.curves) // 2])
 

@@ -1,4 +1,4 @@
-"""What the training is fed: each clip with its caption, its bucket and what is wrong; captions can be edited."""
+"""What the training gets: each clip with its caption, its bucket and its problems. Captions can be edited."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_PROBLEMS = 1000
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a file tells about an item."""
+    """What a file shows about an item."""
 
     frames: int | None = None
     height: int | None = None
@@ -38,10 +38,10 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Overview:
-    """The items that are looked for, and what is known of all."""
+    """The items that match a search, and what is known of all items."""
 
     items: list[Item]
-    """Those with the words."""
+    """Those that match."""
     count: int
     """Of all items."""
     captions: int
@@ -49,7 +49,7 @@ class Overview:
     bad: int
     """Items with something wrong."""
     buckets: dict[str, int]
-    """Clips of each size, with repeats, the most first; of what was probed so far."""
+    """Clips of each size, with repeats, the most frequent first; from the files probed so far."""
 
 
 class DatasetReader:
@@ -62,7 +62,7 @@ class DatasetReader:
         self.error = ""
         self._probed: dict[tuple[Path, int, int, int], FileFacts] = {}
         self._writing = threading.Lock()
-        """Held to change `items`: captions are edited while files are looked into."""
+        """Held while `items` changes: captions are edited while files are probed."""
 
     def remember(self, earlier: DatasetReader) -> None:
         """Take over what another reader of the same datasets has found in the files."""
@@ -70,7 +70,7 @@ class DatasetReader:
             self._probed = dict(earlier._probed)
 
     def load(self) -> None:
-        """Find all items with their captions. What was probed before and has not changed is kept."""
+        """Find all items with their captions. Results of earlier probes are kept for unchanged files."""
         items: list[Item] = []
         problems: list[str] = []
         self.error = ""
@@ -89,10 +89,10 @@ class DatasetReader:
 
     def _remembered(self, item: Item) -> Item:
         known = self._probed.get(_stamp(item))
-        return item if known is None else _with(item, known)
+        return item if known is None else _with_facts(item, known)
 
     def probe(self, cancel: threading.Event | None = None) -> Iterator[int]:
-        """Look into each file that was not looked into yet; yield the index of each item that is now complete."""
+        """Probe each file that was not probed yet; yield the index of each item that is now complete."""
         remembered = _Remembered(self.settings)
         for index, item in enumerate(list(self.items)):
             if cancel is not None and cancel.is_set():
@@ -101,9 +101,9 @@ class DatasetReader:
                 continue
             facts = self._probed[_stamp(item)] = self._facts(item, remembered)
             with self._writing:
-                found = self._is_at(index, item)  # meanwhile all may have been loaded anew, and its caption edited
+                found = self._is_at(index, item)  # the items may have been loaded again, and the caption edited
                 if found:
-                    self.items[index] = _with(self.items[index], facts)
+                    self.items[index] = _with_facts(self.items[index], facts)
             if found:
                 yield index
 
@@ -127,11 +127,11 @@ class DatasetReader:
             return replace(facts, clips=clips, problem=problem)
         except MediaError as error:
             return replace(facts, problem=error.reason if error.path == item.path else error.message)
-        except Exception as error:  # a damaged file may break a decoder in ways that nobody foresaw
+        except Exception as error:  # a damaged file may break a decoder in unforeseen ways
             return replace(facts, problem=f"cannot be read: {type(error).__name__}: {error}")
 
     def overview(self, words: str = "") -> Overview:
-        """Look through all items. With 50,000 that takes a third of a second, so not in the thread of a screen.
+        """Search all items. With 50,000 that takes a third of a second, so call it in a thread.
 
         Args:
             words: only items with these words in their name or caption are listed; the case does not matter.
@@ -152,14 +152,14 @@ class DatasetReader:
         )
 
     def replace(self, old: Item, new: Item) -> None:
-        """Put an item with an edited caption in its place, with all that was found out about its file meanwhile."""
+        """Replace an item by one with an edited caption, and keep all that was found out about its file meanwhile."""
         with self._writing:
             edited = self._remembered(new)
             self.items = [edited if _place(item) == _place(old) else item for item in self.items]
 
 
 class _Remembered:
-    """What a workflow has found out already about the files of its project."""
+    """What the workflow already knows about the project's files."""
 
     def __init__(self, settings: Settings) -> None:
         from hv15.data.index import FileIndex
@@ -242,7 +242,7 @@ def _uncaptioned(number: int, dataset: DatasetSettings, problem: CaptionProblem)
     )
 
 
-def _with(item: Item, facts: FileFacts) -> Item:
+def _with_facts(item: Item, facts: FileFacts) -> Item:
     return replace(
         item,
         frames=facts.frames,
@@ -255,7 +255,7 @@ def _with(item: Item, facts: FileFacts) -> Item:
 
 
 def _place(item: Item) -> tuple[int, Path, Path, int | None]:
-    """What stays of an item whatever is found out about it."""
+    """What identifies an item; it never changes."""
     return item.dataset, item.path, item.caption_file, item.row
 
 

@@ -1,4 +1,4 @@
-"""Memory and time of each stage before the start, as `hv15 plan --json` finds them in a process of its own."""
+"""Memory and time of each stage before the start: `hv15 plan --json`, in a process of its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Estimate:
     """What to change where it does not fit, and where the sizes come from."""
     error: str = ""
     device: str = ""
-    """For which it was made, with its memory."""
+    """The device for which it was made, with its memory."""
     fits: bool | None = None
     cancelled: bool = False
 
@@ -77,7 +77,7 @@ def _estimate(content: JsonObject) -> Estimate:
 
 
 def _line(stage: StageEstimate) -> EstimateLine:
-    """How often what is done, where the memory goes, and whether it is too much."""
+    """Whether the stage fits, how many units it has, and where its memory goes."""
     words = [*([] if stage.fits else ["does not fit"]), f"{stage.count} x {stage.unit}".strip()]
     words += [f"{name} {size / GIB:.1f} GiB" for name, size in stage.parts.items() if size >= SMALLEST_PART]
     return EstimateLine(stage.name, stage.needed, stage.total_seconds, ", ".join(words))

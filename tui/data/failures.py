@@ -1,4 +1,4 @@
-"""What a person is shown of a failure: its cause and cure, and the end of the log."""
+"""What a person sees of a failure: its cause and cure, and the end of the log."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class FailureCard:
 
 
 def failure_cards(root: Path, jobs: Iterable[Job], status: RunStatus | None) -> tuple[FailureCard, ...]:
-    """Return a card for each job that failed, else one for a run that did.
+    """Return a card for each failed job, or else one for a failed run.
 
-    A job that was cut short by a requested stop is none.
+    A job that was cut short by a requested stop has not failed.
     """
     stopped = status is not None and status.state in (RunState.STOPPED, RunState.STOPPING)
     cards = []
@@ -58,7 +58,7 @@ def _job_card(root: Path, job: Job) -> FailureCard:
     lines = _without_blank_end(tail(log, LINES_SEARCHED)) if log else []
     failure = job.failure
     if failure is None and log is not None and job.state is JobState.CUT:
-        failure = failure_beside(log)  # the run had died before it could take it up
+        failure = failure_beside(log)  # the run died before it could record it
     if failure is None:
         failure = failure_in_log(lines)
         if job.state is JobState.CUT and failure.kind in (FailureKind.UNKNOWN, FailureKind.BUG):

@@ -16,13 +16,13 @@ class GpuProcess:
 
     pid: int
     used: int
-    """Bytes; 0 when the driver does not tell."""
-    ours: bool = False
+    """Bytes; 0 if the driver does not say."""
+    of_this_run: bool = False
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU now. What the driver does not tell is None."""
+    """One GPU now. None stands for what the driver does not say."""
 
     index: int
     name: str
@@ -47,7 +47,7 @@ class GpuSource(Protocol):
         """Why there are none; "" when there are."""
 
     def read(self) -> tuple[Gpu, ...]:
-        """Return all GPUs as they are now; raises nothing."""
+        """Return all GPUs as they are now; never raises."""
 
 
 class ScriptedGpus:
@@ -61,7 +61,7 @@ class ScriptedGpus:
 
 
 class NvmlGpus:
-    """The real ones. A driver that fails is asked again after half a minute.
+    """The real GPUs. A driver that fails is asked again after half a minute.
 
     Args:
         library: the module pynvml, which has no types; imported when it is first needed.
@@ -79,7 +79,7 @@ class NvmlGpus:
         try:
             count = self._library.nvmlDeviceGetCount()
             found = tuple(self._gpu(index) for index in range(count))
-        except Exception as error:  # whatever a driver may raise; the dashboard goes on without it
+        except Exception as error:  # whatever a driver may raise; the dashboard continues without it
             self._fail(error)
             return ()
         self.note = "" if found else "no NVIDIA GPU in this machine"
@@ -113,8 +113,8 @@ class NvmlGpus:
         nvml = self._library
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        name = self._asked(nvml.nvmlDeviceGetName, handle)
-        utilisation = self._asked(nvml.nvmlDeviceGetUtilizationRates, handle)
+        name = self._answer_to(nvml.nvmlDeviceGetName, handle)
+        utilisation = self._answer_to(nvml.nvmlDeviceGetUtilizationRates, handle)
         return Gpu(
             index=index,
             name=name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or f"GPU {index}"),
@@ -126,11 +126,11 @@ class NvmlGpus:
             power_limit=_thousandth(self._number(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
             processes=tuple(
                 GpuProcess(int(each.pid), int(each.usedGpuMemory or 0))
-                for each in self._asked(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
+                for each in self._answer_to(nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
             ),
         )
 
-    def _asked(self, question: Callable[..., Any], *arguments: Any) -> Any:
+    def _answer_to(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """The answer, or None where this GPU or driver does not know it."""
         try:
             return question(*arguments)
@@ -138,7 +138,7 @@ class NvmlGpus:
             return None
 
     def _number(self, question: Callable[..., Any], *arguments: Any) -> float | None:
-        answer = self._asked(question, *arguments)
+        answer = self._answer_to(question, *arguments)
         return float(answer) if isinstance(answer, int | float) else None
 
 

@@ -1,4 +1,4 @@
-"""The runs of a project: which is alive, how the others ended, what changed in the config from one to the next."""
+"""The runs of a project: which one is alive, how the others ended, what changed in the config between them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class HistoryReader:
         self.rows: tuple[RunRow, ...] = ()
         """Newest first."""
         self.current: RunRow | None = None
-        """The run that is alive, else the last one."""
+        """The live run, else the last one."""
         self.orphans: tuple[Orphan, ...] = ()
         self.locked = False
         """Whether a killed run left Snakemake's lock."""
@@ -75,10 +75,10 @@ class HistoryReader:
         self._changes: dict[tuple[str, str], tuple[Change, ...]] = {}
 
     def refresh(self, full: bool = False) -> bool:
-        """Look at the lock and at the newest run, with `full` at everything; tell whether anything changed."""
+        """Read the lock and the newest run, or everything with `full`; return whether anything changed."""
         before = (self.rows, self.current, self.orphans, self.locked, self.error)
         try:
-            self._look(full or not self.rows)
+            self._read_runs(full or not self.rows)
             self.error = ""
         except OSError as error:
             self.error = f"{self.root}: cannot be read: {error.strerror}"
@@ -96,7 +96,7 @@ class HistoryReader:
             self._seen = (seen, status(runs[0], holder))
         return self._seen[1]
 
-    def _look(self, full: bool) -> None:
+    def _read_runs(self, full: bool) -> None:
         found = self._current()
         if found is None:
             self.rows, self.current = (), None
@@ -122,7 +122,7 @@ class HistoryReader:
             row = self._row(current) if folder.id == current.run.id else self._ended.get(folder.id)
             if row is None:
                 row = self._row(status(folder, holder))
-                if not row.alive and row.host == socket.gethostname():  # another machine's may write again
+                if not row.alive and row.host == socket.gethostname():  # one on another machine may write again
                     self._ended[folder.id] = row
             older = folders[number + 1] if number + 1 < len(folders) else None
             rows.append(replace(row, changes=self._changed(older, folder)))

@@ -1,4 +1,4 @@
-"""The jobs of a run, from its events.jsonl: what each does, why, since when, and when all will be done."""
+"""The jobs of a run, from its events.jsonl: what each does, why, how long, and when all will be done."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ class Job:
     reason: str = ""
     """Why it runs, in plain words."""
     raw_reason: str = ""
-    """The same as Snakemake says it."""
+    """The same in Snakemake's words."""
     log: tuple[str, ...] = ()
     output: tuple[str, ...] = ()
     started: float | None = None
     ended: float | None = None
     seconds: float | None = None
-    """How long it has run, when it was last looked at."""
+    """How long it had run when it was last looked at."""
     failure: Failure | None = None
-    """What it said itself when it failed."""
+    """What it recorded itself when it failed."""
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ class RunProgress:
     failed: int
     eta_s: float | None
     eta_is_least: bool
-    """Whether jobs wait whose length nobody knows, so that it will take longer."""
+    """Whether some waiting jobs have an unknown duration, so that it will take longer."""
     ended: bool
     error: str
 
@@ -116,13 +116,13 @@ class _Snapshot:
 
 
 class JobsReader:
-    """The events of one run; `jobs` and all that is asked of it are as at the last refresh."""
+    """The events of one run; `jobs` and everything else are as of the last refresh."""
 
     def __init__(self, events: Path, root: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._file = FollowedLines(events)
         self._root, self._clock = root, clock
         self._known: dict[str, float] = {}
-        """Seconds of a rule's job in earlier runs."""
+        """Rule -> seconds of one of its jobs in an earlier run."""
         self._forget()
 
     def _forget(self) -> None:
@@ -133,7 +133,7 @@ class JobsReader:
         self.ended, self.run_error = False, ""
         self._trouble = ""
         self.bad_lines = 0
-        """Lines that are no events."""
+        """How many lines are not events."""
 
     @property
     def error(self) -> str:
@@ -145,11 +145,11 @@ class JobsReader:
         return self._file.complete
 
     def refresh(self, budget_s: float = 0.25) -> bool:
-        """Read what is new, for at most `budget_s` seconds or so; tell whether anything changed."""
+        """Read what is new, for about `budget_s` seconds at most; return whether anything changed."""
         deadline = time.perf_counter() + budget_s
-        changed = not self._file.look()
+        changed = not self._file.check()
         if changed:
-            self._file.restart()  # events are never cut in the middle: this is another file
+            self._file.restart()  # events are never truncated in the middle: this is another file
             self._forget()
         while lines := self._file.read_lines():
             for line in lines:
@@ -203,7 +203,7 @@ class JobsReader:
                 self.cut_short(event.time)
 
     def _start(self, job: Job, when: float) -> None:
-        """What is told of a job when it starts may be less than the plan said."""
+        """The event of a job's start may hold less than the plan did."""
         known = self._jobs.get(job.id, job)
         self._jobs[job.id] = replace(
             known,
@@ -226,14 +226,14 @@ class JobsReader:
             self._done_of[known.rule] = (count + 1, total + seconds)
 
     def cut_short(self, when: float | None = None) -> None:
-        """Take what runs for cut short: to be called too when the run is known to be dead, which wrote no end."""
+        """Count running jobs as cut short. Call it also when the run is known to be dead, which recorded no end."""
         for number, job in list(self._jobs.items()):
             if job.state is JobState.RUNNING:
                 self._jobs[number] = replace(job, state=JobState.CUT, ended=when, seconds=_between(job.started, when))
                 self._snapshot = None
 
     def count_as_cut(self, numbers: Iterable[int]) -> None:
-        """Take failed jobs for cut short: a job that a requested stop ended is no failure, though Snakemake says so."""
+        """Count failed jobs as cut short: a job that a requested stop ended has not failed, whatever Snakemake says."""
         for number in numbers:
             self._jobs[number] = replace(self._jobs[number], state=JobState.CUT)
             self._snapshot = None
@@ -264,7 +264,7 @@ class JobsReader:
         return self._view().rules
 
     def _view(self) -> _Snapshot:
-        """What is made of the jobs, once for each change."""
+        """The views of the jobs, made once for each change."""
         if self._snapshot is None:
             jobs = tuple(self._jobs.values())
             ordered = sorted(
@@ -290,7 +290,7 @@ class JobsReader:
         """Return how far the run is, and when it will be done if jobs take as long as others of their rule did.
 
         Args:
-            training_eta_s: what the training itself says about its rest.
+            training_eta_s: the training's own estimate of the time that it has left.
         """
         counts = self.by_rule()
         now = self._clock()
@@ -315,7 +315,7 @@ class JobsReader:
             total=total,
             running=len(running),
             failed=sum(each.failed for each in counts),
-            # A part of less than a second, when the rest is not known, tells nothing.
+            # Less than a second, with the rest unknown, is not worth showing.
             eta_s=None if over or not total or (unknown and rest < 1) else rest / max(1, len(running)),
             eta_is_least=unknown,
             ended=self.ended,
@@ -351,7 +351,7 @@ def _between(start: float | None, end: float | None) -> float | None:
 
 
 def _benchmark(root: Path, rule: str) -> float:
-    """Seconds that the newest benchmark file of a rule tells; -1 when there is none."""
+    """Seconds in the newest benchmark file of a rule; -1 if there is none."""
     found: list[tuple[float, float]] = []
     folder = ProjectPaths(root).benchmarks
     try:

@@ -1,4 +1,4 @@
-"""Numbers out of lines of JSON that may hold anything: what is no number is NaN."""
+"""Numbers from lines of JSON that may hold anything: NaN stands for what is not a number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def number(value: Json) -> float:
 
 
 def numbers(lines: Sequence[JsonObject], name: str) -> NDArray[np.float64]:
-    """One field of all lines, NaN where it is no number."""
+    """One field of all lines, NaN where it is not a number."""
     values = [line.get(name) for line in lines]
     try:
         return np.array(values, np.float64)  # None is NaN
@@ -31,7 +31,7 @@ def numbers(lines: Sequence[JsonObject], name: str) -> NDArray[np.float64]:
 
 
 def lists(lines: Sequence[JsonObject], name: str, length: int) -> NDArray[np.float64]:
-    """One field that is a list of numbers, of all lines [R, length]; NaN where there is none."""
+    """One field of all lines that holds lists of numbers, as [R, length]; NaN where there is none."""
     values = [line.get(name) for line in lines]
     if not any(values):
         return np.full((len(lines), length), np.nan)

@@ -1,6 +1,6 @@
-"""A log of any size: which lines there are is learnt in the background, only those on the screen are read.
+"""A log of any size: its lines are indexed in the background, and only those on the screen are read.
 
-Remembered is the place of a line at least every 256 KiB, so that 1 GB needs some ten thousand places, and a block is
+The index has the place of a line at least every 256 KiB, so that 1 GB needs some ten thousand places, and a block is
 found by one short read. A line of hundreds of megabytes (a progress bar without line ends) is read at its two ends.
 """
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from tui.data.jobs import Job
 
 SPACING = 256 << 10
-"""Bytes after which the place of a line is remembered, at the latest at the next line."""
+"""Bytes after which the place of the next line is remembered."""
 LINES = 1000
-"""Lines after which it is."""
+"""Lines after which it is remembered in any case."""
 TAIL_STEP, TAIL = 64 << 10, 4 << 20
-"""Bytes of the end that are read at first, and at most."""
+"""How many bytes of the end are read at first, and at most."""
 MOST_LOGS = 2000
 EDGE = 20 << 10
 """Bytes that are read at each end of a line that is longer than `SPACING`."""
@@ -44,7 +44,7 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.generation = 0
-        """Goes up when the file was cut or replaced: what was shown is no longer there."""
+        """Increases when the file was truncated or replaced: what was shown is no longer there."""
         self._file = FollowedFile(path)
         self._lock = threading.RLock()
         self._forget()
@@ -75,14 +75,14 @@ class LogFile:
     def complete(self) -> bool:
         return self._file.complete
 
-    # -- learning where lines are -----------------------------------------------------------------------------------
+    # -- indexing ---------------------------------------------------------------------------------------------------
 
     def refresh(self, budget_s: float = 0.1) -> bool:
-        """Learn on, for at most `budget_s` seconds or so; tell whether anything changed."""
+        """Continue indexing, for about `budget_s` seconds at most; return whether anything changed."""
         deadline = time.perf_counter() + budget_s
         before = (self.lines, self.generation, self.error)
         with self._lock:
-            if not self._file.look():
+            if not self._file.check():
                 self._file.restart()
                 self._forget()
                 self.generation += 1
@@ -114,11 +114,11 @@ class LogFile:
     # -- reading lines ----------------------------------------------------------------------------------------------
 
     def block(self, first: int, count: int) -> list[str]:
-        """Return cleaned lines; fewer at the end of the file, or when it was cut meanwhile."""
+        """Return cleaned lines; fewer at the end of the file, or if it was truncated meanwhile."""
         return [clean(line) for line in self.raw_lines(first, count)]
 
     def raw_lines(self, first: int, count: int) -> list[bytes]:
-        """Return lines as they are, without their ends; of very long ones the two ends."""
+        """Return lines as they are, without line ends; of very long ones only the beginning and the end."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 return self._raw_lines(file.fileno(), max(0, first), count)
@@ -202,7 +202,7 @@ class LogFile:
                         if start <= line < last:
                             yield line
                     place += 1
-        except (OSError, IndexError):  # taken away, or cut while it was searched
+        except (OSError, IndexError):  # removed or truncated while it was searched
             return
 
     def _matches_between(
@@ -246,7 +246,7 @@ class LogFilter:
         self._searched = 0
         self._generation = log.generation
         self.error = ""
-        """Why it cannot be searched for."""
+        """Why the search failed; "" if it did not."""
 
     @property
     def lines(self) -> int:
@@ -257,13 +257,13 @@ class LogFilter:
         return bool(self.error) or self._searched >= self.log.lines or self.lines >= self.limit
 
     def advance(self, budget_s: float = 0.1, cancel: threading.Event | None = None) -> bool:
-        """Search on, for at most `budget_s` seconds or so; tell whether anything changed."""
+        """Continue the search, for about `budget_s` seconds at most; return whether anything changed."""
         deadline = time.perf_counter() + budget_s
         changed = self._generation != self.log.generation
         if changed:
             self._found, self._searched, self._generation = array("Q"), 0, self.log.generation
         while not self.complete and time.perf_counter() < deadline and not (cancel and cancel.is_set()):
-            # The last line may still grow: it is looked at again.
+            # The last line may still grow: it is searched again.
             upto = min(self._searched + 4 * LINES, self.log.lines)
             try:
                 fresh = list(self.log.matches(self.pattern, self._searched, end=upto, cancel=cancel))

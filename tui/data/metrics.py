@@ -1,4 +1,4 @@
-"""The curves of a training: metrics.jsonl read on from where the last look ended, kept as columns of numbers."""
+"""The curves of a training: metrics.jsonl is read from where the last read ended, and kept as columns of numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tui.data.step_columns import StepColumns
 
 STALL_S = 120.0
 STALL_STEPS = 20
-"""A training is called stalled when it was silent for so many seconds and so many steps' time."""
+"""A training counts as stalled when it has been silent for this many seconds and the time of this many steps."""
 RECENT = 50
-"""Steps whose median time says how long a step takes."""
+"""How many of the last steps give the median time of a step."""
 OTHER_CURVES = [curve for chart in CHARTS for curve in chart.curves if curve.record is not StepRecord]
 STEP_TIME = CurveSource(StepRecord, STEP_SECONDS, measures(StepRecord)[STEP_SECONDS])
 _DAMAGED = (ValueError, RecursionError)
@@ -44,10 +44,10 @@ class TrainingStatus:
     """Seconds since the file was last seen to grow."""
     stalled: bool
     loss: float | None
-    """Of the last step; None when it was no number."""
+    """Of the last step; None if it was not a number."""
     loss_smooth: float | None
     former: bool = False
-    """Whether these are the last numbers of an earlier run, and the one that is alive has none yet."""
+    """Whether these are the last numbers of an earlier run, because the live run has none yet."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Chunk:
     offset: int
     rows: int
     others: int
-    """Values of records that are no steps."""
+    """Values of records that are not steps."""
     starts: int
 
 
@@ -83,11 +83,11 @@ class MetricsReader:
     def _forget(self) -> None:
         self._steps = StepColumns(self._smoothing)
         self._others: list[tuple[CurveSource, int, float]] = []
-        """Values of records that are no steps: of which curve, at which step."""
+        """Values of records that are not steps, by curve and step."""
         self._starts: list[StartRecord] = []
         self._chunks: list[_Chunk] = []
         self.bad_lines = 0
-        """Lines that are no records."""
+        """How many lines are not records."""
         self._trouble = ""
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -111,10 +111,10 @@ class MetricsReader:
         return self._file.share
 
     def refresh(self, budget_s: float = 0.25) -> bool:
-        """Read what is new, for at most `budget_s` seconds or so; tell whether anything changed."""
+        """Read what is new, for about `budget_s` seconds at most; return whether anything changed."""
         deadline = time.perf_counter() + budget_s
         with self._lock:
-            changed = not self._file.look()
+            changed = not self._file.check()
             if changed:
                 self._cut(self._file.offset)
         while lines := self._file.read_lines():
@@ -128,7 +128,7 @@ class MetricsReader:
         return changed
 
     def _cut(self, offset: int) -> None:
-        """Forget what stood behind an offset."""
+        """Drop what came after an offset."""
         kept = [chunk for chunk in self._chunks if chunk.offset <= offset]
         if not kept:
             self._forget()
@@ -151,12 +151,12 @@ class MetricsReader:
                 self.bad_lines += 1
             elif kind != StepRecord.kind:
                 self._take_other(content)
-            elif self._trouble:  # what a later version means is not guessed
+            elif self._trouble:  # nobody guesses what a later version means
                 continue
             elif not 0 <= (step := number(content.get("step"))) < 2**53:
                 self.bad_lines += 1
             else:
-                if step <= last:  # a training that resumed does it again
+                if step <= last:  # a resumed training repeats this step
                     self._steps.extend(steps)
                     steps = []
                     self._steps.cut(int(np.searchsorted(self._steps.step.values, step)))
@@ -169,7 +169,7 @@ class MetricsReader:
             self._chunks = self._chunks[:-2048:2] + self._chunks[-2048:]
 
     def _take_other(self, content: JsonObject) -> None:
-        """Take a line that is no step."""
+        """Take a line that is not a step."""
         try:
             record = read_metrics(content)
         except NewerVersion as error:
@@ -217,7 +217,7 @@ class MetricsReader:
         return Series(self.label, np.array(x, np.float64), np.array(y, np.float64), points)
 
     def _sparse(self, curve: CurveSource, axis: Axis) -> tuple[Numbers, Numbers]:
-        """A curve of records that are no steps; of those that a resumed training wrote again, the last."""
+        """A curve of records that are not steps; where a resumed training wrote one again, the last counts."""
         values = {step: value for each, step, value in self._others if each == curve}
         steps = np.array(sorted(values), np.float64)
         found = np.array([values[step] for step in sorted(values)], np.float64)

@@ -1,6 +1,6 @@
-"""What a person types to search for: a regular expression where it is one, else the text itself.
+"""What a person types to search for: a regular expression if it is one, else plain text.
 
-The `regex` package gives up after a time: Python's own engine can search one line for years.
+The `regex` package can stop after a time limit: Python's own engine can search one line for years.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECONDS = 1.0
-"""For one search in a part of a log, which takes milliseconds."""
+"""The limit for one search in a part of a log; usually it takes milliseconds."""
 DRAWING_SECONDS = 0.02
-"""For all matches in a line that is drawn."""
-TOO_LONG = "it takes too long: a repetition in a repetition, such as (a+)+?"
+"""The limit for finding all matches in a line that is drawn."""
+TOO_LONG = "it takes too long: does it nest repetitions, as (a+)+ does?"
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class SearchPattern:
     text: regex.Pattern[str]
     data: regex.Pattern[bytes]
     literal: bool
-    """Whether it is searched as it stands."""
+    """Whether it is searched as text."""
     note: str
-    """Why, when it looks like an expression; else ""."""
+    """Why it is, although it looks like an expression; else ""."""
     needle: bytes | None = None
-    """What a matching line holds once it is in small letters, when that is quick to look for."""
+    """Bytes that each matching line holds when it is lowercased, if there are any: a quick test."""
 
     def is_in(self, text: str) -> bool:
         """Whether a line matches.
@@ -48,7 +48,7 @@ class SearchPattern:
             raise PatternError(TOO_LONG) from None
 
     def find(self, data: bytes, position: int) -> int | None:
-        """Return where the first match in some lines starts, from a position on.
+        """Return where the first match at or after a position in some lines starts.
 
         Raises:
             PatternError: it takes too long.
@@ -60,7 +60,7 @@ class SearchPattern:
         return None if found is None else found.start()
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield start and end of the matches in a line, as far as they are found in the time of a drawing."""
+        """Yield start and end of the matches in a line, as many as are found within `DRAWING_SECONDS`."""
         try:
             for found in self.text.finditer(text, timeout=DRAWING_SECONDS):
                 yield found.span()
@@ -69,7 +69,7 @@ class SearchPattern:
 
 
 def search_pattern(words: str) -> SearchPattern:
-    """Compile a search. Capitals count when there are any. What is no expression is searched as it stands."""
+    """Compile a search. It is case-sensitive if it has capitals. What is not an expression is searched as text."""
     flags = 0 if any(letter.isupper() for letter in re.sub(r"\\.", "", words)) else regex.IGNORECASE
     try:
         literal = not re.search(r"[\\^$.|?*+()\[{]", words)
@@ -80,7 +80,7 @@ def search_pattern(words: str) -> SearchPattern:
 
 
 def _needle(words: str) -> bytes | None:
-    """Only of ASCII: elsewhere, small letters of bytes are not those of text."""
+    """Only for ASCII: other bytes cannot be lowercased as text can."""
     return words.lower().encode() if words.isascii() and words else None
 
 
@@ -88,7 +88,7 @@ def _compiled(expression: str, flags: int, literal: bool, note: str) -> SearchPa
     text, data = regex.compile(expression, flags), expression.encode("utf-8", "surrogateescape")
     try:
         return SearchPattern(text, regex.compile(data, flags | regex.MULTILINE), literal, note)
-    except regex.error as error:  # a class of characters that are several bytes, with a range
+    except regex.error as error:  # a range in a class of characters that take several bytes
         note = f"not possible for bytes ({error}): searched as plain text"
         escaped = re.escape(expression)
         data = escaped.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""What is in place and what is not, before a start: `hv15 check`, in a process of its own."""
+"""What is in place and what is missing before a start: `hv15 check`, in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tui.data.system import SystemSample
 from tui.data.trial import Trial
 
 BUSY = 1 << 30
-"""Bytes on a GPU below which nobody computes: screens and idle contexts take some hundred MiB."""
+"""Below this many bytes, a GPU counts as idle: screens and idle contexts take some hundred MiB."""
 
 
 class Preflight:
@@ -36,10 +36,10 @@ class Preflight:
 
 
 def machine_checks(sample: SystemSample) -> tuple[Check, ...]:
-    """What the machine says against a start now: GPUs that others use, little memory."""
+    """What on this machine speaks against a start now: GPUs in use, little memory."""
     found: list[Check] = []
     for gpu in sample.gpus:
-        others = [process for process in gpu.processes if not process.ours]
+        others = [process for process in gpu.processes if not process.of_this_run]
         if others or gpu.used > BUSY:
             pids = f" by pid {', '.join(str(process.pid) for process in others[:5])}" if others else ""
             used = f"{gpu.used / 2**30:.1f} of {gpu.total / 2**30:.1f} GiB are in use{pids}"

@@ -1,10 +1,10 @@
-"""Why Snakemake runs a job, in plain words, where hv15 itself has not said it."""
+"""Why Snakemake runs a job, in plain words, for jobs whose reason hv15 does not give."""
 
 from __future__ import annotations
 
 import re
 
-SHOWN = 3
+MOST_NAMED = 3
 _HEADS = (
     "Missing output|Incomplete output|Updated input|Input files updated|Output file is|Job provides|Set of input"
     "|Code has|Params have|Software environment|Forced execution|Rules with"
@@ -12,7 +12,7 @@ _HEADS = (
 
 
 def plain_reason(reason: str) -> str:
-    """Turn a reason as Snakemake writes it into a sentence; what is not known is left as it is."""
+    """Turn a reason as Snakemake writes it into a sentence; an unknown one is left as it is."""
     parts = []
     for part in _parts(reason):
         kind, _, files = part.partition(": ")
@@ -24,7 +24,7 @@ def plain_reason(reason: str) -> str:
             case "Updated input files":
                 parts.append(f"{_names(files)} {'is' if _one(files) else 'are'} newer than the result")
             case "Input files updated by another job":
-                parts.append(f"{_names(files)} will be made anew")
+                parts.append(f"{_names(files)} will be made again")
             case "Params have changed since last execution":
                 parts.append("its settings changed")
             case "Code has changed since last execution":
@@ -64,5 +64,5 @@ def _names(text: str) -> str:
     files = _files(text)
     if not files:
         return "an input"
-    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
-    return ", ".join(files[:SHOWN]) + more
+    more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+    return ", ".join(files[:MOST_NAMED]) + more

@@ -1,4 +1,4 @@
-"""What would run again after an edit, and why: asked of `hv15 why`, in a process of its own."""
+"""What would run again after an edit, and why: `hv15 why`, in a process of its own."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 
 class Standing(Enum):
-    """How a sample stands to the project as it is now."""
+    """How a sample relates to the project as it is now."""
 
     CURRENT = "current"
     """Made by the project's LoRA, from a prompt of its config; or nothing says otherwise."""
@@ -41,19 +41,19 @@ class StandingReader:
         self._trainings: dict[str, tuple[_Watched[str], _Watched[str]]] = {}
 
     def refresh(self) -> bool:
-        """Look for changes; tell whether there were any."""
+        """Look for changes; return whether there were any."""
         changed = self._prompts.refresh()
         for finished, begun in self._trainings.values():
             changed |= finished.refresh() | begun.refresh()
         return changed
 
     def of(self, experiment: str, name: str, prompt: str, trained: str | None) -> Standing:
-        """Return how a sample stands to the project.
+        """Return how a sample relates to the project.
 
         Args:
             experiment: "" for the project itself.
             name: of the sample: its prompt's, with `.base` for the one without the LoRA.
-            prompt: its prompt's text, as the sample tells; "" if it does not.
+            prompt: its prompt's text, as the sample records it; "" if it does not.
             trained: digest of the training whose LoRA made it; None: without one, or unknown.
         """
         prompts = self._prompts.value if not experiment else None
@@ -68,7 +68,7 @@ class StandingReader:
         return Standing.CURRENT
 
     def _training(self, experiment: str) -> str | None:
-        """Digest of the training that is finished, else of the one that was begun last; None if neither is known."""
+        """The digest of the finished training, else of the last one that began; None if neither is known."""
         if experiment not in self._trainings:
             paths = ProjectPaths(self._root, experiment)
             pair = _Watched(paths.trained, _finished), _Watched(paths.spec(Rule.TRAIN), _begun)
@@ -80,7 +80,7 @@ class StandingReader:
 
 
 class _Watched(Generic[Value]):
-    """What one file says; None as long as it is missing or unusable."""
+    """The value read from one file; None as long as it is missing or unusable."""
 
     def __init__(self, path: Path, read: Callable[[Path], Value]) -> None:
         self._path, self._read = path, read
@@ -107,12 +107,12 @@ def _prompts(config: Path) -> dict[str, str]:
 
 
 def _finished(trained: Path) -> str:
-    """What the specs of samples call the training that made a LoRA file."""
+    """The digest, as in the specs of samples, of the training that made a LoRA file."""
     from hv15.project.metadata import product_metadata
 
     return digest(parse_object(product_metadata(trained)[MADE_FROM]))
 
 
 def _begun(spec: Path) -> str:
-    """What the specs of samples call the training that a run has planned."""
+    """The digest, as in the specs of samples, of the training that a run has planned."""
     return digest(Spec.load(spec).wanted)

@@ -28,7 +28,7 @@ VIDEOS, IMAGES = (".mp4", ".webm", ".mkv", ".gif"), (".png", ".jpg", ".jpeg", ".
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What is shown of the settings that a sample depends on."""
+    """The settings of a sample that are shown."""
 
     prompt: str = ""
     negative_prompt: str = ""
@@ -43,7 +43,7 @@ class Sample:
     """One video, image or folder of images that was sampled."""
 
     name: str
-    """Of its file, without ending."""
+    """Of its file, without the suffix."""
     prompt_name: str
     """Of the prompt in the config."""
     step: int | None
@@ -55,18 +55,18 @@ class Sample:
     path: Path
     media: Media
     size: int
-    """Bytes; of a folder its own."""
+    """Bytes of the file, or of the folder's own entry."""
     mtime: float
     settings: SampleSettings = SampleSettings()
-    """What was asked for, as the file tells."""
+    """The settings that the file records."""
     trained: str | None = None
-    """Digest of the training whose LoRA made it, as the file tells; None: without one, or unknown."""
+    """Digest of the training whose LoRA made it, as the file records it; None: without one, or unknown."""
     standing: Standing = Standing.CURRENT
-    """Whether the project still is what the sample was made from."""
+    """Whether the project is still what the sample was made from."""
 
 
 class SamplesReader:
-    """All samples of a project; a file is looked into only when it has changed.
+    """All samples of a project; a file is read only when it has changed.
 
     Args:
         config: the config file whose prompts count; its folder is the project.
@@ -80,7 +80,7 @@ class SamplesReader:
         self._standings = StandingReader(config)
 
     def refresh(self) -> bool:
-        """Look for samples; tell whether there are others than before."""
+        """Look for samples; return whether anything changed."""
         found: dict[tuple[Path, float, int], Sample] = {}
         otherwise = self._standings.refresh()
         self.error = ""
@@ -131,7 +131,7 @@ def _media_in(folder: Path) -> list[Path]:
 def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) -> Sample:
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
-    settings, trained = _told(path)
+    settings, trained = _recorded_settings(path)
     media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
@@ -148,8 +148,8 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
     )
 
 
-def _told(path: Path) -> tuple[SampleSettings, str | None]:
-    """What a sample tells of itself, and of its training; nothing if it does not, or is damaged."""
+def _recorded_settings(path: Path) -> tuple[SampleSettings, str | None]:
+    """The settings and the training that a sample records; empty if it records none or is damaged."""
     from hv15.project.metadata import product_metadata
 
     try:

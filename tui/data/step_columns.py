@@ -16,7 +16,7 @@ MEASURES = measures(StepRecord)
 
 
 class StepColumns:
-    """Grows by the lines of steps, which come in the order of their numbers."""
+    """Grows by lines of steps, which come in ascending order."""
 
     def __init__(self, smoothing: float) -> None:
         self.step = Column(np.float64)
@@ -30,7 +30,7 @@ class StepColumns:
             for name, measure in MEASURES.items()
             if measure.bins
         }
-        """Of each bin the rows that have a value, and the values."""
+        """For each bin, the rows that have a value, and the values."""
 
     def __len__(self) -> int:
         return len(self.step)
@@ -61,7 +61,7 @@ class StepColumns:
             mean.follow(self._plain[name])
 
     def cut(self, rows: int) -> None:
-        """Forget all behind the first `rows` steps."""
+        """Drop all after the first `rows` steps."""
         if rows >= len(self):
             return
         for column in (self.step, self._epoch, self._time, *self._plain.values()):
@@ -76,7 +76,7 @@ class StepColumns:
             mean.follow(self._plain[name])
 
     def places(self, axis: Axis) -> Numbers:
-        """Where each step stands on an axis."""
+        """The position of each step on an axis."""
         return {"step": self.step, "time": self._time, "epoch": self._epoch}[axis].values
 
     def points(self, source: CurveSource, axis: Axis) -> tuple[Numbers, Numbers]:
@@ -94,6 +94,6 @@ class StepColumns:
         return places, values
 
     def last(self, source: CurveSource, count: int = 1) -> Numbers:
-        """Return the last values of a curve that has one for each step, as far as they are finite."""
+        """Return the finite ones among the last values of a curve that has a value for each step."""
         values = self.points(source, "step")[1][-count:]
         return values[np.isfinite(values)]

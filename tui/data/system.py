@@ -1,4 +1,4 @@
-"""The machine under the run: GPUs, CPU, memory of the run's processes, disk; now and over the last minutes."""
+"""The machine that the run is on: GPUs, CPU, memory of the run's processes, disk; now and over the last minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tui.data.gpus import Gpu, GpuProcess, GpuSource, NvmlGpus, ScriptedGpus
 __all__ = ["Gpu", "GpuProcess", "GpuSource", "NvmlGpus", "Process", "ScriptedGpus", "SystemReader", "SystemSample"]
 
 LOOK_FOR_PROCESSES_S = 5.0
-"""How often the run's processes are looked for among all of the machine, which costs some milliseconds."""
+"""How often the run's processes are searched for among all processes, which takes some milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Process:
     rss: int
     """Bytes."""
     cpu: float
-    """Percent of one core since the last look."""
+    """Percent of one core since the last measurement."""
 
 
 @dataclass(frozen=True)
@@ -54,32 +54,32 @@ class SystemSample:
 
     @property
     def run_vram(self) -> int:
-        """Bytes that the run holds on all GPUs together; 0 when the driver does not tell."""
-        return sum(process.used for gpu in self.gpus for process in gpu.processes if process.ours)
+        """Bytes that the run holds on all GPUs together; 0 if the driver does not say."""
+        return sum(process.used for gpu in self.gpus for process in gpu.processes if process.of_this_run)
 
 
 class Processor:
-    """How busy the processors were since the last look, whichever thread looked.
+    """How busy the processors were since the last measurement, whichever thread made it.
 
-    `psutil.cpu_percent` counts for each thread by itself, so the first look of each worker of a pool would say 0.
+    `psutil.cpu_percent` counts for each thread separately, so the first call in each worker of a pool would return 0.
     """
 
     def __init__(self) -> None:
         self._last = self._times()
 
     def percent(self) -> float:
-        """Percent of all cores since the last look; since the start of this the first time."""
+        """Percent of all cores since the last call, or since this object was made."""
         busy, whole = self._times()
         busy_before, whole_before = self._last
         self._last = busy, whole
-        if whole <= whole_before:  # no tick passed, or counters of a container that went back
+        if whole <= whole_before:  # no tick has passed, or a container's counters went back
             return 0.0
         return min(100.0, max(0.0, 100 * (busy - busy_before) / (whole - whole_before)))
 
     @staticmethod
     def _times() -> tuple[float, float]:
         times = psutil.cpu_times()._asdict()
-        guests = times.get("guest", 0.0) + times.get("guest_nice", 0.0)  # user and nice hold them already
+        guests = times.get("guest", 0.0) + times.get("guest_nice", 0.0)  # user and nice include them already
         whole = sum(times.values()) - guests
         return whole - times["idle"] - times.get("iowait", 0.0), whole
 
@@ -98,7 +98,7 @@ class SystemReader:
         self.root = root
         self.gpus: GpuSource = gpus if gpus is not None else NvmlGpus()
         self.peaks: dict[str, int] = {}
-        """Phase -> the most that the run held in it: bytes on the GPUs, or of memory where there are none."""
+        """Phase -> the run's peak in it: bytes on the GPUs, or of memory where there are none."""
         self._run = ""
         self._clock, self._monotonic = clock, monotonic
         self._history = history
@@ -112,8 +112,8 @@ class SystemReader:
         """Measure now.
 
         Args:
-            record: the run that is alive.
-            phase: what it does, such as the rule of its longest job; its peak of memory is kept.
+            record: the live run.
+            phase: what it does, such as the rule of its longest job; its peak memory is kept.
         """
         if record is not None and record.id != self._run:
             self._run = record.id
@@ -121,9 +121,9 @@ class SystemReader:
         processes = self._run_processes(record)
         memory = psutil.virtual_memory()
         disk_free, disk_total = self._disk()
-        ours = {process.pid for process in processes}
+        run_pids = {process.pid for process in processes}
         found = tuple(
-            replace(gpu, processes=tuple(replace(each, ours=each.pid in ours) for each in gpu.processes))
+            replace(gpu, processes=tuple(replace(each, of_this_run=each.pid in run_pids) for each in gpu.processes))
             for gpu in self.gpus.read()
         )
         sample = SystemSample(
@@ -199,7 +199,7 @@ def _measure(process: psutil.Process) -> Process | None:
 
 
 def _name(process: psutil.Process) -> str:
-    """What it is to a person: `hv15 train` rather than `python3.11`."""
+    """The name that a person knows: `hv15 train` rather than `python3.11`."""
     try:
         words = process.cmdline()
     except psutil.Error:

@@ -1,7 +1,7 @@
-"""A command that is run on a config's text which is not saved: beside the project's file, which it does not touch.
+"""A command that runs on a config's unsaved text, without touching the project's file.
 
-For as long as the command runs, the text lies in a hidden file in the same folder, because relative paths in it start
-there. Files that a killed dashboard left are removed by the next one.
+While the command runs, the text is in a hidden file in the same folder, because relative paths in it start there. Files
+that a killed dashboard left behind are removed by the next one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
 from hv15.runs import control
 
 LAST_LINES = 12
-"""Of what a command said that printed no record: as of a traceback, the last ones tell."""
+"""Lines that are shown of a command's output if it printed no record: as in a traceback, the last ones matter."""
 
 _NAME = re.compile(r"\.hv15-trial-(\d+)-\d+\.yaml")
 _count = itertools.count()
@@ -34,7 +34,7 @@ _count = itertools.count()
 
 @dataclass(frozen=True)
 class Completed:
-    """What became of a command."""
+    """The outcome of a command."""
 
     code: int
     """Its exit code; negative for a signal."""
@@ -55,7 +55,7 @@ class Trial:
 
     @contextlib.contextmanager
     def file(self) -> Iterator[Path]:
-        """Yield the file to name to the command: the project's own if the text is not another one.
+        """Yield the file to give to the command: the project's own unless the text differs.
 
         Raises:
             UserError: the folder cannot be written.
@@ -80,10 +80,10 @@ class Trial:
                 path.unlink()
 
     def ask(self, command: str, *words: str) -> JsonObject | None:
-        """Let a command of hv15 look at the project and return the record that it prints; None if it was cancelled.
+        """Run an hv15 command on the project and return the record that it prints; None if it was cancelled.
 
         Raises:
-            UserError: it could not be started, or printed no record; then the message is what it said instead.
+            UserError: it could not be started, or it printed no record; then the message is its output.
         """
         with self.file() as file:
             line = [sys.executable, "-P", "-m", "hv15.cli", command, str(file), "--json", *words]
@@ -98,7 +98,7 @@ class Trial:
             raise UserError(self._renamed(message, file)) from None
 
     def run(self, words: Sequence[str], *, folder: Path, environment: dict[str, str]) -> Completed:
-        """Run a command to its end, at low priority, and return what it said.
+        """Run a command to its end, at low priority, and return its output.
 
         Raises:
             UserError: it cannot be started.
@@ -128,7 +128,7 @@ class Trial:
         )
 
     def cancel(self) -> None:
-        """End the command and all that it started; nothing can be run any more."""
+        """End the command and all that it started; nothing can be run afterwards."""
         with self._lock:
             self._cancelled = True
             process = self._process
@@ -137,7 +137,7 @@ class Trial:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def _named(self, value: Json, file: Path) -> Json:
-        """Put the config's own name where a value names the hidden file."""
+        """Replace the hidden file's name in a value by the config's own."""
         if isinstance(value, dict):
             return {name: self._named(each, file) for name, each in value.items()}
         if isinstance(value, list):
@@ -151,7 +151,7 @@ class Trial:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what dashboards left that are gone."""
+    """Remove what earlier dashboards left behind."""
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
             match = _NAME.fullmatch(entry.name)

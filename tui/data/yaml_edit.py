@@ -1,7 +1,7 @@
 """Edits of YAML text that touch one place and leave every other byte, comment and space as it was.
 
-Each edit is proved: the new text is read again, and its values must be the old ones with that one change. What cannot
-be done so (a value that an anchor shares with another place, a list written in an unusual way) is refused.
+Each edit is verified: the new text is read again, and its values must be the old ones with that one change. Edits that
+cannot be done this way (a value that an anchor shares with another place, a list in an unusual style) are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def set_value(text: str, location: Location, value: Json, *, literal: str | None
     """Give the setting at a location another value, or add it.
 
     Args:
-        literal: how the value is to be written, such as 1e-4.
+        literal: how to write the value, such as 1e-4.
 
     Raises:
         UserError: the text is not YAML, or it cannot be done without touching more than this.
@@ -40,13 +40,13 @@ def set_value(text: str, location: Location, value: Json, *, literal: str | None
     before = values(text).data
 
     def change(data: Json) -> Json:
-        return _with(data, location, value)
+        return _with_value(data, location, value)
 
-    return _proved(before, _set(text, location, value, literal), change, location)
+    return _verified(before, _set(text, location, value, literal), change, location)
 
 
 def remove_value(text: str, location: Location) -> str:
-    """Take out a key with its value, or an entry of a list.
+    """Remove a key with its value, or an entry of a list.
 
     Raises:
         UserError: it is not there, or it cannot be done without touching more than this.
@@ -56,11 +56,11 @@ def remove_value(text: str, location: Location) -> str:
     def change(data: Json) -> Json:
         return _without(data, location)
 
-    return _proved(before, _remove(text, location), change, location)
+    return _verified(before, _remove(text, location), change, location)
 
 
 def add_entry(text: str, location: Location, value: Json) -> str:
-    """Append an entry to the list at a location, which is made if it is not there.
+    """Append an entry to the list at a location, which is added if it is missing.
 
     Raises:
         UserError: there is no list, or it cannot be done without touching more than this.
@@ -86,10 +86,10 @@ def values(text: str) -> YamlFile:
     return read_yaml(_FILE, text)
 
 
-# -- proof ------------------------------------------------------------------------------------------------------------
+# -- verification -----------------------------------------------------------------------------------------------------
 
 
-def _proved(before: Json, after: str, change: Callable[[Json], Json], location: Location) -> str:
+def _verified(before: Json, after: str, change: Callable[[Json], Json], location: Location) -> str:
     try:
         same = _equal(values(after).data, change(copy.deepcopy(before)))
     except UserError:
@@ -107,11 +107,11 @@ def _equal(a: Json, b: Json) -> bool:
     return type(a) is type(b) and (a == b or (a != a and b != b))
 
 
-def _with(data: Json, location: Location, value: Json) -> Json:
+def _with_value(data: Json, location: Location, value: Json) -> Json:
     if not location:
         return value
     first, rest = location[0], location[1:]
-    inner = _with(_below(data, first), rest, value)
+    inner = _with_value(_below(data, first), rest, value)
     if isinstance(first, int) and isinstance(data, list):
         return [*data[:first], inner, *data[first + 1 :]]
     base = data if isinstance(data, dict) else {}
@@ -128,7 +128,7 @@ def _without(data: Json, location: Location) -> Json:
     elif isinstance(holder, list) and isinstance(last, int):
         holder.pop(last)
     if path and isinstance(holder, dict) and not holder:
-        return _with(data, tuple(path), None)
+        return _with_value(data, tuple(path), None)
     return data
 
 
@@ -177,7 +177,7 @@ def _set_mapping(text: str, location: Location, place: ValueSpan, value: dict[st
 
 
 def _set_list(text: str, location: Location, place: ValueSpan, value: list[Json]) -> str | None:
-    """Change entry by entry, so that comments beside them stay; None when the list is better written anew."""
+    """Change entry by entry, so that comments beside them stay; None when the list is better written as a whole."""
     count = len(place.node.value)
     if not value or (len(value) != count and not is_block(place.node)):
         return None
@@ -189,7 +189,7 @@ def _set_list(text: str, location: Location, place: ValueSpan, value: list[Json]
 
 
 def _insert(text: str, holder: ValueSpan, location: Location, depth: int, value: Json, literal: str | None) -> str:
-    """Add what is missing of a location below the deepest place that is there."""
+    """Add the missing part of a location below its deepest existing place."""
     part, rest = location[depth], location[depth + 1 :]
     for name in reversed(rest):
         if not isinstance(name, str):
@@ -224,7 +224,7 @@ def _into_flow(text: str, node: yaml.Node, written: str) -> str:
 
 
 def _line_after(text: str, place: int, column: int, written: str, newline: str) -> str:
-    """Put lines behind the line in which a place is."""
+    """Insert lines after the line that a place is in."""
     end = text.find("\n", place)
     if end < 0:
         return f"{text}{newline}{' ' * column}{written}"
@@ -253,6 +253,6 @@ def _remove(text: str, location: Location) -> str:
     end = len(text) if end < 0 else end + 1
     if not text[line:start].strip():
         return text[:line] + text[end:]
-    if number + 1 < len(below) and (after_key := below[number + 1].key) is not None:  # the first key behind a dash
+    if number + 1 < len(below) and (after_key := below[number + 1].key) is not None:  # the first key after a dash
         return text[:start] + text[after_key.start_mark.index :]
     raise refused(location)

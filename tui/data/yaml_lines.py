@@ -1,4 +1,4 @@
-"""Line ends of a text that went through an editor which knows one kind of them."""
+"""Line ends of a text that went through an editor that knows only one kind of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def with_line_ends(before: str, lines: Sequence[str], newline: str) -> str:
     """Join the lines of an editor: a line that was there before keeps its end, others get `newline`.
 
     Args:
-        before: the text that the editor was given. It splits as `str.splitlines` does, and has an empty line more
-            behind a line feed or a carriage return at the end.
+        before: the text that the editor was given. It splits as `str.splitlines` does, with one more empty
+            line after a line feed or a carriage return at the end.
         lines: what it has now.
     """
     old = before.splitlines()

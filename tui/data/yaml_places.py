@@ -1,4 +1,4 @@
-"""Where each value stands in YAML text: its key, its first and its last character, anchors and aliases."""
+"""Where each value is in YAML text: its key, its first and its last character, anchors and aliases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALIAS = re.compile(r"\s*:\s*(\*[^\s,\]}]+)")
 
 @lru_cache(maxsize=4)
 def compose(text: str) -> yaml.Node:
-    """Return the nodes of YAML text, with the places where they stand."""
+    """Return the nodes of YAML text, with their places."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     assert node is not None
     return node
@@ -24,7 +24,7 @@ def compose(text: str) -> yaml.Node:
 
 @dataclass(frozen=True)
 class ValueSpan:
-    """A value as it stands in the text."""
+    """A value's place in the text."""
 
     text: str
     """The whole."""
@@ -34,7 +34,7 @@ class ValueSpan:
 
     @property
     def alias(self) -> re.Match[str] | None:
-        """The `*name` that stands here instead of a value."""
+        """The `*name` that is here instead of a value."""
         if self.key is None or self.node.start_mark.index >= self.key.end_mark.index:
             return None
         return _ALIAS.match(self.text, self.key.end_mark.index)
@@ -45,7 +45,7 @@ class ValueSpan:
 
     @property
     def end(self) -> int:
-        """Behind the last character that belongs to the value."""
+        """The position after the last character of the value."""
         if self.alias:
             return self.alias.end(1)
         if is_block(self.node) and self.node.value:

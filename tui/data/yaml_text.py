@@ -15,7 +15,7 @@ _NOWHERE = Path("config.yaml")
 
 
 def parse(text: str) -> Json:
-    """Read one value as it would be read behind a key.
+    """Read one value as it would be read after a key.
 
     Raises:
         UserError: it is not YAML.
@@ -27,7 +27,7 @@ def scalar(value: Json, *, flow: bool = False, like: str = "") -> str:
     """Write a value in one line.
 
     Args:
-        flow: whether it stands in brackets or braces.
+        flow: whether it is inside brackets or braces.
         like: the text that it replaces, whose quotes are kept.
     """
     if isinstance(value, str):
@@ -46,7 +46,7 @@ def scalar(value: Json, *, flow: bool = False, like: str = "") -> str:
 
 
 def block(key: str, value: Json, indent: int, newline: str) -> str:
-    """Write `key: value` as lines, the first one without its indent: it stands behind `indent` spaces already."""
+    """Write `key: value` as lines, the first one without its indent: `indent` spaces are there already."""
     head = _text(key, False, "")
     if isinstance(value, dict) and value:
         inner = indent + INDENT
@@ -60,7 +60,7 @@ def block(key: str, value: Json, indent: int, newline: str) -> str:
 
 
 def entry(value: Json, indent: int, newline: str) -> str:
-    """Write an entry of a list with its dash, which stands behind `indent` spaces."""
+    """Write an entry of a list with its dash, which follows `indent` spaces."""
     if not isinstance(value, dict) or not value:
         return f"- {scalar(value)}"
     inner = indent + INDENT

@@ -1,1 +1,1 @@
-"""A recorded run of the repository's demo, replayed without models: for a first look, for tests and for pictures."""
+"""A recorded run of the repository's demo, replayed without models: for a first look, for tests and for screenshots."""

@@ -1,4 +1,4 @@
-"""A folder of its own in which the recorded run goes on while the dashboard is open."""
+"""A temporary folder in which the recorded run is replayed while the dashboard is open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STARTS_WITHIN_S = 20.0
 
 @contextmanager
 def demo_project(speed: float = 1.0) -> Iterator[Path]:
-    """Start the replay in a temporary folder, yield its config file, and remove all of it in the end."""
+    """Start the replay in a temporary folder, yield its config file, and remove everything at the end."""
     folder = Path(tempfile.mkdtemp(prefix="hv15-demo-"))
     root = folder / "demo"
     process = subprocess.Popen(
@@ -48,30 +48,30 @@ def demo_project(speed: float = 1.0) -> Iterator[Path]:
 
 
 def _leave(number: int, _: object) -> None:
-    """Go the way out that tidies up, also when the terminal was closed."""
+    """Leave in the way that cleans up, also when the terminal was closed."""
     raise SystemExit(128 + number)
 
 
 def _has_begun(root: Path) -> bool:
-    """Whether the replay holds the lock and has said who it is."""
+    """Whether the replay holds the lock and has written its record."""
     running = lock.holder(root)
     return bool(running) and RunFolder(root, running or "").record() is not None
 
 
 def end_what_was_started(root: Path) -> None:
-    """Kill a run that somebody started in the demo's folder: the folder goes."""
+    """Kill a run that somebody started in the demo's folder, because the folder is removed."""
     from hv15.runs.processes import kill
     from hv15.runs.record import history
 
     for run in history(root):
         if run.id.endswith("-demo"):
-            continue  # the recorded ones: their processes are ours, or nobody's
+            continue  # a recorded one: its process is the replay, or does not exist
         if record := run.record():
             kill(record)
 
 
 def made_up_gpu(clock: Callable[[], float] = time.time) -> ScriptedGpus:
-    """A GPU for the demo, since the recording was made without one; its name says that it is none."""
+    """A GPU for the demo, since the recording was made without one; its name says that it is not real."""
     began = clock()
 
     def read() -> tuple[Gpu, ...]:

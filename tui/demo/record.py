@@ -1,7 +1,7 @@
 """Make the recording from a project folder whose last run has finished:  python -m tui.demo.record PROJECT
 
-Kept are what the dashboard shows: the config, the clips, runs with their events, metrics, logs, samples. Not kept are
-models, encoded items and LoRAs. `timeline.json` says when each file appeared or grew.
+It holds what the dashboard shows: the config, the clips, runs with their events, metrics, logs, samples; no models,
+encoded items or LoRAs. `timeline.json` says when each file appeared or grew.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def record(root: Path, target: Path = RECORDING) -> None:
 
 
 def _before(root: Path, earlier: list[RunFolder]) -> Iterator[Path]:
-    """What is there before the run starts, its history among it."""
+    """The files from before the run started, including its history."""
     paths = ProjectPaths(root)
     yield paths.config
     for pattern in CLIPS:
@@ -64,7 +64,7 @@ def _before(root: Path, earlier: list[RunFolder]) -> Iterator[Path]:
 
 
 def _during(root: Path, last: RunFolder) -> set[Path]:
-    """What the run has written."""
+    """The files that the run has written."""
     paths = ProjectPaths(root)
     samples = paths.samples.glob(VIDEO.path(paths, "*").name)
     texts = paths.results.glob("**/*.txt")
@@ -96,7 +96,7 @@ def _stamps(path: Path, start: float) -> list[float]:
 
 
 def _of_job(run: RunFolder, log: str, start: float) -> tuple[float, float]:
-    """Start and end of the job that wrote a log; both 0 when it was none of this run's."""
+    """Start and end of the job that wrote a log; both 0 if it was not one of this run's."""
     job, begun = None, 0.0
     for event in all_events(run.events):
         if isinstance(event, JobStarted) and log in event.job.log:
@@ -108,7 +108,7 @@ def _of_job(run: RunFolder, log: str, start: float) -> tuple[float, float]:
 
 
 def _copy(root: Path, path: Path, target: Path) -> Path:
-    """Copy a file; text without what names the machine, and with numbers as short as anybody reads them."""
+    """Copy a file; in text, leave out what names the machine and shorten long numbers."""
     copy = target / recorded_name(path.relative_to(root).as_posix())
     copy.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".mp4", ".png"):

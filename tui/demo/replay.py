@@ -1,4 +1,4 @@
-"""Replays the recorded run into a folder: files appear and grow as they did, at any speed and by any clock.
+"""Replays the recorded run into a folder: files appear and grow as they did, at any speed and with any clock.
 
 As a program (`python -m tui.demo.replay FOLDER`) it is the run: it holds the project's lock and stops on Ctrl-C as
 Snakemake does, so that the dashboard sees, stops and kills it like any other.
@@ -37,12 +37,12 @@ from tui.demo.timeline import RECORDING, RecordedFile, read_timeline, recorded_n
 
 TICK_S = 0.2
 SECONDS_BEFORE = 3600.0
-"""How long before the replay the run before it began, for those who read the history."""
+"""How long before the replay the run before it began, as the history shows it."""
 
 
 @dataclass
 class _GrowingFile:
-    """One file of the run and how much of it is there."""
+    """One file of the run, and how much of it has been written."""
 
     path: str
     content: bytes
@@ -61,8 +61,8 @@ class Replay:
         root: an empty or missing folder, which becomes the project.
         clock: time.time, or any other.
         speed: seconds of the recording in a second.
-        pid: of the process that is to be taken for the run.
-        at: where to begin, as a share of the recording; what came before is there at once. 1: it has ended.
+        pid: of the process that counts as the run.
+        at: where to begin, as a share of the recording; what came before is written at once. 1: it has ended.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Replay:
         root.mkdir(parents=True, exist_ok=True)
         self._lock = lock.take(root, self.run.id)
         if self._lock is None:
-            raise UserError(f"{root}: a run is going on already", hint="choose another folder")
+            raise UserError(f"{root}: a run is already in progress", hint="choose another folder")
         self._make_project()
         self._begin(os.getpid() if pid is None else pid)
 
@@ -207,7 +207,7 @@ class Replay:
         return sum(isinstance(event, JobDone) for event in events), total
 
     def _write(self, file: _GrowingFile, at: float, mode: str, content: bytes) -> None:
-        """Write at the end or anew, dated as if it had been written in the moment when it was due."""
+        """Append or overwrite, dated as if it had been written at the moment when it was due."""
         path = self.root / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open(mode) as target:

@@ -20,13 +20,13 @@ class RecordedFile:
     path: str
     """From the project folder."""
     begin: float
-    """When it appears."""
+    """When the file appears."""
     end: float | None = None
-    """When it has grown to its end, line by line; None if it appears as a whole."""
+    """When the file is complete, if it grows line by line; None if it appears as a whole."""
     line_times: tuple[float, ...] | None = None
     """When each line comes, where that is known."""
     tells_times: bool = False
-    """Whether each line is a record that tells its own time."""
+    """Whether each line is a record with a time of its own."""
 
 
 @dataclass(frozen=True)
@@ -48,5 +48,5 @@ def read_timeline() -> Timeline:
 
 
 def recorded_name(path: str) -> str:
-    """Where a file of the project stands in the recording: nothing in a package begins with a dot."""
+    """The path of a project's file in the recording, in which no name begins with a dot: it is part of a package."""
     return path.replace(f"{ProjectPaths().hidden}/", "runs-folder/", 1)

@@ -1,1 +1,1 @@
-"""Screens that lie over another one for a moment, one a file."""
+"""Dialogs, which lie over a screen, one in each file."""

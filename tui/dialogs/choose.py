@@ -1,4 +1,4 @@
-"""Several of a list, by space; enter takes them."""
+"""Choose several entries of a list with space; enter accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tui.widgets.rows import Rows
 class ChoiceRows(Rows[str]):
     """Names with a box before each."""
 
-    HELP = "Space takes a name or leaves it, enter shows what was taken."
+    HELP = "Space selects or deselects a name, enter shows the selected ones."
 
     def __init__(self, taken: set[str]) -> None:
         super().__init__(id="choices")
@@ -32,11 +32,11 @@ class ChoiceRows(Rows[str]):
 
 
 class ChooseDialog(ModalScreen[list[str] | None]):
-    """Returns the names that were taken, in their order, or None."""
+    """Returns the selected names, in their order, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="choose-cancel", tooltip="change nothing"),
-        Binding("space", "take", "Take", id="choose-take", tooltip="take this one, or leave it"),
+        Binding("space", "take", "Take", id="choose-take", tooltip="select or deselect this one"),
     ]
 
     DEFAULT_CSS = """
@@ -50,7 +50,7 @@ class ChooseDialog(ModalScreen[list[str] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._title
-            box.border_subtitle = "space takes, enter shows them, esc cancels"
+            box.border_subtitle = "space selects, enter shows them, esc cancels"
             yield ChoiceRows(self._taken)
 
     def on_mount(self) -> None:

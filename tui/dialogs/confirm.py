@@ -18,7 +18,7 @@ from textual.widgets.button import ButtonVariant
 
 @dataclass(frozen=True)
 class Answer:
-    """One choice: what it returns, its words, its key."""
+    """One choice: the value it returns, its text, its key."""
 
     value: str
     label: str

@@ -16,7 +16,7 @@ from textual.widgets import Button, Input, Static, TextArea
 
 
 class HelpDialog(ModalScreen[None]):
-    """Read from the widgets themselves: their HELP, and the tooltips of their bindings."""
+    """Shows what the widgets say of themselves: their HELP, and the tooltips of their bindings."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,f1,q", "dismiss(None)", "Close", id="help-close", tooltip="close the help")
@@ -60,13 +60,13 @@ def help_for(screen: Screen[object]) -> Content:
 
 
 def name_of(node: DOMNode, screen: Screen[object]) -> str:
-    """What people call a part of a screen: by its own name, else by that of what it lies in."""
+    """The name of a part of a screen, or of the part that it lies in."""
     if node is screen.app:
         return "Everywhere"
     for each in node.ancestors_with_self:
         if each is screen:
             break
-        if name := getattr(each, "CALLED", ""):
+        if name := getattr(each, "PART_NAME", ""):
             return str(name)
         if isinstance(each, Input | TextArea):
             return "Text field"

@@ -43,6 +43,6 @@ class JumpOverlay(ModalScreen[Widget | None]):
 
 
 def jump_targets(screen: Screen[object]) -> list[Widget]:
-    """Return what can have the focus and is seen on a screen, from top to bottom."""
+    """Return the visible widgets of a screen that can have the focus, from top to bottom."""
     seen = [widget for widget in screen.focus_chain if widget.region.area and screen.region.overlaps(widget.region)]
     return sorted(seen, key=lambda widget: (widget.region.y, widget.region.x))

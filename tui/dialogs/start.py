@@ -27,7 +27,7 @@ TARGET = str(ProjectPaths().lora)
 
 
 class Plans(Protocol):
-    """What tells what would run: `tui.data.rerun.DryRun`, or a fake."""
+    """Finds out what would run: `tui.data.rerun.DryRun`, or a fake."""
 
     def run(self) -> Rerun: ...
 
@@ -35,7 +35,7 @@ class Plans(Protocol):
 
 
 class Checks(Protocol):
-    """What checks a project before its start: `tui.data.preflight.Preflight`, or a fake."""
+    """Checks a project before its start: `tui.data.preflight.Preflight`, or a fake."""
 
     def run(self) -> tuple[Check, ...]: ...
 
@@ -47,7 +47,7 @@ SIGNS: dict[CheckState, tuple[str, str]] = {
     "note": ("!", "$warning"),
     "ok": ("✓", "$success"),
 }
-"""In the order of showing."""
+"""In the order in which they are shown."""
 
 
 class StartDialog(ModalScreen[list[str] | None]):
@@ -55,11 +55,11 @@ class StartDialog(ModalScreen[list[str] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "Cancel", id="start-cancel", tooltip="start nothing"),
-        Binding("s,ctrl+s", "start", "Start", id="start-start", tooltip="start it: it goes on without the dashboard"),
+        Binding("s,ctrl+s", "start", "Start", id="start-start", tooltip="start it: it continues without the dashboard"),
         Binding("d", "plan", "Ask again", id="start-plan", tooltip="ask Snakemake again what would run"),
     ]
-    HELP = f"""What would run, and why. Start sets it going, detached: it goes on when the dashboard is closed. Another
-    target than the finished LoRA can be named, such as {ProjectPaths().samples / "NAME.mp4"}."""
+    HELP = f"""What would run, and why. Start runs it, detached: it continues when the dashboard is closed. A target
+    other than the finished LoRA can be named, such as {ProjectPaths().samples / "NAME.mp4"}."""
 
     DEFAULT_CSS = """
     StartDialog PlanTable { height: 1fr; margin-top: 1; }
@@ -87,7 +87,7 @@ class StartDialog(ModalScreen[list[str] | None]):
         self._running_plans: Plans | None = None
         self._running_checks: Checks | None = None
         self._refused = False
-        """Whether what is named cannot start."""
+        """Whether the named targets cannot be started."""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -tall -broad") as box:
@@ -152,7 +152,7 @@ class StartDialog(ModalScreen[list[str] | None]):
         table.set_rows(rerun.stages)
 
     def _offer(self, possible: bool) -> None:
-        """Offer the start, or leave its room to why there can be none."""
+        """Offer the start, or use its space to show why it is not possible."""
         self._refused = not possible
         table = self.query_one(PlanTable)
         table.set_class(not possible, "-unknown")
@@ -163,7 +163,7 @@ class StartDialog(ModalScreen[list[str] | None]):
             button.display = possible
 
     async def _check(self) -> None:
-        """Check models, clips, captions, disk and device, while the plan is looked at."""
+        """Check models, clips, captions, disk and device, while the plan is shown."""
         self._running_checks = self._checks()
         checks = await asyncio.to_thread(self._running_checks.run)
         if self.is_attached:
@@ -176,7 +176,7 @@ class StartDialog(ModalScreen[list[str] | None]):
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
-        """Start what is named."""
+        """Start the named targets."""
         if self._start and not self._refused:
             self.dismiss(self.targets)
 
@@ -187,7 +187,7 @@ class StartDialog(ModalScreen[list[str] | None]):
 
 
 def most_important(checks: Sequence[Check]) -> list[Check]:
-    """Return problems, then notes, not what is in place; the first check of all if there are none."""
+    """Return the problems, then the notes; if there are none, the first check."""
     worst = sorted((each for each in checks if each.state != "ok"), key=lambda each: list(SIGNS).index(each.state))
     return worst or list(checks[:1])
 

@@ -1,1 +1,1 @@
-"""The eight screens, one file or folder each."""
+"""The eight screens, one in each file."""

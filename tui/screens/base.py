@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class DashboardScreen(Screen[None]):
-    """One of the eight. A subclass composes its `body` and names in READS the sources that it wants to hear of."""
+    """One of the eight. A subclass composes its `body` and lists in READS the sources whose messages it needs."""
 
     READS: ClassVar[frozenset[str]] = frozenset()
     NAME: ClassVar[str] = ""
@@ -56,7 +56,7 @@ class DashboardScreen(Screen[None]):
         yield Footer(show_command_palette=False, compact=True)
 
     def body(self) -> Iterable[Widget]:
-        """Yield what stands between the status line and the footer."""
+        """Yield the widgets between the status line and the footer."""
         return ()
 
     def on_mount(self) -> None:
@@ -92,9 +92,9 @@ class DashboardScreen(Screen[None]):
         then: Callable[[T], object],
         failed: Callable[[Exception], object] | None = None,
     ) -> None:
-        """Call `function` in a thread, then `then` with its result in the UI; a newer call of this name wins.
+        """Call `function` in a thread, then `then` with its result in the UI; a newer call with this name wins.
 
-        What it raises goes to `failed`, by default into a notification.
+        Errors go to `failed`, by default into a notification.
         """
 
         async def work() -> None:
@@ -108,13 +108,13 @@ class DashboardScreen(Screen[None]):
         run_beside(self, work, f"{self.NAME}-{name}", name=name, exclusive=True)
 
     def say(self, where: str | Static, text: Content | str) -> None:
-        """Write in a Static what it does not say already: each update lays out the whole screen anew."""
+        """Update the text of a Static if it differs: each update lays out the whole screen again."""
         place = self.query_one(where, Static) if isinstance(where, str) else where
         if place.content != text:
             place.update(text)
 
     def show_error(self, error: Exception) -> None:
-        """Say an error; a UserError brings its own words and cure."""
+        """Show an error; a UserError has its own message and hint."""
         message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
         hint = getattr(error, "hint", "")
         self.notify(f"{message}\n{hint}".strip(), title="That did not work", severity="error", markup=False, timeout=12)

@@ -24,7 +24,7 @@ from tui.widgets.chart import Chart, Curve, curves_to_draw
 from tui.workers import run_beside
 
 BETWEEN_S = 0.02
-"""Between two charts, so that each is mounted and drawn by itself."""
+"""Pause between two charts, so that each is mounted and drawn by itself."""
 NEXT_AXIS: dict[Axis, Axis] = {"step": "time", "time": "epoch", "epoch": "step"}
 
 
@@ -59,7 +59,7 @@ class ChartsScreen(DashboardScreen):
         self.x_axis: Axis = "step"
         self.first = 0
         self.charts = {info.name: Chart(info.title, id=f"chart-{info.name}", classes="pane") for info in CHARTS}
-        """All of them; mounted are those that were shown."""
+        """All of them; only those that have been shown are mounted."""
 
     def body(self) -> Iterable[Widget]:
         yield Container(self.charts[CHARTS[0].name], id="charts")
@@ -111,7 +111,7 @@ class ChartsScreen(DashboardScreen):
         self._note(message)
 
     def _load(self) -> None:
-        """Cut the curves of the charts that are shown to what can be drawn, in a thread."""
+        """Thin the curves of the charts that are shown to what can be drawn, in a thread."""
         if not self.is_current:
             return
         files, axis, overlaid = self.dashboard.files, self.x_axis, self.dashboard.files.overlaid
@@ -141,7 +141,7 @@ class ChartsScreen(DashboardScreen):
         self.in_thread("curves", load, lambda found: self.run_worker(self._show(found), group="show", exclusive=True))
 
     async def _show(self, found: dict[str, list[Curve]]) -> None:
-        """Draw one chart after another: all at once would keep keys waiting for a tenth of a second."""
+        """Draw one chart after another: all at once would delay keys by a tenth of a second."""
         for info in CHARTS:
             if info.name in found:
                 await asyncio.sleep(BETWEEN_S)
@@ -160,7 +160,7 @@ class ChartsScreen(DashboardScreen):
         chart = self.focused if isinstance(self.focused, Chart) else self.charts[CHARTS[0].name]
         info = next(info for info in CHARTS if self.charts[info.name] is chart)
         if not info.log:
-            self.notify(f"a logarithmic axis tells nothing here: {info.title}", markup=False)
+            self.notify(f"a logarithmic axis makes no sense here: {info.title}", markup=False)
             return
         chart.log_axis = not chart.log_axis
         chart.zoomed = False
@@ -215,5 +215,5 @@ class ChartsScreen(DashboardScreen):
 
 
 def _of_training(info: ChartInfo, label: str, number: int, series: Series) -> Curve:
-    """The curve of one of several trainings, told apart by its sign."""
+    """The curve of one of several trainings, marked with its sign."""
     return Curve(label, series.x, series.y * info.scale, number, mark=sign_of(number))

@@ -1,4 +1,4 @@
-"""Config: a form and the file side by side, what is wrong, what will run again, and what it will take."""
+"""Config: a form and the file side by side, problems, what will run again, and the memory and time it will take."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from tui.widgets.yaml_editor import YamlEditor
 from tui.workers import run_beside
 
 TYPING_S = 0.4
-"""How long after the last key the text is checked."""
-CHANGED = "the file was changed on disk by somebody else: ctrl+s asks what to do"
+"""The text is checked this long after the last key."""
+CHANGED = "another program changed the file on disk: ctrl+s asks what to do"
 REMOVED = "the file was removed: ctrl+s writes it again"
 
 
@@ -64,7 +64,7 @@ class ConfigScreen(ConfigSaving):
         self._typing: Timer | None = None
         self._loading = self._begun = False
         self._trouble = ""
-        """Why the config cannot be looked at."""
+        """Why the config cannot be shown."""
 
     @property
     def unsaved(self) -> str:
@@ -86,11 +86,11 @@ class ConfigScreen(ConfigSaving):
         self.session = ConfigSession(self.dashboard.project)
         self.query_one("#form-pane").border_title = "Settings"
         self.query_one("#yaml-pane").border_title = Content(self.dashboard.project.name)
-        self.set_interval(2.0, self._look)
+        self.set_interval(2.0, self._check_disk)
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        """Read the file when the screen is drawn: a thread that computes would make the first picture late."""
+        """Read the file once the screen is drawn: a busy thread would delay the first picture."""
         self._begun = True
         self.step()
 
@@ -102,11 +102,11 @@ class ConfigScreen(ConfigSaving):
         then: Callable[[], object] | None = None,
         refused: Callable[[UserError], bool] | None = None,
     ) -> None:
-        """Do something to the file in a thread, after what was typed until now, and show what came out.
+        """Change the file in a thread, after what was typed so far, and show the result.
 
         Args:
-            then: called when it was done.
-            refused: called when the file refuses it; returns whether that was shown.
+            then: called when it is done.
+            refused: called if the file refuses the change; returns whether it has shown that.
         """
         run_beside(self, partial(self._step, change, then, refused), "config-steps")
 
@@ -141,7 +141,7 @@ class ConfigScreen(ConfigSaving):
             self._entitle()
 
     def _failed(self, error: Exception, *, asked: bool) -> None:
-        """Say an error; one that comes with each look is said once, and stands in the notice."""
+        """Show an error; one that returns with each check is shown once, and stays in the notice."""
         words = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
         if asked or words != self._trouble:
             self.show_error(error)
@@ -186,8 +186,8 @@ class ConfigScreen(ConfigSaving):
         state = "● unsaved: ctrl+s" if view.dirty else "✓ saved"
         self.query_one("#yaml-pane").border_subtitle = Content(state)
 
-    def _look(self) -> None:
-        """See whether somebody else changed the file; take it over when nothing is unsaved."""
+    def _check_disk(self) -> None:
+        """Check whether another program changed the file; take the change over when nothing is unsaved."""
         if self.is_current and self._begun and not self._steps.locked():
             self.step(_take_over)
 
@@ -204,7 +204,7 @@ class ConfigScreen(ConfigSaving):
     @on(Rows.Moved, "#form")
     def _form_moved(self) -> None:
         form, field = self.query_one(SettingsForm), self.query_one(FieldEditor)
-        if field.has_focus_within:  # what was edited is gone
+        if field.has_focus_within:  # the setting being edited is gone
             form.focus()
         field.show(form.current)
         field.close()
@@ -231,7 +231,7 @@ class ConfigScreen(ConfigSaving):
             self.step(change, then, partial(self._refused, field, text))
 
     def _refused(self, field: FormField, text: str, error: UserError) -> bool:
-        """Open the field again with what was typed; whether the cursor still stands on its setting."""
+        """Open the field again with what was typed; return whether the cursor is still on its setting."""
         form = self.query_one(SettingsForm)
         if not (form.has_focus and form.field is not None and form.field.location == field.location):
             return False
@@ -274,7 +274,7 @@ class ConfigScreen(ConfigSaving):
             if answer == "remove":
                 self.step(lambda file: file.remove_entry(event.section.location))
 
-        question = f"Take {event.section.title} out of the config? ctrl+z brings it back."
+        question = f"Remove {event.section.title} from the config? ctrl+z brings it back."
         self.app.push_screen(Confirm("Remove", question, [Answer("remove", "Remove", "r", "warning")]), answered)
 
     def action_search(self) -> None:
@@ -324,7 +324,7 @@ class ConfigScreen(ConfigSaving):
                 form.move_to_location(location)
 
     def action_view(self) -> None:
-        """Go to the text and back; where there is room for one of them, the other goes away."""
+        """Go to the text and back; where there is room for only one, the other is hidden."""
         if self.query_one(YamlEditor).has_focus or self.has_class("-yaml"):
             self.remove_class("-yaml")
             self.query_one(SettingsForm).focus()
@@ -378,7 +378,7 @@ class ConfigScreen(ConfigSaving):
 
 
 def _take_over(file: ConfigFile) -> None:
-    """Read the file again if somebody else changed it; one that is missing or half written is looked at later."""
+    """Read the file again if another program changed it; a missing or half-written file is read later."""
     with suppress(UserError):
         if file.changed_on_disk() and not file.dirty:
             file.reload()

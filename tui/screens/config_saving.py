@@ -1,4 +1,4 @@
-"""Saving the config: also over what another program wrote, and before $EDITOR opens the file."""
+"""Saving the config, also over another program's changes and before $EDITOR opens the file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tui.widgets.findings import Findings
 
 
 class ConfigSaving(DashboardScreen):
-    """The part of the config's screen that writes the file; the screen gives it `step` and `enter_typed`."""
+    """The part of the config screen that writes the file; the screen implements `step` and `enter_typed`."""
 
     view: ConfigView | None = None
-    """What the file is like; None until it was read."""
+    """The state of the file; None until it is read."""
 
     def step(
         self,
@@ -28,14 +28,14 @@ class ConfigSaving(DashboardScreen):
         """Change the file in a thread, after what was typed so far, and show the result.
 
         Args:
-            change: what to do; only to look for None.
+            change: what to do; None: nothing.
             then: called when it is done.
             refused: called if the file refuses the change; returns whether it has shown that.
         """
         raise NotImplementedError
 
     def enter_typed(self, then: Callable[[], object]) -> None:
-        """Take over what is in an open field and in the text, then go on."""
+        """Enter what is in an open field and in the text, then call `then`."""
         raise NotImplementedError
 
     def action_save(self) -> None:

@@ -1,4 +1,4 @@
-"""Dataset: the clips with their captions, what becomes of them, and captions edited in place."""
+"""Dataset: the clips with their captions and buckets; captions are edited in place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tui.widgets.thumbnails import Thumbnails
 from tui.widgets.video import Playable, Player
 
 REDRAW_S = 0.5
-"""How often the list is drawn anew while files are looked at."""
+"""How often the list is drawn again while files are probed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DatasetScreen(DashboardScreen):
     FIRST: ClassVar[str] = "#clips"
     CSS_PATH = "dataset.tcss"
     HELP = """The datasets of this project. enter edits the caption of a clip, ctrl+s saves it and says what will run
-    again, esc leaves it; / keeps the clips whose name or caption has some words; space plays the clip."""
+    again, esc leaves it; / shows only clips with certain words in name or caption; space plays the clip."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "play", "Play", id="dataset-play", tooltip="play the clip"),
         Binding("e", "edit", "Edit caption", id="dataset-edit", tooltip="edit the caption; ctrl+s saves"),
@@ -63,9 +63,9 @@ class DatasetScreen(DashboardScreen):
         self._reader: DatasetReader | None = None
         self._items: list[Item] = []
         self._drafts: dict[Hashable, Draft] = {}
-        """Captions that were edited and not saved."""
+        """Edited captions that are not saved."""
         self._loaded: tuple[str, Draft | None] = ("", None)
-        """What the field said before a person edited it, and the draft that it was."""
+        """The field's text before a person edited it, and the draft that it showed."""
         self._saved_last: Hashable = None
         self._words = ""
         self._shown: Item | None = None
@@ -137,7 +137,7 @@ class DatasetScreen(DashboardScreen):
         self.run_worker(self._probe(reader, cancel), group="probe", exclusive=True, exit_on_error=False)
 
     async def _probe(self, reader: DatasetReader, cancel: threading.Event) -> None:
-        """Look into the files in a thread, and show now and then how far it is."""
+        """Probe the files in a thread, and show the progress now and then."""
         probe = iter(reader.probe(cancel))
 
         def some() -> bool:
@@ -153,7 +153,7 @@ class DatasetScreen(DashboardScreen):
                 self._show(reader, overview)
 
     def _filter(self) -> None:
-        """Show the items that have the words, and what is known of all."""
+        """Show the items that match, and what is known of all."""
         reader, words = self._reader, self._words
         if reader is not None:
             self.in_thread("filter", lambda: reader.overview(words), lambda found: self._show(reader, found))
@@ -201,7 +201,7 @@ class DatasetScreen(DashboardScreen):
         area = self.query_one("#caption", TextArea)
         if area.text != visible(text):
             area.load_text(visible(text))
-        self._loaded = area.text, draft  # the field may say it with other line ends
+        self._loaded = area.text, draft  # the field may have other line ends
 
     def _describe(self) -> None:
         item = self._shown
@@ -229,7 +229,7 @@ class DatasetScreen(DashboardScreen):
         loaded, draft = self._loaded
         if shown != loaded:
             draft = Draft(text, begun.before if begun is not None else item.caption)
-        if draft is None or text.strip() == item.caption:  # it is saved so
+        if draft is None or text.strip() == item.caption:  # as it is saved
             self._drafts.pop(key, None)
         else:
             self._drafts[key] = draft
@@ -258,7 +258,7 @@ class DatasetScreen(DashboardScreen):
         if self._shown == old:
             self._shown = new
             self._loaded = visible(new.caption), None
-            self._typed()  # what was typed meanwhile is an edit of the new caption
+            self._typed()  # text typed meanwhile is an edit of the new caption
         self._filter()
         self._describe()
         self._say_saved("saved; asking what will run again")
@@ -275,7 +275,7 @@ class DatasetScreen(DashboardScreen):
         self._say_saved(f"saved; what will run again is not known: {error}")
 
     def _say_saved(self, words: str) -> None:
-        """Say what a saved caption brings, while its clip is still shown."""
+        """Show the effect of a saved caption, if its clip is still shown."""
         if self._shown is not None and item_key(self._shown) == self._saved_last:
             self.say("#caption-note", Content.styled(visible(words), "$accent"))
 

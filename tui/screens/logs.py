@@ -32,16 +32,16 @@ class LogsListed(Message):
 
 
 class LogsScreen(DashboardScreen):
-    """A list of logs beside the one that is read."""
+    """A list of logs, beside the one that is open."""
 
     NAME: ClassVar[str] = "logs"
     READS: ClassVar[frozenset[str]] = frozenset({"logs"})
     FIRST: ClassVar[str] = "#logs"
     CSS_PATH = "logs.tcss"
-    HELP = """All logs: what Snakemake printed, and what each job said. A log of a gigabyte opens at once at its end;
+    HELP = """All logs: what Snakemake printed, and what each job printed. A log of a gigabyte opens at once at its end;
     its lines are counted in the background. Escape sequences are left out, and nothing in a log is taken as markup."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "ask('search')", "Search", id="logs-search", key_display="/", tooltip="search; n and N go on"),
+        Binding("slash", "ask('search')", "Search", id="logs-search", key_display="/", tooltip="search; n, N: more"),
         Binding(
             "ampersand", "ask('filter')", "Filter", id="logs-filter", key_display="&", tooltip="matching lines only"
         ),
@@ -52,8 +52,8 @@ class LogsScreen(DashboardScreen):
     def __init__(self) -> None:
         super().__init__()
         self._reader: LogListReader | None = None
-        self._asked: Path | None = None
-        """What another screen wants to be shown."""
+        self._requested: Path | None = None
+        """The log that another screen asked for."""
         self._asks = "search"
 
     def body(self) -> Iterable[Widget]:
@@ -73,7 +73,7 @@ class LogsScreen(DashboardScreen):
     def open_log(self, path: Path) -> None:
         """Show a log that another screen asked for."""
         if not self.is_mounted:
-            self._asked = path
+            self._requested = path
         else:
             self._open(path)
             self.query_one(LogList).move_to_key(path)
@@ -89,8 +89,8 @@ class LogsScreen(DashboardScreen):
         entries, chosen = self.query_one(LogList), self.query_one(LogView).path
         entries.set_rows(message.entries)
         entries.border_subtitle = str(len(message.entries))
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
+        if self._requested is not None:
+            asked, self._requested = self._requested, None
             self.open_log(asked)
         elif chosen is not None:
             entries.move_to_key(chosen)
@@ -121,7 +121,7 @@ class LogsScreen(DashboardScreen):
         field = self.query_one("#log-words", Input)
         self._asks = what
         field.placeholder = (
-            "search for (a regular expression; enter)" if what == "search" else "keep lines with (enter)"
+            "search for (a regular expression; enter)" if what == "search" else "show only lines with (enter)"
         )
         field.add_class("-shown")
         field.focus()

@@ -47,13 +47,13 @@ class RunScreen(DashboardScreen):
     FIRST: ClassVar[str] = "#jobs"
     CSS_PATH = "run.tcss"
     HELP = """The run of this project: its jobs, the loss, the device, and the end of a log. s starts (after showing
-    what would run), x stops, x again kills. A run goes on when the dashboard is closed; opened again, it is there."""
+    what would run), x stops, x again kills. A run continues when the dashboard is closed; opened again, it is there."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start", id="run-start", tooltip="show what would run, and start it"),
         Binding("x", "stop", "Stop", id="run-stop", tooltip="stop: save, then end; again = kill"),
         Binding("d", "dry_run", "Dry run", id="run-dry-run", tooltip="show what would run, and why"),
-        Binding("w", "save_now", "Save now", id="run-save", tooltip="let the training save its state now"),
+        Binding("w", "save_now", "Save now", id="run-save", tooltip="make the training save its state now"),
         Binding("l", "open_log", "Log", id="run-log", tooltip="open the log of the job under the cursor"),
         Binding(
             "o",
@@ -74,7 +74,7 @@ class RunScreen(DashboardScreen):
         self.training: TrainingStatus | None = None
         self.machine: SystemSample | None = None
         self._chosen: int | None = None
-        """The job whose log a person wants to see."""
+        """The job whose log a person has chosen."""
         self._output = False
 
     def body(self) -> Iterable[Widget]:
@@ -109,7 +109,7 @@ class RunScreen(DashboardScreen):
     def on_jobs_seen(self, message: JobsSeen) -> None:
         view = self.jobs_view = message.view
         self.query_one(JobsTable).set_rows(view.jobs)
-        waiting = "the run is starting" if self.run_view.alive else "the run left no word of its jobs"
+        waiting = "the run is starting" if self.run_view.alive else "the run recorded no jobs"
         self.query_one(JobsTable).empty = view.progress.error or waiting
         progress = view.progress
         parts = [f"{progress.done}/{progress.total}"] if progress.total else []
@@ -141,14 +141,14 @@ class RunScreen(DashboardScreen):
     def on_tail_seen(self, message: TailSeen) -> None:
         tail = self.query_one(LogTail)
         if message.view.path == self.dashboard.files.tail_of:
-            tail.show(message.view.path, message.view.lines, empty=message.view.error or "nothing was written yet")
+            tail.show(message.view.path, message.view.lines, empty=message.view.error or "nothing written yet")
             tail.border_title = Content(f"Log · {self._short(message.view.path)}")
 
     def on_screen_resume(self) -> None:
         self._choose_log()
 
     def _notice(self) -> None:
-        """Say what a person should know, what can be acted on first: a short screen shows two lines."""
+        """Show what a person should know, first what can be acted on: a short screen shows two lines."""
         view, lines = self.run_view, []
         current = view.current
         for orphan in view.orphans[:3]:
@@ -156,7 +156,7 @@ class RunScreen(DashboardScreen):
         if current is not None and not current.alive and current.reason and str(current.state) != "finished":
             lines.append(f"the last run {_ended(str(current.state))}: {current.reason}")
         if view.locked and not view.alive:
-            lines.append("Snakemake's lock was left by a run that was killed: the next start removes it (u: now)")
+            lines.append("a killed run left Snakemake's lock behind: the next start removes it (u: now)")
         if view.error:
             lines.append(view.error)
         for alert in alerts(current, self.training if view.alive else None, self.machine):
@@ -215,7 +215,7 @@ class RunScreen(DashboardScreen):
         self.say("#job-reason", Content(text))
 
     def _choose_log(self) -> None:
-        """Follow the log of the chosen job, else of the one that failed or runs, else what Snakemake says."""
+        """Follow the log of the chosen job, else of the one that failed or runs, else Snakemake's output."""
         if not self.is_attached:
             return
         jobs = self.jobs_view.jobs if self.jobs_view else ()
@@ -228,7 +228,7 @@ class RunScreen(DashboardScreen):
             self.dashboard.files.tail_of = path
             tail = self.query_one(LogTail)
             tail.border_title = Content(f"Log · {self._short(path)}" if path else "Log")
-            tail.show(path, (), empty="nothing was written yet" if path else "no log yet")
+            tail.show(path, (), empty="nothing written yet" if path else "no log yet")
             self.dashboard.watcher.refresh("tail")
 
     def _log_of(self, job: Job | None) -> Path | None:
@@ -242,9 +242,9 @@ class RunScreen(DashboardScreen):
 
     def action_start(self) -> None:
         if self.run_view.alive:
-            self.notify("a run is going on; x stops it", title="Start", severity="warning", markup=False)
+            self.notify("a run is in progress; x stops it", title="Start", severity="warning", markup=False)
             return
-        notes = ["Snakemake's lock was left by a killed run; the start removes it"] if self.run_view.locked else []
+        notes = ["a killed run left Snakemake's lock behind; the start removes it"] if self.run_view.locked else []
         if self.dashboard.unsaved:
             notes.append(f"not saved, so not used: {', '.join(self.dashboard.unsaved)}")
         if self.machine is not None and self.machine.gpus:
@@ -274,13 +274,13 @@ class RunScreen(DashboardScreen):
         stopping = view.state == "stopping"
         kill = Answer("kill", "Kill now", "x" if stopping else "k", "error")
         if stopping:
-            text = "It was asked to stop and is still saving. Killed, it loses what it did since its last state."
+            text = "It was asked to stop and is still saving. If killed, it loses its work since the last state."
             answers = [kill]
         elif view.alive:
-            text = "The training finishes its step and saves its state; the same start goes on from there."
+            text = "The training finishes its step and saves its state; the next start resumes from there."
             answers = [Answer("stop", "Save and stop", "x", "warning"), kill]
         else:
-            text = "No run is alive, but processes of a dead one still work here."
+            text = "No run is alive, but processes of a dead run still work here."
             answers = [Answer("stop", "Save and end them", "x", "warning"), kill]
         self.app.push_screen(Confirm("Stop the run?", text, answers), self._stop)
 

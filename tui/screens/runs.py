@@ -1,4 +1,4 @@
-"""Runs: what ran in this project, with which settings, and what became of it."""
+"""Runs: what ran in this project, with which settings, and how it ended."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ BEFORE, NOW, LINES, FACTS = range(4)
 
 
 class RunsScreen(DashboardScreen):
-    """The history, and for the run under the cursor what differs."""
+    """The history, and what differs for the run under the cursor."""
 
     NAME: ClassVar[str] = "runs"
     FIRST: ClassVar[str] = "#runs-table"
     CSS_PATH = "runs.tcss"
-    HELP = """The history of this project's runs. Below: what was changed against the run before, what differs from the
-    config as it is now, and how the run was started."""
+    HELP = """The history of this project's runs. Below: what changed since the run before, what differs from the config
+    as it is now, and how the run was started."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "take", "Overlay", id="runs-take", tooltip="draw this run's curves over others, on Charts"),
@@ -52,7 +52,7 @@ class RunsScreen(DashboardScreen):
     def __init__(self) -> None:
         super().__init__()
         self._curves: dict[str, list[tuple[str, Path]]] = {}
-        """Run -> names and files of its curves, of the runs that were ever taken."""
+        """Run -> names and files of its curves, for runs that were selected at some time."""
         self._orphans = 0
         self._changes, self._now = ChangesView(id="run-changes"), ChangesView(id="run-now")
         self._lines, self._facts = DiffView(id="run-lines"), Static(id="run-facts")
@@ -64,7 +64,7 @@ class RunsScreen(DashboardScreen):
                 yield Static(id="orphans")
             yield Pages(
                 [
-                    ("Changed to the run before", self._changes),
+                    ("Changed since the run before", self._changes),
                     ("Settings now", self._now),
                     ("Lines now", self._lines),
                     ("Facts", VerticalScroll(self._facts, id="facts-scroll")),
@@ -150,7 +150,7 @@ class RunsScreen(DashboardScreen):
 
     def _take(self, row: RunRow, found: list[tuple[str, Path]]) -> None:
         if not found:
-            words = "this run kept no curves: it trained nothing, or a later training began anew"
+            words = "this run kept no curves: it trained nothing, or a later training replaced them"
             self.notify(words, title="Overlay", severity="warning", markup=False)
             return
         self._curves[row.id] = found
@@ -176,7 +176,7 @@ class RunsScreen(DashboardScreen):
 
     def action_end_orphans(self) -> None:
         if not self._orphans:
-            self.notify("nothing was left over", markup=False)
+            self.notify("no processes are left over", markup=False)
             return
         root = self.dashboard.files.root
 

@@ -27,7 +27,7 @@ from tui.widgets.video import Playable, Player
 
 @dataclass
 class SamplesSeen(Message):
-    """A sample appeared, changed or went."""
+    """A sample appeared, changed or was removed."""
 
     samples: tuple[Sample, ...]
 

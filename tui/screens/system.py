@@ -1,4 +1,4 @@
-"""System: GPUs, processor, memory and disk, now and in the last minutes, and what the run takes of them."""
+"""System: GPUs, processor, memory and disk, now and in the last minutes, and the run's share of them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class SystemScreen(DashboardScreen):
 
 
 def machine_text(sample: SystemSample) -> Content:
-    """What the device's lines do not say: processor and memory beside GPUs, the disk, the run's part."""
+    """What the device's lines do not show: processor and memory besides GPUs, the disk, the run's share."""
     disk = sample.disk_total - sample.disk_free
     lines = [
         _line("Disk", disk / max(1, sample.disk_total), f"{size(sample.disk_free)} free of {size(sample.disk_total)}")
@@ -114,7 +114,7 @@ def machine_text(sample: SystemSample) -> Content:
 def phase_text(peaks: dict[str, int]) -> Content:
     """The most memory that each phase of the run has taken."""
     if not peaks:
-        return Content.styled("nothing was measured yet", "$faint")
+        return Content.styled("nothing measured yet", "$faint")
     most, width = max(1, *peaks.values()), max(len(name) for name in peaks)
     lines = [
         Content.assemble(f"{name or 'run':<{width}}  ", (bar(peak / most, 10), "$primary"), f" {size(peak)}")

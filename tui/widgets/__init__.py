@@ -1,1 +1,1 @@
-"""Parts of screens, one a file."""
+"""Parts of screens, one in each file."""

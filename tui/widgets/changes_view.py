@@ -11,9 +11,9 @@ from tui.widgets.rows import Rows, cell
 
 
 class ChangesView(Rows[Change]):
-    """One line a setting: before and after."""
+    """One line for each setting: before and after."""
 
-    CALLED = "Changes"
+    PART_NAME = "Changes"
     HELP = "Settings that differ, with the value before and the value after."
 
     def key(self, row: Change) -> Hashable:

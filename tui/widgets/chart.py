@@ -1,4 +1,4 @@
-"""Curves with axes, zoom and pan: textual-plot with our colours, a log axis, and numbers that people read."""
+"""Curves with axes, zoom and pan: textual-plot with our colours, a log axis, and readable numbers."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Curve:
     colour: int = 0
     """Which of the theme's colours for curves."""
     faint: bool = False
-    """Drawn in the background colour's neighbourhood: raw values behind smoothed ones."""
+    """Whether it is drawn faintly: raw values behind smoothed ones."""
     mark: str = ""
-    """A sign of one character on it, which tells it from the others without colour."""
+    """A sign of one character on the curve, which distinguishes it from the others without colour."""
 
 
 def curves_to_draw(info: ChartInfo, found: Sequence[Series]) -> list[Curve]:
@@ -56,9 +56,9 @@ def curves_to_draw(info: ChartInfo, found: Sequence[Series]) -> list[Curve]:
 
 
 def sign_places(x: np.ndarray, number: int, of: int) -> list[int]:
-    """The points of a curve that carry its sign: the last one, and some on the way where there are other curves.
+    """The points of a curve that carry its sign: the last one, and some before it if there are other curves.
 
-    Curves that lie over one another carry theirs at different places.
+    Overlapping curves carry their signs at different places.
     """
     last = len(x) - 1
     if of < 2:
@@ -69,7 +69,7 @@ def sign_places(x: np.ndarray, number: int, of: int) -> list[int]:
 
 
 def _sign(source: CurveSource) -> str:
-    """What stands at the end of a curve where several are drawn in one chart."""
+    """The sign at the end of a curve if several are drawn in one chart."""
     if source.how == "bin":
         return str(source.bin)[-1]
     return "" if source.record is StepRecord else "◆"
@@ -125,7 +125,7 @@ class TimeFormatter(SparseFormatter):
 
 
 class Chart(PlotWidget, inherit_bindings=False):
-    """A plot whose legend stands in its frame."""
+    """A plot whose legend is in its border."""
 
     HELP = """Curves of the training. + and - zoom, the arrows move, r shows all again; with the mouse: wheel and drag.
     y changes between a linear and a logarithmic axis."""
@@ -166,7 +166,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         self.heading = title
         self.note = ""
         self.zoomed = False
-        """Whether a person chose what part is seen; it then stays."""
+        """Whether a person chose the visible part, which then stays."""
 
     @property
     def columns(self) -> int:
@@ -182,7 +182,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         """Leave out textual-plot's own legend."""
 
     def _position_legend(self) -> None:
-        """Leave it where it is: a resize may ask for it before it is there."""
+        """Do nothing: a resize may ask for the legend before it exists."""
 
     def on_mount(self) -> None:
         self.border_title = Content(self.heading)
@@ -192,7 +192,7 @@ class Chart(PlotWidget, inherit_bindings=False):
         self.call_after_refresh(self.show, self.curves)
 
     def show(self, curves: Sequence[Curve], *, note: str = "") -> None:
-        """Draw these curves from now on. They have few points: decimate them before."""
+        """Draw these curves from now on. They must have few points: thin them first."""
         self.curves, self.note = curves, note
         if not self.is_mounted:
             return
@@ -212,7 +212,7 @@ class Chart(PlotWidget, inherit_bindings=False):
             self.plot(x, y, line_style=colours[name], hires_mode=HiResMode.BRAILLE)
             if curve.mark:
                 marked.append((curve, colours[name], x, y))
-        for turn, (curve, colour, x, y) in enumerate(marked):  # above all lines
+        for turn, (curve, colour, x, y) in enumerate(marked):  # drawn over all lines
             places = sign_places(x, turn, len(marked))
             self.scatter(x[places], y[places], marker=curve.mark, marker_style=f"bold {colour}")
         if high >= low and not self.zoomed:
@@ -230,7 +230,7 @@ class Chart(PlotWidget, inherit_bindings=False):
 
     @property
     def _has_room(self) -> bool:
-        """Whether anything of the plot is seen: without a cell there is no way from pixels to values."""
+        """Whether any part of the plot is visible: without a cell, pixels cannot be mapped to values."""
         return self._scale_rectangle.width > 0 and self._scale_rectangle.height > 0
 
     def on_plot_widget_scale_changed(self) -> None:

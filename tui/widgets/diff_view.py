@@ -1,4 +1,4 @@
-"""Lines that were added and taken away, with their signs."""
+"""Lines that were added and removed, with their signs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ COLOURS = {"+": "$success", "-": "$error", "@": "$faint", " ": ""}
 
 
 class DiffView(Rows[DiffLine]):
-    """One line a line of the diff, with the number that it has in the newer text."""
+    """One row for each line of the diff, with its line number in the newer text."""
 
-    CALLED = "Differences"
-    HELP = "What differs. + stands in the config that is edited, - in the other one. Enter goes to the line."
+    PART_NAME = "Differences"
+    HELP = "What differs. + is in the config that is edited, - in the other one. Enter goes to the line."
 
     def key(self, row: DiffLine) -> Hashable:
         return (row.sign, row.old_line, row.new_line)

@@ -12,9 +12,9 @@ from tui.widgets.rows import Rows, cell
 
 
 class EstimateView(Rows[EstimateLine]):
-    """One line a stage. The largest memory of them is what the GPU must have."""
+    """One line for each stage. The GPU needs the largest memory of them."""
 
-    CALLED = "Estimate"
+    PART_NAME = "Estimate"
     HELP = """What each stage will need, found by running the real steps on the meta device: memory to the byte, time as
     an estimate. It follows the config while it is edited."""
 

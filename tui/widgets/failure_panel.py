@@ -13,11 +13,11 @@ from tui.messages import OpenLog
 
 
 class FailurePanel(Widget, can_focus=True):
-    """One card; left and right go through the others."""
+    """One card; left and right show the others."""
 
-    CALLED = "Failure"
-    HELP = """What went wrong, as far as its log tells: the cause, the cure, and what the log said last. Enter opens the
-    log; left and right show the other failures. After the cure, s starts again: what is finished is kept."""
+    PART_NAME = "Failure"
+    HELP = """What went wrong, as far as it is known: the cause, the cure, and the end of the log. Enter opens the log;
+    left and right show the other failures. After the cure, s starts again: what is finished is kept."""
 
     DEFAULT_CSS = """
     FailurePanel { height: auto; max-height: 12; display: none; }

@@ -19,7 +19,7 @@ from tui.data.config_form import FormField, FormSection
 
 
 class FieldEditor(Vertical):
-    """Follows the cursor of the form; enter in its field sets the value. Help that is too long scrolls."""
+    """Follows the cursor of the form; enter in its field sets the value. Long help scrolls."""
 
     DEFAULT_CSS = """
     FieldEditor { height: auto; max-height: 9; }
@@ -29,7 +29,7 @@ class FieldEditor(Vertical):
     FieldEditor.-editing Input { display: block; }
     """
 
-    CALLED = "Setting"
+    PART_NAME = "Setting"
     BINDINGS = [  # noqa: RUF012 (as Textual declares it)
         Binding("escape", "leave", "Back", id="field-leave", tooltip="back to the list, nothing changed"),
     ]
@@ -43,7 +43,7 @@ class FieldEditor(Vertical):
 
     @dataclass
     class Left(Message):
-        """Nothing is to be changed."""
+        """The field was left without a change."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -61,7 +61,7 @@ class FieldEditor(Vertical):
         self.explain(row)
 
     def explain(self, row: FormField | FormSection | None) -> None:
-        """Show only what is said about a setting or a section: what is being typed stays."""
+        """Update only the help of a setting or a section: what is being typed stays."""
         help_text = self.query_one("#field-help", Static)
         if row is None:
             help_text.update("")
@@ -106,7 +106,7 @@ class FieldEditor(Vertical):
 
     @property
     def typed(self) -> str:
-        """What stands in the field, with the control characters that it shows as signs."""
+        """The text of the field, with the control characters that it shows as signs."""
         value = self.query_one(Input).value
         return self._before if value == visible(self._before) else original(value)
 

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ASKING_S = 1.5
-"""How long after the last edit Snakemake is asked what will run, and the memory is estimated."""
+"""This long after the last edit, hv15 is asked what will run, and how much memory it takes."""
 PROBLEMS, RERUN, ESTIMATE, UNSAVED, AGAINST_RUN = range(5)
 
 
 class Findings(Pages):
-    """Five pages. Dry run and estimate are subprocesses; a newer text ends those of an older one."""
+    """Five pages. Dry run and estimate are subprocesses; a newer text cancels those of an older one."""
 
     DEFAULT_CSS = """
     Findings #rerun-text, Findings #estimate-text { height: auto; max-height: 3; color: $faint; }
@@ -59,7 +59,7 @@ class Findings(Pages):
         self._files = files
         self._view: ConfigView | None = None
         self._timer: Timer | None = None
-        self._asked: str | None = None
+        self._asked_text: str | None = None
         self._plans: DryRun | None = None
         self._estimation: Estimation | None = None
         self._problems.empty = "✓ nothing is wrong"
@@ -68,7 +68,7 @@ class Findings(Pages):
         self._rerun.empty = self._estimate.empty = ""
 
     def show(self, view: ConfigView) -> None:
-        """Show what is known of a text at once, and find out the rest when no other follows for a moment."""
+        """Show at once what is known of a text, and find out the rest if no other text follows soon."""
         before, self._view = self._view, view
         self._problems.set_rows(view.problems)
         self._unsaved.set_rows(view.unsaved)
@@ -80,22 +80,22 @@ class Findings(Pages):
             self.ask_later()
 
     def ask_later(self, *, again: bool = False) -> None:
-        """Ask in a moment; `again` also when the text is the same, because a run has changed what is there."""
+        """Ask in a moment. With `again`, also for the same text, because a run has changed the project."""
         if again:
-            self._asked = None
+            self._asked_text = None
         if self._timer is not None:
             self._timer.stop()
         self._timer = self.set_timer(ASKING_S, self._ask)
 
     def _ask(self) -> None:
         view = self._view
-        if view is None or view.text == self._asked:
+        if view is None or view.text == self._asked_text:
             return
-        self._asked = view.text
+        self._asked_text = view.text
         self._cancel()
         if view.problems:
             for number, text in ((RERUN, self._rerun_text), (ESTIMATE, self._estimate_text)):
-                text.update("first put right what is wrong")
+                text.update("correct the problems first")
                 self.say(number, "?")
             self._rerun.set_rows(())
             self._estimate.set_rows(())
@@ -107,7 +107,7 @@ class Findings(Pages):
         run_beside(self, self._forecast, "forecast", exclusive=True)
 
     async def _forecast(self) -> None:
-        """One after the other: the machine may be busy training."""
+        """Ask one question after the other: the machine may be busy training."""
         plans, estimation = self._plans, self._estimation
         if plans is None or estimation is None:
             return

@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 def half_blocks(frame: Pixels) -> list[Strip]:
     """Draw pixels [2R, W, 3] as R lines of half blocks; neighbours of one colour become one segment.
 
-    Colours are rounded to 64 levels a channel: no eye sees it, and a line over SSH gets shorter.
+    Colours are rounded to 64 levels a channel: nobody sees it, and less is sent over SSH.
     """
     if len(frame) % 2:
         frame = np.concatenate([frame, frame[-1:]])

@@ -15,7 +15,7 @@ LEVELS = " ▁▂▃▄▅▆▇█"
 LABELS = 9
 """Columns for the numbers on the left."""
 SHORTEST_S = 120.0
-"""The least time that the width stands for."""
+"""The shortest time that the whole width represents."""
 
 
 class History(Widget):
@@ -41,9 +41,9 @@ class History(Widget):
         self.empty = "no measurements yet"
 
     def show(self, times: Sequence[float], values: Sequence[float], *, limit: float, peak: float = 0.0) -> None:
-        """Draw values by their times (seconds, ascending); `limit` is the height of the widget.
+        """Draw values by their times (seconds, ascending); `limit` is the value at the top.
 
-        The peak may be higher than what is drawn: it may be older, or have lasted for less than a measurement.
+        The peak may be higher than what is drawn: it may be older, or too short to be measured.
         """
         self.times, self.values = times, values
         self.peak = max([peak, *values]) if values else peak

@@ -16,11 +16,11 @@ TIME, WORD = 8, 10
 
 
 class JobsTable(Rows[Job]):
-    """One line a job."""
+    """One line for each job."""
 
-    CALLED = "Jobs"
+    PART_NAME = "Jobs"
     HELP = """The jobs of the run, as Snakemake plans and reports them: running ones first, then failed, waiting and
-    finished ones. The cursor stays on top until it is moved; home lets it go back. Enter opens a
+    finished ones. The cursor stays at the top until it is moved; home brings it back. Enter opens a
     job's log."""
 
     stays_on_top = True
@@ -53,7 +53,7 @@ class JobsTable(Rows[Job]):
         return duration(job.seconds)
 
     def tick(self) -> None:
-        """Let the clocks of running jobs go on."""
+        """Advance the clocks of running jobs."""
         first = self.scroll_offset.y
         for index, job in enumerate(self.rows[first : first + self.size.height], start=first):
             if job.state is JobState.RUNNING:

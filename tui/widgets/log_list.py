@@ -26,7 +26,7 @@ class LogEntry:
     modified: float
     """Seconds since 1970; 0 when there is no file yet."""
     state: str
-    """Of its job; "" when none is known."""
+    """The state of its job; "" if none is known."""
 
 
 class LogListReader:
@@ -38,8 +38,8 @@ class LogListReader:
         self._last: tuple[LogEntry, ...] | None = None
 
     def read(self) -> tuple[LogEntry, ...] | None:
-        """Return all logs, what runs and what failed first, then the newest, then empty ones; None: as before."""
-        jobs = [job for job in self.jobs if str(job.state) != "waiting"]  # of thousands, whose logs are not there yet
+        """Return all logs: of running and failed jobs first, then the newest, then empty ones; None: no change."""
+        jobs = [job for job in self.jobs if str(job.state) != "waiting"]  # thousands may wait, without logs
         states = {self.root / log: str(job.state) for job in jobs for log in job.log}
         found = [_entry(label, path, states.get(path, "")) for label, path in log_files(self.root, jobs)]
         waiting = [entry for entry in found if not entry.modified]
@@ -67,7 +67,7 @@ def _entry(label: str, path: Path, state: str) -> LogEntry:
 class LogList(Rows[LogEntry]):
     """Chooses a log."""
 
-    CALLED = "Logs"
+    PART_NAME = "Logs"
     HELP = """All logs of this project: those of running and failed jobs first, then the newest. Moving here shows a
     log; enter goes into it."""
 

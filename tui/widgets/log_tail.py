@@ -1,4 +1,4 @@
-"""The last lines of a log, followed; the whole of it is on the screen Logs."""
+"""The last lines of a log, followed; the screen Logs has all of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from textual.strip import Strip
 
 
 class LogTail(ScrollView, can_focus=True):
-    """Stays at the end until one scrolls up, and again from when one is back at the end."""
+    """Stays at the end until somebody scrolls up, and again once the end is back in view."""
 
-    CALLED = "Log"
+    PART_NAME = "Log"
     HELP = """The end of a log: of the job under the cursor, of the one that runs, or of Snakemake itself. It follows
     while its end is shown. Enter opens the whole log with search and filter."""
 

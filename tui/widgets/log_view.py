@@ -1,4 +1,4 @@
-"""A log of any size: only the lines that are seen are read, in a thread, and drawn."""
+"""A log of any size: only the visible lines are read, in a thread, and drawn."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ BLOCK = 200
 """Lines that are read at once."""
 BLOCKS_KEPT = 40
 LOOK_S = 0.5
-"""How often a file is looked at for new lines."""
+"""How often a file is checked for new lines."""
 SHIFT = 8
-"""Columns that an arrow key moves sideways."""
+"""How many columns an arrow key moves sideways."""
 ALARMING = re.compile(r"\b(error|exception|traceback|failed|critical)\b|\bnan\b", re.IGNORECASE)
 WORRYING = re.compile(r"\b(warning|warn|hint)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class _Look:
+class _LogState:
     """What a thread found in the file."""
 
     lines: int
@@ -46,13 +46,13 @@ class _Look:
     complete: bool
     error: str
     tail: list[str] | None = None
-    """The last lines of a file whose lines are not counted yet."""
+    """The last lines of a file that is not indexed yet."""
     blocks: tuple[tuple[int, list[tuple[int, str]]], ...] = ()
-    """Blocks that were read along with it."""
+    """Blocks that were read at the same time."""
 
 
 class LogView(ScrollView, can_focus=True):
-    """Follows its end, until somebody scrolls away from it."""
+    """Follows the end of a log until somebody scrolls away from it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "log--number", "log--match", "log--hit", "log--alarming", "log--worrying",
@@ -67,10 +67,9 @@ class LogView(ScrollView, can_focus=True):
         & > .log--worrying { color: $warning; }
     }
     """
-    CALLED = "Log"
-    HELP = """A log. f follows its end; / searches (n next, N the one before), & keeps the lines with a match only,
-    esc shows all again. Patterns are regular expressions; small letters match capitals too. left and right move
-    sideways."""
+    PART_NAME = "Log"
+    HELP = """A log. f follows its end; / searches (n next, N previous), & shows only matching lines, esc shows all
+    again. Patterns are regular expressions; lower case matches upper case too. left and right move sideways."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f", "follow", "Follow", id="log-follow", tooltip="stay at the end as the log grows"),
         Binding("n", "search(1)", "Next", id="log-next", tooltip="the next match"),
@@ -90,10 +89,10 @@ class LogView(ScrollView, can_focus=True):
         self.path: Path | None = None
         self.empty = "no log chosen"
         self.note = ""
-        """What the last search or filter has to say."""
+        """The result of the last search or filter."""
         self._log: LogFile | None = None
         self._filter: LogFilter | None = None
-        self._look = _Look(0, 0, 0, True, "")
+        self._log_state = _LogState(0, 0, 0, True, "")
         self._blocks: OrderedDict[int, list[tuple[int, str]]] = OrderedDict()
         self._wanted: set[int] = set()
         self._pattern: SearchPattern | None = None
@@ -112,14 +111,14 @@ class LogView(ScrollView, can_focus=True):
         self.path, self._log = path, LogFile(path) if path is not None else None
         self._filter, self._hit, self.note, self._shift = None, None, "", 0
         self._forget()
-        self._look = _Look(0, 0, 0, path is None, "")
+        self._log_state = _LogState(0, 0, 0, path is None, "")
         self.follow = True
         self._resize_content()
         if self._log is not None:
             self.run_worker(self._watch(self._log), group="watch", exclusive=True, exit_on_error=False)
 
     def filter_by(self, text: str) -> None:
-        """Keep the lines that match; "" keeps all."""
+        """Show only the lines that match; "" shows all."""
         if self._log is None:
             return
         top = self._number_at(int(self.scroll_offset.y))
@@ -134,11 +133,11 @@ class LogView(ScrollView, can_focus=True):
 
     @property
     def filtered(self) -> bool:
-        """Whether only some lines are kept."""
+        """Whether only matching lines are shown."""
         return self._filter is not None
 
     def search(self, text: str) -> None:
-        """Go to the next match of a pattern, from the first line that is shown on."""
+        """Go to the next match of a pattern, starting from the first line that is shown."""
         self._set_pattern(text)
         self._search_text, self._hit = text, None
         self.refresh()
@@ -148,7 +147,7 @@ class LogView(ScrollView, can_focus=True):
     def action_search(self, direction: int) -> None:
         log, text = self._log, self._search_text
         if log is None or not text:
-            self.note = "nothing searched yet: / asks what for"
+            self.note = "no search yet: / asks what to search for"
             self._describe()
             return
         if self.filtered:
@@ -217,25 +216,25 @@ class LogView(ScrollView, can_focus=True):
     # Reading, always in a thread
 
     async def _watch(self, log: LogFile) -> None:
-        """Look at the file again and again while it is shown."""
+        """Read the file again and again while it is shown."""
         while self._log is log:
             if self.screen not in self.app.screen_stack[:1]:  # another mode is shown, or the app is being closed
                 await asyncio.sleep(LOOK_S)
                 continue
-            before, kept = self._look, self._filter
+            before, kept = self._log_state, self._filter
             ends = self._ends(before)
-            look = await asyncio.to_thread(self._look_at, log, kept, before, ends)
+            state = await asyncio.to_thread(self._read_state, log, kept, before, ends)
             if self._log is not log:
                 return
             if kept is self._filter:
-                self._take(look)
-            await asyncio.sleep(LOOK_S if look.complete else 0.02)
+                self._take(state)
+            await asyncio.sleep(LOOK_S if state.complete else 0.02)
 
-    def _ends(self, look: _Look) -> int:
-        """How many lines at the end are on the screen; 0 when it is not followed."""
+    def _ends(self, state: _LogState) -> int:
+        """How many lines at the end are on the screen; 0 if the end is not followed."""
         return self.size.height if self.follow else 0
 
-    def _look_at(self, log: LogFile, kept: LogFilter | None, before: _Look, ends: int) -> _Look:
+    def _read_state(self, log: LogFile, kept: LogFilter | None, before: _LogState, ends: int) -> _LogState:
         with self._reading:
             log.refresh()
             complete, lines, tail = log.complete, log.lines, None
@@ -248,19 +247,19 @@ class LogView(ScrollView, can_focus=True):
             if tail is None and (lines, log.generation) != (before.lines, before.generation) and ends:
                 blocks = [(number, _read(log, kept, number)) for number in _numbers(max(0, lines - ends), lines)]
         error = log.error or (kept.error if kept is not None else "")
-        return _Look(lines, log.size, log.generation, complete, error, tail, tuple(blocks))
+        return _LogState(lines, log.size, log.generation, complete, error, tail, tuple(blocks))
 
-    def _take(self, look: _Look) -> None:
-        before, self._look = self._look, look
-        if look.generation != before.generation:
+    def _take(self, state: _LogState) -> None:
+        before, self._log_state = self._log_state, state
+        if state.generation != before.generation:
             self._forget()
             self.note = "the file was cut or replaced" if before.bytes else ""
-        elif look.lines < before.lines:  # a filter was set, or its last match has grown into none
+        elif state.lines < before.lines:  # a filter was set, or the last line has grown and no longer matches
             self._forget()
-        elif look.lines != before.lines:
-            self._blocks.pop(before.lines // BLOCK, None)  # it was not full
-        self._blocks.update(look.blocks)
-        if look != before:
+        elif state.lines != before.lines:
+            self._blocks.pop(before.lines // BLOCK, None)  # it was incomplete
+        self._blocks.update(state.blocks)
+        if state != before:
             self._resize_content()
             self._describe()
             self.refresh()
@@ -270,17 +269,17 @@ class LogView(ScrollView, can_focus=True):
         self._wanted.clear()
 
     def _resize_content(self) -> None:
-        count = len(self._look.tail) if self._look.tail is not None else self._count
+        count = len(self._log_state.tail) if self._log_state.tail is not None else self._count
         self.virtual_size = Size(0, count)
         if self.follow and self.is_attached:
             self.scroll_end(animate=False, force=True)
 
     @property
     def _count(self) -> int:
-        return self._look.lines
+        return self._log_state.lines
 
     def _block_of(self, index: int) -> list[tuple[int, str]] | None:
-        """Return the block with a line, or None and have it read."""
+        """Return the block with a line; if it is not read yet, return None and start reading it."""
         number = index // BLOCK
         if number in self._blocks:
             self._blocks.move_to_end(number)
@@ -321,40 +320,38 @@ class LogView(ScrollView, can_focus=True):
         self._describe()
 
     def _number_at(self, index: int) -> int | None:
-        """The line of the file that a line of the view shows."""
+        """The number, in the file, of a line of the view."""
         block = self._blocks.get(index // BLOCK)
         return block[index % BLOCK][0] if block and index % BLOCK < len(block) else None
 
     def _describe(self) -> None:
-        look = self._look
+        state = self._log_state
         if self._log is None:
             self.border_subtitle = ""
             return
         parts = [self.note] if self.note else []
-        if look.error:
-            parts.append(look.error)
+        if state.error:
+            parts.append(state.error)
         elif self.filtered:
-            parts.append(f"{look.lines:,} lines match{'' if look.complete else ' so far'}")
-        elif look.complete:
-            parts.append(f"{look.lines:,} lines, {size(look.bytes)}")
+            parts.append(f"{state.lines:,} lines match{'' if state.complete else ' so far'}")
+        elif state.complete:
+            parts.append(f"{state.lines:,} lines, {size(state.bytes)}")
         else:
-            parts.append(f"{size(look.bytes)}, counting lines")
+            parts.append(f"{size(state.bytes)}, counting lines")
         parts.append("following" if self.follow else "f follows")
         self.border_subtitle = Content(" · ".join(parts))
 
     def render_line(self, y: int) -> Strip:
         width, base = self.scrollable_content_region.width, self.rich_style
         index = int(self.scroll_offset.y) + y
-        look = self._look
-        if look.tail is not None:
-            if index < len(look.tail):
-                return self._strip(None, look.tail[index], width, base)
+        state = self._log_state
+        if state.tail is not None:
+            if index < len(state.tail):
+                return self._strip(None, state.tail[index], width, base)
             return Strip.blank(width, base)
         if index >= self._count:
-            said = look.error or (
-                self.empty if self._log is None else "nothing was written yet" if look.complete else ""
-            )
-            said = "no line matches" if self.filtered and look.complete and not look.error else said
+            said = state.error or (self.empty if self._log is None else "nothing written yet" if state.complete else "")
+            said = "no line matches" if self.filtered and state.complete and not state.error else said
             text = Content(said if y == 0 and not self._count else "").truncate(width, ellipsis=True).plain
             style = base + self.get_component_rich_style("log--number", partial=True)
             return Strip([Segment(text, style)]).adjust_cell_length(width, base)
@@ -377,7 +374,7 @@ class LogView(ScrollView, can_focus=True):
             line = line.crop(self._shift)
         if number is None:
             return line.adjust_cell_length(width, style)
-        digits = max(3, len(str(max(self._look.lines, number + 1))))
+        digits = max(3, len(str(max(self._log_state.lines, number + 1))))
         faint = style + self.get_component_rich_style("log--number", partial=True)
         gutter = Strip([Segment(f"{number + 1:>{digits}} ", faint)])
         return Strip.join([gutter, line.adjust_cell_length(max(1, width - digits - 1), style)])

@@ -12,11 +12,11 @@ Rings = dict[str, list[float]]
 
 
 class MachinePanel(Widget):
-    """Redrawn whenever the machine was looked at."""
+    """Redrawn whenever the machine was measured."""
 
-    CALLED = "Device"
-    HELP = """How busy the device is, and how much of its memory is taken. The screen System tells more. On a machine
-    without a GPU it shows the processor and the memory of the run."""
+    PART_NAME = "Device"
+    HELP = """How busy the device is, and how much of its memory is in use. The screen System shows more. On a machine
+    without a GPU this is the processor and the memory of the run."""
 
     DEFAULT_CSS = "MachinePanel { height: auto; min-height: 2; }"
 
@@ -30,12 +30,12 @@ class MachinePanel(Widget):
         """Show a sample, with the history of each value by its name."""
         taller = self.sample is None or len(self.sample.gpus) != len(sample.gpus)
         self.sample, self.rings, self.peak = sample, rings, peak
-        self.refresh(layout=taller)  # the screen is laid out anew only for another number of lines
+        self.refresh(layout=taller)  # the screen is laid out again only for another number of lines
 
     def render(self) -> Content:
         sample, width = self.sample, self.content_size.width
         if sample is None:
-            return Content.styled("looking at the machine", "$faint")
+            return Content.styled("measuring the machine", "$faint")
         lines: list[Content] = []
         for gpu in sample.gpus:
             lines += self._gpu(gpu, width)

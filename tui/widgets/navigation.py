@@ -12,7 +12,7 @@ SCREENS = ("run", "config", "charts", "samples", "dataset", "logs", "system", "r
 
 
 class Navigation(Horizontal):
-    """Shows where one is."""
+    """Shows the current screen."""
 
     DEFAULT_CSS = """
     Navigation { height: 1; background: $surface; padding: 0 1; }

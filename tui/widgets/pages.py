@@ -13,8 +13,8 @@ from textual.widgets import ContentSwitcher
 
 
 class Pages(Widget):
-    """Like tabs, but the names take no line of their own. Each view needs an id, and is mounted when it is first shown:
-    what nobody looks at costs no time when the screen is opened.
+    """Like tabs, but the names take no line of their own. Each view needs an id, and is mounted when it is first shown,
+    so that hidden views cost no time when the screen is opened.
     """
 
     DEFAULT_CSS = """
@@ -52,13 +52,13 @@ class Pages(Widget):
         return self._widgets[self.page]
 
     def say(self, number: int, fact: str) -> None:
-        """Show a word behind the name of a page, such as how many there are."""
+        """Show a word after the name of a page, such as how many rows it has."""
         if self._facts[number] != fact:
             self._facts[number] = fact
             self._entitle()
 
     def turn(self, number: int) -> None:
-        """Show another page; the focus goes with it when it was here."""
+        """Show another page; if the focus was in the old one, it moves along."""
         focused = self.has_focus_within
         self.page = number % len(self._widgets)
         if focused:

@@ -11,10 +11,10 @@ from tui.widgets.rows import Rows, cell
 
 
 class PlanTable(Rows[DueStage]):
-    """One line a job, with its reasons."""
+    """One line for each job, with its reasons."""
 
-    CALLED = "What would run"
-    HELP = "What would run if the workflow was started now, each job with its reasons, as `hv15 why` says them."
+    PART_NAME = "What would run"
+    HELP = "What would run if the workflow were started now, each job with its reasons, as in `hv15 why`."
 
     def key(self, row: DueStage) -> Hashable:
         return row.name

@@ -12,9 +12,9 @@ from tui.widgets.rows import Rows
 
 
 class ProblemList(Rows[Problem]):
-    """One line a problem; enter goes to its place."""
+    """One line for each problem; enter goes to its place."""
 
-    CALLED = "Problems"
+    PART_NAME = "Problems"
     HELP = "What is wrong in the config, with line and column. Enter goes there."
 
     def key(self, row: Problem) -> Hashable:

@@ -24,7 +24,7 @@ class ProcessRow:
     """Percent of one core."""
     gpu: int
     """Bytes on GPUs."""
-    ours: bool
+    of_this_run: bool
 
 
 def process_rows(sample: SystemSample) -> list[ProcessRow]:
@@ -34,7 +34,7 @@ def process_rows(sample: SystemSample) -> list[ProcessRow]:
     for gpu in sample.gpus:
         for process in gpu.processes:
             on_gpu[process.pid] = on_gpu.get(process.pid, 0) + process.used
-            if not process.ours:
+            if not process.of_this_run:
                 foreign.add(process.pid)
     rows = [
         ProcessRow(each.pid, each.name, each.rss, each.cpu, on_gpu.pop(each.pid, 0), True) for each in sample.processes
@@ -42,13 +42,13 @@ def process_rows(sample: SystemSample) -> list[ProcessRow]:
     rows += [
         ProcessRow(pid, "of another program", None, None, used, pid not in foreign) for pid, used in on_gpu.items()
     ]
-    return sorted(rows, key=lambda row: (not row.ours, -row.gpu, -(row.memory or 0)))
+    return sorted(rows, key=lambda row: (not row.of_this_run, -row.gpu, -(row.memory or 0)))
 
 
 class ProcessTable(Rows[ProcessRow]):
-    """One line a process."""
+    """One line for each process."""
 
-    CALLED = "Processes"
+    PART_NAME = "Processes"
     HELP = """The run's processes: memory, processor, and memory on GPUs. Below them other programs that use the same
     GPUs: they take memory that the training may need."""
 
@@ -64,11 +64,11 @@ class ProcessTable(Rows[ProcessRow]):
 
     def draw(self, row: ProcessRow, width: int) -> Content:
         return Content.assemble(
-            ("  " if row.ours else "! ", "bold $warning"),
+            ("  " if row.of_this_run else "! ", "bold $warning"),
             cell(str(row.pid), 7, right=True),
             cell(size(row.memory) if row.memory is not None else "", 11, right=True),
             cell(f"{row.cpu:.0f} %" if row.cpu is not None else "", 7, right=True),
             cell(size(row.gpu) if row.gpu else "", 10, right=True),
             "  ",
-            cell(row.name, max(4, width - 39), "" if row.ours else "$warning"),
+            cell(row.name, max(4, width - 39), "" if row.of_this_run else "$warning"),
         )

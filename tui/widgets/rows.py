@@ -1,4 +1,4 @@
-"""A list of any length: only the lines that are seen are drawn, so that 10,000 rows cost as little as ten."""
+"""A list of any length: only the visible lines are drawn, so that 10,000 rows cost as little as ten."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Row = TypeVar("Row")
 
 
 class Rows(ScrollView, Generic[Row], can_focus=True):
-    """One line a row. A subclass draws a row, names it in `key`, and may give a `header`.
+    """One line for each row. A subclass draws a row, identifies it by `key`, and may have a `header`.
 
     The cursor stays on its row when the rows change, as long as the row is there.
     """
@@ -58,7 +58,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 
     cursor: reactive[int] = reactive(0)
     empty: reactive[str] = reactive("nothing here")
-    """What is said when there are no rows."""
+    """The text when there are no rows."""
 
     @dataclass
     class Moved(Message):
@@ -88,14 +88,14 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
         self.held = False
         """Whether a person has put the cursor where it is."""
 
-    # What a subclass says
+    # What a subclass defines
 
     def draw(self, row: Row, width: int) -> Content:
-        """Return how a row looks; what is too long is cut."""
+        """Return a row's line; what is too long is cut off."""
         return Content(str(row))
 
     def key(self, row: Row) -> Hashable:
-        """Return what a row is known by when the rows are given anew."""
+        """Return what identifies a row when the rows are replaced."""
         return row
 
     def header(self, width: int) -> Content | None:
@@ -219,7 +219,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
         content = self.draw(self.rows[index], width)
         if index == self.cursor:
             if few_colours(self.app):
-                content = Content(content.plain)  # its own colours are made for the background of the others
+                content = Content(content.plain)  # its own colours suit the background of the other rows
             return self._strip(content, width, "rows--cursor" if self.has_focus else "rows--cursor-blurred")
         return self._strip(content, width)
 
@@ -233,7 +233,7 @@ class Rows(ScrollView, Generic[Row], can_focus=True):
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Content:
     """Return one line of plain text in exactly `width` columns, cut with an ellipsis, in a style of the theme.
 
-    Whatever the text is of, nothing in it is obeyed by a terminal: see `visible`.
+    Whatever the text holds, a terminal obeys nothing in it: see `visible`.
     """
     content = Content(re.sub(r"[\n\t]", " ", visible(text))).truncate(width, ellipsis=True)
     space = " " * (width - content.cell_length)

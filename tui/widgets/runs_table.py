@@ -1,4 +1,4 @@
-"""The runs of a project, newest first, with what became of them."""
+"""The runs of a project, newest first, with how they ended."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tui.widgets.states import colour_of, glyph
 
 
 class RunsTable(Rows[RunRow]):
-    """One line a run. A sign marks the runs whose curves are overlaid."""
+    """One line for each run. A sign marks the runs whose curves are overlaid."""
 
-    CALLED = "Runs"
-    HELP = """All runs of this project that are still known. Space takes a run for the charts, enter opens what it
-    printed. What was changed in the config since the run before stands beside it."""
+    PART_NAME = "Runs"
+    HELP = """All runs of this project that are kept. Space overlays a run's curves on Charts, enter opens its output.
+    Changes in the config since the run before are beside it."""
 
     def __init__(self, *, id: str | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(id=id)

@@ -19,13 +19,13 @@ class SampleRow:
 
     sample: Sample
     first: bool
-    """Of its prompt, whose name stands in this line."""
+    """Whether it is the first of its prompt, whose name is in this line."""
     letter: str = ""
-    """B: it is shown beside the one under the cursor."""
+    """B if it is shown beside the one under the cursor."""
 
 
 def sample_rows(samples: Sequence[Sample], pinned: Sample | None) -> list[SampleRow]:
-    """Return the lines for samples that are in the order of their prompts."""
+    """Return the rows for samples, which are ordered by prompt."""
     rows: list[SampleRow] = []
     for sample in samples:
         first = not rows or rows[-1].sample.prompt_name != sample.prompt_name
@@ -39,7 +39,7 @@ _OUTDATED = {
     Standing.EARLIER_PROMPT: ("edited", "of an earlier prompt"),
     Standing.NOT_IN_CONFIG: ("removed", "no longer in the config"),
 }
-"""For samples that are not of the project as it is now: the word in the list, and the words over the picture."""
+"""For samples that do not belong to the project as it is now: the word in the list, the words above the picture."""
 
 
 def step_words(sample: Sample) -> str:
@@ -52,12 +52,12 @@ def step_words(sample: Sample) -> str:
 
 
 def standing_words(sample: Sample) -> str:
-    """Why a sample is not of the project as it is now; "" if it is."""
+    """Why a sample does not belong to the project as it is now; "" if it does."""
     return _OUTDATED[sample.standing][1] if sample.standing in _OUTDATED else ""
 
 
 def sample_title(sample: Sample) -> str:
-    """What a sample is called over its picture."""
+    """The title above a sample's picture."""
     step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
     state = " · ".join(filter(None, (step, standing_words(sample)))) or "final"
     of = f" · {sample.experiment}" if sample.experiment else ""
@@ -65,12 +65,12 @@ def sample_title(sample: Sample) -> str:
 
 
 class SampleList(Rows[SampleRow]):
-    """Chooses what is played."""
+    """Chooses the sample to play."""
 
-    CALLED = "Samples"
+    PART_NAME = "Samples"
     HELP = """Samples by prompt, those of a training's steps before the final ones. Moving here shows a sample; b keeps
     the one under the cursor on the right as B, to compare others with it. "earlier": of an earlier training; "edited":
-    its prompt reads otherwise now; "removed": its prompt is no longer in the config."""
+    its prompt has changed; "removed": its prompt is no longer in the config."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)

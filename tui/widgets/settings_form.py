@@ -20,11 +20,11 @@ NOT_YAML = "not YAML yet, so no value is known: see Problems"
 
 
 class SettingsForm(Rows[FormRow]):
-    """One line a setting, under the headings of their sections."""
+    """One line for each setting, under the headings of their sections."""
 
-    CALLED = "Settings"
+    PART_NAME = "Settings"
     KEYS_HELP = """All settings, with their defaults. ● marks what differs from its default, ✗ what is wrong. Enter
-    edits the value; space goes to the next choice; delete takes the setting out of the file, so that its default holds.
+    edits the value; space goes to the next choice; delete removes the setting from the file, so that its default holds.
     / searches names and help; c shows only what was changed. Every edit changes that one value in the file and nothing
     else."""
 
@@ -32,7 +32,7 @@ class SettingsForm(Rows[FormRow]):
         Binding(
             "space", "cycle", "Next choice", id="form-cycle", show=False, tooltip="true or false, or the next choice"
         ),
-        Binding("delete", "default", "Default", id="form-default", tooltip="take it out: its default holds"),
+        Binding("delete", "default", "Default", id="form-default", tooltip="remove it: its default holds"),
         Binding(
             "c", "only_changed", "Changed", id="form-changed", show=False, tooltip="show only what was changed, or all"
         ),
@@ -60,7 +60,7 @@ class SettingsForm(Rows[FormRow]):
 
     @dataclass
     class Edit(Message):
-        """A value is to be typed in."""
+        """A person wants to type a value."""
 
         field: FormField
 
@@ -73,19 +73,19 @@ class SettingsForm(Rows[FormRow]):
 
     @dataclass
     class Default(Message):
-        """The setting is to go back to its default."""
+        """The setting goes back to its default."""
 
         field: FormField
 
     @dataclass
     class AddEntry(Message):
-        """An entry is to be added to a list of this section, or to the list that it is an entry of."""
+        """A person wants to add an entry to a list of this section, or to the list that this section is an entry of."""
 
         section: FormSection
 
     @dataclass
     class RemoveEntry(Message):
-        """An entry of a list is to be removed."""
+        """A person wants to remove an entry of a list."""
 
         section: FormSection
 
@@ -95,7 +95,7 @@ class SettingsForm(Rows[FormRow]):
         self.empty = NO_MATCH
 
     def show(self, sections: tuple[FormSection, ...]) -> None:
-        """Show these sections; there are none while the text never was YAML."""
+        """Show these sections; there are none if the text has never been YAML."""
         self.sections = sections
         self.empty = NO_MATCH if sections else NOT_YAML
         self._filter()
@@ -106,7 +106,7 @@ class SettingsForm(Rows[FormRow]):
             self.move_to_location(hit.location)
 
     def _best_hit(self) -> FormField | None:
-        """The setting that the words mean: one that is called so, else one whose help has them."""
+        """The setting that fits the search best: by its name, else by its help."""
         fields = [row for row in self.rows if isinstance(row, FormField)] if self.words else []
         words = self.words.lower().split()
         named = [field for field in fields if all(word in field.path.lower() for word in words)]

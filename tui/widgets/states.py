@@ -1,4 +1,4 @@
-"""How states look: always a glyph and a word, so that no colour is needed to tell them apart."""
+"""How states look: always a glyph and a word, so that they can be told apart without colour."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOKS: dict[str, tuple[str, str]] = {
 
 
 def glyph(state: str) -> str:
-    """The sign of a state; a question mark for one that is not known here."""
+    """The sign of a state; a question mark for an unknown one."""
     return LOOKS.get(state, ("?", "foreground"))[0]
 
 

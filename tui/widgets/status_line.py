@@ -1,4 +1,4 @@
-"""The line on top of every screen: run, state, step, time left, GPU, disk, host."""
+"""The line at the top of every screen: run, state, step, time left, GPU, disk, host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the line says; "" for what is not known. Everything is plain text."""
+    """The parts of the line; "" for an unknown one. Everything is plain text."""
 
     run: str = ""
     """The project, and the run in it."""
@@ -42,9 +42,9 @@ NAME = 20
 
 
 class StatusLine(Widget):
-    """One line; what does not fit is left out from its right side, the state never."""
+    """One line; what does not fit is left out, from the right, but never the state."""
 
-    CALLED = "Status line"
+    PART_NAME = "Status line"
     HELP = "What the project's run is doing now. It is read from the run's files and from the kernel's lock."
 
     DEFAULT_CSS = """
@@ -54,11 +54,11 @@ class StatusLine(Widget):
     facts: reactive[Facts] = reactive(Facts())
 
     def show_run(self, project: str, view: RunView) -> None:
-        """Say which run it is and what it does."""
+        """Show which run it is and what it does."""
         self.facts = replace(self.facts, run=project, state=view.state)
 
     def show_jobs(self, view: JobsView) -> None:
-        """Say how much is left; a part of it is not known before a job of its kind has ended."""
+        """Show how much is left; the time of a kind of job is unknown until one of them has ended."""
         progress = view.progress
         left = duration(progress.eta_s) if progress.eta_s and not progress.ended else ""
         at_least = "≥" if progress.eta_is_least else ""
@@ -66,14 +66,14 @@ class StatusLine(Widget):
         self.facts = replace(self.facts, jobs=jobs, left=f"ETA {at_least}{left}" if left else "")
 
     def show_training(self, view: MetricsView) -> None:
-        """Say the step, once the run has begun its own training."""
+        """Show the step, once the run has begun its own training."""
         training = view.training
         total = f"/{training.total}" if training.total else ""
         begun = training.step and not training.former
         self.facts = replace(self.facts, step=f"step {training.step}{total}" if begun else "")
 
     def show_machine(self, sample: SystemSample, host: str) -> None:
-        """Say how busy the device is."""
+        """Show how busy the device is."""
         if sample.gpus:
             gpu = max(sample.gpus, key=lambda each: each.used)
             busy = "" if gpu.utilisation is None else f" {gpu.utilisation:.0f} %"

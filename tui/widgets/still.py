@@ -22,16 +22,14 @@ from tui.data.samples import still
 from tui.widgets.video import Playable, Player
 
 _picture: Callable[..., Widget] | None = None
-_asked = False
 
 
 def ask_terminal() -> None:
-    """Find out whether the terminal draws pictures. Only possible before the app runs: it reads what is typed.
+    """Find out whether the terminal draws pictures. That is possible only before the app runs, which reads all input.
 
-    Not asked inside tmux or screen: they may say yes and then draw over other panes.
+    tmux and screen are not asked: they may say yes and then draw over other panes.
     """
-    global _picture, _asked
-    _asked = True
+    global _picture
     if os.environ.get("TMUX") or os.environ.get("STY") or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return
     from textual_image.renderable import Image, SixelImage, TGPImage
@@ -52,7 +50,7 @@ def why_not() -> str:
 
 
 class StillDialog(ModalScreen[None]):
-    """Shows one frame; any of the keys closes it."""
+    """Shows one frame; any of its keys closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,v,q,enter", "dismiss(None)", "Close", id="still-close", tooltip="back to the samples"),
@@ -87,7 +85,7 @@ class StillDialog(ModalScreen[None]):
     def _decode(self) -> None:
         try:
             picture = still(self._path, self._index)
-        except Exception as error:  # said, whatever it is
+        except Exception as error:  # shown, whatever it is
             self.app.call_from_thread(self._say, str(error))
         else:
             self.app.call_from_thread(self._show, picture)

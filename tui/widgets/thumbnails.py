@@ -23,7 +23,7 @@ KEPT = 200
 
 
 class Thumbnails(Widget):
-    """Pictures are read in a thread, when they are seen, and the last ones are kept."""
+    """Pictures are read in a thread when they become visible, and the last ones are kept."""
 
     COMPONENT_CLASSES = {"thumbnails--name", "thumbnails--chosen"}  # noqa: RUF012 (as Textual declares it)
     DEFAULT_CSS = """
@@ -116,7 +116,7 @@ class Thumbnails(Widget):
     def _drawn(self, item: Item, columns: int, rows: int) -> list[Strip] | None:
         try:
             return half_blocks(self._read(item, columns, 2 * rows))
-        except Exception:  # the list says what is wrong with the file
+        except Exception:  # the list shows what is wrong with the file
             return None
 
     def on_click(self, event: events.Click) -> None:

@@ -29,13 +29,13 @@ from tui.data.samples import Clip, load_clip
 from tui.widgets.half_blocks import half_blocks
 
 FASTEST, SLOWEST = 6.0, 1.0
-"""Frames drawn each second. A terminal over SSH takes about six; what it does not take is not sent."""
+"""Frames drawn each second. A terminal over SSH manages about six; more are not sent."""
 SHORT_S = 4.0
 """A clip that can be drawn frame by frame in this time is played slowly, each frame once."""
 UNATTENDED_S = 60.0
-"""Playing ends by itself after so long without a key: nobody may be looking."""
+"""Playing pauses after this long without a key: nobody may be watching."""
 CURE = "COLORTERM=truecolor if the terminal has more"
-"""What to do where the terminal does not say that it has true colour."""
+"""What to do if the terminal does not announce true colour."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class VideoView(Widget):
         self._strips: list[Strip] = []
 
     def expect(self, clip: Playable) -> None:
-        """Show that a clip is being read; the frames of the same file stay until then."""
+        """Show that a clip is being read; until then, frames of the same file stay."""
         if self.clip is None or self.clip.path != clip.path:
             self.frames, self._strips, self.note = None, [], "reading"
             self.remove_class("-error")
@@ -117,8 +117,8 @@ class Player(Vertical, can_focus=True):
     Player > Static { height: 1; color: $text-muted; text-align: center; }
     Player:focus VideoView { border: round $primary; }
     """
-    CALLED = "Video"
-    HELP = """Plays a clip in the terminal, about six frames a second or what the line takes; space plays, left and
+    PART_NAME = "Video"
+    HELP = """Plays a clip in the terminal, at about six frames a second or what the line manages; space plays, left and
     right move by a frame. Two samples move together. It pauses when the terminal loses the focus, and after a minute
     without a key. Where the terminal has fewer colours than pictures need, there are stills only."""
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -151,7 +151,7 @@ class Player(Vertical, can_focus=True):
         self._read_for: list[tuple[Path, Size]] = []
         self._cancel = threading.Event()
         self._keys: list[Callable[[], None]] = []
-        """What was asked for while the clip is read."""
+        """Keys that were pressed while the clip is being read."""
 
     def compose(self) -> ComposeResult:
         yield Horizontal(*self.views)
@@ -162,7 +162,7 @@ class Player(Vertical, can_focus=True):
         self.watch(self.app, "app_focus", self._on_terminal_focus, init=False)
 
     def load(self, *clips: Playable, at: int | None = None) -> None:
-        """Show one clip or two, or none; at a frame if one is given. Clips that are shown already go on."""
+        """Show one clip or two, or none; at a frame if one is given. Clips that are shown already keep playing."""
         if at is not None:
             self.views[0].index = at
         self.views[1].index = self.views[0].index
@@ -185,7 +185,7 @@ class Player(Vertical, can_focus=True):
         self.call_after_refresh(self._read)
 
     def reload(self) -> None:
-        """Read the files again: they were written anew."""
+        """Read the files again, because they have changed."""
         self._read_for = []
         self._read()
 
@@ -196,7 +196,7 @@ class Player(Vertical, can_focus=True):
         self._cancel.set()
 
     def _read(self) -> None:
-        """Decode for the size that the views have, unless that was done."""
+        """Decode for the current size of the views, unless that is done already."""
         wanted = [(clip.path, view.size) for clip, view in zip(self.clips, self.views, strict=False)]
         if not wanted or wanted == self._read_for or any(not size for _, size in wanted):
             return
@@ -214,7 +214,7 @@ class Player(Vertical, can_focus=True):
                 error = "" if len(frames.frames) else "no frames in it"
             except UserError as problem:
                 error = problem.message
-            except Exception as problem:  # a file that is being written, a decoder's own mistake
+            except Exception as problem:  # a file that is being written, or a decoder's bug
                 error = f"{clip.path.name} cannot be shown: {problem}"
             if not cancel.is_set():
                 self.post_message(self.FramesRead(slot, clip, frames, error))
@@ -229,14 +229,14 @@ class Player(Vertical, can_focus=True):
             self._catch_up()
 
     def _catch_up(self) -> None:
-        """Do what was asked for while the clip was read."""
+        """Act on the keys that were pressed while the clip was read."""
         keys, self._keys = ([], self._keys) if self._reading else (self._keys, [])
         for key in keys:
             key()
 
     @property
     def _reading(self) -> bool:
-        """Whether a clip that is shown will come, but is not there yet."""
+        """Whether a clip that is to be shown is still being read."""
         views = self.views[: len(self.clips)]
         return any(view.frames is None and not view.has_class("-error") for view in views)
 
@@ -342,6 +342,6 @@ def adapted(rate: float, *, late: float, waiting: int) -> float:
 
 
 def waiting_output(app: App[object]) -> int:
-    """Return how many writes the terminal has not taken yet. Textual blocks at 30; it tells the number to nobody."""
+    """Return how many writes the terminal has not taken yet. Textual blocks at 30; it does not publish the number."""
     queue = getattr(getattr(getattr(app, "_driver", None), "_writer_thread", None), "_queue", None)
     return queue.qsize() if queue is not None else 0

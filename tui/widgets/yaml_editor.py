@@ -18,11 +18,11 @@ COMMENT = re.compile(r"(?:^|\s)(#.*)$")
 
 
 class YamlEditor(TextArea):
-    """Plain text that is checked while one types; undo and redo are those of the whole screen."""
+    """Plain text that is checked while it is typed; undo and redo are those of the whole screen."""
 
-    CALLED = "Text of the config"
+    PART_NAME = "Text of the config"
     HELP = """config.yaml as it is. It is checked while you type; a line with a problem is marked, and the problem
-    stands below. ctrl+s saves, ctrl+e opens $EDITOR, ctrl+z takes back, also what the form did."""
+    is listed below. ctrl+s saves, ctrl+e opens $EDITOR, ctrl+z undoes, also what the form did."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"yaml--key", "yaml--comment", "yaml--problem", "yaml--changed"}
 
@@ -38,7 +38,7 @@ class YamlEditor(TextArea):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        # Textual's editor takes esc for itself and goes to the next widget, which is no help where it has all the room.
+        # In Textual's editor, esc goes to the next widget, which does not help if the editor fills the screen.
         Binding("escape", "screen.leave_field", "Form", id="yaml-leave", priority=True, tooltip="back to the form"),
         Binding(
             "ctrl+z",
@@ -57,7 +57,7 @@ class YamlEditor(TextArea):
         super().__init__("", id=id, show_line_numbers=True, soft_wrap=False, tab_behavior="indent", compact=True)
         self.indent_type, self.indent_width = "spaces", 2
         self._loaded = self._said = ""
-        """The text that was loaded, and what the editor made of it."""
+        """The text that was loaded, and the editor's version of it."""
         self.problem_lines: frozenset[int] = frozenset()
         self.changed_lines: frozenset[int] = frozenset()
 
@@ -72,20 +72,20 @@ class YamlEditor(TextArea):
         text = super().get_line(line_index)
         text.plain = visible(text.plain)
         if line_index + 1 in self.problem_lines:
-            text.stylize(self._look("yaml--problem"))
+            text.stylize(self._style_of("yaml--problem"))
             return text
         if found := KEY.match(text.plain):
-            text.stylize(self._look("yaml--key"), *found.span(2))
+            text.stylize(self._style_of("yaml--key"), *found.span(2))
         if found := COMMENT.search(text.plain):
-            text.stylize(self._look("yaml--comment"), *found.span(1))
+            text.stylize(self._style_of("yaml--comment"), *found.span(1))
         return text
 
-    def _look(self, component: str) -> Style:
+    def _style_of(self, component: str) -> Style:
         return self.get_component_rich_style(component, partial=True)
 
     @property
     def exact_text(self) -> str:
-        """The text with the line ends that were loaded, wherever a line is still there: Textual knows one kind."""
+        """The text with the original line ends of all lines that are still there: Textual knows only one kind."""
         if self.text == self._said:
             return self._loaded
         if self._said == self._loaded:
@@ -97,7 +97,7 @@ class YamlEditor(TextArea):
         self._loaded, self._said = text, self.text
 
     def load(self, text: str) -> None:
-        """Show a text that was changed elsewhere; the cursor stays where it was, as far as there is such a place."""
+        """Show a text that was changed elsewhere; the cursor stays where it was, if that place still exists."""
         if text != self.exact_text:
             place, scroll = self.cursor_location, self.scroll_offset
             self.load_text(text)

@@ -1,4 +1,4 @@
-"""The commands of `hv15` with their arguments, as frozen dataclasses; what they do stands in hv15.commands."""
+"""The commands of `hv15` with their arguments, as frozen dataclasses; hv15.commands holds what they do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands have in common: the project that they work on, in one way."""
+"""What the commands have in common: how the project that they work on is given."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def _object(text: str) -> JsonObject:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsCommand(ProjectCommand):
-    """A command that reads the project's settings, with what the workflow's command line put over them."""
+    """A command that reads the project's settings, with those that the workflow's command line overrides."""
 
     stage: ClassVar[StageName | None] = None
-    """What the command is called in a plan of memory, if it computes with a model."""
+    """The command's name in a plan of memory, if it computes with a model."""
 
     overrides: Annotated[
         dict[str, Json],
-        Argument("settings over its own", metavar="JSON", read=_object, variable=OVERRIDES_VARIABLE),
+        Argument("settings that override its own", metavar="JSON", read=_object, variable=OVERRIDES_VARIABLE),
     ] = field(default_factory=dict)

@@ -70,11 +70,11 @@ class Show(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Collect(SettingsCommand):
-    """Remove encoded items that no project needs which uses the store."""
+    """Remove encoded items that no project with this store needs."""
 
     name: ClassVar[str] = "gc"
-    unused: Annotated[bool, Argument("also what this project encoded and does not need any more")] = False
-    forget: Annotated[bool, Argument("also what only projects need whose folders are gone")] = False
+    unused: Annotated[bool, Argument("also what this project encoded and no longer needs")] = False
+    forget: Annotated[bool, Argument("also what only projects with missing folders need")] = False
     yes: Annotated[bool, Argument("remove them; without it they are only counted")] = False
 
     def run(self) -> None:

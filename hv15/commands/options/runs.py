@@ -20,7 +20,7 @@ class Run(ProjectCommand):
     follow: Annotated[bool, Argument("print its output until it ends")] = False
     unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
     snakemake: Annotated[
-        tuple[str, ...], Argument("what follows goes to snakemake", metavar="WORDS", several=argparse.REMAINDER)
+        tuple[str, ...], Argument("pass all that follows to snakemake", metavar="WORDS", several=argparse.REMAINDER)
     ] = ()
 
     def run(self) -> int:

@@ -114,9 +114,9 @@ class SampleDecode(SettingsCommand):
 
     name: ClassVar[str] = "decode"
     stage: ClassVar[StageName | None] = "decode"
-    spec: Annotated[Path | None, Argument("the stage's spec (what the latents say themselves)")] = None
+    spec: Annotated[Path | None, Argument("the stage's spec (by default from the latents)")] = None
     latents: Annotated[
-        Path, Argument("a .latents.safetensors file; enough by itself", flags=("--latents", "--latent_path"))
+        Path, Argument("a .latents.safetensors file; all that is needed", flags=("--latents", "--latent_path"))
     ]
     out: Annotated[Path, Argument("the video, or the folder of images")]
 

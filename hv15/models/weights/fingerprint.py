@@ -17,7 +17,7 @@ from hv15.remembered import Memory
 from hv15.stamp import stamp
 
 VERSION = 1
-"""Of the file that remembers fingerprints; raised with that of the fingerprint itself."""
+"""Of the file that remembers fingerprints; raised together with `_VERSION`."""
 _BLOCK = 2**20
 _BLOCKS = 64
 _VERSION = b"hv15 model fingerprint 1\n"

@@ -94,7 +94,7 @@ def test_a_caption_that_is_edited_while_its_facts_are_entered_stays(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The edit comes from another thread, at the worst moment: the old item is read, the new one not yet put back."""
-    made, enter, editors = reader(root), dataset._with, list[threading.Thread]()
+    made, enter, editors = reader(root), dataset._with_facts, list[threading.Thread]()
 
     def entering(item: Item, facts: dataset.FileFacts) -> Item:
         if item.path.name == "a.mp4" and not editors:
@@ -103,7 +103,7 @@ def test_a_caption_that_is_edited_while_its_facts_are_entered_stays(
             editors[0].join(timeout=0.3)
         return enter(item, facts)
 
-    monkeypatch.setattr(dataset, "_with", entering)
+    monkeypatch.setattr(dataset, "_with_facts", entering)
     assert list(made.probe()) == [0, 1, 2, 3]
     editors[0].join()
     assert (made.items[0].caption, made.items[0].frames) == ("edited", 24)

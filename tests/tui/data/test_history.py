@@ -124,10 +124,10 @@ def test_setting_changes_compare_values_not_text() -> None:
     assert setting_changes(OLD, OLD.replace("1e-4", "0.0001") + "\n# more\n") == []
     new = OLD.replace("  seed: 1\n", "").replace("prompt: b", "prompt: c\n    - name: d\n      prompt: e")
     assert setting_changes(OLD, new) == [
-        Change("train.seed", "1", "not given"),
+        Change("train.seed", "1", "not set"),
         Change("sample.prompts[0].prompt", "b", "c"),
-        Change("sample.prompts[1].name", "not given", "d"),
-        Change("sample.prompts[1].prompt", "not given", "e"),
+        Change("sample.prompts[1].name", "not set", "d"),
+        Change("sample.prompts[1].prompt", "not set", "e"),
     ]
     assert setting_changes(OLD, "train: [") == []
 

@@ -185,7 +185,7 @@ def test_ten_thousand_jobs(events: Path) -> None:
     [
         ("train.network_dim 4 -> 8; new clip dog.mp4", "train.network_dim 4 -> 8; new clip dog.mp4"),
         ("Missing output files: a.txt", "a.txt is not there yet"),
-        ("Input files updated by another job: results/train.json", "results/train.json will be made anew"),
+        ("Input files updated by another job: results/train.json", "results/train.json will be made again"),
         ("Params have changed since last execution: before: 'x; Y'", "its settings changed"),
         ("Missing output files: a, b, c, d, e; Code has changed since last execution",
          "a, b, c and 2 more are not there yet; the rule's command changed"),

@@ -95,7 +95,7 @@ def test_it_reads_only_what_is_new_and_waits_for_the_rest_of_a_torn_line(path: P
 
 
 def test_a_resumed_training_replaces_the_steps_that_it_does_again(path: Path) -> None:
-    """It cuts the file at the last saved state and goes on with other numbers, also to more than the old length."""
+    """It cuts the file at the last saved state and continues with other numbers, also to more than the old length."""
     path.write_text(lines(range(1, 11)))
     reader = MetricsReader(path)
     reader.refresh()

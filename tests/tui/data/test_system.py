@@ -93,7 +93,7 @@ def test_the_run_s_processes_are_those_of_its_tree(tmp_path: Path) -> None:
             sample = reader.refresh(record, phase="train")
             assert {each.pid for each in sample.processes} == {process.pid, child.pid}
             assert sample.rss > 50 << 20
-            assert [each.ours for each in sample.gpus[0].processes] == [True, False]
+            assert [each.of_this_run for each in sample.gpus[0].processes] == [True, False]
             assert (sample.run_vram, reader.peaks) == (7, {"train": 7})
         finally:
             child.kill()

@@ -16,8 +16,8 @@ from hv15.digest import digest
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
 from hv15.remembered import Memory
-from hv15.workflow import told
-from hv15.workflow.told import Told, conversion_spec
+from hv15.workflow import made_from
+from hv15.workflow.made_from import MadeFromReader, conversion_spec
 from tests.workflow.stub_hv15 import write_safetensors
 
 WANTED: JsonObject = {"train": {"seed": 7, "rate": 0.1}, "name": "a “cat”", "none": None}
@@ -36,7 +36,7 @@ FILES = [name for name in WRITERS if name != "a.frames"]
 
 
 def tells(path: Path) -> JsonObject | None:
-    return Told(path.parent / "memory.json").made_from(path)
+    return MadeFromReader(path.parent / "memory.json").made_from(path)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -100,7 +100,7 @@ def test_a_converted_lora_tells_of_its_conversion_too(number: str, expected: int
     ids=["no number", "half a character", "a number without end"],
 )
 def test_what_no_reader_expects_tells_nothing(made_from: str, number: str, tmp_path: Path) -> None:
-    """It counts as missing, as a torn file does: a plan goes on."""
+    """It counts as missing, as a torn file does: a plan continues."""
     path = tmp_path / "a.safetensors"
     write_safetensors(path, {"hv15.made_from": made_from, "hv15.convert.to": "comfyui", "hv15.convert.format": number})
     assert tells(path) is None
@@ -118,7 +118,7 @@ def product(tmp_path: Path) -> Path:
 @pytest.fixture
 def memory(product: Path, tmp_path: Path) -> Path:
     """The memory of a plan that has read the product."""
-    first = Told(tmp_path / "hidden/told.json")
+    first = MadeFromReader(tmp_path / "hidden/told.json")
     first.made_from(product)
     first.made_from(tmp_path / "gone.mp4")
     first.save()
@@ -129,13 +129,13 @@ def memory(product: Path, tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every file that is read from now on."""
     seen: list[Path] = []
-    read = told.product_metadata
-    monkeypatch.setattr(told, "product_metadata", lambda path: seen.append(path) or read(path))
+    read = made_from.product_metadata
+    monkeypatch.setattr(made_from, "product_metadata", lambda path: seen.append(path) or read(path))
     return seen
 
 
 def test_a_file_that_has_not_changed_is_not_read_again(product: Path, memory: Path, reads: list[Path]) -> None:
-    assert Told(memory).made_from(product) == WANTED
+    assert MadeFromReader(memory).made_from(product) == WANTED
     assert reads == []
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_has_changed_is_read_again(product: Path, memory: Path, read
         other.replace(product)
         wanted = {**WANTED, "train": {"seed": 7, "rate": 0.2}}
         assert (product.stat().st_size, product.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert Told(memory).made_from(product) == wanted
+    assert MadeFromReader(memory).made_from(product) == wanted
     assert reads == [product]
 
 
@@ -164,7 +164,7 @@ def test_a_folder_has_changed_when_one_of_its_images_has(tmp_path: Path, reads: 
     for touched, count in ((False, 1), (False, 1), (True, 2)):
         if touched:
             os.utime(folder / "0001.png", (1e9, 1e9))
-        found = Told(memory)
+        found = MadeFromReader(memory)
         assert found.made_from(folder) == WANTED
         found.save()
         assert len(reads) == count
@@ -173,7 +173,7 @@ def test_a_folder_has_changed_when_one_of_its_images_has(tmp_path: Path, reads: 
 def test_what_tells_nothing_is_remembered_too(tmp_path: Path, reads: list[Path]) -> None:
     write_safetensors(tmp_path / "a.safetensors", {})
     for _ in range(2):
-        found = Told(tmp_path / "told.json")
+        found = MadeFromReader(tmp_path / "told.json")
         assert found.made_from(tmp_path / "a.safetensors") is None
         found.save()
     assert len(reads) == 1
@@ -189,9 +189,9 @@ def test_what_tells_nothing_is_remembered_too(tmp_path: Path, reads: list[Path])
         b"version 2 sha256 0\n{}",
     ],
 )
-def test_a_memory_that_is_damaged_is_made_anew(product: Path, memory: Path, content: bytes) -> None:
+def test_a_memory_that_is_damaged_is_made_again(product: Path, memory: Path, content: bytes) -> None:
     memory.write_bytes(content.replace(b"PRODUCT", str(product).encode()))
-    found = Told(memory)
+    found = MadeFromReader(memory)
     assert found.made_from(product) == WANTED
     found.save()
     assert str(product) in memory.read_text()
@@ -199,7 +199,7 @@ def test_a_memory_that_is_damaged_is_made_anew(product: Path, memory: Path, cont
 
 def test_a_memory_that_cannot_be_written_is_done_without(product: Path, tmp_path: Path) -> None:
     (tmp_path / "hidden").write_text("in the way")
-    found = Told(tmp_path / "hidden/told.json")
+    found = MadeFromReader(tmp_path / "hidden/told.json")
     assert found.made_from(product) == WANTED
     found.save()
 
@@ -208,15 +208,15 @@ def test_files_that_are_gone_are_forgotten(product: Path, memory: Path) -> None:
     """With the next file that is read: else a memory would know every sample of every name that a project ever had."""
     other = product.with_name("b.safetensors")
     product.rename(other)
-    again = Told(memory)
+    again = MadeFromReader(memory)
     assert again.made_from(other) == WANTED
     again.save()
-    assert [*Memory(memory, told.VERSION, "").entries] == [str(other)]
+    assert [*Memory(memory, made_from.VERSION, "").entries] == [str(other)]
 
 
 def test_nothing_new_is_nothing_written(product: Path, memory: Path) -> None:
     before = memory.stat().st_mtime_ns, memory.stat().st_ino
-    again = Told(memory)
+    again = MadeFromReader(memory)
     again.made_from(product)
     again.save()
     assert (memory.stat().st_mtime_ns, memory.stat().st_ino) == before

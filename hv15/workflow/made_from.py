@@ -1,6 +1,7 @@
-"""What products tell of themselves: the spec that each was made from, read from the file and nothing else.
+"""What products record about how they were made: the spec of each, read from its own file and nothing else.
 
-A file is read again only when its size, time or inode has changed; that memory may be lost at any time.
+A file is read again only when its size, time or inode has changed. What was read is remembered, but may be lost at any
+time.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ VERSION = 2
 log = logging.getLogger(__name__)
 
 
-class Told:
-    """Reads what products tell, with a memory of what was read.
+class MadeFromReader:
+    """Reads what products record, and remembers it.
 
     Args:
-        memory: the file that keeps it between plans; it is written by `save`.
+        memory: the file that keeps what was read between plans; `save` writes it.
     """
 
     def __init__(self, memory: Path) -> None:
@@ -34,7 +35,7 @@ class Told:
     def made_from(self, product: Path) -> JsonObject | None:
         """Return what a .safetensors, .mp4 or .png file, or a folder of images was made from.
 
-        None when it is missing, torn, or does not tell.
+        None when it is missing or torn, or holds no such record.
         """
         seen = _stamp(product)
         if seen is None:
@@ -42,19 +43,19 @@ class Told:
         key = str(product)
         known = self._memory.entries.get(key)
         if isinstance(known, list) and len(known) == 2 and known[0] == seen:
-            told = known[1]
+            recorded = known[1]
         else:
-            told = _read(product)
-            self._memory.learn(key, [seen, told])
-        return told if isinstance(told, dict) else None
+            recorded = _read(product)
+            self._memory.learn(key, [seen, recorded])
+        return recorded if isinstance(recorded, dict) else None
 
     def save(self) -> None:
-        """Keep what was read of the files that are there. A memory that cannot be written is done without."""
+        """Save what was read of the files that exist. If that fails, it is read again the next time."""
         self._memory.save(keep=os.path.lexists)
 
 
 def _stamp(product: Path) -> Json:
-    """(size, mtime_ns, inode) of a file, of a folder those of its images; None if it is missing."""
+    """(size, mtime_ns, inode) of a file, or those of the images in a folder; None if it is missing."""
     if product.is_dir():
         return [_listed(stamp(file)) for file in sorted(product.glob("*.png"))]
     return _listed(stamp(product))
@@ -67,14 +68,14 @@ def _listed(found: Stamp | None) -> Json:
 def _read(product: Path) -> JsonObject | None:
     try:
         metadata = product_metadata(product)
-        told = parse_object(metadata[MADE_FROM])
+        recorded = parse_object(metadata[MADE_FROM])
         if CONVERTED_TO in metadata:
             number = metadata.get(CONVERSION_FORMAT, "")
-            return conversion_spec(digest(told), metadata[CONVERTED_TO], int(number) if number.isdecimal() else 0)
-    except Exception as error:  # of every reader of every kind: what a damaged file does to it must not stop a plan
+            return conversion_spec(digest(recorded), metadata[CONVERTED_TO], int(number) if number.isdecimal() else 0)
+    except Exception as error:  # whatever a damaged file does to one of the readers must not stop a plan
         log.debug("%s: %s", product, error)
         return None
-    return told
+    return recorded
 
 
 def conversion_spec(trained: str, layout: str, number: int) -> JsonObject:
