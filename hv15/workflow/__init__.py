@@ -202,7 +202,11 @@ class WorkflowProject:
     @cached_property
     def why(self) -> ReasonFormatter:
         """The reasons of each stage, for its message. (In a param, a change of them would be a reason to run.)"""
-        return ReasonFormatter(lambda name: self._reasons.sentence(name) if self._workflow.is_main_process else "")
+
+        def sentence(name: str) -> str:
+            return self._reasons.sentence(name) or "Snakemake's options ask for it"
+
+        return ReasonFormatter(sentence if self._workflow.is_main_process else lambda name: "")
 
     @cached_property
     def _reasons(self) -> Reasons:

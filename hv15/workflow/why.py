@@ -9,7 +9,7 @@ from pathlib import Path
 from hv15.cache.encoding import Encoding
 from hv15.data.captions import caption_key
 from hv15.project import Project
-from hv15.records.json_values import JsonObject, RecordError, as_object, text_of
+from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
 from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind
@@ -93,8 +93,8 @@ class Reasons:
                 yield from self._encoding(stage, self._project.latents, "latents")
             case Rule.ENCODE_TEXTS:
                 yield from self._encoding(stage, self._project.texts, "text")
-            case Rule.TRAIN if stage.recorded:
-                yield from self._training(stage.recorded, stage.wanted)
+            case Rule.TRAIN if self._last_training:
+                yield from self._training(self._last_training, stage.wanted)
             case rule if stage.recorded and rule in (Rule.SAMPLE_LATENTS, Rule.SAMPLE_CONDITION, *_DECODING):
                 yield from differences(stage.recorded, stage.wanted, _SAMPLE)
                 yield from self._encoded_otherwise(stage.recorded, stage.wanted)
@@ -109,16 +109,26 @@ class Reasons:
     def _made_with(self, stage: Stage) -> Iterator[str]:
         """What it reads that is made again."""
         above = [name for name in self._planner.above(stage.name) if name in self._planner.running]
+        is_sampled = stage.rule in _DECODING and any(name.startswith(f"{Rule.SAMPLE_LATENTS}.") for name in above)
         if Rule.TRAIN in above:
             yield "the LoRA is trained again"
-        elif stage.recorded and stage.recorded.get("trained") != stage.wanted.get("trained"):
-            yield "it was made with another LoRA"
-        latents = [name for name in above if name.startswith(f"{Rule.SAMPLE_LATENTS}.")]
-        if latents and stage.rule in _DECODING:
+        elif is_sampled:
             yield "it is sampled again"
+        elif stage.recorded and _lora_of(stage.recorded) != _lora_of(stage.wanted):
+            yield "it was made with another LoRA"
+        if stage.recorded and stage.rule in _DECODING and not is_sampled:  # the latents are already the new ones
+            before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
+            if isinstance(before, dict) and isinstance(now, dict):
+                yield from differences(before, now, _SAMPLE)
         new = [name for name in above if name.partition(".")[0] in (*_DECODING, Rule.CONVERT, Rule.CONTACT_SHEET)]
         if new and stage.name in (Rule.PUBLISH, Rule.CONTACT_SHEET):
             yield from _first_few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
+
+    @property
+    def _last_training(self) -> JsonObject | None:
+        """What the trained LoRA was made from; while it is missing, what the published one was."""
+        stages = self._planner.stages
+        return stages[Rule.TRAIN].recorded or stages[Rule.PUBLISH].recorded
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -162,8 +172,12 @@ class Reasons:
         shard, known = int(stage.subject), encoding.known
         wanted = encoding.by_shard[shard]
         new = [key for key in wanted if key not in known]
-        if new and known:
+        if encoding.manifest(shard) is None and encoding.manifest_path(shard).exists():
+            yield f"the list of the encoded {_plural(kind)} cannot be read"
+        elif new and known:
             yield from self._new_clips(new) if kind == "latents" else self._new_texts(new)
+        elif new and (self._last_training or {}).get(kind) == encoding.settings_digest:
+            yield f"the list of the encoded {_plural(kind)} was lost"
         elif new:
             former = self._former_settings(encoding, kind)
             words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
@@ -171,11 +185,11 @@ class Reasons:
         elif stage.found is Found.WRONG:
             yield f"encoded {_plural(kind)} were lost from {encoding.store.folder}"
         else:
-            yield f"the list of the encoded {_plural(kind)} was lost"
+            yield f"cache.shards is {encoding.shards} now"
 
     def _former_settings(self, encoding: Encoding[object], kind: EncodedKind) -> JsonObject | None:
         """The settings with which the last training's items were encoded."""
-        recorded = self._planner.stages[Rule.TRAIN].recorded or {}
+        recorded = self._last_training or {}
         return _settings_of(encoding, str(recorded.get(kind)))
 
     def _new_clips(self, keys: list[str]) -> Iterator[str]:
@@ -213,6 +227,12 @@ class Reasons:
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
+
+
+def _lora_of(made_from: JsonObject) -> Json:
+    """What a sample says of its LoRA; a decoded one says it of its latents."""
+    latents = made_from.get("latents")
+    return latents.get("trained") if isinstance(latents, dict) else made_from.get("trained")
 
 
 def dataset_changes(former: TrainedDataset, now: TrainedDataset) -> Iterator[str]:

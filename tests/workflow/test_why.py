@@ -271,13 +271,37 @@ def test_a_lost_store(project: QuickProject) -> None:
     assert why(project) == {"encode_latents": [f"encoded clips were lost from {opened.latents.store.folder}"] * 2}
 
 
-def test_lost_manifests(project: QuickProject) -> None:
-    """Of those of other shard counts, too: what they list is known, and only listed again."""
+def test_another_count_of_shards(project: QuickProject) -> None:
+    """What is known is only listed again."""
     project.set(cache={"shards": 1}, train={"seed": 7})
     found = why(project)
-    assert found["encode_latents"] == ["the list of the encoded clips was lost"]
-    assert found["encode_texts"] == ["the list of the encoded captions was lost"]
+    assert found["encode_latents"] == found["encode_texts"] == ["cache.shards is 1 now"]
     assert found["train"] == ["train.seed 42 -> 7"]
+
+
+def test_lost_and_torn_manifests(project: QuickProject) -> None:
+    shutil.rmtree(project.root / "results/manifests/text")
+    for path in (project.root / "results/manifests/latents").rglob("*.json"):
+        path.write_bytes(path.read_bytes()[:-20])
+    found = why(project)
+    assert set(found["encode_texts"]) == {"the list of the encoded captions was lost"}
+    assert set(found["encode_latents"]) == {"the list of the encoded clips cannot be read"}
+    assert "train" not in found
+
+
+def test_a_training_that_failed(project: QuickProject) -> None:
+    """Snakemake has removed the trained LoRA, and the published one still says what it was made from."""
+    project.set(train={"seed": 7})
+    (project.root / "results/train.safetensors").unlink()
+    assert why(project)["train"] == ["train.seed 42 -> 7"]
+
+
+def test_latents_that_were_made_alone(project: QuickProject) -> None:
+    project.set(sample={"prompts": [{"name": "one", "prompt": "a red circle", "seed": 5}]})
+    finish(project, "results/samples/one.latents.safetensors")
+    found = why(project)
+    assert "sample_latents.one" not in found
+    assert [words for words in found["sample_video.one"] if "seed" in words and "-> 5" in words], found
 
 
 # -- samples --------------------------------------------------------------------------------------------------------
