@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from hv15.commands.options.project import Why
 from hv15.project import Project
+from hv15.records.paths import CONFIG
 from hv15.records.reasons import DueStages
 from hv15.terminal_text import json_text
 
 
 def why(options: Why) -> None:
-    """Print what would run and why; nothing is started, and nothing that a run reads is written."""
+    """Print what would run and why; nothing is started, and nothing that a run reads is written.
+
+    Without a project before it, a word that names a product is the target: `hv15 why results/lora.safetensors`.
+    """
+    if _is_target(options.project):
+        options = replace(options, project=Path(), target=(str(options.project), *options.target))
     due = due_stages(Project(options.config, options.overrides), options.target)
     if options.json:
         print(json_text(due.to_json()))
     else:
         print("\n".join(in_words(due)))
+
+
+def _is_target(word: Path) -> bool:
+    """Whether a word is a product of the project in this folder, and no project itself."""
+    is_project = word.suffix.lower() in (".yaml", ".yml") or (word / CONFIG).is_file()
+    return not is_project and Path(CONFIG).is_file()
 
 
 def due_stages(project: Project, targets: Sequence[str] = ()) -> DueStages:

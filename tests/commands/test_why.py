@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from hv15.records.reasons import DueStages
 from tests.commands.workbench import Workbench, hv15, is_a_refusal
 
@@ -68,6 +70,17 @@ def test_a_dry_run_says_the_same(done: Workbench) -> None:
     assert not done.paths.runs.exists()
     said = hv15("run", "--dry-run", done.root, "--target", "results/samples/one.mp4")
     assert said.out == hv15("why", done.root, "--target", "results/samples/one.mp4").out
+
+
+def test_a_target_in_the_place_of_the_project(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    done.set(train={"seed": 7}, sample={"seed": 8})
+    monkeypatch.chdir(done.root)
+    said = hv15("why", "results/train.safetensors")
+    assert said.out == hv15("why", done.root, "--target", "results/train.safetensors").out
+    assert "train.seed" in said.out
+    assert "sample" not in said.out
+    is_a_refusal(hv15("why", "results/nope.mp4"), ("results/nope.mp4",))
+    is_a_refusal(hv15("why", "nope.yaml"), ("nope.yaml",))
 
 
 def test_an_unknown_target_is_refused(done: Workbench) -> None:

@@ -100,7 +100,7 @@ class Why(SettingsCommand):
     """Say what would run and why."""
 
     name: ClassVar[str] = "why"
-    target: Annotated[tuple[str, ...], Argument("a file that is to be made (results/lora.safetensors)")] = ()
+    target: Annotated[tuple[str, ...], Argument("a file to be made; without --target if the project is here")] = ()
     json: Annotated[bool, Argument("for programs")] = False
 
     def run(self) -> None:
