@@ -50,7 +50,7 @@ def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
     read = read_estimate(made)
     assert [stage.name for stage in read.stages] == [stage["name"] for stage in made["stages"]]
     assert (read.device.name, read.fits, read.note) == (made["device"]["name"], made["fits"], made["note"])
-    assert "planned as published" not in made["note"]
+    assert "published sizes" not in made["note"]
     train = next(stage for stage in made["stages"] if stage["name"] == "train")
     assert train["parts"]["weights"] < 2**26
 

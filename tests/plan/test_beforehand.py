@@ -155,8 +155,8 @@ def test_what_is_good_is_looked_at_once(project: QuickProject, monkeypatch: pyte
         sample={"loras": [{"path": "style.safetensors"}], "prompts": [{**ONE, "image_path": "first.png"}]},
     )
     assert refused(project) == {}
-    monkeypatch.setattr(beforehand, "_check_image", lambda path: pytest.fail("looked at again"))
-    monkeypatch.setattr(beforehand, "_check_optimizer", lambda train: pytest.fail("looked at again"))
+    monkeypatch.setattr(beforehand, "_check_image", lambda path: pytest.fail("checked again"))
+    monkeypatch.setattr(beforehand, "_check_optimizer", lambda train: pytest.fail("checked again"))
     assert refused(project) == {}
     monkeypatch.undo()
     picture(project.root / "first.png", width=3200, height=16)

@@ -24,7 +24,7 @@ def test_bad_clips_stop_the_workflow_after_all_others_are_encoded(project: Proje
     add_bad_clips(project.clips)
     outcome = project.snakemake()
     is_a_refusal(
-        outcome, "5 files cannot be used", "empty.mp4: empty file", "sound.mp4: expected a video", "hint: mend"
+        outcome, "5 files cannot be used", "empty.mp4: empty file", "sound.mp4: expected a video", "hint: repair"
     )
     assert results(project) == before
     encoded = list((project.root / "cache/store/latents").glob("*/??/*.safetensors"))
