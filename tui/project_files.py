@@ -22,7 +22,7 @@ from tui.data.preflight import Preflight
 from tui.data.rerun import DryRun
 from tui.data.system import GpuSource, SystemReader, SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
-from tui.watcher import AnySource, Source
+from tui.watcher import AnySource, WatchedSource
 
 FULL_S = 5.0
 """How often the whole history and the orphans are read; the newest run is read each time."""
@@ -117,11 +117,11 @@ class ProjectFiles:
     def sources(self) -> list[AnySource]:
         """Return what the watcher reads for the status line and the screens."""
         return [
-            Source("run", self.read_run, RunSeen, always=True),
-            Source("jobs", self.read_jobs, JobsSeen, always=True, share=0.02),
-            Source("metrics", self.read_metrics, MetricsSeen, always=True),
-            Source("machine", self.read_machine, MachineSeen, interval_s=2.0, always=True),
-            Source("tail", self.read_tail, TailSeen),
+            WatchedSource("run", self.read_run, RunSeen, always=True),
+            WatchedSource("jobs", self.read_jobs, JobsSeen, always=True, share=0.02),
+            WatchedSource("metrics", self.read_metrics, MetricsSeen, always=True),
+            WatchedSource("machine", self.read_machine, MachineSeen, interval_s=2.0, always=True),
+            WatchedSource("tail", self.read_tail, TailSeen),
         ]
 
     def read_run(self) -> RunView | None:

@@ -1,8 +1,8 @@
 """Reads the project in threads and passes what it finds to the screen as typed messages.
 
-The UI opens no file: a `Source` names what is read, how often, and the message it becomes. Only what the current screen
-asks for (`DashboardScreen.READS`) is read, and each source by one thread at a time, so that its reader may remember
-where it was.
+The UI opens no file: a `WatchedSource` names what is read, how often, and the message it becomes. Only what the current
+screen asks for (`DashboardScreen.READS`) is read, and each source by one thread at a time, so that its reader may
+remember where it was.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 @dataclass
-class Source(Generic[Value]):
+class WatchedSource(Generic[Value]):
     """Something that is read again and again."""
 
     name: str
@@ -51,7 +51,7 @@ class Source(Generic[Value]):
     error: str = field(default="", init=False)
 
 
-AnySource: TypeAlias = Source[Any]
+AnySource: TypeAlias = WatchedSource[Any]
 """Each source has a value type of its own, which only it and its message know."""
 
 
@@ -100,11 +100,11 @@ class Watcher:
         if (screen := self._shown) is not None:
             screen.post_message(message)
 
-    def _begin(self, source: Source[Value]) -> None:
+    def _begin(self, source: WatchedSource[Value]) -> None:
         source.reading = True
         run_beside(self._app, partial(self._read, source), f"source-{source.name}")
 
-    async def _read(self, source: Source[Value]) -> None:
+    async def _read(self, source: WatchedSource[Value]) -> None:
         took = 0.0
         try:
             value, took = await asyncio.to_thread(_timed, source.read)

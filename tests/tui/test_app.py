@@ -35,7 +35,7 @@ from tui.dialogs.jump import JumpOverlay
 from tui.messages import RunSeen, SourceFailed
 from tui.screens.base import DashboardScreen
 from tui.themes import DARK, LIGHT, SERIES
-from tui.watcher import Source, Watcher
+from tui.watcher import WatchedSource, Watcher
 from tui.widgets.navigation import SCREENS
 from tui.widgets.states import LOOKS
 from tui.widgets.yaml_editor import YamlEditor
@@ -283,7 +283,7 @@ async def test_a_source_that_breaks_is_told_once_and_the_others_go_on(tmp_path: 
         calls += 1
         raise ValueError("out of [b]order")
 
-    app.watcher = Watcher(app, [Source("bad", breaks, RunSeen, always=True), *app.files.sources()])
+    app.watcher = Watcher(app, [WatchedSource("bad", breaks, RunSeen, always=True), *app.files.sources()])
     seen: list[str] = []
     async with app.run_test(message_hook=lambda message: seen.append(type(message).__name__)) as pilot:
         for _ in range(3):
@@ -305,8 +305,8 @@ async def test_only_what_the_screen_asks_for_is_read_and_never_twice_at_a_time(t
         at_once -= 1
 
     sources = [
-        Source("slow", slow, RunSeen, always=True),
-        Source("other", lambda: reads.append("other"), RunSeen),
+        WatchedSource("slow", slow, RunSeen, always=True),
+        WatchedSource("other", lambda: reads.append("other"), RunSeen),
     ]
     app.watcher = Watcher(app, sources)
     async with app.run_test() as pilot:

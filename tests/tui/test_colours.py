@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from tests.tui.recorded import Themed
 from tests.tui.watched import dashboard, run_row, settle
 from tui.colours import few_colours
-from tui.data.samples import Clip
+from tui.data.samples import DecodedClip
 from tui.project_files import RunView
 from tui.widgets.runs_table import RunsTable
 from tui.widgets.video import Player, VideoView
@@ -69,7 +69,7 @@ async def test_videos_are_stills_with_a_word(terminal: str) -> None:
     app = Alone()
     async with app.run_test(size=(100, 30)) as pilot:
         player = app.query_one(Player)
-        player.query(VideoView).first().show(Clip(np.zeros((9, 4, 4, 3), np.uint8), 24.0, (4, 4), 9))
+        player.query(VideoView).first().show(DecodedClip(np.zeros((9, 4, 4, 3), np.uint8), 24.0, (4, 4), 9))
         await pilot.press("space")
         assert not player.playing
         said = str(player.query_one("Player > Static").render())

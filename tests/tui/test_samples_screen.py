@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 
 from hv15.data.encode import write_video
 from tests.tui.recorded import Themed, dashboard, replay_at, show, until
-from tui.data.samples import Clip, load_clip
+from tui.data.samples import DecodedClip, load_clip
 from tui.widgets.half_blocks import half_blocks
 from tui.widgets.sample_list import SampleList
 from tui.widgets.video import FASTEST, SLOWEST, Playable, Player, VideoView, adapted
@@ -141,7 +141,7 @@ def test_playing_shows_each_frame_of_a_short_clip_and_skips_in_a_long_one() -> N
         async with app.run_test() as pilot:
             player = app.query_one(Player)
             frames = np.zeros((count, 4, 4, 3), np.uint8)
-            player.query(VideoView).first().show(Clip(frames, 24.0, (4, 4), count))
+            player.query(VideoView).first().show(DecodedClip(frames, 24.0, (4, 4), count))
             player.action_play()
             seen = []
             for now[0] in at:
@@ -155,7 +155,7 @@ def test_playing_shows_each_frame_of_a_short_clip_and_skips_in_a_long_one() -> N
 
 
 async def test_a_key_that_comes_while_a_clip_is_read_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = Clip(np.zeros((9, 4, 4, 3), np.uint8), 24.0, (4, 4), 9)
+    frames = DecodedClip(np.zeros((9, 4, 4, 3), np.uint8), 24.0, (4, 4), 9)
 
     class Alone(Themed):
         def compose(self) -> ComposeResult:

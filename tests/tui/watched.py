@@ -27,7 +27,7 @@ from tui.data.rerun import DueStage, Rerun
 from tui.data.system import SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
 from tui.project_files import JobsView, MetricsView, ProjectFiles, RunView, TailView
-from tui.watcher import Source
+from tui.watcher import WatchedSource
 
 NOW = 1_800_000_000.0
 GIB = 2**30
@@ -83,17 +83,17 @@ class Watched(ProjectFiles):
         """Texts and targets of which a dry run was asked."""
         self.real_metrics = False
 
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[WatchedSource]:
         def given(name: str) -> Callable[[], Any]:
             return lambda: self.views.pop(name, None)
 
         metrics = self.read_metrics if self.real_metrics else given("metrics")
         return [
-            Source("run", given("run"), RunSeen, always=True),
-            Source("jobs", given("jobs"), JobsSeen, always=True),
-            Source("metrics", metrics, MetricsSeen, always=True),
-            Source("machine", given("machine"), MachineSeen, always=True),
-            Source("tail", self.followed, TailSeen),
+            WatchedSource("run", given("run"), RunSeen, always=True),
+            WatchedSource("jobs", given("jobs"), JobsSeen, always=True),
+            WatchedSource("metrics", metrics, MetricsSeen, always=True),
+            WatchedSource("machine", given("machine"), MachineSeen, always=True),
+            WatchedSource("tail", self.followed, TailSeen),
         ]
 
     def followed(self) -> TailView | None:

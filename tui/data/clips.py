@@ -26,7 +26,7 @@ MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Clip:
+class DecodedClip:
     """A video at a small size."""
 
     frames: Pixels
@@ -45,7 +45,7 @@ def fitted(width: int, height: int, most_width: int, most_height: int) -> tuple[
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def load_clip(path: Path, width: int, height: int, cancel: threading.Event | None = None) -> Clip:
+def load_clip(path: Path, width: int, height: int, cancel: threading.Event | None = None) -> DecodedClip:
     """Decode a video, an image or a folder of images into at most `width` x `height` pixels.
 
     Once `cancel` is set, what has been decoded so far is returned.
@@ -61,7 +61,7 @@ def load_clip(path: Path, width: int, height: int, cancel: threading.Event | Non
     if path.suffix.lower() in IMAGE_SUFFIXES:
         picture = _image(path)
         small = _small(picture, width, height)
-        return Clip(small[None], 1.0, picture.size, 1)
+        return DecodedClip(small[None], 1.0, picture.size, 1)
     return _video(path, width, height, cancel)
 
 
@@ -91,7 +91,7 @@ def still(path: Path, index: int) -> Image.Image:
     return picture.rotate(shown.rotation, expand=True) if shown.rotation else picture
 
 
-def _video(path: Path, width: int, height: int, cancel: threading.Event | None) -> Clip:
+def _video(path: Path, width: int, height: int, cancel: threading.Event | None) -> DecodedClip:
     frames: list[Pixels] = []
     every, count, size = 1, 0, (0, 0)
     turned = small = None
@@ -116,9 +116,9 @@ def _video(path: Path, width: int, height: int, cancel: threading.Event | None) 
             raise
     if not frames:
         if cancel is not None and cancel.is_set():
-            return Clip(np.zeros((1, 1, 1, 3), np.uint8), 24.0, (1, 1), 0)
+            return DecodedClip(np.zeros((1, 1, 1, 3), np.uint8), 24.0, (1, 1), 0)
         raise UserError(f"{path}: shows nothing", hint="it may be incomplete: wait, or make it again")
-    return Clip(np.stack(frames), max(0.1, _rate(path) / every), size, count)
+    return DecodedClip(np.stack(frames), max(0.1, _rate(path) / every), size, count)
 
 
 def _decoded(path: Path) -> Iterator[VideoFrame]:
@@ -148,7 +148,7 @@ def _rate(path: Path) -> float:
         return min(240.0, float(rate)) or 24.0
 
 
-def _folder(path: Path, width: int, height: int, cancel: threading.Event | None) -> Clip:
+def _folder(path: Path, width: int, height: int, cancel: threading.Event | None) -> DecodedClip:
     files = _listed(path)
     every = -(-len(files) // MOST_FRAMES)
     frames: list[Pixels] = []
@@ -162,7 +162,7 @@ def _folder(path: Path, width: int, height: int, cancel: threading.Event | None)
         small = _small(picture, width, height)
         if not frames or small.shape == frames[0].shape:
             frames.append(small)
-    return Clip(np.stack(frames), 24.0 / every, size, len(files))
+    return DecodedClip(np.stack(frames), 24.0 / every, size, len(files))
 
 
 def _listed(path: Path) -> list[Path]:

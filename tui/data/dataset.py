@@ -15,7 +15,7 @@ from hv15.data.media import IMAGE_SUFFIXES, MediaError, MediaInfo, MediaKind, So
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
 from tui.data.captions import NO_CAPTION, Item, write_caption
-from tui.data.clips import Clip, Pixels, fitted, load_clip, still
+from tui.data.clips import DecodedClip, Pixels, fitted, load_clip, still
 
 __all__ = ["NO_CAPTION", "DatasetReader", "Item", "preview", "thumbnail", "write_caption"]
 
@@ -193,7 +193,7 @@ def thumbnail(item: Item, width: int, height: int) -> Pixels:
     return np.asarray(picture.resize(fitted(*picture.size, max(1, width), max(1, height)), Image.Resampling.BOX))
 
 
-def preview(item: Item, width: int, height: int, cancel: threading.Event | None = None) -> Clip:
+def preview(item: Item, width: int, height: int, cancel: threading.Event | None = None) -> DecodedClip:
     """Return the whole medium at a small size.
 
     Raises:

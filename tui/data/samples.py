@@ -14,10 +14,10 @@ from hv15.records.fields import from_json
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metadata import MADE_FROM, SAMPLE
 from hv15.records.paths import ProjectPaths
-from tui.data.clips import Clip, load_clip, still
+from tui.data.clips import DecodedClip, load_clip, still
 from tui.data.sample_standing import Standing, StandingReader
 
-__all__ = ["Clip", "Sample", "SampleSettings", "SamplesReader", "load_clip", "still"]
+__all__ = ["DecodedClip", "Sample", "SampleSettings", "SamplesReader", "load_clip", "still"]
 
 Media = Literal["video", "image", "frames"]
 

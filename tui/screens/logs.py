@@ -18,7 +18,7 @@ from textual.widgets import Input
 from hv15.terminal_text import visible
 from tui.messages import JobsSeen
 from tui.screens.base import DashboardScreen
-from tui.watcher import Source
+from tui.watcher import WatchedSource
 from tui.widgets.log_list import LogEntry, LogList, LogListReader
 from tui.widgets.log_view import LogView
 from tui.widgets.rows import Rows
@@ -67,7 +67,7 @@ class LogsScreen(DashboardScreen):
         self.query_one("#logs").border_title = "Logs"
         self.query_one("#log").border_title = "Log"
         self._reader = LogListReader(self.dashboard.files.root)
-        logs = Source("logs", self._reader.read, LogsListed, interval_s=3.0, share=0.01)
+        logs = WatchedSource("logs", self._reader.read, LogsListed, interval_s=3.0, share=0.01)
         self.dashboard.watcher.sources["logs"] = logs
 
     def open_log(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from hv15.terminal_text import clean, visible
 from tui.data.samples import Sample, SamplesReader
 from tui.screens.base import DashboardScreen
 from tui.units import size
-from tui.watcher import Source
+from tui.watcher import WatchedSource
 from tui.widgets.rows import Rows
 from tui.widgets.sample_list import SampleList, SampleRow, sample_rows, sample_title, standing_words
 from tui.widgets.still import StillDialog
@@ -87,7 +87,9 @@ class SamplesScreen(DashboardScreen):
         def read() -> tuple[Sample, ...] | None:
             return reader.samples if reader.refresh() else None
 
-        self.dashboard.watcher.sources["samples"] = Source("samples", read, SamplesSeen, interval_s=2.0, share=0.01)
+        self.dashboard.watcher.sources["samples"] = WatchedSource(
+            "samples", read, SamplesSeen, interval_s=2.0, share=0.01
+        )
         self.query_one(Player).load()
 
     def on_samples_seen(self, message: SamplesSeen) -> None:

@@ -25,7 +25,7 @@ from textual.widgets import Static
 from hv15.errors import UserError
 from hv15.terminal_text import visible
 from tui.colours import few_colours
-from tui.data.samples import Clip, load_clip
+from tui.data.samples import DecodedClip, load_clip
 from tui.widgets.half_blocks import half_blocks
 
 FASTEST, SLOWEST = 6.0, 1.0
@@ -57,7 +57,7 @@ class VideoView(Widget):
     def __init__(self) -> None:
         super().__init__()
         self.clip: Playable | None = None
-        self.frames: Clip | None = None
+        self.frames: DecodedClip | None = None
         self.note = ""
         self.index = 0
         self._strips: list[Strip] = []
@@ -71,7 +71,7 @@ class VideoView(Widget):
         self.border_title = Content(clip.title).plain.replace("[", "\\[")
         self.refresh()
 
-    def show(self, frames: Clip | None, note: str = "") -> None:
+    def show(self, frames: DecodedClip | None, note: str = "") -> None:
         """Take the frames of the clip, or a note on why there are none."""
         self.frames, self.note = frames, visible(note)
         self.set_class(frames is None and bool(note), "-error")
@@ -135,7 +135,7 @@ class Player(Vertical, can_focus=True):
 
         slot: int
         clip: Playable
-        frames: Clip | None
+        frames: DecodedClip | None
         error: str = ""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, id: str | None = None) -> None:
@@ -241,7 +241,7 @@ class Player(Vertical, can_focus=True):
         return any(view.frames is None and not view.has_class("-error") for view in views)
 
     @property
-    def _longest(self) -> Clip | None:
+    def _longest(self) -> DecodedClip | None:
         found = [view.frames for view in self.views if view.display and view.frames is not None]
         return max(found, key=lambda clip: len(clip.frames), default=None)
 
