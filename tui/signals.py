@@ -50,4 +50,4 @@ def _forget_terminal(app: Dashboard) -> None:
         os.dup2(nothing, stream)
     driver = app._driver
     if driver is not None:
-        driver.write = lambda data: None  # type: ignore[method-assign]
+        driver.write = lambda data: None  # type: ignore[method-assign]  # the terminal is closed

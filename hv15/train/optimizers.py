@@ -37,7 +37,7 @@ def make_optimizer(
         UserError: the class does not have or does not accept an argument, or bitsandbytes is missing.
     """
     # Each class has its own arguments.
-    build: Callable[..., torch.optim.Optimizer] = optimizer_class(name)  # type: ignore[explicit-any]
+    build: Callable[..., torch.optim.Optimizer] = optimizer_class(name)  # type: ignore[explicit-any]  # see above
     checked = _checked_args(name, optimizer_class(name), args or {})
     try:
         optimizer = build([{**group, "initial_lr": group["lr"]} for group in groups], **{**DEFAULTS[name], **checked})

@@ -1,0 +1,72 @@
+"""The stages of a project: what each makes and reads, and how its product is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hv15.demo.layout import copy_base
+from hv15.project import Project
+from hv15.records.outputs import DECODED
+from hv15.records.rules import Rule
+from hv15.workflow import make_planner
+from hv15.workflow.stages import Found, Stage
+from tests.workflow.quick import QuickProject
+from tests.workflow.stub_hv15 import write_safetensors
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> QuickProject:
+    """Models and clips are there, and nothing was made."""
+    project = QuickProject.make(tmp_path / "project")
+    copy_base(project.root / "models")
+    return project
+
+
+def stages(project: QuickProject) -> dict[str, Stage]:
+    return make_planner(Project(project.root / "config.yaml")).stages
+
+
+def test_each_stage_follows_those_that_it_reads_from(project: QuickProject) -> None:
+    project.set(convert={"formats": ["comfyui", "diffusers"]})
+    made: set[Path] = set()
+    everything = {product for stage in stages(project).values() for product in stage.products}
+    for stage in stages(project).values():
+        read = {file for files in stage.inputs.values() for file in files}
+        assert read & everything <= made, stage.name
+        assert not made & set(stage.products), "two stages make one file"
+        made |= set(stage.products)
+
+
+def test_a_new_project(project: QuickProject) -> None:
+    found = stages(project)
+    assert found.pop("demo_models").found is Found.RIGHT
+    assert {stage.found for stage in found.values()} == {Found.MISSING}
+    assert list(found) == [
+        *("encode_latents.0", "encode_latents.1", "encode_texts.0", "encode_texts.1", "train"),
+        *("sample_latents.one", "sample_video.one", "publish", "plan"),
+    ]
+
+
+def test_a_product_is_right_when_it_records_what_is_wanted(project: QuickProject) -> None:
+    wanted = stages(project)["train"].wanted
+    for recorded, state in ((wanted, Found.RIGHT), ({**wanted, "format": 0}, Found.WRONG), (None, Found.MISSING)):
+        metadata = {} if recorded is None else {"hv15.made_from": json.dumps(recorded)}
+        write_safetensors(project.root / "results/train.safetensors", metadata)
+        stage = stages(project)["train"]
+        assert (stage.found, stage.recorded) == (state, recorded)
+
+
+def test_a_torn_product_is_missing(project: QuickProject) -> None:
+    (project.root / "results").mkdir()
+    (project.root / "results/train.safetensors").write_bytes(b"\x99\x00\x00\x00\x00\x00\x00\x00{")
+    assert stages(project)["train"].found is Found.MISSING
+
+
+def test_a_name_is_rule_and_wildcard(project: QuickProject) -> None:
+    stage = stages(project)["sample_video.one"]
+    assert (stage.rule, stage.subject) == ("sample_video", "one")
+    outputs = {output.rule for output in DECODED}
+    assert {stage.rule for stage in stages(project).values()} <= {str(rule) for rule in Rule} | outputs
