@@ -24,6 +24,9 @@ LONGEST = ("test_behaviour.py", "test_staleness.py", "test_incremental.py", "tes
 PARTS = {"test_staleness.py": 4, "test_snapshots.py": 2, "test_config_trouble.py": 2}
 """Files whose tests have little to share: into so many parts they are dealt out."""
 
+TOGETHER = ("test_incremental.py", "test_bad_input.py")
+"""Files that share a project on which everything was made, which takes as long as all of their tests."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
@@ -34,8 +37,10 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
-        parts = PARTS.get(file.rpartition("/")[2], 1)
-        return f"{file}::{zlib.crc32(test.encode()) % parts}"
+        name = file.rpartition("/")[2]
+        if name in TOGETHER:
+            return TOGETHER[0]
+        return f"{file}::{zlib.crc32(test.encode()) % PARTS.get(name, 1)}"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:

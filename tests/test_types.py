@@ -29,12 +29,9 @@ def right(dit: DiT) -> int:
 """Each line of `wrong` has one error; `right` has none."""
 
 
-def test_wrong_names_and_arguments_are_errors(
-    tmp_path: Path, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_names_and_arguments_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYPYPATH", str(REPOSITORY))
-    kept = pytestconfig.cache  # reading torch's types takes a while, once
-    cache = kept.mkdir("mypy") if kept is not None else tmp_path / "cache"
+    cache = REPOSITORY / ".mypy_cache"  # mypy's own: reading torch's types takes a while, once
     file = tmp_path / "wrong.py"
     file.write_text(WRONG)
     options = ["--config-file", str(REPOSITORY / "pyproject.toml"), "--cache-dir", str(cache), "--no-error-summary"]

@@ -66,6 +66,7 @@ def test_training_steps_share_what_was_compiled_for_one_block():
     assert tracer.graphs == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the code generator for CPUs needs a C++ compiler")
 def test_the_code_generator_keeps_the_velocity():
     dit = model()
