@@ -13,6 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from hv15.project import Project
 from tests.workflow.project import ProjectFolder, tiny_models
 
 pytestmark = pytest.mark.slow
@@ -68,10 +69,11 @@ def test_folder_to_lora_samples_and_comfyui_file(real_project: ProjectFolder) ->
     outcome = real_project.snakemake()
     assert outcome.code == 0, outcome.output
 
-    clips = [clip for entry in real_project.manifest_entries("latents").values() for clip in entry["clips"]]
+    entries = Project(real_project.root / "config.yaml").latents.entries()
+    clips = [clip for entry in entries.values() for clip in entry.clips]
     assert len(clips) == 3 * 2 * 2
-    assert {clip["frames"] for clip in clips} == {9, 17}
-    assert len({(clip["height"], clip["width"]) for clip in clips}) == 2
+    assert {clip.frames for clip in clips} == {9, 17}
+    assert len({(clip.height, clip.width) for clip in clips}) == 2
     items = [load_file(path) for path in (real_project.root / "cache/store/latents").glob("*/??/*.safetensors")]
     i2v = real_project.config["task"] == "i2v"
     assert {("vision" in item) for item in items} == {i2v}
