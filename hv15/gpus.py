@@ -8,7 +8,6 @@ those GPUs are considered.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
-from hv15.own_files import open_own
+from hv15.own_files import lock_own
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOCAL_RANK = "LOCAL_RANK"
@@ -86,15 +85,9 @@ def _lock(name: str) -> bool:
     """
     # Within a SLURM job, GPUs may be numbered from 0 no matter which they are.
     file = re.sub(r"[^\w.-]", "_", f"{os.environ.get(SLURM_JOB, '')}-{name}.gpu")
-    descriptor = open_own(_folder() / file, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+    descriptor = lock_own(_folder() / file)
+    if descriptor is None:
         return False
-    except OSError:
-        os.close(descriptor)
-        raise
     _held.append(descriptor)
     return True
 

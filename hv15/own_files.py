@@ -25,3 +25,24 @@ def open_own(path: Path, flags: int) -> int:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, "it is a link, which is not followed; remove it", str(path)) from None
         raise
+
+
+def lock_own(path: Path) -> int | None:
+    """Open or make a file and lock it for this process, until the descriptor that is returned is closed.
+
+    Return None if another process has locked it.
+
+    Raises:
+        OSError: as `open_own`, or the file system has no locks.
+    """
+    import fcntl  # other systems do not have it
+
+    descriptor = open_own(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return descriptor

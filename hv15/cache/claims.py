@@ -7,14 +7,13 @@ item is written to a temporary name and then renamed, so encoding it twice does 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from hv15.own_files import open_own
+from hv15.own_files import lock_own
 
 Job = TypeVar("Job")
 
@@ -41,17 +40,11 @@ class Claims:
         path = self._folder / key
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = open_own(path, os.O_RDWR)
+            descriptor = lock_own(path)
         except OSError:  # the file system does not support it: items may be encoded twice
             return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+        if descriptor is None:
             return False
-        except OSError:
-            os.close(descriptor)
-            return True
         self._held[key] = descriptor
         return True
 

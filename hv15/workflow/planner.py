@@ -57,8 +57,6 @@ class Planner:
         if self._restores:  # the published LoRA is a copy of the trained one
             self.stages[Rule.TRAIN] = replace(train, found=Found.RIGHT, recorded=published.recorded)
         self._targets, self._dry_run = targets, dry_run
-        self._put_back: list[str] = []
-        """Stages that run because their products are missing, although no stage that runs reads these."""
         self._relative = ProjectPaths(run=paths.run)
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
 
@@ -96,8 +94,6 @@ class Planner:
             stage = self.stages[name]
             above = set(self.above(name))
             reached |= above
-            if stage.found is Found.MISSING and stage.is_always_made and name not in needed:
-                self._put_back.append(name)
             missing = stage.found is Found.MISSING and (name in needed or stage.is_always_made)
             if self._is_wrong(stage) or missing:
                 running.add(name)
@@ -158,6 +154,13 @@ class Planner:
         """Whether a file is missing and a running stage makes it."""
         return self._makers.get(Path(product)) in self._runs and not (self.paths.root / product).exists()
 
+    @property
+    def _unread(self) -> list[Path]:
+        """Missing products that are always made, where no stage that runs reads them: Snakemake would make none."""
+        read = self.requested.union(*(self.above(name) for name in self.running))
+        alone = [self.stages[name] for name in self.running if name not in read]
+        return [product for stage in alone if stage.is_always_made for product in stage.products]
+
     @cached_property
     def _runs(self) -> frozenset[str]:
         return frozenset(self.running)
@@ -171,8 +174,8 @@ class Planner:
         self._restore_trained()
         if not self._dry_run:
             self._forget_former_stages()
-        for name in self._put_back if self.running else ():
-            for product in self.stages[name].products:
+        for product in self._unread:
+            if not (self.paths.root / product).exists():
                 with atomic_path(self.paths.root / product):
                     pass  # empty
         for stage in self.stages.values():
