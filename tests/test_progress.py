@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import pty
 import sys
 
 import pytest
 
 from hv15.progress import Progress, clock, speed
+from tests.unread import broken_pipe, closed_terminal
 
 
 class Terminal(io.StringIO):
@@ -36,18 +36,6 @@ def test_plain_lines_in_a_log() -> None:
         progress.advance(2)
     assert stream.getvalue().startswith("encode 100%  2/2 clips  ")
     assert stream.getvalue().count("\n") == 1
-
-
-def broken_pipe() -> int:
-    reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-
-def closed_terminal() -> int:
-    master, slave = pty.openpty()
-    os.close(master)
-    return slave
 
 
 @pytest.mark.parametrize("gone", [broken_pipe, closed_terminal])

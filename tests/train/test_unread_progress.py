@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hv15.train.signals import EXIT_RESUMABLE
+from tests.unread import broken_pipe, closed_terminal
 
 PROGRAM = """
 import json, os, signal, sys
@@ -36,18 +36,6 @@ def main(arguments=None):
 sys.exit(main())
 """
 """A training as the `hv15` program runs it, which gets a signal in its third step."""
-
-
-def broken_pipe() -> int:
-    reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-
-def closed_terminal() -> int:
-    master, slave = pty.openpty()
-    os.close(master)
-    return slave
 
 
 def train(folder: Path, stderr: int, number: int) -> int:
