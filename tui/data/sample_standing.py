@@ -99,11 +99,12 @@ class _Watched(Generic[Value]):
 
 
 def _prompts(config: Path) -> dict[str, str]:
-    """The texts of the samples that the config asks for, by name."""
+    """The texts of the samples that the config asks for, by name; "" for the sheet that compares them."""
     sample = load_config(config).sample
     texts = {prompt.name: prompt.prompt for prompt in sample.prompts}
     compared = [prompt for prompt in sample.prompts if first_set(prompt.with_base, sample.with_base)]
-    return texts | {prompt.name + BASE_SUFFIX: prompt.prompt for prompt in compared}
+    sheet = {ProjectPaths().contact_sheet.stem: ""} if compared else {}
+    return texts | sheet | {prompt.name + BASE_SUFFIX: prompt.prompt for prompt in compared}
 
 
 def _finished(trained: Path) -> str:

@@ -21,7 +21,7 @@ from hv15.records.spec import Spec
 from tests.data.videos import make_video, number_of, numbered, numbers_of
 from tui.data import clips
 from tui.data.clips import fitted
-from tui.data.sample_standing import Standing
+from tui.data.sample_standing import Standing, StandingReader
 from tui.data.samples import Sample, SamplesReader, load_clip, still
 from tui.widgets.sample_list import sample_title, step_words
 
@@ -240,3 +240,17 @@ def test_a_config_that_cannot_be_read_marks_nothing(tmp_path: Path) -> None:
 def test_only_what_the_project_asks_for_is_called_final(standing: Standing, word: str, title: str) -> None:
     sample = Sample("cat", "cat", None, "final", "", Path("cat.mp4"), "video", 1, 0.0, standing=standing)
     assert (step_words(sample), sample_title(sample)) == (word, title)
+
+
+@pytest.mark.parametrize(("with_base", "standing"), [(True, Standing.CURRENT), (False, Standing.NOT_IN_CONFIG)])
+def test_the_contact_sheet_belongs_to_samples_that_are_compared(
+    tmp_path: Path, with_base: bool, standing: Standing
+) -> None:
+    prompts = [{"name": "cat", "prompt": "a cat"}]
+    config = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}]}
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({**config, "sample": {"with_base": with_base, "prompts": prompts}})
+    )
+    reader = StandingReader(tmp_path / "config.yaml")
+    reader.refresh()
+    assert reader.of("", "contact_sheet", "", None) is standing
