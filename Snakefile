@@ -25,7 +25,7 @@ PROJECT = open_project(workflow, config)
 PATHS = PROJECT.paths
 WHY = PROJECT.why  # in a message, {WHY:train} is why that stage runs
 
-# `logged` sends a job's output to the terminal and to its log. Why a job failed is written beside its log.
+# `job` (hv15/runs/job.sh) sends its output to the terminal and to its log. Why it failed is written beside the log.
 shell.prefix(prefix())
 
 

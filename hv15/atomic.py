@@ -55,7 +55,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     target = Path(target)
     temporary: Path | None = None
     if target.is_file():
-        raise UserError(f"{target}: expected a folder, found a file", hint="choose another name, or remove the file")
+        raise UserError.at(target, "expected a folder, found a file", hint="choose another name, or remove the file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
@@ -127,4 +127,4 @@ _CURES = {
 def _unwritable(target: Path, error: OSError) -> UserError:
     # Any other error counts as a full disk, because some writers give no errno for it.
     cure = _CURES.get(error.errno or 0, _FULL)
-    return UserError(f"{target}: cannot be written: {error.strerror or error}", hint=cure)
+    return UserError.at(target, f"cannot be written: {error.strerror or error}", hint=cure)

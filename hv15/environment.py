@@ -14,9 +14,14 @@ OUTPUT_VARIABLE = "HV15_OUTPUT"
 """The file that also gets the jobs' output, in a run that `hv15 run` did not start (job.sh)."""
 FAILURE_VARIABLE = "HV15_FAILURE"
 """The file to which a job's command writes why it failed (job.sh)."""
+RULE_VARIABLE = "HV15_RULE"
+"""The rule of the job (job.sh)."""
 SOURCE_VARIABLE = "HV15_SOURCE"
 """The clone that rules/environment.yaml installs from (hv15.home); not set for a wheel."""
 SAFE_PATH = "PYTHONSAFEPATH"
 """Python's own variable: with it, no child process imports from the folder that it is started in."""
-RUN_VARIABLES = (CONFIG_VARIABLE, OVERRIDES_VARIABLE, RUN_VARIABLE, EVENTS_VARIABLE, OUTPUT_VARIABLE, FAILURE_VARIABLE)
+RUN_VARIABLES = (
+    *(CONFIG_VARIABLE, OVERRIDES_VARIABLE),
+    *(RUN_VARIABLE, EVENTS_VARIABLE, OUTPUT_VARIABLE, FAILURE_VARIABLE, RULE_VARIABLE),
+)
 """Variables that another run must not inherit."""

@@ -21,7 +21,7 @@ rule pretrain:
     message:
         "Training the demo's base: {wildcards.stage} (log: {log})"
     shell:
-        "python -m demo_base {wildcards.stage} 2>&1 | logged {log:q}"
+        "job {rule} {log:q} python -m demo_base {wildcards.stage}"
 
 
 rule pretrained_base:
@@ -41,4 +41,4 @@ rule pretrained_base:
     message:
         "Writing the demo's base"
     shell:
-        "python -m demo_base base --out {output:q} 2>&1 | logged {log:q}"
+        "job {rule} {log:q} python -m demo_base base --out {output:q}"

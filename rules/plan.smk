@@ -17,4 +17,4 @@ rule plan:
     message:
         "Planning memory and time of each stage"
     shell:
-        "hv15 plan --out {output:q} 2>&1 | logged {log:q}"
+        "job {rule} {log:q} hv15 plan --out {output:q}"

@@ -18,7 +18,7 @@ rule convert:
     message:
         "Converting the LoRA to {wildcards.layout} names: {WHY:convert.{wildcards.layout}}"
     shell:
-        "hv15 convert {input.lora:q} {output:q} --to {wildcards.layout} 2>&1 | logged {log:q}"
+        "job {rule} {log:q} hv15 convert {input.lora:q} {output:q} --to {wildcards.layout}"
 
 
 rule publish:
@@ -36,4 +36,4 @@ rule publish:
     message:
         "Publishing {output}: {WHY:publish}"
     shell:
-        "{{ cp {input.lora:q} {output:q}.part && mv {output:q}.part {output:q}; }} 2>&1 | logged {log:q}"
+        "job {rule} {log:q} copy {input.lora:q} {output:q}"

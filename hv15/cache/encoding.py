@@ -148,8 +148,9 @@ class Encoding(Generic[Needed_co]):
         found = self.known
         if absent := sum(key not in found for key in self.needed):
             things = "latents" if self.kind == "latents" else "texts"
-            raise UserError(
-                f"{self.folder}: {absent} of {len(self.needed)} {things} are not encoded yet",
+            raise UserError.at(
+                self.folder,
+                f"{absent} of {len(self.needed)} {things} are not encoded yet",
                 hint="run `hv15 run` (or `snakemake`) first",
             )
         return {key: read_entry(found[key]) for key in self.needed}

@@ -104,8 +104,9 @@ class Store:
             try:
                 self.remove(key)
             except OSError as error:
-                raise BrokenItemError(
-                    f"{path}: encoded {self.kind} item is {problem}; it cannot be removed: {error.strerror or error}",
+                raise BrokenItemError.at(
+                    path,
+                    f"encoded {self.kind} item is {problem}; it cannot be removed: {error.strerror or error}",
                     hint="make its folder writable, or choose another cache.directory; then run the same command again",
                 ) from error
             raise _broken(path, self.kind, f"{problem}; it is removed")
@@ -136,8 +137,9 @@ def content_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _broken(path: Path, kind: EncodedKind, problem: str) -> BrokenItemError:
-    return BrokenItemError(
-        f"{path}: encoded {kind} item is {problem}",
+    return BrokenItemError.at(
+        path,
+        f"encoded {kind} item is {problem}",
         hint="start the run again: it encodes the item again and continues",
     )
 

@@ -67,9 +67,9 @@ def merge(options: Merge) -> None:
 def _check_target(target: Path, sources: Iterable[Path]) -> None:
     """Refuse a target without the suffix .safetensors, and one that is also a source."""
     if target.suffix != ".safetensors":
-        raise UserError(f"{target}: expected a name that ends in .safetensors", hint="choose such a name")
+        raise UserError.at(target, "expected a name that ends in .safetensors", hint="choose such a name")
     if any(target.exists() and source.exists() and target.samefile(source) for source in sources):
-        raise UserError(f"{target}: is both read and written", hint="give the result another name")
+        raise UserError.at(target, "is both read and written", hint="give the result another name")
 
 
 def download(options: Download) -> None:
@@ -84,8 +84,9 @@ def download(options: Download) -> None:
     log_to_stderr("info")
     settings = load_config(options.config, options.overrides)
     if settings.models.source != "hub":
-        raise UserError(
-            f"{options.config}: models.source is {settings.models.source}, so nothing is downloaded",
+        raise UserError.at(
+            options.config,
+            f"models.source is {settings.models.source}, so nothing is downloaded",
             hint="set models.source to hub",
         )
     for path in download(settings, options.files):

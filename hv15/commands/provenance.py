@@ -23,26 +23,27 @@ def metadata_of(path: Path) -> dict[str, str]:
         UserError: the file is missing, damaged, or of a kind that carries none.
     """
     if path.is_dir():
-        raise UserError(f"{path}: a folder", hint="give one of the files in it")
+        raise UserError.at(path, "a folder", hint="give one of the files in it")
     if not path.exists():
-        raise UserError(f"{path}: does not exist", hint=f"give a {KINDS} file")
+        raise UserError.at(path, "does not exist", hint=f"give a {KINDS} file")
     if not path.is_file():  # a pipe would be waited for
-        raise UserError(f"{path}: not a regular file", hint=f"give a {KINDS} file")
+        raise UserError.at(path, "not a regular file", hint=f"give a {KINDS} file")
     if path.suffix in metadata.KINDS:
         return metadata.read_metadata(path)
     if path.suffix == ".json":
         return _entries(path)
-    raise UserError(f"{path}: is of an unknown kind", hint=f"give a {KINDS} file")
+    raise UserError.at(path, "is of an unknown kind", hint=f"give a {KINDS} file")
 
 
 def _entries(path: Path) -> dict[str, str]:
     try:
         content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}", hint="copy or make it again") from error
+        raise UserError.at(path, f"cannot be read as JSON: {error}", hint="copy or make it again") from error
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path}: holds a {type(content).__name__}, expected an object in braces",
+        raise UserError.at(
+            path,
+            f"holds a {type(content).__name__}, expected an object in braces",
             hint="only what hv15 wrote can be shown",
         )
     return {key: json.dumps(value, ensure_ascii=False) for key, value in content.items()}
@@ -95,7 +96,7 @@ def config_of(path: Path) -> str:
     """
     config = _parsed(metadata_of(path).get(CONFIG, ""))
     if not isinstance(config, dict):
-        raise UserError(f"{path}: holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
+        raise UserError.at(path, "holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
     if text == visible(text):
         return text

@@ -197,8 +197,7 @@ def _print_failures(root: Path, found: RunStatus) -> None:
     causes = [] if found.failure is None else [("the plan", found.failure)]
     causes += [(each.job.name, explain_job(root, each.job, each.failure)) for each in found.failed if not each.stopped]
     for name, failure in causes:
-        place = f" ({one_line(failure.place)})" if failure.place else ""
-        print(f"  {one_line(name)}: {indent(failure.cause, '    ').strip()}{place}")
+        print(f"  {one_line(name)}: {indent(str(failure), '    ').strip()}")
         print(f"    what to do: {one_line(failure.cure)}")
 
 

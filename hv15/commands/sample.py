@@ -101,8 +101,9 @@ def decode(options: SampleDecode) -> None:
     log_to_stderr(project.settings.runtime.log_level)
     if output_of(options.out) is None and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
         files = ", ".join(output.suffix for output in DECODED if not output.is_folder)
-        raise UserError(
-            f"{options.out}: samples are written as {files}, anything else is a folder of PNG images",
+        raise UserError.at(
+            options.out,
+            f"samples are written as {files}, anything else is a folder of PNG images",
             hint="give a name with such an ending, or that of a folder",
         )
     spec, made_from = None, None
@@ -138,5 +139,5 @@ def _read(path: Path, what: Made) -> tuple[SampleSpec, JsonObject]:
     spec = Spec.read(path)
     content = spec.details.get("sample")
     if not isinstance(content, dict) or _FIELDS[what] not in spec.wanted:
-        raise UserError(f"{path}: not the spec of {what}", hint="the specs of all stages are in results/specs")
+        raise UserError.at(path, f"not the spec of {what}", hint="the specs of all stages are in results/specs")
     return SampleSpec.from_json(content, source=str(path)), spec.wanted

@@ -28,8 +28,9 @@ def draw(options: SampleSheet) -> None:
         base = None if without is None else read_sample(without)
         rows.append(SheetRow(project.sample(name).prompt, read_sample(shown), base))
     if not rows:
-        raise UserError(
-            f"{options.config}: fewer than two samples are videos or images, so there is nothing to compare",
+        raise UserError.at(
+            options.config,
+            "fewer than two samples are videos or images, so there is nothing to compare",
             hint="add prompts to sample.prompts, or set sample.with_base: true",
         )
     sentence = what_changed(rows) if project.settings.models.source == "demo" else ""

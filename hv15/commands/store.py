@@ -31,8 +31,9 @@ def collect(options: Collect) -> None:
             use.unfinished.setdefault(each.store.folder, project.root)
     if use.unreachable and options.yes and not options.forget:
         names = ", ".join(str(gone.root) for gone in use.unreachable)
-        raise UserError(
-            f"{project.cache}: nothing is removed, because other projects that use this store are missing: {names}",
+        raise UserError.at(
+            project.cache,
+            f"nothing is removed, because other projects that use this store are missing: {names}",
             hint="mount their disks, or add --forget to remove what only they need",
         )
     if options.unused:

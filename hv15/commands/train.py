@@ -27,8 +27,9 @@ def train(options: Train) -> None:
     log_to_stderr(project.settings.runtime.log_level)
     spec = project.training_spec
     if options.spec is not None and Spec.read(options.spec).wanted != spec:
-        raise UserError(
-            f"{options.spec}: the dataset or the config changed while the workflow was running",
+        raise UserError.at(
+            options.spec,
+            "the dataset or the config changed while the workflow was running",
             hint="run the same command again: what is encoded already is kept",
         )
     take_gpu(project.settings.runtime.device)

@@ -48,8 +48,8 @@ def write_video(
     """
     count, height, width = frames.shape[:3]
     if not count or height % 2 or width % 2:
-        raise UserError(
-            f"{path}: {count} frames of {width}x{height} pixels cannot be written", hint="use multiples of 16 as sizes"
+        raise UserError.at(
+            path, f"{count} frames of {width}x{height} pixels cannot be written", hint="use multiples of 16 as sizes"
         )
     rate = exact_fps(fps)
     options = {"movflags": "use_metadata_tags+faststart", "fflags": "+bitexact"}
@@ -139,8 +139,9 @@ def write_images(folder: Path, frames: Pixels, metadata: Mapping[str, str] | Non
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     others = [name for name in names if not re.fullmatch(r"\d{4,}\.png", name)]
     if others:
-        raise UserError(
-            f"{folder}: holds other files (first {others[0]}), which the images would replace",
+        raise UserError.at(
+            folder,
+            f"holds other files (first {others[0]}), which the images would replace",
             hint="choose a folder that does not exist yet",
         )
     with atomic_folder(folder) as temporary:

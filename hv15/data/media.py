@@ -30,7 +30,7 @@ class MediaError(UserError):
     """One file cannot be used. Callers skip and report it, or stop; other files are not affected."""
 
     def __init__(self, path: Path, reason: str, *, hint: str = "") -> None:
-        super().__init__(f"{path}: {reason}", hint=hint)
+        super().__init__(f"{path}: {reason}", hint=hint, place=str(path))
         self.path, self.reason = path, reason
 
 

@@ -55,7 +55,7 @@ def copy_base(directory: Path, base: Path = BASE) -> dict[str, Path]:
     for name in DEMO_OUTPUTS:
         source = base / Path(name).relative_to("demo")
         if not source.exists():
-            raise UserError(f"{source}: this demo model is missing", hint="install hv15 again with pip")
+            raise UserError.at(source, "this demo model is missing", hint="install hv15 again with pip")
         with atomic_path(directory / name) as temporary:
             shutil.copyfile(source, temporary)
     return {role: directory / name for role, name in DEMO_FILES.items()}

@@ -61,7 +61,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no such file"
-        raise UserError(f"{path}: {kind}; expected a LoRA file (.safetensors)", hint="check the path")
+        raise UserError.at(path, f"{kind}; expected a LoRA file (.safetensors)", hint="check the path")
     checkpoint = open_checkpoint(path)
     try:
         detect_lora_layout(checkpoint.keys())
@@ -70,8 +70,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except UserError as error:
         kind = looks_like(checkpoint.keys())
         if "a LoRA" not in kind and "unknown" not in kind:
-            raise UserError(f"{path}: {kind}, not a LoRA", hint="use a LoRA; models belong in `models:`") from error
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+            raise UserError.at(path, f"{kind}, not a LoRA", hint="use a LoRA; models belong in `models:`") from error
+        raise UserError.at(path, error.message, hint=error.hint) from error
     _refuse_nan(path, state_dict, hint="use another file: this one is damaged, or its training diverged")
     return state_dict, dict(checkpoint.metadata)
 
@@ -100,7 +100,7 @@ def convert_file(
     try:
         converted, new_metadata = convert(state_dict, to, metadata=metadata, svd_rank=svd_rank)
     except UserError as error:
-        raise UserError(f"{source}: {error.message}", hint=error.hint) from error
+        raise UserError.at(source, error.message, hint=error.hint) from error
     save_lora(target, converted, new_metadata)
     return new_metadata
 
@@ -153,4 +153,4 @@ def kohya_metadata(
 def _refuse_nan(path: Path, state_dict: Mapping[str, Tensor], *, hint: str) -> None:
     for key, tensor in state_dict.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: {key} holds NaN or infinity", hint=hint)
+            raise UserError.at(path, f"{key} holds NaN or infinity", hint=hint)

@@ -89,7 +89,7 @@ def check_network_weights(path: Path, network: NetworkSizes) -> None:
         for module in modules:
             _check_module(module, network)
     except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+        raise UserError.at(path, error.message, hint=error.hint) from error
 
 
 def check_lora(path: Path, config: DiTConfig) -> None:
@@ -104,8 +104,9 @@ def check_lora(path: Path, config: DiTConfig) -> None:
     parts = [part for module in modules for part in module.places if part.startswith("double_blocks.")]
     missing = [part for part in parts if part not in layers]
     if missing:
-        raise UserError(
-            f"{path}: {len(missing)} of {len(parts)} changed layers are not in this model, first {missing[0]}",
+        raise UserError.at(
+            path,
+            f"{len(missing)} of {len(parts)} changed layers are not in this model, first {missing[0]}",
             hint=f"use a LoRA for this model: this one was made for a model of more than {config.num_blocks} blocks",
         )
     for module in modules:
@@ -116,8 +117,8 @@ def check_lora(path: Path, config: DiTConfig) -> None:
         rows, columns = sum(outer for outer, _ in sizes), sizes[0][1]
         if found[0] != rows or found[1] not in (None, columns):
             weight = f"{found[0]} rows of a weight" if found[1] is None else f"a weight of {list(found)}"
-            raise UserError(
-                f"{path}: {module.name} changes {weight}, but the model's is {[rows, columns]}", hint=_OTHER_SIZE
+            raise UserError.at(
+                path, f"{module.name} changes {weight}, but the model's is {[rows, columns]}", hint=_OTHER_SIZE
             )
 
 

@@ -79,7 +79,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
         if unknown:
             raise unknown_keys(unknown, len(header.entries))
     except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+        raise UserError.at(path, error.message, hint=error.hint) from error
     return modules
 
 

@@ -36,7 +36,7 @@ class WeightedLoRA:
         """
         found = model_fingerprint(self.path)
         if self.planned is not None and found != self.planned:
-            raise UserError(f"{self.path}: changed since the sample was planned", hint="start the run again")
+            raise UserError.at(self.path, "changed since the sample was planned", hint="start the run again")
         return found
 
 
@@ -78,4 +78,4 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+        raise UserError.at(path, error.message, hint=error.hint) from error

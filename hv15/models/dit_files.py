@@ -269,6 +269,6 @@ def _check_rows(checkpoint: Checkpoint, sources: list[str], parts: int) -> None:
     shapes = [checkpoint.shape(source) for source in sources]
     if any(not shape or shape[0] % parts or shape[1:] != shapes[0][1:] for shape in shapes):
         found = ", ".join(f"{source} {list(shape)}" for source, shape in zip(sources, shapes, strict=True))
-        raise UserError(
-            f"{checkpoint.path}: tensors of another shape: {found}", hint="this file belongs to another model"
+        raise UserError.at(
+            checkpoint.path, f"tensors of another shape: {found}", hint="this file belongs to another model"
         )

@@ -23,8 +23,9 @@ def layout_of(checkpoint: Checkpoint) -> tuple[PublishedLayout, str]:
     found = detect_dit_layout(checkpoint.keys())
     if found is None:
         what = looks_like(checkpoint.keys())
-        raise UserError(
-            f"{checkpoint.path}: not the HunyuanVideo 1.5 transformer: it looks like {what}",
+        raise UserError.at(
+            checkpoint.path,
+            f"not the HunyuanVideo 1.5 transformer: it looks like {what}",
             hint="set models.dit to the transformer, in the official, ComfyUI or diffusers layout",
         )
     return found
@@ -55,13 +56,15 @@ def read_config(checkpoint: Checkpoint) -> DiTConfig:
     (head_dim,) = shape("double_blocks.0.img_attn_q_norm.weight", 1)
     latent_channels = shape("final_layer.linear.weight")[0]
     if in_channels != 2 * latent_channels + 1:
-        raise UserError(
-            f"{checkpoint.path}: takes {in_channels} input channels, but t2v and i2v take {2 * latent_channels + 1}",
+        raise UserError.at(
+            checkpoint.path,
+            f"takes {in_channels} input channels, but t2v and i2v take {2 * latent_channels + 1}",
             hint="use a t2v or i2v transformer; super-resolution checkpoints are another model",
         )
     if hidden_size % head_dim:
-        raise UserError(
-            f"{checkpoint.path}: {hidden_size} channels cannot be divided into heads of {head_dim}",
+        raise UserError.at(
+            checkpoint.path,
+            f"{hidden_size} channels cannot be divided into heads of {head_dim}",
             hint="download the file again: it was changed, or is another model",
         )
     rope_dims, rope_theta = _rope(checkpoint, head_dim)
@@ -97,8 +100,9 @@ def _rope(checkpoint: Checkpoint, head_dim: int) -> tuple[tuple[int, int, int], 
         return DiTConfig.rope_dims, theta
     if len(axes) != 3 or sum(axes) != head_dim or any(dim % 2 for dim in axes):
         found = f"rope dims {list(axes)}" if axes else "no rope dims"
-        raise UserError(
-            f"{checkpoint.path}: found {found} in metadata or config.json, expected three even numbers that add up to "
+        raise UserError.at(
+            checkpoint.path,
+            f"found {found} in metadata or config.json, expected three even numbers that add up to "
             f"the {head_dim} channels of a head",
             hint='set "rope_dim_list" in a config.json beside the file',
         )

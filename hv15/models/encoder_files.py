@@ -89,4 +89,4 @@ def _owner(model: nn.Module, name: str) -> nn.Module:
 
 def wrong_model(checkpoint: Checkpoint, wanted: str, hint: str) -> UserError:
     """Return the error for a checkpoint of another model, which says what the file looks like."""
-    return UserError(f"{checkpoint.path}: not {wanted}: it looks like {looks_like(checkpoint.keys())}", hint=hint)
+    return UserError.at(checkpoint.path, f"not {wanted}: it looks like {looks_like(checkpoint.keys())}", hint=hint)

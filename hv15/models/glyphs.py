@@ -109,9 +109,9 @@ def build_glyph_model(checkpoint: Checkpoint) -> nn.Module:
     except KeyError as error:
         raise wrong_model(checkpoint, "a ByT5 encoder", _HINT) from error
     if vocabulary < _BYTE_VOCABULARY or (width == _OFFICIAL_WIDTH and vocabulary != _OFFICIAL_VOCABULARY):
-        raise UserError(
-            f"{where}: {vocabulary} tokens, but Glyph-SDXL-v2's ByT5 has {_OFFICIAL_VOCABULARY} "
-            "(bytes, colours and fonts)",
+        raise UserError.at(
+            where,
+            f"{vocabulary} tokens, but Glyph-SDXL-v2's ByT5 has {_OFFICIAL_VOCABULARY} (bytes, colours and fonts)",
             hint=_HINT,
         )
     config = T5Config(

@@ -180,6 +180,6 @@ def _refused(error: Exception, file: HubFile, name: str) -> UserError:
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return UserError(f"{what}: no connection ({error})", hint=f"check the network and run it again, {elsewhere}")
     if isinstance(error, OSError) and error.errno in _DISK:
-        return UserError(f"{file.folder / name}: cannot be written: {error.strerror}", hint=_DISK[error.errno])
+        return UserError.at(file.folder / name, f"cannot be written: {error.strerror}", hint=_DISK[error.errno])
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(f"{what}: {reason}", hint=f"run it again, {elsewhere}")

@@ -78,8 +78,9 @@ def load_text_encoder(
     source = load_qwen_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
     prompts = PromptTokenizer(source)
     if prompts.vocab_size > config.vocab_size:
-        raise UserError(
-            f"{path}: has {config.vocab_size} token embeddings, but the tokenizer has {prompts.vocab_size} tokens",
+        raise UserError.at(
+            path,
+            f"has {config.vocab_size} token embeddings, but the tokenizer has {prompts.vocab_size} tokens",
             hint="set models.tokenizer to the tokenizer of this text encoder",
         )
     with torch.device("meta"):
@@ -203,9 +204,9 @@ def read_text_config(checkpoint: Checkpoint) -> tuple[TextConfig, str]:
     written = _written_sizes(checkpoint)
     head_dim = written.head_dim
     if len(layers) <= LAYERS_LEFT_OUT or hidden_size % head_dim or kv_rows % head_dim:
-        raise UserError(
-            f"{checkpoint.path}: {len(layers)} layers, width {hidden_size} and {kv_rows} key rows do not fit "
-            f"heads of {head_dim}",
+        raise UserError.at(
+            checkpoint.path,
+            f"{len(layers)} layers, width {hidden_size} and {kv_rows} key rows do not fit heads of {head_dim}",
             hint="if it is not the 7B model, put the model's config.json beside the file",
         )
     config = replace(

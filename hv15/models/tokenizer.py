@@ -38,12 +38,12 @@ def load_qwen_tokenizer(source: str | Path) -> Tokenizer:
     elif _is_hub_name(str(source)):
         tokenizer = _from_json(_download(str(source)))
     else:
-        raise UserError(f"{source}: no such tokenizer folder", hint=_HINT)
+        raise UserError.at(source, "no such tokenizer folder", hint=_HINT)
     tokenizer.no_padding()  # a tokenizer.json may set both, but we pad and cut rows ourselves
     tokenizer.no_truncation()
     missing = [mark for mark in _MARKS if tokenizer.token_to_id(mark) is None]
     if missing:
-        raise UserError(f"{source}: not a Qwen2.5 tokenizer: it lacks {', '.join(missing)}", hint=_HINT)
+        raise UserError.at(source, f"not a Qwen2.5 tokenizer: it lacks {', '.join(missing)}", hint=_HINT)
     return tokenizer
 
 
@@ -84,7 +84,7 @@ def _from_folder(folder: Path) -> Tokenizer:
         return _from_json(folder / "tokenizer.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _from_vocabulary(folder)
-    raise UserError(f"{folder}: found neither tokenizer.json nor vocab.json and merges.txt", hint=_HINT)
+    raise UserError.at(folder, "found neither tokenizer.json nor vocab.json and merges.txt", hint=_HINT)
 
 
 def _from_json(path: Path) -> Tokenizer:
@@ -93,7 +93,7 @@ def _from_json(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust library raises plain Exception for every problem with the file
-        raise UserError(f"{path}: not a tokenizer file: {error}", hint=_HINT) from error
+        raise UserError.at(path, f"not a tokenizer file: {error}", hint=_HINT) from error
 
 
 def _from_vocabulary(folder: Path) -> Tokenizer:
@@ -103,7 +103,7 @@ def _from_vocabulary(folder: Path) -> Tokenizer:
         # the chat marks are in tokenizer_config.json in the same folder, not in vocab.json
         return Qwen2Tokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     except Exception as error:  # as above
-        raise UserError(f"{folder}: not a Qwen2.5 tokenizer: {error}", hint=_HINT) from error
+        raise UserError.at(folder, f"not a Qwen2.5 tokenizer: {error}", hint=_HINT) from error
 
 
 def _is_hub_name(name: str) -> bool:

@@ -46,8 +46,9 @@ def detect_vae_layout(checkpoint: Checkpoint) -> VAELayout:
             return layout
     found = looks_like(checkpoint.keys())
     found = "the VAE of another model" if found == "a VAE" else found
-    raise UserError(
-        f"{checkpoint.path}: not the VAE of HunyuanVideo 1.5 in official or diffusers layout: it looks like {found}",
+    raise UserError.at(
+        checkpoint.path,
+        f"not the VAE of HunyuanVideo 1.5 in official or diffusers layout: it looks like {found}",
         hint="set models.vae to the vae/ folder of a HunyuanVideo-1.5 download, or to the .safetensors file in it",
     )
 
@@ -86,8 +87,9 @@ def read_config(checkpoint: Checkpoint, layout: VAELayout) -> VAEConfig:
         )
     except (KeyError, ValueError) as error:
         problem = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        raise UserError(
-            f"{checkpoint.path}: the sizes of the VAE cannot be read from its tensors: {problem}",
+        raise UserError.at(
+            checkpoint.path,
+            f"the sizes of the VAE cannot be read from its tensors: {problem}",
             hint="copy or download the file again: it is incomplete or of another model",
         ) from error
 
@@ -96,8 +98,9 @@ def _check_levels(checkpoint: Checkpoint, levels: int, halving: list[int], in_ti
     """Refuse a VAE whose latents do not have 16x16 pixels and 4 frames in a cell."""
     official = VAEConfig()
     if levels <= official.halvings or halving != list(range(official.halvings)) or in_time != official.time_halvings:
-        raise UserError(
-            f"{checkpoint.path}: a VAE of {levels} levels, of which {len(halving)} halve height and width "
+        raise UserError.at(
+            checkpoint.path,
+            f"a VAE of {levels} levels, of which {len(halving)} halve height and width "
             f"and {in_time} the frames; HunyuanVideo 1.5's has {len(official.block_out_channels)}, of which the first "
             f"{official.halvings} halve height and width and {official.time_halvings} the frames",
             hint="set models.vae to the vae/ folder of a HunyuanVideo-1.5 download, or to the .safetensors file in it",

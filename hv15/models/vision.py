@@ -150,8 +150,9 @@ def read_vision_config(checkpoint: Checkpoint) -> tuple[VisionConfig, str]:
         image_size=written.integer("image_size", image_size),
     )
     if not config.num_heads or hidden_size % config.num_heads or config.num_tokens != tokens:
-        raise UserError(
-            f"{checkpoint.path}: width {hidden_size}, {tokens} positions and patches of {patch_size} pixels do not fit "
+        raise UserError.at(
+            checkpoint.path,
+            f"width {hidden_size}, {tokens} positions and patches of {patch_size} pixels do not fit "
             f"{config.num_heads} heads and images of {config.image_size} pixels",
             hint="if it is not so400m patch14-384, put the model's config.json beside the file",
         )

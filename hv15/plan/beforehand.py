@@ -207,7 +207,7 @@ def _check_image(path: Path) -> None:
     try:
         check_shape(height, width)
     except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+        raise UserError.at(path, error.message, hint=error.hint) from error
 
 
 def _check_optimizer(train: TrainSettings) -> None:

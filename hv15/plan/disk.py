@@ -119,7 +119,7 @@ def _text_tokens(project: Project, texts: Sequence[str]) -> int:
         tokenizer = BASE / "tokenizer"
     try:
         if isinstance(tokenizer, str):
-            raise UserError(f"{tokenizer}: on the Hub, and nothing is fetched for an estimate")
+            raise UserError.at(tokenizer, "on the Hub, and nothing is fetched for an estimate")
         lengths = PromptTokenizer(load_qwen_tokenizer(tokenizer)).lengths(list(some))
     except UserError:
         lengths = [len(text.encode()) // BYTES_PER_TOKEN + TEMPLATE for text in some]

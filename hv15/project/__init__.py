@@ -125,8 +125,9 @@ class Project:
             UserError: the config has no prompt of that name.
         """
         if name not in self.samples:
-            raise UserError(
-                f"{self.config}: no sample is called {name}; there are: {', '.join(self.samples) or 'none'}",
+            raise UserError.at(
+                self.config,
+                f"no sample is called {name}; there are: {', '.join(self.samples) or 'none'}",
                 hint="add it to sample.prompts",
             )
         return self.samples[name]

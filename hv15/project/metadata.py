@@ -86,4 +86,4 @@ def _image_text(path: Path) -> dict[str, str]:
         with Image.open(path) as image:
             return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be read as an image: {error}", hint="copy or make it again") from error
+        raise UserError.at(path, f"cannot be read as an image: {error}", hint="copy or make it again") from error

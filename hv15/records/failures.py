@@ -37,9 +37,14 @@ class Failure:
     cure: str
     kind: FailureKind
     place: str = ""
-    """The line of hv15's code in which a bug appeared, such as `loop.py:12`."""
+    """The first place to look at: a setting (`config.yaml:24:17 train.learning_rate`), a file, or for a bug the line of
+    hv15's code in which it appeared (`loop.py:12`)."""
     saved_step: int | None = None
     """The number of saved steps, if a training was stopped."""
+
+    def __str__(self) -> str:
+        """The cause and its place, which most causes already name."""
+        return self.cause if self.place in self.cause else f"{self.cause} ({self.place})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,8 @@ class FailureRecord:
     """The file beside the log of a job that failed."""
 
     version: int = VERSION
+    rule: str
+    """The rule of the job."""
     command: tuple[str, ...]
     """The job's command."""
     failure: Failure

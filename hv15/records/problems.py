@@ -69,4 +69,5 @@ class ConfigError(UserError):
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
         # A value that was found may have lines of its own: only a problem begins one.
         lines = (str(problem).replace("\n", "\n  ") for problem in self.problems)
-        super().__init__("\n".join(lines), hint="; ".join(hints))
+        place = next((str(problem.place) for problem in self.problems if problem.place != NOWHERE), "")
+        super().__init__("\n".join(lines), hint="; ".join(hints), place=place)

@@ -64,7 +64,8 @@ class Spec:
         try:
             return cls.load(path)
         except RecordError as error:
-            raise UserError(
-                f"{path}: not usable as a spec: {error}",
+            raise UserError.at(
+                path,
+                f"not usable as a spec: {error}",
                 hint="start the run again, which writes the specs again",
             ) from error

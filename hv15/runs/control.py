@@ -97,7 +97,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
             raise
     except OSError as error:
         hint = "free some disk space, or end other programs"
-        raise UserError(f"{root}: the run could not be started: {error.strerror or error}", hint=hint) from error
+        raise UserError.at(root, f"the run could not be started: {error.strerror or error}", hint=hint) from error
     finally:
         os.close(descriptor)
     return run
@@ -116,8 +116,9 @@ def new_locked_run(root: Path) -> tuple[RunFolder, int]:
         since = time.strftime("%H:%M:%S", time.localtime(other.started)) if other and other.started else "a while ago"
         where = f", pid {other.record.pid} on {other.record.host}" if other and other.record else ""
         name = shlex.quote(str(root))
-        raise UserError(
-            f"{root}: a run is already in progress (since {since}{where})",
+        raise UserError.at(
+            root,
+            f"a run is already in progress (since {since}{where})",
             hint=f"watch it with `hv15 tui {name}`, or stop it with `hv15 stop {name}`",
         )
     return run, descriptor
@@ -134,16 +135,17 @@ def stop(root: Path, *, now: bool = False) -> RunStatus:
     found = current(root)
     left = orphans(root)
     if found is None or not (found.state.alive or left):
-        raise UserError(f"{root}: no run is in progress", hint="`hv15 status` shows how the last one ended")
+        raise UserError.at(root, "no run is in progress", hint="`hv15 status` shows how the last one ended")
     record = found.record
     if record is None and found.state.alive:
-        raise UserError(f"{root}: a run is in progress, but has not recorded its process yet", hint="wait a moment")
+        raise UserError.at(root, "a run is in progress, but has not recorded its process yet", hint="wait a moment")
     own = run_processes(record) if record is not None else []
     earlier = [each for each in left if each not in own]
     if record is not None and not own and not earlier:
         there = shlex.join(["hv15", "stop", str(root.absolute())])
-        raise UserError(
-            f"{root}: the run is on {record.host}, which cannot be reached from here",
+        raise UserError.at(
+            root,
+            f"the run is on {record.host}, which cannot be reached from here",
             hint=f"stop it there: {shlex.join(['ssh', record.host, there])}",
         )
     if found.state.alive:
@@ -174,7 +176,7 @@ def save_now(root: Path) -> int:
     training = [each for each in run_processes(record) if catches(each, signal.SIGUSR1)] if record else []
     send(training, signal.SIGUSR1)
     if not training:
-        raise UserError(f"{root}: no training is in its steps now", hint="wait until its first step is done")
+        raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
     return len(training)
 
 
@@ -188,8 +190,9 @@ def orphans(root: Path) -> list[psutil.Process]:
 def refuse_orphans(root: Path) -> None:
     """Raise a UserError if processes of a dead run are left: they would work on the same files."""
     if lock.holder(root) is None and (left := orphans(root)):
-        raise UserError(
-            f"{root}: an earlier run was killed, but some of its processes still work here: {in_words(left)}",
+        raise UserError.at(
+            root,
+            f"an earlier run was killed, but some of its processes still work here: {in_words(left)}",
             hint=f"end them with `hv15 stop {shlex.quote(str(root))}`; a training saves its state first",
         )
 
@@ -237,4 +240,4 @@ def unlock_snakemake(config: Path, home: Path) -> None:
         check=False,
     )
     if done.returncode:
-        raise UserError(f"{config.parent}: cannot be unlocked:\n{done.stderr.strip()}", hint="put right what it says")
+        raise UserError.at(config.parent, f"cannot be unlocked:\n{done.stderr.strip()}", hint="put right what it says")

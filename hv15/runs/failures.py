@@ -11,7 +11,7 @@ from pathlib import Path
 
 import hv15
 from hv15.atomic import write_json
-from hv15.environment import FAILURE_VARIABLE
+from hv15.environment import FAILURE_VARIABLE, RULE_VARIABLE
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.records.events import JobDetails
@@ -42,7 +42,8 @@ def write_failure(error: BaseException) -> None:
     """
     path, failure = os.environ.get(FAILURE_VARIABLE), failure_of(error)
     if path and failure is not None and not Path(path).exists():
-        record = FailureRecord(command=("hv15", *sys.argv[1:]), failure=failure)
+        rule = os.environ.get(RULE_VARIABLE, "")
+        record = FailureRecord(rule=rule, command=("hv15", *sys.argv[1:]), failure=failure)
         with contextlib.suppress(OSError, UserError):
             write_json(Path(path), to_json(record))
 
@@ -81,7 +82,7 @@ def failure_of(error: BaseException) -> Failure | None:
         return STOPPED
     if isinstance(error, UserError):
         kind = FailureKind.MEMORY if isinstance(error, OutOfMemory) else FailureKind.USER
-        return Failure(error.message, error.hint or PUT_RIGHT, kind)
+        return Failure(error.message, error.hint or PUT_RIGHT, kind, error.place)
     if not isinstance(error, Exception):
         return None
     words = f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST] or 'without a message'}"

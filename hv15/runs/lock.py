@@ -29,7 +29,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
         descriptor = open_own(path, os.O_RDWR)
     except OSError as error:
         hint = "free some disk space, or change the folder's permissions"
-        raise UserError(f"{path}: cannot be written: {error.strerror}", hint=hint) from error
+        raise UserError.at(path, f"cannot be written: {error.strerror}", hint=hint) from error
     for _ in range(attempts):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,13 +38,13 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
             continue
         except OSError as error:
             os.close(descriptor)
-            raise UserError(f"{path}: cannot be locked: {error.strerror}") from error
+            raise UserError.at(path, f"cannot be locked: {error.strerror}") from error
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, run_id.encode(), 0)
         except OSError as error:
             os.close(descriptor)
-            raise UserError(f"{path}: cannot be written: {error.strerror}", hint="free some disk space") from error
+            raise UserError.at(path, f"cannot be written: {error.strerror}", hint="free some disk space") from error
         return descriptor
     os.close(descriptor)
     return None

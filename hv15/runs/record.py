@@ -87,7 +87,7 @@ class RunFolder:
                 self.config.write_bytes(config.read_bytes())
         except OSError as error:
             hint = "free some disk space, or change the folder's permissions"
-            raise UserError(f"{self.path}: cannot be written: {error.strerror}", hint=hint) from error
+            raise UserError.at(self.path, f"cannot be written: {error.strerror}", hint=hint) from error
 
     def write_record(self, pid: int, command: Sequence[str], targets: Sequence[str]) -> RunRecord:
         """Write run.json for a process that was just started (or for this one).
@@ -133,7 +133,7 @@ def project_config(project: Path) -> Path:
     config = config_file(project)
     if not config.is_file():
         hint = "name a project folder, or make one with `hv15 new FOLDER`"
-        raise UserError(f"{config}: no such file", hint=hint)
+        raise UserError.at(config, "no such file", hint=hint)
     return config.absolute()
 
 

@@ -53,11 +53,11 @@ def first_frame(spec: SampleSpec, root: Path) -> Pixels:
     path = root / spec.image.path
     image = read_image(path)
     if model_fingerprint(path) != spec.image.fingerprint:
-        raise UserError(f"{path}: changed since {spec.name} was planned", hint="start the run again")
+        raise UserError.at(path, f"changed since {spec.name} was planned", hint="start the run again")
     try:
         check_shape(*image.shape[:2])
     except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+        raise UserError.at(path, error.message, hint=error.hint) from error
     return cover_crop(image, spec.height, spec.width)
 
 

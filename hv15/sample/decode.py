@@ -50,14 +50,15 @@ def decode_latents(
     latents, spec_in_file, metadata = read_latents(latents_path)
     spec = spec or spec_in_file
     if tuple(latents.shape[1:]) != spec.latent_size:
-        raise UserError(
-            f"{latents_path}: {tuple(latents.shape[1:])} latent frames, rows, columns, but {spec.name} has "
-            f"{spec.latent_size}",
+        raise UserError.at(
+            latents_path,
+            f"{tuple(latents.shape[1:])} latent frames, rows, columns, but {spec.name} has {spec.latent_size}",
             hint="start the run again, which denoises the sample again",
         )
     if made_from is not None and read_made_from(metadata) != made_from["latents"]:
-        raise UserError(
-            f"{latents_path}: made from another prompt or other settings than those of {spec.name}",
+        raise UserError.at(
+            latents_path,
+            f"made from another prompt or other settings than those of {spec.name}",
             hint="start the run again, or decode it without --spec",
         )
     metadata = {**metadata, SAMPLE: spec.to_text()}

@@ -50,18 +50,19 @@ def read_tensors(path: Path, names: Mapping[str, int], made_by: str) -> tuple[di
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(sorted((file.metadata() or {}).items()))  # safetensors returns them in random order
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not readable: {error}", hint=f"run {made_by} again, which writes it") from error
+        raise UserError.at(path, f"not readable: {error}", hint=f"run {made_by} again, which writes it") from error
     found = {name: tensor.ndim for name, tensor in tensors.items()}
     if found != dict(names):
         first = ", ".join(f"{name} ({axes} axes)" for name, axes in sorted(found.items())[:MOST_NAMED])
         more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
         wanted = ", ".join(f"{name} ({axes} axes)" for name, axes in names.items())
-        raise UserError(
-            f"{path}: holds {first or 'no tensors'}{more}; expected {wanted}",
+        raise UserError.at(
+            path,
+            f"holds {first or 'no tensors'}{more}; expected {wanted}",
             hint=f"use a file that {made_by} wrote",
         )
     if broken := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
-        raise UserError(f"{path}: {broken[0]} holds NaN or infinity", hint=f"run {made_by} again, which writes it")
+        raise UserError.at(path, f"{broken[0]} holds NaN or infinity", hint=f"run {made_by} again, which writes it")
     return tensors, metadata
 
 
@@ -73,8 +74,8 @@ def read_latents(path: Path) -> tuple[Tensor, SampleSpec, dict[str, str]]:
     """
     tensors, metadata = read_tensors(path, LATENTS, "hv15 sample")
     if SAMPLE not in metadata:
-        raise UserError(
-            f"{path}: does not say how the latents were made", hint="use a <name>.latents.safetensors of hv15"
+        raise UserError.at(
+            path, "does not say how the latents were made", hint="use a <name>.latents.safetensors of hv15"
         )
     return tensors["latents"], _spec(path, metadata[SAMPLE]), metadata
 
@@ -83,4 +84,4 @@ def _spec(path: Path, text: str) -> SampleSpec:
     try:
         return SampleSpec.from_json(parse_object(text), source=str(path))
     except RecordError as error:
-        raise UserError(f"{path}: how it was made is {error}", hint="sample it again") from error
+        raise UserError.at(path, f"how it was made is {error}", hint="sample it again") from error

@@ -149,15 +149,16 @@ class SampleSpec:
             UserError: a field is missing, unknown or of another type; the error names `source`.
         """
         if wrong := sorted(set(content) ^ {each.name for each in dataclasses.fields(cls)}):
-            raise UserError(
-                f"{source}: not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
+            raise UserError.at(
+                source,
+                f"not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
                 hint=_MADE_AGAIN,
             )
         try:
             return TypeAdapter(cls).validate_python(content)
         except ValidationError as error:
             wrong = sorted({".".join(map(str, each["loc"])) for each in error.errors()})
-            raise UserError(f"{source}: not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_AGAIN) from error
+            raise UserError.at(source, f"not a sample: wrong values: {', '.join(wrong)}", hint=_MADE_AGAIN) from error
 
     def without_trained_lora(self, name: str) -> SampleSpec:
         """Return the same sample, from the same noise, under another name and without the trained LoRA."""

@@ -151,8 +151,9 @@ def _read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None,
     latents = tensors["latents"]
     expected = (1, *spec.latent_size[1:])
     if latents.shape[1:] != expected:
-        raise UserError(
-            f"{path}: a first frame of {tuple(latents.shape[1:])} latent frames, rows, columns; expected {expected}",
+        raise UserError.at(
+            path,
+            f"a first frame of {tuple(latents.shape[1:])} latent frames, rows, columns; expected {expected}",
             hint="start the run again, which encodes the image again",
         )
     return latents, tensors["vision"]

@@ -112,8 +112,9 @@ class Trainer:
             return
         before, now = saved.position.batches_per_step, self.batches.batches_per_step
         if before != now:
-            raise UserError(
-                f"{self.folder}: cannot resume: each step had {before} batches (processes times "
+            raise UserError.at(
+                self.folder,
+                f"cannot resume: each step had {before} batches (processes times "
                 f"train.gradient_accumulation_steps), but now would have {now}",
                 hint=f"start {before // self.batches.accumulation} processes as before, or move the folder away",
             )

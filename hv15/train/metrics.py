@@ -67,8 +67,9 @@ class MetricsFile:
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{path}: cannot be written: {error.strerror}",
+    return UserError.at(
+        path,
+        f"cannot be written: {error.strerror}",
         hint="free some disk space and run the same command again: it resumes from the last saved state",
     )
 

@@ -172,7 +172,7 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
         try:
             network.load_state_dict(convert(weights, to="kohya")[0])
         except UserError as error:
-            raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+            raise UserError.at(path, error.message, hint=error.hint) from error
     return network
 
 
@@ -224,8 +224,9 @@ def check_dtype(dit_path: Path, dtype: torch.dtype) -> None:
         UserError: the weights are float16, but training would compute in bfloat16 (`dtype`).
     """
     if dtype == torch.bfloat16 and checkpoint_dtype(dit_path) == torch.float16:
-        raise UserError(
-            f"{dit_path}: float16 weights, which bfloat16 training would round a second time",
+        raise UserError.at(
+            dit_path,
+            "float16 weights, which bfloat16 training would round a second time",
             hint="use the bfloat16 or float32 file of the same model, or set train.dtype to float32",
         )
 

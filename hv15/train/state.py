@@ -82,8 +82,9 @@ def claim_folder(folder: Path, spec: str) -> None:
         return
     foreign = sorted(path.name for path in folder.glob("[!.]*") if path.name not in TRAINING_FILES)
     if owner is None and foreign:
-        raise UserError(
-            f"{folder}: the training would write here, but the folder holds other files (first {foreign[0]})",
+        raise UserError.at(
+            folder,
+            f"the training would write here, but the folder holds other files (first {foreign[0]})",
             hint="use another output folder for the LoRA",
         )
     if owner is not None:
@@ -109,16 +110,18 @@ def locked(folder: Path) -> Iterator[None]:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         file = os.fdopen(open_own(lock_file, os.O_WRONLY | os.O_APPEND), "a")
     except OSError as error:
-        raise UserError(
-            f"{lock_file}: cannot be written: {error.strerror}",
+        raise UserError.at(
+            lock_file,
+            f"cannot be written: {error.strerror}",
             hint="choose another output folder, or free some disk space",
         ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"{folder}: another training is running here",
+            raise UserError.at(
+                folder,
+                "another training is running here",
                 hint="wait for it or stop it, or use another output folder for this one",
             ) from None
         yield
@@ -155,8 +158,9 @@ class StateFolder:
             _flush(self.folder)
         except Exception as error:  # torch and safetensors raise their own classes when the disk is full
             shutil.rmtree(temporary, ignore_errors=True)
-            raise UserError(
-                f"{target}: the training state cannot be written: {_reason(error)}",
+            raise UserError.at(
+                target,
+                f"the training state cannot be written: {_reason(error)}",
                 hint="free some disk space and run the same command again: it resumes from the last saved state",
             ) from error
         for old in self._folders()[STATES_KEPT:]:

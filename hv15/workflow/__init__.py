@@ -281,8 +281,9 @@ def refuse_living_run(root: Path) -> None:
     """Raise a UserError if another run works here: its jobs read the specs that this one would write."""
     other = holder(root)
     if other is not None and other != os.environ.get(RUN_VARIABLE):
-        raise UserError(
-            f"{root}: a run is already in progress ({other})",
+        raise UserError.at(
+            root,
+            f"a run is already in progress ({other})",
             hint=f"`hv15 status` shows it; stop it with `hv15 stop {shlex.quote(str(root))}`, or wait for its end",
         )
 

@@ -16,12 +16,14 @@ import pytest
 
 from hv15 import cli
 from hv15.atomic import write_text
+from hv15.data.media import MediaError
 from hv15.environment import FAILURE_VARIABLE, OUTPUT_VARIABLE
 from hv15.errors import USER_ERROR, UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.records.events import JobDetails, JobFailed
 from hv15.records.failures import Failure, FailureKind
 from hv15.records.paths import ProjectPaths
+from hv15.records.problems import ConfigError, Place, Problem
 from hv15.runs.failures import explain_job, failure_beside, failure_of, write_failure
 from hv15.runs.job_shell import prefix
 from hv15.runs.state import RunState, all_events, status
@@ -41,7 +43,7 @@ def job(root: Path, command: str, **environment: str) -> subprocess.CompletedPro
     """Run a command as a rule does."""
     (root / LOG).parent.mkdir(parents=True, exist_ok=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    shell = prefix().format() + f"{command} 2>&1 | logged {LOG}"
+    shell = prefix().format() + f"job train {LOG} {command}"
     return subprocess.run(
         ["bash", "-c", shell],
         cwd=root,
@@ -62,8 +64,8 @@ def test_a_job_writes_its_failure_beside_its_log(tmp_path: Path) -> None:
     assert "nowhere.safetensors" in failure.cause
     assert failure.cause in done.stdout
     record = json.loads(ProjectPaths().failure(tmp_path / LOG).read_text())
-    assert record["command"] == MISSING.split()
-    assert not list((tmp_path / ".hv15/failures").iterdir())
+    assert (record["rule"], record["command"]) == ("train", MISSING.split())
+    assert record["failure"]["place"] == "nowhere.safetensors"
 
 
 def test_what_an_earlier_attempt_left_goes_when_the_job_starts_anew(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_the_log_and_the_failure_are_written_though_the_terminal_is_closed(tmp_p
     """A signal to all processes of the job; the command itself takes its time to save."""
     (tmp_path / LOG).parent.mkdir(parents=True)
     (tmp_path / "save.py").write_text(SAVING)
-    shell = prefix().format() + f"{sys.executable} save.py 2>&1 | logged {LOG}"
+    shell = prefix().format() + f"job train {LOG} {sys.executable} save.py"
     with subprocess.Popen(["bash", "-c", shell], cwd=tmp_path, start_new_session=True) as process:
         wait_until((tmp_path / "at-work").exists)
         os.killpg(process.pid, signal.SIGHUP)
@@ -114,7 +116,7 @@ with Requests() as requests:
 
 
 def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = make_project(tmp_path, second=f"{MISSING} 2>&1 | logged {{log:q}}")
+    root = make_project(tmp_path, second=f"job {{rule}} {{log:q}} {MISSING}")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
     [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
@@ -128,10 +130,11 @@ def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.Capture
     assert cli.main(["status", str(root), "--json"]) == 0
     [told] = json.loads(capsys.readouterr().out)["run"]["failures"]
     assert (told["rule"], told["cause"], told["kind"]) == ("second", failed.failure.cause, "user")
+    assert told["place"] == "nowhere.safetensors"
 
 
 def test_a_job_that_was_killed_is_known_by_its_exit(tmp_path: Path) -> None:
-    root = make_project(tmp_path, second="bash -c 'kill -9 $$' 2>&1 | logged {log:q}")
+    root = make_project(tmp_path, second="job {rule} {log:q} bash -c 'kill -9 $$'")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
     [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
@@ -174,6 +177,27 @@ def test_any_error_has_a_cause_and_a_cure(error: BaseException, kind: FailureKin
         assert failure.cure == error.hint
 
 
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [
+        (
+            ConfigError([Problem("wrong", place=Place(Path("c.yaml"), 3, 7, ("train",))), Problem("x")]),
+            "c.yaml:3:7 train",
+        ),
+        (MediaError(Path("clips/a.mp4"), "is damaged"), "clips/a.mp4"),
+        (UserError.at("lora.safetensors", "no such file"), "lora.safetensors"),
+        (full_disk(), str(Path(tempfile.gettempdir()) / "hv15-full")),
+        (UserError("nothing to do with a file"), ""),
+    ],
+    ids=["config", "media", "file", "system", "nothing"],
+)
+def test_what_a_user_can_fix_has_its_place(error: UserError, place: str) -> None:
+    failure = failure_of(error)
+    assert failure is not None
+    assert failure.place == place
+    assert str(failure) == error.message, "the message names the place already"
+
+
 def test_a_bug_is_placed_at_our_own_line() -> None:
     try:
         json.loads(prefix().format(1))
@@ -186,6 +210,7 @@ def test_a_bug_is_placed_at_our_own_line() -> None:
     failure = failure_of(raised.value)
     assert failure is not None
     assert failure.place.startswith("failures.py:")
+    assert str(failure) == f"{failure.cause} ({failure.place})"
 
 
 def test_wrong_arguments_are_no_failure_of_a_job() -> None:

@@ -14,8 +14,8 @@ from tests.tui.recorded import dashboard, show, until
 from tests.tui.watched import text_of
 
 SAYS = (
-    "{{ echo the job says this; touch at-work; while [ ! -e end ]; do sleep 0.1; done; touch {output}; }} "
-    "2>&1 | logged {log:q}"
+    "job {rule} {log:q} "
+    "bash -c 'echo the job says this; touch at-work; while [ ! -e end ]; do sleep 0.1; done; touch {output}'"
 )
 
 

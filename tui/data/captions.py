@@ -65,17 +65,17 @@ def write_caption(item: Item, text: str) -> Item:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{item.caption_file}: the caption holds half a character", hint="type it again") from error
+        raise UserError.at(item.caption_file, "the caption holds half a character", hint="type it again") from error
     if "\0" in text:
-        raise UserError(f"{item.caption_file}: the caption holds a zero byte", hint="remove it")
+        raise UserError.at(item.caption_file, "the caption holds a zero byte", hint="remove it")
     target = item.caption_file.resolve()  # a link stays a link
     try:
         mode = target.stat().st_mode & 0o7777 if target.exists() else None
         data = _in_row(item, target, text) if item.row is not None else _as_file(item, target, text)
     except OSError as error:
-        raise UserError(f"{target}: cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise UserError.at(target, f"cannot be read: {error.strerror}", hint="check its permissions") from error
     if mode is not None and not os.access(target, os.W_OK):
-        raise UserError(f"{target}: is write-protected", hint="`chmod u+w` it, then save again")
+        raise UserError.at(target, "is write-protected", hint="`chmod u+w` it, then save again")
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
     if mode is not None:
@@ -89,7 +89,7 @@ def _as_file(item: Item, target: Path, text: str) -> bytes:
     except FileNotFoundError:
         now = ""
     except ValueError as error:
-        raise UserError(f"{target}: {error}", hint="write it as UTF-8, or remove it: it is not overwritten") from error
+        raise UserError.at(target, f"{error}", hint="write it as UTF-8, or remove it: it is not overwritten") from error
     if now != ("" if item.is_default else item.caption):
         raise _changed(target)
     return f"{text}\n".encode()
@@ -121,4 +121,4 @@ def _in_row(item: Item, target: Path, text: str) -> bytes:
 
 
 def _changed(target: Path) -> UserError:
-    return UserError(f"{target}: was changed by another program", hint="r reads it again; esc then drops your text")
+    return UserError.at(target, "was changed by another program", hint="r reads it again; esc then drops your text")

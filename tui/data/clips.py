@@ -86,7 +86,7 @@ def still(path: Path, index: int) -> Image.Image:
         if number == index:
             break
     if shown is None:
-        raise UserError(f"{path}: shows nothing", hint="it may be incomplete: wait, or make it again")
+        raise UserError.at(path, "shows nothing", hint="it may be incomplete: wait, or make it again")
     picture = Image.fromarray(shown.to_ndarray(format="rgb24"))
     return picture.rotate(shown.rotation, expand=True) if shown.rotation else picture
 
@@ -117,7 +117,7 @@ def _video(path: Path, width: int, height: int, cancel: threading.Event | None) 
     if not frames:
         if cancel is not None and cancel.is_set():
             return DecodedClip(np.zeros((1, 1, 1, 3), np.uint8), 24.0, (1, 1), 0)
-        raise UserError(f"{path}: shows nothing", hint="it may be incomplete: wait, or make it again")
+        raise UserError.at(path, "shows nothing", hint="it may be incomplete: wait, or make it again")
     return DecodedClip(np.stack(frames), max(0.1, _rate(path) / every), size, count)
 
 
@@ -171,9 +171,9 @@ def _listed(path: Path) -> list[Path]:
     try:
         files = frame_files(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise UserError.at(path, f"cannot be read: {error.strerror}", hint="check its permissions") from error
     if not files:
-        raise UserError(f"{path}: no images in this folder", hint="they may still be written")
+        raise UserError.at(path, "no images in this folder", hint="they may still be written")
     return files
 
 

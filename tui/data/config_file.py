@@ -217,14 +217,15 @@ class ConfigFile:
             UserError: somebody else changed it meanwhile (unless `force`), it is write-protected, or cannot be written.
         """
         if not force and self.path.exists() and self.changed_on_disk():
-            raise UserError(
-                f"{self.path}: was changed by another program since it was read here",
+            raise UserError.at(
+                self.path,
+                "was changed by another program since it was read here",
                 hint="look at the difference, then save over it or read it again",
             )
         target = self.path.resolve()  # a link stays a link
         mode = target.stat().st_mode if target.exists() else None
         if mode is not None and not os.access(target, os.W_OK):
-            raise UserError(f"{self.path}: is write-protected", hint="`chmod u+w` it, then save again")
+            raise UserError.at(self.path, "is write-protected", hint="`chmod u+w` it, then save again")
         with atomic_path(target) as temporary:
             temporary.write_bytes(self.text.encode("utf-8", "replace"))
         if mode is not None:
@@ -263,7 +264,7 @@ def _read(path: Path) -> str:
         return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError):
         read_yaml(path)  # raises if something is wrong
-        raise UserError(f"{path}: cannot be read", hint="try again") from None
+        raise UserError.at(path, "cannot be read", hint="try again") from None
 
 
 def _content(path: Path) -> str:

@@ -70,8 +70,8 @@ class Trial:
             with path.open("xb") as file:  # a link of that name is not followed
                 file.write(self.text.encode("utf-8", "replace"))
         except OSError as error:
-            raise UserError(
-                f"{folder}: cannot be written: {error.strerror}", hint="save the file elsewhere, or change permissions"
+            raise UserError.at(
+                folder, f"cannot be written: {error.strerror}", hint="save the file elsewhere, or change permissions"
             ) from error
         try:
             yield path

@@ -86,7 +86,7 @@ class Replay:
         root.mkdir(parents=True, exist_ok=True)
         self._lock = lock.take(root, self.run.id)
         if self._lock is None:
-            raise UserError(f"{root}: a run is already in progress", hint="choose another folder")
+            raise UserError.at(root, "a run is already in progress", hint="choose another folder")
         self._make_project()
         self._begin(os.getpid() if pid is None else pid)
 

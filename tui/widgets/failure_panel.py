@@ -53,7 +53,7 @@ class FailurePanel(Widget, can_focus=True):
         if not self.cards:
             return Content("")
         card = self.cards[self.index]
-        parts = [Content.styled(card.failure.cause, "bold $error")]
+        parts = [Content.styled(str(card.failure), "bold $error")]
         if card.failure.cure:
             parts.append(Content.assemble(("what to do: ", "$success"), card.failure.cure))
         width = max(10, self.content_size.width or 80)

@@ -44,6 +44,6 @@ def new_project(folder: Path, preset: str = "t2v-24gb") -> Path:
     """
     text, config = preset_text(preset), Path(folder) / "config.yaml"
     if config.exists():
-        raise UserError(f"{config}: already exists", hint="choose another folder, or delete the file first")
+        raise UserError.at(config, "already exists", hint="choose another folder, or delete the file first")
     write_text(config, text)
     return config

@@ -48,8 +48,9 @@ class Checkpoint:
             self.metadata.update(header.metadata)
             for key, entry in header.entries.items():
                 if key in self._entries:
-                    raise UserError(
-                        f"{path}: {key} is in both {self._entries[key][1].path.name} and {header.path.name}",
+                    raise UserError.at(
+                        path,
+                        f"{key} is in both {self._entries[key][1].path.name} and {header.path.name}",
                         hint="keep the shards of only one checkpoint in this folder",
                     )
                 self._entries[key] = (entry, header)
@@ -78,8 +79,9 @@ class Checkpoint:
         """
         shape = self._entries[key][0].shape
         if dimensions is not None and (len(shape) != dimensions or 0 in shape):
-            raise UserError(
-                f"{self.path}: {key} has the shape {list(shape)}, expected {dimensions} dimensions above 0",
+            raise UserError.at(
+                self.path,
+                f"{key} has the shape {list(shape)}, expected {dimensions} dimensions above 0",
                 hint="copy or download the file again: it was changed or is of another model",
             )
         return shape
@@ -98,8 +100,9 @@ class Checkpoint:
 
         name = self.dtype_name(key)
         if name not in TORCH_NAMES:
-            raise UserError(
-                f"{self.path}: {key} is in the number format {name}, which is not supported",
+            raise UserError.at(
+                self.path,
+                f"{key} is in the number format {name}, which is not supported",
                 hint="use the bf16 file of the same model",
             )
         dtype: torch.dtype = getattr(torch, TORCH_NAMES[name])
@@ -146,7 +149,7 @@ class Checkpoint:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not readable as JSON: {error}", hint="copy or download it again") from error
+            raise UserError.at(path, f"not readable as JSON: {error}", hint="copy or download it again") from error
         return content if isinstance(content, dict) else {}
 
 
@@ -170,7 +173,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         refuse_pickle(other)
     inner = sorted(child.parent.name for child in path.glob("*/*.safetensors"))
     hint = f"use one of its subfolders: {', '.join(dict.fromkeys(inner))}" if inner else "check the path"
-    raise UserError(f"{path}: a folder without .safetensors files", hint=hint)
+    raise UserError.at(path, "a folder without .safetensors files", hint=hint)
 
 
 def _read(path: Path, start: int, into: memoryview) -> None:
@@ -181,7 +184,7 @@ def _read(path: Path, start: int, into: memoryview) -> None:
             while into:
                 count = file.readinto(into)
                 if not count:
-                    raise UserError(f"{path}: shrank while it was being read", hint="copy or download it again")
+                    raise UserError.at(path, "shrank while it was being read", hint="copy or download it again")
                 into = into[count:]
     except OSError as error:
         raise unreadable(path, error) from error
@@ -194,8 +197,9 @@ def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
     found = sorted(folder.glob(pattern))
     if len(found) > 1:
         listed = ", ".join(file.name for file in found[:5])
-        raise UserError(
-            f"{folder}: found {len(found)} candidates: {listed}; expected one",
+        raise UserError.at(
+            folder,
+            f"found {len(found)} candidates: {listed}; expected one",
             hint="give the path of the file to use",
         )
     return found[0] if found else None
@@ -208,20 +212,22 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
     except OSError as error:
         raise unreadable(index, error) from error
     except (ValueError, KeyError) as error:
-        raise UserError(f"{index}: not a shard index ({error!r})", hint="copy or download it again") from error
+        raise UserError.at(index, f"not a shard index ({error!r})", hint="copy or download it again") from error
     if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
-        raise UserError(f"{index}: names a file of another folder: {outside[0]}", hint="copy or download it again")
+        raise UserError.at(index, f"names a file of another folder: {outside[0]}", hint="copy or download it again")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(names)} shards missing: {', '.join(missing[:5])}",
+        raise UserError.at(
+            folder,
+            f"{len(missing)} of {len(names)} shards missing: {', '.join(missing[:5])}",
             hint="download the missing files into this folder",
         )
     checkpoint = Checkpoint(folder, [read_header(folder / name) for name in names])
     absent = [key for key in weight_map if key not in checkpoint]
     if absent:
-        raise UserError(
-            f"{folder}: {len(absent)} tensors of {index.name} are in no shard, first {absent[0]}",
+        raise UserError.at(
+            folder,
+            f"{len(absent)} tensors of {index.name} are in no shard, first {absent[0]}",
             hint="download the folder again: the index and the shards are from different downloads",
         )
     return checkpoint
@@ -250,8 +256,9 @@ def check_keys(expected: Iterable[str], found: Iterable[str], where: Path | str,
         )
         if keys
     ]
-    raise UserError(
-        f"{where}: does not fit the {what}: {'; '.join(parts)}",
+    raise UserError.at(
+        where,
+        f"does not fit the {what}: {'; '.join(parts)}",
         hint="check that the path names the right model, and that the download is complete",
     )
 
@@ -354,8 +361,9 @@ def refuse_shapes(wrong: Sequence[str], where: Path | str) -> None:
         where: the file, for the message.
     """
     if wrong:
-        raise UserError(
-            f"{where}: {len(wrong)} tensors of another shape: {'; '.join(wrong[:3])}",
+        raise UserError.at(
+            where,
+            f"{len(wrong)} tensors of another shape: {'; '.join(wrong[:3])}",
             hint="use a file of this model: these tensors are from a model of another size",
         )
 
@@ -376,7 +384,8 @@ def check_finite(tensor: Tensor, key: str, where: Path | str) -> None:
     if sample.dtype.itemsize == 1:
         sample = sample.float()
     if not torch.isfinite(sample).all():
-        raise UserError(
-            f"{where}: {key} holds NaN or infinity",
+        raise UserError.at(
+            where,
+            f"{key} holds NaN or infinity",
             hint="use another checkpoint: this file is damaged, or was saved by a run that diverged",
         )

@@ -65,7 +65,7 @@ def _model_fingerprint(path: Path, fingerprint: Callable[[Path], str]) -> str:
     if path.is_file():
         return fingerprint(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder", hint="check the path")
+        raise UserError.at(path, "no such file or folder", hint="check the path")
     files = [
         file
         for file in sorted(path.rglob("*"))
@@ -74,7 +74,7 @@ def _model_fingerprint(path: Path, fingerprint: Callable[[Path], str]) -> str:
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
     if not files:
-        raise UserError(f"{path}: an empty folder", hint="check the path")
+        raise UserError.at(path, "an empty folder", hint="check the path")
     return digest({file.relative_to(path).as_posix(): fingerprint(file) for file in files})
 
 

@@ -102,8 +102,9 @@ class WeightReader:
         if scale.numel() == 1:
             return ScaledCodes(codes, scale.reshape(1, 1))
         if scale.numel() != height or scale.shape[0] != height:
-            raise UserError(
-                f"{self.checkpoint.path}: {key} has the shape {list(scale.shape)}, expected one scale for "
+            raise UserError.at(
+                self.checkpoint.path,
+                f"{key} has the shape {list(scale.shape)}, expected one scale for "
                 f"{name}, or one for each of its {height} rows",
                 hint=_HINT,
             )
@@ -114,13 +115,13 @@ class WeightReader:
         path = self.checkpoint.path
         for name in names:
             if name.endswith(_OTHER_FORMATS):
-                raise UserError(f"{path}: quantised weights of an unsupported kind ({name})", hint=_HINT)
+                raise UserError.at(path, f"quantised weights of an unsupported kind ({name})", hint=_HINT)
         for module, found in self._declared(names):
             if found not in _FORMATS:
-                raise UserError(f"{path}: {module} is quantised as {found}, which is not supported", hint=_HINT)
+                raise UserError.at(path, f"{module} is quantised as {found}, which is not supported", hint=_HINT)
         for weight, scale in self._scales.items():
             if self.prefix + weight not in self.checkpoint or not self.is_fp8(weight):
-                raise UserError(f"{path}: {scale} belongs to no fp8 weight", hint=_HINT)
+                raise UserError.at(path, f"{scale} belongs to no fp8 weight", hint=_HINT)
 
     def _declared(self, names: list[str]) -> Iterator[tuple[str, object]]:
         """Yield (module, format) as ComfyUI's JSON texts name them."""
@@ -133,6 +134,6 @@ class WeightReader:
                     text = bytes(self.checkpoint.tensor(self.prefix + name).tolist())
                     yield name.removesuffix(".comfy_quant"), parse_object(text).get("format")
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{self.checkpoint.path}: the description of its quantisation cannot be read: {error}", hint=_HINT
+            raise UserError.at(
+                self.checkpoint.path, f"the description of its quantisation cannot be read: {error}", hint=_HINT
             ) from error

@@ -72,12 +72,12 @@ class Header:
 def refuse_pickle(path: Path) -> None:
     """Raise UserError for the suffixes of pickle checkpoints: loading one can run any code."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise UserError(f"{path}: a pickle checkpoint ({path.suffix}); {_PICKLE_REASON}", hint=_PICKLE_CURE)
+        raise UserError.at(path, f"a pickle checkpoint ({path.suffix}); {_PICKLE_REASON}", hint=_PICKLE_CURE)
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
     """The error for a file that the system does not give."""
-    return UserError(f"{path}: cannot be read: {error.strerror}", hint="check its permissions and the disk")
+    return UserError.at(path, f"cannot be read: {error.strerror}", hint="check its permissions and the disk")
 
 
 def read_header(path: Path) -> Header:
@@ -93,7 +93,7 @@ def read_header(path: Path) -> Header:
         found = path.stat()
         size = found.st_size
         if not (S_ISREG(found.st_mode) or S_ISDIR(found.st_mode)):  # a pipe would be waited for
-            raise UserError(f"{path}: not a regular file; expected a .safetensors file", hint="check the path")
+            raise UserError.at(path, "not a regular file; expected a .safetensors file", hint="check the path")
         with path.open("rb") as file:
             start = file.read(64)
             length = int.from_bytes(start[:8], "little")
@@ -101,7 +101,7 @@ def read_header(path: Path) -> Header:
             file.seek(8)
             raw = file.read(length)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file", hint="check the path") from None
+        raise UserError.at(path, "no such file", hint="check the path") from None
     except OSError as error:
         raise unreadable(path, error) from error
     return _parse(path, raw, size)
@@ -109,22 +109,23 @@ def read_header(path: Path) -> Header:
 
 def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
     if size == 0:
-        raise UserError(f"{path}: the file is empty", hint=_AGAIN)
+        raise UserError.at(path, "the file is empty", hint=_AGAIN)
     if start[8:9] != b"{":
         if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-            raise UserError(f"{path}: a pickle checkpoint under another name; {_PICKLE_REASON}", hint=_PICKLE_CURE)
+            raise UserError.at(path, f"a pickle checkpoint under another name; {_PICKLE_REASON}", hint=_PICKLE_CURE)
         if start.startswith(b"GGUF"):
-            raise UserError(f"{path}: a GGUF file, which is not read", hint=_GGUF_CURE)
+            raise UserError.at(path, "a GGUF file, which is not read", hint=_GGUF_CURE)
         if start.startswith(b"version https://git-lfs"):
-            raise UserError(f"{path}: a Git LFS pointer, not the weights", hint="run `git lfs pull` in that folder")
-        raise UserError(f"{path}: not a safetensors file (no header at its start)", hint=_AGAIN)
+            raise UserError.at(path, "a Git LFS pointer, not the weights", hint="run `git lfs pull` in that folder")
+        raise UserError.at(path, "not a safetensors file (no header at its start)", hint=_AGAIN)
     if length + 8 > size:
-        raise UserError(
-            f"{path}: truncated: {size:,} bytes, but the header alone should end at byte {length + 8:,}", hint=_AGAIN
+        raise UserError.at(
+            path, f"truncated: {size:,} bytes, but the header alone should end at byte {length + 8:,}", hint=_AGAIN
         )
     if length > MAX_HEADER:
-        raise UserError(
-            f"{path}: its header has {length:,} bytes; at most {MAX_HEADER:,} are read",
+        raise UserError.at(
+            path,
+            f"its header has {length:,} bytes; at most {MAX_HEADER:,} are read",
             hint="no model or LoRA needs so many; use another file",
         )
 
@@ -139,12 +140,12 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
         # JSON can write half a character, which no encoding has.
         "\n".join((*metadata.keys(), *metadata.values(), *entries)).encode()
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a safetensors file (its header cannot be read: {error})", hint=_AGAIN) from error
+        raise UserError.at(path, f"not a safetensors file (its header cannot be read: {error})", hint=_AGAIN) from error
     _check_sizes(path, entries)
     expected = 8 + len(raw) + max((entry.end for entry in entries.values()), default=0)
     if size != expected:
         state = "truncated" if size < expected else "longer than it should be"
-        raise UserError(f"{path}: {state}: {size:,} bytes, but its header describes {expected:,}", hint=_AGAIN)
+        raise UserError.at(path, f"{state}: {size:,} bytes, but its header describes {expected:,}", hint=_AGAIN)
     return Header(path, raw, size, entries, metadata)
 
 
@@ -202,11 +203,12 @@ def _check_sizes(path: Path, entries: Mapping[str, TensorEntry]) -> None:
         bits = BITS.get(entry.dtype)
         if bits is None or prod(entry.shape) * bits != (entry.end - entry.start) * 8:
             found = f"{entry.dtype} {list(entry.shape)} in {entry.end - entry.start:,} bytes"
-            raise UserError(f"{path}: damaged header: {key} is {found}", hint=_AGAIN)
+            raise UserError.at(path, f"damaged header: {key} is {found}", hint=_AGAIN)
         if entry.start != place:
             where = "overlaps another tensor" if entry.start < place else "lies behind a hole"
-            raise UserError(
-                f"{path}: damaged header: {key} {where}: it begins at byte {entry.start:,}, expected {place:,}",
+            raise UserError.at(
+                path,
+                f"damaged header: {key} {where}: it begins at byte {entry.start:,}, expected {place:,}",
                 hint=_AGAIN,
             )
         place = entry.end

@@ -61,8 +61,9 @@ class WrittenSizes:
         return whole
 
     def _wrong(self, name: str, value: Json, expected: str) -> UserError:
-        return UserError(
-            f"{self.where}: {name} in its metadata or config.json is {value!r:.60}, expected {expected}",
+        return UserError.at(
+            self.where,
+            f"{name} in its metadata or config.json is {value!r:.60}, expected {expected}",
             hint="correct it, or copy or download the model again",
         )
 
@@ -76,6 +77,6 @@ def sizes_in_text(text: str, where: str) -> WrittenSizes:
     try:
         return WrittenSizes(parse_object(text), where)
     except RecordError as error:
-        raise UserError(
-            f"{where}: the sizes in its metadata cannot be read: {error}", hint="copy or download it again"
+        raise UserError.at(
+            where, f"the sizes in its metadata cannot be read: {error}", hint="copy or download it again"
         ) from error
