@@ -1,0 +1,54 @@
+"""How fast a device is, as measured on it: `hv15 selftest` writes it and `hv15 plan` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hv15.records.fields import check_version, from_json
+from hv15.records.json_values import JsonObject
+
+VERSION = 1
+"""Increased when the meaning of a field changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRates:
+    """Rates of one device. What was not measured is missing or None."""
+
+    version: int = VERSION
+    device: str
+    """As its driver names it, such as `NVIDIA H100 80GB HBM3`; `cpu` for the machine's processor."""
+    memory: int
+    """In bytes."""
+    torch: str
+    """The version of torch that measured it."""
+    products: dict[str, float] = field(default_factory=dict)
+    """Number format (float32, bfloat16, fp8) -> floating point operations a second in large matrix products."""
+    bandwidth: float | None = None
+    """Bytes a second that an elementwise operation reads and writes in the device's memory."""
+    launch: float | None = None
+    """Seconds from one small kernel to the next."""
+    to_device: float | None = None
+    """Bytes a second from pinned memory of the machine to the device."""
+    to_host: float | None = None
+    """Bytes a second from the device to pinned memory of the machine."""
+    to_device_pageable: float | None = None
+    """Bytes a second from memory that is not pinned."""
+    loading: float | None = None
+    """Bytes a second at which a model file is read from disk into the device."""
+    context: int | None = None
+    """Bytes that the driver and the libraries hold on the device beside torch's allocator."""
+    fragments: float | None = None
+    """The part of the memory held by torch's allocator at a training step's peak that no tensor used."""
+    utilisation: dict[str, float] = field(default_factory=dict)
+    """Stage (see `hv15.out_of_memory.StageName`) -> the part of `products` that its full-size step reached."""
+
+
+def read_device_rates(content: JsonObject) -> DeviceRates:
+    """Read the rates of a device.
+
+    Raises:
+        RecordError: it is not such a record, or is of a newer version.
+    """
+    check_version(content.get("version"), VERSION)
+    return from_json(DeviceRates, content)
