@@ -58,7 +58,7 @@ class GuardedServer(Server):
         self.pages.add(page)
         try:
             await page.prepare(request)
-            service = Dashboard(
+            service = PageProcess(
                 self.command,
                 write_bytes=page.send_bytes,
                 write_str=page.send_str,
@@ -77,7 +77,7 @@ class GuardedServer(Server):
         return page
 
 
-class Dashboard(AppService):
+class PageProcess(AppService):
     """The process of one page, with a limit on the size of its terminal."""
 
     async def start(self, width: object, height: object) -> None:

@@ -25,7 +25,7 @@ MOST_PATTERNS = 1000
 """Limit on the patterns in one file. One for each module of a model is usual if ranks differ."""
 
 
-class Settings(dict[str, object]):
+class PeftSettings(dict[str, object]):
     """PEFT's settings in the metadata of one file, and the time that its patterns may take."""
 
     def __init__(self, content: Mapping[str, object]) -> None:
@@ -66,7 +66,7 @@ class Strength(NamedTuple):
     rank: float
 
 
-def strength_of(settings: Settings, module: str, shapes: Mapping[str, tuple[int, ...]]) -> Strength | None:
+def strength_of(settings: PeftSettings, module: str, shapes: Mapping[str, tuple[int, ...]]) -> Strength | None:
     """Return a module's strength from the metadata; None if it is not there, or an `.alpha` tensor holds it.
 
     Args:
@@ -146,7 +146,7 @@ def lokr_settings(modules: Mapping[str, Kronecker], factor: int, prefix: str) ->
     )
 
 
-def read_settings(metadata: Mapping[str, str]) -> Settings:
+def read_settings(metadata: Mapping[str, str]) -> PeftSettings:
     """Return PEFT's settings from a file's metadata, {} if there are none.
 
     Raises:
@@ -154,16 +154,16 @@ def read_settings(metadata: Mapping[str, str]) -> Settings:
     """
     text = metadata.get(ADAPTER_METADATA)
     if not text:
-        return Settings({})
+        return PeftSettings({})
     try:
-        return Settings({key.removeprefix("transformer."): value for key, value in parse_object(text).items()})
+        return PeftSettings({key.removeprefix("transformer."): value for key, value in parse_object(text).items()})
     except RecordError as error:
         raise UserError(
             f"LoRA: its metadata {ADAPTER_METADATA} is not a JSON object: {error}", hint="export it again"
         ) from error
 
 
-def _setting(settings: Settings, name: str, pattern_name: str, module: str) -> float | None:
+def _setting(settings: PeftSettings, name: str, pattern_name: str, module: str) -> float | None:
     """Return a number for a module. As in PEFT, patterns are regular expressions for the end of a module's name."""
     patterns = settings.get(pattern_name) or {}
     try:

@@ -230,7 +230,7 @@ class ResBlock(Module):
         return x
 
 
-class Attention(Module):
+class FrameAttention(Module):
     """Single-head attention over all positions of a frame and of the frames before it.
 
     Frames are computed one at a time, so no mask over all positions is needed.

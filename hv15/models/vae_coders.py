@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
 from hv15.models.vae_blocks import (
-    Attention,
     CausalConv3d,
     Downsample,
+    FrameAttention,
     Norm,
     ResBlock,
     Stream,
@@ -98,7 +98,7 @@ class Mid(Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.block_1 = ResBlock(width, width)
-        self.attn_1 = Attention(width)
+        self.attn_1 = FrameAttention(width)
         self.block_2 = ResBlock(width, width)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:

@@ -22,7 +22,7 @@ Changes = dict[str, Json]
 
 
 @dataclass(frozen=True)
-class Advice:
+class Remedy:
     """Settings that make a stage fit."""
 
     stage: StageName
@@ -65,7 +65,7 @@ _COMPRESSION = {"none": 0, "fp8": 1, "fp8_fast": 1, "int8": 1, "nf4": 2}
 """Value of `quantize` -> a number that is higher when it takes less memory."""
 
 
-def advise(planner: StagePlanner, name: StageName, memory: int | None = None) -> Advice | None:
+def advise(planner: StagePlanner, name: StageName, memory: int | None = None) -> Remedy | None:
     """Return the cheapest change that makes a stage fit; None if it fits as it is.
 
     Args:
@@ -79,10 +79,10 @@ def advise(planner: StagePlanner, name: StageName, memory: int | None = None) ->
     for tried in _orders(candidates):
         changes = _with_checkpointing(tried)
         if planner.stage(name, _changed(settings, name, changes)).needed <= limit:
-            return _advice(planner, name, _with_least_swap(planner, name, changes, limit))
+            return _remedy(planner, name, _with_least_swap(planner, name, changes, limit))
     if name == "train":
         return _smaller_clips(planner, _with_checkpointing(_merged(candidates)), limit)
-    return Advice(name, {}, None)
+    return Remedy(name, {}, None)
 
 
 def _possible(planner: StagePlanner, name: StageName) -> Iterator[Changes]:
@@ -161,26 +161,26 @@ def _with_least_swap(planner: StagePlanner, name: StageName, changes: Changes, l
     return {**changes, "blocks_to_swap": high}
 
 
-def _advice(planner: StagePlanner, name: StageName, changes: Changes, clips: ClipBatch | None = None) -> Advice:
+def _remedy(planner: StagePlanner, name: StageName, changes: Changes, clips: ClipBatch | None = None) -> Remedy:
     settings = planner.project.settings
     section = section_of(name, settings)
     fields = type(section).model_fields
     different = {key: value for key, value in changes.items() if key in fields and getattr(section, key) != value}
-    return Advice(
+    return Remedy(
         name,
         {f"{SECTION[name]}.{key}": value for key, value in different.items()},
         planner.stage(name, _changed(settings, name, changes), clips),
     )
 
 
-def _smaller_clips(planner: StagePlanner, changes: Changes, limit: int) -> Advice:
+def _smaller_clips(planner: StagePlanner, changes: Changes, limit: int) -> Remedy:
     """With all of the changes: one clip a batch, then fewer frames, then a smaller picture."""
     settings = _changed(planner.project.settings, "train", changes)
     for clips, words in _reductions(planner.work.batch):
         if planner.stage("train", settings, clips).needed <= limit:
-            found = _advice(planner, "train", changes, clips)
+            found = _remedy(planner, "train", changes, clips)
             return replace(found, changes={**found.changes, **words})
-    return Advice("train", {}, None)
+    return Remedy("train", {}, None)
 
 
 def _reductions(batch: ClipBatch) -> Iterator[tuple[ClipBatch, Changes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from hv15.plan.advice import Advice, advise
+from hv15.plan.advice import Remedy, advise
 from hv15.plan.devices import Device
 from hv15.plan.stages import StagePlan, StagePlanner
 from hv15.project import Project
@@ -20,7 +20,7 @@ class ProjectPlan:
 
     device: Device
     stages: tuple[StagePlan, ...]
-    advice: tuple[Advice, ...]
+    advice: tuple[Remedy, ...]
     note: str
     """Where sizes and numbers come from."""
 

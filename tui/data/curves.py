@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hv15.records.metrics import RECORDS, Measure, MetricsRecord, StepRecord, Unit, measures
+from hv15.units import GIB
 
 Axis = Literal["step", "time", "epoch"]
 """`time` is seconds of training: pauses and jumps of the clock do not count."""
 
-GIB = 2**30
 UNIT_WORDS: dict[Unit, str] = {"": "", "s": ", seconds", "1/s": " a second", "B": ", GiB"}
 UNIT_SCALES: dict[Unit, float] = {"": 1.0, "s": 1.0, "1/s": 1.0, "B": 1 / GIB}
 """Factors by which values are multiplied for display."""

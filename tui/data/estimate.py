@@ -8,9 +8,9 @@ from pathlib import Path
 from hv15.errors import UserError
 from hv15.records.estimate import StageEstimate, read_estimate
 from hv15.records.json_values import JsonObject, RecordError
+from hv15.units import GIB
 from tui.data.trial import Trial
 
-GIB = 2**30
 SMALLEST_PART = 0.05 * GIB
 """A smaller part of a stage's memory is not named."""
 

@@ -17,7 +17,7 @@ from hv15.records.paths import ProjectPaths
 from tui.data.clips import DecodedClip, load_clip, still
 from tui.data.sample_standing import Standing, StandingReader
 
-__all__ = ["DecodedClip", "Sample", "SampleSettings", "SamplesReader", "load_clip", "still"]
+__all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "load_clip", "still"]
 
 Media = Literal["video", "image", "frames"]
 
@@ -27,7 +27,7 @@ VIDEOS, IMAGES = (".mp4", ".webm", ".mkv", ".gif"), (".png", ".jpg", ".jpeg", ".
 
 
 @dataclass(frozen=True)
-class SampleSettings:
+class ShownSettings:
     """The settings of a sample that are shown."""
 
     prompt: str = ""
@@ -57,7 +57,7 @@ class Sample:
     size: int
     """Bytes of the file, or of the folder's own entry."""
     mtime: float
-    settings: SampleSettings = SampleSettings()
+    settings: ShownSettings = ShownSettings()
     """The settings that the file records."""
     trained: str | None = None
     """Digest of the training whose LoRA made it, as the file records it; None: without one, or unknown."""
@@ -148,18 +148,18 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
     )
 
 
-def _recorded_settings(path: Path) -> tuple[SampleSettings, str | None]:
+def _recorded_settings(path: Path) -> tuple[ShownSettings, str | None]:
     """The settings and the training that a sample records; empty if it records none or is damaged."""
     from hv15.project.metadata import product_metadata
 
     try:
         metadata = product_metadata(path)
     except (OSError, UserError):
-        return SampleSettings(), None
+        return ShownSettings(), None
     try:
-        settings = from_json(SampleSettings, parse_object(metadata[SAMPLE]))
+        settings = from_json(ShownSettings, parse_object(metadata[SAMPLE]))
     except (KeyError, RecordError):
-        settings = SampleSettings()
+        settings = ShownSettings()
     try:
         return settings, _training_of(parse_object(metadata[MADE_FROM]))
     except (KeyError, RecordError):

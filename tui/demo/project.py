@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hv15.runs import lock
 from hv15.runs.record import RunFolder
+from hv15.units import GIB
 from tui.data.system import Gpu, ScriptedGpus
 
-GIB = 2**30
 STARTS_WITHIN_S = 20.0
 
 

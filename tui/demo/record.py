@@ -22,7 +22,7 @@ from hv15.records.outputs import VIDEO
 from hv15.records.paths import ProjectPaths
 from hv15.runs.record import RunFolder, history
 from hv15.runs.state import all_events
-from tui.demo.timeline import FILE, RECORDING, RecordedFile, Timeline, recorded_name
+from tui.demo.timeline import FILE, RECORDING, RecordedFile, RunTimeline, recorded_name
 
 CLIPS = ("demo/clips/*", "demo/usual/*", "demo/*.png")
 STAMP = re.compile(r"\[(\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]")
@@ -43,7 +43,7 @@ def record(root: Path, target: Path = RECORDING) -> None:
     for path in sorted(_during(root, last)):
         if path.is_file():
             files.append(_recorded(root, path, _copy(root, path, target / "run"), run.started, last))
-    timeline = Timeline(
+    timeline = RunTimeline(
         run=last.id,
         start=run.started,
         seconds=round(all_events(last.events)[-1].time - run.started, 3),

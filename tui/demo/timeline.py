@@ -30,7 +30,7 @@ class RecordedFile:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class RunTimeline:
     """The whole run."""
 
     run: str
@@ -42,9 +42,9 @@ class Timeline:
     files: tuple[RecordedFile, ...]
 
 
-def read_timeline() -> Timeline:
+def read_timeline() -> RunTimeline:
     """Return the timeline of the recording."""
-    return from_json(Timeline, parse_object((RECORDING / FILE).read_bytes()))
+    return from_json(RunTimeline, parse_object((RECORDING / FILE).read_bytes()))
 
 
 def recorded_name(path: str) -> str:

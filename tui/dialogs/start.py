@@ -18,12 +18,11 @@ from textual.widgets import Button, Input, Label, Static
 
 from hv15.records.checks import Check, CheckState
 from hv15.records.paths import ProjectPaths
+from hv15.runs.control import TARGET
 from hv15.terminal_text import visible
 from tui.data.rerun import Rerun
 from tui.widgets.plan_table import PlanTable
 from tui.workers import run_beside
-
-TARGET = str(ProjectPaths().lora)
 
 
 class Plans(Protocol):
