@@ -42,7 +42,9 @@ RECORDED = RECORDING / "project/runs-folder/runs"
 RUN = max(RECORDED.iterdir())
 METRICS = lines(start_record(4), *(step_record(step) for step in range(1, 5))).encode()
 FAILURE = json.dumps(
-    to_json(FailureRecord(command=("hv15", "train"), failure=Failure("it broke", "mend it", FailureKind.USER)))
+    to_json(
+        FailureRecord(rule="train", command=("hv15", "train"), failure=Failure("it broke", "mend it", FailureKind.USER))
+    )
 ).encode()
 
 few = settings(

@@ -42,7 +42,7 @@ def test_a_job_that_outlived_its_run_is_asked_for_its_own_record(tmp_path: Path)
     cut = job(tmp_path, JobState.CUT, "step 3\n")
     [card] = failure_cards(tmp_path, [cut], died)
     assert card.failure.cause == "it was cut short when the run ended"
-    record = FailureRecord(command=("hv15", "train"), failure=SAID)
+    record = FailureRecord(rule="train", command=("hv15", "train"), failure=SAID)
     write_json(ProjectPaths().failure(tmp_path / "train.log"), to_json(record))
     [card] = failure_cards(tmp_path, [cut], died)
     assert card.failure == SAID
