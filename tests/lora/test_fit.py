@@ -80,7 +80,8 @@ def test_what_a_training_of_equal_settings_made_fits(
     tmp_path: Path, layout: str, include: list[str] | None, alpha: float
 ):
     network = sizes(alpha=alpha, include=include)
-    layers = {name: linears(golden_dit())[name] for name in network.layers}
+    model = linears(golden_dit())
+    layers = {name: model[name] for name in network.layers}
     lora = random_lora(layers, rank=4, alpha=alpha)
     if layout in ("diffusers", "official"):  # alpha is folded into up there, and is the rank from then on
         network = replace(network, alpha=4.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,15 @@ def tensors(name: str) -> dict[str, Tensor]:
 
 def golden_dit(extra: dict[str, Tensor] | None = None) -> DiT:
     """The official weights, loaded strictly under their own names."""
+    return deepcopy(_loaded()) if extra is None else _load(extra)
+
+
+@cache
+def _loaded() -> DiT:
+    return _load(None)
+
+
+def _load(extra: dict[str, Tensor] | None) -> DiT:
     with torch.device("meta"):
         dit = DiT(replace(TINY, meanflow=extra is not None))
     state = {key: value.clone() for key, value in (tensors("dit_weights") | (extra or {})).items()}

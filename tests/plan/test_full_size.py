@@ -50,16 +50,15 @@ def test_parameters_of_the_published_model():
 
 @pytest.mark.parametrize("section", ["train", "sample"])
 def test_every_combination_builds(section: str):
-    """With all 54 blocks."""
-    for quantize, swap, split in product(("none", "fp8", "int8", "nf4"), (0, 51), (False, True)):
-        if (quantize, split) in (("int8", True), ("nf4", True)):  # independent of each other: enough is enough
-            continue
+    """Three blocks, and all 54 where as many as possible are swapped."""
+    combinations = product(("none", "fp8", "int8", "nf4"), (0, 3), (False, True))
+    for quantize, swap, split in [*combinations, ("fp8", 51, True)]:
         asked = settings(section, quantize=quantize, blocks_to_swap=swap, split_attn=split)
         with Meter("meta") as meter:
-            dit = make_dit(meter, DiTConfig(), getattr(asked, section), BF16, "meta")
-        assert len(dit.double_blocks) == 54
+            dit = make_dit(meter, DiTConfig(num_blocks=swap + 3), getattr(asked, section), BF16, "meta")
+        assert len(dit.double_blocks) == swap + 3
         assert any(isinstance(hook, BlockSwap) for hook in dit.block_hooks) == bool(swap)
-        assert meter.now < (2 * GIB if swap else 16 * GIB)
+        assert meter.now < 2 * GIB
 
 
 def test_sampling_at_720p_needs_less_than_the_official_minimum():
