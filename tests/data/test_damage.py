@@ -63,11 +63,11 @@ def test_any_damage_is_read_or_named(
     chosen = DatasetSettings.model_validate(
         {"resolution": [64, 48], **(source if kind == "video" else {"image_directory": "."})}
     )
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         info = probe(path, kind)
         for _, pixels in read_clips(path, kind, plan_clips(info, chosen)[:4], chosen, info):
             assert pixels.shape[3] == 3
     except MediaError as error:
         assert path.name in error.message  # noqa: PT017 (both ends are right)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20

@@ -186,10 +186,10 @@ def test_hostile_files_end_in_a_sentence_soon(tmp_path: Path, name: str, suffix:
     if suffix == "json":
         content = content.removeprefix("x = ").replace("{a = ", '{"a":')
     (tmp_path / f"d.{suffix}").write_text(content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError) as caught:
         read_musubi(tmp_path / f"d.{suffix}", tmp_path)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert len(caught.value.message) < 500
 
 

@@ -119,9 +119,9 @@ HOSTILE = {
 def test_hostile_rows_end_in_a_sentence_soon(tmp_path: Path, name: str) -> None:
     put(tmp_path, "a.mp4", caption=None)
     content, message = HOSTILE[name]
-    start = time.perf_counter()
+    start = time.process_time()
     found = read(tmp_path, content)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert found.sources == []
     assert message in str(found.problems[0])
     assert len(str(found.problems[0])) < 1000

@@ -14,9 +14,9 @@ from hv15.plan.metered_steps import PassSize, run_training
 from tests.plan.test_transformer import of_steps, settings
 
 CONFIG = DiTConfig(
-    hidden_size=512, num_heads=8, num_blocks=4, rope_dims=(8, 28, 28), text_dim=256, glyph_dim=128, glyph_hidden=128
+    hidden_size=256, num_heads=4, num_blocks=10, rope_dims=(8, 28, 28), text_dim=256, glyph_dim=128, glyph_hidden=128
 )
-SIZE = PassSize(samples=1, latent=(5, 24, 32), text_tokens=64, i2v=False)
+SIZE = PassSize(samples=1, latent=(5, 20, 24), text_tokens=64, i2v=False)
 SETTINGS = settings({"gradient_checkpointing": False, "network_dim": 16, "network_alpha": 16})
 PROGRAM = """
 import json, re, torch
