@@ -144,8 +144,8 @@ def _media_key(source: Source) -> str:
         if source.kind == "frames":
             key = digest([file_sha256(path) for path in frame_files(source.path)])
         else:
-            key = file_sha256(source.path)
-        now = stamp(source.path, source.kind)
+            key = file_sha256(source.place)
+        now = stamp(source.place, source.kind)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
         raise MediaError(source.path, reason, hint="check the file's permissions") from error
