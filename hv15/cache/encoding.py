@@ -79,8 +79,9 @@ class Encoding(Generic[Needed_co]):
     def by_shard(self) -> Sequence[Mapping[str, Needed_co]]:
         """The needed keys of each shard; a key's shard depends only on the key."""
         parts: list[dict[str, Needed_co]] = [{} for _ in range(self.shards)]
-        for key in sorted(self.needed):
-            parts[int(key[:8], 16) % self.shards][key] = self.needed[key]
+        needed, shards = self.needed, self.shards
+        for key in sorted(needed):
+            parts[int(key[:8], 16) % shards][key] = needed[key]
         return parts
 
     def needs_digest(self, shard: int) -> str:
@@ -122,8 +123,8 @@ class Encoding(Generic[Needed_co]):
         needed = self.by_shard[shard]
         if not manifest.entries.keys() >= needed.keys():
             return False
-        items = chain.from_iterable(item_keys(key, manifest.entries[key]) for key in needed)
-        return all(map(self._stored.__contains__, items))
+        items = map(item_keys, needed, map(manifest.entries.__getitem__, needed))
+        return self._stored.issuperset(chain.from_iterable(items))
 
     def is_known(self, shard: int) -> bool:
         """Whether the manifests, also those of another shard count, list all that a shard needs."""

@@ -53,9 +53,8 @@ class Store:
         """Yield all keys in the store, in no particular order."""
         for folder in _names(self.folder):
             if len(folder) == 2:
-                for name in _names(self.folder / folder):
-                    if name.endswith(_SUFFIX) and not name.startswith("."):
-                        yield name.removesuffix(_SUFFIX)
+                names = _names(self.folder / folder)
+                yield from (name[: -len(_SUFFIX)] for name in names if name.endswith(_SUFFIX) and name[0] != ".")
 
     def write(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Write an item atomically: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D].

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
-from functools import lru_cache
 
 MOST_CAPTION = 1 << 16
 """Most bytes of a caption. The text encoder reads 1000 tokens, which are about 5,000 bytes."""
@@ -16,9 +15,12 @@ _MARKS = {  # the longer ones first, because UTF-32's little-endian mark begins 
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_MARK_BYTES = tuple(_MARKS)
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Without O_NONBLOCK, opening a named pipe would block."""
 
 
-@lru_cache(maxsize=1 << 17)
 def caption_key(text: str) -> str:
     """Return the key of a caption's encoding: the sha256 (hex) of its UTF-8 text, including prefix and suffix."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -32,8 +34,7 @@ def read_caption(path: str) -> str:
         ValueError: it is not UTF-8 or is far too long; the message says what was found instead.
     """
     # A dataset may have 100,000 of these files, and os.open and os.read take a third of the time of open().
-    # Without O_NONBLOCK, opening a named pipe would block.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    handle = os.open(path, _FLAGS)
     try:
         data = os.read(handle, MOST_CAPTION + 1)
     finally:
@@ -56,7 +57,7 @@ def decode_text(data: bytes) -> str:
     Raises:
         ValueError: it is not UTF-8 or holds NUL; the message says at which byte, and what it seems to be.
     """
-    if data.startswith(tuple(_MARKS)):
+    if data.startswith(_MARK_BYTES):
         raise ValueError(f"not UTF-8 but {next(name for mark, name in _MARKS.items() if data.startswith(mark))}")
     if 0 in data:
         raise ValueError(f"not UTF-8 but {_looks_like(data)}: NUL at offset {data.index(0)}")

@@ -110,7 +110,7 @@ def plan_clips(info: MediaInfo, dataset: DatasetSettings) -> list[Clip]:
 
 
 def _check_pace(info: MediaInfo, timeline: Timeline) -> None:
-    if timeline.duration <= MOST_STILL / timeline.tick:
+    if timeline.duration * timeline.tick.numerator <= MOST_STILL * timeline.tick.denominator:
         return
     index, seconds = timeline.longest_still()
     if seconds > MOST_STILL:

@@ -86,13 +86,15 @@ class _Walk:
         captions = _Captions(base, listing, self.dataset.caption_extension)
         kind: MediaKind = "video" if self.is_video else "image"
         others: list[tuple[str, os.DirEntry[str]]] = []
+        suffixes, ending = self.suffixes, captions.ending
         for name in sorted(listing):
-            if name.startswith(".") and name.lower() not in IGNORED:
+            if name[0] == "." and name.lower() not in IGNORED:
                 continue
-            suffix = name[name.rfind(".") :].lower() if "." in name else ""
-            if suffix in self.suffixes and not _is_folder(listing[name]):
-                self._take(base, name, kind, captions)
-            elif suffix != captions.ending:
+            stem, dot, suffix = name.rpartition(".")
+            suffix = dot + suffix.lower()
+            if suffix in suffixes and not _is_folder(listing[name]):
+                self._take(base, name, stem, kind, captions)
+            elif suffix != ending:
                 others.append((name, listing[name]))
         below = []
         for name, entry in others:
@@ -110,7 +112,7 @@ class _Walk:
             return []
         try:
             if self.is_video and holds_images(place) and (caption is not None or not self._is_no_clip(place)):
-                self._take(base, name, "frames", captions)
+                self._take(base, name, name, "frames", captions)
                 return []
         except OSError as error:
             self.found.problems.append(unreadable(Path(place), error, "folder"))
@@ -139,21 +141,21 @@ class _Walk:
         elif suffix not in _SIDECARS and stem and stem not in captions.claimed and captions.of(stem) is not None:
             self.unread.append(name)
 
-    def _take(self, base: str, name: str, kind: MediaKind, captions: _Captions) -> None:
-        stem = name if kind == "frames" else name.rpartition(".")[0]
+    def _take(self, base: str, name: str, stem: str, kind: MediaKind, captions: _Captions) -> None:
         captions.claimed.add(stem)
         file = captions.of(stem)
         place = base + name
         if file is not None:
+            caption_file = base + file
             try:
-                caption = read_caption(base + file)
+                caption = read_caption(caption_file)
             except (OSError, ValueError) as error:
                 reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
                 advice = "save the files that are not as UTF-8" if reason.startswith("not UTF-8") else ""
                 where = Place(Path(base, file))
-                self.found.problems.append(CaptionProblem(reason, advice, where, place, base + file, reason))
+                self.found.problems.append(CaptionProblem(reason, advice, where, place, caption_file, reason))
             else:
-                self.found.add(place, kind, caption, base + file)
+                self.found.add(place, kind, caption, caption_file)
         elif self.dataset.default_caption is not None:
             self.found.add(place, kind, None, base + stem + self.dataset.caption_extension)
         else:

@@ -92,7 +92,10 @@ class Timeline:
 
     def count(self, fps: Fraction) -> int:
         """Return how many frames the video has when it is played at `fps`."""
-        return max(1, math.floor(self.duration * self.tick * self.clock(fps)))
+        clock = self.clock(fps)  # in whole numbers: arithmetic with fractions takes ten times as long
+        return max(
+            1, self.duration * self.tick.numerator * clock.numerator // (self.tick.denominator * clock.denominator)
+        )
 
     def source_frame(self, index: int, fps: Fraction) -> int:
         """Return the source frame that is shown as frame `index` of a clip at `fps`."""

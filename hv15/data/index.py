@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import cast
 
 from hv15.data.media import MediaError, Source, frame_files, stamp
 from hv15.digest import digest, file_sha256
@@ -39,17 +40,17 @@ class FileIndex:
             MediaError: a file cannot be read, or it changed while it was read.
         """
         names = _absolute(sources)
-        entries = self._memory.entries
+        entries = cast("dict[str, list[int | str]]", self._memory.entries)  # their file has a digest
         stale = {
-            name: source
-            for name, source in zip(names, sources, strict=True)
-            if not _is_of(entries.get(name), source.size, source.mtime_ns, source.inode)
+            name: each
+            for name, each in zip(names, sources, strict=True)
+            if (known := entries.get(name)) is None or known[:3] != [each.size, each.mtime_ns, each.inode]
         }
         if stale:
             self._recognise_moved(stale)
         if stale:
             self._hash(stale, progress)
-        return [_key_of(entries[name]) for name in names]
+        return [str(entries[name][3]) for name in names]
 
     def known_key(self, path: Path, size: int, mtime_ns: int, inode: int) -> str | None:
         """The key of a file with this stamp, if it was hashed already."""
@@ -144,8 +145,8 @@ def _media_key(source: Source) -> str:
         if source.kind == "frames":
             key = digest([file_sha256(path) for path in frame_files(source.path)])
         else:
-            key = file_sha256(source.path)
-        now = stamp(source.path, source.kind)
+            key = file_sha256(source.place)
+        now = stamp(source.place, source.kind)
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
         raise MediaError(source.path, reason, hint="check the file's permissions") from error

@@ -47,6 +47,7 @@ class Survey:
 
     def __post_init__(self) -> None:
         self._default = plain(self.dataset.default_caption or "")
+        self._prefix, self._suffix = self.dataset.caption_prefix, self.dataset.caption_suffix
 
     def add(self, place: str, kind: MediaKind, caption: str | None, caption_file: str, row: int | None = None) -> None:
         """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`."""
@@ -58,9 +59,8 @@ class Survey:
         if caption == "":
             self.empty.append(place)
         written = self._default if caption is None else caption
-        text = f"{self.dataset.caption_prefix}{written}{self.dataset.caption_suffix}"
-        source = Source(place, kind, text, size, mtime_ns, inode, caption_file, row, is_default=caption is None)
-        self.sources.append(source)
+        text = f"{self._prefix}{written}{self._suffix}"
+        self.sources.append(Source(place, kind, text, size, mtime_ns, inode, caption_file, row, caption is None))
 
     def listed(self) -> list[Problem]:
         """Return the first problems, and one that counts the rest. At least one of them says what to do."""

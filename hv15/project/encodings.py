@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hv15.cache.encoding import Encoding, NeededClips
@@ -67,17 +67,20 @@ def encode_clips(
 def encode_texts(
     settings: Settings,
     models: ModelFiles,
-    captions: Iterable[str],
+    captions: Mapping[str, str],
     prompts: Iterable[str],
     store: Path,
     paths: ProjectPaths,
 ) -> Encoding[str]:
     """Each distinct caption and prompt once; the empty text serves caption dropout and the unguided branch.
 
+    Args:
+        captions: by their keys.
+
     Raises:
         UserError: a model file is missing.
     """
-    needed = {caption_key(text): text for text in {"", *captions, *prompts}}
+    needed = {**captions, **{caption_key(text): text for text in ("", *prompts)}}
     return Encoding(
         "text", store, paths.manifests("text"), text_settings(settings, models), needed, settings.cache.shards
     )

@@ -42,7 +42,7 @@ def training_spec(
         "dit": models.identity("dit"),
         "latents": latents,
         "text": text,
-        "dataset": {"digest": dataset.digest, "size": len(dataset.pairs)},
+        "dataset": {"digest": dataset.digest, "size": len(dataset.sources)},
     }
 
 

@@ -139,7 +139,10 @@ def item_keys(key: str, entry: Mapping[str, Json]) -> list[str]:
         return []
     if "clips" not in entry:
         return [key]
-    return [text_of(clip, "key") for clip in _list(entry["clips"]) if isinstance(clip, dict)]
+    clips = entry["clips"]
+    if not isinstance(clips, list):
+        return []
+    return [str(clip.get("key", "")) for clip in clips if isinstance(clip, dict)]
 
 
 def _clip(value: Json) -> EncodedClip:

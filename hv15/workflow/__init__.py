@@ -37,7 +37,7 @@ from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.terminal_text import visible
 from hv15.workflow.made_from import MadeFromReader
-from hv15.workflow.planner import Planner
+from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.stages import Stage, StageBuilder
 from hv15.workflow.why import Reasons
 
@@ -98,6 +98,7 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
 
 
 def _stages(project: Project) -> list[Stage]:
+    refuse_folders(project.paths)
     reader = MadeFromReader(project.paths.recorded_products)
     stages = list(StageBuilder(project, reader).stages())
     reader.save()

@@ -24,12 +24,14 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.records.json_values import RecordError
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.workflow.stages import Found, Stage
@@ -217,6 +219,24 @@ class Planner:
     def _avoid_future_times(self, stage: Stage) -> None:
         for file in (*stage.products, self.spec_path(stage.name)):
             _make_older(self.paths.root / file, time.time_ns() + SECOND_NS)
+
+
+def refuse_folders(paths: ProjectPaths) -> None:
+    """Refuse a folder in the place of a spec or a manifest, which no job could write.
+
+    Raises:
+        UserError: there is one.
+    """
+    places = [paths.specs, paths.trial_spec("").parent]
+    for kind in get_args(EncodedKind):
+        places += paths.manifests(kind).glob("*")
+    for file in chain.from_iterable(place.glob("*.json") for place in places):
+        if file.is_dir():
+            raise UserError.at(
+                file,
+                "a folder, expected a file that hv15 writes itself",
+                hint="move the folder elsewhere, then run the same command again",
+            )
 
 
 def _make_older(product: Path, moment: int) -> None:

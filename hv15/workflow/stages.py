@@ -151,7 +151,7 @@ class StageBuilder:
                 found,
                 None if manifest is None else {"settings": manifest.settings, "needs": manifest.needs},
                 inputs,
-                is_always_made=not encoding.is_known(shard),
+                is_always_made=found is not Found.RIGHT and not encoding.is_known(shard),
             )
 
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,13 @@ def test_the_order_and_the_digest_follow_the_content(open_project: MakeProject, 
     assert after.dataset.digest == before.dataset.digest
     assert [(each.media, each.caption) for each in after.dataset.pairs] == names
     assert {each.name for each in after.dataset.pairs} == {"clips/zebra, with spaces.mp4", "clips/dog.mp4"}
+
+
+def test_the_digest_is_that_of_the_sorted_pairs(open_project: MakeProject) -> None:
+    """Another digest would train every LoRA again."""
+    found = open_project().dataset
+    rows = sorted([pair.media, pair.caption, found.identities[pair.dataset]] for pair in found.pairs)
+    assert found.digest == hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
 def test_a_moved_project_has_the_same_dataset(open_project: MakeProject, tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def test_so_does_a_wrong_path(project: ProjectFolder) -> None:
     assert results(project) == before
 
 
+def test_so_does_a_folder_in_the_place_of_a_spec_or_a_manifest(project: ProjectFolder) -> None:
+    results = project.root / "results"
+    for file in (results / "specs/train.json", next((results / "manifests/latents").glob("*/*.json"))):
+        content = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        outcome = project.snakemake()
+        is_a_refusal(outcome, f"{file}: a folder, expected a file that hv15 writes itself", "hint: move the folder")
+        assert not outcome.jobs
+        file.rmdir()
+        file.write_bytes(content)
+
+
 def test_a_job_that_fails_leaves_the_published_lora(project: ProjectFolder) -> None:
     """What the plan cannot see, because it reads headers alone, fails when it is used."""
     before = results(project)["lora.safetensors"]

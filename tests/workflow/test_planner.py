@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from hv15.records import outputs
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
-from hv15.workflow.planner import Planner
+from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.stages import Found, Stage
 
 PATHS = ProjectPaths()
@@ -233,6 +234,27 @@ def test_a_torn_spec_is_written_again(paths: ProjectPaths, content: str) -> None
     paths.spec("train").write_text(content)
     plan(paths)
     assert Spec.load(paths.spec("train")).wanted == {"of": "train"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results/specs/train.json",
+        "results/specs/a_former_stage.json",
+        ".hv15/dry-run/train.json",
+        "results/manifests/latents/0123456789abcdef/0-of-8.json",
+        "results/manifests/text/0123456789abcdef/0-of-8.json",
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_refused(paths: ProjectPaths, name: str) -> None:
+    plan(paths)
+    plan(paths, dry_run=True)
+    refuse_folders(paths)
+    (paths.root / name).unlink(missing_ok=True)
+    (paths.root / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{re.escape(name)}: a folder, expected a file .*") as caught:
+        refuse_folders(paths)
+    assert "move the folder elsewhere" in caught.value.hint
 
 
 def test_no_file_has_a_time_in_the_future(paths: ProjectPaths) -> None:
