@@ -1,4 +1,4 @@
-"""What a stretch of code takes: memory by part, and floating point operations, both of the code that really runs."""
+"""What a stretch of code takes: memory by part, and work by kind of operator, both of the code that really runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from hv15.memory import ATTENTION, Arguments, NamedArguments, PeakMemory
 from hv15.models import fused_attention as _fused  # registers the operators that are counted here
+from hv15.plan.work import NONE, Work, work_of
 
 _FORWARD, _BACKWARD = torch.ops.hv15.fused_attention, torch.ops.hv15.fused_attention_backward
 assert _fused
 
 
 class Meter(PeakMemory):
-    """PeakMemory that also counts floating point operations, and does not compute what has no data.
+    """PeakMemory that also counts kernels, bytes moved and arithmetic, and does not compute what has no data.
 
-    A multiplication and an addition are two operations. Counted are matrix products, convolutions and attention, as
-    torch.utils.flop_counter does; all the rest is bound by memory, not by arithmetic.
+    A multiplication and an addition are two operations. Counted are those of matrix products, convolutions and
+    attention, as torch.utils.flop_counter does; all the rest is bound by memory, not by arithmetic.
+
+        with Meter("meta") as meter:
+            block(img, txt, vec, rope)
+        print(meter.launches, meter.moved, meter.work)
 
     Args:
         device_type: as for PeakMemory.
@@ -31,9 +36,24 @@ class Meter(PeakMemory):
 
     def __init__(self, device_type: str, *, workspaces: bool = False) -> None:
         super().__init__(device_type)
-        self.flops = 0
-        """Floating point operations."""
+        self.work: dict[str, Work] = {}
+        """Kind of operator -> what the device does."""
         self._workspaces = workspaces
+
+    @property
+    def launches(self) -> int:
+        """Kernels."""
+        return sum(each.launches for each in self.work.values())
+
+    @property
+    def moved(self) -> int:
+        """Bytes read from the device's memory and written to it."""
+        return sum(each.moved for each in self.work.values())
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations."""
+        return sum(each.flops for each in self.work.values())
 
     def __torch_dispatch__(
         self,
@@ -49,8 +69,10 @@ class Meter(PeakMemory):
         else:
             result = super().__torch_dispatch__(func, types, args, kwargs)
         packet = func._overloadpacket
-        if packet in flop_registry:
-            self.flops += int(flop_registry[packet](*args, **kwargs, out_val=result))
+        flops = int(flop_registry[packet](*args, **kwargs, out_val=result)) if packet in flop_registry else 0
+        if (counted := work_of(func, args, result, flops, self.device_type)) is not None:
+            kind, work = counted
+            self.work[kind] = self.work.get(kind, NONE).plus(work)
         if self._workspaces and packet is _BACKWARD:
             query: Tensor = args[1]
             self.passing(ATTENTION, query.numel() * 4)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hv15 import cli
 from hv15.records.checks import read_checks
+from hv15.records.device_rates import read_device_rates
 from hv15.records.estimate import read_estimate
 from hv15.records.events import EVENTS, read_event, read_run
 from hv15.records.failures import Failure, FailureKind, FailureRecord, read_failure
@@ -66,6 +67,10 @@ RECORDS: dict[str, tuple[Callable[[JsonObject], object], list[bytes]]] = {
         [b'{"checks": [{"state": "ok", "subject": "a", "text": "b", "place": null}], "version": 1}'],
     ),
     "estimate": (read_estimate, [b'{"version": 1}']),
+    "rates": (
+        read_device_rates,
+        [b'{"version": 1, "device": "cpu", "memory": 9, "torch": "2", "products": {"fp8": 1.5}, "fragments": 0.1}'],
+    ),
 }
 
 
