@@ -13,10 +13,10 @@ from hv15.errors import UserError
 from hv15.plan.devices import Device, listed, plain_name, recognised
 from hv15.records.device_rates import DeviceRates, read_device_rates
 from hv15.records.fields import to_json
-from hv15.records.json_values import RecordError, parse_object
+from hv15.records.json_values import RecordError, as_object, parse_object
 
-LARGEST_FILE = 2**20
-"""Bytes of a file of rates at most; a real one takes a few hundred."""
+LARGEST_FILE = 2**22
+"""Bytes of a file of rates at most; a real one takes a few hundred, a whole report some ten thousand."""
 SAME_MEMORY = 0.1
 """A device is the one that was measured if their memory differs by less than this part; a slice of a GPU is not."""
 
@@ -84,7 +84,7 @@ def find_rates(device: Device) -> tuple[DeviceRates | None, str]:
 
 
 def read_rates(path: Path) -> DeviceRates:
-    """Read a file of rates. A link is not followed, and a pipe is not waited for.
+    """Read a file of rates, or those in a self-test's report. A link is not followed, and a pipe is not waited for.
 
     Raises:
         OSError: it cannot be read.
@@ -101,8 +101,9 @@ def read_rates(path: Path) -> DeviceRates:
             raise RecordError("it is no file")
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
-        raise RecordError("it is too large for the rates of a device")
-    return read_device_rates(parse_object(content))
+        raise RecordError("it is too large for rates or a report")
+    found = parse_object(content)
+    return read_device_rates(as_object(found.get("rates", found)))
 
 
 def unusable(path: Path, error: OSError | RecordError) -> str:

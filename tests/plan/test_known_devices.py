@@ -78,7 +78,7 @@ def test_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         (json.dumps({**to_json(RATES), "bandwidth": -1}), "bandwidth: expected a number above 0"),
         (json.dumps({**to_json(RATES), "products": {"bfloat16": float("nan")}}), "products.bfloat16"),
         (json.dumps({**to_json(RATES), "fragments": 1}), "fragments"),
-        (" " * 2**21, "too large"),
+        (" " * 2**23, "too large"),
     ],
 )
 def test_a_damaged_or_newer_file_is_one_note(folder: Path, content: str, words: str):
@@ -91,6 +91,12 @@ def test_a_damaged_or_newer_file_is_one_note(folder: Path, content: str, words: 
     assert "rates are assumed" in note
     assert "\n" not in note
     assert find_rates(find_device("4080")) == (None, ""), "it does not concern other devices"
+
+
+def test_the_rates_in_a_report(tmp_path: Path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"version": 1, "device": "some words", "rates": to_json(RATES)}))
+    assert read_rates(path) == RATES
 
 
 def test_links_and_pipes_are_not_followed(folder: Path, tmp_path: Path):
