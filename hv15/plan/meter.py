@@ -12,7 +12,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from hv15.memory import ATTENTION, Arguments, NamedArguments, PeakMemory
 from hv15.models import fused_attention as _fused  # registers the operators that are counted here
-from hv15.plan.work import NONE, Work, work_of
+from hv15.plan.work import BALANCE, ELEMENTWISE, NONE, PRODUCTS, THIN, Work, bytes_moved, kind_and_overwriting
 
 _FORWARD, _BACKWARD = torch.ops.hv15.fused_attention, torch.ops.hv15.fused_attention_backward
 assert _fused
@@ -68,15 +68,25 @@ class Meter(PeakMemory):
             self.follow(func, args, kwargs, result)
         else:
             result = super().__torch_dispatch__(func, types, args, kwargs)
-        packet = func._overloadpacket
-        flops = int(flop_registry[packet](*args, **kwargs, out_val=result)) if packet in flop_registry else 0
-        if (counted := work_of(func, args, result, flops, self.device_type)) is not None:
-            kind, work = counted
-            self.work[kind] = self.work.get(kind, NONE).plus(work)
+        moved = bytes_moved(func, args, result, self.device_type)
+        if moved:
+            self._count(func, args, kwargs, result, moved)
+        return result
+
+    def _count(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, moved: int) -> None:
+        """Count the work of a call that moves so many bytes."""
+        kind, _ = kind_and_overwriting(func)
+        assert kind is not None
+        packet, flops = func._overloadpacket, 0
+        if kind is not ELEMENTWISE and packet in flop_registry:
+            flops = int(flop_registry[packet](*args, **kwargs, out_val=result))
+        if kind is PRODUCTS and flops < BALANCE * moved:
+            kind = THIN
+        launches, before, operations = self.work.get(kind, NONE)
+        self.work[kind] = Work(launches + 1, before + moved, operations + flops)
         if self._workspaces and packet is _BACKWARD:
             query: Tensor = args[1]
             self.passing(ATTENTION, query.numel() * 4)
-        return result
 
 
 _Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]

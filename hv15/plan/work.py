@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from math import prod
 from typing import NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
@@ -62,26 +62,20 @@ def scaled_work(work: WorkByKind, times: float) -> dict[str, Work]:
     return {kind: NONE.plus(each, times) for kind, each in work.items()}
 
 
-def work_of(func: OpOverload, args: Arguments, result: object, flops: int, device_type: str) -> tuple[str, Work] | None:
-    """Return the kind of an operator's work and its amount; None if it is no work of this type of device.
-
-    Args:
-        flops: what torch.utils.flop_counter counts for the call.
-    """
-    kind, overwrites = _kind(func)
+def bytes_moved(func: OpOverload, args: Arguments, result: object, device_type: str) -> int:
+    """Return the bytes that an operator reads and writes on this type of device; 0 for one without a kernel there."""
+    kind, overwrites = kind_and_overwriting(func)
     if kind is None:
-        return None
-    moved = _size(args[1:] if overwrites else args, device_type) + _size(result, device_type)
-    if not moved:
-        return None
-    if kind is PRODUCTS and flops < BALANCE * moved:
-        kind = THIN
-    return kind, Work(1, moved, flops)
+        return 0
+    return _size(args[1:] if overwrites else args, device_type) + _size(result, device_type)
 
 
 @cache
-def _kind(func: OpOverload) -> tuple[str | None, bool]:
-    """The kind of an operator, None for one without a kernel; and whether it does not read its first argument."""
+def kind_and_overwriting(func: OpOverload) -> tuple[str | None, bool]:
+    """Return an operator's kind, None for one without a kernel, and whether it does not read its first argument.
+
+    Products may turn out to be thin.
+    """
     packet, name = func._overloadpacket, func._schema.name.partition("::")[2]
     if "attention" in name:
         return ATTENTION, False
@@ -111,15 +105,10 @@ def _size(value: object, device_type: str) -> int:
     if isinstance(value, Tensor):
         if value.device.type != device_type:
             return 0
-        return _dense_size(value.shape, value.stride(), value.dtype)
+        size, strides = value.nbytes, value.stride()
+        if 0 in strides and size:
+            size = value.itemsize * prod(side for side, stride in zip(value.shape, strides, strict=True) if stride)
+        return size
     if isinstance(value, tuple | list):
-        return sum(_size(each, device_type) for each in value)
+        return sum([_size(each, device_type) for each in value])
     return 0
-
-
-@cache
-def _dense_size(shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype) -> int:
-    size = dtype.itemsize
-    for side, stride in zip(shape, strides, strict=True):
-        size *= side if stride or not side else 1
-    return size

@@ -18,7 +18,7 @@ from hv15.plan import meter as meter_module
 from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, run_denoising, run_training
 from hv15.plan.transformer import denoising, training
-from hv15.plan.work import WorkByKind
+from hv15.plan.work import ELEMENTWISE, WorkByKind
 from tests.models.golden_dit import TINY
 
 SMALL = replace(TINY, num_blocks=3, hidden_size=64, num_heads=2, rope_dims=(8, 12, 12))
@@ -137,10 +137,13 @@ def test_sampling_with_many_blocks_is_continued_to_the_byte(options: dict[str, A
 
 
 def check_work(planned: WorkByKind, whole: WorkByKind, *, swapped: bool) -> None:
-    """Swapped blocks are planned as resident ones, so the copies to the device are not among its operators."""
+    """A model whose blocks are swapped moves them when it is set up, which is no part of a step."""
     assert planned.keys() == whole.keys()
     for kind, work in planned.items():
-        assert tuple(work) == pytest.approx(tuple(whole[kind]), rel=0.02 if swapped and kind == "elementwise" else 0)
+        if swapped and kind == ELEMENTWISE:
+            assert (work.launches, work.flops) == (pytest.approx(whole[kind].launches, rel=0.01), 0)
+        else:
+            assert work == whole[kind]
 
 
 def test_the_machine_holds_what_waits():
