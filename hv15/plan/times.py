@@ -146,8 +146,9 @@ def bandwidth_rate(device: Device) -> Rate | None:
 
 def bus_rate(rates: DeviceRates | None, sides: tuple[str, ...]) -> Rate:
     """Bytes a second between the machine's memory and the device, in the slower of the directions."""
-    found = [getattr(rates, side) for side in sides] if rates else [None]
-    return BUS if None in found else _measured(min(found)) or BUS
+    found: list[float | None] = [getattr(rates, side) for side in sides] if rates else []
+    known = [each for each in found if each is not None]
+    return _measured(min(known)) or BUS if found and len(known) == len(found) else BUS
 
 
 def _measured(value: float | None, parts: tuple[float, float] = MEASURED_PARTS) -> Rate | None:

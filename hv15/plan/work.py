@@ -15,8 +15,6 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
 
-from hv15.memory import Arguments
-
 PRODUCTS, THIN, CONVOLUTIONS, ATTENTION, ELEMENTWISE = (
     "products",
     "thin products",
@@ -62,7 +60,7 @@ def scaled_work(work: WorkByKind, times: float) -> dict[str, Work]:
     return {kind: NONE.plus(each, times) for kind, each in work.items()}
 
 
-def bytes_moved(func: OpOverload, args: Arguments, result: object, device_type: str) -> int:
+def bytes_moved(func: OpOverload, args: tuple[object, ...], result: object, device_type: str) -> int:
     """Return the bytes that an operator reads and writes on this type of device; 0 for one without a kernel there."""
     kind, overwrites = kind_and_overwriting(func)
     if kind is None:
