@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hv15.atomic import write_text
 from hv15.commands.options.base import SettingsCommand
@@ -10,8 +11,12 @@ from hv15.commands.options.project import Plan
 from hv15.errors import UserError
 from hv15.out_of_memory import OutOfMemory
 from hv15.project import Project
+from hv15.records.json_values import RecordError
 from hv15.terminal_text import json_text
 from hv15.units import size
+
+if TYPE_CHECKING:
+    from hv15.plan.devices import Device
 
 
 def plan(options: Plan) -> None:
@@ -20,22 +25,13 @@ def plan(options: Plan) -> None:
     Raises:
         UserError: the config, the device or a dataset cannot be used, or the plan cannot be written.
     """
-    from hv15.plan.devices import detect_device, device_of_size, find_device
     from hv15.plan.report import make_plan
     from hv15.workflow import make_demo_clips
 
     project = Project(options.config, options.overrides)
     make_demo_clips(project)
-    sized = device_of_size(options.memory) if options.memory is not None else None
-    if options.device is not None:
-        device = find_device(options.device)
-        if sized is not None:  # for a GPU that is shared, or a model of it with other memory
-            device = replace(device, memory=sized.memory)
-    elif sized is not None:
-        device = sized
-    else:
-        device = detect_device(project.settings.runtime.device)
-    made = make_plan(project, device)
+    device, note = _device(options, project)
+    made = make_plan(project, device, note)
     text = json_text(made.to_json()) if options.json else "\n".join(made.lines())
     if options.out is None:
         print(text)
@@ -43,15 +39,50 @@ def plan(options: Plan) -> None:
     write_text(options.out, text + "\n")
 
 
+def _device(options: Plan, project: Project) -> tuple[Device, str]:
+    """The device to plan for, with its measured rates, and a note on rates that cannot be used."""
+    from hv15.plan.devices import detect_device, device_of_size, find_device, listed
+    from hv15.plan.known_devices import find_rates, measured_device, read_rates, unusable
+
+    device, note = None, ""
+    if options.rates is not None:
+        try:
+            device = measured_device(read_rates(options.rates))
+        except FileNotFoundError:
+            raise UserError.at(options.rates, "not there; expected the rates of a self-test's report") from None
+        except (OSError, RecordError) as error:
+            note = unusable(options.rates, error)
+    sized = device_of_size(options.memory) if options.memory is not None else None
+    if options.device is not None:
+        asked = find_device(options.device)
+        if device is not None and listed(device.name, device.memory) is not asked:
+            raise UserError.at(
+                options.rates,
+                f"measured on {device.name}, but --device says {asked.name}",
+                hint="leave out --device, or give the rates of that GPU",
+            )
+        device = device or asked
+    elif device is None:
+        device = sized or detect_device(project.settings.runtime.device)
+    if device.rates is None and not note:
+        rates, note = find_rates(device)
+        device = replace(device, rates=rates)
+    if sized is not None:  # for a GPU that is shared, or a model of it with other memory
+        device = replace(device, memory=sized.memory)
+    return device, note
+
+
 def explain(error: OutOfMemory, options: SettingsCommand) -> UserError:
     """Return the error with a hint that names the settings with which the stage fits on this device."""
     from hv15.plan.advice import advise
     from hv15.plan.devices import detect_device
+    from hv15.plan.known_devices import find_rates
     from hv15.plan.stages import StagePlanner
 
     try:
         project = Project(options.config, options.overrides)
         device = detect_device(project.settings.runtime.device)
+        device = replace(device, rates=find_rates(device)[0])
         planner = StagePlanner(project, device)
         stage = planner.stage(error.stage)
         # If the plan says that it fits, other programs use the device too: then anything smaller helps.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hv15.plan.work import WorkByKind, extrapolate_work
+
 if TYPE_CHECKING:
     from hv15.plan.meter import Meter
 
@@ -15,8 +17,8 @@ class Cost:
 
     parts: dict[str, int]
     """Part -> bytes at the peak."""
-    flops: int
-    """Floating point operations; for training, those of one micro-batch."""
+    work: WorkByKind
+    """Kind of operator -> what the device does; for training, of one micro-batch."""
     host: int = 0
     """Bytes of the machine's memory that block swap and offload hold."""
     copied: int = 0
@@ -26,15 +28,20 @@ class Cost:
     def peak(self) -> int:
         return sum(self.parts.values())
 
+    @property
+    def flops(self) -> int:
+        """Floating point operations; for training, those of one micro-batch."""
+        return sum(each.flops for each in self.work.values())
+
     @classmethod
     def of(cls, meter: Meter) -> Cost:
         """The total that a meter has counted."""
-        return cls(meter.parts, meter.flops)
+        return cls(meter.parts, dict(meter.work))
 
 
 def extrapolate(few: Cost, more: Cost, times: int) -> Cost:
     """Return `few` plus `times` the difference between `few` and `more`."""
-    return Cost(extrapolate_parts(few.parts, more.parts, times), few.flops + times * (more.flops - few.flops))
+    return Cost(extrapolate_parts(few.parts, more.parts, times), extrapolate_work(few.work, more.work, times))
 
 
 def extrapolate_parts(few: dict[str, int], more: dict[str, int], times: int) -> dict[str, int]:

@@ -25,6 +25,7 @@ from hv15.models.weights.quantised import replace_linears
 from hv15.plan.cost import Cost, extrapolate
 from hv15.plan.kernels import WithoutData
 from hv15.plan.meter import Meter
+from hv15.plan.work import scaled_work
 from hv15.plan.workload import ClipBatch
 
 PICTURE, TILE = "picture", "VAE tile"
@@ -111,7 +112,7 @@ def decoding(vae: VAE, latent: tuple[int, int, int], *, tile_size: int = 0, over
     edges = row_bytes * _edges(rows * space, columns * space, tile_size, stride)
     beside = vae.config.latent_channels * frames * (rows * columns - height * width) * torch.float32.itemsize
     with_tiles = _with_tiles(cost, beside + whole + edges, _tiles(rows * space, columns * space, stride))
-    after = Cost({WEIGHTS: cost.parts[WEIGHTS], PICTURE: 2 * whole}, with_tiles.flops)
+    after = Cost({WEIGHTS: cost.parts[WEIGHTS], PICTURE: 2 * whole}, with_tiles.work)
     return max(with_tiles, after, key=lambda each: each.peak)
 
 
@@ -172,4 +173,4 @@ def _with_tiles(one: Cost, beside: int, tiles: int) -> Cost:
     parts = dict(one.parts)
     parts[TILE] = parts.pop(ACTIVATIONS, 0)
     parts[PICTURE] = parts.get(PICTURE, 0) + beside
-    return Cost(parts, one.flops * tiles)
+    return Cost(parts, scaled_work(one.work, tiles))

@@ -1,4 +1,4 @@
-"""What a stretch of code takes: memory by part, and floating point operations, both of the code that really runs."""
+"""What a stretch of code takes: memory by part, and work by kind of operator, both of the code that really runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from hv15.memory import ATTENTION, Arguments, NamedArguments, PeakMemory
 from hv15.models import fused_attention as _fused  # registers the operators that are counted here
+from hv15.plan.work import BALANCE, ELEMENTWISE, NONE, PRODUCTS, THIN, Work, bytes_moved, kind_and_overwriting
 
 _FORWARD, _BACKWARD = torch.ops.hv15.fused_attention, torch.ops.hv15.fused_attention_backward
 assert _fused
 
 
 class Meter(PeakMemory):
-    """PeakMemory that also counts floating point operations, and does not compute what has no data.
+    """PeakMemory that also counts kernels, bytes moved and arithmetic, and does not compute what has no data.
 
-    A multiplication and an addition are two operations. Counted are matrix products, convolutions and attention, as
-    torch.utils.flop_counter does; all the rest is bound by memory, not by arithmetic.
+    A multiplication and an addition are two operations. Counted are those of matrix products, convolutions and
+    attention, as torch.utils.flop_counter does; all the rest is bound by memory, not by arithmetic.
+
+        with Meter("meta") as meter:
+            block(img, txt, vec, rope)
+        print(meter.launches, meter.moved, meter.work)
 
     Args:
         device_type: as for PeakMemory.
@@ -31,9 +36,24 @@ class Meter(PeakMemory):
 
     def __init__(self, device_type: str, *, workspaces: bool = False) -> None:
         super().__init__(device_type)
-        self.flops = 0
-        """Floating point operations."""
+        self.work: dict[str, Work] = {}
+        """Kind of operator -> what the device does."""
         self._workspaces = workspaces
+
+    @property
+    def launches(self) -> int:
+        """Kernels."""
+        return sum(each.launches for each in self.work.values())
+
+    @property
+    def moved(self) -> int:
+        """Bytes read from the device's memory and written to it."""
+        return sum(each.moved for each in self.work.values())
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations."""
+        return sum(each.flops for each in self.work.values())
 
     def __torch_dispatch__(
         self,
@@ -48,13 +68,25 @@ class Meter(PeakMemory):
             self.follow(func, args, kwargs, result)
         else:
             result = super().__torch_dispatch__(func, types, args, kwargs)
-        packet = func._overloadpacket
-        if packet in flop_registry:
-            self.flops += int(flop_registry[packet](*args, **kwargs, out_val=result))
+        moved = bytes_moved(func, args, result, self.device_type)
+        if moved:
+            self._count(func, args, kwargs, result, moved)
+        return result
+
+    def _count(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, moved: int) -> None:
+        """Count the work of a call that moves so many bytes."""
+        kind, _ = kind_and_overwriting(func)
+        assert kind is not None
+        packet, flops = func._overloadpacket, 0
+        if kind is not ELEMENTWISE and packet in flop_registry:
+            flops = int(flop_registry[packet](*args, **kwargs, out_val=result))
+        if kind is PRODUCTS and flops < BALANCE * moved:
+            kind = THIN
+        launches, before, operations = self.work.get(kind, NONE)
+        self.work[kind] = Work(launches + 1, before + moved, operations + flops)
         if self._workspaces and packet is _BACKWARD:
             query: Tensor = args[1]
             self.passing(ATTENTION, query.numel() * 4)
-        return result
 
 
 _Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]

@@ -59,7 +59,7 @@ def run_training(
     device: str = "meta",
     gpu: bool = False,
 ) -> Meter:
-    """Run two optimizer steps. The first, a small one, gives the optimizer its state; the second counts operations.
+    """Run two optimizer steps: a small one, which gives the optimizer its state, and the one whose work is counted.
 
     Args:
         settings: of `train:`.
@@ -81,7 +81,7 @@ def run_training(
         hook.watch_optimizer(step.optimizer)
         count = micro_batches(options)
         for each in (replace(size, latent=FIRST_LATENT), size):
-            meter.flops = 0
+            meter.work.clear()
             step.run(examples(config, each, count), samples=count * each.samples, lr_factor=1.0)
     return meter
 

@@ -9,7 +9,7 @@ from hv15.plan.advice import Remedy, advise
 from hv15.plan.devices import Device
 from hv15.plan.stages import StagePlan, StagePlanner
 from hv15.project import Project
-from hv15.records.estimate import VERSION
+from hv15.records.estimate import VERSION, Seconds
 from hv15.records.json_values import JsonObject
 from hv15.units import GIB
 
@@ -40,7 +40,7 @@ class ProjectPlan:
             "device": asdict(self.device),
             "fits": self.fits,
             "needed": self.needed,
-            "stages": [{**asdict(stage), "total_seconds": stage.total_seconds} for stage in self.stages],
+            "stages": [_stage_json(stage) for stage in self.stages],
             "advice": [
                 {
                     "stage": each.stage,
@@ -74,20 +74,43 @@ class ProjectPlan:
             yield from (f"  {each}" for each in self.advice)
         yield ""
         yield self.note
-        yield "Memory: the real steps, run on the meta device, and an allowance for driver, allocator and workspaces."
-        yield "Time: an estimate, operations / (the device's peak x an assumed utilisation), and the models' loading;"
-        yield "see hv15's docs/memory.md."
+        yield f"Memory: the real steps, run on the meta device, and allowances for {self._allowances()}."
+        yield "Time: from the best case to the worst, by counted arithmetic, memory traffic, kernels, copies and"
+        yield "loading, at rates that are assumed or that `hv15 selftest` has measured here; see hv15's docs/memory.md."
+
+    def _allowances(self) -> str:
+        """What is added to the memory of tensors, and where each comes from."""
+        if not self.device.gpu:
+            return "the process (assumed)"
+        rates = self.device.rates
+        context, fragments = (
+            "assumed" if rates is None or value is None else "measured here"
+            for value in (rates and rates.context, rates and rates.fragments)
+        )
+        return f"the driver's context ({context}), the allocator ({fragments}) and workspaces (assumed)"
 
 
-def make_plan(project: Project, device: Device) -> ProjectPlan:
-    """Plan every stage of a project, and what to change where it does not fit."""
+def make_plan(project: Project, device: Device, note: str = "") -> ProjectPlan:
+    """Plan every stage of a project, and what to change where it does not fit.
+
+    Args:
+        note: what else is to be said about the plan.
+    """
     planner = StagePlanner(project, device)
     stages = tuple(planner.stage(name) for name in planner.names)
     found = [advise(planner, stage.name) for stage in stages if not stage.fits]
     notes = [planner.work.note]
     if planner.sizes.assumed:
         notes.append(f"missing or unreadable, so planned with the published sizes: {', '.join(planner.sizes.assumed)}")
+    if note:
+        notes.append(note)
     return ProjectPlan(device, stages, tuple(each for each in found if each is not None), "; ".join(notes))
+
+
+def _stage_json(stage: StagePlan) -> JsonObject:
+    """With the typical times beside the ranges."""
+    times = {name: getattr(stage, name) for name in ("seconds", "load_seconds", "total_seconds")}
+    return {**asdict(stage), **times, "total": asdict(stage.total) if stage.total else None}
 
 
 def _parts(stage: StagePlan) -> str:
@@ -96,18 +119,27 @@ def _parts(stage: StagePlan) -> str:
 
 
 def _time(stage: StagePlan) -> str:
-    if stage.seconds is None or stage.total_seconds is None:
+    if stage.each is None or stage.loading is None or stage.total is None:
         return f"{stage.count} x 1 {stage.unit}"
     times = f"{stage.loads} x " if stage.loads > 1 else ""
-    loading = f", {times}{_duration(stage.load_seconds)} to load" if stage.load_seconds else ""
-    return f"{_duration(stage.total_seconds)} ({_duration(stage.seconds)} a {stage.unit}{loading})"
+    parts = f"{_span(stage.each)} a {stage.unit}, {times}{_span(stage.loading)} to load"
+    return f"{_span(stage.total)} ({parts}), {stage.total.basis}"
+
+
+def _span(seconds: Seconds) -> str:
+    """A range; its unit is said once."""
+    least, most = _duration(seconds.least), _duration(seconds.most)
+    if least == most:
+        return most
+    number, _, unit = least.rpartition(" ")
+    return f"{number if most.endswith(f' {unit}') else least} to {most}"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 0.001:
-        return "< 1 ms"
+        return "1 ms"
     if seconds < 1:
         return f"{seconds:.2g} s"
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hv15.choices import Role, roles_of
-from hv15.config import Settings
-from hv15.config.section import Section
+from hv15.config import CacheSettings, SampleSettings, Settings, TrainSettings
 from hv15.memory import WEIGHTS
 from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
-from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, DISK, FRAGMENTS, PROCESS, UTILISATION, Device
+from hv15.plan.devices import CONVOLUTIONS, PROCESS, Device
 from hv15.plan.model_sizes import ModelSizes
+from hv15.plan.times import Load, load_seconds, unit_seconds
+from hv15.plan.work import Work
 from hv15.plan.workload import ClipBatch, Video, Workload, workload
 from hv15.precision import named_dtype
 from hv15.project import Project
+from hv15.records.estimate import Basis, Seconds
 from hv15.records.json_values import JsonObject
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ ROLES_OF_STAGE: dict[StageName, tuple[Role, ...]] = {
     "decode": ("vae",),
 }
 """The models that a stage loads, as far as its task has them."""
+WITH_VAE: tuple[StageName, ...] = ("encode latents", "condition", "decode")
+"""The stages that run the VAE."""
 COMPRESSION = {"fp8": 2, "fp8_fast": 2, "int8": 2, "nf4": 4}
 """How many times smaller a transformer's weights are than in bfloat16, in which they are published."""
 
@@ -75,21 +79,41 @@ class StagePlan:
     """Of one unit."""
     unit: str
     count: int
-    seconds: float | None
+    each: Seconds | None
     """Of one unit; an estimate."""
     loads: int
     """How often its models are loaded: each job is a process of its own."""
-    load_seconds: float | None
-    """Of one loading; an estimate."""
+    loading: Seconds | None
+    """Of one job's start, with the loading of its models; an estimate."""
+    memory_basis: Basis
+    """Where the allowances in `needed` come from."""
     settings: JsonObject
     """The settings that determine its memory; values have whatever type the setting has."""
 
     @property
-    def total_seconds(self) -> float | None:
-        """With the loading of the models."""
-        if self.seconds is None or self.load_seconds is None:
+    def total(self) -> Seconds | None:
+        """The time of the whole stage, with the loading of the models."""
+        if self.each is None or self.loading is None:
             return None
-        return self.seconds * self.count + self.load_seconds * self.loads
+        least, most = (
+            getattr(self.each, end) * self.count + getattr(self.loading, end) * self.loads for end in ("least", "most")
+        )
+        return Seconds(least, most, Basis.joint(self.each.basis, self.loading.basis))
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one unit, typically."""
+        return None if self.each is None else self.each.typical
+
+    @property
+    def load_seconds(self) -> float | None:
+        """Of one loading, typically."""
+        return None if self.loading is None else self.loading.typical
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Of the whole stage, typically."""
+        return None if self.total is None else self.total.typical
 
 
 class StagePlanner:
@@ -120,8 +144,8 @@ class StagePlanner:
         cost = self._cost(name, settings, clips or self.work.batch)
         on_cpu = name == "encode texts" and settings.cache.text_encoder_cpu and self.device.gpu
         needed = 0 if on_cpu else self._needed(name, cost)
-        seconds, unit, count = self._time(name, settings, cost)
-        timed = not on_cpu and self.device.tflops is not None
+        each, unit, count = self._time(name, settings, cost)
+        timed = each is not None and not on_cpu
         section = section_of(name, settings)
         return StagePlan(
             name=name,
@@ -133,21 +157,30 @@ class StagePlanner:
             flops=cost.flops,
             unit=unit,
             count=count,
-            seconds=None if on_cpu else seconds,
+            each=each if timed else None,
             loads=self._loads(name),
-            load_seconds=self._bytes_read(name, settings, cost) / DISK if timed else None,
+            loading=load_seconds(self._bytes_read(name, settings, cost), self.device.rates) if timed else None,
+            memory_basis=self._memory_basis(name),
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
 
     def _needed(self, name: StageName, cost: Cost) -> int:
         if not self.device.gpu:
             return cost.peak + cost.host + PROCESS  # it is all the same memory
-        moving = cost.peak - cost.parts.get("weights", 0)
-        convolutions = CONVOLUTIONS if name in ("encode latents", "condition", "decode") else 0
-        return cost.peak + CONTEXT + convolutions + int(FRAGMENTS * moving)
+        convolutions = CONVOLUTIONS if name in WITH_VAE else 0
+        fragments = self.device.fragments(cost.peak, cost.parts.get(WEIGHTS, 0))
+        return cost.peak + self.device.context + convolutions + fragments
 
-    def _time(self, name: StageName, settings: Settings, cost: Cost) -> tuple[float | None, str, int]:
-        """Seconds of a unit, the unit, and how many of them."""
+    def _memory_basis(self, name: StageName) -> Basis:
+        """Whether the allowances are measured or assumed."""
+        rates = self.device.rates
+        if rates is None or not self.device.gpu:
+            return Basis.ASSUMED
+        assumed = [False] if name in WITH_VAE else []
+        return Basis.of([rates.context is not None, rates.fragments is not None, *assumed])
+
+    def _time(self, name: StageName, settings: Settings, cost: Cost) -> tuple[Seconds | None, str, int]:
+        """The time of a unit, the unit, and how many of them."""
         work, passes = self.work, 1
         unit, count = "video", len(work.videos)
         if name == "encode latents":
@@ -158,12 +191,28 @@ class StagePlanner:
             unit, count, passes = "step", work.steps, settings.train.gradient_accumulation_steps
         elif name == "denoise":
             unit, count = "step", sum(video.steps for video in work.videos)
-        if self.device.tflops is None:
-            return None, unit, count
         share = work.mean_tokens / work.batch.tokens if name in ("train", "encode latents") else 1.0
-        arithmetic = cost.flops * share * passes / (self.device.tflops * 1e12 * UTILISATION.get(name, 0.4))
         directions = 2 if name == "train" else 1
-        return max(arithmetic, directions * passes * cost.copied / BUS), unit, count
+        offloads = name == "train" and settings.train.gradient_checkpointing_cpu_offload
+        load = Load(
+            {
+                kind: Work(passes * of.launches, round(passes * share * of.moved), round(passes * share * of.flops))
+                for kind, of in cost.work.items()
+            },
+            directions * passes * cost.copied,
+            ("to_device", "to_host") if offloads else ("to_device",),
+        )
+        return unit_seconds(load, self.device, name, self._number_format(name, settings)), unit, count
+
+    def _number_format(self, name: StageName, settings: Settings) -> str:
+        """The number format of a stage's products, as rates of products are called."""
+        section = section_of(name, settings)
+        products = self.device.rates.products if self.device.rates else {}
+        if "fp8" in products and getattr(section, "quantize", "none") == "fp8_fast":
+            return "fp8"
+        chosen = section.dtype
+        dtype = self._dtype(chosen) if name in ("train", "denoise") else self._encoder_dtype(chosen)
+        return "float32" if dtype.itemsize == 4 else "bfloat16"
 
     def _loads(self, name: StageName) -> int:
         """How many jobs the stage has, each of which loads its models."""
@@ -287,7 +336,7 @@ class StagePlanner:
         return torch.float16 if self.device.gpu and not cpu else torch.float32
 
 
-def section_of(name: StageName, settings: Settings) -> Section:
+def section_of(name: StageName, settings: Settings) -> CacheSettings | TrainSettings | SampleSettings:
     """Return the section with a stage's settings."""
-    section: Section = getattr(settings, SECTION[name])
+    section: CacheSettings | TrainSettings | SampleSettings = getattr(settings, SECTION[name])
     return section

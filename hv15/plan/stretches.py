@@ -22,6 +22,7 @@ from hv15.models.dit_files import block_number
 from hv15.models.weights.block_hooks import BlockHook
 from hv15.plan.cost import Cost, extrapolate_parts
 from hv15.plan.meter import Meter
+from hv15.plan.work import extrapolate_work
 
 GRADIENTS, OPTIMIZER = "gradients", "optimizer"
 FEW_BLOCKS = 3
@@ -85,11 +86,11 @@ def cost_with_blocks(run: Callable[[int], Meter], blocks: int) -> Cost:
     """Return what a step takes with this many blocks; `run` meters a step with any number of them."""
     if blocks <= FEW_BLOCKS + 1:
         meter = run(blocks)
-        return Cost(max(meter.moments.values(), key=_size), meter.flops)
+        return Cost(max(meter.moments.values(), key=_size), dict(meter.work))
     few, more = run(FEW_BLOCKS), run(FEW_BLOCKS + 1)
     times = blocks - FEW_BLOCKS
     peaks = [extrapolate_parts(few.moments[here], more.moments[there], times) for here, there in _same_places(few)]
-    return Cost(max(peaks, key=_size), few.flops + times * (more.flops - few.flops))
+    return Cost(max(peaks, key=_size), extrapolate_work(few.work, more.work, times))
 
 
 def _same_places(few: Meter) -> list[tuple[Stretch, Stretch]]:

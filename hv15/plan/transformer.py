@@ -17,6 +17,7 @@ from hv15.plan.cost import Cost
 from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, make_dit, micro_batches, run_denoising, run_training
 from hv15.plan.stretches import cost_with_blocks
+from hv15.plan.work import scaled_work
 
 
 def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: PassSize, *, gpu: bool = True) -> Cost:
@@ -34,7 +35,7 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
         return run_training(resident, replace(config, num_blocks=blocks), dtype, size, gpu=gpu)
 
     cost = _with_swap(cost_with_blocks(run, config.num_blocks), options, config, dtype)
-    cost = replace(cost, flops=cost.flops // micro_batches(options))
+    cost = replace(cost, work=scaled_work(cost.work, 1 / micro_batches(options)))
     if options.gradient_checkpointing_cpu_offload:
         kept = config.num_blocks * size.samples * prod(size.latent) * config.hidden_size * dtype.itemsize
         cost = replace(cost, host=cost.host + kept, copied=cost.copied + kept)

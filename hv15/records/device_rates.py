@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 
 from hv15.records.fields import check_version, from_json
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import JsonObject, RecordError
 
 VERSION = 1
 """Increased when the meaning of a field changes."""
@@ -36,6 +38,8 @@ class DeviceRates:
     """Bytes a second from memory that is not pinned."""
     loading: float | None = None
     """Bytes a second at which a model file is read from disk into the device."""
+    start: float | None = None
+    """Seconds from the start of a process until torch has the device."""
     context: int | None = None
     """Bytes that the driver and the libraries hold on the device beside torch's allocator."""
     fragments: float | None = None
@@ -48,7 +52,23 @@ def read_device_rates(content: JsonObject) -> DeviceRates:
     """Read the rates of a device.
 
     Raises:
-        RecordError: it is not such a record, or is of a newer version.
+        RecordError: it is not such a record, holds an impossible number, or is of a newer version.
     """
     check_version(content.get("version"), VERSION)
-    return from_json(DeviceRates, content)
+    rates = from_json(DeviceRates, content)
+    for name, value in _numbers(rates):
+        if not 0 < value < math.inf:
+            raise RecordError(f"{name}: expected a number above 0, found {value!r}")
+    if rates.fragments is not None and not 0 <= rates.fragments < 1:
+        raise RecordError(f"fragments: expected a part from 0 to below 1, found {rates.fragments!r}")
+    return rates
+
+
+def _numbers(rates: DeviceRates) -> Iterator[tuple[str, float]]:
+    """Those with a name that must be above 0."""
+    for each in fields(rates):
+        value = getattr(rates, each.name)
+        if isinstance(value, dict):
+            yield from ((f"{each.name}.{name}", number) for name, number in value.items())
+        elif isinstance(value, int | float) and each.name != "fragments":
+            yield each.name, value

@@ -13,8 +13,10 @@ import yaml
 from hv15.config import new_project
 from hv15.plan.advice import advise
 from hv15.plan.devices import device_of_size
+from hv15.plan.known_devices import store_rates
 from hv15.plan.stages import StagePlanner
 from hv15.project import Project
+from hv15.records.device_rates import DeviceRates
 from hv15.records.estimate import read_estimate
 from tests.commands.workbench import Workbench, hv15
 from tests.workflow.project import REPOSITORY
@@ -53,6 +55,44 @@ def test_the_demo_before_its_models_are_made(project: Workbench) -> None:
     assert "published sizes" not in made["note"]
     train = next(stage for stage in made["stages"] if stage["name"] == "train")
     assert train["parts"]["weights"] < 2**26
+
+
+def test_a_measured_device(project: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rates are kept for later plans; those of another machine's report are given by hand."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    project.set(sample={"prompts": []})
+    rates = DeviceRates(
+        device="NVIDIA GeForce RTX 4090",
+        memory=24 * 2**30,
+        torch="2.9",
+        products={"bfloat16": 1.5e14},
+        bandwidth=9e11,
+        launch=5e-6,
+        loading=1e9,
+        start=5.0,
+        context=2**29,
+        fragments=0.03,
+    )
+
+    def bases(*options: str) -> set[str]:
+        made = json.loads(project.does("plan", "--json", *options).out)
+        times = {stage["total"]["basis"] for stage in made["stages"]}
+        train = next(stage for stage in made["stages"] if stage["name"] == "train")
+        return times | {f"memory {train['memory_basis']}"}
+
+    assert bases("--device", "4090") == {"assumed", "memory assumed"}
+    path = store_rates(rates)
+    assert bases("--device", "4090") == {"measured here", "memory measured here"}
+    report = tmp_path / "rates.json"
+    path.rename(report)
+    assert bases("--rates", str(report)) == {"measured here", "memory measured here"}
+    refused = project.hv15("plan", "--rates", report, "--device", "4080")
+    assert (refused.code, "measured on NVIDIA GeForce RTX 4090, but --device says RTX 4080" in refused.err) == (2, True)
+    report.write_text('{"version": 99}')
+    said = project.does("plan", "--rates", str(report), "--device", "4090").out
+    assert said.count(f"{report}: not used, rates are assumed (is of version 99") == 1
+    assert "a step, " in said
+    assert "measured here" not in said.partition("Memory:")[0]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hv15.plan import meter as meter_module
 from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, run_denoising, run_training
 from hv15.plan.transformer import denoising, training
+from hv15.plan.work import ELEMENTWISE, WorkByKind
 from tests.models.golden_dit import TINY
 
 SMALL = replace(TINY, num_blocks=3, hidden_size=64, num_heads=2, rope_dims=(8, 12, 12))
@@ -119,7 +120,8 @@ def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: 
         max(whole.moments.values(), key=lambda parts: sum(parts.values())),
     )
     passes = min(asked.train.gradient_accumulation_steps, 2)
-    assert planned.flops * passes == pytest.approx(whole.flops, rel=1e-6)
+    twice = {kind: work.plus(work, passes - 1) for kind, work in planned.work.items()}
+    check_work(twice, whole.work, swapped="swap" in name)
 
 
 @pytest.mark.parametrize("options", [{}, {"blocks_to_swap": 5}, {"quantize": "nf4"}])
@@ -131,7 +133,17 @@ def test_sampling_with_many_blocks_is_continued_to_the_byte(options: dict[str, A
         of_steps(whole),
         max(whole.moments.values(), key=lambda parts: sum(parts.values())),
     )
-    assert planned.flops == whole.flops
+    check_work(planned.work, whole.work, swapped="blocks_to_swap" in options)
+
+
+def check_work(planned: WorkByKind, whole: WorkByKind, *, swapped: bool) -> None:
+    """A model whose blocks are swapped moves them when it is set up, which is no part of a step."""
+    assert planned.keys() == whole.keys()
+    for kind, work in planned.items():
+        if swapped and kind == ELEMENTWISE:
+            assert (work.launches, work.flops) == (pytest.approx(whole[kind].launches, rel=0.01), 0)
+        else:
+            assert work == whole[kind]
 
 
 def test_the_machine_holds_what_waits():
@@ -154,6 +166,7 @@ def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(meter_module, "_without_data", lambda func, args, kwargs: func(*args, **kwargs))
     slow = run_training(asked, SMALL, torch.float32, SIZE)
     assert (quick.peak, quick.parts, quick.moments) == (slow.peak, slow.parts, slow.moments)
+    assert quick.work == slow.work
 
 
 def test_operations_are_those_of_the_formula():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hv15 import cli
 from hv15.records.checks import read_checks
+from hv15.records.device_rates import DeviceRates, read_device_rates
 from hv15.records.estimate import read_estimate
 from hv15.records.events import EVENTS, read_event, read_run
 from hv15.records.failures import Failure, FailureKind, FailureRecord, read_failure
@@ -47,6 +48,8 @@ FAILURE = json.dumps(
     )
 ).encode()
 
+RATES = DeviceRates(device="cpu", memory=9, torch="2", products={"fp8": 1.5}, fragments=0.1, utilisation={"train": 0.5})
+
 few = settings(
     max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -68,6 +71,7 @@ RECORDS: dict[str, tuple[Callable[[JsonObject], object], list[bytes]]] = {
         [b'{"checks": [{"state": "ok", "subject": "a", "text": "b", "place": null}], "version": 1}'],
     ),
     "estimate": (read_estimate, [b'{"version": 1}']),
+    "rates": (read_device_rates, [json.dumps(to_json(RATES)).encode()]),
 }
 
 

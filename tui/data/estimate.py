@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.records.estimate import StageEstimate, read_estimate
+from hv15.records.estimate import Basis, StageEstimate, read_estimate
 from hv15.records.json_values import JsonObject, RecordError
 from hv15.units import GIB
 from tui.data.trial import Trial
+from tui.units import duration
 
 SMALLEST_PART = 0.05 * GIB
 """A smaller part of a stage's memory is not named."""
@@ -70,14 +71,21 @@ def _estimate(content: JsonObject) -> Estimate:
         return Estimate(error=f"what `hv15 plan` printed {error}")
     return Estimate(
         tuple(_line(stage) for stage in found.stages),
-        (*(each.text for each in found.advice), *([found.note] if found.note else [])),
+        (*(each.text for each in found.advice), *([found.note] if found.note else []), *_allowances(found.stages)),
         device=f"{found.device.name}, {found.device.memory / GIB:.1f} GiB",
         fits=found.fits,
     )
 
 
+def _allowances(stages: tuple[StageEstimate, ...]) -> list[str]:
+    """Where the part of the memory comes from that no tensor shows."""
+    return [f"memory allowances: {Basis.joint(*(stage.memory_basis for stage in stages))}"] if stages else []
+
+
 def _line(stage: StageEstimate) -> EstimateLine:
-    """Whether the stage fits, how many units it has, and where its memory goes."""
+    """Whether the stage fits, how many units it has, the range of its time, and where its memory goes."""
     words = [*([] if stage.fits else ["does not fit"]), f"{stage.count} x {stage.unit}".strip()]
+    if stage.total is not None:
+        words.append(f"{duration(stage.total.least)} to {duration(stage.total.most)} ({stage.total.basis})")
     words += [f"{name} {size / GIB:.1f} GiB" for name, size in stage.parts.items() if size >= SMALLEST_PART]
     return EstimateLine(stage.name, stage.needed, stage.total_seconds, ", ".join(words))

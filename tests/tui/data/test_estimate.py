@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hv15.records.estimate import Advice, DeviceEstimate, ProjectEstimate, StageEstimate
+from hv15.records.estimate import Advice, Basis, DeviceEstimate, ProjectEstimate, Seconds, StageEstimate
 from hv15.records.fields import to_json
 from hv15.runs.record import RunFolder
 from hv15.runs.state import RunState
@@ -42,17 +42,22 @@ def answer(monkeypatch: pytest.MonkeyPatch, output: str, errors: str = "", code:
 def test_stages_with_memory_and_time(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = {"weights": 16 * GIB, "latents": 5}
     train = StageEstimate("train", 26 * GIB, False, parts, count=9, unit="step", total_seconds=3600)
+    train = replace(train, total=Seconds(1800, 5400, Basis.MEASURED), memory_basis=Basis.MEASURED)
     sample = StageEstimate("sample", 9 * GIB, True, {}, count=1, unit="sample")
     advice = (Advice("train: train.quantize: fp8, then 19 GiB"),)
     plan = ProjectEstimate(DeviceEstimate("RTX 4090", 24 * GIB), False, (train, sample), advice, "sizes of the files")
     answer(monkeypatch, json.dumps(to_json(plan)))
     found = Estimation(config).run()
     assert [(line.name, line.memory, line.seconds, line.note) for line in found.lines] == [
-        ("train", 26 * GIB, 3600.0, "does not fit, 9 x step, weights 16.0 GiB"),
+        ("train", 26 * GIB, 3600.0, "does not fit, 9 x step, 30:00 to 1:30:00 (measured here), weights 16.0 GiB"),
         ("sample", 9 * GIB, None, "1 x sample"),
     ]
     assert (found.peak, found.fits, found.device) == (26 * GIB, False, "RTX 4090, 24.0 GiB")
-    assert found.notes == ("train: train.quantize: fp8, then 19 GiB", "sizes of the files")
+    assert found.notes == (
+        "train: train.quantize: fp8, then 19 GiB",
+        "sizes of the files",
+        "memory allowances: partly measured here",
+    )
 
 
 @pytest.mark.parametrize(
