@@ -187,9 +187,9 @@ def _print(found: RunStatus) -> None:
     failed = f"{len(found.failed)} {cut}" if found.failed else ""
     end = found.ended if found.ended is not None else time.time()
     took = clock(max(0.0, end - found.started)) if found.started else ""
-    facts = ", ".join(each for each in (jobs, failed, took) if each)
     reason = f" ({one_line(found.reason)})" if found.reason else ""
-    print(f"{one_line(found.run.id)}: {found.state.value}{reason}: {facts}")
+    facts = (f"{found.state.value}{reason}", ", ".join(each for each in (jobs, failed, took) if each))
+    print(": ".join(filter(None, (one_line(found.run.id), *facts))))
 
 
 def _print_failures(root: Path, found: RunStatus) -> None:

@@ -80,7 +80,7 @@ def _header(header: object, data: bytes, said: str) -> Hostile:
     return Hostile(
         lambda folder: file_of(folder / "a.safetensors", header, data),
         ("show", "a.safetensors"),
-        ("error: a.safetensors: ", said, "\n  hint: "),
+        ("error: a.safetensors: ", said),
         mib=700,
     )
 

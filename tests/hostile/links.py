@@ -8,12 +8,14 @@ from pathlib import Path
 
 from tests.hostile.entry import Hostile, project
 
-NO_LINK = "it is a link, which is not followed; remove it"
+NO_LINK = "it is a link, which is not followed\n  hint: remove the link"
 
 
 def _at(name: str, put: Callable[[Path], object]) -> Callable[[Path], None]:
     def files(folder: Path) -> None:
         (folder / "clips").mkdir()
+        (folder / "clips/a.mp4").write_bytes(b"nothing")
+        (folder / "clips/a.txt").write_text("a caption")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         put(folder / name)
 
@@ -32,10 +34,10 @@ def _to(target: str) -> Callable[[Path], None]:
 
 INPUTS = {
     "link: the lock": Hostile(
-        _at(".hv15/run.lock", _to("notes.txt")), ("run", ".", "--unlock"), ("error: ", "run.lock: ", NO_LINK)
+        _at(".hv15/run.lock", _to("notes.txt")), ("run", "."), ("error: ", "run.lock: ", NO_LINK)
     ),
     "link: a lock that would be made": Hostile(
-        _at(".hv15/run.lock", _to("new.txt")), ("run", ".", "--unlock"), ("error: ", "run.lock: ", NO_LINK)
+        _at(".hv15/run.lock", _to("new.txt")), ("run", "."), ("error: ", "run.lock: ", NO_LINK)
     ),
     "link: the lock, looked at": Hostile(
         _at(".hv15/run.lock", _to("notes.txt")), ("status", "."), ("no run yet",), code=0
@@ -50,7 +52,7 @@ INPUTS = {
     "pipe: a LoRA": Hostile(
         lambda folder: os.mkfifo(folder / "a.safetensors"),
         ("convert", "a.safetensors", "b.safetensors"),
-        ("error: a.safetensors: not a regular file", "\n  hint: "),
+        ("error: a.safetensors: not a regular file"),
     ),
     "pipe: rows": Hostile(
         project("[{video_jsonl_file: v.jsonl}]", files=lambda folder: os.mkfifo(folder / "v.jsonl")),

@@ -19,11 +19,11 @@ HOURS = 3600
 
 
 def _picture(make: Callable[[Path], object], *said: str, code: int = 2) -> Hostile:
-    return _clip("a.png", "image_directory: clips", make, said, code)
+    return _clip("a.png", "image_directory: clips, resolution: [512, 512]", make, said, code)
 
 
 def _video(make: Callable[[Path], object], *said: str, name: str = "a.mp4", settings: str = "") -> Hostile:
-    return _clip(name, f"video_directory: clips{settings}", make, said, 2)
+    return _clip(name, f"video_directory: clips, resolution: [64, 64]{settings}", make, said, 2)
 
 
 def _clip(name: str, settings: str, make: Callable[[Path], object], said: tuple[str, ...], code: int) -> Hostile:
@@ -32,8 +32,7 @@ def _clip(name: str, settings: str, make: Callable[[Path], object], said: tuple[
         (folder / "clips" / name).with_suffix(".txt").write_text("a caption")
         make(folder / "clips" / name)
 
-    datasets = f"[{{{settings}, resolution: [64, 64]}}]"
-    return Hostile(project(datasets, files=files), ("check", "."), said, code)
+    return Hostile(project(f"[{{{settings}}}]", files=files), ("check", "."), said, code)
 
 
 def _of_times(*times: Fraction) -> Callable[[Path], Path]:
@@ -59,7 +58,7 @@ INPUTS = {
     ),
     "picture: a huge size": _picture(
         lambda path: claims(png(path, 8, 8), 40_000, 40_000),
-        "a.png: 40000x40000 pixels is too large: expected at most 512 Mi pixels",
+        "a.png: a picture of 40000x40000 pixels is too large: expected at most 512 Mi pixels",
     ),
     "picture: an impossible size": _picture(
         lambda path: claims(png(path, 8, 8), 2**31 - 1, 2**31 - 1),
@@ -84,13 +83,15 @@ INPUTS = {
     "picture: 300 shapes": _picture(lambda path: _many_buckets(path.parent), "smaller ones: ", code=0),
     "video: a gap of days": _video(
         _of_times(Fraction(0), Fraction(1, 24), Fraction(72 * HOURS), Fraction(72 * HOURS) + Fraction(1, 24)),
-        "a.mp4: frame 1 of 4 lasts 72.0 hours; expected at most 60 s",
+        "a.mkv: frame 1 of 4 lasts 72.0 hours; expected at most 60 s",
         "source_fps",
+        name="a.mkv",
     ),
     "video: endless clips": _video(
         _of_times(*(Fraction(45 * number) for number in range(30))),
-        "a.mp4: its ",
+        "a.mkv: its ",
         "frames would give more than 20000 clips",
+        name="a.mkv",
         settings=", frame_extraction: slide, frame_stride: 1, target_frames: [5]",
     ),
     "video: long and narrow": _video(
@@ -107,7 +108,8 @@ INPUTS = {
         lambda path: path.write_text("ffconcat version 1.0\nfile ../../outside/notes.txt\n"), "a.mp4: "
     ),
     "video: an address": _video(
-        lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n"), "a.mp4: a playlist"
+        lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n"),
+        "a.mp4: cannot be read as a video",
     ),
     "video: a pipe": _video(os.mkfifo, "a.mp4"),
     "video: sound": _video(lambda path: make_audio(path.with_suffix(".m4a")).rename(path), "a.mp4: expected a video"),

@@ -39,18 +39,27 @@ def _shards(name: Callable[[int], str]) -> str:
 
 INPUTS = {
     "index: lists": _index("[" * 10**6, "not a shard index"),
-    "index: half a character": _index('{"weight_map": {"a": "\\ud800"}}', "not a shard index"),
+    "index: half a character": _files(
+        {"model/model.safetensors.index.json": '{"weight_map": {"a": "\\ud800"}}'}, "1 of 1 shards missing: \\ud800"
+    ),
+    "index: no map": _index("{}", "not a shard index: it has no weight_map"),
     "index: a number": _index('{"weight_map": {"a": 1}}', "not a shard index"),
     "index: another folder": _index(
         '{"weight_map": {"a": "../../outside/notes.txt"}}', "names a file of another folder"
     ),
     "index: the root": _index('{"weight_map": {"a": "/etc/passwd"}}', "names a file of another folder"),
-    "index: 100,000 shards": _files(
-        {"model/model.safetensors.index.json": _shards(lambda n: f"{n}.safetensors")}, "100000 of 100000 shards missing"
+    "index: 100,000 shards": _index(
+        _shards(lambda n: f"{n}.safetensors"), "names 100,000 shards; at most 1,000 are read"
     ),
-    "index: nothing in a name": _index('{"weight_map": {"a": "a\\u0000"}}', "a"),
-    "config.json: lists": _files({"model/config.json": "[" * 10**6}, "model"),
-    "tokenizer: lists": _files({"tokenizer/tokenizer.json": "[" * 10**6}, "tokenizer"),
-    "tokenizer: no tokens": _files({"tokenizer/tokenizer.json": "{}"}, "tokenizer"),
-    "tokenizer: bytes": _files({"tokenizer/tokenizer.json": b"\xff\xfe\x00"}, "tokenizer"),
+    "index: nothing in a name": _files(
+        {"model/model.safetensors.index.json": '{"weight_map": {"a": "a\\u0000"}}'}, "1 of 1 shards missing: a\u2400"
+    ),
+    "config.json: lists": _files({"model/config.json": "[" * 10**6}, "model: not the HunyuanVideo 1.5 transformer"),
+    "tokenizer: lists": _files({"tokenizer/tokenizer.json": "[" * 10**6}, "tokenizer.json: not a tokenizer file: "),
+    "tokenizer: no tokens": _files(
+        {"tokenizer/tokenizer.json": "{}"}, "tokenizer/tokenizer.json: not a tokenizer file: "
+    ),
+    "tokenizer: bytes": _files(
+        {"tokenizer/tokenizer.json": b"\xff\xfe\x00"}, "tokenizer/tokenizer.json: not a tokenizer file: "
+    ),
 }

@@ -58,10 +58,10 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
         0,
     ),
     "a product, for the plan": (_file(LORA, _cut), ("why", "."), ("train",), 0),
-    "a product, shown": (_file(LORA, _cut), ("show", LORA), (f"error: {LORA}: truncated: ", "\n  hint: "), 2),
+    "a product, shown": (_file(LORA, _cut), ("show", LORA), (f"error: {LORA}: truncated: "), 2),
     "a video, for the plan": (_file("results/samples/*.mp4", _cut), ("why", "."), ("sample",), 0),
     "a list of what is encoded": (_file("results/manifests/**/*.json", _cut), ("why", "."), ("encode",), 0),
-    "a spec": (_file(str(PATHS.spec("train")), _cut), TRAIN, ("error: ", "train.json: ", "\n  hint: "), 2),
+    "a spec": (_file(str(PATHS.spec("train")), _cut), TRAIN, ("error: ", "train.json: "), 2),
 }
 
 INPUTS = {
