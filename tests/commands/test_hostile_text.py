@@ -25,7 +25,7 @@ FORGED = HOSTILE["forged line"]
 def is_clean(said: Said) -> None:
     for text in (said.out, said.err):
         assert not OBEYED.search(text.replace("\n", "")), text
-        assert not any(line.strip().startswith(("error: forged", "hint: forged")) for line in text.split("\n")), text
+        assert not any(line.startswith(("error: forged", "  hint: forged")) for line in text.split("\n")), text
 
 
 def lora(path: Path, *, key: str = "x", metadata: dict[str, str] | None = None) -> Path:

@@ -56,10 +56,6 @@ INPUTS = {
     ),
     "config.json: lists": _files({"model/config.json": "[" * 10**6}, "model: not the HunyuanVideo 1.5 transformer"),
     "tokenizer: lists": _files({"tokenizer/tokenizer.json": "[" * 10**6}, "tokenizer.json: not a tokenizer file: "),
-    "tokenizer: no tokens": _files(
-        {"tokenizer/tokenizer.json": "{}"}, "tokenizer/tokenizer.json: not a tokenizer file: "
-    ),
-    "tokenizer: bytes": _files(
-        {"tokenizer/tokenizer.json": b"\xff\xfe\x00"}, "tokenizer/tokenizer.json: not a tokenizer file: "
-    ),
+    "tokenizer: no tokens": _files({"tokenizer/tokenizer.json": "{}"}, "tokenizer.json: not a tokenizer file: "),
+    "tokenizer: bytes": _files({"tokenizer/tokenizer.json": b"\xff\xfe\x00"}, "tokenizer.json: not a tokenizer file: "),
 }

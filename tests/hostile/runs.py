@@ -39,7 +39,11 @@ def _memories(content: bytes) -> Hostile:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
 
-    return Hostile(project("[{video_directory: clips}]", files=files), ("check", "."), ("config.yaml:2",))
+    return Hostile(
+        project("[{video_directory: clips}]", files=files),
+        ("check", "."),
+        ("fingerprints.json: not used (damaged, or of another version)",),
+    )
 
 
 INPUTS = {

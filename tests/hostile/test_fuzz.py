@@ -26,12 +26,14 @@ from hv15.cache.register import registered
 from hv15.commands.provenance import config_of, describe
 from hv15.data.encode import write_image, write_video
 from hv15.data.images import read_image
+from hv15.demo.tokenizer import build_tokenizer
 from hv15.errors import UserError
 from hv15.lora import read_lora
 from hv15.models import facts
 from hv15.models.dit_sizes import read_config
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.models.weights.checkpoint import open_checkpoint
+from hv15.models.weights.fp8_files import WeightReader
 from hv15.project.metadata import product_metadata
 from hv15.records.device_rates import read_device_rates
 from hv15.records.json_values import RecordError, parse_object
@@ -43,14 +45,14 @@ from tests.data.profiles import P3, rgb_profile, srgb_curve
 from tests.hostile.damage import damaged
 from tests.hostile.loras import WEIGHTS
 from tests.models.golden_dit import tensors
-from tests.models.qwen_tokenizer import build_qwen_tokenizer
 from tui.data.samples import _recorded_settings
 
 FRAMES = np.zeros((5, 32, 32, 3), np.uint8)
 PROFILE = rgb_profile(P3, srgb_curve(np.linspace(0, 1, 64)))
 INDEX = json.dumps({"metadata": {"total_size": 4}, "weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})
-DIT_CONFIG = json.dumps({"ideal_resolution": "480p", "ideal_task": "i2v", "use_meanflow": True, "rope_theta": 256.0})
-SIZES = json.dumps({"rope_dim_list": [4, 10, 10], "rope_theta": 256.0})
+ROPE = {"rope_dim_list": [4, 10, 10], "rope_theta": 256.0}
+SIZES = json.dumps(ROPE)
+DIT_CONFIG = json.dumps({"ideal_resolution": "480p", "ideal_task": "i2v", "use_meanflow": True, **ROPE})
 PEFT = json.dumps({"r": 2, "lora_alpha": 2, "rank_pattern": {"attn": 4}, "alpha_pattern": {}, "use_rslora": False})
 QUANTISED = json.dumps({"layers": {"double_blocks.0.img_attn_q": {"format": "float8_e4m3fn"}}})
 RATES = json.dumps({"version": 1, "device": "cpu", "memory": 9, "torch": "2.9", "products": {"float32": 1e9}})
@@ -155,7 +157,9 @@ PARSERS: dict[str, Parser] = {
     "config.json of a model": Parser(DIT_CONFIG.encode(), _config_beside, _sizes),
     "sizes in a header": Parser(SIZES.encode(), _metadata(MODEL_SIZES, tensors("dit_weights")), _sizes),
     "formats in a header": Parser(
-        QUANTISED.encode(), _metadata("_quantization_metadata", tensors("dit_weights")), _sizes
+        QUANTISED.encode(),
+        _metadata("_quantization_metadata", {"double_blocks.0.img_attn_q.weight": torch.zeros(2, 2)}),
+        lambda folder: WeightReader(open_checkpoint(folder / "a.safetensors"), ""),
     ),
     "settings of PEFT": Parser(
         PEFT.encode(), _metadata("lora_adapter_metadata", WEIGHTS), lambda folder: read_lora(folder / "a.safetensors")
@@ -204,7 +208,7 @@ def test_what_is_whole_is_read(name: str, tmp_path: Path) -> None:
     parser.read(tmp_path)
 
 
-TOKENIZER = json.loads(build_qwen_tokenizer().to_str())
+TOKENIZER = json.loads(build_tokenizer().to_str())
 
 
 @settings(fuzzed, max_examples=25)

@@ -61,7 +61,7 @@ def test_it_ends_in_a_sentence(name: str, program: Path, tmp_path: Path, request
     assert len(text) < 40_000
     assert max(map(len, text.split("\n"))) < 1500
     assert not OBEYED.search(re.sub(r"\n", "", text)), text
-    assert not re.search(r"^\s*(error|hint): forged", text, re.M), text
+    assert not re.search(r"^(error|  hint): forged", text, re.M), text
     if "error: " in each.said[0]:
         assert re.search(r"^  hint: \S", text, re.M), text
     assert [path.name for path in outside.iterdir()] == ["notes.txt"]
@@ -71,7 +71,7 @@ def test_it_ends_in_a_sentence(name: str, program: Path, tmp_path: Path, request
 
 @pytest.mark.parametrize(
     ("words", "limits"),
-    [("sum(range(10**9))", (1, 300)), ("bytearray(400 << 20)", (5, 300))],
+    [("sum(range(10**8)) + sum(range(10**8))", (1, 300)), ("bytearray(400 << 20)", (5, 300))],
     ids=["time", "memory"],
 )
 def test_the_limits_are_real(words: str, limits: tuple[int, int], tmp_path: Path) -> None:
