@@ -81,7 +81,6 @@ def _header(header: object, data: bytes, said: str) -> Hostile:
         lambda folder: file_of(folder / "a.safetensors", header, data),
         ("show", "a.safetensors"),
         ("error: a.safetensors: ", said),
-        mib=700,
     )
 
 

@@ -52,7 +52,7 @@ INPUTS = {
     "pipe: a LoRA": Hostile(
         lambda folder: os.mkfifo(folder / "a.safetensors"),
         ("convert", "a.safetensors", "b.safetensors"),
-        ("error: a.safetensors: not a regular file"),
+        ("error: a.safetensors: not a regular file",),
     ),
     "pipe: rows": Hostile(
         project("[{video_jsonl_file: v.jsonl}]", files=lambda folder: os.mkfifo(folder / "v.jsonl")),

@@ -53,10 +53,10 @@ INPUTS = {
     "LoRA: names of tensors": Hostile(
         _names,
         ("convert", FORGED_NAME, "b.safetensors"),
-        ("of 7 tensors belong to no part of HunyuanVideo 1.5"),
+        ("of 7 tensors belong to no part of HunyuanVideo 1.5",),
     ),
     "LoRA: metadata that is shown": Hostile(_shown, ("show", "a.safetensors"), ("key6", "\u241b"), code=0),
     "LoRA: cut short": Hostile(
-        _cut, ("convert", "a.safetensors", "b.safetensors"), ("error: a.safetensors: truncated: ")
+        _cut, ("convert", "a.safetensors", "b.safetensors"), ("error: a.safetensors: truncated: ",)
     ),
 }

@@ -50,7 +50,7 @@ INPUTS = {
         project("[{video_directory: clips}]", files=_clips), ("why", "."), ("error: ", "a\u241b]52;c;")
     ),
     "names: of settings": Hostile(_settings, ("check", "."), ("config.yaml:3:", "unknown key", "a\u241b]52;c;")),
-    "names: of a file that is shown": Hostile(CLIPS, ("show", ALL), ("error: a\u241b]52;c;")),
+    "names: of a file that is shown": Hostile(CLIPS, ("show", ALL), ("error: a\u241b]52;c;",)),
     "names: of a target": Hostile(CLIPS, ("why", ".", "--target", ALL), ("error: ")),
     "names: braces in the models' folder": Hostile(
         _braces, ("check", "."), ("mo{del}s: { } in a name is a placeholder of Snakemake", "without { and }")

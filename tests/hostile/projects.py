@@ -51,19 +51,13 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...
         ("step-000002: cannot be used, skipped: state.json is damaged",),
         0,
     ),
-    "an optimizer's state": (
-        _file("results/train/state/step-*2/optimizer.pt", _flipped),
-        TRAIN,
-        ("step-000002: cannot be used, skipped: optimizer.pt is damaged",),
-        0,
-    ),
     "a product, for the plan": (
         _file(LORA, _cut),
         ("why", "."),
         ("train the LoRA: train.safetensors cannot be read",),
         0,
     ),
-    "a product, shown": (_file(LORA, _cut), ("show", LORA), (f"error: {LORA}: truncated: "), 2),
+    "a product, shown": (_file(LORA, _cut), ("show", LORA), (f"error: {LORA}: truncated: ",), 2),
     "a video, for the plan": (_file("results/samples/*.mp4", _cut), ("why", "."), ("one: one.mp4 cannot be read",), 0),
     "a list of what is encoded": (
         _file("results/manifests/**/*.json", _cut),

@@ -14,7 +14,7 @@ import pytest
 from tests.hostile import configs, dataset_files, headers, links, loras, media, models, names, projects, runs
 from tests.hostile.entry import Hostile
 from tests.hostile.texts import OBEYED
-from tests.zygote import LIMITS, zygote
+from tests.zygote import LIMITS, write_command, zygote
 
 INPUTS: dict[str, Hostile] = {
     name: each
@@ -74,14 +74,11 @@ def test_it_ends_in_a_sentence(name: str, program: Path, tmp_path: Path, request
     [("sum(range(10**8)) + sum(range(10**8))", (1, 300)), ("bytearray(400 << 20)", (5, 300))],
     ids=["time", "memory"],
 )
-def test_the_limits_are_real(words: str, limits: tuple[int, int], tmp_path: Path) -> None:
+def test_the_limits_are_real(words: str, limits: tuple[int, int], program: Path, tmp_path: Path) -> None:
     """The same calls with room for them end as they should."""
     file = tmp_path / "program.py"
     file.write_text(f"{words}\nprint('done')\n")
-    from tests.zygote import write_command
-
-    with zygote(tmp_path) as folder:
-        write_command(folder / "program", folder / "socket", str(file))
-        for seconds, mib, ends in ((*limits, False), (60, 1000, True)):
-            done = said_by(folder / "program", Hostile(str, (), (), seconds=seconds, mib=mib), tmp_path)
-            assert (done.stdout == "done\n") is ends
+    write_command(tmp_path / "program", program.with_name("socket"), str(file))
+    for seconds, mib, ends in ((*limits, False), (60, 1000, True)):
+        done = said_by(tmp_path / "program", Hostile(str, (), (), seconds=seconds, mib=mib), tmp_path)
+        assert (done.stdout == "done\n") is ends
