@@ -16,7 +16,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from hv15.terminal_text import one_line
 
 _COMMAND = "_command"
 """The entry of argparse's namespace that holds the class of the chosen command."""
@@ -66,7 +68,14 @@ class Group:
 Entry = type[Command] | Group
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line, whatever the words of the command line hold: for `*`, a shell gives names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
+class _Parser(Parser):
     """The parser of one entry. It gets its arguments only when it is used: a command line uses one entry of many."""
 
     entry: Entry

@@ -5,21 +5,20 @@ Nothing heavy is imported before a command runs.
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
 from types import TracebackType
 
 from hv15 import __version__
-from hv15.arguments import Command, add_commands, chosen_command
+from hv15.arguments import Command, Parser, add_commands, chosen_command
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
 from hv15.errors import USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
 from hv15.out_of_memory import MACHINE_MEMORY_HINT, OutOfMemory, is_out_of_memory
 from hv15.output import UNREAD, drop_output, with_flushed_output
-from hv15.terminal_text import cleaned, visible
+from hv15.terminal_text import cleaned
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
@@ -62,7 +61,7 @@ def _run(command: Command) -> int:
         if not isinstance(explained, UserError):
             sys.excepthook = _show_traceback
             raise
-        print(f"error: {visible(str(explained))}", file=sys.stderr)
+        print(f"error: {explained}", file=sys.stderr)
         return USER_ERROR
 
 
@@ -77,7 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> Command:
     Raises:
         SystemExit: it cannot be read, as stderr says; or help or the version was asked for.
     """
-    parser = argparse.ArgumentParser("hv15", description="HunyuanVideo 1.5 LoRAs: encode, train, sample, convert.")
+    parser = Parser("hv15", description="HunyuanVideo 1.5 LoRAs: encode, train, sample, convert.")
     parser.add_argument("--version", action="version", version=f"hv15 {__version__}")
     add_commands(parser, COMMANDS)
     return chosen_command(parser.parse_args(arguments))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Self
+
+from hv15.terminal_text import one_line
 
 USER_ERROR = 2
 """Exit code for everything that a user can fix."""
@@ -14,18 +17,21 @@ class UserError(Exception):
 
     `message` says where (file, or file:line:column), what was found and what was expected; `hint` says what to do.
     `place` is the file or file:line:column by itself, where the error is about one.
+
+    Each is one line, whatever names and values of others it quotes: a line end in a file name must not begin a line
+    that looks like ours. Further lines of the message are given as `lines`.
     """
 
-    def __init__(self, message: str, *, hint: str = "", place: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.place = place
+    def __init__(self, message: str, *, lines: Iterable[str] = (), hint: str = "", place: str = "") -> None:
+        self.message = "\n".join(map(one_line, (message, *lines)))
+        self.hint = one_line(hint)
+        self.place = one_line(place)
+        super().__init__(self.message)
 
     @classmethod
-    def at(cls, place: object, found: str, *, hint: str = "") -> Self:
+    def at(cls, place: object, found: str, *, lines: Iterable[str] = (), hint: str = "") -> Self:
         """Return the error about a file, a folder or a line: its message begins with that."""
-        return cls(f"{place}: {found}", hint=hint, place=str(place))
+        return cls(f"{place}: {found}", lines=lines, hint=hint, place=str(place))
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

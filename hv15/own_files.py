@@ -23,8 +23,13 @@ def open_own(path: Path, flags: int) -> int:
         return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(errno.ELOOP, "it is a link, which is not followed; remove it", str(path)) from None
+            raise OSError(errno.ELOOP, "it is a link, which is not followed", str(path)) from None
         raise
+
+
+def cure(error: OSError, otherwise: str) -> str:
+    """What to do after an error of `open_own`: a link is to be removed, and for all else there is `otherwise`."""
+    return "remove the link" if error.errno == errno.ELOOP else otherwise
 
 
 def lock_own(path: Path) -> int | None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hv15.environment import SAFE_PATH
 from hv15.runs import control, lock
 from hv15.runs.state import RunState, status
 from tests.runs.project import wait_until
+from tests.workflow.project import REPOSITORY
 from tests.workflow.quick import QuickProject
 from tui import serve
 from tui.data import trial
@@ -35,20 +37,39 @@ def test_the_guard_of_these_tests(tmp_path: Path) -> None:
     assert sprung.exists()
 
 
-@pytest.mark.parametrize("plain", [False, True], ids=["hv15 run", "snakemake"])
-def test_a_run_and_its_jobs(plain: bool, tmp_path: Path) -> None:
-    """They work in the project folder. Whatever Python they start inherits that it keeps to its own path."""
-    assert control.environment()["PYTHONSAFEPATH"] == "1"
+STARTS_PYTHON = f"""
+include: {str(REPOSITORY / "Snakefile")!r}
+rule starts_python:
+    output: "started"
+    shell: "{sys.executable} -c 'import argparse, queue' && touch started"
+"""
+
+
+def test_a_run(tmp_path: Path) -> None:
+    """Snakemake itself, and the commands of its jobs, which work in the project folder."""
     project = QuickProject.make(tmp_path / "project")
     sprung = set_traps(project.root)
-    if plain:
-        outcome = project.snakemake("--cores", "1", target="demo_models")
-        assert outcome.code == 0, outcome.output
-    else:
-        run = control.start(project.root, ["demo_models"], ("--cores", "1"))
-        wait_until(lambda: lock.holder(project.root) is None)
-        assert status(run, None).state is RunState.FINISHED, run.output.read_text()
+    run = control.start(project.root, ["demo_models"], ("--cores", "1"))
+    wait_until(lambda: lock.holder(project.root) is None)
+    assert status(run, None).state is RunState.FINISHED, run.output.read_text()
     assert (project.root / "models").is_dir()
+    assert not sprung.exists()
+
+
+def test_what_a_job_of_plain_snakemake_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python on its own looks into the folder in which it works; the workflow tells all its jobs' Pythons not to.
+
+    (Snakemake itself looks into the folder of its Snakefile, so that one must not be that of the clips.)
+    """
+    monkeypatch.delenv(SAFE_PATH, raising=False)
+    project = QuickProject.make(tmp_path / "project")
+    sprung = set_traps(project.root)
+    (tmp_path / "workflow").mkdir()
+    snakefile = tmp_path / "workflow/Snakefile"
+    snakefile.write_text(STARTS_PYTHON)
+    outcome = project.snakemake("--cores", "1", "-s", str(snakefile), target="started")
+    assert outcome.code == 0, outcome.output
+    assert (project.root / "started").exists()
     assert not sprung.exists()
 
 

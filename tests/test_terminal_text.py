@@ -11,7 +11,7 @@ import pytest
 
 from hv15.progress import Progress
 from hv15.terminal_text import CleanMessages, clean, cleaned, json_text, one_line, original, visible
-from tests.hostile import HOSTILE, OBEYED
+from tests.hostile.texts import HOSTILE, OBEYED
 
 
 def test_signs_stand_for_what_a_terminal_would_obey() -> None:

@@ -14,6 +14,8 @@ import atexit
 import gc
 import json
 import os
+import re
+import resource
 import runpy
 import signal
 import socket
@@ -28,6 +30,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("zygote_client.py")
+LIMITS = "HV15_TEST_LIMITS"
+"""Environment variable: the most seconds of CPU time and MiB of memory that a call may add, as two numbers."""
 
 IMPORTED = ("snakemake.cli", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models", "hv15.cache.latents")
 """What most calls need. Importing them must not start a thread, which would be missing after a fork."""
@@ -114,6 +118,8 @@ def _answer(call: socket.socket) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if limits := os.environ.get(LIMITS):
+        _limit(*map(int, limits.split()))
     program, *sys.argv[1:] = request["words"]
     sys.argv[0] = program
     code = 1
@@ -131,6 +137,19 @@ def _answer(call: socket.socket) -> None:
     sys.stderr.flush()
     call.sendall(struct.pack("<I", code & 255))
     os._exit(code & 255)
+
+
+def _limit(seconds: int, mib: int) -> None:
+    """Let the kernel end this process when it computes longer, and refuse it more memory, whatever else runs here.
+
+    Of memory, what can be written counts: not address space that is only reserved, nor files that are mapped.
+    """
+    used = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    assert used is not None
+    most = (int(used[1]) << 10) + (mib << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _run(program: str) -> int:

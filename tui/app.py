@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 from collections.abc import Iterable
 from functools import partial
@@ -39,6 +40,7 @@ from tui.screens.run import RunScreen
 from tui.screens.runs import RunsScreen
 from tui.screens.samples import SamplesScreen
 from tui.screens.system import SystemScreen
+from tui.serve import SERVER
 from tui.stylesheet import CachedStylesheet
 from tui.themes import DARK, LIGHT
 from tui.watcher import Watcher
@@ -144,12 +146,12 @@ class Dashboard(App[None]):
         self.set_interval(CHECK_S, self._garbage.search_if_due)
         self.watcher.start()
         if self.is_web:
-            self.set_interval(CHECK_S, partial(self._end_with, os.getppid()))
+            self.set_interval(CHECK_S, partial(self._end_with, int(os.environ[SERVER])))
 
     def _end_with(self, server: int) -> None:
         """Leave when the server is gone without having said so."""
         if os.getppid() != server:
-            self.exit()
+            signals.end(self, signal.SIGHUP)
 
     def on_unmount(self) -> None:
         self._garbage.end()

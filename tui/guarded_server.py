@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from functools import partial
@@ -10,7 +11,7 @@ from aiohttp import WSCloseCode, web
 from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
-from tui.serve import LOOPBACK, address, guard
+from tui.serve import LOOPBACK, SERVER, address, guard
 
 MOST_PAGES = 16
 """Dashboards at the same time: each is a process."""
@@ -82,6 +83,9 @@ class PageProcess(AppService):
 
     async def start(self, width: object, height: object) -> None:
         await super().start(_cells(width, 80), _cells(height, 24))
+
+    def _build_environment(self, width: int = 80, height: int = 24) -> dict[str, str]:
+        return {**super()._build_environment(width, height), SERVER: str(os.getpid())}
 
     async def stop(self) -> None:
         await super().stop()

@@ -20,6 +20,7 @@ from tui.data.log_file import LogFile
 from tui.data.metrics import MetricsReader, TrainingStatus
 from tui.data.preflight import Preflight
 from tui.data.rerun import DryRun
+from tui.data.starting import start_run
 from tui.data.system import GpuSource, SystemReader, SystemSample
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
 from tui.watcher import AnySource, WatchedSource
@@ -264,6 +265,14 @@ class ProjectFiles:
     def preflight(self) -> Preflight:
         """Return a check of weights, dataset, captions and disk before a start."""
         return Preflight(self.config)
+
+    def start(self, targets: Sequence[str]) -> str:
+        """Start a run as `hv15 run` does, and return in one line that it was started.
+
+        Raises:
+            UserError: the config or what it names cannot be used, or a run is in progress.
+        """
+        return start_run(self.config, targets)
 
     @property
     def peak(self) -> int:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from textual_serve.server import Server
 
 LOOPBACK = "127.0.0.1"
+SERVER = "HV15_SERVER"
+"""Environment variable of a page's dashboard: the process id of its server. It may have died before the dashboard looks
+for its parent."""
 POLICY = "style-src 'self' 'unsafe-inline'; font-src 'self' data:; frame-ancestors 'none'"
 """textual-serve's page asks another host for a font; no other host needs to know that it was opened."""
 

@@ -22,7 +22,7 @@ def listen(app: Dashboard) -> None:
     """End the app on these signals, from now until its event loop ends. In the main thread only."""
     loop = asyncio.get_running_loop()
     for number in ENDING:
-        loop.add_signal_handler(number, _end, app, number)
+        loop.add_signal_handler(number, end, app, number)
 
 
 def leave_at_once(code: int) -> None:
@@ -33,7 +33,8 @@ def leave_at_once(code: int) -> None:
         os._exit(code)
 
 
-def _end(app: Dashboard, number: int) -> None:
+def end(app: Dashboard, number: int) -> None:
+    """End the app as this signal does; SIGHUP: without writing anything more."""
     code = 128 + number
     last = threading.Timer(PATIENCE_S, os._exit, [code])
     last.daemon = True

@@ -44,6 +44,8 @@ def model_checks(project: Project) -> Iterator[Check]:
     """Each model file: is it there, is it complete and the right model, and do all of them fit together?"""
     from hv15.models.condition import check_widths
 
+    for each in project.models.folder_problems():
+        yield Check("problem", "models", each.message, each.hint, each.place)
     dit: DiT | None = None
     widths: dict[str, int] = {}
     for role in (role for role in roles_of(project.settings.task) if role != "tokenizer"):
@@ -202,7 +204,7 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     yield from _notes("dataset", dataset_notes(project))
     unusable: CheckState = "problem" if project.settings.cache.bad_clips == "stop" else "note"
     yield from (Check("note", "too short", message) for message in clips.too_short)
-    yield from (Check(unusable, "unusable", message) for message in clips.unusable)
+    yield from (Check(unusable, "unusable", error.message, error.hint) for error in clips.unusable)
 
 
 def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:

@@ -66,7 +66,8 @@ def latents(options: EncodeLatents) -> None:
     if stop and encoder.failures:
         raise UserError(
             f"{counted(len(encoder.failures), 'file')} cannot be used; "
-            f"all others{_of_shard(options)} are encoded and kept\n" + listing(encoder.failures.values()),
+            f"all others{_of_shard(options)} are encoded and kept",
+            lines=listing(encoder.failures.values()).split("\n"),
             hint="repair or remove the listed files, or set cache.bad_clips to skip; then run the same command again",
         )
     print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)

@@ -12,6 +12,7 @@ from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.metadata import CONVERSION_NOTE
+from hv15.terminal_text import one_line
 
 if TYPE_CHECKING:
     from hv15.choices import LoRALayout
@@ -36,7 +37,10 @@ def convert(options: Convert) -> None:
     _check_target(options.target, [options.source])
     note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(CONVERSION_NOTE)
     modules = count_modules(read_header(options.target).entries)
-    print(f"{options.target}: {to} layout, {modules} modules" + (f"; {note}" if note else ""), file=sys.stderr)
+    print(
+        f"{one_line(str(options.target))}: {to} layout, {modules} modules" + (f"; {note}" if note else ""),
+        file=sys.stderr,
+    )
 
 
 def merge(options: Merge) -> None:
@@ -61,7 +65,7 @@ def merge(options: Merge) -> None:
     merge_to_file(project.models.path("dit"), loras, options.out)
     in_fp8 = describe(project.models.path("dit")).in_fp8
     note = "; its float8 weights were written in the number format of the others" if in_fp8 else ""
-    print(f"{options.out}: {describe(options.out)}{note}", file=sys.stderr)
+    print(f"{one_line(str(options.out))}: {describe(options.out)}{note}", file=sys.stderr)
 
 
 def _check_target(target: Path, sources: Iterable[Path]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from hv15.terminal_text import visible
+from hv15.terminal_text import one_line, visible
 
 
 def log_to_stderr(level: str) -> None:
@@ -17,5 +17,11 @@ def log_to_stderr(level: str) -> None:
 
 
 class _Plain(logging.Formatter):
+    """Nothing that a terminal would obey. Messages of hv15, which quote names of files, are one line each."""
+
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        message = super().formatMessage(record)
+        return one_line(message) if record.name.partition(".")[0] == "hv15" else message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from hv15.commands.options.project import New, Show, Snakefile
+from hv15.terminal_text import one_line
 
 
 def new(options: New) -> None:
@@ -12,7 +13,7 @@ def new(options: New) -> None:
     from hv15.config import new_project
 
     config = new_project(options.folder, options.preset)
-    print(f"{config}: look through it, then")
+    print(f"{one_line(str(config))}: look through it, then")
     folder = str(options.folder)
     for words in (["check", folder], ["plan", folder], ["run", folder, "--follow"]):
         print("  " + shlex.join(["hv15", *words]))

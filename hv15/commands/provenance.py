@@ -58,7 +58,7 @@ def describe(path: Path) -> str:
     entries = metadata_of(path)
     lines = _warnings(path)
     if not entries:
-        return "\n".join([*lines, f"{path}: carries no metadata"])
+        return "\n".join([*lines, f"{one_line(str(path))}: carries no metadata"])
     for name in sorted(entries):
         value = _parsed(entries[name])
         text = str(value)
@@ -84,7 +84,7 @@ def _warnings(path: Path) -> list[str]:
     try:
         refuse_unusable(read_header(path).entries)
     except UserError as error:
-        return [f"{path}: {error.message}"]
+        return [one_line(f"{path}: {error.message}")]
     return []
 
 

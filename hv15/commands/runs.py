@@ -36,7 +36,7 @@ def run(options: Run) -> int:
     root = project_config(options.project).parent
     if options.unlock:
         removed = control.unlock(options.project)
-        print(f"{root}: unlocked" if removed else f"{root}: nothing was locked")
+        print(f"{one_line(str(root))}: {'unlocked' if removed else 'nothing was locked'}")
         return 0
     if options.dry_run:
         if options.snakemake:
@@ -136,7 +136,7 @@ def status(options: Status) -> int:
         print(json_text(_as_json(root, found, [each.pid for each in left])))
         return 0
     if found is None:
-        print(f"{root}: no run yet; `{_shell_command('run', options.project)}` starts one")
+        print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
         return 0
     _print(found)
     _print_failures(root, found)
@@ -155,7 +155,7 @@ def status(options: Status) -> int:
 
 def _shell_command(command: str, project: Path, *words: str) -> str:
     """An hv15 command on a project, quoted for a shell."""
-    return shlex.join(["hv15", command, str(project), *words])
+    return one_line(shlex.join(["hv15", command, str(project), *words]))
 
 
 def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject:
@@ -187,9 +187,9 @@ def _print(found: RunStatus) -> None:
     failed = f"{len(found.failed)} {cut}" if found.failed else ""
     end = found.ended if found.ended is not None else time.time()
     took = clock(max(0.0, end - found.started)) if found.started else ""
-    facts = ", ".join(each for each in (jobs, failed, took) if each)
     reason = f" ({one_line(found.reason)})" if found.reason else ""
-    print(f"{one_line(found.run.id)}: {found.state.value}{reason}: {facts}")
+    facts = (f"{found.state.value}{reason}", ", ".join(each for each in (jobs, failed, took) if each))
+    print(": ".join(filter(None, (one_line(found.run.id), *facts))))
 
 
 def _print_failures(root: Path, found: RunStatus) -> None:

@@ -10,6 +10,7 @@ from hv15.cache.store import BrokenItemError
 from hv15.commands.options.project import Collect, Repair
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.terminal_text import one_line
 from hv15.units import size
 from hv15.workflow import refuse_living_run
 
@@ -42,9 +43,9 @@ def collect(options: Collect) -> None:
             project.latents.forget_unused()
             project.texts.forget_unused()
     for folder, root in sorted(use.unfinished.items()):
-        print(f"{folder}: {root} has not finished encoding, so all of it is kept")
+        print(f"{one_line(f'{folder}: {root}')} has not finished encoding, so all of it is kept")
     for gone in use.unreachable:
-        print(f"{gone.root}: used this store and is missing now, so what it needs is not known")
+        print(f"{one_line(str(gone.root))}: used this store and is missing now, so what it needs is not known")
     count = total = 0
     for path in removable(project.cache, use):
         try:

@@ -184,8 +184,9 @@ def _not_yaml(path: Path, error: yaml.YAMLError, text: str) -> ConfigError:
         found = explain_yaml(error, mark, text)
         return _error(f"is not YAML: {found.message}", Place(path, found.line, found.column), found.hint)
     if isinstance(error, yaml.reader.ReaderError):
-        where = f"control character 0x{error.character:02x}, character {error.position} of the file"
-        return _error(f"is not YAML: {where}", Place(path))
+        before = text[: error.position]
+        place = Place(path, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        return _error(f"is not YAML: found the control character 0x{error.character:02x}", place, "delete it")
     return _error(f"is not YAML: {error}", Place(path))
 
 
@@ -215,10 +216,10 @@ def _wrong_scalar(loader: _Loader, node: yaml.ScalarNode) -> str:
         return "holds half a character (an escape \\ud800 to \\udfff): write the character itself"
     plain = str(loader.resolve(yaml.ScalarNode, node.value, (True, False)))
     if node.tag != _TEXT and plain.endswith((":int", ":float")) and len(node.value) > LONGEST_NUMBER:
-        return f"found a number of {len(node.value):,} digits"
+        return f"found a number of {len(node.value):,} digits, expected at most {LONGEST_NUMBER:,}"
     if node.tag in (_TEXT, plain) or (node.tag.endswith(":float") and plain.endswith(":int")):
         return ""
-    return f"found {node.value!r:.60} with the tag {_short(node.tag)}, which does not fit it"
+    return f"found {node.value!r:.60} with the tag {_short(node.tag)}, which does not fit it: leave the tag out"
 
 
 def _short(tag: str) -> str:
@@ -244,9 +245,8 @@ def _problems(
         if wrong := _wrong_scalar(loader, node):
             yield Problem(wrong, place=_place(path, node.start_mark, at))
     elif node.tag not in _LISTS:
-        yield Problem(
-            f"found the tag {_short(node.tag)}, expected plain values", place=_place(path, node.start_mark, at)
-        )
+        found = f"found the tag {_short(node.tag)}, expected plain values: leave the tag out"
+        yield Problem(found, place=_place(path, node.start_mark, at))
     if isinstance(node, yaml.SequenceNode):
         for number, entry in enumerate(node.value):
             if id(entry) in above:

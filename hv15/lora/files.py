@@ -59,7 +59,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             that cannot be used.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         kind = "a folder" if path.is_dir() else "no such file"
         raise UserError.at(path, f"{kind}; expected a LoRA file (.safetensors)", hint="check the path")
     checkpoint = open_checkpoint(path)

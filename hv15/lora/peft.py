@@ -159,7 +159,7 @@ def read_settings(metadata: Mapping[str, str]) -> PeftSettings:
         return PeftSettings({key.removeprefix("transformer."): value for key, value in parse_object(text).items()})
     except RecordError as error:
         raise UserError(
-            f"LoRA: its metadata {ADAPTER_METADATA} is not a JSON object: {error}", hint="export it again"
+            f"LoRA: its metadata {ADAPTER_METADATA} cannot be read: {error}", hint="export it again"
         ) from error
 
 

@@ -108,8 +108,12 @@ def download(settings: Settings, targets: Collection[Path] = ()) -> list[Path]:
     known = {target.resolve(): (file, name) for file, name, target in _targets(settings)}
     wanted = [Path(target).resolve() for target in targets] or list(known)
     if unknown := [str(target) for target in wanted if target not in known]:
-        names = "\n  ".join(str(target) for target in known)
-        raise UserError(f"{unknown[0]}: not a file that this config downloads", hint=f"it downloads\n  {names}")
+        raise UserError.at(
+            unknown[0],
+            "not a file that this config downloads, which are",
+            lines=(f"  {target}" for target in known),
+            hint="name some of these, or none to download all",
+        )
     return [_fetch(*known[target]) for target in wanted]
 
 
@@ -154,7 +158,7 @@ def _refused(error: Exception, file: HubFile, name: str) -> UserError:
 
     what = f"{name} of {file.repo}: cannot be downloaded from {constants.ENDPOINT}"
     by_hand = f"hf download {file.repo} {name} --revision {file.revision} --local-dir {file.folder}"
-    elsewhere = f"or download it on another machine and copy it here:\n  {by_hand}"
+    elsewhere = f"or download it on another machine and copy it here: `{by_hand}`"
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, errors.HfHubHTTPError):
         error = error.__cause__  # the server's answer; the client then looked for a local copy
     if isinstance(error, errors.GatedRepoError):

@@ -17,8 +17,8 @@ class DatasetClips:
 
     found: list[tuple[str, Clip]] = field(default_factory=list)
     """(media key, clip), with repetitions."""
-    unusable: list[str] = field(default_factory=list)
-    """Why, for each file that gives no clip."""
+    unusable: list[MediaError] = field(default_factory=list)
+    """Why, for each file that gives no clip, and what to do."""
     too_short: list[str] = field(default_factory=list)
     """Files that give clips, but not of every length."""
     notes: dict[str, list[str]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ def _dataset_clips(project: Project) -> DatasetClips:
             info = project.dataset.probed.info(source, each.media)
             clips.found.extend((each.media, clip) for clip in plan_clips(info, dataset))
         except MediaError as error:
-            clips.unusable.append(error.message)
+            clips.unusable.append(error)
             continue
         for note in info.notes:
             clips.notes.setdefault(note, []).append(source.place)

@@ -79,10 +79,7 @@ class ModelFiles:
         Raises:
             ConfigError: files are missing; all of them at once.
         """
-        problems: list[Problem] = []
-        if brace := self._brace():
-            where = Place(setting=("models", "directory"))
-            problems.append(Problem(f"{brace}: {{ }} in a name is a placeholder of Snakemake", _NO_BRACES, where))
+        problems = self.folder_problems()
         for role in roles_of(self.settings.task):
             try:
                 self.identity(role)
@@ -94,11 +91,14 @@ class ModelFiles:
         if problems:
             raise ConfigError(problems)
 
-    def _brace(self) -> str:
-        """The folder of models that the workflow makes, as the rules name it, if it has braces in it; else ""."""
+    def folder_problems(self) -> list[Problem]:
+        """Return what is wrong with the name of the folder in which the workflow makes models: a rule names it."""
         folder, root = self.settings.resolve(self.settings.models.directory), self.settings.root
         name = str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
-        return name if self.settings.models.source != "files" and set(name) & set("{}") else ""
+        if self.settings.models.source == "files" or not set(name) & set("{}"):
+            return []
+        found = f"{name}: {{ }} in a name is a placeholder of Snakemake"
+        return [Problem(found, _NO_BRACES, Place(setting=("models", "directory")))]
 
     def identity(self, role: Role) -> str:
         """What stands for the model in a digest.

@@ -9,6 +9,7 @@ from typing import Literal
 from hv15.records.fields import check_version, from_json, to_json
 from hv15.records.json_values import JsonObject
 from hv15.records.problems import NOWHERE, ConfigError, Place
+from hv15.terminal_text import one_line
 
 VERSION = 1
 """Increased when the meaning of a field changes."""
@@ -34,7 +35,7 @@ class Check:
     def text(self) -> str:
         """Everything but the subject, for a person: the file, what was found and, on its own line, what to do."""
         where = "" if self.place.file is None else f"{self.place}: "
-        return f"{where}{self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
+        return one_line(f"{where}{self.message}") + (f"\nhint: {one_line(self.hint)}" if self.hint else "")
 
 
 def problem_checks(error: ConfigError, subject: str = "config") -> tuple[Check, ...]:

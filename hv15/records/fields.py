@@ -99,7 +99,7 @@ def _readers(kind: type[DataclassInstance]) -> dict[str, tuple[Reader, bool, boo
     return {
         each.name: (
             _reader(hints[each.name]),
-            each.default is MISSING,
+            each.default is MISSING and each.default_factory is MISSING,
             hints[each.name] is float,
         )
         for each in fields(kind)

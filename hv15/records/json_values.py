@@ -25,7 +25,9 @@ def parse_json(text: str | bytes) -> Json:
     """
     try:
         value: Json = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise RecordError("JSON that is nested too deep") from error
+    except ValueError as error:
         raise RecordError(f"not JSON: {error}") from error
     return value
 

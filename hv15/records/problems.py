@@ -67,7 +67,6 @@ class ConfigError(UserError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         hints = dict.fromkeys(problem.hint for problem in self.problems if problem.hint)
-        # A value that was found may have lines of its own: only a problem begins one.
-        lines = (str(problem).replace("\n", "\n  ") for problem in self.problems)
         place = next((str(problem.place) for problem in self.problems if problem.place != NOWHERE), "")
-        super().__init__("\n".join(lines), hint="; ".join(hints), place=place)
+        first, *others = map(str, self.problems)
+        super().__init__(first, lines=others, hint="; ".join(hints), place=place)

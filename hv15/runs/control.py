@@ -240,4 +240,5 @@ def unlock_snakemake(config: Path, home: Path) -> None:
         check=False,
     )
     if done.returncode:
-        raise UserError.at(config.parent, f"cannot be unlocked:\n{done.stderr.strip()}", hint="put right what it says")
+        said = done.stderr.strip().splitlines()
+        raise UserError.at(config.parent, "cannot be unlocked:", lines=said, hint="put right what it says")

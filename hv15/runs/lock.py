@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.own_files import open_own
+from hv15.own_files import cure, open_own
 from hv15.records.paths import ProjectPaths
 
 PROBE_S = 0.02
@@ -28,7 +28,7 @@ def take(root: Path, run_id: str, *, attempts: int = 25) -> int | None:
         path.parent.mkdir(exist_ok=True)
         descriptor = open_own(path, os.O_RDWR)
     except OSError as error:
-        hint = "free some disk space, or change the folder's permissions"
+        hint = cure(error, "free some disk space, or change the folder's permissions")
         raise UserError.at(path, f"cannot be written: {error.strerror}", hint=hint) from error
     for _ in range(attempts):
         try:

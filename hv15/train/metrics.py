@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.own_files import open_own
+from hv15.own_files import cure, open_own
 from hv15.records.metrics import SIGMA_BINS, MetricsRecord, metrics_line
 
 
@@ -70,7 +70,7 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError.at(
         path,
         f"cannot be written: {error.strerror}",
-        hint="free some disk space and run the same command again: it resumes from the last saved state",
+        hint=cure(error, "free some disk space and run the same command again: it resumes from the last saved state"),
     )
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from hv15.atomic import write_json
 from hv15.digest import digest, file_sha256
 from hv15.errors import UserError
-from hv15.own_files import open_own
+from hv15.own_files import cure, open_own
 from hv15.records.fields import from_json
 from hv15.records.json_values import as_object, parse_object
 from hv15.records.paths import ProjectPaths
@@ -113,7 +113,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise UserError.at(
             lock_file,
             f"cannot be written: {error.strerror}",
-            hint="choose another output folder, or free some disk space",
+            hint=cure(error, "choose another output folder, or free some disk space"),
         ) from error
     with file:
         try:

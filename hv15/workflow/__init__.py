@@ -35,7 +35,6 @@ from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.control import refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
-from hv15.terminal_text import visible
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.stages import Stage, StageBuilder
@@ -82,7 +81,7 @@ def open_project(workflow: Workflow, config: Mapping[str, Json]) -> WorkflowProj
             error = of_the_system(error)
         if recorder is not None:
             recorder.refused(error)
-        raise WorkflowError(visible(str(error))) from None
+        raise WorkflowError(str(error)) from None
     return opened
 
 
@@ -133,7 +132,7 @@ class WorkflowProject:
         project = self.project
         project.models.check()  # alone: without the files, all that follows would fail for the same reason
         make_demo_clips(project)
-        problems: list[str] = []
+        said: list[str] = []
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
@@ -144,10 +143,11 @@ class WorkflowProject:
             try:
                 check()
             except UserError as error:
-                if str(error) not in problems:
-                    problems.append(str(error))
-        if problems:
-            raise UserError("\n".join(problems))
+                if str(error) not in said:
+                    said.append(str(error))
+        if said:
+            first, *others = "\n".join(said).split("\n")
+            raise UserError(first, lines=others)
         register(project.cache, project.root)
         _ = self._stages
 
@@ -187,7 +187,7 @@ class WorkflowProject:
             try:
                 named, plain = self._planner.inputs(stage)
             except UserError as error:
-                raise WorkflowError(visible(str(error))) from None
+                raise WorkflowError(str(error)) from None
             # A process that Snakemake starts for one job reads the Snakefile too, but decides nothing.
             if plain or not self._workflow.is_main_process:
                 return named

@@ -16,16 +16,16 @@ from hv15.records.failures import Failure, FailureKind
 from hv15.runs.record import RunFolder, new_run
 from hv15.runs.state import RunState, RunStatus
 from tests.commands.workbench import Said, Workbench, hv15
-from tests.hostile import HOSTILE, OBEYED
+from tests.hostile.texts import HOSTILE, OBEYED
 
-EVERY = pytest.mark.parametrize("text", [text for name, text in HOSTILE.items() if name != "forged line"], ids=ascii)
+EVERY = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 FORGED = HOSTILE["forged line"]
 
 
 def is_clean(said: Said) -> None:
     for text in (said.out, said.err):
         assert not OBEYED.search(text.replace("\n", "")), text
-        assert not any(line.startswith("error: forged") for line in text.splitlines()), text
+        assert not any(line.startswith(("error: forged", "  hint: forged")) for line in text.split("\n")), text
 
 
 def lora(path: Path, *, key: str = "x", metadata: dict[str, str] | None = None) -> Path:
@@ -33,7 +33,7 @@ def lora(path: Path, *, key: str = "x", metadata: dict[str, str] | None = None) 
     return path
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@EVERY
 def test_metadata_forges_nothing(text: str, tmp_path: Path) -> None:
     said = hv15(
         "show", lora(tmp_path / "a.safetensors", metadata={text: "value", "key": text, "json": json.dumps([text])})
@@ -63,7 +63,25 @@ def test_names_of_tensors_and_files(text: str, tmp_path: Path) -> None:
     is_clean(said)
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@EVERY
+def test_words_of_the_command_line(text: str, tmp_path: Path) -> None:
+    """A shell gives names of files for `*`."""
+    for words in (("show", text, text), (text,), ("merge", "--strength", text)):
+        said = hv15(*words)
+        assert said.code == 2
+        is_clean(said)
+
+
+@EVERY
+def test_messages_of_the_log(text: str) -> None:
+    code = "import logging, sys; from hv15.commands.logs import log_to_stderr; log_to_stderr('info')\n"
+    code += "logging.getLogger('hv15.x').warning('%s', sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, text], capture_output=True, text=True, check=True)
+    assert done.stderr.count("\n") == 1
+    is_clean(Said(0, done.stdout, done.stderr))
+
+
+@EVERY
 def test_keys_and_values_of_a_config(text: str, fresh: Workbench, tmp_path: Path) -> None:
     config = yaml.safe_load((fresh.root / "config.yaml").read_text())
     config["train"] |= {text: 1, "optimizer_type": text}

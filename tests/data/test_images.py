@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import struct
 import subprocess
 import sys
 import zlib
@@ -17,6 +16,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 from hv15.data import images
 from hv15.data.images import image_size, read_image
 from hv15.data.media import IMAGE_SUFFIXES, MediaError
+from tests.data.pictures import claims, png
 
 RAMP = np.arange(32 * 48, dtype=np.uint32).reshape(32, 48)
 COLOUR = np.stack([RAMP % 256, RAMP * 3 % 256, RAMP * 7 % 256], axis=2).astype(np.uint8)
@@ -92,31 +92,6 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
             read_image(tmp_path / name)
 
 
-def png(
-    path: Path, width: int, height: int, *chunks: tuple[bytes, bytes], after: tuple[bytes, bytes] | None = None
-) -> Path:
-    """Write an RGB PNG whose columns go from black to white, however large, with further chunks before or after."""
-    pack = zlib.compressobj(1)
-    row = b"\0" + np.repeat((np.arange(width, dtype=np.uint64) * 256 // width).astype(np.uint8), 3).tobytes()
-    with path.open("wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-
-        def write(name: bytes, data: bytes) -> None:
-            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
-
-        write(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-        for name, data in chunks:
-            write(name, data)
-        for _ in range(height):
-            if data := pack.compress(row):
-                write(b"IDAT", data)
-        write(b"IDAT", pack.flush())
-        if after:
-            write(*after)
-        write(b"IEND", b"")
-    return path
-
-
 def test_metadata_of_any_sensible_size_is_read_over(tmp_path: Path) -> None:
     assert read_image(Path(__file__).parent / "cases" / "text_chunk_2MB.png").shape[2] == 3
     text = b"workflow\0\0" + zlib.compress(bytes(images.MOST_TEXT - 1000))
@@ -146,12 +121,7 @@ def test_a_size_is_known_without_decoding(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_picture_that_is_too_large_is_a_limit_and_no_damage(tmp_path: Path) -> None:
-    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
-    path = png(tmp_path / "a.png", 8, 8)
-    data = bytearray(path.read_bytes())
-    data[16:29] = header
-    data[29:33] = struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    path.write_bytes(data)
+    path = claims(png(tmp_path / "a.png", 8, 8), 40_000, 40_000)
     for look in (image_size, read_image):
         with pytest.raises(
             MediaError, match="40000x40000 pixels is too large: expected at most 512 Mi pixels"

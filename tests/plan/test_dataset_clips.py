@@ -38,7 +38,7 @@ def test_what_the_files_give(folder: Path) -> None:
         by_media.setdefault(media, []).append(clip.frames)
     assert sorted(map(sorted, by_media.values())) == [[5], [5, 17]]
     (unusable,) = clips.unusable
-    assert "torn.mp4" in unusable
+    assert "torn.mp4" in unusable.message
     assert clips.too_short == [f"{folder}/clips/short.mp4: no clip of 17 frames"]
     assert clips.notes == {}
 

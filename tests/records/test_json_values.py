@@ -15,7 +15,7 @@ from hv15.records.json_values import RecordError, as_object, as_text, parse_obje
     [
         ("", "not JSON"),
         ('{"a": 1', "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "nested too deep"),
         (b"\xff", "not JSON"),
         ("[]", "expected a JSON object, found list"),
         ("null", "expected a JSON object, found NoneType"),

@@ -30,7 +30,7 @@ from hv15.runs.metrics import training_progress
 from hv15.runs.record import history
 from hv15.runs.state import current
 from hv15.workflow.made_from import MadeFromReader
-from tests.damage import damaged
+from tests.hostile.damage import damaged
 from tests.records.steps import lines, start_record, step_record
 from tests.workflow.stub_hv15 import write_safetensors
 from tui.data.history import HistoryReader

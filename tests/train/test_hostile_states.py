@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hv15.train.state import Position, StateFolder
-from tests.damage import damaged
+from tests.hostile.damage import damaged
 
 POSITION = Position(6, 1.5, 600, "spec", 2)
 

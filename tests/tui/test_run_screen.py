@@ -12,7 +12,6 @@ from textual.message import Message
 from hv15.errors import UserError
 from hv15.records.checks import Check
 from hv15.runs import control
-from hv15.runs.record import RunFolder
 from hv15.runs.state import RunState
 from tests.tui.watched import (
     GIB,
@@ -30,6 +29,7 @@ from tests.tui.watched import (
     settle,
     text_of,
 )
+from tui.app import Dashboard
 from tui.data.history import Orphan
 from tui.data.jobs import JobState
 from tui.data.rerun import Rerun
@@ -47,15 +47,14 @@ from tui.widgets.rows import Rows
 def orders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was asked of `hv15.runs.control`."""
     given: list[tuple[Any, ...]] = []
-
-    def start(project: Path, targets: list[str]) -> RunFolder:
-        given.append(("start", project, targets))
-        return RunFolder(project.parent, "20270115-080000-0000")
-
-    monkeypatch.setattr(control, "start", start)
     monkeypatch.setattr(control, "stop", lambda root, now=False: given.append(("kill" if now else "stop", root)))
     monkeypatch.setattr(control, "unlock", lambda project: given.append(("unlock", project)) or True)
     return given
+
+
+def started(app: Dashboard) -> list[list[str]]:
+    """The targets of the runs that were started."""
+    return app.files.started  # type: ignore[attr-defined,no-any-return]
 
 
 async def test_a_run_from_its_start_to_its_end(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ async def test_a_failure_says_cause_cure_and_the_end_of_its_log(tmp_path: Path) 
         assert app.current_mode == "logs"
 
 
-async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     app.files.plan = Rerun((planned(1, "train", "learning_rate changed"),))  # type: ignore[attr-defined]
     app.files.checks = (
@@ -138,13 +137,13 @@ async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path, order
         assert text_of(app).index("✗ clip 3 [b]: too short") < text_of(app).index("! GPU: busy")
         assert "12 clips" not in text_of(app)
         assert "learning_rate changed" in text_of(app)
-        assert not orders, "looking starts nothing"
+        assert not started(app), "looking starts nothing"
         await pilot.press("s")
         await settle(pilot)
-    assert orders == [("start", tmp_path / "config.yaml", ["results/lora.safetensors"])]
+    assert started(app) == [["results/lora.safetensors"]]
 
 
-async def test_another_target_is_asked_for_and_started(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+async def test_another_target_is_asked_for_and_started(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
@@ -158,10 +157,10 @@ async def test_another_target_is_asked_for_and_started(tmp_path: Path, orders: l
         assert app.files.asked[-1] == (None, ("results/samples/a.mp4", "b c.mp4"))  # type: ignore[attr-defined]
         await pilot.press("ctrl+s")
         await settle(pilot)
-    assert orders[0][2] == ["results/samples/a.mp4", "b c.mp4"]
+    assert started(app) == [["results/samples/a.mp4", "b c.mp4"]]
 
 
-async def test_a_dry_run_starts_nothing(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+async def test_a_dry_run_starts_nothing(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     app.files.plan = Rerun(error="config.yaml:4:3 train.x: unknown key")  # type: ignore[attr-defined]
     async with app.run_test(size=(120, 40)) as pilot:
@@ -171,10 +170,10 @@ async def test_a_dry_run_starts_nothing(tmp_path: Path, orders: list[tuple[Any, 
         assert "config.yaml:4:3 train.x: unknown key" in text_of(app)
         await pilot.press("s", "escape")
         await settle(pilot)
-    assert not orders
+    assert not started(app)
 
 
-async def test_what_cannot_start_offers_no_start(tmp_path: Path, orders: list[tuple[Any, ...]]) -> None:
+async def test_what_cannot_start_offers_no_start(tmp_path: Path) -> None:
     app = dashboard(tmp_path)
     words = [f"config.yaml:{line}:3 train.x{line}: unknown key" for line in range(1, 13)]
     app.files.plan = Rerun(error="\n".join(words))  # type: ignore[attr-defined]
@@ -193,10 +192,10 @@ async def test_what_cannot_start_offers_no_start(tmp_path: Path, orders: list[tu
         await pilot.press("d")
         await settle(pilot)
         assert "Start (s)" in text_of(app)
-        assert not orders
+        assert not started(app)
         await pilot.press("s")
         await settle(pilot)
-    assert len(orders) == 1
+    assert len(started(app)) == 1
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 55)])
@@ -238,11 +237,8 @@ async def test_stop_asks_first_and_again_kills(tmp_path: Path, orders: list[tupl
 
 
 async def test_what_cannot_be_done_is_said_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(project: Path, targets: list[str]) -> RunFolder:
-        raise UserError("a run is already in progress", hint="stop [it] first")
-
-    monkeypatch.setattr(control, "start", refuse)
     app = dashboard(tmp_path)
+    app.files.refusal = UserError("a run is already in progress", hint="stop [it] first")  # type: ignore[attr-defined]
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(app, "notify", lambda message, **how: told.append((how.get("title", ""), message)))
     async with app.run_test(size=(120, 40)) as pilot:
@@ -252,6 +248,7 @@ async def test_what_cannot_be_done_is_said_with_its_cure(tmp_path: Path, monkeyp
         await settle(pilot)
         await pilot.press("s")
         await settle(pilot)
+        assert "s shows what would run" in text_of(app), "nothing is starting"
     assert ("Stop", "nothing runs here") in told
     assert ("That did not work", "a run is already in progress\nstop [it] first") in told
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip("textual_serve", reason="the extra `web` is not installed")
 
 import aiohttp
+import psutil
 from aiohttp import web
 from yarl import URL
 
@@ -165,6 +168,37 @@ def test_the_page_drives_a_program(tmp_path: Path) -> None:
             assert (await socket_.receive(timeout=300)).data == b"90x20"
 
     visit_program(tmp_path, work)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda end: end.name)
+def test_dashboards_end_with_their_server(end: signal.Signals, tmp_path: Path) -> None:
+    """Whatever ends it: a dashboard that nobody can see any more keeps no memory and reads no files."""
+    (tmp_path / "config.yaml").write_text("task: t2v\n")
+    words = [sys.executable, "-P", "-m", "hv15.cli", "tui", str(tmp_path), "--serve"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        server = psutil.Process(process.pid)
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+
+        async def open_two_and_end_the_server() -> list[psutil.Process]:
+            jar = aiohttp.CookieJar(unsafe=True)
+            async with aiohttp.ClientSession(cookie_jar=jar) as session:
+                async with session.get(address) as response:
+                    page = str(response.url)
+                pages = [await session.ws_connect(f"{page}ws") for _ in range(2)]
+                for each in pages:
+                    assert (await each.receive(timeout=300)).data, "the dashboard draws itself"
+                dashboards = server.children(recursive=True)
+                server.send_signal(end)
+                await asyncio.to_thread(server.wait)
+            return dashboards
+
+        dashboards = asyncio.run(open_two_and_end_the_server())
+        assert len(dashboards) >= 2
+        _, alive = psutil.wait_procs(dashboards, timeout=30)
+        for each in alive:
+            each.kill()
+    assert not alive
 
 
 def test_no_page_is_larger_than_is_allowed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.pilot import Pilot
 from textual.worker import WorkerError
 
+from hv15.errors import UserError
 from hv15.records.failures import Failure, FailureKind
 from hv15.runs.record import RunFolder
 from hv15.runs.state import RunState
@@ -79,6 +80,10 @@ class Watched(ProjectFiles):
         self.plan: Any = Rerun((planned(1, "train", "learning_rate changed"),))
         self.estimate: Any = Estimate()
         self.checks: Any = ()
+        self.refusal: UserError | None = None
+        """Why nothing can be started."""
+        self.started: list[list[str]] = []
+        """The targets of the runs that were started."""
         self.asked: list[tuple[str | None, tuple[str, ...]]] = []
         """Texts and targets of which a dry run was asked."""
         self.real_metrics = False
@@ -102,6 +107,12 @@ class Watched(ProjectFiles):
     def dry_run(self, text: str | None = None, targets: Any = ()) -> Any:
         self.asked.append((text, tuple(targets)))
         return Asked(self.plan)
+
+    def start(self, targets: Any) -> str:
+        if self.refusal is not None:
+            raise self.refusal
+        self.started.append(list(targets))
+        return "started 20270115-080000-0000: it continues when this terminal is closed"
 
     def preflight(self) -> Any:
         return Asked(self.checks)

@@ -256,9 +256,14 @@ class RunScreen(DashboardScreen):
     def _start(self, targets: list[str] | None) -> None:
         if targets is None:
             return
-        config = self.dashboard.project
-        self.query_one(JobsTable).empty = "the run is starting"
-        self.in_thread("start", lambda: control.start(config, targets), lambda run: self._say_done(f"started {run.id}"))
+        files, table = self.dashboard.files, self.query_one(JobsTable)
+        table.empty = "the run is starting"
+
+        def refused(error: Exception) -> None:
+            table.empty = IDLE
+            self.show_error(error)
+
+        self.in_thread("start", lambda: files.start(targets), self._say_done, refused)
 
     def _plans(self, targets: list[str]) -> DryRun:
         return self.dashboard.files.dry_run(targets=targets)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _INDEX_NAMES = ("diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json")
 _FILE_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+MOST_SHARDS = 1000
+"""Of one model."""
 _LARGE = 2**20  # elements
 _FINITE_SAMPLE = 1_000_000  # elements of one tensor that are checked for NaN
 
@@ -212,9 +214,13 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
     except OSError as error:
         raise unreadable(index, error) from error
     except (ValueError, KeyError) as error:
-        raise UserError.at(index, f"not a shard index ({error!r})", hint="copy or download it again") from error
+        reason = "it has no weight_map" if isinstance(error, KeyError) else str(error)
+        raise UserError.at(index, f"not a shard index: {reason}", hint="copy or download it again") from error
     if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise UserError.at(index, f"names a file of another folder: {outside[0]}", hint="copy or download it again")
+    if len(names) > MOST_SHARDS:
+        found = f"names {len(names):,} shards; at most {MOST_SHARDS:,} are read"
+        raise UserError.at(index, found, hint="no model has so many; copy or download it again")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError.at(
