@@ -12,6 +12,9 @@ padded at the end, and the padding is cut off before attention.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -22,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from hv15.errors import UserError
+from hv15.gpus import LOCAL_RANK
 from hv15.models.attention import Attention
 from hv15.models.weights.no_data import has_no_data
 
@@ -186,6 +190,30 @@ class _Gather(torch.autograd.Function):
         return ctx.parallel.share(grad, 1), None, None
 
 
+@contextmanager
+def connected(size: int, device: torch.device) -> Iterator[torch.device]:
+    """Connect the processes of a sample, which torch's variables name (WORLD_SIZE, RANK, ...), until the block ends.
+
+    Does nothing if `size` is 1 or there are no such variables. A training's processes are connected by accelerate.
+
+    Args:
+        size: the setting `context_parallel`.
+        device: the setting's; of several GPUs each process uses the one with its number.
+
+    Yields:
+        This process's device.
+    """
+    if size == 1 or "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get(LOCAL_RANK, "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield device
+    dist.destroy_process_group()  # not after an error: it could wait for the others
+
+
 def join(size: int, heads: int, device: torch.device | str, section: Section) -> ContextParallel | None:
     """Return the group of `size` processes that this one belongs to: neighbours by their numbers; None if size is 1.
 
@@ -206,10 +234,10 @@ def join(size: int, heads: int, device: torch.device | str, section: Section) ->
     if torch.device(device).type == "meta":
         return ContextParallel(size)
     processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-    if processes % size:
+    if processes % size or (section == "sample" and processes != size):
         raise UserError(
-            f"{section}.context_parallel: {size} does not divide the number of processes, {processes}",
-            hint=f"let hv15 start them, or start {size} (or for training a multiple of it) with `accelerate launch`",
+            f"{section}.context_parallel: {size} does not fit the number of processes, which is {processes}",
+            hint=f"let hv15 start them, or start {size} (for training, also a multiple of it) with `accelerate launch`",
         )
     group, _ = dist.new_subgroups(size)
     return ContextParallel(size, dist.get_rank(group), group)

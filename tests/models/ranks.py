@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+import torch._dynamo  # torch's optimizers import it when they are first used: here, once for all ranks
 import torch.distributed as dist
 
 
