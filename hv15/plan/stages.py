@@ -12,7 +12,7 @@ from hv15.config.section import Section
 from hv15.memory import WEIGHTS
 from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
-from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, DISK, FRAGMENTS, PROCESS, UTILISATION, Device
+from hv15.plan.devices import BUS, CONTEXT, CONVOLUTIONS, DISK, EXCHANGE, FRAGMENTS, PROCESS, UTILISATION, Device
 from hv15.plan.model_sizes import ModelSizes
 from hv15.plan.workload import ClipBatch, Video, Workload, workload
 from hv15.precision import named_dtype
@@ -39,8 +39,8 @@ MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
     "condition": ("vae_enable_patch_conv", "dtype"),
     "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
-              "split_attn", "network_dim", "optimizer_type", "dtype"),
-    "denoise": ("blocks_to_swap", "quantize", "split_attn", "dtype"),
+              "split_attn", "context_parallel", "network_dim", "optimizer_type", "dtype"),
+    "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "dtype"),
     "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
 }  # fmt: skip
 """The settings of a stage's section that determine its memory."""
@@ -119,7 +119,7 @@ class StagePlanner:
         settings = settings or self.project.settings
         cost = self._cost(name, settings, clips or self.work.batch)
         on_cpu = name == "encode texts" and settings.cache.text_encoder_cpu and self.device.gpu
-        needed = 0 if on_cpu else self._needed(name, cost)
+        needed = 0 if on_cpu else self._needed(name, cost, ranks_of(name, settings))
         seconds, unit, count = self._time(name, settings, cost)
         timed = not on_cpu and self.device.tflops is not None
         section = section_of(name, settings)
@@ -139,12 +139,18 @@ class StagePlanner:
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
 
-    def _needed(self, name: StageName, cost: Cost) -> int:
+    def _needed(self, name: StageName, cost: Cost, ranks: int) -> int:
+        """Bytes that the device must have free; on the CPU, all ranks' together.
+
+        Args:
+            ranks: how many compute each video together.
+        """
         if not self.device.gpu:
-            return cost.peak + cost.host + PROCESS  # it is all the same memory
+            return (cost.peak + PROCESS) * ranks + cost.host  # it is all the same memory
         moving = cost.peak - cost.parts.get("weights", 0)
         convolutions = CONVOLUTIONS if name in ("encode latents", "condition", "decode") else 0
-        return cost.peak + CONTEXT + convolutions + int(FRAGMENTS * moving)
+        exchange = EXCHANGE if ranks > 1 else 0
+        return cost.peak + CONTEXT + convolutions + exchange + int(FRAGMENTS * moving)
 
     def _time(self, name: StageName, settings: Settings, cost: Cost) -> tuple[float | None, str, int]:
         """Seconds of a unit, the unit, and how many of them."""
@@ -180,9 +186,8 @@ class StagePlanner:
         section = section_of(name, settings)
         stored = getattr(section, "quantize", "none")
         offloaded = getattr(section, "gradient_checkpointing_cpu_offload", False)
-        weights = cost.parts.get(WEIGHTS, 0) + (
-            0 if offloaded else cost.host
-        )  # blocks that wait in the machine's memory
+        waiting = 0 if offloaded else cost.host // ranks_of(name, settings)  # blocks, in the machine's memory
+        weights = cost.parts.get(WEIGHTS, 0) + waiting
         return weights * COMPRESSION.get(stored, 1)
 
     def _cost(self, name: StageName, settings: Settings, clips: ClipBatch) -> Cost:
@@ -291,3 +296,14 @@ def section_of(name: StageName, settings: Settings) -> Section:
     """Return the section with a stage's settings."""
     section: Section = getattr(settings, SECTION[name])
     return section
+
+
+def ranks_of(name: StageName, settings: Settings) -> int:
+    """Return how many GPUs compute each video of a stage together; only the transformer's stages are divided."""
+    match name:
+        case "train":
+            return settings.train.context_parallel
+        case "denoise":
+            return settings.sample.context_parallel
+        case _:
+            return 1
