@@ -43,9 +43,9 @@ class ContextParallel:
     """None only in a plan, where nothing is sent."""
 
     def share(self, x: Tensor, dim: int) -> Tensor:
-        """Return this rank's share of the tokens along `dim`, ceil(tokens / ranks) of them; the end is padded by zeros.
+        """Return this rank's share of the tokens: [..., tokens, ...] -> [..., ceil(tokens / ranks), ...] along `dim`.
 
-        Its gradient reaches only this rank's tokens.
+        The last shares are padded by zeros. The gradient reaches only this rank's tokens.
         """
         tokens = x.shape[dim]
         most = self._share_of(tokens)
@@ -144,8 +144,8 @@ class _SharedAttention(Attention):
         """
         others = self.image_tokens - -(-self.image_tokens // self.parallel.size)
         valid = [length + others for length in lengths]
-        heads = (self._swap(each, to_heads=True) for each in (q, k, v))
-        out = super().__call__(*heads, valid)  # (B, N + M, H/ranks * D)
+        whole = [self._swap(each, to_heads=True) for each in (q, k, v)]  # (B, N + M, H/ranks, D)
+        out = super().__call__(whole[0], whole[1], whole[2], valid)  # (B, N + M, H/ranks * D)
         return self._swap(out.unflatten(2, (-1, q.shape[3])), to_heads=False).flatten(2)
 
     def _swap(self, x: Tensor, *, to_heads: bool) -> Tensor:

@@ -225,7 +225,7 @@ class WorkflowProject:
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
         """
         settings = self.project.settings
-        ranks = getattr(settings, section).context_parallel
+        ranks = (settings.train if section == "train" else settings.sample).context_parallel
 
         def resource(wildcards: Wildcards) -> int:
             here = not self._workflow.non_local_exec

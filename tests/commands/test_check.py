@@ -158,7 +158,7 @@ def test_a_program_gets_each_check_with_its_place(project: Workbench) -> None:
     assert dit.place == Place(Path(project.config["models"]["dit"]))
     assert Counter(each.subject for each in checks)["unusable"] == 5
     assert {each.subject for each in checks_of(project, 2, "--models")} == {
-        *("config", "dit", "train", "vae", "text_encoder", "glyph_encoder"),
+        *("config", "dit", "train", "sample", "vae", "text_encoder", "glyph_encoder"),
     }
 
 
