@@ -17,6 +17,7 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
+from hv15.errors import UserError
 from hv15.own_files import lock_own
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -62,19 +63,59 @@ def take_gpu(device: str) -> None:
         for name in names[int(number) : int(number) + 1]:
             with suppress(OSError):  # this GPU is used in any case
                 _lock(name)
+    elif len(names) > 1:
+        _take(names, 1)
+
+
+def take_gpus(device: str, count: int) -> None:
+    """Reserve several GPUs, for processes that this one starts; nothing is reserved on a machine without GPUs.
+
+    Args:
+        device: as for `take_gpu`.
+        count: at least 2.
+
+    Raises:
+        UserError: there are fewer GPUs, or `device` names one of them.
+    """
+    if device == "cpu":
         return
-    if len(names) < 2:
-        return
-    shared = names[os.getpid() % len(names)]
+    names = gpus()
+    if ":" in device:
+        raise UserError(
+            f"runtime.device: {device} is one GPU, but context_parallel is {count}",
+            hint=f"set runtime.device to auto; to choose the {count} GPUs, set {VISIBLE}",
+        )
+    if 0 < len(names) < count or (not names and device != "auto"):
+        raise UserError(
+            f"context_parallel: {count} needs {count} GPUs, but this process may use {len(names)}",
+            hint="set it to the number of GPUs or less, or to 1 (off)",
+        )
+    if names:
+        _take(names, count)
+
+
+def held_locks() -> tuple[int, ...]:
+    """The open files whose locks reserve this process's GPUs."""
+    return tuple(_held)
+
+
+def _take(names: list[str], count: int) -> None:
+    """Lock as many GPUs as are free, share others for the rest, and leave only these to torch."""
+    taken: list[str] = []
+    failure: OSError | None = None
     try:
-        free = next((name for name in names if _lock(name)), None)
+        for name in names:
+            if len(taken) < count and _lock(name):
+                taken.append(name)
     except OSError as error:
-        free = shared
-        log.warning("GPUs cannot be locked, so other jobs may use GPU %s as well: %s", free, error)
-    if free is None:
-        free = shared
-        log.warning("all %d GPUs are taken by other jobs: GPU %s is shared", len(names), free)
-    os.environ[VISIBLE] = free
+        failure = error
+    start = os.getpid() % len(names)
+    others = [name for name in names[start:] + names[:start] if name not in taken][: count - len(taken)]
+    if failure is not None:
+        log.warning("GPUs cannot be locked, so other jobs may use GPU %s as well: %s", ", ".join(others), failure)
+    elif others:
+        log.warning("all %d GPUs are taken by other jobs: GPU %s is shared", len(names), ", ".join(others))
+    os.environ[VISIBLE] = ",".join(sorted(taken + others, key=names.index))
 
 
 def _lock(name: str) -> bool:

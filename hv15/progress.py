@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from hv15.ranks import is_first_rank
 from hv15.terminal_text import CleanStream, one_line
 
 LOG_INTERVAL_S = 10.0
@@ -22,8 +23,8 @@ class Progress:
     def __init__(self, total: int, label: str, *, unit: str = "", start: int = 0, stream: TextIO | None = None) -> None:
         self.total, self.label, self.unit = total, label, unit
         self.done = self._start = start
-        stream = stream or sys.stderr
-        self._bar = stream is not None and stream.isatty()  # None: it was closed before the program began
+        stream = stream or (sys.stderr if is_first_rank() else None)
+        self._bar = stream is not None and stream.isatty()  # None: not the first rank, or closed before
         if self._bar and isinstance(stream, CleanStream):
             stream = stream.raw
         self._stream: TextIO | None = stream

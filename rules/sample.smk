@@ -35,7 +35,7 @@ rule sample_latents:
     conda:
         "environment.yaml"
     resources:
-        gpu=PROJECT.gpu,
+        gpu=PROJECT.gpus("sample"),
     params:
         files=lambda wildcards, input: [
             word

@@ -10,7 +10,7 @@ rule train:
     conda:
         "environment.yaml"
     resources:
-        gpu=PROJECT.gpu,
+        gpu=PROJECT.gpus("train"),
     message:
         "Training the LoRA (log: {log}): {WHY:train}"
     shell:

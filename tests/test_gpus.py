@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from types import ModuleType
 import pytest
 
 from hv15 import gpus
-from hv15.gpus import LOCAL_RANK, SLURM_JOB, VISIBLE, gpu_jobs, take_gpu
+from hv15.errors import UserError
+from hv15.gpus import LOCAL_RANK, SLURM_JOB, VISIBLE, gpu_jobs, held_locks, take_gpu, take_gpus
 
 JOB = f"""
 import logging, os, sys
@@ -102,6 +104,53 @@ def test_each_process_of_accelerate_has_the_gpu_of_its_number(start: Callable[..
     ranks = [start(CUDA_VISIBLE_DEVICES="0,1,2", LOCAL_RANK=str(rank)) for rank in range(2)]
     assert [job.sees for job in ranks] == ["0,1,2", "0,1,2"]
     assert start(CUDA_VISIBLE_DEVICES="0,1,2").sees == "2"
+
+
+@pytest.mark.parametrize(
+    ("taken", "visible", "said"),
+    [([], "0,1", ""), (["0"], "1,2", ""), (["0", "2"], "1,2|0,1", "all 3 GPUs are taken by other jobs: GPU [02] is")],
+)
+def test_several_gpus_for_one_job(
+    taken: list[str],
+    visible: str,
+    said: str,
+    start: Callable[..., Job],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Free ones, as far as there are any; all that it takes are locked."""
+    for name in taken:
+        start(f"cuda:{name}", CUDA_VISIBLE_DEVICES="0,1,2")
+    monkeypatch.setenv(VISIBLE, "0,1,2")
+    take_gpus("auto", 2)
+    assert re.fullmatch(visible, os.environ[VISIBLE])
+    assert re.search(said, caplog.text) is not None
+    assert bool(caplog.text) == bool(said)
+    assert len(held_locks()) == (1 if said else 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "message"),
+    [
+        ("auto", "0", "context_parallel: 2 needs 2 GPUs, but this process may use 1"),
+        ("cuda", "", "context_parallel: 2 needs 2 GPUs, but this process may use 0"),
+        ("cuda:1", "0,1,2", "runtime.device: cuda:1 is one GPU"),
+    ],
+)
+def test_too_few_gpus_are_refused(device: str, visible: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, visible)
+    with pytest.raises(UserError, match=message):
+        take_gpus(device, 2)
+    assert held_locks() == ()
+
+
+@pytest.mark.parametrize(("device", "visible"), [("cpu", "0,1"), ("auto", "")])
+def test_several_processes_on_the_cpu_reserve_nothing(
+    device: str, visible: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VISIBLE, visible)
+    take_gpus(device, 2)
+    assert (os.environ[VISIBLE], held_locks()) == (visible, ())
 
 
 def test_slurm_jobs_number_gpus_of_their_own(start: Callable[..., Job]) -> None:

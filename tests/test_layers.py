@@ -27,7 +27,7 @@ LEVELS = (
         "patterns",
         "stamp",
     },
-    {"records", "remembered", "gpus", "progress", "out_of_memory", "memory", "bitsandbytes"},
+    {"records", "remembered", "gpus", "ranks", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},
     {"cache", "lora"},
     {"sample"},

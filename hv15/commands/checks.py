@@ -24,7 +24,8 @@ from hv15.train.advice import about_lengths, about_sizes, about_training
 from hv15.units import size
 
 if TYPE_CHECKING:
-    from hv15.models import DiT
+    from hv15.config import SampleSettings, TrainSettings
+    from hv15.models import DiT, DiTConfig
 
 MOST_BUCKETS = 12
 """The most buckets that are listed."""
@@ -55,7 +56,7 @@ def model_checks(project: Project) -> Iterator[Check]:
                 yield _missing(project, role, path)
             elif role == "dit":
                 dit = _dit_on_meta(project, path)
-                yield from _dit_checks(project, path, dit.config.num_blocks)
+                yield from _dit_checks(project, path, dit.config)
             else:
                 widths |= _width(project, role, path)
                 yield Check("ok", role, size(bytes_of(path, "*.safetensors")), place=Place(path))
@@ -78,20 +79,21 @@ def _missing(project: Project, role: Role, path: Path) -> Check:
     return Check("problem", role, f"{path}: does not exist", place=Place(setting=("models", role)))
 
 
-def _dit_checks(project: Project, path: Path, blocks: int) -> Iterator[Check]:
+def _dit_checks(project: Project, path: Path, config: DiTConfig) -> Iterator[Check]:
     facts, settings = project.models.facts, project.settings
     yield Check("ok", "dit", str(facts), place=Place(path))
     yield from _notes("dit", file_notes(project) + about_training(facts, settings.train.quantize))
     yield from _notes("dit", about_memory(facts, "sample", settings.sample.quantize))
-    yield from _speed_checks(project, blocks)
+    yield from _speed_checks(project, config)
 
 
-def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
+def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
     """Settings of memory and speed that do not work with the transformer or on this machine, found before the encoding.
 
     What only this machine lacks is a note, not a problem: the training may run on another one.
     """
     from hv15.models.attention import pick_attention
+    from hv15.models.context_parallel import Section, check_heads
     from hv15.models.weights.quantised import check_weight_format
     from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
@@ -103,11 +105,19 @@ def _speed_checks(project: Project, blocks: int) -> Iterator[Check]:
     except UserError as error:
         place = Place(setting=("train", "optimizer_type"))
         yield Check("note", "train", f"on this machine: {error.message}", error.hint, place)
-    for name, section in (("train", project.settings.train), ("sample", project.settings.sample)):
+    sections: dict[Section, TrainSettings | SampleSettings] = {
+        "train": project.settings.train,
+        "sample": project.settings.sample,
+    }
+    for name, section in sections.items():
         try:
-            swapped_indices(blocks, section.blocks_to_swap)
+            swapped_indices(config.num_blocks, section.blocks_to_swap)
         except UserError as error:
             yield failed(name, error, (name, "blocks_to_swap"))
+        try:
+            check_heads(section.context_parallel, config.num_heads, name)
+        except UserError as error:
+            yield failed(name, error, (name, "context_parallel"))
         try:
             dtype = pick_dtype(section.dtype, device)
             pick_attention(section.attn_mode, split=False, device=device, dtype=dtype, training=name == "train")

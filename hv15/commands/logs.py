@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 
+from hv15.ranks import is_first_rank
 from hv15.terminal_text import one_line, visible
 
 
 def log_to_stderr(level: str) -> None:
-    """Show hv15's messages of this level and above, one plain line each; of other libraries only warnings."""
+    """Show hv15's messages of this level and above, one plain line each; of other libraries only warnings.
+
+    Of several processes that work together, all but the first show only errors.
+    """
     shown = logging.StreamHandler(sys.stderr)
     shown.setFormatter(_Plain("%(message)s"))
     logging.basicConfig(handlers=[shown], level=logging.WARNING)
-    logging.getLogger("hv15").setLevel(level.upper())
+    logging.getLogger("hv15").setLevel(level.upper() if is_first_rank() else logging.ERROR)
 
 
 class _Plain(logging.Formatter):

@@ -16,6 +16,7 @@ from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.models.advice import about_memory
 from hv15.project import Project
+from hv15.ranks import run_on_ranks
 from hv15.records.json_values import JsonObject
 from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
@@ -53,8 +54,8 @@ def condition(options: SampleCondition) -> None:
     )
 
 
-def denoise(options: SampleDenoise) -> None:
-    """Make the latents of a sample.
+def denoise(options: SampleDenoise) -> int | None:
+    """Make the latents of a sample; return an exit code if other processes did it.
 
     Raises:
         UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
@@ -63,6 +64,9 @@ def denoise(options: SampleDenoise) -> None:
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
+    device = project.settings.runtime.device
+    if (code := run_on_ranks(project.settings.sample.context_parallel, device)) is not None:
+        return code
     trained, text_settings = digest(project.training_spec), project.texts.settings_digest
     spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
@@ -71,7 +75,7 @@ def denoise(options: SampleDenoise) -> None:
     log_notes(log, project, sample_notes(project, spec) + of_memory + of_loras)
     text = project.texts.store.read(caption_key(spec.prompt))
     negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
-    take_gpu(project.settings.runtime.device)
+    take_gpu(device)
     sample_latents(
         spec,
         project.models.path("dit"),
@@ -82,9 +86,10 @@ def denoise(options: SampleDenoise) -> None:
         options.out,
         made_from=made_from,
         root=project.root,
-        device=project.settings.runtime.device,
+        device=device,
         settings=project.settings.sample,
     )
+    return None
 
 
 def decode(options: SampleDecode) -> None:

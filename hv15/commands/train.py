@@ -12,19 +12,23 @@ from hv15.commands.options.stages import Train
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
+from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.spec import Spec
 
 log = logging.getLogger(__name__)
 
 
-def train(options: Train) -> None:
-    """Train the LoRA of a project from its encoded dataset.
+def train(options: Train) -> int | None:
+    """Train the LoRA of a project from its encoded dataset; return an exit code if other processes did it.
 
     Raises:
         UserError: the dataset or the config changed meanwhile, or the training cannot continue.
     """
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
+    device = project.settings.runtime.device
+    if (code := run_on_ranks(project.settings.train.context_parallel, device)) is not None:
+        return code
     spec = project.training_spec
     if options.spec is not None and Spec.read(options.spec).wanted != spec:
         raise UserError.at(
@@ -32,12 +36,13 @@ def train(options: Train) -> None:
             "the dataset or the config changed while the workflow was running",
             hint="run the same command again: what is encoded already is kept",
         )
-    take_gpu(project.settings.runtime.device)
+    take_gpu(device)
     from hv15.cache.batches import Stores
     from hv15.train.run import train
 
     items = project.training_items()
-    if left_out := sum(bool(entry.skipped) for _, entry in describe(project.latents.entries())):
+    left_out = sum(bool(entry.skipped) for _, entry in describe(project.latents.entries()))
+    if left_out and is_first_rank():
         print(f"{left_out} files were left out: `hv15 report` says why", file=sys.stderr)
     log_notes(log, project, training_notes(project, items))
     stores = Stores(project.latents.store, project.texts.store)
@@ -45,3 +50,4 @@ def train(options: Train) -> None:
     project.dataset.record().write(
         options.out.parent / project.paths.training.name / project.paths.trained_dataset.name
     )
+    return None

@@ -198,6 +198,9 @@ class TrainSettings(TransformerSettings):
         if self.gradient_checkpointing_cpu_offload and not self.gradient_checkpointing:
             text = "has no effect without gradient_checkpointing: true"
             problems.append((("gradient_checkpointing_cpu_offload",), text))
+        if self.context_parallel > 1 and self.network_dropout:
+            text = "needs network_dropout: 0, because its masks are drawn for all tokens at once; use rank_dropout"
+            problems.append((("context_parallel",), text))
         if self.attn_mode == "sage":
             text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             problems.append((("attn_mode",), text))

@@ -13,6 +13,8 @@ Quantize = Literal["none", WeightFormat]
 AttentionMode = Literal["auto", "sdpa", "flash", "flash3", "xformers", "sage"]
 MOST_SWAPPED = 51
 """Most blocks that can be swapped, of the published model's 54."""
+MOST_RANKS = 64
+"""Most GPUs that could share a video, of any model; the published one has 16 heads."""
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
@@ -36,6 +38,11 @@ class TransformerSettings(Section):
 
     split_attn: bool = Field(False, json_schema_extra=SPEED)
     """Compute attention for one sample and one group of heads at a time: less memory, slightly slower."""
+
+    context_parallel: Annotated[int, Field(ge=1, le=MOST_RANKS)] = Field(1, json_schema_extra=SPEED)
+    """Number of GPUs that compute each video together, for videos that one GPU cannot hold: 2, 4, 8 or 16, which divide
+    the model's 16 attention heads. Each holds the whole model and a share of the activations; the results are the same.
+    hv15 starts the processes. Encoding and decoding are not divided."""
 
     compile: bool = Field(False, json_schema_extra=SPEED)
     """Compile each block with torch.compile: takes minutes at the start, then steps are faster."""

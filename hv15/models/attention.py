@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate, groupby
 from types import ModuleType
 from typing import NamedTuple
 
@@ -20,6 +22,10 @@ from hv15.models.weights.no_data import has_no_data
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q, k, v [B, N, H, D] -> [B, N, H, D], without mask, scale 1/sqrt(D)."""
 
+PackedKernel = Callable[[Tensor, Tensor, Tensor, Sequence[int]], Tensor]
+"""The same for samples of any lengths, one behind the other: q, k, v [sum of lengths, H, D], lengths -> as q."""
+
+_KEPT = 64  # batches whose boundaries are cached: all blocks of a pass use the same
 HEAD_GROUPS = 4
 """The number of groups that `split` divides the heads into."""
 
@@ -35,14 +41,17 @@ class Attention:
     """Attention of every token to the valid tokens of its own sample."""
 
     kernel: Kernel = sdpa
+    packed: PackedKernel | None = None
+    """The kernel for a batch of unequal lengths in one call, if its package has one."""
     split: bool = False
     """Attend to one sample and one group of heads at a time, so that the kernel needs memory for one group only."""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-        """Attend.
+        """Attend. There is no mask: padding is not computed.
 
         Args:
-            q, k, v: [B, N, H, D].
+            q, k, v: [B, N, H, D], of any strides that the kernel accepts; they are not copied for samples of one
+                length.
             lengths: valid tokens of each sample (the rest, at the end, is padding), as host integers.
 
         Returns:
@@ -51,12 +60,16 @@ class Attention:
         tokens = q.shape[1]
         if min(lengths) == tokens and not (self.split and len(lengths) > 1):
             return self._attend(q, k, v).flatten(2)
-        # One sample at a time needs no N x N mask, works with every kernel, and does not compute padding.
-        samples = [
-            F.pad(self._attend(q[i : i + 1, :n], k[i : i + 1, :n], v[i : i + 1, :n]), (0, 0, 0, 0, 0, tokens - n))
-            for i, n in enumerate(lengths)
-        ]
-        return torch.cat(samples).flatten(2)
+        if self.packed is not None and not self.split and min(lengths) < max(lengths) and not has_no_data(q):
+            packed = (torch.cat([each[i, :n] for i, n in enumerate(lengths)]) for each in (q, k, v))
+            samples = self.packed(*packed, lengths).split(lengths)
+        else:
+            alike = _single(lengths) if self.split else _alike(lengths)
+            groups = (self._attend(*(each[part, :n] for each in (q, k, v))) for part, n in alike)
+            samples = tuple(sample for group in groups for sample in group)  # (n, H, D) each
+        padding = q.new_zeros(tokens - min(lengths), *q.shape[2:])
+        rows = [each for sample in samples for each in (sample, padding[: tokens - len(sample)])]
+        return torch.cat(rows).view(len(lengths), tokens, -1)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not self.split:
@@ -73,6 +86,20 @@ class Attention:
     def _run(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # Tensors without data only have their memory planned, and torch would plan its unfused path for them.
         return fused_attention(q, k, v)[0] if has_no_data(q) else self.kernel(q, k, v)
+
+
+def _single(lengths: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Yield each sample of a batch, as a slice of it, and its length."""
+    return ((slice(i, i + 1), length) for i, length in enumerate(lengths))
+
+
+def _alike(lengths: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Yield neighbouring samples of equal length, as slices of the batch, and their length."""
+    start = 0
+    for length, group in groupby(lengths):
+        stop = start + sum(1 for _ in group)
+        yield slice(start, stop), length
+        start = stop
 
 
 ATTENTION = Attention()
@@ -97,6 +124,8 @@ class Package(NamedTuple):
     """Supports only float16 and bfloat16."""
     newest: tuple[int, int] = (99, 0)
     """The highest CUDA compute capability that it supports."""
+    wrap_packed: Callable[[ModuleType], PackedKernel] | None = None
+    """Makes the kernel for packed samples; None: it has none (sage's is not in all of its versions)."""
 
 
 def _flash(module: ModuleType) -> Kernel:
@@ -107,20 +136,64 @@ def _flash(module: ModuleType) -> Kernel:
     return kernel
 
 
+def _flash_packed(module: ModuleType) -> PackedKernel:
+    def kernel(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+        bounds, longest = boundaries(tuple(lengths), q.device), max(lengths)
+        out = module.flash_attn_varlen_func(q, k, v, bounds, bounds, longest, longest)
+        return out[0] if isinstance(out, tuple) else out
+
+    return kernel
+
+
 def _xformers(module: ModuleType) -> Kernel:
     return lambda q, k, v: module.memory_efficient_attention(q, k, v)
+
+
+def _xformers_packed(module: ModuleType) -> PackedKernel:
+    @lru_cache(_KEPT)
+    def block_diagonal(lengths: tuple[int, ...], device: torch.device) -> object:
+        return module.fmha.attn_bias.BlockDiagonalMask.from_seqlens(lengths, device=device)  # holds only boundaries
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+        bias = block_diagonal(tuple(lengths), q.device)
+        out: Tensor = module.memory_efficient_attention(q[None], k[None], v[None], attn_bias=bias)
+        return out[0]
+
+    return kernel
 
 
 def _sage(module: ModuleType) -> Kernel:
     return lambda q, k, v: module.sageattn(q, k, v, tensor_layout="NHD")
 
 
+@lru_cache(_KEPT)
+def boundaries(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return where packed samples begin and end, int32 [B + 1]: 0, n0, n0 + n1, ...
+
+    It is made on the host and remembered for the other blocks, so nothing waits for the device.
+    """
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, pin_memory=device.type == "cuda")
+    return bounds.to(device, non_blocking=True)
+
+
 PACKAGES = {
-    "flash": Package("flash_attn", "pip install 'hv15[flash]'", _flash, (8, 0)),
+    "flash": Package("flash_attn", "pip install 'hv15[flash]'", _flash, (8, 0), wrap_packed=_flash_packed),
     "flash3": Package(
-        "flash_attn_interface", "the `hopper` folder of the flash-attention repository", _flash, (9, 0), newest=(9, 0)
+        module="flash_attn_interface",
+        install="the `hopper` folder of the flash-attention repository",
+        wrap=_flash,
+        oldest=(9, 0),
+        newest=(9, 0),
+        wrap_packed=_flash_packed,
     ),
-    "xformers": Package("xformers.ops", "pip install 'hv15[xformers]'", _xformers, (7, 0), half_only=False),
+    "xformers": Package(
+        module="xformers.ops",
+        install="pip install 'hv15[xformers]'",
+        wrap=_xformers,
+        oldest=(7, 0),
+        half_only=False,
+        wrap_packed=_xformers_packed,
+    ),
     "sage": Package("sageattention", "pip install 'hv15[sage]'", _sage, (8, 0)),
 }
 
@@ -153,23 +226,24 @@ def pick_attention(
         return Attention(split=split)
     if (obstacle := _obstacle(mode, device, dtype)) is not None:
         raise obstacle
-    return Attention(load_kernel(mode), split)
+    return Attention(*load_kernels(mode), split=split)
 
 
-def load_kernel(mode: str) -> Kernel:
-    """Import the package of a kernel.
+def load_kernels(mode: str) -> tuple[Kernel, PackedKernel | None]:
+    """Import the package of a kernel; the second one is for packed samples, if there is one.
 
     Raises:
         UserError: the package is installed but cannot be imported.
     """
     package = PACKAGES[mode]
     try:
-        return package.wrap(import_module(package.module))
+        module = import_module(package.module)
     except (ImportError, OSError) as error:  # OSError: a library of another CUDA version
         raise UserError(
             f"attn_mode: {mode}: the package {package.module} cannot be imported: {error}",
             hint=f"reinstall it for this version of torch ({package.install}), or use attn_mode: auto",
         ) from error
+    return package.wrap(module), package.wrap_packed(module) if package.wrap_packed is not None else None
 
 
 def _obstacle(mode: str, device: torch.device, dtype: torch.dtype) -> UserError | None:

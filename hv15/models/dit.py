@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hv15.models.attention import ATTENTION, Attention
 from hv15.models.blocks import DoubleBlock, FinalLayer
 from hv15.models.condition import Condition, pack
+from hv15.models.context_parallel import ContextParallel
 from hv15.models.dit_config import DiTConfig
 from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, VisionProjection
 from hv15.models.recompute import BlockCall, checkpointed
@@ -37,6 +38,8 @@ class DiT(Module):
     """Recompute each block in the backward pass instead of keeping its activations."""
     attention: Attention = ATTENTION
     """The attention that the blocks use."""
+    context_parallel: ContextParallel | None = None
+    """The processes that compute each batch together, all of which call the model; None: this one alone."""
     block_hooks: tuple[BlockHook, ...] = ()
     """Called around each block, in this order: block swap, activation offload, planning."""
     most_tokens = MOST_TOKENS
@@ -87,18 +90,26 @@ class DiT(Module):
         vec = self.time_in(timestep, self.dtype)  # (B, hidden)
         if self.time_r_in is not None:
             vec = vec + self.time_r_in(timestep_r, self.dtype)
-        img = self.img_in(x.to(self.dtype))  # (B, F*H*W, hidden)
+        x, attention, parallel = x.to(self.dtype), self.attention, self.context_parallel
+        if parallel is not None:
+            x, rope = parallel.share(x.flatten(2), 2)[..., None, None], parallel.share(rope, 0)
+        img = self.img_in(x)  # (B, F*H*W, hidden)
         txt, lengths = self.condition_tokens(cond, timestep)  # (B, M, hidden)
+        if parallel is not None:
+            attention = parallel.attention(attention, frames * height * width, txt.shape[1])
+            txt = parallel.share(txt, 1)
 
         with ExitStack() as around:
             for hook in self.block_hooks:
                 around.enter_context(hook.around_blocks(recomputed=recompute))
             for index, block in enumerate(self.double_blocks):
                 assert isinstance(block, DoubleBlock)
-                call = BlockCall(block, index, rope, lengths, self.attention, most_tokens, self.block_hooks)
+                call = BlockCall(block, index, rope, lengths, attention, most_tokens, self.block_hooks)
                 img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
+        if parallel is not None:
+            velocity = parallel.gather(velocity, frames * height * width)
         return velocity.transpose(1, 2).unflatten(2, (frames, height, width))
 
     if TYPE_CHECKING:

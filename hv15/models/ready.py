@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.models.attention import pick_attention
+from hv15.models.context_parallel import join
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import load_dit
@@ -76,10 +78,11 @@ def load_with_settings(
 
 
 def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) -> None:
-    """Apply the settings for attention kernels, block swap, checkpointing and compilation to a loaded transformer.
+    """Apply the settings for attention, its division among GPUs, block swap, checkpointing and compilation.
 
     Raises:
-        UserError: too many blocks to swap, or the attention kernel is not available here.
+        UserError: too many blocks to swap, the attention kernel is not available here, or the heads or the processes
+            cannot be divided for context parallelism.
         ValueError: it is already set up.
     """
     if dit.block_hooks:
@@ -88,6 +91,8 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
     dit.attention = pick_attention(
         settings.attn_mode, split=settings.split_attn, device=device, dtype=dit.dtype, training=training
     )
+    section: Literal["train", "sample"] = "train" if training else "sample"
+    dit.context_parallel = join(settings.context_parallel, dit.config.num_heads, device, section)
     hooks: list[BlockHook] = []
     if settings.blocks_to_swap:
         hooks.append(BlockSwap(dit.double_blocks, settings.blocks_to_swap, device))
@@ -104,6 +109,6 @@ def reset(dit: DiT) -> None:
     """Undo `set_up` and remove all hooks; blocks that are in CPU memory stay there."""
     for hook in dit.block_hooks:
         hook.remove()
-    for name in ("attention", "gradient_checkpointing", "block_hooks"):
+    for name in ("attention", "context_parallel", "gradient_checkpointing", "block_hooks"):
         dit.__dict__.pop(name, None)
     dit.uncompile_blocks()

@@ -15,6 +15,8 @@ FRAGMENTS = 0.04
 """Assumed, unless measured: memory that the allocator holds but cannot use, as a share of all but weights."""
 CONVOLUTIONS = int(0.5 * GIB)
 """Allowance for cuDNN's workspace in the VAE's stages."""
+EXCHANGE = int(0.5 * GIB)
+"""Allowance for NCCL's buffers, where several GPUs compute a video together. Assumed; it has not been measured."""
 PROCESS = int(0.45 * GIB)
 """Memory of a process on the CPU before it loads a model: Python, torch and their libraries."""
 

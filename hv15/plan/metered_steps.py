@@ -75,7 +75,8 @@ def run_training(
         with meter.making(LORA):
             network = make_network(settings, dit)
         meter.assign(LORA, network)
-        step = make_optimizer_step(options, dit, network, torch.device(device))
+        sum_over = Tensor.clone if options.context_parallel > 1 else None  # accelerate, too, keeps what it sums
+        step = make_optimizer_step(options, dit, network, torch.device(device), sum_over)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(network)
         hook.watch_optimizer(step.optimizer)

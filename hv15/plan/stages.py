@@ -11,7 +11,7 @@ from hv15.config import CacheSettings, SampleSettings, Settings, TrainSettings
 from hv15.memory import WEIGHTS
 from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
-from hv15.plan.devices import CONVOLUTIONS, PROCESS, Device
+from hv15.plan.devices import CONVOLUTIONS, EXCHANGE, PROCESS, Device
 from hv15.plan.model_sizes import ModelSizes
 from hv15.plan.times import Load, load_seconds, unit_seconds
 from hv15.plan.work import Work
@@ -41,8 +41,8 @@ MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
     "condition": ("vae_enable_patch_conv", "dtype"),
     "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
-              "split_attn", "network_dim", "optimizer_type", "dtype"),
-    "denoise": ("blocks_to_swap", "quantize", "split_attn", "dtype"),
+              "split_attn", "context_parallel", "network_dim", "optimizer_type", "dtype"),
+    "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "dtype"),
     "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
 }  # fmt: skip
 """The settings of a stage's section that determine its memory."""
@@ -143,7 +143,7 @@ class StagePlanner:
         settings = settings or self.project.settings
         cost = self._cost(name, settings, clips or self.work.batch)
         on_cpu = name == "encode texts" and settings.cache.text_encoder_cpu and self.device.gpu
-        needed = 0 if on_cpu else self._needed(name, cost)
+        needed = 0 if on_cpu else self._needed(name, cost, ranks_of(name, settings))
         each, unit, count = self._time(name, settings, cost)
         timed = each is not None and not on_cpu
         section = section_of(name, settings)
@@ -164,12 +164,18 @@ class StagePlanner:
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
 
-    def _needed(self, name: StageName, cost: Cost) -> int:
+    def _needed(self, name: StageName, cost: Cost, ranks: int) -> int:
+        """Bytes that the device must have free; on the CPU, all ranks' together.
+
+        Args:
+            ranks: how many compute each video together.
+        """
         if not self.device.gpu:
-            return cost.peak + cost.host + PROCESS  # it is all the same memory
+            return (cost.peak + PROCESS) * ranks + cost.host  # it is all the same memory
         convolutions = CONVOLUTIONS if name in WITH_VAE else 0
+        exchange = EXCHANGE if ranks > 1 else 0
         fragments = self.device.fragments(cost.peak, cost.parts.get(WEIGHTS, 0))
-        return cost.peak + self.device.context + convolutions + fragments
+        return cost.peak + self.device.context + convolutions + exchange + fragments
 
     def _memory_basis(self, name: StageName) -> Basis:
         """Whether the allowances are measured or assumed."""
@@ -229,9 +235,8 @@ class StagePlanner:
         section = section_of(name, settings)
         stored = getattr(section, "quantize", "none")
         offloaded = getattr(section, "gradient_checkpointing_cpu_offload", False)
-        weights = cost.parts.get(WEIGHTS, 0) + (
-            0 if offloaded else cost.host
-        )  # blocks that wait in the machine's memory
+        waiting = 0 if offloaded else cost.host // ranks_of(name, settings)  # blocks, in the machine's memory
+        weights = cost.parts.get(WEIGHTS, 0) + waiting
         return weights * COMPRESSION.get(stored, 1)
 
     def _cost(self, name: StageName, settings: Settings, clips: ClipBatch) -> Cost:
@@ -340,3 +345,14 @@ def section_of(name: StageName, settings: Settings) -> CacheSettings | TrainSett
     """Return the section with a stage's settings."""
     section: CacheSettings | TrainSettings | SampleSettings = getattr(settings, SECTION[name])
     return section
+
+
+def ranks_of(name: StageName, settings: Settings) -> int:
+    """Return how many GPUs compute each video of a stage together; only the transformer's stages are divided."""
+    match name:
+        case "train":
+            return settings.train.context_parallel
+        case "denoise":
+            return settings.sample.context_parallel
+        case _:
+            return 1

@@ -15,6 +15,7 @@ from hv15.errors import UserError
 from hv15.lora.weighted import apply_all
 from hv15.models import Condition
 from hv15.models.condition import check_widths, widths_of
+from hv15.models.context_parallel import connected
 from hv15.models.latents import scale, unscale
 from hv15.models.ready import load_ready
 from hv15.precision import pick_device, pick_dtype
@@ -64,21 +65,21 @@ def sample_latents(
     Raises:
         UserError: a file is missing, damaged or not the planned one.
     """
-    where = pick_device(device)
-    dtype = pick_dtype(spec.dtype, where)
     loras = loras_of(spec, root, lora)
     metadata = provenance(spec, made_from, loras)  # before a model is loaded, as it finds changed LoRAs
     first, vision = _read_condition(spec, condition)
     settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
-    dit = load_ready(dit_path, settings, device=where, dtype=dtype)
-    check_widths(dit.config, widths_of(text))
-    if first is not None and vision is not None:
-        check_widths(dit.config, widths_of({"latents": first, "vision": vision}))
-    apply_all(dit, loras)
-    if batch_cfg is None:
-        batch_cfg = where.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
-    latents = run(dit, spec, text, negative, first, vision, device=where, batch_cfg=batch_cfg)
-    write_tensors(output, {"latents": unscale(latents)[0]}, metadata)
+    with connected(settings.context_parallel, pick_device(device)) as where:
+        dit = load_ready(dit_path, settings, device=where, dtype=pick_dtype(spec.dtype, where))
+        check_widths(dit.config, widths_of(text))
+        if first is not None and vision is not None:
+            check_widths(dit.config, widths_of({"latents": first, "vision": vision}))
+        apply_all(dit, loras)
+        if batch_cfg is None:
+            batch_cfg = where.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
+        latents = run(dit, spec, text, negative, first, vision, device=where, batch_cfg=batch_cfg)
+        if dit.context_parallel is None or dit.context_parallel.rank == 0:
+            write_tensors(output, {"latents": unscale(latents)[0]}, metadata)
 
 
 def run(

@@ -53,6 +53,8 @@ class LoopSettings:
     warmup_steps: int
     state_every_n_steps: int
     checkpoints: CheckpointRule
+    context_parallel: int = 1
+    """Number of processes that compute each micro-batch together."""
 
     @classmethod
     def from_settings(cls, options: TrainSettings, total_steps: int) -> LoopSettings:
@@ -63,6 +65,7 @@ class LoopSettings:
             warmup_steps=warmup_steps(options.lr_warmup_steps, total_steps),
             state_every_n_steps=options.state_every_n_steps,
             checkpoints=CheckpointRule.from_settings(options),
+            context_parallel=options.context_parallel,
         )
 
 
@@ -112,11 +115,12 @@ class Trainer:
             return
         before, now = saved.position.batches_per_step, self.batches.batches_per_step
         if before != now:
+            processes = before // self.batches.accumulation * self.settings.context_parallel
             raise UserError.at(
                 self.folder,
                 f"cannot resume: each step had {before} batches (processes times "
                 f"train.gradient_accumulation_steps), but now would have {now}",
-                hint=f"start {before // self.batches.accumulation} processes as before, or move the folder away",
+                hint=f"start {processes} processes as before, or move the folder away",
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
         self.optimizer_step.network.load_state_dict(saved.lora)
@@ -131,7 +135,7 @@ class Trainer:
             Stopped: there was a request to stop; the state is saved.
         """
         total = self.settings.total_steps
-        share = self.batches.share(start, total, self.accelerator.process_index)
+        share = self.batches.share(start, total, self.accelerator.process_index // self.settings.context_parallel)
         examples = Background(map(self._read, share), ahead=READ_AHEAD, name="batches")
         smoothed = SmoothedLoss()
         path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process

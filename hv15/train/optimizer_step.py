@@ -1,6 +1,7 @@
 """One optimizer step: micro-batches -> losses -> gradients -> sum over the processes -> clipping -> update.
 
-- The gradient is that of the mean loss over all samples of the step, regardless of their batches and processes.
+- The gradient is that of the mean loss over all samples of the step, regardless of their batches and processes. With
+  context parallelism each process has the gradients of its tokens, so they are summed in the same way.
 - Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
 """
@@ -106,6 +107,8 @@ class OptimizerStep:
             (losses.sum() / samples).backward()
             tables.append(loss_table(losses, example.sigma))
         numbers = torch.stack(tables).sum(0).flatten()
+        if (parallel := self.dit.context_parallel) is not None and parallel.rank > 0:
+            numbers = torch.zeros_like(numbers)  # the first rank counts the samples that they computed together
         numbers = self._sum_up(torch.cat([numbers, *(numbers.new_full((1,), flag) for flag in flags())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
         lr = set_learning_rate(self.optimizer, lr_factor)

@@ -95,7 +95,9 @@ def train_dit(
     """
     options, folder, spec_digest = settings.train, output.parent / ProjectPaths().training.name, digest(dict(spec))
     batches = StepBatches(
-        BatchStream(items, options.seed), options.gradient_accumulation_steps, accelerator.num_processes
+        BatchStream(items, options.seed),
+        options.gradient_accumulation_steps,
+        max(accelerator.num_processes // options.context_parallel, 1),
     )
     total = batches.total_steps(options.max_train_steps, options.max_train_epochs)
     with ExitStack() as undo:

@@ -35,6 +35,7 @@ class Requests:
     def __init__(self) -> None:
         self.stop = False
         self._save = False
+        self._asked = False
         self._previous: dict[int, _Handler] = {}
 
     def __enter__(self) -> Requests:
@@ -60,13 +61,14 @@ class Requests:
         return self.stop, asked
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stop:
+        if self._asked:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.stop = True
+        self.stop = self._asked = True
 
     def _on_hang_up(self, number: int, frame: FrameType | None) -> None:
-        self.stop = True  # the shell and the kernel each send one, so a second one is not another request
+        # The shell and the kernel each send one, and hv15.ranks forwards a request that may have come here as well.
+        self.stop = True
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self._save = True

@@ -14,7 +14,8 @@ class StepBatches:
     """Divides the endless stream of micro-batches into steps of `accumulation * processes` consecutive ones.
 
     Process r takes every `processes`-th of them, so a step of N processes has the same samples as a step of one process
-    with N times the accumulation. Steps cross the ends of epochs, so all have the same number of micro-batches.
+    with N times the accumulation. Steps cross the ends of epochs, so all have the same number of micro-batches. With
+    context parallelism, a group of processes that compute each micro-batch together counts as one process.
     """
 
     stream: BatchStream

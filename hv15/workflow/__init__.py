@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 
@@ -219,6 +219,20 @@ class WorkflowProject:
     def gpu(self) -> int:
         """GPUs of a job with a model; none on the CPU, so that such jobs run side by side."""
         return int(self.project.settings.runtime.device != "cpu")
+
+    def gpus(self, section: Literal["train", "sample"]) -> Callable[[Wildcards], int]:
+        """The GPUs of a job that may divide its videos among several (`context_parallel`).
+
+        Never more than this machine has if the job runs here, so that it starts and says what it lacks.
+        """
+        settings = self.project.settings
+        ranks = (settings.train if section == "train" else settings.sample).context_parallel
+
+        def resource(wildcards: Wildcards) -> int:
+            here = not self._workflow.non_local_exec
+            return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
+
+        return resource
 
     @property
     def source(self) -> str:

@@ -141,7 +141,7 @@ def test_a_program_gets_each_check_with_its_place(project: Workbench) -> None:
     add_bad_clips(project.clips)
     project.set(
         models={"vae": "gone.safetensors"},
-        sample={"loras": [{"path": "other.safetensors"}]},
+        sample={"loras": [{"path": "other.safetensors"}], "context_parallel": 3},
         train={"blocks_to_swap": 51},
     )
     checks = checks_of(project, 2)
@@ -150,6 +150,7 @@ def test_a_program_gets_each_check_with_its_place(project: Workbench) -> None:
         (("models", "vae"), "vae", "gone.safetensors: does not exist"),
         (("sample", "loras", 0, "path"), "lora", "other.safetensors"),
         (("train", "blocks_to_swap"), "train", "blocks_to_swap: 51, but the transformer has"),
+        (("sample", "context_parallel"), "sample", "context_parallel: 3 does not divide the transformer's 4"),
     ):
         assert problems[setting].subject == subject
         assert words in problems[setting].message
@@ -157,7 +158,7 @@ def test_a_program_gets_each_check_with_its_place(project: Workbench) -> None:
     assert dit.place == Place(Path(project.config["models"]["dit"]))
     assert Counter(each.subject for each in checks)["unusable"] == 5
     assert {each.subject for each in checks_of(project, 2, "--models")} == {
-        *("config", "dit", "train", "vae", "text_encoder", "glyph_encoder"),
+        *("config", "dit", "train", "sample", "vae", "text_encoder", "glyph_encoder"),
     }
 
 

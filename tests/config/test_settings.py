@@ -232,3 +232,10 @@ def test_the_least_config_has_every_section() -> None:
     assert settings.task == "t2v"
     assert settings.convert.formats == ("comfyui",)
     assert settings.cache.vae_sample_size == 0
+
+
+def test_several_gpus_do_not_draw_dropout_masks_together(problems: Problems) -> None:
+    assert train(context_parallel=2, rank_dropout=0.1).context_parallel == 2
+    [found] = problems("train: {context_parallel: 2, network_dropout: 0.1}")
+    assert "train.context_parallel: needs network_dropout: 0" in found
+    assert problems("sample: {context_parallel: 0}")

@@ -14,12 +14,14 @@ from hv15.memory import ELSEWHERE, WEIGHTS
 from hv15.models import DiTConfig
 from hv15.models.dit import DiT
 from hv15.models.weights.transfers import HostTransfers
+from hv15.models.windows import MOST_TOKENS
 from hv15.plan import meter as meter_module
 from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, run_denoising, run_training
 from hv15.plan.transformer import denoising, training
 from hv15.plan.work import ELEMENTWISE, WorkByKind
 from tests.models.golden_dit import TINY
+from tests.models.ranks import on_ranks
 
 SMALL = replace(TINY, num_blocks=3, hidden_size=64, num_heads=2, rope_dims=(8, 12, 12))
 SIZE = PassSize(samples=1, latent=(3, 6, 8), text_tokens=12, i2v=False)
@@ -157,6 +159,61 @@ def test_the_machine_holds_what_waits():
     assert plain.host == 0
     assert swapped.host == pytest.approx(8 / 6 * (plain.parts[WEIGHTS] - swapped.parts[WEIGHTS]), rel=0.02)
     assert away.host == 8 * 3 * 6 * 8 * 64 * 4
+
+
+SHARED = {
+    "plain": {},
+    "kept activations": {"gradient_checkpointing": False},
+    "split attention": {"split_attn": True},
+}
+
+
+def metered_on_rank(options: dict[str, Any], windows: bool) -> tuple[int, int]:
+    """Peaks of a training step and of a sampling step on this rank of two, in bytes."""
+    DiT.most_tokens = 40 if windows else MOST_TOKENS
+    asked = settings({**options, "context_parallel": 2}, {"context_parallel": 2})
+    trained = run_training(asked, SMALL, torch.float32, SIZE, device="cpu")
+    sampled = run_denoising(asked, SMALL, torch.float32, SIZE, guided=True, device="cpu")
+    return of_steps(trained), of_steps(sampled)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("name", SHARED)
+def test_a_share_of_a_step_takes_what_it_takes_on_two_ranks(
+    name: str, windows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both send and receive; in the plan one rank's share runs alone."""
+    monkeypatch.setattr(DiT, "most_tokens", 40 if windows else MOST_TOKENS)
+    asked = settings({**SHARED[name], "context_parallel": 2}, {"context_parallel": 2})
+    real = on_ranks(2, metered_on_rank, SHARED[name], windows)
+    trained = of_steps(run_training(asked, SMALL, torch.float32, SIZE))
+    sampled = of_steps(run_denoising(asked, SMALL, torch.float32, SIZE, guided=True))
+    for found in real:
+        assert (trained, sampled) == pytest.approx(found, rel=0.001)
+
+
+def test_activations_and_arithmetic_are_divided_among_the_ranks() -> None:
+    """Weights are not; what waits in the machine's memory waits for each rank."""
+    size = PassSize(1, (8, 16, 16), 16, False)
+    for name, count in (("train", 2), ("sample", 4)):
+        config = replace(SMALL, num_heads=4, rope_dims=(4, 6, 6), num_blocks=6)
+        one, some = (
+            training(settings({"context_parallel": ranks, "blocks_to_swap": 2}), config, torch.float32, size)
+            if name == "train"
+            else denoising(
+                settings(sample={"context_parallel": ranks, "blocks_to_swap": 2}),
+                config,
+                torch.float32,
+                size,
+                guided=True,
+            )
+            for ranks in (1, count)
+        )
+        assert some.parts[WEIGHTS] == one.parts[WEIGHTS]
+        moving = [cost.peak - cost.parts[WEIGHTS] for cost in (one, some)]
+        assert 1 / count < moving[1] / moving[0] < 1.6 / count
+        assert some.flops == pytest.approx(one.flops / count, rel=0.05)
+        assert (some.host, some.copied) == (count * one.host, one.copied)
 
 
 def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):

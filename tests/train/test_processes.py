@@ -14,20 +14,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from hv15.train.signals import EXIT_RESUMABLE
 from tests.train.world import metrics, run, settings, untimed
 
 
 @contextmanager
-def two_processes(folder: Path, options: dict[str, Any]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Train on two processes, which end with the block at the latest."""
+def started(folder: Path, options: dict[str, Any], count: int = 2) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Train on several processes, which end with the block at the latest."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    places = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", **places}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.train.world", str(folder), json.dumps(options)],
@@ -35,7 +38,7 @@ def two_processes(folder: Path, options: dict[str, Any]) -> Iterator[list[subpro
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=(folder.with_name(f"{folder.name}-{rank}.log")).open("wb"),
         )
-        for rank in range(2)
+        for rank in range(count)
     ]
     try:
         yield processes
@@ -51,7 +54,7 @@ def logs(folder: Path) -> str:
 
 def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
     options = {"max_train_steps": 4, "state_every_n_steps": 2, "module_dropout": 0.3, "caption_dropout": 0.2}
-    with two_processes(tmp_path / "two", options) as processes:
+    with started(tmp_path / "two", options) as processes:
         assert [process.wait(300) for process in processes] == [0, 0], logs(tmp_path / "two")
     one = run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2))
     alone, together = load_file(one), load_file(tmp_path / "two" / "lora.safetensors")
@@ -59,11 +62,30 @@ def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
     assert untimed(metrics(tmp_path / "one")) == untimed(metrics(tmp_path / "two"))
 
 
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_that_share_batches_train_what_one_process_trains(count: int, tmp_path: Path) -> None:
+    """One group of two ranks; two groups, each with batches of its own. What is recorded counts each sample once."""
+    options = {"max_train_steps": 3, "state_every_n_steps": 2, "module_dropout": 0.3, "gradient_checkpointing": True}
+    with started(tmp_path / "shared", {**options, "context_parallel": 2}, count) as processes:
+        assert [process.wait(300) for process in processes] == [0] * count, logs(tmp_path / "shared")
+    one = run(tmp_path / "one", settings(**options, gradient_accumulation_steps=count // 2))
+    alone, together = load_file(one), load_file(tmp_path / "shared" / "lora.safetensors")
+    assert alone.keys() == together.keys()
+    for name, tensor in alone.items():
+        assert_close(together[name], tensor, atol=1e-4, rtol=1e-3)
+    for expected, found in zip(metrics(tmp_path / "one"), metrics(tmp_path / "shared"), strict=True):
+        assert expected["tokens_per_s"] * expected["step_s"] == pytest.approx(
+            found["tokens_per_s"] * found["step_s"], rel=0.05
+        )
+        for name in ("step", "epoch", "loss", "lr", "grad_norm", "loss_by_sigma"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
 def test_a_signal_to_one_process_is_for_all(tmp_path: Path) -> None:
     """Save, then stop, each requested from the process that does not write: the other one saves, and both stop."""
     folder = tmp_path / "two"
     states = folder / "train" / "state"
-    with two_processes(folder, {"max_train_steps": 1_000_000, "state_every_n_steps": 1_000_000}) as processes:
+    with started(folder, {"max_train_steps": 1_000_000, "state_every_n_steps": 1_000_000}) as processes:
 
         def wait_for(what: Callable[[], bool]) -> None:
             end = time.monotonic() + 300

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from hv15.workflow import WorkflowProject
 from tests.workflow.quick import QuickProject
 
 if TYPE_CHECKING:
+    from snakemake.io import Wildcards
     from snakemake.workflow import Workflow
 
 JOBS = {"encode latents": 2, "encode texts": 2, "train": 1, "sample denoise": 2, "sample decode": 2}
@@ -80,3 +81,17 @@ def test_the_gpus_of_this_machine_limit_no_other(project: QuickProject, workflow
     opened = WorkflowProject(Project(project.root / "config.yaml"), cast("Workflow", workflow))
     assert opened._planner.running
     assert workflow.global_resources == limits
+
+
+@pytest.mark.parametrize(
+    ("ranks", "elsewhere", "expected"), [(1, False, 1), (2, False, 2), (4, False, 2), (4, True, 4)]
+)
+@pytest.mark.parametrize("section", ["train", "sample"])
+def test_a_job_that_divides_its_videos_asks_for_several_gpus(
+    project: QuickProject, section: Literal["train", "sample"], ranks: int, elsewhere: bool, expected: int
+) -> None:
+    """Not for more than there are here, because Snakemake would refuse it in words of its own."""
+    project.set(**{section: {"context_parallel": ranks}})
+    workflow = cast("Workflow", Sent(elsewhere=elsewhere))
+    opened = WorkflowProject(Project(project.root / "config.yaml"), workflow)
+    assert opened.gpus(section)(cast("Wildcards", None)) == expected

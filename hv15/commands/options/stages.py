@@ -68,10 +68,10 @@ class Train(SettingsCommand):
     spec: Annotated[Path | None, Argument("stop unless the training depends on exactly this")] = None
     out: Annotated[Path, Argument("the LoRA file")] = ProjectPaths().trained
 
-    def run(self) -> None:
+    def run(self) -> int | None:
         from hv15.commands.train import train
 
-        train(self)
+        return train(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +102,10 @@ class SampleDenoise(SettingsCommand):
     condition: Annotated[Path | None, Argument("the encoded first image (i2v)")] = None
     out: Annotated[Path, Argument("the latents file")]
 
-    def run(self) -> None:
+    def run(self) -> int | None:
         from hv15.commands.sample import denoise
 
-        denoise(self)
+        return denoise(self)
 
 
 @dataclass(frozen=True, kw_only=True)
