@@ -29,7 +29,9 @@ def main() -> None:
     given = parser.parse_args()
     frames, rows, columns = given.latent
     content = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}]}
-    settings = Settings.model_validate({**content, "train": {"network_dim": 16, "optimizer_type": "AdamW"}})
+    settings = Settings.model_validate(
+        {**content, "train": {"network_dim": 16, "network_alpha": 16, "optimizer_type": "AdamW"}}
+    )
     size = PassSize(given.samples, (frames, rows, columns), given.text_tokens, i2v=False)
     cost = training(settings, DiTConfig(), torch.bfloat16, size)
 
