@@ -21,6 +21,7 @@ LEVELS = (
         "units",
         "file_sizes",
         "home",
+        "lazy_names",
         "operating_system",
         "terminal_text",
         "own_files",
@@ -34,7 +35,7 @@ LEVELS = (
     {"train"},
     {"project", "demo"},
     {"plan"},
-    {"workflow", "runs"},
+    {"workflow", "runs", "selftest"},
     {"commands", "arguments", "cli"},
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}

@@ -18,7 +18,7 @@ from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.media import MediaError, MediaInfo, Source
 from hv15.data.pixels import Pixels
 from hv15.digest import digest
-from hv15.models.vae_pixels import from_bytes
+from hv15.models.vae_pixels import encode_clips
 from hv15.progress import Progress
 from hv15.records.manifest import EncodedClip, Entry, Manifest, item_keys, read_entry
 
@@ -33,11 +33,6 @@ log = logging.getLogger(__name__)
 def clip_key(media: str, clip: Clip) -> str:
     """Return the store key of one clip of a medium: a digest of content, window, frame rates and bucket."""
     return digest([media, clip.identity()])
-
-
-def encode_clips(vae: VAE, clips: torch.Tensor, tile_size: int, overlap: float) -> torch.Tensor:
-    """Encode clips, uint8 [B, F, H, W, 3] on the VAE's device, to unscaled latents [B, C, F', H/16, W/16]."""
-    return vae.encode(from_bytes(clips, vae.dtype), tile_size=tile_size, overlap=overlap)
 
 
 @dataclass
