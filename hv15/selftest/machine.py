@@ -35,7 +35,9 @@ def machine_checks(stand: Stand) -> list[Check]:
         Check("machine", "time between small kernels", partial(launches, stand), 1),
         Check("machine", "copy to the device, pinned", partial(copies, stand, "to_device", pinned=True), 2),
         Check("machine", "copy to the host, pinned", partial(copies, stand, "to_host", pinned=True), 2),
-        Check("machine", "copy to the device, not pinned", partial(copies, stand, "to_device_pageable", pinned=False), 2),
+        Check(
+            "machine", "copy to the device, not pinned", partial(copies, stand, "to_device_pageable", pinned=False), 2
+        ),
         Check("machine", "reading of a safetensors file", partial(loading, stand), 4),
         Check("machine", "NVML", partial(nvml, stand), 1, needs=("pynvml",)),
     ]

@@ -43,6 +43,8 @@ class Stand:
     """For files that checks write and read."""
     has_data: bool = True
     plans: Plans | None = None
+    held: dict[str, tuple[str, nn.Module]] = field(default_factory=dict)
+    """The model of full size that checks share, with its number format: only one fits on most devices."""
     rates: DeviceRates = field(init=False)
     clock: Clock = field(init=False)
 
