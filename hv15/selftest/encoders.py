@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +21,7 @@ from hv15.records.selftest import Measured
 from hv15.selftest.bounds import rounding_bound
 from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Clip, Sizes
-from hv15.selftest.stand import Stand
+from hv15.selftest.stand import Network, Skipped, Stand, moved
 from hv15.selftest.steps import measured_step
 
 CPU = torch.device("cpu")
@@ -84,10 +83,17 @@ def planned_works(stand: Stand) -> list[EncoderWork]:
 
 def _vaes(stand: Stand) -> tuple[VAE, VAE]:
     """The same VAE on the device, in its dtype, and on the CPU in fp32, with the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        reference = VAE(NUMBERS_VAE).requires_grad_(False).eval().to(stand.encoder_dtype).float()
-    return deepcopy(reference).to(stand.encoder_dtype).to(stand.device), reference
+    return _twice(stand, lambda: VAE(NUMBERS_VAE))
+
+
+def _twice(stand: Stand, build: Callable[[], Network]) -> tuple[Network, Network]:
+    """A network on the device, in the encoders' dtype, and on the CPU in fp32, with the same weights."""
+    made = []
+    for _ in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made.append(moved(build().requires_grad_(False).eval(), CPU, stand.encoder_dtype))
+    return moved(made[0], stand.device, stand.encoder_dtype), moved(made[1], CPU, torch.float32)
 
 
 def _pixels(stand: Stand) -> Tensor:
@@ -170,24 +176,14 @@ def _compared(
     layers: int,
 ) -> Measured:
     """A model's output and gradient on the device against fp32 on the CPU, with the same weights."""
-    dtype = stand.encoder_dtype
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        reference = build().requires_grad_(False).eval()
-    on_device = deepcopy(reference)
-    for model in (reference, on_device):
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype).float()
-    _to_dtype(on_device, dtype)
-    found, expected = run(on_device.to(stand.device), stand.device), run(reference, CPU)
+    if not stand.has_data:
+        raise Skipped("the device has no data")
+    on_device, reference = _twice(stand, build)
+    found, expected = run(on_device, stand.device), run(reference, CPU)
     errors = [stand.error(one, other) for one, other in zip(found, expected, strict=True)]
-    return Measured(error=_largest(errors), bound=rounding_bound(dtype, 3 * (LAYER_ROUNDINGS * layers + 4)))
-
-
-def _to_dtype(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the weights, not the tables of positions, as loading does."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+    return Measured(
+        error=_largest(errors), bound=rounding_bound(stand.encoder_dtype, 3 * (LAYER_ROUNDINGS * layers + 4))
+    )
 
 
 def _largest(errors: list[float | None]) -> float | None:

@@ -22,7 +22,7 @@ from hv15.records.json_values import parse_object
 from hv15.records.selftest import Measured
 from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_DIT
-from hv15.selftest.stand import Skipped, Stand
+from hv15.selftest.stand import Skipped, Stand, moved
 from hv15.selftest.training import make_settings, random_example, training
 from hv15.train.examples import ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
@@ -101,7 +101,7 @@ def _train(stand: Stand, folder: Path, stop_at: int | None = None) -> Tensor:
     items = [TrainingItem(f"clip {i}", f"text {i}", LATENT) for i in range(3)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        dit = DiT(NUMBERS_DIT).requires_grad_(False).eval().to(stand.dtype).to(stand.device)
+        dit = moved(DiT(NUMBERS_DIT).requires_grad_(False).eval(), stand.device, stand.dtype)
     with training(dit, stand.device, {"network_dropout": 0.1}) as made, redirect_stderr(io.StringIO()):
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, STEPS),

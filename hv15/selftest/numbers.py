@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from functools import cached_property, partial
 
 import torch
@@ -21,7 +20,7 @@ from hv15.sample.denoise import stack_conditions
 from hv15.selftest.bounds import E4M3, nearest, rounding_bound, transformer_bound
 from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_DIT
-from hv15.selftest.stand import Skipped, Stand
+from hv15.selftest.stand import Skipped, Stand, moved
 from hv15.selftest.training import Options, random_condition, random_example, training
 from hv15.train.examples import Example
 
@@ -86,14 +85,11 @@ class TransformerNumbers:
 
     @cached_property
     def reference(self) -> DiT:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            made = DiT(NUMBERS_DIT).requires_grad_(False).eval()
-        return made.to(self.stand.dtype).float()
+        return moved(moved(_make(), CPU, self.stand.dtype), CPU, torch.float32)
 
     @cached_property
     def dit(self) -> DiT:
-        return deepcopy(self.reference).to(self.stand.dtype).to(self.stand.device)
+        return moved(_make(), self.stand.device, self.stand.dtype)
 
     @cached_property
     def plain(self) -> Tensor:
@@ -103,8 +99,7 @@ class TransformerNumbers:
     def example(self, *text_lengths: int, latent: Latent | None = None) -> Example:
         """A micro-batch whose numbers are exact in the device's dtype; latent frames, height, width."""
         latent, dtype = latent or self.stand.sizes.compared, self.stand.dtype
-        made = random_example(NUMBERS_DIT, latent, list(text_lengths))
-        return made.to(CPU, dtype) if dtype == torch.float32 else _rounded(made, dtype)
+        return random_example(NUMBERS_DIT, latent, list(text_lengths)).rounded(dtype)
 
     def velocity(self, dit: DiT, example: Example, device: torch.device) -> Tensor:
         """The transformer's output [B, C, F, H, W] for a micro-batch."""
@@ -173,7 +168,7 @@ class TransformerNumbers:
         """Compiled blocks; on a processor they are only traced, which needs no compiler."""
         if not self.stand.has_data:
             raise Skipped("the device has no data")
-        return self._close(self.gradients(PLAIN, compile_with="inductor" if self.stand.on_cuda else "aot_eager"))
+        return self._close(self.gradients(PLAIN, compile_with="inductor" if self.stand.on_cuda else "eager"))
 
     def windows(self) -> Measured:
         """Without gradients: all tokens at once, and a window of them at a time."""
@@ -213,9 +208,10 @@ class TransformerNumbers:
         return 2 * transformer_bound(self.stand.dtype, BLOCKS, backward=backward)
 
 
-def _rounded(example: Example, dtype: torch.dtype) -> Example:
-    condition = example.condition.to("cpu", dtype)
-    return example._each(lambda tensor: tensor.to(dtype).float(), condition.to("cpu", torch.float32))
+def _make() -> DiT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DiT(NUMBERS_DIT).requires_grad_(False).eval()
 
 
 def _sample(example: Example, index: int) -> Example:

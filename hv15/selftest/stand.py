@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -86,10 +87,10 @@ class Stand:
         return torch.randn(shape, device=self.device, dtype=dtype or self.dtype)
 
     def random(self, build: Callable[[], Network], dtype: torch.dtype) -> Network:
-        """A frozen network with random weights, made on the device without a second copy of them."""
-        with torch.device("meta"):
+        """A frozen network with random weights in a dtype, made on the device without a second copy of them."""
+        with torch.device("meta"), _default_dtype(dtype):
             network = build()
-        network.to(dtype).requires_grad_(False).eval()
+        network.requires_grad_(False).eval()
         for module in network.modules():
             if isinstance(module, QuantisedLinear):
                 shape = (module.out_features, module.in_features)
@@ -114,8 +115,12 @@ class Stand:
             return torch.ones(shape, dtype=dtype, device=self.device)
         return self.randn(*shape, dtype=dtype).div_(50)
 
-    def peak_memory(self, work: Callable[[], object], *models: nn.Module) -> int | None:
-        """Bytes of tensors at the peak of the work, with the weights of the models."""
+    def peak_memory(self, work: Callable[[], object], *held: nn.Module | Tensor) -> int | None:
+        """Bytes of tensors at the peak of the work.
+
+        Args:
+            held: what is in memory before, of any shape: models, an optimizer's state.
+        """
         if not self.has_data:
             return None
         if self.on_cuda:
@@ -124,7 +129,7 @@ class Stand:
             self.clock.wait()
             return torch.cuda.max_memory_allocated(self.device)
         with PeakMemory(self.device.type) as memory:
-            memory.assign(WEIGHTS, *models)
+            memory.assign(WEIGHTS, *held)
             work()
         return memory.peak
 
@@ -147,6 +152,29 @@ class Stand:
         gc.collect()
         if self.on_cuda:
             torch.cuda.empty_cache()
+
+
+def moved(network: Network, device: torch.device, dtype: torch.dtype | None = None) -> Network:
+    """Move a frozen network to a device, and its weights, not its tables, to a dtype if one is given.
+
+    `Module.to` does not move weights between devices of which one has no data.
+    """
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.detach().to(device, dtype), requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    return network
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def device_name(device: torch.device) -> str:

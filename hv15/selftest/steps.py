@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -28,7 +28,7 @@ from hv15.selftest.checks import Check
 from hv15.selftest.numbers import FORMATS
 from hv15.selftest.sizes import Clip, Sizes
 from hv15.selftest.stand import Skipped, Stand
-from hv15.selftest.training import Options, make_settings, random_condition, random_example, ready, training
+from hv15.selftest.training import Options, Training, make_settings, random_condition, random_example, ready, training
 from hv15.train.examples import Example
 from hv15.units import size
 
@@ -133,9 +133,9 @@ class TransformerSteps:
         if stand.on_cuda:
             example = example.pinned()
         with training(dit, stand.device, work.settings) as made:
-            return self._measure(
-                lambda: made.run(_fresh(example, stand)), "train", cost, dit, made.network, profile=profile
-            )
+            run = partial(_run, made, example, stand)
+            run()  # the optimizer's state is made
+            return self._measure(run, "train", cost, dit, made.network, *made.state(), profile=profile)
 
     def sample(self, clip: Clip) -> Measured:
         """A step of the denoising loop with guidance: the transformer runs twice."""
@@ -198,22 +198,22 @@ class TransformerSteps:
         step: Callable[[], object],
         stage: StageName,
         cost: Cost | None,
-        *models: torch.nn.Module,
+        *held: torch.nn.Module | torch.Tensor,
         profile: bool = False,
     ) -> Measured:
         stand = self.stand
         seconds = stand.clock.seconds(step)
-        memory = stand.peak_memory(step, *models)
+        memory = stand.peak_memory(step, *held)
         return measured_step(
             stand, stage, stand.dtype, cost, seconds, memory, profiled(stand, step, seconds) if profile else {}
         )
 
 
-def _fresh(example: Example, stand: Stand) -> Example:
-    """On the CPU a copy, since moving it to the device makes none, and its memory counts."""
-    return (
-        example if stand.device.type != "cpu" else replace(example, x0=example.x0.clone(), noise=example.noise.clone())
-    )
+def _run(made: Training, example: Example, stand: Stand) -> None:
+    """A step. On the CPU with a copy of the example, whose memory counts: moving it to the device makes none there."""
+    if stand.device.type == "cpu":
+        example = example.copied()
+    made.run(example)
 
 
 def _format(kind: str) -> WeightFormat:

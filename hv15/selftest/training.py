@@ -15,6 +15,7 @@ from hv15.lora import LoRANetwork
 from hv15.models import Condition, DiT, DiTConfig
 from hv15.models.ready import reset, set_up
 from hv15.records.json_values import Json
+from hv15.selftest.stand import moved
 from hv15.train.examples import Example
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.run import make_network, make_optimizer_step
@@ -74,6 +75,11 @@ class Training:
         self.network.zero_grad(set_to_none=True)
         return torch.cat([gradient.flatten() for gradient in found])
 
+    def state(self) -> list[Tensor]:
+        """The optimizer's tensors, of any shape; none before the first step."""
+        states = self.step.optimizer.state.values()
+        return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
     def weights(self) -> Tensor:
         """All LoRA weights in one tensor, fp32 [n]."""
         return torch.cat([parameter.detach().flatten() for parameter in self.network.parameters()])
@@ -108,7 +114,7 @@ def ready(dit: DiT, settings: TransformerSettings, device: torch.device) -> Iter
     finally:
         reset(dit)
         if settings.blocks_to_swap:
-            dit.to(device)
+            moved(dit, device)
 
 
 def _fill_up(network: LoRANetwork) -> None:
