@@ -15,9 +15,7 @@ _KINDS = (
     (ATTENTION, re.compile(r"attention|flash|fmha|sdpa|sage", re.IGNORECASE)),
     (
         PRODUCTS,
-        re.compile(
-            r"gemm|gemv|cutlass|cublas|nvjet|xmma|splitK|conv|mma|matmul|\bmm\b|[:_](add|ba|badd)?b?mm\b|linear"
-        ),
+        re.compile(r"gemm|gemv|cutlass|cublas|nvjet|xmma|splitK|conv|mma|matmul|[:_](add|badd)?b?mm_?$|_scaled_mm"),
     ),
     (COPIES, re.compile(r"memcpy|memset|copy_", re.IGNORECASE)),
 )

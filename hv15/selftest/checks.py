@@ -47,7 +47,7 @@ class Check:
             return self._row("skipped", f"{', '.join(missing)}: not installed")
         if left < self.seconds:
             return self._row("left out", "no time")
-        start, limit = perf_counter(), min(left, 30 + PATIENCE * self.seconds)
+        start, limit = perf_counter(), left if math.isinf(left) else min(left, 30 + PATIENCE * self.seconds)
         measured = Measured()
         try:
             with _time_limit(limit):

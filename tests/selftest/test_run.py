@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -141,13 +140,13 @@ def test_all_is_imported_with_few_packages() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of everything, with few packages."""
     folder = tmp_path_factory.mktemp("report")
     code = "from hv15.cli import main; sys.exit(main(['selftest', *sys.argv[1:]]))"
     done = run_python(code, "--device", "cpu", "--full", "--out", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    yield folder
+    return folder
 
 
 @pytest.mark.slow
