@@ -93,7 +93,7 @@ class TransformerNumbers:
 
     @cached_property
     def plain(self) -> Tensor:
-        """The gradients of a LoRA on the device without any option."""
+        """The gradients of a LoRA on the device without any option, in one tensor, fp32 [n]."""
         return self.gradients(PLAIN)
 
     def example(self, *text_lengths: int, latent: Latent | None = None) -> Example:

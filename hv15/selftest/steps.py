@@ -184,7 +184,7 @@ class TransformerSteps:
         stand.release()
 
         def build() -> DiT:
-            dit = DiT(stand.sizes.dit).to(stand.dtype)
+            dit = DiT(stand.sizes.dit)
             if kind != "none":
                 replace_linears(dit, _format(kind), is_block_linear)
             return dit
