@@ -219,8 +219,11 @@ def _sample(example: Example, index: int) -> Example:
     one, cond = slice(index, index + 1), example.condition
     length = cond.text_lengths[index]
     return Example(
-        *(tensor[one] for tensor in (example.x0, example.noise, example.sigma, example.first_frame)),
-        Condition(cond.text[one, :length], [length], cond.glyphs[one], [0]),
+        x0=example.x0[one],
+        noise=example.noise[one],
+        sigma=example.sigma[one],
+        first_frame=example.first_frame[one],
+        condition=Condition(cond.text[one, :length], [length], cond.glyphs[one], [0]),
     )
 
 

@@ -127,7 +127,7 @@ class Stand:
             torch.cuda.reset_peak_memory_stats(self.device)
             work()
             self.clock.wait()
-            return torch.cuda.max_memory_allocated(self.device)
+            return int(torch.cuda.max_memory_allocated(self.device))
         with PeakMemory(self.device.type) as memory:
             memory.assign(WEIGHTS, *held)
             work()
