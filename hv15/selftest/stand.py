@@ -128,7 +128,8 @@ class Stand:
             work()
             self.clock.wait()
             return int(torch.cuda.max_memory_allocated(self.device))
-        with PeakMemory(self.device.type) as memory:
+        memory = PeakMemory(self.device.type)
+        with memory:
             memory.assign(WEIGHTS, *held)
             work()
         return memory.peak

@@ -34,12 +34,14 @@ BLOCKER = f"""
 import sys
 allowed = set({ALLOWED!r}.split()) | set(sys.stdlib_module_names) | {{"hv15"}}
 allowed |= set("sympy mpmath filelock fsspec jinja2 markupsafe networkx triton nvidia functorch torchgen".split())
-class Blocker:
+class Few:
+    def __init__(self, finders):
+        self.finders = finders
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in allowed and not top.startswith("_"):
-            raise ModuleNotFoundError(f"No module named {{top!r}}", name=top)
-sys.meta_path.insert(0, Blocker())
+        if top in allowed or top.startswith("_"):
+            return next(filter(None, (finder.find_spec(name, path, target) for finder in self.finders)), None)
+sys.meta_path[:] = [Few(list(sys.meta_path))]
 """
 """Only what torch and the four packages bring can be imported."""
 
