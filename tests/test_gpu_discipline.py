@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from hv15.cache.latents import encode_clips
 from hv15.config import Settings
 from hv15.lora import apply_lora
 from hv15.models import DiT, DiTConfig
@@ -26,7 +25,7 @@ from hv15.models.glyphs import GlyphEncoder, build_glyph_model
 from hv15.models.ready import set_up
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE
-from hv15.models.vae_pixels import to_bytes
+from hv15.models.vae_pixels import encode_clips, to_bytes
 from hv15.models.vision import VisionConfig
 from hv15.models.weights.quantised import replace_linears
 from hv15.plan.encoders import make_image_encoder

@@ -19,7 +19,7 @@ from hv15.data.clips import Clip, missing_lengths, plan_clips
 from hv15.data.media import MediaError, MediaInfo, Source
 from hv15.data.pixels import Pixels
 from hv15.digest import canonical, text_digest
-from hv15.models.vae_pixels import from_bytes
+from hv15.models.vae_pixels import encode_clips
 from hv15.progress import Progress
 from hv15.records.manifest import EncodedClip, Entry, Manifest, item_keys, read_entry
 
@@ -40,11 +40,6 @@ def clip_key(media: str, clip: Clip) -> str:
 def _identity(clip: Clip) -> str:
     """The canonical JSON of a clip's identity, which many files share: 100,000 files have few different lengths."""
     return canonical(clip.identity())
-
-
-def encode_clips(vae: VAE, clips: torch.Tensor, tile_size: int, overlap: float) -> torch.Tensor:
-    """Encode clips, uint8 [B, F, H, W, 3] on the VAE's device, to unscaled latents [B, C, F', H/16, W/16]."""
-    return vae.encode(from_bytes(clips, vae.dtype), tile_size=tile_size, overlap=overlap)
 
 
 @dataclass

@@ -6,16 +6,19 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from hv15.config.problems import explain
 from hv15.config.section import expand_variables
 from hv15.config.settings import Settings
-from hv15.config.yaml_file import YamlFile, read_yaml
 from hv15.errors import of_the_system
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import COMMAND_LINE, ConfigError, Location, Place, Problem, dotted
+
+if TYPE_CHECKING:
+    from hv15.config.yaml_file import YamlFile
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,8 @@ def load_config(path: Path, overrides: Mapping[str, Json] | None = None, *, text
         ConfigError: with all problems, sorted by place, such as `config.yaml:24:17 train.learning_rate: ...`, or
             `--config train.learning_rate: ...` for an override.
     """
+    from hv15.config.yaml_file import read_yaml
+
     path = Path(path)
     source = read_yaml(path, text)
     replaced: set[Location] = set()

@@ -66,6 +66,10 @@ class Condition:
         """Return the same condition in pinned CPU memory, which a GPU can copy from without waiting."""
         return self._each(torch.Tensor.pin_memory)
 
+    def copied(self) -> Condition:
+        """Return a copy in memory of its own."""
+        return self._each(torch.Tensor.clone)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Condition:
         vision = None if self.vision is None else change(self.vision)
         return replace(self, text=change(self.text), glyphs=change(self.glyphs), vision=vision)

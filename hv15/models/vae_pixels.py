@@ -5,9 +5,14 @@ Both directions work frame by frame, because an fp32 copy of a whole clip would 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from einops import rearrange
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from hv15.models.vae import VAE
 
 
 def from_bytes(frames: Tensor, dtype: torch.dtype) -> Tensor:
@@ -27,3 +32,8 @@ def to_bytes(pixels: Tensor) -> Tensor:
         levels = source.to(torch.float32, copy=True).div_(2).add_(0.5).clamp_(0, 1).mul_(255).round_()
         target.copy_(rearrange(levels, "b c h w -> b h w c"))
     return frames
+
+
+def encode_clips(vae: VAE, clips: Tensor, tile_size: int, overlap: float) -> Tensor:
+    """Encode clips, uint8 [B, F, H, W, 3] on the VAE's device, to unscaled latents [B, C, F', H/16, W/16]."""
+    return vae.encode(from_bytes(clips, vae.dtype), tile_size=tile_size, overlap=overlap)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from hv15.errors import UserError
@@ -95,6 +94,8 @@ class ImageEncoder:
 
 def siglip_pixels(image: NDArray[np.uint8], size: int) -> Tensor:
     """Resize a uint8 [H, W, 3] image for SigLIP: [3, size, size] in [-1, 1], bicubic, without keeping the aspect."""
+    from PIL import Image
+
     resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
     return rearrange(torch.from_numpy(np.array(resized)), "h w c -> c h w").float() / 127.5 - 1
 

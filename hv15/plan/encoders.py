@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hv15.cache.latents import encode_clips
 from hv15.memory import ACTIVATIONS, WEIGHTS
 from hv15.models.text import TextConfig, TextEncoder, build_text_model
 from hv15.models.vae import VAE, VAEConfig
-from hv15.models.vae_pixels import to_bytes
+from hv15.models.vae_pixels import encode_clips, to_bytes
 from hv15.models.vision import ImageEncoder, VisionConfig, build_vision_model
 from hv15.models.weights.quantised import replace_linears
 from hv15.plan.cost import Cost, extrapolate

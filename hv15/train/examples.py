@@ -42,6 +42,16 @@ class Example:
         """Return a copy in pinned memory, from which `to` copies to a GPU without waiting."""
         return self._each(torch.Tensor.pin_memory, self.condition.pinned())
 
+    def copied(self) -> Example:
+        """Return a copy in memory of its own."""
+        return self._each(torch.Tensor.clone, self.condition.copied())
+
+    def rounded(self, dtype: torch.dtype) -> Example:
+        """Return a copy whose numbers are exact in another floating dtype, in fp32."""
+        return self._each(
+            lambda tensor: tensor.to(dtype).float(), self.condition.to("cpu", dtype).to("cpu", torch.float32)
+        )
+
     def _each(self, change: Callable[[Tensor], Tensor], condition: Condition) -> Example:
         return Example(change(self.x0), change(self.noise), change(self.sigma), change(self.first_frame), condition)
 

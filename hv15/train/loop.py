@@ -17,7 +17,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from hv15.background import Background
 from hv15.cache.batches import MicroBatch
@@ -35,9 +35,6 @@ from hv15.train.schedules import lr_factor, warmup_steps
 from hv15.train.signals import Requests, Stopped
 from hv15.train.state import Position, StateFolder
 from hv15.train.step_batches import StepBatches
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +66,18 @@ class LoopSettings:
         )
 
 
+class Processes(Protocol):
+    """What the loop needs of the processes that train together (`accelerate.Accelerator`)."""
+
+    @property
+    def process_index(self) -> int: ...
+
+    @property
+    def is_main_process(self) -> bool: ...
+
+    def wait_for_everyone(self) -> object: ...
+
+
 @dataclass
 class QueuedStep:
     """A step that is queued on the device and whose numbers have not been read yet."""
@@ -94,7 +103,7 @@ class Trainer:
     optimizer_step: OptimizerStep
     batches: StepBatches
     reader: ExampleReader
-    accelerator: Accelerator
+    accelerator: Processes
     folder: Path
     """`<output folder>/train`."""
     spec: str

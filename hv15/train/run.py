@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from hv15.atomic import write_json
@@ -39,6 +39,9 @@ from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +147,8 @@ def make_accelerator(device: str) -> Accelerator:
     Raises:
         UserError: there is no such device.
     """
+    from accelerate import Accelerator
+
     wanted = pick_device(device)
     if wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)

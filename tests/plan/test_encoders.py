@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hv15.cache.latents import encode_clips
 from hv15.memory import WEIGHTS
 from hv15.models import vae as vae_module
 from hv15.models.text import TextConfig
 from hv15.models.vae import VAE, VAEConfig
+from hv15.models.vae_pixels import encode_clips
 from hv15.plan.encoders import decoding, encoding, make_vae, text_encoding
 from hv15.plan.kernels import WithoutData
 from hv15.plan.meter import Meter

@@ -1,0 +1,76 @@
+"""How long work takes: by the GPU's own events, or by the processor's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+
+LONG = 3.0
+"""Seconds after which a first run counts as it is, and is not repeated."""
+ENOUGH = 1.0
+"""Seconds for which shorter work is repeated."""
+MOST_REPEATS = 50
+
+
+class Clock:
+    """Of the processor, which waits for each operation."""
+
+    def seconds(self, work: Callable[[], object]) -> float | None:
+        """The mean time of one call, after a first one that is not counted unless it was long."""
+        first = self.timed(work, 1)
+        if first is None or first > LONG:
+            return first
+        once = self.timed(work, 1)
+        repeats = min(MOST_REPEATS, int(ENOUGH / max(once or 0.0, ENOUGH / MOST_REPEATS)))
+        return once if repeats < 2 else self.timed(work, repeats)
+
+    def timed(self, work: Callable[[], object], repeats: int) -> float | None:
+        """The mean time of so many calls."""
+        start = perf_counter()
+        for _ in range(repeats):
+            work()
+        return (perf_counter() - start) / repeats
+
+    def wait(self) -> None:
+        """Wait until all queued work is done."""
+
+
+class CudaClock(Clock):
+    """Of a GPU: its events are between its own operations, so what is queued is counted, and nothing else waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def timed(self, work: Callable[[], object], repeats: int) -> float | None:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.wait()
+        start.record()
+        for _ in range(repeats):
+            work()
+        end.record()
+        self.wait()
+        milliseconds: float = start.elapsed_time(end)
+        return milliseconds / 1000 / repeats
+
+    def wait(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+
+class NoClock(Clock):
+    """Of a device without data: the work is run once, and takes no time."""
+
+    def timed(self, work: Callable[[], object], repeats: int) -> float | None:
+        work()
+        return None
+
+    def seconds(self, work: Callable[[], object]) -> float | None:
+        return self.timed(work, 1)
+
+
+def clock_of(device: torch.device, *, has_data: bool) -> Clock:
+    """Return the clock of a device."""
+    if not has_data:
+        return NoClock()
+    return CudaClock(device) if device.type == "cuda" else Clock()

@@ -1,0 +1,247 @@
+"""The VAE, Qwen, ByT5 and SigLIP: their numbers against the CPU, and the time of full-size work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hv15.models.text import TextEncoder, build_text_model
+from hv15.models.vae import VAE
+from hv15.models.vae_pixels import encode_clips, to_bytes
+from hv15.models.vision import build_vision_model
+from hv15.out_of_memory import StageName
+from hv15.plan.cost import Cost
+from hv15.plan.encoders import PromptsOfLength, decoding, encoding, make_vae, text_encoding
+from hv15.plan.workload import ClipBatch
+from hv15.records.selftest import Measured
+from hv15.selftest.bounds import rounding_bound
+from hv15.selftest.checks import Check
+from hv15.selftest.sizes import NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Clip, Sizes
+from hv15.selftest.stand import Network, Skipped, Stand, moved
+from hv15.selftest.steps import measured_step
+
+CPU = torch.device("cpu")
+VAE_ROUNDINGS = 150
+"""Norms, activations, convolutions and sums of one coder of `NUMBERS_VAE`, one after the other."""
+LAYER_ROUNDINGS = 16
+"""Of a layer of a text or image encoder."""
+
+
+def number_checks(stand: Stand) -> list[Check]:
+    """The checks of numbers."""
+    return [
+        Check("numbers", "VAE: encode and decode", partial(vae_numbers, stand), 3),
+        Check("numbers", "VAE: gradients", partial(vae_gradients, stand), 3),
+        Check("numbers", "VAE: strips of rows", partial(vae_strips, stand), 2),
+        Check("numbers", "Qwen: forward and backward", partial(text_numbers, stand), 3, needs=("transformers",)),
+        Check("numbers", "SigLIP: forward and backward", partial(vision_numbers, stand), 3, needs=("transformers",)),
+    ]
+
+
+def full_size_checks(stand: Stand) -> list[Check]:
+    """The checks of full-size work."""
+    sizes = stand.sizes
+    name = f"Qwen, {sizes.text.num_layers - 2} layers, {sizes.captions} captions"
+    return [
+        Check("full size", name, partial(encode_texts, stand), 12, needs=("transformers",)),
+        *(Check("full size", f"VAE encode, {clip}", partial(encode_clip, stand, clip), 8) for clip in sizes.coded),
+        *(Check("full size", f"VAE decode, {clip}", partial(decode_clip, stand, clip), 10) for clip in sizes.coded),
+    ]
+
+
+@dataclass(frozen=True)
+class EncoderWork:
+    """Work of an encoder, as the planner runs it without data."""
+
+    sizes: Sizes
+    stage: StageName
+    dtype: torch.dtype
+    clip: Clip | None = None
+
+    def plan(self) -> Cost:
+        """Return what the work takes."""
+        if self.clip is None:
+            return text_encoding(self.sizes.text, self.dtype, self.sizes.text_tokens, self.sizes.captions)
+        vae = make_vae(self.sizes.vae, self.dtype, patch_conv=False)
+        if self.stage == "decode":
+            return decoding(vae, self.clip.latent)
+        return encoding(vae, None, ClipBatch(1, self.clip.frames, self.clip.height, self.clip.width))
+
+
+def planned_works(stand: Stand) -> list[EncoderWork]:
+    """What the planner is asked for, in the order of the checks."""
+    works = [EncoderWork(stand.sizes, "encode texts", stand.encoder_dtype)]
+    stages: tuple[StageName, StageName] = ("encode latents", "decode")
+    return works + [
+        EncoderWork(stand.sizes, stage, stand.encoder_dtype, clip) for stage in stages for clip in stand.sizes.coded
+    ]
+
+
+def _vaes(stand: Stand) -> tuple[VAE, VAE]:
+    """The same VAE on the device, in its dtype, and on the CPU in fp32, with the same weights."""
+    return _twice(stand, lambda: VAE(NUMBERS_VAE))
+
+
+def _twice(stand: Stand, build: Callable[[], Network]) -> tuple[Network, Network]:
+    """A network on the device, in the encoders' dtype, and on the CPU in fp32, with the same weights."""
+    made = []
+    for _ in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made.append(moved(build().requires_grad_(False).eval(), CPU, stand.encoder_dtype))
+    return moved(made[0], stand.device, stand.encoder_dtype), moved(made[1], CPU, torch.float32)
+
+
+def _pixels(stand: Stand) -> Tensor:
+    """[1, 3, 9, 64, 48], exact in the encoders' dtype, on the CPU."""
+    made = torch.rand(1, 3, 9, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return made.to(stand.encoder_dtype).float()
+
+
+def vae_numbers(stand: Stand) -> Measured:
+    """Latents, and the video that they give, against fp32 on the CPU."""
+    vae, reference = _vaes(stand)
+    pixels, dtype = _pixels(stand), stand.encoder_dtype
+    with torch.no_grad():
+        latents = reference.encode(pixels)
+        found = vae.encode(pixels.to(stand.device, dtype))
+        rounded = latents.to(dtype)
+        errors = [
+            stand.error(found, latents),
+            stand.error(vae.decode(rounded.to(stand.device)), reference.decode(rounded.float())),
+        ]
+    return Measured(error=_largest(errors), bound=rounding_bound(dtype, VAE_ROUNDINGS))
+
+
+def vae_gradients(stand: Stand) -> Measured:
+    """The gradient of pixels through the encoder against fp32 on the CPU."""
+    vae, reference = _vaes(stand)
+
+    def gradient(model: VAE, device: torch.device, dtype: torch.dtype) -> Tensor:
+        pixels = _pixels(stand).to(device, dtype).requires_grad_()
+        (found,) = torch.autograd.grad(model.encode(pixels).float().square().mean().sqrt(), pixels)
+        return found
+
+    expected = gradient(reference, CPU, torch.float32)
+    found = gradient(vae, stand.device, stand.encoder_dtype)
+    return Measured(error=stand.error(found, expected), bound=rounding_bound(stand.encoder_dtype, 3 * VAE_ROUNDINGS))
+
+
+def vae_strips(stand: Stand) -> Measured:
+    """With `vae_enable_patch_conv`, and without."""
+    vae, _ = _vaes(stand)
+    pixels = _pixels(stand).to(stand.device, stand.encoder_dtype)
+    with torch.no_grad():
+        whole = vae.encode(pixels)
+        vae.patch_conv = True
+        found = vae.encode(pixels)
+    return Measured(error=stand.error(found, whole), bound=2 * rounding_bound(stand.encoder_dtype, VAE_ROUNDINGS))
+
+
+def text_numbers(stand: Stand) -> Measured:
+    """States of two prompts, and the gradient of the token embeddings, against fp32 on the CPU."""
+    layers = NUMBERS_TEXT.num_layers - 2
+
+    def run(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
+        weight = model.get_parameter("embed_tokens.weight").requires_grad_()
+        ids = (torch.arange(40) * 7 % NUMBERS_TEXT.vocab_size).view(2, 20).to(device)
+        states = model(input_ids=ids, use_cache=False).last_hidden_state
+        return states, torch.autograd.grad(states.float().square().mean().sqrt(), weight)[0]
+
+    return _compared(stand, lambda: build_text_model(NUMBERS_TEXT), run, layers)
+
+
+def vision_numbers(stand: Stand) -> Measured:
+    """States of an image, and the gradient of its pixels, against fp32 on the CPU."""
+    side = NUMBERS_VISION.image_size
+
+    def run(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
+        dtype = model.get_parameter("embeddings.patch_embedding.weight").dtype
+        pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        pixels = pixels.to(stand.encoder_dtype).to(device, dtype).requires_grad_()
+        states = model(pixel_values=pixels).last_hidden_state
+        return states, torch.autograd.grad(states.float().square().mean().sqrt(), pixels)[0]
+
+    return _compared(stand, lambda: build_vision_model(NUMBERS_VISION), run, NUMBERS_VISION.num_layers)
+
+
+def _compared(
+    stand: Stand,
+    build: Callable[[], nn.Module],
+    run: Callable[[nn.Module, torch.device], tuple[Tensor, Tensor]],
+    layers: int,
+) -> Measured:
+    """A model's output and gradient on the device against fp32 on the CPU, with the same weights."""
+    if not stand.has_data:
+        raise Skipped("the device has no data")
+    on_device, reference = _twice(stand, build)
+    found, expected = run(on_device, stand.device), run(reference, CPU)
+    errors = [stand.error(one, other) for one, other in zip(found, expected, strict=True)]
+    return Measured(
+        error=_largest(errors), bound=rounding_bound(stand.encoder_dtype, 3 * (LAYER_ROUNDINGS * layers + 4))
+    )
+
+
+def _largest(errors: list[float | None]) -> float | None:
+    known = [each for each in errors if each is not None]
+    return None if not known else float(torch.tensor(known).max())
+
+
+def encode_texts(stand: Stand) -> Measured:
+    """The layers of Qwen2.5-VL that are used, on a batch of captions."""
+    sizes, dtype = stand.sizes, stand.encoder_dtype
+    stand.held.clear()
+    stand.release()
+    model = stand.random(lambda: build_text_model(sizes.text), dtype)
+    model.rotary_emb = type(model.rotary_emb)(model.config).to(stand.device)  # a table, as in loading
+    encoder = TextEncoder(model, PromptsOfLength(sizes.text_tokens))
+    work = EncoderWork(sizes, "encode texts", dtype)
+    return _measure(stand, work, lambda: encoder.encode([""] * sizes.captions), model)
+
+
+def encode_clip(stand: Stand, clip: Clip) -> Measured:
+    """Bytes to latents."""
+    vae = _full_vae(stand)
+    shape = (1, clip.frames, clip.height, clip.width, 3)
+    frames = torch.zeros(shape, dtype=torch.uint8, device=stand.device).random_(0, 255)
+
+    def encode() -> Tensor:
+        with torch.no_grad():
+            return encode_clips(vae, frames, 0, 0.0)
+
+    return _measure(stand, EncoderWork(stand.sizes, "encode latents", stand.encoder_dtype, clip), encode, vae)
+
+
+def decode_clip(stand: Stand, clip: Clip) -> Measured:
+    """Latents to bytes."""
+    vae = _full_vae(stand)
+    latents = stand.randn(1, stand.sizes.vae.latent_channels, *clip.latent, dtype=torch.float32)
+
+    def decode() -> Tensor:
+        with torch.no_grad():
+            return to_bytes(vae.decode(latents))
+
+    return _measure(stand, EncoderWork(stand.sizes, "decode", stand.encoder_dtype, clip), decode, vae)
+
+
+def _full_vae(stand: Stand) -> VAE:
+    """The VAE of the stand's sizes; the transformer is dropped for it."""
+    held = stand.held.get("vae")
+    if held is None:
+        stand.held.clear()
+        stand.release()
+        held = ("none", stand.random(lambda: VAE(stand.sizes.vae), stand.encoder_dtype))
+        stand.held["vae"] = held
+    assert isinstance(held[1], VAE)
+    return held[1]
+
+
+def _measure(stand: Stand, work: EncoderWork, run: Callable[[], object], model: nn.Module) -> Measured:
+    cost = stand.plans.of(work) if stand.plans is not None else None
+    seconds = stand.clock.seconds(run)
+    memory = stand.peak_memory(run, model)
+    return measured_step(stand, work.stage, stand.encoder_dtype, cost, seconds, memory, {})

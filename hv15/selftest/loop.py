@@ -1,0 +1,180 @@
+"""The training loop on the device: waiting for data and for the host, a stop by a signal, a state that is resumed."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import threading
+import warnings
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.models import DiT
+from hv15.records.json_values import parse_object
+from hv15.records.selftest import Measured
+from hv15.selftest.checks import Check
+from hv15.selftest.sizes import NUMBERS_DIT
+from hv15.selftest.stand import Skipped, Stand, moved
+from hv15.selftest.training import make_settings, random_example, training
+from hv15.train.examples import ExampleReader
+from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.signals import Stopped
+from hv15.train.step_batches import StepBatches
+from hv15.train.timesteps import SigmaRule
+
+STEPS, STOP_AT = 6, 4
+"""Steps of a training, and the reading of an item at which a signal comes."""
+LATENT = (2, 8, 8)
+SYNCHRONIZING = "synchronizing CUDA operation"
+
+
+def loop_checks(stand: Stand) -> list[Check]:
+    """The checks of this part."""
+    return [
+        Check("loop", "host syncs in a training step", partial(host_syncs, stand), 2),
+        Check("loop", "stop by a signal, resume: equal LoRA", partial(stop_and_resume, stand), 5),
+        Check("loop", "waiting for data", partial(data_wait, stand), 3),
+    ]
+
+
+class OneProcess:
+    """Trains alone."""
+
+    process_index = 0
+    is_main_process = True
+
+    def wait_for_everyone(self) -> None:
+        """There is nobody else."""
+
+
+@dataclass
+class MemoryStore:
+    """Items in memory; a signal is sent to this process when so many have been read."""
+
+    items: dict[str, dict[str, Tensor]]
+    stop_at: int | None = None
+    read_count: int = field(default=0, init=False)
+
+    def has(self, key: str) -> bool:
+        return key in self.items
+
+    def read(self, key: str) -> dict[str, Tensor]:
+        """Return an item's tensors: latents [C, F, h, w], or text and glyphs [L, D]."""
+        self.read_count += 1
+        if self.read_count == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.items[key]
+
+
+def _stores(stop_at: int | None) -> Stores:
+    generator = torch.Generator().manual_seed(0)
+    clips = {
+        f"clip {i}": {"latents": torch.randn(NUMBERS_DIT.latent_channels, *LATENT, generator=generator)}
+        for i in range(3)
+    }
+    texts = {
+        f"text {i}": {
+            "text": torch.randn(5 + i, NUMBERS_DIT.text_dim, generator=generator),
+            "glyphs": torch.zeros(0, NUMBERS_DIT.glyph_dim),
+        }
+        for i in range(3)
+    }
+    return Stores(MemoryStore(clips, stop_at), MemoryStore(texts))
+
+
+def _train(stand: Stand, folder: Path, stop_at: int | None = None) -> Tensor:
+    """Train with the real loop, or resume what is in the folder; return the LoRA's weights, fp32 [n].
+
+    Raises:
+        Stopped: a signal came.
+    """
+    settings = make_settings({"state_every_n_steps": 1000, "network_dropout": 0.1})
+    options = settings.train
+    items = [TrainingItem(f"clip {i}", f"text {i}", LATENT) for i in range(3)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dit = moved(DiT(NUMBERS_DIT).requires_grad_(False).eval(), stand.device, stand.dtype)
+    with training(dit, stand.device, {"network_dropout": 0.1}) as made, redirect_stderr(io.StringIO()):
+        trainer = Trainer(
+            settings=LoopSettings.from_settings(options, STEPS),
+            optimizer_step=made.step,
+            batches=StepBatches(BatchStream(items, options.seed), 1),
+            reader=ExampleReader(_stores(stop_at), options.seed, SigmaRule.from_settings(options), i2v_prob=0.0),
+            accelerator=OneProcess(),
+            folder=folder,
+            spec="selftest",
+            save_lora=lambda _path, _step: None,
+        )
+        trainer.resume()
+        return made.weights()
+
+
+def _folder(stand: Stand, name: str) -> Path:
+    if not stand.has_data:
+        raise Skipped("the device has no data")
+    folder = stand.folder / name
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def stop_and_resume(stand: Stand) -> Measured:
+    """A training that is stopped and resumed, and one that is not."""
+    if threading.current_thread() is not threading.main_thread():
+        raise Skipped("signals come to the main thread only")
+    whole, parts = _folder(stand, "loop"), _folder(stand, "loop resumed")
+    try:
+        expected = _train(stand, whole)
+        try:
+            _train(stand, parts, STOP_AT)
+        except Stopped as stopped:
+            note = f"stopped after step {stopped.step} of {STEPS}"
+        else:
+            raise RuntimeError("the training did not stop")
+        found = _train(stand, parts)
+    finally:
+        for folder in (whole, parts):
+            shutil.rmtree(folder, ignore_errors=True)
+    return Measured(error=stand.difference(found, expected), bound=0.0, note=note)
+
+
+def data_wait(stand: Stand) -> Measured:
+    """The part of the time of steps in which the loop waits for what is read ahead."""
+    folder = _folder(stand, "loop")
+    try:
+        _train(stand, folder)
+        lines = [parse_object(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    steps = [line for line in lines if "data_wait_s" in line][1:]  # the first waits for the first item
+    waited, taken = (sum(float(str(step[name])) for step in steps) for name in ("data_wait_s", "step_s"))
+    return Measured(rate=100 * waited / taken if taken else 0.0, unit="%", note=f"{len(steps)} steps")
+
+
+def host_syncs(stand: Stand) -> Measured:
+    """Operations that make the host wait for the GPU, in a step whose example is in pinned memory."""
+    if not stand.on_cuda:
+        raise Skipped("only on GPUs")
+    dit = stand.random(lambda: DiT(NUMBERS_DIT), stand.dtype)
+    example = random_example(NUMBERS_DIT, LATENT, [9]).pinned()
+    with training(dit, stand.device) as made:
+        made.run(example)  # tables and the optimizer's state are made
+        stand.clock.wait()
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                made.run(example)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    found = [f"{each.filename}:{each.lineno}" for each in caught if SYNCHRONIZING in str(each.message)]
+    note = ", ".join(dict.fromkeys(Path(place).name for place in found))
+    return Measured(error=float(len(found)), bound=0.0, note=note)

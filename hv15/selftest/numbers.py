@@ -1,0 +1,300 @@
+"""The numbers of the transformer: right where they are rounded, the same bits where they must be equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from hv15.choices import WeightFormat
+from hv15.errors import UserError
+from hv15.models import Condition, DiT
+from hv15.models.attention import PACKAGES, pick_attention
+from hv15.models.fused_attention import fused_attention
+from hv15.models.noise_levels import TIMESTEPS
+from hv15.models.weights.quantised import QuantisedLinear, check_weight_format, quantise
+from hv15.records.selftest import Measured
+from hv15.sample.denoise import stack_conditions
+from hv15.selftest.bounds import E4M3, nearest, rounding_bound, transformer_bound
+from hv15.selftest.checks import Check
+from hv15.selftest.sizes import NUMBERS_DIT
+from hv15.selftest.stand import Skipped, Stand, moved
+from hv15.selftest.training import Options, random_condition, random_example, training
+from hv15.train.examples import Example
+
+CPU = torch.device("cpu")
+BLOCKS = NUMBERS_DIT.num_blocks
+Latent = tuple[int, int, int]
+PLAIN: Options = {"gradient_checkpointing": False}
+OFFLOAD = "swap and offload"
+SAME_BITS: dict[str, Options] = {
+    "checkpointing": {},
+    "swap": {"blocks_to_swap": 1},
+    OFFLOAD: {"blocks_to_swap": 1, "gradient_checkpointing_cpu_offload": True},
+}
+FORMATS: dict[WeightFormat, tuple[str, ...]] = {
+    "fp8": (),
+    "fp8_fast": (),
+    "int8": ("bitsandbytes",),
+    "nf4": ("bitsandbytes",),
+}
+"""Number formats of weights, and the packages that they need."""
+
+
+def number_checks(stand: Stand) -> list[Check]:
+    """The checks of this part, but for the VAE and the encoders."""
+    numbers, sizes = TransformerNumbers(stand), stand.sizes
+    return [
+        Check("numbers", "transformer", numbers.forward, 3),
+        Check("numbers", "gradients of a LoRA", numbers.backward, 3),
+        Check("numbers", "two runs of a training step: equal bits", numbers.two_steps, 2),
+        *(
+            Check("numbers", f"{name}: equal bits", partial(numbers.equal, options, sizes.offloaded), 2)
+            if name == OFFLOAD
+            else Check("numbers", f"{name}: equal bits", partial(numbers.equal, options, sizes.compared), 2)
+            for name, options in SAME_BITS.items()
+        ),
+        *(
+            Check("numbers", f"attention: {mode}", partial(attention, stand, mode), 1, needs=_package(mode))
+            for mode in ("sdpa", *PACKAGES)
+        ),
+        Check("numbers", "attention: split", numbers.split, 2),
+        Check("numbers", "windows of tokens", numbers.windows, 2),
+        Check("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
+        Check("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
+        Check("numbers", "guidance as one batch", numbers.guidance_batch, 2),
+        *(
+            Check("numbers", f"quantize: {kind}: {what}", partial(run, stand, kind), 1, needs=packages)
+            for what, run in (("the format", weight_format), ("products", quantised_products))
+            for kind, packages in FORMATS.items()
+        ),
+        Check("numbers", "compile", numbers.compiled, 40 if stand.on_cuda else 5),
+    ]
+
+
+class TransformerNumbers:
+    """A small transformer on the device, in its dtype, and on the CPU in fp32, with the same weights."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.stand = stand
+        frames, height, width = stand.sizes.compared
+        self.window = frames * height * width * 5 // 16
+        """Tokens in a window: a few windows for all."""
+
+    @cached_property
+    def reference(self) -> DiT:
+        return moved(moved(_make(), CPU, self.stand.dtype), CPU, torch.float32)
+
+    @cached_property
+    def dit(self) -> DiT:
+        return moved(_make(), self.stand.device, self.stand.dtype)
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """The gradients of a LoRA on the device without any option, in one tensor, fp32 [n]."""
+        return self.gradients(PLAIN)
+
+    def example(self, *text_lengths: int, latent: Latent | None = None) -> Example:
+        """A micro-batch whose numbers are exact in the device's dtype; latent frames, height, width."""
+        latent, dtype = latent or self.stand.sizes.compared, self.stand.dtype
+        return random_example(NUMBERS_DIT, latent, list(text_lengths)).rounded(dtype)
+
+    def velocity(self, dit: DiT, example: Example, device: torch.device) -> Tensor:
+        """The transformer's output [B, C, F, H, W] for a micro-batch."""
+        example = example.to(device, dit.dtype)
+        with torch.no_grad():
+            return dit(example.model_input().to(dit.dtype), TIMESTEPS * example.sigma, example.condition)
+
+    def gradients(
+        self,
+        options: Options,
+        latent: Latent | None = None,
+        *,
+        compile_with: str | None = None,
+        most_tokens: int = 0,
+    ) -> Tensor:
+        """The gradients of a LoRA on the device in one tensor, fp32 [n]."""
+        dit = self.dit
+        with training(dit, self.stand.device, options, random_up=True) as made:
+            if most_tokens:
+                dit.most_tokens = most_tokens
+            if compile_with:
+                dit.compile_blocks(backend=compile_with)
+            try:
+                return made.gradients(self.example(9, latent=latent))
+            finally:
+                dit.__dict__.pop("most_tokens", None)
+
+    def forward(self) -> Measured:
+        """Against fp32 on the CPU."""
+        example = self.example(9)
+        expected = self.velocity(self.reference, example, CPU)
+        error = self.stand.error(self.velocity(self.dit, example, self.stand.device), expected)
+        return Measured(error=error, bound=transformer_bound(self.stand.dtype, BLOCKS))
+
+    def backward(self) -> Measured:
+        """Against fp32 on the CPU."""
+        with training(self.reference, CPU, PLAIN, random_up=True) as wanted:
+            expected = wanted.gradients(self.example(9))
+        bound = transformer_bound(self.stand.dtype, BLOCKS, backward=True)
+        return Measured(error=self.stand.error(self.plain, expected), bound=bound)
+
+    def two_steps(self) -> Measured:
+        """LoRA weights and numbers after two steps from the same start."""
+        example = self.example(9, 5)
+
+        def run() -> Tensor:
+            with training(self.dit, self.stand.device) as made:
+                return torch.cat([made.run(example), made.run(example), made.weights()])
+
+        return Measured(error=self.stand.difference(run(), run()), bound=0.0)
+
+    def equal(self, options: Options, latent: Latent) -> Measured:
+        """Gradients with and without options that change no number."""
+        plain = self.plain if latent == self.stand.sizes.compared else self.gradients(PLAIN, latent)
+        return Measured(error=self.stand.difference(self.gradients(options, latent), plain), bound=0.0)
+
+    def split(self) -> Measured:
+        """Attention by groups of heads."""
+        return self._close(self.gradients({**PLAIN, "split_attn": True}))
+
+    def checkpointed_windows(self) -> Measured:
+        """A window of tokens at a time in the backward pass."""
+        return self._close(self.gradients({}, most_tokens=self.window))
+
+    def compiled(self) -> Measured:
+        """Compiled blocks; on a processor they are only traced, which needs no compiler."""
+        if not self.stand.has_data:
+            raise Skipped("the device has no data")
+        return self._close(self.gradients(PLAIN, compile_with="inductor" if self.stand.on_cuda else "eager"))
+
+    def windows(self) -> Measured:
+        """Without gradients: all tokens at once, and a window of them at a time."""
+        example = self.example(9)
+        whole = self.velocity(self.dit, example, self.stand.device)
+        self.dit.most_tokens = self.window
+        try:
+            found = self.velocity(self.dit, example, self.stand.device)
+        finally:
+            del self.dit.most_tokens
+        return Measured(error=self.stand.error(found, whole), bound=self._between_two())
+
+    def unequal_lengths(self) -> Measured:
+        """A batch of three, and each sample alone."""
+        lengths = (9, 3, 6)
+        example = self.example(*lengths).to(self.stand.device, self.stand.dtype)
+        together = self.velocity(self.dit, example, self.stand.device)
+        alone = [self.velocity(self.dit, _sample(example, i), self.stand.device) for i in range(len(lengths))]
+        return Measured(error=self.stand.error(together, torch.cat(alone)), bound=self._between_two())
+
+    def guidance_batch(self) -> Measured:
+        """Both branches of a sampling step as one batch, and one after the other."""
+        device, dtype = self.stand.device, self.stand.dtype
+        x = self.example(9).to(device, dtype).model_input().to(dtype)
+        time = torch.full((1,), 700.0, device=device)
+        conditions = [random_condition(NUMBERS_DIT, [length]).to(device, dtype) for length in (9, 4)]
+        with torch.no_grad():
+            alone = torch.cat([self.dit(x, time, each) for each in conditions])
+            together = self.dit(x.repeat(2, 1, 1, 1, 1), time.repeat(2), stack_conditions(conditions))
+        return Measured(error=self.stand.error(together, alone), bound=self._between_two())
+
+    def _close(self, found: Tensor) -> Measured:
+        return Measured(error=self.stand.error(found, self.plain), bound=self._between_two(backward=True))
+
+    def _between_two(self, *, backward: bool = False) -> float:
+        """The bound for two results that are both rounded."""
+        return 2 * transformer_bound(self.stand.dtype, BLOCKS, backward=backward)
+
+
+def _make() -> DiT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DiT(NUMBERS_DIT).requires_grad_(False).eval()
+
+
+def _sample(example: Example, index: int) -> Example:
+    """One sample of a batch, without padding."""
+    one, cond = slice(index, index + 1), example.condition
+    length = cond.text_lengths[index]
+    return Example(
+        x0=example.x0[one],
+        noise=example.noise[one],
+        sigma=example.sigma[one],
+        first_frame=example.first_frame[one],
+        condition=Condition(cond.text[one, :length], [length], cond.glyphs[one], [0]),
+    )
+
+
+def _package(mode: str) -> tuple[str, ...]:
+    return (PACKAGES[mode].module.partition(".")[0],) if mode in PACKAGES else ()
+
+
+def attention(stand: Stand, mode: str) -> Measured:
+    """Output and, if the kernel trains, gradients against the definition in fp32 on the CPU."""
+    trains = mode != "sage"
+    try:
+        kernel = pick_attention(mode, split=False, device=stand.device, dtype=stand.dtype, training=trains).kernel
+    except UserError as error:
+        raise Skipped(error.message) from None
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(2, 500, 2, 128, generator=generator).to(stand.dtype) for _ in range(4)]
+    expected = _passes(lambda q, k, v: fused_attention(q, k, v)[0], [each.float() for each in given], trains)
+    found = _passes(kernel, [each.to(stand.device) for each in given], trains)
+    errors = [stand.error(each, wanted) for each, wanted in zip(found, expected, strict=True)]
+    bound = rounding_bound(stand.dtype, 6) if trains else E4M3  # sage multiplies in 8 bits
+    return Measured(error=_largest(errors), bound=bound)
+
+
+def _passes(kernel: Callable[[Tensor, Tensor, Tensor], Tensor], given: list[Tensor], trains: bool) -> list[Tensor]:
+    """The output, and the gradients of q, k and v; all are [B, N, H, D]."""
+    *qkv, upstream = given
+    if not trains:
+        with torch.no_grad():
+            return [kernel(*qkv)]
+    leaves = [each.requires_grad_() for each in qkv]
+    out = kernel(*leaves)
+    return [out, *torch.autograd.grad(out, leaves, upstream)]
+
+
+def _layer(stand: Stand, kind: WeightFormat) -> tuple[QuantisedLinear, Tensor]:
+    """A quantised layer on the device, and the weight [out, in] that it was made from, on the CPU."""
+    try:
+        check_weight_format(kind, stand.device)
+    except UserError as error:
+        raise Skipped(error.message) from None
+    weight = torch.randn(512, 256, generator=torch.Generator().manual_seed(0)).to(stand.dtype)
+    bias = torch.zeros(512, device=stand.device, dtype=stand.dtype)
+    return quantise(weight.to(stand.device), bias, kind), weight
+
+
+def weight_format(stand: Stand, kind: WeightFormat) -> Measured:
+    """The quantised weight against the one that it was made from: as near as the format's numbers are."""
+    layer, weight = _layer(stand, kind)
+    if not stand.has_data:
+        return Measured()
+    smallest = stand.error(nearest(kind, weight), weight)
+    return Measured(error=stand.error(layer.dequantised(), weight), bound=None if smallest is None else 1.01 * smallest)
+
+
+def quantised_products(stand: Stand, kind: WeightFormat) -> Measured:
+    """Output and gradient of a layer against exact products with the weight that its codes stand for."""
+    layer, _ = _layer(stand, kind)
+    generator = torch.Generator().manual_seed(1)
+    x, upstream = (torch.randn(64, size, generator=generator).to(stand.dtype) for size in (256, 512))
+    leaf = x.to(stand.device).requires_grad_()
+    out = layer(leaf)
+    (gradient,) = torch.autograd.grad(out, leaf, upstream.to(stand.device))
+    if not stand.has_data:
+        return Measured()
+    weight = layer.dequantised().cpu().double()
+    errors = [stand.error(out, x.double() @ weight.t()), stand.error(gradient, upstream.double() @ weight)]
+    # fp8_fast also rounds the activations to fp8
+    return Measured(error=_largest(errors), bound=rounding_bound(stand.dtype, 4) + (E4M3 if kind == "fp8_fast" else 0))
+
+
+def _largest(errors: list[float | None]) -> float | None:
+    """The largest error; NaN if any is, None if there are none."""
+    known = [each for each in errors if each is not None]
+    return None if not known else float(torch.tensor(known).max())

@@ -1,0 +1,45 @@
+"""What `hv15 plan` computes for the steps that are run, in a process of its own, so that it disturbs no measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Protocol
+
+from hv15.plan.cost import Cost
+
+
+class PlannedWork(Protocol):
+    """A step that the planner can run without data; it is hashable, and can be sent to another process."""
+
+    def plan(self) -> Cost: ...
+
+
+class Plans:
+    """The planner's figures.
+
+    Args:
+        ahead: what to compute in another process from now on; it takes some ten seconds for a step of the real size.
+            All else is computed when it is asked for.
+    """
+
+    def __init__(self, ahead: Iterable[PlannedWork] = ()) -> None:
+        works = dict.fromkeys(ahead)
+        self._process = ProcessPoolExecutor(1, get_context("spawn")) if works else None
+        self._found: dict[PlannedWork, Future[Cost]] = {}
+        if self._process is not None:
+            self._found = {work: self._process.submit(_plan, work) for work in works}
+
+    def of(self, work: PlannedWork) -> Cost:
+        """Return what a step takes, as soon as it is known."""
+        return self._found[work].result() if work in self._found else work.plan()
+
+    def close(self) -> None:
+        """Compute no more."""
+        if self._process is not None:
+            self._process.shutdown(wait=False, cancel_futures=True)
+
+
+def _plan(work: PlannedWork) -> Cost:
+    return work.plan()

@@ -1,0 +1,110 @@
+"""Runs the checks one after the other, most telling first, and writes the report after each."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from hv15 import __version__
+from hv15.atomic import write_json
+from hv15.precision import pick_device
+from hv15.records.device_rates import DeviceRates
+from hv15.records.fields import now, to_json
+from hv15.records.selftest import Row, SelftestReport
+from hv15.selftest import encoders, steps
+from hv15.selftest.checks import Check
+from hv15.selftest.loop import loop_checks
+from hv15.selftest.machine import machine_checks
+from hv15.selftest.numbers import number_checks
+from hv15.selftest.planned import PlannedWork, Plans
+from hv15.selftest.sizes import FULL, TINY
+from hv15.selftest.stand import Stand, machine_facts
+
+log = logging.getLogger(__name__)
+
+REPORT, RATES, TEXT, PICTURE = "selftest.json", "rates.json", "selftest.txt", "selftest.png"
+
+
+def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row], None] = lambda row: None) -> Path:
+    """Run all checks and write the report into a folder; return the JSON file.
+
+    Args:
+        device_name: as `runtime.device`.
+        minutes: the time for all; infinite for no limit.
+        told: called with each row as it comes.
+
+    Raises:
+        UserError: there is no such device, or the folder cannot be written.
+    """
+    start = perf_counter()
+    device = pick_device(device_name)
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+    full = device.type != "cpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    stand = Stand(device, FULL if full else TINY, folder)
+    stand.plans = Plans(planned_works(stand) if full else ())
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for report in reports(stand, all_checks(stand), until=start + 60 * minutes):
+                write_json(folder / REPORT, to_json(report))
+                write_json(folder / RATES, to_json(rates_of(report)))
+                if not report.finished and report.rows:
+                    told(report.rows[-1])
+    finally:
+        stand.plans.close()
+    return folder / REPORT
+
+
+def all_checks(stand: Stand) -> list[Check]:
+    """All checks, in order."""
+    return [
+        *machine_checks(stand),
+        *number_checks(stand),
+        *encoders.number_checks(stand),
+        *steps.main_checks(stand),
+        *loop_checks(stand),
+        *encoders.full_size_checks(stand),
+        *steps.more_checks(stand),
+    ]
+
+
+def planned_works(stand: Stand) -> list[PlannedWork]:
+    """What the planner is asked for, in the order of the checks."""
+    return [*steps.main_works(stand), *encoders.planned_works(stand), *steps.more_works(stand)]
+
+
+def reports(stand: Stand, checks: Iterable[Check], *, until: float = math.inf) -> Iterator[SelftestReport]:
+    """Run checks; yield the report before the first, after each, and when all are done.
+
+    Args:
+        until: when to end, on the clock of `perf_counter`.
+    """
+    report = SelftestReport(
+        hv15=__version__,
+        made_at=now(),
+        device=stand.rates.device,
+        facts=machine_facts(stand.device),
+        sizes=stand.sizes.name,
+        rates=stand.rates,
+    )
+    yield report
+    for check in checks:
+        row = check.row(until - perf_counter())
+        stand.release()
+        report = replace(report, rows=(*report.rows, row), rates=stand.rates)
+        yield report
+    yield replace(report, finished=True)
+
+
+def rates_of(report: SelftestReport) -> DeviceRates:
+    """The rates of the device that a report is of, as `hv15 plan` uses them."""
+    return report.rates

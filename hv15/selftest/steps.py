@@ -1,0 +1,262 @@
+"""Steps of the whole transformer: training and sampling, with each way to save memory, beside what the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from hv15.choices import WeightFormat
+from hv15.config.transformer import TransformerSettings
+from hv15.errors import UserError
+from hv15.models import DiT
+from hv15.models.dit_files import is_block_linear
+from hv15.models.weights.quantised import check_weight_format, replace_linears
+from hv15.out_of_memory import StageName
+from hv15.plan.cost import Cost
+from hv15.plan.devices import recognised
+from hv15.plan.metered_steps import PassSize
+from hv15.plan.times import Load, unit_seconds
+from hv15.plan.transformer import denoising
+from hv15.plan.transformer import training as planned_training
+from hv15.records.json_values import Json
+from hv15.records.selftest import Measured
+from hv15.sample.denoise import denoise
+from hv15.selftest.breakdown import profiled
+from hv15.selftest.checks import Check
+from hv15.selftest.numbers import FORMATS
+from hv15.selftest.sizes import Clip, Sizes
+from hv15.selftest.stand import Skipped, Stand
+from hv15.selftest.training import Options, Training, make_settings, random_condition, random_example, ready, training
+from hv15.train.examples import Example
+from hv15.units import size
+
+SIGMAS = torch.tensor([1.0, 0.9])
+"""One step. Made here, where it has numbers whatever device is under test."""
+GUIDANCE = 6.0
+
+
+@dataclass(frozen=True)
+class TransformerWork:
+    """A step of the transformer, as the planner runs it without data."""
+
+    sizes: Sizes
+    clip: Clip
+    dtype: torch.dtype
+    gpu: bool
+    options: tuple[tuple[str, Json], ...] = ()
+    sampling: bool = False
+
+    @property
+    def settings(self) -> Options:
+        """Of `train:` or `sample:`."""
+        return {**dict(self.options), **({} if self.sampling else {"network_dim": self.sizes.rank})}
+
+    def plan(self) -> Cost:
+        """Return what the step takes."""
+        clip, tokens = self.clip, self.sizes.text_tokens
+        shape = PassSize(clip.batch, clip.latent, tokens, i2v=False)
+        if self.sampling:
+            settings = make_settings(sample=self.settings)
+            return denoising(settings, self.sizes.dit, self.dtype, shape, guided=True, with_lora=False, gpu=self.gpu)
+        return planned_training(make_settings(self.settings), self.sizes.dit, self.dtype, shape, gpu=self.gpu)
+
+
+def main_checks(stand: Stand) -> list[Check]:
+    """The steps that tell most: training and sampling as they are by default."""
+    steps, sizes = TransformerSteps(stand), stand.sizes
+    return [
+        Check("full size", f"training step, {sizes.main}", partial(steps.train, sizes.main, profile=True), 25),
+        Check("full size", f"training step, {sizes.small}", partial(steps.train, sizes.small), 8),
+        Check("full size", f"guided sampling step, {sizes.small}", partial(steps.sample, sizes.small), 8),
+    ]
+
+
+def more_checks(stand: Stand) -> list[Check]:
+    """The same with less memory, and the largest size."""
+    steps, sizes = TransformerSteps(stand), stand.sizes
+    return [
+        Check(
+            "full size",
+            f"training step, {label}{clip}",
+            partial(steps.train, clip, options),
+            60 if clip == sizes.large and sizes.is_full else 15,
+            needs=needs,
+        )
+        for label, clip, options, needs in _variants(sizes)
+    ]
+
+
+def _variants(sizes: Sizes) -> list[tuple[str, Clip, Options, tuple[str, ...]]]:
+    """Label, size, settings of `train:`, and the packages that they need."""
+    return [
+        *((f"{kind}, ", sizes.small, {"quantize": kind}, packages) for kind, packages in FORMATS.items()),
+        *((f"swap {count}, ", sizes.small, {"blocks_to_swap": count}, ()) for count in sizes.swapped),
+        ("offload, ", sizes.main, {"gradient_checkpointing_cpu_offload": True}, ()),
+        ("", sizes.large, {}, ()),
+    ]
+
+
+def main_works(stand: Stand) -> list[TransformerWork]:
+    """What `main_checks` ask the planner for."""
+    steps, sizes = TransformerSteps(stand), stand.sizes
+    return [steps.work(sizes.main), steps.work(sizes.small), steps.work(sizes.small, sampling=True)]
+
+
+def more_works(stand: Stand) -> list[TransformerWork]:
+    """What `more_checks` ask the planner for."""
+    steps = TransformerSteps(stand)
+    return [steps.work(clip, options) for _, clip, options, _ in _variants(stand.sizes)]
+
+
+class TransformerSteps:
+    """Runs steps of the transformer of the stand's sizes, which is made anew only for another number format."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.stand = stand
+
+    def work(self, clip: Clip, options: Options | None = None, *, sampling: bool = False) -> TransformerWork:
+        """A step as the planner sees it."""
+        stand = self.stand
+        return TransformerWork(
+            stand.sizes, clip, stand.dtype, stand.device.type != "cpu", tuple((options or {}).items()), sampling
+        )
+
+    def train(self, clip: Clip, options: Options | None = None, *, profile: bool = False) -> Measured:
+        """An optimizer step of a LoRA, by the trainer's own code."""
+        stand, work = self.stand, self.work(clip, options)
+        cost = self._cost(work)
+        config, lengths = stand.sizes.dit, [stand.sizes.text_tokens] * clip.batch
+        dit = self._transformer(make_settings(work.settings).train)
+        example = random_example(config, clip.latent, lengths)
+        if stand.on_cuda:
+            example = example.pinned()
+        with training(dit, stand.device, work.settings) as made:
+            run = partial(_run, made, example, stand)
+            run()  # the optimizer's state is made
+            return self._measure(run, "train", cost, dit, made.network, *made.state(), profile=profile)
+
+    def sample(self, clip: Clip) -> Measured:
+        """A step of the denoising loop with guidance: the transformer runs twice."""
+        stand, work = self.stand, self.work(clip, sampling=True)
+        cost, settings = self._cost(work), make_settings(sample=work.settings).sample
+        dit = self._transformer(settings)
+        shape = (clip.batch, stand.sizes.dit.latent_channels, *clip.latent)
+        cond, uncond = (
+            random_condition(stand.sizes.dit, [stand.sizes.text_tokens], seed).to(stand.device, stand.dtype)
+            for seed in (1, 2)
+        )
+        noise = stand.randn(*shape, dtype=torch.float32)
+        with ready(dit, settings, stand.device):
+            return self._measure(
+                lambda: denoise(dit, noise, cond, uncond, SIGMAS, GUIDANCE), "denoise", cost, dit, profile=True
+            )
+
+    def _cost(self, work: TransformerWork) -> Cost | None:
+        """What the planner says.
+
+        Raises:
+            Skipped: the number format or the size is not possible on this device.
+        """
+        kind = dict(work.options).get("quantize")
+        if kind is not None:
+            try:
+                check_weight_format(str(kind), self.stand.device)
+            except UserError as error:
+                raise Skipped(error.message) from None
+        if self.stand.plans is None:
+            return None
+        cost = self.stand.plans.of(work)
+        if cost.peak > self.stand.memory:
+            raise Skipped(f"needs {size(cost.peak)}, and the device has {size(self.stand.memory)}")
+        return cost
+
+    def _transformer(self, settings: TransformerSettings) -> DiT:
+        """The transformer with the blocks' weights in the number format that the settings ask for."""
+        stand, kind = self.stand, settings.quantize
+        held = stand.held.get("transformer")
+        if held is not None and held[0] == kind:
+            assert isinstance(held[1], DiT)
+            return held[1]
+        stand.held.clear()
+        del held
+        stand.release()
+
+        def build() -> DiT:
+            dit = DiT(stand.sizes.dit)
+            if kind != "none":
+                replace_linears(dit, _format(kind), is_block_linear)
+            return dit
+
+        dit = stand.random(build, stand.dtype)
+        stand.held["transformer"] = (kind, dit)
+        return dit
+
+    def _measure(
+        self,
+        step: Callable[[], object],
+        stage: StageName,
+        cost: Cost | None,
+        *held: torch.nn.Module | torch.Tensor,
+        profile: bool = False,
+    ) -> Measured:
+        stand = self.stand
+        seconds = stand.clock.seconds(step)
+        memory = stand.peak_memory(step, *held)
+        return measured_step(
+            stand, stage, stand.dtype, cost, seconds, memory, profiled(stand, step, seconds) if profile else {}
+        )
+
+
+def _run(made: Training, example: Example, stand: Stand) -> None:
+    """A step. On the CPU with a copy of the example, whose memory counts: moving it to the device makes none there."""
+    if stand.device.type == "cpu":
+        example = example.copied()
+    made.run(example)
+
+
+def _format(kind: str) -> WeightFormat:
+    return next(each for each in FORMATS if each == kind)
+
+
+def measured_step(
+    stand: Stand,
+    stage: StageName,
+    dtype: torch.dtype,
+    cost: Cost | None,
+    seconds: float | None,
+    memory: int | None,
+    times: dict[str, float],
+) -> Measured:
+    """Put a step's figures together, and keep what they say of the device."""
+    if cost is None or seconds is None:
+        return Measured(seconds=seconds, memory=memory, times=times)
+    device = recognised(stand.rates.device, stand.memory)
+    name = str(dtype).removeprefix("torch.")
+    product = stand.rates.products.get(name)
+    peak = device.tflops * 1e12 if device.tflops else product
+    if stand.sizes.is_full and product:
+        stand.rates.utilisation.setdefault(stage, cost.flops / seconds / product)
+    if stand.on_cuda:
+        _keep_overheads(stand)
+    return Measured(
+        seconds=seconds,
+        flops=float(cost.flops),
+        share=cost.flops / seconds / peak if peak else None,
+        memory=memory,
+        planned_memory=cost.peak,
+        planned_seconds=unit_seconds(Load(cost.work, cost.copied), device, stage, name),
+        times=times,
+    )
+
+
+def _keep_overheads(stand: Stand) -> None:
+    """What torch's allocator holds in vain at a peak, and what the driver and the libraries hold beside it."""
+    reserved = torch.cuda.max_memory_reserved(stand.device)
+    used = torch.cuda.max_memory_allocated(stand.device)
+    free, total = torch.cuda.mem_get_info(stand.device)
+    context = total - free - torch.cuda.memory_reserved(stand.device)
+    if stand.rates.fragments is None:  # of the first, largest step
+        stand.learn(fragments=(reserved - used) / reserved, context=context)

@@ -1,0 +1,181 @@
+"""The self-test on this machine's processor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from hv15.models import attention as attention_module
+from hv15.plan.known_devices import read_rates
+from hv15.records.device_rates import read_device_rates
+from hv15.records.fields import from_json, to_json
+from hv15.records.selftest import SelftestReport, read_report
+from hv15.selftest import encoders, steps
+from hv15.selftest.checks import Check
+from hv15.selftest.loop import loop_checks
+from hv15.selftest.machine import machine_checks
+from hv15.selftest.numbers import number_checks
+from hv15.selftest.planned import Plans
+from hv15.selftest.run import all_checks, rates_of, reports
+from hv15.selftest.sizes import TINY
+from hv15.selftest.stand import Stand
+from tests.workflow.project import environment
+
+ROOT = Path(__file__).parents[2]
+ALLOWED = "torch pydantic pydantic_core safetensors einops numpy typing_extensions annotated_types typing_inspection"
+BLOCKER = f"""
+import sys
+allowed = set({ALLOWED!r}.split()) | set(sys.stdlib_module_names) | {{"hv15"}}
+allowed |= set("sympy mpmath filelock fsspec jinja2 markupsafe networkx triton nvidia functorch torchgen".split())
+class Few:
+    def __init__(self, finders):
+        self.finders = finders
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in allowed or top.startswith("_"):
+            return next(filter(None, (finder.find_spec(name, path, target) for finder in self.finders)), None)
+sys.meta_path[:] = [Few(list(sys.meta_path))]
+"""
+"""Only what torch and the four packages bring can be imported."""
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Stand:
+    return Stand(torch.device("cpu"), TINY, tmp_path, plans=Plans())
+
+
+def named(checks: list[Check], *beginnings: str) -> list[Check]:
+    return [check for check in checks if check.name.startswith(beginnings)]
+
+
+def last(stand: Stand, checks: list[Check]) -> SelftestReport:
+    *_, report = reports(stand, checks)
+    assert report.finished
+    return report
+
+
+def test_memory_of_a_step_is_what_the_plan_says(stand: Stand) -> None:
+    report = last(stand, named(steps.main_checks(stand), "training step, 128x96"))
+    (row,) = report.rows
+    assert row.state == "ok", row.message
+    assert row.measured.seconds
+    assert row.measured.memory == pytest.approx(row.measured.planned_memory, rel=0.01)
+
+
+def test_numbers_of_the_machine_become_rates(stand: Stand) -> None:
+    report = last(stand, named(machine_checks(stand), "products in float32", "time between", "copy to the device, p"))
+    assert [row.state for row in report.rows] == ["ok", "ok", "skipped"]
+    rates = rates_of(report)
+    assert rates.device == "cpu"
+    assert rates.products["float32"] == pytest.approx(report.rows[0].measured.rate * 1e12)  # type: ignore[operator]
+    assert rates.launch == pytest.approx(report.rows[1].measured.rate / 1e6)  # type: ignore[operator]
+    assert rates.utilisation == {}, "tiny models say nothing about the real ones"
+    assert read_device_rates(json.loads(json.dumps(to_json(rates)))) == rates
+
+
+def test_a_report_is_there_after_each_check(stand: Stand) -> None:
+    checks = named(number_checks(stand), "attention: sdpa", "quantize: fp8: ")
+    for count, report in enumerate(islice(reports(stand, checks), 3)):
+        assert len(report.rows) == count
+        assert not report.finished
+        assert from_json(SelftestReport, json.loads(json.dumps(to_json(report)))) == report
+
+
+def test_a_wrong_kernel_is_found(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that forgets the scale of the scores; what does not use it is right."""
+    right = attention_module.sdpa
+    monkeypatch.setattr(
+        "hv15.selftest.numbers.pick_attention",
+        lambda *_, **__: replace(attention_module.Attention(), kernel=lambda q, k, v: right(q * 1.01, k, v)),
+    )
+    report = last(stand, named(number_checks(stand), "attention: sdpa", "quantize: fp8: the format"))
+    assert [row.state for row in report.rows] == ["failed", "ok"]
+    assert "is allowed" in report.rows[0].message
+
+
+def test_changed_numbers_are_found_where_bits_must_be_equal(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that comes back from the host with one weight changed."""
+    from hv15.models.weights.transfers import HostTransfers
+
+    begin = HostTransfers.begin
+
+    def damage(self: HostTransfers, target: torch.Tensor, source: torch.Tensor) -> None:
+        begin(self, target, source)
+        if target.dtype == torch.uint8:
+            target[2] ^= 1
+
+    monkeypatch.setattr(HostTransfers, "begin", damage)
+    report = last(stand, named(number_checks(stand), "swap: equal bits", "checkpointing: equal"))
+    assert {row.name: row.state for row in report.rows} == {
+        "checkpointing: equal bits": "ok",
+        "swap: equal bits": "failed",
+    }
+
+
+def test_a_stopped_training_goes_on(stand: Stand) -> None:
+    (row,) = last(stand, named(loop_checks(stand), "stop by a signal")).rows
+    assert (row.state, row.measured.error) == ("ok", 0.0), row.message
+    assert "stopped after step" in row.measured.note
+    assert list(stand.folder.iterdir()) == []
+
+
+def run_python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKER + code, *words],
+        env={**environment(), "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_all_is_imported_with_few_packages() -> None:
+    done = run_python("import hv15.selftest.__main__, hv15.selftest.run, hv15.commands.selftest")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of everything, with few packages."""
+    folder = tmp_path_factory.mktemp("report")
+    code = "from hv15.cli import main; sys.exit(main(['selftest', *sys.argv[1:]]))"
+    done = run_python(code, "--device", "cpu", "--full", "--out", str(folder), XDG_CONFIG_HOME=str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_everything_runs_with_few_packages(whole: Path) -> None:
+    report = read_report(whole / "selftest.json")
+    assert report.finished
+    assert not report.of("failed")
+    assert not report.of("left out")
+    missing = {row.message for row in report.of("skipped")}
+    assert "bitsandbytes: not installed" in missing
+    assert "transformers: not installed" in missing
+    planned = [row for row in report.rows if row.measured.planned_memory]
+    assert len(planned) > 8
+    for row in planned:
+        assert row.measured.memory == pytest.approx(row.measured.planned_memory, rel=0.02), row.name
+    assert sum(row.took for row in report.rows) < 120 * max(1.0, (os.getloadavg()[0] + 1) / (os.cpu_count() or 1))
+    assert {path.name for path in whole.iterdir()} >= {"selftest.json", "selftest.txt", "rates.json"}
+    assert read_rates(whole / "hv15/devices/cpu.json") == report.rates
+
+
+def test_names_are_unique(stand: Stand) -> None:
+    names = [(check.part, check.name) for check in all_checks(stand)]
+    assert len(set(names)) == len(names)
+    assert {part for part, _ in names} == {"machine", "numbers", "full size", "loop"}
+
+
+def test_encoders_on_the_processor_equal_themselves(stand: Stand) -> None:
+    for row in last(stand, named(encoders.number_checks(stand), "VAE: strips", "VAE: encode")).rows:
+        assert row.state == "ok", row
