@@ -1,7 +1,7 @@
 """The blocks of the transformer: the two-stream block (MMDiT, Esser et al. 2024) and its parts.
 
-Attributes have the official checkpoint's names. Linear layers are called as modules, because LoRA hooks into them and
-quantisation replaces them.
+Attributes have the official checkpoint's names. LoRA hooks into linear layers and quantisation replaces them, so they
+are computed by `hv15.models.adapted`. Without gradients, results are written where they stay.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hv15.models.adapted import linear, linears
 from hv15.models.attention import ATTENTION, Attention
-from hv15.models.rope import rotate
+from hv15.models.passes import gated_sum, gelu, head_norm, modulate
 from hv15.models.weights.module import Module
 from hv15.models.windows import MOST_TOKENS, inside, windows
 
@@ -21,15 +22,20 @@ Mod = Sequence[Tensor]
 """Shift, scale, gate before attention and before the MLP: six tensors [B, 1, hidden]."""
 
 
+QKV = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values."""
+
+
 class HeadNorm(Module):
-    """RMS norm of each head of q or k, [B, N, H, D]: computed in fp32, cast back, then weighted."""
+    """RMS norm of each head of q or k, [B, N, H, D], and its rotation."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(head_dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, eps=1e-6).to(x.dtype) * self.weight
+    def forward(self, x: Tensor, rope: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """Normalise x [B, N, H, D] and rotate it by `rope`, the table of its tokens; see `head_norm`."""
+        return head_norm(x, self.weight, rope, out)
 
 
 class Modulation(Module):
@@ -40,7 +46,14 @@ class Modulation(Module):
         self.linear = nn.Linear(hidden_size, 6 * hidden_size)
 
     def forward(self, vec: Tensor) -> tuple[Tensor, ...]:
-        return self.linear(F.silu(vec)).unsqueeze(1).chunk(6, dim=-1)
+        return linear(self.linear, F.silu(vec)).unsqueeze(1).chunk(6, dim=-1)
+
+
+class GELU(Module):
+    """GELU, tanh form, of tensors of any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu(x)
 
 
 class MLP(Module):
@@ -53,12 +66,7 @@ class MLP(Module):
         self.fc2 = nn.Linear(mlp_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without weights (eps 1e-6), then x * (1 + scale) + shift; shift and scale are [B, 1, hidden]."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+        return linear(self.fc2, self.act(linear(self.fc1, x)))
 
 
 class DoubleBlock(Module):
@@ -76,7 +84,7 @@ class DoubleBlock(Module):
         self.img_attn_q_norm = HeadNorm(head_dim)
         self.img_attn_k_norm = HeadNorm(head_dim)
         self.img_attn_proj = nn.Linear(hidden_size, hidden_size)
-        self.img_mlp = MLP(hidden_size, mlp_size, nn.GELU(approximate="tanh"))
+        self.img_mlp = MLP(hidden_size, mlp_size, GELU())
 
         self.txt_mod = Modulation(hidden_size)
         self.txt_attn_q = nn.Linear(hidden_size, hidden_size)
@@ -85,7 +93,7 @@ class DoubleBlock(Module):
         self.txt_attn_q_norm = HeadNorm(head_dim)
         self.txt_attn_k_norm = HeadNorm(head_dim)
         self.txt_attn_proj = nn.Linear(hidden_size, hidden_size)
-        self.txt_mlp = MLP(hidden_size, mlp_size, nn.GELU(approximate="tanh"))
+        self.txt_mlp = MLP(hidden_size, mlp_size, GELU())
 
     def forward(
         self,
@@ -129,51 +137,72 @@ class DoubleBlock(Module):
             out = torch.empty_like(img, memory_format=torch.contiguous_format)
             for part in parts:
                 with inside(part):
-                    out[:, part.slice] = self.image_out(img[:, part.slice], img_attn[:, part.slice], img_mod)
+                    self.image_out(img[:, part.slice], img_attn[:, part.slice], img_mod, out[:, part.slice])
             img = out
         return img, self.text_out(txt, txt_attn, txt_mod)
 
-    def image_qkv(self, img: Tensor, mod: Mod, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k and v of image tokens [B, N, hidden], [B, N, H, D] each; `rope` is the part for these tokens."""
-        x = modulate(img, mod[0], mod[1])
-        q = rotate(self.img_attn_q_norm(self._heads(self.img_attn_q(x))), rope)
-        k = rotate(self.img_attn_k_norm(self._heads(self.img_attn_k(x))), rope)
-        return q, k, self._heads(self.img_attn_v(x))
+    def image_qkv(self, img: Tensor, mod: Mod, rope: Tensor, out: QKV | None = None) -> QKV:
+        """Return q, k and v of image tokens [B, N, hidden], [B, N, H, D] each.
 
-    def text_qkv(self, txt: Tensor, mod: Mod) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k and v of condition tokens [B, M, hidden], [B, M, H, D] each; these tokens have no position."""
-        x = modulate(txt, mod[0], mod[1])
-        q = self.txt_attn_q_norm(self._heads(self.txt_attn_q(x)))
-        k = self.txt_attn_k_norm(self._heads(self.txt_attn_k(x)))
-        return q, k, self._heads(self.txt_attn_v(x))
+        Args:
+            mod: of the image stream.
+            rope: the part of the table for these tokens.
+            out: without gradients, where to write the result.
+        """
+        layers = self.img_attn_q, self.img_attn_k, self.img_attn_v
+        return self._qkv(layers, (self.img_attn_q_norm, self.img_attn_k_norm), img, mod, rope, out)
 
-    def image_out(self, img: Tensor, attended: Tensor, mod: Mod) -> Tensor:
-        """Return image tokens [B, N, hidden] after attention and MLP; `attended` [B, N, hidden] is the attention."""
-        img = torch.addcmul(img, mod[2], self.img_attn_proj(attended))
-        return torch.addcmul(img, mod[5], self.img_mlp(modulate(img, mod[3], mod[4])))
+    def text_qkv(self, txt: Tensor, mod: Mod, out: QKV | None = None) -> QKV:
+        """Return q, k and v of condition tokens [B, M, hidden]; as `image_qkv`, but these tokens have no position."""
+        layers = self.txt_attn_q, self.txt_attn_k, self.txt_attn_v
+        return self._qkv(layers, (self.txt_attn_q_norm, self.txt_attn_k_norm), txt, mod, None, out)
+
+    def _qkv(
+        self,
+        layers: Sequence[nn.Linear],
+        norms: tuple[HeadNorm, HeadNorm],
+        x: Tensor,
+        mod: Mod,
+        rope: Tensor | None,
+        out: QKV | None,
+    ) -> QKV:
+        q_out, k_out, v_out = out or (None, None, None)
+        places = None, None, None if v_out is None else v_out.flatten(2)
+        q, k, v = (self._heads(each) for each in linears(layers, modulate(x, mod[0], mod[1]), places))
+        return norms[0](q, rope, q_out), norms[1](k, rope, k_out), v
+
+    def image_out(self, img: Tensor, attended: Tensor, mod: Mod, out: Tensor | None = None) -> Tensor:
+        """Return image tokens [B, N, hidden] after attention and MLP.
+
+        Args:
+            attended: the attention's output for these tokens [B, N, hidden].
+            mod: of the image stream.
+            out: without gradients, where to write the result.
+        """
+        img = gated_sum(img, mod[2], linear(self.img_attn_proj, attended))
+        return gated_sum(img, mod[5], self.img_mlp(modulate(img, mod[3], mod[4])), out)
 
     def text_out(self, txt: Tensor, attended: Tensor, mod: Mod) -> Tensor:
-        """Return condition tokens [B, M, hidden] after attention and MLP; `attended` [B, M, hidden] is the former."""
-        txt = torch.addcmul(txt, mod[2], self.txt_attn_proj(attended))
-        return torch.addcmul(txt, mod[5], self.txt_mlp(modulate(txt, mod[3], mod[4])))
+        """Return condition tokens [B, M, hidden] after attention and MLP; as `image_out`."""
+        txt = gated_sum(txt, mod[2], linear(self.txt_attn_proj, attended))
+        return gated_sum(txt, mod[5], self.txt_mlp(modulate(txt, mod[3], mod[4])))
 
     @torch.no_grad()
     def joint_qkv(
         self, img: Tensor, txt: Tensor, img_mod: Mod, txt_mod: Mod, rope: Tensor, most_tokens: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> QKV:
         """Return q, k, v [B, N + M, H, D] of both streams, computed window by window into their final memory."""
         batch, tokens = img.shape[0], img.shape[1] + txt.shape[1]
         head_dim = img.shape[2] // self.num_heads
         q, k, v = (img.new_empty(batch, tokens, self.num_heads, head_dim) for _ in range(3))
 
-        def put(place: slice, parts: tuple[Tensor, Tensor, Tensor]) -> None:
-            for joint, part in zip((q, k, v), parts, strict=True):
-                joint[:, place] = part
+        def place(part: slice) -> QKV:
+            return q[:, part], k[:, part], v[:, part]
 
         for part in windows(img.shape[1], most_tokens):
             with inside(part):
-                put(part.slice, self.image_qkv(img[:, part.slice], img_mod, rope[part.slice]))
-        put(slice(img.shape[1], None), self.text_qkv(txt, txt_mod))
+                self.image_qkv(img[:, part.slice], img_mod, rope[part.slice], place(part.slice))
+        self.text_qkv(txt, txt_mod, place(slice(img.shape[1], None)))
         return q, k, v
 
     def _heads(self, x: Tensor) -> Tensor:

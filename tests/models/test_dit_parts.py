@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from hv15.models import DiT
 from hv15.models.attention import attend
-from hv15.models.blocks import modulate
+from hv15.models.passes import modulate
 from hv15.models.condition import pack
 from tests.models.golden_dit import golden_dit, tensors
 

@@ -1,0 +1,296 @@
+"""Frozen linear layers together with their low-rank branches (LoRA), as one operation with a backward pass of its own.
+
+- Layers with the same input (q, k, v) share it: their branches' downs are one product, and the gradient of the input is
+  summed where it is made.
+- Nothing of a layer is kept for the backward pass, neither weights nor outputs; a branch keeps its input and its
+  hidden states.
+- Branches are forward hooks, so a layer that is called as a module computes the same. Other hooks, dropout, layers that
+  learn and compiled code are computed in that way.
+- Large products of fp32 on a CPU are oneDNN's: on processors of AMD they are a quarter faster than torch's default.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from hv15.models.weights.quantised.linear import QuantisedLinear
+
+Linear = nn.Linear | QuantisedLinear
+LARGE_PRODUCT = 2**28
+"""Multiplications from which oneDNN's product is used; smaller ones take it longer to prepare."""
+
+
+class LowRankHook(ABC):
+    """A low-rank branch as a forward hook of its layer: adds up(down(x)) * scale to the layer's output."""
+
+    scale: float
+
+    @abstractmethod
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Add the branch's output for x (..., in) to the layer's output (..., out), in place."""
+
+    @property
+    @abstractmethod
+    def learned(self) -> tuple[Tensor, Tensor]:
+        """The matrices that get the gradients: down (rank, in), up (out, rank)."""
+
+    @abstractmethod
+    def factors(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return down and up on the device and in the dtype of a tensor of any shape; None to have the hook called."""
+
+
+class _Factors(NamedTuple):
+    """The matrices of a branch, ready to compute with."""
+
+    layer: int
+    """Index of the layer that it belongs to."""
+    down: Tensor
+    up: Tensor
+    scale: float
+
+
+class _Call(NamedTuple):
+    """Layers with the same input, and their branches."""
+
+    layers: Sequence[Linear]
+    branches: list[_Factors]
+
+    @property
+    def ranks(self) -> list[tuple[int, int]]:
+        """Begin and end of each branch's columns in the joint hidden states."""
+        return list(pairwise(accumulate((each.down.shape[0] for each in self.branches), initial=0)))
+
+
+def linears(layers: Sequence[Linear], x: Tensor, out: Sequence[Tensor | None] | None = None) -> list[Tensor]:
+    """Compute linear layers with the same input, and the branches on them.
+
+    Args:
+        x: (..., in).
+        out: without gradients, where to write each layer's output (..., out); None makes a new tensor.
+    """
+    out = out or [None] * len(layers)
+    hooks = None if torch.compiler.is_compiling() else _hooks_of(layers)
+    if hooks is None:
+        return [_placed(layer(x), place) for layer, place in zip(layers, out, strict=True)]
+    branches: list[_Factors] = []
+    for index, hook in hooks:
+        factors = hook.factors(x)
+        if factors is None:
+            return [_placed(layer(x), place) for layer, place in zip(layers, out, strict=True)]
+        branches.append(_Factors(index, *factors, hook.scale))
+    call = _Call(layers, branches)
+    if not torch.is_grad_enabled():
+        return _forward(call, x, out)[0]
+    learned = [matrix for _, hook in hooks for matrix in hook.learned]
+    outputs: tuple[Tensor, ...] = _Frozen.apply(call, x, *learned)
+    return list(outputs)
+
+
+def linear(layer: Linear, x: Tensor) -> Tensor:
+    """Compute a linear layer and the branches on it: x (..., in) -> (..., out)."""
+    return linears((layer,), x)[0]
+
+
+def _hooks_of(layers: Sequence[Linear]) -> list[tuple[int, LowRankHook]] | None:
+    """Return the branches of each layer; None if a layer learns or has other hooks, so that it must be called."""
+    found: list[tuple[int, LowRankHook]] = []
+    for index, layer in enumerate(layers):
+        if layer._forward_pre_hooks or layer._backward_hooks or layer.weight.requires_grad:
+            return None
+        for hook in layer._forward_hooks.values():
+            if not isinstance(hook, LowRankHook):
+                return None
+            found.append((index, hook))
+    return found
+
+
+class _Context(FunctionCtx):
+    """What the forward pass saves for the backward pass."""
+
+    call: _Call
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+
+class _Frozen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: _Context, call: _Call, x: Tensor, *_learned: Tensor) -> tuple[Tensor, ...]:
+        # Keeps the layers, not their tensors: block swap may replace them, and saved-tensor hooks must not copy weights.
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        outputs, hidden = _forward(call, x, [None] * len(call.layers))
+        if hidden is not None:
+            ctx.save_for_backward(x, hidden)
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        call, needed = ctx.call, ctx.needs_input_grad
+        rows = [None if grad is None else _rows(grad) for grad in grads]
+        d_x = _input_gradient(call.layers, rows) if needed[1] else None
+        d_learned: list[Tensor | None] = []
+        if call.branches:
+            x, hidden = ctx.saved_tensors
+            d_learned = _branch_gradients(call, _rows(x), hidden, rows, d_x, needed[2:])
+        if d_x is not None:
+            shape = next(grad for grad in grads if grad is not None).shape
+            d_x = d_x.view(*shape[:-1], d_x.shape[-1])
+        return None, d_x, *d_learned
+
+
+def _forward(call: _Call, x: Tensor, out: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor | None]:
+    """Return each layer's output (..., out), and the joint hidden states [rows, ranks] of all branches."""
+    rows = _rows(x)
+    hidden = F.linear(rows, stacked([each.down for each in call.branches])) if call.branches else None
+    outputs = []
+    for index, (layer, place) in enumerate(zip(call.layers, out, strict=True)):
+        place_rows = _rows_in_place(place)
+        output = product(layer, rows, place_rows)
+        for branch, (begin, end) in zip(call.branches, call.ranks, strict=True):
+            if branch.layer == index:
+                assert hidden is not None
+                output.addmm_(hidden[:, begin:end], branch.up.t(), alpha=branch.scale)
+        if place is not None and output is place_rows:
+            outputs.append(place)
+        else:
+            outputs.append(_placed(output.view(*x.shape[:-1], output.shape[-1]), place))
+    return outputs, hidden
+
+
+def _input_gradient(layers: Sequence[Linear], grads: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the sum of grad @ W over the layers, [rows, in], from the gradients [rows, out] of their outputs."""
+    total = None
+    for layer, grad in zip(layers, grads, strict=True):
+        if grad is not None:
+            total = back_product(layer, grad, total)
+    return total
+
+
+def _branch_gradients(
+    call: _Call,
+    x: Tensor,
+    hidden: Tensor,
+    grads: Sequence[Tensor | None],
+    d_x: Tensor | None,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """Return the gradients of each branch's down and up, in fp32, and add the branches' part to d_x [rows, in]."""
+    if any(grads[branch.layer] is None for branch in call.branches):
+        used = [branch for branch in call.branches if grads[branch.layer] is not None]
+        if not used:
+            return [None] * len(needed)
+        d_hidden = torch.zeros_like(hidden)
+    else:
+        d_hidden = torch.empty_like(hidden)
+    ups: list[Tensor | None] = []
+    for branch, (begin, end) in zip(call.branches, call.ranks, strict=True):
+        grad = grads[branch.layer]
+        if grad is None:
+            ups.append(None)
+            continue
+        part = d_hidden[:, begin:end]
+        torch.addmm(part, grad, branch.up, beta=0, alpha=branch.scale, out=part)
+        ups.append(None)
+        if needed[2 * len(ups) - 1]:
+            # In this order it is twice as fast on a CPU as grad^T @ hidden.
+            product_t = grad.new_empty(end - begin, grad.shape[1])
+            ups[-1] = torch.addmm(
+                product_t, hidden[:, begin:end].t(), grad, beta=0, alpha=branch.scale, out=product_t
+            ).t()
+    if d_x is not None:
+        d_x.addmm_(d_hidden, stacked([branch.down for branch in call.branches]))
+    downs: list[Tensor | None] = [None] * len(ups)
+    if any(needed[0::2]):
+        joint = d_hidden.t() @ x  # (ranks, in)
+        downs = [
+            joint[begin:end] if need and grads[branch.layer] is not None else None
+            for branch, (begin, end), need in zip(call.branches, call.ranks, needed[0::2], strict=True)
+        ]
+    return _in_fp32([gradient for pair in zip(downs, ups, strict=True) for gradient in pair])
+
+
+def _in_fp32(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the gradients in fp32, the dtype of what learns, and contiguous; all cast at once."""
+    found = list(gradients)
+    index = [i for i, each in enumerate(found) if each is not None and not _is_final(each)]
+    if index:
+        before = [each for i in index if (each := found[i]) is not None]
+        cast = [torch.empty(each.shape, dtype=torch.float32, device=each.device) for each in before]
+        torch._foreach_copy_(cast, before)
+        for i, each in zip(index, cast, strict=True):
+            found[i] = each
+    return found
+
+
+def _is_final(gradient: Tensor) -> bool:
+    return gradient.dtype == torch.float32 and gradient.is_contiguous()
+
+
+def product(layer: Linear, rows: Tensor, out: Tensor | None = None) -> Tensor:
+    """Compute a layer without its hooks: rows [n, in] -> [n, out], if possible written to `out`."""
+    if isinstance(layer, QuantisedLinear):
+        return layer.product(rows)
+    weight, bias = layer.weight, layer.bias
+    if _by_onednn(rows, weight):
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+        return made
+    if out is not None and bias is not None:
+        return torch.addmm(bias, rows, weight.t(), out=out)
+    return F.linear(rows, weight, bias)
+
+
+def back_product(layer: Linear, grad: Tensor, total: Tensor | None) -> Tensor:
+    """Return grad @ W, [n, out] @ [out, in], added to `total` in place if there is one."""
+    weight = layer.dequantised(grad.dtype) if isinstance(layer, QuantisedLinear) else layer.weight
+    if _by_onednn(grad, weight):
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(grad, weight.t(), None, "none", [], "")
+        return made if total is None else total.add_(made)
+    return grad @ weight if total is None else total.addmm_(grad, weight)
+
+
+def stacked(matrices: Sequence[Tensor]) -> Tensor:
+    """Stack matrices [n, columns] by rows: a view if they lie one behind the other in memory, else a new tensor."""
+    first = matrices[0]
+    if len(matrices) == 1:
+        return first
+    end = first.storage_offset()
+    storage = first.untyped_storage()._cdata
+    for matrix in matrices:
+        if matrix.untyped_storage()._cdata != storage or matrix.storage_offset() != end or not matrix.is_contiguous():
+            return torch.cat(list(matrices))
+        end += matrix.numel()
+    rows = sum(matrix.shape[0] for matrix in matrices)
+    return first.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+
+
+def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
+    return (
+        rows.device.type == "cpu"
+        and rows.dtype == weight.dtype == torch.float32
+        and rows.shape[0] * weight.numel() >= LARGE_PRODUCT
+        and type(weight) in (Tensor, nn.Parameter)
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _rows_in_place(place: Tensor | None) -> Tensor | None:
+    """Return the memory of a place (..., out) as rows [n, out]; None if that is impossible."""
+    return place.flatten(0, -2) if place is not None and place.is_contiguous() else None
+
+
+def _placed(output: Tensor, place: Tensor | None) -> Tensor:
+    """Return the output (..., out), copied to its place if there is one."""
+    return output if place is None else place.copy_(output)
