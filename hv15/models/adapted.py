@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from hv15.models import pass_kernels as kernels
+from hv15.models.passes import gated_sum, gelu
 from hv15.models.weights.quantised.linear import QuantisedLinear
 
 Linear = nn.Linear | QuantisedLinear
@@ -62,6 +64,13 @@ class _Call(NamedTuple):
 
     layers: Sequence[Linear]
     branches: list[_Factors]
+    gelu: bool = False
+    """Whether GELU follows, which is for a single layer."""
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether the branch is added in the pass that computes GELU."""
+        return self.gelu and len(self.branches) == 1 and kernels.takes_low_rank(self.branches[0].down, self.ranks[0][1])
 
     @property
     def ranks(self) -> list[tuple[int, int]]:
@@ -77,19 +86,11 @@ def linears(layers: Sequence[Linear], x: Tensor, out: Sequence[Tensor | None] | 
         out: without gradients, where to write each layer's output (..., out); None makes a new tensor.
     """
     out = out or [None] * len(layers)
-    hooks = None if torch.compiler.is_compiling() else _hooks_of(layers)
-    if hooks is None:
+    call, learned = _call_of(layers, x)
+    if call is None:
         return [_placed(layer(x), place) for layer, place in zip(layers, out, strict=True)]
-    branches: list[_Factors] = []
-    for index, hook in hooks:
-        factors = hook.factors(x)
-        if factors is None:
-            return [_placed(layer(x), place) for layer, place in zip(layers, out, strict=True)]
-        branches.append(_Factors(index, *factors, hook.scale))
-    call = _Call(layers, branches)
     if not torch.is_grad_enabled():
         return _forward(call, x, out)[0]
-    learned = [matrix for _, hook in hooks for matrix in hook.learned]
     outputs: tuple[Tensor, ...] = _Frozen.apply(call, x, *learned)
     return list(outputs)
 
@@ -97,6 +98,52 @@ def linears(layers: Sequence[Linear], x: Tensor, out: Sequence[Tensor | None] | 
 def linear(layer: Linear, x: Tensor) -> Tensor:
     """Compute a linear layer and the branches on it: x (..., in) -> (..., out)."""
     return linears((layer,), x)[0]
+
+
+def linear_gelu(layer: Linear, x: Tensor) -> Tensor:
+    """Compute a linear layer, the branches on it, and GELU in its tanh form: x (..., in) -> (..., out)."""
+    call, learned = _call_of((layer,), x)
+    if call is None:
+        return gelu(layer(x))
+    call = call._replace(gelu=True)
+    if not torch.is_grad_enabled():
+        return _forward(call, x, [None])[0][0]
+    (output,) = _Frozen.apply(call, x, *learned)
+    return output
+
+
+def gated_linear(x: Tensor, gate: Tensor, layer: Linear, inner: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return x + gate * layer(inner), with the branches on the layer.
+
+    Args:
+        x: [B, N, hidden].
+        gate: [B, 1, hidden].
+        inner: [B, N, in].
+        out: without gradients, where to write the result.
+    """
+    if not torch.is_grad_enabled():
+        call, _ = _call_of((layer,), inner)
+        if call is not None and len(call.branches) == 1 and kernels.takes_low_rank(x, call.ranks[0][1]):
+            branch, rows = call.branches[0], _rows(inner)
+            y, hidden = product(layer, rows), F.linear(rows, branch.down)
+            out = y.view(x.shape) if out is None else out
+            kernels.gated_low_rank(x, gate, y, hidden, branch.up, branch.scale, out)
+            return out
+    return gated_sum(x, gate, linear(layer, inner), out)
+
+
+def _call_of(layers: Sequence[Linear], x: Tensor) -> tuple[_Call | None, list[Tensor]]:
+    """Return the layers with their branches, and the matrices that learn; None if the layers must be called instead."""
+    hooks = None if torch.compiler.is_compiling() else _hooks_of(layers)
+    if hooks is None:
+        return None, []
+    branches: list[_Factors] = []
+    for index, hook in hooks:
+        factors = hook.factors(x)
+        if factors is None:
+            return None, []
+        branches.append(_Factors(index, *factors, hook.scale))
+    return _Call(layers, branches), [matrix for _, hook in hooks for matrix in hook.learned]
 
 
 def _hooks_of(layers: Sequence[Linear]) -> list[tuple[int, LowRankHook]] | None:
@@ -126,20 +173,21 @@ class _Frozen(torch.autograd.Function):
         # Keeps the layers, not their tensors: block swap may replace them, and saved-tensor hooks must not copy weights.
         ctx.call = call
         ctx.set_materialize_grads(False)
-        outputs, hidden = _forward(call, x, [None] * len(call.layers))
-        if hidden is not None:
-            ctx.save_for_backward(x, hidden)
+        outputs, hidden, kept = _forward(call, x, [None] * len(call.layers), keeps=True)
+        ctx.save_for_backward(*([x, hidden] if hidden is not None else []), *([kept] if kept is not None else []))
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: _Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        call, needed = ctx.call, ctx.needs_input_grad
+        call, needed, saved = ctx.call, ctx.needs_input_grad, ctx.saved_tensors
         rows = [None if grad is None else _rows(grad) for grad in grads]
+        if call.gelu and rows[0] is not None:
+            rows[0] = _gelu_backward(call, rows[0], *saved[-2:])
         d_x = _input_gradient(call.layers, rows) if needed[1] else None
         d_learned: list[Tensor | None] = []
         if call.branches:
-            x, hidden = ctx.saved_tensors
+            x, hidden = saved[:2]
             d_learned = _branch_gradients(call, _rows(x), hidden, rows, d_x, needed[2:])
         if d_x is not None:
             shape = next(grad for grad in grads if grad is not None).shape
@@ -147,23 +195,55 @@ class _Frozen(torch.autograd.Function):
         return None, d_x, *d_learned
 
 
-def _forward(call: _Call, x: Tensor, out: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor | None]:
-    """Return each layer's output (..., out), and the joint hidden states [rows, ranks] of all branches."""
+def _forward(
+    call: _Call, x: Tensor, out: Sequence[Tensor | None], *, keeps: bool = False
+) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    """Compute the layers.
+
+    Args:
+        keeps: keep what a backward pass needs.
+
+    Returns:
+        Each layer's output (..., out), the joint hidden states [rows, ranks] of all branches, and GELU's input
+        [rows, out], which lacks the branch's part if that is added in one pass.
+    """
     rows = _rows(x)
     hidden = F.linear(rows, stacked([each.down for each in call.branches])) if call.branches else None
-    outputs = []
+    if call.gelu and not call.branches and not keeps and (activated := _product_gelu(call.layers[0], rows)) is not None:
+        return [activated.view(*x.shape[:-1], -1)], None, None
+    outputs, kept = [], None
     for index, (layer, place) in enumerate(zip(call.layers, out, strict=True)):
         place_rows = _rows_in_place(place)
         output = product(layer, rows, place_rows)
         for branch, (begin, end) in zip(call.branches, call.ranks, strict=True):
-            if branch.layer == index:
+            if branch.layer == index and not call.one_pass:
                 assert hidden is not None
                 output.addmm_(hidden[:, begin:end], branch.up.t(), alpha=branch.scale)
+        if call.gelu:
+            kept = output
+            output = _gelu(call, output, hidden, in_place=not keeps)
         if place is not None and output is place_rows:
             outputs.append(place)
         else:
             outputs.append(_placed(output.view(*x.shape[:-1], output.shape[-1]), place))
-    return outputs, hidden
+    return outputs, hidden, kept if keeps else None
+
+
+def _gelu(call: _Call, x: Tensor, hidden: Tensor | None, *, in_place: bool) -> Tensor:
+    if not call.one_pass:
+        return torch.ops.aten.gelu_.default(x, approximate="tanh") if in_place else F.gelu(x, approximate="tanh")
+    assert hidden is not None
+    out = x if in_place else torch.empty_like(x)
+    kernels.gelu_low_rank(x, hidden, call.branches[0].up, call.branches[0].scale, out)
+    return out
+
+
+def _gelu_backward(call: _Call, grad: Tensor, *kept: Tensor) -> Tensor:
+    """Return the gradient of GELU's input; `kept` ends with the hidden states, if there are any, and that input."""
+    if not call.one_pass:
+        return torch.ops.aten.gelu_backward.default(grad, kept[-1], approximate="tanh")
+    hidden, x = kept
+    return kernels.gelu_low_rank_backward(grad, x, hidden, call.branches[0].up, call.branches[0].scale)
 
 
 def _input_gradient(layers: Sequence[Linear], grads: Sequence[Tensor | None]) -> Tensor | None:
@@ -184,38 +264,32 @@ def _branch_gradients(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the gradients of each branch's down and up, in fp32, and add the branches' part to d_x [rows, in]."""
-    if any(grads[branch.layer] is None for branch in call.branches):
-        used = [branch for branch in call.branches if grads[branch.layer] is not None]
-        if not used:
-            return [None] * len(needed)
-        d_hidden = torch.zeros_like(hidden)
-    else:
-        d_hidden = torch.empty_like(hidden)
     ups: list[Tensor | None] = []
-    for branch, (begin, end) in zip(call.branches, call.ranks, strict=True):
-        grad = grads[branch.layer]
-        if grad is None:
-            ups.append(None)
-            continue
-        part = d_hidden[:, begin:end]
-        torch.addmm(part, grad, branch.up, beta=0, alpha=branch.scale, out=part)
-        ups.append(None)
-        if needed[2 * len(ups) - 1]:
-            # In this order it is twice as fast on a CPU as grad^T @ hidden.
-            product_t = grad.new_empty(end - begin, grad.shape[1])
-            ups[-1] = torch.addmm(
-                product_t, hidden[:, begin:end].t(), grad, beta=0, alpha=branch.scale, out=product_t
-            ).t()
+    d_hidden: list[Tensor] = []
+    for branch, (begin, end), need in zip(call.branches, call.ranks, needed[1::2], strict=True):
+        grad, part = grads[branch.layer], hidden[:, begin:end]
+        d_hidden.append(torch.zeros_like(part) if grad is None else _scaled_product(grad, branch.up, branch.scale))
+        # In this order it is twice as fast on a CPU as grad^T @ hidden.
+        ups.append(_scaled_product(part.t(), grad, branch.scale).t() if need and grad is not None else None)
+    joint_gradient = d_hidden[0] if len(d_hidden) == 1 else torch.cat(d_hidden, 1)
     if d_x is not None:
-        d_x.addmm_(d_hidden, stacked([branch.down for branch in call.branches]))
+        d_x.addmm_(joint_gradient, stacked([branch.down for branch in call.branches]))
     downs: list[Tensor | None] = [None] * len(ups)
     if any(needed[0::2]):
-        joint = d_hidden.t() @ x  # (ranks, in)
+        joint = joint_gradient.t() @ x  # (ranks, in)
         downs = [
             joint[begin:end] if need and grads[branch.layer] is not None else None
             for branch, (begin, end), need in zip(call.branches, call.ranks, needed[0::2], strict=True)
         ]
     return _in_fp32([gradient for pair in zip(downs, ups, strict=True) for gradient in pair])
+
+
+def _scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Return scale * left @ right, [n, k] @ [k, m]."""
+    if scale == 1.0:
+        return left @ right
+    unused = right[:1, :1]  # added with the factor 0: torch has this factor only with a sum
+    return torch.addmm(unused, left, right, beta=0, alpha=scale)
 
 
 def _in_fp32(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -246,6 +320,13 @@ def product(layer: Linear, rows: Tensor, out: Tensor | None = None) -> Tensor:
     if out is not None and bias is not None:
         return torch.addmm(bias, rows, weight.t(), out=out)
     return F.linear(rows, weight, bias)
+
+
+def _product_gelu(layer: Linear, rows: Tensor) -> Tensor | None:
+    """Compute a layer and GELU in one kernel of a GPU's library: rows [n, in] -> [n, out]; None if there is none."""
+    if not isinstance(layer, nn.Linear) or not kernels.one_kernel(rows) or rows.dtype == torch.float32:
+        return None
+    return torch._addmm_activation(layer.bias, rows, layer.weight.t(), use_gelu=True)
 
 
 def back_product(layer: Linear, grad: Tensor, total: Tensor | None) -> Tensor:

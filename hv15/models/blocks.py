@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hv15.models.adapted import linear, linears
+from hv15.models.adapted import gated_linear, linear, linear_gelu, linears
 from hv15.models.attention import ATTENTION, Attention
-from hv15.models.passes import gated_sum, gelu, head_norm, modulate
+from hv15.models.passes import head_norm, modulate
 from hv15.models.weights.module import Module
 from hv15.models.windows import MOST_TOKENS, inside, windows
 
@@ -49,13 +49,6 @@ class Modulation(Module):
         return linear(self.linear, F.silu(vec)).unsqueeze(1).chunk(6, dim=-1)
 
 
-class GELU(Module):
-    """GELU, tanh form, of tensors of any shape."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gelu(x)
-
-
 class MLP(Module):
     """Two linears around a GELU (tanh form) or SiLU: [B, N, hidden] -> [B, N, hidden]."""
 
@@ -66,7 +59,11 @@ class MLP(Module):
         self.fc2 = nn.Linear(mlp_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(self.fc2, self.act(linear(self.fc1, x)))
+        return linear(self.fc2, self.inner(x))
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Return the input of the second linear: [B, N, hidden] -> [B, N, mlp_size]."""
+        return linear_gelu(self.fc1, x) if isinstance(self.act, nn.GELU) else self.act(linear(self.fc1, x))
 
 
 class DoubleBlock(Module):
@@ -84,7 +81,7 @@ class DoubleBlock(Module):
         self.img_attn_q_norm = HeadNorm(head_dim)
         self.img_attn_k_norm = HeadNorm(head_dim)
         self.img_attn_proj = nn.Linear(hidden_size, hidden_size)
-        self.img_mlp = MLP(hidden_size, mlp_size, GELU())
+        self.img_mlp = MLP(hidden_size, mlp_size, nn.GELU(approximate="tanh"))
 
         self.txt_mod = Modulation(hidden_size)
         self.txt_attn_q = nn.Linear(hidden_size, hidden_size)
@@ -93,7 +90,7 @@ class DoubleBlock(Module):
         self.txt_attn_q_norm = HeadNorm(head_dim)
         self.txt_attn_k_norm = HeadNorm(head_dim)
         self.txt_attn_proj = nn.Linear(hidden_size, hidden_size)
-        self.txt_mlp = MLP(hidden_size, mlp_size, GELU())
+        self.txt_mlp = MLP(hidden_size, mlp_size, nn.GELU(approximate="tanh"))
 
     def forward(
         self,
@@ -134,7 +131,7 @@ class DoubleBlock(Module):
         if torch.is_grad_enabled() or len(parts) == 1:
             img = self.image_out(img, img_attn, img_mod)
         else:
-            out = torch.empty_like(img, memory_format=torch.contiguous_format)
+            out = torch.empty(img.shape, dtype=img.dtype, device=img.device)
             for part in parts:
                 with inside(part):
                     self.image_out(img[:, part.slice], img_attn[:, part.slice], img_mod, out[:, part.slice])
@@ -166,10 +163,19 @@ class DoubleBlock(Module):
         rope: Tensor | None,
         out: QKV | None,
     ) -> QKV:
-        q_out, k_out, v_out = out or (None, None, None)
-        places = None, None, None if v_out is None else v_out.flatten(2)
-        q, k, v = (self._heads(each) for each in linears(layers, modulate(x, mod[0], mod[1]), places))
-        return norms[0](q, rope, q_out), norms[1](k, rope, k_out), v
+        normed = modulate(x, mod[0], mod[1])
+        if out is None:
+            q, k, v = (self._heads(each) for each in linears(layers, normed))
+            return norms[0](q, rope), norms[1](k, rope), v
+        if len(x) == 1:  # products are written in place, and the norms work there
+            linears(layers, normed, [each.flatten(2) for each in out])
+            q, k = out[:2]
+        else:
+            linears_out = (None, None, out[2].flatten(2))
+            q, k = (self._heads(each) for each in linears(layers, normed, linears_out)[:2])
+        norms[0](q, rope, out[0])
+        norms[1](k, rope, out[1])
+        return out
 
     def image_out(self, img: Tensor, attended: Tensor, mod: Mod, out: Tensor | None = None) -> Tensor:
         """Return image tokens [B, N, hidden] after attention and MLP.
@@ -179,13 +185,14 @@ class DoubleBlock(Module):
             mod: of the image stream.
             out: without gradients, where to write the result.
         """
-        img = gated_sum(img, mod[2], linear(self.img_attn_proj, attended))
-        return gated_sum(img, mod[5], self.img_mlp(modulate(img, mod[3], mod[4])), out)
+        img = gated_linear(img, mod[2], self.img_attn_proj, attended)
+        inner = self.img_mlp.inner(modulate(img, mod[3], mod[4]))
+        return gated_linear(img, mod[5], self.img_mlp.fc2, inner, out)
 
     def text_out(self, txt: Tensor, attended: Tensor, mod: Mod) -> Tensor:
         """Return condition tokens [B, M, hidden] after attention and MLP; as `image_out`."""
-        txt = gated_sum(txt, mod[2], linear(self.txt_attn_proj, attended))
-        return gated_sum(txt, mod[5], self.txt_mlp(modulate(txt, mod[3], mod[4])))
+        txt = gated_linear(txt, mod[2], self.txt_attn_proj, attended)
+        return gated_linear(txt, mod[5], self.txt_mlp.fc2, self.txt_mlp.inner(modulate(txt, mod[3], mod[4])))
 
     @torch.no_grad()
     def joint_qkv(
@@ -194,7 +201,8 @@ class DoubleBlock(Module):
         """Return q, k, v [B, N + M, H, D] of both streams, computed window by window into their final memory."""
         batch, tokens = img.shape[0], img.shape[1] + txt.shape[1]
         head_dim = img.shape[2] // self.num_heads
-        q, k, v = (img.new_empty(batch, tokens, self.num_heads, head_dim) for _ in range(3))
+        shape = batch, tokens, self.num_heads, head_dim
+        q, k, v = (torch.empty(shape, dtype=img.dtype, device=img.device) for _ in range(3))
 
         def place(part: slice) -> QKV:
             return q[:, part], k[:, part], v[:, part]

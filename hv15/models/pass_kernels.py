@@ -15,6 +15,8 @@ from torch import Tensor
 from hv15.models.weights.no_data import has_no_data
 
 EPS = 1e-6
+LARGEST_RANK = 128
+"""Largest rank of a product that a pass adds: its factors stay in a GPU's registers."""
 PARTS = 128
 """Most parts of the tokens that are summed separately, in parallel, for the gradient of a gate."""
 
@@ -62,9 +64,46 @@ def gated_sum_backward(grad: Tensor, gate: Tensor, y: Tensor) -> tuple[Tensor, T
     return torch.mul(grad, gate, out=product), d_gate
 
 
+def gelu_low_rank(x: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
+    """Write GELU(x + factor * hidden @ up^T), tanh form, to `out`, which may be x; only as one operation.
+
+    Args:
+        x, out: [n, width].
+        hidden: [n, rank].
+        up: [width, rank].
+    """
+    torch.ops.hv15.gelu_low_rank(x, hidden, up, factor, out)
+
+
+def gelu_low_rank_backward(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, factor: float) -> Tensor:
+    """Return the gradient of x + factor * hidden @ up^T, [n, width], from that of `gelu_low_rank`'s output."""
+    d_x: Tensor = torch.ops.hv15.gelu_low_rank_backward(grad, x, hidden, up, factor)
+    return d_x
+
+
+def gated_low_rank(
+    x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor
+) -> None:
+    """Write x + gate * (y + factor * hidden @ up^T) to `out`; only as one operation.
+
+    Args:
+        x, out: [B, N, width].
+        gate: [B, 1, width].
+        y: [B * N, width].
+        hidden: [B * N, rank].
+        up: [width, rank].
+    """
+    torch.ops.hv15.gated_low_rank(x, gate, y, hidden, up, factor, out)
+
+
 def one_kernel(x: Tensor) -> bool:
     """Whether a pass over this tensor, of any shape, is one operation."""
     return ENABLED and (has_no_data(x) or (x.is_cuda and has_triton()))
+
+
+def takes_low_rank(x: Tensor, rank: int) -> bool:
+    """Whether a pass over this tensor can add a product of this rank in the same operation."""
+    return one_kernel(x) and rank <= LARGEST_RANK
 
 
 ENABLED = True
@@ -117,10 +156,48 @@ def _(grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor, rope: Tensor | Non
 def _gated_sum_backward(grad: Tensor, gate: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     from hv15.models import triton_kernels
 
-    return triton_kernels.gated_sum_backward(grad, gate, y)
+    return triton_kernels.gated_sum_backward(grad, gate, y, parts_of(y.shape[1]))
 
 
 @_gated_sum_backward.register_fake
 def _(grad: Tensor, gate: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     batch, tokens, width = y.shape
     return y.new_empty(y.shape), y.new_empty((batch, parts_of(tokens), width), dtype=torch.float32)
+
+
+@torch.library.custom_op("hv15::gelu_low_rank", mutates_args=("out",), device_types="cuda")
+def _gelu_low_rank(x: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
+    from hv15.models import triton_kernels
+
+    triton_kernels.gelu_low_rank(x, hidden, up, factor, out)
+
+
+@_gelu_low_rank.register_fake
+def _(x: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
+    return None
+
+
+@torch.library.custom_op("hv15::gelu_low_rank_backward", mutates_args=(), device_types="cuda")
+def _gelu_low_rank_backward(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, factor: float) -> Tensor:
+    from hv15.models import triton_kernels
+
+    return triton_kernels.gelu_low_rank_backward(grad, x, hidden, up, factor)
+
+
+@_gelu_low_rank_backward.register_fake
+def _(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, factor: float) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.custom_op("hv15::gated_low_rank", mutates_args=("out",), device_types="cuda")
+def _gated_low_rank(
+    x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor
+) -> None:
+    from hv15.models import triton_kernels
+
+    triton_kernels.gated_low_rank(x, gate, y, hidden, up, factor, out)
+
+
+@_gated_low_rank.register_fake
+def _(x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
+    return None
