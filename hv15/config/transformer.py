@@ -37,6 +37,10 @@ class TransformerSettings(Section):
     split_attn: bool = Field(False, json_schema_extra=SPEED)
     """Compute attention for one sample and one group of heads at a time: less memory, slightly slower."""
 
+    fused_kernels: bool = Field(True, json_schema_extra=SPEED)
+    """On GPUs, compute each of a block's norms, rotations, gates and GELU in one kernel, made by Triton, which is part
+    of torch on Linux. Without it, or if false, torch's operations are used: slower, the same results up to rounding."""
+
     compile: bool = Field(False, json_schema_extra=SPEED)
     """Compile each block with torch.compile: takes minutes at the start, then steps are faster."""
 

@@ -195,9 +195,7 @@ class DoubleBlock(Module):
         return gated_linear(txt, mod[5], self.txt_mlp.fc2, self.txt_mlp.inner(modulate(txt, mod[3], mod[4])))
 
     @torch.no_grad()
-    def joint_qkv(
-        self, img: Tensor, txt: Tensor, img_mod: Mod, txt_mod: Mod, rope: Tensor, most_tokens: int
-    ) -> QKV:
+    def joint_qkv(self, img: Tensor, txt: Tensor, img_mod: Mod, txt_mod: Mod, rope: Tensor, most_tokens: int) -> QKV:
         """Return q, k, v [B, N + M, H, D] of both streams, computed window by window into their final memory."""
         batch, tokens = img.shape[0], img.shape[1] + txt.shape[1]
         head_dim = img.shape[2] // self.num_heads

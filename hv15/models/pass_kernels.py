@@ -1,7 +1,7 @@
 """The passes of `hv15.models.passes` without autograd: with torch's operations, and as one operation each.
 
 The second form is for GPUs, where `hv15.models.triton_kernels` computes it, and for tensors without data, so that a plan
-counts what a GPU does. `ENABLED` switches it off.
+counts what a GPU does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from hv15.models.weights.no_data import has_no_data
 
+ENABLED = True
+"""Whether the second form is used, for the whole process: `train.fused_kernels`, `sample.fused_kernels`."""
 EPS = 1e-6
 LARGEST_RANK = 128
 """Largest rank of a product that a pass adds: its factors stay in a GPU's registers."""
@@ -23,7 +25,7 @@ PARTS = 128
 
 def head_norm(x: Tensor, weight: Tensor, rope: Tensor | None, out: Tensor) -> Tensor:
     """Write the RMS norm of x [B, N, H, D], weighted and rotated, to `out`; return 1 / RMS, fp32 [B, N, H, 1]."""
-    if one_kernel(x):
+    if one_kernel(x) and _is_power_of_two(x.shape[-1]):
         scale: Tensor = torch.ops.hv15.head_norm(x, weight, _pairs(rope), out)
         return scale
     values = x.float()
@@ -40,7 +42,7 @@ def head_norm(x: Tensor, weight: Tensor, rope: Tensor | None, out: Tensor) -> Te
 
 def head_norm_backward(grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor, rope: Tensor | None) -> Tensor:
     """Return the gradient of x [B, N, H, D] from that of `head_norm`'s output and the `scale` that it returned."""
-    if one_kernel(x):
+    if one_kernel(x) and _is_power_of_two(x.shape[-1]):
         d_x: Tensor = torch.ops.hv15.head_norm_backward(grad, x, scale, weight, _pairs(rope))
         return d_x
     values, grad = x.float(), grad.float()
@@ -81,9 +83,7 @@ def gelu_low_rank_backward(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, 
     return d_x
 
 
-def gated_low_rank(
-    x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor
-) -> None:
+def gated_low_rank(x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
     """Write x + gate * (y + factor * hidden @ up^T) to `out`; only as one operation.
 
     Args:
@@ -106,9 +106,6 @@ def takes_low_rank(x: Tensor, rank: int) -> bool:
     return one_kernel(x) and rank <= LARGEST_RANK
 
 
-ENABLED = True
-
-
 @cache
 def has_triton() -> bool:
     """Whether Triton, which makes the kernels, is installed."""
@@ -118,6 +115,10 @@ def has_triton() -> bool:
 def parts_of(tokens: int) -> int:
     """Return the number of parts into which this many tokens are divided for a sum over them."""
     return min(PARTS, -(-tokens // 16))
+
+
+def _is_power_of_two(size: int) -> bool:
+    return size & (size - 1) == 0
 
 
 def _pairs(rope: Tensor | None) -> Tensor | None:
@@ -190,9 +191,7 @@ def _(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, factor: float) -> Ten
 
 
 @torch.library.custom_op("hv15::gated_low_rank", mutates_args=("out",), device_types="cuda")
-def _gated_low_rank(
-    x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor
-) -> None:
+def _gated_low_rank(x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
     from hv15.models import triton_kernels
 
     triton_kernels.gated_low_rank(x, gate, y, hidden, up, factor, out)

@@ -15,6 +15,7 @@ import torch
 
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
+from hv15.models import pass_kernels
 from hv15.models.attention import pick_attention
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
@@ -88,6 +89,7 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
     dit.attention = pick_attention(
         settings.attn_mode, split=settings.split_attn, device=device, dtype=dit.dtype, training=training
     )
+    pass_kernels.ENABLED = settings.fused_kernels
     hooks: list[BlockHook] = []
     if settings.blocks_to_swap:
         hooks.append(BlockSwap(dit.double_blocks, settings.blocks_to_swap, device))
@@ -107,3 +109,4 @@ def reset(dit: DiT) -> None:
     for name in ("attention", "gradient_checkpointing", "block_hooks"):
         dit.__dict__.pop(name, None)
     dit.uncompile_blocks()
+    pass_kernels.ENABLED = True

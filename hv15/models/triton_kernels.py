@@ -318,9 +318,7 @@ def gelu_low_rank_backward(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, 
     return d_x
 
 
-def gated_low_rank(
-    x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor
-) -> None:
+def gated_low_rank(x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
     """See `pass_kernels.gated_low_rank`; y is contiguous."""
     batch, tokens, width = x.shape
     x, gate = _rows_packed(x), _rows_packed(gate)

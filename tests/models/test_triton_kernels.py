@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,13 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from hv15.models import pass_kernels
+from hv15.lora import LoRANetwork
+from hv15.models import Condition, DiT, pass_kernels
 from hv15.models.rope import rope_table
+from tests.models.golden_dit import TINY
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 pytest.importorskip("triton")
-from hv15.models import triton_kernels
+from hv15.models import triton_kernels  # noqa: E402  # reads the variable
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
@@ -98,10 +102,45 @@ def test_gated_sum_of_a_layer_and_its_branch(dtype: torch.dtype, tokens: int, wi
     assert not whole[:, :1].any() and not whole[:, -1:].any()
 
 
-def _torch(function, *args):  # noqa: ANN001, ANN002, ANN202
+def _torch(function: Callable[..., Tensor], *args: Tensor | None) -> Tensor:
     """Call a pass as it is computed where there is no Triton."""
-    pass_kernels.ENABLED = False
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pass_kernels, "ENABLED", False)
         return function(*args)
-    finally:
-        pass_kernels.ENABLED = True
+
+
+def test_a_training_step_with_all_kernels(monkeypatch: pytest.MonkeyPatch):
+    """A small transformer in windows, checkpointed: velocity and gradients of the LoRA as with torch's operations."""
+    if DEVICE == "cpu":
+        for kernel, implementation in CPU_KERNELS.items():
+            kernel.register_kernel("cpu", implementation)
+    config = replace(TINY, num_blocks=2, hidden_size=32, num_heads=2, rope_dims=(4, 4, 8))
+    torch.manual_seed(0)
+    dit = DiT(config).to(DEVICE)
+    network = LoRANetwork(dit, rank=3, alpha=6)
+    for name, parameter in network.named_parameters():
+        if "lora_up" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    dit.gradient_checkpointing, dit.most_tokens = True, 8
+    x = random(1, config.in_channels, 3, 2, 2)
+    cond = Condition(random(1, 5, config.text_dim), [5], torch.zeros(1, 0, config.glyph_dim, device=DEVICE), [0])
+    results = []
+    for enabled in (False, True):
+        monkeypatch.setattr(pass_kernels, "one_kernel", lambda _x, enabled=enabled: enabled)
+        network.zero_grad(set_to_none=True)
+        velocity = dit(x, torch.full((1,), 500.0, device=DEVICE), cond)
+        velocity.square().mean().backward()
+        results.append([velocity.detach(), *(each.grad for each in network.parameters() if each.grad is not None)])
+    assert len(results[0]) == len(results[1])
+    for found, expected in zip(results[1], results[0], strict=True):
+        assert_close(found, expected, atol=1e-6, rtol=1e-3)
+
+
+CPU_KERNELS = {
+    pass_kernels._head_norm: triton_kernels.head_norm,
+    pass_kernels._head_norm_backward: triton_kernels.head_norm_backward,
+    pass_kernels._gated_sum_backward: lambda grad, gate, y: triton_kernels.gated_sum_backward(grad, gate, y, 3),
+    pass_kernels._gelu_low_rank: triton_kernels.gelu_low_rank,
+    pass_kernels._gelu_low_rank_backward: triton_kernels.gelu_low_rank_backward,
+    pass_kernels._gated_low_rank: triton_kernels.gated_low_rank,
+}
