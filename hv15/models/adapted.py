@@ -147,10 +147,14 @@ def _call_of(layers: Sequence[Linear], x: Tensor) -> tuple[_Call | None, list[Te
 
 
 def _hooks_of(layers: Sequence[Linear]) -> list[tuple[int, LowRankHook]] | None:
-    """Return the branches of each layer; None if a layer learns or has other hooks, so that it must be called."""
+    """Return the branches of each layer; None if a layer learns or was changed, so that it must be called."""
     found: list[tuple[int, LowRankHook]] = []
     for index, layer in enumerate(layers):
+        if type(layer) is not nn.Linear and not isinstance(layer, QuantisedLinear):
+            return None
         if layer._forward_pre_hooks or layer._backward_hooks or layer.weight.requires_grad:
+            return None
+        if "forward" in layer.__dict__:  # other programs' adapters replace it
             return None
         for hook in layer._forward_hooks.values():
             if not isinstance(hook, LowRankHook):

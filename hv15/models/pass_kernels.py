@@ -18,7 +18,8 @@ ENABLED = True
 """Whether the second form is used, for the whole process: `train.fused_kernels`, `sample.fused_kernels`."""
 EPS = 1e-6
 LARGEST_RANK = 128
-"""Largest rank of a product that a pass adds: its factors stay in a GPU's registers."""
+"""Largest rank of a product that a pass adds, in 16 bits: its factors stay on the GPU's chip; in fp32 a quarter, because
+without tensor cores larger ones take Triton minutes to compile."""
 PARTS = 128
 """Most parts of the tokens that are summed separately, in parallel, for the gradient of a gate."""
 
@@ -103,7 +104,7 @@ def one_kernel(x: Tensor) -> bool:
 
 def takes_low_rank(x: Tensor, rank: int) -> bool:
     """Whether a pass over this tensor can add a product of this rank in the same operation."""
-    return one_kernel(x) and rank <= LARGEST_RANK
+    return one_kernel(x) and rank <= (LARGEST_RANK if x.dtype.itemsize == 2 else LARGEST_RANK // 4)
 
 
 @cache
