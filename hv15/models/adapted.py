@@ -174,7 +174,7 @@ class _Context(FunctionCtx):
 class _Frozen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _Context, call: _Call, x: Tensor, *_learned: Tensor) -> tuple[Tensor, ...]:
-        # Keeps the layers, not their tensors: block swap may replace them, and saved-tensor hooks must not copy weights.
+        # Keeps the layers, not their tensors: block swap may replace them, and saved-tensor hooks would copy weights.
         ctx.call = call
         ctx.set_materialize_grads(False)
         outputs, hidden, kept = _forward(call, x, [None] * len(call.layers), keeps=True)

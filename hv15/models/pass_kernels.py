@@ -1,7 +1,7 @@
 """The passes of `hv15.models.passes` without autograd: with torch's operations, and as one operation each.
 
-The second form is for GPUs, where `hv15.models.triton_kernels` computes it, and for tensors without data, so that a plan
-counts what a GPU does.
+The second form is for GPUs, where `hv15.models.triton_kernels` computes it, and for tensors without data, so that a
+plan counts what a GPU does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ENABLED = True
 """Whether the second form is used, for the whole process: `train.fused_kernels`, `sample.fused_kernels`."""
 EPS = 1e-6
 LARGEST_RANK = 128
-"""Largest rank of a product that a pass adds, in 16 bits: its factors stay on the GPU's chip; in fp32 a quarter, because
-without tensor cores larger ones take Triton minutes to compile."""
+"""Largest rank of a product that a pass adds, in 16 bits: its factors stay on the GPU's chip. In fp32 it is a quarter:
+without tensor cores, Triton takes minutes to compile larger ones."""
 PARTS = 128
 """Most parts of the tokens that are summed separately, in parallel, for the gradient of a gate."""
 

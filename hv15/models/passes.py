@@ -1,8 +1,8 @@
 """What a block computes on each token beside matrix products and attention, each as one pass over memory.
 
 Their backward passes keep and compute only what a LoRA training needs; torch's own autograd is used for weights that
-learn and in compiled code. On GPUs with Triton a pass is one kernel (`hv15.models.pass_kernels`); elsewhere it is made of
-torch's operations, in place where that is possible.
+learn and in compiled code. On GPUs with Triton a pass is one kernel (`hv15.models.pass_kernels`); elsewhere it is made
+of torch's operations, in place where that is possible.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EPS = 1e-6
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm of x [B, N, hidden] without weights, then * (1 + scale) + shift; shift and scale are [B, 1, hidden]."""
+    """Layer norm of x [B, N, hidden] without weights, * (1 + scale) + shift; shift and scale are [B, 1, hidden]."""
     size = x.shape[-1:]
     if x.shape[0] == 1 and shift.numel() == scale.numel() == size[0]:  # they are weights that torch's kernel supports
         return F.layer_norm(x, size, 1 + scale.flatten(), shift.flatten(), EPS)

@@ -205,7 +205,7 @@ class _Backward:
 
 
 class _Given(torch.autograd.Function):
-    """Has gradients that are given. In `torch.autograd.backward` the caller would hold them, so each would be copied."""
+    """Has given gradients. `torch.autograd.backward` would copy each, because its caller holds them, too."""
 
     @staticmethod
     def forward(ctx: _GivenContext, gradients: list[Tensor], *leaves: Tensor) -> Tensor:

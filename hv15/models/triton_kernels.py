@@ -1,8 +1,10 @@
 """The passes of `hv15.models.pass_kernels` as Triton kernels: one reading and one writing of memory each.
 
 All arithmetic is fp32, rounded once when it is stored. Sums over tokens are made in a fixed order, without atomic
-operations, so that two runs give the same bits. Sizes that are powers of two here: a head's width; others are masked.
+operations, so that two runs give the same bits. A head's width must be a power of two; other sizes are masked.
 """
+
+# ruff: noqa: N803  # constants of a kernel are written in capitals
 
 from __future__ import annotations
 
@@ -280,7 +282,7 @@ def head_norm_backward(grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor, r
 
 
 def gated_sum_backward(grad: Tensor, gate: Tensor, y: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """Return the gradient of y [B, N, hidden], and the sums of grad * y over each part of the tokens, [B, parts, hidden]."""
+    """Return the gradient of y [B, N, hidden], and the sums of grad * y over parts of the tokens [B, parts, hidden]."""
     batch, tokens, width = y.shape
     grad, y, gate = _rows_packed(grad), _rows_packed(y), _rows_packed(gate)
     d_y = torch.empty(y.shape, dtype=y.dtype, device=y.device)

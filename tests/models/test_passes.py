@@ -131,13 +131,15 @@ def test_other_hooks_are_called(layers: tuple[Pair, LoRANetwork]):
     pair, _ = layers
     pair.img_attn_k.register_forward_hook(lambda _module, _args, output: output * 0)
     one, two = linears((pair.img_attn_q, pair.img_attn_k), random(7, 12))
-    assert one.any() and not two.any()
+    assert one.any()
+    assert not two.any()
 
 
 def test_neighbours_are_stacked_without_a_copy():
     whole = random(6, 4)
     parts = whole.split([1, 3, 2])
-    assert stacked(parts).data_ptr() == whole.data_ptr() and torch.equal(stacked(parts), whole)
+    assert stacked(parts).data_ptr() == whole.data_ptr()
+    assert torch.equal(stacked(parts), whole)
     assert torch.equal(stacked([parts[0], parts[2]]), torch.cat([parts[0], parts[2]]))
 
 
@@ -147,7 +149,8 @@ def test_a_branch_follows_its_parameters_in_another_dtype():
         dit = DiT(TINY).to(torch.bfloat16)
     network = LoRANetwork(dit, rank=2, alpha=2)
     block = next(iter(network.children()))
-    assert block.cast is not None and block.cast[0].dtype == torch.bfloat16
+    assert block.cast is not None
+    assert block.cast[0].dtype == torch.bfloat16
     assert stacked([each.cast[0] for each in list(network.children())[1:4]])._base is not None  # q, k, v: a view
 
 
@@ -156,9 +159,12 @@ def test_kernels_of_a_block():
     forward, with_lora, step = (
         count(lora=False, training=False), count(lora=True, training=False), count(lora=True, training=True)
     )  # fmt: skip
-    assert forward.kernels <= 50 and forward.gigabytes < 2.1
-    assert with_lora.kernels <= 78 and with_lora.gigabytes < 3.1
-    assert step.kernels <= 360 and step.gigabytes < 13.0
+    assert forward.kernels <= 50
+    assert forward.gigabytes < 2.1
+    assert with_lora.kernels <= 78
+    assert with_lora.gigabytes < 3.1
+    assert step.kernels <= 360
+    assert step.gigabytes < 13.0
 
 
 @pytest.mark.parametrize("enabled", [True, False])
