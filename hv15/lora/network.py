@@ -164,7 +164,8 @@ class LoRANetwork(nn.Module):
     def _cast(self, dit: nn.Module, _args: tuple[object, ...] = ()) -> None:
         """Cast all matrices to the DiT's dtype, as a hook that is called before its forward pass."""
         branches = [branch for branch in self.children() if isinstance(branch, LoRABranch)]
-        matrices = [branch.lora_down.weight for branch in branches] + [branch.lora_up.weight for branch in branches]
+        matrices: list[Tensor] = [branch.lora_down.weight for branch in branches]
+        matrices += [branch.lora_up.weight for branch in branches]
         dtype, device = getattr(dit, "dtype", torch.float32), matrices[0].device
         if dtype == matrices[0].dtype:
             return

@@ -196,10 +196,10 @@ class _Backward:
         found = iter(torch.autograd.grad(outputs, wanted + summed, upstream, allow_unused=True))
         gradients = [next(found) if each.requires_grad else None for each in leaves]
         new = {each: gradient for each, gradient in zip(summed, found, strict=True) if gradient is not None}
-        known = [each for each in new if each in self.sums]
-        if known:
-            sums = torch._foreach_add([self.sums[each] for each in known], [new[each] for each in known])
-            new.update(zip(known, sums, strict=True))
+        again = [each for each in new if each in self.sums]
+        if again:
+            sums = torch._foreach_add([self.sums[each] for each in again], [new[each] for each in again])
+            new.update(zip(again, sums, strict=True))
         self.sums.update(new)
         return gradients
 

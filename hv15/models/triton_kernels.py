@@ -348,4 +348,5 @@ def _tiles(tokens: int, width: int) -> tuple[int, int]:
 
 
 def _padded(rank: int) -> int:
-    return max(16, triton.next_power_of_2(rank))  # the smallest product of tensor cores
+    power: int = triton.next_power_of_2(rank)
+    return max(16, power)  # the smallest product of tensor cores
