@@ -213,8 +213,6 @@ def _forward(
     """
     rows = _rows(x)
     hidden = F.linear(rows, stacked([each.down for each in call.branches])) if call.branches else None
-    if call.gelu and not call.branches and not keeps and (activated := _product_gelu(call.layers[0], rows)) is not None:
-        return [activated.view(*x.shape[:-1], -1)], None, None
     outputs, kept = [], None
     for index, (layer, place) in enumerate(zip(call.layers, out, strict=True)):
         place_rows = _rows_in_place(place)
@@ -324,13 +322,6 @@ def product(layer: Linear, rows: Tensor, out: Tensor | None = None) -> Tensor:
     if out is not None and bias is not None:
         return torch.addmm(bias, rows, weight.t(), out=out)
     return F.linear(rows, weight, bias)
-
-
-def _product_gelu(layer: Linear, rows: Tensor) -> Tensor | None:
-    """Compute a layer and GELU in one kernel of a GPU's library: rows [n, in] -> [n, out]; None if there is none."""
-    if not isinstance(layer, nn.Linear) or not kernels.one_kernel(rows) or rows.dtype == torch.float32:
-        return None
-    return torch._addmm_activation(layer.bias, rows, layer.weight.t(), use_gelu=True)
 
 
 def back_product(layer: Linear, grad: Tensor, total: Tensor | None) -> Tensor:
