@@ -44,6 +44,10 @@ class TransformerSettings(Section):
     the model's 16 attention heads. Each holds the whole model and a share of the activations; the results are the same.
     hv15 starts the processes. Encoding and decoding are not divided."""
 
+    fused_kernels: bool = Field(True, json_schema_extra=SPEED)
+    """On GPUs, compute each of a block's norms, rotations, gates and GELU in one kernel, made by Triton, which is part
+    of torch on Linux. Without it, or if false, torch's operations are used: slower, the same results up to rounding."""
+
     compile: bool = Field(False, json_schema_extra=SPEED)
     """Compile each block with torch.compile: takes minutes at the start, then steps are faster."""
 

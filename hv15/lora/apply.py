@@ -17,6 +17,7 @@ from hv15.lora.changes import WeightChange, read_changes
 from hv15.lora.dora import Decomposed
 from hv15.lora.lycoris import LycorisChange, forward_of
 from hv15.lora.network import add_product
+from hv15.models.adapted import LowRankHook
 from hv15.models.weights.patches import check_targets
 from hv15.models.weights.quantised import QuantisedLinear
 
@@ -47,17 +48,24 @@ def apply_lora(
     return len(layers)
 
 
-class _AddLowRank:
-    """A forward hook that adds a LoRA's output; its factors are moved to the activations' device and dtype."""
+class _AddLowRank(LowRankHook):
+    """Adds a LoRA's output; its factors are moved to the activations' device and dtype."""
 
     def __init__(self, adapter: LowRank, multiplier: float) -> None:
         self.down, self.up, self.scale = adapter.down, adapter.up, adapter.scale * multiplier
 
     def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = args[0]
-        if self.down.device != x.device or self.down.dtype != x.dtype:  # only in the first step
-            self.down, self.up = self.down.to(x.device, x.dtype), self.up.to(x.device, x.dtype)
-        return add_product(output, F.linear(x, self.down), self.up, self.scale)
+        down, up = self.factors(args[0])
+        return add_product(output, F.linear(args[0], down), up, self.scale)
+
+    @property
+    def learned(self) -> tuple[Tensor, Tensor]:
+        return self.down, self.up
+
+    def factors(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        if self.down.device != like.device or self.down.dtype != like.dtype:  # only in the first step
+            self.down, self.up = self.down.to(like.device, like.dtype), self.up.to(like.device, like.dtype)
+        return self.down, self.up
 
 
 class _AddForward:

@@ -1,8 +1,9 @@
 """A trainable LoRA on the linear layers of a frozen DiT.
 
 - It uses forward hooks: the DiT keeps its modules and names, so quantised linears, block swap and `.weight` keep
-  working, and `detach` removes it completely. The parameters are in the network, in fp32, and are cast to the
-  activation's dtype when used.
+  working, and `detach` removes it completely. Blocks do not call these hooks, but compute a layer and its branch as one
+  operation (`hv15.models.adapted`).
+- The parameters are in the network, in fp32. They are cast to the DiT's dtype once, when its forward pass begins.
 - Its output is added to the layer's in place, without a second tensor of that size. The layer is frozen, so its own
   output is not needed afterwards.
 - Random numbers do not depend on a global state: initial values come from (seed, module name), dropout masks from
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import torch
@@ -24,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
 from hv15.lora.names import kohya_name, select_modules
+from hv15.models.adapted import LowRankHook
 from hv15.models.windows import current_window
 
 
@@ -96,6 +98,8 @@ class LoRABranch(nn.Module):
         self.lora_down = Factor(down.to(base.weight.device))
         self.lora_up = Factor(torch.zeros(base.out_features, rank, device=base.weight.device))
         self.register_buffer("alpha", torch.tensor(alpha))
+        self.cast: tuple[Tensor, Tensor] | None = None
+        """Down (rank, in) and up (out, rank) in the DiT's dtype, as of the beginning of its last forward pass."""
 
     def add_to(self, output: Tensor, x: Tensor) -> Tensor:
         """Add the branch's output for x (..., in) to the base layer's output (..., out), in place."""
@@ -142,6 +146,7 @@ class LoRANetwork(nn.Module):
         self.rank, self.alpha = rank, float(alpha)
         self.shared = Dropouts(dropout, rank_dropout, module_dropout)
         self._handles: list[RemovableHandle] = []
+        self._copies: list[Tensor] = []
         modules = dict(dit.named_modules())
         self.module_names = select_modules(modules, include, exclude)
         """Official names of the trained modules, in the model's order."""
@@ -151,7 +156,27 @@ class LoRANetwork(nn.Module):
             # Quantised linears are not nn.Linear, but have the attributes that are used.
             branch = LoRABranch(name, base, rank, self.alpha, seed, self.shared)
             self.add_module(kohya_name(name), branch)
-            self._handles.append(base.register_forward_hook(_hook(branch)))
+            self._handles.append(base.register_forward_hook(_Hook(branch)))
+        self._handles.append(dit.register_forward_pre_hook(self._cast))
+        self._cast(dit)
+
+    @torch.no_grad()
+    def _cast(self, dit: nn.Module, _args: tuple[object, ...] = ()) -> None:
+        """Cast all matrices to the DiT's dtype, as a hook that is called before its forward pass."""
+        branches = [branch for branch in self.children() if isinstance(branch, LoRABranch)]
+        matrices: list[Tensor] = [branch.lora_down.weight for branch in branches]
+        matrices += [branch.lora_up.weight for branch in branches]
+        dtype, device = getattr(dit, "dtype", torch.float32), matrices[0].device
+        if dtype == matrices[0].dtype:
+            return
+        if not self._copies or self._copies[0].dtype != dtype or self._copies[0].device != device:
+            # The downs of q, k and v lie one behind the other, so that they are one matrix without another copy.
+            sizes = [matrix.numel() for matrix in matrices]
+            parts = torch.empty(sum(sizes), dtype=dtype, device=device).split(sizes)
+            self._copies = [part.view(matrix.shape) for part, matrix in zip(parts, matrices, strict=True)]
+            for branch, down, up in zip(branches, self._copies, self._copies[len(branches) :], strict=False):
+                branch.cast = down, up
+        torch._foreach_copy_(self._copies, matrices)
 
     @property
     def num_parameters(self) -> int:
@@ -218,11 +243,26 @@ def add_product(output: Tensor, hidden: Tensor, up: Tensor, scale: float) -> Ten
     return output + F.linear(hidden, up) * scale
 
 
-def _hook(branch: LoRABranch) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return branch.add_to(output, args[0])
+class _Hook(LowRankHook):
+    """The forward hook of a layer with a branch."""
 
-    return add
+    def __init__(self, branch: LoRABranch) -> None:
+        self.branch, self.scale = branch, branch.scale
+
+    def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return self.branch.add_to(output, args[0])
+
+    @property
+    def learned(self) -> tuple[Tensor, Tensor]:
+        return self.branch.lora_down.weight, self.branch.lora_up.weight
+
+    def factors(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        shared, down, up = self.branch.shared, self.branch.lora_down.weight, self.branch.lora_up.weight
+        if self.branch.training and (shared.dropout or shared.rank_dropout or shared.module_dropout):
+            return None
+        if (cast := self.branch.cast) is not None and cast[0].dtype == like.dtype and cast[0].device == like.device:
+            return cast
+        return down.to(like.dtype), up.to(like.dtype)
 
 
 def _mask(shape: Sequence[int], probability: float, like: Tensor, generator: torch.Generator) -> Tensor:

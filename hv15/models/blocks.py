@@ -1,7 +1,7 @@
 """The blocks of the transformer: the two-stream block (MMDiT, Esser et al. 2024) and its parts.
 
-Attributes have the official checkpoint's names. Linear layers are called as modules, because LoRA hooks into them and
-quantisation replaces them.
+Attributes have the official checkpoint's names. LoRA hooks into linear layers and quantisation replaces them, so they
+are computed by `hv15.models.adapted`. Without gradients, results are written where they stay.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hv15.models.adapted import gated_linear, linear, linear_gelu, linears
 from hv15.models.attention import ATTENTION, Attention
-from hv15.models.rope import rotate
+from hv15.models.passes import head_norm, modulate
 from hv15.models.weights.module import Module
 from hv15.models.windows import MOST_TOKENS, inside, windows
 
@@ -21,15 +22,20 @@ Mod = Sequence[Tensor]
 """Shift, scale, gate before attention and before the MLP: six tensors [B, 1, hidden]."""
 
 
+QKV = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values."""
+
+
 class HeadNorm(Module):
-    """RMS norm of each head of q or k, [B, N, H, D]: computed in fp32, cast back, then weighted."""
+    """RMS norm of each head of q or k, [B, N, H, D], and its rotation."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(head_dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, eps=1e-6).to(x.dtype) * self.weight
+    def forward(self, x: Tensor, rope: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """Normalise x [B, N, H, D] and rotate it by `rope`, the table of its tokens; see `head_norm`."""
+        return head_norm(x, self.weight, rope, out)
 
 
 class Modulation(Module):
@@ -40,7 +46,7 @@ class Modulation(Module):
         self.linear = nn.Linear(hidden_size, 6 * hidden_size)
 
     def forward(self, vec: Tensor) -> tuple[Tensor, ...]:
-        return self.linear(F.silu(vec)).unsqueeze(1).chunk(6, dim=-1)
+        return linear(self.linear, F.silu(vec)).unsqueeze(1).chunk(6, dim=-1)
 
 
 class MLP(Module):
@@ -53,12 +59,11 @@ class MLP(Module):
         self.fc2 = nn.Linear(mlp_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        return linear(self.fc2, self.inner(x))
 
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without weights (eps 1e-6), then x * (1 + scale) + shift; shift and scale are [B, 1, hidden]."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+    def inner(self, x: Tensor) -> Tensor:
+        """Return the input of the second linear: [B, N, hidden] -> [B, N, mlp_size]."""
+        return linear_gelu(self.fc1, x) if isinstance(self.act, nn.GELU) else self.act(linear(self.fc1, x))
 
 
 class DoubleBlock(Module):
@@ -126,54 +131,84 @@ class DoubleBlock(Module):
         if torch.is_grad_enabled() or len(parts) == 1:
             img = self.image_out(img, img_attn, img_mod)
         else:
-            out = torch.empty_like(img, memory_format=torch.contiguous_format)
+            out = torch.empty(img.shape, dtype=img.dtype, device=img.device)
             for part in parts:
                 with inside(part):
-                    out[:, part.slice] = self.image_out(img[:, part.slice], img_attn[:, part.slice], img_mod)
+                    self.image_out(img[:, part.slice], img_attn[:, part.slice], img_mod, out[:, part.slice])
             img = out
         return img, self.text_out(txt, txt_attn, txt_mod)
 
-    def image_qkv(self, img: Tensor, mod: Mod, rope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k and v of image tokens [B, N, hidden], [B, N, H, D] each; `rope` is the part for these tokens."""
-        x = modulate(img, mod[0], mod[1])
-        q = rotate(self.img_attn_q_norm(self._heads(self.img_attn_q(x))), rope)
-        k = rotate(self.img_attn_k_norm(self._heads(self.img_attn_k(x))), rope)
-        return q, k, self._heads(self.img_attn_v(x))
+    def image_qkv(self, img: Tensor, mod: Mod, rope: Tensor, out: QKV | None = None) -> QKV:
+        """Return q, k and v of image tokens [B, N, hidden], [B, N, H, D] each.
 
-    def text_qkv(self, txt: Tensor, mod: Mod) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k and v of condition tokens [B, M, hidden], [B, M, H, D] each; these tokens have no position."""
-        x = modulate(txt, mod[0], mod[1])
-        q = self.txt_attn_q_norm(self._heads(self.txt_attn_q(x)))
-        k = self.txt_attn_k_norm(self._heads(self.txt_attn_k(x)))
-        return q, k, self._heads(self.txt_attn_v(x))
+        Args:
+            mod: of the image stream.
+            rope: the part of the table for these tokens.
+            out: without gradients, where to write the result.
+        """
+        layers = self.img_attn_q, self.img_attn_k, self.img_attn_v
+        return self._qkv(layers, (self.img_attn_q_norm, self.img_attn_k_norm), img, mod, rope, out)
 
-    def image_out(self, img: Tensor, attended: Tensor, mod: Mod) -> Tensor:
-        """Return image tokens [B, N, hidden] after attention and MLP; `attended` [B, N, hidden] is the attention."""
-        img = torch.addcmul(img, mod[2], self.img_attn_proj(attended))
-        return torch.addcmul(img, mod[5], self.img_mlp(modulate(img, mod[3], mod[4])))
+    def text_qkv(self, txt: Tensor, mod: Mod, out: QKV | None = None) -> QKV:
+        """Return q, k and v of condition tokens [B, M, hidden]; as `image_qkv`, but these tokens have no position."""
+        layers = self.txt_attn_q, self.txt_attn_k, self.txt_attn_v
+        return self._qkv(layers, (self.txt_attn_q_norm, self.txt_attn_k_norm), txt, mod, None, out)
+
+    def _qkv(
+        self,
+        layers: Sequence[nn.Linear],
+        norms: tuple[HeadNorm, HeadNorm],
+        x: Tensor,
+        mod: Mod,
+        rope: Tensor | None,
+        out: QKV | None,
+    ) -> QKV:
+        normed = modulate(x, mod[0], mod[1])
+        if out is None:
+            q, k, v = (self._heads(each) for each in linears(layers, normed))
+            return norms[0](q, rope), norms[1](k, rope), v
+        if len(x) == 1:  # products are written in place, and the norms work there
+            linears(layers, normed, [each.flatten(2) for each in out])
+            q, k = out[:2]
+        else:
+            linears_out = (None, None, out[2].flatten(2))
+            q, k = (self._heads(each) for each in linears(layers, normed, linears_out)[:2])
+        norms[0](q, rope, out[0])
+        norms[1](k, rope, out[1])
+        return out
+
+    def image_out(self, img: Tensor, attended: Tensor, mod: Mod, out: Tensor | None = None) -> Tensor:
+        """Return image tokens [B, N, hidden] after attention and MLP.
+
+        Args:
+            attended: the attention's output for these tokens [B, N, hidden].
+            mod: of the image stream.
+            out: without gradients, where to write the result.
+        """
+        img = gated_linear(img, mod[2], self.img_attn_proj, attended)
+        inner = self.img_mlp.inner(modulate(img, mod[3], mod[4]))
+        return gated_linear(img, mod[5], self.img_mlp.fc2, inner, out)
 
     def text_out(self, txt: Tensor, attended: Tensor, mod: Mod) -> Tensor:
-        """Return condition tokens [B, M, hidden] after attention and MLP; `attended` [B, M, hidden] is the former."""
-        txt = torch.addcmul(txt, mod[2], self.txt_attn_proj(attended))
-        return torch.addcmul(txt, mod[5], self.txt_mlp(modulate(txt, mod[3], mod[4])))
+        """Return condition tokens [B, M, hidden] after attention and MLP; as `image_out`."""
+        txt = gated_linear(txt, mod[2], self.txt_attn_proj, attended)
+        return gated_linear(txt, mod[5], self.txt_mlp.fc2, self.txt_mlp.inner(modulate(txt, mod[3], mod[4])))
 
     @torch.no_grad()
-    def joint_qkv(
-        self, img: Tensor, txt: Tensor, img_mod: Mod, txt_mod: Mod, rope: Tensor, most_tokens: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def joint_qkv(self, img: Tensor, txt: Tensor, img_mod: Mod, txt_mod: Mod, rope: Tensor, most_tokens: int) -> QKV:
         """Return q, k, v [B, N + M, H, D] of both streams, computed window by window into their final memory."""
         batch, tokens = img.shape[0], img.shape[1] + txt.shape[1]
         head_dim = img.shape[2] // self.num_heads
-        q, k, v = (img.new_empty(batch, tokens, self.num_heads, head_dim) for _ in range(3))
+        shape = batch, tokens, self.num_heads, head_dim
+        q, k, v = (torch.empty(shape, dtype=img.dtype, device=img.device) for _ in range(3))
 
-        def put(place: slice, parts: tuple[Tensor, Tensor, Tensor]) -> None:
-            for joint, part in zip((q, k, v), parts, strict=True):
-                joint[:, place] = part
+        def place(part: slice) -> QKV:
+            return q[:, part], k[:, part], v[:, part]
 
         for part in windows(img.shape[1], most_tokens):
             with inside(part):
-                put(part.slice, self.image_qkv(img[:, part.slice], img_mod, rope[part.slice]))
-        put(slice(img.shape[1], None), self.text_qkv(txt, txt_mod))
+                self.image_qkv(img[:, part.slice], img_mod, rope[part.slice], place(part.slice))
+        self.text_qkv(txt, txt_mod, place(slice(img.shape[1], None)))
         return q, k, v
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
+from hv15.models import pass_kernels
 from hv15.models.attention import pick_attention
 from hv15.models.context_parallel import join
 from hv15.models.dit import DiT
@@ -93,6 +94,7 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
     )
     section: Literal["train", "sample"] = "train" if training else "sample"
     dit.context_parallel = join(settings.context_parallel, dit.config.num_heads, device, section)
+    pass_kernels.ENABLED = settings.fused_kernels
     hooks: list[BlockHook] = []
     if settings.blocks_to_swap:
         hooks.append(BlockSwap(dit.double_blocks, settings.blocks_to_swap, device))
@@ -112,3 +114,4 @@ def reset(dit: DiT) -> None:
     for name in ("attention", "context_parallel", "gradient_checkpointing", "block_hooks"):
         dit.__dict__.pop(name, None)
     dit.uncompile_blocks()
+    pass_kernels.ENABLED = True

@@ -124,16 +124,18 @@ class _Backward:
         q, k, v = (each.requires_grad_() for each in qkv)
         with torch.enable_grad():
             attended = call.attention(q, k, v, [img.shape[1] + length for length in call.lengths])
-        kept, d_attended = attended.detach(), torch.zeros_like(attended)
-        g_img, g_txt = (torch.zeros_like(x) if need else None for x, need in zip((img, txt), needed, strict=False))
+        kept = attended.detach()
+        # Complete after the first of the two stages that have a part in them.
+        d_attended = torch.empty_like(attended)
+        g_img, g_txt = (torch.empty_like(x) if need else None for x, need in zip((img, txt), needed, strict=False))
 
         for part in parts:
             x, d_out = img[:, part.slice], None if d_img is None else d_img[:, part.slice]
             with inside(part):
                 found = self.back("img", block.image_out, [x, kept[:, part.slice]], [needed[0], True], img_mod, [d_out])
-            _add(found, [g_img, d_attended], part.slice)
+            _put(found, [g_img, d_attended], part.slice)
         found = self.back("txt", block.text_out, [txt, kept[:, text]], [needed[1], True], txt_mod, [d_txt])
-        _add(found, [g_txt, d_attended[:, text]])
+        _put(found, [g_txt, d_attended[:, text]])
 
         d_qkv = torch.autograd.grad(attended, qkv, d_attended)
         del attended, kept, d_attended, qkv, q, k, v
@@ -151,7 +153,11 @@ class _Backward:
         sums = [self.sums.pop(leaf, None) for leaf in mod]
         (g_vec,) = self.collect("mod", made, [vec], [], sums)
         if self.sums:
-            torch.autograd.backward(list(self.sums), list(self.sums.values()))
+            leaves, gradients = list(self.sums), list(self.sums.values())
+            self.sums.clear()
+            with torch.enable_grad():
+                given = _Given.apply(gradients, *leaves)
+            given.backward()
         return g_img, g_txt, g_vec
 
     def back(
@@ -189,10 +195,33 @@ class _Backward:
         wanted = [each for each in leaves if each.requires_grad]
         found = iter(torch.autograd.grad(outputs, wanted + summed, upstream, allow_unused=True))
         gradients = [next(found) if each.requires_grad else None for each in leaves]
-        for each, gradient in zip(summed, found, strict=True):
-            if gradient is not None:
-                self.sums[each] = self.sums[each] + gradient if each in self.sums else gradient
+        new = {each: gradient for each, gradient in zip(summed, found, strict=True) if gradient is not None}
+        again = [each for each in new if each in self.sums]
+        if again:
+            sums = torch._foreach_add([self.sums[each] for each in again], [new[each] for each in again])
+            new.update(zip(again, sums, strict=True))
+        self.sums.update(new)
         return gradients
+
+
+class _Given(torch.autograd.Function):
+    """Has given gradients. `torch.autograd.backward` would copy each, because its caller holds them, too."""
+
+    @staticmethod
+    def forward(ctx: _GivenContext, gradients: list[Tensor], *leaves: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return leaves[0].new_empty(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _GivenContext, _: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = tuple(ctx.gradients)
+        ctx.gradients.clear()
+        return None, *gradients
+
+
+class _GivenContext(FunctionCtx):
+    gradients: list[Tensor]
 
 
 def _leaves_behind(outputs: Iterable[Tensor]) -> list[Tensor]:
@@ -207,6 +236,13 @@ def _leaves_behind(outputs: Iterable[Tensor]) -> list[Tensor]:
         seen.update(new)
         nodes += dict.fromkeys(new)
     return found
+
+
+def _put(gradients: Sequence[Tensor | None], to: Sequence[Tensor | None], place: slice = slice(None)) -> None:
+    """Write gradients to their place; where there is none, it is zero."""
+    for gradient, total in zip(gradients, to, strict=True):
+        if total is not None:
+            total[:, place].zero_() if gradient is None else total[:, place].copy_(gradient)
 
 
 def _add(gradients: Sequence[Tensor | None], to: Sequence[Tensor | None], place: slice = slice(None)) -> None:

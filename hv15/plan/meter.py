@@ -154,6 +154,21 @@ _WRITING = {
 """Operators that only change values."""
 
 
+@register_flop_formula(torch.ops.hv15.gelu_low_rank)
+def _gelu_flops(_x: torch.Size, hidden: torch.Size, up: torch.Size, *_: object, **__: object) -> int:
+    return 2 * hidden[0] * up[0] * up[1]
+
+
+@register_flop_formula(torch.ops.hv15.gelu_low_rank_backward)
+def _gelu_backward_flops(grad: torch.Size, *shapes: torch.Size, **__: object) -> int:
+    return _gelu_flops(*shapes)
+
+
+@register_flop_formula(torch.ops.hv15.gated_low_rank)
+def _gated_flops(_x: torch.Size, _gate: torch.Size, y: torch.Size, *shapes: torch.Size, **__: object) -> int:
+    return _gelu_flops(y, *shapes)
+
+
 @register_flop_formula(_FORWARD)
 def _attention_flops(q: torch.Size, k: torch.Size, *_: object, **__: object) -> int:
     return _two_products(q, k)

@@ -11,11 +11,11 @@ LATENTS = 3
 """Encoded clips: choice of frames, resizing, VAE, SigLIP, form of the items."""
 TEXT = 3
 """Encoded captions and prompts: templates, limits, encoders, form of the items."""
-TRAINING = 1
+TRAINING = 2
 """The trained LoRA: random draws, loss, optimizers, order of the clips."""
 CONDITION = 1
 """The encoded first image of an i2v sample."""
-DENOISING = 1
+DENOISING = 2
 """A sample's latents: noise, schedule, guidance."""
 DECODING = 1
 """A sample's pixels and its file."""

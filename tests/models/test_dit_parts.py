@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from hv15.models import DiT
 from hv15.models.attention import attend
-from hv15.models.blocks import modulate
 from hv15.models.condition import pack
+from hv15.models.passes import modulate
 from tests.models.golden_dit import golden_dit, tensors
 
 pytestmark = pytest.mark.numeric
