@@ -58,12 +58,12 @@ def registered(store_root: Path) -> Iterator[RegisteredProject]:
     """
     for note in sorted(_notes(store_root).glob("*.json")):
         try:
-            root = as_text(read_record(note, VERSION).get("root"))
-        except RecordError as error:
+            root = (store_root / as_text(read_record(note, VERSION).get("root"))).resolve()
+        except ValueError as error:  # RecordError, or the text can be no path
             log.warning("%s: %s", note, error)
             yield RegisteredProject(note, note)
             continue
-        yield RegisteredProject((store_root / root).resolve(), note)
+        yield RegisteredProject(root, note)
 
 
 def _says(note: Path, place: str) -> bool:
