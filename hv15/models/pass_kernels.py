@@ -103,7 +103,7 @@ def one_kernel(x: Tensor) -> bool:
 
 
 def takes_low_rank(x: Tensor, rank: int) -> bool:
-    """Whether a pass over this tensor can add a product of this rank in the same operation."""
+    """Whether a pass over a tensor of any shape can add a product of this rank in the same operation."""
     return one_kernel(x) and rank <= (LARGEST_RANK if x.dtype.itemsize == 2 else LARGEST_RANK // 4)
 
 

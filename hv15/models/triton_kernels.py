@@ -297,7 +297,7 @@ def gated_sum_backward(grad: Tensor, gate: Tensor, y: Tensor, parts: int) -> tup
 
 
 def gelu_low_rank(x: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
-    """See `pass_kernels.gelu_low_rank`; x and out are contiguous."""
+    """See `pass_kernels.gelu_low_rank`; x and out [n, width] are contiguous."""
     tokens, width = x.shape
     _gelu[_tiles(tokens, width)](
         *(x, out, hidden, up.contiguous(), tokens, width, up.shape[1], hidden.stride(0), factor),
@@ -308,7 +308,7 @@ def gelu_low_rank(x: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Ten
 
 
 def gelu_low_rank_backward(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, factor: float) -> Tensor:
-    """See `pass_kernels.gelu_low_rank_backward`; x is contiguous."""
+    """See `pass_kernels.gelu_low_rank_backward`; x [n, width] is contiguous."""
     tokens, width = x.shape
     d_x = torch.empty_like(x)
     _gelu_backward[_tiles(tokens, width)](
@@ -321,7 +321,7 @@ def gelu_low_rank_backward(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, 
 
 
 def gated_low_rank(x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
-    """See `pass_kernels.gated_low_rank`; y is contiguous."""
+    """See `pass_kernels.gated_low_rank`; y [B * N, width] is contiguous."""
     batch, tokens, width = x.shape
     x, gate = _rows_packed(x), _rows_packed(gate)
     _gated_low_rank[(*_tiles(tokens, width), batch)](
