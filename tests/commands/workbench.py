@@ -62,7 +62,7 @@ class Workbench(ProjectFolder):
         What is known about media may grow, and metrics continue from the last state.
         """
         now = self.files()
-        learnt = {"cache/index.json", "cache/fingerprints.json", "results/train/metrics.jsonl"}
+        learnt = {"cache/index.json", "cache/probed.json", "cache/fingerprints.json", "results/train/metrics.jsonl"}
         assert before.keys() - now.keys() == set()
         assert [name for name in before.keys() - learnt if now[name] != before[name]] == []
         assert [name for name in now.keys() - before.keys() if ".tmp" in name] == []
