@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 
-def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], list[str]]:
-    """Return the package's `__getattr__`, and its public names.
+def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+    """Return the package's `__getattr__`, `__dir__` and `__all__`.
 
     Args:
         file: `__init__.py` of the package; beside it is `__init__.pyi`, with lines `from .module import Name as Name`.
@@ -23,4 +23,5 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], list[s
             raise AttributeError(f"module {package} has no attribute {name}")
         return getattr(import_module(module_of[name]), name)
 
-    return get, sorted(module_of)
+    names = sorted(module_of)
+    return get, names.copy, names

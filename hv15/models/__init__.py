@@ -6,4 +6,4 @@ The public names are listed in `__init__.pyi`. Type checkers read it, and each n
 
 from hv15.lazy_names import lazy_names
 
-__getattr__, __all__ = lazy_names(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -152,9 +152,9 @@ def _hooks_of(layers: Sequence[Linear]) -> list[tuple[int, LowRankHook]] | None:
     for index, layer in enumerate(layers):
         if type(layer) is not nn.Linear and not isinstance(layer, QuantisedLinear):
             return None
-        if layer._forward_pre_hooks or layer._backward_hooks or layer.weight.requires_grad:
+        if "forward" in layer.__dict__:  # other programs' adapters replace it, and some take the weight
             return None
-        if "forward" in layer.__dict__:  # other programs' adapters replace it
+        if layer._forward_pre_hooks or layer._backward_hooks or layer.weight.requires_grad:
             return None
         for hook in layer._forward_hooks.values():
             if not isinstance(hook, LowRankHook):

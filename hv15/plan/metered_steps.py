@@ -50,6 +50,10 @@ def micro_batches(options: TrainSettings) -> int:
     return min(options.gradient_accumulation_steps, 2)
 
 
+ON_CPU = {"fused_kernels": False}
+"""Settings that a CPU cannot have."""
+
+
 def run_training(
     settings: Settings,
     config: DiTConfig,
@@ -65,10 +69,10 @@ def run_training(
         settings: of `train:`.
         size: of the second step's micro-batches.
         device: "meta", or "cpu" to compute it all.
-        gpu: as on a GPU, whose optimizers update all weights at once, and whose kernels have workspaces.
+        gpu: as on a GPU, whose optimizers update all weights at once, and whose kernels are fused and have workspaces.
     """
     settings = _without_randomness(settings)
-    options = _with_gpu_optimizer(settings.train) if gpu else settings.train
+    options = _with_gpu_optimizer(settings.train) if gpu else settings.train.model_copy(update=ON_CPU)
     meter = Meter(device, workspaces=gpu)
     with WithoutData(), meter:
         dit = make_dit(meter, config, options, dtype, device)
@@ -109,7 +113,8 @@ def run_denoising(
     """
     meter = Meter(device, workspaces=gpu)
     with WithoutData(), meter:
-        dit = make_dit(meter, config, settings.sample, dtype, device)
+        options = settings.sample if gpu else settings.sample.model_copy(update=ON_CPU)
+        dit = make_dit(meter, config, options, dtype, device)
         if with_lora:
             with meter.making(LORA):
                 apply_lora(dit, _lora_tensors(dit, settings.train, dtype, device))

@@ -27,6 +27,8 @@ TRAINED, TEXT = "what was trained", "how texts are encoded"  # stand for the dig
 class StandIn(torch.nn.Module):
     """A model whose velocity is a given function of (x, timestep, cond); it keeps what it was called with."""
 
+    context_parallel = None
+
     def __init__(self, velocity, *, meanflow=False):
         super().__init__()
         self.velocity, self.config, self.calls = velocity, replace(TINY, meanflow=meanflow), []
