@@ -131,7 +131,7 @@ def broken(folder: Path, kind: str) -> Path:
         ("NaN", "img_attn_q.lora_up.weight holds NaN"),
         ("model", "the HunyuanVideo 1.5 transformer, not a LoRA"),
         ("other model", "2 of 2 tensors belong to no part"),
-        ("bad settings", "not a JSON object"),
+        ("bad settings", "lora_adapter_metadata cannot be read: not JSON"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, kind: str, words: str):
