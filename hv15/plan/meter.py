@@ -11,11 +11,13 @@ from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from hv15.memory import ATTENTION, Arguments, NamedArguments, PeakMemory
-from hv15.models import fused_attention as _fused  # registers the operators that are counted here
+from hv15.models import fused_attention as _fused  # both register operators that are counted here
+from hv15.models import pass_kernels as _passes
 from hv15.plan.work import BALANCE, ELEMENTWISE, NONE, PRODUCTS, THIN, Work, bytes_moved, kind_and_overwriting
 
 _FORWARD, _BACKWARD = torch.ops.hv15.fused_attention, torch.ops.hv15.fused_attention_backward
 assert _fused
+assert _passes
 
 
 class Meter(PeakMemory):

@@ -61,9 +61,9 @@ class CudaRecorder:
 
     def record(self, run: Pass) -> Pass:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._stream.device):
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):  # frees what the warm-up has used
-                output = run()
+        graph_of = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
+        with torch.cuda.device(self._stream.device), graph_of:  # frees what the warm-up has used
+            output = run()
 
         def replay() -> Tensor:
             graph.replay()
