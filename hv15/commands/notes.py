@@ -13,7 +13,7 @@ from hv15.lora.advice import about_lora
 from hv15.models.advice import about_checkpoint
 from hv15.models.weights.header import read_header
 from hv15.project import Project
-from hv15.sample.advice import about_sample
+from hv15.sample.advice import about_graphs, about_sample
 from hv15.sample.prompts import SampleSpec
 from hv15.train.advice import about_sizes, about_training
 
@@ -50,13 +50,14 @@ def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]
 
 def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
     """Notes about a sample's settings."""
-    return about_sample(
+    about_spec = about_sample(
         project.models.found_variant.variant,
         height=spec.height,
         width=spec.width,
         steps=spec.steps,
         guidance_scale=spec.guidance_scale,
     )
+    return about_spec + about_graphs(project.settings.sample)
 
 
 def lora_notes(project: Project, path: Path) -> list[str]:

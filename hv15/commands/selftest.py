@@ -48,7 +48,9 @@ def _run(options: Selftest) -> int:
     write_text(options.out / TEXT, "\n".join(report_lines(report)) + "\n")
     drawn = draw(report, options.out / PICTURE)
     print(summary(report))
-    print(f"the report is in {options.out}" + ("" if drawn else "; no picture: matplotlib is not installed"))
+    print(
+        f"the report is in {options.out}" + ("" if drawn else "; no picture: that needs matplotlib and a measured step")
+    )
     try:
         print(f"`hv15 plan` uses the rates of this device from now on: {store_rates(report.rates)}")
     except UserError as error:  # the report is there all the same

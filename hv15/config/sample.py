@@ -157,6 +157,12 @@ class SampleSettings(TransformerSettings):
     vae_enable_patch_conv: bool = Field(False, json_schema_extra=SPEED)
     """Compute the VAE's large convolutions in pieces: the same results, less memory, slower."""
 
+    cuda_graphs: bool = Field(False, json_schema_extra=SPEED)
+    """On NVIDIA GPUs, record the transformer's work in the first steps and repeat it as a whole in the others: faster
+    where the GPU waits for the program, as with few frames. The results are the same. It has no effect with
+    `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes of `compile` that do
+    it themselves (`reduce-overhead`, `max-autotune`)."""
+
     loras: tuple[LoraSettings, ...] = ()
     """LoRAs that are used in addition to the trained one: a list of {path, multiplier}."""
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,9 +22,22 @@ from hv15.models.weights.checkpoint import Checkpoint, open_checkpoint
 _PAD = 0
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")  # names of one tensor; a file may hold both
 _NEVER_READ = ("decoder.", "lm_head.")  # of a folder that holds the whole T5
-_OFFICIAL_WIDTH, _OFFICIAL_VOCABULARY = 1472, 1510
 _BYTE_VOCABULARY = 259  # padding, end, unknown, 256 bytes
 _HINT = "set models.glyph_encoder to Glyph-SDXL-v2's ByT5 encoder: byt5_small_glyphxl_fp16.safetensors of ComfyUI"
+
+
+@dataclass(frozen=True)
+class GlyphConfig:
+    """Sizes of a T5 encoder; the defaults are those of Glyph-SDXL-v2's ByT5-small."""
+
+    vocab_size: int = 1510
+    hidden_size: int = 1472
+    intermediate_size: int = 3584
+    num_layers: int = 12
+    num_heads: int = 6
+    head_dim: int = 64
+    distances: int = 32
+    """Number of relative distances that attention tells apart."""
 
 
 def load_glyph_encoder(
@@ -38,8 +52,9 @@ def load_glyph_encoder(
         UserError: the file is damaged or is another model. google/byt5-small is: its vocabulary lacks the glyph tokens.
     """
     checkpoint = open_checkpoint(Path(path))
+    config = read_glyph_config(checkpoint)
     with torch.device("meta"):
-        model = build_glyph_model(checkpoint)
+        model = build_glyph_model(config)
     embedding = _embedding(checkpoint)
     names = {name: embedding if name == "embed_tokens.weight" else f"encoder.{name}" for name in model.state_dict()}
     unused = (*_NEVER_READ, *_EMBEDDINGS)
@@ -89,45 +104,51 @@ class GlyphEncoder:
         return [hidden[i, : len(row)].clone() for i, row in enumerate(rows)]
 
 
-def build_glyph_model(checkpoint: Checkpoint) -> nn.Module:
-    """Build the T5 encoder that a checkpoint describes, on the current device, with random weights.
+def build_glyph_model(config: GlyphConfig) -> nn.Module:
+    """Build the T5 encoder on the current device, with random weights; input token ids [B, G]."""
+    from transformers import T5Config
+    from transformers.models.t5.modeling_t5 import T5Stack
+
+    return T5Stack(
+        T5Config(
+            vocab_size=config.vocab_size,
+            d_model=config.hidden_size,
+            d_kv=config.head_dim,
+            d_ff=config.intermediate_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            relative_attention_num_buckets=config.distances,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            is_encoder_decoder=False,
+            use_cache=False,
+        )
+    )
+
+
+def read_glyph_config(checkpoint: Checkpoint) -> GlyphConfig:
+    """Read the sizes of the T5 encoder that a checkpoint describes.
 
     Raises:
         UserError: the tensors that its sizes are read from are missing, or belong to another T5.
     """
-    from transformers import T5Config
-    from transformers.models.t5.modeling_t5 import T5Stack
-
-    where = checkpoint.path
     keys = checkpoint.keys()
     blocks = {int(key.split(".")[2]) for key in keys if key.startswith("encoder.block.")}
     try:
         vocabulary, width = checkpoint.shape(_embedding(checkpoint), 2)
         inner, _ = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.q.weight", 2)
-        buckets, heads = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", 2)
+        distances, heads = checkpoint.shape("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", 2)
         hidden, _ = checkpoint.shape("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 2)
     except KeyError as error:
         raise wrong_model(checkpoint, "a ByT5 encoder", _HINT) from error
-    if vocabulary < _BYTE_VOCABULARY or (width == _OFFICIAL_WIDTH and vocabulary != _OFFICIAL_VOCABULARY):
+    official = GlyphConfig()
+    if vocabulary < _BYTE_VOCABULARY or (width == official.hidden_size and vocabulary != official.vocab_size):
         raise UserError.at(
-            where,
-            f"{vocabulary} tokens, but Glyph-SDXL-v2's ByT5 has {_OFFICIAL_VOCABULARY} (bytes, colours and fonts)",
+            checkpoint.path,
+            f"{vocabulary} tokens, but Glyph-SDXL-v2's ByT5 has {official.vocab_size} (bytes, colours and fonts)",
             hint=_HINT,
         )
-    config = T5Config(
-        vocab_size=vocabulary,
-        d_model=width,
-        d_kv=inner // heads,
-        d_ff=hidden,
-        num_layers=max(blocks) + 1,
-        num_heads=heads,
-        relative_attention_num_buckets=buckets,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
-        is_encoder_decoder=False,
-        use_cache=False,
-    )
-    return T5Stack(config)
+    return GlyphConfig(vocabulary, width, hidden, max(blocks) + 1, heads, inner // heads, distances)
 
 
 def _embedding(checkpoint: Checkpoint) -> str:

@@ -26,6 +26,7 @@ from hv15.plan.kernels import WithoutData
 from hv15.plan.meter import Meter
 from hv15.plan.stretches import StretchHook
 from hv15.sample.denoise import denoise
+from hv15.sample.graphs import replayed
 from hv15.train.examples import Example
 from hv15.train.run import make_network, make_optimizer_step
 
@@ -124,7 +125,10 @@ def run_denoising(
         noise = torch.zeros(shape).to(device)
         first = torch.zeros(*shape[:2], 1, *shape[3:]).to(device) if size.i2v else None
         sigmas = torch.tensor([1.0, 0.0])
-        denoise(dit, noise, cond, cond if guided else None, sigmas, 6.0 if guided else 1.0, first, batch_cfg=batch_cfg)
+        model = replayed(dit, settings.sample, torch.device(device)) if gpu else dit
+        denoise(
+            model, noise, cond, cond if guided else None, sigmas, 6.0 if guided else 1.0, first, batch_cfg=batch_cfg
+        )
     return meter
 
 

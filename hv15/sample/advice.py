@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from hv15.config.sample import SampleSettings
 from hv15.models.variants import Variant, size_class
+
+_WITH_GRAPHS_OF_THEIR_OWN = ("reduce-overhead", "max-autotune")
 
 
 def about_sample(variant: Variant, *, height: int, width: int, steps: int, guidance_scale: float) -> list[str]:
@@ -21,3 +24,23 @@ def about_sample(variant: Variant, *, height: int, width: int, steps: int, guida
             f"{variant.cure_for_size(height, width)}"
         )
     return sentences
+
+
+def about_graphs(settings: SampleSettings) -> list[str]:
+    """Return advice about CUDA graphs beside the other settings of `sample:`."""
+    if not settings.cuda_graphs or (obstacle := obstacle_to_graphs(settings)) is None:
+        return []
+    return [f"sample.cuda_graphs has no effect with sample.{obstacle}: remove one of them"]
+
+
+def obstacle_to_graphs(settings: SampleSettings) -> str | None:
+    """Return the setting, with its value, with which a pass of the transformer cannot be recorded; None if it can."""
+    if settings.blocks_to_swap:  # copies on a second stream, which the host waits for
+        return f"blocks_to_swap: {settings.blocks_to_swap}"
+    if settings.context_parallel > 1:  # the ranks exchange
+        return f"context_parallel: {settings.context_parallel}"
+    if settings.quantize in ("int8", "nf4"):  # bitsandbytes runs on streams and buffers of its own
+        return f"quantize: {settings.quantize}"
+    if settings.compile and settings.compile_mode in _WITH_GRAPHS_OF_THEIR_OWN:
+        return f"compile_mode: {settings.compile_mode}"
+    return None

@@ -17,11 +17,12 @@ from hv15.models.noise_levels import TIMESTEPS
 
 if TYPE_CHECKING:
     from hv15.models import DiT
+    from hv15.sample.graphs import Replayed
 
 
 @torch.no_grad()  # not inference_mode, because training uses the tables that the model caches in a preview
 def denoise(
-    dit: DiT,
+    dit: DiT | Replayed,
     noise: Tensor,
     cond: Condition,
     uncond: Condition | None,
@@ -77,7 +78,7 @@ def denoise(
     return latents
 
 
-def _velocity(dit: DiT, x: Tensor, cond: Condition, sigma: float, following: float) -> Tensor:
+def _velocity(dit: DiT | Replayed, x: Tensor, cond: Condition, sigma: float, following: float) -> Tensor:
     """Evaluate the model once, [n*B, C, F', h, w] in float32, where `cond` holds n branches of the batch."""
     x = x.repeat(cond.text.shape[0] // x.shape[0], 1, 1, 1, 1)
     # float32 on purpose: bfloat16 would round a timestep of 731.25 to 732

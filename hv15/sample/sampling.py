@@ -23,6 +23,7 @@ from hv15.progress import Progress
 from hv15.records.json_values import JsonObject
 from hv15.sample.denoise import denoise
 from hv15.sample.files import CONDITION, read_tensors, write_tensors
+from hv15.sample.graphs import Replayed, replayed
 from hv15.sample.loras import loras_of
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import SampleSpec
@@ -77,13 +78,14 @@ def sample_latents(
         apply_all(dit, loras)
         if batch_cfg is None:
             batch_cfg = where.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
-        latents = run(dit, spec, text, negative, first, vision, device=where, batch_cfg=batch_cfg)
+        model = replayed(dit, settings, where)
+        latents = run(model, spec, text, negative, first, vision, device=where, batch_cfg=batch_cfg)
         if dit.context_parallel is None or dit.context_parallel.rank == 0:
             write_tensors(output, {"latents": unscale(latents)[0]}, metadata)
 
 
 def run(
-    dit: DiT,
+    dit: DiT | Replayed,
     spec: SampleSpec,
     text: Mapping[str, Tensor],
     negative: Mapping[str, Tensor] | None,

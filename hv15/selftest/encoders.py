@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hv15.models.glyphs import build_glyph_model
 from hv15.models.text import TextEncoder, build_text_model
 from hv15.models.vae import VAE
 from hv15.models.vae_pixels import encode_clips, to_bytes
@@ -20,7 +21,7 @@ from hv15.plan.workload import ClipBatch
 from hv15.records.selftest import Measured
 from hv15.selftest.bounds import rounding_bound
 from hv15.selftest.checks import Check
-from hv15.selftest.sizes import NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Clip, Sizes
+from hv15.selftest.sizes import NUMBERS_GLYPHS, NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Clip, Sizes
 from hv15.selftest.stand import Network, Skipped, Stand, moved
 from hv15.selftest.steps import measured_step
 
@@ -39,6 +40,7 @@ def number_checks(stand: Stand) -> list[Check]:
         Check("numbers", "VAE: strips of rows", partial(vae_strips, stand), 2),
         Check("numbers", "Qwen: forward and backward", partial(text_numbers, stand), 3, needs=("transformers",)),
         Check("numbers", "SigLIP: forward and backward", partial(vision_numbers, stand), 3, needs=("transformers",)),
+        Check("numbers", "ByT5: forward and backward", partial(glyph_numbers, stand), 3, needs=("transformers",)),
     ]
 
 
@@ -86,14 +88,15 @@ def _vaes(stand: Stand) -> tuple[VAE, VAE]:
     return _twice(stand, lambda: VAE(NUMBERS_VAE))
 
 
-def _twice(stand: Stand, build: Callable[[], Network]) -> tuple[Network, Network]:
-    """A network on the device, in the encoders' dtype, and on the CPU in fp32, with the same weights."""
+def _twice(stand: Stand, build: Callable[[], Network], dtype: torch.dtype | None = None) -> tuple[Network, Network]:
+    """A network on the device, in a dtype, by default the encoders', and on the CPU in fp32, with the same weights."""
+    dtype = dtype or stand.encoder_dtype
     made = []
     for _ in range(2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            made.append(moved(build().requires_grad_(False).eval(), CPU, stand.encoder_dtype))
-    return moved(made[0], stand.device, stand.encoder_dtype), moved(made[1], CPU, torch.float32)
+            made.append(moved(build().requires_grad_(False).eval(), CPU, dtype))
+    return moved(made[0], stand.device, dtype), moved(made[1], CPU, torch.float32)
 
 
 def _pixels(stand: Stand) -> Tensor:
@@ -169,21 +172,38 @@ def vision_numbers(stand: Stand) -> Measured:
     return _compared(stand, lambda: build_vision_model(NUMBERS_VISION), run, NUMBERS_VISION.num_layers)
 
 
+def glyph_numbers(stand: Stand) -> Measured:
+    """States of two quoted texts of unequal lengths, and the gradient of the token embeddings; both in fp32."""
+
+    def run(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
+        weight = model.get_parameter("embed_tokens.weight").requires_grad_()
+        ids = (torch.arange(40) * 7 % NUMBERS_GLYPHS.vocab_size).view(2, 20)
+        mask = torch.arange(20) < torch.tensor([[20], [12]])
+        states = model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+        states = torch.cat([states[0], states[1, :12]])
+        return states, torch.autograd.grad(states.square().mean().sqrt(), weight)[0]
+
+    return _compared(
+        stand, lambda: build_glyph_model(NUMBERS_GLYPHS), run, NUMBERS_GLYPHS.num_layers, dtype=torch.float32
+    )
+
+
 def _compared(
     stand: Stand,
     build: Callable[[], nn.Module],
     run: Callable[[nn.Module, torch.device], tuple[Tensor, Tensor]],
     layers: int,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Measured:
-    """A model's output and gradient on the device against fp32 on the CPU, with the same weights."""
+    """A model's output and gradient on the device, in a dtype, against fp32 on the CPU, with the same weights."""
     if not stand.has_data:
         raise Skipped("the device has no data")
-    on_device, reference = _twice(stand, build)
+    dtype = dtype or stand.encoder_dtype
+    on_device, reference = _twice(stand, build, dtype)
     found, expected = run(on_device, stand.device), run(reference, CPU)
     errors = [stand.error(one, other) for one, other in zip(found, expected, strict=True)]
-    return Measured(
-        error=_largest(errors), bound=rounding_bound(stand.encoder_dtype, 3 * (LAYER_ROUNDINGS * layers + 4))
-    )
+    return Measured(error=_largest(errors), bound=rounding_bound(dtype, 3 * (LAYER_ROUNDINGS * layers + 4)))
 
 
 def _largest(errors: list[float | None]) -> float | None:

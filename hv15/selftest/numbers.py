@@ -16,7 +16,8 @@ from hv15.models.fused_attention import fused_attention
 from hv15.models.noise_levels import TIMESTEPS
 from hv15.models.weights.quantised import QuantisedLinear, check_weight_format, quantise
 from hv15.records.selftest import Measured
-from hv15.sample.denoise import stack_conditions
+from hv15.sample.denoise import denoise, stack_conditions
+from hv15.sample.graphs import Replayed, recorder_for
 from hv15.selftest.bounds import E4M3, nearest, rounding_bound, transformer_bound
 from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_DIT
@@ -27,6 +28,8 @@ from hv15.train.examples import Example
 CPU = torch.device("cpu")
 BLOCKS = NUMBERS_DIT.num_blocks
 Latent = tuple[int, int, int]
+LEVELS = torch.linspace(1.0, 0.0, 5)
+"""Noise levels of a sample of four steps. Made here, where they have numbers whatever device is under test."""
 PLAIN: Options = {"gradient_checkpointing": False}
 OFFLOAD = "swap and offload"
 SAME_BITS: dict[str, Options] = {
@@ -65,6 +68,7 @@ def number_checks(stand: Stand) -> list[Check]:
         Check("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
         Check("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
         Check("numbers", "guidance as one batch", numbers.guidance_batch, 2),
+        Check("numbers", "CUDA graphs: equal bits", numbers.graphs, 3),
         *(
             Check("numbers", f"quantize: {kind}: {what}", partial(run, stand, kind), 1, needs=packages)
             for what, run in (("the format", weight_format), ("products", quantised_products))
@@ -199,6 +203,19 @@ class TransformerNumbers:
             alone = torch.cat([self.dit(x, time, each) for each in conditions])
             together = self.dit(x.repeat(2, 1, 1, 1, 1), time.repeat(2), stack_conditions(conditions))
         return Measured(error=self.stand.error(together, alone), bound=self._between_two())
+
+    def graphs(self) -> Measured:
+        """A sample with guidance whose passes are recorded in the second step, and one without."""
+        device, dtype = self.stand.device, self.stand.dtype
+        noise = self.example(9).noise.to(device)
+        cond, uncond = (random_condition(NUMBERS_DIT, [length]).to(device, dtype) for length in (9, 4))
+
+        def run(model: DiT | Replayed) -> Tensor:
+            return denoise(model, noise, cond, uncond, LEVELS, 6.0)
+
+        found, plain = run(Replayed(self.dit, recorder_for(device))), run(self.dit)
+        note = "" if self.stand.on_cuda else "no graphs here: only the copies of the inputs"
+        return Measured(error=self.stand.difference(found, plain), bound=0.0, note=note)
 
     def _close(self, found: Tensor) -> Measured:
         return Measured(error=self.stand.error(found, self.plain), bound=self._between_two(backward=True))

@@ -7,6 +7,7 @@ from typing import Literal
 
 from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
 from hv15.models.dit_config import DiTConfig
+from hv15.models.glyphs import GlyphConfig
 from hv15.models.text import TextConfig
 from hv15.models.vae_coders import VAEConfig
 from hv15.models.vision import VisionConfig
@@ -24,6 +25,7 @@ NUMBERS_TEXT = TextConfig(
     num_kv_heads=1,
 )
 NUMBERS_VISION = VisionConfig(hidden_size=144, intermediate_size=256, num_layers=2, num_heads=2, image_size=56)
+NUMBERS_GLYPHS = GlyphConfig(hidden_size=128, intermediate_size=256, num_layers=2, num_heads=2)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from hv15.plan.transformer import training as planned_training
 from hv15.records.json_values import Json
 from hv15.records.selftest import Measured
 from hv15.sample.denoise import denoise
+from hv15.sample.graphs import replayed
 from hv15.selftest.breakdown import profiled
 from hv15.selftest.checks import Check
 from hv15.selftest.numbers import FORMATS
@@ -36,6 +37,7 @@ from hv15.units import size
 SIGMAS = torch.tensor([1.0, 0.9])
 """One step. Made here, where it has numbers whatever device is under test."""
 GUIDANCE = 6.0
+GRAPHS: Options = {"cuda_graphs": True}
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ def main_checks(stand: Stand) -> list[Check]:
         Check("full size", f"training step, {sizes.main}", partial(steps.train, sizes.main, profile=True), 25),
         Check("full size", f"training step, {sizes.small}", partial(steps.train, sizes.small), 8),
         Check("full size", f"guided sampling step, {sizes.small}", partial(steps.sample, sizes.small), 8),
+        Check(
+            "full size",
+            f"guided sampling step, CUDA graphs, {sizes.small}",
+            partial(steps.sample, sizes.small, GRAPHS),
+            8,
+        ),
     ]
 
 
@@ -102,7 +110,12 @@ def _variants(sizes: Sizes) -> list[tuple[str, Clip, Options, tuple[str, ...]]]:
 def main_works(stand: Stand) -> list[TransformerWork]:
     """What `main_checks` ask the planner for."""
     steps, sizes = TransformerSteps(stand), stand.sizes
-    return [steps.work(sizes.main), steps.work(sizes.small), steps.work(sizes.small, sampling=True)]
+    return [
+        steps.work(sizes.main),
+        steps.work(sizes.small),
+        steps.work(sizes.small, sampling=True),
+        steps.work(sizes.small, GRAPHS, sampling=True),
+    ]
 
 
 def more_works(stand: Stand) -> list[TransformerWork]:
@@ -138,10 +151,13 @@ class TransformerSteps:
             run()  # the optimizer's state is made
             return self._measure(run, "train", cost, dit, made.network, *made.state(), profile=profile)
 
-    def sample(self, clip: Clip) -> Measured:
+    def sample(self, clip: Clip, options: Options | None = None) -> Measured:
         """A step of the denoising loop with guidance: the transformer runs twice."""
-        stand, work = self.stand, self.work(clip, sampling=True)
-        cost, settings = self._cost(work), make_settings(sample=work.settings).sample
+        stand, work = self.stand, self.work(clip, options, sampling=True)
+        settings = make_settings(sample=work.settings).sample
+        if settings.cuda_graphs and stand.device.type == "cpu":
+            raise Skipped("only on GPUs")
+        cost = self._cost(work)
         dit = self._transformer(settings)
         shape = (clip.batch, stand.sizes.dit.latent_channels, *clip.latent)
         cond, uncond = (
@@ -150,9 +166,11 @@ class TransformerSteps:
         )
         noise = stand.randn(*shape, dtype=torch.float32)
         with ready(dit, settings, stand.device):
-            return self._measure(
-                lambda: denoise(dit, noise, cond, uncond, SIGMAS, GUIDANCE), "denoise", cost, dit, profile=True
-            )
+            model = replayed(dit, settings, stand.device)
+            step = partial(denoise, model, noise, cond, uncond, SIGMAS, GUIDANCE)
+            # a repeated pass makes no tensors: its memory is that of the step in which it was recorded, the second
+            memory = stand.peak_memory(lambda: (step(), step()), dit)
+            return self._measure(step, "denoise", cost, dit, memory=memory, profile=True)
 
     def _cost(self, work: TransformerWork) -> Cost | None:
         """What the planner says.
@@ -200,11 +218,13 @@ class TransformerSteps:
         stage: StageName,
         cost: Cost | None,
         *held: torch.nn.Module | torch.Tensor,
+        memory: int | None = None,
         profile: bool = False,
     ) -> Measured:
+        """Measure a step; its memory, too, unless it is known."""
         stand = self.stand
         seconds = stand.clock.seconds(step)
-        memory = stand.peak_memory(step, *held)
+        memory = memory or stand.peak_memory(step, *held)
         return measured_step(
             stand, stage, stand.dtype, cost, seconds, memory, profiled(stand, step, seconds) if profile else {}
         )

@@ -39,6 +39,7 @@ NO_DATA = {
     "training step, nf4, 832x480x25",
     "Qwen: forward and backward",
     "SigLIP: forward and backward",
+    "ByT5: forward and backward",
 }
 """What needs numbers, a real GPU, or a package that needs them. (Encoders of transformers: test_gpu_discipline.py.)"""
 

@@ -179,3 +179,17 @@ def test_names_are_unique(stand: Stand) -> None:
 def test_encoders_on_the_processor_equal_themselves(stand: Stand) -> None:
     for row in last(stand, named(encoders.number_checks(stand), "VAE: strips", "VAE: encode")).rows:
         assert row.state == "ok", row
+
+
+def test_inputs_that_stay_behind_are_found(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded passes whose inputs are not those of the step."""
+    checks = named(number_checks(stand), "CUDA graphs")
+    assert [row.state for row in last(stand, checks).rows] == ["ok"]
+    monkeypatch.setattr("hv15.sample.graphs._Recording.take", lambda *_: None)
+    (row,) = last(stand, checks).rows
+    assert (row.state, row.message[:17]) == ("failed", "not the same bits")
+
+
+def test_quoted_texts_on_the_processor_equal_themselves(stand: Stand) -> None:
+    (row,) = last(stand, named(encoders.number_checks(stand), "ByT5")).rows
+    assert (row.state, row.measured.error) == ("ok", 0.0), row
