@@ -116,8 +116,20 @@ def trained(ranks: int, options: dict[str, Any], most_tokens: int) -> dict[str, 
     return {**found, **{f"trained {name}": tensor for name, tensor in network.state_dict().items()}}
 
 
-@pytest.mark.parametrize("most_tokens", [8192, 20], ids=["whole", "windows"])
-@pytest.mark.parametrize("name", OPTIONS)
+WHOLE = ("checkpointing", "dropout")
+"""Options that are tried by default without windows, too."""
+
+
+@pytest.mark.parametrize(
+    ("name", "most_tokens"),
+    [
+        *(pytest.param(name, 20, id=f"{name}-windows") for name in OPTIONS),
+        *(
+            pytest.param(name, 8192, id=f"{name}-whole", marks=[] if name in WHOLE else [pytest.mark.slow])
+            for name in OPTIONS
+        ),
+    ],
+)
 def test_training_is_that_of_one_process(name: str, most_tokens: int) -> None:
     """Gradients, losses, their norm and the LoRA after two steps; the ranks hold equal weights to the bit."""
     expected = trained(1, OPTIONS[name], most_tokens)

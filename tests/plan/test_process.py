@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from hv15.models import DiTConfig
@@ -29,6 +30,7 @@ print(json.dumps(int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) * 1024))
 """
 
 
+@pytest.mark.slow
 def test_a_process_takes_what_is_planned():
     """Within 15 %: the tensors of a step that keeps its activations, and the allowance for the process itself."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)

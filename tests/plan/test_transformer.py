@@ -177,7 +177,7 @@ def metered_on_rank(options: dict[str, Any], windows: bool) -> tuple[int, int]:
     return of_steps(trained), of_steps(sampled)
 
 
-@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("windows", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", SHARED)
 def test_a_share_of_a_step_takes_what_it_takes_on_two_ranks(
     name: str, windows: bool, monkeypatch: pytest.MonkeyPatch

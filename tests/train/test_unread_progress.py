@@ -47,14 +47,14 @@ def train(folder: Path, stderr: int, number: int) -> int:
         os.close(stderr)
 
 
-@pytest.mark.parametrize("unread", [broken_pipe, closed_terminal])
+@pytest.mark.parametrize("unread", [pytest.param(broken_pipe, marks=pytest.mark.slow), closed_terminal])
 def test_a_stop_saves_the_state(tmp_path: Path, unread: Callable[[], int]) -> None:
     assert train(tmp_path, unread(), signal.SIGINT) == EXIT_RESUMABLE
     positions = list((tmp_path / "train" / "state").glob("*/*.json"))
     assert [json.loads(path.read_text())["step"] for path in positions] == [3]
 
 
-@pytest.mark.parametrize("unread", [broken_pipe, closed_terminal])
+@pytest.mark.parametrize("unread", [broken_pipe, pytest.param(closed_terminal, marks=pytest.mark.slow)])
 def test_it_trains_to_its_end(tmp_path: Path, unread: Callable[[], int]) -> None:
     assert train(tmp_path, unread(), 0) == 0
     assert (tmp_path / "lora.safetensors").exists()

@@ -126,6 +126,7 @@ asyncio.run(run())
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_small_and_no_torch_is_loaded(heavy: HeavyProject) -> None:
     """In a process of its own: that of the tests holds much else."""
     done = subprocess.run(
