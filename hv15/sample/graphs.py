@@ -37,7 +37,7 @@ class Recorder(Protocol):
     """Runs and records passes."""
 
     def warm_up(self, run: Pass) -> Tensor:
-        """Run a pass that will be recorded; return its output in memory of its own."""
+        """Run a pass that will be recorded; return the velocity [B, C, F, H, W] in memory of its own."""
 
     def record(self, run: Pass) -> Pass:
         """Return what repeats a pass. It writes its output to the same memory each time."""
@@ -97,7 +97,7 @@ class Replayed:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
-        """Return the velocity; arguments and result are those of `DiT.forward`.
+        """Return the velocity [B, C, F, H, W]; the arguments are those of `DiT.forward`.
 
         Raises:
             UserError: the pass cannot be recorded.
