@@ -22,8 +22,12 @@ os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 # The models of the tests are tiny: a second thread costs them more than it gives, and results stay the same anywhere.
 torch.set_num_threads(1)
 
-LONGEST = ("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py")
-"""Files of a minute and more: begun first, they do not keep one worker busy when all others are done."""
+LONGEST = (
+    *("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py"),
+    *("test_transformer.py", "test_inputs.py", "test_gpu_discipline.py", "test_config_trouble.py"),
+    *("test_charts_screen.py", "test_app.py", "test_config_screen.py", "test_snapshots.py", "test_types.py"),
+)
+"""Files of twenty seconds and more: begun first, they do not keep one worker busy when all others are done."""
 
 PARTS = {"test_staleness.py": 4, "test_snapshots.py": 2, "test_config_trouble.py": 2}
 """Files whose tests have little to share: into so many parts they are dealt out."""

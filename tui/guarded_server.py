@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import signal
 import socket
 from functools import partial
 
@@ -33,10 +35,21 @@ class GuardedServer(Server):
         self._token = token
         super().__init__(command, host=LOOPBACK, port=port, title="hv15", public_url=f"http://{LOOPBACK}:{port}")
 
-    def initialize_logging(self) -> None:
-        """Log nothing: its log of requests would keep the token."""
+    def serve(self, debug: bool = False) -> None:
+        """Serve until Ctrl-C or SIGTERM. Nothing is logged: a log of requests would keep the token."""
+        self.debug = debug
+        loop = asyncio.new_event_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.request_exit)
+        # The address is told when it can be opened: textual-serve tells it before.
+        web.run_app(
+            self._make_app(), host=self.host, port=self.port, handle_signals=False, loop=loop, print=self._tell_address
+        )
 
     async def on_startup(self, app: web.Application) -> None:
+        """Tell nothing yet."""
+
+    def _tell_address(self, _: str) -> None:
         print(f"The dashboard: {address(self.port, self._token)}")
         print("From another machine first:  ssh -L " + f"{self.port}:{LOOPBACK}:{self.port} {socket.gethostname()}")
         print("Ctrl-C ends it; the run continues", flush=True)
