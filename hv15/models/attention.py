@@ -61,8 +61,8 @@ class Attention:
         if min(lengths) == tokens and not (self.split and len(lengths) > 1):
             return self._attend(q, k, v).flatten(2)
         if self.packed is not None and not self.split and min(lengths) < max(lengths) and not has_no_data(q):
-            packed = (torch.cat([each[i, :n] for i, n in enumerate(lengths)]) for each in (q, k, v))
-            samples = self.packed(*packed, lengths).split(lengths)
+            joined = [torch.cat([each[i, :n] for i, n in enumerate(lengths)]) for each in (q, k, v)]
+            samples = self.packed(joined[0], joined[1], joined[2], lengths).split(lengths)
         else:
             alike = _single(lengths) if self.split else _alike(lengths)
             groups = (self._attend(*(each[part, :n] for each in (q, k, v))) for part, n in alike)
