@@ -155,6 +155,10 @@ _WRITING = {
 }
 """Operators that only change values."""
 
+# torch.utils.flop_counter knows only the forms that make a new tensor.
+flop_registry[_aten.addmm_] = flop_registry[_aten.addmm]
+flop_registry[_aten.baddbmm_] = flop_registry[_aten.baddbmm]
+
 
 @register_flop_formula(torch.ops.hv15.gelu_low_rank)
 def _gelu_flops(_x: torch.Size, hidden: torch.Size, up: torch.Size, *_: object, **__: object) -> int:

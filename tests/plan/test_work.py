@@ -36,6 +36,16 @@ def test_a_narrow_product_waits_for_memory():
     assert meter.work == {THIN: Work(1, 2 * (4096 * 1024 + 1024 * 16 + 4096 * 16), 2 * 4096 * 1024 * 16)}
 
 
+def test_products_that_are_added_to_a_tensor_are_products():
+    """So is the gradient of an input that several layers share."""
+    a, b = made(4096, 1024), made(1024, 1024)
+    with torch.no_grad(), Meter("meta") as meter:
+        made(4096, 1024).addmm_(a, b)
+        made(2, 4096, 1024).baddbmm_(a.expand(2, -1, -1), b.expand(2, -1, -1))
+    assert meter.work.keys() == {PRODUCTS}
+    assert meter.flops == 3 * 2 * 4096 * 1024 * 1024
+
+
 def test_what_is_overwritten_is_not_read_and_what_is_expanded_is_read_once():
     target, source = made(100, 10), made(10)
     with Meter("meta") as meter:
