@@ -40,6 +40,4 @@ class UserError(Exception):
 def of_the_system(error: OSError) -> UserError:
     """Return the system's error about one of the user's paths as a `UserError`; `error.filename` must be set."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
-    return UserError(
-        f"{name}: {error.strerror or error}", hint="check the path, its permissions and the disk", place=name
-    )
+    return UserError.at(name, str(error.strerror or error), hint="check the path, its permissions and the disk")

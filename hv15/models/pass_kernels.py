@@ -17,6 +17,7 @@ from hv15.models.weights.no_data import has_no_data
 ENABLED = True
 """Whether the second form is used, for the whole process: `train.fused_kernels`, `sample.fused_kernels`."""
 EPS = 1e-6
+"""Added to the mean square, so that no norm divides by zero."""
 LARGEST_RANK = 128
 """Largest rank of a product that a pass adds, in 16 bits: its factors stay on the GPU's chip. In fp32 it is a quarter:
 without tensor cores, Triton takes minutes to compile larger ones."""

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from hv15.models import pass_kernels as kernels
+from hv15.models.pass_kernels import EPS
 from hv15.models.rope import rotate
-
-EPS = 1e-6
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-EPS = 1e-6
+from hv15.models.pass_kernels import EPS
+
 TOKENS, COLUMNS = 64, 128  # of a tile
 
 

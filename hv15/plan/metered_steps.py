@@ -33,6 +33,8 @@ from hv15.train.run import make_network, make_optimizer_step
 LORA = "LoRA"
 FIRST_LATENT = (1, 4, 4)
 """Latent of the first step, which only gives the optimizer its state."""
+ON_CPU = {"fused_kernels": False}
+"""What a plan for a CPU changes in the settings, which are a GPU's by default."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,6 @@ class PassSize:
 def micro_batches(options: TrainSettings) -> int:
     """How many micro-batches of a step are run: more than two take no more memory than two."""
     return min(options.gradient_accumulation_steps, 2)
-
-
-ON_CPU = {"fused_kernels": False}
-"""Settings that a CPU cannot have."""
 
 
 def run_training(

@@ -14,7 +14,6 @@ import torch
 from hv15 import __version__
 from hv15.atomic import write_json
 from hv15.precision import pick_device
-from hv15.records.device_rates import DeviceRates
 from hv15.records.fields import now, to_json
 from hv15.records.selftest import Row, SelftestReport
 from hv15.selftest import encoders, steps
@@ -56,7 +55,7 @@ def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row
             torch.manual_seed(0)
             for report in reports(stand, all_checks(stand), until=start + 60 * minutes):
                 write_json(folder / REPORT, to_json(report))
-                write_json(folder / RATES, to_json(rates_of(report)))
+                write_json(folder / RATES, to_json(report.rates))
                 if not report.finished and report.rows:
                     told(report.rows[-1])
     finally:
@@ -103,8 +102,3 @@ def reports(stand: Stand, checks: Iterable[Check], *, until: float = math.inf) -
         report = replace(report, rows=(*report.rows, row), rates=stand.rates)
         yield report
     yield replace(report, finished=True)
-
-
-def rates_of(report: SelftestReport) -> DeviceRates:
-    """The rates of the device that a report is of, as `hv15 plan` uses them."""
-    return report.rates

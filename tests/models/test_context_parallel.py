@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from hv15.config import Settings
 from hv15.errors import UserError
-from hv15.models import Condition, DiT, DiTConfig
+from hv15.models import Condition, DiT
 from hv15.models.attention import Attention
 from hv15.models.context_parallel import ContextParallel, join
 from hv15.models.ready import set_up
@@ -20,22 +20,12 @@ from hv15.sample.denoise import denoise
 from hv15.train.examples import Example
 from hv15.train.run import make_network, make_optimizer_step
 from tests.models.ranks import on_ranks
+from tests.train import world
+from tests.train.world import tiny_dit
 
 pytestmark = pytest.mark.numeric
 
-CONFIG = DiTConfig(
-    hidden_size=32,
-    num_heads=4,
-    num_blocks=3,
-    mlp_ratio=2.0,
-    rope_dims=(2, 2, 4),
-    latent_channels=4,
-    text_dim=16,
-    glyph_dim=10,
-    glyph_hidden=16,
-    vision_dim=12,
-    refiner_blocks=1,
-)
+CONFIG = replace(world.CONFIG, num_heads=4, num_blocks=3, rope_dims=(2, 2, 4))
 GRID = (3, 5, 3)
 """45 image tokens, which neither 2 nor 4 ranks divide."""
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -80,12 +70,6 @@ def settings(ranks: int, train: dict[str, Any], sample: dict[str, Any] | None = 
     )
 
 
-def tiny_dit() -> DiT:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return DiT(CONFIG).eval().requires_grad_(False)
-
-
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     total = tensor.clone()
     torch.distributed.all_reduce(total)
@@ -94,7 +78,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 def trained(ranks: int, options: dict[str, Any], most_tokens: int) -> dict[str, Tensor]:
     """Two training steps of two micro-batches each: gradients of the first, numbers of both, the LoRA."""
-    asked, dit = settings(ranks, options), tiny_dit()
+    asked, dit = settings(ranks, options), tiny_dit(CONFIG)
     dit.most_tokens = most_tokens
     set_up(dit, asked.train, "cpu")
     network = make_network(asked, dit)
@@ -143,7 +127,7 @@ def test_training_is_that_of_one_process(name: str, most_tokens: int) -> None:
 
 
 def sampled(ranks: int, options: dict[str, Any], *, batch_cfg: bool, i2v: bool) -> Tensor:
-    dit = tiny_dit()
+    dit = tiny_dit(CONFIG)
     dit.most_tokens = 20
     set_up(dit, settings(ranks, {}, options).sample, "cpu")
     rng = torch.Generator().manual_seed(5)

@@ -24,7 +24,7 @@ from hv15.selftest.loop import loop_checks
 from hv15.selftest.machine import machine_checks
 from hv15.selftest.numbers import number_checks
 from hv15.selftest.planned import Plans
-from hv15.selftest.run import all_checks, rates_of, reports
+from hv15.selftest.run import all_checks, reports
 from hv15.selftest.sizes import TINY
 from hv15.selftest.stand import Stand
 from tests.workflow.project import environment
@@ -73,7 +73,7 @@ def test_memory_of_a_step_is_what_the_plan_says(stand: Stand) -> None:
 def test_numbers_of_the_machine_become_rates(stand: Stand) -> None:
     report = last(stand, named(machine_checks(stand), "products in float32", "time between", "copy to the device, p"))
     assert [row.state for row in report.rows] == ["ok", "ok", "skipped"]
-    rates = rates_of(report)
+    rates = report.rates
     assert rates.device == "cpu"
     assert rates.products["float32"] == pytest.approx(report.rows[0].measured.rate * 1e12)  # type: ignore[operator]
     assert rates.launch == pytest.approx(report.rows[1].measured.rate / 1e6)  # type: ignore[operator]
