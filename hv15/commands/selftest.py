@@ -25,7 +25,8 @@ def selftest(options: Selftest) -> int:
 
     if options.compare:
         if len(options.compare) != 2:
-            raise UserError(f"--compare: {len(options.compare)} reports; expected two", hint="--compare A.json B.json")
+            found = len(options.compare)
+            raise UserError(f"--compare: expected two reports, found {found}", hint="--compare A.json B.json")
         print("\n".join(comparison(*map(_read, options.compare))))
         return 0
     if options.markdown_row is not None:

@@ -138,10 +138,8 @@ def _span(seconds: Seconds) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 0.001:
-        return "1 ms"
     if seconds < 1:
-        return f"{seconds:.2g} s"
+        return f"{max(1, round(1000 * seconds))} ms"
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
