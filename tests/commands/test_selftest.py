@@ -42,7 +42,7 @@ def test_what_cannot_be_compared(report: str, tmp_path: Path, capsys: pytest.Cap
     assert main(["selftest", "--compare", report, str(other)]) == USER_ERROR
     assert "not a report of this hv15's self-test" in capsys.readouterr().err
     assert main(["selftest", "--compare", report]) == USER_ERROR
-    assert "1 reports; expected two" in capsys.readouterr().err
+    assert "expected two reports, found 1" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
