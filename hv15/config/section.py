@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
@@ -49,6 +49,10 @@ MOST_PIXELS = 8192
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
+Conflict = tuple[tuple[str | int, ...], str]
+"""A fault of settings that do not fit together: the location below the section, and what is wrong there."""
+
+
 class Section(BaseModel):
     """A part of the config. Unknown keys are errors, values are frozen, and the text under a field is its help."""
 
@@ -68,15 +72,19 @@ class Section(BaseModel):
             raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")
         return value
 
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield all faults of settings that do not fit together; a section overrides this and calls its bases'."""
+        yield from ()
 
-def raise_problems(problems: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
-    """Raise one ValidationError with all (location, message) pairs, if there are any, for checks across fields."""
-    details = [
-        InitErrorDetails(type=PydanticCustomError("cross_field", "{text}", {"text": text}), loc=loc, input=None)
-        for loc, text in problems
-    ]
-    if details:
-        raise ValidationError.from_exception_data("settings", details)
+    @model_validator(mode="after")
+    def _has_no_conflicts(self) -> Self:
+        details = [
+            InitErrorDetails(type=PydanticCustomError("cross_field", "{text}", {"text": text}), loc=loc, input=None)
+            for loc, text in self.conflicts()
+        ]
+        if details:
+            raise ValidationError.from_exception_data("settings", details)
+        return self
 
 
 def expand_variables(text: str) -> str:

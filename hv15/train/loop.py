@@ -21,7 +21,8 @@ from typing import Protocol
 
 from hv15.background import Background
 from hv15.cache.batches import MicroBatch
-from hv15.config.train import LRScheduler, TrainSettings
+from hv15.config.train import TrainSettings
+from hv15.config.training.optimizer import LRScheduler
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from hv15.bitsandbytes import bitsandbytes
-from hv15.config.train import OptimizerType, OptimizerValue
+from hv15.config.training.optimizer import OptimizerType, OptimizerValue
 from hv15.errors import UserError
 
 # Differences from the classes' own defaults. Muon is as in the model's official training: the update is scaled by

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hv15.config.train import LRScheduler
+from hv15.config.training.optimizer import LRScheduler
 
 
 def warmup_steps(setting: float, total_steps: int) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hv15.config.train import TimestepSampling, TrainSettings
+from hv15.config.train import TrainSettings
+from hv15.config.training.timesteps import TimestepSampling
 from hv15.models.noise_levels import TIMESTEPS, shifted
 from hv15.train.random import generator
 

@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from hv15.config.presets import preset_text
-from hv15.config.train import OptimizerType, TrainSettings
+from hv15.config.train import TrainSettings
+from hv15.config.training.optimizer import OptimizerType
 from hv15.lora import LoRANetwork
 from hv15.models import DiT, DiTConfig
 from hv15.plan.disk import ITEM, LEAST_FREE, DiskUse, disk_uses, moment_bytes

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from hv15.config.train import OptimizerType
+from hv15.config.training.optimizer import OptimizerType
 from hv15.errors import UserError
 from hv15.train.optimizers import make_optimizer, set_learning_rate
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from hv15.config.train import TimestepSampling, TrainSettings
+from hv15.config.train import TrainSettings
+from hv15.config.training.timesteps import TimestepSampling
 from hv15.models.noise_levels import shifted
 from hv15.train.timesteps import SigmaRule
 

@@ -1,0 +1,41 @@
+"""The settings of `train:` that make its length and its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import model_validator
+
+from hv15.config.section import Conflict, Few, Many, Section, Seed
+
+
+class LengthSettings(Section):
+    """Length of the training and of its steps."""
+
+    seed: Seed = 42
+    """Seed of all random draws: order, noise, timesteps, dropout, LoRA weights. The same seed gives the same LoRA."""
+
+    max_train_steps: Many | None = 1600
+    """Length of the training in optimizer steps. Set this or `max_train_epochs`, not both."""
+
+    max_train_epochs: Many | None = None
+    """Length of the training in passes over the dataset (including repeats), instead of `max_train_steps`."""
+
+    gradient_accumulation_steps: Few = 1
+    """Number of batches per optimizer step: has the effect of a larger batch without more memory, but each step takes
+    as many times longer."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_replace_default_steps(cls, data: object) -> object:
+        """Drop the default number of steps if a number of epochs is set."""
+        if isinstance(data, dict) and data.get("max_train_epochs") is not None and "max_train_steps" not in data:
+            return {**data, "max_train_steps": None}
+        return data
+
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        if self.max_train_steps is not None and self.max_train_epochs is not None:
+            yield ("max_train_epochs",), "max_train_steps is also set: keep one of them"
+        if self.max_train_steps is None and self.max_train_epochs is None:
+            yield ("max_train_steps",), "is required unless max_train_epochs is set"
