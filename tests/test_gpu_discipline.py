@@ -50,6 +50,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "offload": ({"gradient_checkpointing_cpu_offload": True}, SWAP),
 }
 
+KINDS = {kind: ({"network_type": kind}, set[str]()) for kind in ("dora", "loha", "lokr")}
+
 
 def settings(section: str, options: dict[str, Any]) -> Settings:
     base = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}]}
@@ -91,9 +93,11 @@ def fresh() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-@pytest.mark.parametrize(("name", "task"), [*((name, "t2v") for name in OPTIONS), ("plain", "i2v"), ("swap", "i2v")])
+@pytest.mark.parametrize(
+    ("name", "task"), [*((name, "t2v") for name in OPTIONS | KINDS), ("plain", "i2v"), ("swap", "i2v")]
+)
 def test_a_training_step(name: str, task: str, fresh: ProcessPoolExecutor):
-    options, allowed = OPTIONS[name]
+    options, allowed = (OPTIONS | KINDS)[name]
     copies = fresh.submit(train_step, settings("train", options), replace(SIZE, i2v=task == "i2v")).result()
     assert copies <= MOVES | allowed
     assert copies & MOVES
@@ -211,15 +215,16 @@ def test_all_blocks_of_the_real_model(fresh: ProcessPoolExecutor):
     assert copies <= MOVES | SWAP
 
 
+@pytest.mark.parametrize("magnitude", ["dora_scale", "base_dora_scale", None])
 @pytest.mark.parametrize("kind", ["lora", "loha", "lokr"])
-def test_a_dora_beside_the_weights(kind: str):
+def test_a_lora_of_any_kind_beside_the_weights(kind: str, magnitude: str | None):
     """Its tensors come to the activations' device once, and stay there."""
     gpu, name = FakeGPU(), "lycoris_double_blocks_0_img_attn_q"
     shapes = {
         "lora": {"lora_down.weight": (8, 2048), "lora_up.weight": (2048, 8)},
         "loha": {f"hada_w{i}_{side}": shape for i in (1, 2) for side, shape in (("a", (2048, 8)), ("b", (8, 2048)))},
         "lokr": {"lokr_w1": (8, 8), "lokr_w2_a": (256, 8), "lokr_w2_b": (8, 256)},
-    }[kind] | {"dora_scale": (2048, 1)}
+    }[kind] | ({magnitude: (2048, 1)} if magnitude else {})
     file = {
         f"{name}.{part}": FakeTensor(gpu.mode, torch.empty(shape, device="meta"), torch.device("cpu"))
         for part, shape in shapes.items()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from hv15.choices import LoRALayout
+from hv15.choices import LayerPreset, LoRALayout
 from hv15.errors import UserError
 from hv15.models.layouts import reading_recipes
 from hv15.patterns import PatternError, Searches
@@ -37,6 +37,8 @@ _BLOCK = {
     "txt_mlp.fc1": "txt_mlp.0",
     "txt_mlp.fc2": "txt_mlp.2",
 }
+BLOCK_PARTS = tuple(_BLOCK)
+"""The 14 linear layers of a double block, in the model's order."""
 # Outside the double blocks. hv15 does not train these, but the official trainer does by default ("all-linear").
 _REFINER = {
     "self_attn_qkv@0": "self_attn.qkv@0",
@@ -203,17 +205,29 @@ def is_trainable(name: str) -> bool:
     return _TRAINED.fullmatch(name) is not None
 
 
-def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+def select_modules(
+    names: Iterable[str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    preset: LayerPreset = "all",
+    blocks: tuple[int, int] | None = None,
+) -> list[str]:
     """Return the modules to train, in the order of `names`.
 
-    A module is trained if it is one of the 14 linear layers of a double block, an include pattern matches (or there are
-    none), and no exclude pattern matches. Patterns are regular expressions that are searched in the official dotted
-    name: `img_attn_[qkv]`, `double_blocks\\.(1|2)\\.`.
+    A module is trained if it is one of the 14 linear layers of a double block, belongs to the preset and to the blocks,
+    an include pattern matches (or there are none), and no exclude pattern matches. Patterns are regular expressions
+    that are searched in the official dotted name: `img_attn_[qkv]`, `double_blocks\\.(1|2)\\.`.
+
+    Args:
+        blocks: first and last; None means all.
 
     Raises:
-        UserError: a pattern is invalid or matches nothing, or no module is left to train.
+        UserError: a pattern is invalid or matches nothing, there are no such blocks, or no module is left to train.
     """
-    linears = [name for name in names if is_trainable(name)]
+    linears = [name for name in names if is_trainable(name) and _in_preset(name, preset)]
+    if blocks is not None:
+        linears = _in_blocks(linears, blocks)
     chosen = {"include_patterns": include, "exclude_patterns": exclude}
     searches = Searches()
     found = {
@@ -229,6 +243,30 @@ def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: S
             hint="loosen train.include_patterns or train.exclude_patterns",
         )
     return selected
+
+
+def _in_preset(name: str, preset: LayerPreset) -> bool:
+    match preset:
+        case "all":
+            return True
+        case "attention":
+            return "_attn_" in name
+        case "mlp":
+            return "_mlp." in name
+        case "no_modulation":
+            return "_mod." not in name
+
+
+def _in_blocks(names: Sequence[str], blocks: tuple[int, int]) -> list[str]:
+    first, last = blocks
+    numbers = {name: int(name.split(".")[1]) for name in names}
+    highest = max(numbers.values(), default=-1)
+    if last > highest:
+        raise UserError(
+            f"train.layer_blocks: {[first, last]}, but the transformer's blocks are 0 to {highest}",
+            hint=f"use for example [0, {highest}], or leave it out for all blocks",
+        )
+    return [name for name in names if first <= numbers[name] <= last]
 
 
 def _matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
@@ -21,6 +22,10 @@ from hv15.config.train import TrainSettings
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
+from hv15.lora.apply import add_changes
+from hv15.lora.changes import read_changes
+from hv15.lora.sizes import NetworkSizes, settings_network
+from hv15.lora.weighted import naming
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
@@ -109,6 +114,8 @@ def train_dit(
             set_up(dit, options, accelerator.device)
         network = make_network(settings, dit)
         undo.callback(network.detach)
+        for handle in add_base_weights(settings, dit):
+            undo.callback(handle.remove)
 
         def save(path: Path, step: int) -> None:
             metadata = lora_metadata(
@@ -162,25 +169,47 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
         UserError: a setting is out of range, or the file does not fit the network.
     """
     options = settings.train
-    network = LoRANetwork(
-        dit,
-        rank=options.network_dim,
-        alpha=options.network_alpha,
-        dropout=options.network_dropout,
-        rank_dropout=options.rank_dropout,
-        module_dropout=options.module_dropout,
-        include=options.include_patterns,
-        exclude=options.exclude_patterns,
-        seed=seed_for(options.seed, "lora", 0),
-    )
+    network = attach_network(options, dit, settings_network(dit.config, settings))
     if options.network_weights is not None:
         path = settings.resolve(options.network_weights)
         weights, _ = read_lora(path)
-        try:
+        with naming(path):
             network.load_state_dict(convert(weights, to="kohya")[0])
-        except UserError as error:
-            raise UserError.at(path, error.message, hint=error.hint) from error
     return network
+
+
+def attach_network(options: TrainSettings, dit: DiT, sizes: NetworkSizes) -> LoRANetwork:
+    """Attach a new LoRA of these sizes to the model and freeze the model.
+
+    Raises:
+        UserError: a setting is out of range.
+    """
+    return LoRANetwork(
+        dit,
+        rank=sizes.ranks,
+        alpha=sizes.alphas,
+        kind=sizes.kind,
+        dropout=options.network_dropout,
+        rank_dropout=options.rank_dropout,
+        module_dropout=options.module_dropout,
+        seed=seed_for(options.seed, "lora", 0),
+    )
+
+
+def add_base_weights(settings: Settings, dit: DiT) -> list[RemovableHandle]:
+    """Add the LoRAs of `base_weights`, which are not trained, beside the weights; return handles that remove them.
+
+    The weights stay as they are, so this is exact also if they are quantised, or shared with others.
+
+    Raises:
+        UserError: a file cannot be used, or does not fit the model.
+    """
+    handles = []
+    for each in settings.train.base_weights:
+        path = settings.resolve(each.path)
+        with naming(path):
+            handles += add_changes(dit, read_changes(read_lora(path)[0]), each.multiplier)
+    return handles
 
 
 def sum_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:

@@ -26,6 +26,7 @@ __all__ = [
     "ScaledCodes",
     "check_weight_format",
     "plain_shapes",
+    "plain_weight",
     "quantise",
     "replace_linears",
 ]
@@ -76,6 +77,11 @@ def replace_linears(module: nn.Module, kind: WeightFormat, chosen: Callable[[str
         )
         setattr(module.get_submodule(owner_name), attribute, empty)
     return list(linears)
+
+
+def plain_weight(layer: nn.Linear | QuantisedLinear) -> Tensor:
+    """Return a layer's weight (out, in) in fp32, dequantised if it is quantised."""
+    return layer.dequantised() if isinstance(layer, QuantisedLinear) else layer.weight.detach().float()
 
 
 def plain_shapes(module: nn.Module) -> dict[str, torch.Size]:
