@@ -21,7 +21,8 @@ from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.models.noise_levels import TIMESTEPS
-from hv15.train.checkpoints import CheckpointRule
+from hv15.records.paths import ProjectPaths
+from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.optimizer_step import OptimizerStep
@@ -138,18 +139,20 @@ def train_dit(
     if start is not None:
         dit.load_state_dict(load_file(start))
     spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun})
+    batches = StepBatches(BatchStream(items, seed), accumulation=1)
+    copies = CheckpointRule(
+        save_every_n_epochs=None, save_every_n_steps=stage.save_every, save_last_n_epochs=None, save_last_n_steps=None
+    )
+
+    def save(path: Path, step: int) -> None:
+        save_dit(dit, path, metadata={"step": str(step)})
+
     trainer = Trainer(
         settings=LoopSettings(
             total_steps=stage.steps,
             lr_scheduler="cosine",
             warmup_steps=stage.warmup,
             state_every_n_steps=100,
-            checkpoints=CheckpointRule(
-                save_every_n_epochs=None,
-                save_every_n_steps=stage.save_every,
-                save_last_n_epochs=None,
-                save_last_n_steps=None,
-            ),
         ),
         optimizer_step=OptimizerStep(
             dit=dit,
@@ -163,7 +166,7 @@ def train_dit(
             seed=seed,
             max_grad_norm=1.0,
         ),
-        batches=StepBatches(BatchStream(items, seed), accumulation=1),
+        batches=batches,
         reader=ExampleReader(
             stores,
             seed,
@@ -174,7 +177,7 @@ def train_dit(
         accelerator=Accelerator(cpu=True, mixed_precision="no"),
         folder=work,
         spec=spec,
-        save_lora=lambda path, step: save_dit(dit, path, metadata={"step": str(step)}),
+        between=[Checkpoints(copies, batches, stage.steps, work / ProjectPaths().checkpoints.name, save)],
     )
     with locked(work):
         claim_folder(work, spec)

@@ -111,7 +111,6 @@ def _train(stand: Stand, folder: Path, stop_at: int | None = None) -> Tensor:
             accelerator=OneProcess(),
             folder=folder,
             spec="selftest",
-            save_lora=lambda _path, _step: None,
         )
         trainer.resume()
         return made.weights()

@@ -1,4 +1,4 @@
-"""The training loop: it runs optimizer steps, and records and saves between them.
+"""The training loop: it runs optimizer steps, and between them saves its state and whatever else is due.
 
 - A GPU always has work queued, because the numbers of a step are read after the next step has been queued. Before
   anything is saved, the numbers of all steps so far are read and checked.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,8 +26,7 @@ from hv15.config.training.optimizer import LRScheduler
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import SMOOTHING, CheckpointRecord, StartRecord, StepRecord
-from hv15.train.checkpoints import CheckpointRule
+from hv15.records.metrics import SMOOTHING, StartRecord, StepRecord
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
 from hv15.train.metrics import MetricsFile, losses_of_step, memory_in_use
@@ -50,7 +49,6 @@ class LoopSettings:
     lr_scheduler: LRScheduler
     warmup_steps: int
     state_every_n_steps: int
-    checkpoints: CheckpointRule
     context_parallel: int = 1
     """Number of processes that compute each micro-batch together."""
 
@@ -62,7 +60,6 @@ class LoopSettings:
             lr_scheduler=options.lr_scheduler,
             warmup_steps=warmup_steps(options.lr_warmup_steps, total_steps),
             state_every_n_steps=options.state_every_n_steps,
-            checkpoints=CheckpointRule.from_settings(options),
             context_parallel=options.context_parallel,
         )
 
@@ -77,6 +74,18 @@ class Processes(Protocol):
     def is_main_process(self) -> bool: ...
 
     def wait_for_everyone(self) -> object: ...
+
+
+class BetweenSteps(Protocol):
+    """What a training does between some of its steps, such as saving copies or validating."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether to run after `step` finished steps (0: before the first); the same on all processes."""
+        ...
+
+    def run(self, step: int, metrics: MetricsFile) -> None:
+        """Do it, on all processes together. The numbers of all steps so far have been checked."""
+        ...
 
 
 @dataclass
@@ -109,8 +118,8 @@ class Trainer:
     """`<output folder>/train`."""
     spec: str
     """Digest of the training spec."""
-    save_lora: Callable[[Path, int], None]
-    """Writes the current LoRA to a path; the number is that of finished steps."""
+    between: Sequence[BetweenSteps] = ()
+    """In the order in which they run. A stop does not wait for them: they run when the training resumes."""
 
     def resume(self) -> None:
         """Train to the end, from the newest saved state or, if there is none, from the beginning.
@@ -135,10 +144,10 @@ class Trainer:
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
         self.optimizer_step.network.load_state_dict(saved.lora)
         self.optimizer_step.optimizer.load_state_dict(saved.optimizer)
-        self.run(saved.position.step, saved.position.metrics_offset)
+        self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
 
-    def run(self, start: int = 0, metrics_offset: int = 0) -> None:
-        """Train from the step with index `start` to the end.
+    def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> None:
+        """Train from the step with index `start` to the end; with `between_first`, do first what is due before it.
 
         Raises:
             UserError: the loss is not finite, memory or disk is full, or an item cannot be read.
@@ -159,6 +168,8 @@ class Trainer:
             metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
             unread: list[QueuedStep] = []
             stop = save = False
+            if between_first:
+                self._run_between(start, metrics)
             self._since = perf_counter()
             for step in range(start, total):
                 unread.append(self._queue(step, examples, requests))
@@ -170,12 +181,14 @@ class Trainer:
                     progress.advance(note=f"loss {smoothed.update(record.loss):.4f}  lr {record.lr:.2e}")
                 if not (due or stop or save):
                     continue
-                self._write_checkpoints(step + 1, metrics)
+                stops = stop and step + 1 < total
+                if not stops:
+                    self._run_between(step + 1, metrics)
                 if stop or save or self._saves_state(step + 1):
-                    self._save_state(step + 1, metrics)
+                    self._save_state(step + 1, metrics, between_due=stops)
                     save = False
                 self._since = perf_counter()
-                if stop and step + 1 < total:
+                if stops:
                     log.warning("saved at step %d; run the same command to resume", step + 1)
                     raise Stopped(step + 1)
 
@@ -192,8 +205,13 @@ class Trainer:
         return step == self.settings.total_steps or step % self.settings.state_every_n_steps == 0
 
     def _is_due(self, step: int) -> bool:
-        """Whether anything is saved after this step, so that all numbers must be checked before."""
-        return self._saves_state(step) or bool(self._checkpoints(step))
+        """Whether anything is saved or done after this step, so that all numbers must be checked before."""
+        return self._saves_state(step) or any(task.is_due(step) for task in self.between)
+
+    def _run_between(self, step: int, metrics: MetricsFile) -> None:
+        for task in self.between:
+            if task.is_due(step):
+                task.run(step, metrics)
 
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
         index, batch = task
@@ -248,28 +266,11 @@ class Trainer:
         settings = self.settings
         return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup_steps)
 
-    def _write_checkpoints(self, step: int, metrics: MetricsFile) -> None:
-        """Write the copies of the LoRA that are due, and remove old ones."""
-        if not self.accelerator.is_main_process:
-            return
-        folder = self.folder / "checkpoints"
-        for name in self._checkpoints(step):
-            self.save_lora(folder / name, step)
-            metrics.write(CheckpointRecord(step=step, path=f"checkpoints/{name}"))
-        for path in self.settings.checkpoints.expired(folder):
-            path.unlink(missing_ok=True)
-
-    def _checkpoints(self, step: int) -> list[str]:
-        """Return the names of the copies that are due after a step; none after the last step, which has the output."""
-        if step == self.settings.total_steps:
-            return []
-        epochs, before = self.batches.finished_epochs(step), self.batches.finished_epochs(step - 1)
-        return self.settings.checkpoints.due(step, epochs, before)
-
-    def _save_state(self, step: int, metrics: MetricsFile) -> None:
+    def _save_state(self, step: int, metrics: MetricsFile, *, between_due: bool) -> None:
         if self.accelerator.is_main_process:
             epoch = round(self.batches.epochs(step), 4)
-            position = Position(step, epoch, metrics.offset, self.spec, self.batches.batches_per_step)
+            per_step = self.batches.batches_per_step
+            position = Position(step, epoch, metrics.offset, self.spec, per_step, between_due)
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
             states.save(position, network.state_dict(), optimizer.state_dict())

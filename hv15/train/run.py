@@ -29,6 +29,7 @@ from hv15.out_of_memory import memory_advice
 from hv15.precision import named_dtype, pick_device, pick_dtype
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
+from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
@@ -124,7 +125,16 @@ def train_dit(
             accelerator=accelerator,
             folder=folder,
             spec=spec_digest,
-            save_lora=save,
+            between=[
+                Checkpoints(
+                    CheckpointRule.from_settings(options),
+                    batches,
+                    total,
+                    folder / ProjectPaths().checkpoints.name,
+                    save,
+                    accelerator.is_main_process,
+                ),
+            ],
         )
         if not accelerator.is_main_process:
             accelerator.wait_for_everyone()

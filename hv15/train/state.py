@@ -57,6 +57,8 @@ class Position:
     """Digest of the training spec."""
     batches_per_step: int
     """Number of micro-batches in a step on all processes; with another number, steps would have other samples."""
+    between_due: bool = False
+    """Whether a stop came before what was due after these steps, such as a checkpoint: it is done on resuming."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ def trainer(folder: Path, batches: StepBatches, stores: Stores, *, max_grad_norm
         accelerator=Accelerator(cpu=True),
         folder=folder,
         spec="spec",
-        save_lora=lambda path, step: None,
     )
 
 

@@ -91,6 +91,25 @@ def test_stopped_and_resumed_equals_undisturbed(
         assert parts[0].read_bytes() == parts[1].read_bytes()
 
 
+def test_what_was_due_where_it_was_stopped_is_done_when_it_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is due after the very step in which the signal comes."""
+    config = settings(max_train_steps=5, save_every_n_steps=3)
+    run(tmp_path / "straight", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "losses", at_step(3, send(signal.SIGTERM)))
+        with pytest.raises(SystemExit):
+            run(tmp_path / "stopped", config)
+    copies = [
+        tmp_path / each / "train" / "checkpoints" / "lora-step000003.safetensors" for each in ("straight", "stopped")
+    ]
+    assert not copies[1].exists()
+    run(tmp_path / "stopped", config)
+    assert copies[0].read_bytes() == copies[1].read_bytes()
+    assert len(metrics(tmp_path / "stopped", "checkpoint")) == 1
+
+
 def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     """kill -9 of a real process in the middle of a step; then the same training again."""
     options = {**OPTIONS, **OPTIMIZERS[1], "max_train_steps": 16}

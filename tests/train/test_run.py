@@ -15,6 +15,7 @@ from hv15.cache.batches import Stores, TrainingItem
 from hv15.errors import UserError
 from hv15.lora import convert, save_lora
 from hv15.models.dit_files import save_dit
+from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import EMPTY_CAPTION
 from hv15.train.loop import LoopSettings
 from hv15.train.run import check_items, make_network, make_optimizer_step, make_reader, train
@@ -166,7 +167,8 @@ def test_the_settings_reach_the_parts_that_use_them(data: Any) -> None:
     loop = LoopSettings.from_settings(config.train, total_steps=80)
     assert (loop.lr_scheduler, loop.warmup_steps) == ("cosine", 20)
     assert (loop.state_every_n_steps, loop.total_steps) == (11, 80)
-    assert (loop.checkpoints.save_every_n_epochs, loop.checkpoints.save_last_n_epochs) == (2, 3)
+    copies = CheckpointRule.from_settings(config.train)
+    assert (copies.save_every_n_epochs, copies.save_last_n_epochs) == (2, 3)
     dit = tiny_dit()
     step = make_optimizer_step(config.train, dit, make_network(config, dit), torch.device("cpu"))
     assert (step.seed, step.max_grad_norm) == (77, 0.5)
