@@ -194,6 +194,11 @@ class ProjectPaths:
         return self.hidden / "told.json"
 
     @property
+    def complete_encodings(self) -> Path:
+        """The encodings that were found complete (`hv15.cache.complete`)."""
+        return self.hidden / "complete.json"
+
+    @property
     def passed_checks(self) -> Path:
         """What was checked before the first job and found good (`hv15.plan.beforehand`)."""
         return self.hidden / "looks.json"

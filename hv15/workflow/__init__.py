@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
+from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
 from hv15.collection import paused_collection
@@ -99,8 +100,10 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
 def _stages(project: Project) -> list[Stage]:
     refuse_folders(project.paths)
     reader = MadeFromReader(project.paths.recorded_products)
-    stages = list(StageBuilder(project, reader).stages())
+    complete = CompleteEncodings(project.paths.complete_encodings)
+    stages = list(StageBuilder(project, reader, complete).stages())
     reader.save()
+    complete.save()
     project.save_caches()
     return stages
 

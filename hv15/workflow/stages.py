@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
 from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
@@ -69,8 +70,8 @@ class Stage:
 class StageBuilder:
     """Makes the stages of one project, each after those that it reads from."""
 
-    def __init__(self, project: Project, reader: MadeFromReader) -> None:
-        self._project, self._reader = project, reader
+    def __init__(self, project: Project, reader: MadeFromReader, complete: CompleteEncodings) -> None:
+        self._project, self._reader, self._complete = project, reader, complete
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
 
@@ -134,24 +135,23 @@ class StageBuilder:
         if kind == "latents":
             roles = ("vae", "image_encoder")
         inputs = {"models": self._made(*roles), "checked": self._checked()}
-        for shard in range(encoding.shards):
+        for shard, state in enumerate(self._complete.shards(encoding)):
             path = _relative(encoding.manifest_path(shard), self._root)
-            manifest = encoding.manifest(shard)
             found = Found.MISSING
-            if manifest is not None:
-                found = Found.RIGHT if encoding.is_complete(shard) else Found.WRONG
+            if state.recorded is not None:
+                found = Found.RIGHT if state.is_complete else Found.WRONG
             yield Stage(
                 f"{ENCODING_RULES[kind]}.{shard}",
                 (path,),
                 {
                     "settings": encoding.settings,
                     "shard": f"{shard} of {encoding.shards}",
-                    "needs": encoding.needs_digest(shard),
+                    "needs": state.needs,
                 },
                 found,
-                None if manifest is None else {"settings": manifest.settings, "needs": manifest.needs},
+                state.recorded,
                 inputs,
-                is_always_made=found is not Found.RIGHT and not encoding.is_known(shard),
+                is_always_made=found is not Found.RIGHT and not state.is_known,
             )
 
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:
