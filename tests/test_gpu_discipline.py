@@ -79,7 +79,7 @@ def train_step(asked: Settings, size: PassSize, blocks: int = 3) -> set[str]:
         network = make_network(asked, dit)
         step = make_optimizer_step(asked.train, dit, network, gpu.device)
         with Copies() as copies:
-            queued = step.run(examples(dit.config, size, 1), samples=size.samples, lr_factor=1.0)
+            queued = step.run(examples(dit.config, size, 1), micro_batches=1, samples=size.samples, lr_factor=1.0)
         assert queued.tensor.device.type == "fakegpu"
     return copies.seen
 

@@ -28,7 +28,7 @@ LEVELS = (
         "patterns",
         "stamp",
     },
-    {"records", "remembered", "gpus", "ranks", "progress", "out_of_memory", "memory", "bitsandbytes"},
+    {"records", "remembered", "gpus", "machines", "ranks", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},
     {"cache", "lora"},
     {"sample"},

@@ -27,7 +27,12 @@ def train(options: Train) -> int | None:
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     device = project.settings.runtime.device
-    if (code := run_on_ranks(project.settings.train.context_parallel, device)) is not None:
+    train_settings = project.settings.train
+    ranks, machines = train_settings.num_processes * train_settings.context_parallel, train_settings.num_machines
+    asked = f"train.num_processes is {train_settings.num_processes}"
+    if train_settings.context_parallel > 1:
+        asked += f" and train.context_parallel is {train_settings.context_parallel}"
+    if (code := run_on_ranks(ranks, device, asked, machines=machines)) is not None:
         return code
     spec = project.training_spec
     if options.spec is not None and Spec.read(options.spec).wanted != spec:

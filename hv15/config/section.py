@@ -20,6 +20,9 @@ SPEED: JsonDict = {"affects": "speed"}
 PLACE: JsonDict = {"affects": "place"}
 """Marks a setting that only locates files, whose content has its own fingerprint. It is not in any digest."""
 
+STEP: JsonDict = {"affects": "step"}
+"""Marks a setting that counts only in the number of batches of a step, which is in the digest instead."""
+
 CAPTION: JsonDict = {"affects": "caption"}
 """Marks a dataset's setting that affects only captions, which are identified by their text."""
 

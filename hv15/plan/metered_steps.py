@@ -78,15 +78,15 @@ def run_training(
         with meter.making(LORA):
             network = make_network(settings, dit)
         meter.assign(LORA, network)
-        sum_over = Tensor.clone if options.context_parallel > 1 else None  # accelerate, too, keeps what it sums
-        step = make_optimizer_step(options, dit, network, torch.device(device), sum_over)
+        processes = options.num_processes * options.context_parallel
+        step = make_optimizer_step(options, dit, network, torch.device(device), processes)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(network)
         hook.watch_optimizer(step.optimizer)
         count = micro_batches(options)
         for each in (replace(size, latent=FIRST_LATENT), size):
             meter.work.clear()
-            step.run(examples(config, each, count), samples=count * each.samples, lr_factor=1.0)
+            step.run(examples(config, each, count), micro_batches=count, samples=count * each.samples, lr_factor=1.0)
     return meter
 
 

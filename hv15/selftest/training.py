@@ -64,7 +64,7 @@ class Training:
 
     def run(self, example: Example) -> Tensor:
         """One optimizer step of one micro-batch; return its numbers, fp32 [n], on the device."""
-        return self.step.run([(0, example)], samples=len(example.sigma), lr_factor=1.0).tensor
+        return self.step.run([(0, example)], micro_batches=1, samples=len(example.sigma), lr_factor=1.0).tensor
 
     def gradients(self, example: Example) -> Tensor:
         """The gradients of all LoRA weights in one tensor, fp32 [n], on the device; nothing is updated."""

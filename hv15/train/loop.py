@@ -134,12 +134,11 @@ class Trainer:
             return
         before, now = saved.position.batches_per_step, self.batches.batches_per_step
         if before != now:
-            processes = before // self.batches.accumulation * self.settings.context_parallel
             raise UserError.at(
                 self.folder,
-                f"cannot resume: each step had {before} batches (processes times "
+                f"cannot resume: each step had {before} batches (train.num_processes times "
                 f"train.gradient_accumulation_steps), but now would have {now}",
-                hint=f"start {processes} processes as before, or move the folder away",
+                hint=f"make the product of these settings {before} again, or move the folder away",
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
         self.optimizer_step.network.load_state_dict(saved.lora)
@@ -224,6 +223,7 @@ class Trainer:
         waited = examples.waited
         queued = self.optimizer_step.run(
             islice(examples, self.batches.accumulation),
+            micro_batches=self.batches.accumulation,
             samples=len(items),
             lr_factor=self._lr_factor(step),
             flags=requests.take,

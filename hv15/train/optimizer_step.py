@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from hv15.records.metrics import SIGMA_BINS
 from hv15.train.examples import Example
+from hv15.train.gradient_sum import GradientSum
 from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
@@ -79,13 +81,14 @@ class OptimizerStep:
     """The seed of the dropout masks."""
     max_grad_norm: float
     """Gradients are scaled down to this norm; 0 means never."""
-    sum_over_processes: Callable[[Tensor], Tensor] | None = None
-    """Sums a tensor over all processes of the training; None if there is only one process."""
+    over_processes: GradientSum | None = None
+    """Sums over all processes of the training; None if there is only one process."""
 
     def run(
         self,
         examples: Iterable[tuple[int, Example]],
         *,
+        micro_batches: int,
         samples: int,
         lr_factor: float,
         flags: Callable[[], Sequence[bool]] = tuple,
@@ -94,17 +97,19 @@ class OptimizerStep:
 
         Args:
             examples: this process's micro-batches of the step, each with its global index, which seeds its dropout.
+            micro_batches: the number of `examples`.
             samples: the number of samples in all micro-batches of the step on all processes.
             lr_factor: the factor on the peak learning rate.
             flags: returns this process's flags; called after the backward passes. In the result, a flag is set if it is
                 set on any process.
         """
         tables: list[Tensor] = []
-        for index, example in examples:
+        for position, (index, example) in enumerate(examples):
             example = example.to(self.device, self.dit.dtype)
             self.network.set_step_seed(seed_for(self.seed, "dropout", index))
             losses = example.losses(self.dit)
-            (losses.sum() / samples).backward()
+            with self._backward(is_last=position == micro_batches - 1):
+                (losses.sum() / samples).backward()
             tables.append(loss_table(losses, example.sigma))
         numbers = torch.stack(tables).sum(0).flatten()
         if (parallel := self.dit.context_parallel) is not None and parallel.rank > 0:
@@ -120,15 +125,15 @@ class OptimizerStep:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
+    def _backward(self, *, is_last: bool) -> AbstractContextManager[None]:
+        return nullcontext() if self.over_processes is None else self.over_processes.backward(is_last=is_last)
+
     def _sum_up(self, numbers: Tensor) -> Tensor:
-        """Sum the gradients and the step's numbers over all processes, in one transfer each."""
+        """Sum the gradients and the step's numbers over all processes."""
+        if self.over_processes is not None:
+            self.over_processes.finish()
+            return self.over_processes.sum(numbers)
         for parameter in self.parameters:
             if parameter.grad is None:  # a skipped layer, or the unused text stream of the last block
                 parameter.grad = torch.zeros_like(parameter)
-        if self.sum_over_processes is None:
-            return numbers
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        flat = self.sum_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-        return self.sum_over_processes(numbers)
+        return numbers

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
@@ -31,6 +29,7 @@ from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
+from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
 from hv15.train.optimizer_step import OptimizerStep
@@ -98,11 +97,8 @@ def train_dit(
         SystemExit: as `train`.
     """
     options, folder, spec_digest = settings.train, output.parent / ProjectPaths().training.name, digest(dict(spec))
-    batches = StepBatches(
-        BatchStream(items, options.seed),
-        options.gradient_accumulation_steps,
-        max(accelerator.num_processes // options.context_parallel, 1),
-    )
+    check_processes(options, accelerator.num_processes)
+    batches = StepBatches(BatchStream(items, options.seed), options.gradient_accumulation_steps, options.num_processes)
     total = batches.total_steps(options.max_train_steps, options.max_train_epochs)
     with ExitStack() as undo:
         undo.callback(reset, dit)
@@ -119,7 +115,7 @@ def train_dit(
 
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),
-            optimizer_step=make_optimizer_step(options, dit, network, accelerator.device, sum_over(accelerator)),
+            optimizer_step=make_optimizer_step(options, dit, network, accelerator.device, accelerator.num_processes),
             batches=batches,
             reader=make_reader(settings, stores),
             accelerator=accelerator,
@@ -193,24 +189,26 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
     return network
 
 
-def sum_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
-    """Return a function that sums a tensor, of any shape, over all processes; None if there is only one process."""
-    return partial(accelerator.reduce, reduction="sum") if accelerator.num_processes > 1 else None
-
-
 def make_optimizer_step(
     options: TrainSettings,
     dit: DiT,
     network: LoRANetwork,
     device: torch.device,
-    sum_over_processes: Callable[[Tensor], Tensor] | None = None,
+    processes: int = 1,
 ) -> OptimizerStep:
     """Return the step that updates a LoRA's weights; the planner uses this function, too.
+
+    Args:
+        processes: all that train together, those that share their batches (`context_parallel`) included.
 
     Raises:
         UserError: the optimizer cannot be made.
     """
     groups = network.parameter_groups(options.learning_rate)
+    over_processes = None
+    if processes > 1:
+        # While ranks exchange tokens in a backward pass, sums over all of them could not begin in the same order.
+        over_processes = GradientSum(list(network.parameters()), overlap=options.context_parallel == 1)
     return OptimizerStep(
         dit=dit,
         network=network,
@@ -218,7 +216,7 @@ def make_optimizer_step(
         device=device,
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
-        sum_over_processes=sum_over_processes,
+        over_processes=over_processes,
     )
 
 
@@ -232,6 +230,20 @@ def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
         i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
         caption_dropout=options.caption_dropout,
     )
+
+
+def check_processes(options: TrainSettings, processes: int) -> None:
+    """Check that as many processes run as the settings say; their number is part of what the LoRA depends on.
+
+    Raises:
+        UserError: another program has started another number.
+    """
+    if (expected := options.num_processes * options.context_parallel) != processes:
+        raise UserError(
+            f"{processes} processes were started, but train.num_processes ({options.num_processes}) and "
+            f"train.context_parallel ({options.context_parallel}) need {expected}",
+            hint="run `hv15 train` without a launcher: it starts the processes itself",
+        )
 
 
 def check_dtype(dit_path: Path, dtype: torch.dtype) -> None:

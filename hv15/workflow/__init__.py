@@ -224,12 +224,15 @@ class WorkflowProject:
         return int(self.project.settings.runtime.device != "cpu")
 
     def gpus(self, section: Literal["train", "sample"]) -> Callable[[Wildcards], int]:
-        """The GPUs of a job that may divide its videos among several (`context_parallel`).
+        """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
         """
         settings = self.project.settings
-        ranks = (settings.train if section == "train" else settings.sample).context_parallel
+        ranks = settings.sample.context_parallel
+        if section == "train":
+            train = settings.train
+            ranks = train.num_processes // train.num_machines * train.context_parallel
 
         def resource(wildcards: Wildcards) -> int:
             here = not self._workflow.non_local_exec

@@ -70,12 +70,6 @@ def settings(ranks: int, train: dict[str, Any], sample: dict[str, Any] | None = 
     )
 
 
-def sum_over_ranks(tensor: Tensor) -> Tensor:
-    total = tensor.clone()
-    torch.distributed.all_reduce(total)
-    return total
-
-
 def trained(ranks: int, options: dict[str, Any], most_tokens: int) -> dict[str, Tensor]:
     """Two training steps of two micro-batches each: gradients of the first, numbers of both, the LoRA."""
     asked, dit = settings(ranks, options), tiny_dit(CONFIG)
@@ -85,8 +79,7 @@ def trained(ranks: int, options: dict[str, Any], most_tokens: int) -> dict[str, 
     with torch.no_grad():
         for index, parameter in enumerate(network.parameters()):  # `up` starts at zero, which would hide `down`
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)), alpha=0.05)
-    sums = sum_over_ranks if ranks > 1 else None
-    step = make_optimizer_step(asked.train, dit, network, torch.device("cpu"), sums)
+    step = make_optimizer_step(asked.train, dit, network, torch.device("cpu"), ranks)
     found: dict[str, Tensor] = {}
 
     def keep(*_: object) -> None:
@@ -95,7 +88,9 @@ def trained(ranks: int, options: dict[str, Any], most_tokens: int) -> dict[str, 
     handle = step.optimizer.register_step_pre_hook(keep)
     for number in range(2):
         micro_batches = ((index, example(index)) for index in range(2 * number, 2 * number + 2))
-        found[f"numbers {number}"] = step.run(micro_batches, samples=4, lr_factor=1.0, flags=lambda: [True]).tensor
+        found[f"numbers {number}"] = step.run(
+            micro_batches, micro_batches=2, samples=4, lr_factor=1.0, flags=lambda: [True]
+        ).tensor
         handle.remove()
     return {**found, **{f"trained {name}": tensor for name, tensor in network.state_dict().items()}}
 

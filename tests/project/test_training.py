@@ -53,8 +53,24 @@ def test_every_setting_of_the_training_counts_or_is_marked(open_project: MakePro
     told = open_project().training_spec["train"]
     assert isinstance(told, dict)
     silent = {name for name in TrainSettings.model_fields if affects(TrainSettings, name)}
-    assert told.keys() | silent == TrainSettings.model_fields.keys()
+    assert told.keys() | silent == TrainSettings.model_fields.keys() | {"batches_per_step"}
     assert "network_weights" in told
+
+
+@pytest.mark.parametrize(
+    ("section", "counts"),
+    [
+        ({"gradient_accumulation_steps": 4}, False),
+        ({"num_processes": 4}, False),
+        ({"gradient_accumulation_steps": 2, "num_processes": 2, "num_machines": 2}, False),
+        ({"gradient_accumulation_steps": 4, "num_processes": 2}, True),
+    ],
+)
+def test_of_the_processes_only_the_batches_of_a_step_count(
+    section: dict[str, int], counts: bool, open_project: MakeProject
+) -> None:
+    four = open_project(train={"num_processes": 4})
+    assert (spec_of(open_project(train=section)) != spec_of(four)) == counts
 
 
 def test_it_holds_no_name_and_no_place(open_project: MakeProject, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from hv15.cache.batches import BatchStream
 from hv15.lora import LoRANetwork
 from hv15.train.examples import Example
+from hv15.train.gradient_sum import GradientSum
 from hv15.train.metrics import SIGMA_BINS
 from hv15.train.optimizer_step import OptimizerStep, StepNumbers
 from hv15.train.run import make_reader
@@ -42,14 +43,14 @@ def plain_step(**options: object) -> OptimizerStep:
 def moved(step: OptimizerStep, examples: list[tuple[int, Example]], lr_factor: float = 1.0) -> Tensor:
     """Do a step; how far it moved the parameters, as one vector."""
     before = torch.cat([parameter.detach().flatten().clone() for parameter in step.parameters])
-    step.run(examples, samples=2 * len(examples), lr_factor=lr_factor)
+    step.run(examples, micro_batches=len(examples), samples=2 * len(examples), lr_factor=lr_factor)
     return before - torch.cat([parameter.detach().flatten() for parameter in step.parameters])
 
 
 def test_the_numbers_come_in_one_piece(examples: list[tuple[int, Example]]) -> None:
     step = plain_step()
     losses = torch.cat([example.losses(step.dit) for _, example in examples]).tolist()
-    queued = step.run(iter(examples), samples=6, lr_factor=0.25, flags=lambda: (True, False))
+    queued = step.run(iter(examples), micro_batches=3, samples=6, lr_factor=0.25, flags=lambda: (True, False))
     numbers = StepNumbers.from_list(queued.tensor.tolist())
     assert queued.lr == 0.25
     assert numbers.flags == [True, False]
@@ -68,14 +69,15 @@ def test_processes_sum_gradients_and_numbers_in_two_transfers(examples: list[tup
     """Stands in for two processes that compute the same: every sum is twice that of this process."""
     sizes: list[int] = []
 
-    def twice(tensor: Tensor) -> Tensor:
+    def twice(tensor: Tensor) -> None:
         sizes.append(tensor.numel())
-        return tensor * 2
+        tensor.mul_(2)
 
-    alone, together = plain_step(), plain_step(sum_over_processes=twice)
+    alone, together = plain_step(), plain_step()
+    together.over_processes = GradientSum(together.parameters, reduce=twice)
     assert_close(moved(together, examples), 2 * moved(alone, examples), atol=1e-6, rtol=1e-4)
     assert sizes == [sum(parameter.numel() for parameter in together.parameters), 2 * SIGMA_BINS]
-    queued = together.run(examples, samples=12, lr_factor=1.0, flags=lambda: (True, False))
+    queued = together.run(examples, micro_batches=3, samples=12, lr_factor=1.0, flags=lambda: (True, False))
     numbers = StepNumbers.from_list(queued.tensor.tolist())
     assert numbers.flags == [True, False]
     assert sum(numbers.sample_counts) == 12
@@ -94,5 +96,5 @@ def test_requests_are_asked_for_after_the_last_backward_pass(examples: list[tupl
         events.append("flags")
         return (False,)
 
-    plain_step().run(noted(), samples=6, lr_factor=1.0, flags=flags)
+    plain_step().run(noted(), micro_batches=3, samples=6, lr_factor=1.0, flags=flags)
     assert events == ["micro-batch 0", "micro-batch 1", "micro-batch 2", "flags"]

@@ -188,7 +188,7 @@ def test_another_number_of_batches_a_step_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lora.safetensors").unlink()
     with pytest.raises(UserError, match=r"cannot resume: each step had 2 batches .* would have 1") as error:
         run(tmp_path, settings(max_train_steps=2), spec=spec)
-    assert "start 2 processes" in (error.value.hint or "")
+    assert "make the product of these settings 2 again" in (error.value.hint or "")
     run(tmp_path, config, spec=spec)
 
 

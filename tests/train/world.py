@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
-from hv15.config import Settings
+from hv15.config import Settings, digest_view
 from hv15.models import DiT, DiTConfig
 from hv15.train.examples import EMPTY_CAPTION
 from hv15.train.run import train_dit
@@ -91,7 +91,8 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
 
 
 def spec_of(config: Settings) -> dict[str, Any]:
-    return {"train": config.dump()["train"], "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
+    train = digest_view(config.train) | {"batches_per_step": config.train.batches_per_step}
+    return {"train": train, "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
 
 
 def run(
