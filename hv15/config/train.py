@@ -37,8 +37,21 @@ class TrainSettings(
     """Keep the tensors of gradient checkpointing (the input of each block) in CPU memory instead of GPU memory. Slower;
     saves 54 x 4 KiB per token in bfloat16."""
 
+    shard_base: bool = Field(False, json_schema_extra=SPEED)
+    """Divide the frozen model among the GPUs that train together: each holds a share of every block and gets the rest
+    when it computes (FSDP2). The results are the same; every step sends the model twice to each GPU."""
+
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format in which the model computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
+
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs, or processes on the CPU, on all machines."""
+        return self.num_processes * self.context_parallel
+
+    @property
+    def gpus_per_machine(self) -> int:
+        return self.gpus // self.num_machines
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -57,6 +70,12 @@ class TrainSettings(
         if self.context_parallel > 1 and self.network_dropout:
             text = "needs network_dropout: 0, because its masks are drawn for all tokens at once; use rank_dropout"
             yield ("context_parallel",), text
+        if self.shard_base:
+            if self.gpus == 1:
+                yield ("shard_base",), "has no effect on one GPU: set num_processes, too"
+            for name, off in (("quantize", "none"), ("blocks_to_swap", 0), ("compile", False)):
+                if getattr(self, name) != off:
+                    yield ("shard_base",), f"does not work together with {name}: remove one of them"
         if self.attn_mode == "sage":
             text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             yield ("attn_mode",), text

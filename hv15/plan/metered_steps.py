@@ -78,8 +78,7 @@ def run_training(
         with meter.making(LORA):
             network = make_network(settings, dit)
         meter.assign(LORA, network)
-        processes = options.num_processes * options.context_parallel
-        step = make_optimizer_step(options, dit, network, torch.device(device), processes)
+        step = make_optimizer_step(options, dit, network, torch.device(device), options.gpus)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(network)
         hook.watch_optimizer(step.optimizer)

@@ -207,8 +207,9 @@ def make_optimizer_step(
     groups = network.parameter_groups(options.learning_rate)
     over_processes = None
     if processes > 1:
-        # While ranks exchange tokens in a backward pass, sums over all of them could not begin in the same order.
-        over_processes = GradientSum(list(network.parameters()), overlap=options.context_parallel == 1)
+        # While ranks exchange tokens or weights in a backward pass, sums could not begin in the same order on all.
+        overlap = options.context_parallel == 1 and not options.shard_base
+        over_processes = GradientSum(list(network.parameters()), overlap=overlap)
     return OptimizerStep(
         dit=dit,
         network=network,
@@ -238,10 +239,10 @@ def check_processes(options: TrainSettings, processes: int) -> None:
     Raises:
         UserError: another program has started another number.
     """
-    if (expected := options.num_processes * options.context_parallel) != processes:
+    if options.gpus != processes:
         raise UserError(
             f"{processes} processes were started, but train.num_processes ({options.num_processes}) and "
-            f"train.context_parallel ({options.context_parallel}) need {expected}",
+            f"train.context_parallel ({options.context_parallel}) need {options.gpus}",
             hint="run `hv15 train` without a launcher: it starts the processes itself",
         )
 

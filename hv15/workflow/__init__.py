@@ -229,10 +229,7 @@ class WorkflowProject:
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
         """
         settings = self.project.settings
-        ranks = settings.sample.context_parallel
-        if section == "train":
-            train = settings.train
-            ranks = train.num_processes // train.num_machines * train.context_parallel
+        ranks = settings.train.gpus_per_machine if section == "train" else settings.sample.context_parallel
 
         def resource(wildcards: Wildcards) -> int:
             here = not self._workflow.non_local_exec

@@ -88,6 +88,16 @@ def test_a_launcher_that_starts_another_number_is_refused(tmp_path: Path) -> Non
     assert "hv15 train" in (error.value.hint or "")
 
 
+def test_a_divided_base_trains_the_same(tmp_path: Path) -> None:
+    """Each process holds a half of every block."""
+    options = {"max_train_steps": 3, "module_dropout": 0.3, "gradient_checkpointing": True}
+    with started(tmp_path / "divided", options | {"num_processes": 2, "shard_base": True}) as processes:
+        assert [process.wait(300) for process in processes] == [0, 0], logs(tmp_path / "divided")
+    one = load_file(run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2)))
+    divided = load_file(tmp_path / "divided" / "lora.safetensors")
+    assert all(torch.equal(one[name], divided[name]) for name in one)
+
+
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_that_share_batches_train_what_one_process_trains(count: int, tmp_path: Path) -> None:
     """One group of two ranks; two groups, each with batches of its own. What is recorded counts each sample once."""

@@ -31,7 +31,8 @@ class LengthSettings(Section):
     the same up to rounding, and continues with another number. With `context_parallel`, number of groups of GPUs."""
 
     num_machines: Few = Field(1, json_schema_extra=SPEED)
-    """Number of machines that have the GPUs, each as many: nodes of the SLURM job, or see docs/several-gpus.md."""
+    """Number of machines that have the GPUs, each as many: nodes of the SLURM job, or started
+    by hand (docs/how-it-works.md)."""
 
     @property
     def batches_per_step(self) -> int:
