@@ -179,7 +179,7 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
                 )
             )
             progress.advance(note=f"{decibels:.1f} dB")
-            stop, save = requests.take()
+            stop, save, _ = requests.take()
             if stop or save or step + 1 == stage.steps or (step + 1) % stage.state_every == 0:
                 position = Position(step + 1, 0.0, metrics.offset, spec, 1)
                 states.save(position, half.state_dict(), optimizer.state_dict())

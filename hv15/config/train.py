@@ -12,6 +12,7 @@ from hv15.config.training.examples import ExampleSettings
 from hv15.config.training.length import LengthSettings
 from hv15.config.training.network import NetworkSettings
 from hv15.config.training.optimizer import OptimizerSettings
+from hv15.config.training.previews import PreviewSettings
 from hv15.config.training.saving import SavingSettings
 from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.transformer import TransformerSettings
@@ -20,6 +21,7 @@ from hv15.config.transformer import TransformerSettings
 # The last base's settings come first in the docs and the dashboard.
 class TrainSettings(
     TransformerSettings,
+    PreviewSettings,
     SavingSettings,
     ExampleSettings,
     TimestepSettings,

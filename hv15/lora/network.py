@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
@@ -156,9 +157,7 @@ class LoRANetwork(nn.Module):
             # Quantised linears are not nn.Linear, but have the attributes that are used.
             branch = LoRABranch(name, base, rank, self.alpha, seed, self.shared)
             self.add_module(kohya_name(name), branch)
-            self._handles.append(base.register_forward_hook(_Hook(branch)))
-        self._handles.append(dit.register_forward_pre_hook(self._cast))
-        self._cast(dit)
+        self._attach(dit)
 
     @torch.no_grad()
     def _cast(self, dit: nn.Module, _args: tuple[object, ...] = ()) -> None:
@@ -181,6 +180,23 @@ class LoRANetwork(nn.Module):
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @contextmanager
+    def detached(self, dit: nn.Module) -> Iterator[None]:
+        """Remove the hooks for a while."""
+        self.detach()
+        try:
+            yield
+        finally:
+            self._attach(dit)
+
+    def _attach(self, dit: nn.Module) -> None:
+        for name in self.module_names:
+            branch = self.get_submodule(kohya_name(name))
+            assert isinstance(branch, LoRABranch)
+            self._handles.append(dit.get_submodule(name).register_forward_hook(_Hook(branch)))
+        self._handles.append(dit.register_forward_pre_hook(self._cast))
+        self._cast(dit)
 
     def detach(self) -> None:
         """Remove the hooks, so that the DiT computes as before."""

@@ -30,7 +30,7 @@ from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
-from hv15.sample.plan import plan_samples
+from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 
 __all__ = ["ModelFiles", "Project"]
@@ -117,6 +117,15 @@ class Project:
         models: dict[str, str] = {role: self.models.identity(role) for role in roles_of(self.settings.task)}
         specs = plan_samples(self.settings, self.models.variant, models, self._file_digest)
         return {spec.name: spec for spec in specs}
+
+    @cached_property
+    def previews(self) -> list[SampleSpec]:
+        """What is sampled while training.
+
+        Raises:
+            UserError: as `samples`.
+        """
+        return plan_previews(self.settings, self.samples)
 
     def sample(self, name: str) -> SampleSpec:
         """One sample's spec.

@@ -104,6 +104,11 @@ class ProjectPaths:
         return self.training / "previews"
 
     @property
+    def sample_now(self) -> Path:
+        """A file that asks a running training for previews: it removes the file and makes them after its step."""
+        return self.training / "sample-now"
+
+    @property
     def summary(self) -> Path:
         return self.training / "summary.json"
 

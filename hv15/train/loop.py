@@ -27,6 +27,7 @@ from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
 from hv15.records.metrics import SMOOTHING, StartRecord, StepRecord
+from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
 from hv15.train.metrics import MetricsFile, losses_of_step, memory_in_use
@@ -39,6 +40,8 @@ from hv15.train.step_batches import StepBatches
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2  # micro-batches
+SAMPLE_NOW = ProjectPaths().sample_now.name
+"""The file in a training's folder that asks for samples."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ class Trainer:
     """Digest of the training spec."""
     between: Sequence[BetweenSteps] = ()
     """In the order in which they run. A stop does not wait for them: they run when the training resumes."""
+    on_request: BetweenSteps | None = None
+    """What also runs when a file asks for it."""
 
     def resume(self) -> None:
         """Train to the end, from the newest saved state or, if there is none, from the beginning.
@@ -161,28 +166,29 @@ class Trainer:
             closing(examples),
             MetricsFile(path, metrics_offset, mute=mute) as metrics,
             Progress(total, "train", unit="steps", start=start) as progress,
-            Requests() as requests,
+            Requests(None if mute or self.on_request is None else self.folder / SAMPLE_NOW) as requests,
             memory_advice(),
         ):
             metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
             unread: list[QueuedStep] = []
-            stop = save = False
+            stop = save = sample = False
             if between_first:
                 self._run_between(start, metrics)
             self._since = perf_counter()
             for step in range(start, total):
                 unread.append(self._queue(step, examples, requests))
                 due = self._is_due(step + 1)
-                while len(unread) > (0 if due or stop or save else self.read_behind):
-                    record, asked_stop, asked_save = self._read_back(unread.pop(0))
-                    stop, save = stop or asked_stop, save or asked_save
+                while len(unread) > (0 if due or stop or save or sample else self.read_behind):
+                    record, asked = self._read_back(unread.pop(0))
+                    stop, save, sample = (a or b for a, b in zip((stop, save, sample), asked, strict=True))
                     metrics.write(record)
                     progress.advance(note=f"loss {smoothed.update(record.loss):.4f}  lr {record.lr:.2e}")
-                if not (due or stop or save):
+                if not (due or stop or save or sample):
                     continue
                 stops = stop and step + 1 < total
                 if not stops:
-                    self._run_between(step + 1, metrics)
+                    self._run_between(step + 1, metrics, requested=self.on_request if sample else None)
+                    sample = False
                 if stop or save or self._saves_state(step + 1):
                     self._save_state(step + 1, metrics, between_due=stops)
                     save = False
@@ -207,9 +213,9 @@ class Trainer:
         """Whether anything is saved or done after this step, so that all numbers must be checked before."""
         return self._saves_state(step) or any(task.is_due(step) for task in self.between)
 
-    def _run_between(self, step: int, metrics: MetricsFile) -> None:
+    def _run_between(self, step: int, metrics: MetricsFile, requested: BetweenSteps | None = None) -> None:
         for task in self.between:
-            if task.is_due(step):
+            if task.is_due(step) or task is requested:
                 task.run(step, metrics)
 
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
@@ -231,14 +237,13 @@ class Trainer:
         tokens = sum(math.prod(item.shape) for item in items)
         return QueuedStep(step, queued.lr, len(items), tokens, Fetch(queued.tensor), examples.waited - waited)
 
-    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, bool, bool]:
-        """Return a step's metrics, and whether any process was asked to stop or to save while it ran.
+    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, Sequence[bool]]:
+        """Return a step's metrics, and whether any process was asked to stop, to save or to sample while it ran.
 
         Raises:
             UserError: the training has diverged.
         """
         numbers = StepNumbers.from_list(queued.numbers.read())
-        stop, save = numbers.flags
         loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
         refuse_divergence(queued.step + 1, loss, numbers.grad_norm)
         now = perf_counter()
@@ -260,7 +265,7 @@ class Trainer:
             memory=memory,
             memory_peak=memory_peak,
         )
-        return record, stop, save
+        return record, numbers.flags
 
     def _lr_factor(self, step: int) -> float:
         settings = self.settings

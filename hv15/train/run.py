@@ -30,10 +30,11 @@ from hv15.records.paths import ProjectPaths
 from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.gradient_sum import GradientSum
-from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer
+from hv15.train.previews import PreviewPlan, PreviewRule, Previews
 from hv15.train.random import seed_for
 from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
@@ -54,6 +55,7 @@ def train(
     output: Path,
     *,
     dit_path: Path,
+    previews: PreviewPlan | None = None,
 ) -> None:
     """Train a LoRA, or resume the training of an earlier call with the same spec, and write it to `output`.
 
@@ -63,6 +65,7 @@ def train(
         spec: everything that the result depends on; a saved state of another spec is moved aside and not used.
         items: the dataset; their order does not matter.
         dit_path: the base model's file or folder.
+        previews: what can be sampled while it trains.
 
     Raises:
         UserError: any problem that a user can fix; saved states are kept.
@@ -76,7 +79,17 @@ def train(
         dit = load_with_settings(dit_path, settings.train, device=accelerator.device, dtype=dtype)
     for item in (stores.latents.read(items[0].clip), stores.texts.read(items[0].caption)):
         check_widths(dit.config, widths_of(item))
-    train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
+    train_dit(
+        settings,
+        spec,
+        items,
+        stores,
+        output,
+        dit=dit,
+        accelerator=accelerator,
+        base_name=dit_path.name,
+        previews=previews,
+    )
 
 
 def train_dit(
@@ -89,6 +102,7 @@ def train_dit(
     dit: DiT,
     accelerator: Accelerator,
     base_name: str | None = None,
+    previews: PreviewPlan | None = None,
 ) -> None:
     """Do the same as `train` with a base model in memory, on the accelerator's device; the model is not changed.
 
@@ -113,6 +127,20 @@ def train_dit(
             )
             save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
 
+        between: list[BetweenSteps] = [
+            Checkpoints(
+                CheckpointRule.from_settings(options),
+                batches,
+                total,
+                folder / ProjectPaths().checkpoints.name,
+                save,
+                accelerator.is_main_process,
+            )
+        ]
+        on_request = None
+        if previews is not None:
+            on_request = make_previews(options, previews, batches, total, folder, dit, network, stores, accelerator)
+            between.append(on_request)
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),
             optimizer_step=make_optimizer_step(options, dit, network, accelerator.device, accelerator.num_processes),
@@ -121,16 +149,8 @@ def train_dit(
             accelerator=accelerator,
             folder=folder,
             spec=spec_digest,
-            between=[
-                Checkpoints(
-                    CheckpointRule.from_settings(options),
-                    batches,
-                    total,
-                    folder / ProjectPaths().checkpoints.name,
-                    save,
-                    accelerator.is_main_process,
-                ),
-            ],
+            between=between,
+            on_request=on_request,
         )
         if not accelerator.is_main_process:
             accelerator.wait_for_everyone()
@@ -218,6 +238,38 @@ def make_optimizer_step(
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
         over_processes=over_processes,
+    )
+
+
+def make_previews(
+    options: TrainSettings,
+    plan: PreviewPlan,
+    batches: StepBatches,
+    total: int,
+    folder: Path,
+    dit: DiT,
+    network: LoRANetwork,
+    stores: Stores,
+    accelerator: Accelerator,
+) -> Previews:
+    """Return the samples of a training, divided among its processes."""
+    group, rank = divmod(accelerator.process_index, options.context_parallel)
+    own, writes = plan.previews[group :: options.num_processes], rank == 0
+    if options.shard_base:  # gathered from all processes, so all must compute the same
+        own, writes = plan.previews, accelerator.is_main_process
+    return Previews(
+        rule=PreviewRule.from_settings(options),
+        plan=plan,
+        batches=batches,
+        total_steps=total,
+        folder=folder / ProjectPaths().previews.name,
+        dit=dit,
+        network=network,
+        texts=stores.texts,
+        device=accelerator.device,
+        own=own,
+        writes=writes,
+        wait_for_everyone=accelerator.wait_for_everyone,
     )
 
 

@@ -3,6 +3,7 @@
 - run.json: the digest of the spec that the folder belongs to
 - metrics.jsonl: see hv15.train.metrics
 - checkpoints/: see hv15.train.checkpoints
+- previews/: see hv15.train.previews
 - state/step-000123/: lora.safetensors, optimizer.pt, state.json with digests of the others and of itself;
   complete or absent; the last two are kept
 - summary.json: written at the end; the only file with times
@@ -40,7 +41,15 @@ log = logging.getLogger(__name__)
 
 STATES_KEPT = 2
 _PATHS = ProjectPaths()
-_NAMED = (_PATHS.metrics, _PATHS.checkpoints, _PATHS.states, _PATHS.summary, _PATHS.trained_dataset)
+_NAMED = (
+    _PATHS.metrics,
+    _PATHS.checkpoints,
+    _PATHS.previews,
+    _PATHS.states,
+    _PATHS.summary,
+    _PATHS.trained_dataset,
+    _PATHS.sample_now,
+)
 TRAINING_FILES = {"run.json", *(path.name for path in _NAMED)}
 
 

@@ -264,8 +264,9 @@ class WorkflowProject:
 
     @property
     def sample_pattern(self) -> str:
-        """Matches the names of this project's samples, and nothing else."""
-        return "|".join(re.escape(name) for name in self.project.samples) or "(?!)"
+        """Matches the names of this project's samples and previews, and nothing else."""
+        names = [*self.project.samples, *(each.name for each in self.project.previews)]
+        return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
 
 
 def name_source(workflow: Workflow) -> None:

@@ -84,6 +84,7 @@ class StageBuilder:
         yield from self._models()
         yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
+        yield from self._conditions()
         yield self._training()
         for spec in self._project.samples.values():
             yield from self._sample(spec)
@@ -163,6 +164,7 @@ class StageBuilder:
         inputs = {
             "manifests": [*self._manifests(self._project.latents), *self._manifests(self._project.texts)],
             "models": self._made("dit"),
+            "conditions": [self._paths.condition(each.name) for each in self._project.previews if each.image],
         }
         return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs)
 
@@ -178,16 +180,20 @@ class StageBuilder:
         """The digest that stands for the encoding of the prompts."""
         return self._project.texts.settings_digest
 
+    def _conditions(self) -> Iterator[Stage]:
+        """The first images of samples and previews."""
+        models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
+        specs = [*self._project.samples.values(), *self._project.previews]
+        for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
+            product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
+            stage = f"{Rule.SAMPLE_CONDITION}.{name}"
+            yield self._recording_stage(stage, [product], spec.conditioning(), models, details)
+
     def _sample(self, spec: SampleSpec) -> Iterator[Stage]:
         name = spec.name
         details: JsonObject = {"sample": spec.to_json()}
         lora = [self._paths.trained] if spec.lora_multiplier is not None else []
-        condition: list[Path] = []
-        if spec.task == "i2v":
-            condition = [self._paths.condition(name)]
-            models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
-            name_of_stage = f"{Rule.SAMPLE_CONDITION}.{name}"
-            yield self._recording_stage(name_of_stage, condition, spec.conditioning(), models, details)
+        condition = [self._paths.condition(name)] if spec.image else []
         latents = LATENTS.path(self._paths, name)
         yield self._recording_stage(
             f"{Rule.SAMPLE_LATENTS}.{name}",

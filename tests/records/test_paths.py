@@ -22,6 +22,7 @@ NAMED = {
     "states": "results/train/state",
     "checkpoints": "results/train/checkpoints",
     "previews": "results/train/previews",
+    "sample_now": "results/train/sample-now",
     "summary": "results/train/summary.json",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",

@@ -20,6 +20,7 @@ from hv15.cache.store import Store
 from hv15.config import Settings, digest_view
 from hv15.models import DiT, DiTConfig
 from hv15.train.examples import EMPTY_CAPTION
+from hv15.train.previews import PreviewPlan
 from hv15.train.run import train_dit
 
 CONFIG = DiTConfig(
@@ -102,12 +103,14 @@ def run(
     data: tuple[Sequence[TrainingItem], Stores] | None = None,
     dit: DiT | None = None,
     spec: Mapping[str, Any] | None = None,
+    previews: PreviewPlan | None = None,
 ) -> Path:
     """Train into a folder and return the LoRA's path."""
     output = folder / "lora.safetensors"
     items, stores = data or tiny_stores(folder / "cache")
     spec = spec or spec_of(config)
-    train_dit(config, spec, items, stores, output, dit=dit or tiny_dit(), accelerator=Accelerator(cpu=True))
+    dit, accelerator = dit or tiny_dit(), Accelerator(cpu=True)
+    train_dit(config, spec, items, stores, output, dit=dit, accelerator=accelerator, previews=previews)
     return output
 
 
