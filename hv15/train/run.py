@@ -21,6 +21,7 @@ from hv15.config.train import TrainSettings
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
+from hv15.lora.network import LoRABranch
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
@@ -32,13 +33,15 @@ from hv15.records.paths import ProjectPaths
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
+from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
-from hv15.train.optimizers import make_optimizer
+from hv15.train.optimizers import make_optimizer, refuse_norm_limit
 from hv15.train.random import seed_for
 from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
+from hv15.train.weight_norms import Factors, NormLimit
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -114,11 +117,13 @@ def train_dit(
             metadata = lora_metadata(
                 settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
             )
-            save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
+            with averaged(optimizer_step.optimizer):
+                save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
 
+        optimizer_step = make_optimizer_step(options, dit, network, accelerator.device, sum_over(accelerator))
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),
-            optimizer_step=make_optimizer_step(options, dit, network, accelerator.device, sum_over(accelerator)),
+            optimizer_step=optimizer_step,
             batches=batches,
             reader=make_reader(settings, stores),
             accelerator=accelerator,
@@ -198,18 +203,29 @@ def make_optimizer_step(
     """Return the step that updates a LoRA's weights; the planner uses this function, too.
 
     Raises:
-        UserError: the optimizer cannot be made.
+        UserError: the optimizer cannot be made, or settings do not fit together.
     """
-    groups = network.parameter_groups(options.learning_rate)
+    groups = network.parameter_groups(options.learning_rate, options.loraplus_lr_ratio, options.layer_rates)
+    optimizer = make_optimizer(options.optimizer_type, groups, options.optimizer_args)
+    refuse_norm_limit(options, optimizer)
+    most = options.scale_weight_norms
     return OptimizerStep(
         dit=dit,
         network=network,
-        optimizer=make_optimizer(options.optimizer_type, groups, options.optimizer_args),
+        optimizer=optimizer,
         device=device,
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
         sum_over_processes=sum_over_processes,
+        norm_limit=None if most is None else norm_limit(network, most),
     )
+
+
+def norm_limit(network: LoRANetwork, most: float) -> NormLimit:
+    """Return the limit of `scale_weight_norms` for a network."""
+    branches = [branch for branch in network.children() if isinstance(branch, LoRABranch)]
+    layers = [Factors(branch.lora_down.weight, branch.lora_up.weight, branch.scale) for branch in branches]
+    return NormLimit(layers, most)
 
 
 def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
