@@ -27,6 +27,7 @@ from hv15.train.examples import ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.random import seed_for
+from hv15.train.schedules import Schedule
 from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.timesteps import SigmaRule
@@ -150,8 +151,7 @@ def train_dit(
     trainer = Trainer(
         settings=LoopSettings(
             total_steps=stage.steps,
-            lr_scheduler="cosine",
-            warmup_steps=stage.warmup,
+            schedule=Schedule("cosine", stage.steps, stage.warmup),
             state_every_n_steps=100,
         ),
         optimizer_step=OptimizerStep(

@@ -11,9 +11,9 @@ from hv15.config.section import SPEED, Conflict
 from hv15.config.training.examples import ExampleSettings
 from hv15.config.training.length import LengthSettings
 from hv15.config.training.network import NetworkSettings
-from hv15.config.training.optimizer import OptimizerSettings
 from hv15.config.training.previews import PreviewSettings
 from hv15.config.training.saving import SavingSettings
+from hv15.config.training.schedule import ScheduleSettings, in_steps
 from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.transformer import TransformerSettings
 
@@ -26,7 +26,7 @@ class TrainSettings(
     ExampleSettings,
     TimestepSettings,
     NetworkSettings,
-    OptimizerSettings,
+    ScheduleSettings,
     LengthSettings,
 ):
     """Training: length, optimizer, LoRA size, noise levels, what is saved."""
@@ -84,3 +84,8 @@ class TrainSettings(
         if self.max_train_steps is not None and self.lr_warmup_steps > self.max_train_steps:
             text = f"found {self.lr_warmup_steps}, expected at most max_train_steps ({self.max_train_steps})"
             yield ("lr_warmup_steps",), text
+        elif self.max_train_steps is not None and self.lr_decay_steps is not None:
+            left = self.max_train_steps - in_steps(self.lr_warmup_steps, self.max_train_steps)
+            if in_steps(self.lr_decay_steps, self.max_train_steps) > left:
+                text = f"found {self.lr_decay_steps}, but after the warm-up only {left} steps are left"
+                yield ("lr_decay_steps",), text

@@ -1,17 +1,18 @@
 """Whether what later jobs need can be used, checked before the first of them: LoRAs, images, patterns, optimizer.
 
 `hv15 check` shows the outcome of each check. The planning skips a check that found nothing wrong until what it depends
-on changes. Only the optimizer's check needs torch, and only if `train.optimizer_args` are given.
+on changes. Only the optimizer's check needs torch: with `train.optimizer_args`, or a class by its path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hv15.config.train import TrainSettings
+from hv15.config.training.optimizer import CLASSES, distribution_of
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
@@ -56,10 +57,8 @@ def early_checks(project: Project) -> Iterator[EarlyCheck]:
             project.models.identity("tokenizer") if tokenizer.exists() else None,
             tokenizer,
         )
-    if train.optimizer_args:
-        versions: list[Json] = [version("torch"), version("bitsandbytes")]
-        depends: list[Json] = [train.optimizer_type, repr(train.optimizer_args), *versions]
-        yield EarlyCheck("optimizer", ("train", "optimizer_args"), lambda: _check_optimizer(train), depends)
+    if train.optimizer_args or train.optimizer_type not in CLASSES:
+        yield _optimizer_check(train)
     yield from _lora_checks(project)
     for number, prompt in enumerate(project.settings.sample.prompts):
         if prompt.image_path:
@@ -127,6 +126,7 @@ def _file_check(
 def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
     """The layers that get a LoRA, the one that the training starts from, and those of the samples."""
     from hv15.lora.fit import NetworkSizes, check_lora, check_network_weights, network_sizes
+    from hv15.lora.rates import rates_of_layers
 
     settings, sizes = project.settings, ModelSizes(project)
     train, sample = settings.train, settings.sample
@@ -150,6 +150,17 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
     patterns: list[Json] = [[*train.include_patterns], [*train.exclude_patterns]]
     setting = "include_patterns" if train.include_patterns else "exclude_patterns"
     yield EarlyCheck("patterns", ("train", setting), network, [base, patterns])
+    if train.learning_rate_patterns:
+
+        def check_rates() -> None:
+            try:
+                layers = network().layers
+            except UserError:
+                return  # wrong patterns of layers have their own check
+            rates_of_layers([*layers], train.layer_rates, train.learning_rate)
+
+        wanted_rates: list[Json] = [base, patterns, [*train.learning_rate_patterns]]
+        yield EarlyCheck("learning rates", ("train", "learning_rate_patterns"), check_rates, wanted_rates)
     if train.network_weights:
         file, place = settings.resolve(train.network_weights), ("train", "network_weights")
         wanted: list[Json] = [base, train.network_dim, train.network_alpha, patterns]
@@ -210,11 +221,24 @@ def _check_image(path: Path) -> None:
         raise UserError.at(path, error.message, hint=error.hint) from error
 
 
+def _optimizer_check(train: TrainSettings) -> EarlyCheck:
+    """It depends on the package with the optimizer's class; where its version is not known, it is done each time."""
+    setting = "optimizer_args" if train.optimizer_args else "optimizer_type"
+    rates = [train.learning_rate, train.loraplus_lr_ratio, train.scale_weight_norms]
+    try:
+        versions: list[Json] = [version("torch"), version(distribution_of(train.optimizer_type))]
+        depends: Json = [train.optimizer_type, repr(train.optimizer_args), *rates, *versions]
+    except PackageNotFoundError:
+        depends = None
+    return EarlyCheck("optimizer", ("train", setting), lambda: _check_optimizer(train), depends)
+
+
 def _check_optimizer(train: TrainSettings) -> None:
-    from hv15.train.optimizers import check_optimizer, optimizer_class
+    from hv15.train.optimizer_classes import MissingPackage, optimizer_class
+    from hv15.train.optimizers import check_optimizer
 
     try:
         optimizer_class(train.optimizer_type)
-    except UserError:
+    except MissingPackage:
         return  # this machine lacks the package, and the training may run on another
-    check_optimizer(train.optimizer_type, train.optimizer_args)
+    check_optimizer(train)

@@ -24,6 +24,7 @@ from hv15.models.vision import VisionConfig
 from hv15.models.weights.quantised import QuantisedLinear, replace_linears
 from hv15.plan.kernels import WithoutData
 from hv15.plan.meter import Meter
+from hv15.plan.optimizer_memory import keep_out_of_pages, plannable
 from hv15.plan.stretches import StretchHook
 from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
@@ -71,7 +72,8 @@ def run_training(
         gpu: as on a GPU, whose optimizers update all weights at once, and whose kernels are fused and have workspaces.
     """
     settings = _without_randomness(settings)
-    options = _with_gpu_optimizer(settings.train) if gpu else settings.train.model_copy(update=ON_CPU)
+    train = plannable(settings.train)
+    options = _with_gpu_optimizer(train) if gpu else train.model_copy(update=ON_CPU)
     meter = Meter(device, workspaces=gpu)
     with WithoutData(), meter:
         dit = make_dit(meter, config, options, dtype, device)
@@ -79,6 +81,7 @@ def run_training(
             network = make_network(settings, dit)
         meter.assign(LORA, network)
         step = make_optimizer_step(options, dit, network, torch.device(device), options.gpus)
+        keep_out_of_pages(step.optimizer)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(network)
         hook.watch_optimizer(step.optimizer)

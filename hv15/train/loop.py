@@ -22,7 +22,6 @@ from typing import Protocol
 from hv15.background import Background
 from hv15.cache.batches import MicroBatch
 from hv15.config.train import TrainSettings
-from hv15.config.training.optimizer import LRScheduler
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
@@ -31,8 +30,9 @@ from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
 from hv15.train.metrics import MetricsFile, losses_of_step, memory_in_use
+from hv15.train.optimizer_state import restore_state, state_of
 from hv15.train.optimizer_step import OptimizerStep, StepNumbers
-from hv15.train.schedules import lr_factor, warmup_steps
+from hv15.train.schedules import Schedule
 from hv15.train.signals import Requests, Stopped
 from hv15.train.state import Position, StateFolder
 from hv15.train.step_batches import StepBatches
@@ -49,8 +49,7 @@ class LoopSettings:
     """The settings that the loop itself needs."""
 
     total_steps: int
-    lr_scheduler: LRScheduler
-    warmup_steps: int
+    schedule: Schedule
     state_every_n_steps: int
     context_parallel: int = 1
     """Number of processes that compute each micro-batch together."""
@@ -60,8 +59,7 @@ class LoopSettings:
         """Make them from `train:`."""
         return cls(
             total_steps=total_steps,
-            lr_scheduler=options.lr_scheduler,
-            warmup_steps=warmup_steps(options.lr_warmup_steps, total_steps),
+            schedule=Schedule.from_settings(options, total_steps),
             state_every_n_steps=options.state_every_n_steps,
             context_parallel=options.context_parallel,
         )
@@ -147,7 +145,7 @@ class Trainer:
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
         self.optimizer_step.network.load_state_dict(saved.lora)
-        self.optimizer_step.optimizer.load_state_dict(saved.optimizer)
+        restore_state(self.optimizer_step.optimizer, saved.optimizer)
         self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
 
     def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> None:
@@ -231,7 +229,7 @@ class Trainer:
             islice(examples, self.batches.accumulation),
             micro_batches=self.batches.accumulation,
             samples=len(items),
-            lr_factor=self._lr_factor(step),
+            lr_factor=self.settings.schedule.factor(step),
             flags=requests.take,
         )
         tokens = sum(math.prod(item.shape) for item in items)
@@ -264,12 +262,10 @@ class Trainer:
             tokens_per_s=round(queued.tokens / seconds, 1),
             memory=memory,
             memory_peak=memory_peak,
+            weight_norm=_or_none(numbers.weight_norm),
+            scaled_layers=_or_none(numbers.scaled_layers),
         )
         return record, numbers.flags
-
-    def _lr_factor(self, step: int) -> float:
-        settings = self.settings
-        return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup_steps)
 
     def _save_state(self, step: int, metrics: MetricsFile, *, between_due: bool) -> None:
         if self.accelerator.is_main_process:
@@ -278,7 +274,7 @@ class Trainer:
             position = Position(step, epoch, metrics.offset, self.spec, per_step, between_due)
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
-            states.save(position, network.state_dict(), optimizer.state_dict())
+            states.save(position, network.state_dict(), state_of(optimizer))
         self.accelerator.wait_for_everyone()
 
 
@@ -292,6 +288,10 @@ class SmoothedLoss:
         self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
         self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
         return self._sum / self._weight
+
+
+def _or_none(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def refuse_divergence(step: int, loss: float, grad_norm: float) -> None:

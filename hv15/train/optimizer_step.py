@@ -24,6 +24,7 @@ from hv15.train.gradient_sum import GradientSum
 from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
+from hv15.train.weight_norms import NormLimit
 
 if TYPE_CHECKING:
     from hv15.models import DiT
@@ -43,7 +44,7 @@ class QueuedNumbers(NamedTuple):
     """The results of a step, which are still on the device."""
 
     lr: float
-    """Learning rate of the first parameter group."""
+    """Learning rate of the first parameter group, times what the optimizer found itself."""
     tensor: Tensor
     """All numbers of `StepNumbers` in one tensor, fp32 [n], so that they need only one copy to the host."""
 
@@ -59,13 +60,17 @@ class StepNumbers(NamedTuple):
     """Whether each flag was set on any process."""
     grad_norm: float
     """The norm of the gradients before clipping."""
+    weight_norm: float
+    """The mean norm of what the LoRA adds to a layer's weights, after the step; NaN if norms have no limit."""
+    scaled_layers: float
+    """The share of layers whose norm was beyond its limit; NaN if norms have none."""
 
     @classmethod
     def from_list(cls, numbers: Sequence[float]) -> StepNumbers:
         """Make them from the content of `QueuedNumbers.tensor`."""
-        *numbers, grad_norm = numbers
+        *numbers, grad_norm, weight_norm, scaled_layers = numbers
         sums, counts, flags = numbers[:SIGMA_BINS], numbers[SIGMA_BINS : 2 * SIGMA_BINS], numbers[2 * SIGMA_BINS :]
-        return cls(list(sums), list(counts), [flag > 0 for flag in flags], grad_norm)
+        return cls(list(sums), list(counts), [flag > 0 for flag in flags], grad_norm, weight_norm, scaled_layers)
 
 
 @dataclass
@@ -83,6 +88,8 @@ class OptimizerStep:
     """Gradients are scaled down to this norm; 0 means never."""
     over_processes: GradientSum | None = None
     """Sums over all processes of the training; None if there is only one process."""
+    norm_limit: NormLimit | None = None
+    """Limits the network's norms after each step."""
 
     def run(
         self,
@@ -119,7 +126,8 @@ class OptimizerStep:
         lr = set_learning_rate(self.optimizer, lr_factor)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return QueuedNumbers(lr, torch.cat([numbers, grad_norm.view(1)]))
+        norms = numbers.new_full((2,), math.nan) if self.norm_limit is None else self.norm_limit.apply()
+        return QueuedNumbers(lr, torch.cat([numbers, grad_norm.view(1), norms]))
 
     @cached_property
     def parameters(self) -> list[torch.nn.Parameter]:

@@ -8,7 +8,7 @@ with previews gives the same LoRA.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from hv15.cache.batches import Readable
@@ -99,15 +100,18 @@ class PreviewPlan:
 
 
 @contextmanager
-def sampling_loras(dit: DiT, network: LoRANetwork, spec: SampleSpec, root: Path) -> Iterator[None]:
-    """Give the transformer a sample's LoRAs, the trained one as it is now, in the way that sampling does.
+def sampling_loras(
+    dit: DiT, network: LoRANetwork, trained: Mapping[str, Tensor], spec: SampleSpec, root: Path
+) -> Iterator[None]:
+    """Give the transformer a sample's LoRAs in the way that sampling does, the trained one instead of the network.
 
     Raises:
         UserError: a LoRA of the config cannot be used.
     """
-    given = [(lora.path, read_lora(lora.path)[0], lora.multiplier) for lora in loras_of(spec, root, None)]
+    given: list[tuple[Path, Mapping[str, Tensor], float]] = [
+        (lora.path, read_lora(lora.path)[0], lora.multiplier) for lora in loras_of(spec, root, None)
+    ]
     with network.detached(dit), ExitStack() as undo:
-        trained = {name: tensor.detach() for name, tensor in network.state_dict().items()}
         if spec.lora_multiplier is not None:
             given.insert(0, (Path("the LoRA in training"), trained, spec.lora_multiplier))
         for path, tensors, multiplier in given:
@@ -129,6 +133,8 @@ class Previews:
     folder: Path
     dit: DiT
     network: LoRANetwork
+    trained: Callable[[], Mapping[str, Tensor]]
+    """Returns the LoRA as it would be saved now, with kohya's names."""
     texts: Readable
     device: torch.device
     own: Sequence[Preview]
@@ -166,7 +172,7 @@ class Previews:
         text = self.texts.read(caption_key(spec.prompt))
         negative = self.texts.read(caption_key(spec.negative_prompt)) if spec.guided else None
         first, vision = read_condition(spec, preview.condition)
-        with sampling_loras(self.dit, self.network, spec, self.plan.root):
+        with sampling_loras(self.dit, self.network, self.trained(), spec, self.plan.root):
             latents = run(self.dit, spec, text, negative, first, vision, device=self.device)
         path = self.folder / f"{preview.name}.{step_name(step)}{LATENTS.suffix}"
         if self.writes:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from hv15.atomic import write_json
-from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.cache.batches import BatchStream, Readable, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
+from hv15.lora.network import LoRABranch
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
@@ -32,14 +34,16 @@ from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
 from hv15.train.metadata import lora_metadata
+from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
-from hv15.train.optimizers import make_optimizer
+from hv15.train.optimizers import make_optimizer, refuse_norm_limit
 from hv15.train.previews import PreviewPlan, PreviewRule, Previews
 from hv15.train.random import seed_for
 from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
+from hv15.train.weight_norms import Factors, NormLimit
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -120,12 +124,17 @@ def train_dit(
             set_up(dit, options, accelerator.device)
         network = make_network(settings, dit)
         undo.callback(network.detach)
+        optimizer_step = make_optimizer_step(options, dit, network, accelerator.device, accelerator.num_processes)
+
+        def trained() -> dict[str, Tensor]:
+            with averaged(optimizer_step.optimizer):
+                return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
         def save(path: Path, step: int) -> None:
             metadata = lora_metadata(
                 settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
             )
-            save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
+            save_lora(path, trained(), metadata, dtype=named_dtype(options.save_precision))
 
         between: list[BetweenSteps] = [
             Checkpoints(
@@ -139,11 +148,13 @@ def train_dit(
         ]
         on_request = None
         if previews is not None:
-            on_request = make_previews(options, previews, batches, total, folder, dit, network, stores, accelerator)
+            on_request = make_previews(
+                options, previews, batches, total, folder, dit, network, trained, stores.texts, accelerator
+            )
             between.append(on_request)
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),
-            optimizer_step=make_optimizer_step(options, dit, network, accelerator.device, accelerator.num_processes),
+            optimizer_step=optimizer_step,
             batches=batches,
             reader=make_reader(settings, stores),
             accelerator=accelerator,
@@ -222,10 +233,12 @@ def make_optimizer_step(
         processes: all that train together, those that share their batches (`context_parallel`) included.
 
     Raises:
-        UserError: the optimizer cannot be made.
+        UserError: the optimizer cannot be made, or settings do not fit together.
     """
-    groups = network.parameter_groups(options.learning_rate)
-    over_processes = None
+    groups = network.parameter_groups(options.learning_rate, options.loraplus_lr_ratio, options.layer_rates)
+    optimizer = make_optimizer(options.optimizer_type, groups, options.optimizer_args)
+    refuse_norm_limit(options, optimizer)
+    most, over_processes = options.scale_weight_norms, None
     if processes > 1:
         # While ranks exchange tokens or weights in a backward pass, sums could not begin in the same order on all.
         overlap = options.context_parallel == 1 and not options.shard_base
@@ -233,11 +246,12 @@ def make_optimizer_step(
     return OptimizerStep(
         dit=dit,
         network=network,
-        optimizer=make_optimizer(options.optimizer_type, groups, options.optimizer_args),
+        optimizer=optimizer,
         device=device,
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
         over_processes=over_processes,
+        norm_limit=None if most is None else norm_limit(network, most),
     )
 
 
@@ -249,7 +263,8 @@ def make_previews(
     folder: Path,
     dit: DiT,
     network: LoRANetwork,
-    stores: Stores,
+    trained: Callable[[], Mapping[str, Tensor]],
+    texts: Readable,
     accelerator: Accelerator,
 ) -> Previews:
     """Return the samples of a training, divided among its processes."""
@@ -265,12 +280,20 @@ def make_previews(
         folder=folder / ProjectPaths().previews.name,
         dit=dit,
         network=network,
-        texts=stores.texts,
+        trained=trained,
+        texts=texts,
         device=accelerator.device,
         own=own,
         writes=writes,
         wait_for_everyone=accelerator.wait_for_everyone,
     )
+
+
+def norm_limit(network: LoRANetwork, most: float) -> NormLimit:
+    """Return the limit of `scale_weight_norms` for a network."""
+    branches = [branch for branch in network.children() if isinstance(branch, LoRABranch)]
+    layers = [Factors(branch.lora_down.weight, branch.lora_up.weight, branch.scale) for branch in branches]
+    return NormLimit(layers, most)
 
 
 def make_reader(settings: Settings, stores: Stores) -> ExampleReader:

@@ -208,7 +208,7 @@ def test_a_lora_that_cannot_be_used_leaves_the_training_as_it_was(tmp_path: Path
     dit = tiny_dit()
     network = LoRANetwork(dit, rank=2, alpha=2.0)
     spec = replace(SPEC, loras=(LoRAFile("none.safetensors", "f" * 64, 1.0),))
-    with pytest.raises(UserError, match="none"), sampling_loras(dit, network, spec, tmp_path):
+    with pytest.raises(UserError, match="none"), sampling_loras(dit, network, network.state_dict(), spec, tmp_path):
         pass
     layer = dit.get_submodule(network.module_names[0])
     assert len(layer._forward_hooks) == 1

@@ -30,11 +30,25 @@ OPTIONS: dict[str, Any] = {
     "caption_dropout": 0.2,
     "network_alpha": 0.3,
 }
-OPTIMIZERS = [
+IN_8_BITS = {"optimizer_args": {"min_8bit_size": 16}}  # so that tiny matrices have 8-bit state
+AVERAGING = {"optimizer_type": "AdamWScheduleFree", "lr_scheduler": "constant", "loraplus_lr_ratio": 4}
+OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer_type": "AdamW"},
-    {"optimizer_type": "AdamW8bit", "optimizer_args": {"min_8bit_size": 16}},  # so that tiny matrices have 8-bit state
+    {"optimizer_type": "AdamW8bit", **IN_8_BITS},
     {"optimizer_type": "Muon"},
+    AVERAGING,
 ]
+SLOW: list[dict[str, Any]] = [
+    {"optimizer_type": "PagedAdamW8bit", **IN_8_BITS},
+    {"optimizer_type": "Adafactor", "optimizer_args": {"beta1": 0.9}},
+    {"optimizer_type": "Lion", "scale_weight_norms": 0.05},
+    {"optimizer_type": "CAME", "learning_rate_patterns": {"txt_": "0.5x"}},
+    {"optimizer_type": "AdEMAMix", "optimizer_args": {"t_alpha": 5, "t_beta3": 5}},
+    {"optimizer_type": "Prodigy", "learning_rate": 1, "optimizer_args": {"d0": 1e-3, "use_bias_correction": True}},
+    {**AVERAGING, "optimizer_type": "ProdigyPlusScheduleFree", "learning_rate": 1, "optimizer_args": {"d0": 1e-3}},
+    {"optimizer_type": "pytorch_optimizer.SOAP"},
+]
+"""The states of these are tested in test_optimizer_state.py, without a training around them."""
 
 
 VICTIM = """
@@ -70,11 +84,15 @@ def send(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda options: options["optimizer_type"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [*OPTIMIZERS, *(pytest.param(options, marks=pytest.mark.slow) for options in SLOW)],
+    ids=lambda options: options["optimizer_type"],
+)
 def test_stopped_and_resumed_equals_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = settings("i2v", **OPTIONS, **optimizer, i2v_prob=0.5)
+    config = settings("i2v", **{**OPTIONS, **optimizer}, i2v_prob=0.5)
     straight = run(tmp_path / "straight", config)
     with monkeypatch.context() as patch:
         patch.setattr(Example, "losses", at_step(5, send(signal.SIGTERM)))
