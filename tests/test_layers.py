@@ -27,6 +27,7 @@ LEVELS = (
         "own_files",
         "patterns",
         "stamp",
+        "noise",
     },
     {"records", "remembered", "gpus", "ranks", "progress", "out_of_memory", "memory", "bitsandbytes"},
     {"config", "models", "data", "precision"},

@@ -121,10 +121,10 @@ def marked_view(section: Section, mark: str) -> JsonObject:
 
 def _is_read(section: Section, name: str) -> bool:
     """Whether a setting has an effect: not if it is for another choice (`only_with`)."""
-    needed = _mark(type(section), name, "only_with")
-    if not isinstance(needed, dict):
+    either = _mark(type(section), name, "only_with")
+    if not isinstance(either, list):
         return True
-    return all(getattr(section, other) in choices for other, choices in needed.items())
+    return any(all(getattr(section, other) in choices for other, choices in each.items()) for each in either)
 
 
 def _mark(model: type[Section], name: str, mark: str) -> object:

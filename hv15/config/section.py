@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -33,9 +33,13 @@ TEXT: JsonDict = {"encodes": "text"}
 """Marks a setting of the encoding that affects only captions, not clips."""
 
 
-def only_with(**values: tuple[JsonValue, ...]) -> JsonDict:
-    """Mark a setting that has an effect only if other settings of its section have one of these values."""
-    return {"only_with": {name: list(choices) for name, choices in values.items()}}
+def only_with(*either: Mapping[str, tuple[JsonValue, ...]], **values: tuple[JsonValue, ...]) -> JsonDict:
+    """Mark a setting that has an effect only if other settings of its section have one of these values.
+
+    Args:
+        either: several such demands, of which one has to be met; instead of `values`.
+    """
+    return {"only_with": [{name: list(choices) for name, choices in each.items()} for each in either or (values,)]}
 
 
 LONGEST_PATH = 4000

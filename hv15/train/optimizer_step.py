@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches -> losses -> gradients -> sum over the processes -> clipping -> update.
 
-- The gradient is that of the mean loss over all samples of the step, regardless of their batches and processes. With
-  context parallelism each process has the gradients of its tokens, so they are summed in the same way.
+- The gradient is that of the mean weighted loss over all samples of the step, regardless of their batches and
+  processes. With context parallelism each process has the gradients of its tokens, so they are summed in the same way.
 - Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
 """
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hv15.records.metrics import SIGMA_BINS
 from hv15.train.examples import Example
+from hv15.train.losses import LossFunction
 from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
@@ -50,7 +51,7 @@ class StepNumbers(NamedTuple):
     """The numbers of a step, over all its samples on all processes."""
 
     loss_sums: list[float]
-    """Sums of losses, by bin of sigma."""
+    """Sums of the recorded losses, by bin of sigma."""
     sample_counts: list[float]
     """Numbers of samples, by bin of sigma."""
     flags: list[bool]
@@ -79,6 +80,7 @@ class OptimizerStep:
     """The seed of the dropout masks."""
     max_grad_norm: float
     """Gradients are scaled down to this norm; 0 means never."""
+    loss: LossFunction
     sum_over_processes: Callable[[Tensor], Tensor] | None = None
     """Sums a tensor over all processes of the training; None if there is only one process."""
 
@@ -103,9 +105,9 @@ class OptimizerStep:
         for index, example in examples:
             example = example.to(self.device, self.dit.dtype)
             self.network.set_step_seed(seed_for(self.seed, "dropout", index))
-            losses = example.losses(self.dit)
-            (losses.sum() / samples).backward()
-            tables.append(loss_table(losses, example.sigma))
+            losses = self.loss(example.error(self.dit), example.sigma)
+            ((losses.minimised * example.weight).sum() / samples).backward()
+            tables.append(loss_table(losses.recorded, example.sigma))
         numbers = torch.stack(tables).sum(0).flatten()
         if (parallel := self.dit.context_parallel) is not None and parallel.rank > 0:
             numbers = torch.zeros_like(numbers)  # the first rank counts the samples that they computed together

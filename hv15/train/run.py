@@ -31,6 +31,7 @@ from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.losses import LossFunction
 from hv15.train.metadata import lora_metadata
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer
@@ -39,6 +40,7 @@ from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
+from hv15.train.weighting import LossWeight
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -208,6 +210,7 @@ def make_optimizer_step(
         device=device,
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
+        loss=LossFunction(options),
         sum_over_processes=sum_over_processes,
     )
 
@@ -218,7 +221,8 @@ def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
     return ExampleReader(
         stores,
         options.seed,
-        SigmaRule.from_settings(options),
+        SigmaRule(options),
+        LossWeight.from_settings(options),
         i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
         caption_dropout=options.caption_dropout,
     )

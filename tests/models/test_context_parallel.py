@@ -53,7 +53,7 @@ def condition(seed: int, *, i2v: bool = False) -> Condition:
 def example(seed: int) -> Example:
     rng = torch.Generator().manual_seed(seed)
     x0, noise = (torch.randn(2, 4, *GRID, generator=rng) for _ in range(2))
-    return Example(x0, noise, torch.tensor([0.3, 0.8]), torch.zeros(2), condition(seed))
+    return Example(x0, noise, torch.tensor([0.3, 0.8]), torch.ones(2), torch.zeros(2), condition(seed))
 
 
 def settings(ranks: int, train: dict[str, Any], sample: dict[str, Any] | None = None) -> Settings:

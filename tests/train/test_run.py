@@ -18,6 +18,8 @@ from hv15.models.dit_files import save_dit
 from hv15.train.examples import EMPTY_CAPTION
 from hv15.train.loop import LoopSettings
 from hv15.train.run import check_items, make_network, make_optimizer_step, make_reader, train
+from hv15.train.timesteps import SigmaRule
+from hv15.train.weighting import LossWeight
 from tests.train.world import metrics, run, settings, spec_of, tiny_dit, tiny_stores
 
 
@@ -148,6 +150,10 @@ def test_the_settings_reach_the_parts_that_use_them(data: Any) -> None:
         logit_std=0.5,
         min_timestep=10,
         max_timestep=900,
+        weighting_scheme="cosmap",
+        mode_scale=1.1,
+        min_snr_gamma=7,
+        loss_type="huber",
         i2v_prob=0.3,
         caption_dropout=0.2,
         seed=77,
@@ -159,9 +165,8 @@ def test_the_settings_reach_the_parts_that_use_them(data: Any) -> None:
         save_last_n_epochs=3,
     )
     reader = make_reader(config, stores)
-    rule = config.train.model_dump()
-    for name, value in vars(reader.sigma_rule).items():
-        assert value == rule[name], name
+    assert reader.sigma_rule == SigmaRule(config.train)
+    assert reader.loss_weight == LossWeight("cosmap", 0.25, 0.5, 1.1, 7.0)
     assert (reader.seed, reader.i2v_prob, reader.caption_dropout) == (77, 0.3, 0.2)
     loop = LoopSettings.from_settings(config.train, total_steps=80)
     assert (loop.lr_scheduler, loop.warmup_steps) == ("cosine", 20)
@@ -170,4 +175,5 @@ def test_the_settings_reach_the_parts_that_use_them(data: Any) -> None:
     dit = tiny_dit()
     step = make_optimizer_step(config.train, dit, make_network(config, dit), torch.device("cpu"))
     assert (step.seed, step.max_grad_norm) == (77, 0.5)
+    assert step.loss.settings.loss_type == "huber"
     assert make_reader(settings("t2v", i2v_prob=0.3), stores).i2v_prob == 0.0
