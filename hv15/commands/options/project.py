@@ -56,6 +56,19 @@ class Plan(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timesteps(SettingsCommand):
+    """Show which noise levels the training draws, and their weights."""
+
+    name: ClassVar[str] = "timesteps"
+    out: Annotated[Path | None, Argument("draw a picture, too: a .png or an .svg (needs matplotlib)")] = None
+
+    def run(self) -> None:
+        from hv15.commands.timesteps import timesteps
+
+        timesteps(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Show(Command):
     """Print what a LoRA, a sample or a checkpoint was made from."""
 
@@ -122,4 +135,4 @@ class Snakefile(Command):
         snakefile(self)
 
 
-PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Snakefile, Collect, Repair)
+PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Timesteps, Why, Show, Snakefile, Collect, Repair)
