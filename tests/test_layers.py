@@ -34,7 +34,7 @@ LEVELS = (
     {"cache", "lora"},
     {"sample"},
     {"train"},
-    {"project", "demo"},
+    {"project", "demo", "recipes"},
     {"plan"},
     {"workflow", "runs", "selftest"},
     {"commands", "arguments", "cli"},

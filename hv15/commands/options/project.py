@@ -17,6 +17,9 @@ class New(Command):
     name: ClassVar[str] = "new"
     folder: Annotated[Path, Argument("where to make it", positional=True)]
     preset: Annotated[str, Argument("demo, i2v-16gb, t2v-24gb or t2v-80gb")] = "t2v-24gb"
+    recipe: Annotated[
+        str | None, Argument("train as others do: diffusion-pipe, musubi, official or simpletuner (as the preset)")
+    ] = None
 
     def run(self) -> None:
         from hv15.commands.project import new
