@@ -15,22 +15,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.config import TrainSettings
 from hv15.demo.models import DIT
 from hv15.digest import digest, file_sha256
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
-from hv15.models.noise_levels import TIMESTEPS
 from hv15.records.paths import ProjectPaths
 from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.losses import LossFunction
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.random import seed_for
 from hv15.train.schedules import Schedule
 from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.timesteps import SigmaRule
+from hv15.train.weighting import LossWeight
 
 log = logging.getLogger(__name__)
 
@@ -102,19 +104,6 @@ def new_dit(seed: int) -> DiT:
     return dit
 
 
-def sigma_rule(stage: DitStage) -> SigmaRule:
-    """Return a stage's distribution of sigma, which is logit-normal and shifted as in the official training."""
-    return SigmaRule(
-        timestep_sampling="logit_normal",
-        discrete_flow_shift=stage.shift,
-        sigmoid_scale=1.0,
-        logit_mean=0.0,
-        logit_std=1.0,
-        min_timestep=0.0,
-        max_timestep=TIMESTEPS,
-    )
-
-
 def train_dit(
     stage: DitStage,
     items: list[TrainingItem],
@@ -135,6 +124,7 @@ def train_dit(
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
     target, work, seed = folder / f"{stage.name}.safetensors", folder / stage.name, stage.seed
+    options = TrainSettings(timestep_sampling="logit_normal", discrete_flow_shift=stage.shift)  # as officially
     dit = new_dit(seed)
     begun = {} if start is None else {"start": file_sha256(start)}
     if start is not None:
@@ -165,12 +155,14 @@ def train_dit(
             device=torch.device("cpu"),
             seed=seed,
             max_grad_norm=1.0,
+            loss=LossFunction(options),
         ),
         batches=batches,
         reader=ExampleReader(
             stores,
             seed,
-            sigma_rule(stage),
+            SigmaRule(options),
+            LossWeight.from_settings(options),
             i2v_prob=stage.i2v_prob,
             caption_dropout=stage.caption_dropout,
         ),

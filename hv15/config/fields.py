@@ -13,7 +13,7 @@ from typing import get_args
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import to_jsonable_python
 
-from hv15.config.section import Section
+from hv15.config.section import Section, demands
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
 
@@ -121,10 +121,10 @@ def marked_view(section: Section, mark: str) -> JsonObject:
 
 def _is_read(section: Section, name: str) -> bool:
     """Whether a setting has an effect: not if it is for another choice (`only_with`)."""
-    needed = _mark(type(section), name, "only_with")
-    if not isinstance(needed, dict):
-        return True
-    return all(getattr(section, other) in choices for other, choices in needed.items())
+    either = demands(type(section), name)
+    return not either or any(
+        all(getattr(section, other) in choices for other, choices in each.items()) for each in either
+    )
 
 
 def _mark(model: type[Section], name: str, mark: str) -> object:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from hv15.config.section import SPEED, Conflict
 from hv15.config.training.examples import ExampleSettings
 from hv15.config.training.length import LengthSettings
+from hv15.config.training.loss import LossSettings
 from hv15.config.training.network import NetworkSettings
 from hv15.config.training.previews import PreviewSettings
 from hv15.config.training.saving import SavingSettings
@@ -24,12 +25,13 @@ class TrainSettings(
     PreviewSettings,
     SavingSettings,
     ExampleSettings,
+    LossSettings,
     TimestepSettings,
     NetworkSettings,
     ScheduleSettings,
     LengthSettings,
 ):
-    """Training: length, optimizer, LoRA size, noise levels, what is saved."""
+    """Training: length, optimizer, LoRA size, noise levels, loss, what is saved."""
 
     gradient_checkpointing: bool = Field(True, json_schema_extra=SPEED)
     """Recompute activations in the backward pass instead of keeping them. About a third slower; without it, real sizes

@@ -158,6 +158,7 @@ def examples(config: DiTConfig, size: PassSize, count: int) -> Iterator[tuple[in
             x0=torch.zeros(shape),
             noise=torch.zeros(shape),
             sigma=torch.full((size.samples,), 0.5),
+            weight=torch.ones(size.samples),
             first_frame=torch.full((size.samples,), float(size.i2v)),
             condition=empty_condition(config, size),
         )

@@ -78,7 +78,7 @@ class StepRecord(MetricsRecord):
     epoch: float
     """Number of finished epochs."""
     loss: Annotated[float, Measure("Loss", log=True, label="raw", smoothed=True)]
-    """Mean over the samples of the step."""
+    """Mean square of the errors of the step's samples, whatever loss and weights the training minimises."""
     loss_by_sigma: Annotated[
         tuple[float | None, ...], Measure("Loss by noise level (tenths of sigma)", log=True, bins=SIGMA_BINS)
     ]

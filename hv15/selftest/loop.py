@@ -24,11 +24,10 @@ from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_DIT
 from hv15.selftest.stand import Skipped, Stand, moved
 from hv15.selftest.training import make_settings, random_example, training
-from hv15.train.examples import ExampleReader
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.run import make_reader
 from hv15.train.signals import Stopped
 from hv15.train.step_batches import StepBatches
-from hv15.train.timesteps import SigmaRule
 
 STEPS, STOP_AT = 6, 4
 """Steps of a training, and the reading of an item at which a signal comes."""
@@ -107,7 +106,7 @@ def _train(stand: Stand, folder: Path, stop_at: int | None = None) -> Tensor:
             settings=LoopSettings.from_settings(options, STEPS),
             optimizer_step=made.step,
             batches=StepBatches(BatchStream(items, options.seed), 1),
-            reader=ExampleReader(_stores(stop_at), options.seed, SigmaRule.from_settings(options), i2v_prob=0.0),
+            reader=make_reader(settings, _stores(stop_at)),
             accelerator=OneProcess(),
             folder=folder,
             spec="selftest",

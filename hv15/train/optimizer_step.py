@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches -> losses -> gradients -> sum over the processes -> clipping -> update.
 
-- The gradient is that of the mean loss over all samples of the step, regardless of their batches and processes. With
-  context parallelism each process has the gradients of its tokens, so they are summed in the same way.
+- The gradient is that of the mean weighted loss over all samples of the step, regardless of their batches and
+  processes. With context parallelism each process has the gradients of its tokens, so they are summed in the same way.
 - Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 from hv15.records.metrics import SIGMA_BINS
 from hv15.train.examples import Example
 from hv15.train.gradient_sum import GradientSum
+from hv15.train.losses import LossFunction
 from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
@@ -53,7 +54,7 @@ class StepNumbers(NamedTuple):
     """The numbers of a step, over all its samples on all processes."""
 
     loss_sums: list[float]
-    """Sums of losses, by bin of sigma."""
+    """Sums of the recorded losses, by bin of sigma."""
     sample_counts: list[float]
     """Numbers of samples, by bin of sigma."""
     flags: list[bool]
@@ -86,6 +87,7 @@ class OptimizerStep:
     """The seed of the dropout masks."""
     max_grad_norm: float
     """Gradients are scaled down to this norm; 0 means never."""
+    loss: LossFunction
     over_processes: GradientSum | None = None
     """Sums over all processes of the training; None if there is only one process."""
     norm_limit: NormLimit | None = None
@@ -114,10 +116,10 @@ class OptimizerStep:
         for position, (index, example) in enumerate(examples):
             example = example.to(self.device, self.dit.dtype)
             self.network.set_step_seed(seed_for(self.seed, "dropout", index))
-            losses = example.losses(self.dit)
+            losses = self.loss(example.error(self.dit), example.sigma)
             with self._backward(is_last=position == micro_batches - 1):
-                (losses.sum() / samples).backward()
-            tables.append(loss_table(losses, example.sigma))
+                ((losses.minimised * example.weight).sum() / samples).backward()
+            tables.append(loss_table(losses.recorded, example.sigma))
         numbers = torch.stack(tables).sum(0).flatten()
         if (parallel := self.dit.context_parallel) is not None and parallel.rank > 0:
             numbers = torch.zeros_like(numbers)  # the first rank counts the samples that they computed together

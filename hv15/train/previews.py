@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from hv15.cache.batches import Readable
+from hv15.config.train import TrainSettings
 from hv15.config.training.previews import PreviewSettings
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
@@ -34,6 +35,7 @@ from hv15.models.weights.swap import BlockSwap
 from hv15.records.json_values import JsonObject
 from hv15.records.metrics import PreviewRecord, WarningRecord
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, VIDEO
+from hv15.records.paths import ProjectPaths
 from hv15.sample.decode import decode_latents
 from hv15.sample.files import write_tensors
 from hv15.sample.loras import loras_of
@@ -44,6 +46,8 @@ from hv15.train.metrics import MetricsFile
 from hv15.train.step_batches import StepBatches
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from hv15.models import DiT
 
 log = logging.getLogger(__name__)
@@ -196,6 +200,40 @@ class Previews:
     def _path(self, preview: Preview, step: int) -> Path:
         decoded = (output for output in OUTPUT_TYPES[preview.spec.output_type] if output.is_decoded)
         return self.folder / f"{preview.name}.{step_name(step)}{next(decoded, VIDEO).suffix}"
+
+
+def make_previews(
+    options: TrainSettings,
+    plan: PreviewPlan,
+    batches: StepBatches,
+    total: int,
+    folder: Path,
+    dit: DiT,
+    network: LoRANetwork,
+    trained: Callable[[], Mapping[str, Tensor]],
+    texts: Readable,
+    accelerator: Accelerator,
+) -> Previews:
+    """Return the samples of a training, divided among its processes."""
+    group, rank = divmod(accelerator.process_index, options.context_parallel)
+    own, writes = plan.previews[group :: options.num_processes], rank == 0
+    if options.shard_base:  # gathered from all processes, so all must compute the same
+        own, writes = plan.previews, accelerator.is_main_process
+    return Previews(
+        rule=PreviewRule.from_settings(options),
+        plan=plan,
+        batches=batches,
+        total_steps=total,
+        folder=folder / ProjectPaths().previews.name,
+        dit=dit,
+        network=network,
+        trained=trained,
+        texts=texts,
+        device=accelerator.device,
+        own=own,
+        writes=writes,
+        wait_for_everyone=accelerator.wait_for_everyone,
+    )
 
 
 def step_name(step: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hv15.atomic import write_json
-from hv15.cache.batches import BatchStream, Readable, Stores, TrainingItem
+from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.digest import digest
@@ -33,20 +33,23 @@ from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
+from hv15.train.losses import LossFunction
 from hv15.train.metadata import lora_metadata
 from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer, refuse_norm_limit
-from hv15.train.previews import PreviewPlan, PreviewRule, Previews
 from hv15.train.random import seed_for
 from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
 from hv15.train.weight_norms import Factors, NormLimit
+from hv15.train.weighting import LossWeight
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from hv15.train.previews import PreviewPlan
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +151,8 @@ def train_dit(
         ]
         on_request = None
         if previews is not None:
+            from hv15.train.previews import make_previews  # decoding needs av
+
             on_request = make_previews(
                 options, previews, batches, total, folder, dit, network, trained, stores.texts, accelerator
             )
@@ -250,42 +255,9 @@ def make_optimizer_step(
         device=device,
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
+        loss=LossFunction(options),
         over_processes=over_processes,
         norm_limit=None if most is None else norm_limit(network, most),
-    )
-
-
-def make_previews(
-    options: TrainSettings,
-    plan: PreviewPlan,
-    batches: StepBatches,
-    total: int,
-    folder: Path,
-    dit: DiT,
-    network: LoRANetwork,
-    trained: Callable[[], Mapping[str, Tensor]],
-    texts: Readable,
-    accelerator: Accelerator,
-) -> Previews:
-    """Return the samples of a training, divided among its processes."""
-    group, rank = divmod(accelerator.process_index, options.context_parallel)
-    own, writes = plan.previews[group :: options.num_processes], rank == 0
-    if options.shard_base:  # gathered from all processes, so all must compute the same
-        own, writes = plan.previews, accelerator.is_main_process
-    return Previews(
-        rule=PreviewRule.from_settings(options),
-        plan=plan,
-        batches=batches,
-        total_steps=total,
-        folder=folder / ProjectPaths().previews.name,
-        dit=dit,
-        network=network,
-        trained=trained,
-        texts=texts,
-        device=accelerator.device,
-        own=own,
-        writes=writes,
-        wait_for_everyone=accelerator.wait_for_everyone,
     )
 
 
@@ -302,7 +274,8 @@ def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
     return ExampleReader(
         stores,
         options.seed,
-        SigmaRule.from_settings(options),
+        SigmaRule(options),
+        LossWeight.from_settings(options),
         i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
         caption_dropout=options.caption_dropout,
     )

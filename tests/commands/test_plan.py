@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from hv15.config import new_project
+from hv15.config import new_project, preset_text
 from hv15.plan.advice import advise
 from hv15.plan.devices import device_of_size
 from hv15.plan.known_devices import store_rates
@@ -100,7 +100,7 @@ def test_a_measured_device(project: Workbench, tmp_path: Path, monkeypatch: pyte
     ["i2v-16gb", *(pytest.param(name, marks=pytest.mark.slow) for name in ("t2v-24gb", "t2v-80gb"))],
 )
 def test_each_preset_fits_the_card_it_is_named_after(tmp_path: Path, preset: str) -> None:
-    planner = StagePlanner(Project(new_project(tmp_path, preset)), device_of_size(preset[4:]))
+    planner = StagePlanner(Project(new_project(tmp_path, preset_text(preset))), device_of_size(preset[4:]))
     assert [stage.name for stage in map(planner.stage, planner.names) if not stage.fits] == []
 
 

@@ -89,6 +89,31 @@ def test_a_setting_that_is_not_read_enters_no_digest() -> None:
     assert digest_view(Cut(way="slide", stride=2)) == {"way": "slide", "stride": 2}
 
 
+def test_a_setting_can_be_for_either_of_two_choices() -> None:
+    class Both(Section):
+        first: Literal["a", "b"] = "a"
+        second: Literal["c", "d"] = "c"
+        shape: int = Field(1, json_schema_extra=only_with({"first": ("b",)}, {"second": ("d",)}))
+
+    assert "shape" not in digest_view(Both(shape=2))
+    assert "shape" in digest_view(Both(first="b"))
+    assert "shape" in digest_view(Both(second="d"))
+
+
+def test_shapes_of_noise_levels_count_only_where_they_are_used() -> None:
+    """So that changing one of another rule trains nothing again."""
+    shapes = {"discrete_flow_shift", "sigmoid_scale", "logit_mean", "logit_std", "mode_scale", "beta_alpha"}
+
+    def used(**train: Any) -> set[str]:
+        return shapes & digest_view(TrainSettings(**train)).keys()
+
+    assert used() == {"discrete_flow_shift", "sigmoid_scale"}
+    assert used(timestep_sampling="uniform") == set()
+    assert used(timestep_sampling="logsnr", weighting_scheme="mode") == {"logit_mean", "logit_std", "mode_scale"}
+    assert used(weighting_scheme="logit_normal") - used() == {"logit_mean", "logit_std"}
+    assert used(timestep_sampling="beta") == {"discrete_flow_shift", "beta_alpha"}
+
+
 def test_marked_settings_can_be_asked_for() -> None:
     dataset = DatasetSettings(video_directory="a", num_repeats=2, caption_prefix="p")
     assert marked_view(dataset, "weight") == {"batch_size": 1, "num_repeats": 2}

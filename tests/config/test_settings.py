@@ -70,6 +70,17 @@ def test_other_warm_ups_are_refused(given: float) -> None:
     ("values", "where", "message"),
     [
         ({"min_timestep": 500, "max_timestep": 500}, "min_timestep", "expected less than max_timestep"),
+        ({"preserve_distribution_shape": True}, "preserve_distribution_shape", "has no effect without min_timestep"),
+        (
+            {"min_timestep": 999.9, "preserve_distribution_shape": True},
+            "preserve_distribution_shape",
+            "shift hardly ever draws timesteps from 999.9 to 1000",
+        ),
+        (
+            {"timestep_sampling": "sigma", "max_timestep": 0.5, "preserve_distribution_shape": True},
+            "preserve_distribution_shape",
+            "sigma hardly ever draws timesteps from 0 to 0.5",
+        ),
         ({"save_last_n_steps": 2}, "save_last_n_steps", "has no effect without save_every_n_steps"),
         ({"max_train_steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps", "expected at most max_train_steps"),
         ({"learning_rate_patterns": {"(img": 1e-5}}, "learning_rate_patterns", "'(img' is not a regular expression"),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
 
-from hv15.config.section import Conflict, Few, Many, only_with
+from hv15.config.section import Conflict, Few, Many, demands, only_with
 from hv15.config.training.optimizer import OptimizerSettings
 
 LRScheduler = Literal[
@@ -88,13 +88,9 @@ class ScheduleSettings(OptimizerSettings):
         yield from super().conflicts()
         name = self.lr_scheduler
         for setting in _OPTIONS:
-            field = type(self).model_fields[setting]
-            extra = field.json_schema_extra
-            needed = extra["only_with"] if isinstance(extra, dict) else {}
-            assert isinstance(needed, dict)
-            choices = needed["lr_scheduler"]
-            assert isinstance(choices, list)
-            if getattr(self, setting) != field.default and name not in choices:
+            (demand,) = demands(type(self), setting)
+            choices = demand["lr_scheduler"]
+            if getattr(self, setting) != type(self).model_fields[setting].default and name not in choices:
                 yield (setting,), f"has no effect with lr_scheduler {name}, only with {', '.join(map(str, choices))}"
         if self.lr_scheduler_min_lr is not None and self.lr_scheduler_min_lr_ratio is not None:
             yield ("lr_scheduler_min_lr",), "lr_scheduler_min_lr_ratio is also set: keep one of them"
