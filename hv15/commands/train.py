@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.cache.encoding import describe
@@ -15,6 +16,7 @@ from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
 from hv15.ranks import is_first_rank, run_on_ranks
+from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.plan import PREVIEW_SUFFIX
 
@@ -61,7 +63,20 @@ def train(options: Train) -> int | None:
     project.dataset.record().write(
         options.out.parent / project.paths.training.name / project.paths.trained_dataset.name
     )
+    if is_first_rank():
+        _draw_curves(options.out.parent / project.paths.training.name)
     return None
+
+
+def _draw_curves(folder: Path) -> None:
+    """Draw the training's records. The LoRA is written already, so a problem here does not matter to it."""
+    from hv15.train.curves import draw_curves
+
+    paths = ProjectPaths()
+    try:
+        draw_curves(folder / paths.metrics.name, folder / paths.curves.name)
+    except (OSError, UserError) as error:
+        log.warning("the curves are not drawn: %s", error)
 
 
 def preview_plan(project: Project) -> PreviewPlan | None:

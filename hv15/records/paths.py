@@ -113,6 +113,11 @@ class ProjectPaths:
         return self.training / "summary.json"
 
     @property
+    def curves(self) -> Path:
+        """The folder of pictures of the metrics (`hv15.train.curves`)."""
+        return self.training / "curves"
+
+    @property
     def trained_dataset(self) -> Path:
         """The clips and captions of the training, by name."""
         return self.training / "dataset.json"

@@ -25,7 +25,7 @@ from hv15.config.train import TrainSettings
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import SMOOTHING, StartRecord, StepRecord
+from hv15.records.metrics import StartRecord, StepRecord
 from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
@@ -34,6 +34,7 @@ from hv15.train.optimizer_state import restore_state, state_of
 from hv15.train.optimizer_step import OptimizerStep, StepNumbers
 from hv15.train.schedules import Schedule
 from hv15.train.signals import Requests, Stopped
+from hv15.train.smoothed import SmoothedLoss
 from hv15.train.state import Position, StateFolder
 from hv15.train.step_batches import StepBatches
 
@@ -276,18 +277,6 @@ class Trainer:
             states = StateFolder(self.folder / "state", self.spec)
             states.save(position, network.state_dict(), state_of(optimizer))
         self.accelerator.wait_for_everyone()
-
-
-class SmoothedLoss:
-    """A running mean that is not biased towards zero at its start."""
-
-    def __init__(self) -> None:
-        self._sum = self._weight = 0.0
-
-    def update(self, loss: float) -> float:
-        self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
-        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
-        return self._sum / self._weight
 
 
 def _or_none(number: float) -> float | None:

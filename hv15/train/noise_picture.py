@@ -30,18 +30,14 @@ def draw_noise(options: TrainSettings, title: str, path: Path) -> None:
         path: a PNG or an SVG, by the end of its name. Equal settings give equal files.
 
     Raises:
-        UserError: it is neither, it cannot be written, or matplotlib is not installed.
+        UserError: it is neither, or it cannot be written.
     """
     form = FORMATS.get(path.suffix.lower())
     if form is None:
         raise UserError.at(path, "is not drawn: the kind of picture is not known", hint="use a name with .png or .svg")
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError.at(
-            path, f"is not drawn: matplotlib cannot be imported: {error}", hint="install it: pip install 'hv15[plots]'"
-        ) from error
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     unbroken = title.replace(" ", "\u00a0").replace(",\u00a0", ", ")  # lines end after a comma
     figure.suptitle(fill(unbroken, LINE), fontsize="medium")

@@ -47,6 +47,7 @@ _NAMED = (
     _PATHS.previews,
     _PATHS.states,
     _PATHS.summary,
+    _PATHS.curves,
     _PATHS.trained_dataset,
     _PATHS.sample_now,
 )

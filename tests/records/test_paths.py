@@ -24,6 +24,7 @@ NAMED = {
     "previews": "results/train/previews",
     "sample_now": "results/train/sample-now",
     "summary": "results/train/summary.json",
+    "curves": "results/train/curves",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
     "logs": "results/logs",

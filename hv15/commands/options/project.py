@@ -63,7 +63,7 @@ class Timesteps(SettingsCommand):
     """Show which noise levels the training draws, and their weights."""
 
     name: ClassVar[str] = "timesteps"
-    out: Annotated[Path | None, Argument("draw a picture, too: a .png or an .svg (needs matplotlib)")] = None
+    out: Annotated[Path | None, Argument("draw a picture, too: a .png or an .svg")] = None
 
     def run(self) -> None:
         from hv15.commands.timesteps import timesteps
