@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -21,12 +19,12 @@ class Factors(NamedTuple):
     scale: float
 
 
-@dataclass(frozen=True)
 class NormLimit:
     """Keeps the Frobenius norm of each layer's change below `most` (kohya's max norm regularisation)."""
 
-    layers: Sequence[Factors]
-    most: float
+    def __init__(self, layers: Sequence[Factors], most: float) -> None:
+        self.layers, self.most = layers, most
+        self._scales = torch.tensor([layer.scale for layer in layers]).to(layers[0].down.device)
 
     @torch.no_grad()
     def apply(self) -> Tensor:
@@ -45,8 +43,3 @@ class NormLimit:
         for factors in ([layer.down for layer in self.layers], [layer.up for layer in self.layers]):
             torch._foreach_mul_(factors, roots)
         return torch.stack([(norms * shrinking).mean(), (shrinking < 1).float().mean()])
-
-    @cached_property
-    def _scales(self) -> Tensor:
-        """fp32 [layers] on their device, copied once because a copy may wait for it."""
-        return torch.tensor([scale for _, _, scale in self.layers]).to(self.layers[0].down.device)
