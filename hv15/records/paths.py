@@ -118,6 +118,16 @@ class ProjectPaths:
         return self.training / "curves"
 
     @property
+    def tensorboard(self) -> Path:
+        """What TensorBoard reads."""
+        return self.training / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """What Weights & Biases has not sent."""
+        return self.training / "wandb"
+
+    @property
     def trained_dataset(self) -> Path:
         """The clips and captions of the training, by name."""
         return self.training / "dataset.json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from hv15.config.train import TrainSettings
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import StartRecord, StepRecord
+from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord
 from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
@@ -122,6 +122,8 @@ class Trainer:
     """Digest of the training spec."""
     between: Sequence[BetweenSteps] = ()
     """In the order in which they run. A stop does not wait for them: they run when the training resumes."""
+    observers: Sequence[Callable[[MetricsRecord], None]] = ()
+    """Called with each record that is written."""
     on_request: BetweenSteps | None = None
     """What also runs when a file asks for it."""
 
@@ -163,7 +165,7 @@ class Trainer:
         path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
         with (
             closing(examples),
-            MetricsFile(path, metrics_offset, mute=mute) as metrics,
+            MetricsFile(path, metrics_offset, mute=mute, observers=self.observers) as metrics,
             Progress(total, "train", unit="steps", start=start) as progress,
             Requests(None if mute or self.on_request is None else self.folder / SAMPLE_NOW) as requests,
             memory_advice(),

@@ -43,6 +43,7 @@ from hv15.train.state import claim_folder, locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
+from hv15.train.trackers import Trackers, flat
 from hv15.train.weight_norms import Factors, NormLimit
 from hv15.train.weighting import LossWeight
 
@@ -157,6 +158,11 @@ def train_dit(
                 options, previews, batches, total, folder, dit, network, trained, stores.texts, accelerator
             )
             between.append(on_request)
+        observers = []
+        if options.trackers:
+            trackers = Trackers(options.trackers, options.tracker_project, folder, flat(settings.dump()))
+            undo.callback(trackers.close)
+            observers.append(trackers)
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),
             optimizer_step=optimizer_step,
@@ -166,6 +172,7 @@ def train_dit(
             folder=folder,
             spec=spec_digest,
             between=between,
+            observers=observers,
             on_request=on_request,
         )
         if not accelerator.is_main_process:

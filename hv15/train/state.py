@@ -48,6 +48,8 @@ _NAMED = (
     _PATHS.states,
     _PATHS.summary,
     _PATHS.curves,
+    _PATHS.tensorboard,
+    _PATHS.wandb,
     _PATHS.trained_dataset,
     _PATHS.sample_now,
 )

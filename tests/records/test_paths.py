@@ -25,6 +25,8 @@ NAMED = {
     "sample_now": "results/train/sample-now",
     "summary": "results/train/summary.json",
     "curves": "results/train/curves",
+    "tensorboard": "results/train/tensorboard",
+    "wandb": "results/train/wandb",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
     "logs": "results/logs",
