@@ -34,20 +34,19 @@ def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row
     """Run all checks and write the report into a folder; return the JSON file.
 
     Args:
-        device_name: as `runtime.device`.
+        device_name: the option `--device`: a name as for `runtime.device`.
         minutes: the time for all; infinite for no limit.
         told: called with each row as it comes.
 
     Raises:
-        UserError: there is no such device, or the folder cannot be written.
+        UserError: there is no such device, or the report cannot be written.
     """
     start = perf_counter()
-    device = pick_device(device_name)
+    device = pick_device(device_name, option="--device")
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     full = device.type != "cpu"
-    folder.mkdir(parents=True, exist_ok=True)
     stand = Stand(device, FULL if full else TINY, folder)
     stand.plans = Plans(planned_works(stand) if full else ())
     try:
