@@ -37,7 +37,7 @@ def selftest(options: Selftest) -> int:
 
 def _run(options: Selftest) -> int:
     if not options.minutes >= 0:
-        raise UserError(f"--minutes {options.minutes:g}: expected 0 or more", hint="use --full for all the time it takes")
+        raise UserError(f"--minutes {options.minutes:g}: expected 0 or more", hint="or use --full, which has no limit")
     from hv15.plan.known_devices import store_rates
     from hv15.selftest.picture import draw
     from hv15.selftest.run import PICTURE, TEXT
