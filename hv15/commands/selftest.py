@@ -19,14 +19,14 @@ def selftest(options: Selftest) -> int:
     """Run the self-test, or show reports that were made before.
 
     Raises:
-        UserError: there is no such device, a report cannot be read, or the folder cannot be written.
+        UserError: there is no such device, the minutes are no time, or a report cannot be read or written.
     """
     from hv15.selftest.text_report import comparison, markdown_row
 
     if options.compare:
         if len(options.compare) != 2:
             found = len(options.compare)
-            raise UserError(f"--compare: expected two reports, found {found}", hint="--compare A.json B.json")
+            raise UserError(f"--compare: expected two reports, found {found}", hint="use --compare A.json B.json")
         print("\n".join(comparison(*map(_read, options.compare))))
         return 0
     if options.markdown_row is not None:
@@ -36,6 +36,8 @@ def selftest(options: Selftest) -> int:
 
 
 def _run(options: Selftest) -> int:
+    if not options.minutes >= 0:
+        raise UserError(f"--minutes {options.minutes:g}: expected 0 or more", hint="or use --full, which has no limit")
     from hv15.plan.known_devices import store_rates
     from hv15.selftest.picture import draw
     from hv15.selftest.run import PICTURE, TEXT
@@ -55,7 +57,7 @@ def _run(options: Selftest) -> int:
     try:
         print(f"`hv15 plan` uses the rates of this device from now on: {store_rates(report.rates)}")
     except UserError as error:  # the report is there all the same
-        print(f"`hv15 plan` does not know of it: {error}")
+        print(f"`hv15 plan` cannot use the rates of this device: {error}")
     return FAILED if report.of("failed") else 0
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from hv15.choices import DEVICE_NAMES, DEVICE_PATTERN
 from hv15.config.section import SPEED, Section
 
 
@@ -23,6 +24,6 @@ class RuntimeSettings(Section):
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            raise ValueError(f"found '{value}', expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+        if not re.fullmatch(DEVICE_PATTERN, value):
+            raise ValueError(f"found '{value}', expected {DEVICE_NAMES}")
         return value

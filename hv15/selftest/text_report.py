@@ -11,6 +11,8 @@ from hv15.units import GIB, KIB
 
 MARKS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped", "left out": "left out"}
 _WIDTH = 50
+_COMPARED = (("", "seconds", "s"), ("", "rate", ""), (" memory", "memory", "GiB"), (" MFU", "share", "%"))
+"""Figures that are compared: what is added to the check's name, the field of `Measured`, and the unit."""
 
 
 def report_lines(report: SelftestReport) -> Iterator[str]:
@@ -30,7 +32,7 @@ def summary(report: SelftestReport) -> str:
     counts = {mark: len(report.of(state)) for state, mark in MARKS.items()}  # type: ignore[arg-type]  # its keys
     words = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
     seconds = sum(row.took for row in report.rows)
-    return f"{words or 'nothing yet'} in {seconds:.0f} s" + ("" if report.finished else "; it was ended before its end")
+    return f"{words or 'nothing yet'} in {seconds:.0f} s" + ("" if report.finished else "; not finished")
 
 
 def row_lines(row: Row) -> Iterator[str]:
@@ -91,16 +93,13 @@ def comparison(first: SelftestReport, second: SelftestReport) -> list[str]:
     for row in first.rows:
         rows += _compared(row, others.pop((row.part, row.name), None))
     for row in others.values():
-        rows += _compared(None, row, row.name)
+        rows += _compared(None, row)
     return lines + list(_table(rows))
 
 
-_COMPARED = (("", "seconds", "s"), ("", "rate", ""), (" memory", "memory", "GiB"), (" MFU", "share", "%"))
-
-
-def _compared(one: Row | None, other: Row | None, name: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Lines for a check: a figure each, or else how it ended."""
-    name = one.name if one is not None else name
+def _compared(one: Row | None, other: Row | None) -> Iterator[tuple[str, str, str, str]]:
+    """Lines for a check, which is in at least one of two reports: a figure each, or else how it ended."""
+    name = next(row.name for row in (one, other) if row is not None)
     found = False
     for label, attribute, unit in _COMPARED:
         a, b = (None if row is None else _figure(row, attribute) for row in (one, other))

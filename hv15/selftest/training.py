@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hv15.config import Settings
 from hv15.config.transformer import TransformerSettings
@@ -23,6 +24,8 @@ from hv15.train.run import make_network, make_optimizer_step
 
 Options = Mapping[str, Json]
 """Settings of `train:` or `sample:` that differ from the defaults."""
+REPEATABLE: Options = {"attn_mode": "sdpa"}
+"""With these, and inside `repeatable`, two runs give the same bits."""
 
 
 def make_settings(train: Options | None = None, sample: Options | None = None) -> Settings:
@@ -84,6 +87,13 @@ class Training:
     def weights(self) -> Tensor:
         """All LoRA weights in one tensor, fp32 [n]."""
         return torch.cat([parameter.detach().flatten() for parameter in self.network.parameters()])
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Compute torch's attention unfused: the backward passes of fused kernels add in any order on a GPU."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 @contextmanager

@@ -47,7 +47,14 @@ def test_what_cannot_be_compared(report: str, tmp_path: Path, capsys: pytest.Cap
 
 def test_a_device_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["selftest", "--device", "cuda:77", "--out", str(tmp_path / "report")]) == USER_ERROR
-    assert "cuda:77" in capsys.readouterr().err
+    assert "error: --device cuda:77: this machine has" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("minutes", ["-1", "nan"])
+def test_minutes_that_are_no_time(minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selftest", f"--minutes={minutes}", "--out", str(tmp_path / "report")]) == USER_ERROR
+    assert f"error: --minutes {minutes}: expected 0 or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

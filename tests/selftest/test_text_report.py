@@ -31,8 +31,8 @@ def test_a_step_in_words() -> None:
     assert "4.00 s (plan 2.00 s to 5.00 s); 25 % of the peak; 24.00 GiB (plan 23.00 GiB)" in text
     assert "products 50 %, attention 25 %, gaps 25 %" in text
     assert "3 ok, 1 FAILED, 1 left out in 20 s" in text
-    assert "ended before" not in text
-    assert "ended before" in "\n".join(report_lines(REPORT))
+    assert "not finished" not in text
+    assert "not finished" in "\n".join(report_lines(REPORT))
 
 
 def _of(row: Row, **changes: object) -> SelftestReport:
