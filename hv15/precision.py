@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from hv15.errors import UserError
@@ -15,9 +16,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,2})?", re.ASCII)
 
-def pick_device(name: str) -> torch.device:
+
+def check_device_name(name: str) -> str:
+    """Return the name of a device as it is, if it can be one.
+
+    Raises:
+        ValueError: it cannot, as the error says.
+    """
+    if not _DEVICE.fullmatch(name):
+        raise ValueError(f"found '{name}', expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+    return name
+
+
+def pick_device(name: str, source: str = "runtime.device") -> torch.device:
     """The device of a `runtime.device` setting: `auto` is the first GPU, or the CPU where there is none.
+
+    Args:
+        source: where the name stands, for the error.
 
     Raises:
         UserError: the named device is not there.
@@ -30,7 +47,7 @@ def pick_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         found = f"{count} GPUs" if count else "no usable GPU"
-        raise UserError(f"runtime.device: {name}: this machine has {found}", hint="set runtime.device to auto")
+        raise UserError(f"{source}: {name}: this machine has {found}", hint=f"set {source} to auto")
     return device
 
 
