@@ -1,8 +1,10 @@
-"""The machine: products, memory, launches, copies, reading of files, and what the driver says."""
+"""The machine: products, memory, launches, copies, reading of files, start of jobs, and what the driver says."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,6 +41,7 @@ def machine_checks(stand: Stand) -> list[Check]:
             "machine", "copy to the device, not pinned", partial(copies, stand, "to_device_pageable", pinned=False), 2
         ),
         Check("machine", "reading of a safetensors file", partial(loading, stand), 4),
+        Check("machine", "start of a process", partial(start, stand), 8),
         Check("machine", "NVML", partial(nvml, stand), 1, needs=("pynvml",)),
     ]
 
@@ -135,6 +138,17 @@ def loading(stand: Stand) -> Measured:
         return _rate(stand, "loading", count * size, stand.clock.timed(read, 1))
     finally:
         path.unlink(missing_ok=True)
+
+
+def start(stand: Stand) -> Measured:
+    """Of a job: Python, torch, what trains, and the driver's context, read from the system's cache."""
+    if not stand.has_data:
+        raise Skipped("the device has no data")
+    code = f"import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"
+    run = partial(subprocess.run, [sys.executable, "-c", code], check=True, capture_output=True)
+    seconds = stand.clock.timed(run, 1)
+    stand.learn(start=seconds)
+    return Measured(seconds=seconds)
 
 
 def _drop_from_cache(path: Path) -> None:
