@@ -20,6 +20,17 @@ log = logging.getLogger(__name__)
 _CURE = "set runtime.device to auto"
 
 
+def check_device_name(name: str) -> str:
+    """Return the name of a device as it is, if it can be one.
+
+    Raises:
+        ValueError: it cannot, as the error says.
+    """
+    if not re.fullmatch(DEVICE_PATTERN, name, re.ASCII):
+        raise ValueError(f"found '{name}', expected {DEVICE_NAMES}")
+    return name
+
+
 def pick_device(name: str, *, option: str | None = None) -> torch.device:
     """The device of a name: `auto` is the first GPU, or the CPU where there is none.
 
@@ -32,8 +43,10 @@ def pick_device(name: str, *, option: str | None = None) -> torch.device:
     import torch
 
     place, cure = (f"{option} {name}", f"use {option} auto") if option else (f"runtime.device: {name}", _CURE)
-    if not re.fullmatch(DEVICE_PATTERN, name):
-        raise UserError(f"{place}: expected {DEVICE_NAMES}", hint=cure)
+    try:
+        check_device_name(name)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}", hint=cure) from None
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
