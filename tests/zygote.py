@@ -33,7 +33,10 @@ CLIENT = Path(__file__).with_name("zygote_client.py")
 LIMITS = "HV15_TEST_LIMITS"
 """Environment variable: the most seconds of CPU time and MiB of memory that a call may add, as two numbers."""
 
-IMPORTED = ("snakemake.cli", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models", "hv15.cache.latents")
+IMPORTED = (
+    *("snakemake.cli", "requests", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models"),
+    *("hv15.cache.latents", "hv15.data.encode", "hv15.lora.fit", "hv15.runs.job_shell"),
+)
 """What most calls need. Importing them must not start a thread, which would be missing after a fork."""
 
 
@@ -131,6 +134,9 @@ def _answer(call: socket.socket) -> None:
             print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()  # Snakemake's limit of jobs per second, a second long, which it forgets to end
     threading._shutdown()  # type: ignore[attr-defined]  # as at a program's normal end: waits for its threads
     atexit._run_exitfuncs()
     sys.stdout.flush()
