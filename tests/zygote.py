@@ -35,7 +35,8 @@ LIMITS = "HV15_TEST_LIMITS"
 
 IMPORTED = (
     *("snakemake.cli", "requests", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models"),
-    *("hv15.cache.latents", "hv15.data.encode", "hv15.lora.fit", "hv15.runs.job_shell"),
+    *("hv15.cache.latents", "hv15.data.encode", "hv15.lora.fit", "hv15.lora.conversion", "hv15.runs.job_shell"),
+    *("hv15.commands.check", "hv15.commands.checks", "hv15.commands.project", "hv15.commands.runs", "hv15.train.run"),
 )
 """What most calls need. Importing them must not start a thread, which would be missing after a fork."""
 
@@ -81,6 +82,7 @@ def serve(address: str) -> None:
 
     get_argument_parser()  # finds the plugins
     torch.set_num_threads(1)
+    os.fsync = lambda descriptor: None  # no test outlives a failure of power
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
