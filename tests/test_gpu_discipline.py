@@ -5,7 +5,6 @@ The width, the tokens and the layers of one block are the real ones; three block
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -32,6 +31,7 @@ from hv15.plan.metered_steps import PassSize, empty_condition, examples
 from hv15.sample.denoise import denoise
 from hv15.train.run import make_network, make_optimizer_step
 from tests.fake_gpu import Copies, FakeGPU
+from tests.forked import FORKS
 
 SIZE = PassSize(samples=1, latent=(4, 30, 52), text_tokens=200, i2v=False)  # 480p, 13 frames
 MOVES = {"train.examples.<lambda>", "train.examples.to", "models.condition.<lambda>"}
@@ -95,7 +95,7 @@ def train_step(asked: Settings, size: PassSize, blocks: int = 3) -> set[str]:
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[ProcessPoolExecutor]:
     """A process of its own: autograd has queues for those devices only that torch knows at the first backward pass."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, FORKS) as pool:
         yield pool
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hv15.errors import UserError
 from hv15.train.examples import Example
 from hv15.train.signals import EXIT_RESUMABLE
+from tests.forked import forked
 from tests.train.world import metrics, run, settings, untimed
 
 OPTIONS: dict[str, Any] = {
@@ -54,14 +53,11 @@ SLOW: list[dict[str, Any]] = [
 """The states of these are tested in test_optimizer_state.py, without a training around them."""
 
 
-VICTIM = """
-import json, sys, time
-from tests.train.test_resume import Example, at_step, run, settings
-from pathlib import Path
-Example.error = at_step(10, lambda: time.sleep(600))
-run(Path(sys.argv[1]), settings(**json.loads(sys.argv[2])))
-"""
-"""A training that never gets beyond its tenth step."""
+def hang_in_step_10(folder: Path, options: dict[str, Any]) -> None:
+    """A training that never gets beyond its tenth step."""
+    torch.set_num_threads(1)
+    Example.error = at_step(10, lambda: time.sleep(600))  # type: ignore[method-assign]
+    run(folder, settings(**options))
 
 
 @pytest.fixture(autouse=True)
@@ -134,19 +130,15 @@ def test_what_was_due_where_it_was_stopped_is_done_when_it_resumes(
 def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     """kill -9 of a real process in the middle of a step; then the same training again."""
     options = {**OPTIONS, **OPTIMIZERS[1], "max_train_steps": 16}
-    root, folder = Path(__file__).parents[2], tmp_path / "killed"
-    victim = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, str(folder), json.dumps(options)],
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-    )
+    folder, said = tmp_path / "killed", tmp_path / "said"
+    with said.open("wb") as log:
+        victim = forked(hang_in_step_10, folder, options, stderr=log.fileno())
     while not (folder / "train" / "state" / "step-000008").exists():
-        assert victim.poll() is None, victim.communicate()[1].decode()
+        assert victim.exitcode is None, said.read_text()
         time.sleep(0.005)
     victim.kill()
-    victim.communicate()
-    assert victim.returncode == -signal.SIGKILL
+    victim.join()
+    assert victim.exitcode == -signal.SIGKILL
     assert not (folder / "lora.safetensors").exists()
 
     resumed = run(folder, settings(**options))
