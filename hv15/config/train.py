@@ -13,6 +13,7 @@ from hv15.config.training.length import LengthSettings
 from hv15.config.training.network import NetworkSettings
 from hv15.config.training.optimizer import OptimizerSettings
 from hv15.config.training.saving import SavingSettings
+from hv15.config.training.start import StartSettings
 from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.transformer import TransformerSettings
 
@@ -25,6 +26,7 @@ class TrainSettings(
     TimestepSettings,
     NetworkSettings,
     OptimizerSettings,
+    StartSettings,
     LengthSettings,
 ):
     """Training: length, optimizer, LoRA size, noise levels, what is saved."""
@@ -57,6 +59,8 @@ class TrainSettings(
         if self.context_parallel > 1 and self.network_dropout:
             text = "needs network_dropout: 0, because its masks are drawn for all tokens at once; use rank_dropout"
             yield ("context_parallel",), text
+        if self.continue_from is not None and self.network_weights is not None:
+            yield ("continue_from",), "network_weights is also set: keep one of them, as both bring weights"
         if self.attn_mode == "sage":
             text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             yield ("attn_mode",), text

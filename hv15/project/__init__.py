@@ -6,6 +6,7 @@ job can tell whether the dataset is still the one that was planned for. Each par
 - dataset: the captioned media, by content
 - encodings: what has to be encoded, and which settings change what comes out
 - training: what the training depends on, and what it reads
+- continuing: what it starts from, if that is another training
 - products: the files that belong to a finished LoRA
 - model_files: where the models are, and the identities by which they enter the digests
 """
@@ -24,6 +25,7 @@ from hv15.config import Settings, load_config
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.project.continuing import find_start, with_origin
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_texts
 from hv15.project.model_files import ModelFiles
@@ -86,7 +88,7 @@ class Project:
         Raises:
             UserError: a file is missing, or a dataset cannot be used.
         """
-        return training_spec(
+        spec = training_spec(
             self.settings,
             self.models,
             self.dataset,
@@ -94,6 +96,8 @@ class Project:
             text=self.texts.settings_digest,
             file_digest=self._digest_of_setting,
         )
+        origin = find_start(self.settings, self.paths, spec, self._digest_of_setting)
+        return spec if origin is None else with_origin(spec, origin)
 
     def training_items(self) -> list[TrainingItem]:
         """Every clip with its caption, as the manifests list them.

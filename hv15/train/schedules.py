@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hv15.config.training.optimizer import LRScheduler
+from hv15.config.training.optimizer import LRScheduler, OptimizerSettings
 
 
 def warmup_steps(setting: float, total_steps: int) -> int:
@@ -24,3 +24,8 @@ def lr_factor(step: int, total_steps: int, *, schedule: LRScheduler, warmup: int
         return 1.0
     left = (total_steps - step) / max(1, total_steps - warmup)  # 1 at the end of warm-up, 0 at the end
     return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+
+def depends_on_length(options: OptimizerSettings) -> bool:
+    """Whether the rate of any step depends on the length of the training: then a longer one is another training."""
+    return options.lr_scheduler != "constant" or 0 < options.lr_warmup_steps < 1

@@ -23,6 +23,7 @@ from hv15.records.outputs import LATENTS, OUTPUT_TYPES
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.sample.prompts import SampleSpec
+from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
 
 
@@ -164,7 +165,9 @@ class StageBuilder:
             "manifests": [*self._manifests(self._project.latents), *self._manifests(self._project.texts)],
             "models": self._made("dit"),
         }
-        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs)
+        start = self._project.settings.train.continue_from
+        details: JsonObject = {} if start is None else {ENTRY: start}
+        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs, details)
 
     @property
     def _trained(self) -> str:
