@@ -34,6 +34,7 @@ from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.sample.plan import plan_samples
 from hv15.sample.prompts import SampleSpec
+from hv15.train.origin import Origin
 
 __all__ = ["ModelFiles", "Project"]
 
@@ -88,7 +89,25 @@ class Project:
         Raises:
             UserError: a file is missing, or a dataset cannot be used.
         """
-        spec = training_spec(
+        return self.spec_without_start if self.start is None else with_origin(self.spec_without_start, self.start)
+
+    @cached_property
+    def start(self) -> Origin | None:
+        """What the training starts from; None if it is a new LoRA.
+
+        Raises:
+            UserError: it is not there or cannot be used; or as `spec_without_start`.
+        """
+        return find_start(self.settings, self.paths, self.spec_without_start, self._digest_of_setting)
+
+    @cached_property
+    def spec_without_start(self) -> JsonObject:
+        """The training's spec without what it starts from.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return training_spec(
             self.settings,
             self.models,
             self.dataset,
@@ -96,8 +115,6 @@ class Project:
             text=self.texts.settings_digest,
             file_digest=self._digest_of_setting,
         )
-        origin = find_start(self.settings, self.paths, spec, self._digest_of_setting)
-        return spec if origin is None else with_origin(spec, origin)
 
     def training_items(self) -> list[TrainingItem]:
         """Every clip with its caption, as the manifests list them.

@@ -11,14 +11,11 @@ import torch
 
 from hv15.errors import UserError
 from hv15.lora import convert, read_lora
-from hv15.records.training import known_record
 from hv15.train.optimizer_step import OptimizerStep
-from hv15.train.origin import LORA, Origin
+from hv15.train.origin import LORA, OTHER_OPTIMIZER, Origin, refuse_other_optimizer
 from hv15.train.state import Position, SavedState, load_state
 
 OptimizerState = dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers return it
-
-_OTHER_OPTIMIZER = "set train.reset_optimizer: true to begin with a new optimizer state, or use the settings of before"
 
 
 def load_origin(
@@ -51,12 +48,7 @@ def load_origin(
         ) from error
     if origin.reset_optimizer or origin.kind == "lora":
         return replace(begin, optimizer={})
-    former = _optimizer_type(kept)
-    if former not in (None, optimizer_type):
-        raise UserError(
-            f"train.continue_from: the state is one of {former}, but train.optimizer_type is {optimizer_type}",
-            hint=_OTHER_OPTIMIZER,
-        )
+    refuse_other_optimizer(origin, kept, optimizer_type)
     return replace(begin, optimizer=with_settings_of(optimizer_step.optimizer, begin.optimizer))
 
 
@@ -66,13 +58,13 @@ def with_settings_of(optimizer: torch.optim.Optimizer, state: OptimizerState) ->
     Raises:
         UserError: it is not the state of such an optimizer, or of other parameters.
     """
-    settings = {"lr", "initial_lr", *inspect.signature(type(optimizer).__init__).parameters}  # type: ignore[misc]
+    settings = {"lr", "initial_lr", *inspect.signature(type(optimizer).__init__).parameters}
     groups, wanted = state["param_groups"], optimizer.param_groups
     sizes = [[len(group["params"]) for group in each] for each in (groups, wanted)]
     if sizes[0] != sizes[1] or any(not new.keys() <= old.keys() for old, new in zip(groups, wanted, strict=True)):
         raise UserError(
             "train.continue_from: the state is one of another optimizer than that of train.optimizer_type",
-            hint=_OTHER_OPTIMIZER,
+            hint=OTHER_OPTIMIZER,
         )
     merged = [
         old | {name: value for name, value in new.items() if name in settings and name != "params"}
@@ -90,10 +82,3 @@ def _load_state(kept: Path) -> SavedState:
             f"cannot be used: {error}",
             hint="remove it and run the same command again: it is taken from the other training's folder again",
         ) from error
-
-
-def _optimizer_type(kept: Path) -> object:
-    """Return the setting of the training that an origin is a state of; None if that is not known."""
-    record = known_record(kept)
-    train = None if record is None else record.past.get("train")
-    return train.get("optimizer_type") if isinstance(train, dict) else None

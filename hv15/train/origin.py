@@ -22,9 +22,11 @@ from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.paths import ProjectPaths
-from hv15.records.training import RECORD, STATE, known_record, set_aside, state_content, state_folders
+from hv15.records.training import RECORD, STATE, TrainingRecord, known_record, set_aside, state_content, state_folders
 
 log = logging.getLogger(__name__)
+
+OTHER_OPTIMIZER = "set train.reset_optimizer: true to begin with a new optimizer state, or use the optimizer of before"
 
 LORA = "lora.safetensors"
 ENTRY = "continue_from"
@@ -152,6 +154,34 @@ def _is(place: Path, origin: Origin) -> bool:
     return found.digest == origin.digest
 
 
+def training_of(state: Path) -> TrainingRecord | None:
+    """Return which training a state is of, as its folder or the folder of the training tells; None if neither does."""
+    spec = state_content(state).get("spec")
+    records = (known_record(state), known_record(state.parent.parent))
+    return next((record for record in records if record is not None and record.digest == spec), None)
+
+
+def refuse_other_optimizer(origin: Origin, place: Path, optimizer_type: str) -> None:
+    """Check that an origin's optimizer state, if it is to be used, is for this optimizer.
+
+    Args:
+        place: where the origin is.
+        optimizer_type: the setting of the new training.
+
+    Raises:
+        UserError: it is known to be another one's.
+    """
+    if origin.kind == "lora" or origin.reset_optimizer or (record := training_of(place)) is None:
+        return
+    train = record.past.get("train")
+    former = text_of(train, "optimizer_type") if isinstance(train, dict) else ""
+    if former not in ("", optimizer_type):
+        raise UserError(
+            f"train.continue_from: the state is one of {former}, but train.optimizer_type is {optimizer_type}",
+            hint=OTHER_OPTIMIZER,
+        )
+
+
 # -- keeping --------------------------------------------------------------------------------------------------------
 
 
@@ -199,8 +229,7 @@ def _take(place: Path, part: Path) -> None:
     for file in place.iterdir():
         if file.is_file():
             link_file(file, part / file.name)
-    record, content = known_record(place.parent.parent), state_content(place)
-    if record is not None and record.digest == content.get("spec") and not (part / RECORD).exists():
+    if (record := training_of(place)) is not None and not (part / RECORD).exists():
         record.write(part)
 
 

@@ -12,6 +12,7 @@ Of an origin that does not tell how it was trained, such as another program's Lo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from hv15.models.weights.header import read_header
@@ -46,7 +47,7 @@ def segment(origin: Origin | None) -> JsonObject:
     return {"from_step": origin.step, "origin": origin.to_json()}
 
 
-def segments_of_lora(metadata: dict[str, str]) -> tuple[JsonObject, ...]:
+def segments_of_lora(metadata: Mapping[str, str]) -> tuple[JsonObject, ...]:
     """Return all segments of a LoRA, the last one with its config; empty if it was not trained by hv15."""
     config, made_from = _parsed(metadata.get(CONFIG)), _parsed(metadata.get(MADE_FROM))
     if not isinstance(config, dict) or not isinstance(made_from, dict):

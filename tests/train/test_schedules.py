@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from hv15.train.schedules import lr_factor, warmup_steps
+from hv15.config.training.optimizer import LRScheduler, OptimizerSettings
+from hv15.train.schedules import depends_on_length, lr_factor, warmup_steps
 
 
 def table(schedule: str, total: int, warmup: int = 0) -> list[float]:
@@ -32,3 +35,14 @@ def test_no_step_is_wasted_and_none_passes_the_peak(schedule: str, warmup: int) 
 
 def test_a_warm_up_below_1_is_a_share_of_all_steps() -> None:
     assert [warmup_steps(setting, 1600) for setting in (0, 0.05, 1, 100, 100.0)] == [0, 80, 1, 100, 100]
+
+
+@pytest.mark.parametrize("schedule", get_args(LRScheduler))
+@pytest.mark.parametrize("warmup", [0, 3, 0.25])
+def test_a_rate_depends_on_the_length_if_that_changes_any(schedule: LRScheduler, warmup: float) -> None:
+    options = OptimizerSettings(lr_scheduler=schedule, lr_warmup_steps=warmup)
+    short, long = (
+        [lr_factor(step, total, schedule=schedule, warmup=warmup_steps(warmup, total)) for step in range(8)]
+        for total in (8, 80)
+    )
+    assert depends_on_length(options) == (short != long)
