@@ -17,19 +17,21 @@ from torch import Tensor, nn
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import TrainSettings
 from hv15.demo.models import DIT
-from hv15.digest import digest, file_sha256
+from hv15.digest import file_sha256
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
 from hv15.records.paths import ProjectPaths
+from hv15.records.training import TrainingRecord
 from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import ExampleReader
+from hv15.train.folder import claim_folder
 from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.losses import LossFunction
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.random import seed_for
 from hv15.train.schedules import Schedule
-from hv15.train.state import claim_folder, locked
+from hv15.train.state import locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.timesteps import SigmaRule
 from hv15.train.weighting import LossWeight
@@ -129,7 +131,7 @@ def train_dit(
     begun = {} if start is None else {"start": file_sha256(start)}
     if start is not None:
         dit.load_state_dict(load_file(start))
-    spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun})
+    record = TrainingRecord({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun}, {})
     batches = StepBatches(BatchStream(items, seed), accumulation=1)
     copies = CheckpointRule(
         save_every_n_epochs=None, save_every_n_steps=stage.save_every, save_last_n_epochs=None, save_last_n_steps=None
@@ -168,11 +170,11 @@ def train_dit(
         ),
         accelerator=Accelerator(cpu=True, mixed_precision="no"),
         folder=work,
-        spec=spec,
-        between=[Checkpoints(copies, batches, stage.steps, work / ProjectPaths().checkpoints.name, save)],
+        spec=record.digest,
+        between=[Checkpoints(copies, batches, work / ProjectPaths().checkpoints.name, save)],
     )
     with locked(work):
-        claim_folder(work, spec)
+        claim_folder(work, record, stage.steps)
         trainer.resume()
         save_dit(dit, target)
     return target

@@ -20,6 +20,9 @@ from hv15.records.paths import EncodedKind
 NOT_SET = "not set"
 """The text for a default of None."""
 
+_IN_DIGESTS = (None, "future", "length")
+"""What settings that affect the result are marked with."""
+_SHOWN_MARKS = ("speed", "place", "future", "length")
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -37,7 +40,8 @@ class FieldInfo:
     is_section: bool
     """Whether it is a section with its own settings."""
     affects: str | None
-    """"speed" or "place" if it does not affect any result, else None."""
+    """"speed" or "place" if it does not affect any result, "future" or "length" if it does not affect the steps of a
+    training that are done, else None."""
 
     @property
     def default_text(self) -> str:
@@ -68,7 +72,7 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
             default=... if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True)),
             doc=" ".join(cleandoc(field.description or "").split()),
             is_section=section_of(field.annotation) is not None,
-            affects=mark if (mark := affects(model, name)) in ("speed", "place") else None,
+            affects=mark if (mark := affects(model, name)) in _SHOWN_MARKS else None,
         )
 
 
@@ -100,7 +104,7 @@ def digest_view(section: Section) -> JsonObject:
     return {
         name: _view(getattr(section, name), value)
         for name, value in section.model_dump(mode="json").items()
-        if affects(type(section), name) is None and _is_read(section, name)
+        if affects(type(section), name) in _IN_DIGESTS and _is_read(section, name)
     }
 
 

@@ -23,6 +23,16 @@ PLACE: JsonDict = {"affects": "place"}
 STEP: JsonDict = {"affects": "step"}
 """Marks a setting that counts only in the number of batches of a step, which is in the digest instead."""
 
+FUTURE: JsonDict = {"affects": "future"}
+"""Marks a setting of a training that changes its result, but not the steps that are already done: after an edit, the
+training continues. A setting without a mark belongs to its past: after an edit, it is another training."""
+
+LENGTH: JsonDict = {"affects": "length"}
+"""Marks the settings of a training's length. They are as `FUTURE` unless the learning rate depends on the length."""
+
+ORIGIN: JsonDict = {"affects": "origin"}
+"""Marks the settings of what a training starts from. Instead of them, its spec holds that content's digest."""
+
 CAPTION: JsonDict = {"affects": "caption"}
 """Marks a dataset's setting that affects only captions, which are identified by their text."""
 

@@ -15,6 +15,7 @@ from hv15.config.training.network import NetworkSettings
 from hv15.config.training.previews import PreviewSettings
 from hv15.config.training.saving import SavingSettings
 from hv15.config.training.schedule import ScheduleSettings, in_steps
+from hv15.config.training.start import StartSettings
 from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.training.tracking import TrackingSettings
 from hv15.config.transformer import TransformerSettings
@@ -31,6 +32,7 @@ class TrainSettings(
     TimestepSettings,
     NetworkSettings,
     ScheduleSettings,
+    StartSettings,
     LengthSettings,
 ):
     """Training: length, optimizer, LoRA size, noise levels, loss, what is saved."""
@@ -82,6 +84,8 @@ class TrainSettings(
             for name, off in (("quantize", "none"), ("blocks_to_swap", 0), ("compile", False)):
                 if getattr(self, name) != off:
                     yield ("shard_base",), f"does not work together with {name}: remove one of them"
+        if self.continue_from is not None and self.network_weights is not None:
+            yield ("continue_from",), "network_weights is also set: keep one of them, as both bring weights"
         if self.attn_mode == "sage":
             text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             yield ("attn_mode",), text

@@ -252,7 +252,7 @@ class LoRANetwork(nn.Module):
                 hint="use the include_patterns and exclude_patterns of the run that made it, and convert it to kohya's "
                 "layout (hv15 convert --reverse)",
             )
-        for key in expected.keys() & state_dict.keys():
+        for key in (name for name in expected if name in state_dict):
             if state_dict[key].shape != expected[key].shape:
                 raise UserError(
                     f"network_weights: {key} is {list(state_dict[key].shape)}, expected {list(expected[key].shape)}",

@@ -7,9 +7,11 @@ on changes. Only the optimizer's check needs torch: with `train.optimizer_args`,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hv15.config.train import TrainSettings
 from hv15.config.training.optimizer import CLASSES, distribution_of
@@ -21,6 +23,9 @@ from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.problems import ConfigError, Location, Place, Problem, dotted
 from hv15.remembered import Memory
+
+if TYPE_CHECKING:
+    from hv15.lora.fit import NetworkSizes
 
 VERSION = 2
 """Raised when a check finds more than before."""
@@ -125,7 +130,7 @@ def _file_check(
 
 def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
     """The layers that get a LoRA, the one that the training starts from, and those of the samples."""
-    from hv15.lora.fit import NetworkSizes, check_lora, check_network_weights, network_sizes
+    from hv15.lora.fit import check_lora, check_network_weights, network_sizes
     from hv15.lora.rates import rates_of_layers
 
     settings, sizes = project.settings, ModelSizes(project)
@@ -173,6 +178,8 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
             check_network_weights(path, layers)
 
         yield _file_check(project, "lora", place, file, check_start, "start", *wanted)
+    if train.continue_from is not None:
+        yield from _start_check(project, [base, train.network_dim, train.network_alpha, patterns], network)
     named: list[tuple[Location, str]] = [
         (("sample", "loras", number, "path"), lora.path) for number, lora in enumerate(sample.loras)
     ]
@@ -185,6 +192,36 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         yield _file_check(
             project, "lora", location, settings.resolve(name), lambda path: check_lora(path, sizes.dit), base
         )
+
+
+def _start_check(project: Project, wanted: list[Json], network: Callable[[], NetworkSizes]) -> Iterator[EarlyCheck]:
+    """The check of what `train.continue_from` names."""
+    from hv15.lora.fit import check_network_weights
+    from hv15.train.origin import LORA, find_origin, refuse_other_optimizer
+
+    train, setting = project.settings.train, ("train", "continue_from")
+
+    def check() -> None:
+        if (origin := project.start) is None:
+            return
+        place = find_origin(origin, project.paths.training, project.settings.resolve(train.continue_from or ""))
+        if place is None:
+            return  # it is kept by a training that is finished
+        try:
+            check_network_weights(place / LORA if place.is_dir() else place, network())
+        except UserError as error:
+            raise UserError(f"{dotted(setting)}: {error.message}", hint=error.hint) from error
+        refuse_other_optimizer(origin, place, train.optimizer_type)
+
+    try:
+        _ = project.spec_without_start
+    except UserError:
+        return  # a dataset or a file cannot be used, which has its own error
+    depends: Json = None
+    with suppress(UserError):  # the check itself says so
+        start = project.start
+        depends = [None if start is None else start.to_json(), train.optimizer_type, *wanted]
+    yield EarlyCheck("start", setting, check, depends)
 
 
 # -- the others -----------------------------------------------------------------------------------------------------

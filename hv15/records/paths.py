@@ -95,6 +95,11 @@ class ProjectPaths:
         return self.training / "state"
 
     @property
+    def origin(self) -> Path:
+        """The folder of what the training started from: a state, or the weights of a LoRA."""
+        return self.training / "origin"
+
+    @property
     def checkpoints(self) -> Path:
         return self.training / "checkpoints"
 

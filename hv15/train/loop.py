@@ -35,7 +35,7 @@ from hv15.train.optimizer_step import OptimizerStep, StepNumbers
 from hv15.train.schedules import Schedule
 from hv15.train.signals import Requests, Stopped
 from hv15.train.smoothed import SmoothedLoss
-from hv15.train.state import Position, StateFolder
+from hv15.train.state import Position, SavedState, StateFolder
 from hv15.train.step_batches import StepBatches
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,11 @@ class Processes(Protocol):
 
 
 class BetweenSteps(Protocol):
-    """What a training does between some of its steps, such as saving copies or validating."""
+    """What a training does between some of its steps, such as saving copies or validating.
+
+    It does not depend on the length of the training, because a finished training may continue: then nothing that is
+    due after its last step is done again.
+    """
 
     def is_due(self, step: int) -> bool:
         """Whether to run after `step` finished steps (0: before the first); the same on all processes."""
@@ -119,22 +123,26 @@ class Trainer:
     folder: Path
     """`<output folder>/train`."""
     spec: str
-    """Digest of the training spec."""
+    """Digest of the past of the training's spec."""
     between: Sequence[BetweenSteps] = ()
     """In the order in which they run. A stop does not wait for them: they run when the training resumes."""
     observers: Sequence[Callable[[MetricsRecord], None]] = ()
     """Called with each record that is written."""
     on_request: BetweenSteps | None = None
     """What also runs when a file asks for it."""
+    begin: Callable[[], SavedState] | None = None
+    """Returns what the training starts from; None: from the network as it is, at step 0."""
 
     def resume(self) -> None:
         """Train to the end, from the newest saved state or, if there is none, from the beginning.
 
         Raises:
-            UserError: as `run`; or the state was saved with another number of batches per step.
+            UserError: as `run` and `begin`; or the state was saved with another number of batches per step.
             SystemExit: as `run`.
         """
         saved = StateFolder(self.folder / "state", self.spec).load_latest()
+        if saved is None and self.begin is not None:
+            saved = self.begin()
         if saved is None:
             self.run()
             return
@@ -148,7 +156,8 @@ class Trainer:
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
         self.optimizer_step.network.load_state_dict(saved.lora)
-        restore_state(self.optimizer_step.optimizer, saved.optimizer)
+        if saved.optimizer:
+            restore_state(self.optimizer_step.optimizer, saved.optimizer)
         self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
 
     def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> None:
@@ -274,7 +283,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             epoch = round(self.batches.epochs(step), 4)
             per_step = self.batches.batches_per_step
-            position = Position(step, epoch, metrics.offset, self.spec, per_step, between_due)
+            samples = self.batches.samples(step)
+            position = Position(step, epoch, metrics.offset, self.spec, per_step, between_due, samples)
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
             states.save(position, network.state_dict(), state_of(optimizer))

@@ -132,8 +132,6 @@ class Previews:
     rule: PreviewRule
     plan: PreviewPlan
     batches: StepBatches
-    total_steps: int
-    """After the last step there are none, because the finished LoRA is sampled then."""
     folder: Path
     dit: DiT
     network: LoRANetwork
@@ -148,7 +146,7 @@ class Previews:
     wait_for_everyone: Callable[[], object]
 
     def is_due(self, step: int) -> bool:
-        return step != self.total_steps and self.rule.is_due(step, self.batches)
+        return self.rule.is_due(step, self.batches)
 
     def run(self, step: int, metrics: MetricsFile) -> None:
         """Make one sample of each preview. A problem is recorded as a warning: it must not end a training."""
@@ -206,7 +204,6 @@ def make_previews(
     options: TrainSettings,
     plan: PreviewPlan,
     batches: StepBatches,
-    total: int,
     folder: Path,
     dit: DiT,
     network: LoRANetwork,
@@ -223,7 +220,6 @@ def make_previews(
         rule=PreviewRule.from_settings(options),
         plan=plan,
         batches=batches,
-        total_steps=total,
         folder=folder / ProjectPaths().previews.name,
         dit=dit,
         network=network,

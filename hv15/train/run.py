@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
-from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
 from hv15.lora.network import LoRABranch
@@ -29,8 +29,11 @@ from hv15.out_of_memory import memory_advice
 from hv15.precision import named_dtype, pick_device, pick_dtype
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
+from hv15.records.training import TrainingRecord
+from hv15.train.beginning import load_origin
 from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
+from hv15.train.folder import claim_folder
 from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
 from hv15.train.losses import LossFunction
@@ -38,8 +41,11 @@ from hv15.train.metadata import lora_metadata
 from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer, refuse_norm_limit
+from hv15.train.origin import Origin, refuse_finished
+from hv15.train.past import past_of
 from hv15.train.random import seed_for
-from hv15.train.state import claim_folder, locked
+from hv15.train.segments import segment
+from hv15.train.state import locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
@@ -70,7 +76,7 @@ def train(
     Everything else is written to `train/` beside the output: see hv15.train.state.
 
     Args:
-        spec: everything that the result depends on; a saved state of another spec is moved aside and not used.
+        spec: everything that the result depends on; what was saved with another past of it is moved aside.
         items: the dataset; their order does not matter.
         dit_path: the base model's file or folder.
         previews: what can be sampled while it trains.
@@ -118,10 +124,13 @@ def train_dit(
         UserError: as `train`.
         SystemExit: as `train`.
     """
-    options, folder, spec_digest = settings.train, output.parent / ProjectPaths().training.name, digest(dict(spec))
+    options, folder = settings.train, output.parent / ProjectPaths().training.name
     check_processes(options, accelerator.num_processes)
-    batches = StepBatches(BatchStream(items, options.seed), options.gradient_accumulation_steps, options.num_processes)
+    record, origin = TrainingRecord(past_of(options, spec), settings.dump()), Origin.of_spec(spec)
+    batches = make_batches(options, items, origin)
     total = batches.total_steps(options.max_train_steps, options.max_train_epochs)
+    if origin is not None:
+        refuse_finished(origin, total)
     with ExitStack() as undo:
         undo.callback(reset, dit)
         with memory_advice():
@@ -136,7 +145,14 @@ def train_dit(
 
         def save(path: Path, step: int) -> None:
             metadata = lora_metadata(
-                settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
+                settings,
+                spec,
+                items,
+                step=step,
+                epochs=batches.epochs(step),
+                base=dit.config,
+                base_name=base_name,
+                segments=() if origin is None else (*TrainingRecord.load(folder).segments, segment(origin)),
             )
             save_lora(path, trained(), metadata, dtype=named_dtype(options.save_precision))
 
@@ -144,7 +160,6 @@ def train_dit(
             Checkpoints(
                 CheckpointRule.from_settings(options),
                 batches,
-                total,
                 folder / ProjectPaths().checkpoints.name,
                 save,
                 accelerator.is_main_process,
@@ -155,7 +170,7 @@ def train_dit(
             from hv15.train.previews import make_previews  # decoding needs av
 
             on_request = make_previews(
-                options, previews, batches, total, folder, dit, network, trained, stores.texts, accelerator
+                options, previews, batches, folder, dit, network, trained, stores.texts, accelerator
             )
             between.append(on_request)
         observers = []
@@ -170,17 +185,28 @@ def train_dit(
             reader=make_reader(settings, stores),
             accelerator=accelerator,
             folder=folder,
-            spec=spec_digest,
+            spec=record.digest,
             between=between,
             observers=observers,
             on_request=on_request,
+            begin=None
+            if origin is None
+            else partial(
+                load_origin,
+                origin,
+                folder / ProjectPaths().origin.name,
+                optimizer_step,
+                optimizer_type=options.optimizer_type,
+                batches_per_step=batches.batches_per_step,
+            ),
         )
         if not accelerator.is_main_process:
             accelerator.wait_for_everyone()
             trainer.resume()
             return
         with locked(folder):
-            claim_folder(folder, spec_digest)
+            named = settings.resolve(options.continue_from) if options.continue_from else None
+            claim_folder(folder, record, total, named=named)
             accelerator.wait_for_everyone()
             trainer.resume()
             save(output, total)
@@ -188,6 +214,22 @@ def train_dit(
             write_json(folder / "summary.json", asdict(summary))
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
+
+
+def make_batches(options: TrainSettings, items: Sequence[TrainingItem], origin: Origin | None) -> StepBatches:
+    """Return the steps of a training, which count on from its origin.
+
+    Raises:
+        UserError: there are no items.
+    """
+    step, samples = (0, 0) if origin is None else (origin.step, origin.samples)
+    return StepBatches.after(
+        step,
+        samples,
+        BatchStream(items, options.seed),
+        options.gradient_accumulation_steps,
+        options.num_processes,
+    )
 
 
 def make_accelerator(device: str) -> Accelerator:

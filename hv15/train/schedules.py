@@ -88,3 +88,8 @@ class Schedule:
 
 def _cosine(left: float) -> float:
     return 0.5 * (1 - math.cos(math.pi * left))
+
+
+def depends_on_length(options: ScheduleSettings) -> bool:
+    """Whether the rate of any step depends on the length of the training: then a longer one is another training."""
+    return options.lr_scheduler not in ("constant", "inverse_sqrt") or 0 < options.lr_warmup_steps < 1

@@ -4,6 +4,7 @@
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - why: the reasons, in words
+- outcome: what becomes of the training that is there, in words
 """
 
 from __future__ import annotations

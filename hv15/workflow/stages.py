@@ -24,6 +24,7 @@ from hv15.records.outputs import LATENTS, OUTPUT_TYPES
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.sample.prompts import SampleSpec
+from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
 
 
@@ -166,7 +167,9 @@ class StageBuilder:
             "models": self._made("dit"),
             "conditions": [self._paths.condition(each.name) for each in self._project.previews if each.image],
         }
-        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs)
+        start = self._project.settings.train.continue_from
+        details: JsonObject = {} if start is None else {ENTRY: start}
+        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs, details)
 
     @property
     def _trained(self) -> str:

@@ -65,6 +65,7 @@ def test_speed_and_place_enter_no_digest() -> None:
     assert "state_every_n_steps" not in train
     assert not {name for name in train if name.startswith("save_")} - {"save_precision"}  # copies on the way
     assert train["learning_rate"] == 1e-4
+    assert (train["save_precision"], train["max_train_steps"]) == ("float32", 1600)  # they affect the result
     cache = digest_view(CacheSettings.model_validate({"directory": "/elsewhere", "shards": 8, "workers": 9}))
     assert cache == digest_view(CacheSettings())
     kept = {"vae_sample_size", "dtype", "latent_dtype", "text_dtype", "fp8_vl", "text_encoder_cpu"}
@@ -132,7 +133,17 @@ def test_a_digest_view_goes_into_lists_of_sections() -> None:
     json.dumps(view, allow_nan=False)
 
 
-@pytest.mark.parametrize(("path", "mark"), [("cache.shards", "speed"), ("models.vae", "place"), ("train.seed", None)])
+@pytest.mark.parametrize(
+    ("path", "mark"),
+    [
+        ("cache.shards", "speed"),
+        ("models.vae", "place"),
+        ("train.seed", None),
+        ("train.save_precision", "future"),
+        ("train.max_train_steps", "length"),
+        ("train.continue_from", None),
+    ],
+)
 def test_the_mark_is_in_the_list(path: str, mark: str | None) -> None:
     field: FieldInfo = LISTED[path]
     assert field.affects == mark

@@ -20,6 +20,7 @@ NAMED = {
     "training": "results/train",
     "metrics": "results/train/metrics.jsonl",
     "states": "results/train/state",
+    "origin": "results/train/origin",
     "checkpoints": "results/train/checkpoints",
     "previews": "results/train/previews",
     "sample_now": "results/train/sample-now",

@@ -177,12 +177,12 @@ def test_checkpoints_appear_where_they_are_due_and_old_ones_go(tmp_path: Path) -
     output = run(tmp_path, settings(max_train_steps=9, **options))  # three batches an epoch
     folder = tmp_path / "train" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "lora-epoch0002.safetensors",
+        "lora-epoch0003.safetensors",
         "lora-step000006.safetensors",
         "lora-step000008.safetensors",
     ]
     written = [record["path"] for record in metrics(tmp_path, "checkpoint")]
-    assert len(written) == 6
+    assert len(written) == 7
     short = run(tmp_path / "short", settings(max_train_steps=6, **options))
     assert tensors(short).keys() == tensors(output).keys()
     assert_equal(tensors(short), tensors(folder / "lora-step000006.safetensors"))

@@ -144,7 +144,7 @@ def test_image_to_video_begins_with_the_image(tmp_path: Path, data: Data, monkey
     spec = replace(SPEC, task="i2v", image=ImageFile("red.png", "f" * 64))
     config = settings("i2v", max_train_steps=2, preview_every_n_steps=1)
     run(tmp_path / "one", config, data=data, previews=plan(tmp_path, spec, condition=condition))
-    ((first, states),) = seen
+    first, states = seen[0]
     assert torch.equal(first, latents)
     assert torch.equal(states, vision)
 

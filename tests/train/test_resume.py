@@ -196,7 +196,7 @@ def test_another_spec_starts_anew_and_the_old_one_can_come_back(tmp_path: Path) 
 
 def test_another_number_of_batches_a_step_is_refused(tmp_path: Path) -> None:
     """As when two processes resume the state of one; the spec does not hold their number."""
-    config, spec = settings(max_train_steps=2, gradient_accumulation_steps=2), {"train": "the same"}
+    config, spec = settings(max_train_steps=2, gradient_accumulation_steps=2), {"the": "same"}
     run(tmp_path, config, spec=spec)
     (tmp_path / "lora.safetensors").unlink()
     with pytest.raises(UserError, match=r"cannot resume: each step had 2 batches .* would have 1") as error:

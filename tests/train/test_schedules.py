@@ -11,7 +11,7 @@ from transformers.optimization import get_wsd_schedule
 
 from hv15.config import TrainSettings
 from hv15.config.training.schedule import LRScheduler, in_steps
-from hv15.train.schedules import Schedule
+from hv15.train.schedules import Schedule, depends_on_length
 
 KINDS: tuple[LRScheduler, ...] = get_args(LRScheduler)
 
@@ -119,3 +119,12 @@ def test_they_are_made_from_the_settings() -> None:
     assert Schedule.from_settings(settings, 7) == Schedule("cosine_with_restarts", 7, cycles=3)
     settings = TrainSettings(lr_scheduler="inverse_sqrt", lr_scheduler_timescale=30)
     assert Schedule.from_settings(settings, 7) == Schedule("inverse_sqrt", 7, timescale=30)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("warmup", [0, 3, 0.25])
+def test_a_rate_depends_on_the_length_if_that_changes_any(kind: LRScheduler, warmup: float) -> None:
+    needed = {"cosine_with_min_lr": {"lr_scheduler_min_lr_ratio": 0.1}, "warmup_stable_decay": {"lr_decay_steps": 2}}
+    options = TrainSettings.model_validate({"lr_scheduler": kind, "lr_warmup_steps": warmup, **needed.get(kind, {})})
+    short, long = ([Schedule.from_settings(options, total).factor(step) for step in range(8)] for total in (8, 80))
+    assert depends_on_length(options) == (short != long)

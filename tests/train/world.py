@@ -17,7 +17,8 @@ from torch import Tensor
 
 from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
-from hv15.config import Settings, digest_view
+from hv15.config import Settings, TrainSettings
+from hv15.config.fields import affects
 from hv15.models import DiT, DiTConfig
 from hv15.train.examples import EMPTY_CAPTION
 from hv15.train.previews import PreviewPlan
@@ -92,7 +93,9 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
 
 
 def spec_of(config: Settings) -> dict[str, Any]:
-    train = digest_view(config.train) | {"batches_per_step": config.train.batches_per_step}
+    every = config.dump()["train"]
+    train = {name: value for name, value in every.items() if affects(TrainSettings, name) != "step"}
+    train["batches_per_step"] = config.train.batches_per_step
     return {"train": train, "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
 
 

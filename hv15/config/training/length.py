@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import Field, model_validator
 
-from hv15.config.section import SPEED, STEP, Conflict, Few, Many, Section, Seed
+from hv15.config.section import LENGTH, SPEED, STEP, Conflict, Few, Many, Section, Seed
 
 
 class LengthSettings(Section):
@@ -15,10 +15,10 @@ class LengthSettings(Section):
     seed: Seed = 42
     """Seed of all random draws: order, noise, timesteps, dropout, LoRA weights. The same seed gives the same LoRA."""
 
-    max_train_steps: Many | None = 1600
+    max_train_steps: Many | None = Field(1600, json_schema_extra=LENGTH)
     """Length of the training in optimizer steps. Set this or `max_train_epochs`, not both."""
 
-    max_train_epochs: Many | None = None
+    max_train_epochs: Many | None = Field(None, json_schema_extra=LENGTH)
     """Length of the training in passes over the dataset (including repeats), instead of `max_train_steps`."""
 
     gradient_accumulation_steps: Few = Field(1, json_schema_extra=STEP)
