@@ -6,7 +6,7 @@ beneath a LoRA that is trained. To merge LoRAs into the weights see `hv15.lora.m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +53,21 @@ def add_changes(dit: nn.Module, changes: Mapping[str, WeightChange], multiplier:
     Raises:
         UserError: the model lacks a module or has another size.
     """
+    return [layer.register_forward_hook(hook) for layer, hook in hooks_of(dit, changes, multiplier)]
+
+
+def hooks_of(
+    dit: nn.Module, changes: Mapping[str, WeightChange], multiplier: float
+) -> list[tuple[nn.Module, Callable[..., Tensor]]]:
+    """Return the layers that changes are for, by official name, with the forward hooks that add them.
+
+    Raises:
+        UserError: the model lacks a module or has another size.
+    """
     layers = check_targets(dit, {name: change.shape for name, change in changes.items()})
-    hooks = {name: _hook(change, multiplier) for name, change in changes.items()} if multiplier != 0.0 else {}
-    return [layers[name].register_forward_hook(hook) for name, hook in hooks.items()]
+    if multiplier == 0.0:
+        return []
+    return [(layers[name], _hook(change, multiplier)) for name, change in changes.items()]
 
 
 class _AddLowRank(LowRankHook):

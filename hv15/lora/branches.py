@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from hv15.lora.dora import row_norms
 from hv15.lora.dropout import Dropouts, seed_of
 from hv15.lora.kinds import BASE_MAGNITUDE
-from hv15.lora.products import add_product, grown, hadamard_output, kronecker_output, scaled_change
+from hv15.lora.products import (
+    add_product,
+    grown,
+    hadamard_output,
+    kronecker_output,
+    scaled_change,
+    squared_norm_of_product,
+)
 from hv15.lora.sizes import AdapterKind, Shapes
 from hv15.models.adapted import LowRankHook
 from hv15.models.weights.quantised import QuantisedLinear, plain_weight
@@ -77,6 +84,15 @@ class Branch(nn.Module, ABC):
         return [parameter for parameter in self.parameters() if parameter not in ups]
 
     @property
+    @abstractmethod
+    def factors(self) -> list[nn.Parameter]:
+        """The matrices of which the change is a product."""
+
+    @abstractmethod
+    def squared_norm(self) -> Tensor:
+        """Return the squared Frobenius norm () of the change of the weight, without `scale`."""
+
+    @property
     def hook(self) -> Hook | LowRankHook:
         """The forward hook that adds the branch's output to that of the layer."""
         return Hook(self)
@@ -123,6 +139,13 @@ class LoRABranch(Branch):
         return [self.lora_up.weight]
 
     @property
+    def factors(self) -> list[nn.Parameter]:
+        return [self.lora_down.weight, self.lora_up.weight]
+
+    def squared_norm(self) -> Tensor:
+        return squared_norm_of_product(self.lora_up.weight, self.lora_down.weight)
+
+    @property
     def hook(self) -> Hook | LowRankHook:
         return _LowRankBranch(self)
 
@@ -161,7 +184,7 @@ class DoRABranch(LoRABranch):
         assert isinstance(layer, nn.Linear | QuantisedLinear)
         base = output_without_loras(layer, x, output, hook)
         if base is output:
-            return grown(add_product(output, self.hidden(x), self.lora_up.weight, self.scale), layer.bias, growth)
+            return grown(add_product(output, self.hidden(x), self.lora_up.weight, self.scale), layer, growth)
         change = F.linear(self.hidden(x) * self.scale, self.lora_up.weight.to(x.dtype))
         return output.add_(scaled_change(base, layer.bias, change, growth))
 
@@ -180,11 +203,17 @@ class LoHaBranch(Branch):
     def ups(self) -> list[nn.Parameter]:
         return [self.hada_w2_a]
 
+    @property
+    def factors(self) -> list[nn.Parameter]:
+        return [self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b]
+
+    def squared_norm(self) -> Tensor:
+        return ((self.hada_w1_a @ self.hada_w1_b) * (self.hada_w2_a @ self.hada_w2_b)).square().sum()
+
     def add_to(self, output: Tensor, x: Tensor, layer: nn.Module, hook: object) -> Tensor:
         if self._is_skipped:
             return output
-        factors = self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b
-        return _add_with_dropout(self, output, hadamard_output(x, factors, self.scale))
+        return _add_with_dropout(self, output, hadamard_output(x, self.factors, self.scale))
 
 
 class LoKrBranch(Branch):
@@ -208,6 +237,14 @@ class LoKrBranch(Branch):
     @property
     def ups(self) -> list[nn.Parameter]:
         return self.w2[-1:]
+
+    @property
+    def factors(self) -> list[nn.Parameter]:
+        return [self.lokr_w1, *self.w2]
+
+    def squared_norm(self) -> Tensor:
+        inner = squared_norm_of_product(*self.w2) if len(self.w2) == 2 else self.lokr_w2.square().sum()
+        return self.lokr_w1.square().sum() * inner
 
     def add_to(self, output: Tensor, x: Tensor, layer: nn.Module, hook: object) -> Tensor:
         if self._is_skipped:

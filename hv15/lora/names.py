@@ -9,14 +9,16 @@ hv15 uses the official checkpoint's names; kohya's are the same with `_` instead
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import TypeVar, get_args
 
 from hv15.choices import LayerPreset, LoRALayout
 from hv15.errors import UserError
 from hv15.models.layouts import reading_recipes
 from hv15.patterns import PatternError, Searches
+
+Value = TypeVar("Value")
 
 LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
@@ -269,8 +271,36 @@ def _in_blocks(names: Sequence[str], blocks: tuple[int, int]) -> list[str]:
     return [name for name in names if first <= numbers[name] <= last]
 
 
+def by_pattern(setting: str, patterns: Mapping[str, Value], names: Sequence[str], otherwise: Value) -> dict[str, Value]:
+    """Return a value for each of the layers that get a LoRA.
+
+    Args:
+        setting: the one of `train:` that holds the patterns.
+        patterns: regular expression -> value; the first that is found in a name counts.
+        names: official names of the layers.
+        otherwise: the value of all others.
+
+    Raises:
+        UserError: an expression is invalid, is found in no name, or only in those where an earlier one is found.
+    """
+    searches, values = Searches(), dict[str, Value]()
+    for pattern, value in patterns.items():
+        found = _matching(setting, pattern, names, searches)
+        if found <= values.keys():
+            raise UserError(
+                f"train.{setting}: {pattern!r:.200} has no effect: earlier patterns are found in all of its layers",
+                hint="put it before them: the first pattern that is found in a layer's name counts",
+            )
+        values = {**dict.fromkeys(found, value), **values}
+    return {name: values.get(name, otherwise) for name in names}
+
+
 def _matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:
-    """The names in which a pattern is found; there must be one."""
+    """Return the names in which a pattern is found; `setting` is the one of `train:` that holds it.
+
+    Raises:
+        UserError: it is not a regular expression, or is found in none.
+    """
     try:
         found = {name for name in names if searches.found(text, name)}
     except PatternError as error:

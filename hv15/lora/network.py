@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
@@ -22,9 +23,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
+from hv15.lora.apply import hooks_of
 from hv15.lora.branches import Branch, Place, make_branch, plain_loras
+from hv15.lora.changes import WeightChange
 from hv15.lora.dropout import Dropouts
 from hv15.lora.names import kohya_name, select_modules
+from hv15.lora.rates import rates_of_layers
 from hv15.lora.sizes import AdapterKind
 from hv15.models.dit_files import block_number
 from hv15.models.weights.block_hooks import visit_block
@@ -79,6 +83,7 @@ class LoRANetwork(nn.Module):
         for name in self.module_names:
             _check_sizes(ranks[name], alphas[name], probabilities)
         self.shared = Dropouts(dropout, rank_dropout, module_dropout)
+        self._hooks: list[tuple[nn.Module, Callable[..., Tensor]]] = []
         self._handles: list[RemovableHandle] = []
         self._copies: list[Tensor] = []
         dit.requires_grad_(False)
@@ -92,9 +97,8 @@ class LoRANetwork(nn.Module):
             place = Place(name, modules[name], ranks[name], alphas[name], kind)
             branch = make_branch(place, seed, self.shared)
             self.add_module(kohya_name(name), branch)
-            self._handles.append(modules[name].register_forward_hook(branch.hook))
-        self._handles.append(dit.register_forward_pre_hook(self._cast))
-        self._cast(dit)
+            self._hooks.append((modules[name], branch.hook))
+        self._attach(dit)
 
     @property
     def branches(self) -> list[Branch]:
@@ -124,6 +128,30 @@ class LoRANetwork(nn.Module):
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @contextmanager
+    def detached(self, dit: nn.Module) -> Iterator[None]:
+        """Remove the hooks for a while."""
+        self.detach()
+        try:
+            yield
+        finally:
+            self._attach(dit)
+
+    def add_beneath(self, dit: nn.Module, changes: Mapping[str, WeightChange], multiplier: float) -> None:
+        """Let changes of layers act beneath this LoRA, which are not trained, and are attached and detached with it.
+
+        Raises:
+            UserError: the model lacks a module or has another size.
+        """
+        added = hooks_of(dit, changes, multiplier)
+        self._hooks += added
+        self._handles += [layer.register_forward_hook(hook) for layer, hook in added]
+
+    def _attach(self, dit: nn.Module) -> None:
+        self._handles += [layer.register_forward_hook(hook) for layer, hook in self._hooks]
+        self._handles.append(dit.register_forward_pre_hook(self._cast))
+        self._cast(dit)
+
     def detach(self) -> None:
         """Remove the hooks, so that the DiT computes as before."""
         for handle in self._handles:
@@ -134,13 +162,28 @@ class LoRANetwork(nn.Module):
         """Set the seed of the dropout masks; if there is any dropout, set a new one for every batch."""
         self.shared.step_seed = int(seed)
 
-    def parameter_groups(self, lr: float, loraplus_ratio: float | None = None) -> list[ParameterGroup]:
-        """Return the optimizer groups `down` and `up`; LoRA+ (Hayou et al. 2024) multiplies the rate of `up`."""
-        downs, ups = ([each for branch in self.branches for each in getattr(branch, of)] for of in ("downs", "ups"))
-        return [
-            {"name": "down", "params": downs, "lr": lr},
-            {"name": "up", "params": ups, "lr": lr * (loraplus_ratio or 1)},
-        ]
+    def parameter_groups(
+        self, lr: float, loraplus_ratio: float | None = None, layer_rates: Mapping[str, float] | None = None
+    ) -> list[ParameterGroup]:
+        """Return the optimizer groups `down` and `up`, and two more for each other rate that layers have.
+
+        Args:
+            lr: learning rate.
+            loraplus_ratio: LoRA+ (Hayou et al. 2024) multiplies the rate of `up` by it.
+            layer_rates: see `hv15.lora.rates.rates_of_layers`.
+
+        Raises:
+            UserError: a pattern in `layer_rates` is found in no layer, or only in those of earlier patterns.
+        """
+        rates = rates_of_layers(self.module_names, layer_rates or {}, lr)
+        groups: list[ParameterGroup] = []
+        for rate in sorted(set(rates.values()), key=lambda rate: (rate != lr, rate)):
+            chosen = [branch for branch, its in zip(self.branches, rates.values(), strict=True) if its == rate]
+            end = "" if rate == lr else f" at {rate:g}"
+            downs, ups = ([each for branch in chosen for each in getattr(branch, of)] for of in ("downs", "ups"))
+            groups.append({"name": f"down{end}", "params": downs, "lr": rate})
+            groups.append({"name": f"up{end}", "params": ups, "lr": rate * (loraplus_ratio or 1)})
+        return groups
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> object:
         """Load tensors in kohya's layout, with exactly the modules, shapes, ranks and alphas of `state_dict()`.
@@ -161,7 +204,7 @@ class LoRANetwork(nn.Module):
                 hint="use the include_patterns and exclude_patterns of the run that made it, and convert it to kohya's "
                 "layout (hv15 convert --reverse)",
             )
-        for key in expected.keys() & state_dict.keys():
+        for key in (name for name in expected if name in state_dict):
             branch = self.get_submodule(key.partition(".")[0])
             assert isinstance(branch, Branch)
             if state_dict[key].shape != expected[key].shape:

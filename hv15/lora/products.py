@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from hv15.models.adapted import Linear
+
 
 def add_product(output: Tensor, hidden: Tensor, up: Tensor, scale: float) -> Tensor:
     """Add scale * hidden @ up^T to output, in place; output (..., out), hidden (..., rank), up (out, rank)."""
@@ -67,14 +69,22 @@ def scaled_change(base: Tensor, bias: Tensor | None, change: Tensor, growth: Ten
     return torch.addcmul(change, whole, growth.to(base.dtype))
 
 
-def grown(changed: Tensor, bias: Tensor | None, growth: Tensor) -> Tensor:
-    """Return changed + growth * (changed - bias), a layer's output with a DoRA; see `scaled_change`.
+def grown(changed: Tensor, layer: Linear, growth: Tensor) -> Tensor:
+    """Return changed + growth * (changed - the layer's bias), its output with a DoRA; see `scaled_change`.
 
     Args:
         changed: base + change, (..., out), which is kept for the backward pass.
     """
-    output: Tensor = _Grown.apply(changed, bias, growth)
+    output: Tensor = _Grown.apply(changed, layer, growth)
     return output
+
+
+def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the squared Frobenius norm () of left (rows, rank) @ right (rank, columns), without that product.
+
+    It is the sum of (left^T left) * (right right^T), which are (rank, rank).
+    """
+    return ((left.t() @ left) * (right @ right.t())).sum()
 
 
 class _Context(FunctionCtx):
@@ -83,30 +93,30 @@ class _Context(FunctionCtx):
     saved_tensors: tuple[Tensor, ...]
     factors: tuple[Tensor, ...]
     scale: float
-    bias: Tensor | None
+    layer: Linear
     needs_input_grad: tuple[bool, ...]
 
 
 class _Grown(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _Context, changed: Tensor, bias: Tensor | None, growth: Tensor) -> Tensor:
-        # The bias belongs to the layer, so it is not saved: block swap may replace it.
+    def forward(ctx: _Context, changed: Tensor, layer: Linear, growth: Tensor) -> Tensor:
+        # Keeps the layer, not its bias: block swap may replace it.
         ctx.save_for_backward(changed, growth)
-        ctx.bias = bias
+        ctx.layer = layer
         cast = growth.to(changed.dtype)
         output = torch.addcmul(changed, changed, cast)
-        return output if bias is None else output.sub_(cast * bias)
+        return output if layer.bias is None else output.sub_(cast * layer.bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, Tensor | None]:
-        changed, growth = ctx.saved_tensors
+        (changed, growth), bias = ctx.saved_tensors, ctx.layer.bias
         d_growth = None
         if ctx.needs_input_grad[2]:
             rows = grad.flatten(0, -2)
             d_growth = (rows * changed.flatten(0, -2)).sum(0, dtype=growth.dtype)
-            if ctx.bias is not None:
-                d_growth -= rows.sum(0, dtype=growth.dtype) * ctx.bias
+            if bias is not None:
+                d_growth -= rows.sum(0, dtype=growth.dtype) * bias
         return torch.addcmul(grad, grad, growth.to(grad.dtype)), None, d_growth
 
 

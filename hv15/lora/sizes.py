@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TypeVar
 
 from hv15.choices import NetworkType
 from hv15.config.settings import Settings
@@ -14,15 +13,12 @@ from hv15.config.training.network import NetworkSettings
 from hv15.errors import UserError
 from hv15.lora.factorization import lokr_matrices
 from hv15.lora.kinds import BASE_MAGNITUDE, kind_of
-from hv15.lora.names import BLOCK_PARTS, select_modules
+from hv15.lora.names import BLOCK_PARTS, by_pattern, select_modules
 from hv15.lora.outline import ModuleOutline, read_outline
 from hv15.models.dit_config import DiTConfig
-from hv15.patterns import PatternError, Searches
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes = dict[str, tuple[int, int]]
 """Shapes of the tensors of one layer's LoRA, without its alpha, by part, as files name them."""
-Value = TypeVar("Value")
-
 _KINDS: dict[NetworkType, str] = {"lora": "a LoRA", "dora": "a DoRA", "loha": "a LoHa", "lokr": "a LoKr"}
 
 
@@ -77,14 +73,14 @@ class NetworkSizes:
         return sum(map(prod, self.shapes(layer).values()))
 
     @property
-    def tensor_sizes(self) -> list[int]:
-        """The number of trained parameters of each tensor."""
-        return [prod(shape) for layer in self.layers for shape in self.shapes(layer).values()]
+    def matrices(self) -> list[tuple[int, int]]:
+        """Rows and columns of all trained tensors."""
+        return [shape for layer in self.layers for shape in self.shapes(layer).values()]
 
     @property
     def parameters(self) -> int:
         """The number of trained parameters."""
-        return sum(self.tensor_sizes)
+        return sum(map(prod, self.matrices))
 
     def alike(self, blocks: int) -> NetworkSizes:
         """Return the sizes for a model of so many blocks, each with what the block with the highest ranks has."""
@@ -141,7 +137,7 @@ def network_sizes(config: DiTConfig, options: NetworkSettings, weights: Path | N
     if options.dim_from_weights:
         assert weights is not None
         ranks, alphas = _from_file(weights, trainable, kind)
-        names: Iterable[str] = [name for name in trainable if name in ranks]
+        names = [name for name in trainable if name in ranks]
     else:
         names = select_modules(
             trainable,
@@ -150,8 +146,8 @@ def network_sizes(config: DiTConfig, options: NetworkSettings, weights: Path | N
             preset=options.layers,
             blocks=options.layer_blocks,
         )
-        ranks = _by_pattern("network_dim_patterns", options.network_dim_patterns, names, options.network_dim)
-        alphas = _by_pattern("network_alpha_patterns", options.network_alpha_patterns, names, options.network_alpha)
+        ranks = by_pattern("network_dim_patterns", options.network_dim_patterns, names, options.network_dim)
+        alphas = by_pattern("network_alpha_patterns", options.network_alpha_patterns, names, options.network_alpha)
     sizes = NetworkSizes(
         {name: trainable[name] for name in names},
         {name: ranks[name] for name in names},
@@ -170,39 +166,6 @@ def wrong_kind(module: ModuleOutline, kind: AdapterKind) -> str | None:
     if kind.type == "dora" and not {"lora_down.weight", "lora_up.weight", BASE_MAGNITUDE} <= module.shapes.keys():
         return f"{module.name} is a DoRA of another program, whose magnitudes have another meaning than hv15's"
     return None
-
-
-def _by_pattern(
-    setting: str, patterns: Mapping[str, Value], names: Iterable[str], otherwise: Value
-) -> dict[str, Value]:
-    """Return the value of the first pattern that is found in each name; every pattern must be used."""
-    searches, values, names = Searches(), dict[str, Value](), list(names)
-    matched, used = set[str](), set[str]()
-    for name in names:
-        values[name] = otherwise
-        found = [pattern for pattern in patterns if _is_found(setting, pattern, name, searches)]
-        matched.update(found)
-        if found:
-            values[name] = patterns[found[0]]
-            used.add(found[0])
-    for pattern in patterns:
-        if pattern not in used:
-            why = "comes after others that match the same layers" if pattern in matched else "matches none"
-            raise UserError(
-                f"train.{setting}: {pattern!r:.200} {why} of the {len(names)} layers that get a LoRA",
-                hint=f"correct it: it is searched in names such as {names[0]}, and the first that matches counts",
-            )
-    return values
-
-
-def _is_found(setting: str, pattern: str, name: str, searches: Searches) -> bool:
-    try:
-        return searches.found(pattern, name)
-    except PatternError as error:
-        raise UserError(
-            f"train.{setting}: {pattern!r:.200} is not usable as a regular expression: {error}",
-            hint=r"write it like img_attn_[qkv] or double_blocks\.(1|2)\.",
-        ) from error
 
 
 def _from_file(

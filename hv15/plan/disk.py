@@ -16,6 +16,7 @@ from hv15.grid import latent_size
 from hv15.models.templates import MAX_TEXT_TOKENS, glyph_text
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.model_sizes import ModelSizes
+from hv15.plan.optimizer_memory import state_bytes
 from hv15.plan.workload import TEMPLATE
 from hv15.project import Project
 
@@ -134,9 +135,9 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     settings, train = project.settings, project.settings.train
     try:
         network = settings_network(sizes.dit, settings)
-    except UserError:  # a pattern chooses no layer, which has its own line
+        state = network.parameters * FLOAT + state_bytes(train, network.matrices)
+    except UserError:  # a pattern chooses no layer, or the optimizer refuses its arguments, which has its own line
         return {}
-    state = sum(numbers * FLOAT + moment_bytes(train, numbers) for numbers in network.tensor_sizes)
     number = FLOAT if train.save_precision == "float32" else FLOAT // 2
     paths, formats = project.paths, settings.convert.formats
     products = {paths.trained: network.parameters, paths.lora: network.parameters}
@@ -147,16 +148,6 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
         "training states": max(0, state * _states(train) - bytes_of(paths.states)),
         "LoRA files": max(0, numbers * number - bytes_of(paths.checkpoints)),
     }
-
-
-def moment_bytes(train: TrainSettings, numbers: int) -> int:
-    """What the optimizer keeps for a matrix of so many numbers."""
-    if train.optimizer_type == "Muon":
-        return numbers * FLOAT
-    least = train.optimizer_args.get("min_8bit_size", 4096)
-    if train.optimizer_type == "AdamW8bit" and isinstance(least, int) and numbers >= least:
-        return numbers * 2 + 2 * FLOAT * (numbers // 256)
-    return numbers * 2 * FLOAT
 
 
 def _states(train: TrainSettings) -> int:

@@ -55,10 +55,7 @@ def _train_view(train: TrainSettings, file_digest: Callable[[str, str], str]) ->
             {"file": file_digest("train.base_weights", each.path), "multiplier": each.multiplier}
             for each in train.base_weights
         ]
-    for setting in ("network_dim_patterns", "network_alpha_patterns"):
-        if setting in view:  # as a list, because their order counts, and a digest does not depend on a mapping's
-            view[setting] = [[pattern, value] for pattern, value in getattr(train, setting).items()]
-    return view
+    return view | {"batches_per_step": train.batches_per_step}
 
 
 def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:

@@ -14,7 +14,7 @@ from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, merge_lora, save_lora
 from hv15.lora.sizes import AdapterKind
 from hv15.lora.weighted import WeightedLoRA, apply_all
-from hv15.train.run import add_base_weights, make_network
+from hv15.train.networks import make_network
 from tests.lora.samples import linears
 from tests.train.test_network_kinds import dequantised_dit, fp8_dit, velocity
 from tests.train.world import run, settings, tiny_dit, tiny_stores
@@ -66,11 +66,14 @@ def test_two_loras_beneath_and_a_dora_above(data: Any, tmp_path: Path) -> None:
     start = str(tmp_path / "start.safetensors")
     config = settings(**SHORT, network_type="dora", network_weights=start, base_weights=base)
     training = tiny_dit()
-    make_network(config, training)
-    add_base_weights(config, training)
+    network = make_network(config, training)
     sampling = tiny_dit()
     apply_all(sampling, [WeightedLoRA(tmp_path / f"{name}.safetensors") for name in ("one", "start", "two")])
-    assert_close(velocity(training, data), velocity(sampling, data), atol=1e-5, rtol=1e-5)
+    found = velocity(training, data)
+    assert_close(found, velocity(sampling, data), atol=1e-5, rtol=1e-5)
+    with network.detached(training):  # for a preview
+        assert torch.equal(velocity(training, data), velocity(tiny_dit(), data))
+    assert torch.equal(velocity(training, data), found)
 
 
 def test_a_missing_or_unfit_base_lora_is_named(data: Any, tmp_path: Path) -> None:

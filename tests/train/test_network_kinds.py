@@ -23,7 +23,7 @@ from hv15.models.dit_files import is_block_linear
 from hv15.models.weights.quantised import plain_weight, replace_linears
 from hv15.records.metadata import CONFIG, DORA_NORM
 from hv15.train.examples import Example
-from hv15.train.run import make_network
+from hv15.train.networks import make_network
 from tests.lora import comfyui
 from tests.train.test_resume import at_step, send
 from tests.train.world import CONFIG as SIZES
@@ -110,7 +110,7 @@ def test_it_trains(trained: Any, kind: str) -> None:
 def test_it_resumes(trained: Any, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight, config = trained(kind), settings("i2v", **FP8, **KINDS[kind])
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "losses", at_step(1, send(signal.SIGTERM)))
+        patch.setattr(Example, "error", at_step(1, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             run(tmp_path, config, data=trained.data, dit=fp8_dit())
     resumed = run(tmp_path, config, data=trained.data, dit=fp8_dit())

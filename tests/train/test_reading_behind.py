@@ -69,7 +69,7 @@ def test_a_stop_is_noticed_a_step_later_and_loses_nothing(
 ) -> None:
     config = settings("i2v", **OPTIONS)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "losses", at_step(5, send(signal.SIGTERM)))
+        patch.setattr(Example, "error", at_step(5, send(signal.SIGTERM)))
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path / "stopped", config)
     assert stopped.value.code == EXIT_RESUMABLE
@@ -85,13 +85,13 @@ def test_a_bad_step_is_found_before_anything_of_it_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
     """A state is due after step 4: neither a bad fourth step nor a bad third one gets into it."""
-    real, calls = Example.losses, []
+    real, calls = Example.error, []
 
-    def losses(example: Example, dit: Any) -> Any:
+    def error(example: Example, dit: Any) -> Any:
         calls.append(1)
         return real(example, dit) * (float("nan") if len(calls) == bad else 1)
 
-    monkeypatch.setattr(Example, "losses", losses)
+    monkeypatch.setattr(Example, "error", error)
     with pytest.raises(UserError, match=f"step {bad}: the loss is nan"):
         run(tmp_path, settings(max_train_steps=6, state_every_n_steps=2))
     assert [path.name for path in (tmp_path / "train" / "state").iterdir()] == ["step-000002"]

@@ -9,8 +9,8 @@ from pydantic import Field, PositiveFloat, field_validator
 
 from hv15.choices import LayerPreset, NetworkType
 from hv15.config.loras import LoraSettings
+from hv15.config.ordered import Ordered, check_pattern
 from hv15.config.section import UNLESS_DEFAULT, Conflict, DropoutRate, Few, PathText, Section, only_with
-from hv15.patterns import PatternError, compile_pattern
 
 _LOKR = {**UNLESS_DEFAULT, **only_with(network_type=("lokr",))}
 Block = Annotated[int, Field(ge=0, le=1000)]
@@ -31,11 +31,11 @@ class NetworkSettings(Section):
     network_alpha: PositiveFloat = 32.0
     """Strength of the LoRA: its output is scaled by network_alpha / network_dim."""
 
-    network_dim_patterns: dict[str, Few] = Field(default_factory=dict, json_schema_extra=UNLESS_DEFAULT)
+    network_dim_patterns: Ordered[Few] = Field(default_factory=dict, json_schema_extra=UNLESS_DEFAULT)
     """Other ranks for some layers: regular expressions with a rank each, e.g. {img_attn: 64, _mod: 8}. A layer has the
     rank of the first expression that is found in its name, else `network_dim`."""
 
-    network_alpha_patterns: dict[str, PositiveFloat] = Field(default_factory=dict, json_schema_extra=UNLESS_DEFAULT)
+    network_alpha_patterns: Ordered[PositiveFloat] = Field(default_factory=dict, json_schema_extra=UNLESS_DEFAULT)
     """Other alphas for some layers, as `network_dim_patterns`."""
 
     lokr_factor: int = Field(-1, ge=-1, json_schema_extra=_LOKR)
@@ -85,10 +85,7 @@ class NetworkSettings(Section):
     @classmethod
     def _patterns_compile(cls, value: tuple[str, ...] | Mapping[str, float]) -> tuple[str, ...] | Mapping[str, float]:
         for pattern in value:
-            try:
-                compile_pattern(pattern)
-            except PatternError as error:
-                raise ValueError(f"{pattern!r:.200} is not a regular expression: {error}") from None
+            check_pattern(pattern)
         return value
 
     @field_validator("lokr_factor")

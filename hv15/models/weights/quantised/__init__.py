@@ -80,8 +80,12 @@ def replace_linears(module: nn.Module, kind: WeightFormat, chosen: Callable[[str
 
 
 def plain_weight(layer: nn.Linear | QuantisedLinear) -> Tensor:
-    """Return a layer's weight (out, in) in fp32, dequantised if it is quantised."""
-    return layer.dequantised() if isinstance(layer, QuantisedLinear) else layer.weight.detach().float()
+    """Return a layer's weight (out, in) in fp32: dequantised if it is quantised, gathered if ranks have shares."""
+    if isinstance(layer, QuantisedLinear):
+        return layer.dequantised()
+    weight = layer.weight.detach()
+    gather: Callable[[], Tensor] | None = getattr(weight, "full_tensor", None)  # its class takes long to import
+    return (weight if gather is None else gather()).float()
 
 
 def plain_shapes(module: nn.Module) -> dict[str, torch.Size]:
