@@ -117,8 +117,9 @@ def convert_file(
 
 def kohya_metadata(
     *,
-    rank: int,
-    alpha: float,
+    rank: int | None,
+    alpha: float | None,
+    network_args: Mapping[str, object] | None = None,
     base: DiTConfig | None = None,
     base_name: str | None = None,
     resolution: str | None = None,
@@ -133,6 +134,8 @@ def kohya_metadata(
     """Return the `ss_*` and `modelspec.*` fields that other tools show, without times, so equal runs give equal files.
 
     Args:
+        rank, alpha: of all layers; None means that they differ.
+        network_args: what else describes a network that is no plain LoRA.
         base: sizes of the base model.
         base_name: file name of its checkpoint, without the folder, which is private.
         resolution: "WIDTHxHEIGHT" of the largest bucket.
@@ -144,8 +147,9 @@ def kohya_metadata(
         "modelspec.prediction_type": "flow",
         "modelspec.resolution": resolution,
         "ss_network_module": "hv15.lora",
-        "ss_network_dim": rank,
-        "ss_network_alpha": alpha,
+        "ss_network_dim": "Dynamic" if rank is None else rank,
+        "ss_network_alpha": "Dynamic" if alpha is None else alpha,
+        "ss_network_args": json.dumps(network_args) if network_args else None,
         "ss_network_dropout": dropout,
         "ss_base_model_version": "hunyuan-video-1.5",
         KOHYA_BASE_NAME: base_name,

@@ -80,7 +80,7 @@ def grown(changed: Tensor, layer: Linear, growth: Tensor) -> Tensor:
 
 
 def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the squared Frobenius norm () of left (rows, rank) @ right (rank, columns), without that product.
+    """Return the squared Frobenius norm of left (rows, rank) @ right (rank, columns), without that product.
 
     It is the sum of (left^T left) * (right right^T), which are (rank, rank).
     """

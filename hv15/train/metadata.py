@@ -11,12 +11,12 @@ import torch
 
 import hv15
 from hv15.cache.batches import TrainingItem
-from hv15.config import Settings
+from hv15.config import Settings, TrainSettings
 from hv15.grid import video_size
 from hv15.home import clone
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
-from hv15.records.json_values import JsonObject, as_object
+from hv15.records.json_values import Json, JsonObject, as_object
 from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS, STEPS, TASK
 
 
@@ -45,8 +45,9 @@ def lora_metadata(
     known = kohya_metadata(
         base=base,
         base_name=base_name,
-        rank=train.network_dim,
-        alpha=train.network_alpha,
+        rank=None if train.network_dim_patterns or train.dim_from_weights else train.network_dim,
+        alpha=None if train.network_alpha_patterns or train.dim_from_weights else train.network_alpha,
+        network_args=_network_args(train),
         steps=step,
         epochs=int(epochs),
         learning_rate=train.learning_rate,
@@ -58,6 +59,19 @@ def lora_metadata(
     )
     told = {SEGMENTS: _json([*segments])} if segments else {}
     return {**known, **_own_metadata(settings, spec, items, step, epochs), **told}
+
+
+def _network_args(train: TrainSettings) -> dict[str, Json]:
+    """Return what describes a network that is no plain LoRA, with LyCORIS' names."""
+    match train.network_type:
+        case "lora":
+            return {}
+        case "dora":
+            return {"algo": "lora", "dora_wd": True}
+        case "lokr":
+            return {"algo": "lokr", "factor": train.lokr_factor, "full_matrix": train.lokr_full_matrix}
+        case kind:
+            return {"algo": kind}
 
 
 def _own_metadata(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,9 @@ def test_it_trains(trained: Any, kind: str) -> None:
     }
     assert info.get(DORA_NORM) == ("base" if sizes.kind.type == "dora" else None)
     assert '"network_type"' in info[CONFIG]
+    algorithm = {"lora": None, "dora": "lora"}.get(sizes.kind.type, sizes.kind.type)
+    assert json.loads(info.get("ss_network_args", "{}")).get("algo") == algorithm
+    assert info["ss_network_dim"] == ("Dynamic" if kind == "by pattern" else str(KINDS[kind].get("network_dim", 4)))
     assert all(record["grad_norm"] > 0 for record in metrics(folder))
 
 

@@ -91,9 +91,10 @@ def test_a_launcher_that_starts_another_number_is_refused(tmp_path: Path) -> Non
     assert "hv15 train" in (error.value.hint or "")
 
 
-def test_a_divided_base_trains_the_same(tmp_path: Path) -> None:
-    """Each process holds a half of every block."""
-    options = {"max_train_steps": 3, "module_dropout": 0.3, "gradient_checkpointing": True}
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_a_divided_base_trains_the_same(tmp_path: Path, kind: str) -> None:
+    """Each process holds a half of every block; a DoRA needs the norms of whole rows."""
+    options = {"network_type": kind, "max_train_steps": 3, "module_dropout": 0.3, "gradient_checkpointing": True}
     with started(tmp_path / "divided", options | {"num_processes": 2, "shard_base": True}) as processes:
         assert ended(processes) == [0, 0], logs(tmp_path / "divided")
     one = load_file(run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2)))
