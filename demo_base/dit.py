@@ -153,6 +153,7 @@ def train_dit(
             lr_scheduler="cosine",
             warmup_steps=stage.warmup,
             state_every_n_steps=100,
+            max_bad_steps=1,
         ),
         optimizer_step=OptimizerStep(
             dit=dit,

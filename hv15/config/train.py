@@ -14,12 +14,14 @@ from hv15.config.training.network import NetworkSettings
 from hv15.config.training.optimizer import OptimizerSettings
 from hv15.config.training.saving import SavingSettings
 from hv15.config.training.timesteps import TimestepSettings
+from hv15.config.training.trouble import TroubleSettings
 from hv15.config.transformer import TransformerSettings
 
 
 # The last base's settings come first in the docs and the dashboard.
 class TrainSettings(
     TransformerSettings,
+    TroubleSettings,
     SavingSettings,
     ExampleSettings,
     TimestepSettings,

@@ -80,6 +80,7 @@ def run_training(
         meter.assign(LORA, network)
         sum_over = Tensor.clone if options.context_parallel > 1 else None  # accelerate, too, keeps what it sums
         step = make_optimizer_step(options, dit, network, torch.device(device), sum_over)
+        step.guard.at_once = step.guard.at_once or not gpu
         hook = StretchHook(meter, dit)
         hook.watch_gradients(network)
         hook.watch_optimizer(step.optimizer)

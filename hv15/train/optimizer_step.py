@@ -2,6 +2,7 @@
 
 - The gradient is that of the mean loss over all samples of the step, regardless of their batches and processes. With
   context parallelism each process has the gradients of its tokens, so they are summed in the same way.
+- If the loss or the gradient is not finite, the step changes nothing (hv15.train.guard).
 - Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
 """
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from hv15.records.metrics import SIGMA_BINS
 from hv15.train.examples import Example
+from hv15.train.guard import Guard
 from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
@@ -112,13 +114,19 @@ class OptimizerStep:
         numbers = self._sum_up(torch.cat([numbers, *(numbers.new_full((1,), flag) for flag in flags())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
         lr = set_learning_rate(self.optimizer, lr_factor)
-        self.optimizer.step()
+        numbers = torch.cat([numbers, grad_norm.view(1)])
+        self.guard.step(numbers.isfinite().all())
         self.optimizer.zero_grad(set_to_none=True)
-        return QueuedNumbers(lr, torch.cat([numbers, grad_norm.view(1)]))
+        return QueuedNumbers(lr, numbers)
 
     @cached_property
+    def guard(self) -> Guard:
+        """Updates the parameters if the step's numbers are finite."""
+        return Guard.on(self.device, self.optimizer)
+
+    @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return self.guard.parameters
 
     def _sum_up(self, numbers: Tensor) -> Tensor:
         """Sum the gradients and the step's numbers over all processes, in one transfer each."""

@@ -59,6 +59,10 @@ class Position:
     """Number of micro-batches in a step on all processes; with another number, steps would have other samples."""
     between_due: bool = False
     """Whether a stop came before what was due after these steps, such as a checkpoint: it is done on resuming."""
+    skipped_steps: int = 0
+    """How many of the steps changed nothing, because their numbers were not finite."""
+    bad_in_a_row: int = 0
+    """How many such steps there were since the last good one."""
 
 
 @dataclass(frozen=True)
