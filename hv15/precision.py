@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CURE = "set runtime.device to auto"
+
+def check_device_name(name: str, *, option: str | None = None) -> None:
+    """Check that a text is a device's name, which a setting has made sure already; loads no torch.
+
+    Args:
+        option: see `pick_device`.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not re.fullmatch(DEVICE_PATTERN, name):
+        raise _unusable(name, option, f"expected {DEVICE_NAMES}")
 
 
 def pick_device(name: str, *, option: str | None = None) -> torch.device:
@@ -31,16 +42,14 @@ def pick_device(name: str, *, option: str | None = None) -> torch.device:
     """
     import torch
 
-    place, cure = (f"{option} {name}", f"use {option} auto") if option else (f"runtime.device: {name}", _CURE)
-    if not re.fullmatch(DEVICE_PATTERN, name):
-        raise UserError(f"{place}: expected {DEVICE_NAMES}", hint=cure)
+    check_device_name(name, option=option)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if int(number or 0) >= count:
         found = f"{count} GPU{'s' if count > 1 else ''}, numbered from 0" if count else "no usable GPU"
-        raise UserError(f"{place}: this machine has {found}", hint=cure)
+        raise _unusable(name, option, f"this machine has {found}")
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
@@ -88,3 +97,9 @@ def _named(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu" and dtype.itemsize < 4:
         log.warning("%s on a CPU: correct, but often a hundred times slower than float32", name)
     return dtype
+
+
+def _unusable(name: str, option: str | None, found: str) -> UserError:
+    if option is None:
+        return UserError(f"runtime.device: {name}: {found}", hint="set runtime.device to auto")
+    return UserError(f"{option} {name}: {found}", hint=f"use {option} auto")

@@ -8,6 +8,8 @@ from pathlib import Path
 from hv15.atomic import write_text
 from hv15.commands.options.machine import Selftest
 from hv15.errors import UserError
+from hv15.gpus import take_gpu
+from hv15.precision import check_device_name
 from hv15.records.json_values import RecordError
 from hv15.records.selftest import Row, SelftestReport, read_report
 
@@ -38,6 +40,8 @@ def selftest(options: Selftest) -> int:
 def _run(options: Selftest) -> int:
     if not options.minutes >= 0:
         raise UserError(f"--minutes {options.minutes:g}: expected 0 or more", hint="or use --full, which has no limit")
+    check_device_name(options.device, option="--device")
+    take_gpu(options.device)  # of several, a free one: beside another job, times would say nothing
     from hv15.plan.known_devices import store_rates
     from hv15.selftest.picture import draw
     from hv15.selftest.run import PICTURE, TEXT

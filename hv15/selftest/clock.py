@@ -15,10 +15,10 @@ MOST_REPEATS = 50
 
 
 class Clock:
-    """Of the processor, which waits for each operation."""
+    """The processor's: an operation is done when its call returns."""
 
     def seconds(self, work: Callable[[], object]) -> float | None:
-        """The mean time of one call, after a first one that is not counted unless it was long."""
+        """The mean time of a call in seconds, without the first call unless that was long; None if it is not known."""
         first = self.timed(work, 1)
         if first is None or first > LONG:
             return first
@@ -27,7 +27,7 @@ class Clock:
         return once if repeats < 2 else self.timed(work, repeats)
 
     def timed(self, work: Callable[[], object], repeats: int) -> float | None:
-        """The mean time of so many calls."""
+        """The mean time of so many calls in seconds; None if it is not known."""
         start = perf_counter()
         for _ in range(repeats):
             work()
@@ -38,7 +38,7 @@ class Clock:
 
 
 class CudaClock(Clock):
-    """Of a GPU: its events are between its own operations, so what is queued is counted, and nothing else waits."""
+    """A GPU's: events between its own operations, so that what is queued is timed until it is done."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -59,7 +59,7 @@ class CudaClock(Clock):
 
 
 class NoClock(Clock):
-    """Of a device without data: the work is run once, and takes no time."""
+    """For a device without data: the work is run once, and its time is not known."""
 
     def timed(self, work: Callable[[], object], repeats: int) -> float | None:
         work()

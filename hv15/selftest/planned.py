@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Protocol
 
@@ -33,7 +34,10 @@ class Plans:
 
     def of(self, work: PlannedWork) -> Cost:
         """Return what a step takes, as soon as it is known."""
-        return self._found[work].result() if work in self._found else work.plan()
+        try:
+            return self._found[work].result() if work in self._found else work.plan()
+        except BrokenProcessPool:  # it was killed: the machine may have little memory
+            return work.plan()
 
     def close(self) -> None:
         """Compute no more."""

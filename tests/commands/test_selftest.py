@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hv15.cli import main
-from hv15.errors import USER_ERROR
+from hv15.errors import USER_ERROR, UserError
 from hv15.records.fields import to_json
 from hv15.records.selftest import read_report
 from tests.records.test_selftest import REPORT
@@ -49,6 +49,19 @@ def test_a_device_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["selftest", "--device", "cuda:77", "--out", str(tmp_path / "report")]) == USER_ERROR
     assert "error: --device cuda:77: this machine has" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_a_free_gpu_is_taken_before_torch_looks_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def run(*_: object) -> Path:
+        assert taken == ["auto"]
+        raise UserError("enough")
+
+    monkeypatch.setattr("hv15.commands.selftest.take_gpu", taken.append)
+    monkeypatch.setattr("hv15.selftest.run.selftest", run)
+    assert main(["selftest", "--out", str(tmp_path / "report")]) == USER_ERROR
+    assert taken == ["auto"]
 
 
 @pytest.mark.parametrize("minutes", ["-1", "nan"])
