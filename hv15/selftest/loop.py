@@ -34,7 +34,9 @@ STEPS, STOP_AT = 6, 4
 OPTIONS: Options = {"network_dropout": 0.1, **REPEATABLE}
 """Of that training."""
 LATENT = (2, 8, 8)
+"""Latent frames, height, width of its clips."""
 SYNCHRONIZING = "synchronizing CUDA operation"
+"""In torch's warnings of operations for which the host waits."""
 
 
 def loop_checks(stand: Stand) -> list[Check]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import nn
 
 from hv15.records.selftest import Measured
 from hv15.selftest.checks import Check
+from hv15.selftest.planned import Plans
 from hv15.selftest.run import reports
 from hv15.selftest.stand import Skipped, Stand
 from hv15.selftest.steps import planned_cost
@@ -66,6 +69,17 @@ def test_a_device_answers(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None
     assert stand.answers()
     monkeypatch.setattr(torch, "ones", lambda *_, **__: raises(RuntimeError("CUDA error"))())
     assert not stand.answers()
+
+
+def test_plans_are_computed_here_if_the_other_process_is_killed() -> None:
+    class Killed(Future[int]):
+        def result(self, timeout: float | None = None) -> int:
+            raise BrokenProcessPool("a process in the process pool was terminated abruptly")
+
+    work: Any = type("Work", (), {"plan": lambda _: 7})()
+    plans = Plans()
+    plans._found[work] = Killed()  # type: ignore[assignment]
+    assert plans.of(work) == 7
 
 
 def test_what_the_plan_says_does_not_fit_is_skipped(stand: Stand) -> None:
