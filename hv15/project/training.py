@@ -38,7 +38,7 @@ def training_spec(
     return {
         "format": formats.TRAINING,
         "task": settings.task,
-        "train": {**digest_view(train), "network_weights": weights},
+        "train": {**digest_view(train), "network_weights": weights, "batches_per_step": train.batches_per_step},
         "dit": models.identity("dit"),
         "latents": latents,
         "text": text,

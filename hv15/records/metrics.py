@@ -79,7 +79,8 @@ class StepRecord(MetricsRecord):
     epoch: float
     """Number of finished epochs."""
     loss: Annotated[float | None, Measure("Loss", log=True, label="raw", smoothed=True)]
-    """Mean over the samples of the step; None if it is not finite, so that the step was skipped."""
+    """Mean square of the errors of the step's samples, whatever loss and weights the training minimises; None if it is
+    not finite, so that the step was skipped."""
     loss_by_sigma: Annotated[
         tuple[float | None, ...], Measure("Loss by noise level (tenths of sigma)", log=True, bins=SIGMA_BINS)
     ]
@@ -97,6 +98,11 @@ class StepRecord(MetricsRecord):
     memory: Annotated[float, Measure("Memory", unit="B", label="now")]
     """Bytes in use after the step: on a GPU as torch counts them, else those of the process."""
     memory_peak: Annotated[float, Measure("Memory", unit="B", label="peak")]
+    weight_norm: Annotated[float | None, Measure("Norms of the LoRA's layers", label="mean norm")] = None
+    """The mean Frobenius norm of what the LoRA adds to a layer's weights, after the step; only with
+    `train.scale_weight_norms`."""
+    scaled_layers: Annotated[float | None, Measure("Norms of the LoRA's layers", label="share scaled down")] = None
+    """The share of layers that were scaled down to `train.scale_weight_norms` in this step."""
     skipped_steps: Annotated[int, Measure("Skipped steps")] = 0
     """Number of steps so far whose loss or gradients were not finite, so that they changed nothing."""
 

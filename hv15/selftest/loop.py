@@ -22,18 +22,21 @@ from hv15.records.json_values import parse_object
 from hv15.records.selftest import Measured
 from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_DIT
-from hv15.selftest.stand import Skipped, Stand, moved
-from hv15.selftest.training import make_settings, random_example, training
-from hv15.train.examples import ExampleReader
+from hv15.selftest.stand import Skipped, Stand, Wrong, moved
+from hv15.selftest.training import REPEATABLE, Options, make_settings, random_example, repeatable, training
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.run import make_reader
 from hv15.train.signals import Stopped
 from hv15.train.step_batches import StepBatches
-from hv15.train.timesteps import SigmaRule
 
 STEPS, STOP_AT = 6, 4
 """Steps of a training, and the reading of an item at which a signal comes."""
+OPTIONS: Options = {"network_dropout": 0.1, **REPEATABLE}
+"""Of that training."""
 LATENT = (2, 8, 8)
+"""Latent frames, height, width of its clips."""
 SYNCHRONIZING = "synchronizing CUDA operation"
+"""In torch's warnings of operations for which the host waits."""
 
 
 def loop_checks(stand: Stand) -> list[Check]:
@@ -97,18 +100,18 @@ def _train(stand: Stand, folder: Path, stop_at: int | None = None) -> Tensor:
     Raises:
         Stopped: a signal came.
     """
-    settings = make_settings({"state_every_n_steps": 1000, "network_dropout": 0.1})
+    settings = make_settings({**OPTIONS, "state_every_n_steps": 1000})
     options = settings.train
     items = [TrainingItem(f"clip {i}", f"text {i}", LATENT) for i in range(3)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dit = moved(DiT(NUMBERS_DIT).requires_grad_(False).eval(), stand.device, stand.dtype)
-    with training(dit, stand.device, {"network_dropout": 0.1}) as made, redirect_stderr(io.StringIO()):
+    with repeatable(), training(dit, stand.device, OPTIONS) as made, redirect_stderr(io.StringIO()):
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, STEPS),
             optimizer_step=made.step,
             batches=StepBatches(BatchStream(items, options.seed), 1),
-            reader=ExampleReader(_stores(stop_at), options.seed, SigmaRule.from_settings(options), i2v_prob=0.0),
+            reader=make_reader(settings, _stores(stop_at)),
             accelerator=OneProcess(),
             folder=folder,
             spec="selftest",
@@ -137,7 +140,7 @@ def stop_and_resume(stand: Stand) -> Measured:
         except Stopped as stopped:
             note = f"stopped after step {stopped.step} of {STEPS}"
         else:
-            raise RuntimeError("the training did not stop")
+            raise Wrong("a training that was sent SIGTERM did not stop")
         found = _train(stand, parts)
     finally:
         for folder in (whole, parts):
@@ -194,6 +197,7 @@ def host_syncs(stand: Stand) -> Measured:
                 made.run(example)
         finally:
             torch.cuda.set_sync_debug_mode(before)
-    found = [f"{each.filename}:{each.lineno}" for each in caught if SYNCHRONIZING in str(each.message)]
-    note = ", ".join(dict.fromkeys(Path(place).name for place in found))
-    return Measured(error=float(len(found)), bound=0.0, note=note)
+    places = [f"{Path(each.filename).name}:{each.lineno}" for each in caught if SYNCHRONIZING in str(each.message)]
+    if places:
+        raise Wrong(f"the host waits for the GPU {len(places)} times, at {', '.join(dict.fromkeys(places))}")
+    return Measured(rate=0.0, unit="syncs")

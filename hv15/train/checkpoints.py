@@ -63,8 +63,6 @@ class Checkpoints:
 
     rule: CheckpointRule
     batches: StepBatches
-    total_steps: int
-    """After the last step there is no copy, because the output has the same content."""
     folder: Path
     save_lora: Callable[[Path, int], None]
     """Writes the current LoRA to a path; the number is that of finished steps."""
@@ -88,7 +86,7 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def _names(self, step: int) -> list[str]:
-        if step in (0, self.total_steps):
+        if step == 0:
             return []
         return self.rule.due(step, self.batches.finished_epochs(step), self.batches.finished_epochs(step - 1))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,18 +23,20 @@ from typing import Protocol
 from hv15.background import Background
 from hv15.cache.batches import MicroBatch
 from hv15.config.train import TrainSettings
-from hv15.config.training.optimizer import LRScheduler
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import SMOOTHING, StartRecord, StepRecord, WarningRecord, read_steps
+from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, WarningRecord, read_steps
+from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
 from hv15.train.metrics import MetricsFile, losses_of_step, memory_in_use
+from hv15.train.optimizer_state import restore_state, state_of
 from hv15.train.optimizer_step import OptimizerStep, StepNumbers
-from hv15.train.schedules import lr_factor, warmup_steps
+from hv15.train.schedules import Schedule
 from hv15.train.signals import Requests, Stopped
-from hv15.train.state import Position, StateFolder
+from hv15.train.smoothed import SmoothedLoss
+from hv15.train.state import Position, SavedState, StateFolder
 from hv15.train.step_batches import StepBatches
 from hv15.train.watch import Watch
 
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 READ_AHEAD = 2  # micro-batches
 RECALLED = 2**20
 """Bytes at the end of metrics.jsonl from which a resumed training learns what its numbers usually are."""
+SAMPLE_NOW = ProjectPaths().sample_now.name
+"""The file in a training's folder that asks for samples."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,7 @@ class LoopSettings:
     """The settings that the loop itself needs."""
 
     total_steps: int
-    lr_scheduler: LRScheduler
-    warmup_steps: int
+    schedule: Schedule
     state_every_n_steps: int
     max_bad_steps: int
     context_parallel: int = 1
@@ -62,8 +65,7 @@ class LoopSettings:
         """Make them from `train:`."""
         return cls(
             total_steps=total_steps,
-            lr_scheduler=options.lr_scheduler,
-            warmup_steps=warmup_steps(options.lr_warmup_steps, total_steps),
+            schedule=Schedule.from_settings(options, total_steps),
             state_every_n_steps=options.state_every_n_steps,
             max_bad_steps=options.max_bad_steps,
             context_parallel=options.context_parallel,
@@ -83,7 +85,11 @@ class Processes(Protocol):
 
 
 class BetweenSteps(Protocol):
-    """What a training does between some of its steps, such as saving copies or validating."""
+    """What a training does between some of its steps, such as saving copies or validating.
+
+    It does not depend on the length of the training, because a finished training may continue: then nothing that is
+    due after its last step is done again.
+    """
 
     def is_due(self, step: int) -> bool:
         """Whether to run after `step` finished steps (0: before the first); the same on all processes."""
@@ -123,34 +129,42 @@ class Trainer:
     folder: Path
     """`<output folder>/train`."""
     spec: str
-    """Digest of the training spec."""
+    """Digest of the past of the training's spec."""
     between: Sequence[BetweenSteps] = ()
     """In the order in which they run. A stop does not wait for them: they run when the training resumes."""
+    observers: Sequence[Callable[[MetricsRecord], None]] = ()
+    """Called with each record that is written."""
+    on_request: BetweenSteps | None = None
+    """What also runs when a file asks for it."""
+    begin: Callable[[], SavedState] | None = None
+    """Returns what the training starts from; None: from the network as it is, at step 0."""
 
     def resume(self) -> None:
         """Train to the end, from the newest saved state or, if there is none, from the beginning.
 
         Raises:
-            UserError: as `run`; or the state was saved with another number of batches per step.
+            UserError: as `run` and `begin`; or the state was saved with another number of batches per step.
             SystemExit: as `run`.
         """
         saved = StateFolder(self.folder / "state", self.spec).load_latest()
+        if saved is None and self.begin is not None:
+            saved = self.begin()
         if saved is None:
             self.run()
             return
         before, now = saved.position.batches_per_step, self.batches.batches_per_step
         if before != now:
-            processes = before // self.batches.accumulation * self.settings.context_parallel
             raise UserError.at(
                 self.folder,
-                f"cannot resume: each step had {before} batches (processes times "
+                f"cannot resume: each step had {before} batches (train.num_processes times "
                 f"train.gradient_accumulation_steps), but now would have {now}",
-                hint=f"start {processes} processes as before, or move the folder away",
+                hint=f"make the product of these settings {before} again, or move the folder away",
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
         self.watch.skipped, self.watch.in_a_row = saved.position.skipped_steps, saved.position.bad_in_a_row
         self.optimizer_step.network.load_state_dict(saved.lora)
-        self.optimizer_step.optimizer.load_state_dict(saved.optimizer)
+        if saved.optimizer:
+            restore_state(self.optimizer_step.optimizer, saved.optimizer)
         self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
 
     def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> None:
@@ -167,9 +181,9 @@ class Trainer:
         path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
         with (
             closing(examples),
-            MetricsFile(path, metrics_offset, mute=mute) as metrics,
+            MetricsFile(path, metrics_offset, mute=mute, observers=self.observers) as metrics,
             Progress(total, "train", unit="steps", start=start) as progress,
-            Requests() as requests,
+            Requests(None if mute or self.on_request is None else self.folder / SAMPLE_NOW) as requests,
             memory_advice(),
         ):
             if start == total and self.watch.gives_up(total):
@@ -179,26 +193,27 @@ class Trainer:
             metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
             unread: list[QueuedStep] = []
             trouble: UserError | None = None
-            stop = save = False
+            stop = save = sample = False
             if between_first:
                 self._run_between(start, metrics)
             self._since = perf_counter()
             for step in range(start, total):
                 unread.append(self._queue(step, examples, requests))
                 due = self._is_due(step + 1)
-                while len(unread) > (0 if due or stop or save or trouble else self.read_behind):
-                    record, warnings, asked_stop, asked_save = self._read_back(unread.pop(0))
-                    stop, save = stop or asked_stop, save or asked_save
+                while len(unread) > (0 if due or stop or save or sample or trouble else self.read_behind):
+                    record, warnings, asked = self._read_back(unread.pop(0))
+                    stop, save, sample = (a or b for a, b in zip((stop, save, sample), asked, strict=True))
                     if trouble is None and self.watch.gives_up(record.step):
                         trouble = self.watch.refusal(record.step)
                     metrics.write(record)
                     self._warn(warnings, metrics)
                     progress.advance(note=f"loss {smoothed.update(record.loss):.4f}  lr {record.lr:.2e}")
-                if not (due or stop or save or trouble):
+                if not (due or stop or save or sample or trouble):
                     continue
                 stops = trouble is not None or (stop and step + 1 < total)
                 if not stops:
-                    self._run_between(step + 1, metrics)
+                    self._run_between(step + 1, metrics, requested=self.on_request if sample else None)
+                    sample = False
                 if stop or save or trouble or self._saves_state(step + 1):
                     self._save_state(step + 1, metrics, between_due=stops)
                     save = False
@@ -230,9 +245,9 @@ class Trainer:
         """Whether anything is saved or done after this step, so that all numbers must be checked before."""
         return self._saves_state(step) or any(task.is_due(step) for task in self.between)
 
-    def _run_between(self, step: int, metrics: MetricsFile) -> None:
+    def _run_between(self, step: int, metrics: MetricsFile, requested: BetweenSteps | None = None) -> None:
         for task in self.between:
-            if task.is_due(step):
+            if task.is_due(step) or task is requested:
                 task.run(step, metrics)
 
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
@@ -246,8 +261,9 @@ class Trainer:
         waited = examples.waited
         queued = self.optimizer_step.run(
             islice(examples, self.batches.accumulation),
+            micro_batches=self.batches.accumulation,
             samples=len(items),
-            lr_factor=self._lr_factor(step),
+            lr_factor=self.settings.schedule.factor(step),
             flags=requests.take,
         )
         tokens = sum(math.prod(item.shape) for item in items)
@@ -259,10 +275,9 @@ class Trainer:
             if self.accelerator.is_main_process:
                 log.warning("step %d: %s", each.step, each.message)
 
-    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, list[WarningRecord], bool, bool]:
-        """Return a step's metrics and warnings, and whether any process was asked to stop or to save while it ran."""
+    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, list[WarningRecord], Sequence[bool]]:
+        """Return a step's metrics and warnings, and what any process was asked for while it ran: to stop, save, sample."""
         numbers = StepNumbers.from_list(queued.numbers.read())
-        stop, save = numbers.flags
         loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
         good = self.watch.count(loss, numbers.grad_norm)
         clips = [item.name for batch in self.batches.of_step(queued.step) for item in batch.items]
@@ -285,13 +300,11 @@ class Trainer:
             tokens_per_s=round(queued.tokens / seconds, 1),
             memory=memory,
             memory_peak=memory_peak,
+            weight_norm=_finite(numbers.weight_norm),
+            scaled_layers=_finite(numbers.scaled_layers),
             skipped_steps=self.watch.skipped,
         )
-        return record, warnings, stop, save
-
-    def _lr_factor(self, step: int) -> float:
-        settings = self.settings
-        return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup_steps)
+        return record, warnings, numbers.flags
 
     def _save_state(self, step: int, metrics: MetricsFile, *, between_due: bool) -> None:
         if self.accelerator.is_main_process:
@@ -304,27 +317,14 @@ class Trainer:
                 self.spec,
                 per_step,
                 between_due=between_due,
+                samples=self.batches.samples(step),
                 skipped_steps=self.watch.skipped,
                 bad_in_a_row=self.watch.in_a_row,
             )
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
-            states.save(position, network.state_dict(), optimizer.state_dict())
+            states.save(position, network.state_dict(), state_of(optimizer))
         self.accelerator.wait_for_everyone()
-
-
-class SmoothedLoss:
-    """A running mean that is not biased towards zero at its start."""
-
-    def __init__(self) -> None:
-        self._sum = self._weight = 0.0
-
-    def update(self, loss: float | None) -> float:
-        """Take a loss, unless there is none; return the mean, NaN before the first loss."""
-        if loss is not None:
-            self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
-            self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
-        return self._sum / self._weight if self._weight else math.nan
 
 
 def _finite(number: float) -> float | None:

@@ -46,7 +46,7 @@ def test_there_is_an_example_of_each_kind() -> None:
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
-    assert read_metrics({**metrics_line(step_record(3)), "weight_norm": 4.0}) == step_record(3)
+    assert read_metrics({**metrics_line(step_record(3)), "of_later": 4.0}) == step_record(3)
     assert read_metrics({"kind": "of later", "step": 3}) is None
 
 

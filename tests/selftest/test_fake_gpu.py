@@ -25,6 +25,7 @@ SIZES = replace(
 """Few layers of the real width stand for all."""
 NO_DATA = {
     "reading of a safetensors file",
+    "start of a process",
     "compile",
     "stop by a signal, resume: equal LoRA",
     "waiting for data",

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
-from hv15.config import Settings
+from hv15.config import Settings, TrainSettings
+from hv15.config.fields import affects
 from hv15.models import DiT, DiTConfig
 from hv15.train.examples import EMPTY_CAPTION, Example
+from hv15.train.previews import PreviewPlan
 from hv15.train.run import train_dit
 
 CONFIG = DiTConfig(
@@ -95,7 +97,10 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
 
 
 def spec_of(config: Settings) -> dict[str, Any]:
-    return {"train": config.dump()["train"], "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
+    every = config.dump()["train"]
+    train = {name: value for name, value in every.items() if affects(TrainSettings, name) != "step"}
+    train["batches_per_step"] = config.train.batches_per_step
+    return {"train": train, "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
 
 
 def run(
@@ -105,12 +110,14 @@ def run(
     data: tuple[Sequence[TrainingItem], Stores] | None = None,
     dit: DiT | None = None,
     spec: Mapping[str, Any] | None = None,
+    previews: PreviewPlan | None = None,
 ) -> Path:
     """Train into a folder and return the LoRA's path."""
     output = folder / "lora.safetensors"
     items, stores = data or tiny_stores(folder / "cache")
     spec = spec or spec_of(config)
-    train_dit(config, spec, items, stores, output, dit=dit or tiny_dit(), accelerator=Accelerator(cpu=True))
+    dit, accelerator = dit or tiny_dit(), Accelerator(cpu=True)
+    train_dit(config, spec, items, stores, output, dit=dit, accelerator=accelerator, previews=previews)
     return output
 
 
