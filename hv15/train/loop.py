@@ -276,7 +276,7 @@ class Trainer:
                 log.warning("step %d: %s", each.step, each.message)
 
     def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, list[WarningRecord], Sequence[bool]]:
-        """Return a step's metrics and warnings, and what any process was asked for while it ran: to stop, save, sample."""
+        """Return a step's metrics and warnings, and what any process was asked for meanwhile: stop, save, sample."""
         numbers = StepNumbers.from_list(queued.numbers.read())
         loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
         good = self.watch.count(loss, numbers.grad_norm)
