@@ -81,6 +81,7 @@ def run_training(
             network = make_network(settings, dit)
         meter.assign(LORA, network)
         step = make_optimizer_step(options, dit, network, torch.device(device), options.gpus)
+        step.guard.at_once = step.guard.at_once or not gpu
         keep_out_of_pages(step.optimizer)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(network)
