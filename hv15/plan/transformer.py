@@ -37,12 +37,13 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
     def run(blocks: int) -> Meter:
         return run_training(resident, replace(config, num_blocks=blocks), dtype, size, gpu=gpu)
 
-    cost = _with_swap(cost_with_blocks(run, config.num_blocks), options, config, dtype)
+    copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
+    cost = _with_swap(cost_with_blocks(run, config.num_blocks), options, config, dtype, copies)
     cost = replace(cost, work=scaled_work(cost.work, 1 / micro_batches(options)))
     if options.gradient_checkpointing_cpu_offload:
         tokens = -(-prod(size.latent) // options.context_parallel)
         kept = config.num_blocks * size.samples * tokens * config.hidden_size * dtype.itemsize
-        cost = replace(cost, host=cost.host + kept, copied=cost.copied + kept)
+        cost = replace(cost, host=cost.host + kept, copied=cost.copied + 2 * kept)  # there and back
     return _on_all_ranks(cost, options)
 
 
@@ -79,7 +80,8 @@ def denoising(
             gpu=gpu,
         )
 
-    cost = _with_swap(cost_with_blocks(run, config.num_blocks), settings.sample, config, dtype)
+    copies = (2 if guided and not batch_cfg else 1) * _swapped(settings.sample, config)
+    cost = _with_swap(cost_with_blocks(run, config.num_blocks), settings.sample, config, dtype, copies)
     return _on_all_ranks(cost, settings.sample)
 
 
@@ -88,13 +90,25 @@ def _on_all_ranks(cost: Cost, settings: TransformerSettings) -> Cost:
     return replace(cost, host=cost.host * settings.context_parallel)
 
 
-def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype) -> Cost:
-    """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
+def _swapped(settings: TransformerSettings, config: DiTConfig) -> int:
+    """How many blocks are copied to the device in a pass.
 
     Raises:
         UserError: more blocks are to be swapped than is possible.
     """
-    waiting = len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
+    return len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
+
+
+def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype, copies: int) -> Cost:
+    """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
+
+    Args:
+        copies: how often a block is copied to the device.
+
+    Raises:
+        UserError: more blocks are to be swapped than is possible.
+    """
+    waiting = _swapped(settings, config)
     if not waiting:
         return cost
     meter = Meter("meta")
@@ -105,4 +119,4 @@ def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dty
     slot = BlockSwap(blocks, 1, "meta").slots[0].memory.nbytes
     saved = waiting * block - SLOTS * slot
     parts = {**cost.parts, WEIGHTS: cost.parts[WEIGHTS] - saved}
-    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=waiting * slot)
+    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=copies * slot)
