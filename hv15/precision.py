@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def check_device_name(name: str, *, option: str | None = None) -> None:
-    """Check that a text is a device's name, which a setting has made sure already; loads no torch.
-
-    Args:
-        option: see `pick_device`.
+def check_device_name(name: str) -> str:
+    """Return the name of a device as it is, if it can be one.
 
     Raises:
-        UserError: it is not.
+        ValueError: it cannot, as the error says.
     """
-    if not re.fullmatch(DEVICE_PATTERN, name):
-        raise _unusable(name, option, f"expected {DEVICE_NAMES}")
+    if not re.fullmatch(DEVICE_PATTERN, name, re.ASCII):
+        raise ValueError(f"found '{name}', expected {DEVICE_NAMES}")
+    return name
 
 
 def pick_device(name: str, *, option: str | None = None) -> torch.device:
@@ -42,7 +40,10 @@ def pick_device(name: str, *, option: str | None = None) -> torch.device:
     """
     import torch
 
-    check_device_name(name, option=option)
+    try:
+        check_device_name(name)
+    except ValueError as error:
+        raise _unusable(name, option, str(error)) from None
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import zlib
 from typing import TYPE_CHECKING
@@ -22,6 +23,12 @@ os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 # The models of the tests are tiny: a second thread costs them more than it gives, and results stay the same anywhere.
 torch.set_num_threads(1)
 
+# What is imported and collected stays. To look through it again and again for garbage takes long.
+gc.disable()
+
+# No test outlives a failure of power, so none waits for the disk.
+os.fsync = lambda descriptor: None
+
 LONGEST = (
     *("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py"),
     *("test_transformer.py", "test_inputs.py", "test_gpu_discipline.py", "test_config_trouble.py"),
@@ -38,6 +45,11 @@ TOGETHER = ("test_incremental.py", "test_bad_input.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 class ByFile(LoadScopeScheduling):

@@ -5,7 +5,6 @@ The width, the tokens and the layers of one block are the real ones; three block
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -32,6 +31,7 @@ from hv15.plan.metered_steps import PassSize, empty_condition, examples
 from hv15.sample.denoise import denoise
 from hv15.train.run import make_network, make_optimizer_step
 from tests.fake_gpu import Copies, FakeGPU
+from tests.forked import FORKS
 
 SIZE = PassSize(samples=1, latent=(4, 30, 52), text_tokens=200, i2v=False)  # 480p, 13 frames
 MOVES = {"train.examples.<lambda>", "train.examples.to", "models.condition.<lambda>"}
@@ -48,6 +48,14 @@ OPTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "int8": ({"quantize": "int8"}, set()),
     "split attention": ({"split_attn": True}, set()),
     "offload": ({"gradient_checkpointing_cpu_offload": True}, SWAP),
+}
+
+OF_TRAINING: dict[str, tuple[dict[str, Any], set[str]]] = {
+    **OPTIONS,
+    "norms and rates": (
+        {"scale_weight_norms": 0.1, "loraplus_lr_ratio": 4, "learning_rate_patterns": {"img_": "0.5x"}},
+        set(),
+    ),
 }
 
 
@@ -79,7 +87,7 @@ def train_step(asked: Settings, size: PassSize, blocks: int = 3) -> set[str]:
         network = make_network(asked, dit)
         step = make_optimizer_step(asked.train, dit, network, gpu.device)
         with Copies() as copies:
-            queued = step.run(examples(dit.config, size, 1), samples=size.samples, lr_factor=1.0)
+            queued = step.run(examples(dit.config, size, 1), micro_batches=1, samples=size.samples, lr_factor=1.0)
         assert queued.tensor.device.type == "fakegpu"
     return copies.seen
 
@@ -87,13 +95,15 @@ def train_step(asked: Settings, size: PassSize, blocks: int = 3) -> set[str]:
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[ProcessPoolExecutor]:
     """A process of its own: autograd has queues for those devices only that torch knows at the first backward pass."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, FORKS) as pool:
         yield pool
 
 
-@pytest.mark.parametrize(("name", "task"), [*((name, "t2v") for name in OPTIONS), ("plain", "i2v"), ("swap", "i2v")])
+@pytest.mark.parametrize(
+    ("name", "task"), [*((name, "t2v") for name in OF_TRAINING), ("plain", "i2v"), ("swap", "i2v")]
+)
 def test_a_training_step(name: str, task: str, fresh: ProcessPoolExecutor):
-    options, allowed = OPTIONS[name]
+    options, allowed = OF_TRAINING[name]
     copies = fresh.submit(train_step, settings("train", options), replace(SIZE, i2v=task == "i2v")).result()
     assert copies <= MOVES | allowed
     assert copies & MOVES

@@ -33,7 +33,11 @@ CLIENT = Path(__file__).with_name("zygote_client.py")
 LIMITS = "HV15_TEST_LIMITS"
 """Environment variable: the most seconds of CPU time and MiB of memory that a call may add, as two numbers."""
 
-IMPORTED = ("snakemake.cli", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models", "hv15.cache.latents")
+IMPORTED = (
+    *("snakemake.cli", "requests", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models"),
+    *("hv15.cache.latents", "hv15.data.encode", "hv15.lora.fit", "hv15.lora.conversion", "hv15.runs.job_shell"),
+    *("hv15.commands.check", "hv15.commands.checks", "hv15.commands.project", "hv15.commands.runs", "hv15.train.run"),
+)
 """What most calls need. Importing them must not start a thread, which would be missing after a fork."""
 
 
@@ -78,6 +82,7 @@ def serve(address: str) -> None:
 
     get_argument_parser()  # finds the plugins
     torch.set_num_threads(1)
+    os.fsync = lambda descriptor: None  # no test outlives a failure of power
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -131,6 +136,9 @@ def _answer(call: socket.socket) -> None:
             print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()  # Snakemake's limit of jobs per second, a second long, which it forgets to end
     threading._shutdown()  # type: ignore[attr-defined]  # as at a program's normal end: waits for its threads
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hv15.config.section import (
     LATENTS,
@@ -12,13 +13,13 @@ from hv15.config.section import (
     SPEED,
     TEXT,
     ComputeDtype,
+    Conflict,
     Few,
     PathText,
     Section,
     TileSize,
     check_tiles,
     only_with,
-    raise_problems,
 )
 
 
@@ -76,7 +77,6 @@ class CacheSettings(Section):
     """What to do with files that cannot be used (damaged, too short, not a video). `stop`: encode all others, then stop
     and list them. `skip`: train without them; `hv15 report` lists them."""
 
-    @model_validator(mode="after")
-    def _tiles_fit(self) -> CacheSettings:
-        raise_problems(check_tiles(self.vae_sample_size, self.vae_tile_overlap))
-        return self
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        yield from check_tiles(self.vae_sample_size, self.vae_tile_overlap)

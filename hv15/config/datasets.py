@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from hv15.config.section import (
     CAPTION,
     PLACE,
     WEIGHT,
+    Conflict,
     Few,
     Frames,
     Many,
@@ -17,7 +19,6 @@ from hv15.config.section import (
     Rate,
     Section,
     only_with,
-    raise_problems,
 )
 from hv15.grid import FPS, PIXELS_PER_CELL, encodable_side
 
@@ -156,28 +157,23 @@ class DatasetSettings(Section):
             raise ValueError(f"found {list(value)}, expected each length only once")
         return value
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> DatasetSettings:
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
         sources = [name for name in SOURCES if getattr(self, name) is not None]
-        problems: list[tuple[tuple[str | int, ...], str]] = []
         if len(sources) != 1:
             found = "both " + " and ".join(sources) if len(sources) == 2 else (", ".join(sources) or "none")
-            problems.append(((), f"needs exactly one of {', '.join(SOURCES)}; found {found}"))
+            yield (), f"needs exactly one of {', '.join(SOURCES)}; found {found}"
         if len(sources) == 1 and sources[0].endswith("jsonl_file") and self.recursive:
-            problems.append((("recursive",), f"is only for folders, but this dataset has {sources[0]}"))
+            yield ("recursive",), f"is only for folders, but this dataset has {sources[0]}"
         if len(sources) == 1 and sources[0].startswith("image"):
             fields = type(self).model_fields
-            problems += [
-                ((name,), f"is only for videos, but this dataset has {sources[0]}")
-                for name in VIDEO_ONLY
-                if getattr(self, name) != fields[name].default
-            ]
+            for name in VIDEO_ONLY:
+                if getattr(self, name) != fields[name].default:
+                    yield (name,), f"is only for videos, but this dataset has {sources[0]}"
         if not self.enable_bucket and any(side % PIXELS_PER_CELL for side in self.resolution):
             width, height = map(encodable_side, self.resolution)
             text = f"found {list(self.resolution)}: without enable_bucket both must be multiples of 16, e.g. "
-            problems.append((("resolution",), f"{text}[{width}, {height}]"))
-        raise_problems(problems)
-        return self
+            yield ("resolution",), f"{text}[{width}, {height}]"
 
     @property
     def source(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from hv15.choices import ROLES, Role, Task, VariantName, roles_of
-from hv15.config.section import PLACE, PathText, Section, raise_problems
+from hv15.config.section import PLACE, Conflict, PathText, Section
 
 
 class ModelSettings(Section):
@@ -51,17 +52,14 @@ class ModelSettings(Section):
     """Branch, tag or commit of the official repository (tencent/HunyuanVideo-1.5) for `source: hub`. Use a commit to
     always get the same files."""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> ModelSettings:
-        problems: list[tuple[tuple[str | int, ...], str]] = []
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
         if self.source == "hub" and self.variant == "auto":
-            problems.append((("variant",), "models.source is hub: set the checkpoint to download, e.g. 720p_t2v"))
+            yield ("variant",), "models.source is hub: set the checkpoint to download, e.g. 720p_t2v"
         if self.source != "files":
             text = f"is not used with models.source {self.source}: remove it, or set source: files and all paths"
             fields = type(self).model_fields
-            problems += [((name,), text) for name in ROLES if getattr(self, name) != fields[name].default]
-        raise_problems(problems)
-        return self
+            yield from (((name,), text) for name in ROLES if getattr(self, name) != fields[name].default)
 
     def missing_files(self, task: Task) -> list[Role]:
         """Return the paths that `source: files` needs for a task but that are not set."""

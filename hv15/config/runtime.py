@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hv15.choices import DEVICE_NAMES, DEVICE_PATTERN
 from hv15.config.section import SPEED, Section
+from hv15.precision import check_device_name
 
 
 class RuntimeSettings(Section):
@@ -24,6 +23,4 @@ class RuntimeSettings(Section):
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, value: str) -> str:
-        if not re.fullmatch(DEVICE_PATTERN, value):
-            raise ValueError(f"found '{value}', expected {DEVICE_NAMES}")
-        return value
+        return check_device_name(value)

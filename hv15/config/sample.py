@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
+    Conflict,
     Few,
     Frames,
     PathText,
@@ -27,7 +29,6 @@ from hv15.config.section import (
     Seed,
     TileSize,
     check_tiles,
-    raise_problems,
 )
 from hv15.config.transformer import TransformerSettings
 from hv15.grid import FPS
@@ -175,18 +176,15 @@ class SampleSettings(TransformerSettings):
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> SampleSettings:
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        yield from check_tiles(self.vae_sample_size, self.vae_tile_overlap)
         seen: dict[str, int] = {}
-        problems: list[tuple[tuple[str | int, ...], str]] = []
-        problems += check_tiles(self.vae_sample_size, self.vae_tile_overlap)
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)
             if first != index:
                 text = f"'{prompt.name}' is also the name of prompts[{first}]: give each prompt its own name"
-                problems.append((("prompts", index, "name"), text))
-        raise_problems(problems)
-        return self
+                yield ("prompts", index, "name"), text
 
 
 def automatic_name(prompt: str, image_path: str = "") -> str:

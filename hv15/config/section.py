@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
@@ -19,6 +19,19 @@ SPEED: JsonDict = {"affects": "speed"}
 
 PLACE: JsonDict = {"affects": "place"}
 """Marks a setting that only locates files, whose content has its own fingerprint. It is not in any digest."""
+
+STEP: JsonDict = {"affects": "step"}
+"""Marks a setting that counts only in the number of batches of a step, which is in the digest instead."""
+
+FUTURE: JsonDict = {"affects": "future"}
+"""Marks a setting of a training that changes its result, but not the steps that are already done: after an edit, the
+training continues. A setting without a mark belongs to its past: after an edit, it is another training."""
+
+LENGTH: JsonDict = {"affects": "length"}
+"""Marks the settings of a training's length. They are as `FUTURE` unless the learning rate depends on the length."""
+
+ORIGIN: JsonDict = {"affects": "origin"}
+"""Marks the settings of what a training starts from. Instead of them, its spec holds that content's digest."""
 
 CAPTION: JsonDict = {"affects": "caption"}
 """Marks a dataset's setting that affects only captions, which are identified by their text."""
@@ -33,9 +46,13 @@ TEXT: JsonDict = {"encodes": "text"}
 """Marks a setting of the encoding that affects only captions, not clips."""
 
 
-def only_with(**values: tuple[JsonValue, ...]) -> JsonDict:
-    """Mark a setting that has an effect only if other settings of its section have one of these values."""
-    return {"only_with": {name: list(choices) for name, choices in values.items()}}
+def only_with(*either: Mapping[str, tuple[JsonValue, ...]], **values: tuple[JsonValue, ...]) -> JsonDict:
+    """Mark a setting that has an effect only if other settings of its section have one of these values.
+
+    Args:
+        either: several such demands, of which one has to be met; instead of `values`.
+    """
+    return {"only_with": [{name: list(choices) for name, choices in each.items()} for each in either or (values,)]}
 
 
 LONGEST_PATH = 4000
@@ -47,6 +64,17 @@ MOST_PIXELS = 8192
 """Of a side."""
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+Conflict = tuple[tuple[str | int, ...], str]
+"""A fault of settings that do not fit together: the location below the section, and what is wrong there."""
+
+
+def demands(model: type[BaseModel], name: str) -> list[dict[str, list[JsonValue]]]:
+    """Return the demands of `only_with` on other settings, of which one has to be met; none if there are none."""
+    extra = model.model_fields[name].json_schema_extra
+    found = extra.get("only_with") if isinstance(extra, dict) else None
+    return cast("list[dict[str, list[JsonValue]]]", found or [])
 
 
 class Section(BaseModel):
@@ -68,15 +96,19 @@ class Section(BaseModel):
             raise PydanticCustomError("unexpected_bool", "true or false makes no sense here")
         return value
 
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield all faults of settings that do not fit together; a section overrides this and calls its bases'."""
+        yield from ()
 
-def raise_problems(problems: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
-    """Raise one ValidationError with all (location, message) pairs, if there are any, for checks across fields."""
-    details = [
-        InitErrorDetails(type=PydanticCustomError("cross_field", "{text}", {"text": text}), loc=loc, input=None)
-        for loc, text in problems
-    ]
-    if details:
-        raise ValidationError.from_exception_data("settings", details)
+    @model_validator(mode="after")
+    def _has_no_conflicts(self) -> Self:
+        details = [
+            InitErrorDetails(type=PydanticCustomError("cross_field", "{text}", {"text": text}), loc=loc, input=None)
+            for loc, text in self.conflicts()
+        ]
+        if details:
+            raise ValidationError.from_exception_data("settings", details)
+        return self
 
 
 def expand_variables(text: str) -> str:

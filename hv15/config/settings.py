@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -14,7 +15,7 @@ from hv15.config.datasets import DatasetSettings
 from hv15.config.models import ModelSettings
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
-from hv15.config.section import Section, raise_problems
+from hv15.config.section import Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
 
@@ -64,20 +65,21 @@ class Settings(Section):
         optional = {name for name, field in cls.model_fields.items() if isinstance(field.default, Section)}
         return {name: value for name, value in data.items() if value is not None or name not in optional}
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Settings:
-        problems: list[tuple[tuple[str | int, ...], str]] = [
-            (("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)")
-            for name in self.models.missing_files(self.task)
-        ]
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        for name in self.models.missing_files(self.task):
+            yield ("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)"
+        names = [prompt.name for prompt in self.sample.prompts]
+        for index, wanted in enumerate(self.train.previews):
+            if wanted not in names:
+                text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
+                yield ("train", "previews", index), text
         for index, prompt in enumerate(self.sample.prompts):
             where = ("sample", "prompts", index, "image_path")
             if self.task == "i2v" and prompt.image_path is None:
-                problems.append((where, "is missing: task i2v starts from an image"))
+                yield where, "is missing: task i2v starts from an image"
             if self.task == "t2v" and prompt.image_path is not None:
-                problems.append((where, "is set, but task is t2v: remove it, or set task: i2v"))
-        raise_problems(problems)
-        return self
+                yield where, "is set, but task is t2v: remove it, or set task: i2v"
 
     @property
     def root(self) -> Path:

@@ -47,6 +47,11 @@ class DeviceRates:
     utilisation: dict[str, float] = field(default_factory=dict)
     """Stage (see `hv15.out_of_memory.StageName`) -> the part of `products` that its full-size step reached."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was measured."""
+        return self == DeviceRates(device=self.device, memory=self.memory, torch=self.torch)
+
 
 def read_device_rates(content: JsonObject) -> DeviceRates:
     """Read the rates of a device.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 
@@ -50,6 +51,7 @@ def profiled(stand: Stand, work: Callable[[], object], seconds: float | None) ->
     """
     if seconds is None:
         return {}
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # it would write lines of its own among the report's
     activity = ProfilerActivity.CUDA if stand.on_cuda else ProfilerActivity.CPU
     with profile(activities=[activity]) as found:
         work()

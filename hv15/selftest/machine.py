@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 import torch
 from safetensors import safe_open
@@ -148,9 +147,8 @@ def start(stand: Stand) -> Measured:
         raise Skipped("the device has no data")
     code = f"import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"
     tree = Path(__file__).parents[2]
-    began = perf_counter()
-    subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, check=True)
-    seconds = perf_counter() - began
+    run = partial(subprocess.run, [sys.executable, "-c", code], cwd=tree, check=True, capture_output=True)
+    seconds = stand.clock.timed(run, 1)
     stand.learn(start=seconds)
     return Measured(seconds=seconds)
 

@@ -16,9 +16,9 @@ from hv15.errors import UserError
 from hv15.models import Condition, DiT
 from hv15.models.attention import PACKAGES, Attention, pick_attention
 from hv15.models.fused_attention import fused_attention
-from hv15.models.noise_levels import TIMESTEPS
 from hv15.models.pass_kernels import triton_works
 from hv15.models.weights.quantised import QuantisedLinear, check_weight_format, quantise
+from hv15.noise.levels import TIMESTEPS
 from hv15.records.selftest import Measured
 from hv15.sample.denoise import denoise, stack_conditions
 from hv15.sample.graphs import Replayed, recorder_for
@@ -271,6 +271,7 @@ def _sample(example: Example, index: int) -> Example:
         x0=example.x0[one],
         noise=example.noise[one],
         sigma=example.sigma[one],
+        weight=example.weight[one],
         first_frame=example.first_frame[one],
         condition=Condition(cond.text[one, :length], [length], cond.glyphs[one], [0]),
     )

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
 
 from hv15 import __version__
-from hv15.atomic import write_json
+from hv15.atomic import write_json, write_text
 from hv15.precision import pick_device
 from hv15.records.fields import now, to_json
 from hv15.records.selftest import Row, SelftestReport
@@ -23,6 +24,7 @@ from hv15.selftest.machine import machine_checks
 from hv15.selftest.planned import PlannedWork, Plans
 from hv15.selftest.sizes import FULL, TINY
 from hv15.selftest.stand import Stand, machine_facts
+from hv15.selftest.text_report import report_lines
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ REPORT, RATES, TEXT, PICTURE = "selftest.json", "rates.json", "selftest.txt", "s
 
 def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row], None] = lambda row: None) -> Path:
     """Run all checks and write the report into a folder; return the JSON file.
+
+    Ctrl-C ends it with the report of what was checked until then.
 
     Args:
         device_name: the option `--device`: a name as for `runtime.device`.
@@ -46,18 +50,25 @@ def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     full = device.type != "cpu"
-    stand = Stand(device, FULL if full else TINY, folder)
-    stand.plans = Plans(planned_works(stand) if full else ())
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PICTURE).unlink(missing_ok=True)  # of an earlier report
+    report = None
+    with TemporaryDirectory(prefix="checks.", dir=folder) as scratch, torch.random.fork_rng(devices=[]):
+        stand = Stand(device, FULL if full else TINY, Path(scratch))
+        stand.plans = Plans(planned_works(stand) if full else ())
+        torch.manual_seed(0)
+        try:
             for report in reports(stand, all_checks(stand), until=start + 60 * minutes):
                 write_json(folder / REPORT, to_json(report))
                 write_json(folder / RATES, to_json(report.rates))
+                write_text(folder / TEXT, "\n".join(report_lines(report)) + "\n")
                 if not report.finished and report.rows:
                     told(report.rows[-1])
-    finally:
-        stand.plans.close()
+        except KeyboardInterrupt:
+            if report is None:
+                raise
+        finally:
+            stand.plans.close()
     return folder / REPORT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,9 @@ from hv15.selftest.planned import Plans
 from hv15.selftest.sizes import Sizes
 
 Network = TypeVar("Network", bound=nn.Module)
+
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Where the driver says which one it is."""
 
 
 CPU = torch.device("cpu")
@@ -225,7 +229,16 @@ def machine_facts(device: torch.device) -> dict[str, str]:
     }
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        facts |= {"CUDA": str(torch.version.cuda), "capability": f"{major}.{minor}"}
+        facts |= {"CUDA": str(torch.version.cuda), "capability": f"{major}.{minor}", "driver": _driver()}
     else:
         facts["instructions"] = torch.backends.cpu.get_cpu_capability()
     return facts
+
+
+def _driver() -> str:
+    """The version of NVIDIA's kernel module, which needs no package to be read."""
+    try:
+        found = re.search(r"Kernel Module.*?(\d+\.\d[\d.]*)", DRIVER.read_text())
+    except OSError:
+        found = None
+    return found[1] if found else "unknown"

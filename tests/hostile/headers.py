@@ -14,7 +14,8 @@ ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 
 
 def file_of(path: Path, header: object, data: bytes = b"") -> Path:
-    """A file with any header: its JSON text, or what is written as JSON."""
+    """A file with any header: its JSON text, what is written as JSON, or what makes that, if it is large."""
+    header = header() if callable(header) else header
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
     return path
@@ -48,7 +49,7 @@ REFUSED: dict[str, tuple[object, bytes, str]] = {
     "deep metadata": (b'{"__metadata__": ' + b'{"a": ' * 10**6 + b"}", b"", "cannot be read"),
     "a million tensors": (b"{" + b'"t": %s,' % json.dumps(ONE).encode() * 10**6, b"", "at most 16,777,216"),
     "too many short tensors": (
-        {f"{n:x}": tensor(0, 0, (0,)) for n in range(MAX_TENSORS + 1)},
+        lambda: {f"{n:x}": tensor(0, 0, (0,)) for n in range(MAX_TENSORS + 1)},
         b"",
         "100,001 tensors, at most 100,000 are read",
     ),

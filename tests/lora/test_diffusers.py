@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -55,6 +54,8 @@ def test_a_wrong_prefix_does_nothing_there_and_is_caught_here(small_dit, peer):
 @pytest.mark.parametrize("prefixed", [False, True], ids=["save_lora_adapter", "pipeline"])
 def test_files_that_diffusers_writes_are_read(small_dit, peer, tmp_path, prefixed: bool):
     """Its alpha is only in the metadata; a pipeline writes `transformer.` before names and settings."""
+    from peft import LoraConfig
+
     every = [name for name, module in peer.named_modules() if isinstance(module, nn.Linear)]
     config = LoraConfig(r=4, lora_alpha=10, target_modules=every, rank_pattern={"attn.to_q": 2, "proj_out": 3})
     peer.add_adapter(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import socket
@@ -15,6 +14,8 @@ import torch
 import torch._dynamo  # torch's optimizers import it when they are first used: here, once for all ranks
 import torch.distributed as dist
 
+from tests.forked import FORKS
+
 
 def free_port() -> str:
     with socket.socket() as free:
@@ -24,11 +25,10 @@ def free_port() -> str:
 
 def on_ranks(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Call a function of a module on each rank; return what it returns there."""
-    context, port = multiprocessing.get_context("forkserver"), free_port()
-    context.set_forkserver_preload([function.__module__])  # its imports take longer than the ranks' work
-    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    port = free_port()
+    pipes = [FORKS.Pipe(duplex=False) for _ in range(count)]
     processes = [
-        context.Process(target=_rank, args=(rank, count, port, sender, function, arguments))
+        FORKS.Process(target=_rank, args=(rank, count, port, sender, function, arguments))
         for rank, (_, sender) in enumerate(pipes)
     ]
     for process in processes:

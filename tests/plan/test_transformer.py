@@ -266,6 +266,16 @@ def test_what_is_copied_is_what_block_swap_and_offload_copy(
     assert planned.copied == copied > 0
 
 
+def test_a_divided_base_takes_a_share_of_each_block_and_two_whole_ones() -> None:
+    config = replace(SMALL, num_blocks=8)
+    whole, divided = (
+        training(settings({"num_processes": 4, "shard_base": shard}), config, torch.float32, SIZE)
+        for shard in (False, True)
+    )
+    block = sum(parameter.nbytes for parameter in DiT(config).double_blocks[0].parameters())
+    assert whole.parts[WEIGHTS] - divided.parts[WEIGHTS] == 8 * block * 3 // 4 - 2 * block
+
+
 def test_known_shapes_are_not_worked_out_again(monkeypatch: pytest.MonkeyPatch):
     """What makes planning quick changes no number."""
     asked = settings({"quantize": "fp8"})

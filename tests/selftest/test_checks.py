@@ -6,11 +6,13 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
 from hv15.records.selftest import Measured
+from hv15.selftest import stand
 from hv15.selftest.checks import Check
 from hv15.selftest.stand import Skipped, Wrong
 
@@ -81,3 +83,21 @@ def test_a_check_is_stopped_at_the_end_of_the_time() -> None:
     assert row.state == "left out"
     assert row.message.startswith("no time: stopped")
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "the alarm is gone"
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder@U22)",
+            "580.65.06",
+        ),
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023", "535.129.03"),
+        ("", "unknown"),
+    ],
+)
+def test_the_version_of_the_driver(text: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand, "DRIVER", tmp_path / "version")
+    assert stand._driver() == "unknown"
+    stand.DRIVER.write_text(text)
+    assert stand._driver() == version

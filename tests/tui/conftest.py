@@ -7,6 +7,8 @@ import inspect
 
 import pytest
 
+from tests.tui.idle import wait_so, with_threads
+
 TIMEOUT_S = 300
 """Only what hangs takes so long, however busy the machine is."""
 
@@ -18,13 +20,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     wanted = inspect.signature(pyfuncitem.obj).parameters
     given = {name: pyfuncitem.funcargs[name] for name in wanted}
-    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**given), TIMEOUT_S))
+    asyncio.run(asyncio.wait_for(with_threads(pyfuncitem.obj, **given), TIMEOUT_S))
     return True
 
 
 @pytest.fixture(autouse=True)
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No animation, and no setting of the machine that changes colours."""
+    """No animation, no setting of the machine that changes colours, and no guess whether all is done."""
+    wait_so(monkeypatch)
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("COLORTERM", "truecolor")

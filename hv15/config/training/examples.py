@@ -1,0 +1,15 @@
+"""The settings of `train:` for the use of clips and captions."""
+
+from __future__ import annotations
+
+from hv15.config.section import Probability, Section
+
+
+class ExampleSettings(Section):
+    """How clips and captions are used."""
+
+    i2v_prob: Probability = 1.0
+    """For task i2v: probability that a clip is trained with its first frame as the condition, else as text-to-video."""
+
+    caption_dropout: Probability = 0.0
+    """Probability that a caption is replaced by an empty one, so that guidance still works after long trainings."""

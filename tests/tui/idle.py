@@ -1,0 +1,69 @@
+"""When a dashboard in a test has nothing left to do: what a pilot waits for after each key.
+
+Textual's own answer is a guess from the processor time of the last 20 ms, twice for each key; it takes long, and on a
+busy machine it is wrong. The event loop knows: nothing in it is ready to run, and no timer is about to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+SOON_S = 0.02
+"""Timers that end within this are waited for: a screen is painted after at most 1/60 s."""
+THREADS_S = 0.05
+"""Threads are waited for no longer: a test may hold one up on purpose."""
+ROUNDS = 3
+"""So many times in a row nothing must be ready: what a widget posts may take two rounds to reach another."""
+
+
+class Threads(ThreadPoolExecutor):
+    """The threads of `asyncio.to_thread`, which knows those at work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_work: set[Future[Any]] = set()
+
+    def submit(self, fn: Callable[..., Any], /, *words: Any, **named: Any) -> Future[Any]:
+        future = super().submit(fn, *words, **named)
+        self.at_work.add(future)
+        future.add_done_callback(self.at_work.discard)
+        return future
+
+
+async def idle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
+    """Stands for `textual._wait.wait_for_idle`."""
+    loop: Any = asyncio.get_running_loop()
+    threads = loop._default_executor
+    start, rounds = time.monotonic(), 0
+    while rounds < ROUNDS and (passed := time.monotonic() - start) < max_sleep:
+        await asyncio.sleep(0)
+        ends = min((timer.when() for timer in loop._scheduled if not timer.cancelled()), default=float("inf"))
+        left = ends - loop.time()
+        if loop._ready:
+            rounds = 0
+        elif left < SOON_S:
+            await asyncio.sleep(max(0.0, left))
+            rounds = 0
+        elif isinstance(threads, Threads) and threads.at_work and passed < THREADS_S:
+            await asyncio.sleep(0.001)
+            rounds = 0
+        else:
+            rounds += 1
+
+
+async def with_threads(test: Callable[..., Any], **given: Any) -> None:
+    """Run a test that is a coroutine function in a loop whose threads are known."""
+    asyncio.get_running_loop().set_default_executor(Threads())
+    await test(**given)
+
+
+def wait_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pilots wait so."""
+    for module in ("textual._wait", "textual.pilot", "textual.app"):
+        monkeypatch.setattr(f"{module}.wait_for_idle", idle)
