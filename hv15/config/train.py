@@ -25,8 +25,8 @@ from hv15.config.transformer import TransformerSettings
 # The last base's settings come first in the docs and the dashboard.
 class TrainSettings(
     TransformerSettings,
-    TrackingSettings,
     TroubleSettings,
+    TrackingSettings,
     PreviewSettings,
     SavingSettings,
     ExampleSettings,

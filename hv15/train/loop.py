@@ -43,10 +43,10 @@ from hv15.train.watch import Watch
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2  # micro-batches
-RECALLED = 2**20
-"""Bytes at the end of metrics.jsonl from which a resumed training learns what its numbers usually are."""
 SAMPLE_NOW = ProjectPaths().sample_now.name
 """The file in a training's folder that asks for samples."""
+RECALLED = 2**20
+"""Bytes at the end of metrics.jsonl from which a resumed training learns what its numbers usually are."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class Trainer:
                 log.warning("step %d: %s", each.step, each.message)
 
     def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, list[WarningRecord], Sequence[bool]]:
-        """Return a step's metrics and warnings, and what any process was asked for meanwhile: stop, save, sample."""
+        """Return a step's metrics and warnings, and whether any process was asked to stop, to save or to sample."""
         numbers = StepNumbers.from_list(queued.numbers.read())
         loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
         good = self.watch.count(loss, numbers.grad_norm)

@@ -116,11 +116,11 @@ def test_processes_sum_gradients_and_numbers_in_two_transfers(examples: list[tup
 
 
 def test_a_step_that_is_bad_on_another_process_is_bad_here(examples: list[tuple[int, Example]]) -> None:
-    def spoilt(tensor: Tensor) -> None:
+    def spoil(tensor: Tensor) -> None:
         tensor.add_(math.nan)
 
     step = plain_step()
-    step.over_processes = GradientSum(step.parameters, reduce=spoilt)
+    step.over_processes = GradientSum(step.parameters, reduce=spoil)
     assert not moved(step, examples).any()
 
 

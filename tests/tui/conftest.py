@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from tests.tui.idle import wait_so, with_threads
+from tests.tui.idle import wait_so
 
 TIMEOUT_S = 300
 """Only what hangs takes so long, however busy the machine is."""
@@ -20,7 +20,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     wanted = inspect.signature(pyfuncitem.obj).parameters
     given = {name: pyfuncitem.funcargs[name] for name in wanted}
-    asyncio.run(asyncio.wait_for(with_threads(pyfuncitem.obj, **given), TIMEOUT_S))
+    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**given), TIMEOUT_S))
     return True
 
 
