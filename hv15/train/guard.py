@@ -62,8 +62,7 @@ class Guard:
                 gradient = gradients.pop(parameter)
                 assert gradient is not None
                 # The first step makes the optimizer's tensors, which have no former content: if it is bad, of zeros.
-                # So do what some optimizers sum over all matrices, such as Prodigy's estimate of the rate.
-                known = bool(self.optimizer.state.get(parameter)) and isinstance(self.optimizer, EACH_ALONE)
+                known = bool(self.optimizer.state.get(parameter))
                 parameter.grad = gradient if known else torch.where(good, gradient, torch.zeros_like(gradient))
             self._step_part(part, good)
 

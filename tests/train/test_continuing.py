@@ -22,7 +22,8 @@ from hv15.project.continuing import find_start, with_origin
 from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example
 from hv15.train.losses import mean_square
-from hv15.train.run import make_network, make_reader
+from hv15.train.networks import make_network
+from hv15.train.run import make_reader
 from hv15.train.state import load_state
 from tests.train.test_resume import at_step, no_commit, send  # noqa: F401  (a fixture)
 from tests.train.world import metrics, run, settings, spec_of, tiny_dit, tiny_stores, untimed
