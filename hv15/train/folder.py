@@ -37,7 +37,15 @@ from hv15.train.segments import earlier_segments
 log = logging.getLogger(__name__)
 
 _PATHS = ProjectPaths()
-_NAMED = (_PATHS.metrics, _PATHS.checkpoints, _PATHS.states, _PATHS.origin, _PATHS.summary, _PATHS.trained_dataset)
+_NAMED = (
+    _PATHS.metrics,
+    _PATHS.checkpoints,
+    _PATHS.previews,
+    _PATHS.states,
+    _PATHS.origin,
+    _PATHS.summary,
+    _PATHS.trained_dataset,
+)
 TRAINING_FILES = {RECORD, *(path.name for path in _NAMED)}
 
 
