@@ -15,20 +15,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.config import TrainSettings
 from hv15.demo.models import DIT
-from hv15.digest import digest, file_sha256
+from hv15.digest import file_sha256
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import save_dit
-from hv15.models.noise_levels import TIMESTEPS
-from hv15.train.checkpoints import CheckpointRule
+from hv15.records.paths import ProjectPaths
+from hv15.records.training import TrainingRecord
+from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import ExampleReader
+from hv15.train.folder import claim_folder
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.losses import LossFunction
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.random import seed_for
-from hv15.train.state import claim_folder, locked
+from hv15.train.schedules import Schedule
+from hv15.train.state import locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.timesteps import SigmaRule
+from hv15.train.weighting import LossWeight
 
 log = logging.getLogger(__name__)
 
@@ -100,19 +106,6 @@ def new_dit(seed: int) -> DiT:
     return dit
 
 
-def sigma_rule(stage: DitStage) -> SigmaRule:
-    """Return a stage's distribution of sigma, which is logit-normal and shifted as in the official training."""
-    return SigmaRule(
-        timestep_sampling="logit_normal",
-        discrete_flow_shift=stage.shift,
-        sigmoid_scale=1.0,
-        logit_mean=0.0,
-        logit_std=1.0,
-        min_timestep=0.0,
-        max_timestep=TIMESTEPS,
-    )
-
-
 def train_dit(
     stage: DitStage,
     items: list[TrainingItem],
@@ -133,23 +126,26 @@ def train_dit(
         SystemExit: code 3 after SIGTERM or Ctrl-C, with the state saved.
     """
     target, work, seed = folder / f"{stage.name}.safetensors", folder / stage.name, stage.seed
+    options = TrainSettings(timestep_sampling="logit_normal", discrete_flow_shift=stage.shift)  # as officially
     dit = new_dit(seed)
     begun = {} if start is None else {"start": file_sha256(start)}
     if start is not None:
         dit.load_state_dict(load_file(start))
-    spec = digest({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun})
+    record = TrainingRecord({"stage": asdict(stage), "sizes": asdict(SIZES), "items": settings, **begun}, {})
+    batches = StepBatches(BatchStream(items, seed), accumulation=1)
+    copies = CheckpointRule(
+        save_every_n_epochs=None, save_every_n_steps=stage.save_every, save_last_n_epochs=None, save_last_n_steps=None
+    )
+
+    def save(path: Path, step: int) -> None:
+        save_dit(dit, path, metadata={"step": str(step)})
+
     trainer = Trainer(
         settings=LoopSettings(
             total_steps=stage.steps,
-            lr_scheduler="cosine",
-            warmup_steps=stage.warmup,
+            schedule=Schedule("cosine", stage.steps, stage.warmup),
             state_every_n_steps=100,
-            checkpoints=CheckpointRule(
-                save_every_n_epochs=None,
-                save_every_n_steps=stage.save_every,
-                save_last_n_epochs=None,
-                save_last_n_steps=None,
-            ),
+            max_bad_steps=1,
         ),
         optimizer_step=OptimizerStep(
             dit=dit,
@@ -162,22 +158,24 @@ def train_dit(
             device=torch.device("cpu"),
             seed=seed,
             max_grad_norm=1.0,
+            loss=LossFunction(options),
         ),
-        batches=StepBatches(BatchStream(items, seed), accumulation=1),
+        batches=batches,
         reader=ExampleReader(
             stores,
             seed,
-            sigma_rule(stage),
+            SigmaRule(options),
+            LossWeight.from_settings(options),
             i2v_prob=stage.i2v_prob,
             caption_dropout=stage.caption_dropout,
         ),
         accelerator=Accelerator(cpu=True, mixed_precision="no"),
         folder=work,
-        spec=spec,
-        save_lora=lambda path, step: save_dit(dit, path, metadata={"step": str(step)}),
+        spec=record.digest,
+        between=[Checkpoints(copies, batches, work / ProjectPaths().checkpoints.name, save)],
     )
     with locked(work):
-        claim_folder(work, spec)
+        claim_folder(work, record, stage.steps)
         trainer.resume()
         save_dit(dit, target)
     return target

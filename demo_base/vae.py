@@ -30,7 +30,7 @@ from hv15.progress import Progress
 from hv15.records.metrics import MetricsRecord
 from hv15.train.metrics import MetricsFile
 from hv15.train.random import generator, seed_for
-from hv15.train.schedules import lr_factor
+from hv15.train.schedules import Schedule
 from hv15.train.signals import Requests, Stopped
 from hv15.train.state import Position, StateFolder, locked
 
@@ -145,6 +145,7 @@ def fit_half(half: Encoder | Decoder, basis: Basis, stage: VaeStage, seed: int) 
 
 def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spec: str, seed: int) -> None:
     parameters = list(half.parameters())
+    schedule = Schedule("cosine", stage.steps, stage.warmup)
     optimizer = torch.optim.AdamW(_groups(half, stage.rate), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     states = StateFolder(work / "state", spec)
     first, offset = 0, 0
@@ -158,7 +159,7 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
         Requests() as requests,
     ):
         for step in range(first, stage.steps):
-            factor = lr_factor(step, stage.steps, schedule="cosine", warmup=stage.warmup)
+            factor = schedule.factor(step)
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak"]
             pixels = batch_of(stage, step, seed)
@@ -179,7 +180,7 @@ def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spe
                 )
             )
             progress.advance(note=f"{decibels:.1f} dB")
-            stop, save = requests.take()
+            stop, save, _ = requests.take()
             if stop or save or step + 1 == stage.steps or (step + 1) % stage.state_every == 0:
                 position = Position(step + 1, 0.0, metrics.offset, spec, 1)
                 states.save(position, half.state_dict(), optimizer.state_dict())

@@ -29,6 +29,11 @@ Role: TypeAlias = Literal["dit", "vae", "text_encoder", "tokenizer", "glyph_enco
 """What a model is for."""
 ROLES: tuple[Role, ...] = ("dit", "vae", "text_encoder", "tokenizer", "glyph_encoder", "image_encoder")
 
+DEVICE_PATTERN = r"auto|cpu|cuda(:\d{1,2})?"
+"""What `runtime.device` may be, as a regular expression."""
+DEVICE_NAMES = "auto, cpu, cuda or cuda:0, cuda:1, ..."
+"""The same in words."""
+
 WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
 """Number formats of quantised weights."""
 

@@ -14,14 +14,11 @@ from hv15 import __version__
 from hv15.arguments import Command, Parser, add_commands, chosen_command
 from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import SettingsCommand
-from hv15.errors import USER_ERROR, UserError, of_the_system
+from hv15.errors import INTERRUPTED, USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
 from hv15.out_of_memory import MACHINE_MEMORY_HINT, OutOfMemory, is_out_of_memory
 from hv15.output import UNREAD, drop_output, with_flushed_output
 from hv15.terminal_text import cleaned
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
 
 
 @with_flushed_output

@@ -1,4 +1,4 @@
-"""The one kind of error that a user can cause, and how it is shown."""
+"""The one kind of error that a user can cause, how it is shown, and exit codes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from hv15.terminal_text import one_line
 
 USER_ERROR = 2
 """Exit code for everything that a user can fix."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a shell; a training that has saved its state exits with 3 instead."""
 
 
 class UserError(Exception):

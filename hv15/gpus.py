@@ -67,12 +67,13 @@ def take_gpu(device: str) -> None:
         _take(names, 1)
 
 
-def take_gpus(device: str, count: int) -> None:
+def take_gpus(device: str, count: int, setting: str) -> None:
     """Reserve several GPUs, for processes that this one starts; nothing is reserved on a machine without GPUs.
 
     Args:
         device: as for `take_gpu`.
-        count: at least 2.
+        count: how many.
+        setting: what asks for so many: "sample.context_parallel is 2".
 
     Raises:
         UserError: there are fewer GPUs, or `device` names one of them.
@@ -82,13 +83,13 @@ def take_gpus(device: str, count: int) -> None:
     names = gpus()
     if ":" in device:
         raise UserError(
-            f"runtime.device: {device} is one GPU, but context_parallel is {count}",
+            f"runtime.device: {device} is one GPU, but {setting}",
             hint=f"set runtime.device to auto; to choose the {count} GPUs, set {VISIBLE}",
         )
     if 0 < len(names) < count or (not names and device != "auto"):
         raise UserError(
-            f"context_parallel: {count} needs {count} GPUs, but this process may use {len(names)}",
-            hint="set it to the number of GPUs or less, or to 1 (off)",
+            f"{setting}, which needs {count} GPUs on this machine, but this process may use {len(names)}",
+            hint="set it to what the GPUs allow, or to 1 (off)",
         )
     if names:
         _take(names, count)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
+from hv15.choices import DEVICE_NAMES, DEVICE_PATTERN
 from hv15.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,22 +18,40 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a `runtime.device` setting: `auto` is the first GPU, or the CPU where there is none.
+def check_device_name(name: str) -> str:
+    """Return the name of a device as it is, if it can be one.
 
     Raises:
-        UserError: the named device is not there.
+        ValueError: it cannot, as the error says.
+    """
+    if not re.fullmatch(DEVICE_PATTERN, name, re.ASCII):
+        raise ValueError(f"found '{name}', expected {DEVICE_NAMES}")
+    return name
+
+
+def pick_device(name: str, *, option: str | None = None) -> torch.device:
+    """The device of a name: `auto` is the first GPU, or the CPU where there is none.
+
+    Args:
+        option: the option of the command line that gave the name; None: the setting `runtime.device` did.
+
+    Raises:
+        UserError: it is not a device's name, or this machine has no such device.
     """
     import torch
 
+    try:
+        check_device_name(name)
+    except ValueError as error:
+        raise _unusable(name, option, str(error)) from None
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        found = f"{count} GPUs" if count else "no usable GPU"
-        raise UserError(f"runtime.device: {name}: this machine has {found}", hint="set runtime.device to auto")
-    return device
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if int(number or 0) >= count:
+        found = f"{count} GPU{'s' if count > 1 else ''}, numbered from 0" if count else "no usable GPU"
+        raise _unusable(name, option, f"this machine has {found}")
+    return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
 def pick_text_device(cache: CacheSettings, name: str) -> torch.device:
@@ -78,3 +98,9 @@ def _named(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu" and dtype.itemsize < 4:
         log.warning("%s on a CPU: correct, but often a hundred times slower than float32", name)
     return dtype
+
+
+def _unusable(name: str, option: str | None, found: str) -> UserError:
+    if option is None:
+        return UserError(f"runtime.device: {name}: {found}", hint="set runtime.device to auto")
+    return UserError(f"{option} {name}: {found}", hint=f"use {option} auto")

@@ -1,4 +1,4 @@
-"""Starts a command once for each GPU that works on the same video (the settings `context_parallel`). Loads no torch.
+"""Starts a command once for each GPU that works on the same step, on one machine or on several. Loads no torch.
 
 Each process is a rank and has torch's own variables, so a command that `accelerate launch` or `torchrun` has started on
 several GPUs starts nothing. They are not used here, because half a minute after a request to stop they kill a training
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from hv15.gpus import LOCAL_RANK, held_locks, take_gpus
+from hv15.machines import MASTER_ADDR, MASTER_PORT, Machine, on_every_node, this_machine
 
 RANK, WORLD_SIZE = "RANK", "WORLD_SIZE"
 """torch's variables: the number of this process, and of all processes."""
@@ -32,38 +33,47 @@ def is_first_rank() -> bool:
     return os.environ.get(RANK, "0") == "0"
 
 
-def run_on_ranks(count: int, device: str) -> int | None:
+def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) -> int | None:
     """Run this process's command on `count` ranks; return its exit code, or None if this process is to run it itself.
 
     It is to run it itself if count is 1, or if it is a rank already.
 
     Args:
-        count: the setting `context_parallel`.
+        count: on all machines together; divisible by `machines`.
         device: the setting `runtime.device`. On GPUs, each rank gets one of its own; else all of them share the CPU.
+        setting: what asks for so many, for messages: "sample.context_parallel is 2".
 
     Raises:
-        UserError: there are not enough GPUs.
+        UserError: there are not enough GPUs, or the machines do not know of each other.
     """
     if count == 1 or WORLD_SIZE in os.environ:
         return None
-    take_gpus(device, count)
-    return _wait(_start(count))
-
-
-def _start(count: int) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {WORLD_SIZE: str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "hv15.cli", *sys.argv[1:]]
+    machine = Machine(0, "127.0.0.1", _free_port()) if machines == 1 else this_machine(machines)
+    if machine is None:
+        return _wait([subprocess.Popen(on_every_node(machines, command))])
+    here = count // machines
+    take_gpus(device, here, setting)
+    return _wait(_start(command, machine, here, count))
+
+
+def _start(command: Sequence[str], machine: Machine, here: int, count: int) -> list[subprocess.Popen[bytes]]:
+    shared = {WORLD_SIZE: str(count), MASTER_ADDR: machine.address, MASTER_PORT: str(machine.port)}
+    first = machine.number * here
     return [
         subprocess.Popen(
             command,
-            env={**os.environ, **shared, RANK: str(rank), LOCAL_RANK: str(rank)},
+            env={**os.environ, **shared, RANK: str(first + rank), LOCAL_RANK: str(rank)},
             pass_fds=held_locks(),  # the GPUs stay locked until the last rank has ended
         )
-        for rank in range(count)
+        for rank in range(here)
     ]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:

@@ -122,7 +122,7 @@ def test_several_gpus_for_one_job(
     for name in taken:
         start(f"cuda:{name}", CUDA_VISIBLE_DEVICES="0,1,2")
     monkeypatch.setenv(VISIBLE, "0,1,2")
-    take_gpus("auto", 2)
+    take_gpus("auto", 2, "x is 2")
     assert re.fullmatch(visible, os.environ[VISIBLE])
     assert re.search(said, caplog.text) is not None
     assert bool(caplog.text) == bool(said)
@@ -132,15 +132,15 @@ def test_several_gpus_for_one_job(
 @pytest.mark.parametrize(
     ("device", "visible", "message"),
     [
-        ("auto", "0", "context_parallel: 2 needs 2 GPUs, but this process may use 1"),
-        ("cuda", "", "context_parallel: 2 needs 2 GPUs, but this process may use 0"),
+        ("auto", "0", "x is 2, which needs 2 GPUs on this machine, but this process may use 1"),
+        ("cuda", "", "x is 2, which needs 2 GPUs on this machine, but this process may use 0"),
         ("cuda:1", "0,1,2", "runtime.device: cuda:1 is one GPU"),
     ],
 )
 def test_too_few_gpus_are_refused(device: str, visible: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VISIBLE, visible)
     with pytest.raises(UserError, match=message):
-        take_gpus(device, 2)
+        take_gpus(device, 2, "x is 2")
     assert held_locks() == ()
 
 
@@ -149,7 +149,7 @@ def test_several_processes_on_the_cpu_reserve_nothing(
     device: str, visible: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VISIBLE, visible)
-    take_gpus(device, 2)
+    take_gpus(device, 2, "x is 2")
     assert (os.environ[VISIBLE], held_locks()) == (visible, ())
 
 

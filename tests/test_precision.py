@@ -5,7 +5,14 @@ import torch
 
 from hv15.config.cache import CacheSettings
 from hv15.errors import UserError
-from hv15.precision import pick_dtype, pick_encoder_dtype, pick_text_device, storage_dtype
+from hv15.precision import (
+    check_device_name,
+    pick_device,
+    pick_dtype,
+    pick_encoder_dtype,
+    pick_text_device,
+    storage_dtype,
+)
 
 
 def test_prompts_are_encoded_on_the_cpu_when_asked(monkeypatch):
@@ -24,10 +31,30 @@ def test_a_cpu_never_computes_in_half_precision_by_itself():
     assert pick_encoder_dtype("auto", torch.device("cpu")) == torch.float32
 
 
-def test_a_gpu_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match=r"cuda:1: this machine has 1 GPU"):
-        pick_text_device(CacheSettings(), "cuda:1")
+@pytest.mark.parametrize(
+    ("name", "count", "found"),
+    [
+        ("cuda:1", 1, "this machine has 1 GPU, numbered from 0"),
+        ("cuda:30", 2, "this machine has 2 GPUs, numbered from 0"),
+        ("cuda", 0, "this machine has no usable GPU"),
+        ("gpu", 1, "found 'gpu', expected auto, cpu, cuda or cuda:0"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named_as_it_was_given(name, count, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(UserError, match=f"runtime.device: {name}: {found}") as caught:
+        pick_text_device(CacheSettings(), name)
+    assert caught.value.hint == "set runtime.device to auto"
+    with pytest.raises(UserError, match=f"--device {name}: {found}") as caught:
+        pick_device(name, option="--device")
+    assert caught.value.hint == "use --device auto"
+
+
+@pytest.mark.parametrize("name", ["", "mps", "meta", "gpu", "cuda:", "cuda:-1", "cuda:200", "cpu:0", "CUDA", "cuda:1 "])
+def test_what_is_no_device(name):
+    """torch knows more of them, and takes cuda:200 for cuda:-56."""
+    with pytest.raises(ValueError, match="expected auto, cpu, cuda or cuda:0"):
+        check_device_name(name)
 
 
 def test_stored_as_computed_unless_said():

@@ -23,7 +23,7 @@ ranks.GRACE_S = 0.5
 if "WORLD_SIZE" not in os.environ:
     start = subprocess.Popen
     subprocess.Popen = lambda command, **options: start([sys.executable, "-c", sys.argv[1], "x"], **options)
-    sys.exit(ranks.run_on_ranks(2, sys.argv[2]))
+    sys.exit(ranks.run_on_ranks(2, sys.argv[2], 'x is 2'))
 rank = int(os.environ["RANK"])
 """
 """The launcher, and a rank, whose own code follows."""
@@ -138,12 +138,12 @@ def test_a_second_request_ends_ranks_that_do_not_listen() -> None:
 
 
 def test_one_rank_and_a_rank_itself_start_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "_start", lambda count: pytest.fail("started"))
+    monkeypatch.setattr(ranks, "_start", lambda *_: pytest.fail("started"))
     monkeypatch.delenv(WORLD_SIZE, raising=False)
     monkeypatch.delenv(RANK, raising=False)
-    assert run_on_ranks(1, "auto") is None
+    assert run_on_ranks(1, "auto", "") is None
     assert is_first_rank()
     monkeypatch.setenv(WORLD_SIZE, "2")
     monkeypatch.setenv(RANK, "1")
-    assert run_on_ranks(2, "auto") is None
+    assert run_on_ranks(2, "auto", "") is None
     assert not is_first_rank()

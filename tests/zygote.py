@@ -85,7 +85,7 @@ def serve(address: str, more: Sequence[str]) -> None:
     """Answer calls until standard input ends."""
     for name in (*IMPORTED, *more):
         __import__(name)
-    assert len(os.listdir("/proc/self/task")) == 1
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
     import torch
     from snakemake.cli import get_argument_parser
 

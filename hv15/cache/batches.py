@@ -7,9 +7,10 @@ position can be computed, so to resume a training, only the number of finished s
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
@@ -38,6 +39,8 @@ class TrainingItem:
     batch_size: int = 1
     repeats: int = 1
     """How often it occurs in an epoch."""
+    name: str = field(default="", compare=False)
+    """The clip's file, for messages."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,16 @@ class BatchStream:
         batches, starts = self._order(epoch)
         first_sample = epoch * self.samples_per_epoch + starts[place]
         return MicroBatch(epoch, tuple(self.items[i] for i in batches[place]), first_sample)
+
+    def index_at(self, sample: int) -> int:
+        """Return the position of the first micro-batch that begins at a sample or after it.
+
+        Args:
+            sample: global index of a sample.
+        """
+        epoch, place = divmod(sample, self.samples_per_epoch)
+        _, starts = self._order(epoch)
+        return epoch * self.batches_per_epoch + bisect_left(starts, place)
 
     def _epoch_order(self, epoch: int) -> tuple[list[list[int]], list[int]]:
         """Return an epoch's batches, and the number of samples in the epoch before each."""

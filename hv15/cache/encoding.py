@@ -39,6 +39,20 @@ class NeededClips(NamedTuple):
     dataset: DatasetSettings
 
 
+@dataclass(frozen=True)
+class ShardState:
+    """What a plan has to know of a shard."""
+
+    needs: str
+    """Digest of the keys that it needs now."""
+    recorded: JsonObject | None
+    """The settings and needs that its manifest was made from; None if there is no readable manifest."""
+    is_complete: bool
+    """Whether its manifest lists everything that is needed now, and the store has all these items."""
+    is_known: bool = True
+    """Whether all that it needs is in some manifest of this encoding."""
+
+
 def settings_digest(kind: EncodedKind, settings: JsonObject) -> str:
     """The name of an encoding's folders, in the store and among the manifests."""
     return short({"kind": kind, **settings})
@@ -125,6 +139,15 @@ class Encoding(Generic[Needed_co]):
             return False
         items = map(item_keys, needed, map(manifest.entries.__getitem__, needed))
         return self._stored.issuperset(chain.from_iterable(items))
+
+    def shard_state(self, shard: int) -> ShardState:
+        manifest, is_complete = self.manifest(shard), self.is_complete(shard)
+        return ShardState(
+            self.needs_digest(shard),
+            None if manifest is None else {"settings": manifest.settings, "needs": manifest.needs},
+            is_complete,
+            is_complete or self.is_known(shard),
+        )
 
     def is_known(self, shard: int) -> bool:
         """Whether the manifests, also those of another shard count, list all that a shard needs."""

@@ -56,6 +56,15 @@ class Store:
                 names = _names(self.folder / folder)
                 yield from (name[: -len(_SUFFIX)] for name in names if name.endswith(_SUFFIX) and name[0] != ".")
 
+    def folder_times(self) -> list[tuple[str, int, int]]:
+        """Return the name, mtime in ns and inode of each folder of items: adding or removing an item changes a time."""
+        try:
+            with os.scandir(self.folder) as entries:
+                folders = [(entry.name, entry.stat()) for entry in entries if len(entry.name) == 2]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted((name, found.st_mtime_ns, found.st_ino) for name, found in folders)
+
     def write(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Write an item atomically: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D].
 

@@ -42,16 +42,19 @@ def plan(options: Plan) -> None:
 def _device(options: Plan, project: Project) -> tuple[Device, str]:
     """The device to plan for, with its measured rates, and a note on rates that cannot be used."""
     from hv15.plan.devices import detect_device, device_of_size, find_device, listed
-    from hv15.plan.known_devices import find_rates, measured_device, read_rates, unusable
+    from hv15.plan.known_devices import find_rates, measured_device, read_rates
 
     device, note = None, ""
     if options.rates is not None:
         try:
             device = measured_device(read_rates(options.rates))
-        except FileNotFoundError:
-            raise UserError.at(options.rates, "not there; expected the rates of a self-test's report") from None
         except (OSError, RecordError) as error:
-            note = unusable(options.rates, error)
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise UserError.at(
+                options.rates,
+                f"no rates of a device: {reason}",
+                hint="give the rates.json or the selftest.json of `hv15 selftest`",
+            ) from None
     sized = device_of_size(options.memory) if options.memory is not None else None
     if options.device is not None:
         asked = find_device(options.device)
@@ -64,7 +67,7 @@ def _device(options: Plan, project: Project) -> tuple[Device, str]:
         device = device or asked
     elif device is None:
         device = sized or detect_device(project.settings.runtime.device)
-    if device.rates is None and not note:
+    if device.rates is None:
         rates, note = find_rates(device)
         device = replace(device, rates=rates)
     if sized is not None:  # for a GPU that is shared, or a model of it with other memory

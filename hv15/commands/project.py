@@ -10,9 +10,14 @@ from hv15.terminal_text import one_line
 
 def new(options: New) -> None:
     """Make a project folder."""
-    from hv15.config import new_project
+    from hv15.config import new_project, preset_text
 
-    config = new_project(options.folder, options.preset)
+    text = preset_text(options.preset)
+    if options.recipe is not None:
+        from hv15.recipes import with_recipe
+
+        text = with_recipe(text, options.recipe)
+    config = new_project(options.folder, text)
     print(f"{one_line(str(config))}: look through it, then")
     folder = str(options.folder)
     for words in (["check", folder], ["plan", folder], ["run", folder, "--follow"]):

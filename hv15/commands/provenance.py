@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from hv15.errors import UserError
 from hv15.project import metadata
-from hv15.records.json_values import Json, RecordError, parse_json
-from hv15.records.metadata import CONFIG
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_json
+from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS
 from hv15.terminal_text import one_line, visible
+from hv15.train.origin import ENTRY, Origin
+from hv15.train.segments import segments_of_lora
+from hv15.workflow.differences import differences
 
 KINDS = f"{', '.join(metadata.KINDS)} or .json"
 
@@ -64,7 +68,8 @@ def describe(path: Path) -> str:
         text = str(value)
         if isinstance(value, dict | list):
             try:
-                text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
+                told = in_words(entries) if name == SEGMENTS else []
+                text = "\n".join(told) or yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
             except RecursionError:  # nested too deep to be laid out
                 text = entries[name]
         if isinstance(value, dict | list) or "\n" in text:
@@ -88,19 +93,43 @@ def _warnings(path: Path) -> list[str]:
     return []
 
 
+def in_words(metadata: Mapping[str, str]) -> list[str]:
+    """A line for each segment of a LoRA that several trainings made: its first step, its start, what it changed."""
+    lines, former = list[str](), dict[str, Json]()
+    for each in segments_of_lora(metadata):
+        config, origin, step = each.get("config"), each.get("origin"), each.get("from_step")
+        start = f"from {Origin.of_spec({'train': {ENTRY: origin}})}" if isinstance(origin, dict) else "new"
+        changes = list(differences(former, config, {})) if former and isinstance(config, dict) else []
+        unknown = "" if isinstance(config, dict) else "unknown settings"
+        lines.append(f"after step {step}: {'; '.join([start, *changes, *([unknown] if unknown else [])])}")
+        former = config if isinstance(config, dict) else {}
+    return lines
+
+
 def config_of(path: Path) -> str:
-    """The config.yaml that reproduces the file.
+    """The config.yaml that reproduces the file: its last training, if several made it.
 
     Raises:
         UserError: the file was not made by hv15.
     """
-    config = _parsed(metadata_of(path).get(CONFIG, ""))
+    metadata = metadata_of(path)
+    config = _parsed(metadata.get(CONFIG, ""))
     if not isinstance(config, dict):
         raise UserError.at(path, "holds no hv15 config", hint="only LoRAs that hv15 trained carry one")
+    config = _with_digest(config, _parsed(metadata.get(MADE_FROM, "")))
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
     if text == visible(text):
         return text
     return yaml.safe_dump(config, sort_keys=False, width=110)  # escaped, so that a terminal obeys none of it
+
+
+def _with_digest(config: JsonObject, made_from: Json) -> JsonObject:
+    """Return a config that names the state that it started from by its digest: `latest` is another one by now."""
+    origin = Origin.of_spec(made_from) if isinstance(made_from, dict) else None
+    train = config.get("train")
+    if origin is None or origin.kind != "state" or not isinstance(train, dict):
+        return config
+    return {**config, "train": {**train, ENTRY: origin.digest}}
 
 
 def _parsed(text: str) -> Json:

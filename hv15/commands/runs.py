@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from textwrap import indent
 
-from hv15.commands.options.runs import Run, Status, Stop, Tui
+from hv15.commands.options.runs import Run, SampleNow, Status, Stop, Tui
 from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.records.fields import to_json
@@ -124,6 +124,13 @@ def stop(options: Stop) -> int:
         print("not waiting any longer; the request stands", file=sys.stderr)
         return 1
     _print(found)
+    return 0
+
+
+def sample_now(options: SampleNow) -> int:
+    """Ask the running training for samples."""
+    control.sample_now(project_config(options.project).parent)
+    print("the training makes samples after this step: results/train/previews")
     return 0
 
 

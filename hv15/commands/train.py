@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hv15.cache.encoding import describe
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, training_notes
 from hv15.commands.options.stages import Train
+from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
 from hv15.ranks import is_first_rank, run_on_ranks
+from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
+from hv15.sample.plan import PREVIEW_SUFFIX
+
+if TYPE_CHECKING:
+    from hv15.train.previews import PreviewPlan
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +35,11 @@ def train(options: Train) -> int | None:
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     device = project.settings.runtime.device
-    if (code := run_on_ranks(project.settings.train.context_parallel, device)) is not None:
+    train_settings = project.settings.train
+    asked = f"train.num_processes is {train_settings.num_processes}"
+    if train_settings.context_parallel > 1:
+        asked += f" and train.context_parallel is {train_settings.context_parallel}"
+    if (code := run_on_ranks(train_settings.gpus, device, asked, machines=train_settings.num_machines)) is not None:
         return code
     spec = project.training_spec
     if options.spec is not None and Spec.read(options.spec).wanted != spec:
@@ -46,8 +58,48 @@ def train(options: Train) -> int | None:
         print(f"{left_out} files were left out: `hv15 report` says why", file=sys.stderr)
     log_notes(log, project, training_notes(project, items))
     stores = Stores(project.latents.store, project.texts.store)
-    train(project.settings, spec, items, stores, options.out, dit_path=project.models.path("dit"))
+    previews = preview_plan(project)
+    train(project.settings, spec, items, stores, options.out, dit_path=project.models.path("dit"), previews=previews)
     project.dataset.record().write(
         options.out.parent / project.paths.training.name / project.paths.trained_dataset.name
     )
+    if is_first_rank():
+        _draw_curves(options.out.parent / project.paths.training.name)
     return None
+
+
+def _draw_curves(folder: Path) -> None:
+    """Draw the training's records. The LoRA is written already, so a problem here does not matter to it."""
+    from hv15.train.curves import draw_curves
+
+    paths = ProjectPaths()
+    try:
+        draw_curves(folder / paths.metrics.name, folder / paths.curves.name)
+    except (OSError, UserError) as error:
+        log.warning("the curves are not drawn: %s", error)
+
+
+def preview_plan(project: Project) -> PreviewPlan | None:
+    """Return what a project's training can sample; None if there are no prompts.
+
+    Raises:
+        UserError: a model, an image or a LoRA of a sample is missing.
+    """
+    from hv15.train.previews import Preview, PreviewPlan
+
+    previews = [
+        Preview(
+            spec.name.removesuffix(PREVIEW_SUFFIX), spec, project.paths.condition(spec.name) if spec.image else None
+        )
+        for spec in project.previews
+    ]
+    if not previews:
+        return None
+    return PreviewPlan(
+        previews,
+        trained=digest(project.training_spec),
+        text=project.texts.settings_digest,
+        root=project.root,
+        vae=project.models.path("vae"),
+        patch_conv=project.settings.sample.vae_enable_patch_conv,
+    )

@@ -13,13 +13,16 @@ from typing import get_args
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import to_jsonable_python
 
-from hv15.config.section import Section
+from hv15.config.section import Section, demands
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
 
 NOT_SET = "not set"
 """The text for a default of None."""
 
+_IN_DIGESTS = (None, "future", "length")
+"""What settings that affect the result are marked with."""
+_SHOWN_MARKS = ("speed", "place", "future", "length")
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -37,7 +40,8 @@ class FieldInfo:
     is_section: bool
     """Whether it is a section with its own settings."""
     affects: str | None
-    """"speed" or "place" if it does not affect any result, else None."""
+    """"speed" or "place" if it does not affect any result, "future" or "length" if it does not affect the steps of a
+    training that are done, else None."""
 
     @property
     def default_text(self) -> str:
@@ -68,7 +72,7 @@ def own_fields(model: type[Section], prefix: str = "") -> Iterator[FieldInfo]:
             default=... if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True)),
             doc=" ".join(cleandoc(field.description or "").split()),
             is_section=section_of(field.annotation) is not None,
-            affects=mark if (mark := affects(model, name)) in ("speed", "place") else None,
+            affects=mark if (mark := affects(model, name)) in _SHOWN_MARKS else None,
         )
 
 
@@ -100,7 +104,7 @@ def digest_view(section: Section) -> JsonObject:
     return {
         name: _view(getattr(section, name), value)
         for name, value in section.model_dump(mode="json").items()
-        if affects(type(section), name) is None and _is_read(section, name)
+        if affects(type(section), name) in _IN_DIGESTS and _is_read(section, name)
     }
 
 
@@ -121,10 +125,10 @@ def marked_view(section: Section, mark: str) -> JsonObject:
 
 def _is_read(section: Section, name: str) -> bool:
     """Whether a setting has an effect: not if it is for another choice (`only_with`)."""
-    needed = _mark(type(section), name, "only_with")
-    if not isinstance(needed, dict):
-        return True
-    return all(getattr(section, other) in choices for other, choices in needed.items())
+    either = demands(type(section), name)
+    return not either or any(
+        all(getattr(section, other) in choices for other, choices in each.items()) for each in either
+    )
 
 
 def _mark(model: type[Section], name: str, mark: str) -> object:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from hv15.config.section import SPEED, Section
+from hv15.precision import check_device_name
 
 
 class RuntimeSettings(Section):
@@ -23,6 +23,4 @@ class RuntimeSettings(Section):
     @field_validator("device")
     @classmethod
     def _is_a_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            raise ValueError(f"found '{value}', expected auto, cpu, cuda or cuda:0, cuda:1, ...")
-        return value
+        return check_device_name(value)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict, JsonValue
@@ -19,6 +19,19 @@ SPEED: JsonDict = {"affects": "speed"}
 
 PLACE: JsonDict = {"affects": "place"}
 """Marks a setting that only locates files, whose content has its own fingerprint. It is not in any digest."""
+
+STEP: JsonDict = {"affects": "step"}
+"""Marks a setting that counts only in the number of batches of a step, which is in the digest instead."""
+
+FUTURE: JsonDict = {"affects": "future"}
+"""Marks a setting of a training that changes its result, but not the steps that are already done: after an edit, the
+training continues. A setting without a mark belongs to its past: after an edit, it is another training."""
+
+LENGTH: JsonDict = {"affects": "length"}
+"""Marks the settings of a training's length. They are as `FUTURE` unless the learning rate depends on the length."""
+
+ORIGIN: JsonDict = {"affects": "origin"}
+"""Marks the settings of what a training starts from. Instead of them, its spec holds that content's digest."""
 
 CAPTION: JsonDict = {"affects": "caption"}
 """Marks a dataset's setting that affects only captions, which are identified by their text."""
@@ -33,9 +46,13 @@ TEXT: JsonDict = {"encodes": "text"}
 """Marks a setting of the encoding that affects only captions, not clips."""
 
 
-def only_with(**values: tuple[JsonValue, ...]) -> JsonDict:
-    """Mark a setting that has an effect only if other settings of its section have one of these values."""
-    return {"only_with": {name: list(choices) for name, choices in values.items()}}
+def only_with(*either: Mapping[str, tuple[JsonValue, ...]], **values: tuple[JsonValue, ...]) -> JsonDict:
+    """Mark a setting that has an effect only if other settings of its section have one of these values.
+
+    Args:
+        either: several such demands, of which one has to be met; instead of `values`.
+    """
+    return {"only_with": [{name: list(choices) for name, choices in each.items()} for each in either or (values,)]}
 
 
 LONGEST_PATH = 4000
@@ -51,6 +68,13 @@ _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^
 
 Conflict = tuple[tuple[str | int, ...], str]
 """A fault of settings that do not fit together: the location below the section, and what is wrong there."""
+
+
+def demands(model: type[BaseModel], name: str) -> list[dict[str, list[JsonValue]]]:
+    """Return the demands of `only_with` on other settings, of which one has to be met; none if there are none."""
+    extra = model.model_fields[name].json_schema_extra
+    found = extra.get("only_with") if isinstance(extra, dict) else None
+    return cast("list[dict[str, list[JsonValue]]]", found or [])
 
 
 class Section(BaseModel):

@@ -69,6 +69,11 @@ class Settings(Section):
         yield from super().conflicts()
         for name in self.models.missing_files(self.task):
             yield ("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)"
+        names = [prompt.name for prompt in self.sample.prompts]
+        for index, wanted in enumerate(self.train.previews):
+            if wanted not in names:
+                text = f"no prompt in sample.prompts is called '{wanted}'; there are: {', '.join(names) or 'none'}"
+                yield ("train", "previews", index), text
         for index, prompt in enumerate(self.sample.prompts):
             where = ("sample", "prompts", index, "image_path")
             if self.task == "i2v" and prompt.image_path is None:

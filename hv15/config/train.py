@@ -10,24 +10,34 @@ from pydantic import Field, field_validator
 from hv15.config.section import SPEED, Conflict
 from hv15.config.training.examples import ExampleSettings
 from hv15.config.training.length import LengthSettings
+from hv15.config.training.loss import LossSettings
 from hv15.config.training.network import NetworkSettings
-from hv15.config.training.optimizer import OptimizerSettings
+from hv15.config.training.previews import PreviewSettings
 from hv15.config.training.saving import SavingSettings
+from hv15.config.training.schedule import ScheduleSettings, in_steps
+from hv15.config.training.start import StartSettings
 from hv15.config.training.timesteps import TimestepSettings
+from hv15.config.training.tracking import TrackingSettings
+from hv15.config.training.trouble import TroubleSettings
 from hv15.config.transformer import TransformerSettings
 
 
 # The last base's settings come first in the docs and the dashboard.
 class TrainSettings(
     TransformerSettings,
+    TroubleSettings,
+    TrackingSettings,
+    PreviewSettings,
     SavingSettings,
     ExampleSettings,
+    LossSettings,
     TimestepSettings,
     NetworkSettings,
-    OptimizerSettings,
+    ScheduleSettings,
+    StartSettings,
     LengthSettings,
 ):
-    """Training: length, optimizer, LoRA size, noise levels, what is saved."""
+    """Training: length, optimizer, LoRA size, noise levels, loss, what is saved."""
 
     gradient_checkpointing: bool = Field(True, json_schema_extra=SPEED)
     """Recompute activations in the backward pass instead of keeping them. About a third slower; without it, real sizes
@@ -37,8 +47,21 @@ class TrainSettings(
     """Keep the tensors of gradient checkpointing (the input of each block) in CPU memory instead of GPU memory. Slower;
     saves 54 x 4 KiB per token in bfloat16."""
 
+    shard_base: bool = Field(False, json_schema_extra=SPEED)
+    """Divide the frozen model among the GPUs that train together: each holds a share of every block and gets the rest
+    when it computes (FSDP2). The results are the same; every step sends the model twice to each GPU."""
+
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format in which the model computes. `auto`: bfloat16 on a GPU that supports it, else float32."""
+
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs, or processes on the CPU, on all machines."""
+        return self.num_processes * self.context_parallel
+
+    @property
+    def gpus_per_machine(self) -> int:
+        return self.gpus // self.num_machines
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -57,9 +80,22 @@ class TrainSettings(
         if self.context_parallel > 1 and self.network_dropout:
             text = "needs network_dropout: 0, because its masks are drawn for all tokens at once; use rank_dropout"
             yield ("context_parallel",), text
+        if self.shard_base:
+            if self.gpus == 1:
+                yield ("shard_base",), "has no effect on one GPU: set num_processes, too"
+            for name, off in (("quantize", "none"), ("blocks_to_swap", 0), ("compile", False)):
+                if getattr(self, name) != off:
+                    yield ("shard_base",), f"does not work together with {name}: remove one of them"
+        if self.continue_from is not None and self.network_weights is not None:
+            yield ("continue_from",), "network_weights is also set: keep one of them, as both bring weights"
         if self.attn_mode == "sage":
             text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             yield ("attn_mode",), text
         if self.max_train_steps is not None and self.lr_warmup_steps > self.max_train_steps:
             text = f"found {self.lr_warmup_steps}, expected at most max_train_steps ({self.max_train_steps})"
             yield ("lr_warmup_steps",), text
+        elif self.max_train_steps is not None and self.lr_decay_steps is not None:
+            left = self.max_train_steps - in_steps(self.lr_warmup_steps, self.max_train_steps)
+            if in_steps(self.lr_decay_steps, self.max_train_steps) > left:
+                text = f"found {self.lr_decay_steps}, but after the warm-up only {left} steps are left"
+                yield ("lr_decay_steps",), text

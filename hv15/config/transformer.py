@@ -46,7 +46,8 @@ class TransformerSettings(Section):
 
     fused_kernels: bool = Field(True, json_schema_extra=SPEED)
     """On GPUs, compute each of a block's norms, rotations, gates and GELU in one kernel, made by Triton, which is part
-    of torch on Linux. Without it, or if false, torch's operations are used: slower, the same results up to rounding."""
+    of torch on Linux and calls a C compiler. Without these, or if false, torch's operations are used: slower, the same
+    results up to rounding."""
 
     compile: bool = Field(False, json_schema_extra=SPEED)
     """Compile each block with torch.compile: takes minutes at the start, then steps are faster."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank
 from hv15.lora.changes import WeightChange, read_changes
@@ -41,11 +42,19 @@ def apply_lora(
         UserError: keys or kinds are unknown, the model lacks a module or has another size, or lycoris-lora is missing.
     """
     changes = read_changes(state_dict)
+    add_changes(dit, changes, multiplier)
+    return len(changes)
+
+
+def add_changes(dit: nn.Module, changes: Mapping[str, WeightChange], multiplier: float) -> list[RemovableHandle]:
+    """Add changes of layers, by official name, as `apply_lora` does; return the handles that remove them again.
+
+    Raises:
+        UserError: the model lacks a module or has another size.
+    """
     layers = check_targets(dit, {name: change.shape for name, change in changes.items()})
     hooks = {name: _hook(change, multiplier) for name, change in changes.items()} if multiplier != 0.0 else {}
-    for name, hook in hooks.items():
-        layers[name].register_forward_hook(hook)
-    return len(layers)
+    return [layers[name].register_forward_hook(hook) for name, hook in hooks.items()]
 
 
 class _AddLowRank(LowRankHook):

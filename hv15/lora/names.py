@@ -217,7 +217,7 @@ def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: S
     chosen = {"include_patterns": include, "exclude_patterns": exclude}
     searches = Searches()
     found = {
-        setting: set().union(*(_matching(setting, text, linears, searches) for text in texts))
+        setting: set().union(*(matching(setting, text, linears, searches) for text in texts))
         for setting, texts in chosen.items()
     }
     wanted, unwanted = found["include_patterns"], found["exclude_patterns"]
@@ -231,8 +231,12 @@ def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: S
     return selected
 
 
-def _matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:
-    """The names in which a pattern is found; there must be one."""
+def matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:
+    """Return the names in which a pattern is found; `setting` is the one of `train:` that holds it.
+
+    Raises:
+        UserError: it is not a regular expression, or is found in none.
+    """
     try:
         found = {name for name in names if searches.found(text, name)}
     except PatternError as error:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
@@ -25,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
 from hv15.lora.names import kohya_name, select_modules
+from hv15.lora.rates import rates_of_layers
 from hv15.models.adapted import LowRankHook
 from hv15.models.windows import current_window
 
@@ -156,9 +158,7 @@ class LoRANetwork(nn.Module):
             # Quantised linears are not nn.Linear, but have the attributes that are used.
             branch = LoRABranch(name, base, rank, self.alpha, seed, self.shared)
             self.add_module(kohya_name(name), branch)
-            self._handles.append(base.register_forward_hook(_Hook(branch)))
-        self._handles.append(dit.register_forward_pre_hook(self._cast))
-        self._cast(dit)
+        self._attach(dit)
 
     @torch.no_grad()
     def _cast(self, dit: nn.Module, _args: tuple[object, ...] = ()) -> None:
@@ -182,6 +182,23 @@ class LoRANetwork(nn.Module):
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @contextmanager
+    def detached(self, dit: nn.Module) -> Iterator[None]:
+        """Remove the hooks for a while."""
+        self.detach()
+        try:
+            yield
+        finally:
+            self._attach(dit)
+
+    def _attach(self, dit: nn.Module) -> None:
+        for name in self.module_names:
+            branch = self.get_submodule(kohya_name(name))
+            assert isinstance(branch, LoRABranch)
+            self._handles.append(dit.get_submodule(name).register_forward_hook(_Hook(branch)))
+        self._handles.append(dit.register_forward_pre_hook(self._cast))
+        self._cast(dit)
+
     def detach(self) -> None:
         """Remove the hooks, so that the DiT computes as before."""
         for handle in self._handles:
@@ -192,13 +209,29 @@ class LoRANetwork(nn.Module):
         """Set the seed of the dropout masks; if there is any dropout, set a new one for every batch."""
         self.shared.step_seed = int(seed)
 
-    def parameter_groups(self, lr: float, loraplus_ratio: float | None = None) -> list[ParameterGroup]:
-        """Return the optimizer groups `down` and `up`; LoRA+ (Hayou et al. 2024) multiplies the rate of `up`."""
+    def parameter_groups(
+        self, lr: float, loraplus_ratio: float | None = None, layer_rates: Mapping[str, float] | None = None
+    ) -> list[ParameterGroup]:
+        """Return the optimizer groups `down` and `up`, and two more for each other rate that layers have.
+
+        Args:
+            lr: learning rate.
+            loraplus_ratio: LoRA+ (Hayou et al. 2024) multiplies the rate of `up` by it.
+            layer_rates: see `hv15.lora.rates.rates_of_layers`.
+
+        Raises:
+            UserError: a pattern in `layer_rates` is found in no layer, or only in those of earlier patterns.
+        """
+        rates = rates_of_layers(self.module_names, layer_rates or {}, lr)
         branches = [branch for branch in self.children() if isinstance(branch, LoRABranch)]
-        return [
-            {"name": "down", "params": [branch.lora_down.weight for branch in branches], "lr": lr},
-            {"name": "up", "params": [branch.lora_up.weight for branch in branches], "lr": lr * (loraplus_ratio or 1)},
-        ]
+        groups: list[ParameterGroup] = []
+        for rate in sorted(set(rates.values()), key=lambda rate: (rate != lr, rate)):
+            chosen = [branch for branch, its in zip(branches, rates.values(), strict=True) if its == rate]
+            end = "" if rate == lr else f" at {rate:g}"
+            downs, ups = ([getattr(branch, part).weight for branch in chosen] for part in ("lora_down", "lora_up"))
+            groups.append({"name": f"down{end}", "params": downs, "lr": rate})
+            groups.append({"name": f"up{end}", "params": ups, "lr": rate * (loraplus_ratio or 1)})
+        return groups
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> object:
         """Load tensors in kohya's layout, (rank, in), (out, rank) and (), with exactly these modules, rank and alpha.
@@ -219,7 +252,7 @@ class LoRANetwork(nn.Module):
                 hint="use the include_patterns and exclude_patterns of the run that made it, and convert it to kohya's "
                 "layout (hv15 convert --reverse)",
             )
-        for key in expected.keys() & state_dict.keys():
+        for key in (name for name in expected if name in state_dict):
             if state_dict[key].shape != expected[key].shape:
                 raise UserError(
                     f"network_weights: {key} is {list(state_dict[key].shape)}, expected {list(expected[key].shape)}",

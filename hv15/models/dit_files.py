@@ -70,7 +70,7 @@ def load_dit(
     if in_fp8 and dtype is None:
         dtype = source.reader.plain_dtype
     on_meta = torch.device(device).type == "meta"
-    kept = dit.config.num_blocks - (0 if on_meta else host_blocks)
+    kept = max(dit.config.num_blocks - (0 if on_meta else host_blocks), 0)
 
     def tensors() -> Iterator[tuple[str, Tensor | ScaledCodes]]:
         for key in source.recipes:

@@ -6,6 +6,7 @@ plan counts what a GPU does.
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib.util import find_spec
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from hv15.models.weights.no_data import has_no_data
+
+log = logging.getLogger(__name__)
 
 ENABLED = True
 """Whether the second form is used, for the whole process: `train.fused_kernels`, `sample.fused_kernels`."""
@@ -100,7 +103,7 @@ def gated_low_rank(x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tenso
 
 def one_kernel(x: Tensor) -> bool:
     """Whether a pass over this tensor, of any shape, is one operation."""
-    return ENABLED and (has_no_data(x) or (x.is_cuda and has_triton()))
+    return ENABLED and (has_no_data(x) or (x.is_cuda and triton_works(x.device)))
 
 
 def takes_low_rank(x: Tensor, rank: int) -> bool:
@@ -109,9 +112,19 @@ def takes_low_rank(x: Tensor, rank: int) -> bool:
 
 
 @cache
-def has_triton() -> bool:
-    """Whether Triton, which makes the kernels, is installed."""
-    return find_spec("triton") is not None
+def triton_works(device: torch.device) -> bool:
+    """Whether Triton can make kernels for a GPU. It is tried out: besides Triton it takes a C compiler and a driver."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        from hv15.models import triton_kernels
+
+        triton_kernels.try_out(device)
+    except Exception as error:  # of Triton, of the C compiler or of the driver
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        log.warning("fused_kernels: Triton makes no kernels here (%s), so torch's operations are used: slower", reason)
+        return False
+    return True
 
 
 def parts_of(tokens: int) -> int:

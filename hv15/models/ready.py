@@ -22,10 +22,14 @@ from hv15.models.context_parallel import join
 from hv15.models.dit import DiT
 from hv15.models.dit_config import DiTConfig
 from hv15.models.dit_files import load_dit
+from hv15.models.sharded_blocks import shard_blocks
 from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.weights.offload import ActivationOffload
 from hv15.models.weights.patches import Patch
 from hv15.models.weights.swap import SLOTS, BlockSwap
+
+MOST_BLOCKS = 1 << 16
+"""More than any transformer has."""
 
 
 def load_ready(
@@ -62,7 +66,7 @@ def load_with_settings(
 ) -> DiT:
     """Load the transformer in the number formats that the settings ask for; `set_up` does the rest.
 
-    Blocks that will be swapped stay in CPU memory.
+    Blocks that will be swapped or divided among GPUs stay in CPU memory.
 
     Raises:
         UserError: the file cannot be loaded.
@@ -74,12 +78,19 @@ def load_with_settings(
         device=device,
         quantize=None if settings.quantize == "none" else settings.quantize,
         merge=merge,
-        host_blocks=settings.blocks_to_swap + SLOTS if settings.blocks_to_swap else 0,
+        host_blocks=_host_blocks(settings),
     )
 
 
+def _host_blocks(settings: TransformerSettings) -> int:
+    """How many blocks are loaded into CPU memory."""
+    if isinstance(settings, TrainSettings) and settings.shard_base:
+        return MOST_BLOCKS
+    return settings.blocks_to_swap + SLOTS if settings.blocks_to_swap else 0
+
+
 def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) -> None:
-    """Apply the settings for attention, its division among GPUs, block swap, checkpointing and compilation.
+    """Apply the settings for attention, division among GPUs, block swap, checkpointing and compilation.
 
     Raises:
         UserError: too many blocks to swap, the attention kernel is not available here, or the heads or the processes
@@ -99,6 +110,8 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
     if settings.blocks_to_swap:
         hooks.append(BlockSwap(dit.double_blocks, settings.blocks_to_swap, device))
     if isinstance(settings, TrainSettings):
+        if settings.shard_base:
+            shard_blocks(dit, device)
         dit.gradient_checkpointing = settings.gradient_checkpointing
         if settings.gradient_checkpointing_cpu_offload:
             hooks.append(ActivationOffload(device))
@@ -108,7 +121,7 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
 
 
 def reset(dit: DiT) -> None:
-    """Undo `set_up` and remove all hooks; blocks that are in CPU memory stay there."""
+    """Undo `set_up` and remove all hooks; blocks that are in CPU memory or divided among GPUs stay so."""
     for hook in dit.block_hooks:
         hook.remove()
     for name in ("attention", "context_parallel", "gradient_checkpointing", "block_hooks"):

@@ -1,7 +1,10 @@
 """The passes of `hv15.models.pass_kernels` as Triton kernels: one reading and one writing of memory each.
 
-All arithmetic is fp32, rounded once when it is stored. Sums over tokens are made in a fixed order, without atomic
-operations, so that two runs give the same bits. A head's width must be a power of two; other sizes are masked.
+- All arithmetic is fp32, rounded once when it is stored.
+- Sums over tokens are made in a fixed order, without atomic operations, so that two runs give the same bits.
+- A head's width must be a power of two; other sizes are masked.
+- Places in memory are 64-bit wherever they cross samples; within one sample they are below 2^31.
+- Triton starts a kernel on torch's current GPU, wherever its tensors are. So each function makes theirs current.
 """
 
 # ruff: noqa: N803  # constants of a kernel are written in capitals
@@ -118,7 +121,6 @@ def _gated_sum_backward(
     total = tl.zeros((COLUMNS,), dtype=tl.float32)
     each = tl.cdiv(tokens, parts)
     for token in range(part * each, tl.minimum((part + 1) * each, tokens)):
-        # Of one sample, so below 2^31 elements.
         upstream = tl.load(grad + batch * grad_batch + token * grad_token + column, mask=valid, other=0.0)
         value = tl.load(y + batch * y_batch + token * y_token + column, mask=valid, other=0.0)
         upstream = upstream.to(tl.float32)
@@ -257,13 +259,14 @@ def head_norm(x: Tensor, weight: Tensor, rope: Tensor | None, out: Tensor) -> Te
     batch, tokens, heads, width = x.shape
     x = _packed(x)
     scale = torch.empty(batch, tokens, heads, 1, dtype=torch.float32, device=x.device)
-    _head_norm[(tokens, batch)](
-        *(x, weight, x if rope is None else rope, out, scale, tokens, heads),
-        *(x.stride(0), x.stride(1), out.stride(0), out.stride(1), EPS),
-        ROTATES=rope is not None,
-        HEADS=triton.next_power_of_2(heads),
-        WIDTH=width,
-    )
+    with torch.cuda.device_of(x):
+        _head_norm[(tokens, batch)](
+            *(x, weight, x if rope is None else rope, out, scale, tokens, heads),
+            *(x.stride(0), x.stride(1), out.stride(0), out.stride(1), EPS),
+            ROTATES=rope is not None,
+            HEADS=triton.next_power_of_2(heads),
+            WIDTH=width,
+        )
     return scale
 
 
@@ -272,13 +275,14 @@ def head_norm_backward(grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor, r
     batch, tokens, heads, width = x.shape
     grad, x = _packed(grad), _packed(x)
     d_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    _head_norm_backward[(tokens, batch)](
-        *(grad, x, scale, weight, x if rope is None else rope, d_x, tokens, heads),
-        *(grad.stride(0), grad.stride(1), x.stride(0), x.stride(1)),
-        ROTATES=rope is not None,
-        HEADS=triton.next_power_of_2(heads),
-        WIDTH=width,
-    )
+    with torch.cuda.device_of(x):
+        _head_norm_backward[(tokens, batch)](
+            *(grad, x, scale, weight, x if rope is None else rope, d_x, tokens, heads),
+            *(grad.stride(0), grad.stride(1), x.stride(0), x.stride(1)),
+            ROTATES=rope is not None,
+            HEADS=triton.next_power_of_2(heads),
+            WIDTH=width,
+        )
     return d_x
 
 
@@ -289,35 +293,38 @@ def gated_sum_backward(grad: Tensor, gate: Tensor, y: Tensor, parts: int) -> tup
     d_y = torch.empty(y.shape, dtype=y.dtype, device=y.device)
     sums = torch.empty(batch, parts, width, dtype=torch.float32, device=y.device)
     columns = min(512, triton.next_power_of_2(width))
-    _gated_sum_backward[(triton.cdiv(width, columns), parts, batch)](
-        *(grad, gate, y, d_y, sums, tokens, width, parts),
-        *(grad.stride(0), grad.stride(1), gate.stride(0), y.stride(0), y.stride(1)),
-        COLUMNS=columns,
-    )
+    with torch.cuda.device_of(y):
+        _gated_sum_backward[(triton.cdiv(width, columns), parts, batch)](
+            *(grad, gate, y, d_y, sums, tokens, width, parts),
+            *(grad.stride(0), grad.stride(1), gate.stride(0), y.stride(0), y.stride(1)),
+            COLUMNS=columns,
+        )
     return d_y, sums
 
 
 def gelu_low_rank(x: Tensor, hidden: Tensor, up: Tensor, factor: float, out: Tensor) -> None:
     """See `pass_kernels.gelu_low_rank`; x and out [n, width] are contiguous."""
     tokens, width = x.shape
-    _gelu[_tiles(tokens, width)](
-        *(x, out, hidden, up.contiguous(), tokens, width, up.shape[1], hidden.stride(0), factor),
-        TOKENS=TOKENS,
-        COLUMNS=COLUMNS,
-        RANK=_padded(up.shape[1]),
-    )
+    with torch.cuda.device_of(x):
+        _gelu[_tiles(tokens, width)](
+            *(x, out, hidden, up.contiguous(), tokens, width, up.shape[1], hidden.stride(0), factor),
+            TOKENS=TOKENS,
+            COLUMNS=COLUMNS,
+            RANK=_padded(up.shape[1]),
+        )
 
 
 def gelu_low_rank_backward(grad: Tensor, x: Tensor, hidden: Tensor, up: Tensor, factor: float) -> Tensor:
     """See `pass_kernels.gelu_low_rank_backward`; x [n, width] is contiguous."""
     tokens, width = x.shape
     d_x = torch.empty_like(x)
-    _gelu_backward[_tiles(tokens, width)](
-        *(grad.contiguous(), x, d_x, hidden, up.contiguous(), tokens, width, up.shape[1], hidden.stride(0), factor),
-        TOKENS=TOKENS,
-        COLUMNS=COLUMNS,
-        RANK=_padded(up.shape[1]),
-    )
+    with torch.cuda.device_of(x):
+        _gelu_backward[_tiles(tokens, width)](
+            *(grad.contiguous(), x, d_x, hidden, up.contiguous(), tokens, width, up.shape[1], hidden.stride(0), factor),
+            TOKENS=TOKENS,
+            COLUMNS=COLUMNS,
+            RANK=_padded(up.shape[1]),
+        )
     return d_x
 
 
@@ -325,13 +332,14 @@ def gated_low_rank(x: Tensor, gate: Tensor, y: Tensor, hidden: Tensor, up: Tenso
     """See `pass_kernels.gated_low_rank`; y [B * N, width] is contiguous."""
     batch, tokens, width = x.shape
     x, gate = _rows_packed(x), _rows_packed(gate)
-    _gated_low_rank[(*_tiles(tokens, width), batch)](
-        *(x, gate, y, hidden, up.contiguous(), out, tokens, width, up.shape[1], hidden.stride(0), factor),
-        *(x.stride(0), x.stride(1), gate.stride(0), out.stride(0), out.stride(1)),
-        TOKENS=TOKENS,
-        COLUMNS=COLUMNS,
-        RANK=_padded(up.shape[1]),
-    )
+    with torch.cuda.device_of(x):
+        _gated_low_rank[(*_tiles(tokens, width), batch)](
+            *(x, gate, y, hidden, up.contiguous(), out, tokens, width, up.shape[1], hidden.stride(0), factor),
+            *(x.stride(0), x.stride(1), gate.stride(0), out.stride(0), out.stride(1)),
+            TOKENS=TOKENS,
+            COLUMNS=COLUMNS,
+            RANK=_padded(up.shape[1]),
+        )
 
 
 def _packed(x: Tensor) -> Tensor:
@@ -351,3 +359,13 @@ def _tiles(tokens: int, width: int) -> tuple[int, int]:
 def _padded(rank: int) -> int:
     power: int = triton.next_power_of_2(rank)
     return max(16, power)  # the smallest product of tensor cores
+
+
+def try_out(device: torch.device) -> None:
+    """Make a kernel and start it, on a GPU.
+
+    Raises:
+        Exception: of any kind: Triton's compiler, the C compiler that it calls, or the driver failed.
+    """
+    x = torch.zeros(1, 1, 1, 16, device=device)
+    head_norm(x, x.new_ones(16), None, torch.empty_like(x))

@@ -1,17 +1,20 @@
 """Whether what later jobs need can be used, checked before the first of them: LoRAs, images, patterns, optimizer.
 
 `hv15 check` shows the outcome of each check. The planning skips a check that found nothing wrong until what it depends
-on changes. Only the optimizer's check needs torch, and only if `train.optimizer_args` are given.
+on changes. Only the optimizer's check needs torch: with `train.optimizer_args`, or a class by its path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hv15.config.train import TrainSettings
+from hv15.config.training.optimizer import CLASSES, distribution_of
 from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
@@ -20,6 +23,9 @@ from hv15.project import Project
 from hv15.records.json_values import Json
 from hv15.records.problems import ConfigError, Location, Place, Problem, dotted
 from hv15.remembered import Memory
+
+if TYPE_CHECKING:
+    from hv15.lora.fit import NetworkSizes
 
 VERSION = 2
 """Raised when a check finds more than before."""
@@ -56,10 +62,8 @@ def early_checks(project: Project) -> Iterator[EarlyCheck]:
             project.models.identity("tokenizer") if tokenizer.exists() else None,
             tokenizer,
         )
-    if train.optimizer_args:
-        versions: list[Json] = [version("torch"), version("bitsandbytes")]
-        depends: list[Json] = [train.optimizer_type, repr(train.optimizer_args), *versions]
-        yield EarlyCheck("optimizer", ("train", "optimizer_args"), lambda: _check_optimizer(train), depends)
+    if train.optimizer_args or train.optimizer_type not in CLASSES:
+        yield _optimizer_check(train)
     yield from _lora_checks(project)
     for number, prompt in enumerate(project.settings.sample.prompts):
         if prompt.image_path:
@@ -126,7 +130,8 @@ def _file_check(
 
 def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
     """The layers that get a LoRA, the one that the training starts from, and those of the samples."""
-    from hv15.lora.fit import NetworkSizes, check_lora, check_network_weights, network_sizes
+    from hv15.lora.fit import check_lora, check_network_weights, network_sizes
+    from hv15.lora.rates import rates_of_layers
 
     settings, sizes = project.settings, ModelSizes(project)
     train, sample = settings.train, settings.sample
@@ -150,6 +155,17 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
     patterns: list[Json] = [[*train.include_patterns], [*train.exclude_patterns]]
     setting = "include_patterns" if train.include_patterns else "exclude_patterns"
     yield EarlyCheck("patterns", ("train", setting), network, [base, patterns])
+    if train.learning_rate_patterns:
+
+        def check_rates() -> None:
+            try:
+                layers = network().layers
+            except UserError:
+                return  # wrong patterns of layers have their own check
+            rates_of_layers([*layers], train.layer_rates, train.learning_rate)
+
+        wanted_rates: list[Json] = [base, patterns, [*train.learning_rate_patterns]]
+        yield EarlyCheck("learning rates", ("train", "learning_rate_patterns"), check_rates, wanted_rates)
     if train.network_weights:
         file, place = settings.resolve(train.network_weights), ("train", "network_weights")
         wanted: list[Json] = [base, train.network_dim, train.network_alpha, patterns]
@@ -162,6 +178,8 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
             check_network_weights(path, layers)
 
         yield _file_check(project, "lora", place, file, check_start, "start", *wanted)
+    if train.continue_from is not None:
+        yield from _start_check(project, [base, train.network_dim, train.network_alpha, patterns], network)
     named: list[tuple[Location, str]] = [
         (("sample", "loras", number, "path"), lora.path) for number, lora in enumerate(sample.loras)
     ]
@@ -174,6 +192,40 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         yield _file_check(
             project, "lora", location, settings.resolve(name), lambda path: check_lora(path, sizes.dit), base
         )
+
+
+def _start_check(project: Project, wanted: list[Json], network: Callable[[], NetworkSizes]) -> Iterator[EarlyCheck]:
+    """The check of what `train.continue_from` names."""
+    from hv15.lora.fit import check_network_weights
+    from hv15.train.origin import LORA, find_origin, refuse_other_optimizer
+
+    train, setting = project.settings.train, ("train", "continue_from")
+
+    def check() -> None:
+        if (origin := project.start) is None:
+            return
+        place = find_origin(origin, project.paths.training, project.settings.resolve(train.continue_from or ""))
+        if place is None:
+            return  # only a finished LoRA tells of it; if that is to be trained again, the training says so
+        try:
+            layers = network()
+        except UserError:
+            return  # wrong patterns have their own check
+        try:
+            check_network_weights(place / LORA if place.is_dir() else place, layers)
+        except UserError as error:
+            raise UserError(f"{dotted(setting)}: {error.message}", hint=error.hint) from error
+        refuse_other_optimizer(origin, place, train.optimizer_type)
+
+    try:
+        _ = project.spec_without_start
+    except UserError:
+        return  # a dataset or a file cannot be used, which has its own error
+    depends: Json = None
+    with suppress(UserError):  # the check itself says so
+        start = project.start
+        depends = [None if start is None else start.to_json(), train.optimizer_type, *wanted]
+    yield EarlyCheck("start", setting, check, depends)
 
 
 # -- the others -----------------------------------------------------------------------------------------------------
@@ -210,11 +262,24 @@ def _check_image(path: Path) -> None:
         raise UserError.at(path, error.message, hint=error.hint) from error
 
 
+def _optimizer_check(train: TrainSettings) -> EarlyCheck:
+    """It depends on the package with the optimizer's class; where its version is not known, it is done each time."""
+    setting = "optimizer_args" if train.optimizer_args else "optimizer_type"
+    rates = [train.learning_rate, train.loraplus_lr_ratio, train.scale_weight_norms]
+    try:
+        versions: list[Json] = [version("torch"), version(distribution_of(train.optimizer_type))]
+        depends: Json = [train.optimizer_type, repr(train.optimizer_args), *rates, *versions]
+    except PackageNotFoundError:
+        depends = None
+    return EarlyCheck("optimizer", ("train", setting), lambda: _check_optimizer(train), depends)
+
+
 def _check_optimizer(train: TrainSettings) -> None:
-    from hv15.train.optimizers import check_optimizer, optimizer_class
+    from hv15.train.optimizer_classes import MissingPackage, optimizer_class
+    from hv15.train.optimizers import check_optimizer
 
     try:
         optimizer_class(train.optimizer_type)
-    except UserError:
+    except MissingPackage:
         return  # this machine lacks the package, and the training may run on another
-    check_optimizer(train.optimizer_type, train.optimizer_args)
+    check_optimizer(train)

@@ -16,6 +16,7 @@ from hv15.grid import latent_size
 from hv15.models.templates import MAX_TEXT_TOKENS, glyph_text
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.model_sizes import ModelSizes
+from hv15.plan.optimizer_memory import state_bytes
 from hv15.plan.workload import TEMPLATE
 from hv15.project import Project
 
@@ -139,11 +140,13 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
             include=train.include_patterns,
             exclude=train.exclude_patterns,
         ).layers
-    except UserError:  # a pattern chooses no layer, which has its own line
+        rank = train.network_dim
+        matrices = [matrix for out, width in layers.values() for matrix in ((rank, width), (out, rank))]
+        numbers = sum(rows * columns for rows, columns in matrices)
+        state = numbers * FLOAT + state_bytes(train, matrices)
+    except UserError:  # a pattern chooses no layer, or the optimizer refuses its arguments, which has its own line
         return {}
-    matrices = [train.network_dim * side for sides in layers.values() for side in sides]
-    state = sum(numbers * FLOAT + moment_bytes(train, numbers) for numbers in matrices)
-    lora = sum(matrices) * (FLOAT if train.save_precision == "float32" else FLOAT // 2)
+    lora = numbers * (FLOAT if train.save_precision == "float32" else FLOAT // 2)
     paths, formats = project.paths, project.settings.convert.formats
     products = [paths.trained, paths.lora, *(paths.converted(layout) for layout in formats)]
     copies = sum(not path.exists() for path in products) + _checkpoints(train)
@@ -151,16 +154,6 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
         "training states": max(0, state * _states(train) - bytes_of(paths.states)),
         "LoRA files": max(0, lora * copies - bytes_of(paths.checkpoints)),
     }
-
-
-def moment_bytes(train: TrainSettings, numbers: int) -> int:
-    """What the optimizer keeps for a matrix of so many numbers."""
-    if train.optimizer_type == "Muon":
-        return numbers * FLOAT
-    least = train.optimizer_args.get("min_8bit_size", 4096)
-    if train.optimizer_type == "AdamW8bit" and isinstance(least, int) and numbers >= least:
-        return numbers * 2 + 2 * FLOAT * (numbers // 256)
-    return numbers * 2 * FLOAT
 
 
 def _states(train: TrainSettings) -> int:

@@ -1,4 +1,4 @@
-"""Stand-ins for the device where tensors have no data: fused attention, and a check for NaN.
+"""Stand-ins for the device where tensors have no data: fused attention, a check for NaN, and numbers that code reads.
 
 Planning would otherwise follow torch's unfused path, which holds every score, while a GPU (and a CPU) uses a kernel
 that holds none. The transformer's attention has a stand-in of its own (`hv15.models.fused_attention`); the VAE and
@@ -20,8 +20,8 @@ from hv15.models.weights.no_data import has_no_data
 
 
 class WithoutData(TorchFunctionMode):
-    """While active, scaled_dot_product_attention on tensors without data needs what a fused kernel needs, and a check
-    for NaN finds none."""
+    """While active, scaled_dot_product_attention on tensors without data needs what a fused kernel needs, a check for
+    NaN finds none, and code that reads a number, such as an optimizer that finds its own rate, reads 1 or true."""
 
     def __torch_function__(
         self,
@@ -36,7 +36,13 @@ class WithoutData(TorchFunctionMode):
         if func is torch.isfinite and has_no_data(args[0]):
             func(*args)  # its result takes memory for a moment
             return torch.ones((), dtype=torch.bool, device="cpu")
+        if func in _READING and has_no_data(args[0]):
+            return _READING[func]
         return func(*args, **kwargs)
+
+
+_READING: dict[object, object] = {torch.Tensor.item: 1.0, torch.Tensor.__float__: 1.0, torch.Tensor.__bool__: True}
+"""How a host reads a tensor, and what it reads where there is no data."""
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:

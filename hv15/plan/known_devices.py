@@ -72,7 +72,7 @@ def find_rates(device: Device) -> tuple[DeviceRates | None, str]:
         try:
             rates = read_rates(path)
         except (OSError, RecordError) as error:
-            return None, unusable(path, error)
+            return None, _unusable(path, error)
         if path.stem == name:
             same = _is_near(rates.memory, device.memory)
         else:
@@ -106,17 +106,17 @@ def read_rates(path: Path) -> DeviceRates:
     return read_device_rates(as_object(found.get("rates", found)))
 
 
-def unusable(path: Path, error: OSError | RecordError) -> str:
-    """Return a note on rates that cannot be used."""
-    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    return f"{path}: not used, rates are assumed ({reason}); `hv15 selftest` measures them again"
-
-
 def measured_device(rates: DeviceRates) -> Device:
     """Return the device on which rates were measured."""
     if rates.device == "cpu":
         return Device("cpu", rates.memory, None, gpu=False, bfloat16=False, rates=rates)
     return replace(recognised(rates.device, rates.memory), rates=rates)
+
+
+def _unusable(path: Path, error: OSError | RecordError) -> str:
+    """Return a note on rates that cannot be used."""
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    return f"{path}: not used, rates are assumed ({reason}); `hv15 selftest` measures them again"
 
 
 def _updated(known: DeviceRates, new: DeviceRates) -> DeviceRates:

@@ -24,6 +24,7 @@ from hv15.models.vision import VisionConfig
 from hv15.models.weights.quantised import QuantisedLinear, replace_linears
 from hv15.plan.kernels import WithoutData
 from hv15.plan.meter import Meter
+from hv15.plan.optimizer_memory import keep_out_of_pages, plannable
 from hv15.plan.stretches import StretchHook
 from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
@@ -71,22 +72,24 @@ def run_training(
         gpu: as on a GPU, whose optimizers update all weights at once, and whose kernels are fused and have workspaces.
     """
     settings = _without_randomness(settings)
-    options = _with_gpu_optimizer(settings.train) if gpu else settings.train.model_copy(update=ON_CPU)
+    train = plannable(settings.train)
+    options = _with_gpu_optimizer(train) if gpu else train.model_copy(update=ON_CPU)
     meter = Meter(device, workspaces=gpu)
     with WithoutData(), meter:
         dit = make_dit(meter, config, options, dtype, device)
         with meter.making(LORA):
             network = make_network(settings, dit)
         meter.assign(LORA, network)
-        sum_over = Tensor.clone if options.context_parallel > 1 else None  # accelerate, too, keeps what it sums
-        step = make_optimizer_step(options, dit, network, torch.device(device), sum_over)
+        step = make_optimizer_step(options, dit, network, torch.device(device), options.gpus)
+        step.guard.at_once = step.guard.at_once or not gpu
+        keep_out_of_pages(step.optimizer)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(network)
         hook.watch_optimizer(step.optimizer)
         count = micro_batches(options)
         for each in (replace(size, latent=FIRST_LATENT), size):
             meter.work.clear()
-            step.run(examples(config, each, count), samples=count * each.samples, lr_factor=1.0)
+            step.run(examples(config, each, count), micro_batches=count, samples=count * each.samples, lr_factor=1.0)
     return meter
 
 
@@ -156,6 +159,7 @@ def examples(config: DiTConfig, size: PassSize, count: int) -> Iterator[tuple[in
             x0=torch.zeros(shape),
             noise=torch.zeros(shape),
             sigma=torch.full((size.samples,), 0.5),
+            weight=torch.ones(size.samples),
             first_frame=torch.full((size.samples,), float(size.i2v)),
             condition=empty_condition(config, size),
         )

@@ -64,8 +64,8 @@ class ProjectPlan:
             parts = _parts(stage)
             verdict, size = "" if stage.fits else " !", f"{stage.needed / GIB:5.1f} GiB"
             yield (f"{stage.name:15} {size}{verdict:5} {parts:{width}}  {_time(stage)}")
-            if (ranks := stage.settings.get("context_parallel", 1)) != 1:
-                yield f"{'':31} on each of {ranks} GPUs; the time leaves out what they exchange"
+            if stage.gpus > 1:
+                yield f"{'':31} on each of {stage.gpus} GPUs; the time leaves out what they exchange"
             if stage.host >= 0.05 * GIB:
                 yield f"{'':31} and {stage.host / GIB:.1f} GiB of the machine's memory"
         yield ""

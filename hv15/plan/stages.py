@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hv15.choices import Role, roles_of
@@ -41,7 +42,8 @@ MEMORY_SETTINGS: dict[StageName, tuple[str, ...]] = {
     "encode texts": ("fp8_vl", "text_encoder_cpu", "text_batch", "dtype"),
     "condition": ("vae_enable_patch_conv", "dtype"),
     "train": ("gradient_checkpointing", "gradient_checkpointing_cpu_offload", "blocks_to_swap", "quantize",
-              "split_attn", "context_parallel", "network_dim", "optimizer_type", "dtype"),
+              "split_attn", "context_parallel", "num_processes", "shard_base", "network_dim", "optimizer_type",
+              "dtype"),
     "denoise": ("blocks_to_swap", "quantize", "split_attn", "context_parallel", "dtype"),
     "decode": ("vae_sample_size", "vae_enable_patch_conv", "dtype"),
 }  # fmt: skip
@@ -89,6 +91,12 @@ class StagePlan:
     """Where the allowances in `needed` come from."""
     settings: JsonObject
     """The settings that determine its memory; values have whatever type the setting has."""
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it uses, on each of which it takes what is planned."""
+        counts = [self.settings.get(name, 1) for name in ("num_processes", "context_parallel")]
+        return prod(count for count in counts if isinstance(count, int))
 
     @property
     def total(self) -> Seconds | None:
@@ -143,7 +151,7 @@ class StagePlanner:
         settings = settings or self.project.settings
         cost = self._cost(name, settings, clips or self.work.batch)
         on_cpu = name == "encode texts" and settings.cache.text_encoder_cpu and self.device.gpu
-        needed = 0 if on_cpu else self._needed(name, cost, ranks_of(name, settings))
+        needed = 0 if on_cpu else self._needed(name, cost, gpus_of(name, settings))
         each, unit, count = self._time(name, settings, cost)
         timed = each is not None and not on_cpu
         section = section_of(name, settings)
@@ -198,14 +206,13 @@ class StagePlanner:
         elif name == "denoise":
             unit, count = "step", sum(video.steps for video in work.videos)
         share = work.mean_tokens / work.batch.tokens if name in ("train", "encode latents") else 1.0
-        directions = 2 if name == "train" else 1
         offloads = name == "train" and settings.train.gradient_checkpointing_cpu_offload
         load = Load(
             {
                 kind: Work(passes * of.launches, round(passes * share * of.moved), round(passes * share * of.flops))
                 for kind, of in cost.work.items()
             },
-            directions * passes * cost.copied,
+            passes * cost.copied,
             ("to_device", "to_host") if offloads else ("to_device",),
         )
         return unit_seconds(load, self.device, name, self._number_format(name, settings)), unit, count
@@ -235,7 +242,8 @@ class StagePlanner:
         section = section_of(name, settings)
         stored = getattr(section, "quantize", "none")
         offloaded = getattr(section, "gradient_checkpointing_cpu_offload", False)
-        waiting = 0 if offloaded else cost.host // ranks_of(name, settings)  # blocks, in the machine's memory
+        gpus = settings.train.gpus_per_machine if name == "train" else gpus_of(name, settings)
+        waiting = 0 if offloaded else cost.host // gpus  # blocks, in the machine's memory
         weights = cost.parts.get(WEIGHTS, 0) + waiting
         return weights * COMPRESSION.get(stored, 1)
 
@@ -347,11 +355,11 @@ def section_of(name: StageName, settings: Settings) -> CacheSettings | TrainSett
     return section
 
 
-def ranks_of(name: StageName, settings: Settings) -> int:
-    """Return how many GPUs compute each video of a stage together; only the transformer's stages are divided."""
+def gpus_of(name: StageName, settings: Settings) -> int:
+    """Return how many GPUs work on a stage together; only the transformer's stages are divided."""
     match name:
         case "train":
-            return settings.train.context_parallel
+            return settings.train.gpus
         case "denoise":
             return settings.sample.context_parallel
         case _:

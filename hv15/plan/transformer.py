@@ -1,6 +1,7 @@
 """Memory and arithmetic of a training step and of a sampling step: both are run, with few blocks and without data.
 
-With context parallelism, the first rank's share is run. The time for the exchange between the GPUs is not counted.
+With context parallelism, the first rank's share is run. The time for the exchange between the GPUs is not counted. A
+cost is that of one GPU, but of the machine's memory, which holds what all of its GPUs wait for, it is all.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from itertools import chain
 from math import prod
 
 import torch
+from torch.nn import Module, ModuleList
 
 from hv15.config import Settings
+from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.memory import WEIGHTS
 from hv15.models import DiTConfig
@@ -21,6 +24,9 @@ from hv15.plan.meter import Meter
 from hv15.plan.metered_steps import PassSize, make_dit, micro_batches, run_denoising, run_training
 from hv15.plan.stretches import cost_with_blocks
 from hv15.plan.work import scaled_work
+
+GATHERED = 2
+"""Blocks that are whole on a GPU at the same time if they are divided among GPUs."""
 
 
 def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: PassSize, *, gpu: bool = True) -> Cost:
@@ -37,13 +43,16 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
     def run(blocks: int) -> Meter:
         return run_training(resident, replace(config, num_blocks=blocks), dtype, size, gpu=gpu)
 
-    cost = _with_swap(cost_with_blocks(run, config.num_blocks), options, config, dtype)
+    copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
+    cost = _with_swap(cost_with_blocks(run, config.num_blocks), options, config, dtype, copies)
+    if options.shard_base:
+        cost = _with_shards(cost, options, config, dtype)
     cost = replace(cost, work=scaled_work(cost.work, 1 / micro_batches(options)))
     if options.gradient_checkpointing_cpu_offload:
         tokens = -(-prod(size.latent) // options.context_parallel)
         kept = config.num_blocks * size.samples * tokens * config.hidden_size * dtype.itemsize
-        cost = replace(cost, host=cost.host + kept, copied=cost.copied + kept)
-    return _on_all_ranks(cost, options)
+        cost = replace(cost, host=cost.host + kept, copied=cost.copied + 2 * kept)  # there and back
+    return replace(cost, host=cost.host * options.gpus_per_machine)
 
 
 def denoising(
@@ -79,30 +88,55 @@ def denoising(
             gpu=gpu,
         )
 
-    cost = _with_swap(cost_with_blocks(run, config.num_blocks), settings.sample, config, dtype)
-    return _on_all_ranks(cost, settings.sample)
+    copies = (2 if guided and not batch_cfg else 1) * _swapped(settings.sample, config)
+    cost = _with_swap(cost_with_blocks(run, config.num_blocks), settings.sample, config, dtype, copies)
+    return replace(cost, host=cost.host * settings.sample.context_parallel)
 
 
-def _on_all_ranks(cost: Cost, settings: TransformerSettings) -> Cost:
-    """The cost with context parallelism: of one GPU, but the machine's memory holds what all of them wait for."""
-    return replace(cost, host=cost.host * settings.context_parallel)
+def _with_shards(cost: Cost, options: TrainSettings, config: DiTConfig, dtype: torch.dtype) -> Cost:
+    """The cost with the blocks divided among the GPUs: a share of each, and the whole of the one that computes and of
+    the next, which is gathered meanwhile."""
+    block = _bytes(_some_blocks(options, config, dtype)[0])
+    saved = config.num_blocks * (block - -(-block // options.gpus)) - GATHERED * block
+    return replace(cost, parts={**cost.parts, WEIGHTS: cost.parts[WEIGHTS] - max(saved, 0)})
 
 
-def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype) -> Cost:
-    """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
+def _some_blocks(settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype) -> ModuleList:
+    """Return the first blocks of the transformer without data, enough for one to be swapped."""
+    meter = Meter("meta")
+    with meter:
+        resident = settings.model_copy(update={"blocks_to_swap": 0})
+        return make_dit(meter, replace(config, num_blocks=SLOTS + 1), resident, dtype, "meta").double_blocks
+
+
+def _bytes(block: Module) -> int:
+    return sum(tensor.nbytes for tensor in chain(block.parameters(), block.buffers()))
+
+
+def _swapped(settings: TransformerSettings, config: DiTConfig) -> int:
+    """How many blocks are copied to the device in a pass.
 
     Raises:
         UserError: more blocks are to be swapped than is possible.
     """
-    waiting = len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
+    return len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
+
+
+def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype, copies: int) -> Cost:
+    """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
+
+    Args:
+        copies: how often a block is copied to the device.
+
+    Raises:
+        UserError: more blocks are to be swapped than is possible.
+    """
+    waiting = _swapped(settings, config)
     if not waiting:
         return cost
-    meter = Meter("meta")
-    with meter:
-        resident = settings.model_copy(update={"blocks_to_swap": 0})
-        blocks = make_dit(meter, replace(config, num_blocks=SLOTS + 1), resident, dtype, "meta").double_blocks
-    block = sum(tensor.nbytes for tensor in chain(blocks[0].parameters(), blocks[0].buffers()))
+    blocks = _some_blocks(settings, config, dtype)
+    block = _bytes(blocks[0])
     slot = BlockSwap(blocks, 1, "meta").slots[0].memory.nbytes
     saved = waiting * block - SLOTS * slot
     parts = {**cost.parts, WEIGHTS: cost.parts[WEIGHTS] - saved}
-    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=waiting * slot)
+    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=copies * slot)

@@ -95,7 +95,7 @@ def workload(project: Project) -> Workload:
     captions = _captions(project)
     tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
     train = settings.train
-    epochs, accumulation = train.max_train_epochs or 1, train.gradient_accumulation_steps
+    epochs, accumulation = train.max_train_epochs or 1, train.batches_per_step
     steps = train.max_train_steps or math.ceil(epochs * batches / accumulation)
     return Workload(
         task=settings.task,

@@ -6,6 +6,7 @@ job can tell whether the dataset is still the one that was planned for. Each par
 - dataset: the captioned media, by content
 - encodings: what has to be encoded, and which settings change what comes out
 - training: what the training depends on, and what it reads
+- continuing: what it starts from, if that is another training
 - products: the files that belong to a finished LoRA
 - model_files: where the models are, and the identities by which they enter the digests
 """
@@ -24,14 +25,16 @@ from hv15.config import Settings, load_config
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.project.continuing import find_start, with_origin
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_texts
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
-from hv15.sample.plan import plan_samples
+from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
+from hv15.train.origin import Origin
 
 __all__ = ["ModelFiles", "Project"]
 
@@ -86,6 +89,24 @@ class Project:
         Raises:
             UserError: a file is missing, or a dataset cannot be used.
         """
+        return self.spec_without_start if self.start is None else with_origin(self.spec_without_start, self.start)
+
+    @cached_property
+    def start(self) -> Origin | None:
+        """What the training starts from; None if it is a new LoRA.
+
+        Raises:
+            UserError: it is not there or cannot be used; or as `spec_without_start`.
+        """
+        return find_start(self.settings, self.paths, self.spec_without_start, self._digest_of_setting)
+
+    @cached_property
+    def spec_without_start(self) -> JsonObject:
+        """The training's spec without what it starts from.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
         return training_spec(
             self.settings,
             self.models,
@@ -117,6 +138,15 @@ class Project:
         models: dict[str, str] = {role: self.models.identity(role) for role in roles_of(self.settings.task)}
         specs = plan_samples(self.settings, self.models.variant, models, self._file_digest)
         return {spec.name: spec for spec in specs}
+
+    @cached_property
+    def previews(self) -> list[SampleSpec]:
+        """What is sampled while training.
+
+        Raises:
+            UserError: as `samples`.
+        """
+        return plan_previews(self.settings, self.samples)
 
     def sample(self, name: str) -> SampleSpec:
         """One sample's spec.

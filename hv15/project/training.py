@@ -38,7 +38,7 @@ def training_spec(
     return {
         "format": formats.TRAINING,
         "task": settings.task,
-        "train": {**digest_view(train), "network_weights": weights},
+        "train": {**digest_view(train), "network_weights": weights, "batches_per_step": train.batches_per_step},
         "dit": models.identity("dit"),
         "latents": latents,
         "text": text,
@@ -63,6 +63,7 @@ def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> lis
             dataset=dataset.identities[pair.dataset],
             batch_size=dataset.datasets[pair.dataset].batch_size,
             repeats=dataset.datasets[pair.dataset].num_repeats,
+            name=pair.name,
         )
         for pair in dataset.pairs
         for clip in entries[pair.source_key].clips

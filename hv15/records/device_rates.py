@@ -41,11 +41,16 @@ class DeviceRates:
     start: float | None = None
     """Seconds from the start of a process until torch has the device."""
     context: int | None = None
-    """Bytes that the driver and the libraries hold on the device beside torch's allocator."""
+    """Bytes that the driver, the libraries and other processes held on the device beside torch's allocator."""
     fragments: float | None = None
     """The part of the memory held by torch's allocator at a training step's peak that no tensor used."""
     utilisation: dict[str, float] = field(default_factory=dict)
     """Stage (see `hv15.out_of_memory.StageName`) -> the part of `products` that its full-size step reached."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was measured."""
+        return self == DeviceRates(device=self.device, memory=self.memory, torch=self.torch)
 
 
 def read_device_rates(content: JsonObject) -> DeviceRates:

@@ -95,6 +95,11 @@ class ProjectPaths:
         return self.training / "state"
 
     @property
+    def origin(self) -> Path:
+        """The folder of what the training started from: a state, or the weights of a LoRA."""
+        return self.training / "origin"
+
+    @property
     def checkpoints(self) -> Path:
         return self.training / "checkpoints"
 
@@ -104,8 +109,28 @@ class ProjectPaths:
         return self.training / "previews"
 
     @property
+    def sample_now(self) -> Path:
+        """A file that asks a running training for previews: it removes the file and makes them after its step."""
+        return self.training / "sample-now"
+
+    @property
     def summary(self) -> Path:
         return self.training / "summary.json"
+
+    @property
+    def curves(self) -> Path:
+        """The folder of pictures of the metrics (`hv15.train.curves`)."""
+        return self.training / "curves"
+
+    @property
+    def tensorboard(self) -> Path:
+        """What TensorBoard reads."""
+        return self.training / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """What Weights & Biases has not sent."""
+        return self.training / "wandb"
 
     @property
     def trained_dataset(self) -> Path:
@@ -192,6 +217,11 @@ class ProjectPaths:
     def recorded_products(self) -> Path:
         """The specs in the products' metadata when they were last read."""
         return self.hidden / "told.json"
+
+    @property
+    def complete_encodings(self) -> Path:
+        """The encodings that were found complete (`hv15.cache.complete`)."""
+        return self.hidden / "complete.json"
 
     @property
     def passed_checks(self) -> Path:

@@ -16,7 +16,7 @@ VERSION = 1
 
 Part = Literal["machine", "numbers", "full size", "loop"]
 State = Literal["ok", "failed", "skipped", "left out"]
-"""`skipped`: not possible here, as the message says; `left out`: there was no time."""
+"""`skipped`: not possible here; `left out`: there was no time, or the device had failed. The message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class SelftestReport:
     device: str
     """As its driver names it; `cpu` for the machine's processor."""
     facts: dict[str, str]
-    """The machine in words: driver, torch, Python, processor cores, ..."""
+    """The machine in words: torch, Python, system, processor, CUDA, ..."""
     sizes: Literal["full", "tiny"]
     """Of the models in the part `full size`: the real ones, or small ones on a machine without a GPU."""
     rates: DeviceRates

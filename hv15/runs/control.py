@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from hv15.atomic import write_text
 from hv15.environment import RUN_VARIABLE, RUN_VARIABLES, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
@@ -178,6 +179,19 @@ def save_now(root: Path) -> int:
     if not training:
         raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
     return len(training)
+
+
+def sample_now(root: Path) -> None:
+    """Ask the running training for samples after its current step.
+
+    Raises:
+        UserError: no training runs here, or the file that asks for it cannot be written.
+    """
+    paths = ProjectPaths(root)
+    found = current(root)
+    if found is None or not found.state.alive or not paths.metrics.exists():
+        raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
+    write_text(paths.sample_now, "")
 
 
 def orphans(root: Path) -> list[psutil.Process]:

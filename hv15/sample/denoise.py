@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from hv15.errors import UserError
 from hv15.models import Condition
 from hv15.models.latents import condition_channels
-from hv15.models.noise_levels import TIMESTEPS
+from hv15.noise.levels import TIMESTEPS
 
 if TYPE_CHECKING:
     from hv15.models import DiT

@@ -61,8 +61,9 @@ class CudaRecorder:
 
     def record(self, run: Pass) -> Pass:
         graph = torch.cuda.CUDAGraph()
-        graph_of = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
-        with torch.cuda.device(self._stream.device), graph_of:  # frees what the warm-up has used
+        recording = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)  # frees what the warm-up has used
+        # torch.cuda.graph stays on its stream if the recording fails; the outer block leaves it.
+        with torch.cuda.stream(self._stream), recording:
             output = run()
 
         def replay() -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
 
-BASE_SUFFIX = ".base"  # a prompt's own name has no dot, so the two cannot collide
+BASE_SUFFIX, PREVIEW_SUFFIX = ".base", ".preview"  # a prompt's own name has no dot, so these cannot collide
 
 T = TypeVar("T")
 
@@ -41,6 +42,25 @@ def plan_samples(
         specs.append(spec := _plan(settings, prompt, variant, models, fingerprint))
         if first_set(prompt.with_base, settings.sample.with_base):
             specs.append(spec.without_trained_lora(prompt.name + BASE_SUFFIX))
+    return specs
+
+
+def plan_previews(settings: Settings, samples: Mapping[str, SampleSpec]) -> list[SampleSpec]:
+    """Return what is sampled while training: samples of the config, perhaps smaller. One that needs a first image of
+    another size than the sample has the name `<name>.preview`.
+
+    Args:
+        samples: by their names.
+    """
+    train, size = settings.train, settings.train.preview
+    specs = []
+    for name in train.previews or [prompt.name for prompt in settings.sample.prompts]:
+        spec = samples[name]
+        height, width = first_set(size.video_size, (spec.height, spec.width))
+        resized = spec.image is not None and (height, width) != (spec.height, spec.width)
+        steps, frames = first_set(size.infer_steps, spec.steps), first_set(size.video_length, spec.frames)
+        new_name = name + PREVIEW_SUFFIX if resized else name
+        specs.append(replace(spec, name=new_name, height=height, width=width, steps=steps, frames=frames))
     return specs
 
 

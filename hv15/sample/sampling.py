@@ -68,7 +68,7 @@ def sample_latents(
     """
     loras = loras_of(spec, root, lora)
     metadata = provenance(spec, made_from, loras)  # before a model is loaded, as it finds changed LoRAs
-    first, vision = _read_condition(spec, condition)
+    first, vision = read_condition(spec, condition)
     settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
     with connected(settings.context_parallel, pick_device(device)) as where:
         dit = load_ready(dit_path, settings, device=where, dtype=pick_dtype(spec.dtype, where))
@@ -141,8 +141,12 @@ def text_condition(item: Mapping[str, Tensor], vision: Tensor | None, *, glyphs:
     )
 
 
-def _read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None, Tensor | None]:
-    """Return the first frame's latent and vision states of an i2v sample; None and None for t2v."""
+def read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return an i2v sample's first frame: latent [C, 1, h, w], unscaled, and vision [729, 1152]. None twice for t2v.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another size.
+    """
     if spec.task == "t2v":
         return None, None
     if path is None:

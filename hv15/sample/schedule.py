@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.models.noise_levels import shifted
+from hv15.noise.levels import shifted
 
 
 def sigmas(steps: int, shift: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 
@@ -15,7 +16,7 @@ _KINDS = (
     (ATTENTION, re.compile(r"attention|flash|fmha|sdpa|sage", re.IGNORECASE)),
     (
         PRODUCTS,
-        re.compile(r"gemm|gemv|cutlass|cublas|nvjet|xmma|splitK|conv|mma|matmul|[:_](add|badd)?b?mm_?$|_scaled_mm"),
+        re.compile(r"gemm|gemv|cutlass|cublas|nvjet|splitK|conv|(?<!Ga)mma|matmul|[:_](add|badd)?b?mm_?$|_scaled_mm"),
     ),
     (COPIES, re.compile(r"memcpy|memset|copy_", re.IGNORECASE)),
 )
@@ -40,13 +41,17 @@ def breakdown(totals: Iterable[tuple[str, float]], whole: float) -> dict[str, fl
 
 
 def profiled(stand: Stand, work: Callable[[], object], seconds: float | None) -> dict[str, float]:
-    """Run the work once under the profiler.
+    """Run the work once under the profiler, and return the seconds of each kind of work in it.
 
     Args:
         seconds: the time of one call without the profiler, which slows it down.
+
+    Returns:
+        Nothing where the time is not known, or where the driver shows no kernels to this user.
     """
     if seconds is None:
         return {}
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # it would write lines of its own among the report's
     activity = ProfilerActivity.CUDA if stand.on_cuda else ProfilerActivity.CPU
     with profile(activities=[activity]) as found:
         work()
@@ -54,5 +59,6 @@ def profiled(stand: Stand, work: Callable[[], object], seconds: float | None) ->
     events = found.key_averages()
     if stand.on_cuda:
         kernels = [each for each in events if each.device_type == torch.autograd.DeviceType.CUDA]
-        return breakdown(((each.key, each.self_device_time_total / 1e6) for each in kernels), seconds)
+        totals = [(each.key, each.self_device_time_total / 1e6) for each in kernels]
+        return breakdown(totals, seconds) if totals else {}
     return breakdown(((each.key, each.self_cpu_time_total / 1e6) for each in events), seconds)

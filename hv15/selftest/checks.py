@@ -14,10 +14,12 @@ from types import FrameType
 
 from hv15.out_of_memory import is_out_of_memory
 from hv15.records.selftest import Measured, Part, Row, State
-from hv15.selftest.stand import Skipped
+from hv15.selftest.stand import Skipped, Wrong
 
 PATIENCE = 6
-"""A check may take so many times what it takes on a fast GPU, and half a minute for imports."""
+"""A check is stopped after so many times what it takes on a fast GPU, and `IMPORTS`."""
+IMPORTS = 30
+"""Seconds in which packages are imported and kernels are made."""
 
 
 class OutOfTime(BaseException):
@@ -31,7 +33,7 @@ class Check:
     part: Part
     name: str
     run: Callable[[], Measured]
-    """Raises Skipped if it is not possible here."""
+    """Raises Skipped if it is not possible here, and Wrong if it finds something wrong that has no bound."""
     seconds: float = 2.0
     """What it takes on a fast GPU. It is not begun when less time is left."""
     needs: tuple[str, ...] = ()
@@ -46,8 +48,8 @@ class Check:
         if missing := [name for name in self.needs if not is_installed(name)]:
             return self._row("skipped", f"{', '.join(missing)}: not installed")
         if left < self.seconds:
-            return self._row("left out", "no time")
-        start, limit = perf_counter(), left if math.isinf(left) else min(left, 30 + PATIENCE * self.seconds)
+            return self.left_out("no time")
+        start, limit = perf_counter(), left if math.isinf(left) else min(left, IMPORTS + PATIENCE * self.seconds)
         measured = Measured()
         try:
             with _time_limit(limit):
@@ -55,11 +57,17 @@ class Check:
             state, message = _verdict(measured)
         except Skipped as reason:
             state, message = "skipped", str(reason)
+        except Wrong as found:
+            state, message = "failed", str(found)
         except OutOfTime:
             state, message = "left out", f"no time: stopped after {limit:.0f} s"
         except Exception as error:
             state, message = "failed", one_line(error)
         return self._row(state, message, perf_counter() - start, measured)
+
+    def left_out(self, reason: str) -> Row:
+        """The row of the check if it is not run."""
+        return self._row("left out", reason)
 
     def _row(self, state: State, message: str, took: float = 0.0, measured: Measured | None = None) -> Row:
         took = round(took, 3)

@@ -22,10 +22,9 @@ from hv15.records.selftest import Measured
 from hv15.selftest.bounds import rounding_bound
 from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_GLYPHS, NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Clip, Sizes
-from hv15.selftest.stand import Network, Skipped, Stand, moved
-from hv15.selftest.steps import measured_step
+from hv15.selftest.stand import CPU, Network, Skipped, Stand, largest, moved
+from hv15.selftest.steps import measured_step, planned_cost
 
-CPU = torch.device("cpu")
 VAE_ROUNDINGS = 150
 """Norms, activations, convolutions and sums of one coder of `NUMBERS_VAE`, one after the other."""
 LAYER_ROUNDINGS = 16
@@ -117,7 +116,7 @@ def vae_numbers(stand: Stand) -> Measured:
             stand.error(found, latents),
             stand.error(vae.decode(rounded.to(stand.device)), reference.decode(rounded.float())),
         ]
-    return Measured(error=_largest(errors), bound=rounding_bound(dtype, VAE_ROUNDINGS))
+    return Measured(error=largest(errors), bound=rounding_bound(dtype, VAE_ROUNDINGS))
 
 
 def vae_gradients(stand: Stand) -> Measured:
@@ -126,8 +125,7 @@ def vae_gradients(stand: Stand) -> Measured:
 
     def gradient(model: VAE, device: torch.device, dtype: torch.dtype) -> Tensor:
         pixels = _pixels(stand).to(device, dtype).requires_grad_()
-        (found,) = torch.autograd.grad(model.encode(pixels).float().square().mean().sqrt(), pixels)
-        return found
+        return _gradient(stand, model.encode(pixels), pixels)
 
     expected = gradient(reference, CPU, torch.float32)
     found = gradient(vae, stand.device, stand.encoder_dtype)
@@ -153,7 +151,7 @@ def text_numbers(stand: Stand) -> Measured:
         weight = model.get_parameter("embed_tokens.weight").requires_grad_()
         ids = (torch.arange(40) * 7 % NUMBERS_TEXT.vocab_size).view(2, 20).to(device)
         states = model(input_ids=ids, use_cache=False).last_hidden_state
-        return states, torch.autograd.grad(states.float().square().mean().sqrt(), weight)[0]
+        return states, _gradient(stand, states, weight)
 
     return _compared(stand, lambda: build_text_model(NUMBERS_TEXT), run, layers)
 
@@ -167,7 +165,7 @@ def vision_numbers(stand: Stand) -> Measured:
         pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         pixels = pixels.to(stand.encoder_dtype).to(device, dtype).requires_grad_()
         states = model(pixel_values=pixels).last_hidden_state
-        return states, torch.autograd.grad(states.float().square().mean().sqrt(), pixels)[0]
+        return states, _gradient(stand, states, pixels)
 
     return _compared(stand, lambda: build_vision_model(NUMBERS_VISION), run, NUMBERS_VISION.num_layers)
 
@@ -181,7 +179,7 @@ def glyph_numbers(stand: Stand) -> Measured:
         mask = torch.arange(20) < torch.tensor([[20], [12]])
         states = model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
         states = torch.cat([states[0], states[1, :12]])
-        return states, torch.autograd.grad(states.square().mean().sqrt(), weight)[0]
+        return states, _gradient(stand, states, weight)
 
     return _compared(
         stand, lambda: build_glyph_model(NUMBERS_GLYPHS), run, NUMBERS_GLYPHS.num_layers, dtype=torch.float32
@@ -203,28 +201,37 @@ def _compared(
     on_device, reference = _twice(stand, build, dtype)
     found, expected = run(on_device, stand.device), run(reference, CPU)
     errors = [stand.error(one, other) for one, other in zip(found, expected, strict=True)]
-    return Measured(error=_largest(errors), bound=rounding_bound(dtype, 3 * (LAYER_ROUNDINGS * layers + 4)))
+    return Measured(error=largest(errors), bound=rounding_bound(dtype, 3 * (LAYER_ROUNDINGS * layers + 4)))
 
 
-def _largest(errors: list[float | None]) -> float | None:
-    known = [each for each in errors if each is not None]
-    return None if not known else float(torch.tensor(known).max())
+def _gradient(stand: Stand, out: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of a sum of an output's numbers with random weights, exact in the encoders' dtype; as the leaf.
+
+    (That of the output's norm would be nothing but rounding behind a layer norm, which makes the norm constant.)
+    """
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(stand.encoder_dtype)
+    return torch.autograd.grad(out, leaf, weights.to(out.device, out.dtype))[0]
 
 
 def encode_texts(stand: Stand) -> Measured:
     """The layers of Qwen2.5-VL that are used, on a batch of captions."""
     sizes, dtype = stand.sizes, stand.encoder_dtype
-    stand.held.clear()
-    stand.release()
-    model = stand.random(lambda: build_text_model(sizes.text), dtype)
-    model.rotary_emb = type(model.rotary_emb)(model.config).to(stand.device)  # a table, as in loading
+    cost = planned_cost(stand, work := EncoderWork(sizes, "encode texts", dtype))
+    model = stand.full_size("Qwen", lambda: _full_text_model(stand))
     encoder = TextEncoder(model, PromptsOfLength(sizes.text_tokens))
-    work = EncoderWork(sizes, "encode texts", dtype)
-    return _measure(stand, work, lambda: encoder.encode([""] * sizes.captions), model)
+    run = partial(encoder.encode, [""] * sizes.captions)
+    return measured_step(stand, work.stage, dtype, cost, run, model)
+
+
+def _full_text_model(stand: Stand) -> nn.Module:
+    model = stand.random(lambda: build_text_model(stand.sizes.text), stand.encoder_dtype)
+    model.rotary_emb = type(model.rotary_emb)(model.config).to(stand.device)  # a table, as in loading
+    return model
 
 
 def encode_clip(stand: Stand, clip: Clip) -> Measured:
     """Bytes to latents."""
+    cost = planned_cost(stand, work := EncoderWork(stand.sizes, "encode latents", stand.encoder_dtype, clip))
     vae = _full_vae(stand)
     shape = (1, clip.frames, clip.height, clip.width, 3)
     frames = torch.zeros(shape, dtype=torch.uint8, device=stand.device).random_(0, 255)
@@ -233,11 +240,12 @@ def encode_clip(stand: Stand, clip: Clip) -> Measured:
         with torch.no_grad():
             return encode_clips(vae, frames, 0, 0.0)
 
-    return _measure(stand, EncoderWork(stand.sizes, "encode latents", stand.encoder_dtype, clip), encode, vae)
+    return measured_step(stand, work.stage, work.dtype, cost, encode, vae)
 
 
 def decode_clip(stand: Stand, clip: Clip) -> Measured:
     """Latents to bytes."""
+    cost = planned_cost(stand, work := EncoderWork(stand.sizes, "decode", stand.encoder_dtype, clip))
     vae = _full_vae(stand)
     latents = stand.randn(1, stand.sizes.vae.latent_channels, *clip.latent, dtype=torch.float32)
 
@@ -245,23 +253,8 @@ def decode_clip(stand: Stand, clip: Clip) -> Measured:
         with torch.no_grad():
             return to_bytes(vae.decode(latents))
 
-    return _measure(stand, EncoderWork(stand.sizes, "decode", stand.encoder_dtype, clip), decode, vae)
+    return measured_step(stand, work.stage, work.dtype, cost, decode, vae)
 
 
 def _full_vae(stand: Stand) -> VAE:
-    """The VAE of the stand's sizes; the transformer is dropped for it."""
-    held = stand.held.get("vae")
-    if held is None:
-        stand.held.clear()
-        stand.release()
-        held = ("none", stand.random(lambda: VAE(stand.sizes.vae), stand.encoder_dtype))
-        stand.held["vae"] = held
-    assert isinstance(held[1], VAE)
-    return held[1]
-
-
-def _measure(stand: Stand, work: EncoderWork, run: Callable[[], object], model: nn.Module) -> Measured:
-    cost = stand.plans.of(work) if stand.plans is not None else None
-    seconds = stand.clock.seconds(run)
-    memory = stand.peak_memory(run, model)
-    return measured_step(stand, work.stage, stand.encoder_dtype, cost, seconds, memory, {})
+    return stand.full_size("VAE", lambda: stand.random(lambda: VAE(stand.sizes.vae), stand.encoder_dtype))

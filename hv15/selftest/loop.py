@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,24 +22,28 @@ from hv15.records.json_values import parse_object
 from hv15.records.selftest import Measured
 from hv15.selftest.checks import Check
 from hv15.selftest.sizes import NUMBERS_DIT
-from hv15.selftest.stand import Skipped, Stand, moved
-from hv15.selftest.training import make_settings, random_example, training
-from hv15.train.examples import ExampleReader
+from hv15.selftest.stand import Skipped, Stand, Wrong, moved
+from hv15.selftest.training import REPEATABLE, Options, make_settings, random_example, repeatable, training
 from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.run import make_reader
 from hv15.train.signals import Stopped
 from hv15.train.step_batches import StepBatches
-from hv15.train.timesteps import SigmaRule
 
 STEPS, STOP_AT = 6, 4
 """Steps of a training, and the reading of an item at which a signal comes."""
+OPTIONS: Options = {"network_dropout": 0.1, **REPEATABLE}
+"""Of that training."""
 LATENT = (2, 8, 8)
+"""Latent frames, height, width of its clips."""
 SYNCHRONIZING = "synchronizing CUDA operation"
+"""In torch's warnings of operations for which the host waits."""
 
 
 def loop_checks(stand: Stand) -> list[Check]:
     """The checks of this part."""
     return [
         Check("loop", "host syncs in a training step", partial(host_syncs, stand), 2),
+        Check("loop", "a step that is not finite: equal LoRA", partial(bad_step, stand), 2),
         Check("loop", "stop by a signal, resume: equal LoRA", partial(stop_and_resume, stand), 5),
         Check("loop", "waiting for data", partial(data_wait, stand), 3),
     ]
@@ -96,22 +100,21 @@ def _train(stand: Stand, folder: Path, stop_at: int | None = None) -> Tensor:
     Raises:
         Stopped: a signal came.
     """
-    settings = make_settings({"state_every_n_steps": 1000, "network_dropout": 0.1})
+    settings = make_settings({**OPTIONS, "state_every_n_steps": 1000})
     options = settings.train
     items = [TrainingItem(f"clip {i}", f"text {i}", LATENT) for i in range(3)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dit = moved(DiT(NUMBERS_DIT).requires_grad_(False).eval(), stand.device, stand.dtype)
-    with training(dit, stand.device, {"network_dropout": 0.1}) as made, redirect_stderr(io.StringIO()):
+    with repeatable(), training(dit, stand.device, OPTIONS) as made, redirect_stderr(io.StringIO()):
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, STEPS),
             optimizer_step=made.step,
             batches=StepBatches(BatchStream(items, options.seed), 1),
-            reader=ExampleReader(_stores(stop_at), options.seed, SigmaRule.from_settings(options), i2v_prob=0.0),
+            reader=make_reader(settings, _stores(stop_at)),
             accelerator=OneProcess(),
             folder=folder,
             spec="selftest",
-            save_lora=lambda _path, _step: None,
         )
         trainer.resume()
         return made.weights()
@@ -137,7 +140,7 @@ def stop_and_resume(stand: Stand) -> Measured:
         except Stopped as stopped:
             note = f"stopped after step {stopped.step} of {STEPS}"
         else:
-            raise RuntimeError("the training did not stop")
+            raise Wrong("a training that was sent SIGTERM did not stop")
         found = _train(stand, parts)
     finally:
         for folder in (whole, parts):
@@ -158,6 +161,25 @@ def data_wait(stand: Stand) -> Measured:
     return Measured(rate=100 * waited / taken if taken else 0.0, unit="%", note=f"{len(steps)} steps")
 
 
+def bad_step(stand: Stand) -> Measured:
+    """The LoRA and AdamW's tensors after a step whose loss is NaN, beside those before it."""
+    if not stand.has_data:
+        raise Skipped("the device has no data")
+    dit = stand.random(lambda: DiT(NUMBERS_DIT), stand.dtype)
+    example = random_example(NUMBERS_DIT, LATENT, [9])
+
+    with training(dit, stand.device) as made:
+
+        def content() -> Tensor:
+            moments = [tensor.flatten() for tensor in made.state() if tensor.ndim]  # the others count steps
+            return torch.cat([made.weights(), *moments])
+
+        made.run(example)
+        expected = content()
+        made.run(replace(example, noise=example.noise * torch.nan))
+        return Measured(error=stand.difference(content(), expected), bound=0.0)
+
+
 def host_syncs(stand: Stand) -> Measured:
     """Operations that make the host wait for the GPU, in a step whose example is in pinned memory."""
     if not stand.on_cuda:
@@ -175,6 +197,7 @@ def host_syncs(stand: Stand) -> Measured:
                 made.run(example)
         finally:
             torch.cuda.set_sync_debug_mode(before)
-    found = [f"{each.filename}:{each.lineno}" for each in caught if SYNCHRONIZING in str(each.message)]
-    note = ", ".join(dict.fromkeys(Path(place).name for place in found))
-    return Measured(error=float(len(found)), bound=0.0, note=note)
+    places = [f"{Path(each.filename).name}:{each.lineno}" for each in caught if SYNCHRONIZING in str(each.message)]
+    if places:
+        raise Wrong(f"the host waits for the GPU {len(places)} times, at {', '.join(dict.fromkeys(places))}")
+    return Measured(rate=0.0, unit="syncs")

@@ -1,9 +1,12 @@
-"""The machine: products, memory, launches, copies, reading of files, and what the driver says."""
+"""The machine: products, memory, launches, copies, reading of files, a start, and what the driver says."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +42,7 @@ def machine_checks(stand: Stand) -> list[Check]:
             "machine", "copy to the device, not pinned", partial(copies, stand, "to_device_pageable", pinned=False), 2
         ),
         Check("machine", "reading of a safetensors file", partial(loading, stand), 4),
+        Check("machine", "start of a process", partial(start, stand), 8),
         Check("machine", "NVML", partial(nvml, stand), 1, needs=("pynvml",)),
     ]
 
@@ -137,6 +141,18 @@ def loading(stand: Stand) -> Measured:
         path.unlink(missing_ok=True)
 
 
+def start(stand: Stand) -> Measured:
+    """A process that imports what a training does, until the device has a number; its files are in memory already."""
+    if not stand.has_data:
+        raise Skipped("the device has no data")
+    code = f"import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"
+    tree = Path(__file__).parents[2]
+    run = partial(subprocess.run, [sys.executable, "-c", code], cwd=tree, check=True, capture_output=True)
+    seconds = stand.clock.timed(run, 1)
+    stand.learn(start=seconds)
+    return Measured(seconds=seconds)
+
+
 def _drop_from_cache(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -154,15 +170,25 @@ def nvml(stand: Stand) -> Measured:
     """The driver, and the state of the GPU under no load: a throttled one explains slow steps."""
     if not stand.on_cuda:
         raise Skipped("only on NVIDIA's GPUs")
-    import pynvml
+    import pynvml as driver
 
-    pynvml.nvmlInit()
+    driver.nvmlInit()
     uuid = str(torch.cuda.get_device_properties(stand.device).uuid)
-    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-    power = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
-    clock = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)
-    heat = pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
-    others = len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    driver = pynvml.nvmlSystemGetDriverVersion()
-    driver = driver.decode() if isinstance(driver, bytes) else driver
-    return Measured(note=f"driver {driver}, {power:.0f} W, {clock} MHz, {heat} C, {others} processes")
+    gpu = driver.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+    asked: list[tuple[str, Callable[[], object]]] = [
+        ("driver {}", lambda: _text(driver.nvmlSystemGetDriverVersion())),
+        ("{} W at most", lambda: driver.nvmlDeviceGetEnforcedPowerLimit(gpu) // 1000),
+        ("{} MHz at most", lambda: driver.nvmlDeviceGetMaxClockInfo(gpu, driver.NVML_CLOCK_SM)),
+        ("{} C", lambda: driver.nvmlDeviceGetTemperature(gpu, driver.NVML_TEMPERATURE_GPU)),
+        ("{} processes", lambda: len(driver.nvmlDeviceGetComputeRunningProcesses(gpu))),
+    ]
+    said = []
+    for words, ask in asked:
+        with suppress(driver.NVMLError):  # not every GPU and system tells all: laptops no power, WSL no processes
+            said.append(words.format(ask()))
+    return Measured(note=", ".join(said))
+
+
+def _text(words: str | bytes) -> str:
+    """Older versions of NVML's package give bytes."""
+    return words.decode() if isinstance(words, bytes) else words

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from typing import Protocol
 
 from hv15.plan.cost import Cost
@@ -26,19 +28,29 @@ class Plans:
 
     def __init__(self, ahead: Iterable[PlannedWork] = ()) -> None:
         works = dict.fromkeys(ahead)
-        self._process = ProcessPoolExecutor(1, get_context("spawn")) if works else None
+        self._process = ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts) if works else None
         self._found: dict[PlannedWork, Future[Cost]] = {}
         if self._process is not None:
             self._found = {work: self._process.submit(_plan, work) for work in works}
 
     def of(self, work: PlannedWork) -> Cost:
         """Return what a step takes, as soon as it is known."""
-        return self._found[work].result() if work in self._found else work.plan()
+        try:
+            return self._found[work].result() if work in self._found else work.plan()
+        except BrokenProcessPool:  # it was killed: the machine may have little memory
+            return work.plan()
 
     def close(self) -> None:
-        """Compute no more."""
+        """Compute no more, and end the other process."""
         if self._process is not None:
             self._process.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.terminate()
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches this process, too; it is for the one that waits for the plans."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _plan(work: PlannedWork) -> Cost:

@@ -7,23 +7,24 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
 
 from hv15 import __version__
-from hv15.atomic import write_json
+from hv15.atomic import write_json, write_text
 from hv15.precision import pick_device
 from hv15.records.fields import now, to_json
 from hv15.records.selftest import Row, SelftestReport
-from hv15.selftest import encoders, steps
+from hv15.selftest import encoders, numbers, steps
 from hv15.selftest.checks import Check
 from hv15.selftest.loop import loop_checks
 from hv15.selftest.machine import machine_checks
-from hv15.selftest.numbers import number_checks
 from hv15.selftest.planned import PlannedWork, Plans
 from hv15.selftest.sizes import FULL, TINY
 from hv15.selftest.stand import Stand, machine_facts
+from hv15.selftest.text_report import report_lines
 
 log = logging.getLogger(__name__)
 
@@ -33,33 +34,41 @@ REPORT, RATES, TEXT, PICTURE = "selftest.json", "rates.json", "selftest.txt", "s
 def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row], None] = lambda row: None) -> Path:
     """Run all checks and write the report into a folder; return the JSON file.
 
+    Ctrl-C ends it with the report of what was checked until then.
+
     Args:
-        device_name: as `runtime.device`.
+        device_name: the option `--device`: a name as for `runtime.device`.
         minutes: the time for all; infinite for no limit.
         told: called with each row as it comes.
 
     Raises:
-        UserError: there is no such device, or the folder cannot be written.
+        UserError: there is no such device, or the report cannot be written.
     """
     start = perf_counter()
-    device = pick_device(device_name)
+    device = pick_device(device_name, option="--device")
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     full = device.type != "cpu"
     folder.mkdir(parents=True, exist_ok=True)
-    stand = Stand(device, FULL if full else TINY, folder)
-    stand.plans = Plans(planned_works(stand) if full else ())
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+    (folder / PICTURE).unlink(missing_ok=True)  # of an earlier report
+    report = None
+    with TemporaryDirectory(prefix="checks.", dir=folder) as scratch, torch.random.fork_rng(devices=[]):
+        stand = Stand(device, FULL if full else TINY, Path(scratch))
+        stand.plans = Plans(planned_works(stand) if full else ())
+        torch.manual_seed(0)
+        try:
             for report in reports(stand, all_checks(stand), until=start + 60 * minutes):
                 write_json(folder / REPORT, to_json(report))
                 write_json(folder / RATES, to_json(report.rates))
+                write_text(folder / TEXT, "\n".join(report_lines(report)) + "\n")
                 if not report.finished and report.rows:
                     told(report.rows[-1])
-    finally:
-        stand.plans.close()
+        except KeyboardInterrupt:
+            if report is None:
+                raise
+        finally:
+            stand.plans.close()
     return folder / REPORT
 
 
@@ -67,12 +76,13 @@ def all_checks(stand: Stand) -> list[Check]:
     """All checks, in order."""
     return [
         *machine_checks(stand),
-        *number_checks(stand),
+        *numbers.number_checks(stand),
         *encoders.number_checks(stand),
         *steps.main_checks(stand),
         *loop_checks(stand),
         *encoders.full_size_checks(stand),
         *steps.more_checks(stand),
+        *numbers.slow_checks(stand),
     ]
 
 
@@ -96,9 +106,17 @@ def reports(stand: Stand, checks: Iterable[Check], *, until: float = math.inf) -
         rates=stand.rates,
     )
     yield report
+    lost = ""
     for check in checks:
-        row = check.row(until - perf_counter())
-        stand.release()
+        row = check.left_out(lost) if lost else check.row(until - perf_counter())
+        if lost:
+            pass
+        elif row.state not in ("failed", "left out"):
+            stand.release()
+        elif stand.answers():
+            stand.drop()  # the check may have left the model half set up
+        else:
+            lost = f"since '{check.name}', nothing runs on the device in this process"
         report = replace(report, rows=(*report.rows, row), rates=stand.rates)
         yield report
     yield replace(report, finished=True)

@@ -1,15 +1,16 @@
-"""Where the checks run: the device, its clock, random models and numbers on it, and what is known so far."""
+"""Where the checks run: the device, its clock, random models and numbers on it, and what is known about it so far."""
 
 from __future__ import annotations
 
 import gc
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,19 @@ from hv15.selftest.sizes import Sizes
 
 Network = TypeVar("Network", bound=nn.Module)
 
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Where the driver says which one it is."""
+
+
+CPU = torch.device("cpu")
+
 
 class Skipped(Exception):  # noqa: N818  # not an error
     """A check cannot be made here; the text says why."""
+
+
+class Wrong(Exception):  # noqa: N818  # the device's, not the program's
+    """A check has found something wrong that is no difference of numbers; the text says what."""
 
 
 @dataclass
@@ -44,10 +55,10 @@ class Stand:
     """For files that checks write and read."""
     has_data: bool = True
     plans: Plans | None = None
-    held: dict[str, tuple[str, nn.Module]] = field(default_factory=dict)
-    """The model of full size that checks share, with its number format: only one fits on most devices."""
     rates: DeviceRates = field(init=False)
     clock: Clock = field(init=False)
+    _held: tuple[str, nn.Module] | None = field(default=None, init=False)
+    """The last model of full size, and its name."""
 
     def __post_init__(self) -> None:
         self.clock = clock_of(self.device, has_data=self.has_data)
@@ -77,6 +88,25 @@ class Stand:
     @property
     def _is_real(self) -> bool:
         return self.device.type in ("cpu", "cuda")
+
+    def full_size(self, name: str, make: Callable[[], Network]) -> Network:
+        """Return the model of full size of this name, which is made unless it was the last one: one fits at a time."""
+        if self._held is None or self._held[0] != name:
+            self.drop()
+            self._held = name, make()
+        return cast("Network", self._held[1])
+
+    def drop(self) -> None:
+        """Free the model of full size."""
+        self._held = None
+        self.release()
+
+    def answers(self) -> bool:
+        """Whether the device still computes: after some errors, every operation of the process fails."""
+        try:
+            return not self.has_data or bool(torch.ones(1, device=self.device).item())
+        except RuntimeError:
+            return False
 
     def learn(self, **rates: float | None) -> None:
         """Keep rates of the device; see `DeviceRates`."""
@@ -143,7 +173,7 @@ class Stand:
         return float(difference / wanted.norm().clamp_min(1e-300))
 
     def difference(self, found: Tensor, expected: Tensor) -> float | None:
-        """0 if the bits are equal, else the `error`, at least the smallest number above 0; both of the same shape."""
+        """0 if the bits are equal, else the `error`, or what is next to 0; both of the same shape, on any device."""
         if not self.has_data or torch.equal(found.detach().cpu(), expected.detach().cpu()):
             return 0.0 if self.has_data else None
         return max(self.error(found, expected) or 0.0, 5e-324)
@@ -153,6 +183,12 @@ class Stand:
         gc.collect()
         if self.on_cuda:
             torch.cuda.empty_cache()
+
+
+def largest(errors: list[float | None]) -> float | None:
+    """The largest error; NaN if any is, None if there are none."""
+    known = [each for each in errors if each is not None]
+    return None if not known else float(torch.tensor(known).max())
 
 
 def moved(network: Network, device: torch.device, dtype: torch.dtype | None = None) -> Network:
@@ -193,7 +229,16 @@ def machine_facts(device: torch.device) -> dict[str, str]:
     }
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        facts |= {"CUDA": str(torch.version.cuda), "capability": f"{major}.{minor}"}
+        facts |= {"CUDA": str(torch.version.cuda), "capability": f"{major}.{minor}", "driver": _driver()}
     else:
         facts["instructions"] = torch.backends.cpu.get_cpu_capability()
     return facts
+
+
+def _driver() -> str:
+    """The version of NVIDIA's kernel module, which needs no package to be read."""
+    try:
+        found = re.search(r"Kernel Module.*?(\d+\.\d[\d.]*)", DRIVER.read_text())
+    except OSError:
+        found = None
+    return found[1] if found else "unknown"

@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 
-from hv15.choices import WeightFormat
 from hv15.config.transformer import TransformerSettings
 from hv15.errors import UserError
 from hv15.models import DiT
@@ -28,6 +27,7 @@ from hv15.sample.graphs import replayed
 from hv15.selftest.breakdown import profiled
 from hv15.selftest.checks import Check
 from hv15.selftest.numbers import FORMATS
+from hv15.selftest.planned import PlannedWork
 from hv15.selftest.sizes import Clip, Sizes
 from hv15.selftest.stand import Skipped, Stand
 from hv15.selftest.training import Options, Training, make_settings, random_condition, random_example, ready, training
@@ -149,7 +149,9 @@ class TransformerSteps:
         with training(dit, stand.device, work.settings) as made:
             run = partial(_run, made, example, stand)
             run()  # the optimizer's state is made
-            return self._measure(run, "train", cost, dit, made.network, *made.state(), profile=profile)
+            return measured_step(
+                stand, "train", stand.dtype, cost, run, dit, made.network, *made.state(), profile=profile
+            )
 
     def sample(self, clip: Clip, options: Options | None = None) -> Measured:
         """A step of the denoising loop with guidance: the transformer runs twice."""
@@ -168,9 +170,9 @@ class TransformerSteps:
         with ready(dit, settings, stand.device):
             model = replayed(dit, settings, stand.device)
             step = partial(denoise, model, noise, cond, uncond, SIGMAS, GUIDANCE)
-            # a repeated pass makes no tensors: its memory is that of the step in which it was recorded, the second
+            # a repeated pass makes no tensors: its memory is that of the step in which it was recorded, one of two
             memory = stand.peak_memory(lambda: (step(), step()), dit)
-            return self._measure(step, "denoise", cost, dit, memory=memory, profile=True)
+            return measured_step(stand, "denoise", stand.dtype, cost, step, memory=memory, profile=True)
 
     def _cost(self, work: TransformerWork) -> Cost | None:
         """What the planner says.
@@ -184,50 +186,19 @@ class TransformerSteps:
                 check_weight_format(str(kind), self.stand.device)
             except UserError as error:
                 raise Skipped(error.message) from None
-        if self.stand.plans is None:
-            return None
-        cost = self.stand.plans.of(work)
-        if cost.peak > self.stand.memory:
-            raise Skipped(f"needs {size(cost.peak)}, and the device has {size(self.stand.memory)}")
-        return cost
+        return planned_cost(self.stand, work)
 
     def _transformer(self, settings: TransformerSettings) -> DiT:
         """The transformer with the blocks' weights in the number format that the settings ask for."""
         stand, kind = self.stand, settings.quantize
-        held = stand.held.get("transformer")
-        if held is not None and held[0] == kind:
-            assert isinstance(held[1], DiT)
-            return held[1]
-        stand.held.clear()
-        del held
-        stand.release()
 
         def build() -> DiT:
             dit = DiT(stand.sizes.dit)
             if kind != "none":
-                replace_linears(dit, _format(kind), is_block_linear)
+                replace_linears(dit, kind, is_block_linear)
             return dit
 
-        dit = stand.random(build, stand.dtype)
-        stand.held["transformer"] = (kind, dit)
-        return dit
-
-    def _measure(
-        self,
-        step: Callable[[], object],
-        stage: StageName,
-        cost: Cost | None,
-        *held: torch.nn.Module | torch.Tensor,
-        memory: int | None = None,
-        profile: bool = False,
-    ) -> Measured:
-        """Measure a step; its memory, too, unless it is known."""
-        stand = self.stand
-        seconds = stand.clock.seconds(step)
-        memory = memory or stand.peak_memory(step, *held)
-        return measured_step(
-            stand, stage, stand.dtype, cost, seconds, memory, profiled(stand, step, seconds) if profile else {}
-        )
+        return stand.full_size(f"transformer, {kind}", lambda: stand.random(build, stand.dtype))
 
 
 def _run(made: Training, example: Example, stand: Stand) -> None:
@@ -237,8 +208,18 @@ def _run(made: Training, example: Example, stand: Stand) -> None:
     made.run(example)
 
 
-def _format(kind: str) -> WeightFormat:
-    return next(each for each in FORMATS if each == kind)
+def planned_cost(stand: Stand, work: PlannedWork) -> Cost | None:
+    """What the planner says of a step; None if it is not asked.
+
+    Raises:
+        Skipped: the step does not fit into the device's memory.
+    """
+    if stand.plans is None:
+        return None
+    cost = stand.plans.of(work)
+    if cost.peak > stand.memory:
+        raise Skipped(f"needs {size(cost.peak)}, and the device has {size(stand.memory)}")
+    return cost
 
 
 def measured_step(
@@ -246,20 +227,32 @@ def measured_step(
     stage: StageName,
     dtype: torch.dtype,
     cost: Cost | None,
-    seconds: float | None,
-    memory: int | None,
-    times: dict[str, float],
+    step: Callable[[], object],
+    *held: torch.nn.Module | torch.Tensor,
+    memory: int | None = None,
+    profile: bool = False,
 ) -> Measured:
-    """Put a step's figures together, and keep what they say of the device."""
+    """Measure a step, and keep what its figures say of the device.
+
+    Args:
+        dtype: of the products.
+        cost: what the planner says.
+        held: see `Stand.peak_memory`.
+        memory: the step's peak in bytes, if it is known already.
+        profile: also find out where the time goes.
+    """
+    seconds = stand.clock.seconds(step)
+    memory = memory or stand.peak_memory(step, *held)
+    times = profiled(stand, step, seconds) if profile else {}
     if cost is None or seconds is None:
         return Measured(seconds=seconds, memory=memory, times=times)
     device = recognised(stand.rates.device, stand.memory)
     name = str(dtype).removeprefix("torch.")
     product = stand.rates.products.get(name)
     peak = device.tflops * 1e12 if device.tflops else product
-    if stand.sizes.is_full and product:
+    if stand.sizes.is_full and product and not cost.copied:  # the wait for copies is planned by itself
         stand.rates.utilisation.setdefault(stage, cost.flops / seconds / product)
-    if stand.on_cuda:
+    if stand.on_cuda and stage == "train":
         _keep_overheads(stand)
     return Measured(
         seconds=seconds,
@@ -273,10 +266,14 @@ def measured_step(
 
 
 def _keep_overheads(stand: Stand) -> None:
-    """What torch's allocator holds in vain at a peak, and what the driver and the libraries hold beside it."""
+    """Of the first training step: what torch's allocator holds in vain, and what is held beside it.
+
+    That is the driver, the libraries, and other processes on this GPU.
+    """
+    if stand.rates.fragments is not None:
+        return
     reserved = torch.cuda.max_memory_reserved(stand.device)
     used = torch.cuda.max_memory_allocated(stand.device)
     free, total = torch.cuda.mem_get_info(stand.device)
     context = total - free - torch.cuda.memory_reserved(stand.device)
-    if stand.rates.fragments is None:  # of the first, largest step
-        stand.learn(fragments=(reserved - used) / reserved, context=context)
+    stand.learn(fragments=(reserved - used) / reserved, context=context if context > 0 else None)

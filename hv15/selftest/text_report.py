@@ -1,9 +1,10 @@
-"""The report as text, two reports side by side, and the line of README's table of hardware."""
+"""The report as text, two reports side by side, and the line of docs/hardware.md's table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from hv15.records.estimate import Seconds
 from hv15.records.selftest import Measured, Row, SelftestReport
@@ -30,7 +31,7 @@ def summary(report: SelftestReport) -> str:
     counts = {mark: len(report.of(state)) for state, mark in MARKS.items()}  # type: ignore[arg-type]  # its keys
     words = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
     seconds = sum(row.took for row in report.rows)
-    return f"{words or 'nothing yet'} in {seconds:.0f} s" + ("" if report.finished else "; it was ended before its end")
+    return f"{words or 'nothing yet'} in {seconds:.0f} s" + ("" if report.finished else "; not finished")
 
 
 def row_lines(row: Row) -> Iterator[str]:
@@ -81,50 +82,51 @@ def _size(value: int | None) -> str:
 
 def comparison(first: SelftestReport, second: SelftestReport) -> list[str]:
     """Two reports row by row, with the ratio of the second to the first."""
-    lines = [
-        f"A: {first.device}, hv15 {first.hv15}, torch {first.rates.torch}",
-        f"B: {second.device}, hv15 {second.hv15}, torch {second.rates.torch}",
-        "",
-    ]
+    lines = [*(f"{name}: {_described(report)}" for name, report in (("A", first), ("B", second))), ""]
     rows = [("check", "A", "B", "B/A")]
     others = {(row.part, row.name): row for row in second.rows}
     for row in first.rows:
         rows += _compared(row, others.pop((row.part, row.name), None))
     for row in others.values():
-        rows += _compared(None, row, row.name)
+        rows += _compared(None, row)
     return lines + list(_table(rows))
 
 
-_COMPARED = (("", "seconds", "s"), ("", "rate", ""), (" memory", "memory", "GiB"), (" MFU", "share", "%"))
+def _described(report: SelftestReport) -> str:
+    sizes = f"{report.sizes} sizes"
+    return f"{report.device}, hv15 {report.hv15}, torch {report.rates.torch}, {sizes}: {summary(report)}"
 
 
-def _compared(one: Row | None, other: Row | None, name: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Lines for a check: a figure each, or else how it ended."""
-    name = one.name if one is not None else name
-    found = False
-    for label, attribute, unit in _COMPARED:
-        a, b = (None if row is None else _figure(row, attribute) for row in (one, other))
-        if attribute == "seconds" and any(row is not None and row.measured.rate is not None for row in (one, other)):
-            continue
-        if a is None and b is None:
-            continue
-        found = True
-        unit = unit or next(row.measured.unit for row in (one, other) if row is not None and row.measured.unit)
-        ratio = f"{b / a:.2f}" if a and b is not None else ""
-        yield f"{name}{label}", _cell(a, unit, one), _cell(b, unit, other), ratio
-    if not found:
+class _Figure(NamedTuple):
+    value: float
+    words: str
+
+
+def _compared(one: Row | None, other: Row | None) -> Iterator[tuple[str, str, str, str]]:
+    """Lines for a check, which is in at least one of two reports: a figure each, or else how it ended."""
+    name = next(row.name for row in (one, other) if row is not None)
+    ours, theirs = ({} if row is None else _figures(row.measured) for row in (one, other))
+    labels = list(dict.fromkeys([*ours, *theirs]))
+    for label in labels:
+        a, b = ours.get(label), theirs.get(label)
+        ratio = f"{b.value / a.value:.2f}" if a and b and a.value else ""
+        yield f"{name}{label}", a.words if a else _ending(one), b.words if b else _ending(other), ratio
+    if not labels:
         yield name, _ending(one), _ending(other), ""
 
 
-def _figure(row: Row, attribute: str) -> float | None:
-    value: float | None = getattr(row.measured, attribute)
-    if value is None:
-        return None
-    return value / GIB if attribute == "memory" else 100 * value if attribute == "share" else value
-
-
-def _cell(value: float | None, unit: str, row: Row | None) -> str:
-    return _ending(row) if value is None else f"{value:.3g} {unit}"
+def _figures(measured: Measured) -> dict[str, _Figure]:
+    """What can be compared: what follows the check's name -> the figure. A rate stands for the seconds behind it."""
+    found = {}
+    if measured.rate is not None:
+        found[""] = _Figure(measured.rate, f"{measured.rate:.3g} {measured.unit}".rstrip())
+    elif measured.seconds is not None:
+        found[""] = _Figure(measured.seconds, _seconds(measured.seconds))
+    if measured.memory is not None:
+        found[" memory"] = _Figure(measured.memory, _size(measured.memory))
+    if measured.share is not None:
+        found[" MFU"] = _Figure(measured.share, f"{100 * measured.share:.3g} %")
+    return found
 
 
 def _ending(row: Row | None) -> str:
@@ -143,14 +145,15 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 
 def markdown_row(report: SelftestReport) -> str:
-    """The report as a line of README's table of hardware."""
+    """The report as a line of docs/hardware.md's table."""
     steps = [row for row in report.rows if row.part == "full size" and row.measured.seconds is not None]
     shown = [_step(row) for row in _first_of(steps, ("training step", "guided sampling", "VAE decode"))]
     failed = [row.name for row in report.of("failed")]
     machine = f"{report.device}, {report.rates.memory / GIB:.0f} GiB, torch {report.rates.torch}"
     ended = summary(report) + (f" (failed: {'; '.join(failed)})" if failed else "")
-    sizes = "tiny models: " if report.sizes == "tiny" and shown else ""
-    return f"| {machine} | `hv15 selftest`: {ended}. {sizes}{', '.join(shown)} |"
+    sizes = "tiny models: " if report.sizes == "tiny" else ""
+    figures = f". {sizes}{', '.join(shown)}" if shown else ""
+    return f"| {machine} | `hv15 selftest`: {ended}{figures} |"
 
 
 def _first_of(rows: Iterable[Row], beginnings: Sequence[str]) -> list[Row]:

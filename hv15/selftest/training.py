@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hv15.config import Settings
 from hv15.config.transformer import TransformerSettings
@@ -17,11 +18,14 @@ from hv15.models.ready import reset, set_up
 from hv15.records.json_values import Json
 from hv15.selftest.stand import moved
 from hv15.train.examples import Example
+from hv15.train.losses import mean_square
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.run import make_network, make_optimizer_step
 
 Options = Mapping[str, Json]
 """Settings of `train:` or `sample:` that differ from the defaults."""
+REPEATABLE: Options = {"attn_mode": "sdpa"}
+"""With these, and inside `repeatable`, two runs give the same bits."""
 
 
 def make_settings(train: Options | None = None, sample: Options | None = None) -> Settings:
@@ -49,6 +53,7 @@ def random_example(
         x0=torch.randn(shape, generator=generator),
         noise=torch.randn(shape, generator=generator),
         sigma=torch.full((batch,), noise),
+        weight=torch.ones(batch),
         first_frame=torch.zeros(batch),
         condition=random_condition(config, text_lengths, seed + 1),
     )
@@ -64,13 +69,12 @@ class Training:
 
     def run(self, example: Example) -> Tensor:
         """One optimizer step of one micro-batch; return its numbers, fp32 [n], on the device."""
-        return self.step.run([(0, example)], samples=len(example.sigma), lr_factor=1.0).tensor
+        return self.step.run([(0, example)], micro_batches=1, samples=len(example.sigma), lr_factor=1.0).tensor
 
     def gradients(self, example: Example) -> Tensor:
         """The gradients of all LoRA weights in one tensor, fp32 [n], on the device; nothing is updated."""
         self.network.zero_grad(set_to_none=True)
-        losses = example.to(self.step.device, self.dit.dtype).losses(self.dit)
-        losses.mean().backward()
+        mean_square(example.to(self.step.device, self.dit.dtype).error(self.dit)).mean().backward()
         found = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         self.network.zero_grad(set_to_none=True)
         return torch.cat([gradient.flatten() for gradient in found])
@@ -83,6 +87,13 @@ class Training:
     def weights(self) -> Tensor:
         """All LoRA weights in one tensor, fp32 [n]."""
         return torch.cat([parameter.detach().flatten() for parameter in self.network.parameters()])
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Compute torch's attention unfused: the backward passes of fused kernels add in any order on a GPU."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 @contextmanager

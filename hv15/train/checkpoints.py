@@ -1,12 +1,16 @@
-"""When to keep a copy of the LoRA during training, under which name, and which older copies to remove."""
+"""Keeps copies of the LoRA during training: when, under which name, and which older copies to remove."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hv15.config.train import TrainSettings
+from hv15.config.training.saving import SavingSettings
+from hv15.records.metrics import CheckpointRecord
+from hv15.train.metrics import MetricsFile
+from hv15.train.step_batches import StepBatches
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class CheckpointRule:
     save_last_n_steps: int | None
 
     @classmethod
-    def from_settings(cls, options: TrainSettings) -> CheckpointRule:
+    def from_settings(cls, options: SavingSettings) -> CheckpointRule:
         """Make the rule from `train:`."""
         return cls(
             save_every_n_epochs=options.save_every_n_epochs,
@@ -51,6 +55,40 @@ class CheckpointRule:
             if last is not None:
                 old += _by_number(folder, unit)[:-last]
         return old
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Writes the copies that are due, on the first process, and removes old ones."""
+
+    rule: CheckpointRule
+    batches: StepBatches
+    folder: Path
+    save_lora: Callable[[Path, int], None]
+    """Writes the current LoRA to a path; the number is that of finished steps."""
+    is_main_process: bool = True
+
+    def is_due(self, step: int) -> bool:
+        return bool(self._names(step))
+
+    def run(self, step: int, metrics: MetricsFile) -> None:
+        """Write and remove copies.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        if not self.is_main_process:
+            return
+        for name in self._names(step):
+            self.save_lora(self.folder / name, step)
+            metrics.write(CheckpointRecord(step=step, path=f"{self.folder.name}/{name}"))
+        for path in self.rule.expired(self.folder):
+            path.unlink(missing_ok=True)
+
+    def _names(self, step: int) -> list[str]:
+        if step == 0:
+            return []
+        return self.rule.due(step, self.batches.finished_epochs(step), self.batches.finished_epochs(step - 1))
 
 
 def _by_number(folder: Path, unit: str) -> list[Path]:

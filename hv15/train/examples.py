@@ -12,9 +12,10 @@ from hv15.cache.batches import MicroBatch, Stores, read_batch
 from hv15.data.captions import caption_key
 from hv15.models import Condition, DiT
 from hv15.models.latents import condition_channels, scale
-from hv15.models.noise_levels import TIMESTEPS
+from hv15.noise.levels import TIMESTEPS
 from hv15.train import flow, random
 from hv15.train.timesteps import SigmaRule
+from hv15.train.weighting import LossWeight
 
 EMPTY_CAPTION = caption_key("")
 """Key of the text item of the empty caption, which caption dropout uses."""
@@ -30,6 +31,8 @@ class Example:
     """[B, C, F', h, w], fp32."""
     sigma: Tensor
     """[B], fp32; 1 is noise."""
+    weight: Tensor
+    """[B], fp32: what each sample's loss is multiplied by."""
     first_frame: Tensor
     """[B], fp32: 1 where latent frame 0 is the condition (i2v), else 0."""
     condition: Condition
@@ -53,7 +56,14 @@ class Example:
         )
 
     def _each(self, change: Callable[[Tensor], Tensor], condition: Condition) -> Example:
-        return Example(change(self.x0), change(self.noise), change(self.sigma), change(self.first_frame), condition)
+        return Example(
+            x0=change(self.x0),
+            noise=change(self.noise),
+            sigma=change(self.sigma),
+            weight=change(self.weight),
+            first_frame=change(self.first_frame),
+            condition=condition,
+        )
 
     def model_input(self) -> Tensor:
         """Return [B, 2C+1, F', h, w], fp32: noisy latents, then condition latents and their mask, both 0 for t2v.
@@ -65,13 +75,13 @@ class Example:
             [flow.noisy(self.x0, self.noise, self.sigma), channels * self.first_frame.view(-1, 1, 1, 1, 1)], 1
         )
 
-    def losses(self, dit: DiT) -> Tensor:
-        """Return the flow-matching loss of each sample, fp32 [B]."""
+    def error(self, dit: DiT) -> Tensor:
+        """Return the error of the velocity that the model predicts, fp32 [B, C, F', h, w]."""
         timestep = TIMESTEPS * self.sigma
         # A mean-flow model also takes the end of its step; for a step of length 0 it predicts the velocity itself.
         end = timestep if dit.config.meanflow else None
         prediction = dit(self.model_input().to(dit.dtype), timestep, self.condition, timestep_r=end)
-        return flow.loss_per_sample(prediction, flow.velocity(self.x0, self.noise))
+        return prediction.float() - flow.velocity(self.x0, self.noise)
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,7 @@ class ExampleReader:
     stores: Stores
     seed: int
     sigma_rule: SigmaRule
+    loss_weight: LossWeight
     i2v_prob: float
     """Probability that a clip is trained with its first frame as the condition; 0 for t2v, even if image features are
     stored. A still image has no frames after the first, so it is always trained as t2v."""
@@ -102,10 +113,12 @@ class ExampleReader:
         ]
         content = read_batch(self.stores, batch.items, captions=captions, with_vision=with_image)
         x0 = scale(content.latents.float())
+        sigma = self.sigma_rule.sigmas(self.seed, batch.samples)
         return Example(
             x0=x0,
             noise=torch.stack([random.noise(tuple(x0.shape[1:]), self.seed, sample) for sample in batch.samples]),
-            sigma=self.sigma_rule.sigmas(self.seed, batch.samples),
+            sigma=sigma,
+            weight=torch.tensor([self.loss_weight(each) for each in sigma.tolist()]),
             first_frame=torch.tensor(with_image, dtype=torch.float32),
             condition=content.condition,
         )

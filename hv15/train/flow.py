@@ -6,7 +6,6 @@ the model's own training. Everything is computed in fp32 and cast to the model's
 
 from __future__ import annotations
 
-from einops import reduce
 from torch import Tensor
 
 
@@ -19,8 +18,3 @@ def noisy(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 def velocity(x0: Tensor, noise: Tensor) -> Tensor:
     """Return the velocity that the model has to predict, the same for all sigmas; all are [B, C, F, H, W]."""
     return noise - x0
-
-
-def loss_per_sample(prediction: Tensor, target: Tensor) -> Tensor:
-    """Return the mean squared error [B] of each sample, computed in fp32; arguments are [B, C, F, H, W]."""
-    return reduce((prediction.float() - target.float()).square(), "b c f h w -> b", "mean")

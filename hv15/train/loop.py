@@ -1,7 +1,8 @@
-"""The training loop: it runs optimizer steps, and records and saves between them.
+"""The training loop: it runs optimizer steps, and between them saves its state and whatever else is due.
 
 - A GPU always has work queued, because the numbers of a step are read after the next step has been queued. Before
-  anything is saved, the numbers of all steps so far are read and checked.
+  anything is saved, the numbers of all steps so far are read and checked. A step with numbers that are not finite
+  changes nothing, which the device decides itself (hv15.train.guard).
 - All processes make the same decisions, because requests from outside are summed over them together with the losses.
 - Everything random depends only on the step or the sample, so the loop can resume at any step as if it had not stopped.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,24 +23,30 @@ from typing import Protocol
 from hv15.background import Background
 from hv15.cache.batches import MicroBatch
 from hv15.config.train import TrainSettings
-from hv15.config.training.optimizer import LRScheduler
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import SMOOTHING, CheckpointRecord, StartRecord, StepRecord
-from hv15.train.checkpoints import CheckpointRule
+from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, WarningRecord, read_steps
+from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
 from hv15.train.metrics import MetricsFile, losses_of_step, memory_in_use
+from hv15.train.optimizer_state import restore_state, state_of
 from hv15.train.optimizer_step import OptimizerStep, StepNumbers
-from hv15.train.schedules import lr_factor, warmup_steps
+from hv15.train.schedules import Schedule
 from hv15.train.signals import Requests, Stopped
-from hv15.train.state import Position, StateFolder
+from hv15.train.smoothed import SmoothedLoss
+from hv15.train.state import Position, SavedState, StateFolder
 from hv15.train.step_batches import StepBatches
+from hv15.train.watch import Watch
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2  # micro-batches
+SAMPLE_NOW = ProjectPaths().sample_now.name
+"""The file in a training's folder that asks for samples."""
+RECALLED = 2**20
+"""Bytes at the end of metrics.jsonl from which a resumed training learns what its numbers usually are."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,9 @@ class LoopSettings:
     """The settings that the loop itself needs."""
 
     total_steps: int
-    lr_scheduler: LRScheduler
-    warmup_steps: int
+    schedule: Schedule
     state_every_n_steps: int
-    checkpoints: CheckpointRule
+    max_bad_steps: int
     context_parallel: int = 1
     """Number of processes that compute each micro-batch together."""
 
@@ -59,10 +65,9 @@ class LoopSettings:
         """Make them from `train:`."""
         return cls(
             total_steps=total_steps,
-            lr_scheduler=options.lr_scheduler,
-            warmup_steps=warmup_steps(options.lr_warmup_steps, total_steps),
+            schedule=Schedule.from_settings(options, total_steps),
             state_every_n_steps=options.state_every_n_steps,
-            checkpoints=CheckpointRule.from_settings(options),
+            max_bad_steps=options.max_bad_steps,
             context_parallel=options.context_parallel,
         )
 
@@ -77,6 +82,22 @@ class Processes(Protocol):
     def is_main_process(self) -> bool: ...
 
     def wait_for_everyone(self) -> object: ...
+
+
+class BetweenSteps(Protocol):
+    """What a training does between some of its steps, such as saving copies or validating.
+
+    It does not depend on the length of the training, because a finished training may continue: then nothing that is
+    due after its last step is done again.
+    """
+
+    def is_due(self, step: int) -> bool:
+        """Whether to run after `step` finished steps (0: before the first); the same on all processes."""
+        ...
+
+    def run(self, step: int, metrics: MetricsFile) -> None:
+        """Do it, on all processes together. The numbers of all steps so far have been checked."""
+        ...
 
 
 @dataclass
@@ -108,40 +129,49 @@ class Trainer:
     folder: Path
     """`<output folder>/train`."""
     spec: str
-    """Digest of the training spec."""
-    save_lora: Callable[[Path, int], None]
-    """Writes the current LoRA to a path; the number is that of finished steps."""
+    """Digest of the past of the training's spec."""
+    between: Sequence[BetweenSteps] = ()
+    """In the order in which they run. A stop does not wait for them: they run when the training resumes."""
+    observers: Sequence[Callable[[MetricsRecord], None]] = ()
+    """Called with each record that is written."""
+    on_request: BetweenSteps | None = None
+    """What also runs when a file asks for it."""
+    begin: Callable[[], SavedState] | None = None
+    """Returns what the training starts from; None: from the network as it is, at step 0."""
 
     def resume(self) -> None:
         """Train to the end, from the newest saved state or, if there is none, from the beginning.
 
         Raises:
-            UserError: as `run`; or the state was saved with another number of batches per step.
+            UserError: as `run` and `begin`; or the state was saved with another number of batches per step.
             SystemExit: as `run`.
         """
         saved = StateFolder(self.folder / "state", self.spec).load_latest()
+        if saved is None and self.begin is not None:
+            saved = self.begin()
         if saved is None:
             self.run()
             return
         before, now = saved.position.batches_per_step, self.batches.batches_per_step
         if before != now:
-            processes = before // self.batches.accumulation * self.settings.context_parallel
             raise UserError.at(
                 self.folder,
-                f"cannot resume: each step had {before} batches (processes times "
+                f"cannot resume: each step had {before} batches (train.num_processes times "
                 f"train.gradient_accumulation_steps), but now would have {now}",
-                hint=f"start {processes} processes as before, or move the folder away",
+                hint=f"make the product of these settings {before} again, or move the folder away",
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
+        self.watch.skipped, self.watch.in_a_row = saved.position.skipped_steps, saved.position.bad_in_a_row
         self.optimizer_step.network.load_state_dict(saved.lora)
-        self.optimizer_step.optimizer.load_state_dict(saved.optimizer)
-        self.run(saved.position.step, saved.position.metrics_offset)
+        if saved.optimizer:
+            restore_state(self.optimizer_step.optimizer, saved.optimizer)
+        self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
 
-    def run(self, start: int = 0, metrics_offset: int = 0) -> None:
-        """Train from the step with index `start` to the end.
+    def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> None:
+        """Train from the step with index `start` to the end; with `between_first`, do first what is due before it.
 
         Raises:
-            UserError: the loss is not finite, memory or disk is full, or an item cannot be read.
+            UserError: too many steps were bad, memory or disk is full, or an item cannot be read.
             Stopped: there was a request to stop; the state is saved.
         """
         total = self.settings.total_steps
@@ -151,31 +181,46 @@ class Trainer:
         path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
         with (
             closing(examples),
-            MetricsFile(path, metrics_offset, mute=mute) as metrics,
+            MetricsFile(path, metrics_offset, mute=mute, observers=self.observers) as metrics,
             Progress(total, "train", unit="steps", start=start) as progress,
-            Requests() as requests,
+            Requests(None if mute or self.on_request is None else self.folder / SAMPLE_NOW) as requests,
             memory_advice(),
         ):
+            if start == total and self.watch.gives_up(total):
+                raise self.watch.refusal(total)
+            if not mute:
+                self.watch.recall(read_steps(path, last_bytes=RECALLED))
             metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
             unread: list[QueuedStep] = []
-            stop = save = False
+            trouble: UserError | None = None
+            stop = save = sample = False
+            if between_first:
+                self._run_between(start, metrics)
             self._since = perf_counter()
             for step in range(start, total):
                 unread.append(self._queue(step, examples, requests))
                 due = self._is_due(step + 1)
-                while len(unread) > (0 if due or stop or save else self.read_behind):
-                    record, asked_stop, asked_save = self._read_back(unread.pop(0))
-                    stop, save = stop or asked_stop, save or asked_save
+                while len(unread) > (0 if due or stop or save or sample or trouble else self.read_behind):
+                    record, warnings, asked = self._read_back(unread.pop(0))
+                    stop, save, sample = (a or b for a, b in zip((stop, save, sample), asked, strict=True))
+                    if trouble is None and self.watch.gives_up(record.step):
+                        trouble = self.watch.refusal(record.step)
                     metrics.write(record)
+                    self._warn(warnings, metrics)
                     progress.advance(note=f"loss {smoothed.update(record.loss):.4f}  lr {record.lr:.2e}")
-                if not (due or stop or save):
+                if not (due or stop or save or sample or trouble):
                     continue
-                self._write_checkpoints(step + 1, metrics)
-                if stop or save or self._saves_state(step + 1):
-                    self._save_state(step + 1, metrics)
+                stops = trouble is not None or (stop and step + 1 < total)
+                if not stops:
+                    self._run_between(step + 1, metrics, requested=self.on_request if sample else None)
+                    sample = False
+                if stop or save or trouble or self._saves_state(step + 1):
+                    self._save_state(step + 1, metrics, between_due=stops)
                     save = False
                 self._since = perf_counter()
-                if stop and step + 1 < total:
+                if trouble:
+                    raise trouble
+                if stops:
                     log.warning("saved at step %d; run the same command to resume", step + 1)
                     raise Stopped(step + 1)
 
@@ -183,6 +228,11 @@ class Trainer:
     def read_behind(self) -> int:
         """The number of steps that may be queued without having been read; the same on all processes."""
         return 1 if self._on_gpu else 0
+
+    @cached_property
+    def watch(self) -> Watch:
+        """What is known about the numbers of the steps so far."""
+        return Watch(self.settings.total_steps, self.settings.max_bad_steps)
 
     @property
     def _on_gpu(self) -> bool:
@@ -192,8 +242,13 @@ class Trainer:
         return step == self.settings.total_steps or step % self.settings.state_every_n_steps == 0
 
     def _is_due(self, step: int) -> bool:
-        """Whether anything is saved after this step, so that all numbers must be checked before."""
-        return self._saves_state(step) or bool(self._checkpoints(step))
+        """Whether anything is saved or done after this step, so that all numbers must be checked before."""
+        return self._saves_state(step) or any(task.is_due(step) for task in self.between)
+
+    def _run_between(self, step: int, metrics: MetricsFile, requested: BetweenSteps | None = None) -> None:
+        for task in self.between:
+            if task.is_due(step) or task is requested:
+                task.run(step, metrics)
 
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
         index, batch = task
@@ -206,100 +261,71 @@ class Trainer:
         waited = examples.waited
         queued = self.optimizer_step.run(
             islice(examples, self.batches.accumulation),
+            micro_batches=self.batches.accumulation,
             samples=len(items),
-            lr_factor=self._lr_factor(step),
+            lr_factor=self.settings.schedule.factor(step),
             flags=requests.take,
         )
         tokens = sum(math.prod(item.shape) for item in items)
         return QueuedStep(step, queued.lr, len(items), tokens, Fetch(queued.tensor), examples.waited - waited)
 
-    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, bool, bool]:
-        """Return a step's metrics, and whether any process was asked to stop or to save while it ran.
+    def _warn(self, warnings: Sequence[WarningRecord], metrics: MetricsFile) -> None:
+        for each in warnings:
+            metrics.write(each)
+            if self.accelerator.is_main_process:
+                log.warning("step %d: %s", each.step, each.message)
 
-        Raises:
-            UserError: the training has diverged.
-        """
+    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, list[WarningRecord], Sequence[bool]]:
+        """Return a step's metrics and warnings, and whether any process was asked to stop, to save or to sample."""
         numbers = StepNumbers.from_list(queued.numbers.read())
-        stop, save = numbers.flags
         loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
-        refuse_divergence(queued.step + 1, loss, numbers.grad_norm)
+        good = self.watch.count(loss, numbers.grad_norm)
+        clips = [item.name for batch in self.batches.of_step(queued.step) for item in batch.items]
+        warnings = list(self.watch.warnings(queued.step + 1, loss, numbers.grad_norm, clips))
         now = perf_counter()
         seconds, self._since = now - self._since, now
         memory, memory_peak = memory_in_use(self.optimizer_step.device)
-        clips = self.optimizer_step.max_grad_norm > 0 and numbers.grad_norm > 0
+        clipped = good and 0 < self.optimizer_step.max_grad_norm < numbers.grad_norm
         record = StepRecord(
             step=queued.step + 1,
             epoch=round(self.batches.epochs(queued.step + 1), 4),
-            loss=loss,
-            loss_by_sigma=loss_by_sigma,
+            loss=_finite(loss),
+            loss_by_sigma=tuple(None if each is None else _finite(each) for each in loss_by_sigma),
             lr=queued.lr,
-            grad_norm=numbers.grad_norm,
-            clip_factor=min(1.0, self.optimizer_step.max_grad_norm / numbers.grad_norm) if clips else 1.0,
+            grad_norm=_finite(numbers.grad_norm),
+            clip_factor=self.optimizer_step.max_grad_norm / numbers.grad_norm if clipped else 1.0,
             samples_per_s=round(queued.samples / seconds, 4),
             data_wait_s=round(queued.data_wait, 4),
             step_s=round(seconds, 4),
             tokens_per_s=round(queued.tokens / seconds, 1),
             memory=memory,
             memory_peak=memory_peak,
+            weight_norm=_finite(numbers.weight_norm),
+            scaled_layers=_finite(numbers.scaled_layers),
+            skipped_steps=self.watch.skipped,
         )
-        return record, stop, save
+        return record, warnings, numbers.flags
 
-    def _lr_factor(self, step: int) -> float:
-        settings = self.settings
-        return lr_factor(step, settings.total_steps, schedule=settings.lr_scheduler, warmup=settings.warmup_steps)
-
-    def _write_checkpoints(self, step: int, metrics: MetricsFile) -> None:
-        """Write the copies of the LoRA that are due, and remove old ones."""
-        if not self.accelerator.is_main_process:
-            return
-        folder = self.folder / "checkpoints"
-        for name in self._checkpoints(step):
-            self.save_lora(folder / name, step)
-            metrics.write(CheckpointRecord(step=step, path=f"checkpoints/{name}"))
-        for path in self.settings.checkpoints.expired(folder):
-            path.unlink(missing_ok=True)
-
-    def _checkpoints(self, step: int) -> list[str]:
-        """Return the names of the copies that are due after a step; none after the last step, which has the output."""
-        if step == self.settings.total_steps:
-            return []
-        epochs, before = self.batches.finished_epochs(step), self.batches.finished_epochs(step - 1)
-        return self.settings.checkpoints.due(step, epochs, before)
-
-    def _save_state(self, step: int, metrics: MetricsFile) -> None:
+    def _save_state(self, step: int, metrics: MetricsFile, *, between_due: bool) -> None:
         if self.accelerator.is_main_process:
             epoch = round(self.batches.epochs(step), 4)
-            position = Position(step, epoch, metrics.offset, self.spec, self.batches.batches_per_step)
+            per_step = self.batches.batches_per_step
+            position = Position(
+                step,
+                epoch,
+                metrics.offset,
+                self.spec,
+                per_step,
+                between_due=between_due,
+                samples=self.batches.samples(step),
+                skipped_steps=self.watch.skipped,
+                bad_in_a_row=self.watch.in_a_row,
+            )
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
-            states.save(position, network.state_dict(), optimizer.state_dict())
+            states.save(position, network.state_dict(), state_of(optimizer))
         self.accelerator.wait_for_everyone()
 
 
-class SmoothedLoss:
-    """A running mean that is not biased towards zero at its start."""
-
-    def __init__(self) -> None:
-        self._sum = self._weight = 0.0
-
-    def update(self, loss: float) -> float:
-        self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
-        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
-        return self._sum / self._weight
-
-
-def refuse_divergence(step: int, loss: float, grad_norm: float) -> None:
-    """Check that a step did not diverge, before anything of it is saved.
-
-    Raises:
-        UserError: the loss or the gradient norm is NaN or infinite.
-    """
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
-    raise UserError(
-        f"step {step}: the loss is {loss} and the gradient norm {grad_norm}: the training has diverged; "
-        "nothing of this step was saved",
-        hint="lower train.learning_rate or increase train.lr_warmup_steps; in the very first steps the cause may be a "
-        "damaged model file (download it again) or the number format (set train.dtype to float32). "
-        "States and checkpoints of earlier steps are kept",
-    )
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

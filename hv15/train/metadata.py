@@ -17,7 +17,7 @@ from hv15.home import clone
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
 from hv15.records.json_values import JsonObject, as_object
-from hv15.records.metadata import CONFIG, MADE_FROM, TASK
+from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS, STEPS, TASK
 
 
 def lora_metadata(
@@ -29,11 +29,15 @@ def lora_metadata(
     epochs: float,
     base: DiTConfig,
     base_name: str | None = None,
+    segments: Sequence[JsonObject] = (),
 ) -> dict[str, str]:
     """Return all metadata of a LoRA after `step` steps: `ss_*`, `modelspec.*` and `hv15.*`, all as text.
 
     `hv15.config` is a config that reproduces the file; `hv15.made_from` holds the digests of everything that the
     training depends on: dataset, encoded items, base model. Values that are not numbers or strings are JSON.
+
+    Args:
+        segments: of a LoRA that several trainings made, this one included (`hv15.train.segments`); empty for one.
     """
     train = settings.train
     largest = max((item.shape for item in items), key=lambda shape: (shape[1] * shape[2], shape))
@@ -52,7 +56,8 @@ def lora_metadata(
         resolution=f"{width}x{height}",
         num_train_items=len(items),
     )
-    return {**known, **_own_metadata(settings, spec, items, step, epochs)}
+    told = {SEGMENTS: _json([*segments])} if segments else {}
+    return {**known, **_own_metadata(settings, spec, items, step, epochs), **told}
 
 
 def _own_metadata(
@@ -71,7 +76,7 @@ def _own_metadata(
         TASK: settings.task,
         "hv15.seed": str(train.seed),
         "hv15.shift": str(train.discrete_flow_shift),
-        "hv15.steps": str(step),
+        STEPS: str(step),
         "hv15.epochs": str(round(epochs, 4)),
         "hv15.versions": _json(versions()),
         **({"hv15.git_commit": commit} if (commit := git_commit()) else {}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -22,12 +22,22 @@ class MetricsFile:
 
     With `mute`, for all processes but the first, it writes nothing.
 
+    Args:
+        observers: called with each record that was written.
+
     Raises:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, offset: int = 0, *, mute: bool = False) -> None:
-        self.mute, self.offset, self._path = mute, offset, path
+    def __init__(
+        self,
+        path: Path,
+        offset: int = 0,
+        *,
+        mute: bool = False,
+        observers: Sequence[Callable[[MetricsRecord], None]] = (),
+    ) -> None:
+        self.mute, self.offset, self._path, self._observers = mute, offset, path, observers
         if mute:
             return
         try:
@@ -55,6 +65,8 @@ class MetricsFile:
         except OSError as error:
             raise _unwritable(self._path, error) from error
         self.offset += len(line)
+        for observer in self._observers:
+            observer(record)
 
     def __enter__(self) -> MetricsFile:
         return self

@@ -1,7 +1,8 @@
 """One optimizer step: micro-batches -> losses -> gradients -> sum over the processes -> clipping -> update.
 
-- The gradient is that of the mean loss over all samples of the step, regardless of their batches and processes. With
-  context parallelism each process has the gradients of its tokens, so they are summed in the same way.
+- The gradient is that of the mean weighted loss over all samples of the step, regardless of their batches and
+  processes. With context parallelism each process has the gradients of its tokens, so they are summed in the same way.
+- If the loss or the gradient is not finite, the step changes nothing (hv15.train.guard).
 - Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -19,9 +21,13 @@ from torch import Tensor
 
 from hv15.records.metrics import SIGMA_BINS
 from hv15.train.examples import Example
+from hv15.train.gradient_sum import GradientSum
+from hv15.train.guard import Guard
+from hv15.train.losses import LossFunction
 from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
+from hv15.train.weight_norms import NormLimit
 
 if TYPE_CHECKING:
     from hv15.models import DiT
@@ -41,7 +47,7 @@ class QueuedNumbers(NamedTuple):
     """The results of a step, which are still on the device."""
 
     lr: float
-    """Learning rate of the first parameter group."""
+    """Learning rate of the first parameter group, times what the optimizer found itself."""
     tensor: Tensor
     """All numbers of `StepNumbers` in one tensor, fp32 [n], so that they need only one copy to the host."""
 
@@ -50,20 +56,24 @@ class StepNumbers(NamedTuple):
     """The numbers of a step, over all its samples on all processes."""
 
     loss_sums: list[float]
-    """Sums of losses, by bin of sigma."""
+    """Sums of the recorded losses, by bin of sigma."""
     sample_counts: list[float]
     """Numbers of samples, by bin of sigma."""
     flags: list[bool]
     """Whether each flag was set on any process."""
     grad_norm: float
     """The norm of the gradients before clipping."""
+    weight_norm: float
+    """The mean norm of what the LoRA adds to a layer's weights, after the step; NaN if norms have no limit."""
+    scaled_layers: float
+    """The share of layers whose norm was beyond its limit; NaN if norms have none."""
 
     @classmethod
     def from_list(cls, numbers: Sequence[float]) -> StepNumbers:
         """Make them from the content of `QueuedNumbers.tensor`."""
-        *numbers, grad_norm = numbers
+        *numbers, grad_norm, weight_norm, scaled_layers = numbers
         sums, counts, flags = numbers[:SIGMA_BINS], numbers[SIGMA_BINS : 2 * SIGMA_BINS], numbers[2 * SIGMA_BINS :]
-        return cls(list(sums), list(counts), [flag > 0 for flag in flags], grad_norm)
+        return cls(list(sums), list(counts), [flag > 0 for flag in flags], grad_norm, weight_norm, scaled_layers)
 
 
 @dataclass
@@ -79,13 +89,17 @@ class OptimizerStep:
     """The seed of the dropout masks."""
     max_grad_norm: float
     """Gradients are scaled down to this norm; 0 means never."""
-    sum_over_processes: Callable[[Tensor], Tensor] | None = None
-    """Sums a tensor over all processes of the training; None if there is only one process."""
+    loss: LossFunction
+    over_processes: GradientSum | None = None
+    """Sums over all processes of the training; None if there is only one process."""
+    norm_limit: NormLimit | None = None
+    """Limits the network's norms after each step."""
 
     def run(
         self,
         examples: Iterable[tuple[int, Example]],
         *,
+        micro_batches: int,
         samples: int,
         lr_factor: float,
         flags: Callable[[], Sequence[bool]] = tuple,
@@ -94,41 +108,50 @@ class OptimizerStep:
 
         Args:
             examples: this process's micro-batches of the step, each with its global index, which seeds its dropout.
+            micro_batches: the number of `examples`.
             samples: the number of samples in all micro-batches of the step on all processes.
             lr_factor: the factor on the peak learning rate.
             flags: returns this process's flags; called after the backward passes. In the result, a flag is set if it is
                 set on any process.
         """
         tables: list[Tensor] = []
-        for index, example in examples:
+        for position, (index, example) in enumerate(examples):
             example = example.to(self.device, self.dit.dtype)
             self.network.set_step_seed(seed_for(self.seed, "dropout", index))
-            losses = example.losses(self.dit)
-            (losses.sum() / samples).backward()
-            tables.append(loss_table(losses, example.sigma))
+            losses = self.loss(example.error(self.dit), example.sigma)
+            with self._backward(is_last=position == micro_batches - 1):
+                ((losses.minimised * example.weight).sum() / samples).backward()
+            tables.append(loss_table(losses.recorded, example.sigma))
         numbers = torch.stack(tables).sum(0).flatten()
         if (parallel := self.dit.context_parallel) is not None and parallel.rank > 0:
             numbers = torch.zeros_like(numbers)  # the first rank counts the samples that they computed together
         numbers = self._sum_up(torch.cat([numbers, *(numbers.new_full((1,), flag) for flag in flags())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
         lr = set_learning_rate(self.optimizer, lr_factor)
-        self.optimizer.step()
+        numbers = torch.cat([numbers, grad_norm.view(1)])
+        self.guard.step(numbers.isfinite().all())
         self.optimizer.zero_grad(set_to_none=True)
-        return QueuedNumbers(lr, torch.cat([numbers, grad_norm.view(1)]))
+        norms = numbers.new_full((2,), math.nan) if self.norm_limit is None else self.norm_limit.apply()
+        return QueuedNumbers(lr, torch.cat([numbers, norms]))
 
     @cached_property
+    def guard(self) -> Guard:
+        """Updates the parameters if the step's numbers are finite."""
+        return Guard.on(self.device, self.optimizer)
+
+    @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return self.guard.parameters
+
+    def _backward(self, *, is_last: bool) -> AbstractContextManager[None]:
+        return nullcontext() if self.over_processes is None else self.over_processes.backward(is_last=is_last)
 
     def _sum_up(self, numbers: Tensor) -> Tensor:
-        """Sum the gradients and the step's numbers over all processes, in one transfer each."""
+        """Sum the gradients and the step's numbers over all processes."""
+        if self.over_processes is not None:
+            self.over_processes.finish()
+            return self.over_processes.sum(numbers)
         for parameter in self.parameters:
             if parameter.grad is None:  # a skipped layer, or the unused text stream of the last block
                 parameter.grad = torch.zeros_like(parameter)
-        if self.sum_over_processes is None:
-            return numbers
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        flat = self.sum_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-        return self.sum_over_processes(numbers)
+        return numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -18,9 +18,9 @@ from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
-from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, read_lora, save_lora
+from hv15.lora.network import LoRABranch
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
@@ -29,19 +29,34 @@ from hv15.out_of_memory import memory_advice
 from hv15.precision import named_dtype, pick_device, pick_dtype
 from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
+from hv15.records.training import TrainingRecord
+from hv15.train.beginning import load_origin
+from hv15.train.checkpoints import CheckpointRule, Checkpoints
 from hv15.train.examples import EMPTY_CAPTION, ExampleReader
-from hv15.train.loop import LoopSettings, Trainer
+from hv15.train.folder import claim_folder
+from hv15.train.gradient_sum import GradientSum
+from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
+from hv15.train.losses import LossFunction
 from hv15.train.metadata import lora_metadata
+from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
-from hv15.train.optimizers import make_optimizer
+from hv15.train.optimizers import make_optimizer, refuse_norm_limit
+from hv15.train.origin import Origin, refuse_finished
+from hv15.train.past import past_of
 from hv15.train.random import seed_for
-from hv15.train.state import claim_folder, locked
+from hv15.train.segments import segment
+from hv15.train.state import locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
+from hv15.train.trackers import Trackers, flat
+from hv15.train.weight_norms import Factors, NormLimit
+from hv15.train.weighting import LossWeight
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from hv15.train.previews import PreviewPlan
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +69,17 @@ def train(
     output: Path,
     *,
     dit_path: Path,
+    previews: PreviewPlan | None = None,
 ) -> None:
     """Train a LoRA, or resume the training of an earlier call with the same spec, and write it to `output`.
 
     Everything else is written to `train/` beside the output: see hv15.train.state.
 
     Args:
-        spec: everything that the result depends on; a saved state of another spec is moved aside and not used.
+        spec: everything that the result depends on; what was saved with another past of it is moved aside.
         items: the dataset; their order does not matter.
         dit_path: the base model's file or folder.
+        previews: what can be sampled while it trains.
 
     Raises:
         UserError: any problem that a user can fix; saved states are kept.
@@ -76,7 +93,17 @@ def train(
         dit = load_with_settings(dit_path, settings.train, device=accelerator.device, dtype=dtype)
     for item in (stores.latents.read(items[0].clip), stores.texts.read(items[0].caption)):
         check_widths(dit.config, widths_of(item))
-    train_dit(settings, spec, items, stores, output, dit=dit, accelerator=accelerator, base_name=dit_path.name)
+    train_dit(
+        settings,
+        spec,
+        items,
+        stores,
+        output,
+        dit=dit,
+        accelerator=accelerator,
+        base_name=dit_path.name,
+        previews=previews,
+    )
 
 
 def train_dit(
@@ -89,6 +116,7 @@ def train_dit(
     dit: DiT,
     accelerator: Accelerator,
     base_name: str | None = None,
+    previews: PreviewPlan | None = None,
 ) -> None:
     """Do the same as `train` with a base model in memory, on the accelerator's device; the model is not changed.
 
@@ -96,42 +124,89 @@ def train_dit(
         UserError: as `train`.
         SystemExit: as `train`.
     """
-    options, folder, spec_digest = settings.train, output.parent / ProjectPaths().training.name, digest(dict(spec))
-    batches = StepBatches(
-        BatchStream(items, options.seed),
-        options.gradient_accumulation_steps,
-        max(accelerator.num_processes // options.context_parallel, 1),
-    )
+    options, folder = settings.train, output.parent / ProjectPaths().training.name
+    check_processes(options, accelerator.num_processes)
+    record, origin = TrainingRecord(past_of(options, spec), settings.dump()), Origin.of_spec(spec)
+    batches = make_batches(options, items, origin)
     total = batches.total_steps(options.max_train_steps, options.max_train_epochs)
+    if origin is not None:
+        refuse_finished(origin, total)
     with ExitStack() as undo:
         undo.callback(reset, dit)
         with memory_advice():
             set_up(dit, options, accelerator.device)
         network = make_network(settings, dit)
         undo.callback(network.detach)
+        optimizer_step = make_optimizer_step(options, dit, network, accelerator.device, accelerator.num_processes)
+
+        def trained() -> dict[str, Tensor]:
+            with averaged(optimizer_step.optimizer):
+                return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
         def save(path: Path, step: int) -> None:
             metadata = lora_metadata(
-                settings, spec, items, step=step, epochs=batches.epochs(step), base=dit.config, base_name=base_name
+                settings,
+                spec,
+                items,
+                step=step,
+                epochs=batches.epochs(step),
+                base=dit.config,
+                base_name=base_name,
+                segments=() if origin is None else (*TrainingRecord.load(folder).segments, segment(origin)),
             )
-            save_lora(path, network.state_dict(), metadata, dtype=named_dtype(options.save_precision))
+            save_lora(path, trained(), metadata, dtype=named_dtype(options.save_precision))
 
+        between: list[BetweenSteps] = [
+            Checkpoints(
+                CheckpointRule.from_settings(options),
+                batches,
+                folder / ProjectPaths().checkpoints.name,
+                save,
+                accelerator.is_main_process,
+            )
+        ]
+        on_request = None
+        if previews is not None:
+            from hv15.train.previews import make_previews  # decoding needs av
+
+            on_request = make_previews(
+                options, previews, batches, folder, dit, network, trained, stores.texts, accelerator
+            )
+            between.append(on_request)
+        observers = []
+        if options.trackers:
+            trackers = Trackers(options.trackers, options.tracker_project, folder, flat(settings.dump()))
+            undo.callback(trackers.close)
+            observers.append(trackers)
         trainer = Trainer(
             settings=LoopSettings.from_settings(options, total),
-            optimizer_step=make_optimizer_step(options, dit, network, accelerator.device, sum_over(accelerator)),
+            optimizer_step=optimizer_step,
             batches=batches,
             reader=make_reader(settings, stores),
             accelerator=accelerator,
             folder=folder,
-            spec=spec_digest,
-            save_lora=save,
+            spec=record.digest,
+            between=between,
+            observers=observers,
+            on_request=on_request,
+            begin=None
+            if origin is None
+            else partial(
+                load_origin,
+                origin,
+                folder / ProjectPaths().origin.name,
+                optimizer_step,
+                optimizer_type=options.optimizer_type,
+                batches_per_step=batches.batches_per_step,
+            ),
         )
         if not accelerator.is_main_process:
             accelerator.wait_for_everyone()
             trainer.resume()
             return
         with locked(folder):
-            claim_folder(folder, spec_digest)
+            named = settings.resolve(options.continue_from) if options.continue_from else None
+            claim_folder(folder, record, total, named=named)
             accelerator.wait_for_everyone()
             trainer.resume()
             save(output, total)
@@ -139,6 +214,22 @@ def train_dit(
             write_json(folder / "summary.json", asdict(summary))
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
+
+
+def make_batches(options: TrainSettings, items: Sequence[TrainingItem], origin: Origin | None) -> StepBatches:
+    """Return the steps of a training, which count on from its origin.
+
+    Raises:
+        UserError: there are no items.
+    """
+    step, samples = (0, 0) if origin is None else (origin.step, origin.samples)
+    return StepBatches.after(
+        step,
+        samples,
+        BatchStream(items, options.seed),
+        options.gradient_accumulation_steps,
+        options.num_processes,
+    )
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -183,33 +274,47 @@ def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
     return network
 
 
-def sum_over(accelerator: Accelerator) -> Callable[[Tensor], Tensor] | None:
-    """Return a function that sums a tensor, of any shape, over all processes; None if there is only one process."""
-    return partial(accelerator.reduce, reduction="sum") if accelerator.num_processes > 1 else None
-
-
 def make_optimizer_step(
     options: TrainSettings,
     dit: DiT,
     network: LoRANetwork,
     device: torch.device,
-    sum_over_processes: Callable[[Tensor], Tensor] | None = None,
+    processes: int = 1,
 ) -> OptimizerStep:
     """Return the step that updates a LoRA's weights; the planner uses this function, too.
 
+    Args:
+        processes: all that train together, those that share their batches (`context_parallel`) included.
+
     Raises:
-        UserError: the optimizer cannot be made.
+        UserError: the optimizer cannot be made, or settings do not fit together.
     """
-    groups = network.parameter_groups(options.learning_rate)
+    groups = network.parameter_groups(options.learning_rate, options.loraplus_lr_ratio, options.layer_rates)
+    optimizer = make_optimizer(options.optimizer_type, groups, options.optimizer_args)
+    refuse_norm_limit(options, optimizer)
+    most, over_processes = options.scale_weight_norms, None
+    if processes > 1:
+        # While ranks exchange tokens or weights in a backward pass, sums could not begin in the same order on all.
+        overlap = options.context_parallel == 1 and not options.shard_base
+        over_processes = GradientSum(list(network.parameters()), overlap=overlap)
     return OptimizerStep(
         dit=dit,
         network=network,
-        optimizer=make_optimizer(options.optimizer_type, groups, options.optimizer_args),
+        optimizer=optimizer,
         device=device,
         seed=options.seed,
         max_grad_norm=options.max_grad_norm,
-        sum_over_processes=sum_over_processes,
+        loss=LossFunction(options),
+        over_processes=over_processes,
+        norm_limit=None if most is None else norm_limit(network, most),
     )
+
+
+def norm_limit(network: LoRANetwork, most: float) -> NormLimit:
+    """Return the limit of `scale_weight_norms` for a network."""
+    branches = [branch for branch in network.children() if isinstance(branch, LoRABranch)]
+    layers = [Factors(branch.lora_down.weight, branch.lora_up.weight, branch.scale) for branch in branches]
+    return NormLimit(layers, most)
 
 
 def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
@@ -218,10 +323,25 @@ def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
     return ExampleReader(
         stores,
         options.seed,
-        SigmaRule.from_settings(options),
+        SigmaRule(options),
+        LossWeight.from_settings(options),
         i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
         caption_dropout=options.caption_dropout,
     )
+
+
+def check_processes(options: TrainSettings, processes: int) -> None:
+    """Check that as many processes run as the settings say; their number is part of what the LoRA depends on.
+
+    Raises:
+        UserError: another program has started another number.
+    """
+    if options.gpus != processes:
+        raise UserError(
+            f"{processes} processes were started, but train.num_processes ({options.num_processes}) and "
+            f"train.context_parallel ({options.context_parallel}) need {options.gpus}",
+            hint="run `hv15 train` without a launcher: it starts the processes itself",
+        )
 
 
 def check_dtype(dit_path: Path, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Requests by signals: save and stop after the step (SIGTERM, Ctrl-C, a closed terminal), or save now (SIGUSR1)."""
+"""Requests: save and stop (SIGTERM, Ctrl-C, a closed terminal), save now (SIGUSR1), sample now (a file)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeAlias
 
@@ -27,12 +28,16 @@ _Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 
 class Requests:
-    """Context manager that turns signals into flags, which the loop reads once in each step.
+    """Context manager that turns requests into flags, which the loop reads once in each step.
 
     A second SIGTERM or Ctrl-C has its default effect immediately. Outside the main thread no handler is installed.
+
+    Args:
+        sample_now: the file that asks for samples; it is removed when it is seen. None: nobody can ask for them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sample_now: Path | None = None) -> None:
+        self._sample_now = sample_now
         self.stop = False
         self._save = False
         self._asked = False
@@ -55,10 +60,19 @@ class Requests:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def take(self) -> tuple[bool, bool]:
-        """Return whether this process was asked to stop, and whether it was asked to save since the last call."""
+    def take(self) -> tuple[bool, bool, bool]:
+        """Return whether this process was asked to stop, and since the last call to save, and to sample."""
         asked, self._save = self._save, False
-        return self.stop, asked
+        return self.stop, asked, self._asks_for_samples()
+
+    def _asks_for_samples(self) -> bool:
+        if self._sample_now is None or not os.path.lexists(self._sample_now):
+            return False
+        try:
+            self._sample_now.unlink()
+        except OSError:  # else it would sample after each step
+            return False
+        return True
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         if self._asked:

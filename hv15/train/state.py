@@ -1,8 +1,10 @@
-"""The training state on disk: `<output folder>/train/`, which belongs to one training spec at a time.
+"""The training state on disk: `<output folder>/train/`, which belongs to one training at a time (`hv15.train.folder`).
 
-- run.json: the digest of the spec that the folder belongs to
+- run.json: which training that is (`hv15.records.training`)
+- origin/: what it started from, if that is another training (`hv15.train.origin`)
 - metrics.jsonl: see hv15.train.metrics
 - checkpoints/: see hv15.train.checkpoints
+- previews/: see hv15.train.previews
 - state/step-000123/: lora.safetensors, optimizer.pt, state.json with digests of the others and of itself;
   complete or absent; the last two are kept
 - summary.json: written at the end; the only file with times
@@ -15,12 +17,10 @@ import fcntl
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hv15.atomic import write_json
 from hv15.digest import digest, file_sha256
 from hv15.errors import UserError
 from hv15.own_files import cure, open_own
 from hv15.records.fields import from_json
-from hv15.records.json_values import as_object, parse_object
-from hv15.records.paths import ProjectPaths
+from hv15.records.json_values import as_object
+from hv15.records.training import ITSELF, STATE, state_content, state_folders
+from hv15.train.origin import LORA
 
 log = logging.getLogger(__name__)
 
 STATES_KEPT = 2
-_PATHS = ProjectPaths()
-_NAMED = (_PATHS.metrics, _PATHS.checkpoints, _PATHS.states, _PATHS.summary, _PATHS.trained_dataset)
-TRAINING_FILES = {"run.json", *(path.name for path in _NAMED)}
 
 
 @dataclass(frozen=True)
@@ -54,9 +51,17 @@ class Position:
     metrics_offset: int
     """Bytes of metrics.jsonl that belong to the finished steps."""
     spec: str
-    """Digest of the training spec."""
+    """Digest of the past of the training's spec (`hv15.train.past`)."""
     batches_per_step: int
     """Number of micro-batches in a step on all processes; with another number, steps would have other samples."""
+    between_due: bool = False
+    """Whether a stop came before what was due after these steps, such as a checkpoint: it is done on resuming."""
+    samples: int = 0
+    """The number of samples in the finished steps."""
+    skipped_steps: int = 0
+    """How many of the steps changed nothing, because their numbers were not finite."""
+    bad_in_a_row: int = 0
+    """How many such steps there were since the last good one."""
 
 
 @dataclass(frozen=True)
@@ -66,36 +71,7 @@ class SavedState:  # type: ignore[explicit-any]  # its __init__ takes the optimi
     position: Position
     lora: dict[str, Tensor]
     optimizer: dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers return it
-
-
-def claim_folder(folder: Path, spec: str) -> None:
-    """Make the folder belong to this spec: its own content is kept, that of another spec is moved aside, never deleted.
-
-    The folder of another spec is renamed to `train-<its digest>`, followed by `-2`, `-3`, ... if that exists. When that
-    spec is trained again, the last of its folders is moved back.
-
-    Raises:
-        UserError: the folder holds files that are not of a training.
-    """
-    owner = _owner(folder)
-    if owner == spec:
-        return
-    foreign = sorted(path.name for path in folder.glob("[!.]*") if path.name not in TRAINING_FILES)
-    if owner is None and foreign:
-        raise UserError.at(
-            folder,
-            f"the training would write here, but the folder holds other files (first {foreign[0]})",
-            hint="use another output folder for the LoRA",
-        )
-    if owner is not None:
-        free_name = next(path for path in _set_aside_folders(folder, owner) if not path.exists())
-        folder.rename(free_name)
-        log.warning("%s is of another configuration: moved to %s", folder, free_name)
-    mine = [path for path in takewhile(Path.exists, _set_aside_folders(folder, spec)) if _owner(path) == spec]
-    if mine and not folder.exists():
-        mine[-1].rename(folder)
-        log.info("%s is of this configuration: moved back to %s", mine[-1], folder)
-    write_json(folder / "run.json", {"spec": spec})
+    """Empty if the optimizer begins anew."""
 
 
 @contextmanager
@@ -163,42 +139,40 @@ class StateFolder:
                 f"the training state cannot be written: {_reason(error)}",
                 hint="free some disk space and run the same command again: it resumes from the last saved state",
             ) from error
-        for old in self._folders()[STATES_KEPT:]:
+        for old in state_folders(self.folder)[STATES_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
         return target
 
     def load_latest(self) -> SavedState | None:
         """Return the newest undamaged state, None if there is none; damaged ones are skipped with a warning."""
-        for folder in self._folders():
+        for folder in state_folders(self.folder):
             try:
-                return self._load(folder)
+                saved = load_state(folder)
+                if saved.position.spec != self.spec:
+                    raise ValueError("of another configuration")
+                return saved
             except Exception as error:
                 log.warning("%s: cannot be used, skipped: %s", folder, error)
         return None
 
-    def _load(self, folder: Path) -> SavedState:
-        content = parse_object((folder / STATE).read_bytes())
-        if content.pop(ITSELF, "") != digest(content):
-            raise ValueError(f"{STATE} is damaged")
-        sums = as_object(content.pop("sha256"))
-        position = from_json(Position, content)
-        if position.spec != self.spec:
-            raise ValueError("of another configuration")
-        for name in (LORA, OPTIMIZER):
-            if file_sha256(folder / name) != sums[name]:
-                raise ValueError(f"{name} is damaged")
-        optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-        return SavedState(position, load_file(folder / LORA), optimizer)
 
-    def _folders(self) -> list[Path]:
-        """Return the folders of complete states, newest first."""
-        found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", path.name)]
-        return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
+def load_state(folder: Path) -> SavedState:
+    """Read a state of any training.
+
+    Raises:
+        Exception: it is damaged; torch and safetensors raise their own classes.
+    """
+    content = state_content(folder)
+    sums = as_object(content.pop("sha256"))
+    position = from_json(Position, content)
+    for name in (LORA, OPTIMIZER):
+        if file_sha256(folder / name) != sums[name]:
+            raise ValueError(f"{name} is damaged")
+    optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    return SavedState(position, load_file(folder / LORA), optimizer)
 
 
-LORA, OPTIMIZER, STATE = "lora.safetensors", "optimizer.pt", "state.json"
-ITSELF = "digest"
-"""The entry of state.json that stands for all its others."""
+OPTIMIZER = "optimizer.pt"
 
 
 def _reason(error: BaseException) -> str:
@@ -209,20 +183,6 @@ def _reason(error: BaseException) -> str:
             return cause.strerror or str(cause)
         cause = cause.__cause__ or cause.__context__
     return str(error)
-
-
-def _owner(folder: Path) -> str | None:
-    try:
-        return str(parse_object((folder / "run.json").read_bytes())["spec"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _set_aside_folders(folder: Path, spec: str) -> Iterator[Path]:
-    """Yield the names that the folder of a spec gets when it is moved aside, in the order of use."""
-    name = f"{folder.name}-{spec[:8]}"
-    yield folder.with_name(name)
-    yield from (folder.with_name(f"{name}-{number}") for number in count(2))
 
 
 def _flush(path: Path) -> None:

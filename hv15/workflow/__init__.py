@@ -4,6 +4,7 @@
 - made_from: what the products record about how they were made
 - planner: what has to run, and how Snakemake is made to agree
 - why: the reasons, in words
+- outcome: what becomes of the training that is there, in words
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
+from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
 from hv15.choices import Role, roles_of
 from hv15.collection import paused_collection
@@ -99,8 +101,10 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
 def _stages(project: Project) -> list[Stage]:
     refuse_folders(project.paths)
     reader = MadeFromReader(project.paths.recorded_products)
-    stages = list(StageBuilder(project, reader).stages())
+    complete = CompleteEncodings(project.paths.complete_encodings)
+    stages = list(StageBuilder(project, reader, complete).stages())
     reader.save()
+    complete.save()
     project.save_caches()
     return stages
 
@@ -221,12 +225,12 @@ class WorkflowProject:
         return int(self.project.settings.runtime.device != "cpu")
 
     def gpus(self, section: Literal["train", "sample"]) -> Callable[[Wildcards], int]:
-        """The GPUs of a job that may divide its videos among several (`context_parallel`).
+        """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
         """
         settings = self.project.settings
-        ranks = (settings.train if section == "train" else settings.sample).context_parallel
+        ranks = settings.train.gpus_per_machine if section == "train" else settings.sample.context_parallel
 
         def resource(wildcards: Wildcards) -> int:
             here = not self._workflow.non_local_exec
@@ -261,8 +265,9 @@ class WorkflowProject:
 
     @property
     def sample_pattern(self) -> str:
-        """Matches the names of this project's samples, and nothing else."""
-        return "|".join(re.escape(name) for name in self.project.samples) or "(?!)"
+        """Matches the names of this project's samples and previews, and nothing else."""
+        names = [*self.project.samples, *(each.name for each in self.project.previews)]
+        return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
 
 
 def name_source(workflow: Workflow) -> None:

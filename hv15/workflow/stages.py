@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
+from hv15.cache.complete import CompleteEncodings
 from hv15.cache.encoding import Encoding
 from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
@@ -23,6 +24,7 @@ from hv15.records.outputs import LATENTS, OUTPUT_TYPES
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
 from hv15.sample.prompts import SampleSpec
+from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
 
 
@@ -69,8 +71,8 @@ class Stage:
 class StageBuilder:
     """Makes the stages of one project, each after those that it reads from."""
 
-    def __init__(self, project: Project, reader: MadeFromReader) -> None:
-        self._project, self._reader = project, reader
+    def __init__(self, project: Project, reader: MadeFromReader, complete: CompleteEncodings) -> None:
+        self._project, self._reader, self._complete = project, reader, complete
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
 
@@ -83,6 +85,7 @@ class StageBuilder:
         yield from self._models()
         yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
+        yield from self._conditions()
         yield self._training()
         for spec in self._project.samples.values():
             yield from self._sample(spec)
@@ -134,24 +137,23 @@ class StageBuilder:
         if kind == "latents":
             roles = ("vae", "image_encoder")
         inputs = {"models": self._made(*roles), "checked": self._checked()}
-        for shard in range(encoding.shards):
+        for shard, state in enumerate(self._complete.shards(encoding)):
             path = _relative(encoding.manifest_path(shard), self._root)
-            manifest = encoding.manifest(shard)
             found = Found.MISSING
-            if manifest is not None:
-                found = Found.RIGHT if encoding.is_complete(shard) else Found.WRONG
+            if state.recorded is not None:
+                found = Found.RIGHT if state.is_complete else Found.WRONG
             yield Stage(
                 f"{ENCODING_RULES[kind]}.{shard}",
                 (path,),
                 {
                     "settings": encoding.settings,
                     "shard": f"{shard} of {encoding.shards}",
-                    "needs": encoding.needs_digest(shard),
+                    "needs": state.needs,
                 },
                 found,
-                None if manifest is None else {"settings": manifest.settings, "needs": manifest.needs},
+                state.recorded,
                 inputs,
-                is_always_made=found is not Found.RIGHT and not encoding.is_known(shard),
+                is_always_made=found is not Found.RIGHT and not state.is_known,
             )
 
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:
@@ -163,8 +165,11 @@ class StageBuilder:
         inputs = {
             "manifests": [*self._manifests(self._project.latents), *self._manifests(self._project.texts)],
             "models": self._made("dit"),
+            "conditions": [self._paths.condition(each.name) for each in self._project.previews if each.image],
         }
-        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs)
+        start = self._project.settings.train.continue_from
+        details: JsonObject = {} if start is None else {ENTRY: start}
+        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs, details)
 
     @property
     def _trained(self) -> str:
@@ -178,16 +183,20 @@ class StageBuilder:
         """The digest that stands for the encoding of the prompts."""
         return self._project.texts.settings_digest
 
+    def _conditions(self) -> Iterator[Stage]:
+        """The first images of samples and previews."""
+        models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
+        specs = [*self._project.samples.values(), *self._project.previews]
+        for name, spec in {spec.name: spec for spec in reversed(specs) if spec.image}.items():
+            product, details = self._paths.condition(name), JsonObject({"sample": spec.to_json()})
+            stage = f"{Rule.SAMPLE_CONDITION}.{name}"
+            yield self._recording_stage(stage, [product], spec.conditioning(), models, details)
+
     def _sample(self, spec: SampleSpec) -> Iterator[Stage]:
         name = spec.name
         details: JsonObject = {"sample": spec.to_json()}
         lora = [self._paths.trained] if spec.lora_multiplier is not None else []
-        condition: list[Path] = []
-        if spec.task == "i2v":
-            condition = [self._paths.condition(name)]
-            models = {"models": self._made("vae", "image_encoder"), "checked": self._checked()}
-            name_of_stage = f"{Rule.SAMPLE_CONDITION}.{name}"
-            yield self._recording_stage(name_of_stage, condition, spec.conditioning(), models, details)
+        condition = [self._paths.condition(name)] if spec.image else []
         latents = LATENTS.path(self._paths, name)
         yield self._recording_stage(
             f"{Rule.SAMPLE_LATENTS}.{name}",

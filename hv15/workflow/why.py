@@ -17,7 +17,9 @@ from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 from hv15.terminal_text import one_line
+from hv15.train.origin import ENTRY
 from hv15.workflow.differences import change_of_settings, differences
+from hv15.workflow.outcome import Outcome, outcome
 from hv15.workflow.planner import Planner
 from hv15.workflow.stages import Found, Stage
 
@@ -30,6 +32,7 @@ _TRAINING = {
     "format": "hv15 trains in a new way.",
     "dit": "another transformer (models.dit).",
     "train.network_weights": "another file for train.network_weights.",
+    f"train.{ENTRY}": f"another start (train.{ENTRY}).",
     "latents": "",
     "text": "",
     "dataset": "",
@@ -70,12 +73,15 @@ class Reasons:
         stage = self._planner.stages[name]
         title = rule_words(stage.rule)
         found = [_printable(words) for words in dict.fromkeys(self._reasons_of(stage))]
+        found = found or [self._fallback(stage)]
+        if stage.rule == Rule.TRAIN:
+            found = _with_outcome(found, outcome(self._project, stage.wanted))
         products = tuple(str(product) for product in stage.products)
         if stage.rule in ENCODING_RULES.values():
             title += f", shard {stage.wanted['shard']}"
         elif stage.subject:
             title += f" {stage.subject}"
-        return DueStage(name, title, tuple(found or [self._fallback(stage)]), products)
+        return DueStage(name, title, tuple(found), products)
 
     def sentence(self, name: str) -> str:
         """The reasons of a stage in one line; "" for one that does not have to run."""
@@ -227,6 +233,14 @@ class Reasons:
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._project.root)) if path.is_relative_to(self._project.root) else str(path)
+
+
+def _with_outcome(reasons: list[str], found: Outcome) -> list[str]:
+    """The reasons and what follows from them; how the training begins stands in the line of a single reason."""
+    words = [each for each in found if each]
+    if found.begin and len(reasons) == 1:
+        return [f"{reasons[0]}: {words[0]}", *words[1:]]
+    return [*reasons, *words]
 
 
 def _lora_of(made_from: JsonObject) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,14 +40,17 @@ def test_of_a_project_of_which_nothing_has_run(project: Workbench) -> None:
 def test_old_and_new_values_are_told(done: Workbench) -> None:
     done.set(train={"network_dim": 8}, sample={"prompts": [{"name": "one", "prompt": "a red circle", "seed": 5}]})
     said = unchanged(done, "why")
-    assert "train the LoRA: train.network_dim 2 -> 8" in said
+    assert "train the LoRA:\n  train.network_dim 2 -> 8\n" in said
     assert "  seed 123 -> 5\n  the LoRA is trained again" in said
 
 
 def test_only_what_is_asked_for(done: Workbench) -> None:
     done.set(train={"network_dim": 8})
     asked = ("why", "--target", "results/train.safetensors")
-    assert unchanged(done, *asked) == "train the LoRA: train.network_dim 2 -> 8\n"
+    said = unchanged(done, *asked).splitlines()
+    assert said[:2] == ["train the LoRA:", "  train.network_dim 2 -> 8"]
+    assert re.fullmatch(r"  the training of 2 steps is kept in train-\w{8}", said[2])
+    assert said[3:] == []
 
 
 def test_nothing_to_do(done: Workbench) -> None:
@@ -58,7 +62,7 @@ def test_as_a_record(done: Workbench) -> None:
     done.set(train={"network_dim": 8})
     due = DueStages.from_json(json.loads(unchanged(done, "why", "--json")))
     train = next(stage for stage in due.stages if stage.rule == "train")
-    assert (train.title, train.reasons) == ("train the LoRA", ("train.network_dim 2 -> 8",))
+    assert (train.title, train.reasons[0]) == ("train the LoRA", "train.network_dim 2 -> 8")
     assert train.products == ("results/train.safetensors",)
 
 

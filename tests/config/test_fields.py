@@ -65,6 +65,7 @@ def test_speed_and_place_enter_no_digest() -> None:
     assert "state_every_n_steps" not in train
     assert not {name for name in train if name.startswith("save_")} - {"save_precision"}  # copies on the way
     assert train["learning_rate"] == 1e-4
+    assert (train["save_precision"], train["max_train_steps"]) == ("float32", 1600)  # they affect the result
     cache = digest_view(CacheSettings.model_validate({"directory": "/elsewhere", "shards": 8, "workers": 9}))
     assert cache == digest_view(CacheSettings())
     kept = {"vae_sample_size", "dtype", "latent_dtype", "text_dtype", "fp8_vl", "text_encoder_cpu"}
@@ -89,6 +90,31 @@ def test_a_setting_that_is_not_read_enters_no_digest() -> None:
     assert digest_view(Cut(way="slide", stride=2)) == {"way": "slide", "stride": 2}
 
 
+def test_a_setting_can_be_for_either_of_two_choices() -> None:
+    class Both(Section):
+        first: Literal["a", "b"] = "a"
+        second: Literal["c", "d"] = "c"
+        shape: int = Field(1, json_schema_extra=only_with({"first": ("b",)}, {"second": ("d",)}))
+
+    assert "shape" not in digest_view(Both(shape=2))
+    assert "shape" in digest_view(Both(first="b"))
+    assert "shape" in digest_view(Both(second="d"))
+
+
+def test_shapes_of_noise_levels_count_only_where_they_are_used() -> None:
+    """So that changing one of another rule trains nothing again."""
+    shapes = {"discrete_flow_shift", "sigmoid_scale", "logit_mean", "logit_std", "mode_scale", "beta_alpha"}
+
+    def used(**train: Any) -> set[str]:
+        return shapes & digest_view(TrainSettings(**train)).keys()
+
+    assert used() == {"discrete_flow_shift", "sigmoid_scale"}
+    assert used(timestep_sampling="uniform") == set()
+    assert used(timestep_sampling="logsnr", weighting_scheme="mode") == {"logit_mean", "logit_std", "mode_scale"}
+    assert used(weighting_scheme="logit_normal") - used() == {"logit_mean", "logit_std"}
+    assert used(timestep_sampling="beta") == {"discrete_flow_shift", "beta_alpha"}
+
+
 def test_marked_settings_can_be_asked_for() -> None:
     dataset = DatasetSettings(video_directory="a", num_repeats=2, caption_prefix="p")
     assert marked_view(dataset, "weight") == {"batch_size": 1, "num_repeats": 2}
@@ -107,7 +133,17 @@ def test_a_digest_view_goes_into_lists_of_sections() -> None:
     json.dumps(view, allow_nan=False)
 
 
-@pytest.mark.parametrize(("path", "mark"), [("cache.shards", "speed"), ("models.vae", "place"), ("train.seed", None)])
+@pytest.mark.parametrize(
+    ("path", "mark"),
+    [
+        ("cache.shards", "speed"),
+        ("models.vae", "place"),
+        ("train.seed", None),
+        ("train.save_precision", "future"),
+        ("train.max_train_steps", "length"),
+        ("train.continue_from", None),
+    ],
+)
 def test_the_mark_is_in_the_list(path: str, mark: str | None) -> None:
     field: FieldInfo = LISTED[path]
     assert field.affects == mark

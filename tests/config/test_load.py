@@ -36,8 +36,9 @@ cache: []
         "config.yaml:5:18 train.learning_rate: found 'fast', expected a number",
         "config.yaml:6:9 train.seed: true or false makes no sense here",
         "config.yaml:7:20 train.lr_warmup_steps: found 'soon', expected a number",
-        "config.yaml:8:19 train.optimizer_type: found 'AdamW8Bits', expected one of AdamW, AdamW8bit, Muon; "
-        "did you mean 'AdamW8bit'?",
+        "config.yaml:8:19 train.optimizer_type: found 'AdamW8Bits', expected one of AdamW, AdamW8bit, PagedAdamW8bit, "
+        "Adafactor, Muon, Lion, CAME, AdEMAMix, Prodigy, ProdigyPlusScheduleFree, AdamWScheduleFree, or the path of a "
+        "class, such as torch.optim.RAdam; did you mean 'AdamW8bit'?",
         "config.yaml:9:16 train.network_dim: found 0, expected at least 1",
         "config.yaml:11:17 sample.video_length: 24 frames: the VAE needs 4k+1 frames; the nearest are 21 and 25",
         "config.yaml:13:7 sample.prompts[0].prompt: is missing",
@@ -58,6 +59,15 @@ cache: []
         ("cache: {dtype: fp16}", "did you mean 'float16'?"),
         ("train: {dtype: fp16}", "float16 overflows in training"),
         ("train: {timestep_sampling: logit-normal}", "did you mean 'logit_normal'?"),
+        ("train: {lr_scheduler: constant_with_warmup}", "use constant, and set lr_warmup_steps"),
+        ("train: {optimizer_type: 3}", "train.optimizer_type: found 3, expected one of AdamW, AdamW8bit"),
+        ("train: {optimizer_type: a..b}", "train.optimizer_type: found 'a..b', expected one of AdamW, AdamW8bit"),
+        ("train: {learning_rate_patterns: {img: fast}}", "'img': found 'fast', expected a rate, or a factor"),
+        ("train: {learning_rate_patterns: {img: -1}}", "found -1, expected at least 0"),
+        (
+            "train: {learning_rate_patterns: {img: 0.5}}",
+            "found 0.5, which is 5,000 times learning_rate; write a factor",
+        ),
         ("sample: {negative_prompt: 3}", "found 3, expected text (put it in quotes)"),
         ("train: {max_train_steps: 1.5}", "found 1.5, expected a whole number"),
         ("train: {learning_rate: .nan}", "found nan, expected a finite number"),
@@ -100,6 +110,16 @@ def test_overrides_are_merged_deeply_and_read_like_the_file(load: Load) -> None:
     assert settings.train.learning_rate == 1e-5
     assert settings.train.seed == 7
     assert settings.train.optimizer_args == {"eps": 1e-9, "weight_decay": 0.01}
+
+
+def test_the_order_of_patterns_is_kept_in_a_dump(load: Load) -> None:
+    """The first that is found in a name counts, and digests sort the keys of mappings."""
+    settings = load("train: {learning_rate_patterns: {z: 0.5x, a: 1e-5}}")
+    dumped = settings.dump()
+    assert dumped["train"]["learning_rate_patterns"] == [{"z": "0.5x"}, {"a": 1e-5}]  # type: ignore[index, call-overload]
+    again = type(settings).model_validate(dumped)
+    assert list(again.train.learning_rate_patterns) == ["z", "a"]
+    assert again == settings
 
 
 def test_an_override_replaces_a_list_and_fills_an_empty_section(load: Load) -> None:

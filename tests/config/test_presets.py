@@ -35,7 +35,7 @@ def test_there_are_presets_for_both_tasks() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_new_project_has_a_valid_config(tmp_path: Path, preset: str) -> None:
-    config = new_project(tmp_path / "deep" / "project", preset)
+    config = new_project(tmp_path / "deep" / "project", preset_text(preset))
     assert config == tmp_path / "deep" / "project" / "config.yaml"
     settings = load_config(config)
     assert settings.task == preset[:3]
@@ -46,7 +46,7 @@ def test_a_new_project_has_a_valid_config(tmp_path: Path, preset: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_commands_fetch_exactly_the_files_that_the_config_names(tmp_path: Path, preset: str) -> None:
-    settings = load_config(new_project(tmp_path, preset))
+    settings = load_config(new_project(tmp_path, preset_text(preset)))
     fetched = {f"{folder}/{name}" for _, names, folder in commands(preset_text(preset)) for name in names}
     named = {path for role in ROLES if (path := getattr(settings.models, role)) is not None}
     assert named <= fetched
@@ -56,7 +56,7 @@ def test_the_commands_fetch_exactly_the_files_that_the_config_names(tmp_path: Pa
 @pytest.mark.parametrize("preset", PRESETS)
 def test_as_many_paths_are_to_be_deleted_as_there_are(tmp_path: Path, preset: str) -> None:
     """With `source: hub`, none of them may be left."""
-    new_project(tmp_path, preset)
+    new_project(tmp_path, preset_text(preset))
     given = load_config(tmp_path / "config.yaml").models.model_fields_set & {*ROLES, "tokenizer"}
     [words] = re.findall(r"delete the (\w+) paths", preset_text(preset))
     assert {"five": 5, "six": 6}[words] == len(given)
@@ -65,7 +65,7 @@ def test_as_many_paths_are_to_be_deleted_as_there_are(tmp_path: Path, preset: st
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_commands_fetch_the_files_of_source_hub(tmp_path: Path, preset: str) -> None:
     """Files copied by hand and files from `source: hub` end up in the same places."""
-    new_project(tmp_path, preset)
+    new_project(tmp_path, preset_text(preset))
     paths: dict[str, None] = dict.fromkeys(ROLES)
     overrides = {"models": {"source": "hub", **paths, "tokenizer": "Qwen/Qwen2.5-VL-7B-Instruct"}}
     files = hub_files(load_config(tmp_path / "config.yaml", overrides)).values()
@@ -81,7 +81,7 @@ def test_the_commands_fetch_the_files_of_source_hub(tmp_path: Path, preset: str)
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_memory_in_the_comment_is_computed_from_the_config(tmp_path: Path, preset: str) -> None:
-    settings = load_config(new_project(tmp_path, preset))
+    settings = load_config(new_project(tmp_path, preset_text(preset)))
     text = " ".join(line.removeprefix("#").strip() for line in preset_text(preset).splitlines() if line.startswith("#"))
     width, height = settings.datasets[0].resolution
     frames = (max(settings.datasets[0].target_frames) - 1) // 4 + 1
@@ -107,14 +107,14 @@ def test_the_help_names_every_preset() -> None:
 
 
 def test_the_demo_is_a_preset_that_asks_for_nothing(tmp_path: Path) -> None:
-    settings = load_config(new_project(tmp_path, DEMO))
+    settings = load_config(new_project(tmp_path, preset_text(DEMO)))
     assert settings.models.source == "demo"
     assert not commands(preset_text(DEMO))
 
 
 def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 't2v-24gb'") as caught:
-        new_project(tmp_path, "t2v-24")
+        new_project(tmp_path, preset_text("t2v-24"))
     assert "demo, i2v-16gb, t2v-24gb, t2v-80gb" in caught.value.hint
     assert not (tmp_path / "config.yaml").exists()
 
@@ -122,5 +122,5 @@ def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
 def test_an_existing_config_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="already exists"):
-        new_project(tmp_path, "t2v-24gb")
+        new_project(tmp_path, preset_text("t2v-24gb"))
     assert (tmp_path / "config.yaml").read_text(encoding="utf-8") == "mine"

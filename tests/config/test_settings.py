@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hv15.config import DatasetSettings, PromptSettings, SampleSettings, Settings, TrainSettings, fields
+from hv15.config import DatasetSettings, PromptSettings, SampleSettings, Settings, TrainSettings, digest_view, fields
 from hv15.config.sample import automatic_name
 from hv15.config.section import check_frames, check_size
 from tests.config.conftest import Load, Problems
@@ -70,8 +70,48 @@ def test_other_warm_ups_are_refused(given: float) -> None:
     ("values", "where", "message"),
     [
         ({"min_timestep": 500, "max_timestep": 500}, "min_timestep", "expected less than max_timestep"),
+        ({"preserve_distribution_shape": True}, "preserve_distribution_shape", "has no effect without min_timestep"),
+        (
+            {"min_timestep": 999.9, "preserve_distribution_shape": True},
+            "preserve_distribution_shape",
+            "shift hardly ever draws timesteps from 999.9 to 1000",
+        ),
+        (
+            {"timestep_sampling": "sigma", "max_timestep": 0.5, "preserve_distribution_shape": True},
+            "preserve_distribution_shape",
+            "sigma hardly ever draws timesteps from 0 to 0.5",
+        ),
         ({"save_last_n_steps": 2}, "save_last_n_steps", "has no effect without save_every_n_steps"),
         ({"max_train_steps": 10, "lr_warmup_steps": 11}, "lr_warmup_steps", "expected at most max_train_steps"),
+        ({"learning_rate_patterns": {"(img": 1e-5}}, "learning_rate_patterns", "'(img' is not a regular expression"),
+        ({"optimizer_type": "Prodigy", "learning_rate": 1e-4}, "learning_rate", "finds the rate itself and multiplies"),
+        ({"optimizer_type": "prodigy", "loraplus_lr_ratio": 4}, "loraplus_lr_ratio", "has no effect on Prodigy"),
+        ({"optimizer_type": "AdamWScheduleFree", "lr_scheduler": "cosine"}, "lr_scheduler", "use constant"),
+        ({"optimizer_type": "AdamWScheduleFree", "scale_weight_norms": 1}, "scale_weight_norms", "cannot be used with"),
+        ({"loraplus_lr_ratio": 0}, "loraplus_lr_ratio", "greater than 0"),
+        ({"lr_scheduler_power": 2}, "lr_scheduler_power", "no effect with lr_scheduler constant, only with polynomial"),
+        ({"lr_scheduler": "rex", "lr_decay_steps": 5}, "lr_decay_steps", "only with warmup_stable_decay"),
+        (
+            {"lr_scheduler": "warmup_stable_decay"},
+            "lr_decay_steps",
+            "is required with lr_scheduler warmup_stable_decay",
+        ),
+        (
+            {"lr_scheduler": "cosine_with_min_lr"},
+            "lr_scheduler_min_lr_ratio",
+            "is required with lr_scheduler cosine_wi",
+        ),
+        (
+            {"lr_scheduler": "rex", "lr_scheduler_min_lr": 1e-5, "lr_scheduler_min_lr_ratio": 0.1},
+            "lr_scheduler_min_lr",
+            "lr_scheduler_min_lr_ratio is also set: keep one of them",
+        ),
+        ({"lr_scheduler": "rex", "lr_scheduler_min_lr": 1e-3}, "lr_scheduler_min_lr", "expected at most learning_rate"),
+        (
+            {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 0.95, "lr_warmup_steps": 0.1},
+            "lr_decay_steps",
+            "after the warm-up only 1440 steps are left",
+        ),
         ({"include_patterns": ["ok", "(img"]}, "include_patterns", "'(img' is not a regular expression"),
         ({"network_alpha": 0}, "network_alpha", "greater than 0"),
         ({"network_dropout": 1}, "network_dropout", "less than 1"),
@@ -95,6 +135,40 @@ def test_optimizer_arguments_keep_their_kinds() -> None:
     assert kept == {**given, "betas": (0.9, 0.99), "eps": 1e-9}
     assert kept["nesterov"] is True
     assert isinstance(kept["ns_steps"], int)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("adamw8bit", "AdamW8bit"),
+        ("ADAMW", "AdamW"),
+        ("muon", "Muon"),
+        ("prodigyplus.ProdigyPlusScheduleFree", "ProdigyPlusScheduleFree"),
+        ("bitsandbytes.optim.AdamW8bit", "AdamW8bit"),
+        ("pytorch_optimizer.SOAP", "pytorch_optimizer.SOAP"),
+    ],
+)
+def test_an_optimizer_has_one_name(given: str, kept: str) -> None:
+    assert train(optimizer_type=given).optimizer_type == kept
+
+
+def test_the_default_rate_is_that_of_the_optimizer() -> None:
+    assert train(optimizer_type="adamw").learning_rate == 1e-4
+    assert train(optimizer_type="prodigy").learning_rate == 1
+    assert train(optimizer_type="ProdigyPlusScheduleFree", learning_rate=0.5).learning_rate == 0.5
+
+
+def test_rates_of_layers_are_rates_or_factors() -> None:
+    given = {"txt_": "0.5x", "img_mlp": 2e-5, "_mod": "0", "q$": ".25X", "k$": "1e-1x"}
+    found = train(learning_rate=2e-4, learning_rate_patterns=given).layer_rates
+    assert found == pytest.approx({"txt_": 1e-4, "img_mlp": 2e-5, "_mod": 0.0, "q$": 5e-5, "k$": 2e-5})
+
+
+def test_what_another_schedule_reads_is_in_no_digest() -> None:
+    plain = digest_view(train())
+    assert "lr_scheduler_power" not in plain
+    assert digest_view(train(lr_scheduler="polynomial"))["lr_scheduler_power"] == 1.0
+    assert digest_view(train(optimizer_type="adamw8bit")) == plain
 
 
 def test_settings_cannot_be_changed_after_loading() -> None:

@@ -227,7 +227,7 @@ def attend_padding(patch: pytest.MonkeyPatch) -> None:
 
 def shift_twice(patch: pytest.MonkeyPatch) -> None:
     """The model gets noise levels that were shifted once more than those of the latents."""
-    from hv15.models.noise_levels import shifted
+    from hv15.noise.levels import shifted
     from hv15.sample import denoise
 
     velocity = denoise._velocity

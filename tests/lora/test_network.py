@@ -210,6 +210,25 @@ def test_parameter_groups(dit: DiT):
     assert sum(len(group["params"]) for group in plus) == len(list(network.parameters())) == 2 * 28
 
 
+def test_layers_with_rates_of_their_own_are_groups_of_their_own(dit: DiT):
+    network = LoRANetwork(dit, rank=4, alpha=4)
+    groups = network.parameter_groups(1e-4, loraplus_ratio=4, layer_rates={r"\.0\.img_attn": 5e-5, "img_": 2e-5})
+    assert [(group["name"], group["lr"]) for group in groups] == [
+        ("down", 1e-4),
+        ("up", 4e-4),
+        ("down at 2e-05", 2e-5),
+        ("up at 2e-05", 8e-5),
+        ("down at 5e-05", 5e-5),
+        ("up at 5e-05", 2e-4),
+    ]
+    rate_of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    for name, parameter in network.named_parameters():
+        block, part = name.removeprefix("lora_unet_double_blocks_").split("_", 1)
+        rate = 1e-4 if part.startswith("txt") else 5e-5 if block == "0" and part.startswith("img_attn") else 2e-5
+        assert rate_of.pop(id(parameter)) == pytest.approx(rate * 4 if "lora_up" in name else rate)
+    assert not rate_of
+
+
 def test_state_returns_through_a_file_and_refuses_what_does_not_fit(dit: DiT):
     state = trained(LoRANetwork(dit, rank=4, alpha=6)).state_dict()
     key = "lora_unet_double_blocks_0_img_attn_q"

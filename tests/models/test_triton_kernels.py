@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -102,6 +103,41 @@ def test_gated_sum_of_a_layer_and_its_branch(dtype: torch.dtype, tokens: int, wi
     close(whole[:, 1:-1], x.float() + gate.float() * sums)
     assert not whole[:, :1].any()
     assert not whole[:, -1:].any()
+
+
+def test_a_kernel_is_started_on_the_gpu_of_its_tensors(monkeypatch: pytest.MonkeyPatch):
+    """Triton takes torch's current GPU, which is another one with `runtime.device: cuda:1`."""
+    current: list[Tensor] = []
+    started: list[str] = []
+
+    @contextmanager
+    def device_of(x: Tensor) -> Iterator[None]:
+        current.append(x)
+        yield
+        current.pop()
+
+    class Kernel:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            assert current, f"{self.name}: on the current GPU"
+            return lambda *_, **__: started.append(self.name)
+
+    names = [name for name, each in vars(triton_kernels).items() if name.startswith("_") and hasattr(each, "arg_names")]
+    kernels = sorted(set(names) - {"_low_rank", "_sigmoid_of_gelu"})  # those two are parts of others
+    for name in kernels:
+        monkeypatch.setattr(triton_kernels, name, Kernel(name))
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    q, weight, x, up = random(1, 4, 2, 16), random(16), random(1, 4, 16), random(16, 2)
+    scale = triton_kernels.head_norm(q, weight, None, q)
+    triton_kernels.head_norm_backward(q, q, scale, weight, None)
+    triton_kernels.gated_sum_backward(x, x[:, :1], x, 2)
+    triton_kernels.gelu_low_rank(x[0], x[0, :, :2], up, 1.0, x[0])
+    triton_kernels.gelu_low_rank_backward(x[0], x[0], x[0, :, :2], up, 1.0)
+    triton_kernels.gated_low_rank(x, x[:, :1], x[0], x[0, :, :2], up, 1.0, x)
+    assert sorted(started) == kernels
+    assert len(kernels) == 6
 
 
 def _torch(function: Callable[..., Tensor], *args: Tensor | None) -> Tensor:

@@ -97,6 +97,44 @@ def test_patterns_that_match_nothing(project: QuickProject, setting: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("patterns", "words"),
+    [
+        ({"img_": 1e-5, "img_atn": 2e-5}, "'img_atn' matches none of the "),
+        ({"img_": "0.5x", "img_attn": "0.2x"}, "'img_attn' has no effect: earlier patterns are found in all of its"),
+        ({r"(\w+)+!": "0.5x"}, "matches none of the "),
+    ],
+)
+def test_rates_of_layers_that_do_not_exist(project: QuickProject, patterns: dict[str, Any], words: str) -> None:
+    project.set(train={"learning_rate_patterns": [{"img_mlp": 1e-5}, {"img_": "0.5x"}]})
+    assert refused(project) == {}
+    project.set(train={"learning_rate_patterns": patterns})
+    assert words in refused(project)["train", "learning_rate_patterns"]
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "words"),
+    [
+        ({"optimizer_type": "torch.optm.AdamW"}, "optimizer_type", "torch.optm cannot be imported"),
+        ({"optimizer_type": "torch.optim.LBFGS"}, "optimizer_type", "torch.optim.LBFGS cannot be used: "),
+        (
+            {"optimizer_type": "pytorch_optimizer.ScheduleFreeAdamW", "scale_weight_norms": 1},
+            "optimizer_type",
+            "train.scale_weight_norms: cannot be used with pytorch_optimizer.ScheduleFreeAdamW",
+        ),
+    ],
+)
+def test_a_class_that_cannot_be_used(project: QuickProject, options: dict[str, Any], setting: str, words: str) -> None:
+    project.set(train=options)
+    assert words in refused(project)["train", setting]
+
+
+def test_a_class_whose_package_is_missing_may_be_elsewhere(project: QuickProject) -> None:
+    """`hv15 check` notes it; the training may run on another machine."""
+    project.set(train={"optimizer_type": "no_such_package.Adam"})
+    assert refused(project) == {}
+
+
+@pytest.mark.parametrize(
     ("optimizer", "arguments"),
     [
         ("AdamW", {"betas": [0.9]}),
@@ -107,6 +145,11 @@ def test_patterns_that_match_nothing(project: QuickProject, setting: str) -> Non
         ("Muon", {"betas": [0.9, 0.95]}),
         ("Muon", {"ns_coefficients": [1, 2]}),
         ("Muon", {"ns_steps": 200}),
+        ("Lion", {"betas": [2, 3]}),
+        ("Adafactor", {"relative_step": True}),
+        ("CAME", {"betas": [0.9]}),
+        ("Prodigy", {"d0": 0}),
+        ("AdamWScheduleFree", {"warmup_steps": 5}),
     ],
 )
 def test_arguments_that_the_optimizer_refuses(project: QuickProject, optimizer: str, arguments: dict[str, Any]) -> None:

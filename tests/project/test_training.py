@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hv15.config import TrainSettings
+from hv15.config import TrainSettings, digest_view
 from hv15.config.fields import affects
 from hv15.digest import digest
 from hv15.errors import UserError
@@ -52,9 +52,34 @@ def test_what_counts(section: dict[str, Any], counts: bool, open_project: MakePr
 def test_every_setting_of_the_training_counts_or_is_marked(open_project: MakeProject) -> None:
     told = open_project().training_spec["train"]
     assert isinstance(told, dict)
-    silent = {name for name in TrainSettings.model_fields if affects(TrainSettings, name)}
-    assert told.keys() | silent == TrainSettings.model_fields.keys()
+    fields = TrainSettings.model_fields
+    silent = {name for name in fields if affects(TrainSettings, name)}
+    demands = {
+        name: extra.get("only_with") for name in fields if isinstance(extra := fields[name].json_schema_extra, dict)
+    }
+    waiting = {name: either for name, either in demands.items() if either and name not in told}
+    assert told.keys() | silent | waiting.keys() == fields.keys() | {"batches_per_step"}
     assert "network_weights" in told
+    for name, either in waiting.items():
+        for demand in either:
+            choices = {other: values[0] for other, values in demand.items()}
+            assert name in digest_view(TrainSettings().model_copy(update=choices)), (name, choices)
+
+
+@pytest.mark.parametrize(
+    ("section", "counts"),
+    [
+        ({"gradient_accumulation_steps": 4}, False),
+        ({"num_processes": 4}, False),
+        ({"gradient_accumulation_steps": 2, "num_processes": 2, "num_machines": 2}, False),
+        ({"gradient_accumulation_steps": 4, "num_processes": 2}, True),
+    ],
+)
+def test_of_the_processes_only_the_batches_of_a_step_count(
+    section: dict[str, int], counts: bool, open_project: MakeProject
+) -> None:
+    four = open_project(train={"num_processes": 4})
+    assert (spec_of(open_project(train=section)) != spec_of(four)) == counts
 
 
 def test_it_holds_no_name_and_no_place(open_project: MakeProject, tmp_path: Path) -> None:

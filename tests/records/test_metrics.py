@@ -32,7 +32,7 @@ EXAMPLES = [
     ValidationRecord(step=7, loss=0.5),
     PreviewRecord(step=7, name="cat", path="previews/cat.mp4"),
     CheckpointRecord(step=7, path="checkpoints/a.safetensors"),
-    WarningRecord(step=7, message="the loss jumps", hint="look at it"),
+    WarningRecord(step=7, message="the loss jumps", hint="look at it", clips=("a.mp4",)),
 ]
 
 
@@ -46,7 +46,7 @@ def test_there_is_an_example_of_each_kind() -> None:
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
-    assert read_metrics({**metrics_line(step_record(3)), "weight_norm": 4.0}) == step_record(3)
+    assert read_metrics({**metrics_line(step_record(3)), "of_later": 4.0}) == step_record(3)
     assert read_metrics({"kind": "of later", "step": 3}) is None
 
 
@@ -69,7 +69,7 @@ def test_a_version_that_is_not_understood_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("step", "3"), ("step", 1.5), ("step", True), ("loss", None), ("loss", "high"), ("loss_by_sigma", 3)],
+    [("step", "3"), ("step", 1.5), ("step", True), ("lr", None), ("loss", "high"), ("loss_by_sigma", 3)],
 )
 def test_a_field_of_another_type_is_named(field: str, value: object) -> None:
     with pytest.raises(RecordError, match=f"{field}: expected"):
@@ -80,6 +80,13 @@ def test_only_steps_are_read_as_steps(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines(*EXAMPLES, step_record(8)))
     assert list(read_steps(path)) == [step_record(7), step_record(8)]
+    assert list(read_steps(path, last_bytes=len(lines(step_record(8))) + 9)) == [step_record(8)]
+    assert list(read_steps(path, last_bytes=10**6)) == [step_record(7), step_record(8)]
+
+
+def test_a_skipped_step_may_have_no_numbers() -> None:
+    skipped = step_record(3, loss=None, grad_norm=None, skipped_steps=1)
+    assert read_metrics(json.loads(json.dumps(metrics_line(skipped)))) == skipped
 
 
 def test_each_number_of_a_step_says_what_it_is() -> None:

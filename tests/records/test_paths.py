@@ -20,9 +20,14 @@ NAMED = {
     "training": "results/train",
     "metrics": "results/train/metrics.jsonl",
     "states": "results/train/state",
+    "origin": "results/train/origin",
     "checkpoints": "results/train/checkpoints",
     "previews": "results/train/previews",
+    "sample_now": "results/train/sample-now",
     "summary": "results/train/summary.json",
+    "curves": "results/train/curves",
+    "tensorboard": "results/train/tensorboard",
+    "wandb": "results/train/wandb",
     "trained_dataset": "results/train/dataset.json",
     "specs": "results/specs",
     "logs": "results/logs",
@@ -31,11 +36,12 @@ NAMED = {
     "lock": ".hv15/run.lock",
     "runs": ".hv15/runs",
     "recorded_products": ".hv15/told.json",
+    "complete_encodings": ".hv15/complete.json",
     "passed_checks": ".hv15/looks.json",
 }
 """Names that people, scripts and other programs know; the README lists those of a finished project."""
 
-OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "recorded_products", "passed_checks"}
+OF_THE_PROJECT = {"config", "hidden", "lock", "runs", "recorded_products", "complete_encodings", "passed_checks"}
 """What the experiments of a project share."""
 
 

@@ -9,7 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.testing import assert_close
 
 from hv15.errors import UserError
-from hv15.models.noise_levels import TIMESTEPS
+from hv15.noise.levels import TIMESTEPS
 from hv15.sample.schedule import sigmas
 
 OFFICIAL = json.loads((Path(__file__).parents[1] / "golden/sigma_schedules.json").read_text())

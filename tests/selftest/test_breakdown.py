@@ -23,6 +23,11 @@ from hv15.selftest.breakdown import breakdown, kind_of
         ("void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl>", "elementwise"),
         ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>", "elementwise"),
         ("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float>>", "elementwise"),
+        (
+            "void at::native::(anonymous namespace)::GammaBetaBackwardCUDAKernelTemplate<float, float, 64>",
+            "elementwise",
+        ),
+        ("_gated_sum_backward", "elementwise"),
         ("Memcpy HtoD (Pinned -> Device)", "copies"),
         ("Memset (Device)", "copies"),
         ("aten::addmm", "products"),

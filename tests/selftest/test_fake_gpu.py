@@ -25,10 +25,12 @@ SIZES = replace(
 """Few layers of the real width stand for all."""
 NO_DATA = {
     "reading of a safetensors file",
+    "start of a process",
     "compile",
     "stop by a signal, resume: equal LoRA",
     "waiting for data",
     "host syncs in a training step",
+    "a step that is not finite: equal LoRA",
     "NVML",
     "attention: flash",
     "attention: flash3",

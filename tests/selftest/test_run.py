@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,7 +24,6 @@ from hv15.selftest.machine import machine_checks
 from hv15.selftest.numbers import number_checks
 from hv15.selftest.planned import Plans
 from hv15.selftest.run import all_checks, reports
-from hv15.selftest.sizes import TINY
 from hv15.selftest.stand import Stand
 from tests.workflow.project import environment
 
@@ -47,11 +45,6 @@ sys.meta_path[:] = [Few(list(sys.meta_path))]
 """Only what torch and the four packages bring can be imported."""
 
 
-@pytest.fixture
-def stand(tmp_path: Path) -> Stand:
-    return Stand(torch.device("cpu"), TINY, tmp_path, plans=Plans())
-
-
 def named(checks: list[Check], *beginnings: str) -> list[Check]:
     return [check for check in checks if check.name.startswith(beginnings)]
 
@@ -70,13 +63,16 @@ def test_memory_of_a_step_is_what_the_plan_says(stand: Stand) -> None:
     assert row.measured.memory == pytest.approx(row.measured.planned_memory, rel=0.01)
 
 
-def test_numbers_of_the_machine_become_rates(stand: Stand) -> None:
-    report = last(stand, named(machine_checks(stand), "products in float32", "time between", "copy to the device, p"))
-    assert [row.state for row in report.rows] == ["ok", "ok", "skipped"]
+def test_numbers_of_the_machine_become_rates(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "true")  # which starts faster than Python
+    names = ("products in float32", "time between", "copy to the device, p", "start")
+    report = last(stand, named(machine_checks(stand), *names))
+    assert [row.state for row in report.rows] == ["ok", "ok", "skipped", "ok"]
     rates = report.rates
     assert rates.device == "cpu"
     assert rates.products["float32"] == pytest.approx(report.rows[0].measured.rate * 1e12)  # type: ignore[operator]
     assert rates.launch == pytest.approx(report.rows[1].measured.rate / 1e6)  # type: ignore[operator]
+    assert rates.start == report.rows[3].measured.seconds
     assert rates.utilisation == {}, "tiny models say nothing about the real ones"
     assert read_device_rates(json.loads(json.dumps(to_json(rates)))) == rates
 
@@ -127,6 +123,11 @@ def test_a_stopped_training_goes_on(stand: Stand) -> None:
     assert list(stand.folder.iterdir()) == []
 
 
+def test_a_step_that_is_not_finite_changes_nothing(stand: Stand) -> None:
+    (row,) = last(stand, named(loop_checks(stand), "a step that")).rows
+    assert (row.state, row.measured.error) == ("ok", 0.0), row.message
+
+
 def run_python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", BLOCKER + code, *words],
@@ -142,11 +143,16 @@ def test_all_is_imported_with_few_packages() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+WHOLE_S = 240
+"""Seconds of the processor that a run of everything may take: two minutes on two cores."""
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of everything, with few packages."""
     folder = tmp_path_factory.mktemp("report")
-    code = "from hv15.cli import main; sys.exit(main(['selftest', *sys.argv[1:]]))"
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_CPU, ({WHOLE_S}, {WHOLE_S}))"
+    code = f"{limit}; from hv15.cli import main; sys.exit(main(['selftest', *sys.argv[1:]]))"
     done = run_python(code, "--device", "cpu", "--full", "--out", str(folder), XDG_CONFIG_HOME=str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -165,7 +171,6 @@ def test_everything_runs_with_few_packages(whole: Path) -> None:
     assert len(planned) > 8
     for row in planned:
         assert row.measured.memory == pytest.approx(row.measured.planned_memory, rel=0.02), row.name
-    assert sum(row.took for row in report.rows) < 120 * max(1.0, (os.getloadavg()[0] + 1) / (os.cpu_count() or 1))
     assert {path.name for path in whole.iterdir()} >= {"selftest.json", "selftest.txt", "rates.json"}
     assert read_rates(whole / "hv15/devices/cpu.json") == report.rates
 
@@ -174,6 +179,17 @@ def test_names_are_unique(stand: Stand) -> None:
     names = [(check.part, check.name) for check in all_checks(stand)]
     assert len(set(names)) == len(names)
     assert {part for part, _ in names} == {"machine", "numbers", "full size", "loop"}
+
+
+@pytest.mark.slow
+def test_plans_are_computed_in_another_process(stand: Stand) -> None:
+    """As on a GPU: they are the same as those of this one, and are there when they are asked for."""
+    (work,) = [each for each in encoders.planned_works(stand) if each.stage == "encode texts"]
+    plans = Plans([work])
+    try:
+        assert plans.of(work) == work.plan()
+    finally:
+        plans.close()
 
 
 def test_encoders_on_the_processor_equal_themselves(stand: Stand) -> None:

@@ -1,4 +1,4 @@
-"""The report in words, two reports side by side, and the line for README."""
+"""The report in words, two reports side by side, and the line for the table of hardware."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_a_step_in_words() -> None:
     assert "4.00 s (plan 2.00 s to 5.00 s); 25 % of the peak; 24.00 GiB (plan 23.00 GiB)" in text
     assert "products 50 %, attention 25 %, gaps 25 %" in text
     assert "3 ok, 1 FAILED, 1 left out in 20 s" in text
-    assert "ended before" not in text
-    assert "ended before" in "\n".join(report_lines(REPORT))
+    assert "not finished" not in text
+    assert "not finished" in "\n".join(report_lines(REPORT))
 
 
 def _of(row: Row, **changes: object) -> SelftestReport:
@@ -45,8 +45,8 @@ def test_two_reports_row_by_row() -> None:
     second = _of(STEP, seconds=2.0, memory=12 << 30, share=0.5)
     lines = comparison(_of(STEP), replace(second, rows=(*second.rows, only_here)))
     table = "\n".join(" ".join(line.split()) for line in lines)
-    assert "training step, 480x480x49, batch 2 4 s 2 s 0.50" in table
-    assert "training step, 480x480x49, batch 2 memory 24 GiB 12 GiB 0.50" in table
+    assert "training step, 480x480x49, batch 2 4.00 s 2.00 s 0.50" in table
+    assert "training step, 480x480x49, batch 2 memory 24.00 GiB 12.00 GiB 0.50" in table
     assert "training step, 480x480x49, batch 2 MFU 25 % 50 % 2.00" in table
     assert "only in B - FAILED" in table
 
@@ -56,6 +56,16 @@ def test_rates_are_compared_and_endings_shown() -> None:
     assert "products 700 TFLOP/s 700 TFLOP/s 1.00" in table
     assert "attention FAILED FAILED" in table
     assert "resume left out left out" in table
+
+
+def test_small_figures_and_a_rate_without_a_unit() -> None:
+    tiny = _of(STEP, seconds=0.25, memory=3 << 20, share=None)
+    table = "\n".join(" ".join(line.split()) for line in comparison(_of(STEP), tiny))
+    assert "batch 2 4.00 s 250 ms 0.06" in table
+    assert "batch 2 memory 24.00 GiB 3.00 MiB 0.00" in table
+    assert "batch 2 MFU 25 % ok" in table
+    table = "\n".join(" ".join(line.split()) for line in comparison(_of(STEP, rate=2.0), _of(STEP, rate=1.0)))
+    assert "batch 2 2 1 0.50" in table
 
 
 def test_a_line_for_the_table_of_hardware() -> None:

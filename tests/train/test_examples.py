@@ -15,7 +15,9 @@ from hv15.cache.batches import MicroBatch, Stores, TrainingItem
 from hv15.config.train import TrainSettings
 from hv15.models import Condition, DiT
 from hv15.train.examples import EMPTY_CAPTION, Example, ExampleReader
+from hv15.train.losses import mean_square
 from hv15.train.timesteps import SigmaRule
+from hv15.train.weighting import LossWeight
 from tests.train.world import CONFIG, VISION_TOKENS, tiny_dit, tiny_stores
 
 SCALE = 1.03682  # of the published VAE config
@@ -27,7 +29,9 @@ def data(tmp_path: Path) -> tuple[list[TrainingItem], Stores]:
 
 
 def reader(stores: Stores, i2v_prob: float = 1.0, caption_dropout: float = 0.0) -> ExampleReader:
-    return ExampleReader(stores, 7, SigmaRule.from_settings(TrainSettings()), i2v_prob, caption_dropout)
+    options = TrainSettings()
+    weight = LossWeight.from_settings(options)
+    return ExampleReader(stores, 7, SigmaRule(options), weight, i2v_prob, caption_dropout)
 
 
 def batch(*items: TrainingItem, first: int = 0) -> MicroBatch:
@@ -47,7 +51,7 @@ class Spy:
 
 def shown(example: Example) -> tuple[Spy, Tensor]:
     spy = Spy()
-    return spy, example.losses(spy)  # type: ignore[arg-type]
+    return spy, mean_square(example.error(spy))  # type: ignore[arg-type]
 
 
 def test_all_that_goes_to_a_gpu_is_pinned_first(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +60,7 @@ def test_all_that_goes_to_a_gpu_is_pinned_first(data: Any, monkeypatch: pytest.M
     example = reader(stores)(batch(items[0]))
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
     pinned = example.pinned()
-    for name in ("x0", "noise", "sigma", "first_frame"):
+    for name in ("x0", "noise", "sigma", "weight", "first_frame"):
         assert torch.equal(getattr(pinned, name), getattr(example, name) + 1)
     for name in ("text", "glyphs", "vision"):
         assert torch.equal(getattr(pinned.condition, name), getattr(example.condition, name) + 1)
@@ -117,6 +121,14 @@ def test_input_target_and_timestep(data: Any) -> None:
     assert spy.timestep.dtype == torch.float32
 
 
+def test_a_sample_is_weighted_by_its_sigma(data: Any) -> None:
+    items, stores = data
+    weight = LossWeight.from_settings(TrainSettings(weighting_scheme="cosmap"))
+    example = replace(reader(stores), loss_weight=weight)(batch(items[0], items[3], first=5))
+    assert_close(example.weight, torch.tensor([weight(sigma) for sigma in example.sigma.tolist()]))
+    assert torch.equal(reader(stores)(batch(items[0])).weight, torch.ones(1))
+
+
 def test_a_sample_has_its_draws_in_any_batch(data: Any) -> None:
     """Two ranks with one sample each see what one rank with two sees."""
     items, stores = data
@@ -137,8 +149,8 @@ def test_a_batch_gives_the_losses_of_its_samples(data: Any) -> None:
     dit = tiny_dit()
     read = reader(stores, i2v_prob=0.5)
     first = next(n for n in range(50) if read(batch(items[0], items[3], first=n)).first_frame.tolist() == [0, 1])
-    together = read(batch(items[0], items[3], first=first)).losses(dit)
-    apart = [read(batch(item, first=first + i)).losses(dit)[0] for i, item in enumerate((items[0], items[3]))]
+    together = mean_square(read(batch(items[0], items[3], first=first)).error(dit))
+    apart = [mean_square(read(batch(items[3 * i], first=first + i)).error(dit))[0] for i in range(2)]
     assert_close(together, torch.stack(apart), atol=2e-6, rtol=1e-5)
 
 
@@ -161,5 +173,5 @@ def test_a_meanflow_model_is_told_a_step_of_no_length(data: Any) -> None:
     example = reader(stores)(batch(items[0]))
     seen: list[Tensor] = []
     dit.time_r_in.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    example.losses(dit)
+    example.error(dit)
     assert torch.equal(seen[0], 1000 * example.sigma)

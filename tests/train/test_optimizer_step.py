@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from torch.testing import assert_close
 from hv15.cache.batches import BatchStream
 from hv15.lora import LoRANetwork
 from hv15.train.examples import Example
+from hv15.train.gradient_sum import GradientSum
+from hv15.train.losses import LossFunction, mean_square
 from hv15.train.metrics import SIGMA_BINS
 from hv15.train.optimizer_step import OptimizerStep, StepNumbers
 from hv15.train.run import make_reader
@@ -36,20 +40,27 @@ def plain_step(**options: object) -> OptimizerStep:
             if "lora_up" in name:
                 parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(number))
     sgd = torch.optim.SGD([{"params": list(network.parameters()), "lr": 1.0, "initial_lr": 1.0}])
-    return OptimizerStep(dit, network, sgd, torch.device("cpu"), seed=0, max_grad_norm=0.0, **options)  # type: ignore[arg-type]
+    loss = LossFunction(settings().train)
+    return OptimizerStep(dit, network, sgd, torch.device("cpu"), seed=0, max_grad_norm=0.0, loss=loss, **options)  # type: ignore[arg-type]
 
 
 def moved(step: OptimizerStep, examples: list[tuple[int, Example]], lr_factor: float = 1.0) -> Tensor:
     """Do a step; how far it moved the parameters, as one vector."""
     before = torch.cat([parameter.detach().flatten().clone() for parameter in step.parameters])
-    step.run(examples, samples=2 * len(examples), lr_factor=lr_factor)
+    step.run(examples, micro_batches=len(examples), samples=2 * len(examples), lr_factor=lr_factor)
     return before - torch.cat([parameter.detach().flatten() for parameter in step.parameters])
+
+
+def numbers(step: OptimizerStep, examples: list[tuple[int, Example]]) -> StepNumbers:
+    """Do a step that moves nothing."""
+    queued = step.run(examples, micro_batches=len(examples), samples=6, lr_factor=0.0)
+    return StepNumbers.from_list(queued.tensor.tolist())
 
 
 def test_the_numbers_come_in_one_piece(examples: list[tuple[int, Example]]) -> None:
     step = plain_step()
-    losses = torch.cat([example.losses(step.dit) for _, example in examples]).tolist()
-    queued = step.run(iter(examples), samples=6, lr_factor=0.25, flags=lambda: (True, False))
+    losses = torch.cat([mean_square(example.error(step.dit)) for _, example in examples]).tolist()
+    queued = step.run(iter(examples), micro_batches=3, samples=6, lr_factor=0.25, flags=lambda: (True, False))
     numbers = StepNumbers.from_list(queued.tensor.tolist())
     assert queued.lr == 0.25
     assert numbers.flags == [True, False]
@@ -57,6 +68,28 @@ def test_the_numbers_come_in_one_piece(examples: list[tuple[int, Example]]) -> N
     assert sum(numbers.loss_sums) == pytest.approx(sum(losses), rel=1e-5)
     assert numbers.grad_norm > 0
     assert all(parameter.grad is None for parameter in step.parameters)
+
+
+def test_weights_scale_the_gradients_and_not_what_is_recorded(examples: list[tuple[int, Example]]) -> None:
+    doubled = [(index, replace(example, weight=2 * example.weight)) for index, example in examples]
+    assert_close(moved(plain_step(), doubled), 2 * moved(plain_step(), examples), atol=1e-6, rtol=1e-4)
+    both, *others = (
+        [(index, replace(example, weight=torch.tensor(weights))) for index, example in examples[:1]]
+        for weights in ([1.0, 3.0], [1.0, 0.0], [0.0, 1.0])
+    )
+    first, second = (moved(plain_step(), each) for each in others)
+    assert_close(moved(plain_step(), both), first + 3 * second, atol=1e-6, rtol=1e-4)
+    losses = [numbers(plain_step(), each).loss_sums for each in (examples, doubled)]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_the_loss_that_is_chosen_is_minimised(examples: list[tuple[int, Example]]) -> None:
+    """Far from the corner, Huber's loss pulls less than the square, and the square is what is recorded."""
+    step, squares = plain_step(), plain_step()
+    step.loss = LossFunction(settings(loss_type="huber", huber_schedule="constant", huber_c=1e-3).train)
+    before, after = numbers(squares, examples), numbers(step, examples)
+    assert before.loss_sums == pytest.approx(after.loss_sums)
+    assert after.grad_norm < 0.01 * before.grad_norm
 
 
 def test_the_learning_rate_scales_the_step(examples: list[tuple[int, Example]]) -> None:
@@ -68,17 +101,27 @@ def test_processes_sum_gradients_and_numbers_in_two_transfers(examples: list[tup
     """Stands in for two processes that compute the same: every sum is twice that of this process."""
     sizes: list[int] = []
 
-    def twice(tensor: Tensor) -> Tensor:
+    def twice(tensor: Tensor) -> None:
         sizes.append(tensor.numel())
-        return tensor * 2
+        tensor.mul_(2)
 
-    alone, together = plain_step(), plain_step(sum_over_processes=twice)
+    alone, together = plain_step(), plain_step()
+    together.over_processes = GradientSum(together.parameters, reduce=twice)
     assert_close(moved(together, examples), 2 * moved(alone, examples), atol=1e-6, rtol=1e-4)
     assert sizes == [sum(parameter.numel() for parameter in together.parameters), 2 * SIGMA_BINS]
-    queued = together.run(examples, samples=12, lr_factor=1.0, flags=lambda: (True, False))
+    queued = together.run(examples, micro_batches=3, samples=12, lr_factor=1.0, flags=lambda: (True, False))
     numbers = StepNumbers.from_list(queued.tensor.tolist())
     assert numbers.flags == [True, False]
     assert sum(numbers.sample_counts) == 12
+
+
+def test_a_step_that_is_bad_on_another_process_is_bad_here(examples: list[tuple[int, Example]]) -> None:
+    def spoil(tensor: Tensor) -> None:
+        tensor.add_(math.nan)
+
+    step = plain_step()
+    step.over_processes = GradientSum(step.parameters, reduce=spoil)
+    assert not moved(step, examples).any()
 
 
 def test_requests_are_asked_for_after_the_last_backward_pass(examples: list[tuple[int, Example]]) -> None:
@@ -94,5 +137,5 @@ def test_requests_are_asked_for_after_the_last_backward_pass(examples: list[tupl
         events.append("flags")
         return (False,)
 
-    plain_step().run(noted(), samples=6, lr_factor=1.0, flags=flags)
+    plain_step().run(noted(), micro_batches=3, samples=6, lr_factor=1.0, flags=flags)
     assert events == ["micro-batch 0", "micro-batch 1", "micro-batch 2", "flags"]

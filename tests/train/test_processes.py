@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from hv15.errors import UserError
 from hv15.train.signals import EXIT_RESUMABLE
 from tests.forked import forked
 from tests.models.ranks import free_port
@@ -25,7 +27,7 @@ from tests.train.world import metrics, run, settings, untimed
 @contextmanager
 def started(folder: Path, options: dict[str, Any], count: int = 2) -> Iterator[list[BaseProcess]]:
     """Train on several processes, which end with the block at the latest."""
-    places = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    places = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     processes = []
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -57,7 +59,7 @@ def logs(folder: Path) -> str:
 
 def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
     options = {"max_train_steps": 4, "state_every_n_steps": 2, "module_dropout": 0.3, "caption_dropout": 0.2}
-    with started(tmp_path / "two", options) as processes:
+    with started(tmp_path / "two", options | {"num_processes": 2}) as processes:
         assert ended(processes) == [0, 0], logs(tmp_path / "two")
     one = run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2))
     alone, together = load_file(one), load_file(tmp_path / "two" / "lora.safetensors")
@@ -65,11 +67,46 @@ def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
     assert untimed(metrics(tmp_path / "one")) == untimed(metrics(tmp_path / "two"))
 
 
+def test_a_training_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
+    """Six batches a step, on three processes, then on two: the same as on one, up to the order of sums."""
+    folder = tmp_path / "some"
+    options = {"max_train_steps": 3, "state_every_n_steps": 2, "module_dropout": 0.3}
+    for count in (3, 2):
+        divided = {"num_processes": count, "gradient_accumulation_steps": 6 // count}
+        with started(folder, options | divided, count) as processes:
+            assert ended(processes) == [0] * count, logs(folder)
+        if count == 3:  # as if it had been killed in its last step
+            shutil.rmtree(folder / "train" / "state" / "step-000003")
+            (folder / "lora.safetensors").unlink()
+    assert [record["step"] for record in metrics(folder, "start")] == [0, 2]
+    one = load_file(run(tmp_path / "one", settings(**options, gradient_accumulation_steps=6)))
+    some = load_file(folder / "lora.safetensors")
+    for name, tensor in one.items():
+        assert_close(some[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_a_launcher_that_starts_another_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"1 processes were started, but train.num_processes \(2\)") as error:
+        run(tmp_path, settings(num_processes=2))
+    assert "hv15 train" in (error.value.hint or "")
+
+
+def test_a_divided_base_trains_the_same(tmp_path: Path) -> None:
+    """Each process holds a half of every block."""
+    options = {"max_train_steps": 3, "module_dropout": 0.3, "gradient_checkpointing": True}
+    with started(tmp_path / "divided", options | {"num_processes": 2, "shard_base": True}) as processes:
+        assert ended(processes) == [0, 0], logs(tmp_path / "divided")
+    one = load_file(run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2)))
+    divided = load_file(tmp_path / "divided" / "lora.safetensors")
+    assert all(torch.equal(one[name], divided[name]) for name in one)
+
+
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_that_share_batches_train_what_one_process_trains(count: int, tmp_path: Path) -> None:
     """One group of two ranks; two groups, each with batches of its own. What is recorded counts each sample once."""
     options = {"max_train_steps": 3, "state_every_n_steps": 2, "module_dropout": 0.3, "gradient_checkpointing": True}
-    with started(tmp_path / "shared", {**options, "context_parallel": 2}, count) as processes:
+    ranks = {"context_parallel": 2, "num_processes": count // 2}
+    with started(tmp_path / "shared", options | ranks, count) as processes:
         assert ended(processes) == [0] * count, logs(tmp_path / "shared")
     one = run(tmp_path / "one", settings(**options, gradient_accumulation_steps=count // 2))
     alone, together = load_file(one), load_file(tmp_path / "shared" / "lora.safetensors")
@@ -88,7 +125,8 @@ def test_a_signal_to_one_process_is_for_all(tmp_path: Path) -> None:
     """Save, then stop, each requested from the process that does not write: the other one saves, and both stop."""
     folder = tmp_path / "two"
     states = folder / "train" / "state"
-    with started(folder, {"max_train_steps": 1_000_000, "state_every_n_steps": 1_000_000}) as processes:
+    options = {"max_train_steps": 1_000_000, "state_every_n_steps": 1_000_000, "num_processes": 2}
+    with started(folder, options) as processes:
         pid = processes[1].pid
         assert pid is not None
 

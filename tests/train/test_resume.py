@@ -28,18 +28,35 @@ OPTIONS: dict[str, Any] = {
     "network_dropout": 0.1,
     "caption_dropout": 0.2,
     "network_alpha": 0.3,
+    "num_timestep_buckets": 4,
+    "weighting_scheme": "min_snr",
+    "loss_type": "huber",
 }
-OPTIMIZERS = [
+IN_8_BITS = {"optimizer_args": {"min_8bit_size": 16}}  # so that tiny matrices have 8-bit state
+AVERAGING = {"optimizer_type": "AdamWScheduleFree", "lr_scheduler": "constant", "loraplus_lr_ratio": 4}
+OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer_type": "AdamW"},
-    {"optimizer_type": "AdamW8bit", "optimizer_args": {"min_8bit_size": 16}},  # so that tiny matrices have 8-bit state
+    {"optimizer_type": "AdamW8bit", **IN_8_BITS},
     {"optimizer_type": "Muon"},
+    AVERAGING,
 ]
+SLOW: list[dict[str, Any]] = [
+    {"optimizer_type": "PagedAdamW8bit", **IN_8_BITS},
+    {"optimizer_type": "Adafactor", "optimizer_args": {"beta1": 0.9}},
+    {"optimizer_type": "Lion", "scale_weight_norms": 0.05},
+    {"optimizer_type": "CAME", "learning_rate_patterns": {"txt_": "0.5x"}},
+    {"optimizer_type": "AdEMAMix", "optimizer_args": {"t_alpha": 5, "t_beta3": 5}},
+    {"optimizer_type": "Prodigy", "learning_rate": 1, "optimizer_args": {"d0": 1e-3, "use_bias_correction": True}},
+    {**AVERAGING, "optimizer_type": "ProdigyPlusScheduleFree", "learning_rate": 1, "optimizer_args": {"d0": 1e-3}},
+    {"optimizer_type": "pytorch_optimizer.SOAP"},
+]
+"""The states of these are tested in test_optimizer_state.py, without a training around them."""
 
 
 def hang_in_step_10(folder: Path, options: dict[str, Any]) -> None:
     """A training that never gets beyond its tenth step."""
     torch.set_num_threads(1)
-    Example.losses = at_step(10, lambda: time.sleep(600))  # type: ignore[method-assign]
+    Example.error = at_step(10, lambda: time.sleep(600))  # type: ignore[method-assign]
     run(folder, settings(**options))
 
 
@@ -50,30 +67,34 @@ def no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at_step(number: int, action: Callable[[], None]) -> Callable[[Example, Any], Any]:
-    """Example.losses as it is, with an action in front of its n-th call: of step n, without accumulation."""
-    real, calls = Example.losses, []
+    """Example.error as it is, with an action in front of its n-th call: of step n, without accumulation."""
+    real, calls = Example.error, []
 
-    def losses(example: Example, dit: Any) -> Any:
+    def error(example: Example, dit: Any) -> Any:
         calls.append(1)
         if len(calls) == number:
             action()
         return real(example, dit)
 
-    return losses
+    return error
 
 
 def send(number: int) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda options: options["optimizer_type"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [*OPTIMIZERS, *(pytest.param(options, marks=pytest.mark.slow) for options in SLOW)],
+    ids=lambda options: options["optimizer_type"],
+)
 def test_stopped_and_resumed_equals_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = settings("i2v", **OPTIONS, **optimizer, i2v_prob=0.5)
+    config = settings("i2v", **{**OPTIONS, **optimizer}, i2v_prob=0.5)
     straight = run(tmp_path / "straight", config)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "losses", at_step(5, send(signal.SIGTERM)))
+        patch.setattr(Example, "error", at_step(5, send(signal.SIGTERM)))
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path / "stopped", config)
     assert stopped.value.code == EXIT_RESUMABLE == 3
@@ -85,6 +106,25 @@ def test_stopped_and_resumed_equals_undisturbed(
     for name in ("lora-step000003.safetensors", "lora-step000006.safetensors"):
         parts = [tmp_path / each / "train" / "checkpoints" / name for each in ("straight", "stopped")]
         assert parts[0].read_bytes() == parts[1].read_bytes()
+
+
+def test_what_was_due_where_it_was_stopped_is_done_when_it_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is due after the very step in which the signal comes."""
+    config = settings(max_train_steps=5, save_every_n_steps=3)
+    run(tmp_path / "straight", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "error", at_step(3, send(signal.SIGTERM)))
+        with pytest.raises(SystemExit):
+            run(tmp_path / "stopped", config)
+    copies = [
+        tmp_path / each / "train" / "checkpoints" / "lora-step000003.safetensors" for each in ("straight", "stopped")
+    ]
+    assert not copies[1].exists()
+    run(tmp_path / "stopped", config)
+    assert copies[0].read_bytes() == copies[1].read_bytes()
+    assert len(metrics(tmp_path / "stopped", "checkpoint")) == 1
 
 
 def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
@@ -112,7 +152,7 @@ def test_a_torn_newest_state_costs_steps_but_not_the_run(tmp_path: Path, monkeyp
     config = settings(**OPTIONS)
     straight = run(tmp_path / "straight", config)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "losses", at_step(5, send(signal.SIGINT)))
+        patch.setattr(Example, "error", at_step(5, send(signal.SIGINT)))
         with pytest.raises(SystemExit):
             run(tmp_path / "torn", config)
     newest = tmp_path / "torn" / "train" / "state" / "step-000005" / "optimizer.pt"
@@ -128,8 +168,8 @@ def test_usr1_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def look() -> None:
         states.append([path.name for path in (tmp_path / "train" / "state").iterdir()])
 
-    monkeypatch.setattr(Example, "losses", at_step(2, send(signal.SIGUSR1)))
-    monkeypatch.setattr(Example, "losses", at_step(3, look))
+    monkeypatch.setattr(Example, "error", at_step(2, send(signal.SIGUSR1)))
+    monkeypatch.setattr(Example, "error", at_step(3, look))
     run(tmp_path, settings(max_train_steps=4))
     assert states == [["step-000002"]]
     assert len(metrics(tmp_path)) == 4
@@ -140,7 +180,7 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path, monkeypatch: pyte
     config = settings(max_train_steps=3)
     first = run(tmp_path, config).read_bytes()
     (tmp_path / "lora.safetensors").unlink()
-    monkeypatch.setattr(Example, "losses", at_step(1, lambda: pytest.fail("trained again")))
+    monkeypatch.setattr(Example, "error", at_step(1, lambda: pytest.fail("trained again")))
     assert run(tmp_path, config).read_bytes() == first
     assert len(metrics(tmp_path)) == 3
 
@@ -156,12 +196,12 @@ def test_another_spec_starts_anew_and_the_old_one_can_come_back(tmp_path: Path) 
 
 def test_another_number_of_batches_a_step_is_refused(tmp_path: Path) -> None:
     """As when two processes resume the state of one; the spec does not hold their number."""
-    config, spec = settings(max_train_steps=2, gradient_accumulation_steps=2), {"train": "the same"}
+    config, spec = settings(max_train_steps=2, gradient_accumulation_steps=2), {"the": "same"}
     run(tmp_path, config, spec=spec)
     (tmp_path / "lora.safetensors").unlink()
     with pytest.raises(UserError, match=r"cannot resume: each step had 2 batches .* would have 1") as error:
         run(tmp_path, settings(max_train_steps=2), spec=spec)
-    assert "start 2 processes" in (error.value.hint or "")
+    assert "make the product of these settings 2 again" in (error.value.hint or "")
     run(tmp_path, config, spec=spec)
 
 

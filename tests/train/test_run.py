@@ -15,9 +15,13 @@ from hv15.cache.batches import Stores, TrainingItem
 from hv15.errors import UserError
 from hv15.lora import convert, save_lora
 from hv15.models.dit_files import save_dit
+from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import EMPTY_CAPTION
 from hv15.train.loop import LoopSettings
 from hv15.train.run import check_items, make_network, make_optimizer_step, make_reader, train
+from hv15.train.schedules import Schedule
+from hv15.train.timesteps import SigmaRule
+from hv15.train.weighting import LossWeight
 from tests.train.world import metrics, run, settings, spec_of, tiny_dit, tiny_stores
 
 
@@ -148,26 +152,38 @@ def test_the_settings_reach_the_parts_that_use_them(data: Any) -> None:
         logit_std=0.5,
         min_timestep=10,
         max_timestep=900,
+        weighting_scheme="cosmap",
+        mode_scale=1.1,
+        min_snr_gamma=7,
+        loss_type="huber",
         i2v_prob=0.3,
         caption_dropout=0.2,
         seed=77,
         lr_scheduler="cosine",
         lr_warmup_steps=0.25,
         max_grad_norm=0.5,
+        loraplus_lr_ratio=4,
+        learning_rate_patterns={"img_mlp": "0.1x"},
+        scale_weight_norms=0.7,
         state_every_n_steps=11,
         save_every_n_epochs=2,
         save_last_n_epochs=3,
     )
     reader = make_reader(config, stores)
-    rule = config.train.model_dump()
-    for name, value in vars(reader.sigma_rule).items():
-        assert value == rule[name], name
+    assert reader.sigma_rule == SigmaRule(config.train)
+    assert reader.loss_weight == LossWeight("cosmap", 0.25, 0.5, 1.1, 7.0)
     assert (reader.seed, reader.i2v_prob, reader.caption_dropout) == (77, 0.3, 0.2)
     loop = LoopSettings.from_settings(config.train, total_steps=80)
-    assert (loop.lr_scheduler, loop.warmup_steps) == ("cosine", 20)
+    assert loop.schedule == Schedule("cosine", 80, warmup=20)
     assert (loop.state_every_n_steps, loop.total_steps) == (11, 80)
-    assert (loop.checkpoints.save_every_n_epochs, loop.checkpoints.save_last_n_epochs) == (2, 3)
+    copies = CheckpointRule.from_settings(config.train)
+    assert (copies.save_every_n_epochs, copies.save_last_n_epochs) == (2, 3)
     dit = tiny_dit()
     step = make_optimizer_step(config.train, dit, make_network(config, dit), torch.device("cpu"))
     assert (step.seed, step.max_grad_norm) == (77, 0.5)
+    rates = {str(group["name"]): group["initial_lr"] for group in step.optimizer.param_groups}
+    assert rates == pytest.approx({"down": 1e-2, "up": 4e-2, "down at 0.001": 1e-3, "up at 0.001": 4e-3})
+    assert step.norm_limit is not None
+    assert (step.norm_limit.most, len(step.norm_limit.layers)) == (0.7, len(step.network.module_names))  # type: ignore[attr-defined]
+    assert step.loss.settings.loss_type == "huber"
     assert make_reader(settings("t2v", i2v_prob=0.3), stores).i2v_prob == 0.0

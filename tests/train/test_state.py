@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 import torch
 
 from hv15.errors import UserError
-from hv15.train.state import Position, StateFolder, claim_folder, locked
+from hv15.train.state import Position, StateFolder, locked
 
 
 def save(folder: StateFolder, step: int) -> Path:
@@ -108,41 +107,6 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     states.save(Position(5, 0, 0, "spec", 1), {"up": torch.ones(1)}, {"state": Evil()})
     assert states.load_latest() is None
     assert not (tmp_path / "ran").exists()
-
-
-def test_another_spec_moves_the_folder_aside_and_its_return_brings_it_back(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder, first, second = tmp_path / "train", "a" * 64, "b" * 64
-    claim_folder(folder, first)
-    save(StateFolder(folder / "state", first), 5)
-    claim_folder(folder, first)
-    assert StateFolder(folder / "state", first).load_latest() is not None
-
-    with caplog.at_level(logging.WARNING):
-        claim_folder(folder, second)
-    assert "moved to" in caplog.text
-    assert StateFolder(folder / "state", second).load_latest() is None
-    assert (tmp_path / "train-aaaaaaaa" / "state" / "step-000005").is_dir()
-
-    claim_folder(folder, first)
-    assert StateFolder(folder / "state", first).load_latest() is not None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "train-bbbbbbbb"]
-
-
-def test_a_folder_that_stands_aside_is_never_replaced(tmp_path: Path) -> None:
-    folder, first, second = tmp_path / "train", "a" * 64, "b" * 64
-    for step in (5, 6, 7):
-        claim_folder(folder, first)
-        save(StateFolder(folder / "state", first), step)
-        claim_folder(folder, second)
-        (folder / "run.json").unlink()  # without an owner, nothing comes back
-    found = {path.parts[-3]: path.name for path in tmp_path.glob("train-aaaaaaaa*/state/*")}
-    names = ("train-aaaaaaaa", "train-aaaaaaaa-2", "train-aaaaaaaa-3")
-    assert found == dict(zip(names, ("step-000005", "step-000006", "step-000007"), strict=True))
-    folder.rmdir()
-    claim_folder(folder, first)
-    assert [path.name for path in (folder / "state").iterdir()] == ["step-000007"]
 
 
 def test_a_state_of_another_spec_is_never_loaded(tmp_path: Path) -> None:

@@ -33,3 +33,37 @@ def test_length_in_steps_and_epochs() -> None:
     assert batches.total_steps(None, 1) == 3  # the third step runs into the next epoch: all clips are seen
     assert [batches.finished_epochs(step) for step in range(8)] == [0, 0, 0, 1, 1, 2, 2, 3]
     assert batches.epochs(7) == 3.0
+
+
+def mixed() -> BatchStream:
+    """Batches of 2, and of 1 at the end of each epoch of 7 samples."""
+    return BatchStream([TrainingItem(f"clip{i}", "c", (1, 2, 2), batch_size=2) for i in range(7)], seed=0)
+
+
+def test_the_place_of_a_sample_in_the_stream() -> None:
+    stream = mixed()
+    begins = [stream[index].first_sample for index in range(13)]
+    for sample in range(21):
+        assert begins[stream.index_at(sample)] == min(begin for begin in begins if begin >= sample)
+
+
+def test_steps_count_on_where_the_samples_of_another_training_end() -> None:
+    """Three samples a step there, two batches a step here: whatever the batches are, no sample is used twice."""
+    stream, used = mixed(), 3 * 4
+    batches = StepBatches.after(4, used, stream, accumulation=2)
+    first = batches.of_step(4)[0].first_sample
+    assert used <= first < used + 2
+    assert batches.samples(4) == first
+    assert [batch.first_sample for step in (4, 5) for batch in batches.of_step(step)] == [
+        stream[stream.index_at(used) + number].first_sample for number in range(4)
+    ]
+    assert [index for index, _ in batches.share(4, 6)] == [stream.index_at(used) + number for number in range(4)]
+    assert batches.epochs(4) == stream.index_at(used) / 4
+    assert batches.finished_epochs(batches.total_steps(None, 5)) == 5
+    assert batches.finished_epochs(batches.total_steps(None, 5) - 1) == 4
+
+
+def test_the_same_settings_take_the_same_steps() -> None:
+    stream = mixed()
+    batches = StepBatches(stream, accumulation=3)
+    assert StepBatches.after(5, batches.samples(5), stream, accumulation=3) == batches

@@ -15,6 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hv15.project import Project
+    from hv15.records.training import TrainingRecord
 
 
 def main(words: list[str]) -> None:
@@ -101,9 +106,36 @@ def train(words: list[str], options: dict[str, str]) -> str:
         time.sleep(300)
     project.latents.entries()
     project.texts.entries()
-    write_safetensors(Path(options["out"]), {"hv15.made_from": json.dumps(wanted_of(options))})
+    if project.paths.states.exists():
+        continue_training(project)
+    config = json.dumps(project.settings.dump())
+    told = {"hv15.made_from": json.dumps(wanted_of(options)), "hv15.config": config}
+    write_safetensors(Path(options["out"]), told)
     project.dataset.record().write(project.paths.trained_dataset)
     return ""
+
+
+def continue_training(project: Project) -> None:
+    """Take the folder as a real training does, and leave the state after its last step."""
+    from hv15.records.training import TrainingRecord
+    from hv15.train.folder import claim_folder
+    from hv15.train.past import past_of
+
+    train = project.settings.train
+    record = TrainingRecord(past_of(train, project.training_spec), project.settings.dump())
+    claim_folder(project.paths.training, record, train.max_train_steps)
+    write_state(project.paths.training, record, train.max_train_steps or 0)
+
+
+def write_state(training: Path, record: TrainingRecord, step: int) -> Path:
+    """A state with everything but weights."""
+    from hv15.digest import digest
+
+    folder = training / "state" / f"step-{step:06d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"step": step, "samples": step, "spec": record.digest, "metrics_offset": 0, "sha256": {}}
+    (folder / "state.json").write_text(json.dumps({**content, "digest": digest(content)}))
+    return folder
 
 
 def write_latents(words: list[str], options: dict[str, str]) -> str:

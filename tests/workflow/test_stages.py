@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hv15.demo.layout import copy_base
 from hv15.project import Project
@@ -48,6 +49,27 @@ def test_a_new_project(project: QuickProject) -> None:
         *("encode_latents.0", "encode_latents.1", "encode_texts.0", "encode_texts.1", "train"),
         *("sample_latents.one", "sample_video.one", "publish", "plan"),
     ]
+
+
+def test_previews_of_another_size_have_a_first_image_of_their_own(project: QuickProject) -> None:
+    """Training waits for the first images of its previews."""
+    Image.new("RGB", (64, 64)).save(project.root / "first.png")
+    prompts = [{"name": name, "prompt": name, "image_path": "first.png"} for name in ("one", "two")]
+    project.set(task="i2v", sample={"prompts": prompts})
+    assert reads_of_training(project) == ["one", "two"]
+    project.set(train={"previews": ["two"], "preview": {"video_size": [32, 48]}})
+    assert reads_of_training(project) == ["two.preview"]
+    found = stages(project)
+    assert {"sample_condition.one", "sample_condition.two", "sample_condition.two.preview"} < found.keys()
+    assert found["sample_condition.two.preview"].wanted["size"] == [32, 48]
+
+
+def reads_of_training(project: QuickProject) -> list[str]:
+    names = [path.name.removesuffix(".condition.safetensors") for path in stages(project)["train"].inputs["conditions"]]
+    assert list(stages(project)).index("train") > max(
+        list(stages(project)).index(f"sample_condition.{name}") for name in names
+    )
+    return names
 
 
 def test_a_product_is_right_when_it_records_what_is_wanted(project: QuickProject) -> None:

@@ -19,8 +19,11 @@ from pathlib import Path
 import pytest
 
 from hv15.project import Project
+from hv15.records.training import TrainingRecord
+from hv15.train.past import past_of
 from tests.workflow.project import REPOSITORY
 from tests.workflow.quick import CLIPS, TEXTS, QuickProject
+from tests.workflow.stub_hv15 import write_state
 
 TRAIN = {"train": 1}
 SAMPLE = {"sample denoise": 1, "sample decode": 1}
@@ -125,6 +128,35 @@ def another_training(project: QuickProject) -> None:
         os.utime(path, (1e9, 1e9))
 
 
+def train_for_real(project: QuickProject) -> None:
+    """As if the last training had left a state."""
+    opened = Project(project.root / "config.yaml")
+    record = TrainingRecord(past_of(opened.settings.train, opened.training_spec), opened.settings.dump())
+    state = write_state(opened.paths.training, record, 2)
+    project.add_lora(str(state / "lora.safetensors"))
+    record.write(opened.paths.training)
+
+
+def train_longer(project: QuickProject) -> None:
+    train_for_real(project)
+    project.set(train={"max_train_steps": 4})
+
+
+def go_on(project: QuickProject) -> None:
+    train_for_real(project)
+    project.set(train={"max_train_steps": 4, "learning_rate": 0.3, "continue_from": "latest"})
+
+
+def go_on_and_lose_all_but_the_lora(project: QuickProject) -> None:
+    """What the training started from stands in the LoRA, too."""
+    go_on(project)
+    assert project.snakemake().code == 0
+    for path in (project.root / "results").iterdir():
+        if path.name.startswith("train") and path.is_dir():
+            shutil.rmtree(path)
+    shutil.rmtree(project.root / "results/specs")
+
+
 def sets(**sections: object) -> Callable[[QuickProject], None]:
     return lambda project: project.set(**sections)
 
@@ -146,6 +178,9 @@ EDITS = [
     edit("a clip added", lambda project: project.add_clip("hen"), TRAIN, SAMPLE, clips=1, texts=1),
     edit("a clip copied", copy_clip, TRAIN, SAMPLE),
     edit("the learning rate", sets(train={"learning_rate": 0.3}), TRAIN, SAMPLE),
+    edit("a greater length", train_longer, TRAIN, SAMPLE),
+    edit("another learning rate from the latest state", go_on, TRAIN, SAMPLE),
+    edit("all but the LoRA lost after that", go_on_and_lose_all_but_the_lora),
     edit("a quantised base", sets(train={"quantize": "int8"}), TRAIN, SAMPLE),
     edit(
         "settings of speed and memory",

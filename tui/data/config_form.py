@@ -164,7 +164,7 @@ def _field(
 
 
 def kind_of(schema: JsonSchemaValue) -> tuple[FieldKind, tuple[str, ...], bool]:
-    """Return kind, choices, and whether it may be null, of a field's JSON schema."""
+    """Return kind, choices (of text: some of what it may be), and whether it may be null, of a field's JSON schema."""
     parts = schema.get("anyOf") or [schema]
     optional = any(part.get("type") == "null" for part in parts)
     parts = [part for part in parts if part.get("type") != "null"]
@@ -182,7 +182,7 @@ def kind_of(schema: JsonSchemaValue) -> tuple[FieldKind, tuple[str, ...], bool]:
     for name, kind in kinds.items():
         if name in found:
             return kind, ("true", "false") if kind == "bool" else (), optional
-    return "path" if "path" in found else "text", (), optional
+    return "path" if "path" in found else "text", tuple(map(typed, choices)), optional
 
 
 def typed(value: Json) -> str:

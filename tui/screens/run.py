@@ -54,6 +54,7 @@ class RunScreen(DashboardScreen):
         Binding("x", "stop", "Stop", id="run-stop", tooltip="stop: save, then end; again = kill"),
         Binding("d", "dry_run", "Dry run", id="run-dry-run", tooltip="show what would run, and why"),
         Binding("w", "save_now", "Save now", id="run-save", tooltip="make the training save its state now"),
+        Binding("p", "sample_now", "Sample now", id="run-sample", show=False, tooltip="make samples after this step"),
         Binding("l", "open_log", "Log", id="run-log", tooltip="open the log of the job under the cursor"),
         Binding(
             "o",
@@ -300,6 +301,10 @@ class RunScreen(DashboardScreen):
         self.in_thread(
             "save", lambda: control.save_now(root), lambda _: self._say_done("the training saves after this step")
         )
+
+    def action_sample_now(self) -> None:
+        root, done = self.dashboard.files.root, "the training makes samples after this step: see Samples"
+        self.in_thread("sample", lambda: control.sample_now(root), lambda _: self._say_done(done))
 
     def action_unlock(self) -> None:
         project = self.dashboard.project

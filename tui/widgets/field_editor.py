@@ -17,6 +17,14 @@ from hv15.errors import UserError
 from hv15.terminal_text import original, visible
 from tui.data.config_form import FormField, FormSection
 
+_AFFECTS = {
+    "speed": " · changes no result, reruns nothing",
+    "place": " · a place: reruns nothing",
+    "future": " · the training continues",
+    "length": " · a longer training continues, if its rate does not depend on the length",
+}
+"""What an edit causes, by the setting's mark."""
+
 
 class FieldEditor(Vertical):
     """Follows the cursor of the form; enter in its field sets the value. Long help scrolls."""
@@ -70,10 +78,9 @@ class FieldEditor(Vertical):
             help_text.update(Content.assemble((row.title, "bold"), "  ", row.help, (more, "$faint")))
         else:
             default = "" if row.default in (..., None) else f", default {visible(row.default_text)}"
-            affects = {"speed": " · changes no result, reruns nothing", "place": " · a place: reruns nothing"}
             parts = [
                 Content.assemble(
-                    (row.path, "bold"), "  ", (row.type + default + affects.get(row.affects or "", ""), "$faint")
+                    (row.path, "bold"), "  ", (row.type + default + _AFFECTS.get(row.affects or "", ""), "$faint")
                 )
             ]
             if row.problem:

@@ -17,6 +17,9 @@ class New(Command):
     name: ClassVar[str] = "new"
     folder: Annotated[Path, Argument("where to make it", positional=True)]
     preset: Annotated[str, Argument("demo, i2v-16gb, t2v-24gb or t2v-80gb")] = "t2v-24gb"
+    recipe: Annotated[
+        str | None, Argument("train as others do: diffusion-pipe, musubi, official or simpletuner (as the preset)")
+    ] = None
 
     def run(self) -> None:
         from hv15.commands.project import new
@@ -53,6 +56,19 @@ class Plan(SettingsCommand):
         from hv15.commands.plan import plan
 
         plan(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timesteps(SettingsCommand):
+    """Show which noise levels the training draws, and their weights."""
+
+    name: ClassVar[str] = "timesteps"
+    out: Annotated[Path | None, Argument("draw a picture, too: a .png or an .svg")] = None
+
+    def run(self) -> None:
+        from hv15.commands.timesteps import timesteps
+
+        timesteps(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,4 +138,4 @@ class Snakefile(Command):
         snakefile(self)
 
 
-PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Why, Show, Snakefile, Collect, Repair)
+PROJECT_COMMANDS: tuple[Entry, ...] = (New, Check, Plan, Timesteps, Why, Show, Snakefile, Collect, Repair)

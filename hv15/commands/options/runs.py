@@ -44,6 +44,18 @@ class Stop(ProjectCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleNow(ProjectCommand):
+    """Ask the running training for samples after its current step."""
+
+    name: ClassVar[str] = "sample-now"
+
+    def run(self) -> int:
+        from hv15.commands.runs import sample_now
+
+        return sample_now(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status(ProjectCommand):
     """Say what runs, or how the last run ended."""
 
@@ -72,4 +84,4 @@ class Tui(ProjectCommand):
         return tui(self)
 
 
-RUN_COMMANDS: tuple[Entry, ...] = (Run, Stop, Status, Tui)
+RUN_COMMANDS: tuple[Entry, ...] = (Run, Stop, SampleNow, Status, Tui)

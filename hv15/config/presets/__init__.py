@@ -36,13 +36,13 @@ def preset_text(name: str) -> str:
     return (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def new_project(folder: Path, preset: str = "t2v-24gb") -> Path:
-    """Make a project: write a preset as config.yaml into a folder, which is created if needed; return the file's path.
+def new_project(folder: Path, text: str) -> Path:
+    """Make a project: write this config.yaml into a folder, which is created if needed; return the file's path.
 
     Raises:
-        UserError: there is no such preset, the folder has a config.yaml already, or it cannot be written.
+        UserError: the folder has a config.yaml already, or it cannot be written.
     """
-    text, config = preset_text(preset), Path(folder) / "config.yaml"
+    config = Path(folder) / "config.yaml"
     if config.exists():
         raise UserError.at(config, "already exists", hint="choose another folder, or delete the file first")
     write_text(config, text)

@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_serializer, field_validator, model_validator
+from pydantic.config import JsonDict
 
-from hv15.config.section import Section
+from hv15.config.problems import nearest
+from hv15.config.section import Conflict, Section
+from hv15.patterns import PatternError, compile_pattern
 
-OptimizerType = Literal["AdamW", "AdamW8bit", "Muon"]
-OptimizerValue = bool | int | float | str | tuple[float, ...]
-LRScheduler = Literal["constant", "cosine", "linear"]
+OptimizerName = Literal[
+    "AdamW",
+    "AdamW8bit",
+    "PagedAdamW8bit",
+    "Adafactor",
+    "Muon",
+    "Lion",
+    "CAME",
+    "AdEMAMix",
+    "Prodigy",
+    "ProdigyPlusScheduleFree",
+    "AdamWScheduleFree",
+]
+OptimizerType = OptimizerName | Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", max_length=200)]
+"""A name, or the path of a class."""
+OptimizerValue = bool | int | float | str | tuple[float, ...] | None
+
+CLASSES: dict[str, str] = {
+    "AdamW": "torch.optim.AdamW",
+    "AdamW8bit": "bitsandbytes.optim.AdamW8bit",
+    "PagedAdamW8bit": "bitsandbytes.optim.PagedAdamW8bit",
+    "Adafactor": "transformers.optimization.Adafactor",
+    "Muon": "torch.optim.Muon",
+    "Lion": "bitsandbytes.optim.Lion",
+    "CAME": "pytorch_optimizer.CAME",
+    "AdEMAMix": "bitsandbytes.optim.AdEMAMix",
+    "Prodigy": "prodigyopt.Prodigy",
+    "ProdigyPlusScheduleFree": "prodigyplus.ProdigyPlusScheduleFree",
+    "AdamWScheduleFree": "schedulefree.AdamWScheduleFree",
+}
+"""The class behind each name. Its path means the same as the name."""
+_DISTRIBUTIONS = {"prodigyplus": "prodigy-plus-schedule-free"}
+"""Where a package's distribution has another name."""
+FINDS_RATE = ("Prodigy", "ProdigyPlusScheduleFree")
+"""Those that find the learning rate themselves, and multiply it by the one that is set."""
+_FOLDED: dict[str, str] = {each.lower(): name for name, path in CLASSES.items() for each in (name, path)}
+_PLAIN_RATE = 0.01
+"""A rate below this one is meant for an optimizer that does not find its own."""
+_FACTOR = re.compile(r"(\d{1,9}\.?\d{0,9}|\.\d{1,9})(e[+-]?\d{1,2})?x", re.IGNORECASE | re.ASCII)
+_MOST_FACTOR = 100
+"""A rate for some layers that is this many times `learning_rate` is a factor that was written without its x."""
+
+
+def _or_one_by_one(schema: JsonDict) -> None:
+    """Also accept a list of mappings, as which `learning_rate_patterns` is dumped, so that its order is kept."""
+    kept = {key: schema.pop(key) for key in ("type", "additionalProperties")}
+    schema["anyOf"] = [kept, {"type": "array", "items": {**kept}}]
 
 
 class OptimizerSettings(Section):
@@ -18,24 +67,52 @@ class OptimizerSettings(Section):
 
     learning_rate: NonNegativeFloat = 1e-4
     """Peak learning rate. 1e-4 suits LoRA on this model with AdamW8bit or Muon; halve it if the loss jumps. 0 trains
-    nothing, for comparison."""
+    nothing, for comparison. `Prodigy` and `ProdigyPlusScheduleFree` find the rate themselves and multiply it by this
+    one, which is then 1 by default."""
 
     optimizer_type: OptimizerType = "AdamW8bit"
-    """`AdamW8bit`: its state needs the least memory. `AdamW`: the same in 32 bits. `Muon`: as in the official
-    training."""
+    """`AdamW8bit`: AdamW with its state in 8 bits. `PagedAdamW8bit`: the same, and its state moves to the machine's
+    memory when the GPU is full. `AdamW`: the same in 32 bits. `Muon`: as in the official training. `Adafactor`: its
+    state needs the least memory. `Lion`: half of AdamW's state, a third of its rate. `CAME`: Adafactor with
+    momentum. `AdEMAMix`: AdamW with a second, slow mean of the gradients. `Prodigy`: finds the rate
+    itself. `AdamWScheduleFree`: trains at a constant rate and keeps an average of the weights, which is the LoRA;
+    `ProdigyPlusScheduleFree` does both. Upper and lower case make no difference. Or the path of an optimizer class that
+    is installed, such as pytorch_optimizer.SOAP: its module is imported, so it must be one that you trust."""
 
     optimizer_args: dict[str, OptimizerValue] = Field(default_factory=dict)
     """Other arguments of the optimizer by name, e.g. {weight_decay: 0.01, betas: [0.9, 0.99]}."""
 
-    lr_scheduler: LRScheduler = "constant"
-    """The learning rate after the warm-up: constant, or falling to 0 along a cosine or a line."""
+    loraplus_lr_ratio: PositiveFloat | None = None
+    """LoRA+: the learning rate of the LoRA's up matrices is that of its down matrices times this number. Its paper
+    suggests 16 with a lower learning_rate; 4 is a mild choice."""
 
-    lr_warmup_steps: int | float = 0
-    """Number of steps in which the learning rate rises from 0; a number below 1 is a fraction of the whole training
-    (0.05 = 5 %)."""
+    learning_rate_patterns: dict[str, NonNegativeFloat | str] = Field(
+        default_factory=dict, json_schema_extra=_or_one_by_one
+    )
+    """Other learning rates for some layers: regular expression -> rate, or a factor on learning_rate, such as 0.5x.
+    The first one that is found in a layer's name counts, e.g. {txt_: 0.5x, img_mlp: 2e-5}."""
 
     max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are scaled down to this norm; 0 turns it off."""
+
+    scale_weight_norms: PositiveFloat | None = None
+    """Keep the change of each layer's weights (up x down x alpha / rank) below this Frobenius norm: after each step,
+    larger ones are scaled down. Against overfitting; 1 is a usual value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_rate_needs_no_default(cls, data: object) -> object:
+        """Use a rate of 1 by default for optimizers that find the rate themselves."""
+        if not isinstance(data, dict) or "learning_rate" in data:
+            return data
+        name = data.get("optimizer_type")
+        finds_rate = isinstance(name, str) and _FOLDED.get(name.lower()) in FINDS_RATE
+        return {**data, "learning_rate": 1.0} if finds_rate else data
+
+    @field_validator("optimizer_type", mode="before")
+    @classmethod
+    def _names_in_any_case(cls, value: object) -> object:
+        return _canonical(value)
 
     @field_validator("optimizer_args", mode="before")
     @classmethod
@@ -43,12 +120,91 @@ class OptimizerSettings(Section):
         """Read '1e-4' as a number, because other YAML readers, such as Snakemake's for --config, return it as text."""
         return {name: _as_number(entry) for name, entry in value.items()} if isinstance(value, dict) else value
 
-    @field_validator("lr_warmup_steps")
+    @field_validator("learning_rate_patterns", mode="before")
     @classmethod
-    def _steps_or_ratio(cls, value: int | float) -> int | float:
-        if value < 0 or (value >= 1 and value != int(value)):
-            raise ValueError(f"found {value}, expected a whole number of steps, or a fraction of the training below 1")
-        return int(value) if value == int(value) else value
+    def _rates_in_text(cls, value: object) -> object:
+        if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+            value = {pattern: rate for each in value for pattern, rate in each.items()}
+        return {name: _as_number(entry) for name, entry in value.items()} if isinstance(value, dict) else value
+
+    @field_serializer("learning_rate_patterns", when_used="json")
+    def _one_by_one(self, value: dict[str, float | str]) -> list[dict[str, float | str]]:
+        """Keep the order, which matters, where keys of mappings are sorted, as in digests."""
+        return [{pattern: rate} for pattern, rate in value.items()]
+
+    @field_validator("learning_rate_patterns")
+    @classmethod
+    def _rates_and_patterns(cls, value: dict[str, float | str]) -> dict[str, float | str]:
+        for pattern, rate in value.items():
+            try:
+                compile_pattern(pattern)
+            except PatternError as error:
+                raise ValueError(f"{pattern!r:.200} is not a regular expression: {error}") from None
+            if isinstance(rate, str) and not _FACTOR.fullmatch(rate):
+                raise ValueError(f"{pattern!r:.200}: found {rate!r:.60}, expected a rate, or a factor such as 0.5x")
+        return value
+
+    @property
+    def layer_rates(self) -> dict[str, float]:
+        """`learning_rate_patterns` with factors multiplied out: regular expression -> peak learning rate."""
+        return {
+            pattern: float(rate[:-1]) * self.learning_rate if isinstance(rate, str) else rate
+            for pattern, rate in self.learning_rate_patterns.items()
+        }
+
+    def conflicts(self) -> Iterator[Conflict]:
+        yield from super().conflicts()
+        name = self.optimizer_type
+        if name in FINDS_RATE and self.learning_rate < _PLAIN_RATE:
+            text = f"found {self.learning_rate:g}, but {name} finds the rate itself and multiplies it by this: use 1"
+            yield ("learning_rate",), text
+        for setting, value in (
+            ("loraplus_lr_ratio", self.loraplus_lr_ratio),
+            ("learning_rate_patterns", self.learning_rate_patterns),
+        ):
+            if value and name == "Prodigy":
+                text = "has no effect on Prodigy, which finds one rate for all layers; use ProdigyPlusScheduleFree"
+                yield (setting,), text
+        for pattern, rate in self.layer_rates.items():
+            if rate > _MOST_FACTOR * self.learning_rate > 0:
+                text = f"found {rate:g}, which is {rate / self.learning_rate:,.0f} times learning_rate"
+                yield ("learning_rate_patterns", pattern), f"{text}; write a factor as {rate:g}x"
+        if self.averages_weights and self.scale_weight_norms is not None:
+            text = f"cannot be used with {name}, whose average of the weights it would not change"
+            yield ("scale_weight_norms",), text
+
+    @property
+    def averages_weights(self) -> bool:
+        """Whether the optimizer is known to train without a schedule, by an average of the weights."""
+        name, args = self.optimizer_type, self.optimizer_args
+        return name == "AdamWScheduleFree" or (
+            name == "ProdigyPlusScheduleFree" and bool(args.get("use_schedulefree", True))
+        )
+
+
+def distribution_of(name: OptimizerType) -> str:
+    """Return the distribution with an optimizer's class, as pip calls it; for a path it is a guess."""
+    package = CLASSES.get(name, name).partition(".")[0]
+    return _DISTRIBUTIONS.get(package, package)
+
+
+def _canonical(value: object) -> object:
+    """Return the name for a value of `optimizer_type` in any case, or for the path of a named class.
+
+    Raises:
+        ValueError: it is neither a name nor the path of a class.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _FOLDED.get(value.lower(), value)
+    if found in CLASSES or "." in found:
+        return found
+    names = get_args(OptimizerName)
+    shown = f"'{value[:60]}...'" if len(value) > 60 else f"'{value}'"
+    raise ValueError(
+        f"found {shown}, expected one of {', '.join(names)}, or the path of a class, such as torch.optim.RAdam"
+        + nearest(value, names, cutoff=0.5)
+    )
 
 
 def _as_number(value: object) -> object:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hv15.config.section import SPEED, Conflict, Many, Section
+from hv15.config.section import FUTURE, SPEED, Conflict, Many, Section
 
 
 class SavingSettings(Section):
@@ -28,7 +28,7 @@ class SavingSettings(Section):
     state_every_n_steps: Many = Field(250, json_schema_extra=SPEED)
     """Save the whole state, from which a killed training resumes, every so many steps. The last two are kept."""
 
-    save_precision: Literal["float32", "bfloat16"] = "float32"
+    save_precision: Literal["float32", "bfloat16"] = Field("float32", json_schema_extra=FUTURE)
     """Number format of the LoRA file. bfloat16 halves its size with little loss."""
 
     def conflicts(self) -> Iterator[Conflict]:

@@ -60,6 +60,8 @@ def test_fields_tell_kind_value_and_default(file: ConfigFile) -> None:
     assert (steps.kind, steps.text, steps.changed, steps.default_text) == ("int", "100", True, "1600")
     assert field(file, "task").choices == ("t2v", "i2v")
     assert field(file, "cache", "vae_sample_size").choices == ("0", "128", "256")
+    optimizer = field(file, "train", "optimizer_type")
+    assert (optimizer.kind, optimizer.choices[:2]) == ("text", ("AdamW", "AdamW8bit"))  # or the path of a class
     compiled = field(file, "train", "compile_dynamic")
     assert (compiled.kind, compiled.optional, compiled.text, compiled.in_file) == ("bool", True, "", False)
     assert field(file, "datasets", 0, "resolution").text == "[64, 64]"

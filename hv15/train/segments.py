@@ -1,0 +1,67 @@
+"""The segments of a LoRA that was trained by several trainings, each going on from the one before (`continue_from`).
+
+Each is an object:
+
+- from_step: the number of finished steps before it, in its own count
+- origin: what it started from, as its spec names it (`hv15.train.origin`); absent for a new LoRA
+- to_step, config, made_from: where it was left, its whole resolved config, and the past of its spec. Only of earlier
+  segments, so that each can be trained again; of the last one, the LoRA's other metadata tells this.
+
+Of an origin that does not tell how it was trained, such as another program's LoRA, there is no config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hv15.models.weights.header import read_header
+from hv15.records.json_values import Json, JsonObject, RecordError, parse_json
+from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS, STEPS
+from hv15.records.training import known_record
+from hv15.train.origin import LORA, Origin
+
+
+def earlier_segments(origin: Origin, kept: Path) -> tuple[JsonObject, ...]:
+    """Return the segments before a training, from what its origin tells.
+
+    Args:
+        kept: the origin's folder, as `hv15.train.origin.keep_origin` returns it.
+
+    Raises:
+        UserError: its LoRA file is damaged.
+    """
+    if origin.kind == "lora":
+        return segments_of_lora(read_header(kept / LORA).metadata)
+    record = known_record(kept)
+    if record is None:
+        return ({"from_step": 0, "to_step": origin.step},)
+    last = segment(Origin.of_spec(record.past))
+    return (*record.segments, {**last, "to_step": origin.step, "config": record.config, "made_from": record.past})
+
+
+def segment(origin: Origin | None) -> JsonObject:
+    """Return the segment of a training that still goes on."""
+    if origin is None:
+        return {"from_step": 0}
+    return {"from_step": origin.step, "origin": origin.to_json()}
+
+
+def segments_of_lora(metadata: Mapping[str, str]) -> tuple[JsonObject, ...]:
+    """Return all segments of a LoRA, the last one with its config; empty if it was not trained by hv15."""
+    config, made_from = _parsed(metadata.get(CONFIG)), _parsed(metadata.get(MADE_FROM))
+    if not isinstance(config, dict) or not isinstance(made_from, dict):
+        return ()
+    found = _parsed(metadata.get(SEGMENTS))
+    segments = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    steps = metadata.get(STEPS, "")
+    left: JsonObject = {"to_step": int(steps) if steps.isdecimal() else 0, "config": config, "made_from": made_from}
+    *before, last = segments or [segment(None)]
+    return (*before, {**last, **left})
+
+
+def _parsed(text: str | None) -> Json:
+    try:
+        return None if text is None else parse_json(text)
+    except RecordError:
+        return None

@@ -1,0 +1,28 @@
+"""Plans that are computed in another process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from multiprocessing import active_children
+
+import pytest
+
+from hv15.plan.cost import Cost
+from hv15.selftest.planned import Plans
+
+
+@dataclass(frozen=True)
+class Endless:
+    def plan(self) -> Cost:
+        time.sleep(1000)
+        raise AssertionError
+
+
+@pytest.mark.slow
+def test_the_other_process_ends_with_the_plans() -> None:
+    plans = Plans([Endless()])
+    (process,) = active_children()
+    plans.close()
+    process.join(60)
+    assert process.exitcode is not None

@@ -1,0 +1,334 @@
+"""A training that goes on: the same one with another length, and another one that starts from it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.config import Settings
+from hv15.errors import UserError
+from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.project.continuing import find_start, with_origin
+from hv15.records.paths import ProjectPaths
+from hv15.train.examples import Example
+from hv15.train.losses import mean_square
+from hv15.train.run import make_network, make_reader
+from hv15.train.state import load_state
+from tests.train.test_resume import at_step, no_commit, send  # noqa: F401  (a fixture)
+from tests.train.world import metrics, run, settings, spec_of, tiny_dit, tiny_stores, untimed
+
+Data = tuple[Sequence[TrainingItem], Stores]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return tiny_stores(tmp_path_factory.mktemp("cache"))
+
+
+def train(root: Path, data: Data, task: str = "t2v", **options: Any) -> Path:
+    """Train in a project's results, as its config says; return the LoRA."""
+    if "max_train_epochs" in options:
+        options["max_train_steps"] = None
+    config = settings(task, **options)
+    config._root = root
+    return run(root / "results", config, data=data, spec=planned(root, config))
+
+
+def planned(root: Path, config: Settings) -> dict[str, Any]:
+    """The spec of a training, with what it starts from."""
+    spec = spec_of(config)
+    origin = find_start(config, ProjectPaths(root), spec, lambda _, path: model_fingerprint(Path(path)))
+    return spec if origin is None else with_origin(spec, origin)
+
+
+def lines(root: Path) -> list[dict[str, Any]]:
+    """All metrics but for starts and times."""
+    content = (root / "results/train/metrics.jsonl").read_text().splitlines()
+    return untimed([record for record in map(json.loads, content) if record["kind"] != "start"])
+
+
+def starts(root: Path) -> list[int]:
+    return [record["step"] for record in metrics(root / "results", "start")]
+
+
+def tensors(path: Path) -> dict[str, list[float]]:
+    return {name: tensor.flatten().tolist() for name, tensor in load_file(path).items()}
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(path.name.partition("-")[0] for path in (root / "results").iterdir() if path.is_dir())
+
+
+# -- another length of the same training ----------------------------------------------------------------------------
+
+WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "constant": ({}, {"max_train_steps": 2}, {"max_train_steps": 4}),
+    "warm-up in steps": ({"lr_warmup_steps": 2}, {"max_train_steps": 2}, {"max_train_steps": 4}),
+    "warm-up that was not over": ({"lr_warmup_steps": 2}, {"max_train_steps": 2}, {"max_train_steps": 3}),
+    "epochs": ({"save_every_n_epochs": 1}, {"max_train_epochs": 1}, {"max_train_epochs": 2}),
+    "epochs to steps": ({}, {"max_train_epochs": 1}, {"max_train_steps": 5}),
+    "i2v, dropout, copies": (
+        {"task": "i2v", "i2v_prob": 0.5, "network_dropout": 0.2, "caption_dropout": 0.3, "save_every_n_steps": 1},
+        {"max_train_steps": 2},
+        {"max_train_steps": 4},
+    ),
+    "8 bits": (
+        {"optimizer_type": "AdamW8bit", "optimizer_args": {"min_8bit_size": 16}},
+        {"max_train_steps": 2},
+        {"max_train_steps": 4},
+    ),
+    "muon, accumulated": (
+        {"optimizer_type": "Muon", "gradient_accumulation_steps": 2},
+        {"max_train_steps": 2},
+        {"max_train_steps": 4},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_greater_length_continues_and_is_one_long_training(tmp_path: Path, data: Data, way: str) -> None:
+    options, short, long = WAYS[way]
+    straight = train(tmp_path / "straight", data, **options, **long)
+    train(tmp_path / "continued", data, **options, **short)
+    continued = train(tmp_path / "continued", data, **options, **long)
+    assert starts(tmp_path / "continued")[-1] > 0
+    assert continued.read_bytes() == straight.read_bytes()
+    assert lines(tmp_path / "continued") == lines(tmp_path / "straight")
+    copies = [
+        {path.name: tensors(path) for path in (tmp_path / each / "results/train").glob("checkpoints/*")}
+        for each in ("straight", "continued")
+    ]
+    assert copies[0] == copies[1]
+    assert folders(tmp_path / "continued") == ["train"]
+
+
+def test_an_unfinished_training_continues_too(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = train(tmp_path / "straight", data, max_train_steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "error", at_step(2, send(signal.SIGTERM)))
+        with pytest.raises(SystemExit):
+            train(tmp_path / "stopped", data, max_train_steps=3)
+    assert train(tmp_path / "stopped", data, max_train_steps=5).read_bytes() == straight.read_bytes()
+    assert starts(tmp_path / "stopped") == [0, 2]
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    "options", [{"lr_scheduler": "cosine"}, {"lr_scheduler": "linear"}, {"lr_warmup_steps": 0.5}], ids=str
+)
+def test_a_rate_that_depends_on_the_length_makes_it_another_training(
+    tmp_path: Path, data: Data, options: dict[str, Any]
+) -> None:
+    first = train(tmp_path, data, max_train_steps=2, **options).read_bytes()
+    straight = train(tmp_path / "straight", data, max_train_steps=3, **options)
+    assert train(tmp_path, data, max_train_steps=3, **options).read_bytes() == straight.read_bytes()
+    assert starts(tmp_path) == [0]
+    assert folders(tmp_path) == ["train", "train"]
+    assert train(tmp_path, data, max_train_steps=2, **options).read_bytes() == first
+
+
+def test_back_and_forth_between_lengths_trains_nothing_twice(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {length: train(tmp_path, data, max_train_steps=length).read_bytes() for length in (2, 4)}
+    before = lines(tmp_path)
+    monkeypatch.setattr(Example, "error", at_step(1, lambda: pytest.fail("trained again")))
+    for length in (2, 4, 2, 4):
+        assert train(tmp_path, data, max_train_steps=length).read_bytes() == made[length]
+        assert lines(tmp_path) == before[:length]
+    assert folders(tmp_path) == ["train", "train"]
+
+
+def test_a_shorter_length_before_the_first_state_begins_anew(tmp_path: Path, data: Data) -> None:
+    long = train(tmp_path, data, max_train_steps=3).read_bytes()
+    short = train(tmp_path, data, max_train_steps=2)
+    assert short.read_bytes() == train(tmp_path / "straight", data, max_train_steps=2).read_bytes()
+    assert train(tmp_path, data, max_train_steps=3).read_bytes() == long
+    assert starts(tmp_path)[-1] == 3
+
+
+def test_another_number_format_of_the_file_trains_nothing(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, data, max_train_steps=2)
+    monkeypatch.setattr(Example, "error", at_step(1, lambda: pytest.fail("trained again")))
+    found = load_file(train(tmp_path, data, max_train_steps=2, save_precision="bfloat16", save_every_n_steps=2))
+    assert {tensor.dtype for tensor in found.values() if tensor.ndim} == {torch.bfloat16}
+
+
+# -- another training that starts from it ---------------------------------------------------------------------------
+
+
+def by_hand(root: Path, data: Data, state: Path, rate: float, steps: range) -> dict[str, Tensor]:
+    """What plain torch makes of a state, with another learning rate."""
+    items, stores = data
+    config, dit, saved = settings(), tiny_dit(), load_state(state)
+    network = make_network(config, dit)
+    network.load_state_dict(saved.lora)
+    for parameter in network.parameters():  # the last block has some that no output depends on
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = torch.optim.AdamW(network.parameter_groups(rate))
+    optimizer.load_state_dict(saved.optimizer)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    reader, stream = make_reader(config, stores), BatchStream(items, config.train.seed)
+    for step in steps:
+        optimizer.zero_grad(set_to_none=False)
+        mean_square(reader(stream[step]).error(dit)).mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    return network.state_dict()
+
+
+def test_another_rate_goes_on_with_weights_optimizer_and_counts(tmp_path: Path, data: Data) -> None:
+    train(tmp_path, data, max_train_steps=2)
+    wanted = by_hand(tmp_path, data, tmp_path / "results/train/state/step-000002", 0.003, range(2, 5))
+    lora = train(tmp_path, data, max_train_steps=5, learning_rate=0.003, continue_from="latest")
+    for name, tensor in load_file(lora).items():
+        torch.testing.assert_close(tensor, wanted[name], atol=0, rtol=0)
+    assert [record["step"] for record in metrics(tmp_path / "results")] == [3, 4, 5]
+    assert [record["lr"] for record in metrics(tmp_path / "results")] == [0.003] * 3
+    assert folders(tmp_path) == ["train", "train"]
+
+
+def test_it_is_the_same_whenever_it_is_planned(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, and taken up again: `latest` stays what it was, although there are newer states, and no older folder."""
+    options = {"learning_rate": 0.003, "continue_from": "latest"}
+    for each in ("straight", "stopped"):
+        train(tmp_path / each, data, max_train_steps=2)
+    straight = train(tmp_path / "straight", data, max_train_steps=6, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "error", at_step(2, send(signal.SIGTERM)))
+        with pytest.raises(SystemExit):
+            train(tmp_path / "stopped", data, max_train_steps=5, **options)
+    for path in (tmp_path / "stopped/results").glob("train-*"):
+        path.rename(tmp_path / "gone")
+    stopped = train(tmp_path / "stopped", data, max_train_steps=6, **options)
+    assert starts(tmp_path / "stopped") == [2, 4]
+    assert stopped.read_bytes() == straight.read_bytes()
+
+
+def test_without_a_first_state_it_starts_from_the_origin_again(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"learning_rate": 0.003, "continue_from": "latest", "max_train_steps": 4}
+    train(tmp_path, data, max_train_steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "error", at_step(1, lambda: 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path, data, **options)
+    interrupted = train(tmp_path, data, **options).read_bytes()
+    train(tmp_path / "straight", data, max_train_steps=2)
+    assert train(tmp_path / "straight", data, **options).read_bytes() == interrupted
+
+
+def test_any_state_can_be_named(tmp_path: Path, data: Data) -> None:
+    train(tmp_path, data, max_train_steps=4, state_every_n_steps=2)
+    options = {"learning_rate": 0.003, "max_train_steps": 5}
+    by_path = train(tmp_path, data, **options, continue_from="results/train/state/step-000002")
+    spec = json.loads(metadata(by_path)["hv15.made_from"])
+    assert spec["train"]["continue_from"]["step"] == 2
+    made = tensors(by_path)
+    digest = spec["train"]["continue_from"]["state"]
+    for other in (digest, "results/train/origin"):
+        again = train(tmp_path, data, **options, continue_from=other)
+        assert starts(tmp_path) == [2] + [5] * (len(starts(tmp_path)) - 1), "it is the same training"
+        assert tensors(again) == made
+
+
+@pytest.mark.parametrize("file", ["results/lora.safetensors", "results/train/checkpoints/lora-step000002.safetensors"])
+def test_a_lora_brings_weights_alone(tmp_path: Path, data: Data, file: str) -> None:
+    train(tmp_path, data, max_train_steps=2, save_every_n_steps=2)
+    (tmp_path / "start.safetensors").write_bytes((tmp_path / file).read_bytes())
+    reference = train(tmp_path / "other", data, max_train_steps=3, network_weights=str(tmp_path / "start.safetensors"))
+    options = {"max_train_steps": 3, "continue_from": file}
+    lora = train(tmp_path, data, **options)
+    assert tensors(lora) == tensors(reference)
+    assert starts(tmp_path) == [0]
+    first = lora.read_bytes()
+    assert train(tmp_path, data, **options).read_bytes() == first, "although the file is another one now"
+
+
+def test_another_optimizer_needs_a_new_state(tmp_path: Path, data: Data) -> None:
+    train(tmp_path, data, max_train_steps=2)
+    options = {"max_train_steps": 3, "optimizer_type": "Muon", "continue_from": "latest"}
+    with pytest.raises(UserError, match=r"the state is one of AdamW, but train\.optimizer_type is Muon") as caught:
+        train(tmp_path, data, **options)
+    assert "reset_optimizer: true" in caught.value.hint
+    assert starts(train(tmp_path, data, **options, reset_optimizer=True).parents[1]) == [2]
+
+
+def test_another_network_is_refused(tmp_path: Path, data: Data) -> None:
+    train(tmp_path, data, max_train_steps=2)
+    with pytest.raises(UserError, match=r"train\.continue_from: lora_unet.* is \[4, 32\], expected \[8, 32\]"):
+        train(tmp_path, data, max_train_steps=3, network_dim=8, continue_from="latest")
+
+
+def test_arguments_of_the_optimizer_are_the_new_ones(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[dict[str, Any]] = []
+    real = torch.optim.AdamW.step
+
+    def step(optimizer: torch.optim.AdamW, *args: Any) -> Any:
+        groups.append(dict(optimizer.param_groups[0]))
+        return real(optimizer, *args)
+
+    train(tmp_path, data, max_train_steps=1)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    train(tmp_path, data, max_train_steps=2, optimizer_args={"weight_decay": 0.25}, continue_from="latest")
+    assert [group["weight_decay"] for group in groups] == [0.25]
+
+
+def test_there_must_be_steps_left(tmp_path: Path, data: Data) -> None:
+    train(tmp_path, data, max_train_steps=4)
+    with pytest.raises(UserError, match="after step 4, and steps count on, but the training has 4 steps in all"):
+        train(tmp_path, data, max_train_steps=4, learning_rate=0.003, continue_from="latest")
+    with pytest.raises(UserError, match="the training has 3 steps in all"):
+        train(tmp_path, data, max_train_epochs=1, learning_rate=0.003, continue_from="latest")
+
+
+# -- segments -------------------------------------------------------------------------------------------------------
+
+
+def test_one_training_tells_of_no_segments(tmp_path: Path, data: Data) -> None:
+    train(tmp_path, data, max_train_steps=1)
+    assert "hv15.segments" not in metadata(train(tmp_path, data, max_train_steps=2))
+
+
+def test_a_lora_tells_by_which_trainings_it_was_made(tmp_path: Path, data: Data) -> None:
+    """Enough to do the same again: each config, and where it was left."""
+    options: list[dict[str, Any]] = [
+        {"max_train_steps": 2},
+        {"max_train_steps": 4, "learning_rate": 0.003, "continue_from": "latest"},
+        {"max_train_steps": 5, "learning_rate": 0.001, "continue_from": "latest"},
+    ]
+    for each in options:
+        lora = train(tmp_path, data, **each)
+    segments = json.loads(metadata(lora)["hv15.segments"])
+    assert [each["from_step"] for each in segments] == [0, 2, 4]
+    assert [each.get("to_step") for each in segments] == [2, 4, None]
+    assert [each["config"]["train"]["learning_rate"] for each in segments[:2]] == [0.01, 0.003]
+    for number, each in enumerate(segments[:2]):
+        config = Settings.model_validate(each["config"])
+        again = tmp_path / "again"
+        config._root = again
+        lora_again = run(again / "results", config, data=data, spec=planned(again, config))
+        made_from = json.loads(metadata(lora_again)["hv15.made_from"])
+        assert made_from["train"]["continue_from"] == each.get("origin"), number
+    assert train(again, data, **options[2]).read_bytes() == lora.read_bytes()

@@ -1,0 +1,87 @@
+"""Pictures of a training: what they show, and that equal records give equal files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hv15.records.metrics import SIGMA_BINS, MetricsRecord, StepRecord, ValidationRecord, metrics_line
+from hv15.train.curves import Line, draw_curves, thinned
+
+NAMES = ["learning_rate.png", "learning_rate.svg", "loss.png", "loss.svg", "loss_by_sigma.png", "loss_by_sigma.svg"]
+
+
+def step(number: int) -> StepRecord:
+    bins = tuple(None if (number + each) % 3 else 0.1 * each + 1 / number for each in range(SIGMA_BINS))
+    return StepRecord(
+        step=number,
+        time=0.0,
+        epoch=number / 10,
+        loss=1 / number,
+        loss_by_sigma=bins,
+        lr=1e-4,
+        grad_norm=1.0,
+        samples_per_s=1.0,
+        data_wait_s=0.0,
+        step_s=1.0,
+        tokens_per_s=1.0,
+        memory=1.0,
+        memory_peak=1.0,
+    )
+
+
+def write(path: Path, *records: MetricsRecord) -> Path:
+    path.write_text("".join(json.dumps(metrics_line(record)) + "\n" for record in records))
+    return path
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("curves")
+    validations = [ValidationRecord(step=number, time=0.0, loss=0.5) for number in (10, 20)]
+    metrics = write(root / "metrics.jsonl", *map(step, range(1, 31)), *validations)
+    with metrics.open("a") as file:
+        file.write('{"kind": "step", "torn')
+    for folder in ("one", "again"):
+        assert len(draw_curves(metrics, root / folder)) == len(NAMES)
+    return root
+
+
+def test_each_chart_is_a_png_and_an_svg(drawn: Path) -> None:
+    assert sorted(path.name for path in (drawn / "one").iterdir()) == NAMES
+    for name in NAMES:
+        assert (drawn / "one" / name).read_bytes() == (drawn / "again" / name).read_bytes()
+
+
+def test_the_validation_is_in_the_chart_of_the_loss(drawn: Path, tmp_path: Path) -> None:
+    """Orange is the colour of the validation alone."""
+    without = write(tmp_path / "metrics.jsonl", *map(step, range(1, 31)))
+    draw_curves(without, tmp_path / "without")
+    orange = [_count(folder / "loss.png", (255, 127, 14)) for folder in (drawn / "one", tmp_path / "without")]
+    assert orange[0] > 100
+    assert orange[1] == 0
+
+
+def _count(path: Path, colour: tuple[int, int, int]) -> int:
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return int((abs(pixels - colour).max(-1) < 8).sum())
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
+    assert draw_curves(write(tmp_path / "metrics.jsonl"), tmp_path / "curves") == []
+    assert not (tmp_path / "curves").exists()
+
+
+@pytest.mark.parametrize(("count", "points"), [(1, 1), (7, 7), (8, 4), (15, 5), (100_000, 7)])
+def test_a_long_line_is_thinned_to_means(count: int, points: int) -> None:
+    line = thinned(Line(range(count), [float(value) for value in range(count)]), most=7)
+    assert len(line.steps) == points
+    assert list(line.steps) == list(line.values)
+    sizes = [math.ceil(count / 7) or 1] * points
+    sizes[-1] = count - sum(sizes[:-1])
+    assert sum(size * value for size, value in zip(sizes, line.values, strict=True)) == sum(range(count))
