@@ -145,6 +145,7 @@ def train_dit(
             total_steps=stage.steps,
             schedule=Schedule("cosine", stage.steps, stage.warmup),
             state_every_n_steps=100,
+            max_bad_steps=1,
         ),
         optimizer_step=OptimizerStep(
             dit=dit,

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CURE = "set runtime.device to auto"
-
 
 def check_device_name(name: str) -> str:
     """Return the name of a device as it is, if it can be one.
@@ -42,18 +40,17 @@ def pick_device(name: str, *, option: str | None = None) -> torch.device:
     """
     import torch
 
-    place, cure = (f"{option} {name}", f"use {option} auto") if option else (f"runtime.device: {name}", _CURE)
     try:
         check_device_name(name)
     except ValueError as error:
-        raise UserError(f"{place}: {error}", hint=cure) from None
+        raise _unusable(name, option, str(error)) from None
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if int(number or 0) >= count:
         found = f"{count} GPU{'s' if count > 1 else ''}, numbered from 0" if count else "no usable GPU"
-        raise UserError(f"{place}: this machine has {found}", hint=cure)
+        raise _unusable(name, option, f"this machine has {found}")
     return torch.device(kind, int(number)) if number else torch.device(kind)
 
 
@@ -101,3 +98,9 @@ def _named(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu" and dtype.itemsize < 4:
         log.warning("%s on a CPU: correct, but often a hundred times slower than float32", name)
     return dtype
+
+
+def _unusable(name: str, option: str | None, found: str) -> UserError:
+    if option is None:
+        return UserError(f"runtime.device: {name}: {found}", hint="set runtime.device to auto")
+    return UserError(f"{option} {name}: {found}", hint=f"use {option} auto")

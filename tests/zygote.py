@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,20 +34,29 @@ LIMITS = "HV15_TEST_LIMITS"
 """Environment variable: the most seconds of CPU time and MiB of memory that a call may add, as two numbers."""
 
 IMPORTED = (
-    *("snakemake.cli", "requests", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models"),
+    *("snakemake.cli", "requests", "smart_open", "torch", "av", "numpy", "hv15.cli", "hv15.workflow", "hv15.models"),
     *("hv15.cache.latents", "hv15.data.encode", "hv15.lora.fit", "hv15.lora.conversion", "hv15.runs.job_shell"),
     *("hv15.commands.check", "hv15.commands.checks", "hv15.commands.project", "hv15.commands.runs", "hv15.train.run"),
 )
 """What most calls need. Importing them must not start a thread, which would be missing after a fork."""
+ENCODERS = (
+    *("accelerate", "transformers.models.qwen2.tokenization_qwen2", "transformers.models.siglip.modeling_siglip"),
+    *("transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "transformers.models.t5.modeling_t5"),
+)
+"""What real texts are encoded with takes as long to import as all else, and so does the trainer's package."""
 
 
 @contextmanager
-def zygote(folder: Path) -> Iterator[Path]:
-    """Start the process and yield a folder with the commands `snakemake` and `hv15`, which call it."""
+def zygote(folder: Path, more: Sequence[str] = ()) -> Iterator[Path]:
+    """Start the process and yield a folder with the commands `snakemake` and `hv15`, which call it.
+
+    Args:
+        more: further modules to import.
+    """
     address = folder / "socket"
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.zygote", str(address)],
+        [sys.executable, "-m", "tests.zygote", str(address), *more],
         cwd=REPOSITORY,
         env=environment,
         stdin=subprocess.PIPE,
@@ -72,11 +81,11 @@ def write_command(path: Path, address: Path, program: str) -> None:
     path.chmod(0o755)
 
 
-def serve(address: str) -> None:
+def serve(address: str, more: Sequence[str]) -> None:
     """Answer calls until standard input ends."""
-    for name in IMPORTED:
+    for name in (*IMPORTED, *more):
         __import__(name)
-    assert "huggingface_hub" not in sys.modules, "it reads the caller's variables when it is imported"
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
     import torch
     from snakemake.cli import get_argument_parser
 
@@ -121,8 +130,12 @@ def _answer(call: socket.socket) -> None:
         os.close(stream)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir(request["folder"])
+    hub = _hub_variables()
     os.environ.clear()
     os.environ.update(request["environment"])
+    if _hub_variables() != hub:  # it has read them when it was imported
+        for name in [name for name in sys.modules if name.split(".")[0] == "huggingface_hub"]:
+            del sys.modules[name]
     if limits := os.environ.get(LIMITS):
         _limit(*map(int, limits.split()))
     program, *sys.argv[1:] = request["words"]
@@ -145,6 +158,10 @@ def _answer(call: socket.socket) -> None:
     sys.stderr.flush()
     call.sendall(struct.pack("<I", code & 255))
     os._exit(code & 255)
+
+
+def _hub_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("HF_")}
 
 
 def _limit(seconds: int, mib: int) -> None:
@@ -185,4 +202,4 @@ def _read(call: socket.socket, count: int) -> bytes:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])

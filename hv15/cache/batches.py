@@ -10,7 +10,7 @@ import hashlib
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
@@ -39,6 +39,8 @@ class TrainingItem:
     batch_size: int = 1
     repeats: int = 1
     """How often it occurs in an epoch."""
+    name: str = field(default="", compare=False)
+    """The clip's file, for messages."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hv15.commands.options.machine import Selftest
 from hv15.errors import INTERRUPTED, UserError
+from hv15.gpus import take_gpu
 from hv15.records.device_rates import DeviceRates
 from hv15.records.json_values import RecordError
 from hv15.records.selftest import Row, SelftestReport, read_report
@@ -44,6 +45,7 @@ def _run(options: Selftest) -> int:
         raise UserError(
             f"the self-test needs {', '.join(missing)}: not installed", hint=f"pip install {' '.join(missing)}"
         )
+    take_gpu(options.device)  # of several, a free one: beside another job, times would say nothing
     from hv15.selftest.picture import draw
     from hv15.selftest.run import PICTURE
     from hv15.selftest.run import selftest as run

@@ -18,12 +18,14 @@ from hv15.config.training.schedule import ScheduleSettings, in_steps
 from hv15.config.training.start import StartSettings
 from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.training.tracking import TrackingSettings
+from hv15.config.training.trouble import TroubleSettings
 from hv15.config.transformer import TransformerSettings
 
 
 # The last base's settings come first in the docs and the dashboard.
 class TrainSettings(
     TransformerSettings,
+    TroubleSettings,
     TrackingSettings,
     PreviewSettings,
     SavingSettings,

@@ -86,11 +86,11 @@ class Branch(nn.Module, ABC):
     @property
     @abstractmethod
     def factors(self) -> list[nn.Parameter]:
-        """The matrices (rows, columns) of which the change is a product."""
+        """The matrices of which the change is a product."""
 
     @abstractmethod
     def squared_norm(self) -> Tensor:
-        """Return the squared Frobenius norm of the change of the weight (out, in), without `scale`."""
+        """Return the squared Frobenius norm, a scalar, of the change of the weight, without `scale`."""
 
     @property
     def hook(self) -> Hook | LowRankHook:

@@ -84,6 +84,9 @@ def linears(layers: Sequence[Linear], x: Tensor, out: Sequence[Tensor | None] | 
     Args:
         x: (..., in).
         out: without gradients, where to write each layer's output (..., out); None makes a new tensor.
+
+    Returns:
+        Each layer's output (..., out).
     """
     out = out or [None] * len(layers)
     call, learned = _call_of(layers, x)

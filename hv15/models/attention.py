@@ -106,7 +106,7 @@ ATTENTION = Attention()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    """Attention with torch's own kernel, for a few tokens: q, k, v [B, N, H, D] -> [B, N, H, D]; see `Attention`."""
+    """Attention with torch's own kernel, for a few tokens: q, k, v [B, N, H, D] -> [B, N, H * D]; see `Attention`."""
     return ATTENTION(q, k, v, lengths)
 
 

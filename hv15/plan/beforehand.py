@@ -216,9 +216,13 @@ def _start_check(project: Project, wanted: list[Json], network: Callable[[], Net
             return
         place = find_origin(origin, project.paths.training, project.settings.resolve(train.continue_from or ""))
         if place is None:
-            return  # it is kept by a training that is finished
+            return  # only a finished LoRA tells of it; if that is to be trained again, the training says so
         try:
-            check_network_weights(place / LORA if place.is_dir() else place, network())
+            layers = network()
+        except UserError:
+            return  # wrong patterns have their own check
+        try:
+            check_network_weights(place / LORA if place.is_dir() else place, layers)
         except UserError as error:
             raise UserError(f"{dotted(setting)}: {error.message}", hint=error.hint) from error
         refuse_other_optimizer(origin, place, train.optimizer_type)

@@ -22,7 +22,7 @@ class Cost:
     host: int = 0
     """Bytes of the machine's memory that block swap and offload hold."""
     copied: int = 0
-    """Bytes that travel between the two in one direction of one pass."""
+    """Bytes that both copy between the machine's memory and the device; for training, in one micro-batch."""
 
     @property
     def peak(self) -> int:

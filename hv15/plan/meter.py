@@ -44,7 +44,7 @@ class Meter(PeakMemory):
 
     @property
     def launches(self) -> int:
-        """Kernels."""
+        """Kernels, at least."""
         return sum(each.launches for each in self.work.values())
 
     @property
@@ -72,11 +72,11 @@ class Meter(PeakMemory):
             result = super().__torch_dispatch__(func, types, args, kwargs)
         moved = bytes_moved(func, args, result, self.device_type)
         if moved:
-            self._count(func, args, kwargs, result, moved)
+            self.count(func, args, kwargs, result, moved)
         return result
 
-    def _count(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, moved: int) -> None:
-        """Count the work of a call that moves so many bytes."""
+    def count(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, moved: int) -> None:
+        """Count the work of an operator's call that moves so many bytes."""
         kind, _ = kind_and_overwriting(func)
         assert kind is not None
         packet, flops = func._overloadpacket, 0
@@ -92,7 +92,7 @@ class Meter(PeakMemory):
 
 
 _Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]
-_known: dict[tuple[object, ...], list[_Shape] | _Shape | None] = {}
+_known: dict[tuple[object, ...], list[_Shape] | _Shape] = {}
 """Call without data -> the tensors that it makes. torch derives them in Python, which takes most of the time."""
 
 

@@ -86,6 +86,7 @@ def run_training(
             trained = attach_network(options, dit, network)
         meter.assign(LORA, trained)
         step = make_optimizer_step(options, dit, trained, torch.device(device), options.gpus)
+        step.guard.at_once = step.guard.at_once or not gpu
         keep_out_of_pages(step.optimizer)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(trained)

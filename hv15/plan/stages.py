@@ -206,14 +206,13 @@ class StagePlanner:
         elif name == "denoise":
             unit, count = "step", sum(video.steps for video in work.videos)
         share = work.mean_tokens / work.batch.tokens if name in ("train", "encode latents") else 1.0
-        directions = 2 if name == "train" else 1
         offloads = name == "train" and settings.train.gradient_checkpointing_cpu_offload
         load = Load(
             {
                 kind: Work(passes * of.launches, round(passes * share * of.moved), round(passes * share * of.flops))
                 for kind, of in cost.work.items()
             },
-            directions * passes * cost.copied,
+            passes * cost.copied,
             ("to_device", "to_host") if offloads else ("to_device",),
         )
         return unit_seconds(load, self.device, name, self._number_format(name, settings)), unit, count

@@ -23,7 +23,7 @@ from hv15.records.estimate import Basis, Seconds
 
 
 class Rate(NamedTuple):
-    """Of one resource, a second."""
+    """How much of something a device does in a second: operations, bytes, kernels."""
 
     best: float
     worst: float

@@ -48,7 +48,9 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
         fewer = replace(config, num_blocks=blocks)
         return run_training(resident, fewer, dtype, size, network=network.alike(blocks), gpu=gpu)
 
-    cost = _with_swap(_with_lora(cost_with_blocks(run, config.num_blocks), network, config), options, config, dtype)
+    copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
+    cost = _with_lora(cost_with_blocks(run, config.num_blocks), network, config)
+    cost = _with_swap(cost, options, config, dtype, copies)
     if options.shard_base:
         cost = _with_shards(cost, options, config, dtype)
     cost = _with_base_weights(cost, settings, dtype)
@@ -56,7 +58,7 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
     if options.gradient_checkpointing_cpu_offload:
         tokens = -(-prod(size.latent) // options.context_parallel)
         kept = config.num_blocks * size.samples * tokens * config.hidden_size * dtype.itemsize
-        cost = replace(cost, host=cost.host + kept, copied=cost.copied + kept)
+        cost = replace(cost, host=cost.host + kept, copied=cost.copied + 2 * kept)  # there and back
     return replace(cost, host=cost.host * options.gpus_per_machine)
 
 
@@ -96,7 +98,8 @@ def denoising(
         )
 
     cost = cost_with_blocks(run, config.num_blocks)
-    cost = _with_swap(_with_lora(cost, network, config) if network else cost, settings.sample, config, dtype)
+    copies = (2 if guided and not batch_cfg else 1) * _swapped(settings.sample, config)
+    cost = _with_swap(_with_lora(cost, network, config) if network else cost, settings.sample, config, dtype, copies)
     return replace(cost, host=cost.host * settings.sample.context_parallel)
 
 
@@ -143,13 +146,25 @@ def _bytes(block: Module) -> int:
     return sum(tensor.nbytes for tensor in chain(block.parameters(), block.buffers()))
 
 
-def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype) -> Cost:
-    """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
+def _swapped(settings: TransformerSettings, config: DiTConfig) -> int:
+    """How many blocks are copied to the device in a pass.
 
     Raises:
         UserError: more blocks are to be swapped than is possible.
     """
-    waiting = len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
+    return len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
+
+
+def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype, copies: int) -> Cost:
+    """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
+
+    Args:
+        copies: how often a block is copied to the device.
+
+    Raises:
+        UserError: more blocks are to be swapped than is possible.
+    """
+    waiting = _swapped(settings, config)
     if not waiting:
         return cost
     blocks = _some_blocks(settings, config, dtype)
@@ -157,4 +172,4 @@ def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dty
     slot = BlockSwap(blocks, 1, "meta").slots[0].memory.nbytes
     saved = waiting * block - SLOTS * slot
     parts = {**cost.parts, WEIGHTS: cost.parts[WEIGHTS] - saved}
-    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=waiting * slot)
+    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=copies * slot)

@@ -75,6 +75,7 @@ def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> lis
             dataset=dataset.identities[pair.dataset],
             batch_size=dataset.datasets[pair.dataset].batch_size,
             repeats=dataset.datasets[pair.dataset].num_repeats,
+            name=pair.name,
         )
         for pair in dataset.pairs
         for clip in entries[pair.source_key].clips

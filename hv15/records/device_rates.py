@@ -41,7 +41,7 @@ class DeviceRates:
     start: float | None = None
     """Seconds from the start of a process until torch has the device."""
     context: int | None = None
-    """Bytes that the driver and the libraries hold on the device beside torch's allocator."""
+    """Bytes that the driver, the libraries and other processes held on the device beside torch's allocator."""
     fragments: float | None = None
     """The part of the memory held by torch's allocator at a training step's peak that no tensor used."""
     utilisation: dict[str, float] = field(default_factory=dict)

@@ -94,13 +94,13 @@ def from_json(kind: type[Record], content: Mapping[str, Json], *, absent: float 
 
 @cache
 def _readers(kind: type[DataclassInstance]) -> dict[str, tuple[Reader, bool, bool]]:
-    """Return, for each field, its reader, whether it is required, and whether it is a float."""
+    """Return, for each field, its reader, whether it is required, and whether it is a float, or None."""
     hints = get_type_hints(kind)
     return {
         each.name: (
             _reader(hints[each.name]),
             each.default is MISSING and each.default_factory is MISSING,
-            hints[each.name] is float,
+            hints[each.name] in (float, float | None),
         )
         for each in fields(kind)
         if each.init

@@ -10,6 +10,7 @@ the trainer fills is a new chart. A new field does not need a new version, but a
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,15 +78,16 @@ class StepRecord(MetricsRecord):
     kind = "step"
     epoch: float
     """Number of finished epochs."""
-    loss: Annotated[float, Measure("Loss", log=True, label="raw", smoothed=True)]
-    """Mean square of the errors of the step's samples, whatever loss and weights the training minimises."""
+    loss: Annotated[float | None, Measure("Loss", log=True, label="raw", smoothed=True)]
+    """Mean square of the errors of the step's samples, whatever loss and weights the training minimises; None if it is
+    not finite, so that the step was skipped."""
     loss_by_sigma: Annotated[
         tuple[float | None, ...], Measure("Loss by noise level (tenths of sigma)", log=True, bins=SIGMA_BINS)
     ]
     """The mean loss of each bin; None if it has no samples."""
     lr: Annotated[float, Measure("Learning rate", log=True)]
-    grad_norm: Annotated[float, Measure("Gradient norm", log=True)]
-    """The norm before clipping."""
+    grad_norm: Annotated[float | None, Measure("Gradient norm", log=True)]
+    """The norm before clipping; None if it is not finite, so that the step was skipped."""
     clip_factor: Annotated[float, Measure("Gradient clipping: what is left of the gradients")] = 1.0
     """The factor that scaled the gradients down to `train.max_grad_norm`; 1 if they were not clipped."""
     samples_per_s: Annotated[float, Measure("Samples", unit="1/s")]
@@ -101,6 +103,8 @@ class StepRecord(MetricsRecord):
     `train.scale_weight_norms`."""
     scaled_layers: Annotated[float | None, Measure("Norms of the LoRA's layers", label="share scaled down")] = None
     """The share of layers that were scaled down to `train.scale_weight_norms` in this step."""
+    skipped_steps: Annotated[int, Measure("Skipped steps")] = 0
+    """Number of steps so far whose loss or gradients were not finite, so that they changed nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +142,8 @@ class WarningRecord(MetricsRecord):
     kind = "warning"
     message: str
     hint: str = ""
+    clips: tuple[str, ...] = ()
+    """The names of the clips that it is about."""
 
 
 RECORDS: dict[str, type[MetricsRecord]] = {
@@ -175,13 +181,15 @@ def read_metrics(content: JsonObject) -> MetricsRecord | None:
     return record
 
 
-def read_steps(path: Path) -> Iterator[StepRecord]:
-    """Yield the steps of a metrics file; damaged and unknown lines are skipped.
+def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRecord]:
+    """Yield the steps of a metrics file, or of its last bytes; damaged and unknown lines are skipped.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
+        if last_bytes is not None:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
         for line in file:
             try:
                 record = read_metrics(parse_object(line))

@@ -63,9 +63,10 @@ class TrainingRecord:
             RecordError: it is missing, damaged, or of another version.
         """
         content = read_record(folder / RECORD, VERSION)
-        segments = content.get("segments")
+        segments, past = content.get("segments"), as_object(content.get("past"))
+        _checked_digest(past)
         return cls(
-            as_object(content.get("past")),
+            past,
             as_object(content.get("config")),
             tuple(as_object(each) for each in segments) if isinstance(segments, list) else (),
         )
@@ -105,6 +106,14 @@ def state_content(state: Path) -> JsonObject:
         content = parse_object((state / STATE).read_bytes())
     except OSError as error:
         raise RecordError(f"{STATE} cannot be read: {error.strerror or error}") from error
-    if content.pop(ITSELF, "") != digest(content):
+    if content.pop(ITSELF, "") != _checked_digest(content):
         raise RecordError(f"{STATE} is damaged")
     return content
+
+
+def _checked_digest(content: JsonObject) -> str:
+    """Return the digest of what somebody's file holds, and raise RecordError if that has none."""
+    try:
+        return digest(content)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not a record: {error}") from error

@@ -48,7 +48,8 @@ def training_progress(root: Path) -> TrainingProgress | None:
     last, total = steps[-1], starts[-1].total_steps if starts else 0
     seconds = [record.step_s for record in steps if math.isfinite(record.step_s)]
     left = median(seconds) * (total - last.step) if seconds and total >= last.step else None
-    return TrainingProgress(last.step, total, last.loss if math.isfinite(last.loss) else None, left, last.time)
+    loss = last.loss if last.loss is not None and math.isfinite(last.loss) else None
+    return TrainingProgress(last.step, total, loss, left, last.time)
 
 
 def _record(content: JsonObject) -> MetricsRecord | None:

@@ -20,6 +20,7 @@ BLOCK_ROUNDINGS = 26
 """Results that a transformer block rounds one after the other: norms, modulation, products, rotation, attention, gates,
 with the LoRA."""
 AROUND_BLOCKS = 12
+"""The same before the first block and behind the last one."""
 BACKWARD = 3
 """A gradient passes through all of it twice more, and each product of the backward pass has one more factor."""
 E4M3 = 2**-4

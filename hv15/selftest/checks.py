@@ -17,9 +17,9 @@ from hv15.records.selftest import Measured, Part, Row, State
 from hv15.selftest.stand import Skipped, Wrong
 
 PATIENCE = 6
-"""A check may take so many times what it takes on a fast GPU,"""
+"""A check is stopped after so many times what it takes on a fast GPU, and `IMPORTS`."""
 IMPORTS = 30
-"""and so many seconds more, in which packages are imported and kernels are made."""
+"""Seconds in which packages are imported and kernels are made."""
 
 
 class OutOfTime(BaseException):

@@ -15,10 +15,10 @@ MOST_REPEATS = 50
 
 
 class Clock:
-    """Of the processor, which waits for each operation."""
+    """The processor's: an operation is done when its call returns."""
 
     def seconds(self, work: Callable[[], object]) -> float | None:
-        """The time of one call, after a first one that is not counted unless it was long."""
+        """The time of a call in seconds, after a first one that is not counted unless it was long; None: not known."""
         first = self.timed(work, 1)
         if first is None or first > LONG:
             return first
@@ -27,7 +27,7 @@ class Clock:
         return once if repeats < 2 else self.timed(work, repeats)
 
     def timed(self, work: Callable[[], object], repeats: int) -> float | None:
-        """The time of the fastest of so many calls: what other programs take makes a call slower, never faster."""
+        """The seconds of the fastest of so many calls: what other programs take makes a call slower, never faster."""
         return min(self._once(work) for _ in range(repeats))
 
     @staticmethod
@@ -41,7 +41,7 @@ class Clock:
 
 
 class CudaClock(Clock):
-    """Of a GPU: its events are between its own operations, so what is queued is counted, and nothing else waits.
+    """A GPU's: events between its own operations, so that what is queued is timed until it is done.
 
     Calls follow one another without a pause, as in a training, and their mean counts.
     """
@@ -65,7 +65,7 @@ class CudaClock(Clock):
 
 
 class NoClock(Clock):
-    """Of a device without data: the work is run once, and takes no time."""
+    """For a device without data: the work is run once, and its time is not known."""
 
     def timed(self, work: Callable[[], object], repeats: int) -> float | None:
         work()

@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,13 +34,16 @@ STEPS, STOP_AT = 6, 4
 OPTIONS: Options = {"network_dropout": 0.1, **REPEATABLE}
 """Of that training."""
 LATENT = (2, 8, 8)
+"""Latent frames, height, width of its clips."""
 SYNCHRONIZING = "synchronizing CUDA operation"
+"""In torch's warnings of operations for which the host waits."""
 
 
 def loop_checks(stand: Stand) -> list[Check]:
     """The checks of this part."""
     return [
         Check("loop", "host syncs in a training step", partial(host_syncs, stand), 2),
+        Check("loop", "a step that is not finite: equal LoRA", partial(bad_step, stand), 2),
         Check("loop", "stop by a signal, resume: equal LoRA", partial(stop_and_resume, stand), 5),
         Check("loop", "waiting for data", partial(data_wait, stand), 3),
     ]
@@ -156,6 +159,25 @@ def data_wait(stand: Stand) -> Measured:
     steps = [line for line in lines if "data_wait_s" in line][1:]  # the first waits for the first item
     waited, taken = (sum(float(str(step[name])) for step in steps) for name in ("data_wait_s", "step_s"))
     return Measured(rate=100 * waited / taken if taken else 0.0, unit="%", note=f"{len(steps)} steps")
+
+
+def bad_step(stand: Stand) -> Measured:
+    """The LoRA and AdamW's tensors after a step whose loss is NaN, beside those before it."""
+    if not stand.has_data:
+        raise Skipped("the device has no data")
+    dit = stand.random(lambda: DiT(NUMBERS_DIT), stand.dtype)
+    example = random_example(NUMBERS_DIT, LATENT, [9])
+
+    with training(dit, stand.device) as made:
+
+        def content() -> Tensor:
+            moments = [tensor.flatten() for tensor in made.state() if tensor.ndim]  # the others count steps
+            return torch.cat([made.weights(), *moments])
+
+        made.run(example)
+        expected = content()
+        made.run(replace(example, noise=example.noise * torch.nan))
+        return Measured(error=stand.difference(content(), expected), bound=0.0)
 
 
 def host_syncs(stand: Stand) -> Measured:

@@ -142,7 +142,7 @@ def loading(stand: Stand) -> Measured:
 
 
 def start(stand: Stand) -> Measured:
-    """A process that imports what a training does, until the device has a number; its files were read before."""
+    """A process that imports what a training does, until the device has a number; its files are in memory already."""
     if not stand.has_data:
         raise Skipped("the device has no data")
     code = f"import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context
 from typing import Protocol
 
@@ -34,7 +35,10 @@ class Plans:
 
     def of(self, work: PlannedWork) -> Cost:
         """Return what a step takes, as soon as it is known."""
-        return self._found[work].result() if work in self._found else work.plan()
+        try:
+            return self._found[work].result() if work in self._found else work.plan()
+        except BrokenProcessPool:  # it was killed: the machine may have little memory
+            return work.plan()
 
     def close(self) -> None:
         """Compute no more, and end the other process."""

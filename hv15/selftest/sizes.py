@@ -62,7 +62,9 @@ class Sizes:
     main: Clip
     """Of the training step that is compared with public figures."""
     small: Clip
+    """Of sampling steps, and of the training steps with one option each."""
     large: Clip
+    """Of the longest training step."""
     coded: tuple[Clip, ...]
     """Clips that the VAE encodes and decodes."""
     swapped: tuple[int, ...]

@@ -173,7 +173,7 @@ class Stand:
         return float(difference / wanted.norm().clamp_min(1e-300))
 
     def difference(self, found: Tensor, expected: Tensor) -> float | None:
-        """0 if the bits are equal, else the `error`, and never 0; both of the same shape, on any device."""
+        """0 if the bits are equal, else the `error`, or what is next to 0; both of the same shape, on any device."""
         if not self.has_data or torch.equal(found.detach().cpu(), expected.detach().cpu()):
             return 0.0 if self.has_data else None
         return max(self.error(found, expected) or 0.0, 5e-324)

@@ -170,7 +170,7 @@ class TransformerSteps:
         with ready(dit, settings, stand.device):
             model = replayed(dit, settings, stand.device)
             step = partial(denoise, model, noise, cond, uncond, SIGMAS, GUIDANCE)
-            # a repeated pass makes no tensors: its memory is that of the step in which it was recorded, the second
+            # a repeated pass makes no tensors: its memory is that of the step in which it was recorded, one of two
             memory = stand.peak_memory(lambda: (step(), step()), dit)
             return measured_step(stand, "denoise", stand.dtype, cost, step, memory=memory, profile=True)
 
@@ -250,7 +250,7 @@ def measured_step(
     name = str(dtype).removeprefix("torch.")
     product = stand.rates.products.get(name)
     peak = device.tflops * 1e12 if device.tflops else product
-    if stand.sizes.is_full and product:
+    if stand.sizes.is_full and product and not cost.copied:  # the wait for copies is planned by itself
         stand.rates.utilisation.setdefault(stage, cost.flops / seconds / product)
     if stand.on_cuda and stage == "train":
         _keep_overheads(stand)

@@ -57,7 +57,8 @@ def thinned(line: Line, most: int = MOST_POINTS) -> Line:
 
 
 def _draw_loss(axes: Axes, steps: Sequence[StepRecord], validations: Sequence[ValidationRecord]) -> None:
-    numbers, losses, smooth = [record.step for record in steps], [record.loss for record in steps], SmoothedLoss()
+    good = [(record.step, record.loss) for record in steps if record.loss is not None]
+    numbers, losses, smooth = [step for step, _ in good], [loss for _, loss in good], SmoothedLoss()
     axes.plot(*thinned(Line(numbers, losses)), color="tab:blue", alpha=0.3, linewidth=0.8, label="each step")
     axes.plot(*thinned(Line(numbers, [smooth.update(loss) for loss in losses])), color="tab:blue", label="running mean")
     if validations:

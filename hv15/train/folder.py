@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -143,9 +144,13 @@ def claim_folder(training: Path, record: TrainingRecord, total: int | None, *, n
 
 
 def owner_of(folder: Path) -> str | None:
-    """Return the digest of the past of a folder's training; None if it is not known."""
-    record = known_record(folder)
-    return None if record is None else record.digest
+    """Return the digest of the past of a folder's training, by its record or its states; None if neither tells."""
+    if (record := known_record(folder)) is not None:
+        return record.digest
+    for state in state_folders(folder / STATES):
+        with suppress(RecordError):
+            return text_of(state_content(state), "spec")
+    return None
 
 
 def furthest(folder: Path) -> int:
@@ -166,7 +171,8 @@ def _complete(folder: Path, record: TrainingRecord, training: Path, named: Path 
     if origin is not None:
         kept = keep_origin(origin, folder, training, named)
         record = replace(record, segments=earlier_segments(origin, kept))
-    record.write(folder)
+    if known_record(folder) != record:
+        record.write(folder)
 
 
 def _take_steps(source: Path, step: int, new: Path) -> None:

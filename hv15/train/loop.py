@@ -1,7 +1,8 @@
 """The training loop: it runs optimizer steps, and between them saves its state and whatever else is due.
 
 - A GPU always has work queued, because the numbers of a step are read after the next step has been queued. Before
-  anything is saved, the numbers of all steps so far are read and checked.
+  anything is saved, the numbers of all steps so far are read and checked. A step with numbers that are not finite
+  changes nothing, which the device decides itself (hv15.train.guard).
 - All processes make the same decisions, because requests from outside are summed over them together with the losses.
 - Everything random depends only on the step or the sample, so the loop can resume at any step as if it had not stopped.
 """
@@ -25,7 +26,7 @@ from hv15.config.train import TrainSettings
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord
+from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, WarningRecord, read_steps
 from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
@@ -37,12 +38,15 @@ from hv15.train.signals import Requests, Stopped
 from hv15.train.smoothed import SmoothedLoss
 from hv15.train.state import Position, SavedState, StateFolder
 from hv15.train.step_batches import StepBatches
+from hv15.train.watch import Watch
 
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2  # micro-batches
 SAMPLE_NOW = ProjectPaths().sample_now.name
 """The file in a training's folder that asks for samples."""
+RECALLED = 2**20
+"""Bytes at the end of metrics.jsonl from which a resumed training learns what its numbers usually are."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class LoopSettings:
     total_steps: int
     schedule: Schedule
     state_every_n_steps: int
+    max_bad_steps: int
     context_parallel: int = 1
     """Number of processes that compute each micro-batch together."""
 
@@ -62,6 +67,7 @@ class LoopSettings:
             total_steps=total_steps,
             schedule=Schedule.from_settings(options, total_steps),
             state_every_n_steps=options.state_every_n_steps,
+            max_bad_steps=options.max_bad_steps,
             context_parallel=options.context_parallel,
         )
 
@@ -155,6 +161,7 @@ class Trainer:
                 hint=f"make the product of these settings {before} again, or move the folder away",
             )
         log.info("resuming after step %d of %d", saved.position.step, self.settings.total_steps)
+        self.watch.skipped, self.watch.in_a_row = saved.position.skipped_steps, saved.position.bad_in_a_row
         self.optimizer_step.network.load_state_dict(saved.lora)
         if saved.optimizer:
             restore_state(self.optimizer_step.optimizer, saved.optimizer)
@@ -164,7 +171,7 @@ class Trainer:
         """Train from the step with index `start` to the end; with `between_first`, do first what is due before it.
 
         Raises:
-            UserError: the loss is not finite, memory or disk is full, or an item cannot be read.
+            UserError: too many steps were bad, memory or disk is full, or an item cannot be read.
             Stopped: there was a request to stop; the state is saved.
         """
         total = self.settings.total_steps
@@ -179,8 +186,13 @@ class Trainer:
             Requests(None if mute or self.on_request is None else self.folder / SAMPLE_NOW) as requests,
             memory_advice(),
         ):
+            if start == total and self.watch.gives_up(total):
+                raise self.watch.refusal(total)
+            if not mute:
+                self.watch.recall(read_steps(path, last_bytes=RECALLED))
             metrics.write(StartRecord(step=start, total_steps=total, spec=self.spec))
             unread: list[QueuedStep] = []
+            trouble: UserError | None = None
             stop = save = sample = False
             if between_first:
                 self._run_between(start, metrics)
@@ -188,21 +200,26 @@ class Trainer:
             for step in range(start, total):
                 unread.append(self._queue(step, examples, requests))
                 due = self._is_due(step + 1)
-                while len(unread) > (0 if due or stop or save or sample else self.read_behind):
-                    record, asked = self._read_back(unread.pop(0))
+                while len(unread) > (0 if due or stop or save or sample or trouble else self.read_behind):
+                    record, warnings, asked = self._read_back(unread.pop(0))
                     stop, save, sample = (a or b for a, b in zip((stop, save, sample), asked, strict=True))
+                    if trouble is None and self.watch.gives_up(record.step):
+                        trouble = self.watch.refusal(record.step)
                     metrics.write(record)
+                    self._warn(warnings, metrics)
                     progress.advance(note=f"loss {smoothed.update(record.loss):.4f}  lr {record.lr:.2e}")
-                if not (due or stop or save or sample):
+                if not (due or stop or save or sample or trouble):
                     continue
-                stops = stop and step + 1 < total
+                stops = trouble is not None or (stop and step + 1 < total)
                 if not stops:
                     self._run_between(step + 1, metrics, requested=self.on_request if sample else None)
                     sample = False
-                if stop or save or self._saves_state(step + 1):
+                if stop or save or trouble or self._saves_state(step + 1):
                     self._save_state(step + 1, metrics, between_due=stops)
                     save = False
                 self._since = perf_counter()
+                if trouble:
+                    raise trouble
                 if stops:
                     log.warning("saved at step %d; run the same command to resume", step + 1)
                     raise Stopped(step + 1)
@@ -211,6 +228,11 @@ class Trainer:
     def read_behind(self) -> int:
         """The number of steps that may be queued without having been read; the same on all processes."""
         return 1 if self._on_gpu else 0
+
+    @cached_property
+    def watch(self) -> Watch:
+        """What is known about the numbers of the steps so far."""
+        return Watch(self.settings.total_steps, self.settings.max_bad_steps)
 
     @property
     def _on_gpu(self) -> bool:
@@ -247,66 +269,63 @@ class Trainer:
         tokens = sum(math.prod(item.shape) for item in items)
         return QueuedStep(step, queued.lr, len(items), tokens, Fetch(queued.tensor), examples.waited - waited)
 
-    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, Sequence[bool]]:
-        """Return a step's metrics, and whether any process was asked to stop, to save or to sample while it ran.
+    def _warn(self, warnings: Sequence[WarningRecord], metrics: MetricsFile) -> None:
+        for each in warnings:
+            metrics.write(each)
+            if self.accelerator.is_main_process:
+                log.warning("step %d: %s", each.step, each.message)
 
-        Raises:
-            UserError: the training has diverged.
-        """
+    def _read_back(self, queued: QueuedStep) -> tuple[StepRecord, list[WarningRecord], Sequence[bool]]:
+        """Return a step's metrics and warnings, and whether any process was asked to stop, to save or to sample."""
         numbers = StepNumbers.from_list(queued.numbers.read())
         loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
-        refuse_divergence(queued.step + 1, loss, numbers.grad_norm)
+        good = self.watch.count(loss, numbers.grad_norm)
+        clips = [item.name for batch in self.batches.of_step(queued.step) for item in batch.items]
+        warnings = list(self.watch.warnings(queued.step + 1, loss, numbers.grad_norm, clips))
         now = perf_counter()
         seconds, self._since = now - self._since, now
         memory, memory_peak = memory_in_use(self.optimizer_step.device)
-        clips = self.optimizer_step.max_grad_norm > 0 and numbers.grad_norm > 0
+        clipped = good and 0 < self.optimizer_step.max_grad_norm < numbers.grad_norm
         record = StepRecord(
             step=queued.step + 1,
             epoch=round(self.batches.epochs(queued.step + 1), 4),
-            loss=loss,
-            loss_by_sigma=loss_by_sigma,
+            loss=_finite(loss),
+            loss_by_sigma=tuple(None if each is None else _finite(each) for each in loss_by_sigma),
             lr=queued.lr,
-            grad_norm=numbers.grad_norm,
-            clip_factor=min(1.0, self.optimizer_step.max_grad_norm / numbers.grad_norm) if clips else 1.0,
+            grad_norm=_finite(numbers.grad_norm),
+            clip_factor=self.optimizer_step.max_grad_norm / numbers.grad_norm if clipped else 1.0,
             samples_per_s=round(queued.samples / seconds, 4),
             data_wait_s=round(queued.data_wait, 4),
             step_s=round(seconds, 4),
             tokens_per_s=round(queued.tokens / seconds, 1),
             memory=memory,
             memory_peak=memory_peak,
-            weight_norm=_or_none(numbers.weight_norm),
-            scaled_layers=_or_none(numbers.scaled_layers),
+            weight_norm=_finite(numbers.weight_norm),
+            scaled_layers=_finite(numbers.scaled_layers),
+            skipped_steps=self.watch.skipped,
         )
-        return record, numbers.flags
+        return record, warnings, numbers.flags
 
     def _save_state(self, step: int, metrics: MetricsFile, *, between_due: bool) -> None:
         if self.accelerator.is_main_process:
             epoch = round(self.batches.epochs(step), 4)
             per_step = self.batches.batches_per_step
-            samples = self.batches.samples(step)
-            position = Position(step, epoch, metrics.offset, self.spec, per_step, between_due, samples)
+            position = Position(
+                step,
+                epoch,
+                metrics.offset,
+                self.spec,
+                per_step,
+                between_due=between_due,
+                samples=self.batches.samples(step),
+                skipped_steps=self.watch.skipped,
+                bad_in_a_row=self.watch.in_a_row,
+            )
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
             states.save(position, network.state_dict(), state_of(optimizer))
         self.accelerator.wait_for_everyone()
 
 
-def _or_none(number: float) -> float | None:
-    return None if math.isnan(number) else number
-
-
-def refuse_divergence(step: int, loss: float, grad_norm: float) -> None:
-    """Check that a step did not diverge, before anything of it is saved.
-
-    Raises:
-        UserError: the loss or the gradient norm is NaN or infinite.
-    """
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
-    raise UserError(
-        f"step {step}: the loss is {loss} and the gradient norm {grad_norm}: the training has diverged; "
-        "nothing of this step was saved",
-        hint="lower train.learning_rate or increase train.lr_warmup_steps; in the very first steps the cause may be a "
-        "damaged model file (download it again) or the number format (set train.dtype to float32). "
-        "States and checkpoints of earlier steps are kept",
-    )
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

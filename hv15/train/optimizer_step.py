@@ -2,6 +2,7 @@
 
 - The gradient is that of the mean weighted loss over all samples of the step, regardless of their batches and
   processes. With context parallelism each process has the gradients of its tokens, so they are summed in the same way.
+- If the loss or the gradient is not finite, the step changes nothing (hv15.train.guard).
 - Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
 """
@@ -21,6 +22,7 @@ from torch import Tensor
 from hv15.records.metrics import SIGMA_BINS
 from hv15.train.examples import Example
 from hv15.train.gradient_sum import GradientSum
+from hv15.train.guard import Guard
 from hv15.train.losses import LossFunction
 from hv15.train.metrics import loss_table
 from hv15.train.optimizers import set_learning_rate
@@ -126,14 +128,21 @@ class OptimizerStep:
         numbers = self._sum_up(torch.cat([numbers, *(numbers.new_full((1,), flag) for flag in flags())]))
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
         lr = set_learning_rate(self.optimizer, lr_factor)
-        self.optimizer.step()
+        numbers = torch.cat([numbers, grad_norm.view(1)])
+        good = numbers.isfinite().all()
+        self.guard.step(good)
         self.optimizer.zero_grad(set_to_none=True)
-        norms = numbers.new_full((2,), math.nan) if self.norm_limit is None else self.norm_limit.apply()
-        return QueuedNumbers(lr, torch.cat([numbers, grad_norm.view(1), norms]))
+        norms = numbers.new_full((2,), math.nan) if self.norm_limit is None else self.norm_limit.apply(good)
+        return QueuedNumbers(lr, torch.cat([numbers, norms]))
 
     @cached_property
+    def guard(self) -> Guard:
+        """Updates the parameters if the step's numbers are finite."""
+        return Guard.on(self.device, self.optimizer)
+
+    @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return self.guard.parameters
 
     def _backward(self, *, is_last: bool) -> AbstractContextManager[None]:
         return nullcontext() if self.over_processes is None else self.over_processes.backward(is_last=is_last)

@@ -112,8 +112,8 @@ def refuse_finished(origin: Origin, total: int) -> None:
     if origin.step >= total:
         raise UserError(
             f"train.continue_from: {origin}, and steps count on, but the training has {total:,} steps in all",
-            hint="increase train.max_train_steps or train.max_train_epochs; to train the last part again, with other "
-            f"settings, set train.continue_from to {_PATHS.origin}, from which it started",
+            hint="increase train.max_train_steps or train.max_train_epochs, or name an earlier state, such as "
+            f"{_PATHS.origin} if that is there",
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hv15.records.metrics import SMOOTHING
 
 
@@ -11,7 +13,9 @@ class SmoothedLoss:
     def __init__(self) -> None:
         self._sum = self._weight = 0.0
 
-    def update(self, loss: float) -> float:
-        self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
-        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
-        return self._sum / self._weight
+    def update(self, loss: float | None) -> float:
+        """Take a loss, unless there is none; return the mean, NaN before the first loss."""
+        if loss is not None:
+            self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * loss
+            self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        return self._sum / self._weight if self._weight else math.nan

@@ -58,6 +58,10 @@ class Position:
     """Whether a stop came before what was due after these steps, such as a checkpoint: it is done on resuming."""
     samples: int = 0
     """The number of samples in the finished steps."""
+    skipped_steps: int = 0
+    """How many of the steps changed nothing, because their numbers were not finite."""
+    bad_in_a_row: int = 0
+    """How many such steps there were since the last good one."""
 
 
 @dataclass(frozen=True)

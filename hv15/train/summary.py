@@ -22,6 +22,8 @@ class TrainingSummary:
     """The only result of a training that contains times, so that all others are equal for equal trainings."""
 
     steps: int
+    skipped_steps: int
+    """How many of the steps changed nothing, because their numbers were not finite."""
     epochs: float
     loss_first: float
     """Mean over the first tenth of the steps."""
@@ -47,14 +49,17 @@ def summarise(metrics: Path, device: torch.device) -> TrainingSummary:
     seconds = data_wait = memory_peak = 0.0
     last: StepRecord | None = None
     for last in read_steps(metrics):
-        losses.append(last.loss)
+        if last.loss is not None:
+            losses.append(last.loss)
         seconds += last.step_s
         data_wait += last.data_wait_s
         memory_peak = max(memory_peak, last.memory_peak)
     assert last is not None
+    assert losses
     loss_first, loss_last = first_and_last(losses)
     return TrainingSummary(
-        steps=len(losses),
+        steps=last.step,
+        skipped_steps=last.skipped_steps,
         epochs=last.epoch,
         loss_first=loss_first,
         loss_last=loss_last,

@@ -17,10 +17,10 @@ class LayerChange(Protocol):
 
     @property
     def factors(self) -> Sequence[Tensor]:
-        """The matrices (rows, columns) of which the change is a product, of whatever kind."""
+        """The matrices of which the change is a product, of any shapes."""
 
     def squared_norm(self) -> Tensor:
-        """Return the squared Frobenius norm of the change (out, in) without `scale`."""
+        """Return the squared Frobenius norm, a scalar, of the change without `scale`."""
 
 
 class NormLimit:
@@ -31,16 +31,20 @@ class NormLimit:
         self._scales = torch.tensor([layer.scale for layer in layers]).to(layers[0].factors[0].device)
 
     @torch.no_grad()
-    def apply(self) -> Tensor:
+    def apply(self, good: Tensor) -> Tensor:
         """Scale the factors of larger changes down, each by the same root of what is too much.
 
         Everything stays on the device.
+
+        Args:
+            good: a boolean scalar on the device; if it is false, nothing is scaled.
 
         Returns:
             fp32 [2]: the mean norm over all layers afterwards, and the share of layers that were scaled.
         """
         norms = torch.stack([layer.squared_norm() for layer in self.layers]).clamp(min=0).sqrt() * self._scales
         shrinking = (self.most / norms).clamp(max=1)  # a norm of 0 gives infinity, which becomes 1
+        shrinking = torch.where(good, shrinking, torch.ones_like(shrinking))
         for count in {len(layer.factors) for layer in self.layers}:
             roots = zip(self.layers, shrinking.pow(1 / count).unbind(), strict=True)
             pairs = [(each, root) for layer, root in roots if len(layer.factors) == count for each in layer.factors]

@@ -78,6 +78,15 @@ def test_from_the_latest_state(done: Workbench) -> None:
     assert "the training continues after step 2 of another one" in done.does("why", "--target", LORA).out
 
 
+def test_what_does_not_fit_is_refused_beforehand(done: Workbench) -> None:
+    done.set(train={"max_train_steps": 4, "continue_from": "latest", "optimizer_type": "Muon"})
+    is_a_refusal(done.hv15("why"), ("train.continue_from", "the state is one of AdamW", "reset_optimizer: true"))
+    done.set(train={"reset_optimizer": True})
+    done.does("why")
+    done.set(train={"network_dim": 4})
+    is_a_refusal(done.hv15("why"), ("train.continue_from", "rank 2, but train.network_dim is 4"))
+
+
 def test_what_is_not_there_is_refused(done: Workbench) -> None:
     for start, words in (
         ("clips", "clips is a folder without a state"),

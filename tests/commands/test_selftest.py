@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hv15.cli import main
-from hv15.errors import INTERRUPTED, USER_ERROR
+from hv15.errors import INTERRUPTED, USER_ERROR, UserError
 from hv15.plan.known_devices import read_rates
 from hv15.records.fields import to_json
 from hv15.records.selftest import Measured, read_report
@@ -137,6 +137,19 @@ def test_rates_are_kept_only_if_there_are_any_and_they_are_wanted(
     assert main([*words, "--minutes", "0.001"]) == 0
     assert read_rates(tmp_path / "rates.json").is_empty
     assert not (tmp_path / "config").exists()
+
+
+def test_a_free_gpu_is_taken_before_torch_looks_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def run(*_: object) -> Path:
+        assert taken == ["auto"]
+        raise UserError("enough")
+
+    monkeypatch.setattr("hv15.commands.selftest.take_gpu", taken.append)
+    monkeypatch.setattr("hv15.selftest.run.selftest", run)
+    assert main(["selftest", "--out", str(tmp_path / "report")]) == USER_ERROR
+    assert taken == ["auto"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from bench.bench_kernels import Count, count
+from bench.bench_kernels import NamedMeter, count
 from hv15.config.sample import SampleSettings
 from hv15.lora import LoRANetwork
 from hv15.models import DiT, adapted, pass_kernels
@@ -174,7 +174,8 @@ def test_the_setting_switches_kernels(enabled: bool):
         dit = DiT(config)
         set_up(dit, SampleSettings(fused_kernels=enabled), "meta")
         block = dit.double_blocks[0]
-        with Count() as counted, torch.no_grad():
+        counted = NamedMeter()
+        with counted, torch.no_grad():
             block.image_out(torch.zeros(1, 6, 32), torch.zeros(1, 6, 32), block.img_mod(torch.zeros(1, 32)))
             block.img_attn_q_norm(torch.zeros(1, 6, 2, 16))
     assert ("head_norm" in counted.operations) == enabled

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hv15.config import Settings
 from hv15.lora import save_lora
 from hv15.memory import ELSEWHERE, WEIGHTS
 from hv15.models import DiTConfig
 from hv15.models.dit import DiT
+from hv15.models.weights import offload
 from hv15.models.weights.transfers import HostTransfers
 from hv15.models.windows import MOST_TOKENS
 from hv15.plan import meter as meter_module
@@ -23,6 +25,9 @@ from hv15.plan.metered_steps import LORA, PassSize, run_denoising, run_training
 from hv15.plan.stretches import OPTIMIZER
 from hv15.plan.transformer import BASE_LORAS, denoising, training
 from hv15.plan.work import ELEMENTWISE, WorkByKind
+from hv15.sample.denoise import denoise
+from hv15.selftest.training import random_condition, random_example, ready
+from hv15.selftest.training import training as trained_lora
 from tests.lora.samples import random_lora
 from tests.models.golden_dit import TINY
 from tests.models.ranks import on_ranks
@@ -254,6 +259,50 @@ def test_activations_and_arithmetic_are_divided_among_the_ranks() -> None:
         assert 1 / count < moving[1] / moving[0] < 1.8 / count
         assert some.flops == pytest.approx(one.flops / count, rel=0.05)
         assert (some.host, some.copied) == (count * one.host, one.copied)
+
+
+@pytest.mark.parametrize(
+    ("section", "options", "guidance"),
+    [
+        ("train", {"blocks_to_swap": 2}, 0.0),
+        ("train", {"gradient_checkpointing_cpu_offload": True}, 0.0),
+        ("sample", {"blocks_to_swap": 2}, 1.0),
+        ("sample", {"blocks_to_swap": 2}, 6.0),
+    ],
+)
+def test_what_is_copied_is_what_block_swap_and_offload_copy(
+    section: str, options: dict[str, Any], guidance: float, monkeypatch: pytest.MonkeyPatch
+):
+    """In a step that follows another one; guidance by two passes copies each block twice."""
+    config, size = replace(SMALL, num_blocks=6), PassSize(1, (3, 6, 8), 12, False)
+    tokens = 3 * 6 * 8 * config.hidden_size * 4  # bytes of a block's image tokens
+    monkeypatch.setattr(offload, "LEAST", tokens)
+    begin, copied = HostTransfers.begin, 0
+
+    def counted(self: HostTransfers, target: Tensor, source: Tensor) -> None:
+        nonlocal copied
+        copied += source.nbytes
+        begin(self, target, source)
+
+    monkeypatch.setattr(HostTransfers, "begin", counted)
+    torch.manual_seed(0)
+    dit, cpu, asked = DiT(config).requires_grad_(False), torch.device("cpu"), settings(**{section: options})
+    if section == "train":
+        planned = training(asked, config, torch.float32, size)
+        with trained_lora(dit, cpu, options) as made:
+            example = random_example(config, size.latent, [12])
+            made.run(example)
+            copied = 0
+            made.run(example)
+    else:
+        planned = denoising(asked, config, torch.float32, size, guided=guidance > 1)
+        cond = random_condition(config, [12])
+        noise, sigmas = torch.zeros(1, config.latent_channels, *size.latent), torch.tensor([1.0, 0.5])
+        with ready(dit, asked.sample, cpu):
+            for _ in range(3):
+                copied = 0
+                denoise(dit, noise, cond, cond, sigmas, guidance)
+    assert planned.copied == copied > 0
 
 
 def test_a_divided_base_takes_a_share_of_each_block_and_two_whole_ones() -> None:

@@ -32,7 +32,7 @@ EXAMPLES = [
     ValidationRecord(step=7, loss=0.5),
     PreviewRecord(step=7, name="cat", path="previews/cat.mp4"),
     CheckpointRecord(step=7, path="checkpoints/a.safetensors"),
-    WarningRecord(step=7, message="the loss jumps", hint="look at it"),
+    WarningRecord(step=7, message="the loss jumps", hint="look at it", clips=("a.mp4",)),
 ]
 
 
@@ -69,7 +69,7 @@ def test_a_version_that_is_not_understood_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("step", "3"), ("step", 1.5), ("step", True), ("loss", None), ("loss", "high"), ("loss_by_sigma", 3)],
+    [("step", "3"), ("step", 1.5), ("step", True), ("lr", None), ("loss", "high"), ("loss_by_sigma", 3)],
 )
 def test_a_field_of_another_type_is_named(field: str, value: object) -> None:
     with pytest.raises(RecordError, match=f"{field}: expected"):
@@ -80,6 +80,13 @@ def test_only_steps_are_read_as_steps(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines(*EXAMPLES, step_record(8)))
     assert list(read_steps(path)) == [step_record(7), step_record(8)]
+    assert list(read_steps(path, last_bytes=len(lines(step_record(8))) + 9)) == [step_record(8)]
+    assert list(read_steps(path, last_bytes=10**6)) == [step_record(7), step_record(8)]
+
+
+def test_a_skipped_step_may_have_no_numbers() -> None:
+    skipped = step_record(3, loss=None, grad_norm=None, skipped_steps=1)
+    assert read_metrics(json.loads(json.dumps(metrics_line(skipped)))) == skipped
 
 
 def test_each_number_of_a_step_says_what_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from hv15.models import Condition, DiT
 from hv15.plan.metered_steps import PassSize, empty_condition, run_denoising
 from hv15.sample.advice import about_graphs
 from hv15.sample.denoise import denoise
-from hv15.sample.graphs import Pass, Replayed, StandIn, replayed
+from hv15.sample.graphs import CudaRecorder, Pass, Replayed, StandIn, replayed
 from hv15.sample.noise import initial_noise
 from hv15.sample.schedule import sigmas
 from hv15.selftest.training import make_settings
@@ -148,6 +149,43 @@ def test_a_pass_that_cannot_be_recorded(outer):
     with pytest.raises(UserError, match=r"sample\.cuda_graphs: .*not permitted when stream is capturing\n") as caught:
         sample(Replayed(golden_dit(), Failing(RuntimeError(message), outer)))
     assert caught.value.hint == "set sample.cuda_graphs to false"
+
+
+def test_the_stream_is_left_if_a_recording_fails(monkeypatch):
+    """torch.cuda.graph stays on it then, so that all later work would run there."""
+    streams = ["default"]
+
+    @contextmanager
+    def stream(name):
+        streams.append(name)
+        try:
+            yield
+        finally:
+            streams.remove(name)
+
+    class Recording:
+        def __init__(self, graph, pool, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *error):
+            raise RuntimeError("previous error during capture")
+
+    for name, value in {
+        "Stream": lambda device: "side",
+        "stream": stream,
+        "graph": Recording,
+        "CUDAGraph": object,
+        "graph_pool_handle": lambda: (0, 0),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    during = []
+    with pytest.raises(RuntimeError, match="during capture"):
+        CudaRecorder(torch.device("cuda", 1)).record(lambda: during.extend(streams))
+    assert during == ["default", "side"]
+    assert streams == ["default"]
 
 
 def test_too_little_memory_stays_what_it_is():

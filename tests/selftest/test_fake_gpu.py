@@ -30,6 +30,7 @@ NO_DATA = {
     "stop by a signal, resume: equal LoRA",
     "waiting for data",
     "host syncs in a training step",
+    "a step that is not finite: equal LoRA",
     "NVML",
     "attention: flash",
     "attention: flash3",

@@ -123,6 +123,11 @@ def test_a_stopped_training_goes_on(stand: Stand) -> None:
     assert list(stand.folder.iterdir()) == []
 
 
+def test_a_step_that_is_not_finite_changes_nothing(stand: Stand) -> None:
+    (row,) = last(stand, named(loop_checks(stand), "a step that")).rows
+    assert (row.state, row.measured.error) == ("ok", 0.0), row.message
+
+
 def run_python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", BLOCKER + code, *words],

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from hv15.plan.cost import Cost
+from hv15.plan.work import PRODUCTS, Work
 from hv15.records.selftest import Measured
 from hv15.selftest.checks import Check
+from hv15.selftest.planned import Plans
 from hv15.selftest.run import reports
 from hv15.selftest.stand import Skipped, Stand
-from hv15.selftest.steps import planned_cost
+from hv15.selftest.steps import measured_step, planned_cost
 
 
 def raises(error: Exception) -> Callable[[], Measured]:
@@ -66,6 +72,27 @@ def test_a_device_answers(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None
     assert stand.answers()
     monkeypatch.setattr(torch, "ones", lambda *_, **__: raises(RuntimeError("CUDA error"))())
     assert not stand.answers()
+
+
+def test_a_step_that_may_wait_for_copies_says_nothing_of_the_products(stand: Stand) -> None:
+    """A plan adds the copies to what the products take."""
+    stand.sizes = replace(stand.sizes, name="full")
+    stand.rates.products["float32"] = 1e9
+    for copied, known in ((8, set()), (0, {"train"})):
+        cost = Cost({}, {PRODUCTS: Work(1, 8, 1000)}, copied=copied)
+        measured_step(stand, "train", torch.float32, cost, lambda: None)
+        assert stand.rates.utilisation.keys() == known
+
+
+def test_plans_are_computed_here_if_the_other_process_is_killed() -> None:
+    class Killed(Future[int]):
+        def result(self, timeout: float | None = None) -> int:
+            raise BrokenProcessPool("a process in the process pool was terminated abruptly")
+
+    work: Any = type("Work", (), {"plan": lambda _: 7})()
+    plans = Plans()
+    plans._found[work] = Killed()  # type: ignore[assignment]
+    assert plans.of(work) == 7
 
 
 def test_what_the_plan_says_does_not_fit_is_skipped(stand: Stand) -> None:

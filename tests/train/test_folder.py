@@ -102,6 +102,18 @@ def test_a_folder_without_a_record_is_taken_as_it_is(training: Path) -> None:
     assert known_record(training) == FIRST
 
 
+def test_states_tell_too_whose_they_are(training: Path) -> None:
+    """When the record was lost: else a state beyond the wanted length would be taken for its end."""
+    claim_folder(training, FIRST, 8)
+    train(training, FIRST, 4, 8)
+    (training / "run.json").write_text("{")
+    claim_folder(training, FIRST, 5)
+    assert everything(training.parent) == {"train": [4], ASIDE: [4, 8]}
+    (training / "run.json").unlink()
+    claim_folder(training, SECOND, 5)
+    assert everything(training.parent) == {"train": [], ASIDE: [4, 8], f"{ASIDE}-2": [4]}
+
+
 # -- other lengths --------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,6 @@ from hv15.train.loop import LoopSettings, Trainer
 from hv15.train.losses import LossFunction, mean_square
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.run import make_reader
-from hv15.train.state import StateFolder
 from hv15.train.step_batches import StepBatches
 from tests.train.world import metrics, run, settings, tiny_dit, tiny_stores, untimed
 
@@ -186,25 +185,6 @@ def test_checkpoints_appear_where_they_are_due_and_old_ones_go(tmp_path: Path) -
     short = run(tmp_path / "short", settings(max_train_steps=6, **options))
     assert tensors(short).keys() == tensors(output).keys()
     assert_equal(tensors(short), tensors(folder / "lora-step000006.safetensors"))
-
-
-def test_a_diverged_training_stops_and_keeps_its_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = Example.error, []
-
-    def diverge(example: Example, dit: Any) -> Tensor:
-        calls.append(1)
-        return real(example, dit) * (float("nan") if len(calls) == 4 else 1)
-
-    monkeypatch.setattr(Example, "error", diverge)
-    config = settings(state_every_n_steps=1, save_every_n_steps=1)
-    with pytest.raises(UserError, match="step 4: the loss is nan") as caught:
-        run(tmp_path, config)
-    assert "learning_rate" in caught.value.hint
-    saved = StateFolder(tmp_path / "train" / "state", metrics(tmp_path, "start")[0]["spec"]).load_latest()
-    assert saved is not None
-    assert saved.position.step == 3
-    assert not (tmp_path / "lora.safetensors").exists()
-    assert len(list((tmp_path / "train" / "checkpoints").iterdir())) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,15 @@ def test_processes_sum_gradients_and_numbers_in_two_transfers(examples: list[tup
     numbers = StepNumbers.from_list(queued.tensor.tolist())
     assert numbers.flags == [True, False]
     assert sum(numbers.sample_counts) == 12
+
+
+def test_a_step_that_is_bad_on_another_process_is_bad_here(examples: list[tuple[int, Example]]) -> None:
+    def spoil(tensor: Tensor) -> None:
+        tensor.add_(math.nan)
+
+    step = plain_step()
+    step.over_processes = GradientSum(step.parameters, reduce=spoil)
+    assert not moved(step, examples).any()
 
 
 def test_requests_are_asked_for_after_the_last_backward_pass(examples: list[tuple[int, Example]]) -> None:

@@ -27,7 +27,7 @@ from tests.train.world import metrics, run, settings, untimed
 @contextmanager
 def started(folder: Path, options: dict[str, Any], count: int = 2) -> Iterator[list[BaseProcess]]:
     """Train on several processes, which end with the block at the latest."""
-    places = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    places = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     processes = []
     for rank in range(count):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}

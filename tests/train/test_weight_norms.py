@@ -52,7 +52,7 @@ def test_larger_changes_keep_their_direction_and_get_the_norm(kind: str) -> None
     """As kohya's: max norm regularisation of the scaled product, each factor by the same root."""
     limit = 5.0
     before, after = network(kind), network(kind)
-    mean, share = NormLimit(after.branches, limit).apply().tolist()
+    mean, share = NormLimit(after.branches, limit).apply(torch.tensor(True)).tolist()
     norms = [float(change.norm()) for change in changes(before)]
     assert [norm > limit for norm in norms] == [False, False, True, True]
     assert share == 0.5

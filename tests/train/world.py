@@ -6,11 +6,13 @@ python -m tests.train.world FOLDER SETTINGS_JSON
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -20,7 +22,7 @@ from hv15.cache.store import Store
 from hv15.config import Settings, TrainSettings
 from hv15.config.fields import affects
 from hv15.models import DiT, DiTConfig
-from hv15.train.examples import EMPTY_CAPTION
+from hv15.train.examples import EMPTY_CAPTION, Example
 from hv15.train.previews import PreviewPlan
 from hv15.train.run import train_dit
 
@@ -55,7 +57,9 @@ def tiny_stores(folder: Path, clips: int = 6) -> tuple[list[TrainingItem], Store
     items = []
     for number in range(clips):
         shape = SHAPES[number % len(SHAPES)]
-        item = TrainingItem(f"{number:02d}clip", f"{number:02d}caption", shape, batch_size=2)
+        item = TrainingItem(
+            f"{number:02d}clip", f"{number:02d}caption", shape, batch_size=2, name=f"clips/{number:02d}.mp4"
+        )
         level = torch.full((CONFIG.latent_channels, 1, 1, 1), 1.5 - number / 2)
         latents = level + 0.1 * torch.randn(CONFIG.latent_channels, *shape, generator=rng)
         stores.latents.write(  # type: ignore[attr-defined]
@@ -115,6 +119,17 @@ def run(
     dit, accelerator = dit or tiny_dit(), Accelerator(cpu=True)
     train_dit(config, spec, items, stores, output, dit=dit, accelerator=accelerator, previews=previews)
     return output
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *bad: int, factor: float = math.nan) -> None:
+    """Multiply the model's input in these forward passes, counted from 1 (without accumulation, in these steps)."""
+    real, calls = Example.model_input, []
+
+    def model_input(example: Example) -> Tensor:
+        calls.append(1)
+        return real(example) * (factor if len(calls) in bad else 1)
+
+    monkeypatch.setattr(Example, "model_input", model_input)
 
 
 def metrics(folder: Path, kind: str = "step") -> list[dict[str, Any]]:

@@ -23,10 +23,10 @@ ROUNDS = 3
 
 
 class Threads(ThreadPoolExecutor):
-    """The threads of `asyncio.to_thread`, which knows those at work."""
+    """Threads, as of `asyncio.to_thread`, and which of them are at work."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *words: Any, **named: Any) -> None:
+        super().__init__(*words, **named)
         self.at_work: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[..., Any], /, *words: Any, **named: Any) -> Future[Any]:
@@ -36,10 +36,15 @@ class Threads(ThreadPoolExecutor):
         return future
 
 
+def at_work() -> bool:
+    """Whether any thread of this loop is at work."""
+    threads = asyncio.get_running_loop()._default_executor  # type: ignore[attr-defined]
+    return isinstance(threads, Threads) and bool(threads.at_work)
+
+
 async def idle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
     """Stands for `textual._wait.wait_for_idle`."""
     loop: Any = asyncio.get_running_loop()
-    threads = loop._default_executor
     start, rounds = time.monotonic(), 0
     while rounds < ROUNDS and (passed := time.monotonic() - start) < max_sleep:
         await asyncio.sleep(0)
@@ -50,20 +55,15 @@ async def idle(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
         elif left < SOON_S:
             await asyncio.sleep(max(0.0, left))
             rounds = 0
-        elif isinstance(threads, Threads) and threads.at_work and passed < THREADS_S:
+        elif passed < THREADS_S and at_work():
             await asyncio.sleep(0.001)
             rounds = 0
         else:
             rounds += 1
 
 
-async def with_threads(test: Callable[..., Any], **given: Any) -> None:
-    """Run a test that is a coroutine function in a loop whose threads are known."""
-    asyncio.get_running_loop().set_default_executor(Threads())
-    await test(**given)
-
-
 def wait_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pilots wait so."""
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Threads)  # a loop takes its threads from there
     for module in ("textual._wait", "textual.pilot", "textual.app"):
         monkeypatch.setattr(f"{module}.wait_for_idle", idle)

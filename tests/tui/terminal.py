@@ -68,7 +68,7 @@ class Terminal:
         while not (found := re.search(pattern, self.text)):
             assert self.alive, f"the program has ended: {self.program}"
             assert time.monotonic() < deadline, f"{pattern} did not come:\n{self.text}"
-            time.sleep(0.1)
+            time.sleep(0.05)
         return found
 
     def wait_for_end(self, seconds: float = 60.0) -> None:
@@ -76,7 +76,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while self.alive:
             assert time.monotonic() < deadline, f"it still runs:\n{self.text}"
-            time.sleep(0.1)
+            time.sleep(0.05)
 
 
 def dashboard_words(project: Path) -> list[str]:

@@ -18,6 +18,7 @@ from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
 from hv15.data.encode import read_video_metadata, write_video
+from tests.tui.idle import at_work
 from tests.tui.recorded import GIB, dashboard, one_gpu, replay_at, show
 from tui.app import Dashboard
 from tui.data.estimate import Estimate, EstimateLine
@@ -101,12 +102,12 @@ async def at_rest(app: Dashboard, pilot: Pilot[None]) -> str:
         await pilot.pause()
         cells = [[(part.text, str(part.style)) for part in strip] for strip in app.screen._compositor.render_strips()]
         busy = [each for each in app.workers if each.is_running and each.group != "watch"]  # a log is watched for ever
-        same = same + 1 if cells == before and not busy else 0
+        same = same + 1 if cells == before and not busy and not at_work() else 0
         if same == 5:
             return normalize_svg(app.export_screenshot(title="hv15"))
         changed = [pair for pair in zip(before or [], cells, strict=False) if pair[0] != pair[1]]
         before = cells
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.03)
     raise AssertionError(f"the screen does not come to rest: {changed}")
 
 

@@ -11,7 +11,7 @@ import yaml
 from hv15.demo.clips import render_demo_clips
 from hv15.demo.models import make_demo_models
 from tests.workflow.project import QUICK_PROGRAMS, Outcome, ProjectFolder, copy_clips, small_config, tiny_models
-from tests.zygote import zygote
+from tests.zygote import ENCODERS, zygote
 
 CLIPS = 5
 """How many of the demo's clips a test project begins with."""
@@ -20,7 +20,7 @@ CLIPS = 5
 @pytest.fixture(scope="session", autouse=True)
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """`snakemake` and `hv15` start at once in these tests: they are forks of a process that has imported them."""
-    with zygote(tmp_path_factory.mktemp("zygote")) as folder, pytest.MonkeyPatch.context() as patch:
+    with zygote(tmp_path_factory.mktemp("zygote"), ENCODERS) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv(QUICK_PROGRAMS, str(folder))
         yield
 

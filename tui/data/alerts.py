@@ -36,8 +36,8 @@ def alerts(run: RunRow | None, training: TrainingStatus | None, sample: SystemSa
         found.append(Alert("failed", f"the run failed: {run.reason}", "see the failed job's card and its log"))
     if alive and training is not None and not training.former:
         if training.step and (training.loss is None or not math.isfinite(training.loss)):
-            cure = "stop it; lower train.learning_rate or lengthen train.lr_warmup_steps"
-            found.append(Alert("nan", f"step {training.step}: the loss is not a number", cure))
+            cure = "if more follow, stop it; lower train.learning_rate or lengthen train.lr_warmup_steps"
+            found.append(Alert("nan", f"step {training.step} was skipped: its loss is not a number", cure))
         if training.stalled and training.silent_s is not None:
             cure = "it may be saving or sampling; if System shows no work, stop it and look at its log"
             text = f"no step for {training.silent_s / 60:.0f} min (usually {training.step_s or 0:.1f} s a step)"
