@@ -23,11 +23,13 @@ from hv15.models import DiTConfig
 from hv15.models.weights.swap import SLOTS, BlockSwap, swapped_indices
 from hv15.plan.cost import Cost
 from hv15.plan.meter import Meter
-from hv15.plan.metered_steps import LORA, PassSize, make_dit, micro_batches, run_denoising, run_training
+from hv15.plan.metered_steps import AVERAGE, LORA, PassSize, make_dit, micro_batches, run_denoising, run_training
 from hv15.plan.stretches import GRADIENTS, OPTIMIZER, cost_with_blocks
 from hv15.plan.work import scaled_work
 
 BASE_LORAS = "base LoRAs"
+STAGED = 2
+"""Copies of the LoRA, fp32, that the machine's memory holds for a moving average: the average, and the last step's."""
 GATHERED = 2
 """Blocks that are whole on a GPU at the same time if they are divided among GPUs."""
 
@@ -59,6 +61,8 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
         tokens = -(-prod(size.latent) // options.context_parallel)
         kept = config.num_blocks * size.samples * tokens * config.hidden_size * dtype.itemsize
         cost = replace(cost, host=cost.host + kept, copied=cost.copied + 2 * kept)  # there and back
+    if gpu and options.ema_decay and options.ema_device == "cpu":
+        cost = replace(cost, host=cost.host + STAGED * 4 * network.parameters)
     return replace(cost, host=cost.host * options.gpus_per_machine)
 
 
@@ -111,7 +115,9 @@ def _with_lora(cost: Cost, network: NetworkSizes, config: DiTConfig) -> Cost:
     share = network.parameters / network.alike(config.num_blocks).parameters
     if share == 1:
         return cost
-    of_lora = {part: round(cost.parts[part] * share) for part in (LORA, GRADIENTS, OPTIMIZER) if part in cost.parts}
+    of_lora = {
+        part: round(cost.parts[part] * share) for part in (LORA, AVERAGE, GRADIENTS, OPTIMIZER) if part in cost.parts
+    }
     return replace(cost, parts={**cost.parts, **of_lora})
 
 

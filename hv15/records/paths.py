@@ -23,6 +23,11 @@ def config_file(project: Path) -> Path:
     return project / CONFIG if project.is_dir() else project
 
 
+def average_of(lora: Path) -> Path:
+    """Return the file of a LoRA's moving average, beside the LoRA's own."""
+    return lora.with_suffix(f".ema{lora.suffix}")
+
+
 @dataclass(frozen=True)
 class ProjectPaths:
     """The files of one project, or of one of its experiments."""

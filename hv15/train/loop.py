@@ -165,6 +165,11 @@ class Trainer:
         self.optimizer_step.network.load_state_dict(saved.lora)
         if saved.optimizer:
             restore_state(self.optimizer_step.optimizer, saved.optimizer)
+        if (average := self.optimizer_step.average) is not None:
+            if saved.average is None:
+                average.begin()
+            else:
+                average.restore(saved.average, saved.position.averaged_steps)
         self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
 
     def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> None:
@@ -309,7 +314,7 @@ class Trainer:
     def _save_state(self, step: int, metrics: MetricsFile, *, between_due: bool) -> None:
         if self.accelerator.is_main_process:
             epoch = round(self.batches.epochs(step), 4)
-            per_step = self.batches.batches_per_step
+            per_step, average = self.batches.batches_per_step, self.optimizer_step.average
             position = Position(
                 step,
                 epoch,
@@ -320,10 +325,12 @@ class Trainer:
                 samples=self.batches.samples(step),
                 skipped_steps=self.watch.skipped,
                 bad_in_a_row=self.watch.in_a_row,
+                averaged_steps=0 if average is None else average.steps,
             )
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
-            states.save(position, network.state_dict(), state_of(optimizer))
+            averages = None if average is None else average.state()
+            states.save(position, network.state_dict(), state_of(optimizer), averages)
         self.accelerator.wait_for_everyone()
 
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.errors import UserError
-from hv15.lora import LoRANetwork, save_lora
+from hv15.lora import LoRANetwork
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
@@ -35,10 +34,11 @@ from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.folder import claim_folder
 from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
+from hv15.train.lora_writer import LoRAWriter
 from hv15.train.losses import LossFunction
 from hv15.train.metadata import lora_metadata
+from hv15.train.moving_average import MovingAverage
 from hv15.train.networks import make_network
-from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer, refuse_norm_limit
 from hv15.train.origin import Origin, refuse_finished
@@ -138,12 +138,8 @@ def train_dit(
         undo.callback(network.detach)
         optimizer_step = make_optimizer_step(options, dit, network, accelerator.device, accelerator.num_processes)
 
-        def trained() -> dict[str, Tensor]:
-            with averaged(optimizer_step.optimizer):
-                return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-        def save(path: Path, step: int) -> None:
-            metadata = lora_metadata(
+        def metadata(step: int) -> dict[str, str]:
+            return lora_metadata(
                 settings,
                 spec,
                 items,
@@ -153,14 +149,16 @@ def train_dit(
                 base_name=base_name,
                 segments=() if origin is None else (*TrainingRecord.load(folder).segments, segment(origin)),
             )
-            save_lora(path, trained(), metadata, dtype=named_dtype(options.save_precision))
 
+        writer = LoRAWriter(
+            network, optimizer_step.optimizer, optimizer_step.average, metadata, named_dtype(options.save_precision)
+        )
         between: list[BetweenSteps] = [
             Checkpoints(
                 CheckpointRule.from_settings(options),
                 batches,
                 folder / ProjectPaths().checkpoints.name,
-                save,
+                writer.write,
                 accelerator.is_main_process,
             )
         ]
@@ -169,7 +167,7 @@ def train_dit(
             from hv15.train.previews import make_previews  # decoding needs av
 
             on_request = make_previews(
-                options, previews, batches, folder, dit, network, trained, stores.texts, accelerator
+                options, previews, batches, folder, dit, network, writer.tensors, stores.texts, accelerator
             )
             between.append(on_request)
         observers = []
@@ -208,7 +206,7 @@ def train_dit(
             claim_folder(folder, record, total, named=named)
             accelerator.wait_for_everyone()
             trainer.resume()
-            save(output, total)
+            writer.write(output, total)
             summary = summarise(folder / "metrics.jsonl", accelerator.device)
             write_json(folder / "summary.json", asdict(summary))
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
@@ -268,6 +266,10 @@ def make_optimizer_step(
         # While ranks exchange tokens or weights in a backward pass, sums could not begin in the same order on all.
         overlap = options.context_parallel == 1 and not options.shard_base
         over_processes = GradientSum(list(network.parameters()), overlap=overlap)
+    average = None
+    if options.ema_decay:
+        staged = options.ema_device == "cpu" and device.type != "cpu"
+        average = MovingAverage(dict(network.named_parameters()), options.ema_decay, staged=staged)
     return OptimizerStep(
         dit=dit,
         network=network,
@@ -278,6 +280,7 @@ def make_optimizer_step(
         loss=LossFunction(options),
         over_processes=over_processes,
         norm_limit=None if most is None else NormLimit(network.branches, most),
+        average=average,
     )
 
 

@@ -32,6 +32,7 @@ from hv15.gpus import gpu_jobs
 from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
+from hv15.project.products import lora_files
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.control import refuse_orphans
@@ -237,6 +238,10 @@ class WorkflowProject:
             return self.gpu * (min(ranks, gpu_jobs(settings.runtime.device)) if here else ranks)
 
         return resource
+
+    def with_average(self, lora: Path) -> list[str]:
+        """The file of a LoRA, and that of its moving average if the training makes one."""
+        return [str(file) for file in lora_files(self.project.settings.train, lora)]
 
     @property
     def source(self) -> str:

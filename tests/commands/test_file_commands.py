@@ -26,6 +26,22 @@ from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 # -- convert and merge ----------------------------------------------------------------------------------------------
 
 
+def test_copies_are_averaged(tmp_path: Path) -> None:
+    files = [tmp_path / f"{step}.safetensors" for step in (10, 20)]
+    for step, path in zip((10, 20), files, strict=True):
+        name = "lora_unet_double_blocks_0_img_attn_q"
+        tensors = {"lora_down.weight": torch.full((2, 4), step), "lora_up.weight": torch.zeros(4, 2)}
+        whole = {f"{name}.{part}": tensor.float() for part, tensor in tensors.items()}
+        save_file(whole | {f"{name}.alpha": torch.tensor(2.0)}, path, {"ss_steps": str(step)})
+    out = tmp_path / "out.safetensors"
+    said = hv15("ema", *files, "--out", out, "--sigma-rel", "0.1")
+    assert said.code == 0, said.err
+    assert f"%  {files[1]}" in said.err
+    assert 10 < load_file(out)[f"{name}.lora_down.weight"].mean() < 20
+    is_a_refusal(hv15("ema", *files, "--out", out, "--sigma-rel", "3"), ("sigma-rel: found 3",))
+    is_a_refusal(hv15("ema", *files, "--out", files[0]), ("is both read and written",))
+
+
 @pytest.mark.parametrize("to", ["comfyui", "diffusers", "official"])
 def test_convert_and_back(done: Workbench, to: str) -> None:
     other, back = done.root / "other.safetensors", done.root / "back.safetensors"

@@ -94,6 +94,7 @@ def encode(words: list[str], options: dict[str, str]) -> str:
 
 def train(words: list[str], options: dict[str, str]) -> str:
     from hv15.project import Project
+    from hv15.project.products import lora_files
 
     project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
     assert wanted_of(options) == project.training_spec
@@ -110,7 +111,8 @@ def train(words: list[str], options: dict[str, str]) -> str:
         continue_training(project)
     config = json.dumps(project.settings.dump())
     told = {"hv15.made_from": json.dumps(wanted_of(options)), "hv15.config": config}
-    write_safetensors(Path(options["out"]), told)
+    for file in lora_files(project.settings.train, Path(options["out"])):
+        write_safetensors(file, told)
     project.dataset.record().write(project.paths.trained_dataset)
     return ""
 

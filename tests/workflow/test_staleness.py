@@ -422,6 +422,19 @@ def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickPr
     assert (outcome.jobs["train"], outcome.texts, outcome.jobs["sample decode"]) == (1, 1, 2), outcome.output
 
 
+def test_a_moving_average_is_published_beside_the_lora(prepared: QuickProject, tmp_path: Path) -> None:
+    """It comes with a training of its own, and is restored with the LoRA."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    project.set(train={"ema_decay": 0.99})
+    assert project.snakemake().jobs["train"] == 1
+    results = project.root / "results"
+    files = {kind: (results / f"{kind}.ema.safetensors") for kind in ("train", "lora")}
+    assert files["lora"].read_bytes() == files["train"].read_bytes()
+    files["train"].unlink()
+    assert "Nothing to be done" in project.snakemake().output
+    assert files["train"].read_bytes() == files["lora"].read_bytes()
+
+
 def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:
     projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
     for project in projects:
