@@ -90,7 +90,7 @@ class Branch(nn.Module, ABC):
 
     @abstractmethod
     def squared_norm(self) -> Tensor:
-        """Return the squared Frobenius norm () of the change of the weight, without `scale`."""
+        """Return the squared Frobenius norm, a scalar, of the change of the weight, without `scale`."""
 
     @property
     def hook(self) -> Hook | LowRankHook:

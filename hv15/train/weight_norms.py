@@ -17,10 +17,10 @@ class LayerChange(Protocol):
 
     @property
     def factors(self) -> Sequence[Tensor]:
-        """The matrices of which the change is a product, of whatever kind."""
+        """The matrices of which the change is a product, of any shapes."""
 
     def squared_norm(self) -> Tensor:
-        """Return the squared Frobenius norm () of the change without `scale`."""
+        """Return the squared Frobenius norm, a scalar, of the change without `scale`."""
 
 
 class NormLimit:

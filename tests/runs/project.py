@@ -65,8 +65,9 @@ def wait_until(condition: Callable[[], object], seconds: float = 300.0) -> None:
 
 
 def detached(*words: str, cwd: Path | None = None, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process in a group of its own that Ctrl-C reaches, even if these tests were told to ignore it."""
+    """Start a process in a group of its own that Ctrl-C and a hang-up reach, even if these tests ignore them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored
     try:
         return subprocess.Popen(
             words,
@@ -78,6 +79,7 @@ def detached(*words: str, cwd: Path | None = None, environment: dict[str, str]) 
         )
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 def by_hand(root: Path, *words: str) -> subprocess.Popen[bytes]:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.tui.idle import wait_so
 
+SOON_S = 0.05
+"""Stands for how long the dashboard lets a person type, and how often it looks."""
 TIMEOUT_S = 300
 """Only what hangs takes so long, however busy the machine is."""
 
@@ -28,6 +30,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """No animation, no setting of the machine that changes colours, and no guess whether all is done."""
     wait_so(monkeypatch)
+    for name in ("screens.config.TYPING_S", "screens.dataset.REDRAW_S", "widgets.log_view.LOOK_S"):
+        monkeypatch.setattr(f"tui.{name}", SOON_S)
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("COLORTERM", "truecolor")
