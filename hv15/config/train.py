@@ -20,6 +20,7 @@ from hv15.config.training.start import StartSettings
 from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.training.tracking import TrackingSettings
 from hv15.config.training.trouble import TroubleSettings
+from hv15.config.training.validation import ValidatingSettings
 from hv15.config.transformer import TransformerSettings
 
 
@@ -28,6 +29,7 @@ class TrainSettings(
     TransformerSettings,
     TroubleSettings,
     TrackingSettings,
+    ValidatingSettings,
     AveragingSettings,
     PreviewSettings,
     SavingSettings,

@@ -30,6 +30,7 @@ from hv15.plan.stretches import StretchHook
 from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
 from hv15.train.examples import Example
+from hv15.train.losses import mean_square
 from hv15.train.networks import attach_network
 from hv15.train.run import make_optimizer_step
 
@@ -63,10 +64,13 @@ def run_training(
     size: PassSize,
     *,
     network: NetworkSizes | None = None,
+    validation: PassSize | None = None,
     device: str = "meta",
     gpu: bool = False,
 ) -> Meter:
     """Run two optimizer steps: a small one, which gives the optimizer its state, and the one whose work is counted.
+
+    With `validation`, also measure a clip of that size.
 
     Args:
         settings: of `train:`.
@@ -99,6 +103,12 @@ def run_training(
         for each in (replace(size, latent=FIRST_LATENT), size):
             meter.work.clear()
             step.run(examples(config, each, count), micro_batches=count, samples=count * each.samples, lr_factor=1.0)
+        if validation is not None:
+            work, meter.work = meter.work, meter.validation
+            with torch.no_grad():
+                for _, example in examples(config, validation, 1):
+                    mean_square(example.to(torch.device(device), dtype).error(dit))
+            meter.work = work
     return meter
 
 

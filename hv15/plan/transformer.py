@@ -34,12 +34,21 @@ GATHERED = 2
 """Blocks that are whole on a GPU at the same time if they are divided among GPUs."""
 
 
-def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: PassSize, *, gpu: bool = True) -> Cost:
+def training(
+    settings: Settings,
+    config: DiTConfig,
+    dtype: torch.dtype,
+    size: PassSize,
+    *,
+    validation: PassSize | None = None,
+    gpu: bool = True,
+) -> Cost:
     """Return what an optimizer step takes when the optimizer has its state.
 
     Args:
         settings: of `train:`, with the LoRA, the optimizer and the options of memory.
         size: of the largest batch.
+        validation: of the largest clip that is measured between steps.
         gpu: plan for a GPU: its optimizers update all weights at once, and kernels have workspaces.
     """
     options = settings.train
@@ -48,7 +57,8 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
 
     def run(blocks: int) -> Meter:
         fewer = replace(config, num_blocks=blocks)
-        return run_training(resident, fewer, dtype, size, network=network.alike(blocks), gpu=gpu)
+        sizes = network.alike(blocks)
+        return run_training(resident, fewer, dtype, size, network=sizes, validation=validation, gpu=gpu)
 
     copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
     cost = _with_lora(cost_with_blocks(run, config.num_blocks), network, config)

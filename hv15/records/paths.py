@@ -109,6 +109,11 @@ class ProjectPaths:
         return self.training / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """The LoRA with the lowest validation loss (`train.validation.keep_best`)."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
     def previews(self) -> Path:
         """The folder of samples that are made during training."""
         return self.training / "previews"

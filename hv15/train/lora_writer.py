@@ -32,13 +32,13 @@ class LoRAWriter:
         with averaged(self.optimizer):
             return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
-    def write(self, path: Path, step: int) -> list[Path]:
-        """Write the LoRA after `step` steps, and return the files, the LoRA's last.
+    def write(self, path: Path, step: int, more: Mapping[str, str] | None = None) -> list[Path]:
+        """Write the LoRA after `step` steps, with more metadata, and return the files, the LoRA's last.
 
         Raises:
             UserError: the disk is full.
         """
-        tensors, metadata, written = self.tensors(), self.metadata(step), [path]
+        tensors, metadata, written = self.tensors(), {**self.metadata(step), **(more or {})}, [path]
         if self.average is not None:
             written.insert(0, average_of(path))
             decay = {EMA_DECAY: str(self.average.decay)}

@@ -46,9 +46,11 @@ from hv15.train.past import past_of
 from hv15.train.segments import segment
 from hv15.train.state import locked
 from hv15.train.step_batches import StepBatches
+from hv15.train.stopping import Stopping
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
 from hv15.train.trackers import Trackers, flat
+from hv15.train.validation import make_validation
 from hv15.train.weight_norms import NormLimit
 from hv15.train.weighting import LossWeight
 
@@ -68,6 +70,7 @@ def train(
     output: Path,
     *,
     dit_path: Path,
+    held_out: Sequence[TrainingItem] = (),
     previews: PreviewPlan | None = None,
 ) -> None:
     """Train a LoRA, or resume the training of an earlier call with the same spec, and write it to `output`.
@@ -78,13 +81,14 @@ def train(
         spec: everything that the result depends on; what was saved with another past of it is moved aside.
         items: the dataset; their order does not matter.
         dit_path: the base model's file or folder.
+        held_out: what is not trained on but measured; none without validation.
         previews: what can be sampled while it trains.
 
     Raises:
         UserError: any problem that a user can fix; saved states are kept.
         SystemExit: code 3 after SIGTERM or Ctrl-C; the state is saved, and the same call resumes it.
     """
-    check_items(settings.train, items, stores)
+    check_items(settings.train, [*items, *held_out], stores)
     accelerator = make_accelerator(settings.runtime.device)
     dtype = pick_dtype(settings.train.dtype, accelerator.device)
     check_dtype(dit_path, dtype)
@@ -101,6 +105,7 @@ def train(
         dit=dit,
         accelerator=accelerator,
         base_name=dit_path.name,
+        held_out=held_out,
         previews=previews,
     )
 
@@ -115,6 +120,7 @@ def train_dit(
     dit: DiT,
     accelerator: Accelerator,
     base_name: str | None = None,
+    held_out: Sequence[TrainingItem] = (),
     previews: PreviewPlan | None = None,
 ) -> None:
     """Do the same as `train` with a base model in memory, on the accelerator's device; the model is not changed.
@@ -153,7 +159,14 @@ def train_dit(
         writer = LoRAWriter(
             network, optimizer_step.optimizer, optimizer_step.average, metadata, named_dtype(options.save_precision)
         )
-        between: list[BetweenSteps] = [
+        between, stopping, paths = list[BetweenSteps](), Stopping(), ProjectPaths()
+        if held_out:
+            best = folder / paths.best.relative_to(paths.training)
+            validation = make_validation(
+                settings, held_out, items, stores, batches, optimizer_step, network, writer, best, accelerator
+            )
+            between, stopping = [validation], validation.stopping
+        between.append(
             Checkpoints(
                 CheckpointRule.from_settings(options),
                 batches,
@@ -161,7 +174,7 @@ def train_dit(
                 writer.write,
                 accelerator.is_main_process,
             )
-        ]
+        )
         on_request = None
         if previews is not None:
             from hv15.train.previews import make_previews  # decoding needs av
@@ -186,6 +199,7 @@ def train_dit(
             between=between,
             observers=observers,
             on_request=on_request,
+            stopping=stopping,
             begin=None
             if origin is None
             else partial(
@@ -205,12 +219,13 @@ def train_dit(
             named = settings.resolve(options.continue_from) if options.continue_from else None
             claim_folder(folder, record, total, named=named)
             accelerator.wait_for_everyone()
-            trainer.resume()
-            writer.write(output, total)
+            writer.write(output, trainer.resume())
             summary = summarise(folder / "metrics.jsonl", accelerator.device)
             write_json(folder / "summary.json", asdict(summary))
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
+    if (lowest := stopping.standing).best_loss is not None:
+        print(f"validation loss {lowest.best_loss:.4f} after step {lowest.best_step}, the lowest", file=sys.stderr)
 
 
 def make_batches(options: TrainSettings, items: Sequence[TrainingItem], origin: Origin | None) -> StepBatches:

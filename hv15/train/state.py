@@ -35,6 +35,7 @@ from hv15.records.fields import from_json
 from hv15.records.json_values import as_object
 from hv15.records.training import ITSELF, STATE, state_content, state_folders
 from hv15.train.origin import LORA
+from hv15.train.stopping import Standing
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class Position:
     """How many of the steps changed nothing, because their numbers were not finite."""
     bad_in_a_row: int = 0
     """How many such steps there were since the last good one."""
+    standing: Standing | None = None
+    """Of the validations after these steps."""
     averaged_steps: int = 0
     """How many of the steps are in the moving average of the LoRA, if there is one."""
 

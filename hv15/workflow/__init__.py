@@ -322,7 +322,7 @@ def make_demo_clips(project: Project) -> None:
     if project.settings.models.source != "demo":
         return
     resolve = project.settings.resolve
-    asked = [resolve(each.video_directory) for each in project.settings.datasets if each.video_directory]
+    asked = [resolve(each.video_directory) for each in project.dataset.datasets if each.video_directory]
     if missing := [folder for folder in asked if not folder.exists()]:
         from hv15.demo.clips import DEMO_FOLDERS
 

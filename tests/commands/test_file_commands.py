@@ -20,6 +20,7 @@ from hv15.data.encode import read_video_metadata
 from hv15.models import load_dit
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.records.outputs import LATENTS
+from hv15.records.paths import average_of
 from hv15.train.state import locked
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
@@ -214,6 +215,22 @@ def test_a_training_spec_that_is_none(done: Workbench, content: str | None) -> N
 def test_training_before_encoding(project: Workbench) -> None:
     words = ("train", "--out", project.root / "results/x.safetensors")
     project.refuses(*words, naming=("3 of 3 latents are not encoded yet", "snakemake"))
+
+
+def test_a_training_with_validation_and_average(done: Workbench) -> None:
+    """A clip of the project is held out; its latents are there already."""
+    asked = {"fraction": 0.3, "every_n_steps": 1, "at_first": True, "samples": 2, "keep_best": True}
+    done.set(train={"validation": asked, "ema_decay": 0.5})
+    said = done.hv15("check").out
+    assert "1 file not trained on: clips/" in said
+    done.train()
+    lines = [json.loads(line) for line in done.paths.metrics.read_text().splitlines()]
+    found = [line for line in lines if line["kind"] == "validation"]
+    assert [line["step"] for line in found] == [0, *(line["step"] for line in lines if line["kind"] == "step")]
+    assert all(line["loss"] > 0 and line["trained_loss"] > 0 for line in found)
+    best = max(line["step"] for line in found if line["is_best"])
+    assert f"hv15.steps: {best}" in hv15("show", done.paths.best).out
+    assert average_of(done.root / LORA).exists()
 
 
 def test_a_training_that_diverges_keeps_what_was_saved(done: Workbench) -> None:

@@ -102,6 +102,20 @@ def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str, windows: bool
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
+@pytest.mark.parametrize("name", ["plain", "swap"])
+@pytest.mark.parametrize("latent", [(1, 6, 8), (40, 6, 8)])
+def test_measuring_a_clip_takes_what_it_takes_on_the_cpu(name: str, latent: tuple[int, int, int]):
+    """A small one, which takes less than the step, and one that is many times as large as the step's."""
+    asked, size = settings(TRAINING[name]), replace(SIZE, latent=latent)
+    real, planned = (
+        run_training(asked, SMALL, torch.float32, SIZE, validation=size, device=device) for device in ("cpu", "meta")
+    )
+    assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
+    without = run_training(asked, SMALL, torch.float32, SIZE)
+    assert planned.work == without.work
+    assert (of_steps(planned) > of_steps(without)) == (latent[0] > SIZE.latent[0])
+
+
 def of_steps(meter: Meter) -> int:
     """The peak of all but building the model: quantising it on the CPU needs the plain weights for a moment."""
     return max(sum(parts.values()) for parts in meter.moments.values())
@@ -139,12 +153,14 @@ def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: 
     if name != "plain":
         monkeypatch.setattr(DiT, "most_tokens", 80)
     asked, config = settings(TRAINING[name]), replace(SMALL, num_blocks=6)
-    whole = run_training(asked, config, torch.float32, SIZE, gpu=True)
-    planned = training(asked, config, torch.float32, SIZE, gpu=True)
+    larger = replace(SIZE, latent=(9, 6, 8))  # measured between steps
+    whole = run_training(asked, config, torch.float32, SIZE, validation=larger, gpu=True)
+    planned = training(asked, config, torch.float32, SIZE, validation=larger, gpu=True)
     assert (planned.peak, planned.parts) == (
         of_steps(whole),
         max(whole.moments.values(), key=lambda parts: sum(parts.values())),
     )
+    check_work(planned.validation, whole.validation, swapped="swap" in name)
     passes = min(asked.train.gradient_accumulation_steps, 2)
     twice = {kind: work.plus(work, passes - 1) for kind, work in planned.work.items()}
     check_work(twice, whole.work, swapped="swap" in name)
