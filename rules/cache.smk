@@ -18,7 +18,7 @@ rule encode_latents:
     message:
         "Encoding clips, shard {wildcards.shard}: {WHY:encode_latents.{wildcards.shard}}"
     shell:
-        "job {rule} {log:q} hv15 encode latents --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 encode latents --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"
 
 
 rule encode_texts:
@@ -37,4 +37,4 @@ rule encode_texts:
     message:
         "Encoding captions and prompts, shard {wildcards.shard}: {WHY:encode_texts.{wildcards.shard}}"
     shell:
-        "job {rule} {log:q} hv15 encode texts --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 encode texts --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"

@@ -11,7 +11,7 @@ rule pretrain:
     output:
         "demo/pretraining/{stage}.safetensors",
     log:
-        "results/logs/pretrain_{stage}.log",
+        "results/logs/pretrain.{stage}.log",
     benchmark:
         "results/benchmarks/pretrain_{stage}.tsv"
     wildcard_constraints:
@@ -21,7 +21,7 @@ rule pretrain:
     message:
         "Training the demo's base: {wildcards.stage} (log: {log})"
     shell:
-        "job {rule} {log:q} python -m demo_base {wildcards.stage}"
+        "job {log:q} python -m demo_base {wildcards.stage}"
 
 
 rule pretrained_base:
@@ -41,4 +41,4 @@ rule pretrained_base:
     message:
         "Writing the demo's base"
     shell:
-        "job {rule} {log:q} python -m demo_base base --out {output:q}"
+        "job {log:q} python -m demo_base base --out {output:q}"

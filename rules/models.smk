@@ -16,7 +16,7 @@ if PROJECT.source == "demo":
         message:
             "Copying the toy models that come with hv15: {WHY:demo_models}"
         shell:
-            "job {rule} {log:q} hv15 demo models"
+            "job {log:q} hv15 demo models"
 
 
 for ROLE, FILES in PROJECT.downloads.items():
@@ -37,7 +37,7 @@ for ROLE, FILES in PROJECT.downloads.items():
         message:
             "Downloading {output}: {WHY:download_" + ROLE + "}"
         shell:
-            "job {rule} {log:q} hv15 download --files {output:q}"
+            "job {log:q} hv15 download --files {output:q}"
 
 
 # A wrong or incomplete model file is found before anything is encoded. The demo makes its own.
@@ -56,4 +56,4 @@ rule check_models:
     message:
         "Checking the model files: {WHY:check_models}"
     shell:
-        "job {rule} {log:q} hv15 check --models && cp {input.spec:q} {output:q}"
+        "job {log:q} hv15 check --models && cp {input.spec:q} {output:q}"

@@ -18,7 +18,7 @@ rule convert:
     message:
         "Converting the LoRA to {wildcards.layout} names: {WHY:convert.{wildcards.layout}}"
     shell:
-        "job {rule} {log:q} hv15 convert {input.lora:q} {output:q} --to {wildcards.layout}"
+        "job {log:q} hv15 convert {input.lora:q} {output:q} --to {wildcards.layout}"
 
 
 rule publish:
@@ -36,4 +36,4 @@ rule publish:
     message:
         "Publishing {output}: {WHY:publish}"
     shell:
-        "job {rule} {log:q} copy {input.lora:q} {output:q}"
+        "job {log:q} copy {input.lora:q} {output:q}"

@@ -14,4 +14,4 @@ rule train:
     message:
         "Training the LoRA (log: {log}): {WHY:train}"
     shell:
-        "job {rule} {log:q} hv15 train --spec {input.spec:q} --out {output[0]:q}"
+        "job {log:q} hv15 train --spec {input.spec:q} --out {output[0]:q}"

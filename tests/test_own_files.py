@@ -95,7 +95,7 @@ def test_nor_by_the_log_of_a_job(tmp_path: Path, outside: Path) -> None:
     """The link goes, and the log is a file."""
     (tmp_path / "train.log").symlink_to(outside)
     (tmp_path / "output.log").symlink_to(outside)
-    script = f"set -euo pipefail; source {SCRIPT}; job train train.log echo said"
+    script = f"set -euo pipefail; source {SCRIPT}; job train.log echo said"
     environment = {**os.environ, "HV15_OUTPUT": "output.log"}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert outside.read_text() == CONTENT

@@ -3,12 +3,13 @@
 # A request to stop reaches all processes of a job. The shell waits for the command that it started, which may be saving.
 trap : HUP TERM
 
-# Runs a job: job RULE LOG COMMAND [ARGUMENT ...]
-# Its output goes to the terminal and to its log. If it fails, `hv15` writes why into the file named by HV15_FAILURE.
+# Runs a job: job LOG COMMAND [ARGUMENT ...]
+# Its output goes to the terminal and to its log, whose name begins with the rule's. If it fails, `hv15` writes why into
+# the file named by HV15_FAILURE.
 job() {
-    export HV15_RULE="$1" HV15_FAILURE="${2%.log}.failure.json"
-    local log="$2"
-    shift 2
+    local log="$1" name="${1##*/}"
+    export HV15_RULE="${name%%.*}" HV15_FAILURE="${log%.log}.failure.json"
+    shift
     if [ -e "$HV15_FAILURE" ]; then rm "$HV15_FAILURE"; fi # left by an earlier attempt
     "$@" 2>&1 | logged "$log"
 }

@@ -43,7 +43,7 @@ def job(root: Path, command: str, **environment: str) -> subprocess.CompletedPro
     """Run a command as a rule does."""
     (root / LOG).parent.mkdir(parents=True, exist_ok=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    shell = prefix().format() + f"job train {LOG} {command}"
+    shell = prefix().format() + f"job {LOG} {command}"
     return subprocess.run(
         ["bash", "-c", shell],
         cwd=root,
@@ -88,7 +88,7 @@ def test_the_log_and_the_failure_are_written_though_the_terminal_is_closed(tmp_p
     """A signal to all processes of the job; the command itself takes its time to save."""
     (tmp_path / LOG).parent.mkdir(parents=True)
     (tmp_path / "save.py").write_text(SAVING)
-    shell = prefix().format() + f"job train {LOG} {sys.executable} save.py"
+    shell = prefix().format() + f"job {LOG} {sys.executable} save.py"
     with subprocess.Popen(["bash", "-c", shell], cwd=tmp_path, start_new_session=True) as process:
         wait_until((tmp_path / "at-work").exists)
         os.killpg(process.pid, signal.SIGHUP)
@@ -116,7 +116,7 @@ with Requests() as requests:
 
 
 def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = make_project(tmp_path, second=f"job {{rule}} {{log:q}} {MISSING}")
+    root = make_project(tmp_path, second=f"job {{log:q}} {MISSING}")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
     [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]
@@ -134,7 +134,7 @@ def test_the_run_takes_it_up_and_tells_it(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_job_that_was_killed_is_known_by_its_exit(tmp_path: Path) -> None:
-    root = make_project(tmp_path, second="job {rule} {log:q} bash -c 'kill -9 $$'")
+    root = make_project(tmp_path, second="job {log:q} bash -c 'kill -9 $$'")
     assert by_hand(root).wait(60) == 1
     [run] = (root / ".hv15/runs").iterdir()
     [failed] = [event for event in all_events(run / "events.jsonl") if isinstance(event, JobFailed)]

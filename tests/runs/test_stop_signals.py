@@ -35,7 +35,7 @@ with Requests() as requests:
     write_failure(stopped)
     raise stopped
 """
-TRAINS = f"job {{rule}} {{log:q}} {sys.executable} train.py"
+TRAINS = f"job {{log:q}} {sys.executable} train.py"
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_terminal_that_is_closed_is_named(root: Path, shell: bool) -> None:
 
 
 def test_what_a_run_by_hand_prints_is_kept_with_the_output_of_its_jobs(tmp_path: Path) -> None:
-    says = "job {rule} {log:q} bash -c 'echo the job says this; touch {output}'"
+    says = "job {log:q} bash -c 'echo the job says this; touch {output}'"
     root = make_project(tmp_path, second=says)
     assert by_hand(root).wait(60) == 0
     run, found = ended(root)

@@ -14,7 +14,7 @@ from tests.tui.recorded import dashboard, show, until
 from tests.tui.watched import text_of
 
 SAYS = (
-    "job {rule} {log:q} "
+    "job {log:q} "
     "bash -c 'echo the job says this; touch at-work; while [ ! -e end ]; do sleep 0.1; done; touch {output}'"
 )
 
