@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from hv15.models import VAE
+    from hv15.plan.transformer import Known
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
@@ -132,6 +133,7 @@ class StagePlanner:
         self.sizes = ModelSizes(project)
         self.work: Workload = workload(project)
         self._costs: dict[str, Cost] = {}
+        self._resident: Known = {}
 
     @property
     def names(self) -> list[StageName]:
@@ -293,7 +295,8 @@ class StagePlanner:
         from hv15.plan.transformer import training
 
         size = PassSize(clips.samples, clips.latent, self.work.text_tokens, self.work.task == "i2v")
-        return training(settings, self.sizes.dit, self._dtype(settings.train.dtype), size, gpu=self.device.gpu)
+        dtype = self._dtype(settings.train.dtype)
+        return training(settings, self.sizes.dit, dtype, size, gpu=self.device.gpu, known=self._resident)
 
     def _denoise(self, settings: Settings) -> Cost:
         from hv15.plan.metered_steps import PassSize
@@ -309,6 +312,7 @@ class StagePlanner:
             guided=any(video.guided for video in self.work.videos),
             batch_cfg=self.device.gpu and frames * rows * columns <= BATCHED_TOKENS,
             gpu=self.device.gpu,
+            known=self._resident,
         )
 
     def _encode_first_image(self, settings: Settings) -> Cost:

@@ -6,9 +6,11 @@ cost is that of one GPU, but of the machine's memory, which holds what all of it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from itertools import chain
 from math import prod
+from typing import TypeAlias
 
 import torch
 from torch.nn import Module, ModuleList
@@ -29,13 +31,26 @@ GATHERED = 2
 """Blocks that are whole on a GPU at the same time if they are divided among GPUs."""
 
 
-def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: PassSize, *, gpu: bool = True) -> Cost:
+Known: TypeAlias = dict[Hashable, Cost]
+"""What steps take without block swap, for those who ask again with other numbers of swapped blocks."""
+
+
+def training(
+    settings: Settings,
+    config: DiTConfig,
+    dtype: torch.dtype,
+    size: PassSize,
+    *,
+    gpu: bool = True,
+    known: Known | None = None,
+) -> Cost:
     """Return what an optimizer step takes when the optimizer has its state.
 
     Args:
         settings: of `train:`, with the LoRA, the optimizer and the options of memory.
         size: of the largest batch.
         gpu: plan for a GPU: its optimizers update all weights at once, and kernels have workspaces.
+        known: is used, and filled.
     """
     options = settings.train
     resident = settings.model_copy(update={"train": options.model_copy(update={"blocks_to_swap": 0})})
@@ -44,7 +59,8 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
         return run_training(resident, replace(config, num_blocks=blocks), dtype, size, gpu=gpu)
 
     copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
-    cost = _with_swap(cost_with_blocks(run, config.num_blocks), options, config, dtype, copies)
+    asked = (resident.train.model_dump_json(), config, dtype, size, gpu)
+    cost = _with_swap(_resident(known, asked, run, config.num_blocks), options, config, dtype, copies)
     if options.shard_base:
         cost = _with_shards(cost, options, config, dtype)
     cost = replace(cost, work=scaled_work(cost.work, 1 / micro_batches(options)))
@@ -65,6 +81,7 @@ def denoising(
     batch_cfg: bool = False,
     with_lora: bool = True,
     gpu: bool = True,
+    known: Known | None = None,
 ) -> Cost:
     """Return what a step of sampling takes.
 
@@ -72,7 +89,7 @@ def denoising(
         settings: of `sample:`.
         size: of the video; `samples` is 1.
         guided, batch_cfg, with_lora: see `run_denoising`.
-        gpu: see `training`.
+        gpu, known: see `training`.
     """
     resident = settings.model_copy(update={"sample": settings.sample.model_copy(update={"blocks_to_swap": 0})})
 
@@ -89,8 +106,17 @@ def denoising(
         )
 
     copies = (2 if guided and not batch_cfg else 1) * _swapped(settings.sample, config)
-    cost = _with_swap(cost_with_blocks(run, config.num_blocks), settings.sample, config, dtype, copies)
+    asked = (resident.sample.model_dump_json(), config, dtype, size, guided, batch_cfg, with_lora, gpu)
+    cost = _with_swap(_resident(known, asked, run, config.num_blocks), settings.sample, config, dtype, copies)
     return replace(cost, host=cost.host * settings.sample.context_parallel)
+
+
+def _resident(known: Known | None, asked: Hashable, run: Callable[[int], Meter], blocks: int) -> Cost:
+    """What a step takes if no block is swapped."""
+    known = {} if known is None else known
+    if asked not in known:
+        known[asked] = cost_with_blocks(run, blocks)
+    return known[asked]
 
 
 def _with_shards(cost: Cost, options: TrainSettings, config: DiTConfig, dtype: torch.dtype) -> Cost:

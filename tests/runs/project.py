@@ -32,6 +32,8 @@ rule second:
     log: "results/logs/second.log"
     shell: "SECOND"
 """
+PROFILE = "max-jobs-per-timespan: 100/0s\n"
+"""Without a limit of jobs in a second, Snakemake does not stay for a second after its last job."""
 FINISHES = "echo made > {output}"
 SAVES = "python -u work.py > {log} 2>&1"
 """Works until it is interrupted, then saves."""
@@ -52,6 +54,8 @@ def make_project(root: Path, first: str = FINISHES, second: str = FINISHES) -> P
     root.mkdir(parents=True, exist_ok=True)
     (root / "Snakefile").write_text(SNAKEFILE.replace("FIRST", first).replace("SECOND", second))
     (root / "work.py").write_text(WORK)
+    (root / "profiles/default").mkdir(parents=True, exist_ok=True)
+    (root / "profiles/default/config.yaml").write_text(PROFILE)
     (root / "config.yaml").write_text("task: t2v # as it was\n")
     return root
 
