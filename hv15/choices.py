@@ -42,6 +42,11 @@ PublishedLayout: TypeAlias = Literal["comfyui", "diffusers", "official"]
 LoRALayout: TypeAlias = Literal["kohya", PublishedLayout]
 """The programs whose tensor names a LoRA may use. Our own files use kohya's."""
 
+NetworkType: TypeAlias = Literal["lora", "dora", "loha", "lokr"]
+"""How the trained change of a layer's weight is made of smaller matrices."""
+LayerPreset: TypeAlias = Literal["all", "attention", "mlp", "no_modulation"]
+"""Names for groups of the transformer's layers that can be trained."""
+
 
 def roles_of(task: Task) -> tuple[Role, ...]:
     """Return the models that a task needs: the image encoder for i2v only."""

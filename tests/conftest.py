@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import zlib
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ gc.disable()
 
 # No test outlives a failure of power, so none waits for the disk.
 os.fsync = lambda descriptor: None
+
+# Under `nohup` what the tests start would ignore SIGHUP as well: a handler, unlike that, is not inherited.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 LONGEST = (
     *("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py"),

@@ -29,7 +29,8 @@ from hv15.models.weights.quantised import replace_linears
 from hv15.plan.encoders import make_image_encoder
 from hv15.plan.metered_steps import PassSize, empty_condition, examples
 from hv15.sample.denoise import denoise
-from hv15.train.run import make_network, make_optimizer_step
+from hv15.train.networks import make_network
+from hv15.train.run import make_optimizer_step
 from tests.fake_gpu import Copies, FakeGPU
 from tests.forked import FORKS
 
@@ -52,6 +53,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 OF_TRAINING: dict[str, tuple[dict[str, Any], set[str]]] = {
     **OPTIONS,
+    **{kind: ({"network_type": kind}, set()) for kind in ("dora", "loha", "lokr")},
     "norms and rates": (
         {"scale_weight_norms": 0.1, "loraplus_lr_ratio": 4, "learning_rate_patterns": {"img_": "0.5x"}},
         set(),
@@ -221,15 +223,16 @@ def test_all_blocks_of_the_real_model(fresh: ProcessPoolExecutor):
     assert copies <= MOVES | SWAP
 
 
+@pytest.mark.parametrize("magnitude", ["dora_scale", "base_dora_scale", None])
 @pytest.mark.parametrize("kind", ["lora", "loha", "lokr"])
-def test_a_dora_beside_the_weights(kind: str):
+def test_a_lora_of_any_kind_beside_the_weights(kind: str, magnitude: str | None):
     """Its tensors come to the activations' device once, and stay there."""
     gpu, name = FakeGPU(), "lycoris_double_blocks_0_img_attn_q"
     shapes = {
         "lora": {"lora_down.weight": (8, 2048), "lora_up.weight": (2048, 8)},
         "loha": {f"hada_w{i}_{side}": shape for i in (1, 2) for side, shape in (("a", (2048, 8)), ("b", (8, 2048)))},
         "lokr": {"lokr_w1": (8, 8), "lokr_w2_a": (256, 8), "lokr_w2_b": (8, 256)},
-    }[kind] | {"dora_scale": (2048, 1)}
+    }[kind] | ({magnitude: (2048, 1)} if magnitude else {})
     file = {
         f"{name}.{part}": FakeTensor(gpu.mode, torch.empty(shape, device="meta"), torch.device("cpu"))
         for part, shape in shapes.items()

@@ -34,17 +34,18 @@ def file_notes(project: Project) -> list[str]:
 
 
 def training_notes(project: Project, items: Iterable[TrainingItem]) -> list[str]:
-    """Notes about training on the transformer's file with these clips, and on top of `train.network_weights`.
+    """Notes about training on the transformer's file with these clips, and with the LoRAs that it uses.
 
     Raises:
         UserError: a file is missing or damaged.
     """
     sizes = Counter(video_size(*item.shape)[1:] for item in items)
-    weights = project.settings.train.network_weights
+    train = project.settings.train
+    loras = [*([train.network_weights] if train.network_weights else ()), *(each.path for each in train.base_weights)]
     return [
-        *about_training(project.models.facts, project.settings.train.quantize),
+        *about_training(project.models.facts, train.quantize),
         *about_sizes(project.models.found_variant.variant, sizes),
-        *(lora_notes(project, project.settings.resolve(weights)) if weights else ()),
+        *(note for path in loras for note in lora_notes(project, project.settings.resolve(path))),
     ]
 
 

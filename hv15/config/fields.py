@@ -99,7 +99,7 @@ def digest_view(section: Section) -> JsonObject:
     """Return a section as JSON without settings that do not affect the result: speed, memory, locations of files.
 
     A setting is included unless it is marked. One that is used only with certain values of others (`only_with`) is
-    included only if they have such values.
+    included only if they have such values, and one that is marked so (`UNLESS_DEFAULT`) only if it is not the default.
     """
     return {
         name: _view(getattr(section, name), value)
@@ -124,7 +124,11 @@ def marked_view(section: Section, mark: str) -> JsonObject:
 
 
 def _is_read(section: Section, name: str) -> bool:
-    """Whether a setting has an effect: not if it is for another choice (`only_with`)."""
+    """Whether a setting has an effect that is not the default's: not if it is for another choice (`only_with`)."""
+    field = type(section).model_fields[name]
+    is_default = getattr(section, name) == field.get_default(call_default_factory=True)
+    if is_default and _mark(type(section), name, "in_digests") is not None:
+        return False
     either = demands(type(section), name)
     return not either or any(
         all(getattr(section, other) in choices for other, choices in each.items()) for each in either

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from hv15.config.loras import LoraSettings
 from hv15.config.section import (
     SPEED,
     ComputeDtype,
@@ -36,16 +37,6 @@ from hv15.records.outputs import OutputType
 
 VideoSize = tuple[PixelSize, PixelSize]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
-
-
-class LoraSettings(Section):
-    """A LoRA file that is used in addition to the trained one."""
-
-    path: PathText
-    """The LoRA file, in any format that `hv15 convert` reads."""
-
-    multiplier: float = 1.0
-    """Its strength: 1 = as trained, 0 = off, negative = the opposite."""
 
 
 class PromptSettings(Section):

@@ -45,6 +45,9 @@ LATENTS: JsonDict = {"encodes": "latents"}
 TEXT: JsonDict = {"encodes": "text"}
 """Marks a setting of the encoding that affects only captions, not clips."""
 
+UNLESS_DEFAULT: JsonDict = {"in_digests": "unless default"}
+"""Marks a setting that was added after files were made: at its default it is in no digest, so that these stay valid."""
+
 
 def only_with(*either: Mapping[str, tuple[JsonValue, ...]], **values: tuple[JsonValue, ...]) -> JsonDict:
     """Mark a setting that has an effect only if other settings of its section have one of these values.

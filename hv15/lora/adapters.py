@@ -18,8 +18,11 @@ import torch
 from torch import Tensor
 
 
-class Adapter(ABC):
-    """A change that is added to a weight (out, in), with alpha/rank applied."""
+class RowChange(ABC):
+    """A change of a weight (out, in) that changes each output row independently of the others.
+
+    So it can be divided and joined by rows, as the layouts of files require.
+    """
 
     @property
     @abstractmethod
@@ -27,11 +30,7 @@ class Adapter(ABC):
         """(out, in)."""
 
     @abstractmethod
-    def delta(self) -> Tensor:
-        """Return the weight difference (out, in), fp32."""
-
-    @abstractmethod
-    def rows(self, index: slice | Tensor) -> Adapter:
+    def rows(self, index: slice | Tensor) -> RowChange:
         """Return the same change for some output rows only: a slice, or row numbers [n]."""
 
     @abstractmethod
@@ -39,8 +38,26 @@ class Adapter(ABC):
         """Return the tensors of a file by part, including alpha, as kohya and LyCORIS name them."""
 
     @abstractmethod
-    def to(self, device: torch.device) -> Adapter:
+    def to(self, device: torch.device) -> RowChange:
         """Return the same change with its tensors on a device."""
+
+    @abstractmethod
+    def merged(self, weight: Tensor, multiplier: float) -> Tensor:
+        """Return the changed weight; weight and result are (out, in), fp32, on one device."""
+
+
+class Adapter(RowChange):
+    """A change that is added to a weight (out, in), with alpha/rank applied."""
+
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """Return the weight difference (out, in), fp32."""
+
+    @abstractmethod
+    def rows(self, index: slice | Tensor) -> Adapter: ...
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Adapter: ...
 
     def merged(self, weight: Tensor, multiplier: float) -> Tensor:
         """Return weight + multiplier * difference; weight and result are (out, in), fp32, on one device."""
@@ -225,10 +242,10 @@ def product(factors: Sequence[Tensor]) -> Tensor:
     return (matrices[0] if len(matrices) == 1 else matrices[0] @ matrices[1]).contiguous()
 
 
-def swap_halves(adapter: Adapter) -> Adapter:
+def swap_halves(change: RowChange) -> RowChange:
     """Return the change (out, in) with the two halves of its output rows swapped."""
-    rows = adapter.shape[0]
-    return adapter.rows(torch.arange(rows).roll(rows // 2))
+    rows = change.shape[0]
+    return change.rows(torch.arange(rows).roll(rows // 2))
 
 
 def low_rank_of(adapter: Adapter, rank: int) -> tuple[LowRank, float]:

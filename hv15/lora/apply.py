@@ -1,7 +1,7 @@
 """Applies finished LoRAs to a DiT without changing its weights: exact on any base, quantised or not.
 
-Each LoRA has its own strength and is added by forward hooks on the layers. All supported layouts and kinds work. To
-merge LoRAs into the weights see `hv15.lora.merging`.
+Each LoRA has its own strength and is added by forward hooks on the layers. All supported layouts and kinds work, also
+beneath a LoRA that is trained. To merge LoRAs into the weights see `hv15.lora.merging`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank
+from hv15.lora.branches import output_without_loras
 from hv15.lora.changes import WeightChange, read_changes
-from hv15.lora.dora import Decomposed
-from hv15.lora.lycoris import LycorisChange, forward_of
-from hv15.lora.network import add_product
+from hv15.lora.dora import Decomposed, ScaledRows, row_norms
+from hv15.lora.lycoris import LycorisChange
+from hv15.lora.products import add_product, hadamard_output, kronecker_output, scaled_change
 from hv15.models.adapted import LowRankHook
 from hv15.models.weights.patches import check_targets
-from hv15.models.weights.quantised import QuantisedLinear
+from hv15.models.weights.quantised import QuantisedLinear, plain_weight
 
 
 def apply_lora(
@@ -52,9 +53,21 @@ def add_changes(dit: nn.Module, changes: Mapping[str, WeightChange], multiplier:
     Raises:
         UserError: the model lacks a module or has another size.
     """
+    return [layer.register_forward_hook(hook) for layer, hook in hooks_of(dit, changes, multiplier)]
+
+
+def hooks_of(
+    dit: nn.Module, changes: Mapping[str, WeightChange], multiplier: float
+) -> list[tuple[nn.Module, Callable[..., Tensor]]]:
+    """Return the layers that changes are for, by official name, with the forward hooks that add them.
+
+    Raises:
+        UserError: the model lacks a module or has another size.
+    """
     layers = check_targets(dit, {name: change.shape for name, change in changes.items()})
-    hooks = {name: _hook(change, multiplier) for name, change in changes.items()} if multiplier != 0.0 else {}
-    return [layers[name].register_forward_hook(hook) for name, hook in hooks.items()]
+    if multiplier == 0.0:
+        return []
+    return [(layers[name], _hook(change, multiplier)) for name, change in changes.items()]
 
 
 class _AddLowRank(LowRankHook):
@@ -80,11 +93,31 @@ class _AddLowRank(LowRankHook):
 class _AddForward:
     """A forward hook that adds the output of another kind of adapter."""
 
-    def __init__(self, forward: Callable[[Tensor], Tensor], multiplier: float) -> None:
-        self.forward, self.multiplier = forward, multiplier
+    def __init__(self, adapter: Adapter, multiplier: float) -> None:
+        self.forward, self.multiplier = _Forward(adapter), multiplier
 
     def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output.add_(self.forward(args[0]), alpha=self.multiplier)
+
+
+class _ScaleRows:
+    """A forward hook that adds the output of a DoRA that scales rows; the norms are computed in the first step."""
+
+    def __init__(self, change: ScaledRows, multiplier: float) -> None:
+        self.forward, self.magnitude, self.multiplier = _Forward(change.adapter), change.magnitude, multiplier
+        self.growth: Tensor | None = None
+
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = args[0]
+        assert isinstance(layer, nn.Linear | QuantisedLinear)
+        if self.growth is None or self.growth.device != x.device:
+            self.growth = self._growth_of(layer, x.device)
+        base = output_without_loras(layer, x, output, self)
+        return output.add_(scaled_change(base, layer.bias, self.forward(x), self.growth), alpha=self.multiplier)
+
+    @torch.no_grad()
+    def _growth_of(self, layer: nn.Linear | QuantisedLinear, device: torch.device) -> Tensor:
+        return self.magnitude[:, 0].to(device, torch.float32) / row_norms(plain_weight(layer)) - 1
 
 
 class _AddWeightChange:
@@ -107,27 +140,51 @@ class _AddWeightChange:
     @torch.no_grad()
     def _difference(self, layer: nn.Module) -> Tensor:
         assert isinstance(layer, nn.Linear | QuantisedLinear)
-        weight = layer.dequantised() if isinstance(layer, QuantisedLinear) else layer.weight.float()
+        weight = plain_weight(layer)
         return self.change.merged(weight, self.multiplier) - weight
 
 
-class _FullDifference:
-    """x (..., in) -> x @ diff^T (..., out)."""
+class _Forward:
+    """x (..., in) -> the output (..., out) of an adapter, whose tensors are moved to the activations' device."""
 
-    def __init__(self, diff: Tensor) -> None:
-        self.diff = diff
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter, self.device, self.dtype = adapter, torch.device("meta"), torch.float32
 
     def __call__(self, x: Tensor) -> Tensor:
-        self.diff = self.diff.to(x.device, x.dtype)
-        return F.linear(x, self.diff)
+        if self.device != x.device or self.dtype != x.dtype:  # only in the first step
+            self.adapter, self.device, self.dtype = _moved(self.adapter, x), x.device, x.dtype
+        match self.adapter:
+            case LowRank(down, up, _):
+                return F.linear(F.linear(x, down) * self.adapter.scale, up)
+            case Hadamard(w1_a, w1_b, w2_a, w2_b, _):
+                return hadamard_output(x, (w1_a, w1_b, w2_a, w2_b), self.adapter.scale)
+            case Kronecker((w1,), w2, _):
+                return kronecker_output(x, w1, w2, self.adapter.scale)
+            case Kronecker((w1_a, w1_b), w2, _):
+                return kronecker_output(x, w1_a.float() @ w1_b.float(), w2, self.adapter.scale)
+            case Difference(diff):
+                return F.linear(x, diff)
+            case _:
+                raise TypeError(f"{type(self.adapter).__name__} has no output of its own")
 
 
-def _hook(change: WeightChange, multiplier: float) -> _AddLowRank | _AddForward | _AddWeightChange:
+def _moved(adapter: Adapter, like: Tensor) -> Adapter:
+    """Move an adapter to a tensor's device; matrices that are multiplied by it as they are get its dtype, too."""
+    match adapter.to(like.device):
+        case LowRank(down, up, alpha):
+            return LowRank(down.to(like.dtype), up.to(like.dtype), alpha)
+        case Difference(diff):
+            return Difference(diff.to(like.dtype))
+        case moved:
+            return moved
+
+
+def _hook(change: WeightChange, multiplier: float) -> _AddLowRank | _AddForward | _ScaleRows | _AddWeightChange:
     if isinstance(change, LowRank):
         return _AddLowRank(change, multiplier)
-    if isinstance(change, Difference):
-        return _AddForward(_FullDifference(change.diff), multiplier)
-    if isinstance(change, Hadamard | Kronecker):
-        return _AddForward(forward_of(change), multiplier)
-    assert not isinstance(change, Adapter)
+    if isinstance(change, Adapter):
+        return _AddForward(change, multiplier)
+    if isinstance(change, ScaledRows):
+        return _ScaleRows(change, multiplier)
+    assert isinstance(change, Decomposed | LycorisChange)
     return _AddWeightChange(change, multiplier)

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.lora.adapters import Adapter, cast_up
+from hv15.lora.adapters import RowChange, cast_up
 from hv15.lora.dora import Decomposed, decomposed
 from hv15.lora.formats import join_parts, read_adapter, read_parts
 from hv15.lora.kinds import MAGNITUDE, depends_on_base, group_parts, kind_of, refuse_unusable
 from hv15.lora.lycoris import LycorisChange
 from hv15.lora.names import whole_module
 
-WeightChange = Adapter | Decomposed | LycorisChange
+WeightChange = RowChange | Decomposed | LycorisChange
 """Each has the `shape` (out, in) of the weight that it changes, and a method `merged`."""
 
 

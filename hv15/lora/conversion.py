@@ -10,7 +10,7 @@
 LoHa and LoKr convert exactly to kohya and ComfyUI, except that q, k and v joined for ComfyUI are a LoKr only if the
 three share w2; else they become a full difference, or with `svd_rank` the nearest LoRA. diffusers reads LoRA, or LoKr
 that all have the same factor (see `hv15.lora.diffusers_lokr`); the official code reads only LoRA. Everything else needs
-`svd_rank` for these two.
+`svd_rank` for these two, except DoRA: hv15's converts to kohya and ComfyUI only, all others not at all.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from torch import Tensor
 
 from hv15.choices import LoRALayout
 from hv15.errors import UserError
-from hv15.lora.adapters import Adapter, Difference, Kronecker, LowRank, low_rank_of, scaled
+from hv15.lora.adapters import Adapter, Difference, Kronecker, LowRank, RowChange, low_rank_of, scaled
 from hv15.lora.diffusers_lokr import as_diffusers_builds
+from hv15.lora.dora import ScaledRows
 from hv15.lora.formats import Parts, join_parts, read_parts, write_modules
 from hv15.lora.kinds import detect_lora_layout, kind_of
 from hv15.lora.names import LORA_LAYOUTS, place_of
@@ -52,8 +53,8 @@ def convert(
         The new tensors, and the new file's metadata.
 
     Raises:
-        UserError: the layout, keys or kinds are unknown, a kind depends on the base weights (DoRA, OFT, ...), or the
-            target does not support a kind and there is no `svd_rank`.
+        UserError: the layout, keys or kinds are unknown, a kind depends on the base weights (OFT, DoRA of another
+            program, ...), or the target does not support a kind and there is no `svd_rank`.
     """
     if to not in LORA_LAYOUTS:
         raise UserError(f"LoRA: unknown layout {to!r}", hint=f"use one of {', '.join(LORA_LAYOUTS)}")
@@ -86,9 +87,14 @@ def _note_splits(parts: Parts, source: LoRALayout, to: LoRALayout) -> str:
     shared = 0
     for thirds in _joined(parts, source).values():
         apart = all(place_of(part, to).third is None for part in thirds)
-        downs = {id(adapter.down) for part in thirds if isinstance(adapter := parts[part], LowRank)}
+        downs = {id(adapter.down) for part in thirds if isinstance(adapter := _adapter(parts[part]), LowRank)}
         shared += apart and len(thirds) > 1 and len(downs) == 1
     return f"{shared} dense joined q, k, v are taken apart: each part repeats all of down (exact)." if shared else ""
+
+
+def _adapter(change: RowChange) -> RowChange:
+    """Return the adapter of a DoRA; every other change as it is."""
+    return change.adapter if isinstance(change, ScaledRows) else change
 
 
 def _note_gaps(parts: Parts, to: LoRALayout) -> str:
@@ -111,8 +117,17 @@ def _count_differences(parts: Parts) -> int:
     return sum(isinstance(adapter, Difference) for adapter in parts.values())
 
 
-def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None) -> tuple[dict[str, Adapter], str, str]:
+def _for_peft(
+    modules: dict[str, RowChange], to: LoRALayout, svd_rank: int | None
+) -> tuple[dict[str, RowChange], str, str]:
     """Return the modules as PEFT builds them, with alpha = rank, a note, and PEFT's settings as JSON."""
+    dora = next((name for name, change in modules.items() if isinstance(change, ScaledRows)), None)
+    if dora is not None:
+        raise UserError(
+            f"LoRA: {dora} is a DoRA, which a file of the {to} layout cannot express: PEFT divides its magnitudes by "
+            "other norms, which depend on the base weights",
+            hint="convert to comfyui, or merge it into the base model (hv15 merge)",
+        )
     prefix = "transformer." if to == "diffusers" else ""
     lokr = {name: adapter for name, adapter in modules.items() if isinstance(adapter, Kronecker)}
     if to == "diffusers" and svd_rank is None and len(lokr) == len(modules):
@@ -133,8 +148,8 @@ def _for_peft(modules: dict[str, Adapter], to: LoRALayout, svd_rank: int | None)
 
 
 def _note_differences(
-    modules: dict[str, Adapter], parts: Parts, svd_rank: int | None
-) -> tuple[dict[str, Adapter], str]:
+    modules: dict[str, RowChange], parts: Parts, svd_rank: int | None
+) -> tuple[dict[str, RowChange], str]:
     """Approximate or note the modules that became full differences by joining; ComfyUI reads every kind."""
     before = _count_differences(parts)
     grown = [name for name, adapter in modules.items() if isinstance(adapter, Difference)]
@@ -146,13 +161,15 @@ def _note_differences(
 
 
 def _approximated(
-    modules: dict[str, Adapter], names: list[str], svd_rank: int | None
-) -> tuple[dict[str, Adapter], str]:
+    modules: dict[str, RowChange], names: list[str], svd_rank: int | None
+) -> tuple[dict[str, RowChange], str]:
     if not names or svd_rank is None:
         return modules, ""
     result, worst = dict(modules), 0.0
     for name in names:
-        result[name], error = low_rank_of(modules[name], svd_rank)
+        adapter = modules[name]
+        assert isinstance(adapter, Adapter)
+        result[name], error = low_rank_of(adapter, svd_rank)
         worst = max(worst, error)
     return result, f"{len(names)} modules are the nearest LoRA of rank {svd_rank}; relative error at most {worst:.2e}."
 

@@ -1,7 +1,11 @@
 """DoRA (Liu et al. 2024): an adapter determines the direction of the changed weight, a vector its magnitude.
 
-W' = (W + difference) * magnitude / norm of (W + difference), row by row or column by column. The difference W' - W
-depends on W, so a DoRA can be applied and merged, but not converted to another layout.
+W' = (W + difference) * magnitude / norm. The difference W' - W depends on W.
+
+- `Decomposed`: the norm is that of W + difference, by rows or columns, as in the paper, LyCORIS and PEFT. It can be
+  applied and merged, but not converted to another layout.
+- `ScaledRows`: the norm is that of W, by rows. ComfyUI computes it for every magnitude of rows, so hv15 trains it.
+  Because the norms do not change, it costs little more than its adapter, and it is converted like that, row by row.
 """
 
 from __future__ import annotations
@@ -12,7 +16,11 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
-from hv15.lora.adapters import Adapter
+from hv15.lora.adapters import Adapter, RowChange
+from hv15.lora.kinds import BASE_MAGNITUDE
+
+EPS = torch.finfo(torch.float32).eps
+"""Added to norms, as LyCORIS and ComfyUI do."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,68 @@ class Decomposed:
         """
         changed = self.adapter.merged(weight, 1.0)
         along = 1 if self.magnitude.shape[1] == 1 else 0
-        norm = torch.linalg.vector_norm(changed, dim=along, keepdim=True) + torch.finfo(changed.dtype).eps
+        norm = torch.linalg.vector_norm(changed, dim=along, keepdim=True) + EPS
         ratio: Tensor = self.magnitude.to(weight.device, torch.float32) / norm
         return changed * (multiplier * (ratio - 1) + 1)
 
     def to(self, device: torch.device) -> Decomposed:
         """Return the same change with its tensors on a device."""
         return replace(self, adapter=self.adapter.to(device), magnitude=self.magnitude.to(device))
+
+
+@dataclass(frozen=True)
+class ScaledRows(RowChange):
+    """An adapter with a magnitude for each row, (out, 1), relative to the norm of the base weight's row."""
+
+    adapter: Adapter
+    magnitude: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.adapter.shape
+
+    def rows(self, index: slice | Tensor) -> ScaledRows:
+        return ScaledRows(self.adapter.rows(index), self.magnitude[index].contiguous())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {**self.adapter.tensors(), BASE_MAGNITUDE: self.magnitude}
+
+    def to(self, device: torch.device) -> ScaledRows:
+        return ScaledRows(self.adapter.to(device), self.magnitude.to(device))
+
+    def merged(self, weight: Tensor, multiplier: float) -> Tensor:
+        """Return the changed weight; weight and result are (out, in), fp32, on one device.
+
+        As in ComfyUI, the multiplier acts on the whole difference W' - W.
+        """
+        changed = self.adapter.merged(weight, 1.0)
+        changed *= self.magnitude.to(weight.device, torch.float32) / row_norms(weight)[:, None]
+        return torch.lerp(weight, changed, multiplier)
+
+
+def row_norms(weight: Tensor) -> Tensor:
+    """Return the norms [out] of a weight's rows (out, in), by which the magnitudes of `ScaledRows` are divided."""
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=1)
+    return norms + EPS
+
+
+def scaled_rows(module: str, adapter: Adapter, magnitude: Tensor) -> ScaledRows:
+    """Combine an adapter and its magnitudes (out, 1), relative to the base weight's norms, from a file.
+
+    Args:
+        module: its name, for messages.
+
+    Raises:
+        UserError: the magnitude has another shape.
+    """
+    rows = adapter.shape[0]
+    if magnitude.shape != (rows, 1) or not magnitude.is_floating_point():
+        raise UserError(
+            f"LoRA: the magnitude of {module} is {magnitude.dtype} {list(magnitude.shape)}; expected one number for "
+            f"each of {rows} rows",
+            hint="export it again",
+        )
+    return ScaledRows(adapter, magnitude)
 
 
 def decomposed(module: str, adapter: Adapter, magnitude: Tensor) -> Decomposed:

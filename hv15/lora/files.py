@@ -14,13 +14,13 @@ from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
-from hv15.lora.kinds import detect_lora_layout
+from hv15.lora.kinds import BASE_MAGNITUDE, MAGNITUDE, detect_lora_layout, has_base_norms
 from hv15.lora.peft import with_alphas
 from hv15.models.dit_config import DiTConfig
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.writer import write_checkpoint
-from hv15.records.metadata import KOHYA_BASE_NAME
+from hv15.records.metadata import DORA_NORM, KOHYA_BASE_NAME
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
 
@@ -34,25 +34,33 @@ def save_lora(
 ) -> None:
     """Write a LoRA as safetensors, atomically; equal tensors and metadata give equal bytes.
 
+    The magnitudes of a DoRA get the name that all programs use; the metadata says to which norms they are relative.
+
     Args:
         state_dict: matrices (rows, columns) and alphas ().
-        dtype: the matrices are cast to it, alphas are not; None keeps each tensor's dtype.
+        dtype: the matrices are cast to it, alphas and magnitudes, which are near 1 times a norm, are not; None keeps
+            each tensor's dtype.
 
     Raises:
         UserError: the disk is full, the folder cannot be written, or a tensor holds NaN or infinity.
     """
-    tensors = {
-        key: tensor.detach().to("cpu", dtype if dtype is not None and tensor.ndim else tensor.dtype)
-        for key, tensor in state_dict.items()
-    }
+    tensors = {}
+    for key, tensor in state_dict.items():
+        is_cast = dtype is not None and tensor.ndim and not key.endswith(f".{BASE_MAGNITUDE}")
+        tensors[key] = tensor.detach().to("cpu", dtype if is_cast else tensor.dtype)
     _refuse_nan(path, tensors, hint="lower the learning rate: the training diverged. The file was not written")
-    write_checkpoint(Path(path), tensors, tensors.__getitem__, metadata)
+    metadata = {key: value for key, value in metadata.items() if key != DORA_NORM}
+    named = _renamed(tensors, BASE_MAGNITUDE, MAGNITUDE)
+    if named.keys() != tensors.keys():
+        metadata[DORA_NORM] = "base"
+    write_checkpoint(Path(path), named, named.__getitem__, metadata)
 
 
 def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors, including alphas from PEFT's metadata, and the metadata of a LoRA file of any layout.
 
-    Matrices (rows, columns) keep their dtype, except that 8-bit numbers become bf16, which is exact.
+    A DoRA's magnitudes are named by their norms (`hv15.lora.kinds`). Matrices (rows, columns) keep their dtype, except
+    that 8-bit numbers become bf16, which is exact.
 
     Raises:
         UserError: the file is missing, a pickle, truncated, holds NaN, is not a LoRA of this model, or is of a kind
@@ -66,6 +74,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         detect_lora_layout(checkpoint.keys())
         plain = {key: cast_up(tensor) for key, tensor in checkpoint.tensors()}
+        if has_base_norms(checkpoint.metadata):
+            plain = _renamed(plain, MAGNITUDE, BASE_MAGNITUDE)
         state_dict = with_alphas(plain, checkpoint.metadata)
     except UserError as error:
         kind = looks_like(checkpoint.keys())
@@ -148,6 +158,14 @@ def kohya_metadata(
         "hv15.base_sizes": None if base is None else json.dumps(asdict(base), sort_keys=True),
     }
     return {key: str(value) for key, value in fields.items() if value is not None}
+
+
+def _renamed(tensors: Mapping[str, Tensor], part: str, new: str) -> dict[str, Tensor]:
+    """Rename the tensors of a part in all modules."""
+    ending = f".{part}"
+    return {
+        f"{key.removesuffix(ending)}.{new}" if key.endswith(ending) else key: tensor for key, tensor in tensors.items()
+    }
 
 
 def _refuse_nan(path: Path, state_dict: Mapping[str, Tensor], *, hint: str) -> None:

@@ -7,69 +7,21 @@ three LoRAs or one) is assumed to fit; `LoRANetwork.load_state_dict` makes the f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.lora.kinds import kind_of
-from hv15.lora.names import select_modules
 from hv15.lora.outline import ModuleOutline, read_outline
+from hv15.lora.sizes import AdapterKind, NetworkSizes, alpha_of, rank_of, trainable_layers, wrong_kind
 from hv15.models.dit_config import DiTConfig
 
 _OTHER_SIZE = "use a LoRA for this model: this one was made for a model of another size"
-
-
-@dataclass(frozen=True)
-class NetworkSizes:
-    """The sizes of the LoRA that a training makes."""
-
-    layers: Mapping[str, tuple[int, int]]
-    """(out, in) of each layer that gets a LoRA, by official name."""
-    rank: int
-    alpha: float
-
-    @property
-    def parameters(self) -> int:
-        """The number of trained parameters."""
-        return self.rank * sum(map(sum, self.layers.values()))
-
-
-def trainable_layers(config: DiTConfig) -> dict[str, tuple[int, int]]:
-    """Return (out, in) of the 14 linear layers of every double block, by official name, in the model's order."""
-    hidden, mlp = config.hidden_size, config.mlp_size
-    sizes = {
-        "mod.linear": (6 * hidden, hidden),
-        **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_proj"), (hidden, hidden)),
-        "mlp.fc1": (mlp, hidden),
-        "mlp.fc2": (hidden, mlp),
-    }
-    streams = [(block, stream) for block in range(config.num_blocks) for stream in ("img", "txt")]
-    return {f"double_blocks.{block}.{stream}_{part}": size for block, stream in streams for part, size in sizes.items()}
-
-
-def network_sizes(
-    config: DiTConfig, *, rank: int, alpha: float, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> NetworkSizes:
-    """Return the sizes of the LoRA that the settings ask for on a transformer of these sizes.
-
-    Args:
-        config: sizes of the base model, see `hv15.models.dit_sizes.read_config`.
-        rank, alpha: `train.network_dim` and `train.network_alpha`.
-        include, exclude: see `select_modules`.
-
-    Raises:
-        UserError: a pattern is not a regular expression or matches nothing, or no layer is left to train.
-    """
-    layers = trainable_layers(config)
-    return NetworkSizes({name: layers[name] for name in select_modules(layers, include, exclude)}, rank, alpha)
 
 
 def check_network_weights(path: Path, network: NetworkSizes) -> None:
     """Check that a training of this network can start from a LoRA file (`train.network_weights`).
 
     Raises:
-        UserError: the file is missing or damaged, not a plain LoRA, or has other layers, sizes, ranks or alphas.
+        UserError: the file is missing or damaged, or of another kind, or has other layers, sizes, ranks or alphas.
     """
     modules = read_outline(path)
     unexpected = [module.name for module in modules if not _wanted(module, network)]
@@ -129,34 +81,51 @@ def _wanted(module: ModuleOutline, network: NetworkSizes) -> list[str]:
 
 def _check_module(module: ModuleOutline, network: NetworkSizes) -> None:
     """Refuse a module whose kind, sizes, rank or alpha are not the network's."""
-    if set(module.shapes) - {"alpha"} != {"lora_down.weight", "lora_up.weight"}:
+    if (wrong := wrong_kind(module, network.kind)) is not None:
         raise UserError(
-            f"{module.name} is {kind_of(module.shapes)} ({', '.join(sorted(module.shapes))}); "
-            "a training can only continue from a LoRA",
-            hint="use it in sample.loras, or merge it into the base model (hv15 merge) and train on that",
+            f"{wrong} ({', '.join(sorted(module.shapes))})",
+            hint="set train.network_type to the file's kind; or use the file in train.base_weights, or merge it into "
+            "the base model (hv15 merge), and train on that",
         )
     wanted, joined = _wanted(module, network), len(module.places) > 1
     rows, columns = network.layers[wanted[0]]
     expected = (rows * len(module.places), columns)
-    found = module.weight_shape()
-    if found != expected:
-        shapes = ", ".join(f"{part} {list(shape)}" for part, shape in sorted(module.shapes.items()))
-        raise UserError(f"{module.name} has {shapes}, but the layer is {list(expected)}", hint=_OTHER_SIZE)
-    rank = module.shapes["lora_down.weight"][0]
+    if module.weight_shape() != expected:
+        raise UserError(f"{module.name} has {_listed(module)}, but the layer is {list(expected)}", hint=_OTHER_SIZE)
+    if not joined or network.kind.type != "lokr":  # w2 of joined LoKr is either common to all three, or not in the file
+        _check_rank(module, network, wanted)
+    rank, own_alpha, alpha = rank_of(module), alpha_of(module), network.alphas[wanted[0]]
+    strength = own_alpha / rank
+    if not math.isfinite(strength):
+        raise UserError(f"{module.name} has alpha {own_alpha:g}", hint="the file is damaged: use another one")
+    found_alpha = strength * network.ranks[wanted[0]]
+    if "lokr_w2" not in module.shapes and not math.isclose(found_alpha, alpha, rel_tol=1e-6):
+        raise UserError(
+            f"{module.name} has alpha {found_alpha:g}, but train.network_alpha is {alpha:g}",
+            hint=f"set train.network_alpha to {found_alpha:g}, or train.dim_from_weights to true",
+        )
+
+
+def _check_rank(module: ModuleOutline, network: NetworkSizes, wanted: list[str]) -> None:
+    """Refuse a module of another rank, or of another shape than its rank gives."""
+    ranks, rank = [network.ranks[layer] for layer in wanted], rank_of(module)
     # Joined q, k and v are either three stacked LoRAs, or one LoRA for all three.
-    ranks = {network.rank * len(wanted), network.rank} if joined and len(wanted) == 3 else {network.rank * len(wanted)}
-    if rank not in ranks or module.shapes["lora_up.weight"][1] != rank:
+    possible = {sum(ranks), *(ranks if len(ranks) == 3 == len(module.places) and len(set(ranks)) == 1 else ())}
+    if rank not in possible and "lokr_w2" not in network.shapes(wanted[0]):
         own = rank // len(wanted) if rank % len(wanted) == 0 else rank
         raise UserError(
-            f"{module.name} has rank {own}, but train.network_dim is {network.rank}",
-            hint=f"set train.network_dim to {own}",
+            f"{module.name} has rank {own}, but train.network_dim is {ranks[0]}",
+            hint=f"set train.network_dim to {own}, or train.dim_from_weights to true",
         )
-    strength = 1.0 if module.alpha is None else module.alpha / rank
-    if not math.isfinite(strength):
-        raise UserError(f"{module.name} has alpha {strength * rank:g}", hint="the file is damaged: use another one")
-    if not math.isclose(strength * network.rank, network.alpha, rel_tol=1e-6):
-        alpha = strength * network.rank
+    shapes = {part: shape for part, shape in module.shapes.items() if part != "alpha"}
+    rows, columns = network.layers[wanted[0]]
+    joint = AdapterKind(network.kind.type).shapes(rows * len(module.places), columns, rank)
+    if shapes != (joint if len(module.places) > 1 else network.shapes(wanted[0])):
         raise UserError(
-            f"{module.name} has alpha {alpha:g}, but train.network_alpha is {network.alpha:g}",
-            hint=f"set train.network_alpha to {alpha:g}",
+            f"{module.name} has {_listed(module)}, but the settings ask for other shapes",
+            hint="set train.lokr_factor, train.lokr_full_matrix and train.network_dim as in the training that made it",
         )
+
+
+def _listed(module: ModuleOutline) -> str:
+    return ", ".join(f"{part} {list(shape)}" for part, shape in sorted(module.shapes.items()))

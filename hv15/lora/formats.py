@@ -2,7 +2,7 @@
 
 It reads kohya (hv15, musubi), ComfyUI (native names, or `lora_unet_` with joined names; diffusion-pipe without alpha),
 diffusers (also SimpleTuner; with or without `transformer.`) and official (no prefix), each as LoRA, LoHa, LoKr or full
-difference. Changes that depend on the base weights are read by `hv15.lora.changes`.
+difference, and DoRA as hv15 trains it. Other changes that depend on the base weights are read by `hv15.lora.changes`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,22 @@ from torch import Tensor
 
 from hv15.choices import LoRALayout
 from hv15.errors import UserError
-from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, cast_up, swap_halves
+from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, RowChange, cast_up, swap_halves
+from hv15.lora.dora import scaled_rows
 from hv15.lora.fused import join, split
-from hv15.lora.kinds import ADAPTER_PARTS, depends_on_base, group_parts, kind_of, refuse_unusable, unknown_keys
+from hv15.lora.kinds import (
+    ADAPTER_PARTS,
+    BASE_MAGNITUDE,
+    depends_on_base,
+    group_parts,
+    kind_of,
+    refuse_unusable,
+    unknown_keys,
+)
 from hv15.lora.names import ModulePlace, find_parts, place_of, written_name
 
-Parts = dict[str, Adapter]
-"""Adapters by the part of the model that they change: an official module name, with @0, @1 or @2 for a third of it."""
+Parts = dict[str, RowChange]
+"""Changes by the part of the model that they change: an official module name, with @0, @1 or @2 for a third of it."""
 
 
 def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
@@ -46,8 +55,8 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
         if places is None:
             unknown.extend(keys.values())
             continue
-        adapter = read_adapter(name, {part: state_dict[key] for part, key in keys.items()})
-        for part, piece in _pieces(adapter, places).items():
+        change = _read_change(name, {part: state_dict[key] for part, key in keys.items()})
+        for part, piece in _pieces(change, places).items():
             if part in parts:
                 raise UserError(
                     f"LoRA: {part} is changed twice, the second time by {name}",
@@ -62,36 +71,46 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
     return parts
 
 
-def join_parts(parts: Parts, layout: LoRALayout) -> dict[str, Adapter]:
-    """Join adapters into the modules of a layout: {dotted module name without prefix: adapter}."""
-    places: dict[str, dict[int | None, tuple[ModulePlace, Adapter]]] = {}
-    for part, adapter in parts.items():
+def join_parts(parts: Parts, layout: LoRALayout) -> dict[str, RowChange]:
+    """Join changes into the modules of a layout: {dotted module name without prefix: change}.
+
+    Raises:
+        UserError: a layout joins q, k and v, and only some of them have a DoRA.
+    """
+    places: dict[str, dict[int | None, tuple[ModulePlace, RowChange]]] = {}
+    for part, change in parts.items():
         place = place_of(part, layout)
-        places.setdefault(place.module, {})[place.third] = (place, adapter)
-    modules: dict[str, Adapter] = {}
+        places.setdefault(place.module, {})[place.third] = (place, change)
+    modules: dict[str, RowChange] = {}
     for name, found in places.items():
         if None in found:
-            place, adapter = found[None]
-            modules[name] = swap_halves(adapter) if place.swapped else adapter
+            place, change = found[None]
+            modules[name] = swap_halves(change) if place.swapped else change
         else:
-            modules[name] = join([found[third][1] if third in found else None for third in range(3)])
+            modules[name] = join(name, [found[third][1] if third in found else None for third in range(3)])
     return modules
 
 
-def write_modules(modules: Mapping[str, Adapter], layout: LoRALayout) -> dict[str, Tensor]:
+def write_modules(modules: Mapping[str, RowChange], layout: LoRALayout) -> dict[str, Tensor]:
     """Return the tensors of a file: matrices (rows, columns), and alphas () for kohya and ComfyUI.
 
     diffusers and official have no alphas, because theirs is always the rank.
     """
     tensors: dict[str, Tensor] = {}
-    for name, adapter in modules.items():
-        for suffix, tensor in adapter.tensors().items():
+    for name, change in modules.items():
+        for suffix, tensor in change.tensors().items():
             if layout != "kohya":
                 suffix = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}.get(suffix, suffix)
             if suffix == "alpha" and layout in ("diffusers", "official"):
                 continue
             tensors[f"{written_name(name, layout)}.{suffix}"] = tensor
     return tensors
+
+
+def _read_change(name: str, tensors: Mapping[str, Tensor]) -> RowChange:
+    """Build the change of one module of a file; as `read_adapter`, with the magnitudes that may belong to it."""
+    adapter = read_adapter(name, {part: tensor for part, tensor in tensors.items() if part != BASE_MAGNITUDE})
+    return scaled_rows(name, adapter, cast_up(tensors[BASE_MAGNITUDE])) if BASE_MAGNITUDE in tensors else adapter
 
 
 def read_adapter(name: str, tensors: Mapping[str, Tensor]) -> Adapter:
@@ -170,10 +189,10 @@ def _alpha(name: str, tensor: Tensor) -> float:
     return float(tensor.item())
 
 
-def _pieces(adapter: Adapter, places: dict[str, ModulePlace]) -> dict[str, Adapter | None]:
-    """Divide a file's adapter into the model's parts."""
+def _pieces(change: RowChange, places: dict[str, ModulePlace]) -> dict[str, RowChange | None]:
+    """Divide a file's change into the model's parts."""
     if any(place.third is not None for place in places.values()):
-        thirds = split(adapter)
+        thirds = split(change)
         return {part: thirds[place.third or 0] for part, place in places.items()}
     ((part, place),) = places.items()
-    return {part: swap_halves(adapter) if place.swapped else adapter}
+    return {part: swap_halves(change) if place.swapped else change}

@@ -1,9 +1,10 @@
-"""Joins the adapters of q, k and v into one for their joint matrix, and splits it again, both exactly.
+"""Joins the changes of q, k and v into one for their joint matrix, and splits it again, both exactly.
 
 Joined LoRA: the downs are stacked, the ups form a block diagonal. There is one alpha for all three. If the scales
 alpha/rank are equal, as usual, it is the scale times the joint rank, and no number changes; otherwise the ratio of the
 scales goes into the ups (fp32). LoHa joins in the same way, because each of its two products keeps its row blocks
-separate. LoKr joins by stacking w1 if all three share w2; otherwise it becomes a full difference.
+separate. LoKr joins by stacking w1 if all three share w2; otherwise it becomes a full difference. A DoRA that scales
+rows joins as its adapter does, with the magnitudes one behind the other.
 """
 
 from __future__ import annotations
@@ -15,15 +16,52 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, product, scaled
+from hv15.errors import UserError
+from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, RowChange, product, scaled
+from hv15.lora.dora import ScaledRows
 
 
-def join(parts: Sequence[Adapter | None]) -> Adapter:
-    """Join the adapters of q, k and v, each (out, in), into one for their matrix (3 * out, in), exactly.
+def join(name: str, parts: Sequence[RowChange | None]) -> RowChange:
+    """Join the changes of q, k and v, each (out, in), into one for their matrix (3 * out, in), exactly.
 
     Args:
-        parts: three, at least one of them an adapter; None changes nothing.
+        name: of the joint matrix, for messages.
+        parts: three, at least one of them a change; None changes nothing.
+
+    Raises:
+        UserError: only some of them are DoRA: the magnitudes of the others are norms of weights that no file holds.
     """
+    scaled_parts = [part for part in parts if isinstance(part, ScaledRows)]
+    if not scaled_parts:
+        return _join_adapters([part if isinstance(part, Adapter) else None for part in parts])
+    if len(scaled_parts) < len(parts):
+        raise UserError(
+            f"LoRA: {name} is q, k and v in one matrix, but only {len(scaled_parts)} of the three have a DoRA",
+            hint="train all three or none of them, or a plain LoRA",
+        )
+    adapter = _join_adapters([part.adapter for part in scaled_parts])
+    return ScaledRows(adapter, _stack([part.magnitude for part in scaled_parts]))
+
+
+def split(change: RowChange) -> list[RowChange | None]:
+    """Split a change (3 * out, in) into three of (out, in), exactly; a third that changes nothing is None.
+
+    A block diagonal is split into the parts that `join` got. A dense LoRA, trained on the joint matrix, is split into
+    three that each have the whole down and their rows of up.
+    """
+    third = change.shape[0] // 3
+    thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
+    if isinstance(change, ScaledRows):
+        adapters = zip(split(change.adapter), map(change.rows, thirds), strict=True)
+        return [ScaledRows(part, rows.magnitude) if isinstance(part, Adapter) else rows for part, rows in adapters]
+    if isinstance(change, LowRank):
+        return [*_split_low_rank(change, thirds)]
+    if isinstance(change, Hadamard):
+        return [*_split_hadamard(change, thirds)]
+    return [part if _changes(part) else None for part in map(change.rows, thirds)]
+
+
+def _join_adapters(parts: Sequence[Adapter | None]) -> Adapter:
     present = [part for part in parts if part is not None]
     if all(isinstance(part, LowRank) for part in present):
         return _join_low_rank([part if isinstance(part, LowRank) else None for part in parts])
@@ -35,26 +73,12 @@ def join(parts: Sequence[Adapter | None]) -> Adapter:
     return Difference(torch.cat([torch.zeros(rows, columns) if part is None else part.delta() for part in parts]))
 
 
-def split(adapter: Adapter) -> list[Adapter | None]:
-    """Split an adapter (3 * out, in) into three of (out, in), exactly; a third that changes nothing is None.
-
-    A block diagonal is split into the parts that `join` got. A dense LoRA, trained on the joint matrix, is split into
-    three that each have the whole down and their rows of up.
-    """
-    third = adapter.shape[0] // 3
-    thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
-    if isinstance(adapter, LowRank):
-        return _split_low_rank(adapter, thirds)
-    if isinstance(adapter, Hadamard):
-        return _split_hadamard(adapter, thirds)
-    return [part if _changes(part) else None for part in map(adapter.rows, thirds)]
-
-
-def _changes(adapter: Adapter) -> bool:
+def _changes(change: RowChange) -> bool:
     """Whether a LoKr or a difference changes anything."""
-    if isinstance(adapter, Kronecker):
-        return bool(product(adapter.w1).any() and product(adapter.w2).any())
-    return bool(adapter.delta().any())
+    if isinstance(change, Kronecker):
+        return bool(product(change.w1).any() and product(change.w2).any())
+    assert isinstance(change, Adapter)
+    return bool(change.delta().any())
 
 
 def _join_low_rank(parts: Sequence[LowRank | None]) -> LowRank:

@@ -4,20 +4,26 @@ A key is a module's name, a dot and a part: `lora_unet_double_blocks_0_img_attn_
 
 | kind | parts | what hv15 can do with it |
 |---|---|---|
-| LoRA, LoHa, LoKr, full difference | lora_*, hada_*, lokr_*, diff | everything |
-| DoRA of a LoRA, LoHa or LoKr | these, and dora_scale or lora_magnitude_vector | sampling and merging |
+| LoRA, LoHa, LoKr, full difference | lora_*, hada_*, lokr_*, diff | everything; differences are not trained |
+| DoRA of a LoRA by the base weight's norms | these, and base_dora_scale (in files: dora_scale) | everything |
+| other DoRA of a LoRA, LoHa or LoKr | these, and dora_scale or lora_magnitude_vector | sampling and merging |
 | GLoRA, OFT, BOFT | a1, a2, b1, b2; oft_blocks, rescale | sampling and merging, with lycoris-lora |
 | all others, for example (IA)^3 | | refused by `refuse_unusable` |
+
+hv15 trains the first kind of DoRA, because ComfyUI takes every magnitude of a row to be relative to the norm of the
+base weight's row. LyCORIS and PEFT take the norm of the changed weight. All of them call the tensor dora_scale, so a
+file of hv15 says in its metadata which one it is (`DORA_NORM`), and in memory the tensors have different names.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.names import module_layout
+from hv15.records.metadata import DORA_NORM
 
 ADAPTER_PARTS: tuple[tuple[str, ...], ...] = (
     ("lora_down.weight", "lora_up.weight"),
@@ -27,13 +33,16 @@ ADAPTER_PARTS: tuple[tuple[str, ...], ...] = (
 )
 """The parts that each kind of adapter needs. In LoKr, `lokr_w1_a` and `lokr_w1_b` may replace `lokr_w1`."""
 MAGNITUDE = "dora_scale"
+"""Magnitudes of a DoRA relative to the norms of the changed weight; in files also those of the other kind."""
+BASE_MAGNITUDE = "base_dora_scale"
+"""Magnitudes relative to the norms of the base weight's rows."""
 GLORA_PARTS = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
 OFT_PARTS = ("oft_blocks", "rescale")
 _DEPENDENT = {MAGNITUDE, *GLORA_PARTS, *OFT_PARTS}
 
 _KEY = re.compile(
     r"(?P<module>.+?)\.(?P<part>lora_down\.weight|lora_up\.weight|lora_[AB]\.(?:[A-Za-z]\w*\.)?weight|alpha|diff|"
-    r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|dora_scale|lora_magnitude_vector(?:\.[A-Za-z]\w*)?(?:\.weight)?|"
+    r"hada_w[12]_[ab]|lokr_w[12](?:_[ab])?|(?:base_)?dora_scale|lora_magnitude_vector(?:\.[A-Za-z]\w*)?(?:\.weight)?|"
     r"oft_blocks|rescale|[ab][12]\.weight)"
 )
 _PART_NAMES = {
@@ -122,15 +131,20 @@ def refuse_unusable(keys: Iterable[str]) -> None:
                 )
 
 
+def has_base_norms(metadata: Mapping[str, str]) -> bool:
+    """Whether a file's metadata says that its DoRA magnitudes are relative to the norms of the base weight's rows."""
+    return metadata.get(DORA_NORM) == "base"
+
+
 def depends_on_base(parts: Iterable[str]) -> bool:
-    """Whether a module's change depends on the weight that it changes, judged by its parts (or a mapping with them)."""
+    """Whether a module's change cannot be computed without the weight that it changes, nor converted, by its parts."""
     return any(part in _DEPENDENT for part in parts)
 
 
 def kind_of(parts: Iterable[str]) -> str:
     """Return the kind of change of a module with these parts, for messages: "a LoRA", "a LoHa", "a DoRA", ..."""
     present = set(parts)
-    if MAGNITUDE in present:
+    if present & {MAGNITUDE, BASE_MAGNITUDE}:
         return "a DoRA"
     marks = {"lora_": "a LoRA", "hada_": "a LoHa", "lokr_": "a LoKr", "diff": "a full difference", "oft_": "an OFT"}
     for mark, kind in marks.items():

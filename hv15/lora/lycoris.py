@@ -1,12 +1,11 @@
-"""Uses lycoris-lora, an optional package, to apply LoHa and LoKr, and for kinds that only it defines.
+"""Uses lycoris-lora, an optional package, for kinds that only it defines: GLoRA, OFT and BOFT.
 
-The changes of GLoRA, OFT and BOFT depend on the weight. They can be applied and merged, but not converted to another
-layout.
+Their changes depend on the weight. They can be applied and merged, but not converted to another layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Protocol
 
@@ -14,35 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hv15.errors import UserError
-from hv15.lora.adapters import Hadamard, Kronecker
 from hv15.lora.kinds import GLORA_PARTS
-
-
-def forward_of(adapter: Hadamard | Kronecker) -> Callable[[Tensor], Tensor]:
-    """Return a function that computes the adapter's output (..., out) for x (..., in), using only its factors.
-
-    Raises:
-        UserError: lycoris-lora is missing.
-    """
-    functional = _lycoris().functional
-    factors: tuple[Tensor | None, ...]
-    if isinstance(adapter, Hadamard):
-        bypass, gamma = functional.loha.bypass_forward_diff, adapter.scale
-        factors = (adapter.w1_b, adapter.w1_a, adapter.w2_b, adapter.w2_a, None, None)
-    else:
-        bypass, gamma = functional.lokr.bypass_forward_diff, adapter.alpha
-        sides = [(side[0], None, None) if len(side) == 1 else (None, *side) for side in (adapter.w1, adapter.w2)]
-        factors = (*sides[0], *sides[1], None)
-
-    def forward(x: Tensor) -> Tensor:
-        nonlocal factors
-        first = next(factor for factor in factors if factor is not None)
-        if first.device != x.device or first.dtype != x.dtype:  # once, not at each step
-            factors = tuple(None if factor is None else factor.to(x.device, x.dtype) for factor in factors)
-        difference: Tensor = bypass(x, None, *factors, gamma=gamma)
-        return difference
-
-    return forward
 
 
 class _LycorisModule(Protocol):
@@ -117,13 +88,10 @@ class LycorisChange:
 
 def _lycoris() -> ModuleType:
     try:
-        import lycoris.functional
-        import lycoris.functional.loha
-        import lycoris.functional.lokr
         import lycoris.modules
     except ImportError as error:
         raise UserError(
-            f"LoRA: LoHa, LoKr, GLoRA and OFT need lycoris-lora, which cannot be imported: {error}",
+            f"LoRA: GLoRA and OFT need lycoris-lora, which cannot be imported: {error}",
             hint="install it: pip install 'hv15[lycoris]'",
         ) from error
     package: ModuleType = lycoris

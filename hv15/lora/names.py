@@ -9,14 +9,16 @@ hv15 uses the official checkpoint's names; kohya's are the same with `_` instead
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import TypeVar, get_args
 
-from hv15.choices import LoRALayout
+from hv15.choices import LayerPreset, LoRALayout
 from hv15.errors import UserError
 from hv15.models.layouts import reading_recipes
 from hv15.patterns import PatternError, Searches
+
+Value = TypeVar("Value")
 
 LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
@@ -37,6 +39,8 @@ _BLOCK = {
     "txt_mlp.fc1": "txt_mlp.0",
     "txt_mlp.fc2": "txt_mlp.2",
 }
+BLOCK_PARTS = tuple(_BLOCK)
+"""The 14 linear layers of a double block, in the model's order."""
 # Outside the double blocks. hv15 does not train these, but the official trainer does by default ("all-linear").
 _REFINER = {
     "self_attn_qkv@0": "self_attn.qkv@0",
@@ -203,21 +207,33 @@ def is_trainable(name: str) -> bool:
     return _TRAINED.fullmatch(name) is not None
 
 
-def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+def select_modules(
+    names: Iterable[str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    preset: LayerPreset = "all",
+    blocks: tuple[int, int] | None = None,
+) -> list[str]:
     """Return the modules to train, in the order of `names`.
 
-    A module is trained if it is one of the 14 linear layers of a double block, an include pattern matches (or there are
-    none), and no exclude pattern matches. Patterns are regular expressions that are searched in the official dotted
-    name: `img_attn_[qkv]`, `double_blocks\\.(1|2)\\.`.
+    A module is trained if it is one of the 14 linear layers of a double block, belongs to the preset and to the blocks,
+    an include pattern matches (or there are none), and no exclude pattern matches. Patterns are regular expressions
+    that are searched in the official dotted name: `img_attn_[qkv]`, `double_blocks\\.(1|2)\\.`.
+
+    Args:
+        blocks: first and last; None means all.
 
     Raises:
-        UserError: a pattern is invalid or matches nothing, or no module is left to train.
+        UserError: a pattern is invalid or matches nothing, there are no such blocks, or no module is left to train.
     """
-    linears = [name for name in names if is_trainable(name)]
+    linears = [name for name in names if is_trainable(name) and _in_preset(name, preset)]
+    if blocks is not None:
+        linears = _in_blocks(linears, blocks)
     chosen = {"include_patterns": include, "exclude_patterns": exclude}
     searches = Searches()
     found = {
-        setting: set().union(*(matching(setting, text, linears, searches) for text in texts))
+        setting: set().union(*(_matching(setting, text, linears, searches) for text in texts))
         for setting, texts in chosen.items()
     }
     wanted, unwanted = found["include_patterns"], found["exclude_patterns"]
@@ -231,7 +247,55 @@ def select_modules(names: Iterable[str], include: Sequence[str] = (), exclude: S
     return selected
 
 
-def matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:
+def _in_preset(name: str, preset: LayerPreset) -> bool:
+    match preset:
+        case "all":
+            return True
+        case "attention":
+            return "_attn_" in name
+        case "mlp":
+            return "_mlp." in name
+        case "no_modulation":
+            return "_mod." not in name
+
+
+def _in_blocks(names: Sequence[str], blocks: tuple[int, int]) -> list[str]:
+    first, last = blocks
+    numbers = {name: int(name.split(".")[1]) for name in names}
+    highest = max(numbers.values(), default=-1)
+    if last > highest:
+        raise UserError(
+            f"train.layer_blocks: {[first, last]}, but the transformer's blocks are 0 to {highest}",
+            hint=f"use for example [0, {highest}], or leave it out for all blocks",
+        )
+    return [name for name in names if first <= numbers[name] <= last]
+
+
+def by_pattern(setting: str, patterns: Mapping[str, Value], names: Sequence[str], otherwise: Value) -> dict[str, Value]:
+    """Return a value for each of the layers that get a LoRA.
+
+    Args:
+        setting: the one of `train:` that holds the patterns.
+        patterns: regular expression -> value; the first that is found in a name counts.
+        names: official names of the layers.
+        otherwise: the value of all others.
+
+    Raises:
+        UserError: an expression is invalid, is found in no name, or only in those where an earlier one is found.
+    """
+    searches, values = Searches(), dict[str, Value]()
+    for pattern, value in patterns.items():
+        found = _matching(setting, pattern, names, searches)
+        if found <= values.keys():
+            raise UserError(
+                f"train.{setting}: {pattern!r:.200} has no effect: earlier patterns are found in all of its layers",
+                hint="put it before them: the first pattern that is found in a layer's name counts",
+            )
+        values = {**dict.fromkeys(found, value), **values}
+    return {name: values.get(name, otherwise) for name in names}
+
+
+def _matching(setting: str, text: str, names: Sequence[str], searches: Searches) -> set[str]:
     """Return the names in which a pattern is found; `setting` is the one of `train:` that holds it.
 
     Raises:

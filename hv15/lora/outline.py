@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.errors import UserError
-from hv15.lora.kinds import detect_lora_layout, group_parts, unknown_keys
+from hv15.lora.kinds import (
+    BASE_MAGNITUDE,
+    MAGNITUDE,
+    detect_lora_layout,
+    group_parts,
+    has_base_norms,
+    unknown_keys,
+)
 from hv15.lora.names import ModulePlace, find_parts
 from hv15.lora.peft import read_settings, strength_of
 from hv15.models.weights.header import Header, read_header
@@ -72,6 +79,8 @@ def read_outline(path: Path) -> list[ModuleOutline]:
             if places is None:
                 unknown.extend(keys.values())
                 continue
+            if has_base_norms(header.metadata) and MAGNITUDE in keys:
+                keys[BASE_MAGNITUDE] = keys.pop(MAGNITUDE)
             shapes = {part: header.entries[key].shape for part, key in keys.items()}
             strength = strength_of(settings, name, shapes)
             alpha = _scalar(header, keys["alpha"]) if "alpha" in keys else strength and strength.alpha

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.config.train import TrainSettings
+from hv15.config.training.network import NetworkSettings
 from hv15.config.training.optimizer import CLASSES, distribution_of
 from hv15.digest import digest
 from hv15.errors import UserError
@@ -25,7 +26,7 @@ from hv15.records.problems import ConfigError, Location, Place, Problem, dotted
 from hv15.remembered import Memory
 
 if TYPE_CHECKING:
-    from hv15.lora.fit import NetworkSizes
+    from hv15.lora.sizes import NetworkSizes
 
 VERSION = 2
 """Raised when a check finds more than before."""
@@ -104,13 +105,16 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
 
 
 def _problem(error: UserError, setting: Location) -> Problem:
-    """Turn an error into a problem of a setting, or of the key below it that the error names."""
+    """Turn an error into a problem of a setting, or of the one in its section or below it that the error names."""
     name, _, message = error.message.partition(": ")
     if name == dotted(setting):
         return Problem(message, error.hint, Place(setting=setting))
     if name.startswith(f"{dotted(setting)}."):
         key = name.removeprefix(f"{dotted(setting)}.")
         return Problem(message, error.hint, Place(setting=(*setting, key)))
+    section, _, key = name.partition(".")
+    if section == setting[0] and key in TrainSettings.model_fields:
+        return Problem(message, error.hint, Place(setting=(section, key)))
     return Problem(error.message, error.hint, Place(setting=setting))
 
 
@@ -129,9 +133,11 @@ def _file_check(
 
 
 def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
-    """The layers that get a LoRA, the one that the training starts from, and those of the samples."""
-    from hv15.lora.fit import check_lora, check_network_weights, network_sizes
+    """The layers that get a LoRA, the files that the training uses, the products, and the LoRAs of the samples."""
+    from hv15.lora.fit import check_lora, check_network_weights
+    from hv15.lora.publishing import check_formats
     from hv15.lora.rates import rates_of_layers
+    from hv15.lora.sizes import settings_network
 
     settings, sizes = project.settings, ModelSizes(project)
     train, sample = settings.train, settings.sample
@@ -142,47 +148,43 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         return  # the transformer is missing, which has its own error
     if "dit" in sizes.assumed and settings.models.source == "files":
         return  # it is damaged, which has its own error, too
+    start = settings.resolve(train.network_weights) if train.network_weights else None
 
     def network() -> NetworkSizes:
-        return network_sizes(
-            sizes.dit,
-            rank=train.network_dim,
-            alpha=train.network_alpha,
-            include=train.include_patterns,
-            exclude=train.exclude_patterns,
-        )
+        return settings_network(sizes.dit, settings)
 
-    patterns: list[Json] = [[*train.include_patterns], [*train.exclude_patterns]]
-    setting = "include_patterns" if train.include_patterns else "exclude_patterns"
-    yield EarlyCheck("patterns", ("train", setting), network, [base, patterns])
-    if train.learning_rate_patterns:
+    def check_products() -> None:
+        if (layers := _without_error(network)) is not None:
+            check_formats(layers, settings.convert.formats)
 
-        def check_rates() -> None:
-            try:
-                layers = network().layers
-            except UserError:
-                return  # wrong patterns of layers have their own check
-            rates_of_layers([*layers], train.layer_rates, train.learning_rate)
+    def check_rates() -> None:
+        if (layers := _without_error(network)) is not None:
+            rates_of_layers([*layers.layers], train.layer_rates, train.learning_rate)
 
-        wanted_rates: list[Json] = [base, patterns, [*train.learning_rate_patterns]]
-        yield EarlyCheck("learning rates", ("train", "learning_rate_patterns"), check_rates, wanted_rates)
-    if train.network_weights:
-        file, place = settings.resolve(train.network_weights), ("train", "network_weights")
-        wanted: list[Json] = [base, train.network_dim, train.network_alpha, patterns]
-
-        def check_start(path: Path) -> None:
-            try:
-                layers = network()
-            except UserError:
-                return  # wrong patterns have their own check
+    def check_start(path: Path) -> None:
+        if (layers := network() if train.dim_from_weights else _without_error(network)) is not None:
             check_network_weights(path, layers)
 
-        yield _file_check(project, "lora", place, file, check_start, "start", *wanted)
+    wanted: list[Json] = [base, repr(train.model_dump(include={*NetworkSettings.model_fields}))]  # in the order given
+    from_file = train.dim_from_weights  # then the layers depend on the file, too
+    if not from_file:
+        setting = "include_patterns" if train.include_patterns else "exclude_patterns"
+        yield EarlyCheck("patterns", ("train", setting), network, wanted)
+    if train.learning_rate_patterns:
+        rates: list[Json] = [*wanted, [*train.learning_rate_patterns]]
+        place = ("train", "learning_rate_patterns")
+        yield EarlyCheck("learning rates", place, check_rates, None if from_file else rates)
+    if train.network_type != "lora" and settings.convert.formats:
+        formats: list[Json] = [*wanted, *settings.convert.formats]
+        yield EarlyCheck("formats", ("convert", "formats"), check_products, None if from_file else formats)
+    if start is not None:
+        yield _file_check(project, "lora", ("train", "network_weights"), start, check_start, "start", *wanted)
     if train.continue_from is not None:
-        yield from _start_check(project, [base, train.network_dim, train.network_alpha, patterns], network)
+        yield from _start_check(project, wanted, network)
     named: list[tuple[Location, str]] = [
-        (("sample", "loras", number, "path"), lora.path) for number, lora in enumerate(sample.loras)
+        (("train", "base_weights", number, "path"), lora.path) for number, lora in enumerate(train.base_weights)
     ]
+    named += [(("sample", "loras", number, "path"), lora.path) for number, lora in enumerate(sample.loras)]
     for number, prompt in enumerate(sample.prompts):
         named += [
             (("sample", "prompts", number, "loras", place, "path"), lora.path)
@@ -192,6 +194,14 @@ def _lora_checks(project: Project) -> Iterator[EarlyCheck]:
         yield _file_check(
             project, "lora", location, settings.resolve(name), lambda path: check_lora(path, sizes.dit), base
         )
+
+
+def _without_error(network: Callable[[], NetworkSizes]) -> NetworkSizes | None:
+    """Return the sizes of the network; None if the settings that choose them are wrong, which has its own check."""
+    try:
+        return network()
+    except UserError:
+        return None
 
 
 def _start_check(project: Project, wanted: list[Json], network: Callable[[], NetworkSizes]) -> Iterator[EarlyCheck]:

@@ -129,30 +129,24 @@ def _text_tokens(project: Project, texts: Sequence[str]) -> int:
 
 def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     """The states that a training keeps, one more while the next is written, and LoRA files."""
-    from hv15.lora.fit import network_sizes
+    from hv15.lora.publishing import written_numbers
+    from hv15.lora.sizes import settings_network
 
-    train = project.settings.train
+    settings, train = project.settings, project.settings.train
     try:
-        layers = network_sizes(
-            sizes.dit,
-            rank=train.network_dim,
-            alpha=train.network_alpha,
-            include=train.include_patterns,
-            exclude=train.exclude_patterns,
-        ).layers
-        rank = train.network_dim
-        matrices = [matrix for out, width in layers.values() for matrix in ((rank, width), (out, rank))]
-        numbers = sum(rows * columns for rows, columns in matrices)
-        state = numbers * FLOAT + state_bytes(train, matrices)
+        network = settings_network(sizes.dit, settings)
+        state = network.parameters * FLOAT + state_bytes(train, network.matrices)
     except UserError:  # a pattern chooses no layer, or the optimizer refuses its arguments, which has its own line
         return {}
-    lora = numbers * (FLOAT if train.save_precision == "float32" else FLOAT // 2)
-    paths, formats = project.paths, project.settings.convert.formats
-    products = [paths.trained, paths.lora, *(paths.converted(layout) for layout in formats)]
-    copies = sum(not path.exists() for path in products) + _checkpoints(train)
+    number = FLOAT if train.save_precision == "float32" else FLOAT // 2
+    paths, formats = project.paths, settings.convert.formats
+    products = {paths.trained: network.parameters, paths.lora: network.parameters}
+    products |= {paths.converted(layout): written_numbers(network, layout) for layout in formats}
+    numbers = sum(size for path, size in products.items() if not path.exists())
+    numbers += _checkpoints(train) * network.parameters
     return {
         "training states": max(0, state * _states(train) - bytes_of(paths.states)),
-        "LoRA files": max(0, lora * copies - bytes_of(paths.checkpoints)),
+        "LoRA files": max(0, numbers * number - bytes_of(paths.checkpoints)),
     }
 
 

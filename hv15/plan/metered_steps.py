@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.lora.apply import apply_lora
-from hv15.lora.names import kohya_name, select_modules
+from hv15.lora.names import kohya_name
+from hv15.lora.sizes import NetworkSizes, settings_network
 from hv15.memory import WEIGHTS
 from hv15.models import Condition, DiT, DiTConfig
 from hv15.models.dit_files import is_block_linear
@@ -29,7 +30,8 @@ from hv15.plan.stretches import StretchHook
 from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
 from hv15.train.examples import Example
-from hv15.train.run import make_network, make_optimizer_step
+from hv15.train.networks import attach_network
+from hv15.train.run import make_optimizer_step
 
 LORA = "LoRA"
 FIRST_LATENT = (1, 4, 4)
@@ -60,6 +62,7 @@ def run_training(
     dtype: torch.dtype,
     size: PassSize,
     *,
+    network: NetworkSizes | None = None,
     device: str = "meta",
     gpu: bool = False,
 ) -> Meter:
@@ -68,9 +71,11 @@ def run_training(
     Args:
         settings: of `train:`.
         size: of the second step's micro-batches.
+        network: sizes of the LoRA; None: what the settings ask for on this transformer.
         device: "meta", or "cpu" to compute it all.
         gpu: as on a GPU, whose optimizers update all weights at once, and whose kernels are fused and have workspaces.
     """
+    network = network or settings_network(config, settings)
     settings = _without_randomness(settings)
     train = plannable(settings.train)
     options = _with_gpu_optimizer(train) if gpu else train.model_copy(update=ON_CPU)
@@ -78,13 +83,13 @@ def run_training(
     with WithoutData(), meter:
         dit = make_dit(meter, config, options, dtype, device)
         with meter.making(LORA):
-            network = make_network(settings, dit)
-        meter.assign(LORA, network)
-        step = make_optimizer_step(options, dit, network, torch.device(device), options.gpus)
+            trained = attach_network(options, dit, network)
+        meter.assign(LORA, trained)
+        step = make_optimizer_step(options, dit, trained, torch.device(device), options.gpus)
         step.guard.at_once = step.guard.at_once or not gpu
         keep_out_of_pages(step.optimizer)
         hook = StretchHook(meter, dit)
-        hook.watch_gradients(network)
+        hook.watch_gradients(trained)
         hook.watch_optimizer(step.optimizer)
         count = micro_batches(options)
         for each in (replace(size, latent=FIRST_LATENT), size):
@@ -102,6 +107,7 @@ def run_denoising(
     guided: bool,
     batch_cfg: bool = False,
     with_lora: bool = True,
+    network: NetworkSizes | None = None,
     device: str = "meta",
     gpu: bool = False,
 ) -> Meter:
@@ -111,6 +117,7 @@ def run_denoising(
         settings: of `sample:`, and of `train:` for the LoRA.
         guided, batch_cfg: see `hv15.sample.denoise.denoise`.
         with_lora: with the LoRA that `train:` trains.
+        network: see `run_training`.
         device, gpu: see `run_training`.
     """
     meter = Meter(device, workspaces=gpu)
@@ -119,7 +126,7 @@ def run_denoising(
         dit = make_dit(meter, config, options, dtype, device)
         if with_lora:
             with meter.making(LORA):
-                apply_lora(dit, _lora_tensors(dit, settings.train, dtype, device))
+                apply_lora(dit, _lora_tensors(network or settings_network(config, settings), dtype, device))
         StretchHook(meter, dit)
         cond = empty_condition(config, size).to(device)
         shape = (size.samples, config.latent_channels, *size.latent)
@@ -179,8 +186,8 @@ def empty_condition(config: DiTConfig, size: PassSize) -> Condition:
 
 
 def _without_randomness(settings: Settings) -> Settings:
-    """Leave out dropout, whose masks are small and need the device's own random numbers, and `network_weights`."""
-    none = {"network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0, "network_weights": None}
+    """Leave out dropout, whose masks are small and need the device's own random numbers."""
+    none = {"network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}
     return settings.model_copy(update={"train": settings.train.model_copy(update=none)})
 
 
@@ -191,18 +198,13 @@ def _with_gpu_optimizer(options: TrainSettings) -> TrainSettings:
     return options.model_copy(update={"optimizer_args": {"foreach": True, **options.optimizer_args}})
 
 
-def _lora_tensors(dit: DiT, options: TrainSettings, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
-    """A trained LoRA as sampling holds it: factors on the device in the model's dtype."""
-    modules = dict(dit.named_modules())
+def _lora_tensors(network: NetworkSizes, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+    """A trained LoRA as sampling holds it on the device: matrices that its input is multiplied by have its dtype."""
+    held = dtype if network.kind.type in ("lora", "dora") else torch.float32
     tensors = {}
-    for name in select_modules(modules, options.include_patterns, options.exclude_patterns):
-        layer, key = modules[name], kohya_name(name)
-        assert isinstance(layer, nn.Linear | QuantisedLinear)
-        tensors[f"{key}.lora_down.weight"] = torch.zeros(
-            options.network_dim, layer.in_features, dtype=dtype, device=device
-        )
-        tensors[f"{key}.lora_up.weight"] = torch.zeros(
-            layer.out_features, options.network_dim, dtype=dtype, device=device
-        )
-        tensors[f"{key}.alpha"] = torch.tensor(options.network_alpha)
+    for name in network.layers:
+        key = kohya_name(name)
+        for part, shape in network.shapes(name).items():
+            tensors[f"{key}.{part}"] = torch.zeros(shape, dtype=held, device=device)
+        tensors[f"{key}.alpha"] = torch.tensor(network.alphas[name])
     return tensors

@@ -18,15 +18,18 @@ from torch.nn import Module, ModuleList
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
+from hv15.lora.outline import read_outline
+from hv15.lora.sizes import NetworkSizes, settings_network
 from hv15.memory import WEIGHTS
 from hv15.models import DiTConfig
 from hv15.models.weights.swap import SLOTS, BlockSwap, swapped_indices
 from hv15.plan.cost import Cost
 from hv15.plan.meter import Meter
-from hv15.plan.metered_steps import PassSize, make_dit, micro_batches, run_denoising, run_training
-from hv15.plan.stretches import cost_with_blocks
+from hv15.plan.metered_steps import LORA, PassSize, make_dit, micro_batches, run_denoising, run_training
+from hv15.plan.stretches import GRADIENTS, OPTIMIZER, cost_with_blocks
 from hv15.plan.work import scaled_work
 
+BASE_LORAS = "base LoRAs"
 GATHERED = 2
 """Blocks that are whole on a GPU at the same time if they are divided among GPUs."""
 
@@ -54,15 +57,19 @@ def training(
     """
     options = settings.train
     resident = settings.model_copy(update={"train": options.model_copy(update={"blocks_to_swap": 0})})
+    network = settings_network(config, settings)
 
     def run(blocks: int) -> Meter:
-        return run_training(resident, replace(config, num_blocks=blocks), dtype, size, gpu=gpu)
+        fewer = replace(config, num_blocks=blocks)
+        return run_training(resident, fewer, dtype, size, network=network.alike(blocks), gpu=gpu)
 
     copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
-    asked = (resident.train.model_dump_json(), config, dtype, size, gpu)
-    cost = _with_swap(_resident(known, asked, run, config.num_blocks), options, config, dtype, copies)
+    asked = ("train", resident.model_dump_json(), config, dtype, size, gpu)
+    cost = _with_lora(_resident(known, asked, run, config.num_blocks), network, config)
+    cost = _with_swap(cost, options, config, dtype, copies)
     if options.shard_base:
         cost = _with_shards(cost, options, config, dtype)
+    cost = _with_base_weights(cost, settings, dtype)
     cost = replace(cost, work=scaled_work(cost.work, 1 / micro_batches(options)))
     if options.gradient_checkpointing_cpu_offload:
         tokens = -(-prod(size.latent) // options.context_parallel)
@@ -92,6 +99,7 @@ def denoising(
         gpu, known: see `training`.
     """
     resident = settings.model_copy(update={"sample": settings.sample.model_copy(update={"blocks_to_swap": 0})})
+    network = settings_network(config, settings) if with_lora else None
 
     def run(blocks: int) -> Meter:
         return run_denoising(
@@ -102,12 +110,14 @@ def denoising(
             guided=guided,
             batch_cfg=batch_cfg,
             with_lora=with_lora,
+            network=network and network.alike(blocks),
             gpu=gpu,
         )
 
+    asked = ("sample", resident.model_dump_json(), config, dtype, size, guided, batch_cfg, with_lora, gpu)
+    cost = _resident(known, asked, run, config.num_blocks)
     copies = (2 if guided and not batch_cfg else 1) * _swapped(settings.sample, config)
-    asked = (resident.sample.model_dump_json(), config, dtype, size, guided, batch_cfg, with_lora, gpu)
-    cost = _with_swap(_resident(known, asked, run, config.num_blocks), settings.sample, config, dtype, copies)
+    cost = _with_swap(_with_lora(cost, network, config) if network else cost, settings.sample, config, dtype, copies)
     return replace(cost, host=cost.host * settings.sample.context_parallel)
 
 
@@ -117,6 +127,29 @@ def _resident(known: Known | None, asked: Hashable, run: Callable[[int], Meter],
     if asked not in known:
         known[asked] = cost_with_blocks(run, blocks)
     return known[asked]
+
+
+def _with_lora(cost: Cost, network: NetworkSizes, config: DiTConfig) -> Cost:
+    """The cost with a LoRA that is not the same in all blocks: the blocks that were run have the largest of each layer.
+
+    What it keeps is exact; what the blocks take while they compute is as if each had the largest.
+    """
+    share = network.parameters / network.alike(config.num_blocks).parameters
+    if share == 1:
+        return cost
+    of_lora = {part: round(cost.parts[part] * share) for part in (LORA, GRADIENTS, OPTIMIZER) if part in cost.parts}
+    return replace(cost, parts={**cost.parts, **of_lora})
+
+
+def _with_base_weights(cost: Cost, settings: Settings, dtype: torch.dtype) -> Cost:
+    """The cost with the tensors of `base_weights`, but without their products."""
+    size = 0
+    for lora in settings.train.base_weights:
+        for module in read_outline(settings.resolve(lora.path)):
+            for part, shape in module.shapes.items():
+                if part != "alpha":
+                    size += prod(shape) * (dtype.itemsize if part.startswith(("lora_", "diff")) else 4)
+    return replace(cost, parts={**cost.parts, BASE_LORAS: size}) if size else cost
 
 
 def _with_shards(cost: Cost, options: TrainSettings, config: DiTConfig, dtype: torch.dtype) -> Cost:

@@ -62,9 +62,10 @@ class Project:
     def environment(self) -> dict[str, str]:
         """The environment variables by which a command of a job opens the same project.
 
-        They are not on its command line: a line of 100 overrides would hide what the job does.
+        They are not on its command line: a line of 100 overrides would hide what the job does. They keep their order,
+        which counts in a mapping of patterns.
         """
-        return {CONFIG_VARIABLE: str(self.config), OVERRIDES_VARIABLE: json.dumps(self.overrides, sort_keys=True)}
+        return {CONFIG_VARIABLE: str(self.config), OVERRIDES_VARIABLE: json.dumps(self.overrides)}
 
     # -- encoding ---------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hv15.cache.batches import TrainingItem
-from hv15.config import Settings, digest_view
+from hv15.config import Settings, TrainSettings, digest_view
 from hv15.errors import UserError
 from hv15.grid import latent_size
 from hv15.project.dataset import ProjectDataset
@@ -33,17 +33,29 @@ def training_spec(
     Raises:
         UserError: a file is missing, or a dataset cannot be used.
     """
-    train = settings.train
-    weights = file_digest("train.network_weights", train.network_weights) if train.network_weights else None
     return {
         "format": formats.TRAINING,
         "task": settings.task,
-        "train": {**digest_view(train), "network_weights": weights, "batches_per_step": train.batches_per_step},
+        "train": _train_view(settings.train, file_digest),
         "dit": models.identity("dit"),
         "latents": latents,
         "text": text,
         "dataset": {"digest": dataset.digest, "size": len(dataset.sources)},
     }
+
+
+def _train_view(train: TrainSettings, file_digest: Callable[[str, str], str]) -> JsonObject:
+    """The settings of `train:` that change the LoRA, with files by content."""
+    view = digest_view(train)
+    view["network_weights"] = (
+        file_digest("train.network_weights", train.network_weights) if train.network_weights else None
+    )
+    if train.base_weights:
+        view["base_weights"] = [
+            {"file": file_digest("train.base_weights", each.path), "multiplier": each.multiplier}
+            for each in train.base_weights
+        ]
+    return view | {"batches_per_step": train.batches_per_step}
 
 
 def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:

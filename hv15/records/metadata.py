@@ -18,6 +18,9 @@ MODEL_SIZES = "hv15.model_sizes"
 """Sizes of a model that do not follow from its tensors, as JSON."""
 KOHYA_BASE_NAME = "ss_sd_model_name"
 """File name of the checkpoint that a LoRA was trained on; the key is kohya's."""
+DORA_NORM = "hv15.dora_norm"
+"""Which norms a LoRA file's DoRA magnitudes are relative to: "base" for those of the base weight's rows, as in ComfyUI;
+without it those of the changed weight, as in LyCORIS and PEFT."""
 
 SAMPLE = "hv15.sample"
 """The SampleSpec of a sample, as JSON."""

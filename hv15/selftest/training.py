@@ -19,8 +19,9 @@ from hv15.records.json_values import Json
 from hv15.selftest.stand import moved
 from hv15.train.examples import Example
 from hv15.train.losses import mean_square
+from hv15.train.networks import make_network
 from hv15.train.optimizer_step import OptimizerStep
-from hv15.train.run import make_network, make_optimizer_step
+from hv15.train.run import make_optimizer_step
 
 Options = Mapping[str, Json]
 """Settings of `train:` or `sample:` that differ from the defaults."""

@@ -1,10 +1,12 @@
 """An optimizer step that changes nothing if the loss or the gradients of the step are not finite.
 
-Where the numbers are there without waiting, the optimizer is simply not asked: on a CPU, and with bitsandbytes, whose
-optimizers wait for the GPU after each matrix anyway. Elsewhere the device decides: the optimizer updates a few matrices
-at a time, and their former content and that of its tensors for them is put back if the step was bad. Such a step still
-counts where an optimizer counts steps on the host, as AdamW does for its bias correction, and as the schedule of the
-learning rate does.
+On a CPU the optimizer is simply not asked. On a GPU the device decides, so that nothing has to be waited for: the
+optimizer updates a part of the matrices at a time, and their former content and that of its tensors for them is put
+back if the step was bad. Such a step still counts in the number of steps that an optimizer keeps on the host, as AdamW
+does for its bias correction; so it does in the schedule of the learning rate.
+
+This is for optimizers that update each matrix by itself. With the others the host waits for the numbers: they look at
+all matrices together or keep numbers on the host, and bitsandbytes' wait for the GPU after each matrix anyway.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from hv15.models.weights.no_data import has_no_data
 
 PARTS = 8
 """Parts of a group of parameters, which are updated one after another: copies of one part take little memory."""
-EACH_ALONE = (torch.optim.AdamW, torch.optim.Muon)
-"""Optimizers that update each matrix without a look at the others. The others update all matrices at a time."""
+EACH_ALONE = (("torch", "AdamW"), ("torch", "Muon"), ("transformers", "Adafactor"))
+"""Package and class of optimizers that update each matrix by itself, and keep nothing else but the number of steps."""
 
 
 @dataclass
@@ -32,12 +34,14 @@ class Guard:
 
     optimizer: torch.optim.Optimizer
     at_once: bool
-    """Whether the numbers of a step can be looked at without waiting for them."""
+    """Whether the host looks at the numbers of a step before the optimizer is asked."""
 
     @classmethod
     def on(cls, device: torch.device, optimizer: torch.optim.Optimizer) -> Guard:
         """Make the guard of an optimizer whose parameters are on this device."""
-        return cls(optimizer, device.type == "cpu" or type(optimizer).__module__.startswith("bitsandbytes"))
+        kind = type(optimizer)
+        package = kind.__module__.partition(".")[0]
+        return cls(optimizer, device.type == "cpu" or (package, kind.__name__) not in EACH_ALONE)
 
     @cached_property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -58,15 +62,12 @@ class Guard:
                 gradient = gradients.pop(parameter)
                 assert gradient is not None
                 # The first step makes the optimizer's tensors, which have no former content: if it is bad, of zeros.
-                # So do what some optimizers sum over all matrices, such as Prodigy's estimate of the rate.
-                known = bool(self.optimizer.state.get(parameter)) and isinstance(self.optimizer, EACH_ALONE)
+                known = bool(self.optimizer.state.get(parameter))
                 parameter.grad = gradient if known else torch.where(good, gradient, torch.zeros_like(gradient))
             self._step_part(part, good)
 
     def _parts(self) -> list[list[torch.nn.Parameter]]:
         """The parameters that are updated together."""
-        if not isinstance(self.optimizer, EACH_ALONE):
-            return [self.parameters]
         found = []
         for group in self.optimizer.param_groups:
             all_its = group["params"]

@@ -129,9 +129,10 @@ class OptimizerStep:
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm or math.inf)
         lr = set_learning_rate(self.optimizer, lr_factor)
         numbers = torch.cat([numbers, grad_norm.view(1)])
-        self.guard.step(numbers.isfinite().all())
+        good = numbers.isfinite().all()
+        self.guard.step(good)
         self.optimizer.zero_grad(set_to_none=True)
-        norms = numbers.new_full((2,), math.nan) if self.norm_limit is None else self.norm_limit.apply()
+        norms = numbers.new_full((2,), math.nan) if self.norm_limit is None else self.norm_limit.apply(good)
         return QueuedNumbers(lr, torch.cat([numbers, norms]))
 
     @cached_property

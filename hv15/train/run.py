@@ -19,8 +19,7 @@ from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.errors import UserError
-from hv15.lora import LoRANetwork, convert, read_lora, save_lora
-from hv15.lora.network import LoRABranch
+from hv15.lora import LoRANetwork, save_lora
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
@@ -38,19 +37,19 @@ from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
 from hv15.train.losses import LossFunction
 from hv15.train.metadata import lora_metadata
+from hv15.train.networks import make_network
 from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer, refuse_norm_limit
 from hv15.train.origin import Origin, refuse_finished
 from hv15.train.past import past_of
-from hv15.train.random import seed_for
 from hv15.train.segments import segment
 from hv15.train.state import locked
 from hv15.train.step_batches import StepBatches
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
 from hv15.train.trackers import Trackers, flat
-from hv15.train.weight_norms import Factors, NormLimit
+from hv15.train.weight_norms import NormLimit
 from hv15.train.weighting import LossWeight
 
 if TYPE_CHECKING:
@@ -246,34 +245,6 @@ def make_accelerator(device: str) -> Accelerator:
     return Accelerator(cpu=wanted.type == "cpu", mixed_precision="no")
 
 
-def make_network(settings: Settings, dit: DiT) -> LoRANetwork:
-    """Attach a LoRA to the model and freeze the model; the LoRA starts from `network_weights` if that is set.
-
-    Raises:
-        UserError: a setting is out of range, or the file does not fit the network.
-    """
-    options = settings.train
-    network = LoRANetwork(
-        dit,
-        rank=options.network_dim,
-        alpha=options.network_alpha,
-        dropout=options.network_dropout,
-        rank_dropout=options.rank_dropout,
-        module_dropout=options.module_dropout,
-        include=options.include_patterns,
-        exclude=options.exclude_patterns,
-        seed=seed_for(options.seed, "lora", 0),
-    )
-    if options.network_weights is not None:
-        path = settings.resolve(options.network_weights)
-        weights, _ = read_lora(path)
-        try:
-            network.load_state_dict(convert(weights, to="kohya")[0])
-        except UserError as error:
-            raise UserError.at(path, error.message, hint=error.hint) from error
-    return network
-
-
 def make_optimizer_step(
     options: TrainSettings,
     dit: DiT,
@@ -306,15 +277,8 @@ def make_optimizer_step(
         max_grad_norm=options.max_grad_norm,
         loss=LossFunction(options),
         over_processes=over_processes,
-        norm_limit=None if most is None else norm_limit(network, most),
+        norm_limit=None if most is None else NormLimit(network.branches, most),
     )
-
-
-def norm_limit(network: LoRANetwork, most: float) -> NormLimit:
-    """Return the limit of `scale_weight_norms` for a network."""
-    branches = [branch for branch in network.children() if isinstance(branch, LoRABranch)]
-    layers = [Factors(branch.lora_down.weight, branch.lora_up.weight, branch.scale) for branch in branches]
-    return NormLimit(layers, most)
 
 
 def make_reader(settings: Settings, stores: Stores) -> ExampleReader:

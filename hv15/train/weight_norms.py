@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
-class Factors(NamedTuple):
-    """The LoRA of one layer; it changes the layer's weights by up @ down * scale."""
+class LayerChange(Protocol):
+    """The trained change of one layer's weights (`hv15.lora.branches.Branch`)."""
 
-    down: Tensor
-    """(rank, in)"""
-    up: Tensor
-    """(out, rank)"""
     scale: float
+    """The factor on the change."""
+
+    @property
+    def factors(self) -> Sequence[Tensor]:
+        """The matrices of which the change is a product, of any shapes."""
+
+    def squared_norm(self) -> Tensor:
+        """Return the squared Frobenius norm, a scalar, of the change without `scale`."""
 
 
 class NormLimit:
     """Keeps the Frobenius norm of each layer's change below `most` (kohya's max norm regularisation)."""
 
-    def __init__(self, layers: Sequence[Factors], most: float) -> None:
+    def __init__(self, layers: Sequence[LayerChange], most: float) -> None:
         self.layers, self.most = layers, most
-        self._scales = torch.tensor([layer.scale for layer in layers]).to(layers[0].down.device)
+        self._scales = torch.tensor([layer.scale for layer in layers]).to(layers[0].factors[0].device)
 
     @torch.no_grad()
-    def apply(self) -> Tensor:
-        """Scale the factors of larger changes down, both by the square root of what is too much.
+    def apply(self, good: Tensor) -> Tensor:
+        """Scale the factors of larger changes down, each by the same root of what is too much.
 
-        Everything stays on the device. The change itself, (out, in), is never computed: its squared norm is the sum of
-        (up^T up) * (down down^T), which are (rank, rank).
+        Everything stays on the device.
+
+        Args:
+            good: a boolean scalar on the device; if it is false, nothing is scaled.
 
         Returns:
             fp32 [2]: the mean norm over all layers afterwards, and the share of layers that were scaled.
         """
-        products = torch.stack([(up.t() @ up) * (down @ down.t()) for down, up, _ in self.layers])
-        norms = products.sum((1, 2)).clamp(min=0).sqrt() * self._scales
+        norms = torch.stack([layer.squared_norm() for layer in self.layers]).clamp(min=0).sqrt() * self._scales
         shrinking = (self.most / norms).clamp(max=1)  # a norm of 0 gives infinity, which becomes 1
-        roots = list(shrinking.sqrt().unbind())
-        for factors in ([layer.down for layer in self.layers], [layer.up for layer in self.layers]):
-            torch._foreach_mul_(factors, roots)
+        shrinking = torch.where(good, shrinking, torch.ones_like(shrinking))
+        for count in {len(layer.factors) for layer in self.layers}:
+            roots = zip(self.layers, shrinking.pow(1 / count).unbind(), strict=True)
+            pairs = [(each, root) for layer, root in roots if len(layer.factors) == count for each in layer.factors]
+            torch._foreach_mul_([factor for factor, _ in pairs], [root for _, root in pairs])
         return torch.stack([(norms * shrinking).mean(), (shrinking < 1).float().mean()])

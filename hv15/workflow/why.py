@@ -32,6 +32,7 @@ _TRAINING = {
     "format": "hv15 trains in a new way.",
     "dit": "another transformer (models.dit).",
     "train.network_weights": "another file for train.network_weights.",
+    "train.base_weights": "other files or strengths in train.base_weights.",
     f"train.{ENTRY}": f"another start (train.{ENTRY}).",
     "latents": "",
     "text": "",

@@ -116,10 +116,6 @@ def test_a_later_state_leaves_the_earlier_one(done: Workbench) -> None:
 def test_metrics(done: Workbench) -> None:
     shutil.rmtree(done.root / "results/train/state")
     words = ("train", "--spec", done.spec("train"), "--out", done.root / LORA)
-    refuses_when_full(done, 200, *words, naming="run.json")
-    done.does(*words)
-    shutil.rmtree(done.root / "results/train/state")
-    (done.root / "results/train/metrics.jsonl").unlink()
     refuses_when_full(done, 200, *words, naming="metrics.jsonl")
 
 

@@ -2,13 +2,15 @@
 
 Its model keeps q, k, v in one matrix under names of its own. A LoRA tensor counts when its name is a known spelling of
 a weight's name; whatever else stands in the file is skipped with a warning. The change is up @ down * alpha / rank, or
-up @ down without alpha.
+up @ down without alpha. With magnitudes of rows, the changed weight is multiplied by magnitude / norm of the row of the
+weight before the change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 # Spelling in checkpoints -> ComfyUI's own, in the order in which it replaces them.
@@ -52,7 +54,28 @@ def changes(file: Mapping[str, Tensor], checkpoint_keys: Iterable[str]) -> tuple
                 strength = file[f"{name}.alpha"].item() / parts[1].shape[0]
                 found[key] = (parts[0] @ parts[1]) * (parts[2] @ parts[3]) * strength
                 used |= {f"{name}.hada_w{i}_{j}" for i in (1, 2) for j in "ab"} | {f"{name}.alpha"}
+            if f"{name}.lokr_w1" in file:
+                w2, strength = file.get(f"{name}.lokr_w2"), 1.0
+                if w2 is None:
+                    w2 = file[f"{name}.lokr_w2_a"].double() @ file[f"{name}.lokr_w2_b"].double()
+                    strength = file[f"{name}.alpha"].item() / file[f"{name}.lokr_w2_b"].shape[0]
+                found[key] = torch.kron(file[f"{name}.lokr_w1"].double(), w2.double()) * strength
+                used |= {f"{name}.{part}" for part in ("lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "alpha")}
             if f"{name}.diff" in file:
                 found[key] = file[f"{name}.diff"].double()
                 used.add(f"{name}.diff")
     return found, set(file) - used
+
+
+def changed(file: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """{checkpoint key: changed weight in float64} of all weights at strength 1, and the tensors that ComfyUI skips."""
+    found, skipped = changes(file, weights)
+    result = {key: weight.double() + found.get(key, 0.0) for key, weight in weights.items()}
+    for key, weight in weights.items():
+        module = weight_name(key).removesuffix(".weight")
+        for name in (f"diffusion_model.{module}", "lora_unet_" + module.replace(".", "_")):
+            if (magnitude := file.get(f"{name}.dora_scale")) is not None:
+                assert magnitude.shape == (len(weight), 1)  # else it would take other norms
+                result[key] *= magnitude.double() / weight.double().norm(dim=1, keepdim=True)
+                skipped.discard(f"{name}.dora_scale")
+    return result, skipped

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.lora import apply_lora, convert, convert_file, read_lora, save_lora
-from hv15.lora.diffusers_lokr import factorization
+from hv15.lora.factorization import factorization
 from hv15.lora.peft import ADAPTER_METADATA
 from hv15.models import DiT
 from tests.lora.diffusers_model import ours, theirs

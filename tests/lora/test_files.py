@@ -56,6 +56,27 @@ def test_a_dtype_is_for_the_matrices(tmp_path: Path):
     }
 
 
+def test_a_dora_says_which_norms_its_magnitudes_are_relative_to(tmp_path: Path):
+    """In a file all programs' name is used; in 16 bits, a magnitude would lose what it learned."""
+    key = "lora_unet_double_blocks_0_img_attn_q"
+    magnitude = torch.tensor([[1.001]] * 6)
+    dora = {**LORA, f"{key}.base_dora_scale": magnitude}
+    save_lora(tmp_path / "ours.safetensors", dora, METADATA, dtype=torch.bfloat16)
+    plain = load_file(tmp_path / "ours.safetensors")
+    assert plain.keys() == {*LORA, f"{key}.dora_scale"}
+    assert torch.equal(plain[f"{key}.dora_scale"], magnitude)
+    tensors, metadata = read_lora(tmp_path / "ours.safetensors")
+    assert tensors.keys() == dora.keys()
+    assert metadata == METADATA | {"hv15.dora_norm": "base"}
+    save_lora(tmp_path / "twin.safetensors", tensors, metadata)
+    assert load_file(tmp_path / "twin.safetensors").keys() == plain.keys()
+
+    save_lora(tmp_path / "other.safetensors", plain, metadata)  # magnitudes with another meaning
+    tensors, metadata = read_lora(tmp_path / "other.safetensors")
+    assert tensors.keys() == plain.keys()
+    assert metadata == METADATA
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_small_dtypes_are_cast_up(tmp_path: Path, dtype: torch.dtype):
     """bf16 holds every 8-bit number: only the size changes."""

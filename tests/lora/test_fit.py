@@ -8,16 +8,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hv15.config.training.network import NetworkSettings
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, save_lora
-from hv15.lora.fit import NetworkSizes, check_lora, check_network_weights, network_sizes, trainable_layers
+from hv15.lora.fit import check_lora, check_network_weights
 from hv15.lora.names import LORA_LAYOUTS
+from hv15.lora.sizes import NetworkSizes, network_sizes, trainable_layers
 from hv15.models import DiT, DiTConfig
 from tests.lora.lycoris_files import DEPENDENT, UNUSABLE, USABLE, made
 from tests.lora.samples import linears, random_lora
@@ -27,7 +30,13 @@ ONLY_Q = ["img_attn_q$"]
 
 
 def sizes(rank: int = 4, alpha: float = 2.0, include: list[str] | None = None) -> NetworkSizes:
-    return network_sizes(TINY, rank=rank, alpha=alpha, include=include or ())
+    return network_sizes(TINY, options(rank, alpha, include))
+
+
+def options(rank: int, alpha: float, include: list[str] | None = None, exclude: list[str] | None = None) -> Any:
+    return NetworkSettings(
+        network_dim=rank, network_alpha=alpha, include_patterns=include or (), exclude_patterns=exclude or ()
+    )
 
 
 def written(path: Path, lora: dict[str, Tensor], layout: str = "kohya") -> Path:
@@ -37,9 +46,7 @@ def written(path: Path, lora: dict[str, Tensor], layout: str = "kohya") -> Path:
 
 def training_takes(lora: dict[str, Tensor], network: NetworkSizes) -> bool:
     """What happens after everything is encoded."""
-    trained = LoRANetwork(
-        golden_dit(), rank=network.rank, alpha=network.alpha, include=[f"^{name}$" for name in network.layers]
-    )
+    trained = LoRANetwork(golden_dit(), rank=network.ranks, alpha=network.alphas)
     try:
         trained.load_state_dict(convert(lora, "kohya")[0])
     except UserError:
@@ -54,7 +61,7 @@ def test_layers_are_those_of_the_model(config: DiTConfig):
     layers = [(name, tuple(layer.weight.shape)) for name, layer in linears(dit).items()]
     assert list(trainable_layers(config).items()) == layers
     network = LoRANetwork(dit, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
-    sizes = network_sizes(config, rank=3, alpha=1.0, include=["attn", "mlp"], exclude=["txt"])
+    sizes = network_sizes(config, options(3, 1.0, ["attn", "mlp"], ["txt"]))
     assert list(sizes.layers) == network.module_names
     assert sizes.parameters == network.num_parameters
 
@@ -70,7 +77,7 @@ def test_layers_are_those_of_the_model(config: DiTConfig):
 )
 def test_patterns_that_match_nothing(include: list[str], exclude: list[str], words: str):
     with pytest.raises(UserError, match=words):
-        network_sizes(TINY, rank=4, alpha=4.0, include=include, exclude=exclude)
+        network_sizes(TINY, options(4, 4.0, include, exclude))
 
 
 @pytest.mark.parametrize("layout", LORA_LAYOUTS)
@@ -84,7 +91,7 @@ def test_what_a_training_of_equal_settings_made_fits(
     layers = {name: model[name] for name in network.layers}
     lora = random_lora(layers, rank=4, alpha=alpha)
     if layout in ("diffusers", "official"):  # alpha is folded into up there, and is the rank from then on
-        network = replace(network, alpha=4.0)
+        network = sizes(alpha=4.0, include=include)
     assert training_takes(convert(lora, layout)[0], network)
     path = written(tmp_path, lora, layout)
     check_network_weights(path, network)
@@ -126,7 +133,7 @@ UNFIT = {
     "other rank": r"has rank 4, but train\.network_dim is 8",
     "other alpha": r"has alpha 2, but train\.network_alpha is 4",
     "other size": r"lora_down.weight \[4, 64\], .*, but the layer is \[48, 48\]",
-    "LoHa": r"is a LoHa \(.*; a training can only continue from a LoRA",
+    "LoHa": r"img_attn_k is a LoHa, but train\.network_type is lora \(",
     "no alpha": r"has alpha 4, but train\.network_alpha is 2",
 }
 
@@ -156,7 +163,7 @@ def test_an_alpha_that_is_no_number_is_damage(tmp_path: Path):
 @pytest.mark.parametrize("kind", DEPENDENT)
 def test_a_training_does_not_go_on_from_what_depends_on_the_base(tmp_path: Path, kind: str):
     save_lora(tmp_path / "lora.safetensors", made(kind)[0], {})
-    with pytest.raises(UserError, match=r"is an? (DoRA|GLoRA|OFT) .*a training can only continue from a LoRA"):
+    with pytest.raises(UserError, match=r"is an? (DoRA|GLoRA|OFT), but train\.network_type is lora \("):
         check_network_weights(tmp_path / "lora.safetensors", sizes())
 
 
@@ -210,9 +217,10 @@ def test_alphas_are_read_in_every_number_format(tmp_path: Path, dtype: torch.dty
 def test_no_torch_is_needed(tmp_path: Path):
     path = written(tmp_path, random_lora(linears(golden_dit())), "comfyui")
     code = (
-        "import sys; from pathlib import Path; from hv15.lora.fit import *;"
+        "import sys; from pathlib import Path; from hv15.lora.fit import *; from hv15.lora.sizes import *;"
         "config = DiTConfig(hidden_size=48, num_heads=2, num_blocks=2, rope_dims=(4, 10, 10));"
-        "check_network_weights(Path(sys.argv[1]), network_sizes(config, rank=4, alpha=2.0));"
+        "settings = NetworkSettings(network_dim=4, network_alpha=2.0);"
+        "check_network_weights(Path(sys.argv[1]), network_sizes(config, settings));"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 0

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hv15.config.training.network import NetworkSettings
 from hv15.errors import UserError
 from hv15.lora import apply_lora, convert, convert_file, merge_lora, read_lora
-from hv15.lora.fit import check_lora, check_network_weights, network_sizes
+from hv15.lora.fit import check_lora, check_network_weights
 from hv15.lora.names import LORA_LAYOUTS
+from hv15.lora.sizes import network_sizes
 from tests.models.golden_dit import TINY, golden_dit
 
 NAMES = (
@@ -86,7 +88,7 @@ def test_it_is_read_or_refused(
 ):
     path = tmp_path / "lora.safetensors"
     save_file(tensors, path, None if peft is None else {"lora_adapter_metadata": json.dumps(peft)})
-    network = network_sizes(TINY, rank=2, alpha=2.0)
+    network = network_sizes(TINY, NetworkSettings(network_dim=2, network_alpha=2.0))
     uses: list[Callable[[], object]] = [
         lambda: check_lora(path, TINY),
         lambda: check_network_weights(path, network),

@@ -136,7 +136,7 @@ def test_without_alpha_it_is_the_rank(kind: str):
     assert torch.equal(run(without), run(with_rank))
 
 
-@pytest.mark.parametrize("kind", ["loha", "glora"])
+@pytest.mark.parametrize("kind", ["oft", "glora"])
 def test_without_the_package_its_extra_is_named(dit: DiT, kind: str, monkeypatch: pytest.MonkeyPatch):
     file, _ = made(kind)
     for name in [name for name in sys.modules if name.partition(".")[0] == "lycoris"]:

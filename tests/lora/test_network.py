@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork
+from hv15.lora.dropout import Dropouts
 from hv15.models import DiT
 from hv15.models.dit_config import DiTConfig
 from tests.lora.samples import delta, linears, run
@@ -181,8 +182,6 @@ def test_dropout_keeps_the_mean():
 
 
 def test_rank_dropout_is_drawn_for_each_sample():
-    from hv15.lora.network import Dropouts
-
     drops = Dropouts(0.0, 0.5, 0.0)
     drops.step_seed = 0
     masks = drops.mask(torch.ones(8, 3, 16), "name")

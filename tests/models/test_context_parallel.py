@@ -19,7 +19,8 @@ from hv15.models.ready import set_up
 from hv15.records.metrics import SIGMA_BINS
 from hv15.sample.denoise import denoise
 from hv15.train.examples import Example
-from hv15.train.run import make_network, make_optimizer_step
+from hv15.train.networks import make_network
+from hv15.train.run import make_optimizer_step
 from tests.models.ranks import on_ranks
 from tests.train import world
 from tests.train.world import tiny_dit

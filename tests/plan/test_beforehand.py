@@ -97,6 +97,40 @@ def test_patterns_that_match_nothing(project: QuickProject, setting: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("train", "setting", "words"),
+    [
+        ({"network_dim_patterns": {"img_atn": 2}}, "network_dim_patterns", "'img_atn' matches none of the "),
+        ({"network_alpha_patterns": {"img_atn": 2}}, "network_alpha_patterns", "'img_atn' matches none of the "),
+        ({"layer_blocks": [0, 60]}, "layer_blocks", "[0, 60], but the transformer's blocks are 0 to "),
+        ({"network_dim": 4096}, "network_dim", "rank 4096 of double_blocks.0.img_mod.linear is above its smaller side"),
+    ],
+)
+def test_a_network_that_cannot_be(project: QuickProject, train: dict[str, Any], setting: str, words: str) -> None:
+    """Each is said once, at its own setting."""
+    project.set(train=train, convert={"formats": ["comfyui"]})
+    found = refused(project)
+    assert list(found) == [("train", setting)]
+    assert found["train", setting].startswith(words)
+
+
+def test_files_that_the_training_uses(project: QuickProject) -> None:
+    project.add_lora("start.safetensors", rank=8)
+    (project.root / "base.safetensors").write_bytes(b"<html>404</html>")
+    base = [{"path": "start.safetensors"}, {"path": "base.safetensors"}]
+    project.set(train={"network_weights": "start.safetensors", "dim_from_weights": True, "base_weights": base})
+    found = refused(project)
+    assert "base.safetensors" in found.pop(("train", "base_weights", 1, "path"))
+    assert found == {}
+    project.set(train={"network_type": "dora", "base_weights": []})
+    assert "is a LoRA, but train.network_type is dora" in refused(project)["train", "network_weights"]
+
+
+def test_a_format_that_cannot_hold_the_kind(project: QuickProject) -> None:
+    project.set(train={"network_type": "dora"}, convert={"formats": ["comfyui", "official"]})
+    assert refused(project) == {("convert", "formats"): "official cannot hold this dora: it holds only LoRA"}
+
+
+@pytest.mark.parametrize(
     ("patterns", "words"),
     [
         ({"img_": 1e-5, "img_atn": 2e-5}, "'img_atn' matches none of the "),
@@ -118,8 +152,8 @@ def test_rates_of_layers_that_do_not_exist(project: QuickProject, patterns: dict
         ({"optimizer_type": "torch.optim.LBFGS"}, "optimizer_type", "torch.optim.LBFGS cannot be used: "),
         (
             {"optimizer_type": "pytorch_optimizer.ScheduleFreeAdamW", "scale_weight_norms": 1},
-            "optimizer_type",
-            "train.scale_weight_norms: cannot be used with pytorch_optimizer.ScheduleFreeAdamW",
+            "scale_weight_norms",
+            "cannot be used with pytorch_optimizer.ScheduleFreeAdamW",
         ),
     ],
 )

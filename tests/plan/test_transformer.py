@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hv15.config import Settings
+from hv15.lora import save_lora
 from hv15.memory import ELSEWHERE, WEIGHTS
 from hv15.models import DiTConfig
 from hv15.models.dit import DiT
@@ -19,12 +21,14 @@ from hv15.models.weights.transfers import HostTransfers
 from hv15.models.windows import MOST_TOKENS
 from hv15.plan import meter as meter_module
 from hv15.plan.meter import Meter
-from hv15.plan.metered_steps import PassSize, run_denoising, run_training
-from hv15.plan.transformer import denoising, training
+from hv15.plan.metered_steps import LORA, PassSize, run_denoising, run_training
+from hv15.plan.stretches import OPTIMIZER
+from hv15.plan.transformer import BASE_LORAS, denoising, training
 from hv15.plan.work import ELEMENTWISE, WorkByKind
 from hv15.sample.denoise import denoise
 from hv15.selftest.training import random_condition, random_example, ready
 from hv15.selftest.training import training as trained_lora
+from tests.lora.samples import random_lora
 from tests.models.golden_dit import TINY
 from tests.models.ranks import on_ranks
 
@@ -42,6 +46,10 @@ TRAINING: dict[str, dict[str, Any]] = {
     "split attention": {"split_attn": True},
     "accumulation": {"gradient_accumulation_steps": 3},
     "Muon": {"optimizer_type": "Muon"},
+    "dora": {"network_type": "dora"},
+    "loha": {"network_type": "loha"},
+    "lokr": {"network_type": "lokr", "lokr_factor": 4},
+    "by pattern": {"network_dim_patterns": {"img_attn": 8, "txt_mlp": 2}, "layers": "no_modulation"},
 }
 
 
@@ -115,7 +123,16 @@ def test_a_denoising_step_takes_what_it_takes_on_the_cpu(options: dict[str, Any]
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
-@pytest.mark.parametrize("name", ["plain", "kept activations", "swap and offload", "fp8"])
+@pytest.mark.parametrize("kind", ["dora", "loha", "lokr"])
+def test_a_denoising_step_with_each_kind_of_lora(kind: str):
+    asked = settings(TRAINING[kind])
+    real, planned = (
+        run_denoising(asked, SMALL, torch.float32, SIZE, guided=True, device=device) for device in ("cpu", "meta")
+    )
+    assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
+
+
+@pytest.mark.parametrize("name", ["plain", "kept activations", "swap and offload", "fp8", "dora"])
 def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: pytest.MonkeyPatch):
     if name != "plain":
         monkeypatch.setattr(DiT, "most_tokens", 80)
@@ -129,6 +146,28 @@ def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: 
     passes = min(asked.train.gradient_accumulation_steps, 2)
     twice = {kind: work.plus(work, passes - 1) for kind, work in planned.work.items()}
     check_work(twice, whole.work, swapped="swap" in name)
+
+
+def test_a_lora_that_differs_from_block_to_block() -> None:
+    """What it keeps is exact; what a block takes while it computes is that of the largest."""
+    patterns = {r"blocks\.4\.": 8, "img_attn": 2}
+    asked = settings({"layer_blocks": [2, 4], "network_dim_patterns": patterns, "optimizer_args": {"foreach": True}})
+    config = replace(SMALL, num_blocks=6)
+    whole = run_training(asked, config, torch.float32, SIZE, gpu=True)
+    planned = training(asked, config, torch.float32, SIZE, gpu=True)
+    most = max(whole.moments.values(), key=lambda parts: sum(parts.values()))
+    for part in (LORA, OPTIMIZER):
+        assert planned.parts[part] == pytest.approx(most[part], rel=0.02)  # the optimizer's counters, and alphas
+    assert of_steps(whole) <= planned.peak < 1.1 * of_steps(whole)
+
+
+def test_base_loras_take_their_size(tmp_path: Path) -> None:
+    lora = random_lora({"double_blocks.0.img_attn_q": (64, 64), "double_blocks.2.img_mlp.fc1": (256, 64)}, rank=4)
+    save_lora(tmp_path / "base.safetensors", lora, {})
+    paths = [{"path": str(tmp_path / "base.safetensors"), "multiplier": strength} for strength in (1.0, 0.5)]
+    plain, beside = (training(settings({"base_weights": base}), SMALL, torch.bfloat16, SIZE) for base in ([], paths))
+    size = sum(tensor.numel() * 2 for tensor in lora.values() if tensor.ndim)
+    assert beside.parts == {**plain.parts, BASE_LORAS: 2 * size}
 
 
 @pytest.mark.parametrize("options", [{}, {"blocks_to_swap": 5}, {"quantize": "nf4"}])

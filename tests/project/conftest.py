@@ -35,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 def open_project(root: Path) -> MakeProject:
     def opened(**sections: object) -> Project:
         path = root / "config.yaml"
-        path.write_text(yaml.safe_dump(merge(CONFIG, sections)))
+        path.write_text(yaml.safe_dump(merge(CONFIG, sections), sort_keys=False))
         return Project(path)
 
     return opened

@@ -12,6 +12,7 @@ import pytest
 from hv15.config import TrainSettings, digest_view
 from hv15.config.fields import affects
 from hv15.digest import digest
+from hv15.environment import OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.project.training import training_items
@@ -57,8 +58,9 @@ def test_every_setting_of_the_training_counts_or_is_marked(open_project: MakePro
     demands = {
         name: extra.get("only_with") for name in fields if isinstance(extra := fields[name].json_schema_extra, dict)
     }
-    waiting = {name: either for name, either in demands.items() if either and name not in told}
-    assert told.keys() | silent | waiting.keys() == fields.keys() | {"batches_per_step"}
+    waiting = {name: either for name, either in demands.items() if either and name not in told and name not in LATER}
+    assert told.keys() | silent | waiting.keys() | LATER.keys() == fields.keys() | {"batches_per_step"}
+    assert not told.keys() & LATER.keys()
     assert "network_weights" in told
     for name, either in waiting.items():
         for demand in either:
@@ -80,6 +82,54 @@ def test_of_the_processes_only_the_batches_of_a_step_count(
 ) -> None:
     four = open_project(train={"num_processes": 4})
     assert (spec_of(open_project(train=section)) != spec_of(four)) == counts
+
+
+LATER: dict[str, dict[str, Any]] = {
+    "network_type": {"network_type": "dora"},
+    "network_dim_patterns": {"network_dim_patterns": {"img": 4}},
+    "network_alpha_patterns": {"network_alpha_patterns": {"img": 4}},
+    "lokr_factor": {"network_type": "lokr", "lokr_factor": 4},
+    "lokr_full_matrix": {"network_type": "lokr", "lokr_full_matrix": True},
+    "layers": {"layers": "mlp"},
+    "layer_blocks": {"layer_blocks": [0, 1]},
+    "dim_from_weights": {"network_weights": "a.safetensors", "dim_from_weights": True},
+    "base_weights": {"base_weights": [{"path": "a.safetensors"}]},
+}
+"""Settings that earlier trainings did not have: at their defaults they are not told, so those stay valid."""
+
+
+@pytest.mark.parametrize("setting", LATER)
+def test_a_later_setting_counts_when_it_is_set(setting: str, open_project: MakeProject, root: Path) -> None:
+    write_safetensors(root / "a.safetensors", {"name": "a"})
+    without = {name: value for name, value in LATER[setting].items() if name != setting}
+    assert spec_of(open_project(train=LATER[setting])) != spec_of(open_project(train=without))
+
+
+def test_the_order_of_patterns_counts(open_project: MakeProject) -> None:
+    """The first that matches gives the rank; jobs get the settings of the command line in the same order."""
+    patterns = {"img_attn": 8, "attn": 4}
+    turned = dict(reversed(patterns.items()))
+    assert spec_of(open_project(train={"network_dim_patterns": patterns})) != spec_of(
+        open_project(train={"network_dim_patterns": turned})
+    )
+    project = open_project()
+    project.overrides["train"] = {"network_dim_patterns": patterns}
+    for given in (patterns, turned):
+        project.overrides["train"] = {"network_dim_patterns": given}
+        passed = json.loads(project.environment[OVERRIDES_VARIABLE])["train"]["network_dim_patterns"]
+        assert [*passed.items()] == [*given.items()]
+
+
+def test_base_loras_count_by_content_and_strength(open_project: MakeProject, root: Path) -> None:
+    write_safetensors(root / "a.safetensors", {"name": "a"})
+    shutil.copy(root / "a.safetensors", root / "b.safetensors")
+    write_safetensors(root / "c.safetensors", {"name": "c"})
+    specs = [
+        spec_of(open_project(train={"base_weights": [{"path": f"{name}.safetensors", "multiplier": multiplier}]}))
+        for name, multiplier in (("a", 1.0), ("b", 1.0), ("b", 0.5), ("c", 1.0))
+    ]
+    assert specs[0] == specs[1]
+    assert len(set(specs)) == 3
 
 
 def test_it_holds_no_name_and_no_place(open_project: MakeProject, tmp_path: Path) -> None:

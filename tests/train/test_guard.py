@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from hv15.train.guard import Guard
+from hv15.train.optimizers import make_optimizer
 
 Make = Callable[[Sequence[dict[str, object]]], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Make] = {
-    "AdamW": lambda groups: torch.optim.AdamW(groups, weight_decay=0.1),
-    "Muon": lambda groups: torch.optim.Muon(groups),
+    "AdamW": lambda groups: make_optimizer("AdamW", groups, {"weight_decay": 0.1}),
+    "Muon": lambda groups: make_optimizer("Muon", groups),
+    "Adafactor": lambda groups: make_optimizer("Adafactor", groups),
     "momentum": lambda groups: torch.optim.SGD(groups, momentum=0.9),
     "plain": lambda groups: torch.optim.SGD(groups),
 }
@@ -97,10 +99,13 @@ def test_where_the_numbers_are_there_the_optimizer_is_not_asked() -> None:
     assert same(content(guard), before)
 
 
-def test_the_host_looks_where_it_need_not_wait() -> None:
-    waiting = type("AdamW8bit", (torch.optim.AdamW,), {"__module__": "bitsandbytes.optim.adamw"})
-    matrices = [nn.Parameter(torch.zeros(2, 2))]
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+def test_the_host_looks_where_it_need_not_wait_or_must() -> None:
+    matrices, gpu, cpu = [nn.Parameter(torch.zeros(2, 2))], torch.device("cuda"), torch.device("cpu")
     assert Guard.on(cpu, torch.optim.AdamW(matrices)).at_once
-    assert not Guard.on(gpu, torch.optim.AdamW(matrices)).at_once
-    assert Guard.on(gpu, waiting(matrices)).at_once
+    assert Guard.on(gpu, torch.optim.SGD(matrices)).at_once
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Muon", "Adafactor"])
+def test_the_device_decides_for_optimizers_by_their_names(name: str) -> None:
+    matrices = [{"params": [nn.Parameter(torch.zeros(2, 2))], "lr": 0.1}]
+    assert not Guard.on(torch.device("cuda"), make_optimizer(name, matrices)).at_once

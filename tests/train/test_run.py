@@ -18,7 +18,8 @@ from hv15.models.dit_files import save_dit
 from hv15.train.checkpoints import CheckpointRule
 from hv15.train.examples import EMPTY_CAPTION
 from hv15.train.loop import LoopSettings
-from hv15.train.run import check_items, make_network, make_optimizer_step, make_reader, train
+from hv15.train.networks import make_network
+from hv15.train.run import check_items, make_optimizer_step, make_reader, train
 from hv15.train.schedules import Schedule
 from hv15.train.timesteps import SigmaRule
 from hv15.train.weighting import LossWeight

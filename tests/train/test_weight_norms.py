@@ -1,4 +1,4 @@
-"""The limit of `scale_weight_norms` against norms of the whole products, and in a training."""
+"""The limit of `scale_weight_norms` against norms of the whole changes, for each kind, and in a training."""
 
 from __future__ import annotations
 
@@ -7,53 +7,72 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from hv15.train.weight_norms import Factors, NormLimit
+from hv15.lora import LoRANetwork
+from hv15.lora.formats import read_parts
+from hv15.lora.sizes import AdapterKind
+from hv15.train.weight_norms import NormLimit
 from tests.train.world import metrics, run, settings
 
+SIZES = {"img_attn_q": (24, 16), "img_attn_k": (16, 40), "img_attn_v": (64, 16), "img_attn_proj": (16, 16)}
+KINDS = {
+    "lora": AdapterKind(),
+    "dora": AdapterKind("dora"),
+    "loha": AdapterKind("loha"),
+    "lokr": AdapterKind("lokr"),
+    "lokr, full": AdapterKind("lokr", full_matrix=True),
+}
 
-def layers() -> list[Factors]:
-    """Changes of norms from 0 to beyond the limit, of several shapes and ranks."""
+
+def network(kind: str) -> LoRANetwork:
+    """Changes of norms from 0 to beyond the limit, of several shapes, ranks and strengths."""
+    block = nn.ModuleDict({name: nn.Linear(width, out) for name, (out, width) in SIZES.items()})
+    names = [f"double_blocks.0.{name}" for name in SIZES]
+    ranks, alphas = dict(zip(names, (2, 1, 3, 2), strict=True)), dict(zip(names, (1.0, 1.5, 7.5, 7.0), strict=True))
+    model = nn.ModuleDict({"double_blocks": nn.ModuleList([block])})
+    made = LoRANetwork(model, rank=ranks, alpha=alphas, kind=KINDS[kind])
     rng = torch.Generator().manual_seed(0)
-    made = []
-    for number, (out, width, strength) in enumerate([(24, 16, 0.0), (16, 40, 0.01), (64, 16, 1.0), (16, 16, 9.0)]):
-        down, up = torch.randn(4, width, generator=rng), strength * torch.randn(out, 4, generator=rng)
-        made.append(Factors(down, up, 0.5 + number))
+    with torch.no_grad():
+        for branch, strength in zip(made.branches, (0.0, 0.01, 1.0, 9.0), strict=True):
+            for factor in branch.factors:
+                factor.copy_(torch.randn(factor.shape, generator=rng))
+            branch.factors[-1].mul_(strength)
     return made
 
 
-def change(layer: Factors) -> torch.Tensor:
-    return (layer.up.double() @ layer.down.double()) * layer.scale
+def changes(made: LoRANetwork) -> list[Tensor]:
+    """The whole differences, without the magnitudes of a DoRA."""
+    plain = {key: tensor for key, tensor in made.state_dict().items() if not key.endswith("dora_scale")}
+    return [part.delta().double() for part in read_parts(plain).values()]  # type: ignore[attr-defined]
 
 
-def test_larger_changes_keep_their_direction_and_get_the_norm() -> None:
-    """As kohya's: max norm regularisation of the scaled product, its factors by the root."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_larger_changes_keep_their_direction_and_get_the_norm(kind: str) -> None:
+    """As kohya's: max norm regularisation of the scaled product, each factor by the same root."""
     limit = 5.0
-    before, after = layers(), layers()
-    mean, share = NormLimit(after, limit).apply().tolist()
-    norms = [float(change(layer).norm()) for layer in before]
+    before, after = network(kind), network(kind)
+    mean, share = NormLimit(after.branches, limit).apply(torch.tensor(True)).tolist()
+    norms = [float(change.norm()) for change in changes(before)]
     assert [norm > limit for norm in norms] == [False, False, True, True]
     assert share == 0.5
     assert mean == pytest.approx(sum(min(norm, limit) for norm in norms) / 4, rel=1e-5)
-    for old, new, norm in zip(before, after, norms, strict=True):
-        if norm <= limit:
-            assert torch.equal(old.up, new.up)
-            assert torch.equal(old.down, new.down)
-            continue
-        torch.testing.assert_close(change(new), change(old) * (limit / norm), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(new.up, old.up * (limit / norm) ** 0.5, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(new.down, old.down * (limit / norm) ** 0.5, rtol=1e-5, atol=1e-6)
+    for old, new, norm in zip(changes(before), changes(after), norms, strict=True):
+        torch.testing.assert_close(new, old * min(limit / max(norm, 1e-9), 1), rtol=1e-5, atol=1e-6)
+    for old, new, norm in zip(before.branches, after.branches, norms, strict=True):
+        root = 1.0 if norm <= limit else (limit / norm) ** (1 / len(old.factors))
+        for one, other in zip(old.factors, new.factors, strict=True):
+            torch.testing.assert_close(other, one * root, rtol=1e-5, atol=1e-6)
 
 
 def test_a_training_keeps_the_limit_and_records_the_norms(tmp_path: Path) -> None:
     limit, options = 0.05, {"max_train_steps": 4, "network_alpha": 2}
     lora = load_file(run(tmp_path / "limited", settings(**options, scale_weight_norms=limit)))
     free = load_file(run(tmp_path / "free", settings(**options)))
-    found = []
-    for tensors in (lora, free):
-        names = [key.removesuffix(".alpha") for key in tensors if key.endswith(".alpha")]
-        pairs = [(tensors[f"{name}.lora_down.weight"], tensors[f"{name}.lora_up.weight"]) for name in names]
-        found.append([float(change(Factors(down, up, 2 / 4)).norm()) for down, up in pairs])
+    found = [
+        [float(part.delta().norm()) for part in read_parts(tensors).values()]  # type: ignore[attr-defined]
+        for tensors in (lora, free)
+    ]
     assert max(found[0]) <= limit * (1 + 1e-5) < max(found[1])
     last = metrics(tmp_path / "limited")[-1]
     assert last["weight_norm"] == pytest.approx(sum(found[0]) / len(found[0]), rel=1e-4)

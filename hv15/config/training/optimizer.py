@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, field_serializer, field_validator, model_validator
-from pydantic.config import JsonDict
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
+from hv15.config.ordered import Ordered, check_pattern, joined
 from hv15.config.problems import nearest
 from hv15.config.section import Conflict, Section
-from hv15.patterns import PatternError, compile_pattern
 
 OptimizerName = Literal[
     "AdamW",
@@ -56,12 +55,6 @@ _MOST_FACTOR = 100
 """A rate for some layers that is this many times `learning_rate` is a factor that was written without its x."""
 
 
-def _or_one_by_one(schema: JsonDict) -> None:
-    """Also accept a list of mappings, as which `learning_rate_patterns` is dumped, so that its order is kept."""
-    kept = {key: schema.pop(key) for key in ("type", "additionalProperties")}
-    schema["anyOf"] = [kept, {"type": "array", "items": {**kept}}]
-
-
 class OptimizerSettings(Section):
     """The optimizer and its learning rate."""
 
@@ -86,9 +79,7 @@ class OptimizerSettings(Section):
     """LoRA+: the learning rate of the LoRA's up matrices is that of its down matrices times this number. Its paper
     suggests 16 with a lower learning_rate; 4 is a mild choice."""
 
-    learning_rate_patterns: dict[str, NonNegativeFloat | str] = Field(
-        default_factory=dict, json_schema_extra=_or_one_by_one
-    )
+    learning_rate_patterns: Ordered[NonNegativeFloat | str] = Field(default_factory=dict)
     """Other learning rates for some layers: regular expression -> rate, or a factor on learning_rate, such as 0.5x.
     The first one that is found in a layer's name counts, e.g. {txt_: 0.5x, img_mlp: 2e-5}."""
 
@@ -123,23 +114,14 @@ class OptimizerSettings(Section):
     @field_validator("learning_rate_patterns", mode="before")
     @classmethod
     def _rates_in_text(cls, value: object) -> object:
-        if isinstance(value, list) and all(isinstance(each, dict) for each in value):
-            value = {pattern: rate for each in value for pattern, rate in each.items()}
+        value = joined(value)
         return {name: _as_number(entry) for name, entry in value.items()} if isinstance(value, dict) else value
-
-    @field_serializer("learning_rate_patterns", when_used="json")
-    def _one_by_one(self, value: dict[str, float | str]) -> list[dict[str, float | str]]:
-        """Keep the order, which matters, where keys of mappings are sorted, as in digests."""
-        return [{pattern: rate} for pattern, rate in value.items()]
 
     @field_validator("learning_rate_patterns")
     @classmethod
     def _rates_and_patterns(cls, value: dict[str, float | str]) -> dict[str, float | str]:
         for pattern, rate in value.items():
-            try:
-                compile_pattern(pattern)
-            except PatternError as error:
-                raise ValueError(f"{pattern!r:.200} is not a regular expression: {error}") from None
+            check_pattern(pattern)
             if isinstance(rate, str) and not _FACTOR.fullmatch(rate):
                 raise ValueError(f"{pattern!r:.200}: found {rate!r:.60}, expected a rate, or a factor such as 0.5x")
         return value

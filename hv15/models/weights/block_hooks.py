@@ -7,6 +7,7 @@ Block swap, activation offload and the planner use them. They are called in the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 
@@ -32,3 +33,9 @@ class BlockHook:
 
     def remove(self) -> None:
         """Undo the hook's changes to the blocks, before it is removed from the transformer."""
+
+
+def visit_block(hooks: Iterable[BlockHook], index: int) -> None:
+    """Have hooks bring a block to the device, as if it were about to compute, so that its weights can be read."""
+    for hook in hooks:
+        hook.before_block(index)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, apply_lora
+from hv15.lora.sizes import AdapterKind
 from hv15.memory import PeakMemory
 from hv15.models import Condition, DiT, DiTConfig
 from hv15.models.weights.quantised import replace_linears
@@ -100,6 +101,15 @@ def gradients(count: int, *, most: int, accumulate: int = 2, kind: Any = None) -
         network.set_step_seed(step)
         dit(x, t, cond).square().mean().backward()
     return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+
+def test_a_dora_reads_the_norms_of_swapped_blocks():
+    dits = model(), model()
+    dits[1].block_hooks = (BlockSwap(dits[1].double_blocks, 4, "cpu"),)
+    states = [LoRANetwork(dit, rank=2, alpha=2, kind=AdapterKind("dora")).state_dict() for dit in dits]
+    assert all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
+    with torch.no_grad():
+        assert torch.equal(dits[0](*inputs(dits[0])), dits[1](*inputs(dits[1])))
 
 
 @pytest.mark.parametrize("most", [16, 10**6], ids=["in windows", "at once"])

@@ -26,6 +26,7 @@ __all__ = [
     "ScaledCodes",
     "check_weight_format",
     "plain_shapes",
+    "plain_weight",
     "quantise",
     "replace_linears",
 ]
@@ -76,6 +77,15 @@ def replace_linears(module: nn.Module, kind: WeightFormat, chosen: Callable[[str
         )
         setattr(module.get_submodule(owner_name), attribute, empty)
     return list(linears)
+
+
+def plain_weight(layer: nn.Linear | QuantisedLinear) -> Tensor:
+    """Return a layer's weight (out, in) in fp32: dequantised if it is quantised, gathered if ranks have shares."""
+    if isinstance(layer, QuantisedLinear):
+        return layer.dequantised()
+    weight = layer.weight.detach()
+    gather: Callable[[], Tensor] | None = getattr(weight, "full_tensor", None)  # its class takes long to import
+    return (weight if gather is None else gather()).float()
 
 
 def plain_shapes(module: nn.Module) -> dict[str, torch.Size]:
