@@ -37,7 +37,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 LONGEST = (
     *("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py"),
     *("test_transformer.py", "test_inputs.py", "test_gpu_discipline.py", "test_config_trouble.py"),
-    *("test_charts_screen.py", "test_app.py", "test_config_screen.py", "test_snapshots.py", "test_types.py"),
+    *("test_charts_screen.py", "test_app.py", "test_config_screen.py", "test_snapshots.py"),
 )
 """Files of twenty seconds and more: begun first, they do not keep one worker busy when all others are done."""
 
