@@ -43,8 +43,6 @@ def _notes(subject: str, sentences: Iterable[str], place: Place = NOWHERE) -> It
 
 def model_checks(project: Project) -> Iterator[Check]:
     """Each model file: is it there, is it complete and the right model, and do all of them fit together?"""
-    from hv15.models.condition import check_widths
-
     for each in project.models.folder_problems():
         yield Check("problem", "models", each.message, each.hint, each.place)
     dit: DiT | None = None
@@ -67,6 +65,8 @@ def model_checks(project: Project) -> Iterator[Check]:
                 raise
             yield failed(role, of_the_system(error), ("models", role))
     if dit is not None:
+        from hv15.models.condition import check_widths
+
         try:
             check_widths(dit.config, widths)
         except UserError as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from hv15.models import VAE
+    from hv15.plan.transformer import Known
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
@@ -136,6 +137,7 @@ class StagePlanner:
         self.sizes = ModelSizes(project)
         self.work: Workload = workload(project)
         self._costs: dict[str, Cost] = {}
+        self._resident: Known = {}
 
     @property
     def names(self) -> list[StageName]:
@@ -321,7 +323,9 @@ class StagePlanner:
                 largest = min(largest, replace(clips, samples=1), key=lambda clip: clip.tokens)
             measured = replace(size, samples=1, latent=largest.latent)
         dtype = self._dtype(settings.train.dtype)
-        return training(settings, self.sizes.dit, dtype, size, validation=measured, gpu=self.device.gpu)
+        return training(
+            settings, self.sizes.dit, dtype, size, validation=measured, gpu=self.device.gpu, known=self._resident
+        )
 
     def _denoise(self, settings: Settings) -> Cost:
         from hv15.plan.metered_steps import PassSize
@@ -337,6 +341,7 @@ class StagePlanner:
             guided=any(video.guided for video in self.work.videos),
             batch_cfg=self.device.gpu and frames * rows * columns <= BATCHED_TOKENS,
             gpu=self.device.gpu,
+            known=self._resident,
         )
 
     def _encode_first_image(self, settings: Settings) -> Cost:
