@@ -137,8 +137,9 @@ def train_dit(
         save_every_n_epochs=None, save_every_n_steps=stage.save_every, save_last_n_epochs=None, save_last_n_steps=None
     )
 
-    def save(path: Path, step: int) -> None:
+    def save(path: Path, step: int) -> list[Path]:
         save_dit(dit, path, metadata={"step": str(step)})
+        return [path]
 
     trainer = Trainer(
         settings=LoopSettings(

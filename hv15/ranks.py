@@ -33,6 +33,11 @@ def is_first_rank() -> bool:
     return os.environ.get(RANK, "0") == "0"
 
 
+def is_rank() -> bool:
+    """Whether this process is one of several."""
+    return WORLD_SIZE in os.environ
+
+
 def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) -> int | None:
     """Run this process's command on `count` ranks; return its exit code, or None if this process is to run it itself.
 
@@ -46,7 +51,7 @@ def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) ->
     Raises:
         UserError: there are not enough GPUs, or the machines do not know of each other.
     """
-    if count == 1 or WORLD_SIZE in os.environ:
+    if count == 1 or is_rank():
         return None
     command = [sys.executable, "-m", "hv15.cli", *sys.argv[1:]]
     machine = Machine(0, "127.0.0.1", _free_port()) if machines == 1 else this_machine(machines)

@@ -25,7 +25,7 @@ rule publish:
     input:
         unpack(PROJECT.inputs("publish")),
     output:
-        PATHS.lora,
+        PROJECT.with_average(PATHS.lora),
     log:
         PATHS.log("publish"),
     benchmark:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import zlib
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,14 @@ gc.disable()
 # No test outlives a failure of power, so none waits for the disk.
 os.fsync = lambda descriptor: None
 
+# Under `nohup` what the tests start would ignore SIGHUP as well: a handler, unlike that, is not inherited.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
 LONGEST = (
     *("test_behaviour.py", "test_staleness.py", "test_incremental.py", "test_bad_input.py", "test_stress.py"),
     *("test_transformer.py", "test_inputs.py", "test_gpu_discipline.py", "test_config_trouble.py"),
-    *("test_charts_screen.py", "test_app.py", "test_config_screen.py", "test_snapshots.py", "test_types.py"),
+    *("test_charts_screen.py", "test_app.py", "test_config_screen.py", "test_snapshots.py"),
 )
 """Files of twenty seconds and more: begun first, they do not keep one worker busy when all others are done."""
 

@@ -36,8 +36,15 @@ def make_package(folder: Path, name: str, code: str) -> None:
     (folder / name / "__init__.py").write_text(code)
 
 
-@pytest.mark.parametrize("package", ["as installed", "a stand-in"])
-@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize(
+    ("package", "kernels"),
+    [
+        ("as installed", True),
+        pytest.param("as installed", False, marks=pytest.mark.slow),
+        ("a stand-in", True),
+        ("a stand-in", False),
+    ],
+)
 def test_it_says_nothing_and_fetches_nothing(tmp_path: Path, package: str, kernels: bool) -> None:
     if package == "a stand-in":
         make_package(tmp_path, "bitsandbytes", STAND_IN)

@@ -53,6 +53,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 OF_TRAINING: dict[str, tuple[dict[str, Any], set[str]]] = {
     **OPTIONS,
+    "moving average": ({"ema_decay": 0.9}, set()),
     **{kind: ({"network_type": kind}, set()) for kind in ("dora", "loha", "lokr")},
     "norms and rates": (
         {"scale_weight_norms": 0.1, "loraplus_lr_ratio": 4, "learning_rate_patterns": {"img_": "0.5x"}},

@@ -29,6 +29,7 @@ def right(dit: DiT) -> int:
 """Each line of `wrong` has one error; `right` has none."""
 
 
+@pytest.mark.slow  # .ci/run does it after mypy, whose cache makes it quick
 def test_wrong_names_and_arguments_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYPYPATH", str(REPOSITORY))
     cache = REPOSITORY / ".mypy_cache"  # mypy's own: reading torch's types takes a while, once

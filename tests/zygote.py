@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,8 @@ def serve(address: str, more: Sequence[str]) -> None:
     get_argument_parser()  # finds the plugins
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # no test outlives a failure of power
+    for imported in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        imported.atexit = False  # what torch takes down at its end takes longer than many a fork
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

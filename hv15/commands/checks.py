@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.choices import Role, roles_of
-from hv15.commands.dataset_notes import dataset_notes, media_notes
+from hv15.commands.dataset_notes import dataset_notes, media_notes, names
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.data.survey import counted
 from hv15.errors import UserError, of_the_system
@@ -43,8 +43,6 @@ def _notes(subject: str, sentences: Iterable[str], place: Place = NOWHERE) -> It
 
 def model_checks(project: Project) -> Iterator[Check]:
     """Each model file: is it there, is it complete and the right model, and do all of them fit together?"""
-    from hv15.models.condition import check_widths
-
     for each in project.models.folder_problems():
         yield Check("problem", "models", each.message, each.hint, each.place)
     dit: DiT | None = None
@@ -67,6 +65,8 @@ def model_checks(project: Project) -> Iterator[Check]:
                 raise
             yield failed(role, of_the_system(error), ("models", role))
     if dit is not None:
+        from hv15.models.condition import check_widths
+
         try:
             check_widths(dit.config, widths)
         except UserError as error:
@@ -202,6 +202,10 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     found = f"{len(project.dataset.sources)} files, {count} clips, {captions} distinct captions"
     found += f", {counted(len(buckets), 'bucket')}"
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
+    if project.settings.train.validation.is_on:
+        validated = [pair.name for pair in project.dataset.validation_pairs]
+        said = f"{counted(len(validated), 'file')} not trained on: {names(validated, project.root)}"
+        yield Check("ok", "validation", said, place=Place(setting=("train", "validation")))
     yield from _bucket_checks(buckets)
     sizes = Counter((clip.height, clip.width) for _, clip in clips.found)
     yield from _notes("dataset", about_sizes(project.models.found_variant.variant, sizes))

@@ -1,4 +1,4 @@
-"""`hv15 convert`, `merge`, `download` and `demo`: files in, files out."""
+"""`hv15 convert`, `ema`, `merge`, `download` and `demo`: files in, files out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download, Merge
+from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download, Ema, Merge
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.metadata import CONVERSION_NOTE
@@ -41,6 +41,21 @@ def convert(options: Convert) -> None:
         f"{one_line(str(options.target))}: {to} layout, {modules} modules" + (f"; {note}" if note else ""),
         file=sys.stderr,
     )
+
+
+def ema(options: Ema) -> None:
+    """Average LoRA files of one training.
+
+    Raises:
+        UserError: a file cannot be used, or they do not belong together.
+    """
+    from hv15.lora.averaging import average_loras
+
+    _check_target(options.out, options.files)
+    parts = average_loras(options.files, options.out, options.sigma_rel)
+    for path, weight in parts:
+        print(f"{weight:6.1%}  {one_line(str(path))}", file=sys.stderr)
+    print(f"{one_line(str(options.out))}: the average of {len(parts)} LoRAs", file=sys.stderr)
 
 
 def merge(options: Merge) -> None:

@@ -59,7 +59,16 @@ def train(options: Train) -> int | None:
     log_notes(log, project, training_notes(project, items))
     stores = Stores(project.latents.store, project.texts.store)
     previews = preview_plan(project)
-    train(project.settings, spec, items, stores, options.out, dit_path=project.models.path("dit"), previews=previews)
+    train(
+        project.settings,
+        spec,
+        items,
+        stores,
+        options.out,
+        dit_path=project.models.path("dit"),
+        held_out=project.validation_items(),
+        previews=previews,
+    )
     project.dataset.record().write(
         options.out.parent / project.paths.training.name / project.paths.trained_dataset.name
     )

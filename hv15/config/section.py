@@ -33,6 +33,9 @@ LENGTH: JsonDict = {"affects": "length"}
 ORIGIN: JsonDict = {"affects": "origin"}
 """Marks the settings of what a training starts from. Instead of them, its spec holds that content's digest."""
 
+APART: JsonDict = {"affects": "apart"}
+"""Marks a section of a training that enters its spec in a way of its own (`hv15.project.training`)."""
+
 CAPTION: JsonDict = {"affects": "caption"}
 """Marks a dataset's setting that affects only captions, which are identified by their text."""
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from hv15.config.section import SPEED, Conflict
+from hv15.config.training.averaging import AveragingSettings
 from hv15.config.training.examples import ExampleSettings
 from hv15.config.training.length import LengthSettings
 from hv15.config.training.loss import LossSettings
@@ -19,6 +20,7 @@ from hv15.config.training.start import StartSettings
 from hv15.config.training.timesteps import TimestepSettings
 from hv15.config.training.tracking import TrackingSettings
 from hv15.config.training.trouble import TroubleSettings
+from hv15.config.training.validation import ValidatingSettings
 from hv15.config.transformer import TransformerSettings
 
 
@@ -27,6 +29,8 @@ class TrainSettings(
     TransformerSettings,
     TroubleSettings,
     TrackingSettings,
+    ValidatingSettings,
+    AveragingSettings,
     PreviewSettings,
     SavingSettings,
     ExampleSettings,
@@ -86,6 +90,9 @@ class TrainSettings(
             for name, off in (("quantize", "none"), ("blocks_to_swap", 0), ("compile", False)):
                 if getattr(self, name) != off:
                     yield ("shard_base",), f"does not work together with {name}: remove one of them"
+        if self.ema_decay and self.averages_weights:
+            text = f"has no use with {self.optimizer_type}, whose own average of the weights is the LoRA: set it to 0"
+            yield ("ema_decay",), text
         if self.continue_from is not None and self.network_weights is not None:
             yield ("continue_from",), "network_weights is also set: keep one of them, as both bring weights"
         if self.attn_mode == "sage":

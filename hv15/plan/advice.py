@@ -75,7 +75,7 @@ def advise(planner: StagePlanner, name: StageName, memory: int | None = None) ->
     if planner.stage(name).needed <= limit:
         return None
     settings = planner.project.settings
-    candidates = [changes for changes in _possible(planner, name) if saves_memory(settings, name, changes)]
+    candidates = [changes for changes in possible(planner, name) if saves_memory(settings, name, changes)]
     for tried in _orders(candidates):
         changes = _with_checkpointing(tried)
         if planner.stage(name, _changed(settings, name, changes)).needed <= limit:
@@ -85,8 +85,8 @@ def advise(planner: StagePlanner, name: StageName, memory: int | None = None) ->
     return Remedy(name, {}, None)
 
 
-def _possible(planner: StagePlanner, name: StageName) -> Iterator[Changes]:
-    """The candidates, with no more blocks to swap than the transformer has.
+def possible(planner: StagePlanner, name: StageName) -> Iterator[Changes]:
+    """Yield the candidates, with no more blocks to swap than the transformer has.
 
     On a CPU, settings that move data to the machine's memory are left out.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hv15.plan.work import WorkByKind, extrapolate_work
@@ -23,6 +23,8 @@ class Cost:
     """Bytes of the machine's memory that block swap and offload hold."""
     copied: int = 0
     """Bytes that both copy between the machine's memory and the device; for training, in one micro-batch."""
+    validation: WorkByKind = field(default_factory=dict)
+    """For training: what the device does to measure one clip."""
 
     @property
     def peak(self) -> int:

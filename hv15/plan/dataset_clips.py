@@ -39,7 +39,7 @@ def dataset_clips(project: Project) -> DatasetClips:
 def _dataset_clips(project: Project) -> DatasetClips:
     clips = DatasetClips()
     for each in project.dataset.sources:
-        source, dataset = each.source, project.settings.datasets[each.dataset]
+        source, dataset = each.source, project.dataset.datasets[each.dataset]
         try:
             info = project.dataset.probed.info(source, each.media)
             clips.found.extend((each.media, clip) for clip in plan_clips(info, dataset))

@@ -19,6 +19,7 @@ from hv15.plan.model_sizes import ModelSizes
 from hv15.plan.optimizer_memory import state_bytes
 from hv15.plan.workload import TEMPLATE
 from hv15.project import Project
+from hv15.records.paths import average_of
 
 FLOAT = 4
 """Bytes of a float32 number."""
@@ -135,15 +136,18 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     settings, train = project.settings, project.settings.train
     try:
         network = settings_network(sizes.dit, settings)
-        state = network.parameters * FLOAT + state_bytes(train, network.matrices)
+        files = 2 if train.ema_decay else 1  # a moving average is as large
+        state = files * network.parameters * FLOAT + state_bytes(train, network.matrices)
     except UserError:  # a pattern chooses no layer, or the optimizer refuses its arguments, which has its own line
         return {}
     number = FLOAT if train.save_precision == "float32" else FLOAT // 2
     paths, formats = project.paths, settings.convert.formats
     products = {paths.trained: network.parameters, paths.lora: network.parameters}
     products |= {paths.converted(layout): written_numbers(network, layout) for layout in formats}
+    if train.ema_decay:
+        products |= {average_of(path): network.parameters for path in (paths.trained, paths.lora)}
     numbers = sum(size for path, size in products.items() if not path.exists())
-    numbers += _checkpoints(train) * network.parameters
+    numbers += files * _checkpoints(train) * network.parameters
     return {
         "training states": max(0, state * _states(train) - bytes_of(paths.states)),
         "LoRA files": max(0, numbers * number - bytes_of(paths.checkpoints)),

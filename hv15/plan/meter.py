@@ -40,6 +40,8 @@ class Meter(PeakMemory):
         super().__init__(device_type)
         self.work: dict[str, Work] = {}
         """Kind of operator -> what the device does."""
+        self.validation: dict[str, Work] = {}
+        """The same for the measuring of one clip, which is no part of a step."""
         self._workspaces = workspaces
 
     @property

@@ -30,13 +30,14 @@ from hv15.plan.stretches import StretchHook
 from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
 from hv15.train.examples import Example
+from hv15.train.losses import mean_square
 from hv15.train.networks import attach_network
 from hv15.train.run import make_optimizer_step
 
-LORA = "LoRA"
+LORA, AVERAGE = "LoRA", "moving average"
 FIRST_LATENT = (1, 4, 4)
 """Latent of the first step, which only gives the optimizer its state."""
-ON_CPU = {"fused_kernels": False}
+ON_CPU = {"fused_kernels": False, "ema_device": "model"}
 """What a plan for a CPU changes in the settings, which are a GPU's by default."""
 
 
@@ -63,10 +64,13 @@ def run_training(
     size: PassSize,
     *,
     network: NetworkSizes | None = None,
+    validation: PassSize | None = None,
     device: str = "meta",
     gpu: bool = False,
 ) -> Meter:
     """Run two optimizer steps: a small one, which gives the optimizer its state, and the one whose work is counted.
+
+    With `validation`, also measure a clip of that size.
 
     Args:
         settings: of `train:`.
@@ -79,6 +83,8 @@ def run_training(
     settings = _without_randomness(settings)
     train = plannable(settings.train)
     options = _with_gpu_optimizer(train) if gpu else train.model_copy(update=ON_CPU)
+    if gpu and options.ema_device == "cpu":
+        options = options.model_copy(update={"ema_decay": 0.0})
     meter = Meter(device, workspaces=gpu)
     with WithoutData(), meter:
         dit = make_dit(meter, config, options, dtype, device)
@@ -88,6 +94,8 @@ def run_training(
         step = make_optimizer_step(options, dit, trained, torch.device(device), options.gpus)
         step.guard.at_once = step.guard.at_once or not gpu
         keep_out_of_pages(step.optimizer)
+        if step.average is not None:
+            meter.assign(AVERAGE, *step.average.values)
         hook = StretchHook(meter, dit)
         hook.watch_gradients(trained)
         hook.watch_optimizer(step.optimizer)
@@ -95,6 +103,12 @@ def run_training(
         for each in (replace(size, latent=FIRST_LATENT), size):
             meter.work.clear()
             step.run(examples(config, each, count), micro_batches=count, samples=count * each.samples, lr_factor=1.0)
+        if validation is not None:
+            work, meter.work = meter.work, meter.validation
+            with torch.no_grad():
+                for _, example in examples(config, validation, 1):
+                    mean_square(example.to(torch.device(device), dtype).error(dit))
+            meter.work = work
     return meter
 
 
@@ -122,7 +136,7 @@ def run_denoising(
     """
     meter = Meter(device, workspaces=gpu)
     with WithoutData(), meter:
-        options = settings.sample if gpu else settings.sample.model_copy(update=ON_CPU)
+        options = settings.sample if gpu else settings.sample.model_copy(update={"fused_kernels": False})
         dit = make_dit(meter, config, options, dtype, device)
         if with_lora:
             with meter.making(LORA):

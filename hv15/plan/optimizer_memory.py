@@ -1,16 +1,25 @@
-"""What an optimizer keeps for a LoRA's matrices: by a step of the real one, on tensors without data."""
+"""What an optimizer keeps for a LoRA's matrices: by a step of the real one, on tensors without data.
+
+The usual ones, of which `hv15 check` tells as well, are known, so that it needs no torch.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from hv15.config.train import TrainSettings
 from hv15.errors import UserError
-from hv15.plan.kernels import WithoutData
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_EIGHT_BIT = ("AdamW8bit", "PagedAdamW8bit")
+_LEAST_EIGHT_BIT, _BLOCK, _MAP = 4096, 256, 2 * 256 * 4
+"""bitsandbytes: the smallest matrix with state in 8 bits, the numbers that share a factor, bytes of the two tables from
+8 bits to numbers, which all matrices share."""
 
 
 def state_bytes(train: TrainSettings, matrices: Iterable[tuple[int, int]]) -> int:
@@ -22,6 +31,8 @@ def state_bytes(train: TrainSettings, matrices: Iterable[tuple[int, int]]) -> in
         UserError: the optimizer refuses its arguments.
     """
     counts = Counter(matrices)
+    if not train.optimizer_args and train.optimizer_type in ("AdamW", *_EIGHT_BIT):
+        return _of_adamw(train.optimizer_type in _EIGHT_BIT, counts)
     # Two of a size, if there are any, tell what they share.
     state = _state_after_a_step(
         plannable(train), [size for size, count in counts.items() for _ in range(min(count, 2))]
@@ -32,6 +43,18 @@ def state_bytes(train: TrainSettings, matrices: Iterable[tuple[int, int]]) -> in
     return sum(each[size] * count for size, count in counts.items()) + sum(
         size for storage, size in shared.items() if owners[storage] > 1
     )
+
+
+def _of_adamw(eight_bit: bool, counts: Counter[tuple[int, int]]) -> int:
+    """Two numbers for each of a matrix; torch's own keeps the number of steps for each matrix, too."""
+    total, tables = 0, 0
+    for (rows, columns), count in counts.items():
+        numbers = rows * columns
+        if eight_bit and numbers >= _LEAST_EIGHT_BIT:
+            total, tables = total + 2 * count * (numbers + 4 * -(-numbers // _BLOCK)), _MAP
+        else:
+            total += count * (8 * numbers + (0 if eight_bit else 4))
+    return total + tables
 
 
 def plannable(train: TrainSettings) -> TrainSettings:
@@ -66,6 +89,9 @@ def _state_after_a_step(
     train: TrainSettings, sizes: Sequence[tuple[int, int]]
 ) -> list[tuple[tuple[int, int], list[Tensor]]]:
     """(size, the tensors of its state) of each matrix."""
+    import torch
+
+    from hv15.plan.kernels import WithoutData
     from hv15.train.optimizers import make_optimizer
 
     with WithoutData():
@@ -83,6 +109,8 @@ def _state_after_a_step(
 
 def _tensors(value: object) -> Iterator[Tensor]:
     """All tensors in a state."""
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping | list | tuple):

@@ -125,6 +125,8 @@ def _time(stage: StagePlan) -> str:
         return f"{stage.count} x 1 {stage.unit}"
     times = f"{stage.loads} x " if stage.loads > 1 else ""
     parts = f"{_span(stage.each)} a {stage.unit}, {times}{_span(stage.loading)} to load"
+    if stage.validation is not None:
+        parts += f", {_span(stage.validation)} for validations"
     return f"{_span(stage.total)} ({parts}), {stage.total.basis}"
 
 

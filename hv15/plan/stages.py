@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from hv15.models import VAE
+    from hv15.plan.transformer import Known
 
 STAGES: tuple[StageName, ...] = get_args(StageName)
 SECTION: dict[StageName, Literal["cache", "train", "sample"]] = {
@@ -87,6 +88,8 @@ class StagePlan:
     """How often its models are loaded: each job is a process of its own."""
     loading: Seconds | None
     """Of one job's start, with the loading of its models; an estimate."""
+    validation: Seconds | None
+    """Of all validations of a training; an estimate."""
     memory_basis: Basis
     """Where the allowances in `needed` come from."""
     settings: JsonObject
@@ -103,8 +106,10 @@ class StagePlan:
         """The time of the whole stage, with the loading of the models."""
         if self.each is None or self.loading is None:
             return None
+        beside = self.validation or Seconds(0.0, 0.0, self.each.basis)
         least, most = (
-            getattr(self.each, end) * self.count + getattr(self.loading, end) * self.loads for end in ("least", "most")
+            getattr(self.each, end) * self.count + getattr(self.loading, end) * self.loads + getattr(beside, end)
+            for end in ("least", "most")
         )
         return Seconds(least, most, Basis.joint(self.each.basis, self.loading.basis))
 
@@ -132,6 +137,7 @@ class StagePlanner:
         self.sizes = ModelSizes(project)
         self.work: Workload = workload(project)
         self._costs: dict[str, Cost] = {}
+        self._resident: Known = {}
 
     @property
     def names(self) -> list[StageName]:
@@ -168,6 +174,7 @@ class StagePlanner:
             each=each if timed else None,
             loads=self._loads(name),
             loading=load_seconds(self._bytes_read(name, settings, cost), self.device.rates) if timed else None,
+            validation=self._validation_time(settings, cost) if timed and name == "train" else None,
             memory_basis=self._memory_basis(name),
             settings={field: getattr(section, field) for field in MEMORY_SETTINGS[name]},
         )
@@ -216,6 +223,22 @@ class StagePlanner:
             ("to_device", "to_host") if offloads else ("to_device",),
         )
         return unit_seconds(load, self.device, name, self._number_format(name, settings)), unit, count
+
+    def _validation_time(self, settings: Settings, cost: Cost) -> Seconds | None:
+        """The time of all measurements of a training: forward passes, each of one clip."""
+        measured = self.work.validation
+        if measured is None:
+            return None
+        share = measured.mean_tokens / measured.largest.tokens
+        work = {
+            kind: Work(of.launches, round(share * of.moved), round(share * of.flops))
+            for kind, of in cost.validation.items()
+        }
+        once = unit_seconds(
+            Load(work, cost.copied // 2), self.device, "train", self._number_format("train", settings)
+        )  # blocks that wait in the machine's memory come once, in training twice
+        passes = measured.passes / settings.train.num_processes
+        return once and Seconds(once.least * passes, once.most * passes, once.basis)
 
     def _number_format(self, name: StageName, settings: Settings) -> str:
         """The number format of a stage's products, as rates of products are called."""
@@ -293,7 +316,16 @@ class StagePlanner:
         from hv15.plan.transformer import training
 
         size = PassSize(clips.samples, clips.latent, self.work.text_tokens, self.work.task == "i2v")
-        return training(settings, self.sizes.dit, self._dtype(settings.train.dtype), size, gpu=self.device.gpu)
+        measured = None
+        if self.work.validation is not None:
+            largest = self.work.validation.largest
+            if clips != self.work.batch:  # smaller clips are smaller there, too
+                largest = min(largest, replace(clips, samples=1), key=lambda clip: clip.tokens)
+            measured = replace(size, samples=1, latent=largest.latent)
+        dtype = self._dtype(settings.train.dtype)
+        return training(
+            settings, self.sizes.dit, dtype, size, validation=measured, gpu=self.device.gpu, known=self._resident
+        )
 
     def _denoise(self, settings: Settings) -> Cost:
         from hv15.plan.metered_steps import PassSize
@@ -309,6 +341,7 @@ class StagePlanner:
             guided=any(video.guided for video in self.work.videos),
             batch_cfg=self.device.gpu and frames * rows * columns <= BATCHED_TOKENS,
             gpu=self.device.gpu,
+            known=self._resident,
         )
 
     def _encode_first_image(self, settings: Settings) -> Cost:

@@ -86,11 +86,15 @@ def cost_with_blocks(run: Callable[[int], Meter], blocks: int) -> Cost:
     """Return what a step takes with this many blocks; `run` meters a step with any number of them."""
     if blocks <= FEW_BLOCKS + 1:
         meter = run(blocks)
-        return Cost(max(meter.moments.values(), key=_size), dict(meter.work))
+        return Cost(max(meter.moments.values(), key=_size), dict(meter.work), validation=dict(meter.validation))
     few, more = run(FEW_BLOCKS), run(FEW_BLOCKS + 1)
     times = blocks - FEW_BLOCKS
     peaks = [extrapolate_parts(few.moments[here], more.moments[there], times) for here, there in _same_places(few)]
-    return Cost(max(peaks, key=_size), extrapolate_work(few.work, more.work, times))
+    work, validation = (
+        extrapolate_work(less, greater, times)
+        for less, greater in ((few.work, more.work), (few.validation, more.validation))
+    )
+    return Cost(max(peaks, key=_size), work, validation=validation)
 
 
 def _same_places(few: Meter) -> list[tuple[Stretch, Stretch]]:

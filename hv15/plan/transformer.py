@@ -6,9 +6,11 @@ cost is that of one GPU, but of the machine's memory, which holds what all of it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from itertools import chain
 from math import prod
+from typing import TypeAlias
 
 import torch
 from torch.nn import Module, ModuleList
@@ -23,22 +25,39 @@ from hv15.models import DiTConfig
 from hv15.models.weights.swap import SLOTS, BlockSwap, swapped_indices
 from hv15.plan.cost import Cost
 from hv15.plan.meter import Meter
-from hv15.plan.metered_steps import LORA, PassSize, make_dit, micro_batches, run_denoising, run_training
+from hv15.plan.metered_steps import AVERAGE, LORA, PassSize, make_dit, micro_batches, run_denoising, run_training
 from hv15.plan.stretches import GRADIENTS, OPTIMIZER, cost_with_blocks
 from hv15.plan.work import scaled_work
 
 BASE_LORAS = "base LoRAs"
+STAGED = 2
+"""Copies of the LoRA, fp32, that the machine's memory holds for a moving average: the average, and the last step's."""
 GATHERED = 2
 """Blocks that are whole on a GPU at the same time if they are divided among GPUs."""
 
 
-def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: PassSize, *, gpu: bool = True) -> Cost:
+Known: TypeAlias = dict[Hashable, Cost]
+"""What steps take without block swap, for those who ask again with other numbers of swapped blocks."""
+
+
+def training(
+    settings: Settings,
+    config: DiTConfig,
+    dtype: torch.dtype,
+    size: PassSize,
+    *,
+    validation: PassSize | None = None,
+    gpu: bool = True,
+    known: Known | None = None,
+) -> Cost:
     """Return what an optimizer step takes when the optimizer has its state.
 
     Args:
         settings: of `train:`, with the LoRA, the optimizer and the options of memory.
         size: of the largest batch.
+        validation: of the largest clip that is measured between steps.
         gpu: plan for a GPU: its optimizers update all weights at once, and kernels have workspaces.
+        known: is used, and filled.
     """
     options = settings.train
     resident = settings.model_copy(update={"train": options.model_copy(update={"blocks_to_swap": 0})})
@@ -46,10 +65,12 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
 
     def run(blocks: int) -> Meter:
         fewer = replace(config, num_blocks=blocks)
-        return run_training(resident, fewer, dtype, size, network=network.alike(blocks), gpu=gpu)
+        sizes = network.alike(blocks)
+        return run_training(resident, fewer, dtype, size, network=sizes, validation=validation, gpu=gpu)
 
     copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
-    cost = _with_lora(cost_with_blocks(run, config.num_blocks), network, config)
+    asked = ("train", resident.model_dump_json(), config, dtype, size, validation, gpu)
+    cost = _with_lora(_resident(known, asked, run, config.num_blocks), network, config)
     cost = _with_swap(cost, options, config, dtype, copies)
     if options.shard_base:
         cost = _with_shards(cost, options, config, dtype)
@@ -59,6 +80,8 @@ def training(settings: Settings, config: DiTConfig, dtype: torch.dtype, size: Pa
         tokens = -(-prod(size.latent) // options.context_parallel)
         kept = config.num_blocks * size.samples * tokens * config.hidden_size * dtype.itemsize
         cost = replace(cost, host=cost.host + kept, copied=cost.copied + 2 * kept)  # there and back
+    if gpu and options.ema_decay and options.ema_device == "cpu":
+        cost = replace(cost, host=cost.host + STAGED * 4 * network.parameters)
     return replace(cost, host=cost.host * options.gpus_per_machine)
 
 
@@ -72,6 +95,7 @@ def denoising(
     batch_cfg: bool = False,
     with_lora: bool = True,
     gpu: bool = True,
+    known: Known | None = None,
 ) -> Cost:
     """Return what a step of sampling takes.
 
@@ -79,7 +103,7 @@ def denoising(
         settings: of `sample:`.
         size: of the video; `samples` is 1.
         guided, batch_cfg, with_lora: see `run_denoising`.
-        gpu: see `training`.
+        gpu, known: see `training`.
     """
     resident = settings.model_copy(update={"sample": settings.sample.model_copy(update={"blocks_to_swap": 0})})
     network = settings_network(config, settings) if with_lora else None
@@ -97,10 +121,19 @@ def denoising(
             gpu=gpu,
         )
 
-    cost = cost_with_blocks(run, config.num_blocks)
+    asked = ("sample", resident.model_dump_json(), config, dtype, size, guided, batch_cfg, with_lora, gpu)
+    cost = _resident(known, asked, run, config.num_blocks)
     copies = (2 if guided and not batch_cfg else 1) * _swapped(settings.sample, config)
     cost = _with_swap(_with_lora(cost, network, config) if network else cost, settings.sample, config, dtype, copies)
     return replace(cost, host=cost.host * settings.sample.context_parallel)
+
+
+def _resident(known: Known | None, asked: Hashable, run: Callable[[int], Meter], blocks: int) -> Cost:
+    """What a step takes if no block is swapped."""
+    known = {} if known is None else known
+    if asked not in known:
+        known[asked] = cost_with_blocks(run, blocks)
+    return known[asked]
 
 
 def _with_lora(cost: Cost, network: NetworkSizes, config: DiTConfig) -> Cost:
@@ -111,7 +144,9 @@ def _with_lora(cost: Cost, network: NetworkSizes, config: DiTConfig) -> Cost:
     share = network.parameters / network.alike(config.num_blocks).parameters
     if share == 1:
         return cost
-    of_lora = {part: round(cost.parts[part] * share) for part in (LORA, GRADIENTS, OPTIMIZER) if part in cost.parts}
+    of_lora = {
+        part: round(cost.parts[part] * share) for part in (LORA, AVERAGE, GRADIENTS, OPTIMIZER) if part in cost.parts
+    }
     return replace(cost, parts={**cost.parts, **of_lora})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hv15.config import DatasetSettings
 from hv15.errors import UserError
@@ -57,6 +57,17 @@ class Video:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What the validations of a training measure."""
+
+    largest: ClipBatch
+    mean_tokens: float
+    """Of a clip."""
+    passes: int
+    """Forward passes, in all validations together."""
+
+
+@dataclass(frozen=True)
 class Workload:
     """Everything that a project computes."""
 
@@ -72,6 +83,7 @@ class Workload:
     text_tokens: int
     """Of the longest text."""
     steps: int
+    validation: Measured | None
     videos: tuple[Video, ...]
     note: str
     """Where sizes and numbers come from."""
@@ -106,6 +118,7 @@ def workload(project: Project) -> Workload:
         texts=len(captions),
         text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
+        validation=_measured(project, clips, per_batch * accumulation, steps, batches / accumulation),
         videos=_videos(project),
         note=note,
     )
@@ -119,6 +132,29 @@ def _listed(project: Project) -> tuple[list[ClipBatch], str]:
         return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
     clips = [ClipBatch(item.batch_size, *video_size(*item.shape), repeats=item.repeats) for item in items]
     return clips, "clips as they are encoded"
+
+
+def _measured(
+    project: Project, trained: list[ClipBatch], samples_per_step: float, steps: int, steps_per_epoch: float
+) -> Measured | None:
+    """What is measured between the steps of a training."""
+    train = project.settings.train
+    asked, both = train.validation, project.settings.task == "i2v" and 0 < train.i2v_prob < 1
+    if not asked.is_on:
+        return None
+    try:
+        held_out = [ClipBatch(1, *video_size(*item.shape)) for item in project.validation_items()]
+    except UserError:
+        held_out = [clip for dataset in asked.datasets for clip in _allowed(dataset)]
+    clips = [replace(clip, samples=1) for clip in (*held_out, *trained)]
+    interval = asked.interval(samples_per_step, both_tasks=both, checkpointing=train.gradient_checkpointing)
+    distance = interval or (asked.every_n_epochs or 1) * steps_per_epoch
+    times = int(steps // distance) + asked.at_first
+    return Measured(
+        largest=max(clips, key=lambda clip: clip.tokens),
+        mean_tokens=sum(clip.tokens for clip in clips) / len(clips),
+        passes=times * asked.passes(both_tasks=both),
+    )
 
 
 def _allowed(dataset: DatasetSettings) -> list[ClipBatch]:
@@ -136,7 +172,7 @@ def _counts(project: Project) -> list[int]:
     """Clips of each dataset at most, without opening a file."""
     found = [0] * len(project.settings.datasets)
     try:
-        for each in project.dataset.sources:
+        for each in project.dataset.trained_sources:
             number = each.dataset
             dataset = project.settings.datasets[number]
             windows = dataset.frame_sample if dataset.frame_extraction == "uniform" else 1

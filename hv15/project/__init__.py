@@ -29,7 +29,7 @@ from hv15.project.continuing import find_start, with_origin
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_texts
 from hv15.project.model_files import ModelFiles
-from hv15.project.training import training_items, training_spec
+from hv15.project.training import training_items, training_spec, validation_items
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
 from hv15.sample.plan import plan_previews, plan_samples
@@ -56,7 +56,8 @@ class Project:
         self.cache = self.settings.resolve(self.settings.cache.directory)
         self._fingerprints = FingerprintCache(self.cache / "fingerprints.json")
         self.models = ModelFiles(self.settings, self._fingerprints)
-        self.dataset = ProjectDataset(self.settings.datasets, self.root, self.cache)
+        validation = self.settings.train.validation
+        self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -126,6 +127,14 @@ class Project:
         entries = self.latents.entries()
         self.texts.entries()  # training reads them by their keys
         return training_items(self.dataset, entries)
+
+    def validation_items(self) -> list[TrainingItem]:
+        """Every clip that is not trained on with its caption; empty if there is no validation.
+
+        Raises:
+            UserError: something is not encoded yet, or no clip is left.
+        """
+        return validation_items(self.dataset, self.latents.entries()) if self.settings.train.validation.is_on else []
 
     # -- samples ----------------------------------------------------------------------------------------------------
 

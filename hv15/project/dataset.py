@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
+from hv15.config.training.validation import ValidationSettings
 from hv15.data.captions import caption_key
 from hv15.data.index import FileIndex
 from hv15.data.media import Source
 from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.digest import short, text_digest
-from hv15.records.problems import ConfigError, Place, Problem
+from hv15.project.validation import held_out
+from hv15.records.problems import ConfigError, Location, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
 if TYPE_CHECKING:
@@ -61,17 +63,26 @@ def clip_rule(dataset: DatasetSettings) -> str:
 
 
 class ProjectDataset:
-    """All datasets of a project.
+    """All datasets of a project: those that are trained on, then those of the validation.
 
     Args:
-        datasets: their settings.
+        trained: settings of the datasets that are trained on.
+        validation: what is not trained on.
         root: the project folder, where relative paths start.
         store: the folder of the store, where the hashes and the properties of the media are remembered.
     """
 
-    def __init__(self, datasets: Sequence[DatasetSettings], root: Path, store: Path) -> None:
-        self.datasets = datasets
+    def __init__(
+        self, trained: Sequence[DatasetSettings], validation: ValidationSettings, root: Path, store: Path
+    ) -> None:
+        self.datasets = (*trained, *validation.datasets)
+        self._trained_count, self._fraction = len(trained), validation.fraction
         self._root, self._store = root, store
+
+    def setting(self, number: int) -> Location:
+        """The setting of a dataset, by its index in `datasets`."""
+        count = self._trained_count
+        return ("datasets", number) if number < count else ("train", "validation", "datasets", number - count)
 
     @cached_property
     def surveys(self) -> list[Survey]:
@@ -83,15 +94,47 @@ class ProjectDataset:
         """Everything that the datasets hold now.
 
         Raises:
-            ConfigError: a dataset cannot be used; all of them at once.
+            ConfigError: datasets cannot be used, or files of the validation are trained on; all of them at once.
         """
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
         keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
-        return [
+        sources = [
             FoundSource(number, source, key, caption_key(source.caption))
             for (number, source), key in zip(found, keys, strict=True)
         ]
+        self._refuse_twins(sources)
+        return sources
+
+    def _refuse_twins(self, sources: Sequence[FoundSource]) -> None:
+        trained = {each.media: each.source.place for each in sources if each.dataset < self._trained_count}
+        twins = [each for each in sources if each.dataset >= self._trained_count and each.media in trained]
+        if twins:
+            raise ConfigError(
+                Problem(
+                    f"{each.source.place} is the same file as {trained[each.media]}, which is trained on",
+                    "remove one of the two",
+                    Place(setting=self.setting(each.dataset)),
+                )
+                for each in twins
+            )
+
+    @cached_property
+    def held_out(self) -> frozenset[str]:
+        """The media of the trained datasets that are held out for validation.
+
+        Raises:
+            ConfigError: see `sources`; or there is only one medium.
+        """
+        return held_out((each.media for each in self.sources if each.dataset < self._trained_count), self._fraction)
+
+    def is_trained(self, each: FoundSource | Pair) -> bool:
+        """Whether the training draws from a medium of a dataset.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        return each.dataset < self._trained_count and each.media not in self.held_out
 
     def refuse_unusable(self) -> None:
         """Look at the names and captions of all files.
@@ -100,12 +143,23 @@ class ProjectDataset:
             ConfigError: a dataset cannot be used; all of them at once.
         """
         problems = [
-            Problem(str(problem), problem.hint, Place(setting=("datasets", number)))
+            Problem(str(problem), problem.hint, Place(setting=self.setting(number)))
             for number, each in enumerate(self.surveys)
             for problem in each.listed()
         ]
         if problems:
             raise ConfigError(problems)
+
+    @cached_property
+    def trained_sources(self) -> list[FoundSource]:
+        """Those of the sources that are trained on.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        if self._trained_count == len(self.datasets) and not self._fraction:
+            return self.sources
+        return [each for each in self.sources if self.is_trained(each)]
 
     @cached_property
     def probed(self) -> Probed:
@@ -128,7 +182,7 @@ class ProjectDataset:
         ]
 
     @cached_property
-    def pairs(self) -> list[Pair]:
+    def all_pairs(self) -> list[Pair]:
         """Every captioned medium, in an order that depends on content alone.
 
         Raises:
@@ -142,20 +196,50 @@ class ProjectDataset:
         return sorted(pairs)
 
     @cached_property
+    def pairs(self) -> list[Pair]:
+        """What is trained on, in an order that depends on content alone.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        return [pair for pair in self.all_pairs if self.is_trained(pair)]
+
+    @cached_property
+    def validation_pairs(self) -> list[Pair]:
+        """What is not trained on, in an order that depends on content alone.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        return [pair for pair in self.all_pairs if not self.is_trained(pair)]
+
+    @cached_property
     def _prefix(self) -> str:
         """The project folder, which is left out of names."""
         return f"{self._root}/"
 
     @cached_property
     def digest(self) -> str:
-        """The digest of all pairs with their weights, without file names.
+        """The digest of all pairs that are trained on, with their weights, without file names.
 
         Raises:
-            ConfigError: see `sources`.
+            ConfigError: see `held_out`.
         """
+        return self._digest_of(self.trained_sources)
+
+    @cached_property
+    def validation_digest(self) -> str:
+        """The same of the pairs that are not trained on.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        return self._digest_of([each for each in self.sources if not self.is_trained(each)])
+
+    def _digest_of(self, pairs: Sequence[FoundSource]) -> str:
         # As `hv15.digest.digest` of a sorted list of lists, in a third of the time; digests need no escapes in JSON.
         identities = self.identities
-        rows = sorted(f'["{each.media}","{each.caption}","{identities[each.dataset]}"]' for each in self.sources)
+        rows = sorted(f'["{each.media}","{each.caption}","{identities[each.dataset]}"]' for each in pairs)
         return text_digest(f"[{','.join(rows)}]")
 
     def record(self) -> TrainedDataset:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hv15.config import Settings
+from hv15.config import Settings, TrainSettings
 from hv15.records.outputs import OUTPUT_TYPES
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import ProjectPaths, average_of
 from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import SampleSpec
 
@@ -33,6 +33,11 @@ def sheet_samples(samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> dic
         return {}
     with_lora = {name: file for name, file in shown.items() if not name.endswith(BASE_SUFFIX)}
     return {name: (file, shown.get(name + BASE_SUFFIX)) for name, file in with_lora.items()}
+
+
+def lora_files(train: TrainSettings, lora: Path) -> list[Path]:
+    """A trained LoRA's file, and that of its moving average if it has one."""
+    return [lora, average_of(lora)] if train.ema_decay else [lora]
 
 
 def products(settings: Settings, samples: Mapping[str, SampleSpec], paths: ProjectPaths) -> list[Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings, TrainSettings, digest_view
+from hv15.config.training.validation import ValidationSettings
 from hv15.errors import UserError
 from hv15.grid import latent_size
-from hv15.project.dataset import ProjectDataset
+from hv15.project.dataset import Pair, ProjectDataset
 from hv15.project.model_files import ModelFiles
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
@@ -36,11 +37,11 @@ def training_spec(
     return {
         "format": formats.TRAINING,
         "task": settings.task,
-        "train": _train_view(settings.train, file_digest),
+        "train": _train_view(settings.train, file_digest) | _validation_view(settings.train.validation, dataset),
         "dit": models.identity("dit"),
         "latents": latents,
         "text": text,
-        "dataset": {"digest": dataset.digest, "size": len(dataset.sources)},
+        "dataset": {"digest": dataset.digest, "size": len(dataset.trained_sources)},
     }
 
 
@@ -58,8 +59,18 @@ def _train_view(train: TrainSettings, file_digest: Callable[[str, str], str]) ->
     return view | {"batches_per_step": train.batches_per_step}
 
 
+def _validation_view(validation: ValidationSettings, dataset: ProjectDataset) -> JsonObject:
+    """What changes the LoRA by its validation: which clips are trained on is in the dataset's digest, and when the
+    training ends may depend on what is measured."""
+    if validation.patience is None:
+        return {}
+    names = ("patience", "every_n_steps", "every_n_epochs", "at_first", "samples")
+    view: JsonObject = {name: getattr(validation, name) for name in names}
+    return {"validation": view | {"clips": dataset.validation_digest}}
+
+
 def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:
-    """Every clip with its caption.
+    """Every clip that is trained on, with its caption.
 
     Args:
         entries: of the encoded clips, by source key.
@@ -67,7 +78,32 @@ def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> lis
     Raises:
         UserError: no clip is left.
     """
-    items = [
+    items = _items(dataset, dataset.pairs, entries)
+    if not items:
+        raise UserError("no clip is left to train on", hint="`hv15 report` says why each file was left out")
+    return items
+
+
+def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:
+    """Every clip that is held out for validation, with its caption.
+
+    Args:
+        entries: of the encoded clips, by source key.
+
+    Raises:
+        UserError: no clip is left.
+    """
+    items = _items(dataset, dataset.validation_pairs, entries)
+    if not items:
+        raise UserError(
+            "no clip is left to validate on",
+            hint="`hv15 report` says why each file was left out; increase train.validation.fraction, or set it to 0",
+        )
+    return items
+
+
+def _items(dataset: ProjectDataset, pairs: Iterable[Pair], entries: Mapping[str, Entry]) -> list[TrainingItem]:
+    return [
         TrainingItem(
             clip.key,
             pair.caption,
@@ -77,9 +113,6 @@ def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> lis
             repeats=dataset.datasets[pair.dataset].num_repeats,
             name=pair.name,
         )
-        for pair in dataset.pairs
+        for pair in pairs
         for clip in entries[pair.source_key].clips
     ]
-    if not items:
-        raise UserError("no clip is left to train on", hint="`hv15 report` says why each file was left out")
-    return items

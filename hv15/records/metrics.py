@@ -23,6 +23,8 @@ VERSION = 1
 """Increased when the meaning of a field or a kind changes."""
 SIGMA_BINS = 10
 """Number of equal bins of sigma, from 0 to 1, for which losses are recorded separately."""
+QUANTILE_COUNT = 9
+"""Number of noise levels of a validation: the quantiles 0.1 to 0.9 of the training's own."""
 SMOOTHING = 0.95
 """How much of a loss's running mean each step keeps, wherever a running mean is shown."""
 STEP_SECONDS = "step_s"
@@ -109,10 +111,27 @@ class StepRecord(MetricsRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecord(MetricsRecord):
-    """The loss on clips that are not trained on."""
+    """The loss on clips that are not trained on, at fixed noise (`hv15.train.validation`). None is not finite."""
 
     kind = "validation"
-    loss: Annotated[float, Measure("Loss", log=True, label="validation")]
+    loss: Annotated[float | None, Measure("Loss", log=True, label="validation")]
+    trained_loss: Annotated[float | None, Measure("Loss", log=True, label="trained clips, measured alike")] = None
+    """The same on as many clips that are trained on."""
+    loss_by_quantile: Annotated[
+        tuple[float | None, ...],
+        Measure("Validation by noise level (quantiles 0.1 to 0.9)", log=True, bins=QUANTILE_COUNT),
+    ] = ()
+    """The mean loss at each noise level; None if it has no clips."""
+    trained_loss_by_quantile: tuple[float | None, ...] = ()
+    loss_t2v: Annotated[float | None, Measure("Validation by task", log=True, label="text-to-video")] = None
+    """Of the clips measured without their first image, if both tasks are measured."""
+    loss_i2v: Annotated[float | None, Measure("Validation by task", log=True, label="image-to-video")] = None
+    sigmas: tuple[float, ...] = ()
+    """The noise levels of the quantiles."""
+    is_best: bool = False
+    """Whether the loss was the lowest so far."""
+    seconds: float = 0.0
+    """How long it took."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +155,16 @@ class CheckpointRecord(MetricsRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EndRecord(MetricsRecord):
+    """A training ends before the length that it was given."""
+
+    kind = "end"
+    total_steps: int
+    """Its length, which is the number of finished steps."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class WarningRecord(MetricsRecord):
     """Something that the user should know; the training continues."""
 
@@ -148,7 +177,7 @@ class WarningRecord(MetricsRecord):
 
 RECORDS: dict[str, type[MetricsRecord]] = {
     each.kind: each
-    for each in (StartRecord, StepRecord, ValidationRecord, PreviewRecord, CheckpointRecord, WarningRecord)
+    for each in (StartRecord, StepRecord, ValidationRecord, PreviewRecord, CheckpointRecord, EndRecord, WarningRecord)
 }
 
 
@@ -160,8 +189,13 @@ def measures(record: type[MetricsRecord]) -> dict[str, Measure]:
 
 
 def metrics_line(record: MetricsRecord) -> JsonObject:
-    """Return a record as the JSON object of its line."""
-    return {"kind": record.kind, **to_json(record)}
+    """Return a record as the JSON object of its line.
+
+    Its time comes last, so that the ends of lines differ: by them, readers notice that lines were written again.
+    """
+    content = to_json(record)
+    time = content.pop("time")
+    return {"kind": record.kind, **content, "time": time}
 
 
 def read_metrics(content: JsonObject) -> MetricsRecord | None:

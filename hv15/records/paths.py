@@ -23,6 +23,11 @@ def config_file(project: Path) -> Path:
     return project / CONFIG if project.is_dir() else project
 
 
+def average_of(lora: Path) -> Path:
+    """Return the file of a LoRA's moving average, beside the LoRA's own."""
+    return lora.with_suffix(f".ema{lora.suffix}")
+
+
 @dataclass(frozen=True)
 class ProjectPaths:
     """The files of one project, or of one of its experiments."""
@@ -102,6 +107,11 @@ class ProjectPaths:
     @property
     def checkpoints(self) -> Path:
         return self.training / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The LoRA with the lowest validation loss (`train.validation.keep_best`)."""
+        return self.checkpoints / "best.safetensors"
 
     @property
     def previews(self) -> Path:

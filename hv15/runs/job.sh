@@ -26,7 +26,11 @@ logged() {
     tee -a "$1" ${HV15_OUTPUT:+"$HV15_OUTPUT"} || :
 }
 
-# copy FROM TO: TO is complete at any moment.
+# copy FROM ... TO ...: each TO is complete at any moment.
 copy() {
-    cp "$1" "$2.part" && mv "$2.part" "$2"
+    local count=$(($# / 2)) place
+    for place in $(seq "$count"); do
+        local from="${@:place:1}" to="${@:place+count:1}"
+        cp "$from" "$to.part" && mv "$to.part" "$to" || return
+    done
 }

@@ -13,7 +13,7 @@ from statistics import median
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
 from hv15.records.json_values import JsonObject, RecordError, parse_object
-from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, read_metrics
+from hv15.records.metrics import EndRecord, MetricsRecord, StartRecord, StepRecord, read_metrics
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.runs.followed_file import CHUNK, last_objects
@@ -44,7 +44,7 @@ def training_progress(root: Path) -> TrainingProgress | None:
     steps = [record for record in records if isinstance(record, StepRecord)]
     if not steps:
         return None
-    starts = [record for record in (_first_record(path), *records) if isinstance(record, StartRecord)]
+    starts = [record for record in (_first_record(path), *records) if isinstance(record, StartRecord | EndRecord)]
     last, total = steps[-1], starts[-1].total_steps if starts else 0
     seconds = [record.step_s for record in steps if math.isfinite(record.step_s)]
     left = median(seconds) * (total - last.step) if seconds and total >= last.step else None

@@ -69,8 +69,9 @@ class Training:
     step: OptimizerStep
 
     def run(self, example: Example) -> Tensor:
-        """One optimizer step of one micro-batch; return its numbers, fp32 [n], on the device."""
-        return self.step.run([(0, example)], micro_batches=1, samples=len(example.sigma), lr_factor=1.0).tensor
+        """One optimizer step of one micro-batch; return its losses and other numbers, fp32 [n], on the device."""
+        queued = self.step.run([(0, example)], micro_batches=1, samples=len(example.sigma), lr_factor=1.0)
+        return queued.tensor[:-2]  # the last two are of the limit of norms, and NaN without one
 
     def gradients(self, example: Example) -> Tensor:
         """The gradients of all LoRA weights in one tensor, fp32 [n], on the device; nothing is updated."""

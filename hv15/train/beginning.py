@@ -38,6 +38,7 @@ def load_origin(
     else:
         begin = _load_state(kept)
         position = replace(begin.position, metrics_offset=0, batches_per_step=batches_per_step, between_due=False)
+        position = replace(position, skipped_steps=0, bad_in_a_row=0, standing=None)  # of its own clips and settings
         begin = replace(begin, position=position)
     try:
         optimizer_step.network.load_state_dict(begin.lora)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.config.training.saving import SavingSettings
 from hv15.records.metrics import CheckpointRecord
+from hv15.records.paths import average_of
 from hv15.train.metrics import MetricsFile
 from hv15.train.step_batches import StepBatches
 
@@ -64,8 +65,9 @@ class Checkpoints:
     rule: CheckpointRule
     batches: StepBatches
     folder: Path
-    save_lora: Callable[[Path, int], None]
-    """Writes the current LoRA to a path; the number is that of finished steps."""
+    save_lora: Callable[[Path, int], Sequence[Path]]
+    """Writes the current LoRA to a path, and its average beside it; the number is that of finished steps. Returns
+    the files."""
     is_main_process: bool = True
 
     def is_due(self, step: int) -> bool:
@@ -80,10 +82,11 @@ class Checkpoints:
         if not self.is_main_process:
             return
         for name in self._names(step):
-            self.save_lora(self.folder / name, step)
-            metrics.write(CheckpointRecord(step=step, path=f"{self.folder.name}/{name}"))
+            for path in self.save_lora(self.folder / name, step):
+                metrics.write(CheckpointRecord(step=step, path=f"{self.folder.name}/{path.name}"))
         for path in self.rule.expired(self.folder):
             path.unlink(missing_ok=True)
+            average_of(path).unlink(missing_ok=True)
 
     def _names(self, step: int) -> list[str]:
         if step == 0:

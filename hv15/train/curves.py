@@ -62,8 +62,15 @@ def _draw_loss(axes: Axes, steps: Sequence[StepRecord], validations: Sequence[Va
     axes.plot(*thinned(Line(numbers, losses)), color="tab:blue", alpha=0.3, linewidth=0.8, label="each step")
     axes.plot(*thinned(Line(numbers, [smooth.update(loss) for loss in losses])), color="tab:blue", label="running mean")
     if validations:
-        points = Line([record.step for record in validations], [record.loss for record in validations])
-        axes.plot(*points, color="tab:orange", marker="o", markersize=4, label="validation")
+        for label, style, values in (
+            ("validation", "o-", [record.loss for record in validations]),
+            ("trained clips, measured alike", "o:", [record.trained_loss for record in validations]),
+        ):
+            pairs = zip(validations, values, strict=True)
+            points = [(record.step, value) for record, value in pairs if value is not None]
+            if points:
+                at, found = [step for step, _ in points], [value for _, value in points]
+                axes.plot(at, found, style, color="tab:orange", markersize=4, label=label)
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
 

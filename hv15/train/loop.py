@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from hv15.config.train import TrainSettings
 from hv15.errors import UserError
 from hv15.out_of_memory import memory_advice
 from hv15.progress import Progress
-from hv15.records.metrics import MetricsRecord, StartRecord, StepRecord, WarningRecord, read_steps
+from hv15.records.metrics import EndRecord, MetricsRecord, StartRecord, StepRecord, WarningRecord, read_steps
 from hv15.records.paths import ProjectPaths
 from hv15.train.examples import Example, ExampleReader
 from hv15.train.fetch import Fetch
@@ -38,6 +38,7 @@ from hv15.train.signals import Requests, Stopped
 from hv15.train.smoothed import SmoothedLoss
 from hv15.train.state import Position, SavedState, StateFolder
 from hv15.train.step_batches import StepBatches
+from hv15.train.stopping import Standing, Stopping
 from hv15.train.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -136,11 +137,16 @@ class Trainer:
     """Called with each record that is written."""
     on_request: BetweenSteps | None = None
     """What also runs when a file asks for it."""
+    stopping: Stopping = field(default_factory=Stopping)
+    """Ends the training early."""
     begin: Callable[[], SavedState] | None = None
     """Returns what the training starts from; None: from the network as it is, at step 0."""
 
-    def resume(self) -> None:
+    def resume(self) -> int:
         """Train to the end, from the newest saved state or, if there is none, from the beginning.
+
+        Returns:
+            The number of finished steps: fewer than the settings say if the training has ended early.
 
         Raises:
             UserError: as `run` and `begin`; or the state was saved with another number of batches per step.
@@ -150,8 +156,7 @@ class Trainer:
         if saved is None and self.begin is not None:
             saved = self.begin()
         if saved is None:
-            self.run()
-            return
+            return self.run()
         before, now = saved.position.batches_per_step, self.batches.batches_per_step
         if before != now:
             raise UserError.at(
@@ -165,10 +170,19 @@ class Trainer:
         self.optimizer_step.network.load_state_dict(saved.lora)
         if saved.optimizer:
             restore_state(self.optimizer_step.optimizer, saved.optimizer)
-        self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
+        if (average := self.optimizer_step.average) is not None:
+            if saved.average is None:
+                average.begin()
+            else:
+                average.restore(saved.average, saved.position.averaged_steps)
+        self.stopping.standing = saved.position.standing or Standing()
+        return self.run(saved.position.step, saved.position.metrics_offset, between_first=saved.position.between_due)
 
-    def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> None:
+    def run(self, start: int = 0, metrics_offset: int = 0, *, between_first: bool = True) -> int:
         """Train from the step with index `start` to the end; with `between_first`, do first what is due before it.
+
+        Returns:
+            The number of finished steps, as `resume`.
 
         Raises:
             UserError: too many steps were bad, memory or disk is full, or an item cannot be read.
@@ -196,6 +210,10 @@ class Trainer:
             stop = save = sample = False
             if between_first:
                 self._run_between(start, metrics)
+                if self.stopping.is_due:
+                    self._save_state(start, metrics, between_due=False)
+            if self.stopping.is_due:
+                return self._end(start, metrics)
             self._since = perf_counter()
             for step in range(start, total):
                 unread.append(self._queue(step, examples, requests))
@@ -214,7 +232,8 @@ class Trainer:
                 if not stops:
                     self._run_between(step + 1, metrics, requested=self.on_request if sample else None)
                     sample = False
-                if stop or save or trouble or self._saves_state(step + 1):
+                ends = self.stopping.is_due and not stops
+                if stop or save or trouble or ends or self._saves_state(step + 1):
                     self._save_state(step + 1, metrics, between_due=stops)
                     save = False
                 self._since = perf_counter()
@@ -223,6 +242,9 @@ class Trainer:
                 if stops:
                     log.warning("saved at step %d; run the same command to resume", step + 1)
                     raise Stopped(step + 1)
+                if ends:
+                    return self._end(step + 1, metrics)
+        return total
 
     @cached_property
     def read_behind(self) -> int:
@@ -269,6 +291,16 @@ class Trainer:
         tokens = sum(math.prod(item.shape) for item in items)
         return QueuedStep(step, queued.lr, len(items), tokens, Fetch(queued.tensor), examples.waited - waited)
 
+    def _end(self, step: int, metrics: MetricsFile) -> int:
+        """End the training early, after `step` steps."""
+        best, later = self.stopping.standing.best_step, self.stopping.standing.since_best
+        reason = f"the validation loss was lowest after step {best}, {later} validations ago"
+        if step < self.settings.total_steps:
+            metrics.write(EndRecord(step=step, total_steps=step, reason=reason))
+            if self.accelerator.is_main_process:
+                log.info("ends after step %d: %s", step, reason)
+        return step
+
     def _warn(self, warnings: Sequence[WarningRecord], metrics: MetricsFile) -> None:
         for each in warnings:
             metrics.write(each)
@@ -309,7 +341,7 @@ class Trainer:
     def _save_state(self, step: int, metrics: MetricsFile, *, between_due: bool) -> None:
         if self.accelerator.is_main_process:
             epoch = round(self.batches.epochs(step), 4)
-            per_step = self.batches.batches_per_step
+            per_step, average = self.batches.batches_per_step, self.optimizer_step.average
             position = Position(
                 step,
                 epoch,
@@ -320,10 +352,13 @@ class Trainer:
                 samples=self.batches.samples(step),
                 skipped_steps=self.watch.skipped,
                 bad_in_a_row=self.watch.in_a_row,
+                standing=self.stopping.standing,
+                averaged_steps=0 if average is None else average.steps,
             )
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
             states = StateFolder(self.folder / "state", self.spec)
-            states.save(position, network.state_dict(), state_of(optimizer))
+            averages = None if average is None else average.state()
+            states.save(position, network.state_dict(), state_of(optimizer), averages)
         self.accelerator.wait_for_everyone()
 
 

@@ -25,6 +25,7 @@ from hv15.train.gradient_sum import GradientSum
 from hv15.train.guard import Guard
 from hv15.train.losses import LossFunction
 from hv15.train.metrics import loss_table
+from hv15.train.moving_average import MovingAverage
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
 from hv15.train.weight_norms import NormLimit
@@ -94,6 +95,8 @@ class OptimizerStep:
     """Sums over all processes of the training; None if there is only one process."""
     norm_limit: NormLimit | None = None
     """Limits the network's norms after each step."""
+    average: MovingAverage | None = None
+    """Follows the network's parameters."""
 
     def run(
         self,
@@ -133,6 +136,8 @@ class OptimizerStep:
         self.guard.step(good)
         self.optimizer.zero_grad(set_to_none=True)
         norms = numbers.new_full((2,), math.nan) if self.norm_limit is None else self.norm_limit.apply(good)
+        if self.average is not None:
+            self.average.update(good)
         return QueuedNumbers(lr, torch.cat([numbers, norms]))
 
     @cached_property

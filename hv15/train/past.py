@@ -22,7 +22,7 @@ def past_of(options: TrainSettings, spec: Mapping[str, Json]) -> JsonObject:
         options: the settings of the training, which decide whether its length is of the past.
         spec: of this training, or of another one that is to be compared with it.
     """
-    of_the_past = {None, "origin"} | ({"length"} if depends_on_length(options) else set())
+    of_the_past = {None, "origin", "apart"} | ({"length"} if depends_on_length(options) else set())
     train = as_object(spec.get("train", {}))
     kept = {
         name: value

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from hv15.atomic import write_json
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.errors import UserError
-from hv15.lora import LoRANetwork, save_lora
+from hv15.lora import LoRANetwork
 from hv15.models import DiT
 from hv15.models.condition import check_widths, widths_of
 from hv15.models.dit_files import checkpoint_dtype
@@ -35,10 +34,11 @@ from hv15.train.examples import EMPTY_CAPTION, ExampleReader
 from hv15.train.folder import claim_folder
 from hv15.train.gradient_sum import GradientSum
 from hv15.train.loop import BetweenSteps, LoopSettings, Trainer
+from hv15.train.lora_writer import LoRAWriter
 from hv15.train.losses import LossFunction
 from hv15.train.metadata import lora_metadata
+from hv15.train.moving_average import MovingAverage
 from hv15.train.networks import make_network
-from hv15.train.optimizer_state import averaged
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.optimizers import make_optimizer, refuse_norm_limit
 from hv15.train.origin import Origin, refuse_finished
@@ -46,9 +46,11 @@ from hv15.train.past import past_of
 from hv15.train.segments import segment
 from hv15.train.state import locked
 from hv15.train.step_batches import StepBatches
+from hv15.train.stopping import Stopping
 from hv15.train.summary import summarise
 from hv15.train.timesteps import SigmaRule
 from hv15.train.trackers import Trackers, flat
+from hv15.train.validation import make_validation
 from hv15.train.weight_norms import NormLimit
 from hv15.train.weighting import LossWeight
 
@@ -68,6 +70,7 @@ def train(
     output: Path,
     *,
     dit_path: Path,
+    held_out: Sequence[TrainingItem] = (),
     previews: PreviewPlan | None = None,
 ) -> None:
     """Train a LoRA, or resume the training of an earlier call with the same spec, and write it to `output`.
@@ -78,13 +81,14 @@ def train(
         spec: everything that the result depends on; what was saved with another past of it is moved aside.
         items: the dataset; their order does not matter.
         dit_path: the base model's file or folder.
+        held_out: what is not trained on but measured; none without validation.
         previews: what can be sampled while it trains.
 
     Raises:
         UserError: any problem that a user can fix; saved states are kept.
         SystemExit: code 3 after SIGTERM or Ctrl-C; the state is saved, and the same call resumes it.
     """
-    check_items(settings.train, items, stores)
+    check_items(settings.train, [*items, *held_out], stores)
     accelerator = make_accelerator(settings.runtime.device)
     dtype = pick_dtype(settings.train.dtype, accelerator.device)
     check_dtype(dit_path, dtype)
@@ -101,6 +105,7 @@ def train(
         dit=dit,
         accelerator=accelerator,
         base_name=dit_path.name,
+        held_out=held_out,
         previews=previews,
     )
 
@@ -115,6 +120,7 @@ def train_dit(
     dit: DiT,
     accelerator: Accelerator,
     base_name: str | None = None,
+    held_out: Sequence[TrainingItem] = (),
     previews: PreviewPlan | None = None,
 ) -> None:
     """Do the same as `train` with a base model in memory, on the accelerator's device; the model is not changed.
@@ -138,12 +144,8 @@ def train_dit(
         undo.callback(network.detach)
         optimizer_step = make_optimizer_step(options, dit, network, accelerator.device, accelerator.num_processes)
 
-        def trained() -> dict[str, Tensor]:
-            with averaged(optimizer_step.optimizer):
-                return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-        def save(path: Path, step: int) -> None:
-            metadata = lora_metadata(
+        def metadata(step: int) -> dict[str, str]:
+            return lora_metadata(
                 settings,
                 spec,
                 items,
@@ -153,23 +155,32 @@ def train_dit(
                 base_name=base_name,
                 segments=() if origin is None else (*TrainingRecord.load(folder).segments, segment(origin)),
             )
-            save_lora(path, trained(), metadata, dtype=named_dtype(options.save_precision))
 
-        between: list[BetweenSteps] = [
+        writer = LoRAWriter(
+            network, optimizer_step.optimizer, optimizer_step.average, metadata, named_dtype(options.save_precision)
+        )
+        between, stopping, paths = list[BetweenSteps](), Stopping(), ProjectPaths()
+        if held_out:
+            best = folder / paths.best.relative_to(paths.training)
+            validation = make_validation(
+                settings, held_out, items, stores, batches, optimizer_step, network, writer, best, accelerator
+            )
+            between, stopping = [validation], validation.stopping
+        between.append(
             Checkpoints(
                 CheckpointRule.from_settings(options),
                 batches,
                 folder / ProjectPaths().checkpoints.name,
-                save,
+                writer.write,
                 accelerator.is_main_process,
             )
-        ]
+        )
         on_request = None
         if previews is not None:
             from hv15.train.previews import make_previews  # decoding needs av
 
             on_request = make_previews(
-                options, previews, batches, folder, dit, network, trained, stores.texts, accelerator
+                options, previews, batches, folder, dit, network, writer.tensors, stores.texts, accelerator
             )
             between.append(on_request)
         observers = []
@@ -188,6 +199,7 @@ def train_dit(
             between=between,
             observers=observers,
             on_request=on_request,
+            stopping=stopping,
             begin=None
             if origin is None
             else partial(
@@ -207,12 +219,13 @@ def train_dit(
             named = settings.resolve(options.continue_from) if options.continue_from else None
             claim_folder(folder, record, total, named=named)
             accelerator.wait_for_everyone()
-            trainer.resume()
-            save(output, total)
+            writer.write(output, trainer.resume())
             summary = summarise(folder / "metrics.jsonl", accelerator.device)
             write_json(folder / "summary.json", asdict(summary))
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
+    if (lowest := stopping.standing).best_loss is not None:
+        print(f"validation loss {lowest.best_loss:.4f} after step {lowest.best_step}, the lowest", file=sys.stderr)
 
 
 def make_batches(options: TrainSettings, items: Sequence[TrainingItem], origin: Origin | None) -> StepBatches:
@@ -268,6 +281,10 @@ def make_optimizer_step(
         # While ranks exchange tokens or weights in a backward pass, sums could not begin in the same order on all.
         overlap = options.context_parallel == 1 and not options.shard_base
         over_processes = GradientSum(list(network.parameters()), overlap=overlap)
+    average = None
+    if options.ema_decay:
+        staged = options.ema_device == "cpu" and device.type != "cpu"
+        average = MovingAverage(dict(network.named_parameters()), options.ema_decay, staged=staged)
     return OptimizerStep(
         dit=dit,
         network=network,
@@ -278,6 +295,7 @@ def make_optimizer_step(
         loss=LossFunction(options),
         over_processes=over_processes,
         norm_limit=None if most is None else NormLimit(network.branches, most),
+        average=average,
     )
 
 

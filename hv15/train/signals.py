@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeAlias
 
+from hv15.ranks import is_rank
+
 EXIT_RESUMABLE = 3
 """Exit code of a training that was asked to stop and has saved its state."""
 
@@ -30,7 +32,8 @@ _Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 class Requests:
     """Context manager that turns requests into flags, which the loop reads once in each step.
 
-    A second SIGTERM or Ctrl-C has its default effect immediately. Outside the main thread no handler is installed.
+    A second SIGTERM or Ctrl-C has its default effect immediately. Under `nohup` a closed terminal is no request, except
+    to a rank, because hv15.ranks forwards every request as one. Outside the main thread no handler is installed.
 
     Args:
         sample_now: the file that asks for samples; it is removed when it is seen. None: nobody can ask for them.
@@ -51,6 +54,8 @@ class Requests:
                 (signal.SIGINT, self._on_stop),
                 (signal.SIGUSR1, self._on_save),
             ):
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN and not is_rank():
+                    continue
                 self._previous[number] = signal.signal(number, handler)
         return self
 

@@ -35,6 +35,7 @@ from hv15.records.fields import from_json
 from hv15.records.json_values import as_object
 from hv15.records.training import ITSELF, STATE, state_content, state_folders
 from hv15.train.origin import LORA
+from hv15.train.stopping import Standing
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,10 @@ class Position:
     """How many of the steps changed nothing, because their numbers were not finite."""
     bad_in_a_row: int = 0
     """How many such steps there were since the last good one."""
+    standing: Standing | None = None
+    """Of the validations after these steps."""
+    averaged_steps: int = 0
+    """How many of the steps are in the moving average of the LoRA, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class SavedState:  # type: ignore[explicit-any]  # its __init__ takes the optimi
     lora: dict[str, Tensor]
     optimizer: dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers return it
     """Empty if the optimizer begins anew."""
+    average: dict[str, Tensor] | None = None
+    """The moving average of the LoRA's parameters; None if there is none."""
 
 
 @contextmanager
@@ -110,7 +117,13 @@ class StateFolder:
         self.folder = folder
         self.spec = spec
 
-    def save(self, position: Position, lora: dict[str, Tensor], optimizer: Mapping[str, object]) -> Path:
+    def save(
+        self,
+        position: Position,
+        lora: dict[str, Tensor],
+        optimizer: Mapping[str, object],
+        average: dict[str, Tensor] | None = None,
+    ) -> Path:
         """Write a state, flush it to the disk, then rename it to its final name; old states are removed last.
 
         Raises:
@@ -121,10 +134,14 @@ class StateFolder:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in lora.items()}, temporary / LORA)
+            for name, tensors in ((LORA, lora), (AVERAGE, average or {})):
+                if tensors:
+                    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+                    save_file(whole, temporary / name)
             with (temporary / OPTIMIZER).open("wb") as file:  # with a path, torch would not say why it failed
                 torch.save(optimizer, file)
-            content = asdict(position) | {"sha256": {name: file_sha256(temporary / name) for name in (LORA, OPTIMIZER)}}
+            names = [name for name in FILES if (temporary / name).exists()]
+            content = asdict(position) | {"sha256": {name: file_sha256(temporary / name) for name in names}}
             content |= {ITSELF: digest(content)}
             (temporary / STATE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             for path in (*temporary.iterdir(), temporary):
@@ -165,14 +182,17 @@ def load_state(folder: Path) -> SavedState:
     content = state_content(folder)
     sums = as_object(content.pop("sha256"))
     position = from_json(Position, content)
-    for name in (LORA, OPTIMIZER):
+    for name in {LORA, OPTIMIZER} | (sums.keys() & {AVERAGE}):
         if file_sha256(folder / name) != sums[name]:
             raise ValueError(f"{name} is damaged")
     optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-    return SavedState(position, load_file(folder / LORA), optimizer)
+    average = load_file(folder / AVERAGE) if AVERAGE in sums else None
+    return SavedState(position, load_file(folder / LORA), optimizer, average)
 
 
-OPTIMIZER = "optimizer.pt"
+OPTIMIZER, AVERAGE = "optimizer.pt", "average.safetensors"
+FILES = (LORA, OPTIMIZER, AVERAGE)
+"""All that a state may have besides `STATE`."""
 
 
 def _reason(error: BaseException) -> str:

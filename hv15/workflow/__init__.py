@@ -32,6 +32,7 @@ from hv15.gpus import gpu_jobs
 from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
+from hv15.project.products import lora_files
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.runs.control import refuse_orphans
@@ -238,6 +239,10 @@ class WorkflowProject:
 
         return resource
 
+    def with_average(self, lora: Path) -> list[str]:
+        """The file of a LoRA, and that of its moving average if the training makes one."""
+        return [str(file) for file in lora_files(self.project.settings.train, lora)]
+
     @property
     def source(self) -> str:
         """Where the models come from: files, demo, hub."""
@@ -317,7 +322,7 @@ def make_demo_clips(project: Project) -> None:
     if project.settings.models.source != "demo":
         return
     resolve = project.settings.resolve
-    asked = [resolve(each.video_directory) for each in project.settings.datasets if each.video_directory]
+    asked = [resolve(each.video_directory) for each in project.dataset.datasets if each.video_directory]
     if missing := [folder for folder in asked if not folder.exists()]:
         from hv15.demo.clips import DEMO_FOLDERS
 

@@ -188,8 +188,10 @@ class Planner:
         """If the trained LoRA is lost, restore it from its published copy instead of training again."""
         if not self._restores:
             return
-        with contextlib.suppress(OSError, UserError), atomic_path(self.paths.trained) as part:
-            shutil.copyfile(self.paths.lora, part)
+        lost, published = (self.stages[rule].products for rule in (Rule.TRAIN, Rule.PUBLISH))
+        for product, copy in zip(lost, published, strict=True):
+            with contextlib.suppress(OSError, UserError), atomic_path(self.paths.root / product) as part:
+                shutil.copyfile(self.paths.root / copy, part)
 
     def _forget_former_stages(self) -> None:
         """Remove the specs of stages that the config no longer asks for."""

@@ -17,7 +17,7 @@ from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
 from hv15.project import Project
-from hv15.project.products import sheet_samples
+from hv15.project.products import lora_files, sheet_samples
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES
@@ -169,7 +169,8 @@ class StageBuilder:
         }
         start = self._project.settings.train.continue_from
         details: JsonObject = {} if start is None else {ENTRY: start}
-        return self._recording_stage(Rule.TRAIN, [self._paths.trained], self._project.training_spec, inputs, details)
+        files = lora_files(self._project.settings.train, self._paths.trained)
+        return self._recording_stage(Rule.TRAIN, files, self._project.training_spec, inputs, details)
 
     @property
     def _trained(self) -> str:
@@ -241,8 +242,11 @@ class StageBuilder:
         from hv15.project.products import products
 
         others = products(self._project.settings, self._project.samples, self._paths)
-        inputs = {"lora": [self._paths.trained], "others": others}
-        return self._recording_stage(Rule.PUBLISH, [self._paths.lora], self._project.training_spec, inputs)
+        trained, published = (
+            lora_files(self._project.settings.train, lora) for lora in (self._paths.trained, self._paths.lora)
+        )
+        inputs = {"lora": trained, "others": others}
+        return self._recording_stage(Rule.PUBLISH, published, self._project.training_spec, inputs)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

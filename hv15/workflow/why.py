@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -163,7 +163,8 @@ class Reasons:
         if former is None or not isinstance(former_digest, dict) or former.digest != former_digest.get("digest"):
             yield "the dataset changed"
             return
-        yield from dataset_changes(former, now)
+        validated = {pair.name for pair in self._project.dataset.validation_pairs}
+        yield from dataset_changes(former, now, validated)
 
     @cached_property
     def _former(self) -> TrainedDataset | None:
@@ -219,7 +220,7 @@ class Reasons:
         former = {pair.name: pair.caption for pair in self._former.pairs} if self._former else {}
         changed, new = list[str](), list[str]()
         captions = set[str]()
-        for pair in self._project.dataset.pairs:
+        for pair in self._project.dataset.all_pairs:
             if pair.caption in wanted:
                 captions.add(pair.caption)
                 (changed if pair.name in former else new).append(pair.name)
@@ -250,14 +251,18 @@ def _lora_of(made_from: JsonObject) -> Json:
     return latents.get("trained") if isinstance(latents, dict) else made_from.get("trained")
 
 
-def dataset_changes(former: TrainedDataset, now: TrainedDataset) -> Iterator[str]:
-    """How two datasets differ, by the names of their files."""
+def dataset_changes(
+    former: TrainedDataset, now: TrainedDataset, validated: Collection[str] = frozenset()
+) -> Iterator[str]:
+    """How two datasets differ, by the names of their files; `validated` are those that are not trained on now."""
     old, new = ({pair.name: pair for pair in each.pairs} for each in (former, now))
     added, gone = [name for name in new if name not in old], [name for name in old if name not in new]
     renamed = {_content(old[name]) for name in gone}
     yield from _first_few([name for name in added if _content(new[name]) not in renamed], "new clip {}")
     kept = {_content(new[name]) for name in added}
-    yield from _first_few([name for name in gone if _content(old[name]) not in kept], "clip {} was removed")
+    gone = [name for name in gone if _content(old[name]) not in kept]
+    yield from _first_few([name for name in gone if name in validated], "clip {} is for validation now")
+    yield from _first_few([name for name in gone if name not in validated], "clip {} was removed")
     both = [(old[name], new[name]) for name in new if name in old]
     yield from _first_few([after.name for before, after in both if before.media != after.media], "{} changed")
     yield from _first_few(

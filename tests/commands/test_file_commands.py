@@ -20,10 +20,27 @@ from hv15.data.encode import read_video_metadata
 from hv15.models import load_dit
 from hv15.models.weights.fingerprint import model_fingerprint
 from hv15.records.outputs import LATENTS
+from hv15.records.paths import average_of
 from hv15.train.state import locked
 from tests.commands.workbench import LORA, Workbench, hv15, is_a_refusal
 
 # -- convert and merge ----------------------------------------------------------------------------------------------
+
+
+def test_copies_are_averaged(tmp_path: Path) -> None:
+    files = [tmp_path / f"{step}.safetensors" for step in (10, 20)]
+    for step, path in zip((10, 20), files, strict=True):
+        name = "lora_unet_double_blocks_0_img_attn_q"
+        tensors = {"lora_down.weight": torch.full((2, 4), step), "lora_up.weight": torch.zeros(4, 2)}
+        whole = {f"{name}.{part}": tensor.float() for part, tensor in tensors.items()}
+        save_file(whole | {f"{name}.alpha": torch.tensor(2.0)}, path, {"ss_steps": str(step)})
+    out = tmp_path / "out.safetensors"
+    said = hv15("ema", *files, "--out", out, "--sigma-rel", "0.1")
+    assert said.code == 0, said.err
+    assert f"%  {files[1]}" in said.err
+    assert 10 < load_file(out)[f"{name}.lora_down.weight"].mean() < 20
+    is_a_refusal(hv15("ema", *files, "--out", out, "--sigma-rel", "3"), ("sigma-rel: found 3",))
+    is_a_refusal(hv15("ema", *files, "--out", files[0]), ("is both read and written",))
 
 
 @pytest.mark.parametrize("to", ["comfyui", "diffusers", "official"])
@@ -198,6 +215,22 @@ def test_a_training_spec_that_is_none(done: Workbench, content: str | None) -> N
 def test_training_before_encoding(project: Workbench) -> None:
     words = ("train", "--out", project.root / "results/x.safetensors")
     project.refuses(*words, naming=("3 of 3 latents are not encoded yet", "snakemake"))
+
+
+def test_a_training_with_validation_and_average(done: Workbench) -> None:
+    """A clip of the project is held out; its latents are there already."""
+    asked = {"fraction": 0.3, "every_n_steps": 1, "at_first": True, "samples": 2, "keep_best": True}
+    done.set(train={"validation": asked, "ema_decay": 0.5})
+    said = done.hv15("check").out
+    assert "1 file not trained on: clips/" in said
+    done.train()
+    lines = [json.loads(line) for line in done.paths.metrics.read_text().splitlines()]
+    found = [line for line in lines if line["kind"] == "validation"]
+    assert [line["step"] for line in found] == [0, *(line["step"] for line in lines if line["kind"] == "step")]
+    assert all(line["loss"] > 0 and line["trained_loss"] > 0 for line in found)
+    best = max(line["step"] for line in found if line["is_best"])
+    assert f"hv15.steps: {best}" in hv15("show", done.paths.best).out
+    assert average_of(done.root / LORA).exists()
 
 
 def test_a_training_that_diverges_keeps_what_was_saved(done: Workbench) -> None:

@@ -324,3 +324,27 @@ def test_several_gpus_do_not_draw_dropout_masks_together(problems: Problems) -> 
     [found] = problems("train: {context_parallel: 2, network_dropout: 0.1}")
     assert "train.context_parallel: needs network_dropout: 0" in found
     assert problems("sample: {context_parallel: 0}")
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "message"),
+    [
+        ({"fraction": 0.1, "datasets": [{"video_directory": "a"}]}, "datasets", "fraction is also set"),
+        ({"fraction": 0.1, "every_n_steps": 5, "every_n_epochs": 1}, "every_n_epochs", "every_n_steps is also set"),
+        ({"every_n_steps": 5}, "every_n_steps", "has no effect without fraction or datasets"),
+        ({"keep_best": True}, "keep_best", "has no effect without fraction or datasets"),
+        ({"fraction": 0.1, "patience": 2}, "patience", "needs every_n_steps or every_n_epochs"),
+        ({"fraction": 0.6}, "fraction", "less than or equal to 0.5"),
+    ],
+)
+def test_validations_that_contradict_are_refused_at_the_field(values: dict[str, Any], where: str, message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        train(validation=values)
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("validation", where)
+    assert message in error["msg"]
+
+
+def test_an_average_of_an_average_is_refused() -> None:
+    with pytest.raises(ValidationError, match="has no use with AdamWScheduleFree"):
+        train(optimizer_type="AdamWScheduleFree", ema_decay=0.9)

@@ -280,7 +280,7 @@ def test_no_torch_without_need(project: QuickProject) -> None:
 
     assert not loads_torch()
     project.set(train={"optimizer_args": {"weight_decay": 0.1}})
-    assert loads_torch()
+    refuse_beforehand(opened(project))
     assert not loads_torch()
 
 

@@ -41,6 +41,13 @@ def test_the_state_is_that_of_the_file(name: str, sizes: list[tuple[int, int]], 
     assert written - names_and_padding < state_bytes(train, sizes) < written
 
 
+@pytest.mark.parametrize("name", ["AdamW", "AdamW8bit", "PagedAdamW8bit"])
+@pytest.mark.parametrize("sizes", [LARGE_AND_SMALL, [(8, 16)] * 3, [(64, 64), (63, 65), (4095, 1), (7, 999)]], ids=len)
+def test_what_is_known_is_what_a_step_of_the_optimizer_keeps(name: str, sizes: list[tuple[int, int]]) -> None:
+    run = TrainSettings(optimizer_type=name, optimizer_args={"weight_decay": 0.02})
+    assert state_bytes(TrainSettings(optimizer_type=name), sizes) == state_bytes(run, sizes)
+
+
 @pytest.mark.parametrize("options", [{"optimizer_type": "no_such_package.Adam"}, {"optimizer_type": "AdamW"}], ids=str)
 def test_what_cannot_be_run_here_is_planned_as_adamw(options: dict[str, Any]) -> None:
     assert state_bytes(TrainSettings.model_validate(options), [(8, 16)] * 3) == 3 * (8 * 16 * 2 + 1) * 4

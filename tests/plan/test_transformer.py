@@ -21,7 +21,7 @@ from hv15.models.weights.transfers import HostTransfers
 from hv15.models.windows import MOST_TOKENS
 from hv15.plan import meter as meter_module
 from hv15.plan.meter import Meter
-from hv15.plan.metered_steps import LORA, PassSize, run_denoising, run_training
+from hv15.plan.metered_steps import AVERAGE, LORA, PassSize, run_denoising, run_training
 from hv15.plan.stretches import OPTIMIZER
 from hv15.plan.transformer import BASE_LORAS, denoising, training
 from hv15.plan.work import ELEMENTWISE, WorkByKind
@@ -34,6 +34,7 @@ from tests.models.ranks import on_ranks
 
 SMALL = replace(TINY, num_blocks=3, hidden_size=64, num_heads=2, rope_dims=(8, 12, 12))
 SIZE = PassSize(samples=1, latent=(3, 6, 8), text_tokens=12, i2v=False)
+AT = ("model", "cpu")
 TRAINING: dict[str, dict[str, Any]] = {
     "plain": {},
     "kept activations": {"gradient_checkpointing": False},
@@ -46,6 +47,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     "split attention": {"split_attn": True},
     "accumulation": {"gradient_accumulation_steps": 3},
     "Muon": {"optimizer_type": "Muon"},
+    "moving average": {"ema_decay": 0.9},
     "dora": {"network_type": "dora"},
     "loha": {"network_type": "loha"},
     "lokr": {"network_type": "lokr", "lokr_factor": 4},
@@ -100,6 +102,20 @@ def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str, windows: bool
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
+@pytest.mark.parametrize("name", ["plain", "swap"])
+@pytest.mark.parametrize("latent", [(1, 6, 8), (40, 6, 8)])
+def test_measuring_a_clip_takes_what_it_takes_on_the_cpu(name: str, latent: tuple[int, int, int]):
+    """A small one, which takes less than the step, and one that is many times as large as the step's."""
+    asked, size = settings(TRAINING[name]), replace(SIZE, latent=latent)
+    real, planned = (
+        run_training(asked, SMALL, torch.float32, SIZE, validation=size, device=device) for device in ("cpu", "meta")
+    )
+    assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
+    without = run_training(asked, SMALL, torch.float32, SIZE)
+    assert planned.work == without.work
+    assert (of_steps(planned) > of_steps(without)) == (latent[0] > SIZE.latent[0])
+
+
 def of_steps(meter: Meter) -> int:
     """The peak of all but building the model: quantising it on the CPU needs the plain weights for a moment."""
     return max(sum(parts.values()) for parts in meter.moments.values())
@@ -132,17 +148,19 @@ def test_a_denoising_step_with_each_kind_of_lora(kind: str):
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
-@pytest.mark.parametrize("name", ["plain", "kept activations", "swap and offload", "fp8", "dora"])
+@pytest.mark.parametrize("name", ["plain", "kept activations", "swap and offload", "fp8", "dora", "moving average"])
 def test_many_blocks_are_continued_from_few_to_the_byte(name: str, monkeypatch: pytest.MonkeyPatch):
     if name != "plain":
         monkeypatch.setattr(DiT, "most_tokens", 80)
     asked, config = settings(TRAINING[name]), replace(SMALL, num_blocks=6)
-    whole = run_training(asked, config, torch.float32, SIZE, gpu=True)
-    planned = training(asked, config, torch.float32, SIZE, gpu=True)
+    larger = replace(SIZE, latent=(9, 6, 8))  # measured between steps
+    whole = run_training(asked, config, torch.float32, SIZE, validation=larger, gpu=True)
+    planned = training(asked, config, torch.float32, SIZE, validation=larger, gpu=True)
     assert (planned.peak, planned.parts) == (
         of_steps(whole),
         max(whole.moments.values(), key=lambda parts: sum(parts.values())),
     )
+    check_work(planned.validation, whole.validation, swapped="swap" in name)
     passes = min(asked.train.gradient_accumulation_steps, 2)
     twice = {kind: work.plus(work, passes - 1) for kind, work in planned.work.items()}
     check_work(twice, whole.work, swapped="swap" in name)
@@ -193,7 +211,7 @@ def check_work(planned: WorkByKind, whole: WorkByKind, *, swapped: bool) -> None
 
 
 def test_the_machine_holds_what_waits():
-    """Every block but those that stay, and the inputs of all blocks."""
+    """Every block but those that stay, the inputs of all blocks, a moving average with its last step."""
     config = replace(SMALL, num_blocks=8)
     plain, swapped = (
         denoising(settings(sample={"blocks_to_swap": count}), config, torch.float32, SIZE, guided=False)
@@ -203,6 +221,10 @@ def test_the_machine_holds_what_waits():
     assert plain.host == 0
     assert swapped.host == pytest.approx(8 / 6 * (plain.parts[WEIGHTS] - swapped.parts[WEIGHTS]), rel=0.02)
     assert away.host == 8 * 3 * 6 * 8 * 64 * 4
+    here, there = (training(settings({"ema_decay": 0.9, "ema_device": at}), config, torch.float32, SIZE) for at in AT)
+    assert (here.host, there.host) == (0, 2 * here.parts[AVERAGE])
+    assert here.parts[AVERAGE] == pytest.approx(here.parts[LORA], rel=0.01)  # which has alphas, too
+    assert there.peak < here.peak
 
 
 SHARED = {

@@ -94,6 +94,7 @@ LATER: dict[str, dict[str, Any]] = {
     "layer_blocks": {"layer_blocks": [0, 1]},
     "dim_from_weights": {"network_weights": "a.safetensors", "dim_from_weights": True},
     "base_weights": {"base_weights": [{"path": "a.safetensors"}]},
+    "ema_decay": {"ema_decay": 0.9},
 }
 """Settings that earlier trainings did not have: at their defaults they are not told, so those stay valid."""
 

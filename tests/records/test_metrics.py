@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hv15.records.metrics import (
     SIGMA_BINS,
     VERSION,
     CheckpointRecord,
+    EndRecord,
     MetricsRecord,
     PreviewRecord,
     StepRecord,
@@ -29,7 +31,8 @@ from tests.records.steps import lines, start_record, step_record
 EXAMPLES = [
     start_record(200),
     step_record(7),
-    ValidationRecord(step=7, loss=0.5),
+    ValidationRecord(step=7, loss=0.5, loss_by_quantile=(0.1, None), sigmas=(0.2, 0.3), is_best=True),
+    EndRecord(step=7, total_steps=7, reason="the loss does not fall any more"),
     PreviewRecord(step=7, name="cat", path="previews/cat.mp4"),
     CheckpointRecord(step=7, path="checkpoints/a.safetensors"),
     WarningRecord(step=7, message="the loss jumps", hint="look at it", clips=("a.mp4",)),
@@ -39,6 +42,13 @@ EXAMPLES = [
 @pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: record.kind)
 def test_a_line_reads_back_as_what_was_written(record: MetricsRecord) -> None:
     assert read_metrics(json.loads(json.dumps(metrics_line(record)))) == record
+
+
+def test_what_was_written_again_ends_otherwise() -> None:
+    """Readers compare the last 64 bytes of what they have read."""
+    first, again = (lines(replace(step_record(7), time=time)) for time in (1e9, 1e9 + 0.001))
+    assert len(first) > 128
+    assert first[-64:] != again[-64:]
 
 
 def test_there_is_an_example_of_each_kind() -> None:

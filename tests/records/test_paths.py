@@ -22,6 +22,7 @@ NAMED = {
     "states": "results/train/state",
     "origin": "results/train/origin",
     "checkpoints": "results/train/checkpoints",
+    "best": "results/train/checkpoints/best.safetensors",
     "previews": "results/train/previews",
     "sample_now": "results/train/sample-now",
     "summary": "results/train/summary.json",

@@ -32,6 +32,8 @@ rule second:
     log: "results/logs/second.log"
     shell: "SECOND"
 """
+PROFILE = "max-jobs-per-timespan: 100/0s\n"
+"""Without a limit of jobs in a second, Snakemake does not stay for a second after its last job."""
 FINISHES = "echo made > {output}"
 SAVES = "python -u work.py > {log} 2>&1"
 """Works until it is interrupted, then saves."""
@@ -52,6 +54,8 @@ def make_project(root: Path, first: str = FINISHES, second: str = FINISHES) -> P
     root.mkdir(parents=True, exist_ok=True)
     (root / "Snakefile").write_text(SNAKEFILE.replace("FIRST", first).replace("SECOND", second))
     (root / "work.py").write_text(WORK)
+    (root / "profiles/default").mkdir(parents=True, exist_ok=True)
+    (root / "profiles/default/config.yaml").write_text(PROFILE)
     (root / "config.yaml").write_text("task: t2v # as it was\n")
     return root
 
@@ -65,9 +69,8 @@ def wait_until(condition: Callable[[], object], seconds: float = 300.0) -> None:
 
 
 def detached(*words: str, cwd: Path | None = None, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process in a group of its own that Ctrl-C and a hang-up reach, even if these tests ignore them."""
+    """Start a process in a group of its own that Ctrl-C reaches, even if these tests were told to ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` has it ignored
     try:
         return subprocess.Popen(
             words,
@@ -79,7 +82,6 @@ def detached(*words: str, cwd: Path | None = None, environment: dict[str, str]) 
         )
     finally:
         signal.signal(signal.SIGINT, before)
-        signal.signal(signal.SIGHUP, hang_up)
 
 
 def by_hand(root: Path, *words: str) -> subprocess.Popen[bytes]:

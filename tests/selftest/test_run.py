@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from hv15.selftest.numbers import number_checks
 from hv15.selftest.planned import Plans
 from hv15.selftest.run import all_checks, reports
 from hv15.selftest.stand import Stand
+from hv15.selftest.training import Training
 from tests.workflow.project import environment
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +116,21 @@ def test_changed_numbers_are_found_where_bits_must_be_equal(stand: Stand, monkey
         "checkpointing: equal bits": "ok",
         "swap: equal bits": "failed",
     }
+
+
+def test_two_runs_of_a_step_are_compared_to_the_bit(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two differs in the last bit of its weights."""
+    checks, runs = named(number_checks(stand), "two runs"), itertools.count()
+    weights = Training.weights
+
+    def other(made: Training) -> torch.Tensor:
+        found = weights(made)
+        return found if next(runs) % 2 == 0 else torch.nextafter(found, found + 1)
+
+    assert [row.state for row in last(stand, checks).rows] == ["ok"]
+    monkeypatch.setattr(Training, "weights", other)
+    (row,) = last(stand, checks).rows
+    assert (row.state, row.message[:17]) == ("failed", "not the same bits")
 
 
 def test_a_stopped_training_goes_on(stand: Stand) -> None:

@@ -23,6 +23,9 @@ from tests.forked import forked
 from tests.models.ranks import free_port
 from tests.train.world import metrics, run, settings, untimed
 
+VALIDATED: dict[str, Any] = {"validation": {"fraction": 0.1, "every_n_steps": 2, "samples": 4, "at_first": True}}
+"""Its eight measurements do not divide evenly among three processes."""
+
 
 @contextmanager
 def started(folder: Path, options: dict[str, Any], count: int = 2) -> Iterator[list[BaseProcess]]:
@@ -59,18 +62,20 @@ def logs(folder: Path) -> str:
 
 def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
     options = {"max_train_steps": 4, "state_every_n_steps": 2, "module_dropout": 0.3, "caption_dropout": 0.2}
+    options |= VALIDATED
     with started(tmp_path / "two", options | {"num_processes": 2}) as processes:
         assert ended(processes) == [0, 0], logs(tmp_path / "two")
     one = run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2))
     alone, together = load_file(one), load_file(tmp_path / "two" / "lora.safetensors")
     assert all(torch.equal(alone[name], together[name]) for name in alone)
-    assert untimed(metrics(tmp_path / "one")) == untimed(metrics(tmp_path / "two"))
+    for kind in ("step", "validation"):
+        assert untimed(metrics(tmp_path / "one", kind)) == untimed(metrics(tmp_path / "two", kind))
 
 
 def test_a_training_resumes_on_another_number_of_processes(tmp_path: Path) -> None:
     """Six batches a step, on three processes, then on two: the same as on one, up to the order of sums."""
     folder = tmp_path / "some"
-    options = {"max_train_steps": 3, "state_every_n_steps": 2, "module_dropout": 0.3}
+    options = {"max_train_steps": 3, "state_every_n_steps": 2, "module_dropout": 0.3, **VALIDATED}
     for count in (3, 2):
         divided = {"num_processes": count, "gradient_accumulation_steps": 6 // count}
         with started(folder, options | divided, count) as processes:
@@ -83,6 +88,9 @@ def test_a_training_resumes_on_another_number_of_processes(tmp_path: Path) -> No
     some = load_file(folder / "lora.safetensors")
     for name, tensor in one.items():
         assert_close(some[name], tensor, atol=1e-5, rtol=1e-4)
+    alone, divided = (metrics(tmp_path / name, "validation") for name in ("one", "some"))
+    assert untimed(divided)[0] == untimed(alone)[0]
+    assert divided[1]["loss_by_quantile"] == pytest.approx(alone[1]["loss_by_quantile"], rel=1e-4)
 
 
 def test_a_launcher_that_starts_another_number_is_refused(tmp_path: Path) -> None:
@@ -95,17 +103,21 @@ def test_a_launcher_that_starts_another_number_is_refused(tmp_path: Path) -> Non
 def test_a_divided_base_trains_the_same(tmp_path: Path, kind: str) -> None:
     """Each process holds a half of every block; a DoRA needs the norms of whole rows."""
     options = {"network_type": kind, "max_train_steps": 3, "module_dropout": 0.3, "gradient_checkpointing": True}
+    options |= {"validation": {**VALIDATED["validation"], "samples": 9, "keep_best": True}}
     with started(tmp_path / "divided", options | {"num_processes": 2, "shard_base": True}) as processes:
         assert ended(processes) == [0, 0], logs(tmp_path / "divided")
     one = load_file(run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2)))
     divided = load_file(tmp_path / "divided" / "lora.safetensors")
     assert all(torch.equal(one[name], divided[name]) for name in one)
+    assert untimed(metrics(tmp_path / "one", "validation")) == untimed(metrics(tmp_path / "divided", "validation"))
+    assert (tmp_path / "divided" / "train" / "checkpoints" / "best.safetensors").exists()
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_that_share_batches_train_what_one_process_trains(count: int, tmp_path: Path) -> None:
     """One group of two ranks; two groups, each with batches of its own. What is recorded counts each sample once."""
     options = {"max_train_steps": 3, "state_every_n_steps": 2, "module_dropout": 0.3, "gradient_checkpointing": True}
+    options |= VALIDATED
     ranks = {"context_parallel": 2, "num_processes": count // 2}
     with started(tmp_path / "shared", options | ranks, count) as processes:
         assert ended(processes) == [0] * count, logs(tmp_path / "shared")
@@ -119,6 +131,10 @@ def test_ranks_that_share_batches_train_what_one_process_trains(count: int, tmp_
             found["tokens_per_s"] * found["step_s"], rel=0.05
         )
         for name in ("step", "epoch", "loss", "lr", "grad_norm", "loss_by_sigma"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+    both = (metrics(tmp_path / name, "validation") for name in ("one", "shared"))
+    for expected, found in zip(*both, strict=True):
+        for name in ("step", "loss", "trained_loss", "loss_by_quantile"):
             assert found[name] == pytest.approx(expected[name], rel=1e-4), name
 
 

@@ -15,7 +15,7 @@ import torch
 
 from hv15.errors import UserError
 from hv15.train.examples import Example
-from hv15.train.signals import EXIT_RESUMABLE
+from hv15.train.signals import EXIT_RESUMABLE, Requests
 from tests.forked import forked
 from tests.train.world import metrics, run, settings, untimed
 
@@ -210,6 +210,20 @@ def test_the_handlers_of_the_caller_come_back(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in numbers]
     run(tmp_path, settings(max_train_steps=1))
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell sends SIGHUP to the whole group; a rank gets it from the first process, for any request."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        for is_rank in (False, True):
+            monkeypatch.setenv("WORLD_SIZE", "2") if is_rank else monkeypatch.delenv("WORLD_SIZE", raising=False)
+            with Requests() as requests:
+                os.kill(os.getpid(), signal.SIGHUP)
+                assert requests.stop is is_rank
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_training_works_outside_the_main_thread(tmp_path: Path) -> None:

@@ -49,6 +49,20 @@ def test_a_damaged_state_is_skipped_with_a_warning(
     assert "step-000010: cannot be used" in caplog.text
 
 
+def test_an_average_is_kept_and_checked(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path, "spec")
+    position = Position(3, 0.5, 0, "spec", 1, averaged_steps=2)
+    folder = states.save(position, {"up": torch.ones(2)}, {}, {"up": torch.zeros(2)})
+    saved = states.load_latest()
+    assert saved is not None
+    assert saved.average is not None
+    assert torch.equal(saved.average["up"], torch.zeros(2))
+    assert saved.position.averaged_steps == 2
+    file = folder / "average.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    assert states.load_latest() is None
+
+
 def test_each_flipped_bit_of_the_state_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of what state.json says; one that only changes its layout changes nothing. `"step": 6` is one bit from 7."""
     states = StateFolder(tmp_path / "state", "spec")

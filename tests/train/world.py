@@ -41,6 +41,8 @@ CONFIG = DiTConfig(
 )
 SHAPES = [(3, 4, 6), (2, 6, 4), (1, 4, 6)]
 VISION_TOKENS = 5
+HELD_OUT = 2
+"""Clips that are not trained on if a training has a validation."""
 
 
 def tiny_dit(config: DiTConfig = CONFIG) -> DiT:
@@ -98,7 +100,9 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
 
 def spec_of(config: Settings) -> dict[str, Any]:
     every = config.dump()["train"]
-    train = {name: value for name, value in every.items() if affects(TrainSettings, name) != "step"}
+    train = {name: value for name, value in every.items() if affects(TrainSettings, name) not in ("step", "apart")}
+    if config.train.validation.patience is not None:
+        train["validation"] = every["validation"]
     train["batches_per_step"] = config.train.batches_per_step
     return {"train": train, "task": config.task, "dataset": {"digest": "d", "size": 6}, "dit": "tiny"}
 
@@ -112,12 +116,15 @@ def run(
     spec: Mapping[str, Any] | None = None,
     previews: PreviewPlan | None = None,
 ) -> Path:
-    """Train into a folder and return the LoRA's path."""
+    """Train into a folder and return the LoRA's path; with validation, the first two clips are not trained on."""
     output = folder / "lora.safetensors"
     items, stores = data or tiny_stores(folder / "cache")
+    held_out = items[:HELD_OUT] if config.train.validation.is_on else []
+    items = items[len(held_out) :]
     spec = spec or spec_of(config)
     dit, accelerator = dit or tiny_dit(), Accelerator(cpu=True)
-    train_dit(config, spec, items, stores, output, dit=dit, accelerator=accelerator, previews=previews)
+    made = {"dit": dit, "accelerator": accelerator}
+    train_dit(config, spec, items, stores, output, **made, held_out=held_out, previews=previews)
     return output
 
 
@@ -138,7 +145,7 @@ def metrics(folder: Path, kind: str = "step") -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
-TIMED = {"time", "step_s", "samples_per_s", "tokens_per_s", "data_wait_s", "memory", "memory_peak"}
+TIMED = {"time", "seconds", "step_s", "samples_per_s", "tokens_per_s", "data_wait_s", "memory", "memory_peak"}
 
 
 def untimed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -22,6 +22,14 @@ class Cycle:
         self.me = self
 
 
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """As in the program; what other tests have left or imported is not looked through."""
+    gc.freeze()
+    yield
+    gc.freeze()
+
+
 @pytest.fixture
 def clock() -> list[float]:
     return [0.0]
@@ -63,11 +71,9 @@ def test_typing_without_end_puts_it_off_for_a_while_only(searching: Garbage, clo
 
 def test_few_new_objects_are_no_reason(clock: list[float]) -> None:
     found = Garbage(lambda: clock[0])
-    gc.freeze()  # the garbage of all earlier tests is not looked through
     gc.collect()
     clock[0] += 10 * LATEST_S
     assert not found.search_if_due()
-    gc.unfreeze()
 
 
 def test_the_dashboard_gives_it_back(tmp_path: Path) -> None:

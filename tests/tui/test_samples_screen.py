@@ -102,8 +102,8 @@ def test_list_player_and_comparison(root: Path) -> None:
             assert entries.current.sample.step == 120
             assert {view.index for view in player.views} == {0}
 
-            await pilot.press("space")
-            assert player.playing
+            await pilot.press("space")  # it waits for the other clip, which is being read
+            await until(pilot, lambda: player.playing)
             app.app_focus = False
             await pilot.pause()
             assert not player.playing

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from hv15.records.training import TrainingRecord
 
 
+MEET_S = "HV15_TEST_MEET_S"
+"""Environment variable: how long jobs on GPUs wait for one another."""
+
+
 def main(words: list[str]) -> None:
     options = {word[2:]: words[place + 1] for place, word in enumerate(words[:-1]) if word.startswith("--")}
     command = " ".join(word for word in words[:2] if not word.startswith("--") and "/" not in word)
@@ -44,7 +48,10 @@ def main(words: list[str]) -> None:
 
 @contextmanager
 def on_a_gpu(command: str) -> Iterator[None]:
-    """Take a GPU as the real commands do; where `gpus.log` is there, write into it which, from when to when."""
+    """Take a GPU as the real commands do; where `gpus.log` is there, write into it which, from when to when.
+
+    Each job waits a while for another one to be at work as well.
+    """
     log = Path("gpus.log")
     if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "sample sheet":
         yield
@@ -52,9 +59,12 @@ def on_a_gpu(command: str) -> Iterator[None]:
     from hv15.gpus import VISIBLE, take_gpu
 
     take_gpu("auto")
-    begin = time.monotonic()
-    time.sleep(0.7)
+    begin, here = time.monotonic(), Path(f"at-work-{os.getpid()}")
+    here.touch()
+    while len(list(Path().glob("at-work-*"))) < 2 and time.monotonic() < begin + float(os.environ[MEET_S]):
+        time.sleep(0.01)
     yield
+    here.unlink()
     with log.open("a") as file:
         file.write(f"{os.environ[VISIBLE]} {begin} {time.monotonic()} {command}\n")
 
@@ -94,6 +104,7 @@ def encode(words: list[str], options: dict[str, str]) -> str:
 
 def train(words: list[str], options: dict[str, str]) -> str:
     from hv15.project import Project
+    from hv15.project.products import lora_files
 
     project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
     assert wanted_of(options) == project.training_spec
@@ -110,7 +121,8 @@ def train(words: list[str], options: dict[str, str]) -> str:
         continue_training(project)
     config = json.dumps(project.settings.dump())
     told = {"hv15.made_from": json.dumps(wanted_of(options)), "hv15.config": config}
-    write_safetensors(Path(options["out"]), told)
+    for file in lora_files(project.settings.train, Path(options["out"])):
+        write_safetensors(file, told)
     project.dataset.record().write(project.paths.trained_dataset)
     return ""
 

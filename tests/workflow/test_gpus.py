@@ -12,6 +12,7 @@ import pytest
 from hv15.project import Project
 from hv15.workflow import WorkflowProject
 from tests.workflow.quick import QuickProject
+from tests.workflow.stub_hv15 import MEET_S
 
 if TYPE_CHECKING:
     from snakemake.io import Wildcards
@@ -28,6 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuickProject:
     (project.root / "gpus.log").touch()
     mark = uuid.uuid4().hex
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{mark}-a,{mark}-b")
+    monkeypatch.setenv(MEET_S, "2")
     return project
 
 
@@ -51,7 +53,8 @@ def test_jobs_run_side_by_side_each_on_its_gpu(project: QuickProject) -> None:
     assert {frozenset(pair) for pair in pairs} == {frozenset("ab")}
 
 
-def test_one_after_the_other_if_that_is_asked_for(project: QuickProject) -> None:
+def test_one_after_the_other_if_that_is_asked_for(project: QuickProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MEET_S, "0.2")
     outcome = project.snakemake("--resources", "gpu=1")
     assert outcome.code == 0, outcome.output
     assert at_once(times(project)) == []

@@ -22,10 +22,11 @@ LOG = "results/logs/train.log"
 @pytest.fixture
 def orphaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickProject]:
     """A project whose training outlived its Snakemake. Both are real programs: a fork is not found by its name."""
-    monkeypatch.delenv(QUICK_PROGRAMS)
     project = QuickProject.make(tmp_path / "project")
     (project.root / "hang").touch()
-    run = project.begin("--cores", "1", target="results/train.safetensors")
+    with monkeypatch.context() as patch:
+        patch.delenv(QUICK_PROGRAMS)
+        run = project.begin("--cores", "1", target="results/train.safetensors")
     wait_until((project.root / "at-work").exists)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from hv15.errors import UserError
 from hv15.records import outputs
 from hv15.records.json_values import JsonObject
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import ProjectPaths, average_of
 from hv15.records.spec import Spec
 from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.stages import Found, Stage
@@ -121,6 +122,21 @@ def test_a_lost_training_comes_back_from_its_published_copy(lost: Found, tmp_pat
     assert planner.running == ["sample_latents.a", "sample_video.a", "publish"]
     planner.prepare()
     assert paths.trained.read_bytes() == b"the LoRA"
+
+
+def test_what_belongs_to_a_lost_training_comes_back_with_it(tmp_path: Path) -> None:
+    paths = ProjectPaths(tmp_path)
+    paths.results.mkdir()
+    found = stages(train=MISSING)
+    pairs = {"train": (TRAINED, average_of(TRAINED)), "publish": (LORA, average_of(LORA))}
+    for copy in pairs["publish"]:
+        (tmp_path / copy).write_bytes(copy.name.encode())
+    planner = Planner(paths, [replace(each, products=pairs.get(each.name, each.products)) for each in found])
+    assert planner.running == []
+    planner.prepare()
+    assert [(tmp_path / lost).read_bytes().decode() for lost in pairs["train"]] == [
+        copy.name for copy in pairs["publish"]
+    ]
 
 
 def test_a_lost_training_is_repeated_when_no_copy_tells_the_same() -> None:

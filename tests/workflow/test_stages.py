@@ -72,6 +72,26 @@ def reads_of_training(project: QuickProject) -> list[str]:
     return names
 
 
+def test_a_moving_average_is_trained_and_published_with_the_lora(project: QuickProject) -> None:
+    project.set(train={"ema_decay": 0.9})
+    found = stages(project)
+    assert [str(path) for path in found["train"].products] == [
+        "results/train.safetensors",
+        "results/train.ema.safetensors",
+    ]
+    assert [str(path) for path in found["publish"].products] == [
+        "results/lora.safetensors",
+        "results/lora.ema.safetensors",
+    ]
+    assert found["publish"].inputs["lora"] == list(found["train"].products)
+    assert found["sample_latents.one"].inputs["lora"] == [found["train"].products[0]]
+    made_from = {"hv15.made_from": json.dumps(found["train"].wanted)}
+    write_safetensors(project.root / "results/train.safetensors", made_from)
+    assert stages(project)["train"].found is Found.MISSING
+    write_safetensors(project.root / "results/train.ema.safetensors", made_from)
+    assert stages(project)["train"].found is Found.RIGHT
+
+
 def test_a_product_is_right_when_it_records_what_is_wanted(project: QuickProject) -> None:
     wanted = stages(project)["train"].wanted
     for recorded, state in ((wanted, Found.RIGHT), ({**wanted, "format": 0}, Found.WRONG), (None, Found.MISSING)):

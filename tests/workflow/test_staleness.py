@@ -422,6 +422,32 @@ def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickPr
     assert (outcome.jobs["train"], outcome.texts, outcome.jobs["sample decode"]) == (1, 1, 2), outcome.output
 
 
+def test_a_clip_of_the_validation_is_encoded_and_trains_nothing(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    others = project.root / "others"
+    others.mkdir()
+    (others / "elk.mp4").write_bytes(b"the video elk")
+    (others / "elk.txt").write_text("an elk that runs")
+    own = {"video_directory": "others", "resolution": [64, 64], "target_frames": [9]}
+    project.set(train={"validation": {"datasets": [own], "every_n_steps": 1}})
+    outcome = project.snakemake()
+    assert (outcome.clips, outcome.texts, outcome.jobs["train"]) == (1, 1, 0), outcome.output
+    assert "Nothing to be done" in project.snakemake().output
+
+
+def test_a_moving_average_is_published_beside_the_lora(prepared: QuickProject, tmp_path: Path) -> None:
+    """It comes with a training of its own, and is restored with the LoRA."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    project.set(train={"ema_decay": 0.99})
+    assert project.snakemake().jobs["train"] == 1
+    results = project.root / "results"
+    files = {kind: (results / f"{kind}.ema.safetensors") for kind in ("train", "lora")}
+    assert files["lora"].read_bytes() == files["train"].read_bytes()
+    files["train"].unlink()
+    assert "Nothing to be done" in project.snakemake().output
+    assert files["train"].read_bytes() == files["lora"].read_bytes()
+
+
 def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:
     projects = [QuickProject.make(tmp_path / name) for name in ("one", "two")]
     for project in projects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from hv15.records.fields import NewerVersion
 from hv15.records.json_values import Json, JsonObject, RecordError
-from hv15.records.metrics import SMOOTHING, STEP_SECONDS, StartRecord, StepRecord, measures, read_metrics
+from hv15.records.metrics import SMOOTHING, STEP_SECONDS, EndRecord, StartRecord, StepRecord, measures, read_metrics
 from hv15.runs.followed_file import FollowedLines
 from tui.data.columns import Numbers, thin
 from tui.data.curves import CHARTS, LOSS, Axis, CurveSource, Series
@@ -84,7 +85,8 @@ class MetricsReader:
         self._steps = StepColumns(self._smoothing)
         self._others: list[tuple[CurveSource, int, float]] = []
         """Values of records that are not steps, by curve and step."""
-        self._starts: list[StartRecord] = []
+        self._starts: list[StartRecord | EndRecord] = []
+        """The records that tell the length of the training, of which the last counts."""
         self._chunks: list[_Chunk] = []
         self.bad_lines = 0
         """How many lines are not records."""
@@ -178,12 +180,13 @@ class MetricsReader:
         except RecordError:
             self.bad_lines += 1
             return
-        if isinstance(record, StartRecord):
+        if isinstance(record, StartRecord | EndRecord):
             self._starts.append(record)
+        if isinstance(record, StartRecord):
             self._trouble = ""
         for curve in OTHER_CURVES:
             if type(record) is curve.record and not self._trouble:
-                self._others.append((curve, record.step, getattr(record, curve.field)))
+                self._others.append((curve, record.step, number_of(getattr(record, curve.field), curve)))
 
     # -- showing ----------------------------------------------------------------------------------------------------
 
@@ -246,3 +249,10 @@ class MetricsReader:
             loss=float(loss[0]) if len(loss) else None,
             loss_smooth=float(smooth[0]) if len(smooth) else None,
         )
+
+
+def number_of(value: object, curve: CurveSource) -> float:
+    """The number of a curve in a field's value; NaN if it has none."""
+    if curve.how == "bin":
+        value = value[curve.bin] if isinstance(value, tuple) and curve.bin < len(value) else None
+    return float(value) if isinstance(value, int | float) else math.nan

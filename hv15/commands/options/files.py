@@ -29,6 +29,25 @@ class Convert(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ema(Command):
+    """Average the LoRAs of several steps of a training, as if it had been done while it ran (power function EMA)."""
+
+    name: ClassVar[str] = "ema"
+    files: Annotated[
+        tuple[Path, ...], Argument("its copies, two or more", positional=True, metavar="FILE", several="+")
+    ]
+    out: Annotated[Path, Argument("the file to write")]
+    sigma_rel: Annotated[
+        float, Argument("width of the average, as a part of the training: 0.05 for its end, up to 0.28 for all of it")
+    ] = 0.2
+
+    def run(self) -> None:
+        from hv15.commands.files import ema
+
+        ema(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Merge(SettingsCommand):
     """Save the transformer with LoRAs merged into its weights (save_merged_model)."""
 
@@ -84,6 +103,7 @@ class DemoClips(SettingsCommand):
 
 FILE_COMMANDS: tuple[Entry, ...] = (
     Convert,
+    Ema,
     Merge,
     Download,
     Group(

@@ -10,7 +10,16 @@ from typing import Annotated
 import numpy as np
 import pytest
 
-from hv15.records.metrics import RECORDS, VERSION, Measure, MetricsRecord, StepRecord, ValidationRecord, measures
+from hv15.records.metrics import (
+    RECORDS,
+    VERSION,
+    EndRecord,
+    Measure,
+    MetricsRecord,
+    StepRecord,
+    ValidationRecord,
+    measures,
+)
 from tests.records.steps import lines as record_lines
 from tests.records.steps import start_record, step_record
 from tui.data.columns import Column, thin
@@ -176,6 +185,26 @@ def test_the_loss_of_validations_is_a_curve_of_its_own(path: Path) -> None:
     path.write_text(lines([1, 2]) + validated(2, 0.7) + lines([3, 4]) + validated(4, 0.5))
     reader.refresh()
     assert reader.series(VALIDATION).y.tolist() == pytest.approx([0.7, 0.5]), "a training that resumed did it again"
+
+
+def test_each_noise_level_of_a_validation_is_a_curve(path: Path) -> None:
+    levels = (0.25, None, *[0.5] * 7)
+    records = [ValidationRecord(step=step, loss=None, loss_by_quantile=levels) for step in (2, 4)]
+    path.write_text(lines([1, 2, 3, 4]) + "".join(map(record_lines, records)))
+    reader = read(path)
+    first, second = (curve("loss_by_quantile", "bin", number=number, record=ValidationRecord) for number in (0, 1))
+    assert reader.series(first).x.tolist() == [2, 4]
+    assert reader.series(first).y.tolist() == [0.25, 0.25]
+    assert not len(reader.series(second).x)
+    assert not len(reader.series(VALIDATION).x), "no loss that is a number"
+    assert reader.bad_lines == 0
+
+
+def test_a_training_that_ends_early_has_the_length_that_it_has(path: Path) -> None:
+    ended = EndRecord(step=3, total_steps=3, reason="enough")
+    path.write_text(record_lines(start_record(40)) + lines([1, 2, 3]) + record_lines(ended))
+    status = read(path).status()
+    assert (status.step, status.total) == (3, 3)
 
 
 def test_a_later_version_is_named_and_its_numbers_are_not_guessed(path: Path) -> None:
