@@ -330,7 +330,7 @@ class StagePlanner:
     def _denoise(self, settings: Settings) -> Cost:
         from hv15.plan.metered_steps import PassSize
         from hv15.plan.transformer import denoising
-        from hv15.sample.sampling import BATCHED_TOKENS
+        from hv15.sample.sampler import BATCHED_TOKENS
 
         frames, rows, columns = self._largest_video.latent
         return denoising(

@@ -32,11 +32,14 @@ from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import ProjectPaths
+from hv15.records.problems import ConfigError, Place, Problem
 from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import Origin
 
 __all__ = ["ModelFiles", "Project"]
+
+_DATASETS = Place(setting=("datasets",))
 
 
 class Project:
@@ -45,12 +48,13 @@ class Project:
     Args:
         config: the config file; its folder is the project.
         overrides: settings given on the command line, nested as in the file.
+        text: what to read instead of the file.
     """
 
-    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None) -> None:
+    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
-        self.settings: Settings = load_config(self.config, self.overrides)
+        self.settings: Settings = load_config(self.config, self.overrides, text=text)
         self.root = self.settings.root
         self.paths = ProjectPaths(self.root)
         self.cache = self.settings.resolve(self.settings.cache.directory)
@@ -109,6 +113,9 @@ class Project:
         Raises:
             UserError: as `training_spec`.
         """
+        if not self.settings.datasets:
+            found = "is missing: there is nothing to train on"
+            raise ConfigError([Problem(found, "add a dataset, or only sample: hv15 run samples", _DATASETS)])
         return training_spec(
             self.settings,
             self.models,
