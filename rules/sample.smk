@@ -93,3 +93,8 @@ rule contact_sheet:
         "Drawing the samples side by side: {WHY:contact_sheet}"
     shell:
         "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
+
+
+rule samples:
+    input:
+        PROJECT.samples,

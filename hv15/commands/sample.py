@@ -21,13 +21,13 @@ from hv15.gpus import take_gpu
 from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.project.metadata import product_metadata
+from hv15.project.request import SampleRequest, named_samples, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES
 from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import read_made_from
-from hv15.project.request import SampleRequest, named_samples, open_project
 from hv15.sample.resolutions import parse_size
 from hv15.terminal_text import one_line
 

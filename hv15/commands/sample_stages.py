@@ -11,7 +11,6 @@ from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, lora_notes, sample_notes
 from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
 from hv15.data.captions import caption_key
-from hv15.digest import digest
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.models.advice import about_memory
@@ -68,7 +67,7 @@ def denoise(options: SampleDenoise) -> int | None:
     ranks = project.settings.sample.context_parallel
     if (code := run_on_ranks(ranks, device, f"sample.context_parallel is {ranks}")) is not None:
         return code
-    trained, text_settings = digest(project.training_spec), project.texts.settings_digest
+    trained, text_settings = project.trained_digest, project.texts.settings_digest
     spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
     of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]

@@ -145,6 +145,8 @@ class StagePlanner:
         left_out: set[str] = set() if self.work.task == "i2v" else {"condition"}
         if not self.work.videos:
             left_out |= {"condition", "denoise", "decode"}
+        if not self.project.settings.datasets:
+            left_out |= {"encode latents", "train"}
         return [name for name in STAGES if name not in left_out]
 
     def stage(self, name: StageName, settings: Settings | None = None, clips: ClipBatch | None = None) -> StagePlan:

@@ -22,6 +22,7 @@ from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips
 from hv15.choices import roles_of
 from hv15.config import Settings, load_config
+from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
@@ -98,6 +99,15 @@ class Project:
         return self.spec_without_start if self.start is None else with_origin(self.spec_without_start, self.start)
 
     @cached_property
+    def trained_digest(self) -> str | None:
+        """What stands for the trained LoRA in the specs of all that is made with it; None if nothing is trained.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return digest(self.training_spec) if self.settings.datasets else None
+
+    @cached_property
     def start(self) -> Origin | None:
         """What the training starts from; None if it is a new LoRA.
 
@@ -115,7 +125,7 @@ class Project:
         """
         if not self.settings.datasets:
             found = "is missing: there is nothing to train on"
-            raise ConfigError([Problem(found, "add a dataset, or only sample: hv15 run samples", _DATASETS)])
+            raise ConfigError([Problem(found, "add a dataset to config.yaml, or ask for samples", _DATASETS)])
         return training_spec(
             self.settings,
             self.models,
