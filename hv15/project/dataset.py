@@ -35,7 +35,7 @@ class FoundSource(NamedTuple):
     """sha256 of the caption's text."""
 
 
-class Pair(NamedTuple):
+class CaptionedMedium(NamedTuple):
     """One captioned medium of one dataset: what training draws from."""
 
     media: str
@@ -128,7 +128,7 @@ class ProjectDataset:
         """
         return held_out((each.media for each in self.sources if each.dataset < self._trained_count), self._fraction)
 
-    def is_trained(self, each: FoundSource | Pair) -> bool:
+    def is_trained(self, each: FoundSource | CaptionedMedium) -> bool:
         """Whether the training draws from a medium of a dataset.
 
         Raises:
@@ -182,7 +182,7 @@ class ProjectDataset:
         ]
 
     @cached_property
-    def all_pairs(self) -> list[Pair]:
+    def all_pairs(self) -> list[CaptionedMedium]:
         """Every captioned medium, in an order that depends on content alone.
 
         Raises:
@@ -190,13 +190,13 @@ class ProjectDataset:
         """
         rules = self.rules
         pairs = [
-            Pair(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix))
+            CaptionedMedium(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix))
             for dataset, source, media, caption in self.sources
         ]
         return sorted(pairs)
 
     @cached_property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[CaptionedMedium]:
         """What is trained on, in an order that depends on content alone.
 
         Raises:
@@ -205,7 +205,7 @@ class ProjectDataset:
         return [pair for pair in self.all_pairs if self.is_trained(pair)]
 
     @cached_property
-    def validation_pairs(self) -> list[Pair]:
+    def validation_pairs(self) -> list[CaptionedMedium]:
         """What is not trained on, in an order that depends on content alone.
 
         Raises:

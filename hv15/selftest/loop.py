@@ -20,7 +20,7 @@ from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.models import DiT
 from hv15.records.json_values import parse_object
 from hv15.records.selftest import Measured
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.sizes import NUMBERS_DIT
 from hv15.selftest.stand import Skipped, Stand, Wrong, moved
 from hv15.selftest.training import REPEATABLE, Options, make_settings, random_example, repeatable, training
@@ -39,13 +39,13 @@ SYNCHRONIZING = "synchronizing CUDA operation"
 """In torch's warnings of operations for which the host waits."""
 
 
-def loop_checks(stand: Stand) -> list[Check]:
+def loop_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of this part."""
     return [
-        Check("loop", "host syncs in a training step", partial(host_syncs, stand), 2),
-        Check("loop", "a step that is not finite: equal LoRA", partial(bad_step, stand), 2),
-        Check("loop", "stop by a signal, resume: equal LoRA", partial(stop_and_resume, stand), 5),
-        Check("loop", "waiting for data", partial(data_wait, stand), 3),
+        MachineCheck("loop", "host syncs in a training step", partial(host_syncs, stand), 2),
+        MachineCheck("loop", "a step that is not finite: equal LoRA", partial(bad_step, stand), 2),
+        MachineCheck("loop", "stop by a signal, resume: equal LoRA", partial(stop_and_resume, stand), 5),
+        MachineCheck("loop", "waiting for data", partial(data_wait, stand), 3),
     ]
 
 

@@ -18,7 +18,7 @@ class PlannedWork(Protocol):
     def plan(self) -> Cost: ...
 
 
-class Plans:
+class PlannedCosts:
     """The planner's figures.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hv15.atomic import atomic_path
+from hv15.figures import FORMATS, save_figure
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metrics import SIGMA_BINS, SMOOTHING, MetricsRecord, StepRecord, ValidationRecord, read_metrics
 from hv15.train.smoothed import SmoothedLoss
@@ -14,7 +14,6 @@ from hv15.train.smoothed import SmoothedLoss
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = ("png", "svg")
 MOST_POINTS = 1000
 """Of a line; more steps are averaged in groups of equal size."""
 
@@ -101,7 +100,6 @@ def _draw_learning_rate(axes: Axes, steps: Sequence[StepRecord]) -> None:
 
 
 def _save(draw: Callable[[Axes], None], stem: Path) -> list[Path]:
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -109,12 +107,9 @@ def _save(draw: Callable[[Axes], None], stem: Path) -> list[Path]:
     draw(axes)
     axes.set_xlabel("step")
     axes.spines[["top", "right"]].set_visible(False)
-    paths = [stem.with_suffix(f".{form}") for form in FORMATS]
-    for form, path in zip(FORMATS, paths, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if form == "svg" else {"Software": None}
-        with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "hv15"}):
-            figure.savefig(temporary, format=form, dpi=120, metadata=metadata)
+    paths = [stem.with_suffix(suffix) for suffix in FORMATS]
+    for path in paths:
+        save_figure(figure, path)
     return paths
 
 

@@ -34,6 +34,7 @@ from hv15.records.metadata import VALIDATION_LOSS
 from hv15.records.metrics import QUANTILE_COUNT, ValidationRecord
 from hv15.train.examples import Example
 from hv15.train.fetch import Fetch
+from hv15.train.intervals import Interval
 from hv15.train.lora_writer import LoRAWriter
 from hv15.train.losses import mean_square
 from hv15.train.metrics import MetricsFile
@@ -53,7 +54,7 @@ ORDER = (4, 0, 8, 2, 6, 1, 7, 3, 5)
 """In which the levels get pairs: a number of pairs that is no multiple of nine covers the whole range as well."""
 SEED = 0
 """Of the noise: the same in all trainings, whatever their own seeds."""
-READ_AHEAD = 2
+READ_AHEAD = 2  # inputs
 
 
 class Pair(NamedTuple):
@@ -112,24 +113,6 @@ def make_measurements(
 
 
 @dataclass(frozen=True)
-class ValidationRule:
-    """When validations are made."""
-
-    every_n_steps: int | None
-    every_n_epochs: int | None
-    at_first: bool
-
-    def is_due(self, step: int, batches: StepBatches) -> bool:
-        """Whether one is due after `step` finished steps."""
-        if step == 0:
-            return self.at_first
-        if self.every_n_steps and step % self.every_n_steps == 0:
-            return True
-        every = self.every_n_epochs
-        return bool(every and batches.finished_epochs(step) // every > batches.finished_epochs(step - 1) // every)
-
-
-@dataclass(frozen=True)
 class Share:
     """What one of the groups of processes does that divide a training's batches, and its validations, among them."""
 
@@ -145,7 +128,7 @@ class Share:
 class Validation:
     """Measures the losses when they are due, and keeps the LoRA with the lowest."""
 
-    rule: ValidationRule
+    interval: Interval
     measurements: Sequence[Measurement]
     sigmas: Sequence[float]
     """Of the levels."""
@@ -161,7 +144,7 @@ class Validation:
     """Saves the LoRA after so many steps, which has this loss."""
 
     def is_due(self, step: int) -> bool:
-        return self.rule.is_due(step, self.batches)
+        return self.interval.is_due(step, self.batches)
 
     def run(self, step: int, metrics: MetricsFile) -> None:
         """Measure, on all processes together.
@@ -286,7 +269,7 @@ def make_validation(
         writer.write(best, step, {VALIDATION_LOSS: str(loss)})
 
     return Validation(
-        rule=ValidationRule(every_n_steps, asked.every_n_epochs, asked.at_first),
+        interval=Interval(every_n_steps, asked.every_n_epochs, asked.at_first),
         measurements=make_measurements(held_out, trained, asked.samples, i2v_prob),
         sigmas=[distribution.quantile(probability) for probability in PROBABILITIES],
         stores=stores,
