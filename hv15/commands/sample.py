@@ -18,6 +18,7 @@ from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.ranks import run_on_ranks
 from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
 
@@ -145,5 +146,7 @@ def _read(path: Path, what: Made) -> tuple[SampleSpec, JsonObject]:
     spec = Spec.read(path)
     content = spec.details.get("sample")
     if not isinstance(content, dict) or _FIELDS[what] not in spec.wanted:
-        raise UserError.at(path, f"not the spec of {what}", hint="the specs of all stages are in results/specs")
+        raise UserError.at(
+            path, f"not the spec of {what}", hint=f"the specs of all stages are in {ProjectPaths().specs}"
+        )
     return SampleSpec.from_json(content, source=str(path)), spec.wanted

@@ -215,8 +215,8 @@ def read_metrics(content: JsonObject) -> MetricsRecord | None:
     return record
 
 
-def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRecord]:
-    """Yield the steps of a metrics file, or of its last bytes; damaged and unknown lines are skipped.
+def read_records(path: Path, *, last_bytes: int | None = None) -> Iterator[MetricsRecord]:
+    """Yield the records of a metrics file, or of its last bytes; damaged and unknown lines are skipped.
 
     Raises:
         OSError: the file cannot be read.
@@ -229,5 +229,14 @@ def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRec
                 record = read_metrics(parse_object(line))
             except RecordError:
                 continue
-            if isinstance(record, StepRecord):
+            if record is not None:
                 yield record
+
+
+def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRecord]:
+    """Yield only the steps of what `read_records` yields.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return (each for each in read_records(path, last_bytes=last_bytes) if isinstance(each, StepRecord))

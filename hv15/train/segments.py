@@ -1,4 +1,4 @@
-"""The segments of a LoRA that was trained by several trainings, each going on from the one before (`continue_from`).
+"""The segments of a LoRA that was trained by several trainings, each continuing the one before (`continue_from`).
 
 Each is an object:
 
@@ -41,7 +41,7 @@ def earlier_segments(origin: Origin, kept: Path) -> tuple[JsonObject, ...]:
 
 
 def segment(origin: Origin | None) -> JsonObject:
-    """Return the segment of a training that still goes on."""
+    """Return the segment of the training that is not finished."""
     if origin is None:
         return {"from_step": 0}
     return {"from_step": origin.step, "origin": origin.to_json()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -121,3 +123,24 @@ def test_the_trainings_that_were_set_aside(tmp_path: Path) -> None:
         (tmp_path / "results" / name / "metrics.jsonl").touch()
     found = ProjectPaths(tmp_path).set_aside()
     assert [path.parent.name for path in found] == ["train-0123", "train-1234"]
+
+
+def written(tree: ast.AST) -> Iterator[str]:
+    """The texts of a program, without docstrings: those say in words what the paths are."""
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+def test_nothing_else_writes_a_path_of_a_result() -> None:
+    repository = Path(__file__).parents[2]
+    documentation = repository / "hv15/config/docs.py"
+    files = {file for package in ("hv15", "tui") for file in (repository / package).rglob("*.py")} - {documentation}
+    found = {
+        f"{file.relative_to(repository)}: {text}"
+        for file in files
+        for text in written(ast.parse(file.read_text(encoding="utf-8")))
+        if "results/" in text
+    }
+    assert found == set()

@@ -299,7 +299,7 @@ class Demanding(torch.optim.SGD):
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
-        (Forgetful, "does not go on from its saved state as if it had not stopped"),
+        (Forgetful, "does not resume from its saved state as if it had not stopped"),
         (Unreadable, "cannot be used: Weights only load failed"),
         (Demanding, "cannot be used: needs a closure"),
     ],
