@@ -199,8 +199,8 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
     captions = len({each.source.caption for each in project.dataset.sources})
     count = len(clips.found)
-    found = f"{len(project.dataset.sources)} files, {count} clips, {captions} distinct captions"
-    found += f", {counted(len(buckets), 'bucket')}"
+    counts = {"file": len(project.dataset.sources), "clip": count, "distinct caption": captions, "bucket": len(buckets)}
+    found = ", ".join(counted(number, name) for name, number in counts.items())
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
     if project.settings.train.validation.is_on:
         validated = [pair.name for pair in project.dataset.validation_pairs]
@@ -224,7 +224,7 @@ def dataset_checks(project: Project) -> Iterator[Check]:
 def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:
     """The largest buckets, and how many clips the others have: a folder of pictures may have thousands."""
     for name, number in sorted(buckets.most_common(MOST_BUCKETS)):
-        yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
+        yield Check("ok", "bucket", f"{name} (frames, height, width): {counted(number, 'clip')}")
     if len(buckets) > MOST_BUCKETS:
         rest = buckets.most_common()[MOST_BUCKETS:]
         yield Check("ok", "bucket", f"{len(rest)} smaller ones: {sum(number for _, number in rest)} clips")

@@ -16,6 +16,7 @@ from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.digest import short, text_digest
 from hv15.project.validation import held_out
+from hv15.records.paths import CachePaths
 from hv15.records.problems import ConfigError, Location, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
@@ -98,7 +99,7 @@ class ProjectDataset:
         """
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
-        keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
+        keys = FileIndex(CachePaths(self._store).media_hashes).media_keys([source for _, source in found])
         sources = [
             FoundSource(number, source, key, caption_key(source.caption))
             for (number, source), key in zip(found, keys, strict=True)
@@ -166,7 +167,7 @@ class ProjectDataset:
         """The properties of the files. A plan does not need them, so the decoders are imported here."""
         from hv15.data.probed import Probed
 
-        return Probed(self._store / "probed.json")
+        return Probed(CachePaths(self._store).probed_media)
 
     @cached_property
     def rules(self) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
-from hv15.records.paths import ProjectPaths, config_file
+from hv15.records.paths import MANIFESTS, CachePaths, ProjectPaths, config_file, manifest_name
 
 NAMED = {
     "config": "config.yaml",
@@ -62,6 +62,17 @@ def test_an_experiment_has_files_of_its_own(name: str) -> None:
     own = NAMED[name].replace("results", "results/rank-8", 1)
     expected = NAMED[name] if name in OF_THE_PROJECT else own
     assert str(getattr(ProjectPaths(Path("/p"), "rank-8"), name)) == f"/p/{expected}"
+
+
+def test_a_cache_has_the_names_that_it_had() -> None:
+    """Another name would be another, empty cache."""
+    cache = CachePaths(Path("cache"))
+    found = [cache.items("latents"), cache.projects, cache.media_hashes, cache.probed_media]
+    found += [cache.model_fingerprints, cache.token_counts]
+    names = ["store/latents", "projects", "index.json", "probed.json", "fingerprints.json", "tokens.json"]
+    assert list(map(str, found)) == [f"cache/{name}" for name in names]
+    assert manifest_name(3, 8) == "3-of-8.json"
+    assert PurePath(manifest_name(3, 8)).match(MANIFESTS)
 
 
 def test_names_with_a_wildcard() -> None:
