@@ -34,7 +34,7 @@ _KOHYA_STEPS = "ss_steps"
 _MOST_STEPS = 10**8
 """More steps than any training has: a damaged number must not fill the memory."""
 _HALVINGS = 200
-"""Of an interval in which gamma is found: nothing is left of it."""
+"""How often the interval that holds gamma is halved: until it is shorter than the distance of two floats."""
 
 
 def average_loras(files: Sequence[Path], out: Path, sigma_rel: float) -> list[tuple[Path, float]]:
@@ -52,9 +52,9 @@ def average_loras(files: Sequence[Path], out: Path, sigma_rel: float) -> list[tu
     """
     steps = {path: step_of_lora(path) for path in files}
     if len(set(steps.values())) < len(files) or len(files) < 2:
-        told = ", ".join(f"{path.name} {step}" for path, step in steps.items())
+        listed = ", ".join(f"{path.name} {step}" for path, step in steps.items())
         raise UserError(
-            f"expected LoRAs of at least two different steps, found {told}",
+            f"expected LoRAs of at least two different steps, found {listed}",
             hint=f"give the copies that train.save_every_n_steps keeps in {ProjectPaths().checkpoints}",
         )
     ordered = sorted(files, key=steps.__getitem__)

@@ -111,7 +111,10 @@ class StepRecord(MetricsRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecord(MetricsRecord):
-    """The loss on clips that are not trained on, at fixed noise (`hv15.train.validation`). None is not finite."""
+    """The loss on clips that are not trained on, at fixed noise (`hv15.train.validation`).
+
+    A loss that is not finite is None.
+    """
 
     kind = "validation"
     loss: Annotated[float | None, Measure("Loss", log=True, label="validation")]

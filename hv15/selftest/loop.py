@@ -19,6 +19,7 @@ from torch import Tensor
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.models import DiT
 from hv15.records.json_values import parse_object
+from hv15.records.paths import ProjectPaths
 from hv15.records.selftest import Measured
 from hv15.selftest.checks import MachineCheck
 from hv15.selftest.sizes import NUMBERS_DIT
@@ -153,7 +154,7 @@ def data_wait(stand: Stand) -> Measured:
     folder = _folder(stand, "loop")
     try:
         _train(stand, folder)
-        lines = [parse_object(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = [parse_object(line) for line in (folder / ProjectPaths().metrics.name).read_text().splitlines()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     steps = [line for line in lines if "data_wait_s" in line][1:]  # the first waits for the first item

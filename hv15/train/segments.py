@@ -7,7 +7,7 @@ Each is an object:
 - to_step, config, made_from: where it was left, its whole resolved config, and the past of its spec. Only of earlier
   segments, so that each can be trained again; of the last one, the LoRA's other metadata tells this.
 
-Of an origin that does not tell how it was trained, such as another program's LoRA, there is no config.
+An origin that does not tell how it was trained, such as another program's LoRA, has no config.
 """
 
 from __future__ import annotations

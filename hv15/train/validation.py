@@ -1,8 +1,8 @@
 """The loss on clips that are not trained on, and beside it on as many that are: the gap shows what is only memorised.
 
-- Measured are pairs of a clip and a noise level: the quantiles 0.1 to 0.9 of the training's own noise levels. Each pair
-  has its own noise, the same at every step and in every training, so the losses of different steps and trainings can be
-  compared. Clips are used as they are: a batch of one, with their captions, without any dropout.
+- It measures pairs of a clip and a noise level. The levels are the quantiles 0.1 to 0.9 of those of the training. Each
+  pair has its own noise, the same at every step and in every training, so the losses of different steps and trainings
+  can be compared. Clips are used as they are: a batch of one, with their captions, without any dropout.
 - If both image-to-video and text-to-video are trained, each pair is measured as both.
 - Nothing here draws from a random state or changes a weight: a training with validations gives the same LoRA.
 - Several processes divide the pairs among them; the result is the same.
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 PROBABILITIES = tuple((number + 1) / (QUANTILE_COUNT + 1) for number in range(QUANTILE_COUNT))
 ORDER = (4, 0, 8, 2, 6, 1, 7, 3, 5)
-"""In which the levels get pairs: a number of pairs that is no multiple of nine covers the whole range as well."""
+"""The order in which levels get pairs, so that any number of pairs covers the whole range."""
 SEED = 0
 """Of the noise: the same in all trainings, whatever their own seeds."""
 READ_AHEAD = 2  # inputs
@@ -100,7 +100,7 @@ def make_measurements(
 
     Args:
         held_out, trained: the clips of the two parts.
-        count: of the pairs of each part.
+        count: number of pairs of each part.
         i2v_prob: see `ExampleReader`; a still image is always text-to-video.
     """
     found = []
@@ -114,7 +114,7 @@ def make_measurements(
 
 @dataclass(frozen=True)
 class Share:
-    """What one of the groups of processes does that divide a training's batches, and its validations, among them."""
+    """The part of one group of processes. Groups divide a training's batches and its validations among them."""
 
     group: int = 0
     groups: int = 1
@@ -230,10 +230,12 @@ class Validation:
 
     def _of_task(self, losses: Sequence[float], *, i2v: bool) -> float | None:
         """The mean loss of the clips that are not trained on as one task, if both are measured."""
-        ours = [(loss, each.i2v) for loss, each in zip(losses, self.measurements, strict=True) if not each.is_trained]
-        if len({way for _, way in ours}) < 2:
+        held_out = [
+            (loss, each.i2v) for loss, each in zip(losses, self.measurements, strict=True) if not each.is_trained
+        ]
+        if len({way for _, way in held_out}) < 2:
             return None
-        return _mean([loss for loss, way in ours if way == i2v])
+        return _mean([loss for loss, way in held_out if way == i2v])
 
 
 def make_validation(
