@@ -66,8 +66,8 @@ def denoise(options: SampleDenoise) -> int | None:
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     device = project.settings.runtime.device
-    ranks = project.settings.sample.context_parallel
-    if (code := run_on_ranks(ranks, device, f"sample.context_parallel is {ranks}")) is not None:
+    sample = project.settings.sample
+    if (code := run_on_ranks(sample.context_parallel, device, sample.asks_for_gpus)) is not None:
         return code
     trained, text_settings = digest(project.training_spec), project.texts.settings_digest
     spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
