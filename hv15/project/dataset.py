@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
+from hv15.config.section import Affects
 from hv15.config.training.validation import ValidationSettings
 from hv15.data.captions import caption_key
 from hv15.data.index import FileIndex
@@ -178,7 +179,7 @@ class ProjectDataset:
     def identities(self) -> list[str]:
         """The identity of each dataset, whatever its place in the list: how it cuts and weights its clips."""
         return [
-            short({"rule": rule, **marked_view(dataset, "weight")})
+            short({"rule": rule, **marked_view(dataset, Affects.WEIGHT)})
             for rule, dataset in zip(self.rules, self.datasets, strict=True)
         ]
 
