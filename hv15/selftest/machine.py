@@ -145,9 +145,9 @@ def start(stand: Stand) -> Measured:
     """A process that imports what a training does, until the device has a number; its files are in memory already."""
     if not stand.has_data:
         raise Skipped("the device has no data")
-    code = f"import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"
-    tree = Path(__file__).parents[2]
-    run = partial(subprocess.run, [sys.executable, "-c", code], cwd=tree, check=True, capture_output=True)
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"  # an unpacked tree is not installed
+    code = f"{path}; import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"
+    run = partial(subprocess.run, [sys.executable, "-P", "-c", code], check=True, capture_output=True)
     seconds = stand.clock.timed(run, 1)
     stand.learn(start=seconds)
     return Measured(seconds=seconds)
