@@ -30,8 +30,6 @@ class LossRule:
     is_reg: bool = False
     targets_prior: bool = False
     """Whether their target is the prediction without the LoRA, instead of their own velocity."""
-    weight: float = 1.0
-    """Factor on the loss of each clip."""
     unmasked_weight: float = 0.0
     unmasked_probability: float = 0.0
     masked_prior_preservation_weight: float = 0.0

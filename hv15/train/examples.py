@@ -138,7 +138,7 @@ class ExampleReader:
             x0=x0,
             noise=torch.stack([random.noise(tuple(x0.shape[1:]), self.seed, sample) for sample in batch.samples]),
             sigma=sigma,
-            weight=torch.tensor([rule.weight * self.loss_weight(each) for each in sigma.tolist()]),
+            weight=torch.tensor([self.loss_weight(each) for each in sigma.tolist()]),
             first_frame=torch.tensor(with_image, dtype=torch.float32),
             condition=content.condition,
             mask=None if mask is None else mask.clamp(min=rule.unmasked_weight),

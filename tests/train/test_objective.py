@@ -31,7 +31,7 @@ from tests.train.test_resume import at_step, send
 from tests.train.world import CONFIG, metrics, run, settings, tiny_dit, tiny_stores, untimed
 
 PLAIN = LossRule()
-PRIOR = LossRule(is_reg=True, targets_prior=True, weight=0.5)
+PRIOR = LossRule(is_reg=True, targets_prior=True)
 OUTSIDE = LossRule(masked_prior_preservation_weight=0.25)
 
 
@@ -166,13 +166,6 @@ def test_unmasked_weight_and_probability(tmp_path: Path) -> None:
             assert not masked
         else:
             assert torch.equal(example.mask[0], mask.clamp(min=0.4))
-
-
-def test_the_weight_of_a_regularisation_set(tmp_path: Path) -> None:
-    items, stores = masked_data(tmp_path)
-    double, stores = masked_data(tmp_path, reg=replace(PRIOR, weight=1.0))
-    half, one = (moved(plain_step(), [(0, example_of(each[-2:-1], stores))]) for each in (items, double))
-    assert_close(2 * half, one, atol=1e-7, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "loha", "lokr"])
