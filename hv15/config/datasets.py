@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from hv15.config.section import (
     CAPTION,
     PLACE,
+    UNLESS_DEFAULT,
     WEIGHT,
     Conflict,
     Few,
@@ -44,6 +45,7 @@ def _one_window(value: object) -> object:
     return [value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Side = Annotated[int, Field(ge=PIXELS_PER_CELL, le=8192)]
 Resolution = Annotated[tuple[Side, Side], BeforeValidator(_square, json_schema_input_type=Side | tuple[Side, Side])]
 Windows = Annotated[
@@ -100,6 +102,32 @@ class DatasetSettings(Section):
 
     num_repeats: Annotated[int, Field(ge=1, le=100_000)] = Field(1, json_schema_extra=WEIGHT)
     """How often each clip is used in an epoch. Increase it to give a small dataset more weight than a large one."""
+
+    is_reg: bool = Field(False, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """Regularisation: clips of what the LoRA must not change, such as other persons. They are shown like others, but
+    never held out for validation."""
+
+    reg_target: Literal["prior", "clips"] = Field(
+        "prior", json_schema_extra=WEIGHT | UNLESS_DEFAULT | only_with(is_reg=(True,))
+    )
+    """What regularisation clips are trained towards. `prior`: what the model predicts without the LoRA (prior
+    preservation), which takes one more forward pass. `clips`: the clips themselves, as in other datasets."""
+
+    use_masks: bool = Field(True, json_schema_extra=PLACE)
+    """Use the masks beside clips: clip.mask.png or clip.mask.mp4 is that of clip.mp4, and its grey says how much each
+    place counts in the loss. Clips without a mask count as a whole."""
+
+    unmasked_weight: Share = Field(0.0, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """The least that any place of a masked clip counts; 0 means that black places are not learnt."""
+
+    unmasked_probability: Share = Field(0.0, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """Probability of showing a masked clip without its mask."""
+
+    masked_prior_preservation_weight: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
+        0.0, json_schema_extra=WEIGHT | UNLESS_DEFAULT
+    )
+    """Weight of a second loss outside of masks, towards what the model predicts without the LoRA; 0 switches it off.
+    1 counts as much as the masked part. It takes one more forward pass."""
 
     target_frames: Windows = Field(
         (1,),
@@ -170,10 +198,20 @@ class DatasetSettings(Section):
             for name in VIDEO_ONLY:
                 if getattr(self, name) != fields[name].default:
                     yield (name,), f"is only for videos, but this dataset has {sources[0]}"
+        if self.reg_target != "prior" and not self.is_reg:
+            yield ("reg_target",), "has no effect without is_reg: true"
+        if self.targets_prior and self.masked_prior_preservation_weight:
+            text = "has no effect with is_reg, which has the same target everywhere: set it to 0, or reg_target: clips"
+            yield ("masked_prior_preservation_weight",), text
         if not self.enable_bucket and any(side % PIXELS_PER_CELL for side in self.resolution):
             width, height = map(encodable_side, self.resolution)
             text = f"found {list(self.resolution)}: without enable_bucket both must be multiples of 16, e.g. "
             yield ("resolution",), f"{text}[{width}, {height}]"
+
+    @property
+    def targets_prior(self) -> bool:
+        """Whether its clips are trained towards what the model predicts without the LoRA."""
+        return self.is_reg and self.reg_target == "prior"
 
     @property
     def source(self) -> str:

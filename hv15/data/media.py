@@ -9,7 +9,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from hv15.data.frames import Timeline
 from hv15.errors import UserError
@@ -34,6 +34,42 @@ class MediaError(UserError):
         self.path, self.reason = path, reason
 
 
+class MediaFile(Protocol):
+    """A media file with its stamp, see `Source`."""
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def kind(self) -> MediaKind: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def mtime_ns(self) -> int: ...
+
+    @property
+    def inode(self) -> int: ...
+
+
+class MaskFile(NamedTuple):
+    """The mask of a clip (hv15.data.masks), with its stamp as in `Source`."""
+
+    place: str
+    kind: MediaKind
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
+
+
 class Source(NamedTuple):
     """One captioned media file that a scan found. It has a stamp (size, time, inode), but was not opened yet.
 
@@ -56,6 +92,7 @@ class Source(NamedTuple):
     """The line of that file, from 0, if it is a JSONL file."""
     is_default: bool = False
     """Whether the caption is `default_caption`, because the file has no caption."""
+    mask: MaskFile | None = None
 
     @property
     def path(self) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.data.captions import plain
-from hv15.data.media import MediaKind, Source, stamp
+from hv15.data.masks import mask_kind
+from hv15.data.media import MaskFile, MediaKind, Source, stamp
 from hv15.data.paths import cure, near
 from hv15.records.problems import Place, Problem
 
@@ -49,18 +50,41 @@ class Survey:
         self._default = plain(self.dataset.default_caption or "")
         self._prefix, self._suffix = self.dataset.caption_prefix, self.dataset.caption_suffix
 
-    def add(self, place: str, kind: MediaKind, caption: str | None, caption_file: str, row: int | None = None) -> None:
+    def add(
+        self,
+        place: str,
+        kind: MediaKind,
+        caption: str | None,
+        caption_file: str,
+        row: int | None = None,
+        mask: str | None = None,
+    ) -> None:
         """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`."""
         try:
             size, mtime_ns, inode = stamp(place, kind)
         except OSError as error:
             self.problems.append(Problem(f"cannot be read: {error.strerror}", place=Place(Path(place))))
             return
+        mask_file = None if mask is None else self._mask(place, kind, mask)
         if caption == "":
             self.empty.append(place)
         written = self._default if caption is None else caption
         text = f"{self._prefix}{written}{self._suffix}"
-        self.sources.append(Source(place, kind, text, size, mtime_ns, inode, caption_file, row, caption is None))
+        known = (place, kind, text, size, mtime_ns, inode, caption_file, row, caption is None)
+        self.sources.append(Source(*known, mask=mask_file))
+
+    def _mask(self, place: str, kind: MediaKind, mask: str) -> MaskFile | None:
+        """Return a medium's mask; None, and a problem, if it cannot be one."""
+        of_kind = mask_kind(mask)
+        if kind == "image" and of_kind != "image":
+            hint = "save it as an image, such as a PNG"
+            self.problems.append(Problem(f"a mask of the image {place}, expected an image", hint, Place(Path(mask))))
+            return None
+        try:
+            return MaskFile(mask, of_kind, *stamp(mask, of_kind))
+        except OSError as error:
+            self.problems.append(Problem(f"cannot be read: {error.strerror}", place=Place(Path(mask))))
+            return None
 
     def listed(self) -> list[Problem]:
         """Return the first problems, and one that counts the rest. At least one of them says what to do."""

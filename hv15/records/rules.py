@@ -20,6 +20,7 @@ class Rule(StrEnum):
     CHECK_MODELS = "check_models"
     ENCODE_LATENTS = "encode_latents"
     ENCODE_TEXTS = "encode_texts"
+    ENCODE_MASKS = "encode_masks"
     TRAIN = "train"
     SAMPLE_CONDITION = "sample_condition"
     SAMPLE_LATENTS = "sample_latents"
@@ -29,7 +30,11 @@ class Rule(StrEnum):
     PLAN = "plan"
 
 
-ENCODING_RULES: dict[EncodedKind, Rule] = {"latents": Rule.ENCODE_LATENTS, "text": Rule.ENCODE_TEXTS}
+ENCODING_RULES: dict[EncodedKind, Rule] = {
+    "latents": Rule.ENCODE_LATENTS,
+    "text": Rule.ENCODE_TEXTS,
+    "masks": Rule.ENCODE_MASKS,
+}
 """The rule that makes the manifests of each kind."""
 
 _WORDS: dict[str, str] = {
@@ -37,6 +42,7 @@ _WORDS: dict[str, str] = {
     Rule.CHECK_MODELS: "check the model files",
     Rule.ENCODE_LATENTS: "encode clips",
     Rule.ENCODE_TEXTS: "encode captions and prompts",
+    Rule.ENCODE_MASKS: "encode masks",
     Rule.TRAIN: "train the LoRA",
     Rule.SAMPLE_CONDITION: "encode a first image",
     Rule.SAMPLE_LATENTS: "sample",
