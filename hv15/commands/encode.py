@@ -59,12 +59,34 @@ def latents(options: EncodeLatents) -> None:
         batch_size=cache.latent_batch,
         workers=cache.workers,
     )
-    stop = cache.bad_clips == "stop"
-    for shard in _shards(project.latents, options):
+    _run(project, encoder, options, "clips")
+
+
+def masks(options: EncodeMasks) -> None:
+    """Make the masks of one shard, or of all.
+
+    Raises:
+        UserError: files cannot be used; all others are encoded and kept.
+    """
+    from hv15.cache.masks import MaskEncoder
+
+    project = _open(options)
+    encoder = MaskEncoder(project.masks, project.dataset.probed.info, project.settings.cache.workers)
+    _run(project, encoder, options, "masks")
+
+
+def _run(project: Project, encoder: FileEncoder, options: Encode, what: str) -> None:
+    """Encode files, shard by shard.
+
+    Raises:
+        UserError: files cannot be used; all others are encoded and kept.
+    """
+    stop, encoding = project.settings.cache.bad_clips == "stop", encoder.encoding
+    for shard in _shards(encoding, options):
         manifest = encoder.run(shard)
-        complete = not any("skipped" in manifest.entries[key] for key in project.latents.by_shard[shard])
+        complete = not any("skipped" in manifest.entries[key] for key in encoding.by_shard[shard])
         if complete or not stop:
-            _save(project.latents, shard, manifest, options.out)
+            _save(encoding, shard, manifest, options.out)
     project.dataset.probed.save()
     if stop and encoder.failures:
         raise UserError(
@@ -73,7 +95,7 @@ def latents(options: EncodeLatents) -> None:
             lines=listing(encoder.failures.values()).split("\n"),
             hint="repair or remove the listed files, or set cache.bad_clips to skip; then run the same command again",
         )
-    print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
+    print(f"{what}: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
     if encoder.failures:
         print(
             f"left out {counted(len(encoder.failures), 'file')}:\n{listing(encoder.failures.values())}", file=sys.stderr

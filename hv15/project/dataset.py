@@ -12,7 +12,7 @@ from hv15.config.section import Affects
 from hv15.config.training.validation import ValidationSettings
 from hv15.data.captions import caption_key
 from hv15.data.index import FileIndex
-from hv15.data.media import Source
+from hv15.data.media import MediaFile, Source
 from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.digest import short, text_digest
@@ -35,6 +35,8 @@ class FoundSource(NamedTuple):
     """sha256 of the file's bytes."""
     caption: str
     """sha256 of the caption's text."""
+    mask: str = ""
+    """sha256 of the bytes of its mask; "" if it has none."""
 
 
 class CaptionedMedium(NamedTuple):
@@ -49,11 +51,23 @@ class CaptionedMedium(NamedTuple):
     """Index in the config."""
     name: str
     """The medium's file, for messages."""
+    mask: str = ""
+    """Key of its mask; "" if it has none."""
 
     @property
     def source_key(self) -> str:
         """The key of the medium's entry among the encoded clips."""
         return f"{self.media}-{self.rule}"
+
+    @property
+    def mask_source_key(self) -> str:
+        """The key of the mask's entry among the encoded masks."""
+        return masked_source_key(self.mask, self.source_key)
+
+
+def masked_source_key(mask: str, source_key: str) -> str:
+    """The key of a mask's entry among the encoded masks, from those of its file and of its medium's entry."""
+    return f"{mask}-{source_key}"
 
 
 def clip_rule(dataset: DatasetSettings) -> str:
@@ -100,10 +114,15 @@ class ProjectDataset:
         """
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
-        keys = FileIndex(CachePaths(self._store).media_hashes).media_keys([source for _, source in found])
+        masks = [source.mask for _, source in found if source.mask is not None]
+        files: list[MediaFile] = [*(source for _, source in found), *masks]
+        keys = FileIndex(CachePaths(self._store).media_hashes).media_keys(files)
+        mask_keys = iter(keys[len(found) :])
         sources = [
-            FoundSource(number, source, key, caption_key(source.caption))
-            for (number, source), key in zip(found, keys, strict=True)
+            FoundSource(
+                number, source, key, caption_key(source.caption), "" if source.mask is None else next(mask_keys)
+            )
+            for (number, source), key in zip(found, keys, strict=False)
         ]
         self._refuse_twins(sources)
         return sources
@@ -128,7 +147,16 @@ class ProjectDataset:
         Raises:
             ConfigError: see `sources`; or there is only one medium.
         """
-        return held_out((each.media for each in self.sources if each.dataset < self._trained_count), self._fraction)
+        trained = (each for each in self.sources if each.dataset < self._trained_count)
+        return held_out((each.media for each in trained if not self.datasets[each.dataset].is_reg), self._fraction)
+
+    def is_validated(self, each: FoundSource | CaptionedMedium) -> bool:
+        """Whether a medium of a dataset is measured by the validation.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        return not self.is_trained(each) and not self.datasets[each.dataset].is_reg
 
     def is_trained(self, each: FoundSource | CaptionedMedium) -> bool:
         """Whether the training draws from a medium of a dataset.
@@ -192,8 +220,8 @@ class ProjectDataset:
         """
         rules = self.rules
         pairs = [
-            CaptionedMedium(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix))
-            for dataset, source, media, caption in self.sources
+            CaptionedMedium(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix), mask)
+            for dataset, source, media, caption, mask in self.sources
         ]
         return sorted(pairs)
 
@@ -208,12 +236,12 @@ class ProjectDataset:
 
     @cached_property
     def validation_pairs(self) -> list[CaptionedMedium]:
-        """What is not trained on, in an order that depends on content alone.
+        """What is measured by the validation, in an order that depends on content alone.
 
         Raises:
             ConfigError: see `held_out`.
         """
-        return [pair for pair in self.all_pairs if not self.is_trained(pair)]
+        return [pair for pair in self.all_pairs if self.is_validated(pair)]
 
     @cached_property
     def _prefix(self) -> str:
@@ -222,7 +250,7 @@ class ProjectDataset:
 
     @cached_property
     def digest(self) -> str:
-        """The digest of all pairs that are trained on, with their weights, without file names.
+        """The digest of all pairs that are trained on, with their masks and weights, without file names.
 
         Raises:
             ConfigError: see `held_out`.
@@ -231,17 +259,21 @@ class ProjectDataset:
 
     @cached_property
     def validation_digest(self) -> str:
-        """The same of the pairs that are not trained on.
+        """The same of the pairs that are measured by the validation.
 
         Raises:
             ConfigError: see `held_out`.
         """
-        return self._digest_of([each for each in self.sources if not self.is_trained(each)])
+        return self._digest_of([each for each in self.sources if self.is_validated(each)])
 
     def _digest_of(self, pairs: Sequence[FoundSource]) -> str:
         # As `hv15.digest.digest` of a sorted list of lists, in a third of the time; digests need no escapes in JSON.
         identities = self.identities
-        rows = sorted(f'["{each.media}","{each.caption}","{identities[each.dataset]}"]' for each in pairs)
+        rows = sorted(
+            f'["{each.media}","{each.caption}","{identities[each.dataset]}"'
+            + (f',"{each.mask}"]' if each.mask else "]")
+            for each in pairs
+        )
         return text_digest(f"[{','.join(rows)}]")
 
     def record(self) -> TrainedDataset:
@@ -250,5 +282,8 @@ class ProjectDataset:
         Raises:
             ConfigError: see `sources`.
         """
-        pairs = [TrainedPair(each.name, each.media, each.caption, self.identities[each.dataset]) for each in self.pairs]
+        pairs = [
+            TrainedPair(each.name, each.media, each.caption, self.identities[each.dataset], each.mask)
+            for each in self.pairs
+        ]
         return TrainedDataset(self.digest, pairs)
