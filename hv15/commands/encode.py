@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hv15.cache.encoding import Encoding, describe
 from hv15.cache.register import register
 from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.listing import listing
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
+from hv15.commands.options.stages import Encode, EncodeLatents, EncodeMasks, EncodeTexts, Report
 from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
@@ -24,6 +25,24 @@ if TYPE_CHECKING:
     from hv15.cache.texts import TextStateEncoder
 
 Needed = TypeVar("Needed")
+
+
+class FileEncoder(Protocol):
+    """What encodes files (`hv15.cache.latents.LatentEncoder`, `hv15.cache.masks.MaskEncoder`)."""
+
+    @property
+    def encoding(self) -> Encoding[object]: ...
+
+    @property
+    def encoded(self) -> int: ...
+
+    @property
+    def kept(self) -> int: ...
+
+    @property
+    def failures(self) -> Mapping[str, str]: ...
+
+    def run(self, shard: int) -> Manifest: ...
 
 
 def latents(options: EncodeLatents) -> None:
@@ -155,9 +174,10 @@ def report(options: Report) -> None:
         UserError: something is not encoded yet.
     """
     project = Project(options.config, options.overrides)
-    texts, clips = project.texts.entries(), project.latents.entries()
-    print(f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts")
-    by_name = list(describe(clips))
+    texts, clips, masks = project.texts.entries(), project.latents.entries(), project.masks.entries()
+    counts = f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts"
+    print(counts + (f", {counted(len(masks), 'mask')}" if masks else ""))
+    by_name = [*describe(clips), *describe(masks)]
     if skipped := {name: entry.skipped for name, entry in by_name if entry.skipped}:
         print(f"left out {counted(len(skipped), 'file')}:\n{listing(skipped.values(), shown=len(skipped))}")
     for name, entry in by_name:
