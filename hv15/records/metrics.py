@@ -126,6 +126,8 @@ class ValidationRecord(MetricsRecord):
     loss_t2v: Annotated[float | None, Measure("Validation by task", log=True, label="text-to-video")] = None
     """Of the clips measured without their first image, if both tasks are measured."""
     loss_i2v: Annotated[float | None, Measure("Validation by task", log=True, label="image-to-video")] = None
+    trained_loss_t2v: Annotated[float | None, Measure("Validation by task", log=True, label="trained, t2v")] = None
+    trained_loss_i2v: Annotated[float | None, Measure("Validation by task", log=True, label="trained, i2v")] = None
     sigmas: tuple[float, ...] = ()
     """The noise levels of the quantiles."""
     is_best: bool = False
@@ -143,6 +145,8 @@ class PreviewRecord(MetricsRecord):
     """The name of the prompt."""
     path: str
     """Relative to the training's folder."""
+    ema_decay: float | None = None
+    """Of the moving average of the LoRA, if it was made with that."""
 
 
 @dataclass(frozen=True, kw_only=True)
