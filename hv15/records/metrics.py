@@ -49,6 +49,8 @@ class Measure:
     """The field as a fraction of which this one is shown; "" to show it unchanged."""
     bins: int = 0
     """Number of values in the field; 0 for a single number."""
+    first_bin: int = 0
+    """The number that the first of them is called by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +117,11 @@ class ValidationRecord(MetricsRecord):
 
     kind = "validation"
     loss: Annotated[float | None, Measure("Loss", log=True, label="validation")]
-    trained_loss: Annotated[float | None, Measure("Loss", log=True, label="trained clips, measured alike")] = None
+    trained_loss: Annotated[float | None, Measure("Loss", log=True, label="trained clips")] = None
     """The same on as many clips that are trained on."""
     loss_by_quantile: Annotated[
         tuple[float | None, ...],
-        Measure("Validation by noise level (quantiles 0.1 to 0.9)", log=True, bins=QUANTILE_COUNT),
+        Measure("Validation by noise level (quantiles 0.1 to 0.9)", log=True, bins=QUANTILE_COUNT, first_bin=1),
     ] = ()
     """The mean loss at each noise level; None if it has no clips."""
     trained_loss_by_quantile: tuple[float | None, ...] = ()
@@ -177,6 +179,8 @@ class WarningRecord(MetricsRecord):
     hint: str = ""
     clips: tuple[str, ...] = ()
     """The names of the clips that it is about."""
+    skipped: bool = False
+    """Whether the step changed nothing."""
 
 
 RECORDS: dict[str, type[MetricsRecord]] = {

@@ -69,7 +69,7 @@ def _during(root: Path, last: RunFolder) -> set[Path]:
     samples = paths.samples.glob(VIDEO.path(paths, "*").name)
     texts = paths.results.glob("**/*.txt")
     own = (last.events, last.output, last.config, last.record_file)
-    return {*own, *paths.all_logs(), paths.metrics, paths.summary, *samples, *texts}
+    return {*own, *paths.all_logs(), paths.metrics, paths.summary, *samples, *paths.previews.glob("*"), *texts}
 
 
 def _recorded(root: Path, path: Path, copy: Path, start: float, last: RunFolder) -> RecordedFile:
