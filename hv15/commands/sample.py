@@ -47,7 +47,7 @@ def sample(options: Sample) -> int | None:
     due = [spec for spec in specs if not _is_made(project, spec, options.out)]
     if due:
         ranks = settings.sample.context_parallel
-        code = run_on_ranks(ranks, settings.runtime.device, f"sample.context_parallel is {ranks}")
+        code = run_on_ranks(ranks, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
         _fetch_models(project)

@@ -17,6 +17,7 @@ from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.ranks import run_on_ranks
 from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
 
@@ -64,8 +65,8 @@ def denoise(options: SampleDenoise) -> int | None:
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     device = project.settings.runtime.device
-    ranks = project.settings.sample.context_parallel
-    if (code := run_on_ranks(ranks, device, f"sample.context_parallel is {ranks}")) is not None:
+    sample = project.settings.sample
+    if (code := run_on_ranks(sample.context_parallel, device, sample.asks_for_gpus)) is not None:
         return code
     trained, text_settings = project.trained_digest, project.texts.settings_digest
     spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
@@ -144,5 +145,7 @@ def _read(path: Path, what: Made) -> tuple[SampleSpec, JsonObject]:
     spec = Spec.read(path)
     content = spec.details.get("sample")
     if not isinstance(content, dict) or _FIELDS[what] not in spec.wanted:
-        raise UserError.at(path, f"not the spec of {what}", hint="the specs of all stages are in results/specs")
+        raise UserError.at(
+            path, f"not the spec of {what}", hint=f"the specs of all stages are in {ProjectPaths().specs}"
+        )
     return SampleSpec.from_json(content, source=str(path)), spec.wanted

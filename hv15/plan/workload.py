@@ -60,7 +60,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ValidationWork:
     """What the validations of a training measure."""
 
     largest: ClipBatch
@@ -86,7 +86,7 @@ class Workload:
     text_tokens: int
     """Of the longest text."""
     steps: int
-    validation: Measured | None
+    validation: ValidationWork | None
     videos: tuple[Video, ...]
     note: str
     """Where sizes and numbers come from."""
@@ -139,7 +139,7 @@ def _listed(project: Project) -> tuple[list[ClipBatch], str]:
 
 def _measured(
     project: Project, trained: list[ClipBatch], samples_per_step: float, steps: int, steps_per_epoch: float
-) -> Measured | None:
+) -> ValidationWork | None:
     """What is measured between the steps of a training."""
     train = project.settings.train
     asked, both = train.validation, project.settings.task == "i2v" and 0 < train.i2v_prob < 1
@@ -153,7 +153,7 @@ def _measured(
     interval = asked.interval(samples_per_step, both_tasks=both, checkpointing=train.gradient_checkpointing)
     distance = interval or (asked.every_n_epochs or 1) * steps_per_epoch
     times = int(steps // distance) + asked.at_first
-    return Measured(
+    return ValidationWork(
         largest=max(clips, key=lambda clip: clip.tokens),
         mean_tokens=sum(clip.tokens for clip in clips) / len(clips),
         passes=times * asked.passes(both_tasks=both),

@@ -32,7 +32,7 @@ from hv15.project.encodings import encode_clips, encode_texts
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
 from hv15.records.json_values import Json, JsonObject
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import CachePaths, ProjectPaths
 from hv15.records.problems import ConfigError, Place, Problem
 from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
@@ -59,7 +59,7 @@ class Project:
         self.root = self.settings.root
         self.paths = ProjectPaths(self.root)
         self.cache = self.settings.resolve(self.settings.cache.directory)
-        self._fingerprints = FingerprintCache(self.cache / "fingerprints.json")
+        self._fingerprints = FingerprintCache(CachePaths(self.cache).model_fingerprints)
         self.models = ModelFiles(self.settings, self._fingerprints)
         validation = self.settings.train.validation
         self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache)

@@ -34,7 +34,7 @@ from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.project.products import lora_files, sample_files, sheet_samples
 from hv15.records.json_values import Json
-from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
 from hv15.runs.control import refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
@@ -280,7 +280,7 @@ class WorkflowProject:
     def manifest(self, kind: EncodedKind) -> str:
         """The manifest of a shard, with the wildcard `shard`."""
         encoding = self.project.latents if kind == "latents" else self.project.texts
-        return str(_relative(encoding.folder / f"{{shard}}-of-{encoding.shards}.json"))
+        return str(_relative(encoding.folder / manifest_name("{shard}", encoding.shards)))
 
     @property
     def sample_pattern(self) -> str:

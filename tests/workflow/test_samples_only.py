@@ -27,4 +27,6 @@ def test_it_samples_and_an_edited_prompt_alone_is_made_again(tmp_path: Path, dem
     assert again.heavy == {"encode_texts": 1, "sample_latents": 1, "sample_video": 1, "samples": 1}
     refused = project.snakemake(target="results/lora.safetensors")
     assert refused.code != 0
-    assert "datasets: is missing: there is nothing to train on\n  hint: add a dataset" in refused.output.replace("    ", "")
+    assert "datasets: is missing: there is nothing to train on\n  hint: add a dataset" in refused.output.replace(
+        "    ", ""
+    )

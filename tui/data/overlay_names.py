@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.training import TrainingRecord
@@ -16,6 +17,7 @@ from hv15.terminal_text import visible
 
 SECTIONS = ("task", "models", "datasets", "train")
 """Of the config: those on which a LoRA depends."""
+OF_NO_MATTER = (Affects.SPEED, Affects.PLACE, Affects.APART)
 LONGEST = 24
 """Characters of a value that are shown."""
 CLIPS = "clips"
@@ -64,7 +66,7 @@ def _flat(content: JsonObject, at: str) -> Iterator[tuple[str, Json]]:
 
 def _matters(name: str) -> bool:
     section, _, field = name.partition(".")
-    return section != "train" or affects(TrainSettings, field.partition(".")[0]) not in ("speed", "place", "apart")
+    return section != "train" or affects(TrainSettings, field.partition(".")[0]) not in OF_NO_MATTER
 
 
 def _text(value: Json) -> str:
