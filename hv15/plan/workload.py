@@ -9,6 +9,7 @@ from hv15.config import DatasetSettings
 from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
+from hv15.plan.prior_passes import prior_share
 from hv15.project import Project
 
 TEXT_TOKENS = 300
@@ -86,6 +87,8 @@ class Workload:
     text_tokens: int
     """Of the longest text."""
     steps: int
+    prior_share: float
+    """Share of the batches for which the model without the LoRA predicts, too."""
     validation: ValidationWork | None
     videos: tuple[Video, ...]
     note: str
@@ -121,6 +124,7 @@ def workload(project: Project) -> Workload:
         texts=len(captions),
         text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
+        prior_share=prior_share(project),
         validation=_measured(project, clips, per_batch * accumulation, steps, batches / accumulation),
         videos=_videos(project),
         note=note,
