@@ -68,9 +68,8 @@ def training(
         sizes = network.alike(blocks)
         return run_training(resident, fewer, dtype, size, network=sizes, validation=validation, gpu=gpu)
 
-    copies = (
-        2 + size.prior_share
-    ) * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
+    # Forward and backward, where at each turn the last blocks are still there; and without the LoRA.
+    copies = (2 + size.prior_share) * options.blocks_to_swap
     asked = ("train", resident.model_dump_json(), config, dtype, size, validation, gpu)
     cost = _with_lora(_resident(known, asked, run, config.num_blocks), network, config)
     cost = _with_swap(cost, options, config, dtype, copies)
