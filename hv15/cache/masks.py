@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from hv15.cache.encoding import Encoding, NeededMask, mask_key
 from hv15.cache.latents import clip_key
 from hv15.data.clips import Clip, plan_clips
-from hv15.data.masks import Weights, read_weights
+from hv15.data.mask_weights import Weights, read_weights
 from hv15.data.media import MediaError, MediaFile, MediaInfo
 from hv15.data.survey import counted
 from hv15.progress import Progress

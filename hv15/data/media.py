@@ -57,7 +57,7 @@ class MediaFile(Protocol):
 
 
 class MaskFile(NamedTuple):
-    """The mask of a clip (hv15.data.masks), with its stamp as in `Source`."""
+    """The mask of a clip (`hv15.data.masks`), with its stamp as in `Source`."""
 
     place: str
     kind: MediaKind

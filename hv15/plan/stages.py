@@ -317,8 +317,8 @@ class StagePlanner:
         from hv15.plan.metered_steps import PassSize
         from hv15.plan.transformer import training
 
-        i2v, share = self.work.task == "i2v", self.work.prior_share
-        size = PassSize(clips.samples, clips.latent, self.work.text_tokens, i2v, share)
+        work, i2v = self.work, self.work.task == "i2v"
+        size = PassSize(clips.samples, clips.latent, work.text_tokens, i2v, work.prior_share)
         measured = None
         if self.work.validation is not None:
             largest = self.work.validation.largest

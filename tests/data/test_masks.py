@@ -13,7 +13,8 @@ from PIL import Image
 from hv15.config.datasets import DatasetSettings
 from hv15.data.clips import plan_clips
 from hv15.data.decode import read_clips
-from hv15.data.masks import Weights, grey, latent_weights, mask_stem, read_weights
+from hv15.data.mask_weights import Weights, grey, latent_weights, read_weights
+from hv15.data.masks import mask_stem
 from hv15.data.media import MediaError, MediaKind
 from hv15.data.probe import probe
 from hv15.data.scan import survey

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from hv15.config import DatasetSettings
+from hv15.config import DatasetSettings, marked_view
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.data.clips import plan_clips
 from hv15.data.probe import probe
 from hv15.errors import UserError
@@ -37,6 +38,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "bucket_no_upscale": {"bucket_no_upscale": True},
     "batch_size": {"batch_size": 2},
     "num_repeats": {"num_repeats": 2},
+    "is_reg": {"is_reg": True},
+    "reg_target": {"reg_target": "clips"},
+    "use_masks": {"use_masks": False},
+    "unmasked_weight": {"unmasked_weight": 0.5},
+    "unmasked_probability": {"unmasked_probability": 0.5},
+    "masked_prior_preservation_weight": {"masked_prior_preservation_weight": 0.5},
     "target_frames": {"target_frames": [9]},
     "frame_extraction": {"frame_extraction": "chunk"},
     "frame_stride": {"frame_stride": 2},
@@ -61,6 +68,8 @@ def pair(name: str) -> tuple[DatasetSettings, DatasetSettings]:
     context: dict[str, Any] = {"frame_extraction": READ_WITH[name]} if name in READ_WITH else {}
     if name.startswith("image"):
         context = {"target_frames": [1]}
+    if name == "reg_target":
+        context = {"is_reg": True}
     return dataset(**context), dataset(**context, **OTHER[name])
 
 
@@ -77,12 +86,19 @@ def test_the_marks_are_these() -> None:
     """Whoever marks another setting says here that it touches no pixel, and where else it counts."""
     marks = {name: mark for name in DatasetSettings.model_fields if (mark := affects(DatasetSettings, name))}
     place = ("video_directory", "video_jsonl_file", "image_directory", "image_jsonl_file", "recursive")
+    masks = ("unmasked_weight", "unmasked_probability", "masked_prior_preservation_weight")
     caption = ("caption_extension", "default_caption", "caption_prefix", "caption_suffix")
     assert marks == {
-        **dict.fromkeys(place, "place"),
+        **dict.fromkeys((*place, "use_masks"), "place"),
         **dict.fromkeys(caption, "caption"),
-        **dict.fromkeys(("batch_size", "num_repeats"), "weight"),
+        **dict.fromkeys(("batch_size", "num_repeats", "is_reg", "reg_target", *masks), "weight"),
     }
+
+
+def test_settings_that_came_later_count_only_if_they_are_used() -> None:
+    """So LoRAs from before are up to date."""
+    assert marked_view(dataset(), Affects.WEIGHT) == {"batch_size": 1, "num_repeats": 1}
+    assert marked_view(dataset(is_reg=True), Affects.WEIGHT) == {"batch_size": 1, "num_repeats": 1, "is_reg": True}
 
 
 @pytest.mark.parametrize("name", [name for name in OTHER if affects(DatasetSettings, name) and "image" not in name])
