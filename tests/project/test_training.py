@@ -202,7 +202,7 @@ def test_what_was_left_out_is_no_item(open_project: MakeProject) -> None:
 
 def test_a_clip_comes_with_its_mask(open_project: MakeProject, root: Path) -> None:
     """A clip whose mask cannot be used is left out, and not trained without it."""
-    plain = open_project()
+    plain = spec_of(open_project())
     (root / "clips/cat.mask.png").write_bytes(b"a mask")
     (root / "clips/dog.mask.png").write_bytes(b"another")
     project = open_project()
@@ -212,11 +212,11 @@ def test_a_clip_comes_with_its_mask(open_project: MakeProject, root: Path) -> No
     assert project.masks.needed.keys() == masks.keys()
     (item,) = training_items(project.dataset, entries_of(project, clip), masks)
     assert (item.caption, item.mask) == (kept.caption, mask_key(kept.mask, "k"))
-    assert spec_of(project) != spec_of(plain)
+    assert spec_of(project) != plain
     own = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
-    assert spec_of(open_project(datasets=[own | {"use_masks": False}])) == spec_of(plain)
+    assert spec_of(open_project(datasets=[own | {"use_masks": False}])) == plain
     (root / "clips/dog.mask.png").write_bytes(b"a mask")
-    assert spec_of(open_project()) not in (spec_of(project), spec_of(plain))
+    assert spec_of(open_project()) not in (spec_of(project), plain)
     assert len(open_project().masks.needed) == 2  # of equal bytes, but of two clips
 
 
