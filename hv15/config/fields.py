@@ -22,7 +22,7 @@ NOT_SET = "not set"
 
 _IN_DIGESTS = (None, "future", "length")
 """What settings that affect the result are marked with."""
-_SHOWN_MARKS = ("speed", "place", "future", "length")
+_SHOWN_MARKS = ("speed", "place", "future", "length", "publishing")
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -41,7 +41,7 @@ class FieldInfo:
     """Whether it is a section with its own settings."""
     affects: str | None
     """"speed" or "place" if it does not affect any result, "future" or "length" if it does not affect the steps of a
-    training that are done, else None."""
+    training that are done, "publishing" if it only chooses among them, else None."""
 
     @property
     def default_text(self) -> str:

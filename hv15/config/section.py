@@ -33,6 +33,10 @@ LENGTH: JsonDict = {"affects": "length"}
 ORIGIN: JsonDict = {"affects": "origin"}
 """Marks the settings of what a training starts from. Instead of them, its spec holds that content's digest."""
 
+PUBLISHING: JsonDict = {"affects": "publishing"}
+"""Marks a setting that only chooses what is published of a training, and changes nothing in it. It is in the spec of
+what is published (`hv15.project.checkpoints`)."""
+
 APART: JsonDict = {"affects": "apart"}
 """Marks a section of a training that enters its spec in a way of its own (`hv15.project.training`)."""
 

@@ -100,7 +100,11 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
 
 def spec_of(config: Settings) -> dict[str, Any]:
     every = config.dump()["train"]
-    train = {name: value for name, value in every.items() if affects(TrainSettings, name) not in ("step", "apart")}
+    train = {
+        name: value
+        for name, value in every.items()
+        if affects(TrainSettings, name) not in ("step", "apart", "publishing")
+    }
     if config.train.validation.patience is not None:
         train["validation"] = every["validation"]
     train["batches_per_step"] = config.train.batches_per_step

@@ -75,6 +75,20 @@ class Train(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keep(SettingsCommand):
+    """Write the LoRA after a step from the copy that the training has kept."""
+
+    name: ClassVar[str] = "keep"
+    spec: Annotated[Path, Argument("which step, as the planner writes it")]
+    out: Annotated[Path, Argument("the LoRA file")]
+
+    def run(self) -> None:
+        from hv15.commands.checkpoints import keep
+
+        keep(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleCondition(SettingsCommand):
     """Encode the first image of an i2v sample."""
 
@@ -140,14 +154,30 @@ class SampleSheet(SettingsCommand):
         draw(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleGrid(SettingsCommand):
+    """The samples of all checkpoints in one picture and in one video."""
+
+    name: ClassVar[str] = "grid"
+    spec: Annotated[Path, Argument("which samples, as the planner writes it")]
+    out: Annotated[Path, Argument("the picture")] = ProjectPaths().checkpoint_sheet
+    video: Annotated[Path, Argument("the video")] = ProjectPaths().checkpoint_film
+
+    def run(self) -> None:
+        from hv15.commands.sheet import draw_checkpoints
+
+        draw_checkpoints(self)
+
+
 STAGE_COMMANDS: tuple[Entry, ...] = (
     Group("encode", "encode clips or texts into the store", (EncodeLatents, EncodeTexts)),
     Report,
     Train,
+    Keep,
     Group(
         "sample",
         "encode an i2v image, denoise, decode",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet),
+        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet, SampleGrid),
         metavar="STEP",
     ),
 )
