@@ -18,7 +18,7 @@ rule keep_checkpoint:
     message:
         "Keeping the LoRA of step {wildcards.step}: {WHY:keep_checkpoint.{wildcards.step}}"
     shell:
-        "job {log:q} hv15 keep --spec {input.spec:q} --out {output[0]:q}"
+        "job {log:q} hv15 stage lora --spec {input.spec:q} --out {output[0]:q}"
 
 
 rule convert:

@@ -21,7 +21,7 @@ rule sample_condition:
     message:
         "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
     shell:
-        "job {log:q} hv15 sample condition --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
 
 
 # Of the published LoRA, and of that after a step.
@@ -54,7 +54,7 @@ for STEP in (None, "{step}"):
         message:
             "Sampling " + WHICH + ": {WHY:" + STAGE.replace("{", "{wildcards.") + "}"
         shell:
-            "job {log:q} hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
+            "job {log:q} hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
 
     # One rule for each kind of output that is decoded: a video, a folder of images.
     for OUTPUT in DECODED:
@@ -80,9 +80,13 @@ for STEP in (None, "{step}"):
             resources:
                 gpu=PROJECT.gpu,
             message:
-                "Decoding " + WHICH + ": {WHY:" + STAGE.replace("{", "{wildcards.") + "}"
+                "Decoding "
+                + WHICH
+                + ": {WHY:"
+                + STAGE.replace("{", "{wildcards.")
+                + "}"
             shell:
-                "job {log:q} hv15 sample decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+                "job {log:q} hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
 
 
 rule contact_sheet:
@@ -100,7 +104,12 @@ rule contact_sheet:
     message:
         "Drawing the samples side by side: {WHY:contact_sheet}"
     shell:
-        "job {log:q} hv15 sample sheet --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
+
+
+rule samples:
+    input:
+        PROJECT.samples,
 
 
 rule checkpoint_grid:
@@ -119,4 +128,4 @@ rule checkpoint_grid:
     message:
         "Drawing the samples of all checkpoints side by side: {WHY:checkpoint_grid}"
     shell:
-        "job {log:q} hv15 sample grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"
+        "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"

@@ -1,11 +1,11 @@
-"""`hv15 pick` and, of the workflow, `hv15 keep`: the LoRA after a step."""
+"""`hv15 pick` and, of the workflow, `hv15 stage lora`: the LoRA after a step."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from hv15.commands.options.runs import Pick, Run
-from hv15.commands.options.stages import Keep
+from hv15.commands.options.stages import StepLoRA
 from hv15.config import TrainSettings
 from hv15.config.config_text import read_config_text, write_config_text
 from hv15.config.yaml_edit import remove_value, set_value, values
@@ -30,23 +30,35 @@ def pick(options: Pick) -> int:
         UserError: nothing is kept of that step, a run is in progress, or the config cannot be edited.
     """
     from hv15.commands.runs import run
-    from hv15.workflow import refuse_living_run
 
-    project = Project(options.config)
-    refuse_living_run(project.root)
-    step = chosen_step(project, options.step)
-    if step is not None and step in project.kept:
-        _secure(project.settings.train, project.kept[step], step)
-    before = read_config_text(project.config)
-    after = with_step(before, step)
-    if after != before:
-        write_config_text(project.config, after)
-    which = "the last step" if step is None else f"step {step:,}"
-    now = "now" if after != before else "already"
-    print(one_line(f"{project.config}: the LoRA after {which} is {now} the one to publish"))
+    print(one_line(f"{options.config}: {choose(options.config, options.step)}"))
     if options.no_run:
         return 0
     return run(Run(project=options.project, follow=options.follow))
+
+
+def choose(config: Path, word: str) -> str:
+    """Write into a config which step is published, and say so in words.
+
+    Args:
+        word: the number of a step, `BEST` or `FINAL`.
+
+    Raises:
+        UserError: as `pick`.
+    """
+    from hv15.workflow import refuse_living_run
+
+    project = Project(config)
+    refuse_living_run(project.root)
+    step = chosen_step(project, word)
+    if step is not None and step in project.kept:
+        _secure(project.settings.train, project.kept[step], step)
+    before = read_config_text(config)
+    after = with_step(before, step)
+    if after != before:
+        write_config_text(config, after)
+    which = "the last step" if step is None else f"step {step:,}"
+    return f"the LoRA after {which} is {'now' if after != before else 'already'} the one to publish"
 
 
 def chosen_step(project: Project, word: str) -> int | None:
@@ -98,7 +110,7 @@ def _secure(train: TrainSettings, kept: Path, step: int) -> None:
             link_file(file, name)
 
 
-def keep(options: Keep) -> None:
+def keep(options: StepLoRA) -> None:
     """Write the LoRA after a step as it is published.
 
     Raises:

@@ -132,7 +132,7 @@ def stop(options: Stop) -> int:
 def sample_now(options: SampleNow) -> int:
     """Ask the running training for samples."""
     control.sample_now(project_config(options.project).parent)
-    print("the training makes samples after this step: results/train/previews")
+    print(f"the training makes samples after this step: {ProjectPaths().previews}")
     return 0
 
 

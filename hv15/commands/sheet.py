@@ -1,4 +1,4 @@
-"""`hv15 sample sheet` and `grid`: all samples of a project in one picture, and those of all checkpoints."""
+"""`hv15 stage sheet` and `grid`: all samples of a project in one picture, and those of all checkpoints."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 
 from hv15.cache.complete import CompleteEncodings
@@ -81,6 +80,11 @@ class StageBuilder:
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
 
+    @property
+    def _trains(self) -> bool:
+        """Whether there is a dataset; without one, the project only samples."""
+        return bool(self._project.settings.datasets)
+
     def stages(self, *, of_checkpoints: bool = False) -> Iterator[Stage]:
         """Yield every stage, each after those that it reads from.
 
@@ -91,21 +95,24 @@ class StageBuilder:
             UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
         """
         yield from self._models()
-        yield from self._encoding("latents", self._project.latents)
+        if self._trains:
+            yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
         yield from self._conditions()
-        yield self._training()
-        step = earlier_step(self._project.settings.train, self._project.settings.train.publish_step)
-        if step is not None:
-            yield self._keeping(step)
+        if self._trains:
+            yield self._training()
+            step = earlier_step(self._project.settings.train, self._project.settings.train.publish_step)
+            if step is not None:
+                yield self._keeping(step)
         for spec in self._project.samples.values():
             yield from self._sample(spec)
         yield from self._sheet()
-        for layout in self._project.settings.convert.formats:
-            yield self._conversion(layout)
-        yield self._publishing()
-        if of_checkpoints:
-            yield from self._checkpoints()
+        if self._trains:
+            for layout in self._project.settings.convert.formats:
+                yield self._conversion(layout)
+            yield self._publishing()
+            if of_checkpoints:
+                yield from self._checkpoints()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
@@ -213,11 +220,6 @@ class StageBuilder:
         train = self._project.settings.train
         return lora_after(train, train.publish_step, self._paths)
 
-    @cached_property
-    def _trained(self) -> str:
-        """The digest that stands for that LoRA in the specs of everything that is made with it."""
-        return digest(self._project.published_spec)
-
     # -- samples ----------------------------------------------------------------------------------------------------
 
     @property
@@ -238,7 +240,8 @@ class StageBuilder:
         """A sample with the published LoRA, or with that after a step."""
         name, train = spec.name, self._project.settings.train
         details: JsonObject = {"sample": spec.to_json()}
-        lora, trained = [], self._trained if step is None else digest(self._project.spec_after(step))
+        lora = list[Path]()
+        trained = self._project.trained_digest if step is None else digest(self._project.spec_after(step))
         if spec.lora_multiplier is not None:
             lora = [self._published if step is None else lora_after(train, step, self._paths)]
             if same := self._same(name, step):
@@ -309,8 +312,9 @@ class StageBuilder:
         if not compared:
             return
         names = [file for pair in compared.values() for file in pair if file is not None]
+        trained = self._project.trained_digest
         samples: JsonObject = {
-            name: digest(spec.decoding(self._trained, self._text)) for name, spec in self._project.samples.items()
+            name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
         }
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
@@ -318,7 +322,7 @@ class StageBuilder:
     # -- the finished LoRA ------------------------------------------------------------------------------------------
 
     def _conversion(self, layout: str) -> Stage:
-        wanted = conversion_spec(self._trained, layout, formats.CONVERSION)
+        wanted = conversion_spec(digest(self._project.published_spec), layout, formats.CONVERSION)
         product = self._paths.converted(layout)
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 

@@ -13,7 +13,7 @@ from hv15.project.checkpoints import STEP
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
 from hv15.records.outputs import DECODED
-from hv15.records.paths import EncodedKind
+from hv15.records.paths import MANIFESTS, EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
@@ -145,8 +145,8 @@ class Reasons:
     @property
     def _other_step(self) -> str:
         """That the LoRA is to be published after another step than it was, in words; "" if it is not."""
-        published = self._planner.stages[Rule.PUBLISH]
-        if published.recorded is None:
+        published = self._planner.stages.get(Rule.PUBLISH)
+        if published is None or published.recorded is None:
             return ""
         old, new = ({STEP: spec.get(STEP)} for spec in (published.recorded, published.wanted))
         return "".join(differences(old, new, {STEP: "train.publish_step"}))
@@ -154,9 +154,9 @@ class Reasons:
     @property
     def _last_training(self) -> JsonObject | None:
         """What the trained LoRA was made from; while it is missing, what the published one was."""
-        stages = self._planner.stages
-        published = stages[Rule.PUBLISH].recorded
-        return stages[Rule.TRAIN].recorded or (published if published and STEP not in published else None)
+        stages = (self._planner.stages.get(rule) for rule in (Rule.TRAIN, Rule.PUBLISH))
+        recorded = (stage.recorded for stage in stages if stage is not None)
+        return next((each for each in recorded if each and STEP not in each), None)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -316,7 +316,7 @@ def _plural(kind: EncodedKind) -> str:
 
 def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
     """The settings of another encoding of the project, by its digest, as its manifests record them."""
-    for path in sorted((encoding.manifests_root / settings_digest).glob("*-of-*.json")):
+    for path in sorted((encoding.manifests_root / settings_digest).glob(MANIFESTS)):
         try:
             return as_object(Manifest.load(path).settings)
         except RecordError:

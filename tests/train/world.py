@@ -21,6 +21,7 @@ from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.config import Settings, TrainSettings
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.models import DiT, DiTConfig
 from hv15.train.examples import EMPTY_CAPTION, Example
 from hv15.train.previews import PreviewPlan
@@ -103,7 +104,7 @@ def spec_of(config: Settings) -> dict[str, Any]:
     train = {
         name: value
         for name, value in every.items()
-        if affects(TrainSettings, name) not in ("step", "apart", "publishing")
+        if affects(TrainSettings, name) not in (Affects.STEP, Affects.APART, Affects.PUBLISHING)
     }
     if config.train.validation.patience is not None:
         train["validation"] = every["validation"]

@@ -34,11 +34,11 @@ def main(words: list[str]) -> None:
         "encode latents": encode,
         "encode texts": encode,
         "train": train,
-        "keep": keep,
-        "sample denoise": write_latents,
-        "sample decode": write_video,
-        "sample sheet": write_sheet,
-        "sample grid": write_grid,
+        "stage lora": keep,
+        "stage denoise": write_latents,
+        "stage decode": write_video,
+        "stage sheet": write_sheet,
+        "stage grid": write_grid,
         "convert": convert,
         "check": lambda *_: "",
     }
@@ -55,7 +55,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "sample sheet":
+    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "stage sheet":
         yield
         return
     from hv15.gpus import VISIBLE, take_gpu

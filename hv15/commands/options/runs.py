@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command, Entry
 from hv15.commands.options.base import ProjectCommand, ProjectPath
-from hv15.records.paths import config_file
+from hv15.records.paths import ProjectPaths, config_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Run(ProjectCommand):
     """Start the workflow, detached: it outlives this terminal."""
 
     name: ClassVar[str] = "run"
-    target: Annotated[tuple[str, ...], Argument("what to make (results/lora.safetensors)")] = ()
+    target: Annotated[tuple[str, ...], Argument(f"what to make ({ProjectPaths().lora})")] = ()
     dry_run: Annotated[bool, Argument("only say what would run and why")] = False
     follow: Annotated[bool, Argument("print its output until it ends")] = False
     unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
