@@ -13,9 +13,9 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.project.checkpoints import STEP, earlier_step, keep_checkpoint, refuse_gone, step_of, will_be_kept
 from hv15.project.products import lora_files
+from hv15.records.paths import copy_of_step
 from hv15.records.spec import Spec
 from hv15.terminal_text import one_line
-from hv15.train.checkpoints import name_of
 from hv15.train.origin import link_file
 from hv15.train.past import past_of
 
@@ -104,7 +104,7 @@ def with_step(text: str, step: int | None) -> str:
 
 def _secure(train: TrainSettings, kept: Path, step: int) -> None:
     """Give the copy of a step the name under which a training that goes on leaves it alone."""
-    names = lora_files(train, kept.with_name(name_of(step)))
+    names = lora_files(train, kept.with_name(copy_of_step(step)))
     for file, name in zip(lora_files(train, kept), names, strict=True):
         if not name.exists():
             link_file(file, name)

@@ -146,6 +146,8 @@ def status(options: Status) -> int:
         return 0
     if found is None:
         print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
+        for line in _published(root):
+            print(f"  {line}")
         return 0
     _print(found)
     _print_failures(root, found)

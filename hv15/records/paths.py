@@ -70,6 +70,11 @@ class CachePaths:
         return self.root / "tokens.json"
 
 
+def copy_of_step(step: int) -> str:
+    """Return the file name of the copy of the LoRA that a training keeps after a step."""
+    return f"lora-step{step:06d}.safetensors"
+
+
 @dataclass(frozen=True)
 class ProjectPaths:
     """The files of one project, or of one of its experiments."""

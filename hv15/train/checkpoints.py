@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hv15.config.training.saving import SavingSettings
 from hv15.records.metrics import CheckpointRecord
-from hv15.records.paths import average_of
+from hv15.records.paths import average_of, copy_of_step
 from hv15.train.metrics import MetricsFile
 from hv15.train.step_batches import StepBatches
 
@@ -46,7 +46,7 @@ class CheckpointRule:
         """
         names = []
         if step == self.publish_step or (self.save_every_n_steps and step % self.save_every_n_steps == 0):
-            names.append(name_of(step))
+            names.append(copy_of_step(step))
         every = self.save_every_n_epochs
         if every and epochs // every > epochs_before // every:
             names.append(f"lora-epoch{epochs // every * every:04d}.safetensors")
@@ -58,7 +58,7 @@ class CheckpointRule:
         for unit, last in (("step", self.save_last_n_steps), ("epoch", self.save_last_n_epochs)):
             if last is not None:
                 old += _by_number(folder, unit)[:-last]
-        return [path for path in old if self.publish_step is None or path.name != name_of(self.publish_step)]
+        return [path for path in old if self.publish_step is None or path.name != copy_of_step(self.publish_step)]
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,6 @@ class Checkpoints:
         if step == 0:
             return []
         return self.rule.due(step, self.batches.finished_epochs(step), self.batches.finished_epochs(step - 1))
-
-
-def name_of(step: int) -> str:
-    """Return the file name of the copy after a step."""
-    return f"lora-step{step:06d}.safetensors"
 
 
 def _by_number(folder: Path, unit: str) -> list[Path]:

@@ -99,12 +99,17 @@ def test_the_command_says_what_it_did(project: Project, capsys: pytest.CaptureFi
     assert "the LoRA after step 4 is now the one to publish" in capsys.readouterr().out
 
 
-def test_show_says_which_step_it_is(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_and_status_say_which_step_it_is(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     choose(project.config, "4")
     chosen = Project(project.config)
     write_safetensors(project.paths.lora, {MADE_FROM: json.dumps(chosen.published_spec), STEPS: "4"})
     main(["show", str(project.paths.lora)])
     assert "the LoRA after step 4 of its training" in capsys.readouterr().out
+    main(["status", str(project.config)])
+    assert "published: the LoRA after step 4" in capsys.readouterr().out
+    choose(project.config, "final")
+    main(["status", str(project.config)])
+    assert "the LoRA is that after step 4; a run publishes that after the last step" in capsys.readouterr().out
 
 
 def test_latents_that_are_there_already_are_copied(project: Project, tmp_path: Path) -> None:

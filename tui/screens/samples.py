@@ -14,7 +14,6 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
-from hv15.commands.checkpoints import FINAL, choose
 from hv15.terminal_text import clean, visible
 from tui.data.samples import Sample, SamplesReader
 from tui.screens.base import DashboardScreen
@@ -200,8 +199,14 @@ class SamplesScreen(DashboardScreen):
         if current is None or current.kind == "base" or current.experiment:
             self.notify("move to a sample of a step, or to a final one", markup=False)
             return
-        word = FINAL if current.step is None else str(current.step)
-        self.in_thread("pick", lambda: choose(config, word), self._picked)
+        step = current.step
+
+        def pick() -> str:
+            from hv15.commands.checkpoints import FINAL, choose
+
+            return choose(config, FINAL if step is None else str(step))
+
+        self.in_thread("pick", pick, self._picked)
 
     def _picked(self, words: str) -> None:
         self.notify(f"{words}: start a run, which makes what follows from it", markup=False)
