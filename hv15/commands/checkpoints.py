@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hv15.commands.options.runs import Pick, Run
 from hv15.commands.options.stages import StepLoRA
-from hv15.config import TrainSettings
 from hv15.config.config_text import read_config_text, write_config_text
 from hv15.config.yaml_edit import remove_value, set_value, values
 from hv15.errors import UserError
@@ -52,7 +51,7 @@ def choose(config: Path, word: str) -> str:
     refuse_living_run(project.root)
     step = chosen_step(project, word)
     if step is not None and step in project.kept:
-        _secure(project.settings.train, project.kept[step], step)
+        _secure(project, project.kept[step], step)
     before = read_config_text(config)
     after = with_step(before, step)
     if after != before:
@@ -102,8 +101,11 @@ def with_step(text: str, step: int | None) -> str:
     return remove_value(text, (SECTION, SETTING)) if is_set else text
 
 
-def _secure(train: TrainSettings, kept: Path, step: int) -> None:
-    """Give the copy of a step the name under which a training that goes on leaves it alone."""
+def _secure(project: Project, kept: Path, step: int) -> None:
+    """Give a training's copy of a step the name under which a training that goes on leaves it alone."""
+    if kept.parent.name != project.paths.checkpoints.name:
+        return
+    train = project.settings.train
     names = lora_files(train, kept.with_name(copy_of_step(step)))
     for file, name in zip(lora_files(train, kept), names, strict=True):
         if not name.exists():

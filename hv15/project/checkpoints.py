@@ -62,7 +62,8 @@ def will_be_kept(train: TrainSettings, spec: JsonObject, paths: ProjectPaths, st
 def kept_checkpoints(train: TrainSettings, spec: JsonObject, paths: ProjectPaths) -> dict[int, Path]:
     """Return the LoRA files that a project has of its training, by step, in order; the last may be the trained one.
 
-    Those of a training that was moved aside count as well if the settings are those of that one again.
+    Those of a training that was moved aside count as well if the settings are those of that one again, and those that
+    were published or sampled before.
 
     Args:
         spec: of the whole training.
@@ -76,6 +77,10 @@ def kept_checkpoints(train: TrainSettings, spec: JsonObject, paths: ProjectPaths
     for path in copies:
         step = step_of(path, train, past)
         if step is not None:
+            found.setdefault(step, path)
+    for step in paths.sampled_checkpoints():
+        path = paths.checkpoint_lora(step)
+        if all(_made_from(file) == checkpoint_spec(train, spec, step) for file in lora_files(train, path)):
             found.setdefault(step, path)
     return dict(sorted(found.items()))
 

@@ -24,6 +24,8 @@ NARROWEST = 128
 WIDEST, HIGHEST = 2560, 1440
 """Pixels of the video, as far as its columns are not `NARROWEST`."""
 
+_HEAD = LINE + GAP // 2  # pixels of the labels
+
 
 @dataclass(frozen=True)
 class GridLine:
@@ -42,7 +44,7 @@ def film_scale(sizes: Sequence[tuple[int, int]], columns: int) -> float:
         sizes: (height, width) in pixels of the clips of each row.
     """
     wide, high = max(width for _, width in sizes), sum(height for height, _ in sizes)
-    room = (WIDEST - 2 * MARGIN) / columns - GAP, HIGHEST - 2 * MARGIN - len(sizes) * (LINE + GAP) - LINE
+    room = (WIDEST - 2 * MARGIN) / columns - GAP, HIGHEST - 2 * MARGIN - len(sizes) * (LINE + GAP) - _HEAD
     fitting = min(room[0] / wide, max(room[1], 1) / high)
     return max(NARROWEST / wide, min(1.0, fitting))
 
@@ -105,11 +107,11 @@ def _table(prompts: Sequence[str], labels: Sequence[str], cells: Sequence[Sequen
     lefts = [MARGIN + sum(wide[:column]) + column * GAP for column in range(len(labels))]
     width = lefts[-1] + wide[-1] + MARGIN
     high = [max(picture.height for picture in row) for row in cells]
-    table = Image.new("RGB", (width, 2 * MARGIN + LINE + sum(LINE + height + GAP for height in high) - GAP), PAPER)
+    table = Image.new("RGB", (width, 2 * MARGIN + _HEAD + sum(LINE + height + GAP for height in high) - GAP), PAPER)
     pen = ImageDraw.Draw(table)
     for left, label in zip(lefts, labels, strict=True):
         pen.text((left, MARGIN), label, fill=INK, font=font)
-    top = MARGIN + LINE
+    top = MARGIN + _HEAD
     for prompt, row, height in zip(prompts, cells, high, strict=True):
         pen.text((MARGIN, top), _cut(prompt, font, width - 2 * MARGIN), fill=INK, font=font)
         for left, picture in zip(lefts, row, strict=True):

@@ -22,7 +22,7 @@ class CheckpointRule:
     save_every_n_steps: int | None
     save_last_n_epochs: int | None
     save_last_n_steps: int | None
-    publish_step: int | None
+    publish_step: int | None = None
     """The step whose copy is made and kept in any case."""
 
     @classmethod

@@ -71,8 +71,10 @@ def test_the_copies_of_the_training_count(open_project: MakeProject) -> None:
     copy(paths.checkpoints / "lora-step000004.ema.safetensors", spec, 4, **{"hv15.ema_decay": "0.9"})
     (paths.checkpoints / "lora-step000005.safetensors").write_bytes(b"torn")
     aside = copy(paths.results / "train-0123abcd/checkpoints/lora-step000001.safetensors", spec, 1)
+    published = copy(paths.checkpoint_lora(5), checkpoint_spec(train, spec, 5), 5)
+    copy(paths.checkpoint_lora(3), checkpoint_spec(train, other, 3), 3)
     found = kept_checkpoints(train, spec, paths)
-    assert list(found.items()) == [(1, aside), (2, two), (4, four), (6, trained)]
+    assert list(found.items()) == [(1, aside), (2, two), (4, four), (5, published), (6, trained)]
 
 
 def test_of_a_training_with_an_average_both_files_are_needed(open_project: MakeProject) -> None:

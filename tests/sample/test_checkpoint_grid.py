@@ -38,7 +38,7 @@ def test_a_row_for_each_prompt_and_a_column_for_each_step() -> None:
     film, fps = draw_film(lines, LABELS)
     assert (film.shape[0], fps) == (2, 8.0)
     for row, column, grey in ((0, 0, 20), (0, 1, 40), (1, 0, 60), (1, 1, 80)):
-        top = MARGIN + LINE + row * (LINE + 64 + GAP) + LINE
+        top = MARGIN + LINE + GAP // 2 + row * (LINE + 64 + GAP) + LINE
         left = MARGIN + column * (128 + GAP)
         cell = film[1, top : top + 64, left : left + 128]
         assert (cell == grey).all(), (row, column)
@@ -64,7 +64,7 @@ def test_sides_of_the_video_are_even() -> None:
     [
         ([(480, 848)], 2, 1.0),
         ([(64, 64)], 3, NARROWEST / 64),
-        ([(480, 848)] * 8, 6, (HIGHEST - 2 * MARGIN - 8 * (LINE + GAP) - LINE) / (8 * 480)),
+        ([(480, 848)] * 8, 6, (HIGHEST - 2 * MARGIN - 8 * (LINE + GAP) - LINE - GAP // 2) / (8 * 480)),
         ([(480, 848)], 9, ((WIDEST - 2 * MARGIN) / 9 - GAP) / 848),
     ],
 )
