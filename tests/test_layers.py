@@ -26,6 +26,7 @@ LEVELS = (
         "terminal_text",
         "own_files",
         "patterns",
+        "spans",
         "stamp",
         "noise",
     },

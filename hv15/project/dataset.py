@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
 from hv15.config.training.validation import ValidationSettings
-from hv15.data.captions import caption_key
+from hv15.data.captions import caption_key, captions_key
 from hv15.data.index import FileIndex
 from hv15.data.media import Source
 from hv15.data.scan import survey
@@ -32,7 +33,9 @@ class FoundSource(NamedTuple):
     media: str
     """sha256 of the file's bytes."""
     caption: str
-    """sha256 of the caption's text."""
+    """The key of its caption, or of the texts from which a training draws."""
+    texts: tuple[str, ...]
+    """The keys of these texts."""
 
 
 class Pair(NamedTuple):
@@ -47,11 +50,26 @@ class Pair(NamedTuple):
     """Index in the config."""
     name: str
     """The medium's file, for messages."""
+    texts: tuple[str, ...]
+    """Keys of the texts from which a training draws; the first is the caption as it is written."""
 
     @property
     def source_key(self) -> str:
         """The key of the medium's entry among the encoded clips."""
         return f"{self.media}-{self.rule}"
+
+
+def chosen(sources: Sequence[FoundSource], count: int) -> list[FoundSource]:
+    """Return at most `count` of the media of a dataset: those with the smallest hashes of their content, in order.
+
+    So a file that is added takes the place of at most one other, and the names do not matter.
+    """
+
+    def place(each: FoundSource) -> str:
+        return text_digest(f"max_num_samples/{each.media}")
+
+    kept = set(nsmallest(count, range(len(sources)), key=lambda index: (place(sources[index]), sources[index].caption)))
+    return [each for index, each in enumerate(sources) if index in kept]
 
 
 def clip_rule(dataset: DatasetSettings) -> str:
@@ -91,7 +109,7 @@ class ProjectDataset:
 
     @cached_property
     def sources(self) -> list[FoundSource]:
-        """Everything that the datasets hold now.
+        """Everything that the datasets hold now, of each at most `max_num_samples`.
 
         Raises:
             ConfigError: datasets cannot be used, or files of the validation are trained on; all of them at once.
@@ -99,10 +117,14 @@ class ProjectDataset:
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
         keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
-        sources = [
-            FoundSource(number, source, key, caption_key(source.caption))
-            for (number, source), key in zip(found, keys, strict=True)
-        ]
+        sources: list[FoundSource] = []
+        for (number, source), key in zip(found, keys, strict=True):
+            texts = tuple(map(caption_key, source.texts))
+            sources.append(FoundSource(number, source, key, captions_key(texts), texts))
+        for number, dataset in enumerate(self.datasets):
+            if dataset.max_num_samples is not None:
+                ours = chosen([each for each in sources if each.dataset == number], dataset.max_num_samples)
+                sources = [each for each in sources if each.dataset != number] + ours
         self._refuse_twins(sources)
         return sources
 
@@ -162,6 +184,19 @@ class ProjectDataset:
         return [each for each in self.sources if self.is_trained(each)]
 
     @cached_property
+    def texts(self) -> dict[str, str]:
+        """Every text that the training may read, by its key: what is not trained on is shown only as it is written.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        found = {}
+        for each in self.sources:
+            read = each.source.texts if self.is_trained(each) else (each.source.caption,)
+            found.update(zip(each.texts, read, strict=False))
+        return found
+
+    @cached_property
     def probed(self) -> Probed:
         """The properties of the files. A plan does not need them, so the decoders are imported here."""
         from hv15.data.probed import Probed
@@ -190,8 +225,8 @@ class ProjectDataset:
         """
         rules = self.rules
         pairs = [
-            Pair(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix))
-            for dataset, source, media, caption in self.sources
+            Pair(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix), texts)
+            for dataset, source, media, caption, texts in self.sources
         ]
         return sorted(pairs)
 

@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 def test_items_with_captions_buckets_and_problems(root: Path) -> None:
     made = reader(root, caption_prefix="zorp, ", num_repeats=2)
     a, b, c, d = made.items
-    assert (a.caption, a.whole_caption, a.caption_file) == ("clip a", "zorp, clip a", root / "clips/a.txt")
+    assert (a.caption, a.prefix, a.caption_file) == ("clip a", "zorp, ", root / "clips/a.txt")
     assert (d.problem, d.caption_file) == (NO_CAPTION, root / "clips/d.txt")
     assert made.overview().captions == 3
     assert list(made.probe()) == [0, 1, 2, 3]
@@ -189,7 +189,7 @@ def test_a_caption_is_edited_in_its_row_and_the_rest_stays(root: Path) -> None:
 
 def test_a_default_caption_is_replaced_by_one_of_its_own(root: Path) -> None:
     item = reader(root, default_caption="a clip").items[3]
-    assert (item.whole_caption, item.problem, item.is_default) == ("a clip", "", True)
+    assert (item.caption, item.problem, item.is_default) == ("a clip", "", True)
     added = write_caption(item, "now it has one")
     assert (added.caption, added.is_default) == ("now it has one", False)
     assert reader(root, default_caption="a clip").items[3].caption == "now it has one"
