@@ -23,7 +23,7 @@ from hv15.spans import parts
 
 def _or_a_toml_path(schema: JsonDict) -> None:
     """Also accept the path of a musubi file, which `load_config` replaces by the datasets in it."""
-    items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
+    items = {"type": "array", "items": schema.pop("items")}
     schema.pop("type")
     schema["anyOf"] = [items, {"type": "string", "format": "path"}]
 
@@ -37,8 +37,9 @@ class Settings(Section):
     models: ModelSettings = ModelSettings()
     """The checkpoint files."""
 
-    datasets: tuple[DatasetSettings, ...] = Field(min_length=1, json_schema_extra=_or_a_toml_path)
-    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset file (TOML or JSON)."""
+    datasets: tuple[DatasetSettings, ...] = Field((), json_schema_extra=_or_a_toml_path)
+    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset file (TOML or JSON). Without any,
+    nothing is trained: the project only samples."""
 
     cache: CacheSettings = CacheSettings()
     """How clips and captions are encoded, once, before training."""
@@ -92,7 +93,7 @@ class Settings(Section):
                 text = f"found {dataset.start_step}, but the training has {total} steps: it would never take part"
                 yield ("datasets", number, "start_step"), text
         spans = [dataset.span for dataset in self.datasets]
-        for part in () if is_idle else parts(spans):
+        for part in () if is_idle or not spans else parts(spans):
             if (total is None or part.start < total) and not any(span.has(part.start) for span in spans):
                 yield ("datasets",), f"none of them takes part {part}: see start_step and end_step"
 

@@ -10,7 +10,7 @@ from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
 from hv15.project import Project
-from hv15.spans import Span, parts
+from hv15.spans import WHOLE, Span, parts
 
 TEXT_TOKENS = 300
 """Tokens of a usual caption, where no caption is known."""
@@ -41,6 +41,9 @@ class ClipBatch:
         return self.samples * math.prod(self.latent)
 
 
+_SMALLEST = ClipBatch(1, 1, PIXELS_PER_CELL, PIXELS_PER_CELL)
+
+
 @dataclass(frozen=True)
 class Video:
     """A sample."""
@@ -58,7 +61,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ValidationWork:
     """What the validations of a training measure."""
 
     largest: ClipBatch
@@ -87,7 +90,7 @@ class Workload:
 
     task: str
     batch: ClipBatch
-    """The largest one."""
+    """The largest one; without datasets, the smallest that there can be."""
     clips: int
     batches: int
     """Of an epoch, in the longest part of the training."""
@@ -99,7 +102,7 @@ class Workload:
     steps: int
     parts: tuple[TrainingPart, ...]
     """One, unless datasets begin or end within the training."""
-    validation: Measured | None
+    validation: ValidationWork | None
     videos: tuple[Video, ...]
     note: str
     """Where sizes and numbers come from."""
@@ -115,7 +118,7 @@ def workload(project: Project) -> Workload:
     per_step = settings.train.batches_per_step
     found = _training_parts(groups, settings.train.max_train_steps, settings.train.max_train_epochs, per_step)
     longest = max(found, key=lambda each: each.steps)
-    steps = sum(each.steps for each in found)
+    steps = sum(each.steps for each in found) if settings.datasets else 0
     mean_tokens = longest.mean_tokens
     if len(found) > 1:
         mean_tokens = sum(each.mean_tokens * each.steps for each in found) / steps
@@ -151,6 +154,8 @@ class _Group:
 
 def _groups(project: Project) -> tuple[list[_Group], str]:
     """The clips that are encoded, else what the datasets allow, and a note on which of the two."""
+    if not project.settings.datasets:
+        return [_Group([_SMALLEST], 0, 0, WHOLE)], "the project only samples"
     try:
         items = project.training_items()
     except UserError:
@@ -193,7 +198,7 @@ def _training_parts(
 
 def _measured(
     project: Project, trained: list[ClipBatch], samples_per_step: float, steps: int, steps_per_epoch: float
-) -> Measured | None:
+) -> ValidationWork | None:
     """What is measured between the steps of a training."""
     train = project.settings.train
     asked, both = train.validation, project.settings.task == "i2v" and 0 < train.i2v_prob < 1
@@ -207,7 +212,7 @@ def _measured(
     interval = asked.interval(samples_per_step, both_tasks=both, checkpointing=train.gradient_checkpointing)
     distance = interval or (asked.every_n_epochs or 1) * steps_per_epoch
     times = int(steps // distance) + asked.at_first
-    return Measured(
+    return ValidationWork(
         largest=max(clips, key=lambda clip: clip.tokens),
         mean_tokens=sum(clip.tokens for clip in clips) / len(clips),
         passes=times * asked.passes(both_tasks=both),
