@@ -41,10 +41,14 @@ class CaptionTexts:
         return [line for part in written.split("\n") if (line := plain(part))] or [""]
 
     def of(self, captions: Sequence[str]) -> tuple[str, ...]:
-        """Return the texts of one clip: of each of its captions all versions, the caption as it is written first."""
-        return tuple(
+        """Return the texts of one clip: of each of its captions all versions, the caption as it is written first.
+
+        A clip without a choice has one text, so that it stays the same when variants or versions are switched on.
+        """
+        texts = tuple(
             self._whole(self._version(caption, number)) for caption in captions for number in range(self._versions)
         )
+        return texts if len(set(texts)) > 1 else texts[:1]
 
     def _whole(self, caption: str) -> str:
         text = self._prefix + caption + self._suffix

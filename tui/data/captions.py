@@ -107,7 +107,7 @@ def _in_row(item: Item, target: Path, text: str) -> bytes:
     if item.is_list:
         if any("\n" in plain(each) for each in row["caption"]):
             raise UserError.at(target, "one of these captions has several lines", hint="edit them in the file itself")
-        caption = [line for part in text.split("\n") if (line := plain(part))] or [""]
+        caption = [entry for part in text.split("\n") if (entry := plain(part))] or [""]
     new = json.dumps(caption, ensure_ascii=False).encode()
     found: list[bytes] = []
     if not item.is_default:
