@@ -6,9 +6,9 @@ caption and the dataset's settings alone: which text a sample gets is drawn late
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import shake_256
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from hv15.data.captions import plain
@@ -30,7 +30,7 @@ class CaptionTexts:
     def __init__(self, dataset: DatasetSettings) -> None:
         self.has_variants = dataset.caption_variants
         self._prefix, self._suffix, self._trigger = dataset.caption_prefix, dataset.caption_suffix, dataset.trigger
-        self._separator, self._kept = dataset.tag_separator, dataset.keep_tags
+        self._separator, self._joint, self._kept = dataset.tag_separator, f"{dataset.tag_separator} ", dataset.keep_tags
         self._shuffles, self._dropped_below = dataset.shuffle_tags, int(dataset.tag_dropout * _WORD)
         self._versions = dataset.caption_versions if dataset.draws_tags else 1
 
@@ -45,28 +45,31 @@ class CaptionTexts:
 
         A clip without a choice has one text, so that it stays the same when variants or versions are switched on.
         """
-        texts = tuple(
-            self._whole(self._version(caption, number)) for caption in captions for number in range(self._versions)
-        )
+        if self._versions == len(captions) == 1:  # nearly always, and there may be 100,000
+            return (self._whole(captions[0]),)
+        texts = tuple(self._whole(version) for caption in captions for version in self._versions_of(caption))
         return texts if len(set(texts)) > 1 else texts[:1]
 
     def _whole(self, caption: str) -> str:
         text = self._prefix + caption + self._suffix
         return text if self._trigger is None else text.replace(TRIGGER, self._trigger)
 
-    def _version(self, caption: str, number: int) -> str:
-        """Return a version of a caption: 0 is the caption itself, the others are drawn.
+    def _versions_of(self, caption: str) -> Iterator[str]:
+        """Yield a caption as it is written, and then versions of it with drawn tags.
 
-        The draw is determined by the caption's text and the number, so one more version, or another trigger word,
-        leaves the others as they are. Each tag has two numbers from SHAKE-256: by the first the tags are sorted, and
-        the second decides on the dropout.
+        The draw is determined by the caption's text and the number of the version, so one more version, or another
+        trigger word, leaves the others as they are. Each tag has two numbers from SHAKE-256: by the first the tags are
+        sorted, and the second decides on the dropout.
         """
-        tags = [tag for part in caption.split(self._separator) if (tag := part.strip())] if number else []
-        count = len(tags) - self._kept
-        if count < 1:
-            return caption
-        drawn = shake_256(f"tags/{number}/{caption}".encode()).digest(16 * count)
-        words = struct.unpack(f">{2 * count}Q", drawn)
-        order = sorted(range(count), key=words.__getitem__) if self._shuffles else range(count)
-        chosen = [tags[self._kept + tag] for tag in order if words[count + tag] >= self._dropped_below]
-        return f"{self._separator} ".join(tags[: self._kept] + chosen)
+        yield caption
+        tags = [tag for part in caption.split(self._separator) if (tag := part.strip())]
+        kept, others = tags[: self._kept], tags[self._kept :]
+        numbers = Struct(f">{2 * len(others)}Q")
+        for version in range(1, self._versions):
+            if not others:
+                yield caption
+                continue
+            words = numbers.unpack(shake_256(f"tags/{version}/{caption}".encode()).digest(numbers.size))
+            order = sorted(range(len(others)), key=words.__getitem__) if self._shuffles else range(len(others))
+            chosen = [others[tag] for tag in order if words[len(others) + tag] >= self._dropped_below]
+            yield self._joint.join(kept + chosen)

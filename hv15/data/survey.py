@@ -79,9 +79,9 @@ class Survey:
             problem = f"{len(captions)} captions for one clip, at most {MOST_VARIANTS} are possible"
             self.problems.append(Problem(problem, place=Place(Path(caption_file), None if row is None else row + 1)))
             return
-        text, *others = self._texts.of(captions)
-        known = (place, kind, text, size, mtime_ns, inode, caption_file, row, caption is None, written)
-        self.sources.append(Source(*known, listed is not None, tuple(others)))
+        texts = self._texts.of(captions)
+        known = (place, kind, texts[0], size, mtime_ns, inode, caption_file, row, caption is None, written)
+        self.sources.append(Source(*known, listed is not None, texts[1:]))
 
     def listed(self) -> list[Problem]:
         """Return the first problems, and one that counts the rest. At least one of them says what to do."""
