@@ -136,7 +136,7 @@ class DatasetSettings(Section):
     start_step: Annotated[int, Field(ge=0), AfterValidator(check_count)] = Field(
         0, json_schema_extra=WEIGHT | UNLESS_DEFAULT
     )
-    """Take part in the training only after so many steps. A begin or an end of a dataset begins a new epoch, which is
+    """Take part in the training only after so many steps. Where a dataset starts or ends, a new epoch begins, which is
     one pass over the datasets that take part then."""
 
     end_step: Many | None = Field(None, json_schema_extra=WEIGHT | UNLESS_DEFAULT)

@@ -49,7 +49,7 @@ class ScheduledStream:
         """Number of micro-batches by which the steps are ahead of their place in the sequence (`StepBatches`)."""
         self._parts: list[_Part] = []
         first = epoch = sample = 0
-        for span in parts(item.span for item in items) or [Span()]:
+        for span in parts(item.span for item in items):
             shown = [item for item in items if item.span.has(span.start)]
             if not shown and items and span.end is not None and span.end > step:
                 raise _nothing(span)
