@@ -192,7 +192,7 @@ class ProjectDataset:
         Raises:
             ConfigError: see `held_out`.
         """
-        found = {}
+        found: dict[str, str] = {}
         for each in self.sources:
             read = each.source.texts if self.is_trained(each) else (each.source.caption,)
             found.update(zip(each.texts, read, strict=False))
