@@ -118,21 +118,30 @@ def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
 
 
 def marked_view(section: Section, mark: Affects) -> JsonObject:
-    """Return the settings of a section that have a mark."""
+    """Return the settings of a section that have a mark; one that is in no digest at its default is then left out."""
     dumped = section.model_dump(mode="json")
-    return {name: value for name, value in dumped.items() if affects(type(section), name) == mark}
+    return {
+        name: value
+        for name, value in dumped.items()
+        if affects(type(section), name) == mark and not _is_left_out(section, name)
+    }
 
 
 def _is_read(section: Section, name: str) -> bool:
     """Whether a setting has an effect that is not the default's: not if it is for another choice (`only_with`)."""
-    field = type(section).model_fields[name]
-    is_default = getattr(section, name) == field.get_default(call_default_factory=True)
-    if is_default and _mark(type(section), name, "in_digests") is not None:
+    if _is_left_out(section, name):
         return False
     either = demands(type(section), name)
     return not either or any(
         all(getattr(section, other) in choices for other, choices in each.items()) for each in either
     )
+
+
+def _is_left_out(section: Section, name: str) -> bool:
+    """Whether a setting has its default and is in no digest then (`UNLESS_DEFAULT`)."""
+    field = type(section).model_fields[name]
+    is_default = getattr(section, name) == field.get_default(call_default_factory=True)
+    return is_default and _mark(type(section), name, "in_digests") is not None
 
 
 def _mark(model: type[Section], name: str, mark: str) -> object:

@@ -102,7 +102,7 @@ def _text_bytes(project: Project, sizes: ModelSizes) -> int:
     try:
         texts, present = project.texts.needed, set(project.texts.store.all_keys())
     except UserError:  # a model file is missing, which has its own line
-        texts, present = {each.source.caption: each.source.caption for each in project.dataset.sources}, set()
+        texts, present = project.dataset.texts, set()
     missing = [text for key, text in sorted(texts.items()) if key not in present]
     glyphs = sum(len(quoted.encode()) + 1 for text in missing if (quoted := glyph_text(text)) is not None)
     numbers = _text_tokens(project, missing) * sizes.dit.text_dim + glyphs * sizes.dit.glyph_dim

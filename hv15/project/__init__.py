@@ -85,9 +85,8 @@ class Project:
     @cached_property
     def texts(self) -> Encoding[str]:
         """The captions and prompts to encode."""
-        captions = {each.caption: each.source.caption for each in self.dataset.sources}
         prompts = (text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt))
-        return encode_texts(self.settings, self.models, captions, prompts, self.cache, self.paths)
+        return encode_texts(self.settings, self.models, self.dataset.texts, prompts, self.cache, self.paths)
 
     # -- training ---------------------------------------------------------------------------------------------------
 

@@ -242,8 +242,8 @@ class Reasons:
         changed, new = list[str](), list[str]()
         captions = set[str]()
         for pair in self._project.dataset.all_pairs:
-            if pair.caption in wanted:
-                captions.add(pair.caption)
+            if found := wanted.intersection(pair.texts):
+                captions |= found
                 (changed if pair.name in former else new).append(pair.name)
         yield from _first_few(changed, "caption of {} changed")
         yield from _first_few(new, "new caption of {}")

@@ -226,6 +226,25 @@ def test_clips_that_are_cut_in_another_way(project: QuickProject) -> None:
     assert "encode_latents" not in found
 
 
+def test_of_drawn_texts_only_those_of_an_edited_line_are_new(project: QuickProject) -> None:
+    drawn = {"caption_variants": True, "shuffle_tags": True, "caption_versions": 3}
+    project.set(
+        datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9], **drawn}],
+        cache={"shards": 1},
+    )
+    project.caption("cat", "a cat, red, blue, green, large\na cat, one, two, three, four")
+    found = why(project)
+    assert found["encode_texts"] == found["train"] == ["caption of clips/cat.mp4 changed"]
+    finish(project, "results/lora.safetensors")
+    assert why(project) == {}
+    project.caption("cat", "a cat, red, blue, green, large\na cat, one, two, three, five")
+    assert why(project)["encode_texts"] == ["caption of clips/cat.mp4 changed"]
+    (project.root / "ran.log").write_text("")
+    finish(project, "results/lora.safetensors")
+    lines = (project.root / "ran.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("encode text")] == ["encode texts 3"]
+
+
 def test_of_many_clips_the_first_are_named_and_the_rest_is_counted(project: QuickProject) -> None:
     for number in range(12):
         project.add_clip(f"hen{number:02}", "a cat that runs")
