@@ -167,6 +167,11 @@ class SampleSettings(TransformerSettings):
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
+    @property
+    def asks_for_gpus(self) -> str:
+        """The setting that asks for several GPUs for one sample, for messages."""
+        return f"sample.context_parallel is {self.context_parallel}"
+
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
         yield from check_tiles(self.vae_sample_size, self.vae_tile_overlap)

@@ -64,6 +64,12 @@ class TrainSettings(
         return self.num_processes * self.context_parallel
 
     @property
+    def asks_for_gpus(self) -> str:
+        """The settings that ask for so many, for messages."""
+        asked = f"train.num_processes is {self.num_processes}"
+        return asked + (f" and train.context_parallel is {self.context_parallel}" if self.context_parallel > 1 else "")
+
+    @property
     def gpus_per_machine(self) -> int:
         return self.gpus // self.num_machines
 

@@ -26,6 +26,7 @@ from hv15.errors import UserError
 from hv15.lora.files import read_lora, save_lora
 from hv15.models.weights.header import read_header
 from hv15.records.metadata import AVERAGE, EMA_DECAY, MADE_FROM, STEPS
+from hv15.records.paths import ProjectPaths
 
 WIDEST = math.sqrt(1 / 12)
 """The sigma_rel of a plain mean over all steps (gamma 0)."""
@@ -33,7 +34,7 @@ _KOHYA_STEPS = "ss_steps"
 _MOST_STEPS = 10**8
 """More steps than any training has: a damaged number must not fill the memory."""
 _HALVINGS = 200
-"""Of an interval in which gamma is found: nothing is left of it."""
+"""How often the interval that holds gamma is halved: until it is shorter than the distance of two floats."""
 
 
 def average_loras(files: Sequence[Path], out: Path, sigma_rel: float) -> list[tuple[Path, float]]:
@@ -51,10 +52,10 @@ def average_loras(files: Sequence[Path], out: Path, sigma_rel: float) -> list[tu
     """
     steps = {path: step_of_lora(path) for path in files}
     if len(set(steps.values())) < len(files) or len(files) < 2:
-        told = ", ".join(f"{path.name} {step}" for path, step in steps.items())
+        listed = ", ".join(f"{path.name} {step}" for path, step in steps.items())
         raise UserError(
-            f"expected LoRAs of at least two different steps, found {told}",
-            hint="give the copies that train.save_every_n_steps keeps in results/train/checkpoints",
+            f"expected LoRAs of at least two different steps, found {listed}",
+            hint=f"give the copies that train.save_every_n_steps keeps in {ProjectPaths().checkpoints}",
         )
     ordered = sorted(files, key=steps.__getitem__)
     weights = weights_of_steps([steps[path] for path in ordered], sigma_rel)

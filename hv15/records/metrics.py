@@ -111,7 +111,10 @@ class StepRecord(MetricsRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecord(MetricsRecord):
-    """The loss on clips that are not trained on, at fixed noise (`hv15.train.validation`). None is not finite."""
+    """The loss on clips that are not trained on, at fixed noise (`hv15.train.validation`).
+
+    A loss that is not finite is None.
+    """
 
     kind = "validation"
     loss: Annotated[float | None, Measure("Loss", log=True, label="validation")]
@@ -215,8 +218,8 @@ def read_metrics(content: JsonObject) -> MetricsRecord | None:
     return record
 
 
-def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRecord]:
-    """Yield the steps of a metrics file, or of its last bytes; damaged and unknown lines are skipped.
+def read_records(path: Path, *, last_bytes: int | None = None) -> Iterator[MetricsRecord]:
+    """Yield the records of a metrics file, or of its last bytes; damaged and unknown lines are skipped.
 
     Raises:
         OSError: the file cannot be read.
@@ -229,5 +232,14 @@ def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRec
                 record = read_metrics(parse_object(line))
             except RecordError:
                 continue
-            if isinstance(record, StepRecord):
+            if record is not None:
                 yield record
+
+
+def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRecord]:
+    """Yield only the steps of what `read_records` yields.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return (each for each in read_records(path, last_bytes=last_bytes) if isinstance(each, StepRecord))

@@ -1,4 +1,4 @@
-"""How much two results may differ that are right.
+"""How much two right results may differ.
 
 - In 16 bits: `MARGIN` times what rounding changes in the reference itself (`hv15.selftest.rounded`).
 - In fp32, which is the reference's own format: a bound from the format alone. A rounding changes a number by at most

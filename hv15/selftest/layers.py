@@ -15,7 +15,7 @@ from hv15.models.fused_attention import fused_attention
 from hv15.models.weights.quantised import QuantisedLinear, check_weight_format, quantise
 from hv15.records.selftest import Measured
 from hv15.selftest.bounds import E4M3, MARGIN, bound, judged, nearest
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.rounded import ROUNDED_ATTENTION, RoundedProducts
 from hv15.selftest.stand import Skipped, Stand
 
@@ -30,18 +30,18 @@ FORMATS: dict[WeightFormat, tuple[str, ...]] = {
 """Number formats of weights, and the packages that they need."""
 
 
-def attention_checks(stand: Stand) -> list[Check]:
+def attention_checks(stand: Stand) -> list[MachineCheck]:
     """A check for each kernel."""
     return [
-        Check("numbers", f"attention: {mode}", partial(attention, stand, mode), 1, needs=_package(mode))
+        MachineCheck("numbers", f"attention: {mode}", partial(attention, stand, mode), 1, needs=_package(mode))
         for mode in ("sdpa", *PACKAGES)
     ]
 
 
-def weight_checks(stand: Stand) -> list[Check]:
+def weight_checks(stand: Stand) -> list[MachineCheck]:
     """Checks for each number format of weights."""
     return [
-        Check("numbers", f"quantize: {kind}: {what}", partial(run, stand, kind), 1, needs=packages)
+        MachineCheck("numbers", f"quantize: {kind}: {what}", partial(run, stand, kind), 1, needs=packages)
         for what, run in (("the format", weight_format), ("products", quantised_products))
         for kind, packages in FORMATS.items()
     ]

@@ -17,7 +17,7 @@ from hv15.records.selftest import Measured
 from hv15.sample.denoise import denoise, stack_conditions
 from hv15.sample.graphs import Replayed, recorder_for
 from hv15.selftest.bounds import bound, doubled, judged, transformer_roundings
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.layers import attention_checks, weight_checks
 from hv15.selftest.rounded import HALVES, ROUNDED_ATTENTION, RoundedProducts
 from hv15.selftest.sizes import NUMBERS_DIT
@@ -33,16 +33,16 @@ PLAIN: Options = {"gradient_checkpointing": False}
 OFFLOAD: Options = {"gradient_checkpointing_cpu_offload": True}
 
 
-def number_checks(stand: Stand) -> list[Check]:
+def number_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of this part, but for the VAE and the encoders, and those that take long."""
     numbers, sizes = TransformerNumbers(stand), stand.sizes
     return [
-        Check("numbers", "transformer", numbers.forward, 3),
-        Check("numbers", "gradients of a LoRA", numbers.backward, 3),
-        Check("numbers", "fused kernels", numbers.fused, 5),
-        Check("numbers", "two runs of a training step: equal bits", numbers.two_runs, 2),
+        MachineCheck("numbers", "transformer", numbers.forward, 3),
+        MachineCheck("numbers", "gradients of a LoRA", numbers.backward, 3),
+        MachineCheck("numbers", "fused kernels", numbers.fused, 5),
+        MachineCheck("numbers", "two runs of a training step: equal bits", numbers.two_runs, 2),
         *(
-            Check("numbers", f"{name}: equal bits", partial(numbers.equal, options, latent), 2)
+            MachineCheck("numbers", f"{name}: equal bits", partial(numbers.equal, options, latent), 2)
             for name, options, latent in (
                 ("checkpointing", {}, sizes.compared),
                 ("swap", {"blocks_to_swap": 1}, sizes.compared),
@@ -50,19 +50,19 @@ def number_checks(stand: Stand) -> list[Check]:
             )
         ),
         *attention_checks(stand),
-        Check("numbers", "attention: split", numbers.split, 2),
-        Check("numbers", "windows of tokens", numbers.windows, 2),
-        Check("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
-        Check("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
-        Check("numbers", "guidance as one batch", numbers.guidance_batch, 2),
-        Check("numbers", "CUDA graphs: equal bits", numbers.graphs, 3),
+        MachineCheck("numbers", "attention: split", numbers.split, 2),
+        MachineCheck("numbers", "windows of tokens", numbers.windows, 2),
+        MachineCheck("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
+        MachineCheck("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
+        MachineCheck("numbers", "guidance as one batch", numbers.guidance_batch, 2),
+        MachineCheck("numbers", "CUDA graphs: equal bits", numbers.graphs, 3),
         *weight_checks(stand),
     ]
 
 
-def slow_checks(stand: Stand) -> list[Check]:
+def slow_checks(stand: Stand) -> list[MachineCheck]:
     """Checks that would take the time of others that say more."""
-    return [Check("numbers", "compile", TransformerNumbers(stand).compiled, 40 if stand.on_cuda else 5)]
+    return [MachineCheck("numbers", "compile", TransformerNumbers(stand).compiled, 40 if stand.on_cuda else 5)]
 
 
 class TransformerNumbers:

@@ -21,7 +21,6 @@ from torch.distributed.tensor import DTensor
 
 from hv15.cache.batches import Readable
 from hv15.config.train import TrainSettings
-from hv15.config.training.previews import PreviewSettings
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork
@@ -42,6 +41,7 @@ from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
 from hv15.sample.sampling import read_condition, run
+from hv15.train.intervals import Interval
 from hv15.train.metrics import MetricsFile
 from hv15.train.step_batches import StepBatches
 
@@ -62,29 +62,6 @@ class Preview:
     spec: SampleSpec
     condition: Path | None
     """The file of `hv15.sample.condition.write_condition`, for i2v."""
-
-
-@dataclass(frozen=True)
-class PreviewRule:
-    """When previews are made."""
-
-    every_n_steps: int | None
-    every_n_epochs: int | None
-    at_first: bool
-
-    @classmethod
-    def from_settings(cls, options: PreviewSettings) -> PreviewRule:
-        """Make the rule from `train:`."""
-        return cls(options.preview_every_n_steps, options.preview_every_n_epochs, options.preview_at_first)
-
-    def is_due(self, step: int, batches: StepBatches) -> bool:
-        """Whether they are due after `step` finished steps."""
-        if step == 0:
-            return self.at_first
-        if self.every_n_steps and step % self.every_n_steps == 0:
-            return True
-        every = self.every_n_epochs
-        return bool(every and batches.finished_epochs(step) // every > batches.finished_epochs(step - 1) // every)
 
 
 @dataclass(frozen=True)
@@ -129,7 +106,7 @@ def sampling_loras(
 class Previews:
     """Makes the samples that are due; `run` also makes them on request."""
 
-    rule: PreviewRule
+    interval: Interval
     plan: PreviewPlan
     batches: StepBatches
     folder: Path
@@ -146,7 +123,7 @@ class Previews:
     wait_for_everyone: Callable[[], object]
 
     def is_due(self, step: int) -> bool:
-        return self.rule.is_due(step, self.batches)
+        return self.interval.is_due(step, self.batches)
 
     def run(self, step: int, metrics: MetricsFile) -> None:
         """Make one sample of each preview. A problem is recorded as a warning: it must not end a training."""
@@ -217,7 +194,7 @@ def make_previews(
     if options.shard_base:  # gathered from all processes, so all must compute the same
         own, writes = plan.previews, accelerator.is_main_process
     return Previews(
-        rule=PreviewRule.from_settings(options),
+        interval=Interval(options.preview_every_n_steps, options.preview_every_n_epochs, options.preview_at_first),
         plan=plan,
         batches=batches,
         folder=folder / ProjectPaths().previews.name,

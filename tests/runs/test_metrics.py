@@ -11,7 +11,7 @@ import pytest
 from hv15.environment import RUN_VARIABLE
 from hv15.records.metrics import CheckpointRecord
 from hv15.runs import metrics
-from hv15.runs.events import Recorder
+from hv15.runs.events import EventRecorder
 from hv15.runs.metrics import keep_metrics, kept_files, training_files, training_progress
 from hv15.runs.record import RunFolder, history, new_run
 from tests.records.steps import lines, start_record, step_record
@@ -73,7 +73,7 @@ def test_a_run_that_is_started_by_hand_keeps_those_of_one_that_died(
 ) -> None:
     monkeypatch.setenv(RUN_VARIABLE, "")
     write(run.root / "results/train/metrics.jsonl", 5)
-    recorder = Recorder(SimpleNamespace(dryrun=False, overwrite_configfiles=[]), run.root)
+    recorder = EventRecorder(SimpleNamespace(dryrun=False, overwrite_configfiles=[]), run.root)
     recorder.emit(logging.makeLogRecord({"event": "run_info"}))
     assert len(history(run.root)) == 2
     assert [label for label, _ in kept_files(run)] == ["train"]

@@ -30,7 +30,7 @@ from hv15.sample import sampling
 from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 from hv15.train import previews as previews_module
 from hv15.train.examples import Example
-from hv15.train.previews import Preview, PreviewPlan, PreviewRule, movable, sampling_loras
+from hv15.train.previews import Preview, PreviewPlan, movable, sampling_loras
 from tests.train.world import CONFIG, metrics, run, settings, tiny_dit, tiny_stores, untimed, write_text
 
 Data = tuple[Sequence[TrainingItem], Stores]
@@ -183,23 +183,6 @@ def test_a_problem_is_a_warning_and_the_training_continues(tmp_path: Path, data:
     (record,) = metrics(tmp_path / "one", "warning")
     assert "previews after step 2 are missing" in record["message"]
     assert metrics(tmp_path / "one", "preview") == []
-
-
-@pytest.mark.parametrize(
-    ("rule", "due"),
-    [
-        (PreviewRule(None, None, at_first=False), []),
-        (PreviewRule(None, None, at_first=True), [0]),
-        (PreviewRule(3, None, at_first=False), [3, 6]),
-        (PreviewRule(None, 2, at_first=False), [4, 8]),
-    ],
-)
-def test_when_they_are_due(rule: PreviewRule, due: list[int]) -> None:
-    class TwoStepsAnEpoch:
-        def finished_epochs(self, step: int) -> int:
-            return step // 2
-
-    assert [step for step in range(9) if rule.is_due(step, TwoStepsAnEpoch())] == due  # type: ignore[arg-type]
 
 
 def test_a_lora_that_cannot_be_used_leaves_the_training_as_it_was(tmp_path: Path) -> None:

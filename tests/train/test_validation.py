@@ -33,7 +33,6 @@ from hv15.train.validation import (
     PROBABILITIES,
     Measurement,
     Validation,
-    ValidationRule,
     choose_pairs,
     make_measurements,
     make_validation,
@@ -329,15 +328,6 @@ def test_the_standing_counts_from_the_first_lowest_loss() -> None:
 
 
 # -- when -----------------------------------------------------------------------------------------------------------
-
-
-def test_when_it_is_measured(data: Any) -> None:
-    batches = StepBatches(BatchStream(data[0], 1), 1)  # three batches an epoch
-    found = {
-        rule: [step for step in range(10) if rule.is_due(step, batches)]
-        for rule in (ValidationRule(4, None, False), ValidationRule(None, 2, True))
-    }
-    assert list(found.values()) == [[4, 8], [0, 6]]
 
 
 @pytest.mark.parametrize(

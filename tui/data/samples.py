@@ -15,7 +15,7 @@ from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metadata import MADE_FROM, SAMPLE
 from hv15.records.paths import ProjectPaths
 from tui.data.clips import DecodedClip, load_clip, still
-from tui.data.sample_standing import Standing, StandingReader
+from tui.data.sample_standing import SampleStanding, StandingReader
 
 __all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "load_clip", "still"]
 
@@ -61,7 +61,7 @@ class Sample:
     """The settings that the file records."""
     trained: str | None = None
     """Digest of the training whose LoRA made it, as the file records it; None: without one, or unknown."""
-    standing: Standing = Standing.CURRENT
+    standing: SampleStanding = SampleStanding.CURRENT
     """Whether the project is still what the sample was made from."""
 
 
