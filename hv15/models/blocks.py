@@ -16,7 +16,7 @@ from hv15.models.adapted import gated_linear, linear, linear_gelu, linears
 from hv15.models.attention import ATTENTION, Attention
 from hv15.models.passes import head_norm, modulate
 from hv15.models.weights.module import Module
-from hv15.models.windows import MOST_TOKENS, forward_windows, inside
+from hv15.models.windows import MOST_TOKENS, inside, windows
 
 Mod = Sequence[Tensor]
 """Shift, scale, gate before attention and before the MLP: six tensors [B, 1, hidden]."""
@@ -112,7 +112,7 @@ class DoubleBlock(Module):
             vec: time vector [B, hidden].
             rope: `rope_table` of the N image tokens.
             lengths: number of valid condition tokens of each sample.
-            most_tokens: the largest number of tokens in a window with gradients; see `forward_windows`.
+            most_tokens: the largest number of tokens in a window.
 
         Returns:
             The image tokens [B, N, hidden] and condition tokens [B, M, hidden] after the block.
@@ -127,7 +127,7 @@ class DoubleBlock(Module):
         joint = attention(q, k, v, [image_tokens + length for length in lengths])  # (B, N + M, hidden)
         del q, k, v
         img_attn, txt_attn = joint[:, :image_tokens], joint[:, image_tokens:]
-        parts = forward_windows(image_tokens, most_tokens)
+        parts = windows(image_tokens, most_tokens)
         if torch.is_grad_enabled() or len(parts) == 1:
             img = self.image_out(img, img_attn, img_mod)
         else:
@@ -205,7 +205,7 @@ class DoubleBlock(Module):
         def place(part: slice) -> QKV:
             return q[:, part], k[:, part], v[:, part]
 
-        for part in forward_windows(img.shape[1], most_tokens):
+        for part in windows(img.shape[1], most_tokens):
             with inside(part):
                 self.image_qkv(img[:, part.slice], img_mod, rope[part.slice], place(part.slice))
         self.text_qkv(txt, txt_mod, place(slice(img.shape[1], None)))

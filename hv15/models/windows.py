@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 MOST_TOKENS = 8192
-"""Most tokens in a window that is computed with gradients: more would not make a GPU's matrix products faster."""
-FORWARD_WINDOW = 1.5
-"""How many times as many are in a window without gradients, of which fewer results are kept: each window reads all
-weights of a block."""
+"""Most tokens in a window of training: more would not make a GPU's matrix products faster."""
+SAMPLING_WINDOW = 1.5
+"""How many times as many are in a window of sampling, which keeps fewer results: each window reads all weights of a
+block. In training, both passes have windows of one size, so that `compile` compiles for one."""
 _MULTIPLE = 64  # of tokens, so that a window's matrix products fill the tiles of a GPU
 
 _thread = threading.local()
@@ -41,11 +41,6 @@ def windows(total: int, most: int = MOST_TOKENS) -> list[Window]:
     size = math.ceil(total / math.ceil(total / most))
     size = min(math.ceil(size / _MULTIPLE) * _MULTIPLE, most)
     return [Window(start, min(start + size, total), total) for start in range(0, total, size)]
-
-
-def forward_windows(total: int, most: int) -> list[Window]:
-    """Divide tokens into windows for a pass without gradients; `most` is of a window with gradients."""
-    return windows(total, int(FORWARD_WINDOW * most))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from bench.bench_activations import sampling_peak, training_peak
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
 from hv15.models.weights.quantised import replace_linears
-from hv15.models.windows import forward_windows, windows
+from hv15.models.windows import windows
 from tests.models.golden_dit import case, condition, golden_dit
 
 MOST = 16  # tokens of a window: the tiny clips have 60, and no multiple of 64
@@ -40,12 +40,6 @@ def velocity(dit: DiT, name: str = "i2v_batch") -> Tensor:
 def test_windows_are_few_and_of_one_size(total: int, most: int, sizes: list[int]):
     assert [each.stop - each.start for each in windows(total, most)] == sizes
     assert all(each.total == total for each in windows(total, most))
-
-
-def test_a_window_without_gradients_has_half_as_many_tokens_again():
-    assert forward_windows(12_288, 8192) == windows(12_288, 12_288)
-    assert [part.stop - part.start for part in forward_windows(12_289, 8192)] == [6208, 6081]
-    assert len(forward_windows(3, 1)) == 3
 
 
 @pytest.mark.parametrize("name", ["t2v_byt5", "i2v_batch"])
