@@ -1,6 +1,6 @@
 """What a training does beside its steps: waiting for data, metrics, validation, previews; each beside a training step.
 
-    OMP_NUM_THREADS=1 python bench/bench_loop.py [--steps 12] [--grid 3 8 12]
+    OMP_NUM_THREADS=1 python bench/bench_loop.py [--steps 6] [--grid 3 8 12]
 
 Width 512, 12 blocks, LoRA of rank 16, float32 on the CPU, encoded clips on the disk, with the trainer's own loop. All
 are ratios of medians, so other work on the machine matters little. The goals:
@@ -166,7 +166,7 @@ def measure(folder: Path, checkpointing: bool, grid: list[int], steps: int, cloc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--grid", type=int, nargs=3, default=[3, 8, 12])
     options = parser.parse_args()
     torch.manual_seed(0)
