@@ -104,7 +104,7 @@ def spec_of(config: Settings) -> dict[str, Any]:
     train = {
         name: value
         for name, value in every.items()
-        if affects(TrainSettings, name) not in (Affects.STEP, Affects.APART)
+        if affects(TrainSettings, name) not in (Affects.STEP, Affects.APART, Affects.PUBLISHING)
     }
     if config.train.validation.patience is not None:
         train["validation"] = every["validation"]

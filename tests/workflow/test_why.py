@@ -59,6 +59,8 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["encode", stage.rule.removeprefix("encode_"), "--shard", stage.subject, *options])
         case "train":
             stub_hv15.main(["train", *options])
+        case "keep_checkpoint":
+            stub_hv15.main(["stage", "lora", *options])
         case "sample_latents":
             stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
         case "sample_video":
@@ -114,6 +116,26 @@ def test_settings_of_the_training(project: QuickProject, settings: dict[str, obj
         "sample_video.one": ["it is sampled again"],
         "publish": ["one is new", "the LoRA is trained again"],
     }
+
+
+def test_a_step_that_is_published_and_the_last_one_again(project: QuickProject) -> None:
+    project.set(train={"publish_step": 1})
+    step = "train.publish_step not set -> 1"
+    assert why(project) == {
+        "keep_checkpoint.1": ["not made yet"],
+        "sample_latents.one": [step],
+        "sample_video.one": ["it is sampled again"],
+        "publish": ["one is new", step],
+    }
+    finish(project)
+    assert why(project) == {}
+    project.set(train={"max_train_steps": 4})  # the published step does not depend on it
+    assert why(project) == {}
+    project.set(train={"publish_step": None, "max_train_steps": 2})
+    assert why(project)["publish"] == ["one is new", "train.publish_step 1 -> not set"]
+    project.set(train={"publish_step": 1, "seed": 7})
+    assert why(project)["keep_checkpoint.1"] == ["the training comes to it"]
+    assert why(project)["sample_latents.one"] == ["the LoRA is trained again"]
 
 
 def test_a_lora_to_start_from(project: QuickProject) -> None:
