@@ -51,3 +51,7 @@ LayerPreset: TypeAlias = Literal["all", "attention", "mlp", "no_modulation"]
 def roles_of(task: Task) -> tuple[Role, ...]:
     """Return the models that a task needs: the image encoder for i2v only."""
     return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")
+
+
+QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+"""The Hub's name of the text encoder, whose tokenizer is used."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hv15.demo.layout import DEMO_FILES
-from hv15.models.hub import ENCODERS, OFFICIAL, QWEN, REPACKAGED, TOKENIZER
+from hv15.models.hub import ENCODERS, OFFICIAL, REPACKAGED, TOKENIZER
 from tests.models.hub_server import Hub
 from tests.workflow.conftest import make_project
 
@@ -25,7 +25,7 @@ def hub(demo_models: Path) -> Iterator[Hub]:
         server.put(REPACKAGED, name, content[role].read_bytes())
     for name in TOKENIZER:
         file = content["tokenizer"] / name
-        server.put(QWEN, name, file.read_bytes() if file.exists() else b"{}")
+        server.put(name, file.read_bytes() if file.exists() else b"{}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
