@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Task: TypeAlias = Literal["t2v", "i2v"]
+
+Resolution: TypeAlias = Literal["360p", "480p", "720p", "1080p"]
 """Text-to-video, or image-to-video."""
 
 VariantName: TypeAlias = Literal[

@@ -199,6 +199,9 @@ def sample_checks(project: Project) -> Iterator[Check]:
 
 def dataset_checks(project: Project) -> Iterator[Check]:
     """Each dataset: how many files give how many clips, in which buckets, which files cannot be used, and notes."""
+    if not project.settings.datasets:
+        yield Check("ok", "dataset", "none: the project only samples", place=Place(setting=("datasets",)))
+        return
     clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
     captions = len({each.source.caption for each in project.dataset.sources})

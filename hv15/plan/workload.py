@@ -40,6 +40,9 @@ class ClipBatch:
         return self.samples * math.prod(self.latent)
 
 
+_SMALLEST = ClipBatch(1, 1, PIXELS_PER_CELL, PIXELS_PER_CELL)
+
+
 @dataclass(frozen=True)
 class Video:
     """A sample."""
@@ -73,7 +76,7 @@ class Workload:
 
     task: str
     batch: ClipBatch
-    """The largest one."""
+    """The largest one; without datasets, the smallest that there can be."""
     clips: int
     batches: int
     """Of an epoch."""
@@ -92,9 +95,9 @@ class Workload:
 def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
-    listed, note = _listed(project)
+    listed, note = _listed(project) if settings.datasets else ([], "the project only samples")
     datasets = settings.datasets
-    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)]
+    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)] or [_SMALLEST]
     repeats = sum(clip.repeats for clip in clips)
     if listed:
         total, shown = len(listed), repeats
@@ -108,7 +111,7 @@ def workload(project: Project) -> Workload:
     tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
     train = settings.train
     epochs, accumulation = train.max_train_epochs or 1, train.batches_per_step
-    steps = train.max_train_steps or math.ceil(epochs * batches / accumulation)
+    steps = (train.max_train_steps or math.ceil(epochs * batches / accumulation)) if datasets else 0
     return Workload(
         task=settings.task,
         batch=max(clips, key=lambda clip: clip.tokens),

@@ -28,6 +28,8 @@ def plan_samples(
 ) -> list[SampleSpec]:
     """Return the samples of a config, in its order; `with_base` adds one without the trained LoRA, `<name>.base`.
 
+    Without datasets there is no trained LoRA.
+
     Args:
         variant: the checkpoint in use, one of `hv15.models.variants.VARIANTS`, with the defaults for steps, guidance
             and shift.
@@ -40,7 +42,8 @@ def plan_samples(
     specs = []
     for prompt in settings.sample.prompts:
         specs.append(spec := _plan(settings, prompt, variant, models, fingerprint))
-        if first_set(prompt.with_base, settings.sample.with_base):
+        is_trained = bool(settings.datasets)
+        if is_trained and first_set(prompt.with_base, settings.sample.with_base):
             specs.append(spec.without_trained_lora(prompt.name + BASE_SUFFIX))
     return specs
 
@@ -102,7 +105,7 @@ def _plan(
         vae_sample_size=sample.vae_sample_size,
         vae_tile_overlap=sample.vae_tile_overlap,
         variant=variant,
-        lora_multiplier=first_set(prompt.lora_multiplier, sample.lora_multiplier),
+        lora_multiplier=first_set(prompt.lora_multiplier, sample.lora_multiplier) if settings.datasets else None,
         image=None if prompt.image_path is None else ImageFile(*found(prompt.image_path)),
         loras=tuple(LoRAFile(*found(each.path), each.multiplier) for each in loras),
         models=dict(models),

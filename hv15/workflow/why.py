@@ -134,8 +134,8 @@ class Reasons:
     @property
     def _last_training(self) -> JsonObject | None:
         """What the trained LoRA was made from; while it is missing, what the published one was."""
-        stages = self._planner.stages
-        return stages[Rule.TRAIN].recorded or stages[Rule.PUBLISH].recorded
+        stages = (self._planner.stages.get(rule) for rule in (Rule.TRAIN, Rule.PUBLISH))
+        return next((stage.recorded for stage in stages if stage is not None and stage.recorded), None)
 
     # -- training ---------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ from hv15.models.weights.swap import BlockSwap
 from hv15.sample.denoise import denoise
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import LoRAFile
-from hv15.sample.sampling import sample_latents, text_condition
+from hv15.sample.sampler import sample_latents
+from hv15.sample.sampling import text_condition
 from hv15.sample.schedule import sigmas
 from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import made_from, make_lora, text_item
