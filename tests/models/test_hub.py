@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import pytest
 
-from hv15.choices import VariantName
+from hv15.choices import QWEN, VariantName
 from hv15.config import Settings
 from hv15.models.hub import OFFICIAL, REPACKAGED, HubFile, _refused, hub_files
 from hv15.models.variants import VARIANTS
@@ -42,7 +42,7 @@ def hub(server: Hub) -> Hub:
     hub.put(OFFICIAL, DIT, bytes(range(256)) * 400)
     hub.put(OFFICIAL, "vae/diffusion_pytorch_model.safetensors", b"the vae")
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
-        hub.put(name, name.encode())
+        hub.put(QWEN, name, name.encode())
     for path in (
         "split_files/text_encoders/qwen_2.5_vl_7b.safetensors",
         "split_files/text_encoders/byt5_small_glyphxl_fp16.safetensors",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hv15.choices import QWEN
 from hv15.demo.layout import DEMO_FILES
 from hv15.models.hub import ENCODERS, OFFICIAL, REPACKAGED, TOKENIZER
 from tests.models.hub_server import Hub
@@ -25,7 +26,7 @@ def hub(demo_models: Path) -> Iterator[Hub]:
         server.put(REPACKAGED, name, content[role].read_bytes())
     for name in TOKENIZER:
         file = content["tokenizer"] / name
-        server.put(name, file.read_bytes() if file.exists() else b"{}")
+        server.put(QWEN, name, file.read_bytes() if file.exists() else b"{}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
