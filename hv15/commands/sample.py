@@ -240,13 +240,13 @@ def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> No
 
 def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
     """Decode all samples with one load of the VAE."""
-    from hv15.sample.decode import Decoder
+    from hv15.sample.decode import SampleDecoder
 
     settings, text = project.settings, project.texts.settings_digest
     decoded = [(spec, output) for spec in specs for output in OUTPUT_TYPES[spec.output_type] if output.is_decoded]
     if not decoded:
         return
-    vae = Decoder(
+    vae = SampleDecoder(
         project.models.path("vae"),
         decoded[0][0].dtype,
         device=settings.runtime.device,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from hv15.commands.logs import log_to_stderr
@@ -14,7 +16,9 @@ from hv15.gpus import take_gpu
 from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.ranks import run_on_ranks
+from hv15.records.json_values import JsonObject
 from hv15.records.paths import ProjectPaths
+from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
 
 log = logging.getLogger(__name__)
@@ -97,11 +101,51 @@ def decode(options: SampleDecode) -> None:
     """
     from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
     from hv15.records.outputs import DECODED, output_of
+    from hv15.sample.decode import decode_latents
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
     if output_of(options.out) is None and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
         files = ", ".join(output.suffix for output in DECODED if not output.is_folder)
-        where = ProjectPaths().specs
-        raise UserError.at(path, f"not the spec of {what}", hint=f"the specs of all stages are in {where}")
+        raise UserError.at(
+            options.out,
+            f"samples are written as {files}, anything else is a folder of PNG images",
+            hint="give a name with such an ending, or that of a folder",
+        )
+    spec, made_from = None, None
+    if options.spec is not None:
+        spec, made_from = _read(options.spec, "a decoded sample")
+    vae = project.models.path("vae")
+    take_gpu(project.settings.runtime.device)
+    decode_latents(
+        options.latents,
+        vae,
+        options.out,
+        spec,
+        made_from=made_from,
+        device=project.settings.runtime.device,
+        patch_conv=project.settings.sample.vae_enable_patch_conv,
+    )
+
+
+def _spec_for(
+    project: Project, options: SampleCondition | SampleDenoise, what: Made, depends: Callable[[SampleSpec], JsonObject]
+) -> tuple[SampleSpec, JsonObject]:
+    """Return what to sample, from the planner's spec or by a name in the config, and what the result depends on."""
+    if options.spec is not None:
+        return _read(options.spec, what)
+    if options.prompt is None:
+        raise UserError("neither --spec nor --name is given", hint="give the name of a prompt with --name")
+    spec = project.sample(options.prompt)
+    return spec, depends(spec)
+
+
+def _read(path: Path, what: Made) -> tuple[SampleSpec, JsonObject]:
+    """Read the spec of one stage of a sample."""
+    spec = Spec.read(path)
+    content = spec.details.get("sample")
+    if not isinstance(content, dict) or _FIELDS[what] not in spec.wanted:
+        raise UserError.at(
+            path, f"not the spec of {what}", hint=f"the specs of all stages are in {ProjectPaths().specs}"
+        )
     return SampleSpec.from_json(content, source=str(path)), spec.wanted
