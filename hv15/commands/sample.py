@@ -126,7 +126,7 @@ def _fetch_models(project: Project) -> None:
 
 
 def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
-    """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run goes on.
+    """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run resumes.
 
     Raises:
         UserError: a model, an image or a LoRA cannot be used, or a file cannot be written.
