@@ -63,7 +63,7 @@ def _request(options: Sample) -> SampleRequest:
     """Read the options.
 
     Raises:
-        UserError: the size is none.
+        UserError: the size cannot be read.
     """
     files: dict[Role, Path | None] = {
         "dit": options.dit,

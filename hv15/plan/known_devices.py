@@ -98,7 +98,7 @@ def read_rates(path: Path) -> DeviceRates:
         raise
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise RecordError("it is no file")
+            raise RecordError("it is not a file")
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise RecordError("it is too large for rates or a report")

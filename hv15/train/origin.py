@@ -87,7 +87,7 @@ def origin_of_state(state: Path, *, reset_optimizer: bool = False) -> Origin:
     """Return a state's folder as an origin. Equal states of equal trainings are equal origins.
 
     Raises:
-        RecordError: it is no state, or damaged.
+        RecordError: it is not a state, or is damaged.
     """
     content = state_content(state)
     identity = digest({name: content.get(name) for name in ("step", "samples", "spec", "sha256")})
