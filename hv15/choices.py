@@ -8,9 +8,13 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Task: TypeAlias = Literal["t2v", "i2v"]
+"""Text-to-video, or image-to-video."""
+
+TransformerSection: TypeAlias = Literal["train", "sample"]
+"""The sections of the config with settings of the transformer."""
 
 Resolution: TypeAlias = Literal["360p", "480p", "720p", "1080p"]
-"""Text-to-video, or image-to-video."""
+"""The names of the official sizes of videos."""
 
 VariantName: TypeAlias = Literal[
     "480p_t2v",

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 OTHER_OPTIMIZER = "set train.reset_optimizer: true to begin with a new optimizer state, or use the optimizer of before"
 
+OriginKind = Literal["state", "lora"]
+"""A state with its optimizer, or a LoRA file."""
 LORA = "lora.safetensors"
 ENTRY = "continue_from"
 """The setting, and the entry of a spec's settings that names the origin."""
@@ -39,7 +41,7 @@ ORIGIN, STATES, CHECKPOINTS = _PATHS.origin.name, _PATHS.states.name, _PATHS.che
 class Origin:
     """One origin, as a spec names it."""
 
-    kind: Literal["state", "lora"]
+    kind: OriginKind
     digest: str
     """Of its content: not where it is, nor when it was made."""
     step: int = 0
@@ -120,7 +122,7 @@ def refuse_finished(origin: Origin, total: int) -> None:
 # -- finding --------------------------------------------------------------------------------------------------------
 
 
-def places(kind: Literal["state", "lora"], training: Path, named: Path | None = None) -> Iterator[Path]:
+def places(kind: OriginKind, training: Path, named: Path | None = None) -> Iterator[Path]:
     """Yield what may be an origin: states' folders or LoRA files that exist.
 
     Args:

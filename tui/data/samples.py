@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from hv15.data.media import MediaKind
 from hv15.errors import UserError
 from hv15.records.fields import from_json
 from hv15.records.json_values import JsonObject, RecordError, parse_object
@@ -18,8 +19,6 @@ from tui.data.clips import DecodedClip, load_clip, still
 from tui.data.sample_standing import SampleStanding, StandingReader
 
 __all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "load_clip", "still"]
-
-Media = Literal["video", "image", "frames"]
 
 _STEP = re.compile(r"(?P<name>.*?)[-_.]?step[-_]?(?P<step>\d+)", re.IGNORECASE)
 _BASE = ".base"
@@ -53,7 +52,7 @@ class Sample:
     experiment: str
     """"" for the project itself."""
     path: Path
-    media: Media
+    media: MediaKind
     size: int
     """Bytes of the file, or of the folder's own entry."""
     mtime: float
@@ -132,7 +131,7 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
     settings, trained = _recorded_settings(path)
-    media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
+    media: MediaKind = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
         prompt_name=(match["name"] if match and preview else name).removesuffix(_BASE) or name,
