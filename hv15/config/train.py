@@ -99,6 +99,8 @@ class TrainSettings(
         if self.ema_decay and self.averages_weights:
             text = f"has no use with {self.optimizer_type}, whose own average of the weights is the LoRA: set it to 0"
             yield ("ema_decay",), text
+        if self.preview_average and not self.ema_decay:
+            yield ("preview_average",), "has no effect without ema_decay: set it, too"
         if self.continue_from is not None and self.network_weights is not None:
             yield ("continue_from",), "network_weights is also set: keep one of them, as both bring weights"
         if self.attn_mode == "sage":

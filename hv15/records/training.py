@@ -64,7 +64,16 @@ class TrainingRecord:
         Raises:
             RecordError: it is missing, damaged, or of another version.
         """
-        content = read_record(folder / RECORD, VERSION)
+        return cls.read(folder / RECORD)
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingRecord:
+        """Read a file.
+
+        Raises:
+            RecordError: it is missing, damaged, or of another version.
+        """
+        content = read_record(path, VERSION)
         segments, past = content.get("segments"), as_object(content.get("past"))
         _checked_digest(past)
         return cls(

@@ -42,6 +42,7 @@ from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
 from hv15.sample.sampling import read_condition, run
 from hv15.train.intervals import Interval
+from hv15.train.lora_writer import LoRAWriter
 from hv15.train.metrics import MetricsFile
 from hv15.train.step_batches import StepBatches
 
@@ -113,7 +114,7 @@ class Previews:
     dit: DiT
     network: LoRANetwork
     trained: Callable[[], Mapping[str, Tensor]]
-    """Returns the LoRA as it would be saved now, with kohya's names."""
+    """Returns the LoRA, or its average, as it would be saved now, with kohya's names."""
     texts: Readable
     device: torch.device
     own: Sequence[Preview]
@@ -121,6 +122,8 @@ class Previews:
     writes: bool
     """Whether this process writes what its group denoises."""
     wait_for_everyone: Callable[[], object]
+    ema_decay: float | None = None
+    """Of the moving average, if they are made with that."""
 
     def is_due(self, step: int) -> bool:
         return self.interval.is_due(step, self.batches)
@@ -143,7 +146,8 @@ class Previews:
         made = [(each.name, path) for each in self.plan.previews if (path := self._path(each, step)).exists()]
         log.info("%d previews after step %d in %.0f s", len(made), step, perf_counter() - begun)
         for name, path in made:
-            metrics.write(PreviewRecord(step=step, name=name, path=f"{self.folder.name}/{path.name}"))
+            place = f"{self.folder.name}/{path.name}"
+            metrics.write(PreviewRecord(step=step, name=name, path=place, ema_decay=self.ema_decay))
 
     def _denoise(self, preview: Preview, step: int) -> Path:
         """Write the latents, unscaled float32 [C, F', h, w], and return their path."""
@@ -170,7 +174,8 @@ class Previews:
 
     def _latents_from(self, spec: SampleSpec, step: int) -> JsonObject:
         """What the latents depend on: as the final sample, but with the LoRA after some step."""
-        return spec.denoising(self.plan.trained, self.plan.text) | {"step": step}
+        average = {} if self.ema_decay is None else {"ema_decay": self.ema_decay}
+        return spec.denoising(self.plan.trained, self.plan.text) | {"step": step, **average}
 
     def _path(self, preview: Preview, step: int) -> Path:
         decoded = (output for output in OUTPUT_TYPES[preview.spec.output_type] if output.is_decoded)
@@ -184,7 +189,7 @@ def make_previews(
     folder: Path,
     dit: DiT,
     network: LoRANetwork,
-    trained: Callable[[], Mapping[str, Tensor]],
+    writer: LoRAWriter,
     texts: Readable,
     accelerator: Accelerator,
 ) -> Previews:
@@ -200,12 +205,13 @@ def make_previews(
         folder=folder / ProjectPaths().previews.name,
         dit=dit,
         network=network,
-        trained=trained,
+        trained=writer.averages if options.preview_average else writer.tensors,
         texts=texts,
         device=accelerator.device,
         own=own,
         writes=writes,
         wait_for_everyone=accelerator.wait_for_everyone,
+        ema_decay=options.ema_decay if options.preview_average else None,
     )
 
 

@@ -181,7 +181,7 @@ def train_dit(
             from hv15.train.previews import make_previews  # decoding needs av
 
             on_request = make_previews(
-                options, previews, batches, folder, dit, network, writer.tensors, stores.texts, accelerator
+                options, previews, batches, folder, dit, network, writer, stores.texts, accelerator
             )
             between.append(on_request)
         observers = []

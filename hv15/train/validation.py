@@ -168,8 +168,10 @@ class Validation:
                 trained_loss=_mean(trained),
                 loss_by_quantile=self._by_level(losses, is_trained=False),
                 trained_loss_by_quantile=self._by_level(losses, is_trained=True),
-                loss_t2v=self._of_task(losses, i2v=False),
-                loss_i2v=self._of_task(losses, i2v=True),
+                loss_t2v=self._of_task(losses, is_trained=False, i2v=False),
+                loss_i2v=self._of_task(losses, is_trained=False, i2v=True),
+                trained_loss_t2v=self._of_task(losses, is_trained=True, i2v=False),
+                trained_loss_i2v=self._of_task(losses, is_trained=True, i2v=True),
                 sigmas=tuple(self.sigmas),
                 is_best=is_best,
                 seconds=round(perf_counter() - begun, 3),
@@ -228,14 +230,13 @@ class Validation:
                 found[each.pair.level].append(loss)
         return tuple(_mean(part) for part in found)
 
-    def _of_task(self, losses: Sequence[float], *, i2v: bool) -> float | None:
-        """The mean loss of the clips that are not trained on as one task, if both are measured."""
-        held_out = [
-            (loss, each.i2v) for loss, each in zip(losses, self.measurements, strict=True) if not each.is_trained
-        ]
-        if len({way for _, way in held_out}) < 2:
+    def _of_task(self, losses: Sequence[float], *, is_trained: bool, i2v: bool) -> float | None:
+        """The mean loss of one part as one task, if both are measured."""
+        pairs = zip(losses, self.measurements, strict=True)
+        ours = [(loss, each.i2v) for loss, each in pairs if each.is_trained == is_trained]
+        if len({way for _, way in ours}) < 2:
             return None
-        return _mean([loss for loss, way in held_out if way == i2v])
+        return _mean([loss for loss, way in ours if way == i2v])
 
 
 def make_validation(

@@ -59,7 +59,8 @@ def standing_words(sample: Sample) -> str:
 def sample_title(sample: Sample) -> str:
     """The title above a sample's picture."""
     step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
-    state = " · ".join(filter(None, (step, standing_words(sample)))) or "final"
+    average = "average" if sample.ema_decay is not None else ""
+    state = " · ".join(filter(None, (step, average, standing_words(sample)))) or "final"
     of = f" · {sample.experiment}" if sample.experiment else ""
     return visible(f"{sample.prompt_name} · {state}{of}")
 

@@ -169,6 +169,23 @@ def made_by(root: Path, name: str, training: JsonObject, prompt: str = "a cat") 
     write_video(path, numbered(0)[None], metadata=metadata)
 
 
+def test_a_preview_tells_that_it_shows_the_average(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    for step, more in ((1, {}), (2, {"ema_decay": 0.99}), (3, {"ema_decay": "much"})):
+        path = tmp_path / f"results/train/previews/cat.step{step:06d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made_from = {"latents": {"trained": "a", "step": step, **more}}
+        write_video(path, numbered(0)[None], metadata={"hv15.made_from": json.dumps(made_from)})
+    reader = SamplesReader(tmp_path / "config.yaml")
+    reader.refresh()
+    assert [(sample.step, sample.ema_decay) for sample in reader.samples] == [(1, None), (2, 0.99), (3, None)]
+    assert [sample_title(sample) for sample in reader.samples] == [
+        "cat · step 1",
+        "cat · step 2 · average",
+        "cat · step 3",
+    ]
+
+
 def standings(reader: SamplesReader) -> dict[str, SampleStanding]:
     return {sample.name: sample.standing for sample in reader.samples}
 
