@@ -40,6 +40,8 @@ DEVICE_PATTERN = r"auto|cpu|cuda(:\d{1,2})?"
 DEVICE_NAMES = "auto, cpu, cuda or cuda:0, cuda:1, ..."
 """The same in words."""
 
+StepCacheRule: TypeAlias = Literal["deepcache", "teacache", "taylorcache", "adaptive"]
+
 WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
 """Number formats of quantised weights."""
 

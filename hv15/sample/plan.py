@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 from hv15.errors import UserError
 from hv15.models.variants import VARIANTS
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
+from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
 
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
+    from hv15.config.step_cache import StepCacheSettings
 
 BASE_SUFFIX, PREVIEW_SUFFIX = ".base", ".preview"  # a prompt's own name has no dot, so these cannot collide
 
@@ -109,7 +110,17 @@ def _plan(
         image=None if prompt.image_path is None else ImageFile(*found(prompt.image_path)),
         loras=tuple(LoRAFile(*found(each.path), each.multiplier) for each in loras),
         models=dict(models),
+        step_cache=_step_cache(sample.step_cache),
+        guidance_interval=sample.guidance_interval,
+        cfg_zero_star=sample.cfg_zero_star,
+        zero_init_steps=sample.zero_init_steps,
     )
+
+
+def _step_cache(settings: StepCacheSettings) -> StepCaching | None:
+    if settings.rule == "none":
+        return None
+    return StepCaching(settings.rule, settings.start, settings.end, settings.interval, settings.threshold)
 
 
 def first_set(*values: T | None) -> T:

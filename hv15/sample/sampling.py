@@ -13,15 +13,17 @@ from hv15.errors import UserError
 from hv15.models import Condition
 from hv15.models.latents import scale
 from hv15.progress import Progress
-from hv15.sample.denoise import denoise
+from hv15.sample.cached import Cached
+from hv15.sample.denoise import Guidance, denoise
 from hv15.sample.files import CONDITION, read_tensors
+from hv15.sample.graphs import Replayed
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.schedule import sigmas
 
 if TYPE_CHECKING:
     from hv15.models import DiT
-    from hv15.sample.graphs import Replayed
+    from hv15.sample.denoise import Transformer
 
 
 def run(
@@ -50,10 +52,15 @@ def run(
         if negative is None:
             raise ValueError(f"{spec.name}: guidance {spec.guidance_scale} needs the states of the negative prompt")
         uncond = text_condition(negative, vision, glyphs=False).to(device)
+    model: Transformer = dit
+    if spec.step_cache is not None:
+        if isinstance(dit, Replayed):
+            raise ValueError("passes that reuse earlier steps differ, so they cannot be recorded")
+        model = Cached(dit, spec.step_cache, spec.steps)
     noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
     with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
         return denoise(
-            dit,
+            model,
             noise,
             cond,
             uncond,
@@ -62,6 +69,8 @@ def run(
             scale(first)[None].to(device) if first is not None else None,
             lambda _: progress.advance(),
             batch_cfg=batch_cfg,
+            guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
+            zero_init_steps=spec.zero_init_steps,
         )
 
 
