@@ -22,9 +22,9 @@ def answer(monkeypatch: pytest.MonkeyPatch, done: Completed) -> None:
 
 def test_a_config_that_is_wrong_gives_its_problems_with_their_places(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("task: t2v\ntrain: {seed: x}\n")
+    config.write_text("models: 3\ntrain: {seed: x}\n")
     assert Preflight(config).run() == (
-        Check("problem", "config", "is missing", place=Place(config, 1, 1, ("datasets",))),
+        Check("problem", "config", "found 3, expected a mapping of settings", place=Place(config, 1, 9, ("models",))),
         Check(
             "problem",
             "config",
