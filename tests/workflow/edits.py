@@ -16,6 +16,7 @@ from tests.workflow.quick import CLIPS, TEXTS, QuickProject
 from tests.workflow.stub_hv15 import write_state
 
 TRAIN = {"train": 1}
+KEEP = {"stage lora": 1}
 SAMPLE = {"stage denoise": 1, "stage decode": 1}
 ONE: dict[str, object] = {"name": "one", "prompt": "a red circle"}
 TWO: dict[str, object] = {"name": "two", "prompt": "a blue square"}
@@ -170,6 +171,9 @@ EDITS = [
     edit("a greater length", train_longer, TRAIN, SAMPLE),
     edit("another learning rate from the latest state", go_on, TRAIN, SAMPLE),
     edit("all but the LoRA lost after that", go_on_and_lose_all_but_the_lora),
+    edit("an earlier step published", sets(train={"publish_step": 1}), KEEP, SAMPLE),
+    edit("the last step published by its number", sets(train={"publish_step": 2})),
+    edit("an earlier step of another training", sets(train={"publish_step": 1, "seed": 5}), TRAIN, KEEP, SAMPLE),
     edit("a quantised base", sets(train={"quantize": "int8"}), TRAIN, SAMPLE),
     edit(
         "settings of speed and memory",

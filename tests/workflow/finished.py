@@ -54,6 +54,8 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["encode", stage.rule.removeprefix("encode_"), "--shard", stage.subject, *options])
         case "train":
             stub_hv15.main(["train", *options])
+        case "keep_checkpoint":
+            stub_hv15.main(["stage", "lora", *options])
         case "sample_latents":
             stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
         case "sample_video":
