@@ -10,7 +10,7 @@ from hv15.errors import UserError
 from hv15.lora.adapters import RowChange, cast_up
 from hv15.lora.dora import Decomposed, decomposed
 from hv15.lora.formats import join_parts, read_adapter, read_parts
-from hv15.lora.kinds import MAGNITUDE, depends_on_base, group_parts, kind_of, refuse_unusable
+from hv15.lora.kinds import MAGNITUDE, changed_twice, depends_on_base, group_parts, kind_of, refuse_unusable
 from hv15.lora.lycoris import LycorisChange
 from hv15.lora.names import whole_module
 
@@ -45,10 +45,7 @@ def read_changes(state_dict: Mapping[str, Tensor]) -> dict[str, WeightChange]:
                 hint="use a LoRA, LoHa, LoKr or difference: only these can be on q, k and v in one matrix",
             )
         if module in changes:
-            raise UserError(
-                f"LoRA: {module} is changed twice, the second time by {name}",
-                hint="export it again in one layout: the file mixes two layouts of one LoRA",
-            )
+            raise changed_twice(module, name)
         changes[module] = _dependent(name, {part: cast_up(state_dict[key]) for part, key in keys.items()})
     return changes
 

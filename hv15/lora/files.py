@@ -135,7 +135,7 @@ def kohya_metadata(
 
     Args:
         rank, alpha: of all layers; None means that they differ.
-        network_args: what else describes a network that is no plain LoRA.
+        network_args: what else describes a network other than a plain LoRA.
         base: sizes of the base model.
         base_name: file name of its checkpoint, without the folder, which is private.
         resolution: "WIDTHxHEIGHT" of the largest bucket.

@@ -19,6 +19,7 @@ from hv15.lora.fused import join, split
 from hv15.lora.kinds import (
     ADAPTER_PARTS,
     BASE_MAGNITUDE,
+    changed_twice,
     depends_on_base,
     group_parts,
     kind_of,
@@ -58,10 +59,7 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
         change = _read_change(name, {part: state_dict[key] for part, key in keys.items()})
         for part, piece in _pieces(change, places).items():
             if part in parts:
-                raise UserError(
-                    f"LoRA: {part} is changed twice, the second time by {name}",
-                    hint="export it again in one layout: the file mixes two layouts of one LoRA",
-                )
+                raise changed_twice(part, name)
             if piece is not None:
                 parts[part] = piece
     if unknown or not state_dict:

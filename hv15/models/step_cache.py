@@ -55,15 +55,15 @@ class StepCache(ABC):
 
     @abstractmethod
     def is_due(self, calls: Sequence[BlockCall], img: Tensor, vec: Tensor) -> bool:
-        """Whether all blocks are computed in this step."""
+        """Whether all blocks are computed in this step; img [B, N, hidden] and vec [B, hidden] as in `run`."""
 
     @abstractmethod
     def compute(self, calls: Sequence[BlockCall], img: Tensor, txt: Tensor, vec: Tensor) -> Tensor:
-        """Compute all blocks and keep what later steps need; see `run`."""
+        """Compute all blocks, keep what later steps need, and return the image tokens [B, N, hidden], as `run`."""
 
     @abstractmethod
     def reuse(self, calls: Sequence[BlockCall], img: Tensor, vec: Tensor) -> Tensor:
-        """Return the result of this step from what was kept; see `run`."""
+        """Return the image tokens [B, N, hidden] of this step from what was kept, as `run`."""
 
 
 class Planned(StepCache):

@@ -18,6 +18,8 @@ from tests.lora import comfyui
 from tests.lora.samples import QKV, delta, kohya, linears, random_lora, without
 from tests.models.golden_dit import golden_dit
 
+pytestmark = pytest.mark.numeric
+
 Q, K, V = (QKV + part for part in "qkv")
 SIZES = dict.fromkeys((Q, K, V), (6, 5))
 FUSED = "double_blocks.0.img_attn_qkv.weight"

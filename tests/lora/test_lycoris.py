@@ -18,6 +18,8 @@ from tests.lora.lycoris_files import DEPENDENT, DORA, EXACT, UNUSABLE, USABLE, m
 from tests.lora.samples import linears, run
 from tests.models.golden_dit import golden_dit, key_table
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def dit() -> DiT:

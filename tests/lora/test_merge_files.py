@@ -16,6 +16,8 @@ from tests.lora.samples import run
 from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import make_lora
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

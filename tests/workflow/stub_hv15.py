@@ -55,7 +55,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "stage sheet":
+    if not log.exists() or command.split()[0] not in ("encode", "train", "stage") or command == "stage sheet":
         yield
         return
     from hv15.gpus import VISIBLE, take_gpu
