@@ -41,6 +41,8 @@ PublishedLayout: TypeAlias = Literal["comfyui", "diffusers", "official"]
 """The programs whose tensor names a transformer checkpoint may use; so may a LoRA."""
 LoRALayout: TypeAlias = Literal["kohya", PublishedLayout]
 """The programs whose tensor names a LoRA may use. Our own files use kohya's."""
+LoRAProgram: TypeAlias = Literal["comfyui", "diffusers", "official", "musubi"]
+"""The programs whose loaders `hv15 verify` knows."""
 
 NetworkType: TypeAlias = Literal["lora", "dora", "loha", "lokr"]
 """How the trained change of a layer's weight is made of smaller matrices."""

@@ -105,11 +105,11 @@ def _diffusers_place(part: str) -> ModulePlace:
     key = f"{official.module}.weight".replace("#", "0")
     recipe = reading_recipes("diffusers", [key])[key]
     module = recipe.sources[official.third or 0].removesuffix(".weight")
-    return ModulePlace(_generalise(module)[0], None, recipe.swap)
+    return ModulePlace(generalise(module)[0], None, recipe.swap)
 
 
-def _generalise(name: str) -> tuple[str, str]:
-    """`double_blocks.7.img_mlp.0` -> (`double_blocks.#.img_mlp.0`, "7")."""
+def generalise(name: str) -> tuple[str, str]:
+    """Split the number of a block off: `double_blocks.7.img_mlp.0` -> (`double_blocks.#.img_mlp.0`, "7")."""
     match = _INDEX.search(name)
     if match is None:
         return name, ""
@@ -146,9 +146,14 @@ def place_of(part: str, layout: LoRALayout) -> ModulePlace:
     Raises:
         KeyError: no such part.
     """
-    template, index = _generalise(part)
+    template, index = generalise(part)
     place = _PLACES[template][layout]
     return ModulePlace(place.module.replace("#", index), place.third, place.swapped)
+
+
+def layout_places(layout: LoRALayout) -> list[str]:
+    """Return the dotted names of a layout's modules, without prefix and with `#` for the number of a block."""
+    return list(dict.fromkeys(places[layout].module for places in _PLACES.values()))
 
 
 def written_name(module: str, layout: LoRALayout) -> str:
@@ -166,7 +171,7 @@ def find_parts(name: str) -> dict[str, ModulePlace] | None:
     for prefix in _READ_PREFIXES:
         if not name.startswith(prefix) or "#" in name:  # in the table, # stands for a block's number
             continue
-        template, index = _generalise(name.removeprefix(prefix))
+        template, index = generalise(name.removeprefix(prefix))
         parts = _READ.get(template.replace(".", "_"))
         if parts is not None:
             return {part.replace("#", index): replace(place, module=name) for part, place in parts.items()}
@@ -182,8 +187,8 @@ def module_layout(name: str) -> LoRALayout | None:
     if parts is None:
         return None
     prefix = next(prefix for prefix in _READ_PREFIXES if name.startswith(prefix))
-    flat = _generalise(name.removeprefix(prefix))[0].replace(".", "_")
-    places = _PLACES[_generalise(next(iter(parts)))[0]]
+    flat = generalise(name.removeprefix(prefix))[0].replace(".", "_")
+    places = _PLACES[generalise(next(iter(parts)))[0]]
     if flat == places["diffusers"].module.replace(".", "_"):
         return "diffusers"
     if prefix in ("diffusion_model.", "transformer.") or flat != places["official"].module.replace(".", "_"):

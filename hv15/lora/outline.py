@@ -83,7 +83,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
                 keys[BASE_MAGNITUDE] = keys.pop(MAGNITUDE)
             shapes = {part: header.entries[key].shape for part, key in keys.items()}
             strength = strength_of(settings, name, shapes)
-            alpha = _scalar(header, keys["alpha"]) if "alpha" in keys else strength and strength.alpha
+            alpha = read_scalar(header, keys["alpha"]) if "alpha" in keys else strength and strength.alpha
             modules.append(ModuleOutline(name, places, shapes, alpha))
         if unknown:
             raise unknown_keys(unknown, len(header.entries))
@@ -92,7 +92,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
     return modules
 
 
-def _scalar(header: Header, key: str) -> float | None:
+def read_scalar(header: Header, key: str) -> float | None:
     """Read a tensor of one element; None if it has more, or is in an unusual number format."""
     entry = header.entries[key]
     form = _SCALARS.get(entry.dtype)

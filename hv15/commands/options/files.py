@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Command, Entry, Group
-from hv15.choices import LoRALayout
+from hv15.choices import LoRALayout, LoRAProgram
 from hv15.commands.options.base import SettingsCommand
 
 
@@ -26,6 +26,24 @@ class Convert(Command):
         from hv15.commands.files import convert
 
         convert(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Command):
+    """Say what another program would do with a LoRA: which tensors it loads, drops or takes wrongly, and what to do.
+
+    The exit code is 1 if anything would be lost or wrong.
+    """
+
+    name: ClassVar[str] = "verify"
+    file: Annotated[Path, Argument("the LoRA", positional=True)]
+    program: Annotated[LoRAProgram, Argument("the program", flags=("--for",))]
+    keys: Annotated[bool, Argument("a line for each tensor")] = False
+
+    def run(self) -> int:
+        from hv15.commands.verify import verify
+
+        return verify(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +121,7 @@ class DemoClips(SettingsCommand):
 
 FILE_COMMANDS: tuple[Entry, ...] = (
     Convert,
+    Verify,
     Ema,
     Merge,
     Download,
