@@ -34,12 +34,19 @@ class Module:
     """Shapes, by part as kohya and LyCORIS name it ("lora_down.weight"); empty if hv15 does not know the kind."""
     alpha: float | None
     """From its `.alpha` tensor."""
-    meant: float
-    """The strength that is meant: alpha / rank, from the tensor or from PEFT's settings; 1 if neither says one."""
+    told: float
+    """Its strength from PEFT's settings; 1 if there are none."""
 
     def has(self, start: str) -> bool:
         """Whether a part's name begins with these letters."""
         return any(part.startswith(start) for part in self.keys)
+
+    @property
+    def meant(self) -> float:
+        """The strength that is meant: alpha / rank, from the tensor or from PEFT's settings; 1 if neither says one."""
+        if self.alpha is None:
+            return self.told
+        return self.alpha / self.rank if self.rank else 1.0
 
     @property
     def rank(self) -> int | None:
@@ -73,7 +80,7 @@ class LoRAFile:
         """
         return read_settings(self.metadata)
 
-    def keys(self) -> Iterator[str]:
+    def tensors(self) -> Iterator[str]:
         """Yield the names of all tensors."""
         for module in self.modules.values():
             yield from module.keys.values()
@@ -104,16 +111,8 @@ def read_file(path: Path) -> LoRAFile:
             shapes = {part: header.entries[key].shape for part, key in usual.get(name, {}).items()}
             strength = strength_of(settings, name, shapes)
             alpha = read_scalar(header, keys["alpha"]) if "alpha" in keys else None
-            module = Module(name, keys, shapes, alpha, 1.0)
-            modules[name] = Module(
-                name, keys, shapes, alpha, _meant(module, strength and strength.alpha / strength.rank)
-            )
+            told = 1.0 if strength is None else strength.alpha / strength.rank
+            modules[name] = Module(name, keys, shapes, alpha, told)
     except UserError as error:
         raise UserError.at(path, error.message, hint=error.hint) from error
     return LoRAFile(modules, tuple(others), header.metadata)
-
-
-def _meant(module: Module, from_settings: float | None) -> float:
-    if module.alpha is None:
-        return 1.0 if from_settings is None else from_settings
-    return module.alpha / module.rank if module.rank else 1.0

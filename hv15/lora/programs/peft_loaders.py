@@ -1,9 +1,9 @@
 """What diffusers and the official code do with a LoRA file; both load it through PEFT.
 
-Run with diffusers 0.42.1 and peft 0.21.2. `pipe.transformer.load_lora_adapter(FILE)` takes the tensors whose names begin
-with `transformer.`, and does not read the file's metadata unless it is called with `use_safetensors=True` or
-`weight_name=`. The official `generate.py --lora_path` takes all tensors and does read the metadata. Tensors that fit no
-layer are left out, with a warning for some kinds only.
+Run with diffusers 0.42.1 and peft 0.21.2. `pipe.transformer.load_lora_adapter(FILE)` takes the tensors whose names
+begin with `transformer.`, and does not read the file's metadata unless it is called with `use_safetensors=True` or
+`weight_name=`. The official `generate.py --lora_path` takes all tensors and does read the metadata. Tensors that fit
+no layer are left out, with a warning for some kinds only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PeftLoader(ABC):
 
     def verdicts(self, file: LoRAFile) -> Verdicts:
         """Return what happens to each tensor."""
-        outside = [key for key in file.keys() if not key.startswith(self.prefix)]
+        outside = [key for key in file.tensors() if not key.startswith(self.prefix)]
         found = all_of(outside, "dropped", f"{self.program} takes names that begin with {self.prefix}")
         inside = {name: module for name, module in file.modules.items() if name.startswith(self.prefix)}
         found |= all_of((key for key in file.others if key not in found), "dropped", "it is of no kind that PEFT knows")

@@ -77,4 +77,4 @@ def verify(path: Path, program: LoRAProgram) -> Verification:
     """
     file = read_file(path)
     found = _RULES[program](file)
-    return Verification(path, program, {key: found[key] for key in file.keys()})
+    return Verification(path, program, {key: found[key] for key in file.tensors()})
