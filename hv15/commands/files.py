@@ -35,7 +35,9 @@ def convert(options: Convert) -> None:
         )
     to: LoRALayout = "kohya" if options.reverse else options.to or "comfyui"
     _check_target(options.target, [options.source])
-    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(CONVERSION_NOTE)
+    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank, base=options.base).get(
+        CONVERSION_NOTE
+    )
     modules = count_modules(read_header(options.target).entries)
     print(
         f"{one_line(str(options.target))}: {to} layout, {modules} modules" + (f"; {note}" if note else ""),

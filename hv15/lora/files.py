@@ -10,13 +10,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hv15.atomic import atomic_path
 from hv15.choices import LoRALayout
 from hv15.errors import UserError
 from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
 from hv15.lora.kinds import BASE_MAGNITUDE, MAGNITUDE, detect_lora_layout, has_base_norms
-from hv15.lora.peft import with_alphas
+from hv15.lora.peft import (
+    ADAPTER_METADATA,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_config,
+    with_alphas,
+    with_config_file,
+)
 from hv15.models.dit_config import DiTConfig
+from hv15.models.dit_files import LinearWeights
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.writer import write_checkpoint
@@ -76,7 +85,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         plain = {key: cast_up(tensor) for key, tensor in checkpoint.tensors()}
         if has_base_norms(checkpoint.metadata):
             plain = _renamed(plain, MAGNITUDE, BASE_MAGNITUDE)
-        state_dict = with_alphas(plain, checkpoint.metadata)
+        state_dict = with_alphas(plain, with_config_file(path, checkpoint.metadata))
     except UserError as error:
         kind = looks_like(checkpoint.keys())
         if "a LoRA" not in kind and "unknown" not in kind:
@@ -92,6 +101,7 @@ def convert_file(
     to: LoRALayout = "comfyui",
     *,
     svd_rank: int | None = None,
+    base: Path | None = None,
 ) -> dict[str, str]:
     """Convert a LoRA file; the new file keeps the source's metadata (hv15.*, ss_*, modelspec.*).
 
@@ -99,6 +109,7 @@ def convert_file(
         source, target: .safetensors files.
         to: the target layout.
         svd_rank: see `convert`.
+        base: the transformer that the LoRA is used on, for kinds that depend on its weights.
 
     Returns:
         The new file's metadata.
@@ -106,12 +117,18 @@ def convert_file(
     Raises:
         UserError: as `read_lora`, `convert` and `save_lora`; the message names the file.
     """
+    if to == "peft" and target.name != WEIGHTS_FILE:
+        raise UserError.at(target, f"PEFT loads only {WEIGHTS_FILE}", hint="give a folder of its own and that name")
     state_dict, metadata = read_lora(source)
+    weights = None if base is None else LinearWeights(base)
     try:
-        converted, new_metadata = convert(state_dict, to, metadata=metadata, svd_rank=svd_rank)
+        converted, new_metadata = convert(state_dict, to, metadata=metadata, svd_rank=svd_rank, weights=weights)
     except UserError as error:
         raise UserError.at(source, error.message, hint=error.hint) from error
     save_lora(target, converted, new_metadata)
+    if to == "peft":
+        with atomic_path(target.parent / CONFIG_FILE) as temporary:
+            temporary.write_text(adapter_config(new_metadata[ADAPTER_METADATA]), encoding="utf-8")
     return new_metadata
 
 

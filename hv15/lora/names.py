@@ -20,6 +20,9 @@ from hv15.patterns import PatternError, Searches
 
 Value = TypeVar("Value")
 
+PEFT_PREFIX = "base_model.model."
+"""Before every name in the files that PEFT itself saves."""
+
 LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
 # Official names and ComfyUI's. diffusers' names come from the table in hv15.models.layouts.
@@ -76,9 +79,20 @@ _PREFIX: dict[LoRALayout, str] = {
     "comfyui": "diffusion_model.",
     "diffusers": "transformer.",
     "official": "",
+    "comfyui_kohya": "lora_unet_",
+    "peft": PEFT_PREFIX,
 }
-# Prefixes of module names in files. ComfyUI also reads `transformer.` before official block names.
-_READ_PREFIXES = ("lora_unet_", "lycoris_", "diffusion_model.", "transformer.", "")
+# Prefixes of module names in files: `lycoris_` is SimpleTuner's, `lora_transformer_` OneTrainer's. ComfyUI also reads
+# `transformer.` before official block names.
+_READ_PREFIXES = (
+    "lora_unet_",
+    "lycoris_",
+    "lora_transformer_",
+    PEFT_PREFIX,
+    "diffusion_model.",
+    "transformer.",
+    "",
+)
 _INDEX = re.compile(r"(blocks[._])(\d+)(?=[._])")
 _TRAINED = re.compile(r"double_blocks\.\d+\.(?:" + "|".join(map(re.escape, _BLOCK)) + ")")
 
@@ -122,7 +136,9 @@ _PLACES: dict[str, dict[LoRALayout, ModulePlace]] = {
         "official": ModulePlace.parse(part),
         "kohya": ModulePlace.parse(part),
         "comfyui": ModulePlace.parse(name),
+        "comfyui_kohya": ModulePlace.parse(name),
         "diffusers": _diffusers_place(part),
+        "peft": _diffusers_place(part),
     }
     for part, name in _COMFYUI.items()
 }
@@ -157,8 +173,8 @@ def layout_places(layout: LoRALayout) -> list[str]:
 
 
 def written_name(module: str, layout: LoRALayout) -> str:
-    """Return a module's name in the layout's files from its dotted name: with the prefix, and flattened for kohya."""
-    return _PREFIX[layout] + (module.replace(".", "_") if layout == "kohya" else module)
+    """Return a module's name in the layout's files from its dotted name: with the prefix, and flattened as kohya's."""
+    return _PREFIX[layout] + (module.replace(".", "_") if layout in ("kohya", "comfyui_kohya") else module)
 
 
 def kohya_name(module: str) -> str:
@@ -181,12 +197,15 @@ def find_parts(name: str) -> dict[str, ModulePlace] | None:
 def module_layout(name: str) -> LoRALayout | None:
     """Return the layout of a module name in a file; None if it is unknown.
 
-    Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) are taken to be kohya's.
+    Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) are taken to be kohya's. Both of
+    ComfyUI's spellings are `comfyui`.
     """
     parts = find_parts(name)
     if parts is None:
         return None
     prefix = next(prefix for prefix in _READ_PREFIXES if name.startswith(prefix))
+    if prefix == PEFT_PREFIX:
+        return "peft"
     flat = generalise(name.removeprefix(prefix))[0].replace(".", "_")
     places = _PLACES[generalise(next(iter(parts)))[0]]
     if flat == places["diffusers"].module.replace(".", "_"):

@@ -17,7 +17,7 @@ from hv15.lora.kinds import (
     unknown_keys,
 )
 from hv15.lora.names import ModulePlace, find_parts
-from hv15.lora.peft import read_settings, strength_of
+from hv15.lora.peft import read_settings, strength_of, with_config_file
 from hv15.models.weights.header import Header, read_header
 
 _FACTORS = {
@@ -71,7 +71,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
     header = read_header(path)
     try:
         detect_lora_layout(header.entries)
-        settings = read_settings(header.metadata)
+        settings = read_settings(with_config_file(path, header.metadata))
         groups, unknown = group_parts(header.entries)
         modules = []
         for name, keys in groups.items():

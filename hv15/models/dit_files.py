@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hv15.choices import PublishedLayout, WeightFormat
 from hv15.errors import UserError
@@ -149,6 +149,34 @@ def merge_dit(
     _write(Path(output), source.dit.config, layout, described, tensor, dtype, metadata)
 
 
+class LinearWeights:
+    """The weights of a transformer's linear layers in a file of any layout, read one at a time.
+
+    Raises:
+        UserError: as `load_dit`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._source = _Source(Path(path), None, "cpu", ())
+        modules = self._source.dit.named_modules()
+        self.shapes = {name: (layer.out_features, layer.in_features) for name, layer in modules if _is_linear(layer)}
+        """(out, in) by official name, in the model's order."""
+
+    def __call__(self, module: str) -> Tensor:
+        """Return the weight (out, in) of a layer by its official name, in fp32.
+
+        Raises:
+            UserError: the model has no such layer, or the file cannot be read.
+        """
+        path = self._source.checkpoint.path
+        if module not in self.shapes:
+            raise UserError.at(path, f"has no layer {module}", hint="use a LoRA for this model: this one has others")
+        value = self._source.make(f"{module}.weight", torch.float32, keep_codes=False)
+        assert isinstance(value, Tensor)
+        check_finite(value, module, path)
+        return value.float()
+
+
 class _Source:
     """The transformer's tensors in a file, made one at a time under their official names.
 
@@ -262,6 +290,10 @@ def block_number(name: str) -> int:
 def is_block_linear(name: str) -> bool:
     """Whether a linear layer can be quantised: the modulations, attention and MLPs of the blocks."""
     return block_number(name) >= 0
+
+
+def _is_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    return isinstance(layer, nn.Linear)
 
 
 def _check_rows(checkpoint: Checkpoint, sources: list[str], parts: int) -> None:

@@ -21,6 +21,9 @@ class Convert(Command):
     to: Annotated[LoRALayout | None, Argument("(comfyui)")] = None
     reverse: Annotated[bool, Argument("back to hv15's own names; the same as --to kohya")] = False
     svd_rank: Annotated[int | None, Argument("for LoHa and LoKr: approximate by a LoRA of this rank")] = None
+    base: Annotated[
+        Path | None, Argument("for DoRA, GLoRA, OFT: the transformer that it is used on, on which its effect depends")
+    ] = None
 
     def run(self) -> None:
         from hv15.commands.files import convert
