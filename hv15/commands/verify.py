@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hv15.commands.options.files import Verify
+from hv15.commands.options.lora import Verify
 from hv15.lora.programs.verify import Verification
 from hv15.lora.programs.verify import verify as verify_file
 from hv15.terminal_text import one_line

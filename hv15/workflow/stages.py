@@ -16,6 +16,7 @@ from hv15.cache.encoding import Encoding
 from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
+from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.products import lora_files, sheet_samples
 from hv15.records import formats
@@ -234,8 +235,10 @@ class StageBuilder:
     # -- the finished LoRA ------------------------------------------------------------------------------------------
 
     def _conversion(self, layout: str) -> Stage:
-        wanted = conversion_spec(self._trained, layout, formats.CONVERSION)
-        product = self._paths.converted(layout)
+        settings = self._project.settings
+        about = About.from_settings(settings.convert, settings.root).digest()
+        wanted = conversion_spec(self._trained, layout, formats.CONVERSION, about)
+        product = self._paths.converted(layout, settings.convert.output_name)
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._paths.trained]})
 
     def _publishing(self) -> Stage:

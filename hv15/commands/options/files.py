@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from hv15.arguments import Argument, Command, Entry, Group
-from hv15.choices import LoRALayout, LoRAProgram
+from hv15.choices import LoRALayout, PublishedLayout
 from hv15.commands.options.base import SettingsCommand
 
 
@@ -32,21 +32,18 @@ class Convert(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(Command):
-    """Say what another program would do with a LoRA: which tensors it loads, drops or takes wrongly, and what to do.
+class Export(SettingsCommand):
+    """Write a copy of a LoRA for another program, with what `convert:` says about it, and verify it."""
 
-    The exit code is 1 if anything would be lost or wrong.
-    """
+    name: ClassVar[str] = "export"
+    lora: Annotated[Path, Argument("the LoRA to read")]
+    out: Annotated[Path, Argument("the file to write")]
+    to: Annotated[PublishedLayout, Argument("the program")]
 
-    name: ClassVar[str] = "verify"
-    file: Annotated[Path, Argument("the LoRA", positional=True)]
-    program: Annotated[LoRAProgram, Argument("the program", flags=("--for",))]
-    keys: Annotated[bool, Argument("a line for each tensor")] = False
+    def run(self) -> None:
+        from hv15.commands.files import export
 
-    def run(self) -> int:
-        from hv15.commands.verify import verify
-
-        return verify(self)
+        export(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +72,13 @@ class Merge(SettingsCommand):
     name: ClassVar[str] = "merge"
     lora: Annotated[tuple[Path, ...], Argument("may be given several times")]
     multiplier: Annotated[tuple[float, ...], Argument("one for each --lora (1)")] = ()
-    out: Annotated[Path, Argument("the file to write")]
+    out: Annotated[Path, Argument("the file to write, or with --shard-size the folder")]
+    layout: Annotated[PublishedLayout, Argument("names of the written tensors")] = "official"
+    dtype: Annotated[
+        Literal["bf16", "fp16", "fp32", "fp8"] | None,
+        Argument("number format (the file's); fp8: the blocks' layers with scales, as ComfyUI reads it"),
+    ] = None
+    shard_size: Annotated[float | None, Argument("gigabytes in one file of several (one file)")] = None
 
     def run(self) -> None:
         from hv15.commands.files import merge
@@ -124,7 +127,7 @@ class DemoClips(SettingsCommand):
 
 FILE_COMMANDS: tuple[Entry, ...] = (
     Convert,
-    Verify,
+    Export,
     Ema,
     Merge,
     Download,
