@@ -50,4 +50,4 @@ if clone():  # demo_base/, which makes the demo's base, is not in a wheel
 rule all:
     default_target: True
     input:
-        PATHS.lora,
+        PROJECT.everything,

@@ -53,7 +53,7 @@ def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) ->
     """
     if count == 1 or is_rank():
         return None
-    command = [sys.executable, "-m", "hv15.cli", *sys.argv[1:]]
+    command = [sys.executable, "-P", "-m", "hv15.cli", *sys.argv[1:]]
     machine = Machine(0, "127.0.0.1", _free_port()) if machines == 1 else this_machine(machines)
     if machine is None:
         return _wait([subprocess.Popen(on_every_node(machines, command))])

@@ -20,7 +20,7 @@ rule sample_condition:
     message:
         "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
     shell:
-        "job {log:q} hv15 sample condition --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
 
 
 rule sample_latents:
@@ -46,7 +46,7 @@ rule sample_latents:
     message:
         "Sampling {wildcards.name}: {WHY:sample_latents.{wildcards.name}}"
     shell:
-        "job {log:q} hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
+        "job {log:q} hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
 
 
 # One rule for each kind of output that is decoded: a video, a folder of images.
@@ -74,7 +74,7 @@ for OUTPUT in DECODED:
         message:
             "Decoding {wildcards.name}: {WHY:" + OUTPUT.rule + ".{wildcards.name}}"
         shell:
-            "job {log:q} hv15 sample decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+            "job {log:q} hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
 
 
 rule contact_sheet:
@@ -92,4 +92,9 @@ rule contact_sheet:
     message:
         "Drawing the samples side by side: {WHY:contact_sheet}"
     shell:
-        "job {log:q} hv15 sample sheet --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
+
+
+rule samples:
+    input:
+        PROJECT.samples,

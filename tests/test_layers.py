@@ -19,6 +19,7 @@ LEVELS = (
         "environment",
         "output",
         "units",
+        "figures",
         "file_sizes",
         "home",
         "lazy_names",

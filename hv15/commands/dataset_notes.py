@@ -12,6 +12,7 @@ from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.project import Project
+from hv15.records.paths import CachePaths
 from hv15.sample.plan import first_set
 
 MOST_NAMED = 5
@@ -67,7 +68,7 @@ def _too_long(project: Project, places: Mapping[str, str], what: str) -> Iterato
     """Yield a note if some of the texts (text -> where it is written) are too long for an encoder."""
     models = project.models
     try:
-        counts = TokenCounts(project.cache / "tokens.json", models.identity("tokenizer"))
+        counts = TokenCounts(CachePaths(project.cache).token_counts, models.identity("tokenizer"))
         found = long_texts(places, lambda: PromptTokenizer(load_qwen_tokenizer(models.tokenizer)), counts)
     except UserError:  # not downloaded yet, or wrong: the check of the models reports that
         yield f"some {what}s are long: their tokens can be counted only when the tokenizer is there"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -15,7 +14,7 @@ from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS
 from hv15.terminal_text import one_line, visible
 from hv15.train.origin import ENTRY, Origin
 from hv15.train.segments import segments_of_lora
-from hv15.workflow.differences import differences
+from hv15.workflow.segment_words import segment_words
 
 KINDS = f"{', '.join(metadata.KINDS)} or .json"
 
@@ -68,7 +67,7 @@ def describe(path: Path) -> str:
         text = str(value)
         if isinstance(value, dict | list):
             try:
-                told = in_words(entries) if name == SEGMENTS else []
+                told = segment_words(segments_of_lora(entries)) if name == SEGMENTS else []
                 text = "\n".join(told) or yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
             except RecursionError:  # nested too deep to be laid out
                 text = entries[name]
@@ -91,19 +90,6 @@ def _warnings(path: Path) -> list[str]:
     except UserError as error:
         return [one_line(f"{path}: {error.message}")]
     return []
-
-
-def in_words(metadata: Mapping[str, str]) -> list[str]:
-    """A line for each segment of a LoRA that several trainings made: its first step, its start, what it changed."""
-    lines, former = list[str](), dict[str, Json]()
-    for each in segments_of_lora(metadata):
-        config, origin, step = each.get("config"), each.get("origin"), each.get("from_step")
-        start = f"from {Origin.of_spec({'train': {ENTRY: origin}})}" if isinstance(origin, dict) else "new"
-        changes = list(differences(former, config, {})) if former and isinstance(config, dict) else []
-        unknown = "" if isinstance(config, dict) else "unknown settings"
-        lines.append(f"after step {step}: {'; '.join([start, *changes, *([unknown] if unknown else [])])}")
-        former = config if isinstance(config, dict) else {}
-    return lines
 
 
 def config_of(path: Path) -> str:

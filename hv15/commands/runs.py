@@ -13,6 +13,7 @@ from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
 from hv15.runs import control
 from hv15.runs.failures import explain_job
 from hv15.runs.lock import holder
@@ -130,7 +131,7 @@ def stop(options: Stop) -> int:
 def sample_now(options: SampleNow) -> int:
     """Ask the running training for samples."""
     control.sample_now(project_config(options.project).parent)
-    print("the training makes samples after this step: results/train/previews")
+    print(f"the training makes samples after this step: {ProjectPaths().previews}")
     return 0
 
 

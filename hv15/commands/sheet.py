@@ -1,4 +1,4 @@
-"""`hv15 sample sheet`: all samples of a project in one picture, and what the LoRA changed in one sentence."""
+"""`hv15 stage sheet`: all samples of a project in one picture, and what the LoRA changed in one sentence."""
 
 from __future__ import annotations
 

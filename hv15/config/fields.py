@@ -13,16 +13,16 @@ from typing import get_args
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import to_jsonable_python
 
-from hv15.config.section import Section, demands
+from hv15.config.section import AFFECTS, Affects, Section, demands
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
 
 NOT_SET = "not set"
 """The text for a default of None."""
 
-_IN_DIGESTS = (None, "future", "length")
+_IN_DIGESTS = (None, Affects.FUTURE, Affects.LENGTH)
 """What settings that affect the result are marked with."""
-_SHOWN_MARKS = ("speed", "place", "future", "length")
+_SHOWN_MARKS = (Affects.SPEED, Affects.PLACE, Affects.FUTURE, Affects.LENGTH)
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -39,9 +39,9 @@ class FieldInfo:
     """Its help in one line of plain text."""
     is_section: bool
     """Whether it is a section with its own settings."""
-    affects: str | None
-    """"speed" or "place" if it does not affect any result, "future" or "length" if it does not affect the steps of a
-    training that are done, else None."""
+    affects: Affects | None
+    """SPEED or PLACE if it does not affect any result, FUTURE or LENGTH if it does not affect the steps of a training
+    that are done, else None."""
 
     @property
     def default_text(self) -> str:
@@ -89,10 +89,10 @@ def section_of(annotation: object) -> type[Section] | None:
     return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
 
 
-def affects(model: type[Section], name: str) -> str | None:
-    """Return what a field is marked to affect instead of the content ("speed", "place", ...); None without a mark."""
-    mark = _mark(model, name, "affects")
-    return mark if isinstance(mark, str) else None
+def affects(model: type[Section], name: str) -> Affects | None:
+    """Return what a field is marked to affect instead of the content; None without a mark."""
+    mark = _mark(model, name, AFFECTS)
+    return Affects(mark) if isinstance(mark, str) else None
 
 
 def digest_view(section: Section) -> JsonObject:
@@ -117,8 +117,8 @@ def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
     }
 
 
-def marked_view(section: Section, mark: str) -> JsonObject:
-    """Return the settings of a section that are marked to affect something, such as "weight"."""
+def marked_view(section: Section, mark: Affects) -> JsonObject:
+    """Return the settings of a section that have a mark."""
     dumped = section.model_dump(mode="json")
     return {name: value for name, value in dumped.items() if affects(type(section), name) == mark}
 

@@ -22,7 +22,7 @@ from hv15.records.json_values import JsonObject
 
 def _or_a_toml_path(schema: JsonDict) -> None:
     """Also accept the path of a musubi file, which `load_config` replaces by the datasets in it."""
-    items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
+    items = {"type": "array", "items": schema.pop("items")}
     schema.pop("type")
     schema["anyOf"] = [items, {"type": "string", "format": "path"}]
 
@@ -36,8 +36,9 @@ class Settings(Section):
     models: ModelSettings = ModelSettings()
     """The checkpoint files."""
 
-    datasets: tuple[DatasetSettings, ...] = Field(min_length=1, json_schema_extra=_or_a_toml_path)
-    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset file (TOML or JSON)."""
+    datasets: tuple[DatasetSettings, ...] = Field((), json_schema_extra=_or_a_toml_path)
+    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset file (TOML or JSON). Without any,
+    nothing is trained: the project only samples."""
 
     cache: CacheSettings = CacheSettings()
     """How clips and captions are encoded, once, before training."""

@@ -134,6 +134,8 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     from hv15.lora.sizes import settings_network
 
     settings, train = project.settings, project.settings.train
+    if not settings.datasets:
+        return {}
     try:
         network = settings_network(sizes.dit, settings)
         files = 2 if train.ema_decay else 1  # a moving average is as large

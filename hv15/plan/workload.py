@@ -40,6 +40,9 @@ class ClipBatch:
         return self.samples * math.prod(self.latent)
 
 
+_SMALLEST = ClipBatch(1, 1, PIXELS_PER_CELL, PIXELS_PER_CELL)
+
+
 @dataclass(frozen=True)
 class Video:
     """A sample."""
@@ -57,7 +60,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ValidationWork:
     """What the validations of a training measure."""
 
     largest: ClipBatch
@@ -73,7 +76,7 @@ class Workload:
 
     task: str
     batch: ClipBatch
-    """The largest one."""
+    """The largest one; without datasets, the smallest that there can be."""
     clips: int
     batches: int
     """Of an epoch."""
@@ -83,7 +86,7 @@ class Workload:
     text_tokens: int
     """Of the longest text."""
     steps: int
-    validation: Measured | None
+    validation: ValidationWork | None
     videos: tuple[Video, ...]
     note: str
     """Where sizes and numbers come from."""
@@ -92,9 +95,9 @@ class Workload:
 def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
-    listed, note = _listed(project)
+    listed, note = _listed(project) if settings.datasets else ([], "the project only samples")
     datasets = settings.datasets
-    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)]
+    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)] or [_SMALLEST]
     repeats = sum(clip.repeats for clip in clips)
     if listed:
         total, shown = len(listed), repeats
@@ -108,7 +111,7 @@ def workload(project: Project) -> Workload:
     tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
     train = settings.train
     epochs, accumulation = train.max_train_epochs or 1, train.batches_per_step
-    steps = train.max_train_steps or math.ceil(epochs * batches / accumulation)
+    steps = (train.max_train_steps or math.ceil(epochs * batches / accumulation)) if datasets else 0
     return Workload(
         task=settings.task,
         batch=max(clips, key=lambda clip: clip.tokens),
@@ -136,7 +139,7 @@ def _listed(project: Project) -> tuple[list[ClipBatch], str]:
 
 def _measured(
     project: Project, trained: list[ClipBatch], samples_per_step: float, steps: int, steps_per_epoch: float
-) -> Measured | None:
+) -> ValidationWork | None:
     """What is measured between the steps of a training."""
     train = project.settings.train
     asked, both = train.validation, project.settings.task == "i2v" and 0 < train.i2v_prob < 1
@@ -150,7 +153,7 @@ def _measured(
     interval = asked.interval(samples_per_step, both_tasks=both, checkpointing=train.gradient_checkpointing)
     distance = interval or (asked.every_n_epochs or 1) * steps_per_epoch
     times = int(steps // distance) + asked.at_first
-    return Measured(
+    return ValidationWork(
         largest=max(clips, key=lambda clip: clip.tokens),
         mean_tokens=sum(clip.tokens for clip in clips) / len(clips),
         passes=times * asked.passes(both_tasks=both),

@@ -22,6 +22,7 @@ from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips
 from hv15.choices import roles_of
 from hv15.config import Settings, load_config
+from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
@@ -31,12 +32,15 @@ from hv15.project.encodings import encode_clips, encode_texts
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
 from hv15.records.json_values import Json, JsonObject
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import CachePaths, ProjectPaths
+from hv15.records.problems import ConfigError, Place, Problem
 from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import Origin
 
 __all__ = ["ModelFiles", "Project"]
+
+_DATASETS = Place(setting=("datasets",))
 
 
 class Project:
@@ -45,16 +49,17 @@ class Project:
     Args:
         config: the config file; its folder is the project.
         overrides: settings given on the command line, nested as in the file.
+        text: what to read instead of the file.
     """
 
-    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None) -> None:
+    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
-        self.settings: Settings = load_config(self.config, self.overrides)
+        self.settings: Settings = load_config(self.config, self.overrides, text=text)
         self.root = self.settings.root
         self.paths = ProjectPaths(self.root)
         self.cache = self.settings.resolve(self.settings.cache.directory)
-        self._fingerprints = FingerprintCache(self.cache / "fingerprints.json")
+        self._fingerprints = FingerprintCache(CachePaths(self.cache).model_fingerprints)
         self.models = ModelFiles(self.settings, self._fingerprints)
         validation = self.settings.train.validation
         self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache)
@@ -94,6 +99,15 @@ class Project:
         return self.spec_without_start if self.start is None else with_origin(self.spec_without_start, self.start)
 
     @cached_property
+    def trained_digest(self) -> str | None:
+        """What stands for the trained LoRA in the specs of all that is made with it; None if nothing is trained.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return digest(self.training_spec) if self.settings.datasets else None
+
+    @cached_property
     def start(self) -> Origin | None:
         """What the training starts from; None if it is a new LoRA.
 
@@ -109,6 +123,9 @@ class Project:
         Raises:
             UserError: as `training_spec`.
         """
+        if not self.settings.datasets:
+            found = "is missing: there is nothing to train on"
+            raise ConfigError([Problem(found, "add a dataset to config.yaml, or ask for samples", _DATASETS)])
         return training_spec(
             self.settings,
             self.models,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
+from hv15.config.section import Affects
 from hv15.config.training.validation import ValidationSettings
 from hv15.data.captions import caption_key
 from hv15.data.index import FileIndex
@@ -16,6 +17,7 @@ from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.digest import short, text_digest
 from hv15.project.validation import held_out
+from hv15.records.paths import CachePaths
 from hv15.records.problems import ConfigError, Location, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
@@ -35,7 +37,7 @@ class FoundSource(NamedTuple):
     """sha256 of the caption's text."""
 
 
-class Pair(NamedTuple):
+class CaptionedMedium(NamedTuple):
     """One captioned medium of one dataset: what training draws from."""
 
     media: str
@@ -98,7 +100,7 @@ class ProjectDataset:
         """
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
-        keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
+        keys = FileIndex(CachePaths(self._store).media_hashes).media_keys([source for _, source in found])
         sources = [
             FoundSource(number, source, key, caption_key(source.caption))
             for (number, source), key in zip(found, keys, strict=True)
@@ -128,7 +130,7 @@ class ProjectDataset:
         """
         return held_out((each.media for each in self.sources if each.dataset < self._trained_count), self._fraction)
 
-    def is_trained(self, each: FoundSource | Pair) -> bool:
+    def is_trained(self, each: FoundSource | CaptionedMedium) -> bool:
         """Whether the training draws from a medium of a dataset.
 
         Raises:
@@ -166,7 +168,7 @@ class ProjectDataset:
         """The properties of the files. A plan does not need them, so the decoders are imported here."""
         from hv15.data.probed import Probed
 
-        return Probed(self._store / "probed.json")
+        return Probed(CachePaths(self._store).probed_media)
 
     @cached_property
     def rules(self) -> list[str]:
@@ -177,12 +179,12 @@ class ProjectDataset:
     def identities(self) -> list[str]:
         """The identity of each dataset, whatever its place in the list: how it cuts and weights its clips."""
         return [
-            short({"rule": rule, **marked_view(dataset, "weight")})
+            short({"rule": rule, **marked_view(dataset, Affects.WEIGHT)})
             for rule, dataset in zip(self.rules, self.datasets, strict=True)
         ]
 
     @cached_property
-    def all_pairs(self) -> list[Pair]:
+    def all_pairs(self) -> list[CaptionedMedium]:
         """Every captioned medium, in an order that depends on content alone.
 
         Raises:
@@ -190,13 +192,13 @@ class ProjectDataset:
         """
         rules = self.rules
         pairs = [
-            Pair(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix))
+            CaptionedMedium(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix))
             for dataset, source, media, caption in self.sources
         ]
         return sorted(pairs)
 
     @cached_property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[CaptionedMedium]:
         """What is trained on, in an order that depends on content alone.
 
         Raises:
@@ -205,7 +207,7 @@ class ProjectDataset:
         return [pair for pair in self.all_pairs if self.is_trained(pair)]
 
     @cached_property
-    def validation_pairs(self) -> list[Pair]:
+    def validation_pairs(self) -> list[CaptionedMedium]:
         """What is not trained on, in an order that depends on content alone.
 
         Raises:

@@ -9,7 +9,7 @@ from hv15.config import Settings, TrainSettings, digest_view
 from hv15.config.training.validation import ValidationSettings
 from hv15.errors import UserError
 from hv15.grid import latent_size
-from hv15.project.dataset import Pair, ProjectDataset
+from hv15.project.dataset import CaptionedMedium, ProjectDataset
 from hv15.project.model_files import ModelFiles
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
@@ -102,7 +102,9 @@ def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> l
     return items
 
 
-def _items(dataset: ProjectDataset, pairs: Iterable[Pair], entries: Mapping[str, Entry]) -> list[TrainingItem]:
+def _items(
+    dataset: ProjectDataset, pairs: Iterable[CaptionedMedium], entries: Mapping[str, Entry]
+) -> list[TrainingItem]:
     return [
         TrainingItem(
             clip.key,

@@ -18,6 +18,15 @@ RESULTS = "results"
 CONFIG = "config.yaml"
 
 
+MANIFESTS = "*-of-*.json"
+"""Matches the names of manifests, in the folder of a set of encoding settings."""
+
+
+def manifest_name(shard: int | str, shards: int | str) -> str:
+    """Return the name of a shard's manifest; `shard` may be a wildcard in braces."""
+    return f"{shard}-of-{shards}.json"
+
+
 def config_file(project: Path) -> Path:
     """Return the config file of a project, given the project's folder or the config file itself."""
     return project / CONFIG if project.is_dir() else project
@@ -26,6 +35,39 @@ def config_file(project: Path) -> Path:
 def average_of(lora: Path) -> Path:
     """Return the file of a LoRA's moving average, beside the LoRA's own."""
     return lora.with_suffix(f".ema{lora.suffix}")
+
+
+@dataclass(frozen=True)
+class CachePaths:
+    """The files of a cache, which any number of projects can share."""
+
+    root: Path
+    """The folder that `cache.directory` names."""
+
+    def items(self, kind: EncodedKind) -> Path:
+        """Return the folder of the encoded items of a kind, with a folder in it for each set of encoding settings."""
+        return self.root / "store" / kind
+
+    @property
+    def projects(self) -> Path:
+        """The folder of notes on the projects that use the store."""
+        return self.root / "projects"
+
+    @property
+    def media_hashes(self) -> Path:
+        return self.root / "index.json"
+
+    @property
+    def probed_media(self) -> Path:
+        return self.root / "probed.json"
+
+    @property
+    def model_fingerprints(self) -> Path:
+        return self.root / "fingerprints.json"
+
+    @property
+    def token_counts(self) -> Path:
+        return self.root / "tokens.json"
 
 
 @dataclass(frozen=True)

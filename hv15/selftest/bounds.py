@@ -1,4 +1,4 @@
-"""How much two results may differ that are right: bounds from the number formats alone.
+"""How much two right results may differ: bounds from the number formats alone.
 
 A rounding changes a number by at most half the format's `eps`. The errors of n roundings are independent of one
 another, so together they grow with the square root of n (Higham and Mary 2019, "A new approach to probabilistic

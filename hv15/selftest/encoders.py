@@ -20,8 +20,8 @@ from hv15.plan.encoders import PromptsOfLength, decoding, encoding, make_vae, te
 from hv15.plan.workload import ClipBatch
 from hv15.records.selftest import Measured
 from hv15.selftest.bounds import rounding_bound
-from hv15.selftest.checks import Check
-from hv15.selftest.sizes import NUMBERS_GLYPHS, NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Clip, Sizes
+from hv15.selftest.checks import MachineCheck
+from hv15.selftest.sizes import NUMBERS_GLYPHS, NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Sizes, VideoSize
 from hv15.selftest.stand import CPU, Network, Skipped, Stand, largest, moved
 from hv15.selftest.steps import measured_step, planned_cost
 
@@ -31,26 +31,36 @@ LAYER_ROUNDINGS = 16
 """Of a layer of a text or image encoder."""
 
 
-def number_checks(stand: Stand) -> list[Check]:
+def number_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of numbers."""
     return [
-        Check("numbers", "VAE: encode and decode", partial(vae_numbers, stand), 3),
-        Check("numbers", "VAE: gradients", partial(vae_gradients, stand), 3),
-        Check("numbers", "VAE: strips of rows", partial(vae_strips, stand), 2),
-        Check("numbers", "Qwen: forward and backward", partial(text_numbers, stand), 3, needs=("transformers",)),
-        Check("numbers", "SigLIP: forward and backward", partial(vision_numbers, stand), 3, needs=("transformers",)),
-        Check("numbers", "ByT5: forward and backward", partial(glyph_numbers, stand), 3, needs=("transformers",)),
+        MachineCheck("numbers", "VAE: encode and decode", partial(vae_numbers, stand), 3),
+        MachineCheck("numbers", "VAE: gradients", partial(vae_gradients, stand), 3),
+        MachineCheck("numbers", "VAE: strips of rows", partial(vae_strips, stand), 2),
+        MachineCheck("numbers", "Qwen: forward and backward", partial(text_numbers, stand), 3, needs=("transformers",)),
+        MachineCheck(
+            "numbers", "SigLIP: forward and backward", partial(vision_numbers, stand), 3, needs=("transformers",)
+        ),
+        MachineCheck(
+            "numbers", "ByT5: forward and backward", partial(glyph_numbers, stand), 3, needs=("transformers",)
+        ),
     ]
 
 
-def full_size_checks(stand: Stand) -> list[Check]:
+def full_size_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of full-size work."""
     sizes = stand.sizes
     name = f"Qwen, {sizes.text.num_layers - 2} layers, {sizes.captions} captions"
     return [
-        Check("full size", name, partial(encode_texts, stand), 12, needs=("transformers",)),
-        *(Check("full size", f"VAE encode, {clip}", partial(encode_clip, stand, clip), 8) for clip in sizes.coded),
-        *(Check("full size", f"VAE decode, {clip}", partial(decode_clip, stand, clip), 10) for clip in sizes.coded),
+        MachineCheck("full size", name, partial(encode_texts, stand), 12, needs=("transformers",)),
+        *(
+            MachineCheck("full size", f"VAE encode, {clip}", partial(encode_clip, stand, clip), 8)
+            for clip in sizes.coded
+        ),
+        *(
+            MachineCheck("full size", f"VAE decode, {clip}", partial(decode_clip, stand, clip), 10)
+            for clip in sizes.coded
+        ),
     ]
 
 
@@ -61,7 +71,7 @@ class EncoderWork:
     sizes: Sizes
     stage: StageName
     dtype: torch.dtype
-    clip: Clip | None = None
+    clip: VideoSize | None = None
 
     def plan(self) -> Cost:
         """Return what the work takes."""
@@ -229,7 +239,7 @@ def _full_text_model(stand: Stand) -> nn.Module:
     return model
 
 
-def encode_clip(stand: Stand, clip: Clip) -> Measured:
+def encode_clip(stand: Stand, clip: VideoSize) -> Measured:
     """Bytes to latents."""
     cost = planned_cost(stand, work := EncoderWork(stand.sizes, "encode latents", stand.encoder_dtype, clip))
     vae = _full_vae(stand)
@@ -243,7 +253,7 @@ def encode_clip(stand: Stand, clip: Clip) -> Measured:
     return measured_step(stand, work.stage, work.dtype, cost, encode, vae)
 
 
-def decode_clip(stand: Stand, clip: Clip) -> Measured:
+def decode_clip(stand: Stand, clip: VideoSize) -> Measured:
     """Latents to bytes."""
     cost = planned_cost(stand, work := EncoderWork(stand.sizes, "decode", stand.encoder_dtype, clip))
     vae = _full_vae(stand)

@@ -23,7 +23,7 @@ from hv15.records.selftest import Measured
 from hv15.sample.denoise import denoise, stack_conditions
 from hv15.sample.graphs import Replayed, recorder_for
 from hv15.selftest.bounds import E4M3, nearest, rounding_bound, transformer_bound
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.sizes import NUMBERS_DIT
 from hv15.selftest.stand import CPU, Skipped, Stand, largest, moved
 from hv15.selftest.training import REPEATABLE, Options, random_condition, random_example, repeatable, training
@@ -44,16 +44,16 @@ FORMATS: dict[WeightFormat, tuple[str, ...]] = {
 """Number formats of weights, and the packages that they need."""
 
 
-def number_checks(stand: Stand) -> list[Check]:
+def number_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of this part, but for the VAE and the encoders, and those that take long."""
     numbers, sizes = TransformerNumbers(stand), stand.sizes
     return [
-        Check("numbers", "transformer", numbers.forward, 3),
-        Check("numbers", "gradients of a LoRA", numbers.backward, 3),
-        Check("numbers", "fused kernels", numbers.fused, 5),
-        Check("numbers", "two runs of a training step: equal bits", numbers.two_runs, 2),
+        MachineCheck("numbers", "transformer", numbers.forward, 3),
+        MachineCheck("numbers", "gradients of a LoRA", numbers.backward, 3),
+        MachineCheck("numbers", "fused kernels", numbers.fused, 5),
+        MachineCheck("numbers", "two runs of a training step: equal bits", numbers.two_runs, 2),
         *(
-            Check("numbers", f"{name}: equal bits", partial(numbers.equal, options, latent), 2)
+            MachineCheck("numbers", f"{name}: equal bits", partial(numbers.equal, options, latent), 2)
             for name, options, latent in (
                 ("checkpointing", {}, sizes.compared),
                 ("swap", {"blocks_to_swap": 1}, sizes.compared),
@@ -61,26 +61,26 @@ def number_checks(stand: Stand) -> list[Check]:
             )
         ),
         *(
-            Check("numbers", f"attention: {mode}", partial(attention, stand, mode), 1, needs=_package(mode))
+            MachineCheck("numbers", f"attention: {mode}", partial(attention, stand, mode), 1, needs=_package(mode))
             for mode in ("sdpa", *PACKAGES)
         ),
-        Check("numbers", "attention: split", numbers.split, 2),
-        Check("numbers", "windows of tokens", numbers.windows, 2),
-        Check("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
-        Check("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
-        Check("numbers", "guidance as one batch", numbers.guidance_batch, 2),
-        Check("numbers", "CUDA graphs: equal bits", numbers.graphs, 3),
+        MachineCheck("numbers", "attention: split", numbers.split, 2),
+        MachineCheck("numbers", "windows of tokens", numbers.windows, 2),
+        MachineCheck("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
+        MachineCheck("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
+        MachineCheck("numbers", "guidance as one batch", numbers.guidance_batch, 2),
+        MachineCheck("numbers", "CUDA graphs: equal bits", numbers.graphs, 3),
         *(
-            Check("numbers", f"quantize: {kind}: {what}", partial(run, stand, kind), 1, needs=packages)
+            MachineCheck("numbers", f"quantize: {kind}: {what}", partial(run, stand, kind), 1, needs=packages)
             for what, run in (("the format", weight_format), ("products", quantised_products))
             for kind, packages in FORMATS.items()
         ),
     ]
 
 
-def slow_checks(stand: Stand) -> list[Check]:
+def slow_checks(stand: Stand) -> list[MachineCheck]:
     """Checks that would take the time of others that say more."""
-    return [Check("numbers", "compile", TransformerNumbers(stand).compiled, 40 if stand.on_cuda else 5)]
+    return [MachineCheck("numbers", "compile", TransformerNumbers(stand).compiled, 40 if stand.on_cuda else 5)]
 
 
 class TransformerNumbers:

@@ -32,9 +32,9 @@ from hv15.gpus import gpu_jobs
 from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
-from hv15.project.products import lora_files
+from hv15.project.products import lora_files, sample_files, sheet_samples
 from hv15.records.json_values import Json
-from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
 from hv15.runs.control import refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
@@ -141,7 +141,7 @@ class WorkflowProject:
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
-            lambda: project.training_spec,
+            lambda: project.training_spec if project.settings.datasets else None,
             lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )
         for check in checks:
@@ -218,6 +218,20 @@ class WorkflowProject:
     def _reasons(self) -> Reasons:
         return Reasons(self.project, self._planner)
 
+    @property
+    def everything(self) -> list[str]:
+        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples."""
+        return [str(self.paths.lora)] if self.project.settings.datasets else self.samples
+
+    @property
+    def samples(self) -> list[str]:
+        """The files of all samples that people look at."""
+        project = self.project
+        files = [file for spec in project.samples.values() for file in sample_files(spec, self.paths)]
+        if sheet_samples(project.samples, self.paths):
+            files.append(self.paths.contact_sheet)
+        return [str(file) for file in files]
+
     # -- names for the rules ----------------------------------------------------------------------------------------
 
     @property
@@ -271,7 +285,7 @@ class WorkflowProject:
     def manifest(self, kind: EncodedKind) -> str:
         """The manifest of a shard, with the wildcard `shard`."""
         encoding = self.project.latents if kind == "latents" else self.project.texts
-        return str(_relative(encoding.folder / f"{{shard}}-of-{encoding.shards}.json"))
+        return str(_relative(encoding.folder / manifest_name("{shard}", encoding.shards)))
 
     @property
     def sample_pattern(self) -> str:

@@ -77,6 +77,11 @@ class StageBuilder:
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
 
+    @property
+    def _trains(self) -> bool:
+        """Whether there is a dataset; without one, the project only samples."""
+        return bool(self._project.settings.datasets)
+
     def stages(self) -> Iterator[Stage]:
         """Yield every stage, each after those that it reads from.
 
@@ -84,16 +89,19 @@ class StageBuilder:
             UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
         """
         yield from self._models()
-        yield from self._encoding("latents", self._project.latents)
+        if self._trains:
+            yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
         yield from self._conditions()
-        yield self._training()
+        if self._trains:
+            yield self._training()
         for spec in self._project.samples.values():
             yield from self._sample(spec)
         yield from self._sheet()
-        for layout in self._project.settings.convert.formats:
-            yield self._conversion(layout)
-        yield self._publishing()
+        if self._trains:
+            for layout in self._project.settings.convert.formats:
+                yield self._conversion(layout)
+            yield self._publishing()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
@@ -173,11 +181,6 @@ class StageBuilder:
         files = lora_files(self._project.settings.train, self._paths.trained)
         return self._recording_stage(Rule.TRAIN, files, self._project.training_spec, inputs, details)
 
-    @property
-    def _trained(self) -> str:
-        """The digest that stands for the trained LoRA in the specs of everything that is made with it."""
-        return digest(self._project.training_spec)
-
     # -- samples ----------------------------------------------------------------------------------------------------
 
     @property
@@ -203,7 +206,7 @@ class StageBuilder:
         yield self._recording_stage(
             f"{Rule.SAMPLE_LATENTS}.{name}",
             [latents],
-            spec.denoising(self._trained, self._text),
+            spec.denoising(self._project.trained_digest, self._text),
             {
                 "lora": lora,
                 "condition": condition,
@@ -216,7 +219,7 @@ class StageBuilder:
             if output.is_decoded:
                 product = output.path(self._paths, name)
                 inputs = {"latents": [latents], "models": self._made("vae")}
-                wanted = spec.decoding(self._trained, self._text)
+                wanted = spec.decoding(self._project.trained_digest, self._text)
                 stage = self._recording_stage(f"{output.rule}.{name}", [product], wanted, inputs, details)
                 whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
                 yield stage if whole else replace(stage, found=Found.MISSING)
@@ -226,8 +229,9 @@ class StageBuilder:
         if not compared:
             return
         names = [file for pair in compared.values() for file in pair if file is not None]
+        trained = self._project.trained_digest
         samples: JsonObject = {
-            name: digest(spec.decoding(self._trained, self._text)) for name, spec in self._project.samples.items()
+            name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
         }
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
@@ -237,7 +241,8 @@ class StageBuilder:
     def _conversion(self, layout: str) -> Stage:
         settings = self._project.settings
         about = About.from_settings(settings.convert, settings.root).digest()
-        wanted = conversion_spec(self._trained, layout, formats.CONVERSION, about)
+        trained = digest(self._project.training_spec)
+        wanted = conversion_spec(trained, layout, formats.CONVERSION, about)
         product = self._paths.converted(layout, settings.convert.output_name)
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._paths.trained]})
 

@@ -12,7 +12,7 @@ from hv15.project import Project
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
 from hv15.records.outputs import DECODED
-from hv15.records.paths import EncodedKind
+from hv15.records.paths import MANIFESTS, EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
@@ -134,8 +134,8 @@ class Reasons:
     @property
     def _last_training(self) -> JsonObject | None:
         """What the trained LoRA was made from; while it is missing, what the published one was."""
-        stages = self._planner.stages
-        return stages[Rule.TRAIN].recorded or stages[Rule.PUBLISH].recorded
+        stages = (self._planner.stages.get(rule) for rule in (Rule.TRAIN, Rule.PUBLISH))
+        return next((stage.recorded for stage in stages if stage is not None and stage.recorded), None)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -295,7 +295,7 @@ def _plural(kind: EncodedKind) -> str:
 
 def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
     """The settings of another encoding of the project, by its digest, as its manifests record them."""
-    for path in sorted((encoding.manifests_root / settings_digest).glob("*-of-*.json")):
+    for path in sorted((encoding.manifests_root / settings_digest).glob(MANIFESTS)):
         try:
             return as_object(Manifest.load(path).settings)
         except RecordError:

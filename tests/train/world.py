@@ -21,6 +21,7 @@ from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.config import Settings, TrainSettings
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.models import DiT, DiTConfig
 from hv15.train.examples import EMPTY_CAPTION, Example
 from hv15.train.previews import PreviewPlan
@@ -100,7 +101,11 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
 
 def spec_of(config: Settings) -> dict[str, Any]:
     every = config.dump()["train"]
-    train = {name: value for name, value in every.items() if affects(TrainSettings, name) not in ("step", "apart")}
+    train = {
+        name: value
+        for name, value in every.items()
+        if affects(TrainSettings, name) not in (Affects.STEP, Affects.APART)
+    }
     if config.train.validation.patience is not None:
         train["validation"] = every["validation"]
     train["batches_per_step"] = config.train.batches_per_step

@@ -34,9 +34,9 @@ def main(words: list[str]) -> None:
         "encode latents": encode,
         "encode texts": encode,
         "train": train,
-        "sample denoise": write_latents,
-        "sample decode": write_video,
-        "sample sheet": write_sheet,
+        "stage denoise": write_latents,
+        "stage decode": write_video,
+        "stage sheet": write_sheet,
         "convert": convert,
         "check": lambda *_: "",
     }
@@ -53,7 +53,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "sample sheet":
+    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "stage sheet":
         yield
         return
     from hv15.gpus import VISIBLE, take_gpu

@@ -26,7 +26,7 @@ from tests.workflow.quick import CLIPS, TEXTS, QuickProject
 from tests.workflow.stub_hv15 import write_state
 
 TRAIN = {"train": 1}
-SAMPLE = {"sample denoise": 1, "sample decode": 1}
+SAMPLE = {"stage denoise": 1, "stage decode": 1}
 ONE: dict[str, object] = {"name": "one", "prompt": "a red circle"}
 TWO: dict[str, object] = {"name": "two", "prompt": "a blue square"}
 
@@ -189,7 +189,7 @@ EDITS = [
     edit("a prompt added", prompts(ONE, TWO), SAMPLE, texts=1),
     edit("a prompt edited", prompts({**ONE, "prompt": "a green square"}), SAMPLE, texts=1),
     edit("a prompt's seed", prompts({**ONE, "seed": 5}), SAMPLE),
-    edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"sample decode": 1}),
+    edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"stage decode": 1}),
     edit("no prompt any more", prompts()),
     edit("a format added", sets(convert={"formats": ["comfyui"]}), {"convert": 1}),
     edit("other VAE settings", sets(cache={"vae_sample_size": 128}), TRAIN, SAMPLE, clips=ALL_CLIPS),
@@ -223,8 +223,8 @@ EDITS = [
     edit("a torn training", tear("results/train.safetensors")),
     edit("a lost training", lose("results/train.safetensors")),
     edit("a torn LoRA", tear("results/lora.safetensors")),
-    edit("a torn video", tear("results/samples/one.mp4"), {"sample decode": 1}),
-    edit("a lost video", lose("results/samples/one.mp4"), {"sample decode": 1}),
+    edit("a torn video", tear("results/samples/one.mp4"), {"stage decode": 1}),
+    edit("a lost video", lose("results/samples/one.mp4"), {"stage decode": 1}),
     edit("torn latents", tear("results/samples/one.latents.safetensors")),
     edit(
         "torn latents and a frame rate",
@@ -268,7 +268,7 @@ def check(project: QuickProject, case: Edit, *options: str) -> None:
     case.edit(project)
     outcome = project.snakemake(*case.options, *options)
     assert outcome.code == 0, outcome.output
-    other = {rule: count for rule, count in outcome.jobs.items() if not rule.startswith(("encode", "sample sheet"))}
+    other = {rule: count for rule, count in outcome.jobs.items() if not rule.startswith(("encode", "stage sheet"))}
     assert (other, outcome.clips, outcome.texts) == (case.jobs, case.clips, case.texts), outcome.output
 
 
@@ -419,7 +419,7 @@ def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickPr
     (project.root / "fail").unlink()
     project.set_prompts(ONE, TWO)
     outcome = project.snakemake()
-    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["sample decode"]) == (1, 1, 2), outcome.output
+    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["stage decode"]) == (1, 1, 2), outcome.output
 
 
 def test_a_clip_of_the_validation_is_encoded_and_trains_nothing(prepared: QuickProject, tmp_path: Path) -> None:

@@ -60,11 +60,11 @@ def make(planner: Planner, name: str) -> None:
         case "train":
             stub_hv15.main(["train", *options])
         case "sample_latents":
-            stub_hv15.main(["sample", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
+            stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
         case "sample_video":
-            stub_hv15.main(["sample", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
+            stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
         case "contact_sheet":
-            stub_hv15.main(["sample", "sheet", *options])
+            stub_hv15.main(["stage", "sheet", *options])
         case "convert":
             stub_hv15.main(["convert", lora[0], out, "--to", stage.subject])
 

@@ -61,14 +61,6 @@ class ConfigFile:
     def dirty(self) -> bool:
         return self.text != self.saved_text
 
-    @property
-    def can_undo(self) -> bool:
-        return bool(self._past)
-
-    @property
-    def can_redo(self) -> bool:
-        return bool(self._future)
-
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def form(self) -> tuple[FormSection, ...]:

@@ -14,6 +14,7 @@ from hv15.config import DatasetSettings, Settings
 from hv15.data.media import IMAGE_SUFFIXES, MediaError, MediaInfo, MediaKind, Source
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
+from hv15.records.paths import CachePaths
 from tui.data.captions import NO_CAPTION, Item, write_caption
 from tui.data.clips import DecodedClip, Pixels, fitted, load_clip, still
 
@@ -165,8 +166,8 @@ class _Remembered:
         from hv15.data.index import FileIndex
         from hv15.data.probed import Probed
 
-        store = settings.resolve(settings.cache.directory)
-        self._index, self._probed = FileIndex(store / "index.json"), Probed(store / "probed.json")
+        cache = CachePaths(settings.resolve(settings.cache.directory))
+        self._index, self._probed = FileIndex(cache.media_hashes), Probed(cache.probed_media)
 
     def info(self, item: Item) -> MediaInfo:
         """Return what a file shows.

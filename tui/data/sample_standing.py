@@ -21,7 +21,7 @@ from hv15.stamp import Stamp, stamp
 Value = TypeVar("Value")
 
 
-class Standing(Enum):
+class SampleStanding(Enum):
     """How a sample relates to the project as it is now."""
 
     CURRENT = "current"
@@ -47,7 +47,7 @@ class StandingReader:
             changed |= finished.refresh() | begun.refresh()
         return changed
 
-    def of(self, experiment: str, name: str, prompt: str, trained: str | None) -> Standing:
+    def of(self, experiment: str, name: str, prompt: str, trained: str | None) -> SampleStanding:
         """Return how a sample relates to the project.
 
         Args:
@@ -59,13 +59,13 @@ class StandingReader:
         prompts = self._prompts.value if not experiment else None
         if prompts is not None:
             if name not in prompts:
-                return Standing.NOT_IN_CONFIG
+                return SampleStanding.NOT_IN_CONFIG
             if prompt and prompt != prompts[name]:
-                return Standing.EARLIER_PROMPT
+                return SampleStanding.EARLIER_PROMPT
         current = self._training(experiment)
         if trained is not None and current is not None and trained != current:
-            return Standing.EARLIER_TRAINING
-        return Standing.CURRENT
+            return SampleStanding.EARLIER_TRAINING
+        return SampleStanding.CURRENT
 
     def _training(self, experiment: str) -> str | None:
         """The digest of the finished training, else of the last one that began; None if neither is known."""

@@ -15,7 +15,7 @@ from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metadata import MADE_FROM, SAMPLE
 from hv15.records.paths import ProjectPaths
 from tui.data.clips import DecodedClip, load_clip, still
-from tui.data.sample_standing import Standing, StandingReader
+from tui.data.sample_standing import SampleStanding, StandingReader
 
 __all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "load_clip", "still"]
 
@@ -61,7 +61,9 @@ class Sample:
     """The settings that the file records."""
     trained: str | None = None
     """Digest of the training whose LoRA made it, as the file records it; None: without one, or unknown."""
-    standing: Standing = Standing.CURRENT
+    ema_decay: float | None = None
+    """Of the moving average of the LoRA, if that made it."""
+    standing: SampleStanding = SampleStanding.CURRENT
     """Whether the project is still what the sample was made from."""
 
 
@@ -131,7 +133,7 @@ def _media_in(folder: Path) -> list[Path]:
 def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) -> Sample:
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
-    settings, trained = _recorded_settings(path)
+    settings, trained, ema_decay = _recorded_settings(path)
     media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
@@ -145,31 +147,35 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
         mtime=status.st_mtime,
         settings=settings,
         trained=trained,
+        ema_decay=ema_decay,
     )
 
 
-def _recorded_settings(path: Path) -> tuple[ShownSettings, str | None]:
-    """The settings and the training that a sample records; empty if it records none or is damaged."""
+def _recorded_settings(path: Path) -> tuple[ShownSettings, str | None, float | None]:
+    """The settings, the training and the decay that a sample records; empty if it records none or is damaged."""
     from hv15.project.metadata import product_metadata
 
     try:
         metadata = product_metadata(path)
     except (OSError, UserError):
-        return ShownSettings(), None
+        return ShownSettings(), None, None
     try:
         settings = from_json(ShownSettings, parse_object(metadata[SAMPLE]))
     except (KeyError, RecordError):
         settings = ShownSettings()
     try:
-        return settings, _training_of(parse_object(metadata[MADE_FROM]))
+        return settings, *_lora_of(parse_object(metadata[MADE_FROM]))
     except (KeyError, RecordError):
-        return settings, None
+        return settings, None, None
 
 
-def _training_of(made_from: JsonObject) -> str | None:
+def _lora_of(made_from: JsonObject) -> tuple[str | None, float | None]:
+    """The digest of a sample's training, and the decay of the moving average that made it."""
     latents = made_from.get("latents")
-    trained = latents.get("trained") if isinstance(latents, dict) else None
-    return trained if isinstance(trained, str) else None
+    if not isinstance(latents, dict):
+        return None, None
+    trained, decay = latents.get("trained"), latents.get("ema_decay")
+    return trained if isinstance(trained, str) else None, decay if isinstance(decay, float) else None
 
 
 def _order(sample: Sample) -> tuple[str, str, int, float, str]:

@@ -143,6 +143,7 @@ class SamplesScreen(DashboardScreen):
             ("shift", settings.flow_shift),
         )
         facts = [f"{name} {value}" for name, value in named if value is not None]
+        facts += [f"with the moving average ({sample.ema_decay:g})"] if sample.ema_decay is not None else []
         texts = (("prompt ", settings.prompt), ("not    ", settings.negative_prompt))
         lines = [Content.assemble((name, "$faint"), clean(text.replace("\n", " "))) for name, text in texts if text]
         if words := standing_words(sample):

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Entry
 from hv15.commands.options.base import ProjectCommand
+from hv15.records.paths import ProjectPaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class Run(ProjectCommand):
     """Start the workflow, detached: it outlives this terminal."""
 
     name: ClassVar[str] = "run"
-    target: Annotated[tuple[str, ...], Argument("what to make (results/lora.safetensors)")] = ()
+    target: Annotated[tuple[str, ...], Argument(f"what to make ({ProjectPaths().lora})")] = ()
     dry_run: Annotated[bool, Argument("only say what would run and why")] = False
     follow: Annotated[bool, Argument("print its output until it ends")] = False
     unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
