@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hv15.digest import digest, file_sha256
 from hv15.errors import UserError
 from hv15.lora.peft import ADAPTER_METADATA
-from hv15.records.json_values import RecordError, parse_object
+from hv15.records.json_values import parse_object
 from hv15.records.metadata import (
     CONVERSION_ABOUT,
     CONVERSION_FORMAT,
@@ -132,7 +132,7 @@ def _trained(metadata: Mapping[str, str]) -> str | None:
     """Return the digest of the training's spec, by which the workflow knows what a copy was made from."""
     try:
         return digest(parse_object(metadata[MADE_FROM])) if MADE_FROM in metadata else None
-    except RecordError:
+    except ValueError:  # whatever another program wrote there: no JSON, NaN, half a character
         return None
 
 

@@ -122,3 +122,9 @@ def test_everything_that_is_told_is_in_the_digest(lora: Path) -> None:
     assert len(digests) == len(changed) + 1
     Image.new("RGB", (8, 8)).save(preview)
     assert replace(ABOUT, preview=preview).digest() not in digests
+
+
+@pytest.mark.parametrize("told", ["{", '{"rate": NaN}', '{"name": "\\ud800"}'])
+def test_a_training_that_cannot_be_read_is_none(lora: Path, told: str) -> None:
+    save_lora(lora, random_lora({LAYER: (6, 5)}), {**OWN, "hv15.made_from": told})
+    assert "hv15.convert.trained" not in copied(lora, ABOUT)[1]
