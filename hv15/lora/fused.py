@@ -54,7 +54,8 @@ def split(change: RowChange) -> list[RowChange | None]:
     thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
     if isinstance(change, ScaledRows | DecomposedRows):
         adapters = zip(split(change.adapter), map(change.rows, thirds), strict=True)
-        return [replace(rows, adapter=part) if isinstance(part, Adapter) else rows for part, rows in adapters]
+        kind = type(change)
+        return [kind(part, rows.magnitude) if isinstance(part, Adapter) else rows for part, rows in adapters]
     if isinstance(change, LowRank):
         return [*_split_low_rank(change, thirds)]
     if isinstance(change, Hadamard):

@@ -96,7 +96,7 @@ def inner_product(one: Adapter, other: Adapter) -> float:
         ups = one.up.double().t() @ other.up.double()  # (rank, rank)
         downs = one.down.double() @ other.down.double().t()
         return (ups * downs).sum().item() * one.scale * other.scale
-    return torch.tensordot(one.delta().double(), other.delta().double()).item()
+    return float(torch.vdot(one.delta().double().flatten(), other.delta().double().flatten()))
 
 
 def total_rank(adapters: Iterable[Adapter]) -> int | None:

@@ -284,12 +284,13 @@ def _write(
     inside = {key for key in matrices if is_block_linear(recipes[key].sources[0])} if fp8 is not None else set()
     told = {**(metadata or {}), "format": "pt", MODEL_SIZES: json.dumps(asdict(config))}
 
-    def make(key: str) -> Tensor:
+    def plain(key: str) -> Tensor:
         value = recipes[key].make(tensor)
         return (value if key in inside else cast(value)).cpu()
 
+    make: Callable[[str], Tensor] = plain
     if fp8 is not None:
-        shapes, make = fp8.described(shapes, inside), fp8.making(make, inside)
+        shapes, make = fp8.described(shapes, inside), fp8.making(plain, inside)
     if shard_bytes is None:
         write_checkpoint(path, shapes, make, told)
     else:
