@@ -20,8 +20,9 @@ from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
 from hv15.project import Project
 from hv15.records.checks import Check, CheckState
-from hv15.records.problems import NOWHERE, Location, Place
+from hv15.records.problems import NOWHERE, Location, Place, dotted
 from hv15.sample.plan import first_set
+from hv15.spans import WHOLE
 from hv15.train.advice import about_lengths, about_sizes, about_training
 from hv15.train.optimizer_packages import MissingPackage, check_package
 from hv15.units import size
@@ -204,11 +205,13 @@ def dataset_checks(project: Project) -> Iterator[Check]:
         return
     clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
-    captions = len({each.source.caption for each in project.dataset.sources})
-    count = len(clips.found)
-    counts = {"file": len(project.dataset.sources), "clip": count, "distinct caption": captions, "bucket": len(buckets)}
+    are_drawn = any(each.source.others for each in project.dataset.sources)
+    texts, count = "distinct text" if are_drawn else "distinct caption", len(clips.found)
+    counts = {"file": len(project.dataset.sources), "clip": count}
+    counts |= {texts: len(project.dataset.texts), "bucket": len(buckets)}
     found = ", ".join(counted(number, name) for name, number in counts.items())
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
+    yield from _parts_of_datasets(project)
     if project.settings.train.validation.is_on:
         validated = [pair.name for pair in project.dataset.validation_pairs]
         said = f"{counted(len(validated), 'file')} not trained on: {names(validated, project.root)}"
@@ -226,6 +229,20 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     unusable: CheckState = "problem" if project.settings.cache.bad_clips == "stop" else "note"
     yield from (Check("note", "too short", message) for message in clips.too_short)
     yield from (Check(unusable, "unusable", error.message, error.hint) for error in clips.unusable)
+
+
+def _parts_of_datasets(project: Project) -> Iterator[Check]:
+    """Datasets of which not all files are used, or not all the time."""
+    found = project.dataset
+    used = Counter(each.dataset for each in found.sources)
+    for number, (dataset, survey) in enumerate(zip(found.datasets, found.surveys, strict=True)):
+        setting, said = found.setting(number), list[str]()
+        if used[number] < len(survey.sources):
+            said.append(f"{used[number]} of {counted(len(survey.sources), 'file')} are used (max_num_samples)")
+        if dataset.span != WHOLE:
+            said.append(f"takes part {dataset.span}")
+        if said:
+            yield Check("ok", "dataset", f"{dotted(setting)}: {', '.join(said)}", place=Place(setting=setting))
 
 
 def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:

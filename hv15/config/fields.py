@@ -22,7 +22,7 @@ NOT_SET = "not set"
 
 _IN_DIGESTS = (None, Affects.FUTURE, Affects.LENGTH)
 """What settings that affect the result are marked with."""
-_SHOWN_MARKS = (Affects.SPEED, Affects.PLACE, Affects.FUTURE, Affects.LENGTH)
+_SHOWN_MARKS = (Affects.SPEED, Affects.PLACE, Affects.FUTURE, Affects.LENGTH, Affects.PUBLISHING)
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -41,7 +41,7 @@ class FieldInfo:
     """Whether it is a section with its own settings."""
     affects: Affects | None
     """SPEED or PLACE if it does not affect any result, FUTURE or LENGTH if it does not affect the steps of a training
-    that are done, else None."""
+    that are done, PUBLISHING if it only chooses among them, else None."""
 
     @property
     def default_text(self) -> str:
@@ -118,21 +118,30 @@ def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
 
 
 def marked_view(section: Section, mark: Affects) -> JsonObject:
-    """Return the settings of a section that have a mark."""
+    """Return the settings of a section that have a mark; one that is in no digest at its default is then left out."""
     dumped = section.model_dump(mode="json")
-    return {name: value for name, value in dumped.items() if affects(type(section), name) == mark}
+    return {
+        name: value
+        for name, value in dumped.items()
+        if affects(type(section), name) == mark and not _is_left_out(section, name)
+    }
 
 
 def _is_read(section: Section, name: str) -> bool:
     """Whether a setting has an effect that is not the default's: not if it is for another choice (`only_with`)."""
-    field = type(section).model_fields[name]
-    is_default = getattr(section, name) == field.get_default(call_default_factory=True)
-    if is_default and _mark(type(section), name, "in_digests") is not None:
+    if _is_left_out(section, name):
         return False
     either = demands(type(section), name)
     return not either or any(
         all(getattr(section, other) in choices for other, choices in each.items()) for each in either
     )
+
+
+def _is_left_out(section: Section, name: str) -> bool:
+    """Whether a setting has its default and is in no digest then (`UNLESS_DEFAULT`)."""
+    field = type(section).model_fields[name]
+    is_default = getattr(section, name) == field.get_default(call_default_factory=True)
+    return is_default and _mark(type(section), name, "in_digests") is not None
 
 
 def _mark(model: type[Section], name: str, mark: str) -> object:

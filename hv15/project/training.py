@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings, TrainSettings, digest_view
@@ -85,7 +86,7 @@ def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> lis
 
 
 def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:
-    """Every clip that is held out for validation, with its caption.
+    """Every clip that is held out for validation, with its caption as it is written.
 
     Args:
         entries: of the encoded clips, by source key.
@@ -93,7 +94,7 @@ def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> l
     Raises:
         UserError: no clip is left.
     """
-    items = _items(dataset, dataset.validation_pairs, entries)
+    items = [replace(item, variants=()) for item in _items(dataset, dataset.validation_pairs, entries)]
     if not items:
         raise UserError(
             "no clip is left to validate on",
@@ -108,11 +109,14 @@ def _items(
     return [
         TrainingItem(
             clip.key,
-            pair.caption,
+            pair.texts[0],
             latent_size(clip.frames, clip.height, clip.width),
             dataset=dataset.identities[pair.dataset],
             batch_size=dataset.datasets[pair.dataset].batch_size,
             repeats=dataset.datasets[pair.dataset].num_repeats,
+            loss_weight=dataset.datasets[pair.dataset].loss_weight,
+            span=dataset.datasets[pair.dataset].span,
+            variants=pair.texts if len(pair.texts) > 1 else (),
             name=pair.name,
         )
         for pair in pairs

@@ -185,12 +185,6 @@ class Stand:
             torch.cuda.empty_cache()
 
 
-def largest(errors: list[float | None]) -> float | None:
-    """The largest error; NaN if any is, None if there are none."""
-    known = [each for each in errors if each is not None]
-    return None if not known else float(torch.tensor(known).max())
-
-
 def moved(network: Network, device: torch.device, dtype: torch.dtype | None = None) -> Network:
     """Move a frozen network to a device, and its weights, not its tables, to a dtype if one is given.
 

@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -96,14 +96,20 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
     """
     with paused_collection():
         refuse_beforehand(project, missing=False)
-        return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
+        stages = _stages(project, of_checkpoints=_are_of_checkpoints(targets))
+        return Planner(project.paths, stages, targets=targets, dry_run=dry_run)
 
 
-def _stages(project: Project) -> list[Stage]:
+def _are_of_checkpoints(targets: Collection[str]) -> bool:
+    """Whether a target is a sample of a single step, or the sheet of all; else their stages are not even planned."""
+    return any("checkpoint" in target for target in targets)
+
+
+def _stages(project: Project, *, of_checkpoints: bool = False) -> list[Stage]:
     refuse_folders(project.paths)
     reader = MadeFromReader(project.paths.recorded_products)
     complete = CompleteEncodings(project.paths.complete_encodings)
-    stages = list(StageBuilder(project, reader, complete).stages())
+    stages = list(StageBuilder(project, reader, complete).stages(of_checkpoints=of_checkpoints))
     reader.save()
     complete.save()
     project.save_caches()
@@ -174,7 +180,10 @@ class WorkflowProject:
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
-        planner = Planner(self.project.paths, self._stages, targets=targets, dry_run=bool(workflow.dryrun))
+        stages = self._stages
+        if _are_of_checkpoints(targets) or not workflow.is_main_process:  # a job's own process has other targets
+            stages = _stages(self.project, of_checkpoints=True)
+        planner = Planner(self.project.paths, stages, targets=targets, dry_run=bool(workflow.dryrun))
         if workflow.is_main_process:
             planner.prepare()
         return planner
