@@ -408,3 +408,15 @@ def test_tools_for_loras(done: Workbench, tmp_path: Path) -> None:
     ):
         is_a_refusal(hv15(*words), (naming,))
     assert "expected a block or a range" in hv15("lora", "split", out, "--blocks", "3-x").err
+
+
+def test_a_copy_is_exported_as_the_project_says(done: Workbench) -> None:
+    out = done.root / "copy.safetensors"
+    done.set(convert={"title": "My style", "trigger_words": ["mystyle"]})
+    said = hv15("export", done.root, "--lora", done.root / LORA, "--out", out, "--to", "comfyui")
+    assert "as comfyui loads them" in said.err, said.err
+    with safe_open(out, "pt") as file:
+        told = file.metadata()
+    assert told["modelspec.title"] == "My style"
+    assert told["modelspec.trigger_phrase"] == "mystyle"
+    assert "hv15.config" not in told
