@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
@@ -11,12 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from hv15.choices import LoRALayout
+from hv15.choices import LoRALayout, LoRAProgram
 from hv15.errors import UserError
-from hv15.lora import convert
+from hv15.lora import convert, save_lora
 from hv15.lora.changes import read_changes
 from hv15.lora.kinds import BASE_MAGNITUDE, MAGNITUDE
 from hv15.lora.names import LORA_LAYOUTS
+from hv15.lora.programs.verify import verify
 from tests.lora.samples import kohya
 
 SHAPES = {
@@ -111,6 +114,32 @@ def test_with_the_base(drawn: dict[str, Drawn], first: LoRALayout, second: LoRAL
     between, told = convert(file, first, svd_rank=FULL, weights=weights)
     after, _ = convert(between, second, metadata=told, svd_rank=FULL, weights=weights)
     assert_close(merged(after), merged(file), atol=5e-4, rtol=5e-4)
+
+
+PROGRAMS: dict[LoRALayout, LoRAProgram] = {
+    "kohya": "musubi",
+    "comfyui": "comfyui",
+    "comfyui_kohya": "comfyui",
+    "diffusers": "diffusers",
+    "official": "official",
+}
+
+
+@given(drawn=modules((*PLAIN[:3], *DEPENDENT[:2])), layout=st.sampled_from(sorted(PROGRAMS)))
+@settings(max_examples=60, derandomize=True, deadline=None)
+def test_what_is_written_for_a_program_is_loaded_there(drawn: dict[str, Drawn], layout: LoRALayout) -> None:
+    """By the rules that are themselves compared with the programs' own loaders."""
+    if layout == "kohya":  # musubi has no DoRA
+        drawn = {name: each for name, each in drawn.items() if "dora" not in each.kind}
+    draw = torch.Generator().manual_seed(1)
+    file = {key: tensor for name, each in drawn.items() for key, tensor in tensors_of(name, each, draw).items()}
+    if not file:
+        return
+    tensors, told = convert(file, layout, svd_rank=FULL, weights=weights)
+    with TemporaryDirectory() as folder:
+        save_lora(Path(folder, "lora.safetensors"), tensors, told)
+        found = verify(Path(folder, "lora.safetensors"), PROGRAMS[layout])
+    assert found.is_right, found.by_verdict()
 
 
 def test_what_needs_the_base_says_so() -> None:
