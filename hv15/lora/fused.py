@@ -53,9 +53,12 @@ def split(change: RowChange) -> list[RowChange | None]:
     third = change.shape[0] // 3
     thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
     if isinstance(change, ScaledRows | DecomposedRows):
-        adapters = zip(split(change.adapter), map(change.rows, thirds), strict=True)
-        kind = type(change)
-        return [kind(part, rows.magnitude) if isinstance(part, Adapter) else rows for part, rows in adapters]
+        kind, adapters = type(change), split(change.adapter)
+        magnitudes = [change.magnitude[rows].contiguous() for rows in thirds]
+        return [
+            kind(part, magnitude) if isinstance(part, Adapter) else change.rows(rows)
+            for part, magnitude, rows in zip(adapters, magnitudes, thirds, strict=True)
+        ]
     if isinstance(change, LowRank):
         return [*_split_low_rank(change, thirds)]
     if isinstance(change, Hadamard):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hv15.choices import LoRALayout, LoRAProgram
+from hv15.lora.names import find_parts
 from hv15.lora.programs import comfyui, musubi
 from hv15.lora.programs.file import LoRAFile, read_file
 from hv15.lora.programs.peft_loaders import Diffusers, Official
@@ -34,6 +35,8 @@ class Verification:
     path: Path
     program: LoRAProgram
     verdicts: Verdicts
+    foreign: str | None = None
+    """The first module that is no layer of the model."""
 
     @property
     def is_right(self) -> bool:
@@ -56,8 +59,16 @@ class Verification:
         """Say what to do; None if nothing is wrong."""
         if self.is_right:
             return None
+        if self.foreign:
+            return f"use a LoRA for HunyuanVideo 1.5: {self.foreign} is none of its layers"
         layout = LAYOUT_OF[self.program]
-        return f"hv15 convert {self.path} {self.path.stem}.{layout}.safetensors --to {layout}"
+        more = ""
+        if any(part in key for key in self.verdicts for part in ("dora_scale", "magnitude", "oft_", ".a1.")):
+            more += " --base TRANSFORMER"
+        peft = layout in ("diffusers", "official")
+        if peft and any(part in key for key in self.verdicts for part in ("hada_", "lokr_", ".diff")):
+            more += " --svd-rank 64"
+        return f"hv15 convert {self.path} {self.path.stem}.{layout}.safetensors --to {layout}{more}"
 
     def _is_unneeded(self, key: str) -> bool:
         """Whether a tensor that is left out is an alpha that would not change the strength."""
@@ -77,4 +88,5 @@ def verify(path: Path, program: LoRAProgram) -> Verification:
     """
     file = read_file(path)
     found = _RULES[program](file)
-    return Verification(path, program, {key: found[key] for key in file.tensors()})
+    foreign = next((name for name in file.modules if find_parts(name) is None), None)
+    return Verification(path, program, {key: found[key] for key in file.tensors()}, foreign)
