@@ -47,8 +47,11 @@ WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
 
 PublishedLayout: TypeAlias = Literal["comfyui", "diffusers", "official"]
 """The programs whose tensor names a transformer checkpoint may use; so may a LoRA."""
-LoRALayout: TypeAlias = Literal["kohya", PublishedLayout]
-"""The programs whose tensor names a LoRA may use. Our own files use kohya's."""
+LoRALayout: TypeAlias = Literal["kohya", PublishedLayout, "comfyui_kohya", "peft"]
+"""The programs whose tensor names a LoRA may use. Our own files use kohya's. `comfyui_kohya` is ComfyUI's modules in
+kohya's spelling (`lora_unet_`), `peft` an adapter for diffusers' transformer that PEFT loads."""
+LoRAProgram: TypeAlias = Literal["comfyui", "diffusers", "official", "musubi"]
+"""The programs whose loaders `hv15 verify` knows."""
 
 NetworkType: TypeAlias = Literal["lora", "dora", "loha", "lokr"]
 """How the trained change of a layer's weight is made of smaller matrices."""

@@ -267,6 +267,11 @@ class WorkflowProject:
         return [str(file) for file in lora_files(self.project.settings.train, lora)]
 
     @property
+    def output_name(self) -> str:
+        """Beginning of the names of the LoRA's copies for other programs."""
+        return self.project.settings.convert.output_name
+
+    @property
     def source(self) -> str:
         """Where the models come from: files, demo, hub."""
         return self.project.settings.models.source

@@ -184,7 +184,7 @@ EDITS = [
     edit("a prompt's seed", prompts({**ONE, "seed": 5}), SAMPLE),
     edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"stage decode": 1}),
     edit("no prompt any more", prompts()),
-    edit("a format added", sets(convert={"formats": ["comfyui"]}), {"convert": 1}),
+    edit("a format added", sets(convert={"formats": ["comfyui"]}), {"export": 1}),
     edit("other VAE settings", sets(cache={"vae_sample_size": 128}), TRAIN, SAMPLE, clips=ALL_CLIPS),
     edit("other text settings", sets(cache={"fp8_vl": True}), TRAIN, SAMPLE, texts=TEXTS),
     edit("more shards", sets(cache={"shards": 3})),

@@ -63,7 +63,7 @@ def make(planner: Planner, name: str) -> None:
         case "contact_sheet":
             stub_hv15.main(["stage", "sheet", *options])
         case "convert":
-            stub_hv15.main(["convert", lora[0], out, "--to", stage.subject])
+            stub_hv15.main(["export", "--lora", lora[0], "--out", out, "--to", stage.subject])
 
 
 def why(project: QuickProject, *targets: str) -> dict[str, list[str]]:

@@ -133,6 +133,9 @@ def test_a_conversion(project: QuickProject) -> None:
     project.set(convert={"formats": ["comfyui"]})
     assert why(project) == {"convert.comfyui": ["not made yet"], "publish": ["comfyui is new"]}
     finish(project)
+    project.set(convert={"title": "My style"})
+    assert why(project) == {"convert.comfyui": ["convert: says something else about it"], "publish": ["comfyui is new"]}
+    finish(project)
     project.set(train={"seed": 7})
     assert why(project)["convert.comfyui"] == ["the LoRA is trained again"]
 
