@@ -10,7 +10,7 @@ import math
 import re
 
 from hv15.lora.names import find_parts, generalise, layout_places
-from hv15.lora.programs.file import LoRAFile, Module
+from hv15.lora.programs.file import FileModule, ForeignFile
 from hv15.lora.programs.verdicts import LOADS, Verdict, Verdicts, all_of, times
 
 _READ = re.compile(
@@ -63,10 +63,10 @@ def weight_of(module: str) -> str | None:
     return own.replace("#", number) if own is not None else None
 
 
-def verdicts(file: LoRAFile) -> Verdicts:
+def verdicts(file: ForeignFile) -> Verdicts:
     """Return what happens to each tensor."""
     found = all_of(file.others, "dropped", "it is of no kind that ComfyUI knows")
-    by_weight: dict[str, Module] = {}
+    by_weight: dict[str, FileModule] = {}
     for name, module in file.modules.items():
         weight = weight_of(name)
         if weight is None:
@@ -81,7 +81,7 @@ def verdicts(file: LoRAFile) -> Verdicts:
     return found
 
 
-def _module(file: LoRAFile, module: Module, weight: str) -> Verdicts:
+def _module(file: ForeignFile, module: FileModule, weight: str) -> Verdicts:
     read = {part: key for part, key in module.keys.items() if _READ.fullmatch(part)}
     left = {part: key for part, key in module.keys.items() if part not in read}
     found: Verdicts = dict.fromkeys(read.values(), LOADS)
@@ -115,7 +115,7 @@ def _module(file: LoRAFile, module: Module, weight: str) -> Verdicts:
     return found
 
 
-def _is_a_third(file: LoRAFile, module: Module) -> bool:
+def _is_a_third(file: ForeignFile, module: FileModule) -> bool:
     """Whether joined q, k and v have a third of the strength that the training's settings give, as some converters do.
 
     kohya's programs record rank and alpha of the training in the metadata.
@@ -127,7 +127,7 @@ def _is_a_third(file: LoRAFile, module: Module) -> bool:
     return alpha > 0 and module.rank == 3 * rank and module.alpha is not None and math.isclose(module.alpha, alpha)
 
 
-def _magnitudes_fit(file: LoRAFile, module: Module) -> bool:
+def _magnitudes_fit(file: ForeignFile, module: FileModule) -> bool:
     """Whether ComfyUI divides a DoRA's magnitudes by the norms that are meant: the base's for rows, else not."""
     shape = module.shapes.get("dora_scale", ())
     by_rows = len(shape) != 2 or shape[0] != 1

@@ -24,7 +24,7 @@ _PART = re.compile(
 
 
 @dataclass(frozen=True)
-class Module:
+class FileModule:
     """The tensors of one module of a file, by part in the spelling of the file."""
 
     name: str
@@ -58,10 +58,10 @@ class Module:
 
 
 @dataclass(frozen=True)
-class LoRAFile:
+class ForeignFile:
     """A LoRA file of any program, whether hv15 can use it or not."""
 
-    modules: Mapping[str, Module]
+    modules: Mapping[str, FileModule]
     others: tuple[str, ...]
     """Names of tensors that are of no known kind."""
     metadata: Mapping[str, str]
@@ -87,7 +87,7 @@ class LoRAFile:
         yield from self.others
 
 
-def read_file(path: Path) -> LoRAFile:
+def read_file(path: Path) -> ForeignFile:
     """Read a file's header and alphas.
 
     Raises:
@@ -112,7 +112,7 @@ def read_file(path: Path) -> LoRAFile:
             strength = strength_of(settings, name, shapes)
             alpha = read_scalar(header, keys["alpha"]) if "alpha" in keys else None
             told = 1.0 if strength is None else strength.alpha / strength.rank
-            modules[name] = Module(name, keys, shapes, alpha, told)
+            modules[name] = FileModule(name, keys, shapes, alpha, told)
     except UserError as error:
         raise UserError.at(path, error.message, hint=error.hint) from error
-    return LoRAFile(modules, tuple(others), header.metadata)
+    return ForeignFile(modules, tuple(others), header.metadata)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from hv15.lora.names import find_parts, generalise, layout_places
-from hv15.lora.programs.file import LoRAFile, Module
+from hv15.lora.programs.file import FileModule, ForeignFile
 from hv15.lora.programs.verdicts import LOADS, Verdict, Verdicts, all_of, times
 
 _PREFIX = "lora_unet_"
@@ -23,7 +23,7 @@ _KINDS: tuple[tuple[str, ...], ...] = (
 """The matrices that it reads, by kind."""
 
 
-def verdicts(file: LoRAFile) -> Verdicts:
+def verdicts(file: ForeignFile) -> Verdicts:
     """Return what happens to each tensor."""
     found = all_of(file.others, "dropped", "it is of no kind that musubi knows")
     for name, module in file.modules.items():
@@ -34,7 +34,7 @@ def verdicts(file: LoRAFile) -> Verdicts:
     return found
 
 
-def _module(module: Module) -> Verdicts:
+def _module(module: FileModule) -> Verdicts:
     kind = next((kind for kind in _KINDS if all(part in module.keys for part in kind)), None)
     if kind is None:
         return all_of(module.keys.values(), "dropped", _why_unread(module))
@@ -51,7 +51,7 @@ def _module(module: Module) -> Verdicts:
     return found
 
 
-def _why_unread(module: Module) -> str:
+def _why_unread(module: FileModule) -> str:
     if "lora_A.weight" in module.keys:
         return "musubi reads lora_down and lora_up, not lora_A and lora_B"
     parts = ", ".join(sorted(module.keys))

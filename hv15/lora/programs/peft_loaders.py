@@ -18,7 +18,7 @@ from hv15.errors import UserError
 from hv15.lora.factorization import Matrix, common_factor
 from hv15.lora.names import find_parts, generalise, layout_places
 from hv15.lora.peft import ADAPTER_METADATA, PeftSettings, strength_of
-from hv15.lora.programs.file import LoRAFile, Module
+from hv15.lora.programs.file import FileModule, ForeignFile
 from hv15.lora.programs.verdicts import LOADS, Verdict, Verdicts, all_of, times
 from hv15.records.json_values import parse_object
 
@@ -40,7 +40,7 @@ class PeftLoader(ABC):
     otherwise: str = ""
     """When a strength in the metadata would be read after all."""
 
-    def verdicts(self, file: LoRAFile) -> Verdicts:
+    def verdicts(self, file: ForeignFile) -> Verdicts:
         """Return what happens to each tensor."""
         outside = [key for key in file.tensors() if not key.startswith(self.prefix)]
         found = all_of(outside, "dropped", f"{self.program} takes names that begin with {self.prefix}")
@@ -60,7 +60,7 @@ class PeftLoader(ABC):
         return found
 
     @abstractmethod
-    def applied(self, file: LoRAFile, module: Module, ranks: Mapping[str, int]) -> float:
+    def applied(self, file: ForeignFile, module: FileModule, ranks: Mapping[str, int]) -> float:
         """Return the strength at which a module is used.
 
         Args:
@@ -70,7 +70,7 @@ class PeftLoader(ABC):
     def _is_layer(self, name: str) -> bool:
         return generalise(name.removeprefix(self.prefix))[0] in self.layers
 
-    def _why_stops(self, file: LoRAFile, modules: Mapping[str, Module]) -> str | None:
+    def _why_stops(self, file: ForeignFile, modules: Mapping[str, FileModule]) -> str | None:
         """Say why the loader raises an error; None if it does not."""
         if not any(self._is_layer(name) for name in modules):
             return f"none of the names is a layer of {self.program}'s transformer"
@@ -86,13 +86,13 @@ class PeftLoader(ABC):
                 return f"{name} has {up[1]} columns in lora_B, but {down[0]} rows in lora_A"
         return None
 
-    def _why_lokr_stops(self, modules: Mapping[str, Module]) -> str | None:
+    def _why_lokr_stops(self, modules: Mapping[str, FileModule]) -> str | None:
         sizes = [size for module in modules.values() if (size := _sides(module)) is not None]
         if common_factor(sizes) is None:
             return "PEFT builds all LoKr of a file with one factor, and none gives the sizes of these"
         return None
 
-    def _bad_settings(self, file: LoRAFile) -> str | None:
+    def _bad_settings(self, file: ForeignFile) -> str | None:
         """Say why the settings in the metadata raise an error; None if they do not."""
         text = file.metadata.get(ADAPTER_METADATA)
         if not text:
@@ -105,7 +105,7 @@ class PeftLoader(ABC):
         expected = f"do not begin with {self.prefix}" if self.prefix else "have a prefix"
         return f"the names in {ADAPTER_METADATA}, in its metadata, {expected}{self.when_read}"
 
-    def _lora(self, file: LoRAFile, module: Module, others: Mapping[str, Module]) -> Verdicts:
+    def _lora(self, file: ForeignFile, module: FileModule, others: Mapping[str, FileModule]) -> Verdicts:
         magnitudes = {part: key for part, key in module.keys.items() if _MAGNITUDE.fullmatch(part)}
         matrices = {part: key for part, key in module.keys.items() if part in _LORA}
         found: Verdicts = dict.fromkeys([*matrices.values(), *magnitudes.values()], LOADS)
@@ -123,7 +123,9 @@ class PeftLoader(ABC):
             return found | all_of([*matrices.values(), *magnitudes.values()], "wrong", why)
         return found | self._strength(file, module, matrices.values(), others)
 
-    def _strength(self, file: LoRAFile, module: Module, keys: Iterable[str], others: Mapping[str, Module]) -> Verdicts:
+    def _strength(
+        self, file: ForeignFile, module: FileModule, keys: Iterable[str], others: Mapping[str, FileModule]
+    ) -> Verdicts:
         ranks = {name: rank for name, other in others.items() if (rank := other.rank) is not None}
         applied = self.applied(file, module, ranks)
         if math.isclose(applied, module.meant, rel_tol=1e-6):
@@ -132,7 +134,7 @@ class PeftLoader(ABC):
         factor = times(applied / module.meant) if module.meant else "its strength should be 0"
         return all_of(keys, "wrong", f"{self.program} does not read {where}: {factor}")
 
-    def _wrong_dora(self, file: LoRAFile, module: Module, others: Mapping[str, Module]) -> str | None:
+    def _wrong_dora(self, file: ForeignFile, module: FileModule, others: Mapping[str, FileModule]) -> str | None:
         if module.has("lora_magnitude_vector"):
             return "PEFT divides magnitudes by the norms of the changed weight" if file.base_norms else None
         if module.has("dora_scale"):
@@ -141,7 +143,7 @@ class PeftLoader(ABC):
             return "it has no magnitudes, but PEFT makes a DoRA of it because other modules have them"
         return None
 
-    def _lokr(self, file: LoRAFile, module: Module) -> Verdicts:
+    def _lokr(self, file: ForeignFile, module: FileModule) -> Verdicts:
         found: Verdicts = {
             key: LOADS if _LOKR.fullmatch(part) else Verdict("dropped", f"beside LoKr, {self.program} reads no {part}")
             for part, key in module.keys.items()
@@ -176,7 +178,7 @@ class Diffusers(PeftLoader):
     when_read = ": an error with use_safetensors=True or weight_name="
     otherwise = " without use_safetensors=True or weight_name="
 
-    def applied(self, file: LoRAFile, module: Module, ranks: Mapping[str, int]) -> float:
+    def applied(self, file: ForeignFile, module: FileModule, ranks: Mapping[str, int]) -> float:
         return 1.0
 
 
@@ -187,18 +189,18 @@ class Official(PeftLoader):
     prefix = ""
     layers = frozenset(layout_places("official"))
 
-    def applied(self, file: LoRAFile, module: Module, ranks: Mapping[str, int]) -> float:
+    def applied(self, file: ForeignFile, module: FileModule, ranks: Mapping[str, int]) -> float:
         if file.settings:
             return _by_settings(file.settings, module)
         # The diffusers that it asks for takes the most frequent rank as everyone's alpha.
         usual = Counter(ranks.values()).most_common(1)[0][0]
         return usual / ranks[module.name]
 
-    def _why_lokr_stops(self, modules: Mapping[str, Module]) -> str | None:
+    def _why_lokr_stops(self, modules: Mapping[str, FileModule]) -> str | None:
         return "the diffusers that it asks for knows no LoKr"
 
 
-def _by_settings(settings: PeftSettings, module: Module) -> float:
+def _by_settings(settings: PeftSettings, module: FileModule) -> float:
     """Return the strength that PEFT takes from the settings, whether an `.alpha` tensor says another or not."""
     shapes = {part: shape for part, shape in module.shapes.items() if part != "alpha"}
     strength = strength_of(settings, module.name, shapes)
@@ -207,7 +209,7 @@ def _by_settings(settings: PeftSettings, module: Module) -> float:
     return strength.alpha / strength.rank
 
 
-def _sides(module: Module) -> tuple[Matrix, Matrix] | None:
+def _sides(module: FileModule) -> tuple[Matrix, Matrix] | None:
     """Return rows and columns of w1 and w2 of a LoKr; None if a factor is missing."""
     sizes = []
     for side in ("lokr_w1", "lokr_w2"):

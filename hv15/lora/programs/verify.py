@@ -9,11 +9,11 @@ from pathlib import Path
 from hv15.choices import LoRALayout, LoRAProgram
 from hv15.lora.names import find_parts
 from hv15.lora.programs import comfyui, musubi
-from hv15.lora.programs.file import LoRAFile, read_file
+from hv15.lora.programs.file import ForeignFile, read_file
 from hv15.lora.programs.peft_loaders import Diffusers, Official
 from hv15.lora.programs.verdicts import OUTCOMES, Outcome, Verdict, Verdicts
 
-_RULES: dict[LoRAProgram, Callable[[LoRAFile], Verdicts]] = {
+_RULES: dict[LoRAProgram, Callable[[ForeignFile], Verdicts]] = {
     "comfyui": comfyui.verdicts,
     "diffusers": Diffusers().verdicts,
     "official": Official().verdicts,
