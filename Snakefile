@@ -31,6 +31,7 @@ shell.prefix(prefix())
 
 wildcard_constraints:
     shard=r"\d+",
+    step=r"\d+",
     name=PROJECT.sample_pattern,
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import forked
 
 # What the package does on CPUs with bfloat16 units as it is imported.
 STAND_IN = """
@@ -22,13 +23,23 @@ KERNELS = "def get_kernel(*_, **__): print('fetched')"
 
 
 def said(code: str, folder: Path) -> str:
-    """What a new Python process prints, on both streams; packages in the folder are found first."""
-    path = os.pathsep.join([str(folder), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    """What a new process prints, on both streams; packages in the folder are found first."""
+    with (folder / "said").open("w+b") as file:
+        process = forked(run, code, str(folder), stderr=file.fileno())
+        process.join()
+        file.seek(0)
+        printed = file.read().decode()
+    assert process.exitcode == 0, printed
+    return printed
+
+
+def run(code: str, folder: str) -> None:
+    """Run Python code in a process that has torch, and not what is tested."""
+    assert "bitsandbytes" not in sys.modules
+    sys.modules.pop("kernels", None)  # transformers looks for it
+    os.dup2(2, 1)
+    sys.path.insert(0, folder)
+    exec(code, {})
 
 
 def make_package(folder: Path, name: str, code: str) -> None:

@@ -27,6 +27,7 @@ LEVELS = (
         "terminal_text",
         "own_files",
         "patterns",
+        "spans",
         "stamp",
         "noise",
     },

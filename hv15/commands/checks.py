@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.choices import Role, roles_of
+from hv15.choices import Role, TransformerSection, roles_of
 from hv15.commands.dataset_notes import dataset_notes, media_notes, names
 from hv15.commands.machine_checks import machine_note
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
@@ -20,8 +20,9 @@ from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
 from hv15.project import Project
 from hv15.records.checks import Check, CheckState
-from hv15.records.problems import NOWHERE, Location, Place
+from hv15.records.problems import NOWHERE, Location, Place, dotted
 from hv15.sample.plan import first_set
+from hv15.spans import WHOLE
 from hv15.train.advice import about_lengths, about_sizes, about_training
 from hv15.train.optimizer_packages import MissingPackage, check_package
 from hv15.units import size
@@ -96,7 +97,7 @@ def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
     What only this machine lacks is a note, not a problem: the training may run on another one.
     """
     from hv15.models.attention import pick_attention
-    from hv15.models.context_parallel import Section, check_heads
+    from hv15.models.context_parallel import check_heads
     from hv15.models.weights.quantised import check_weight_format
     from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
@@ -109,7 +110,7 @@ def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
             optimizer_class(optimizer)
         except UserError as error:
             yield machine_note("train", error, ("train", "optimizer_type"))
-    sections: dict[Section, TrainSettings | SampleSettings] = {
+    sections: dict[TransformerSection, TrainSettings | SampleSettings] = {
         "train": project.settings.train,
         "sample": project.settings.sample,
     }
@@ -204,9 +205,10 @@ def dataset_checks(project: Project) -> Iterator[Check]:
         return
     clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
-    captions = len({each.source.caption for each in project.dataset.sources})
-    count = len(clips.found)
-    counts = {"file": len(project.dataset.sources), "clip": count, "distinct caption": captions, "bucket": len(buckets)}
+    are_drawn = any(each.source.others for each in project.dataset.sources)
+    texts, count = "distinct text" if are_drawn else "distinct caption", len(clips.found)
+    counts = {"file": len(project.dataset.sources), "clip": count}
+    counts |= {texts: len(project.dataset.texts), "bucket": len(buckets)}
     if clips.masks:
         counts["mask"] = clips.masks
     found = ", ".join(counted(number, name) for name, number in counts.items())
@@ -214,6 +216,7 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     datasets = project.dataset.datasets
     if kept := [each.source.place for each in project.dataset.trained_sources if datasets[each.dataset].is_reg]:
         yield Check("ok", "regularisation", f"{counted(len(kept), 'file')}: {names(kept, project.root)}")
+    yield from _parts_of_datasets(project)
     if project.settings.train.validation.is_on:
         validated = [pair.name for pair in project.dataset.validation_pairs]
         said = f"{counted(len(validated), 'file')} not trained on: {names(validated, project.root)}"
@@ -231,6 +234,20 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     unusable: CheckState = "problem" if project.settings.cache.bad_clips == "stop" else "note"
     yield from (Check("note", "too short", message) for message in clips.too_short)
     yield from (Check(unusable, "unusable", error.message, error.hint) for error in clips.unusable)
+
+
+def _parts_of_datasets(project: Project) -> Iterator[Check]:
+    """Datasets of which not all files are used, or not all the time."""
+    found = project.dataset
+    used = Counter(each.dataset for each in found.sources)
+    for number, (dataset, survey) in enumerate(zip(found.datasets, found.surveys, strict=True)):
+        setting, said = found.setting(number), list[str]()
+        if used[number] < len(survey.sources):
+            said.append(f"{used[number]} of {counted(len(survey.sources), 'file')} are used (max_num_samples)")
+        if dataset.span != WHOLE:
+            said.append(f"takes part {dataset.span}")
+        if said:
+            yield Check("ok", "dataset", f"{dotted(setting)}: {', '.join(said)}", place=Place(setting=setting))
 
 
 def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:

@@ -9,6 +9,7 @@ import yaml
 
 from hv15.errors import UserError
 from hv15.project import metadata
+from hv15.project.checkpoints import published_step
 from hv15.records.json_values import Json, JsonObject, RecordError, parse_json
 from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS
 from hv15.terminal_text import one_line, visible
@@ -59,7 +60,7 @@ def describe(path: Path) -> str:
         UserError: see `metadata_of`.
     """
     entries = metadata_of(path)
-    lines = _warnings(path)
+    lines = [*_warnings(path), *_published_step(path)]
     if not entries:
         return "\n".join([*lines, f"{one_line(str(path))}: carries no metadata"])
     for name in sorted(entries):
@@ -90,6 +91,12 @@ def _warnings(path: Path) -> list[str]:
     except UserError as error:
         return [one_line(f"{path}: {error.message}")]
     return []
+
+
+def _published_step(path: Path) -> list[str]:
+    """One line for a LoRA that was kept on the way of its training."""
+    step = published_step(path) if path.suffix == ".safetensors" else None
+    return [] if step is None else [one_line(f"{path}: the LoRA after step {step:,} of its training")]
 
 
 def config_of(path: Path) -> str:

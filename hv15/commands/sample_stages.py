@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from hv15.atomic import atomic_path
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, lora_notes, sample_notes
 from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
@@ -15,11 +18,15 @@ from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.models.advice import about_memory
 from hv15.project import Project
+from hv15.project.metadata import read_metadata
 from hv15.ranks import run_on_ranks
 from hv15.records.json_values import JsonObject
+from hv15.records.metadata import SAMPLE
 from hv15.records.paths import ProjectPaths
 from hv15.records.spec import Spec
 from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import read_made_from
+from hv15.terminal_text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +71,17 @@ def denoise(options: SampleDenoise) -> int | None:
 
     project = Project(options.config, options.overrides)
     log_to_stderr(project.settings.runtime.log_level)
+    trained, text_settings = project.trained_digest, project.texts.settings_digest
+    spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
+    if (same := _same(options, spec, made_from)) is not None:
+        print(f"copied from {one_line(str(same))}, which is the same", file=sys.stderr)
+        with atomic_path(options.out) as part:
+            shutil.copyfile(same, part)
+        return None
     device = project.settings.runtime.device
     sample = project.settings.sample
     if (code := run_on_ranks(sample.context_parallel, device, sample.asks_for_gpus)) is not None:
         return code
-    trained, text_settings = project.trained_digest, project.texts.settings_digest
-    spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
     of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
     of_memory = about_memory(project.models.facts, "sample", spec.quantize)
@@ -91,6 +103,21 @@ def denoise(options: SampleDenoise) -> int | None:
         settings=project.settings.sample,
     )
     return None
+
+
+def _same(options: SampleDenoise, spec: SampleSpec, made_from: JsonObject) -> Path | None:
+    """Return the file that the plan names as perhaps the same sample, if it is: bytes that need no model."""
+    if options.spec is None:
+        return None
+    named = Spec.read(options.spec).details.get("same")
+    if not isinstance(named, str):
+        return None
+    try:
+        metadata = read_metadata(Path(named))
+    except (OSError, UserError):
+        return None
+    is_same = read_made_from(metadata) == made_from and metadata.get(SAMPLE) == spec.to_text()
+    return Path(named) if is_same else None
 
 
 def decode(options: SampleDecode) -> None:

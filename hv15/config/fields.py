@@ -22,7 +22,7 @@ NOT_SET = "not set"
 
 _IN_DIGESTS = (None, Affects.FUTURE, Affects.LENGTH)
 """What settings that affect the result are marked with."""
-_SHOWN_MARKS = (Affects.SPEED, Affects.PLACE, Affects.FUTURE, Affects.LENGTH)
+_SHOWN_MARKS = (Affects.SPEED, Affects.PLACE, Affects.FUTURE, Affects.LENGTH, Affects.PUBLISHING)
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -41,7 +41,7 @@ class FieldInfo:
     """Whether it is a section with its own settings."""
     affects: Affects | None
     """SPEED or PLACE if it does not affect any result, FUTURE or LENGTH if it does not affect the steps of a training
-    that are done, else None."""
+    that are done, PUBLISHING if it only chooses among them, else None."""
 
     @property
     def default_text(self) -> str:
@@ -118,10 +118,7 @@ def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
 
 
 def marked_view(section: Section, mark: Affects) -> JsonObject:
-    """Return the settings of a section that have a mark.
-
-    One that is also marked as `UNLESS_DEFAULT` is left out at its default.
-    """
+    """Return the settings of a section that have a mark; one that is in no digest at its default is then left out."""
     dumped = section.model_dump(mode="json")
     return {
         name: value

@@ -28,6 +28,7 @@ class Affects(StrEnum):
     FUTURE = "future"
     LENGTH = "length"
     ORIGIN = "origin"
+    PUBLISHING = "publishing"
     APART = "apart"
     CAPTION = "caption"
     WEIGHT = "weight"
@@ -51,6 +52,10 @@ LENGTH: JsonDict = {AFFECTS: Affects.LENGTH}
 
 ORIGIN: JsonDict = {AFFECTS: Affects.ORIGIN}
 """Marks the settings of what a training starts from. Instead of them, its spec holds that content's digest."""
+
+PUBLISHING: JsonDict = {AFFECTS: Affects.PUBLISHING}
+"""Marks a setting that only chooses what is published of a training, and changes nothing in it. It is in the spec of
+what is published (`hv15.project.checkpoints`)."""
 
 APART: JsonDict = {AFFECTS: Affects.APART}
 """Marks a section of a training that enters its spec in a way of its own (`hv15.project.training`)."""

@@ -18,6 +18,7 @@ from hv15.config.sample import SampleSettings
 from hv15.config.section import Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
+from hv15.spans import parts
 
 
 def _or_a_toml_path(schema: JsonDict) -> None:
@@ -73,6 +74,7 @@ class Settings(Section):
         if self.datasets and all(dataset.targets_prior for dataset in self.datasets):
             text = "all are regularisation, so there is nothing to learn: add a dataset, or set reg_target: clips"
             yield ("datasets",), text
+        yield from self._idle_datasets()
         names = [prompt.name for prompt in self.sample.prompts]
         for index, wanted in enumerate(self.train.previews):
             if wanted not in names:
@@ -84,6 +86,29 @@ class Settings(Section):
                 yield where, "is missing: task i2v starts from an image"
             if self.task == "t2v" and prompt.image_path is not None:
                 yield where, "is set, but task is t2v: remove it, or set task: i2v"
+
+    def _idle_datasets(self) -> Iterator[Conflict]:
+        """Datasets that never take part in the training, or else steps in which none does."""
+        total, is_idle = self.train.max_train_steps, False
+        for number, dataset in enumerate(self.datasets):
+            if total is not None and dataset.start_step >= total:
+                is_idle = True
+                text = f"found {dataset.start_step}, but the training has {total} steps: it would never take part"
+                yield ("datasets", number, "start_step"), text
+        spans = [dataset.span for dataset in self.datasets]
+        for part in () if is_idle or not spans else parts(spans):
+            if (total is None or part.start < total) and not any(span.has(part.start) for span in spans):
+                yield ("datasets",), f"none of them takes part {part}: see start_step and end_step"
+
+    @property
+    def i2v_prob(self) -> float:
+        """The share of videos that are trained with their first frame as the condition: none for text-to-video."""
+        return self.train.i2v_prob if self.task == "i2v" else 0.0
+
+    @property
+    def trains_both_tasks(self) -> bool:
+        """Whether image-to-video and text-to-video are both trained."""
+        return 0 < self.i2v_prob < 1
 
     @property
     def root(self) -> Path:

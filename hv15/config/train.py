@@ -103,6 +103,9 @@ class TrainSettings(
             yield ("preview_average",), "has no effect without ema_decay: set it, too"
         if self.continue_from is not None and self.network_weights is not None:
             yield ("continue_from",), "network_weights is also set: keep one of them, as both bring weights"
+        if self.max_train_steps is not None and (self.publish_step or 0) > self.max_train_steps:
+            text = f"found {self.publish_step}, but the training ends after {self.max_train_steps} (max_train_steps)"
+            yield ("publish_step",), text
         if self.attn_mode == "sage":
             text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             yield ("attn_mode",), text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.data.caption_texts import MOST_VARIANTS, CaptionTexts
 from hv15.data.captions import plain
 from hv15.data.masks import mask_kind
 from hv15.data.media import MaskFile, MediaKind, Source, stamp
@@ -42,13 +44,13 @@ class Survey:
     """The media that can be used, in the order of their names, or of the rows of a JSONL file."""
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Things that the user should know but that are no problem: one sentence each, with the file or folder."""
+    """Things that the user should know but that are not problems: one sentence each, with the file or folder."""
     empty: list[str] = field(default_factory=list)
     """Paths of the media that have an empty caption."""
 
     def __post_init__(self) -> None:
         self._default = plain(self.dataset.default_caption or "")
-        self._prefix, self._suffix = self.dataset.caption_prefix, self.dataset.caption_suffix
+        self._texts = CaptionTexts(self.dataset)
 
     def add(
         self,
@@ -57,9 +59,16 @@ class Survey:
         caption: str | None,
         caption_file: str,
         row: int | None = None,
+        listed: Sequence[str] | None = None,
         mask: str | None = None,
     ) -> None:
-        """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`."""
+        """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`.
+
+        Args:
+            row: the line of a JSONL file, from 0.
+            listed: the captions, if they are a list in that file; then `caption` has a line for each.
+            mask: the path of its mask.
+        """
         try:
             size, mtime_ns, inode = stamp(place, kind)
         except OSError as error:
@@ -69,9 +78,14 @@ class Survey:
         if caption == "":
             self.empty.append(place)
         written = self._default if caption is None else caption
-        text = f"{self._prefix}{written}{self._suffix}"
-        known = (place, kind, text, size, mtime_ns, inode, caption_file, row, caption is None)
-        self.sources.append(Source(*known, mask=mask_file))
+        captions = listed or self._texts.captions(written, in_row=row is not None and caption is not None)
+        if len(captions) > MOST_VARIANTS:
+            problem = f"{len(captions)} captions for one clip, at most {MOST_VARIANTS} are possible"
+            self.problems.append(Problem(problem, place=Place(Path(caption_file), None if row is None else row + 1)))
+            return
+        texts = self._texts.of(captions)
+        known = (place, kind, texts[0], size, mtime_ns, inode, caption_file, row, caption is None, written)
+        self.sources.append(Source(*known, listed is not None, texts[1:], mask_file))
 
     def _mask(self, place: str, kind: MediaKind, mask: str) -> MaskFile | None:
         """Return a medium's mask; None, and a problem, if it cannot be one."""

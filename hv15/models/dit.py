@@ -25,7 +25,7 @@ from hv15.models.rope import RopeTables
 from hv15.models.step_cache import StepCache
 from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.weights.module import Module
-from hv15.models.windows import MOST_TOKENS
+from hv15.models.windows import MOST_TOKENS, SAMPLING_WINDOW
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
 RECOMPILE_LIMIT = 128
@@ -89,6 +89,8 @@ class DiT(Module):
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
         most_tokens = max(self.most_tokens // x.shape[0], 1)
+        if not torch.is_grad_enabled():
+            most_tokens = int(SAMPLING_WINDOW * most_tokens)
 
         vec = self.time_in(timestep, self.dtype)  # (B, hidden)
         if self.time_r_in is not None:

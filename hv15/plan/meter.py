@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Meter(PeakMemory):
         self.work: dict[str, Work] = {}
         """Kind of operator -> what the device does."""
         self.validation: dict[str, Work] = {}
-        """The same for the measuring of one clip, which is no part of a step."""
+        """The same for the measuring of one clip, which is not part of a step."""
         self._workspaces = workspaces
 
     @property
@@ -94,30 +95,36 @@ class Meter(PeakMemory):
 
 
 _Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]
-_known: dict[tuple[object, ...], list[_Shape] | _Shape] = {}
+_known: dict[tuple[object, ...], list[_Shape | None] | _Shape] = {}
 """Call without data -> the tensors that it makes. torch derives them in Python, which takes most of the time."""
+_fitting: set[tuple[object, ...]] = set()
+"""Calls without data that write into a tensor which has the right shape already."""
 
 
 def _without_data(func: OpOverload, args: Arguments, kwargs: NamedArguments) -> object:
     """Call an operator without computing values; shapes that were derived before are reused."""
     if func in _WRITING and args[0].is_meta:
         return args[0]
-    if not _makes_new(func):
+    if not (func in _FILLING or _makes_new(func)):
         return func(*args, **kwargs)
     try:
         key = (func, _described(args), _described(tuple(kwargs.items())))
         found = _known.get(key)
     except TypeError:  # an argument that cannot be compared
         return func(*args, **kwargs)
+    if key in _fitting:
+        return kwargs["out"]
     if found is None:
         result = func(*args, **kwargs)
-        if isinstance(result, Tensor) and result.is_meta:
-            if not _shares(result, args):
-                _known[key] = _shape(result)
-        elif isinstance(result, tuple) and all(isinstance(each, Tensor) and each.is_meta for each in result):
-            _known[key] = [_shape(each) for each in result]
+        if func in _FILLING:
+            if key[2] == _described(tuple(kwargs.items())):
+                _fitting.add(key)
+        elif _is_new(result, args):
+            _known[key] = _shape(result)
+        elif isinstance(result, tuple | list) and all(each is None or _is_new(each, args) for each in result):
+            _known[key] = [None if each is None else _shape(each) for each in result]
         return result
-    return tuple(map(_empty, found)) if isinstance(found, list) else _empty(found)
+    return [None if each is None else _empty(each) for each in found] if isinstance(found, list) else _empty(found)
 
 
 @cache
@@ -127,10 +134,13 @@ def _makes_new(func: OpOverload) -> bool:
     return not any(each.alias_info for each in (*schema.arguments, *schema.returns)) and bool(schema.returns)
 
 
-def _shares(result: Tensor, args: Arguments) -> bool:
-    """Whether a result is a view, though the operator's schema does not say so (`_unsafe_view`)."""
+def _is_new(result: object, args: Arguments) -> TypeGuard[Tensor]:
+    """Whether a result has no data and no storage of an argument, as a view has of which the operator's schema does not
+    say so (`_unsafe_view`)."""
+    if not (isinstance(result, Tensor) and result.is_meta):
+        return False
     storage = result.untyped_storage()._cdata
-    return any(isinstance(each, Tensor) and each.untyped_storage()._cdata == storage for each in args)
+    return not any(isinstance(each, Tensor) and each.untyped_storage()._cdata == storage for each in args)
 
 
 def _described(value: object) -> tuple[object, ...]:
@@ -154,8 +164,11 @@ _WRITING = {
     *(_aten.add_.Tensor, _aten.add_.Scalar, _aten.mul_.Tensor, _aten.mul_.Scalar, _aten.div_.Tensor, _aten.sub_.Tensor),
     *(_aten.copy_.default, _aten.fill_.Scalar, _aten.zero_.default, _aten.silu_.default, _aten.baddbmm_.default),
     *(_aten.addmm_.default, _aten.addcmul_.default, _aten.clamp_min_.default, _aten.sqrt_.default),
+    *(_aten.addcdiv_.default, _aten.lerp_.Scalar, _aten.pow_.Scalar, _aten.rsqrt_.default, _aten.gelu_.default),
 }
 """Operators that only change values."""
+_FILLING = {_aten.addmm.out, _aten.addcmul.out, _aten.mul.out}
+"""Operators that write into a tensor which they get for that."""
 
 # torch.utils.flop_counter knows only the forms that make a new tensor.
 flop_registry[_aten.addmm_] = flop_registry[_aten.addmm]

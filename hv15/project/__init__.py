@@ -7,6 +7,7 @@ job can tell whether the dataset is still the one that was planned for. Each par
 - encodings: what has to be encoded, and which settings change what comes out
 - training: what the training depends on, and what it reads
 - continuing: what it starts from, if that is another training
+- checkpoints: the LoRA after one of its steps
 - products: the files that belong to a finished LoRA
 - model_files: where the models are, and the identities by which they enter the digests
 """
@@ -26,6 +27,7 @@ from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.project.checkpoints import checkpoint_spec, earlier_step, kept_checkpoints
 from hv15.project.continuing import find_start, with_origin
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_masks, encode_texts
@@ -93,9 +95,8 @@ class Project:
     @cached_property
     def texts(self) -> Encoding[str]:
         """The captions and prompts to encode."""
-        captions = {each.caption: each.source.caption for each in self.dataset.sources}
         prompts = (text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt))
-        return encode_texts(self.settings, self.models, captions, prompts, self.cache, self.paths)
+        return encode_texts(self.settings, self.models, self.dataset.texts, prompts, self.cache, self.paths)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -110,12 +111,12 @@ class Project:
 
     @cached_property
     def trained_digest(self) -> str | None:
-        """What stands for the trained LoRA in the specs of all that is made with it; None if nothing is trained.
+        """What stands for the published LoRA in the specs of all that is made with it; None if nothing is trained.
 
         Raises:
             UserError: as `training_spec`.
         """
-        return digest(self.training_spec) if self.settings.datasets else None
+        return digest(self.published_spec) if self.settings.datasets else None
 
     @cached_property
     def start(self) -> Origin | None:
@@ -145,6 +146,38 @@ class Project:
             masks=self.masks.settings_digest,
             file_digest=self._digest_of_setting,
         )
+
+    # -- the LoRA after a step --------------------------------------------------------------------------------------
+
+    @property
+    def published_spec(self) -> JsonObject:
+        """Everything on which the LoRA depends that is published, sampled and converted.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return self.spec_after(self.settings.train.publish_step)
+
+    def spec_after(self, step: int | None) -> JsonObject:
+        """Everything on which the LoRA after a step depends; None: after the last one.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        train = self.settings.train
+        before_the_end = earlier_step(train, step)
+        return (
+            self.training_spec if before_the_end is None else checkpoint_spec(train, self.training_spec, before_the_end)
+        )
+
+    @cached_property
+    def kept(self) -> dict[int, Path]:
+        """The LoRA files that are there of this training, by step.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return kept_checkpoints(self.settings.train, self.training_spec, self.paths)
 
     def training_items(self) -> list[TrainingItem]:
         """Every clip with its caption, as the manifests list them.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
 from hv15.config.section import Affects
 from hv15.config.training.validation import ValidationSettings
-from hv15.data.captions import caption_key
+from hv15.data.captions import caption_key, captions_key
 from hv15.data.index import FileIndex
 from hv15.data.media import MediaFile, Source
 from hv15.data.scan import survey
@@ -34,7 +35,9 @@ class FoundSource(NamedTuple):
     media: str
     """sha256 of the file's bytes."""
     caption: str
-    """sha256 of the caption's text."""
+    """The key of its caption, or of the texts from which a training draws."""
+    texts: tuple[str, ...]
+    """The keys of these texts."""
     mask: str = ""
     """sha256 of the bytes of its mask; "" if it has none."""
 
@@ -51,6 +54,8 @@ class CaptionedMedium(NamedTuple):
     """Index in the config."""
     name: str
     """The medium's file, for messages."""
+    texts: tuple[str, ...]
+    """Keys of the texts from which a training draws; the first is the caption as it is written."""
     mask: str = ""
     """Key of its mask; "" if it has none."""
 
@@ -68,6 +73,19 @@ class CaptionedMedium(NamedTuple):
 def masked_source_key(mask: str, source_key: str) -> str:
     """The key of a mask's entry among the encoded masks, from those of its file and of its medium's entry."""
     return f"{mask}-{source_key}"
+
+
+def chosen(sources: Sequence[FoundSource], count: int) -> list[FoundSource]:
+    """Return at most `count` of the media of a dataset: those with the smallest hashes of their content, in order.
+
+    So a file that is added takes the place of at most one other, and the names do not matter.
+    """
+
+    def place(each: FoundSource) -> str:
+        return text_digest(f"max_num_samples/{each.media}")
+
+    kept = set(nsmallest(count, range(len(sources)), key=lambda index: (place(sources[index]), sources[index].caption)))
+    return [each for index, each in enumerate(sources) if index in kept]
 
 
 def clip_rule(dataset: DatasetSettings) -> str:
@@ -107,7 +125,7 @@ class ProjectDataset:
 
     @cached_property
     def sources(self) -> list[FoundSource]:
-        """Everything that the datasets hold now.
+        """Everything that the datasets hold now, of each at most `max_num_samples`.
 
         Raises:
             ConfigError: datasets cannot be used, or files of the validation are trained on; all of them at once.
@@ -118,12 +136,15 @@ class ProjectDataset:
         files: list[MediaFile] = [*(source for _, source in found), *masks]
         keys = FileIndex(CachePaths(self._store).media_hashes).media_keys(files)
         mask_keys = iter(keys[len(found) :])
-        sources = [
-            FoundSource(
-                number, source, key, caption_key(source.caption), "" if source.mask is None else next(mask_keys)
-            )
-            for (number, source), key in zip(found, keys, strict=False)
-        ]
+        sources: list[FoundSource] = []
+        for (number, source), key in zip(found, keys, strict=False):
+            texts = tuple(map(caption_key, source.texts))
+            mask = "" if source.mask is None else next(mask_keys)
+            sources.append(FoundSource(number, source, key, captions_key(texts), texts, mask))
+        for number, dataset in enumerate(self.datasets):
+            if dataset.max_num_samples is not None:
+                ours = chosen([each for each in sources if each.dataset == number], dataset.max_num_samples)
+                sources = [each for each in sources if each.dataset != number] + ours
         self._refuse_twins(sources)
         return sources
 
@@ -192,6 +213,19 @@ class ProjectDataset:
         return [each for each in self.sources if self.is_trained(each)]
 
     @cached_property
+    def texts(self) -> dict[str, str]:
+        """Every text that the training may read, by its key: what is not trained on is shown only as it is written.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        found: dict[str, str] = {}
+        for each in self.sources:
+            read = each.source.texts if self.is_trained(each) else (each.source.caption,)
+            found.update(zip(each.texts, read, strict=False))
+        return found
+
+    @cached_property
     def probed(self) -> Probed:
         """The properties of the files. A plan does not need them, so the decoders are imported here."""
         from hv15.data.probed import Probed
@@ -220,8 +254,8 @@ class ProjectDataset:
         """
         rules = self.rules
         pairs = [
-            CaptionedMedium(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix), mask)
-            for dataset, source, media, caption, mask in self.sources
+            CaptionedMedium(media, caption, rules[dataset], dataset, self._name(source), texts, mask)
+            for dataset, source, media, caption, texts, mask in self.sources
         ]
         return sorted(pairs)
 
@@ -242,6 +276,10 @@ class ProjectDataset:
             ConfigError: see `held_out`.
         """
         return [pair for pair in self.all_pairs if self.is_validated(pair)]
+
+    def _name(self, source: Source) -> str:
+        """The path of a medium, relative to the project folder if it is inside."""
+        return source.place.removeprefix(self._prefix)
 
     @cached_property
     def _prefix(self) -> str:

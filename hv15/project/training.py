@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from hv15.cache.batches import LossRule, TrainingItem
 from hv15.cache.encoding import mask_key
@@ -93,7 +94,7 @@ def training_items(
 def validation_items(
     dataset: ProjectDataset, entries: Mapping[str, Entry], masks: Mapping[str, Entry]
 ) -> list[TrainingItem]:
-    """Every clip that is held out for validation, with its caption.
+    """Every clip that is held out for validation, with its caption as it is written.
 
     Args:
         entries, masks: as for `training_items`.
@@ -101,7 +102,7 @@ def validation_items(
     Raises:
         UserError: no clip is left.
     """
-    items = _items(dataset, dataset.validation_pairs, entries, masks)
+    items = [replace(item, variants=()) for item in _items(dataset, dataset.validation_pairs, entries, masks)]
     if not items:
         raise UserError(
             "no clip is left to validate on",
@@ -120,11 +121,14 @@ def _items(
     return [
         TrainingItem(
             clip.key,
-            pair.caption,
+            pair.texts[0],
             latent_size(clip.frames, clip.height, clip.width),
             dataset=dataset.identities[pair.dataset],
             batch_size=dataset.datasets[pair.dataset].batch_size,
             repeats=dataset.datasets[pair.dataset].num_repeats,
+            loss_weight=dataset.datasets[pair.dataset].loss_weight,
+            span=dataset.datasets[pair.dataset].span,
+            variants=pair.texts if len(pair.texts) > 1 else (),
             name=pair.name,
             mask=mask_key(pair.mask, clip.key) if pair.mask else "",
             loss=rules[pair.dataset],

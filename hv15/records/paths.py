@@ -70,6 +70,11 @@ class CachePaths:
         return self.root / "tokens.json"
 
 
+def copy_of_step(step: int) -> str:
+    """Return the file name of the copy of the LoRA that a training keeps after a step."""
+    return f"lora-step{step:06d}.safetensors"
+
+
 @dataclass(frozen=True)
 class ProjectPaths:
     """The files of one project, or of one of its experiments."""
@@ -95,9 +100,13 @@ class ProjectPaths:
         """The published LoRA, which exists only if everything that belongs to it does."""
         return self.results / "lora.safetensors"
 
-    def converted(self, layout: str) -> Path:
-        """Return the LoRA's file in another program's layout; `layout` may be a wildcard in braces."""
-        return self.results / f"lora.{layout}.safetensors"
+    def converted(self, layout: str, name: str = "lora") -> Path:
+        """Return the LoRA's file in another program's layout, which may be a wildcard in braces.
+
+        Args:
+            name: the setting `convert.output_name`.
+        """
+        return self.results / f"{name}.{layout}.safetensors"
 
     @property
     def samples(self) -> Path:
@@ -110,6 +119,34 @@ class ProjectPaths:
     @property
     def contact_sheet(self) -> Path:
         return self.samples / "contact_sheet.png"
+
+    @property
+    def all_checkpoints(self) -> Path:
+        """The folder of what was made with LoRAs of single steps."""
+        return self.results / "checkpoints"
+
+    @property
+    def checkpoint_sheet(self) -> Path:
+        """The samples of all checkpoints in one picture."""
+        return self.all_checkpoints / "grid.png"
+
+    @property
+    def checkpoint_film(self) -> Path:
+        """The samples of all checkpoints side by side in one video."""
+        return self.all_checkpoints / "grid.mp4"
+
+    def checkpoint(self, step: int | str) -> Path:
+        """Return the folder of what was made with the LoRA after a step; `step` may be a wildcard in braces."""
+        return self.all_checkpoints / str(step)
+
+    def sampled_checkpoints(self) -> dict[int, Path]:
+        """Return the existing folders of what was made with LoRAs of single steps, by step."""
+        folders = [path for path in self.all_checkpoints.glob("*") if path.name.isdecimal()]
+        return {int(path.name): path for path in sorted(folders, key=lambda path: int(path.name))}
+
+    def checkpoint_lora(self, step: int | str) -> Path:
+        """Return the LoRA after a step as it is published; `step` may be a wildcard in braces."""
+        return self.checkpoint(step) / "lora.safetensors"
 
     @property
     def plan(self) -> Path:
@@ -148,6 +185,7 @@ class ProjectPaths:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the copies that the training keeps on its way."""
         return self.training / "checkpoints"
 
     @property

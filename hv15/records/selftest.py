@@ -9,11 +9,12 @@ from typing import Literal
 from hv15.records.device_rates import DeviceRates
 from hv15.records.estimate import Seconds
 from hv15.records.fields import check_version, from_json
-from hv15.records.json_values import JsonObject, RecordError, parse_object
+from hv15.records.json_values import JsonObject, RecordError, parse_object, report_content
 
 VERSION = 1
 """Increased when the meaning of a field changes."""
 
+SizesName = Literal["full", "tiny"]
 Part = Literal["machine", "numbers", "full size", "loop"]
 State = Literal["ok", "failed", "skipped", "left out"]
 """`skipped`: not possible here; `left out`: there was no time, or the device had failed. The message says why."""
@@ -74,7 +75,7 @@ class SelftestReport:
     """As its driver names it; `cpu` for the machine's processor."""
     facts: dict[str, str]
     """The machine in words: torch, Python, system, processor, CUDA, ..."""
-    sizes: Literal["full", "tiny"]
+    sizes: SizesName
     """Of the models in the part `full size`: the real ones, or small ones on a machine without a GPU."""
     rates: DeviceRates
     finished: bool = False
@@ -92,7 +93,7 @@ def read_report(path: Path) -> SelftestReport:
         RecordError: it cannot be read, is not such a report, or is of a newer version.
     """
     try:
-        content: JsonObject = parse_object(path.read_bytes())
+        content: JsonObject = parse_object(report_content(path, follow_link=True))
     except OSError as error:
         raise RecordError(f"cannot be read: {error.strerror or error}") from error
     check_version(content.get("version"), VERSION)

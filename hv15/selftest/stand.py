@@ -37,7 +37,7 @@ class Skipped(Exception):  # noqa: N818  # not an error
 
 
 class Wrong(Exception):  # noqa: N818  # the device's, not the program's
-    """A check has found something wrong that is no difference of numbers; the text says what."""
+    """A check has found something wrong other than a difference of numbers; the text says what."""
 
 
 @dataclass
@@ -183,12 +183,6 @@ class Stand:
         gc.collect()
         if self.on_cuda:
             torch.cuda.empty_cache()
-
-
-def largest(errors: list[float | None]) -> float | None:
-    """The largest error; NaN if any is, None if there are none."""
-    known = [each for each in errors if each is not None]
-    return None if not known else float(torch.tensor(known).max())
 
 
 def moved(network: Network, device: torch.device, dtype: torch.dtype | None = None) -> Network:

@@ -26,7 +26,7 @@ from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
 from hv15.selftest.breakdown import profiled
 from hv15.selftest.checks import MachineCheck
-from hv15.selftest.numbers import FORMATS
+from hv15.selftest.layers import FORMATS
 from hv15.selftest.planned import PlannedWork
 from hv15.selftest.sizes import Sizes, VideoSize
 from hv15.selftest.stand import Skipped, Stand

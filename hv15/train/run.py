@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hv15.atomic import write_json
-from hv15.cache.batches import BatchStream, Readable, Stores, TrainingItem
+from hv15.cache.batches import Readable, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.errors import UserError
@@ -233,15 +233,16 @@ def make_batches(options: TrainSettings, items: Sequence[TrainingItem], origin: 
     """Return the steps of a training, which count on from its origin.
 
     Raises:
-        UserError: there are no items.
+        UserError: there are no items, or none in some steps.
     """
     step, samples = (0, 0) if origin is None else (origin.step, origin.samples)
-    return StepBatches.after(
-        step,
-        samples,
-        BatchStream(items, options.seed),
+    return StepBatches.of_items(
+        items,
+        options.seed,
         options.gradient_accumulation_steps,
         options.num_processes,
+        step=step,
+        samples=samples,
     )
 
 
@@ -308,7 +309,7 @@ def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
         options.seed,
         SigmaRule(options),
         LossWeight.from_settings(options),
-        i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
+        i2v_prob=settings.i2v_prob,
         caption_dropout=options.caption_dropout,
     )
 
@@ -347,7 +348,10 @@ def check_items(options: TrainSettings, items: Sequence[TrainingItem], stores: S
     Raises:
         UserError: items are missing.
     """
-    clips, captions = {item.clip for item in items}, {item.caption for item in items}
+    clips, captions = set[str](), set[str]()
+    for item in items:
+        clips.add(item.clip)
+        captions.update(item.variants or (item.caption,))
     if options.caption_dropout:
         captions.add(EMPTY_CAPTION)
     needed: list[tuple[str, Readable, set[str]]] = [

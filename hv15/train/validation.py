@@ -262,11 +262,11 @@ def make_validation(
     """
     options = settings.train
     asked, distribution = options.validation, options.distribution()
-    i2v_prob = options.i2v_prob if settings.task == "i2v" else 0.0
-    stream, over_processes = batches.stream, step.over_processes
-    samples_per_step = stream.samples_per_epoch / stream.batches_per_epoch * batches.batches_per_step
+    over_processes = step.over_processes
     every_n_steps = asked.interval(
-        samples_per_step, both_tasks=0 < i2v_prob < 1, checkpointing=options.gradient_checkpointing
+        batches.stream.samples_per_batch * batches.batches_per_step,
+        both_tasks=settings.trains_both_tasks,
+        checkpointing=options.gradient_checkpointing,
     )
     group, rank = divmod(accelerator.process_index, options.context_parallel)
     sum_up = torch.clone if over_processes is None else over_processes.sum
@@ -277,7 +277,7 @@ def make_validation(
     return Validation(
         interval=Interval(every_n_steps, asked.every_n_epochs, asked.at_first),
         measurements=make_measurements(
-            held_out, [item for item in trained if not item.loss.is_reg], asked.samples, i2v_prob
+            held_out, [item for item in trained if not item.loss.is_reg], asked.samples, settings.i2v_prob
         ),
         sigmas=[distribution.quantile(probability) for probability in PROBABILITIES],
         stores=stores,

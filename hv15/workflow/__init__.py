@@ -14,16 +14,16 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import yaml
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
-from hv15.choices import Role, roles_of
+from hv15.choices import Role, TransformerSection, roles_of
 from hv15.collection import paused_collection
 from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
@@ -96,14 +96,20 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
     """
     with paused_collection():
         refuse_beforehand(project, missing=False)
-        return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
+        stages = _stages(project, of_checkpoints=_are_of_checkpoints(targets))
+        return Planner(project.paths, stages, targets=targets, dry_run=dry_run)
 
 
-def _stages(project: Project) -> list[Stage]:
+def _are_of_checkpoints(targets: Collection[str]) -> bool:
+    """Whether a target is a sample of a single step, or the sheet of all; else their stages are not even planned."""
+    return any("checkpoint" in target for target in targets)
+
+
+def _stages(project: Project, *, of_checkpoints: bool = False) -> list[Stage]:
     refuse_folders(project.paths)
     reader = MadeFromReader(project.paths.recorded_products)
     complete = CompleteEncodings(project.paths.complete_encodings)
-    stages = list(StageBuilder(project, reader, complete).stages())
+    stages = list(StageBuilder(project, reader, complete).stages(of_checkpoints=of_checkpoints))
     reader.save()
     complete.save()
     project.save_caches()
@@ -174,7 +180,10 @@ class WorkflowProject:
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
-        planner = Planner(self.project.paths, self._stages, targets=targets, dry_run=bool(workflow.dryrun))
+        stages = self._stages
+        if _are_of_checkpoints(targets) or not workflow.is_main_process:  # a job's own process has other targets
+            stages = _stages(self.project, of_checkpoints=True)
+        planner = Planner(self.project.paths, stages, targets=targets, dry_run=bool(workflow.dryrun))
         if workflow.is_main_process:
             planner.prepare()
         return planner
@@ -239,7 +248,7 @@ class WorkflowProject:
         """GPUs of a job with a model; none on the CPU, so that such jobs run side by side."""
         return int(self.project.settings.runtime.device != "cpu")
 
-    def gpus(self, section: Literal["train", "sample"]) -> Callable[[Wildcards], int]:
+    def gpus(self, section: TransformerSection) -> Callable[[Wildcards], int]:
         """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
@@ -256,6 +265,11 @@ class WorkflowProject:
     def with_average(self, lora: Path) -> list[str]:
         """The file of a LoRA, and that of its moving average if the training makes one."""
         return [str(file) for file in lora_files(self.project.settings.train, lora)]
+
+    @property
+    def output_name(self) -> str:
+        """Beginning of the names of the LoRA's copies for other programs."""
+        return self.project.settings.convert.output_name
 
     @property
     def source(self) -> str:

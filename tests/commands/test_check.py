@@ -33,6 +33,26 @@ def test_check_of_a_sound_project(project: Workbench) -> None:
     assert not any(line.startswith("!") for line in said.out.splitlines())
 
 
+def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(project: Workbench) -> None:
+    captions = sorted(project.clips.glob("*.txt"))
+    for caption in captions:
+        caption.write_text(f"{caption.stem}, red, blue, green, large, small\na {{trigger}}")
+    [dataset] = project.config["datasets"]
+    drawn = {"caption_variants": True, "shuffle_tags": True, "caption_versions": 4}
+    late = {**dataset, "start_step": 2, "max_num_samples": 2, "trigger": "zorp", "caption_extension": ".late"}
+    for caption in captions:
+        caption.with_suffix(".late").write_text("no place for it")
+    project.set(datasets=[{**dataset, **drawn}, late], train={"max_train_steps": 5}, sample={"prompts": []})
+    said = project.does("check").out
+    assert "5 files, 5 clips, 14 distinct texts" in said  # 3 x 4 of tags, and a line without them for both datasets
+    assert "datasets[1]: 2 of 3 files are used (max_num_samples), takes part from step 3 on" in said
+    assert "datasets[0]: {trigger} stays as it is without a trigger: clips/" in said
+    assert "datasets[1]: trigger is set, but no caption, prefix or suffix holds {trigger}" in said
+    planned = project.does("plan", "--device", "4090").out
+    assert "5 steps with 5 clips and 15 texts" in planned  # and the empty one
+    assert "batches of an epoch: 3 in steps 1 to 2, 5 in steps 3 to 5" in planned
+
+
 def test_check_names_every_problem(project: Workbench) -> None:
     add_bad_clips(project.clips)
     project.set(
@@ -85,7 +105,7 @@ def test_check_notes_what_this_machine_lacks(project: Workbench, monkeypatch: py
     for setting, words in (
         (("train", "optimizer_type"), "no_such_package is not an installed package"),
         (("train", "num_processes"), "train.num_processes is 6, which needs 3 GPUs on this machine, but this process"),
-        (("train", "num_machines"), "train.num_machines is 2, but this is no SLURM job"),
+        (("train", "num_machines"), "train.num_machines is 2, but this is not a SLURM job"),
         (("sample", "context_parallel"), "sample.context_parallel is 3, which needs 3 GPUs"),
     ):
         assert words in notes[setting], notes

@@ -118,8 +118,7 @@ def test_shapes_of_noise_levels_count_only_where_they_are_used() -> None:
 def test_marked_settings_can_be_asked_for() -> None:
     dataset = DatasetSettings(video_directory="a", num_repeats=2, caption_prefix="p")
     assert marked_view(dataset, Affects.WEIGHT) == {"batch_size": 1, "num_repeats": 2}
-    captions = {"caption_extension", "caption_prefix", "caption_suffix", "default_caption"}
-    assert set(marked_view(dataset, Affects.CAPTION)) == captions
+    assert {"caption_prefix", "default_caption", "trigger"} < marked_view(dataset, Affects.CAPTION).keys()
 
 
 def test_a_digest_view_goes_into_lists_of_sections() -> None:

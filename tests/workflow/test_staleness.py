@@ -1,256 +1,25 @@
 """A rerun does only what changed, whatever became of Snakemake's memory, of file times, and of the project's place.
 
-One table of edits, each on a fresh copy of a prepared project, each followed by one call. The jobs are stand-ins
-(tests/workflow/stub_hv15.py); what decides is the real thing. tests/workflow/test_incremental.py does a few of these
-edits with the real jobs.
+One table of edits (tests/workflow/edits.py), each on a fresh copy of a prepared project, each followed by one call. The
+jobs are stand-ins (tests/workflow/stub_hv15.py); what decides is the real thing. tests/workflow/test_incremental.py
+does a few of these edits with the real jobs.
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import os
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from hv15.project import Project
-from hv15.records.training import TrainingRecord
-from hv15.train.past import past_of
+from tests.workflow.edits import EDITS, ONE, TWO, Edit, lose_manifests
 from tests.workflow.project import REPOSITORY
 from tests.workflow.quick import CLIPS, TEXTS, QuickProject
-from tests.workflow.stub_hv15 import write_state
 
-TRAIN = {"train": 1}
-SAMPLE = {"stage denoise": 1, "stage decode": 1}
-ONE: dict[str, object] = {"name": "one", "prompt": "a red circle"}
-TWO: dict[str, object] = {"name": "two", "prompt": "a blue square"}
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What a person does to a project, and what the next call does then."""
-
-    name: str
-    edit: Callable[[QuickProject], None]
-    jobs: dict[str, int] = field(default_factory=dict)
-    """Without encoding jobs, which are counted by what they encode."""
-    clips: int = 0
-    texts: int = 0
-    options: tuple[str, ...] = ()
-    """Further words for Snakemake."""
-
-
-def edit(name: str, action: Callable[[QuickProject], None], *jobs: dict[str, int], **counts: int) -> Edit:
-    return Edit(name, action, {rule: count for part in jobs for rule, count in part.items()}, **counts)
-
-
-def touch_everything(project: QuickProject) -> None:
-    for path in project.root.rglob("*"):
-        if path.is_file():
-            os.utime(path)
-
-
-def rename_clip(project: QuickProject) -> None:
-    for path in list(project.clips.glob("cat.*")):
-        path.rename(path.with_stem("another name, with spaces"))
-
-
-def swap_captions(project: QuickProject) -> None:
-    project.caption("cat", "a dog that runs")
-    project.caption("dog", "a cat that runs")
-
-
-def remove_clip(project: QuickProject) -> None:
-    for path in list(project.clips.glob("pig.*")):
-        path.unlink()
-
-
-def copy_clip(project: QuickProject) -> None:
-    for path in list(project.clips.glob("cat.*")):
-        shutil.copy(path, path.with_stem("copy"))
-
-
-def lose_store(project: QuickProject) -> None:
-    shutil.rmtree(project.root / "cache" / "store")
-
-
-def lose_manifests(project: QuickProject) -> None:
-    shutil.rmtree(project.root / "results/manifests")
-
-
-def lose_manifests_and_train(project: QuickProject) -> None:
-    lose_manifests(project)
-    project.set(train={"learning_rate": 0.3})
-
-
-def tear_manifests_and_train(project: QuickProject) -> None:
-    for path in (project.root / "results/manifests").rglob("*.json"):
-        path.write_bytes(path.read_bytes()[:-20])
-    project.set(train={"learning_rate": 0.3})
-
-
-def old_manifests_and_train(project: QuickProject) -> None:
-    for path in (project.root / "results/manifests").rglob("*.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
-    project.set(train={"learning_rate": 0.3})
-
-
-def tear(name: str) -> Callable[[QuickProject], None]:
-    def action(project: QuickProject) -> None:
-        path = project.root / name
-        path.write_bytes(path.read_bytes()[:-7])
-
-    return action
-
-
-def lose(name: str) -> Callable[[QuickProject], None]:
-    return lambda project: (project.root / name).unlink()
-
-
-def future(project: QuickProject) -> None:
-    """The clock went back: everything was made tomorrow."""
-    tomorrow = time.time() + 86_400
-    for path in (project.root / "results").rglob("*"):
-        os.utime(path, (tomorrow, tomorrow))
-    project.set_prompts(ONE, TWO)
-
-
-def another_training(project: QuickProject) -> None:
-    """Somebody put a LoRA of other settings into the place of ours, with an old time."""
-    for name in ("train", "lora"):
-        path = project.root / f"results/{name}.safetensors"
-        path.write_bytes(path.read_bytes().replace(b'learning_rate\\": 0.0001', b'learning_rate\\": 0.0002'))
-        os.utime(path, (1e9, 1e9))
-
-
-def train_for_real(project: QuickProject) -> None:
-    """As if the last training had left a state."""
-    opened = Project(project.root / "config.yaml")
-    record = TrainingRecord(past_of(opened.settings.train, opened.training_spec), opened.settings.dump())
-    state = write_state(opened.paths.training, record, 2)
-    project.add_lora(str(state / "lora.safetensors"))
-    record.write(opened.paths.training)
-
-
-def train_longer(project: QuickProject) -> None:
-    train_for_real(project)
-    project.set(train={"max_train_steps": 4})
-
-
-def go_on(project: QuickProject) -> None:
-    train_for_real(project)
-    project.set(train={"max_train_steps": 4, "learning_rate": 0.3, "continue_from": "latest"})
-
-
-def go_on_and_lose_all_but_the_lora(project: QuickProject) -> None:
-    """What the training started from stands in the LoRA, too."""
-    go_on(project)
-    assert project.snakemake().code == 0
-    for path in (project.root / "results").iterdir():
-        if path.name.startswith("train") and path.is_dir():
-            shutil.rmtree(path)
-    shutil.rmtree(project.root / "results/specs")
-
-
-def sets(**sections: object) -> Callable[[QuickProject], None]:
-    return lambda project: project.set(**sections)
-
-
-def prompts(*each: dict[str, object]) -> Callable[[QuickProject], None]:
-    return lambda project: project.set_prompts(*each)
-
-
-ALL_CLIPS = len(CLIPS)
 Way = Callable[[QuickProject, Path], QuickProject]
-
-EDITS = [
-    edit("nothing", lambda project: None),
-    edit("a new caption", lambda project: project.caption("cat", "a cat that sleeps"), TRAIN, SAMPLE, texts=1),
-    edit("every file touched", touch_everything),
-    edit("a clip renamed", rename_clip),
-    edit("two captions swapped", swap_captions, TRAIN, SAMPLE),
-    edit("a clip removed", remove_clip, TRAIN, SAMPLE),
-    edit("a clip added", lambda project: project.add_clip("hen"), TRAIN, SAMPLE, clips=1, texts=1),
-    edit("a clip copied", copy_clip, TRAIN, SAMPLE),
-    edit("the learning rate", sets(train={"learning_rate": 0.3}), TRAIN, SAMPLE),
-    edit("a greater length", train_longer, TRAIN, SAMPLE),
-    edit("another learning rate from the latest state", go_on, TRAIN, SAMPLE),
-    edit("all but the LoRA lost after that", go_on_and_lose_all_but_the_lora),
-    edit("a quantised base", sets(train={"quantize": "int8"}), TRAIN, SAMPLE),
-    edit(
-        "settings of speed and memory",
-        sets(train={"blocks_to_swap": 1}, cache={"latent_batch": 2, "workers": 1}, runtime={"device": "cpu"}),
-    ),
-    edit("a prompt added", prompts(ONE, TWO), SAMPLE, texts=1),
-    edit("a prompt edited", prompts({**ONE, "prompt": "a green square"}), SAMPLE, texts=1),
-    edit("a prompt's seed", prompts({**ONE, "seed": 5}), SAMPLE),
-    edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"stage decode": 1}),
-    edit("no prompt any more", prompts()),
-    edit("a format added", sets(convert={"formats": ["comfyui"]}), {"convert": 1}),
-    edit("other VAE settings", sets(cache={"vae_sample_size": 128}), TRAIN, SAMPLE, clips=ALL_CLIPS),
-    edit("other text settings", sets(cache={"fp8_vl": True}), TRAIN, SAMPLE, texts=TEXTS),
-    edit("more shards", sets(cache={"shards": 3})),
-    edit("more shards and a training", sets(cache={"shards": 3}, train={"learning_rate": 0.3}), TRAIN, SAMPLE),
-    edit(
-        "more shards and a prompt's seed",
-        lambda p: (p.set(cache={"shards": 3}), p.set_prompts({**ONE, "seed": 5})),
-        SAMPLE,
-    ),
-    edit(
-        "lost texts' manifests and a prompt's seed",
-        lambda p: (shutil.rmtree(p.root / "results/manifests/text"), p.set_prompts({**ONE, "seed": 5})),
-        SAMPLE,
-    ),
-    edit(
-        "a lost model file and a prompt's seed",
-        lambda p: (lose("models/demo/dit.safetensors")(p), p.set_prompts({**ONE, "seed": 5})),
-        {"demo models": 1},
-        SAMPLE,
-    ),
-    edit(
-        "all LoRAs lost", lambda p: (lose("results/train.safetensors")(p), lose("results/lora.safetensors")(p)), TRAIN
-    ),
-    edit("a lost store", lose_store, clips=ALL_CLIPS, texts=TEXTS),
-    edit("lost manifests", lose_manifests),
-    edit("lost manifests and a training", lose_manifests_and_train, TRAIN, SAMPLE),
-    edit("torn manifests and a training", tear_manifests_and_train, TRAIN, SAMPLE),
-    edit("manifests of another version and a training", old_manifests_and_train, TRAIN, SAMPLE),
-    edit("a torn training", tear("results/train.safetensors")),
-    edit("a lost training", lose("results/train.safetensors")),
-    edit("a torn LoRA", tear("results/lora.safetensors")),
-    edit("a torn video", tear("results/samples/one.mp4"), {"stage decode": 1}),
-    edit("a lost video", lose("results/samples/one.mp4"), {"stage decode": 1}),
-    edit("torn latents", tear("results/samples/one.latents.safetensors")),
-    edit(
-        "torn latents and a frame rate",
-        lambda p: (tear("results/samples/one.latents.safetensors")(p), prompts({**ONE, "fps": 12})(p)),
-        SAMPLE,
-    ),
-    edit("a lost spec", lose("results/specs/train.json")),
-    edit("a torn model file", tear("models/demo/byt5.safetensors"), {"demo models": 1}),
-    edit("a clock that went back, and a prompt added", future, SAMPLE, texts=1),
-    edit("a LoRA of other settings put in place", another_training, TRAIN),
-    edit(
-        "a clip added, another learning rate, another prompt",
-        lambda p: (p.add_clip("hen"), p.set(train={"learning_rate": 0.3}), p.set_prompts({**ONE, "seed": 5})),
-        TRAIN,
-        SAMPLE,
-        clips=1,
-        texts=1,
-    ),
-    Edit(
-        "on the command line",
-        lambda project: None,
-        TRAIN | SAMPLE,
-        options=("--config", 'train={"learning_rate": 0.3}'),
-    ),
-]
-"""The table."""
 
 
 @pytest.fixture(scope="session")
@@ -468,6 +237,45 @@ def test_a_moving_average_is_published_beside_the_lora(prepared: QuickProject, t
     files["train"].unlink()
     assert "Nothing to be done" in project.snakemake().output
     assert files["train"].read_bytes() == files["lora"].read_bytes()
+
+
+def test_a_step_is_published_and_the_last_one_comes_back(prepared: QuickProject, tmp_path: Path) -> None:
+    """Nothing is trained for either, not even with the kept copies lost, and the same bytes come back."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    results = project.root / "results"
+    last = (results / "lora.safetensors").read_bytes()
+    project.set(train={"publish_step": 1})
+    assert "train.publish_step not set -> 1" in project.snakemake().output
+    assert (results / "lora.safetensors").read_bytes() == (results / "checkpoints/1/lora.safetensors").read_bytes()
+    shutil.rmtree(results / "train")
+    (results / "checkpoints/1/lora.safetensors").unlink()
+    project.set_prompts(ONE, TWO)
+    outcome = project.snakemake()
+    assert (outcome.code, outcome.jobs["stage lora"], outcome.jobs["stage denoise"]) == (0, 0, 1), outcome.output
+    project.set(train={"publish_step": None})
+    outcome = project.snakemake()
+    assert (outcome.code, outcome.jobs["train"], outcome.jobs["stage denoise"]) == (0, 0, 2), outcome.output
+    assert (results / "lora.safetensors").read_bytes() == last
+
+
+def test_samples_of_checkpoints_are_made_once(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    outcome = project.snakemake(target="checkpoint_grid")
+    of_steps = {"stage lora": 1, "stage denoise": 2, "stage decode": 2, "stage grid": 1}
+    assert (outcome.code, outcome.jobs) == (0, of_steps), outcome.output
+    project.forget()
+    assert "Nothing to be done" in project.snakemake("-n", target="checkpoint_grid").output
+
+
+def test_a_step_that_is_gone_is_refused_with_those_that_are_there(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    (project.root / "results/train/checkpoints/lora-step000001.safetensors").unlink()
+    project.set(train={"publish_step": 1})
+    outcome = project.snakemake()
+    assert outcome.code != 0
+    assert "train.publish_step: the LoRA after step 1 is not kept; there are 2" in outcome.output
+    project.set(train={"seed": 5})  # another training, which passes that step
+    assert project.snakemake("-n").code == 0
 
 
 def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:

@@ -9,82 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
-from hv15.project import Project
 from hv15.records import formats
-from hv15.records.rules import rule_words
-from hv15.workflow import make_planner
-from hv15.workflow.planner import Planner
-from hv15.workflow.why import MOST_NAMED, Reasons
-from tests.workflow import stub_hv15
+from hv15.workflow.why import MOST_NAMED
+from tests.workflow.finished import finish, open_project, why
 from tests.workflow.quick import CLIPS, QuickProject
-from tests.workflow.stub_hv15 import write_safetensors
-
-ONE: dict[str, object] = {"name": "one", "prompt": "a red circle"}
-TWO: dict[str, object] = {"name": "two", "prompt": "a blue square"}
-
-
-def open_project(project: QuickProject) -> Project:
-    return Project(project.root / "config.yaml")
-
-
-def finish(project: QuickProject, *targets: str) -> None:
-    """Make what is asked for, by the stand-ins, as the workflow would."""
-    opened = open_project(project)
-    planner = make_planner(opened, targets=targets, dry_run=False)
-    planner.prepare()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.root)
-        patch.setenv(CONFIG_VARIABLE, "config.yaml")
-        patch.setenv(OVERRIDES_VARIABLE, "{}")
-        for name in planner.running:
-            make(planner, name)
-
-
-def make(planner: Planner, name: str) -> None:
-    stage = planner.stages[name]
-    out = str(stage.products[0])
-    options = ["--spec", str(planner.spec_path(name)), "--out", out]
-    lora = [str(file) for file in stage.inputs.get("lora", ())]
-    match stage.rule:
-        case "publish":
-            shutil.copy(lora[0], out)
-        case "sample_condition":
-            write_safetensors(Path(out), {"hv15.made_from": json.dumps(stage.wanted)})
-        case "demo_models":
-            stub_hv15.main(["demo", "models"])
-        case "encode_latents" | "encode_texts":
-            stub_hv15.main(["encode", stage.rule.removeprefix("encode_"), "--shard", stage.subject, *options])
-        case "train":
-            stub_hv15.main(["train", *options])
-        case "sample_latents":
-            stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
-        case "sample_video":
-            stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
-        case "contact_sheet":
-            stub_hv15.main(["stage", "sheet", *options])
-        case "convert":
-            stub_hv15.main(["convert", lora[0], out, "--to", stage.subject])
-
-
-def why(project: QuickProject, *targets: str) -> dict[str, list[str]]:
-    """Stage -> its reasons, of all that would run. A rule's shards are told together: there are two of each."""
-    opened = open_project(project)
-    due = Reasons(opened, make_planner(opened, targets=targets)).due()
-    found: dict[str, list[str]] = {}
-    for stage in due.stages:
-        name = stage.rule if stage.rule.startswith("encode") else stage.name
-        found.setdefault(name, []).extend(stage.reasons)
-    return {name: sorted(reasons) for name, reasons in found.items()}
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
-    project = QuickProject.make(tmp_path_factory.mktemp("why") / "project")
-    finish(project)
-    return project
 
 
 @pytest.fixture
@@ -114,6 +43,26 @@ def test_settings_of_the_training(project: QuickProject, settings: dict[str, obj
         "sample_video.one": ["it is sampled again"],
         "publish": ["one is new", "the LoRA is trained again"],
     }
+
+
+def test_a_step_that_is_published_and_the_last_one_again(project: QuickProject) -> None:
+    project.set(train={"publish_step": 1})
+    step = "train.publish_step not set -> 1"
+    assert why(project) == {
+        "keep_checkpoint.1": ["not made yet"],
+        "sample_latents.one": [step],
+        "sample_video.one": ["it is sampled again"],
+        "publish": ["one is new", step],
+    }
+    finish(project)
+    assert why(project) == {}
+    project.set(train={"max_train_steps": 4})  # the published step does not depend on it
+    assert why(project) == {}
+    project.set(train={"publish_step": None, "max_train_steps": 2})
+    assert why(project)["publish"] == ["one is new", "train.publish_step 1 -> not set"]
+    project.set(train={"publish_step": 1, "seed": 7})
+    assert why(project)["keep_checkpoint.1"] == ["the training comes to it"]
+    assert why(project)["sample_latents.one"] == ["the LoRA is trained again"]
 
 
 def test_a_lora_to_start_from(project: QuickProject) -> None:
@@ -202,6 +151,25 @@ def test_clips_that_are_cut_in_another_way(project: QuickProject) -> None:
     found = why(project)
     assert found["train"] == ["the way a dataset's clips are cut or weighted changed"]
     assert "encode_latents" not in found
+
+
+def test_of_drawn_texts_only_those_of_an_edited_line_are_new(project: QuickProject) -> None:
+    drawn = {"caption_variants": True, "shuffle_tags": True, "caption_versions": 3}
+    project.set(
+        datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9], **drawn}],
+        cache={"shards": 1},
+    )
+    project.caption("cat", "a cat, red, blue, green, large\na cat, one, two, three, four")
+    found = why(project)
+    assert found["encode_texts"] == found["train"] == ["caption of clips/cat.mp4 changed"]
+    finish(project, "results/lora.safetensors")
+    assert why(project) == {}
+    project.caption("cat", "a cat, red, blue, green, large\na cat, one, two, three, five")
+    assert why(project)["encode_texts"] == ["caption of clips/cat.mp4 changed"]
+    (project.root / "ran.log").write_text("")
+    finish(project, "results/lora.safetensors")
+    lines = (project.root / "ran.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("encode text")] == ["encode texts 3"]
 
 
 def test_of_many_clips_the_first_are_named_and_the_rest_is_counted(project: QuickProject) -> None:
@@ -302,149 +270,3 @@ def test_latents_that_were_made_alone(project: QuickProject) -> None:
     found = why(project)
     assert "sample_latents.one" not in found
     assert [words for words in found["sample_video.one"] if "seed" in words and "-> 5" in words], found
-
-
-# -- samples --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("prompt", "words"),
-    [
-        (
-            {"prompt": "a green square"},
-            {
-                "encode_texts": ["new text of sample one"],
-                "sample_latents.one": ["prompt 'a red circle' -> 'a green square'"],
-                "sample_video.one": ["it is sampled again"],
-            },
-        ),
-        (
-            {"seed": 5, "infer_steps": 2},
-            {
-                "sample_latents.one": ["infer_steps 1 -> 2", "seed 123 -> 5"],
-                "sample_video.one": ["it is sampled again"],
-            },
-        ),
-        (
-            {"video_size": [64, 80], "video_length": 9},
-            {
-                "sample_latents.one": ["video_length 5 -> 9", "video_size, width 64 -> 80"],
-                "sample_video.one": ["it is sampled again"],
-            },
-        ),
-        ({"fps": 12}, {"sample_video.one": ["fps 24.0 -> 12.0"]}),
-        ({"lora_multiplier": 0.5}, {"sample_latents.one": ["lora_multiplier 1.0 -> 0.5"]}),
-    ],
-    ids=str,
-)
-def test_a_prompt(project: QuickProject, prompt: dict[str, object], words: dict[str, list[str]]) -> None:
-    project.set_prompts({**ONE, **prompt})
-    found = why(project)
-    assert found == {"sample_video.one": ["it is sampled again"], **words, "publish": ["one is new"]}
-
-
-def test_a_new_prompt(project: QuickProject) -> None:
-    project.set_prompts(ONE, TWO)
-    assert why(project) == {
-        "encode_texts": ["new text of sample two"],
-        "sample_latents.two": ["not made yet"],
-        "sample_video.two": ["not made yet"],
-        "contact_sheet": ["not made yet"],
-        "publish": ["contact sheet is new", "two is new"],
-    }
-
-
-def test_a_lora_beside_the_trained_one(project: QuickProject) -> None:
-    project.add_lora("style.safetensors")
-    project.set_prompts({**ONE, "loras": [{"path": "style.safetensors"}]})
-    assert why(project)["sample_latents.one"] == ["other LoRAs besides the trained one"]
-
-
-def test_a_sample_of_a_lora_that_was_trained_alone(project: QuickProject) -> None:
-    project.set(train={"seed": 7})
-    finish(project, "results/train.safetensors")
-    found = why(project)
-    assert "train" not in found
-    assert found["sample_latents.one"] == ["it was made with another LoRA"]
-    assert found["sample_video.one"] == ["it is sampled again"]
-
-
-def test_a_sample_without_the_lora_stays(project: QuickProject) -> None:
-    project.set(sample={"with_base": True})
-    finish(project)
-    project.set(train={"seed": 7})
-    found = why(project)
-    assert [name for name in found if "base" in name] == []
-    assert found["contact_sheet"] == ["one is new"]
-
-
-def test_the_first_image_of_a_sample(project: QuickProject) -> None:
-    Image.new("RGB", (64, 64)).save(project.root / "first.png")
-    project.set(task="i2v")
-    project.set_prompts({**ONE, "image_path": "first.png"})
-    found = why(project)
-    assert found["train"] == ["another file for models.image_encoder", "task t2v -> i2v"]
-    assert found["sample_condition.one"] == ["not made yet"]
-    finish(project)
-    assert why(project) == {}
-    Image.new("RGB", (64, 64), "white").save(project.root / "first.png")
-    assert why(project) == {
-        "sample_condition.one": ["another first image"],
-        "sample_latents.one": ["another first image"],
-        "sample_video.one": ["it is sampled again"],
-        "publish": ["one is new"],
-    }
-    project.set_prompts({**ONE, "image_path": "first.png", "video_size": [64, 80]})
-    found = why(project)
-    assert found["sample_latents.one"] == ["another first image", "video_size, width 64 -> 80"]
-
-
-# -- files that are lost or torn ------------------------------------------------------------------------------------
-
-
-def test_a_lost_and_a_torn_video(project: QuickProject) -> None:
-    video = project.root / "results/samples/one.mp4"
-    content = video.read_bytes()
-    video.write_bytes(content[:-7])
-    assert why(project) == {"sample_video.one": ["one.mp4 cannot be read"], "publish": ["one is new"]}
-    video.unlink()
-    assert why(project) == {"sample_video.one": ["not made yet"], "publish": ["one is new"]}
-
-
-def test_a_conversion(project: QuickProject) -> None:
-    project.set(convert={"formats": ["comfyui"]})
-    assert why(project) == {"convert.comfyui": ["not made yet"], "publish": ["comfyui is new"]}
-    finish(project)
-    project.set(train={"seed": 7})
-    assert why(project)["convert.comfyui"] == ["the LoRA is trained again"]
-
-
-def test_damaged_model_files_of_the_demo(project: QuickProject) -> None:
-    model = project.root / "models/demo/vae.safetensors"
-    model.write_bytes(model.read_bytes()[:-7])
-    assert why(project) == {"demo_models": ["the model files changed"]}
-
-
-def test_only_what_is_asked_for(project: QuickProject) -> None:
-    project.set(train={"seed": 7})
-    assert why(project, "results/train.safetensors") == {"train": ["train.seed 42 -> 7"]}
-
-
-# -- titles ---------------------------------------------------------------------------------------------------------
-
-
-def test_each_stage_is_told_by_what_it_does(project: QuickProject) -> None:
-    project.set(cache={"vae_sample_size": 128})
-    opened = open_project(project)
-    reasons = Reasons(opened, make_planner(opened))
-    titles = {stage.name: stage.title for stage in reasons.due().stages}
-    assert titles["encode_latents.1"] == "encode clips, shard 1 of 2"
-    assert titles["train"] == "train the LoRA"
-    assert titles["sample_video.one"] == "decode to video one"
-    assert reasons.sentence("train") == "cache.vae_sample_size 0 -> 128"
-    assert reasons.sentence("encode_texts.0") == "", "it does not have to run"
-
-
-def test_every_rule_has_a_title(project: QuickProject) -> None:
-    rules = {stage.rule for stage in make_planner(open_project(project)).stages.values()}
-    assert [rule for rule in rules if rule_words(rule) == rule.replace("_", " ")] == []

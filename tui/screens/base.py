@@ -12,11 +12,12 @@ from textual.containers import Container
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from tui.data.training_facts import TrainingFacts
 from tui.dialogs.training import TrainingDialog
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, SourceFailed
+from tui.widgets.key_footer import KeyFooter
 from tui.widgets.navigation import Navigation
 from tui.widgets.status_line import StatusLine
 from tui.workers import run_beside
@@ -56,7 +57,7 @@ class DashboardScreen(Screen[None]):
         yield Navigation(self.NAME)
         with Container(id="body"):
             yield from self.body()
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyFooter()
 
     def body(self) -> Iterable[Widget]:
         """Yield the widgets between the status line and the footer."""

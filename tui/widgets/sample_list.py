@@ -59,8 +59,9 @@ def standing_words(sample: Sample) -> str:
 def sample_title(sample: Sample) -> str:
     """The title above a sample's picture."""
     step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
+    checkpoint = "checkpoint" if sample.kind == "checkpoint" else ""
     average = "average" if sample.ema_decay is not None else ""
-    state = " · ".join(filter(None, (step, average, standing_words(sample)))) or "final"
+    state = " · ".join(filter(None, (step, checkpoint, average, standing_words(sample)))) or "final"
     of = f" · {sample.experiment}" if sample.experiment else ""
     return visible(f"{sample.prompt_name} · {state}{of}")
 

@@ -205,6 +205,35 @@ class SampleSheet(SettingsCommand):
         draw(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleGrid(SettingsCommand):
+    """The samples of all checkpoints in one picture and in one video."""
+
+    name: ClassVar[str] = "grid"
+    spec: Annotated[Path, Argument("which samples, as the planner writes it")]
+    out: Annotated[Path, Argument("the picture")] = ProjectPaths().checkpoint_sheet
+    video: Annotated[Path, Argument("the video")] = ProjectPaths().checkpoint_film
+
+    def run(self) -> None:
+        from hv15.commands.sheet import draw_checkpoints
+
+        draw_checkpoints(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLoRA(SettingsCommand):
+    """The LoRA after a step, from the copy that the training has kept."""
+
+    name: ClassVar[str] = "lora"
+    spec: Annotated[Path, Argument("which step, as the planner writes it")]
+    out: Annotated[Path, Argument("the LoRA file")]
+
+    def run(self) -> None:
+        from hv15.commands.checkpoints import keep
+
+        keep(self)
+
+
 STAGE_COMMANDS: tuple[Entry, ...] = (
     Group("encode", "encode clips, texts or masks into the store", (EncodeLatents, EncodeTexts, EncodeMasks)),
     Report,
@@ -212,8 +241,8 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Sample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet),
+        "one part of a sample: encode an i2v image, denoise, decode; or the LoRA after a step",
+        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet, SampleGrid, StepLoRA),
         metavar="STEP",
     ),
 )

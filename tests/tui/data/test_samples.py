@@ -227,6 +227,35 @@ def test_samples_of_another_training_or_prompt_are_no_final_ones(tmp_path: Path)
     assert not reader.refresh()
 
 
+def of_step(root: Path, step: int, training: JsonObject) -> None:
+    """A sample of a kept LoRA, and that LoRA."""
+    folder = ProjectPaths(root).checkpoint(step)
+    made_by(root, "cat", training)
+    folder.mkdir(parents=True)
+    (root / "results/samples/cat.mp4").rename(folder / "cat.mp4")
+    save_file({"x": torch.zeros(1)}, folder / "lora.safetensors", {"hv15.made_from": json.dumps(training)})
+
+
+def test_samples_of_checkpoints_stand_by_their_step(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    of_step(tmp_path, 200, {"step": 200})
+    of_step(tmp_path, 90, {"step": 90})
+    made_by(tmp_path, "cat", {"steps": 300})
+    trained = ProjectPaths(tmp_path).trained
+    save_file({"x": torch.zeros(1)}, trained, {"hv15.made_from": json.dumps({"steps": 300})})
+    reader = SamplesReader(tmp_path / "config.yaml")
+    assert reader.refresh()
+    found = [(each.kind, each.step, each.standing) for each in reader.samples]
+    current = SampleStanding.CURRENT
+    assert found == [("checkpoint", 90, current), ("checkpoint", 200, current), ("final", None, current)]
+    assert sample_title(reader.samples[0]) == "cat · step 90 · checkpoint"
+
+    # of the published step, the final samples are those that its LoRA has made
+    (tmp_path / "config.yaml").write_text(f"{CONFIG}train: {{publish_step: 90}}\n")
+    assert reader.refresh()
+    assert [each.standing for each in reader.samples] == [current, current, SampleStanding.EARLIER_TRAINING]
+
+
 def test_the_prompts_are_those_of_the_config_that_was_opened(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "other.yaml").write_text(CONFIG.replace("a cat", "two cats"))
