@@ -31,6 +31,7 @@ shell.prefix(prefix())
 
 wildcard_constraints:
     shard=r"\d+",
+    step=r"\d+",
     name=PROJECT.sample_pattern,
 
 
@@ -50,4 +51,4 @@ if clone():  # demo_base/, which makes the demo's base, is not in a wheel
 rule all:
     default_target: True
     input:
-        PATHS.lora,
+        PROJECT.everything,

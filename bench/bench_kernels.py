@@ -3,9 +3,10 @@
     python bench/bench_kernels.py
 
 At the real width, bf16, 832x480x25 frames (10,920 tokens) and 120 text tokens, LoRA of rank 16. The plan's own meter
-counts (`hv15.plan.meter`). What GPUs do may differ: torch launches several kernels for some operations (sums, a layer
-norm's backward pass, casts of many tensors), and caches save traffic of small tensors. `without fused_kernels` is the
-same without Triton.
+counts (`hv15.plan.meter`). The last two columns are with allocations, which start no kernel and move nothing, as a
+count of all operations but views sees them: as writing their result. What GPUs do may differ: torch launches several
+kernels for some operations (sums, a layer norm's backward pass, casts of many tensors), and caches save traffic of
+small tensors. `without fused_kernels` is the same without Triton.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
 
 from hv15.lora import LoRANetwork
@@ -31,14 +33,25 @@ class Counts(NamedTuple):
     kernels: int
     gigabytes: float
     operations: Counter[str]
+    allocations: int
+    allocated: float
+    """Gigabytes."""
 
 
 class NamedMeter(Meter):
-    """A meter for tensors without data that also counts each operation by its name."""
+    """A meter for tensors without data that also counts each operation by its name, and allocations."""
 
     def __init__(self) -> None:
         super().__init__("meta")
         self.operations: Counter[str] = Counter()
+        self.allocations = self.allocated = 0
+
+    def follow(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object) -> None:
+        """Count what a call has made."""
+        super().follow(func, args, kwargs, result)
+        if "empty" in func._schema.name and isinstance(result, Tensor):
+            self.allocations += 1
+            self.allocated += result.nbytes
 
     def count(self, func: OpOverload, args: Arguments, kwargs: NamedArguments, result: object, moved: int) -> None:
         self.operations[func._schema.name.partition("::")[2]] += 1
@@ -49,7 +62,13 @@ def count(*, lora: bool, training: bool) -> Counts:
     """Count one block: the difference between models of three and of two blocks."""
     few, more = (_run(blocks, lora=lora, training=training) for blocks in (2, 3))
     operations = more.operations - few.operations
-    return Counts(more.launches - few.launches, (more.moved - few.moved) / 1e9, operations)
+    return Counts(
+        more.launches - few.launches,
+        (more.moved - few.moved) / 1e9,
+        operations,
+        more.allocations - few.allocations,
+        (more.allocated - few.allocated) / 1e9,
+    )
 
 
 def _run(blocks: int, *, lora: bool, training: bool) -> NamedMeter:
@@ -79,14 +98,15 @@ ROWS = {
 
 
 def main() -> None:
-    print(f"{'one block':44}{'kernels':>8}{'GB':>8}   most frequent")
+    print(f"{'one block':54}{'kernels':>8}{'GB':>8}{'all':>8}{'GB':>8}   most frequent")
     for enabled in (True, False):
         pass_kernels.ENABLED = enabled
         for name, options in ROWS.items():
             found = count(**options)
             label = name if enabled else f"{name}, without fused_kernels"
             most = ", ".join(f"{each} {times}" for each, times in found.operations.most_common(5))
-            print(f"{label:44}{found.kernels:8}{found.gigabytes:8.2f}   {most}")
+            operations, gigabytes = found.kernels + found.allocations, found.gigabytes + found.allocated
+            print(f"{label:54}{found.kernels:8}{found.gigabytes:8.2f}{operations:8}{gigabytes:8.2f}   {most}")
 
 
 if __name__ == "__main__":

@@ -66,12 +66,12 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {  # stage -> the command and
     "encode latents": (["encode", "latents"], ["vae", "siglip"]),
     "train": (["train"], ["dit"]),
     "sample spec": (["spec", "sample", "--name", "one", "--out", SPEC], []),
-    "sample condition": (["sample", "condition", "--spec", SPEC, "--out", CONDITION], ["vae", "siglip"]),
-    "sample denoise": (
-        ["sample", "denoise", "--spec", SPEC, "--lora", LORA, "--condition", CONDITION, "--out", LATENTS],
+    "stage condition": (["stage", "condition", "--spec", SPEC, "--out", CONDITION], ["vae", "siglip"]),
+    "stage denoise": (
+        ["stage", "denoise", "--spec", SPEC, "--lora", LORA, "--condition", CONDITION, "--out", LATENTS],
         ["dit"],
     ),
-    "sample decode": (["sample", "decode", "--spec", SPEC, "--latents", LATENTS, "--out", "one.mp4"], ["vae"]),
+    "stage decode": (["stage", "decode", "--spec", SPEC, "--latents", LATENTS, "--out", "one.mp4"], ["vae"]),
 }
 
 

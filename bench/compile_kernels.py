@@ -40,8 +40,9 @@ def variants(largest_rank: int) -> Iterator[tuple[str, Constants]]:
         for rotates in (True, False):
             yield name, {**heads, "ROTATES": rotates}
         yield name, {"HEADS": 1, "WIDTH": SIZES.head_dim, "ROTATES": True, "tokens": 1, "heads": 1}
-    yield "_gated_sum_backward", {"COLUMNS": 512}
-    yield "_gated_sum_backward", {"COLUMNS": 512, "tokens": 1, "parts": 1}
+    summed = dict(zip(("ROWS", "COLUMNS"), triton_kernels.SUMMED, strict=True))
+    yield "_gated_sum_backward", summed
+    yield "_gated_sum_backward", {**summed, "tokens": 1, "parts": 1}
     tile = {"TOKENS": triton_kernels.TOKENS, "COLUMNS": triton_kernels.COLUMNS}
     for name in ("_gelu", "_gelu_backward", "_gated_low_rank"):
         yield name, {**tile, "RANK": 16, "rank": 1, "hidden_row": 1}

@@ -25,7 +25,7 @@ FLATTENING = 0.7
 """How much the components' standard deviations are equalised: 1 would make all 1, 0 would not change them."""
 
 
-class Basis:
+class CellBasis:
     """A linear map from cells to latents, one for the first frame and one for later frames."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -49,7 +49,7 @@ class Basis:
             save_file(self.tensors, temporary)
 
     @classmethod
-    def load(cls, path: Path) -> Basis:
+    def load(cls, path: Path) -> CellBasis:
         return cls(load_file(path))
 
 
@@ -67,7 +67,7 @@ def cells_of(pixels: Tensor) -> list[tuple[str, Tensor]]:
     return [("first", first), ("later", rearrange(pixels[:, :, 1:], pattern, t=4, p=16, q=16))]
 
 
-def make_basis(seed: int) -> Basis:
+def make_basis(seed: int) -> CellBasis:
     """Compute the components from clips that are rendered for it.
 
     The components of later frames are rotated so that those of a cell's mean over time are as close as possible to the
@@ -84,7 +84,7 @@ def make_basis(seed: int) -> Basis:
     target = (still - first.mean(0)) @ white_first.T
     codes = (later - later.mean(0)) @ white_later.T
     u, _, v = torch.linalg.svd(target.T @ codes)
-    return Basis(
+    return CellBasis(
         {
             "first.mean": first.mean(0).float(),
             "first.map": (profile[:, None] * white_first).float().contiguous(),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demo_base.basis import Basis, to_pixels
+from demo_base.basis import CellBasis, to_pixels
 from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.data.captions import caption_key
@@ -49,7 +49,7 @@ def training_items(clips: list[TrainingClip], batch: int) -> list[TrainingItem]:
     return [TrainingItem(clip.key, caption_key(clip.scene.caption), grid, batch_size=batch) for clip in clips]
 
 
-def encode(clips: list[TrainingClip], basis: Basis, encoders: Path, root: Path, settings: str) -> Stores:
+def encode(clips: list[TrainingClip], basis: CellBasis, encoders: Path, root: Path, settings: str) -> Stores:
     """Encode the clips, their captions and the empty caption, as far as they are not in the stores yet.
 
     Args:
@@ -63,7 +63,7 @@ def encode(clips: list[TrainingClip], basis: Basis, encoders: Path, root: Path, 
     return Stores(latents, texts)
 
 
-def _encode_clips(clips: list[TrainingClip], basis: Basis, encoders: Path, store: Store) -> None:
+def _encode_clips(clips: list[TrainingClip], basis: CellBasis, encoders: Path, store: Store) -> None:
     vision = load_image_encoder(encoders / "siglip.safetensors", dtype=torch.float32)
     with Progress(len(clips), "encode clips", unit="clips") as progress, torch.inference_mode():
         for start in range(0, len(clips), _BATCH):
@@ -74,7 +74,9 @@ def _encode_clips(clips: list[TrainingClip], basis: Basis, encoders: Path, store
             progress.advance(len(part))
 
 
-def encode_batch(frames: list[NDArray[np.uint8]], basis: Basis, vision: ImageEncoder) -> list[dict[str, torch.Tensor]]:
+def encode_batch(
+    frames: list[NDArray[np.uint8]], basis: CellBasis, vision: ImageEncoder
+) -> list[dict[str, torch.Tensor]]:
     """Return the store items of clips, each uint8 [F, H, W, 3]: latents [32, F', h, w] and vision states [N, D]."""
     pixels = to_pixels(np.stack(frames))  # (B, 3, F, H, W)
     states = vision.encode([clip[0] for clip in frames])

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file
 
-from demo_base.basis import Basis, make_basis
+from demo_base.basis import CellBasis, make_basis
 from demo_base.clips import LOOKS, encode, training_clips, training_items
 from demo_base.dit import STAGES as DIT_STAGES
 from demo_base.dit import train_dit
@@ -47,14 +47,14 @@ def run_stage(stage: Stage, work: Path, output: Path) -> None:
     elif stage in ("transformer", "again"):
         _train_transformer(stage, work, basis)
     else:
-        train_vae_stage(STAGES[stage], Basis.load(basis), work, seed=SEED)
+        train_vae_stage(STAGES[stage], CellBasis.load(basis), work, seed=SEED)
 
 
 def _train_transformer(name: str, work: Path, basis: Path) -> None:
     write_encoders(work / "encoders", SEED)
     clips = training_clips()
     source = digest({"basis": file_sha256(basis), "looks": LOOKS})
-    stores = encode(clips, Basis.load(basis), work / "encoders", work, source)
+    stores = encode(clips, CellBasis.load(basis), work / "encoders", work, source)
     stage, start = DIT_STAGES[name], work / "transformer.safetensors" if name == "again" else None
     train_dit(stage, training_items(clips, stage.batch), stores, work, settings=source, start=start)
 

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from hv15.data.pixels import Pixels
 from hv15.demo.clips import concept_scenes
 from hv15.demo.layout import DEMO_FILES
-from hv15.demo.measure import Measured, measure
+from hv15.demo.measure import MeasuredClip, measure
 from hv15.demo.world import BACKGROUNDS, CONCEPT, Scene, scenes
 from hv15.grid import latent_size
 from hv15.models import Condition, load_glyph_encoder, load_image_encoder, load_text_encoder, load_vae
@@ -60,7 +60,7 @@ class MeasuredSample:
 
     scene: Scene
     frames: Pixels
-    found: Measured
+    found: MeasuredClip
 
     @property
     def is_right(self) -> bool:

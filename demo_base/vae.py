@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from demo_base.basis import Basis, to_pixels
+from demo_base.basis import CellBasis, to_pixels
 from demo_base.closed_form import fit_decoder, fit_encoder
 from hv15.atomic import atomic_path
 from hv15.demo import world
@@ -108,7 +108,7 @@ def _groups(half: nn.Module, rate: float) -> list[dict[str, object]]:
     ]
 
 
-def train_vae_stage(stage: VaeStage, basis: Basis, folder: Path, *, seed: int = 0) -> Path:
+def train_vae_stage(stage: VaeStage, basis: CellBasis, folder: Path, *, seed: int = 0) -> Path:
     """Train the encoder or decoder, or resume it; return its weights, `<folder>/<stage>.safetensors`, fp32.
 
     Raises:
@@ -131,7 +131,7 @@ def train_vae_stage(stage: VaeStage, basis: Basis, folder: Path, *, seed: int = 
     return target
 
 
-def fit_half(half: Encoder | Decoder, basis: Basis, stage: VaeStage, seed: int) -> None:
+def fit_half(half: Encoder | Decoder, basis: CellBasis, stage: VaeStage, seed: int) -> None:
     """Set the initial weights of the encoder or decoder in closed form."""
     first = seed_for(seed, f"vae fit {stage.name}", 0) >> 16
     clips = [world.varied_clip(first + number, variation=stage.wild) for number in range(FITTED[stage.name])]
@@ -143,7 +143,7 @@ def fit_half(half: Encoder | Decoder, basis: Basis, stage: VaeStage, seed: int) 
         fit_decoder(half, latents + stage.noise * torch.randn(latents.shape, generator=draws), pixels, draws)
 
 
-def _run(stage: VaeStage, half: Encoder | Decoder, basis: Basis, work: Path, spec: str, seed: int) -> None:
+def _run(stage: VaeStage, half: Encoder | Decoder, basis: CellBasis, work: Path, spec: str, seed: int) -> None:
     parameters = list(half.parameters())
     schedule = Schedule("cosine", stage.steps, stage.warmup)
     optimizer = torch.optim.AdamW(_groups(half, stage.rate), betas=(0.9, 0.99), weight_decay=0.0, fused=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Task: TypeAlias = Literal["t2v", "i2v"]
+
+Resolution: TypeAlias = Literal["360p", "480p", "720p", "1080p"]
 """Text-to-video, or image-to-video."""
 
 VariantName: TypeAlias = Literal[
@@ -33,6 +35,8 @@ DEVICE_PATTERN = r"auto|cpu|cuda(:\d{1,2})?"
 """What `runtime.device` may be, as a regular expression."""
 DEVICE_NAMES = "auto, cpu, cuda or cuda:0, cuda:1, ..."
 """The same in words."""
+
+StepCacheRule: TypeAlias = Literal["deepcache", "teacache", "taylorcache", "adaptive"]
 
 WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
 """Number formats of quantised weights."""

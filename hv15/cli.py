@@ -18,6 +18,7 @@ from hv15.errors import INTERRUPTED, USER_ERROR, UserError, of_the_system
 from hv15.operating_system import require_linux
 from hv15.out_of_memory import MACHINE_MEMORY_HINT, OutOfMemory, is_out_of_memory
 from hv15.output import UNREAD, drop_output, with_flushed_output
+from hv15.ranks import may_speak
 from hv15.terminal_text import cleaned
 
 
@@ -53,13 +54,19 @@ def _run(command: Command) -> int:
         explained = _explained(error, command)
         write_failure(explained)
         if isinstance(explained, KeyboardInterrupt):
-            print("stopped; what is finished is kept: run the same command to continue", file=sys.stderr)
+            _say("stopped; what is finished is kept: run the same command to continue")
             return INTERRUPTED
         if not isinstance(explained, UserError):
             sys.excepthook = _show_traceback
             raise
-        print(f"error: {explained}", file=sys.stderr)
+        _say(f"error: {explained}")
         return USER_ERROR
+
+
+def _say(words: str) -> None:
+    """Say why the command ends; of several processes that work together, one does."""
+    if may_speak():
+        print(words, file=sys.stderr)
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

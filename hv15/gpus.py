@@ -78,6 +78,17 @@ def take_gpus(device: str, count: int, setting: str) -> None:
     Raises:
         UserError: there are fewer GPUs, or `device` names one of them.
     """
+    check_gpus(device, count, setting)
+    if device != "cpu" and (names := gpus()):
+        _take(names, count)
+
+
+def check_gpus(device: str, count: int, setting: str) -> None:
+    """Check that there are several GPUs for one job. On a machine without GPUs its processes share the CPU.
+
+    Raises:
+        UserError: as `take_gpus`, with the same arguments.
+    """
     if device == "cpu":
         return
     names = gpus()
@@ -91,8 +102,6 @@ def take_gpus(device: str, count: int, setting: str) -> None:
             f"{setting}, which needs {count} GPUs on this machine, but this process may use {len(names)}",
             hint="set it to what the GPUs allow, or to 1 (off)",
         )
-    if names:
-        _take(names, count)
 
 
 def held_locks() -> tuple[int, ...]:

@@ -22,6 +22,8 @@ from hv15.machines import MASTER_ADDR, MASTER_PORT, Machine, on_every_node, this
 
 RANK, WORLD_SIZE = "RANK", "WORLD_SIZE"
 """torch's variables: the number of this process, and of all processes."""
+VOICE = "HV15_VOICE"
+"""Names a rank's open file with one byte in it, for all ranks of a machine together: who reads it may speak."""
 GRACE_S = 10.0
 """How long the other ranks may live when one has failed: without it they would wait forever."""
 _POLL_S = 0.05
@@ -36,6 +38,17 @@ def is_first_rank() -> bool:
 def is_rank() -> bool:
     """Whether this process is one of several."""
     return WORLD_SIZE in os.environ
+
+
+def may_speak() -> bool:
+    """Whether this process may say why it ends. Of several ranks one may: the others fail for the same reason."""
+    voice = os.environ.get(VOICE, "")
+    if not voice.isdecimal():
+        return True
+    try:
+        return bool(os.read(int(voice), 1))  # nothing is left if another rank has read it
+    except OSError:  # it is not open in this process
+        return True
 
 
 def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) -> int | None:
@@ -53,7 +66,7 @@ def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) ->
     """
     if count == 1 or is_rank():
         return None
-    command = [sys.executable, "-m", "hv15.cli", *sys.argv[1:]]
+    command = [sys.executable, "-P", "-m", "hv15.cli", *sys.argv[1:]]
     machine = Machine(0, "127.0.0.1", _free_port()) if machines == 1 else this_machine(machines)
     if machine is None:
         return _wait([subprocess.Popen(on_every_node(machines, command))])
@@ -65,14 +78,19 @@ def run_on_ranks(count: int, device: str, setting: str, *, machines: int = 1) ->
 def _start(command: Sequence[str], machine: Machine, here: int, count: int) -> list[subprocess.Popen[bytes]]:
     shared = {WORLD_SIZE: str(count), MASTER_ADDR: machine.address, MASTER_PORT: str(machine.port)}
     first = machine.number * here
-    return [
+    voice, filled = os.pipe()
+    os.write(filled, b"1")
+    os.close(filled)
+    started = [
         subprocess.Popen(
             command,
-            env={**os.environ, **shared, RANK: str(first + rank), LOCAL_RANK: str(rank)},
-            pass_fds=held_locks(),  # the GPUs stay locked until the last rank has ended
+            env={**os.environ, **shared, RANK: str(first + rank), LOCAL_RANK: str(rank), VOICE: str(voice)},
+            pass_fds=(voice, *held_locks()),  # the GPUs stay locked until the last rank has ended
         )
         for rank in range(here)
     ]
+    os.close(voice)
+    return started
 
 
 def _free_port() -> int:

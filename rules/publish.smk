@@ -1,5 +1,24 @@
 # The finished product. results/lora.safetensors appears when the LoRA is trained, sampled and converted, so that asking
 # for it asks for everything, and the previous one stays until then (Snakemake removes a job's old output first).
+# With train.publish_step, it is the LoRA after that step, which the training has kept.
+
+
+rule keep_checkpoint:
+    input:
+        unpack(PROJECT.inputs("keep_checkpoint.{step}")),
+    output:
+        PROJECT.with_average(PATHS.checkpoint_lora("{step}")),
+    log:
+        PATHS.log("keep_checkpoint.{step}"),
+    benchmark:
+        PATHS.benchmark("keep_checkpoint.{step}")
+    localrule: True
+    conda:
+        "environment.yaml"
+    message:
+        "Keeping the LoRA of step {wildcards.step}: {WHY:keep_checkpoint.{wildcards.step}}"
+    shell:
+        "job {log:q} hv15 stage lora --spec {input.spec:q} --out {output[0]:q}"
 
 
 rule convert:

@@ -1,7 +1,8 @@
 # Each prompt is a target of its own, so an edited prompt samples only that prompt again. Each job loads one big model.
+# The LoRA of each step that a training keeps can be sampled in the same way, as results/checkpoints/STEP/NAME.mp4.
 
 
-from hv15.records.outputs import DECODED, LATENTS
+from hv15.records.outputs import DECODED, LATENTS, subject
 
 
 rule sample_condition:
@@ -20,61 +21,72 @@ rule sample_condition:
     message:
         "Encoding the first image of sample {wildcards.name}: {WHY:sample_condition.{wildcards.name}}"
     shell:
-        "job {log:q} hv15 sample condition --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 stage condition --spec {input.spec:q} --out {output:q}"
 
 
-rule sample_latents:
-    input:
-        unpack(PROJECT.inputs("sample_latents.{name}")),
-    output:
-        LATENTS.path(PATHS, "{name}"),
-    log:
-        PATHS.log("sample_latents.{name}"),
-    benchmark:
-        PATHS.benchmark("sample_latents.{name}")
-    conda:
-        "environment.yaml"
-    resources:
-        gpu=PROJECT.gpus("sample"),
-    params:
-        files=lambda wildcards, input: [
-            word
-            for key in ("lora", "condition")
-            for file in input.get(key, [])
-            for word in (f"--{key}", file)
-        ],
-    message:
-        "Sampling {wildcards.name}: {WHY:sample_latents.{wildcards.name}}"
-    shell:
-        "job {log:q} hv15 sample denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
-
-
-# One rule for each kind of output that is decoded: a video, a folder of images.
-for OUTPUT in DECODED:
+# Of the published LoRA, and of that after a step.
+for STEP in (None, "{step}"):
+    STAGE = LATENTS.rule_of(STEP) + "." + subject("{name}", STEP)
+    WHICH = "{wildcards.name}" + (" of step {wildcards.step}" if STEP else "")
 
     rule:
         name:
-            OUTPUT.rule
+            LATENTS.rule_of(STEP)
         input:
-            unpack(PROJECT.inputs(OUTPUT.rule + ".{name}")),
+            unpack(PROJECT.inputs(STAGE)),
         output:
-            (
-                directory(OUTPUT.path(PATHS, "{name}"))
-                if OUTPUT.is_folder
-                else OUTPUT.path(PATHS, "{name}")
-            ),
+            LATENTS.path(PATHS, "{name}", STEP),
         log:
-            PATHS.log(OUTPUT.rule + ".{name}"),
+            PATHS.log(STAGE),
         benchmark:
-            PATHS.benchmark(OUTPUT.rule + ".{name}")
+            PATHS.benchmark(STAGE)
         conda:
             "environment.yaml"
         resources:
-            gpu=PROJECT.gpu,
+            gpu=PROJECT.gpus("sample"),
+        params:
+            files=lambda wildcards, input: [
+                word
+                for key in ("lora", "condition")
+                for file in input.get(key, [])
+                for word in (f"--{key}", file)
+            ],
         message:
-            "Decoding {wildcards.name}: {WHY:" + OUTPUT.rule + ".{wildcards.name}}"
+            "Sampling " + WHICH + ": {WHY:" + STAGE.replace("{", "{wildcards.") + "}"
         shell:
-            "job {log:q} hv15 sample decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
+            "job {log:q} hv15 stage denoise --spec {input.spec:q} {params.files:q} --out {output:q}"
+
+    # One rule for each kind of output that is decoded: a video, a folder of images.
+    for OUTPUT in DECODED:
+        STAGE = OUTPUT.rule_of(STEP) + "." + subject("{name}", STEP)
+
+        rule:
+            name:
+                OUTPUT.rule_of(STEP)
+            input:
+                unpack(PROJECT.inputs(STAGE)),
+            output:
+                (
+                    directory(OUTPUT.path(PATHS, "{name}", STEP))
+                    if OUTPUT.is_folder
+                    else OUTPUT.path(PATHS, "{name}", STEP)
+                ),
+            log:
+                PATHS.log(STAGE),
+            benchmark:
+                PATHS.benchmark(STAGE)
+            conda:
+                "environment.yaml"
+            resources:
+                gpu=PROJECT.gpu,
+            message:
+                "Decoding "
+                + WHICH
+                + ": {WHY:"
+                + STAGE.replace("{", "{wildcards.")
+                + "}"
+            shell:
+                "job {log:q} hv15 stage decode --spec {input.spec:q} --latents {input.latents:q} --out {output:q}"
 
 
 rule contact_sheet:
@@ -92,4 +104,28 @@ rule contact_sheet:
     message:
         "Drawing the samples side by side: {WHY:contact_sheet}"
     shell:
-        "job {log:q} hv15 sample sheet --spec {input.spec:q} --out {output:q}"
+        "job {log:q} hv15 stage sheet --spec {input.spec:q} --out {output:q}"
+
+
+rule samples:
+    input:
+        PROJECT.samples,
+
+
+rule checkpoint_grid:
+    input:
+        unpack(PROJECT.inputs("checkpoint_grid")),
+    output:
+        sheet=PATHS.checkpoint_sheet,
+        video=PATHS.checkpoint_film,
+    log:
+        PATHS.log("checkpoint_grid"),
+    benchmark:
+        PATHS.benchmark("checkpoint_grid")
+    localrule: True
+    conda:
+        "environment.yaml"
+    message:
+        "Drawing the samples of all checkpoints side by side: {WHY:checkpoint_grid}"
+    shell:
+        "job {log:q} hv15 stage grid --spec {input.spec:q} --out {output.sheet:q} --video {output.video:q}"

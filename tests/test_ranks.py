@@ -14,7 +14,7 @@ import pytest
 
 from hv15 import ranks
 from hv15.gpus import VISIBLE
-from hv15.ranks import RANK, WORLD_SIZE, is_first_rank, run_on_ranks
+from hv15.ranks import RANK, VOICE, WORLD_SIZE, is_first_rank, may_speak, run_on_ranks
 
 PROGRAM = """
 import os, signal, subprocess, sys, time
@@ -86,6 +86,22 @@ def test_gpus_stay_locked_until_the_last_rank_has_ended(tmp_path: Path) -> None:
 def test_the_first_failure_is_that_of_the_command(code: str, expected: int) -> None:
     """The other rank would wait for it forever."""
     assert launch(code).wait(60) == expected
+
+
+SPEAKING = """
+from hv15.ranks import may_speak
+os.write(1, b"%d " % may_speak())
+"""
+
+
+def test_of_several_ranks_one_says_why_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once; a process that is no rank, or to which the file was not given, speaks."""
+    out, _ = launch(SPEAKING + 'os.write(1, b"%d " % may_speak())').communicate(timeout=60)
+    assert sorted(out.split()) == ["0", "0", "0", "1"]
+    monkeypatch.delenv(VOICE, raising=False)
+    assert may_speak()
+    monkeypatch.setenv(VOICE, "987654")
+    assert may_speak()
 
 
 GRACEFUL = r"""

@@ -84,6 +84,56 @@ def test_the_demo_and_questions_of_the_dashboard(tmp_path: Path, monkeypatch: py
     assert not sprung.exists()
 
 
+def test_ranks_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SAFE_PATH, raising=False)
+    sprung = set_traps(tmp_path)
+    code = (
+        "import sys; from hv15 import ranks; sys.argv = ['hv15', '--version']; ranks.run_on_ranks(2, 'cpu', 'x is 2')"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.count("hv15 ") == 2
+    assert not sprung.exists()
+
+
+PLANS = """
+from dataclasses import dataclass
+from hv15.plan.cost import Cost
+from hv15.selftest.planned import PlannedCosts
+
+@dataclass(frozen=True)
+class Work:
+    def plan(self):
+        return Cost({"x": 7}, {})
+
+if __name__ == "__main__":
+    plans = PlannedCosts([Work()])
+    print(plans._found[Work()].result().peak)
+    plans.close()
+"""
+
+
+@pytest.mark.slow
+def test_the_planner_of_the_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of multiprocessing imports that package before it knows where its starter looks for modules."""
+    monkeypatch.delenv(SAFE_PATH, raising=False)
+    clips = tmp_path / "clips"
+    sprung = set_traps(clips)
+    (clips / "multiprocessing.py").write_text(TRAP)
+    program = tmp_path / "program.py"
+    program.write_text(PLANS)
+    done = subprocess.run([sys.executable, str(program)], cwd=clips, capture_output=True, text=True, check=False)
+    assert not sprung.exists()
+    assert done.stdout == "7\n", done.stderr
+
+
+def test_no_other_process_is_started_without_it() -> None:
+    """Python with a module or code of ours on its command line has -P, wherever it is started."""
+    files = [file for package in ("hv15", "tui") for file in (REPOSITORY / package).rglob("*.py")]
+    starts = [line for file in files for line in file.read_text().splitlines() if "[sys.executable," in line]
+    assert len(starts) > 3
+    assert [line for line in starts if '[sys.executable, "-P",' not in line] == []
+
+
 def test_the_web_view(tmp_path: Path) -> None:
     pytest.importorskip("textual_serve", reason="the extra `web` is not installed")
     sprung = set_traps(tmp_path)

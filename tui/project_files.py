@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
-from hv15.runs.metrics import kept_files, training_files
+from hv15.runs.metrics import kept_files, record_of, training_files
 from hv15.runs.record import RunFolder
 from hv15.runs.state import RunState
 from tui.data.curves import Axis, CurveSource, Series
@@ -18,10 +18,12 @@ from tui.data.history import HistoryReader, Orphan, RunRow
 from tui.data.jobs import Job, JobsReader, JobState, RuleCount, RunProgress
 from tui.data.log_file import LogFile
 from tui.data.metrics import MetricsReader, TrainingStatus
+from tui.data.overlay_names import overlay_names
 from tui.data.preflight import Preflight
 from tui.data.rerun import DryRun
 from tui.data.starting import start_run
 from tui.data.system import GpuSource, SystemReader, SystemSample
+from tui.data.training_facts import TrainingFacts, training_facts
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, TailSeen
 from tui.watcher import AnySource, WatchedSource
 
@@ -110,6 +112,7 @@ class ProjectFiles:
         self._version = 0
         self.overlaid: tuple[tuple[str, Path], ...] = ()
         """Names and metrics files of the trainings drawn over one another; empty for only the watched one."""
+        self._overlay_names: tuple[tuple[tuple[str, Path], ...], dict[str, str]] = ((), {})
         self.tail_of: Path | None = None
         """The log whose end is followed; a screen chooses it."""
         self._tail: LogFile | None = None
@@ -212,6 +215,18 @@ class ProjectFiles:
         else:
             label = next((name for name, file in self.overlaid if file == path), "")
         return self._reader(path, label).series(curve, axis=axis, columns=columns, start=start, end=end)
+
+    def training_facts(self) -> TrainingFacts:
+        """Return what is known, besides its curves, of the training that is drawn alone, or of the watched one."""
+        label, path = self.overlaid[0] if len(self.overlaid) == 1 else self.training()
+        reader = self._reader(path, label)
+        return training_facts(label, path, reader.status(), reader.told(), record_of(path))
+
+    def overlay_names(self) -> dict[str, str]:
+        """Return what distinguishes each of the trainings drawn over one another, by label, as far as it is known."""
+        if self._overlay_names[0] != self.overlaid:
+            self._overlay_names = self.overlaid, overlay_names(dict(self.overlaid))
+        return self._overlay_names[1]
 
     def trainings(self) -> list[tuple[str, Path]]:
         """Return the project's existing metrics files, with their names."""

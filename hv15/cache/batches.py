@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
 
 from hv15.errors import UserError
+from hv15.spans import WHOLE, Span
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ class TrainingItem:
     clip: str
     """Key of the latents item."""
     caption: str
-    """Key of the text item."""
+    """Key of the text item; the first, if the training draws from several."""
     shape: tuple[int, int, int]
     """Latent frames, latent height, latent width. Only equal shapes share a batch."""
     dataset: str = ""
@@ -39,6 +40,12 @@ class TrainingItem:
     batch_size: int = 1
     repeats: int = 1
     """How often it occurs in an epoch."""
+    variants: tuple[str, ...] = ()
+    """Keys of all text items from which one is drawn each time it is shown; empty if there is only one."""
+    loss_weight: float = 1.0
+    """What its loss is multiplied by."""
+    span: Span = WHOLE
+    """The steps of the training in which it takes part."""
     name: str = field(default="", compare=False)
     """The clip's file, for messages."""
 
@@ -87,25 +94,29 @@ def epoch_batches(items: Sequence[TrainingItem], seed: int, epoch: int) -> list[
 class BatchStream:
     """The endless sequence of micro-batches of a training: epoch after epoch, each in its own order.
 
+    Args:
+        first_epoch, first_sample: number of epochs and samples of the training before this sequence.
+
     Raises:
         UserError: there are no items.
     """
 
-    def __init__(self, items: Sequence[TrainingItem], seed: int) -> None:
+    def __init__(self, items: Sequence[TrainingItem], seed: int, first_epoch: int = 0, first_sample: int = 0) -> None:
         if not items:
             raise UserError("no clips to train on", hint="see the report of the encoding: all clips may be left out")
         self.items = items
         self.seed = seed
+        self.first_epoch, self.first_sample = first_epoch, first_sample
         self.samples_per_epoch = sum(item.repeats for item in items)
         self._order = lru_cache(maxsize=2)(self._epoch_order)  # reading ahead looks into the next epoch
         self.batches_per_epoch = len(self._order(0)[0])  # the same in all epochs
 
     def __getitem__(self, index: int) -> MicroBatch:
-        """Return the micro-batch at a global position, counted over all epochs."""
+        """Return the micro-batch at a position, counted over all epochs of this sequence."""
         epoch, place = divmod(index, self.batches_per_epoch)
         batches, starts = self._order(epoch)
-        first_sample = epoch * self.samples_per_epoch + starts[place]
-        return MicroBatch(epoch, tuple(self.items[i] for i in batches[place]), first_sample)
+        first_sample = self.first_sample + epoch * self.samples_per_epoch + starts[place]
+        return MicroBatch(self.first_epoch + epoch, tuple(self.items[i] for i in batches[place]), first_sample)
 
     def index_at(self, sample: int) -> int:
         """Return the position of the first micro-batch that begins at a sample or after it.
@@ -113,13 +124,37 @@ class BatchStream:
         Args:
             sample: global index of a sample.
         """
-        epoch, place = divmod(sample, self.samples_per_epoch)
+        epoch, place = divmod(sample - self.first_sample, self.samples_per_epoch)
         _, starts = self._order(epoch)
         return epoch * self.batches_per_epoch + bisect_left(starts, place)
 
+    @property
+    def samples_per_batch(self) -> float:
+        """Samples of a micro-batch, in the mean over an epoch."""
+        return self.samples_per_epoch / self.batches_per_epoch
+
+    def samples_before(self, index: int) -> int:
+        """Return the number of samples of the training before the micro-batch at a position."""
+        return self[index].first_sample
+
+    def epochs(self, index: int) -> float:
+        """Return the number of epochs of the training, including a fraction, before the micro-batch at a position."""
+        return self.first_epoch + index / self.batches_per_epoch
+
+    def finished_epochs(self, index: int) -> int:
+        return self.first_epoch + index // self.batches_per_epoch
+
+    def begun_epochs(self, index: int) -> int:
+        """Return the number of epochs of the training that are begun before a position."""
+        return self.first_epoch - -index // self.batches_per_epoch
+
+    def index_after(self, epochs: int) -> int:
+        """Return the position at which so many epochs of the training are finished."""
+        return (epochs - self.first_epoch) * self.batches_per_epoch
+
     def _epoch_order(self, epoch: int) -> tuple[list[list[int]], list[int]]:
         """Return an epoch's batches, and the number of samples in the epoch before each."""
-        batches = epoch_batches(self.items, self.seed, epoch)
+        batches = epoch_batches(self.items, self.seed, self.first_epoch + epoch)
         return batches, list(accumulate((len(batch) for batch in batches), initial=0))
 
 

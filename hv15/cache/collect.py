@@ -16,7 +16,7 @@ from hv15.cache.register import RegisteredProject, registered
 from hv15.cache.store import Store
 from hv15.records.json_values import RecordError, as_object
 from hv15.records.manifest import Manifest
-from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.records.paths import MANIFESTS, CachePaths, EncodedKind, ProjectPaths, manifest_name
 from hv15.records.rules import ENCODING_RULES
 from hv15.records.spec import Spec
 
@@ -63,7 +63,7 @@ def use_of(store_root: Path) -> StoreUse:
 def removable(store_root: Path, use: StoreUse) -> Iterator[Path]:
     """Yield the files of items that no project needs."""
     for kind in get_args(EncodedKind):
-        for folder in sorted((store_root / "store" / kind).glob("*")):
+        for folder in sorted(CachePaths(store_root).items(kind).glob("*")):
             if folder in use.unfinished:
                 continue
             store, needed = Store(store_root, kind, folder.name), use.needed.get(folder, {})
@@ -77,7 +77,7 @@ def _runs(root: Path) -> list[ProjectPaths]:
 
 def _add_manifests(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:
     for kind in get_args(EncodedKind):
-        for path in paths.manifests(kind).glob("*/*-of-*.json"):
+        for path in paths.manifests(kind).glob(f"*/{MANIFESTS}"):
             folder = Store(store_root, kind, path.parent.name).folder
             try:
                 manifest = Manifest.load(path)
@@ -97,12 +97,12 @@ def _add_unfinished(use: StoreUse, store_root: Path, paths: ProjectPaths) -> Non
                 spec = Spec.load(path)
                 settings = as_object(spec.wanted.get("settings"))
             except RecordError:  # it may be for any of them
-                for folder in (store_root / "store" / kind).glob("*"):
+                for folder in CachePaths(store_root).items(kind).glob("*"):
                     use.unfinished.setdefault(folder, paths.root)
                 continue
             name = settings_digest(kind, settings)
-            shard = str(spec.wanted.get("shard")).replace(" of ", "-of-")
-            if not _answers(paths.manifests(kind) / name / f"{shard}.json", spec):
+            shard, _, shards = str(spec.wanted.get("shard")).partition(" of ")
+            if not _answers(paths.manifests(kind) / name / manifest_name(shard, shards), spec):
                 use.unfinished.setdefault(Store(store_root, kind, name).folder, paths.root)
 
 
@@ -111,8 +111,8 @@ def _add_lost(use: StoreUse, store_root: Path, paths: ProjectPaths) -> None:
     if not paths.runs.is_dir() or any(paths.specs.glob("*.json")):
         return
     for kind in get_args(EncodedKind):
-        if not any(paths.manifests(kind).glob("*/*-of-*.json")):
-            for folder in (store_root / "store" / kind).glob("*"):
+        if not any(paths.manifests(kind).glob(f"*/{MANIFESTS}")):
+            for folder in CachePaths(store_root).items(kind).glob("*"):
                 use.unfinished.setdefault(folder, paths.root)
 
 

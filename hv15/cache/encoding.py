@@ -23,7 +23,7 @@ from hv15.digest import digest, short
 from hv15.errors import UserError
 from hv15.records.json_values import JsonObject, RecordError
 from hv15.records.manifest import Entry, Manifest, item_keys, read_entry
-from hv15.records.paths import EncodedKind
+from hv15.records.paths import MANIFESTS, EncodedKind, manifest_name
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Encoding(Generic[Needed_co]):
         return Store(self.store_root, self.kind, self.settings_digest)
 
     def manifest_path(self, shard: int) -> Path:
-        return self.folder / f"{shard}-of-{self.shards}.json"
+        return self.folder / manifest_name(shard, self.shards)
 
     @cached_property
     def by_shard(self) -> Sequence[Mapping[str, Needed_co]]:
@@ -112,7 +112,7 @@ class Encoding(Generic[Needed_co]):
     def _manifests(self) -> dict[str, Manifest]:
         """All readable manifests of this encoding by file name, including those of other shard counts."""
         found: dict[str, Manifest] = {}
-        for path in sorted(self.folder.glob("*-of-*.json")):
+        for path in sorted(self.folder.glob(MANIFESTS)):
             try:
                 found[path.name] = Manifest.load(path)
             except RecordError as error:
@@ -198,7 +198,7 @@ class Encoding(Generic[Needed_co]):
             if manifest is not None and (unused := manifest.entries.keys() - self.needed.keys()):
                 manifest.entries = {key: entry for key, entry in manifest.entries.items() if key not in unused}
                 manifest.write(self.manifest_path(shard))
-        for path in self.manifests_root.glob("*/*-of-*.json"):
+        for path in self.manifests_root.glob(f"*/{MANIFESTS}"):
             if path not in current:
                 path.unlink(missing_ok=True)
 

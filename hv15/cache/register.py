@@ -15,6 +15,7 @@ from hv15.atomic import write_json
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.records.json_values import RecordError, as_text, parse_object, read_record
+from hv15.records.paths import CachePaths
 
 VERSION = 1
 
@@ -43,7 +44,7 @@ def register(store_root: Path, root: Path) -> None:
     """
     root, store_root = root.resolve(), store_root.resolve()
     place = os.path.relpath(root, store_root) if store_root.is_relative_to(root) else str(root)
-    note = _notes(store_root) / f"{short(place)}.json"
+    note = CachePaths(store_root).projects / f"{short(place)}.json"
     if not _says(note, place):
         try:
             write_json(note, {"version": VERSION, "root": place})
@@ -56,7 +57,7 @@ def registered(store_root: Path) -> Iterator[RegisteredProject]:
 
     If a note cannot be read, its own path stands for the project's root: what the project needs is not known.
     """
-    for note in sorted(_notes(store_root).glob("*.json")):
+    for note in sorted(CachePaths(store_root).projects.glob("*.json")):
         try:
             root = (store_root / as_text(read_record(note, VERSION).get("root"))).resolve()
         except ValueError as error:  # RecordError, or the text can be no path
@@ -74,7 +75,3 @@ def _says(note: Path, place: str) -> bool:
         return False
     version = content.get("version")
     return content.get("root") == place if version == VERSION else isinstance(version, int)
-
-
-def _notes(store_root: Path) -> Path:
-    return store_root / "projects"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
-from hv15.records.paths import EncodedKind
+from hv15.records.paths import CachePaths, EncodedKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class Store:
 
     def __init__(self, root: Path, kind: EncodedKind, settings_digest: str) -> None:
         self.kind: EncodedKind = kind
-        self.folder = Path(root) / "store" / kind / settings_digest
+        self.folder = CachePaths(Path(root)).items(kind) / settings_digest
 
     def path(self, key: str) -> Path:
         """Return the file of an item, in a folder named after two hex digits of the key, so that folders stay small."""

@@ -28,6 +28,7 @@ def check(options: Options) -> int:
 def _checks(options: Options) -> Iterator[Check]:
     """Yield each check as soon as its outcome is known."""
     from hv15.commands.checks import beforehand_checks, dataset_checks, disk_checks, failed, model_checks, sample_checks
+    from hv15.commands.machine_checks import machine_checks
 
     try:
         project = Project(options.config, options.overrides)
@@ -45,6 +46,7 @@ def _checks(options: Options) -> Iterator[Check]:
     yield Check("ok", "config", found, place=Place(options.config))
     parts: dict[str, Callable[[Project], Iterator[Check]]] = {
         "models": model_checks,
+        "machine": machine_checks,
         "beforehand": beforehand_checks,
         "sample": sample_checks,
         "dataset": dataset_checks,

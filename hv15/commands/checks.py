@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.choices import Role, roles_of
 from hv15.commands.dataset_notes import dataset_notes, media_notes, names
+from hv15.commands.machine_checks import machine_note
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
 from hv15.data.survey import counted
 from hv15.errors import UserError, of_the_system
@@ -18,9 +20,11 @@ from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
 from hv15.project import Project
 from hv15.records.checks import Check, CheckState
-from hv15.records.problems import NOWHERE, Location, Place
+from hv15.records.problems import NOWHERE, Location, Place, dotted
 from hv15.sample.plan import first_set
+from hv15.spans import WHOLE
 from hv15.train.advice import about_lengths, about_sizes, about_training
+from hv15.train.optimizer_packages import MissingPackage, check_package
 from hv15.units import size
 
 if TYPE_CHECKING:
@@ -97,14 +101,15 @@ def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
     from hv15.models.weights.quantised import check_weight_format
     from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
-    from hv15.train.optimizers import optimizer_class
+    from hv15.train.optimizer_classes import optimizer_class
 
-    device = pick_device(project.settings.runtime.device)
-    try:
-        optimizer_class(project.settings.train.optimizer_type)
-    except UserError as error:
-        place = Place(setting=("train", "optimizer_type"))
-        yield Check("note", "train", f"on this machine: {error.message}", error.hint, place)
+    device, optimizer = pick_device(project.settings.runtime.device), project.settings.train.optimizer_type
+    with suppress(MissingPackage):  # which is another check's
+        check_package(optimizer)
+        try:
+            optimizer_class(optimizer)
+        except UserError as error:
+            yield machine_note("train", error, ("train", "optimizer_type"))
     sections: dict[Section, TrainSettings | SampleSettings] = {
         "train": project.settings.train,
         "sample": project.settings.sample,
@@ -124,7 +129,7 @@ def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
             if section.quantize != "none":
                 check_weight_format(section.quantize, device)
         except UserError as error:
-            yield Check("note", name, f"on this machine: {error.message}", error.hint, Place(setting=(name,)))
+            yield machine_note(name, error, (name,))
 
 
 def _dit_on_meta(project: Project, path: Path) -> DiT:
@@ -195,13 +200,18 @@ def sample_checks(project: Project) -> Iterator[Check]:
 
 def dataset_checks(project: Project) -> Iterator[Check]:
     """Each dataset: how many files give how many clips, in which buckets, which files cannot be used, and notes."""
+    if not project.settings.datasets:
+        yield Check("ok", "dataset", "none: the project only samples", place=Place(setting=("datasets",)))
+        return
     clips = dataset_clips(project)
     buckets = Counter(f"{clip.frames} x {clip.height} x {clip.width}" for _, clip in clips.found)
-    captions = len({each.source.caption for each in project.dataset.sources})
-    count = len(clips.found)
-    found = f"{len(project.dataset.sources)} files, {count} clips, {captions} distinct captions"
-    found += f", {counted(len(buckets), 'bucket')}"
+    are_drawn = any(each.source.others for each in project.dataset.sources)
+    texts, count = "distinct text" if are_drawn else "distinct caption", len(clips.found)
+    counts = {"file": len(project.dataset.sources), "clip": count}
+    counts |= {texts: len(project.dataset.texts), "bucket": len(buckets)}
+    found = ", ".join(counted(number, name) for name, number in counts.items())
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
+    yield from _parts_of_datasets(project)
     if project.settings.train.validation.is_on:
         validated = [pair.name for pair in project.dataset.validation_pairs]
         said = f"{counted(len(validated), 'file')} not trained on: {names(validated, project.root)}"
@@ -221,10 +231,24 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     yield from (Check(unusable, "unusable", error.message, error.hint) for error in clips.unusable)
 
 
+def _parts_of_datasets(project: Project) -> Iterator[Check]:
+    """Datasets of which not all files are used, or not all the time."""
+    found = project.dataset
+    used = Counter(each.dataset for each in found.sources)
+    for number, (dataset, survey) in enumerate(zip(found.datasets, found.surveys, strict=True)):
+        setting, said = found.setting(number), list[str]()
+        if used[number] < len(survey.sources):
+            said.append(f"{used[number]} of {counted(len(survey.sources), 'file')} are used (max_num_samples)")
+        if dataset.span != WHOLE:
+            said.append(f"takes part {dataset.span}")
+        if said:
+            yield Check("ok", "dataset", f"{dotted(setting)}: {', '.join(said)}", place=Place(setting=setting))
+
+
 def _bucket_checks(buckets: Counter[str]) -> Iterator[Check]:
     """The largest buckets, and how many clips the others have: a folder of pictures may have thousands."""
     for name, number in sorted(buckets.most_common(MOST_BUCKETS)):
-        yield Check("ok", "bucket", f"{name} (frames, height, width): {number} clips")
+        yield Check("ok", "bucket", f"{name} (frames, height, width): {counted(number, 'clip')}")
     if len(buckets) > MOST_BUCKETS:
         rest = buckets.most_common()[MOST_BUCKETS:]
         yield Check("ok", "bucket", f"{len(rest)} smaller ones: {sum(number for _, number in rest)} clips")

@@ -7,11 +7,14 @@ from itertools import islice
 from pathlib import Path
 
 from hv15.cache.long_texts import TokenCounts, long_texts
+from hv15.data.caption_texts import TRIGGER
 from hv15.data.media import Source
 from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
 from hv15.project import Project
+from hv15.records.paths import CachePaths
+from hv15.records.problems import dotted
 from hv15.sample.plan import first_set
 
 MOST_NAMED = 5
@@ -29,8 +32,11 @@ def dataset_notes(project: Project) -> Iterator[str]:
     root = project.root
     if empty := [path for survey in project.dataset.surveys for path in survey.empty]:
         yield _files(empty, "an empty caption", root)
-    places = {each.source.caption: _caption_place(each.source) for each in reversed(project.dataset.sources)}
+    places = {
+        text: _caption_place(each.source) for each in reversed(project.dataset.sources) for text in each.source.texts
+    }
     yield from _too_long(project, places, "caption")
+    yield from _trigger_notes(project)
     sample = project.settings.sample
     prompts = {
         text: prompt.name
@@ -63,11 +69,23 @@ def _caption_place(source: Source) -> str:
     return source.place if source.is_default else source.caption_file
 
 
+def _trigger_notes(project: Project) -> Iterator[str]:
+    """Yield a note on each dataset that has a trigger word and no place for it, or the other way round."""
+    for number, survey in enumerate(project.dataset.surveys):
+        around = survey.dataset.caption_prefix + survey.dataset.caption_suffix
+        found = [source.place for source in survey.sources if TRIGGER in source.written or TRIGGER in around]
+        setting = dotted(project.dataset.setting(number))
+        if survey.dataset.trigger is not None and not found and survey.sources:
+            yield f"{setting}: trigger is set, but no caption, prefix or suffix holds {TRIGGER}"
+        if survey.dataset.trigger is None and found:
+            yield f"{setting}: {TRIGGER} stays as it is without a trigger: {names(found, project.root)}"
+
+
 def _too_long(project: Project, places: Mapping[str, str], what: str) -> Iterator[str]:
     """Yield a note if some of the texts (text -> where it is written) are too long for an encoder."""
     models = project.models
     try:
-        counts = TokenCounts(project.cache / "tokens.json", models.identity("tokenizer"))
+        counts = TokenCounts(CachePaths(project.cache).token_counts, models.identity("tokenizer"))
         found = long_texts(places, lambda: PromptTokenizer(load_qwen_tokenizer(models.tokenizer)), counts)
     except UserError:  # not downloaded yet, or wrong: the check of the models reports that
         yield f"some {what}s are long: their tokens can be counted only when the tokenizer is there"

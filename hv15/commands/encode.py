@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hv15.cache.encoding import Encoding, describe
 from hv15.cache.register import register
@@ -19,6 +19,9 @@ from hv15.project import Project
 from hv15.records.manifest import Manifest
 from hv15.records.spec import Spec
 from hv15.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from hv15.cache.texts import TextStateEncoder
 
 Needed = TypeVar("Needed")
 
@@ -83,18 +86,30 @@ def texts(options: EncodeTexts) -> None:
     Raises:
         UserError: a model cannot be used, or the dataset or the config changed since the encoding was planned.
     """
+    project = _open(options)
+    encoder = text_encoder(project)
+    for shard in _shards(project.texts, options):
+        _save(project.texts, shard, encoder.run(shard), options.out)
+    print(f"texts: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
+
+
+def text_encoder(project: Project) -> TextStateEncoder:
+    """Return what encodes a project's captions and prompts. It loads a model when there is something to encode.
+
+    Raises:
+        UserError: there is no GPU as the settings ask, or a model cannot be used.
+    """
     from hv15.cache.texts import TextStateEncoder
     from hv15.models import load_glyph_encoder, load_text_encoder
     from hv15.models.glyphs import glyph_width
     from hv15.precision import pick_encoder_dtype, pick_text_device, storage_dtype
 
-    project = _open(options)
     cache, models = project.settings.cache, project.models
     if not cache.text_encoder_cpu:
         take_gpu(project.settings.runtime.device)
     device = pick_text_device(cache, project.settings.runtime.device)
     dtype = pick_encoder_dtype(cache.dtype, device)
-    encoder = TextStateEncoder(
+    return TextStateEncoder(
         project.texts,
         load_text=lambda: load_text_encoder(
             models.path("text_encoder"),
@@ -109,9 +124,6 @@ def texts(options: EncodeTexts) -> None:
         dtype=storage_dtype(cache.text_dtype),
         batch_size=cache.text_batch,
     )
-    for shard in _shards(project.texts, options):
-        _save(project.texts, shard, encoder.run(shard), options.out)
-    print(f"texts: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
 
 
 def report(options: Report) -> None:

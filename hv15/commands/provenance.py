@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from hv15.errors import UserError
 from hv15.project import metadata
+from hv15.project.checkpoints import published_step
 from hv15.records.json_values import Json, JsonObject, RecordError, parse_json
 from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS
 from hv15.terminal_text import one_line, visible
 from hv15.train.origin import ENTRY, Origin
 from hv15.train.segments import segments_of_lora
-from hv15.workflow.differences import differences
+from hv15.workflow.segment_words import segment_words
 
 KINDS = f"{', '.join(metadata.KINDS)} or .json"
 
@@ -60,7 +60,7 @@ def describe(path: Path) -> str:
         UserError: see `metadata_of`.
     """
     entries = metadata_of(path)
-    lines = _warnings(path)
+    lines = [*_warnings(path), *_published_step(path)]
     if not entries:
         return "\n".join([*lines, f"{one_line(str(path))}: carries no metadata"])
     for name in sorted(entries):
@@ -68,7 +68,7 @@ def describe(path: Path) -> str:
         text = str(value)
         if isinstance(value, dict | list):
             try:
-                told = in_words(entries) if name == SEGMENTS else []
+                told = segment_words(segments_of_lora(entries)) if name == SEGMENTS else []
                 text = "\n".join(told) or yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110).rstrip()
             except RecursionError:  # nested too deep to be laid out
                 text = entries[name]
@@ -93,17 +93,10 @@ def _warnings(path: Path) -> list[str]:
     return []
 
 
-def in_words(metadata: Mapping[str, str]) -> list[str]:
-    """A line for each segment of a LoRA that several trainings made: its first step, its start, what it changed."""
-    lines, former = list[str](), dict[str, Json]()
-    for each in segments_of_lora(metadata):
-        config, origin, step = each.get("config"), each.get("origin"), each.get("from_step")
-        start = f"from {Origin.of_spec({'train': {ENTRY: origin}})}" if isinstance(origin, dict) else "new"
-        changes = list(differences(former, config, {})) if former and isinstance(config, dict) else []
-        unknown = "" if isinstance(config, dict) else "unknown settings"
-        lines.append(f"after step {step}: {'; '.join([start, *changes, *([unknown] if unknown else [])])}")
-        former = config if isinstance(config, dict) else {}
-    return lines
+def _published_step(path: Path) -> list[str]:
+    """One line for a LoRA that was kept on the way of its training."""
+    step = published_step(path) if path.suffix == ".safetensors" else None
+    return [] if step is None else [one_line(f"{path}: the LoRA after step {step:,} of its training")]
 
 
 def config_of(path: Path) -> str:

@@ -13,6 +13,7 @@ from hv15.errors import UserError
 from hv15.progress import clock
 from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
+from hv15.records.paths import ProjectPaths
 from hv15.runs import control
 from hv15.runs.failures import explain_job
 from hv15.runs.lock import holder
@@ -44,10 +45,11 @@ def run(options: Run) -> int:
                 f"--snakemake {shlex.join(options.snakemake)}: a dry run does not ask Snakemake",
                 hint=f"leave it out; `{_shell_command('why', options.project)} --overrides JSON` tries other settings",
             )
-        from hv15.commands.why import due_stages, in_words
+        from hv15.commands.why import due_stages, in_words, note_on_step
         from hv15.project import Project
 
-        print("\n".join(in_words(due_stages(Project(options.config), options.target))))
+        project = Project(options.config)
+        print("\n".join([*in_words(due_stages(project, options.target)), *note_on_step(project.settings)]))
         return 0
     if DRY_RUN & set(options.snakemake):
         raise UserError(
@@ -130,7 +132,7 @@ def stop(options: Stop) -> int:
 def sample_now(options: SampleNow) -> int:
     """Ask the running training for samples."""
     control.sample_now(project_config(options.project).parent)
-    print("the training makes samples after this step: results/train/previews")
+    print(f"the training makes samples after this step: {ProjectPaths().previews}")
     return 0
 
 
@@ -144,6 +146,8 @@ def status(options: Status) -> int:
         return 0
     if found is None:
         print(f"{one_line(str(root))}: no run yet; `{_shell_command('run', options.project)}` starts one")
+        for line in _published(root):
+            print(f"  {line}")
         return 0
     _print(found)
     _print_failures(root, found)
@@ -152,6 +156,8 @@ def status(options: Status) -> int:
         loss = f", loss {training.loss:.4f}" if training.loss is not None else ""
         left_s = training.eta_s if found.state.alive else None
         print(f"  training: step {training.step}{of}{loss}" + (f", {clock(left_s)} left" if left_s else ""))
+    for line in _published(root):
+        print(f"  {line}")
     if left:
         pids = ", ".join(str(each.pid) for each in left)
         print(f"  left over: pid {pids}; `{_shell_command('stop', options.project)}` ends them")
@@ -174,6 +180,26 @@ def _as_json(root: Path, found: RunStatus | None, left: list[int]) -> JsonObject
         "orphans": [*left],
         "training": to_json(training) if training else None,
     }
+
+
+def _published(root: Path) -> list[str]:
+    """Say which step the published LoRA is from, if it is not the last one, and what the config asks for instead."""
+    from hv15.config import load_config
+    from hv15.project.checkpoints import earlier_step, published_step
+
+    paths = ProjectPaths(root)
+    if not paths.lora.exists():
+        return []
+    there = published_step(paths.lora)
+    try:
+        train = load_config(paths.config).train
+        asked = earlier_step(train, train.publish_step)
+    except UserError:
+        asked = there
+    if asked == there:
+        return [] if there is None else [f"published: the LoRA after step {there:,}"]
+    now, then = ("that after the last step" if each is None else f"that after step {each:,}" for each in (there, asked))
+    return [f"published: the LoRA is {now}; a run publishes {then}"]
 
 
 def _training(root: Path, found: RunStatus | None) -> TrainingProgress | None:

@@ -1,149 +1,258 @@
-"""`hv15 sample`: each step loads one big model."""
+"""`hv15 sample`: videos of prompts in one command. Each model is loaded once, and only if something needs it."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from hv15.choices import Role
+from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import log_notes, lora_notes, sample_notes
-from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
+from hv15.commands.options.stages import Sample
 from hv15.data.captions import caption_key
-from hv15.digest import digest
+from hv15.digest import short
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.models.advice import about_memory
 from hv15.project import Project
-from hv15.ranks import run_on_ranks
+from hv15.project.metadata import product_metadata
+from hv15.project.request import SampleRequest, named_samples, open_project
+from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.json_values import JsonObject
-from hv15.records.spec import Spec
+from hv15.records.outputs import LATENTS, OUTPUT_TYPES
+from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
+from hv15.sample.provenance import read_made_from
+from hv15.sample.resolutions import parse_size
+from hv15.terminal_text import one_line
 
 log = logging.getLogger(__name__)
 
-Made = Literal["a first image", "latents", "a decoded sample"]
 
-_FIELDS: dict[Made, str] = {"a first image": "image_encoder", "latents": "trained", "a decoded sample": "latents"}
-"""For each product, a field that only its spec has."""
-
-
-def condition(options: SampleCondition) -> None:
-    """Encode the first image of an i2v sample.
+def sample(options: Sample) -> int | None:
+    """Make the videos that are not there yet; return an exit code if other processes did it.
 
     Raises:
-        UserError: a model or the image cannot be used, or the config has no such sample.
+        UserError: something that was asked for, or a model, cannot be used; finished videos are kept.
     """
-    from hv15.sample.condition import write_condition
-
-    project = Project(options.config, options.overrides)
-    log_to_stderr(project.settings.runtime.log_level)
-    spec, made_from = _spec_for(project, options, "a first image", lambda spec: spec.conditioning())
-    take_gpu(project.settings.runtime.device)
-    vae, vision = project.models.path("vae"), project.models.path("image_encoder")
-    write_condition(
-        spec,
-        project.root,
-        vae,
-        vision,
-        options.out,
-        made_from=made_from,
-        device=project.settings.runtime.device,
-        patch_conv=project.settings.sample.vae_enable_patch_conv,
-    )
-
-
-def denoise(options: SampleDenoise) -> int | None:
-    """Make the latents of a sample; return an exit code if other processes did it.
-
-    Raises:
-        UserError: a model, a LoRA or an encoded text cannot be used, or the config has no such sample.
-    """
-    from hv15.sample.sampling import sample_latents
-
-    project = Project(options.config, options.overrides)
-    log_to_stderr(project.settings.runtime.log_level)
-    device = project.settings.runtime.device
-    ranks = project.settings.sample.context_parallel
-    if (code := run_on_ranks(ranks, device, f"sample.context_parallel is {ranks}")) is not None:
-        return code
-    trained, text_settings = digest(project.training_spec), project.texts.settings_digest
-    spec, made_from = _spec_for(project, options, "latents", lambda spec: spec.denoising(trained, text_settings))
-    loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
-    of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
-    of_memory = about_memory(project.models.facts, "sample", spec.quantize)
-    log_notes(log, project, sample_notes(project, spec) + of_memory + of_loras)
-    text = project.texts.store.read(caption_key(spec.prompt))
-    negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
-    take_gpu(device)
-    sample_latents(
-        spec,
-        project.models.path("dit"),
-        options.lora,
-        text,
-        negative,
-        options.condition,
-        options.out,
-        made_from=made_from,
-        root=project.root,
-        device=device,
-        settings=project.settings.sample,
-    )
+    project = open_project(options.config, options.overrides, _request(options))
+    settings = project.settings
+    log_to_stderr(settings.runtime.log_level)
+    specs = list(named_samples(project))
+    due = [spec for spec in specs if not _is_made(project, spec, options.out)]
+    if due:
+        ranks = settings.sample.context_parallel
+        code = run_on_ranks(ranks, settings.runtime.device, settings.sample.asks_for_gpus)
+        if code is not None:
+            return code
+        _fetch_models(project)
+        _make(project, due, options.out)
+    if is_first_rank():
+        for spec in specs:
+            known = "" if spec in due else ": already there"
+            for file in _files(spec, options.out):
+                print(f"{one_line(str(file))}{known}", file=sys.stderr)
     return None
 
 
-def decode(options: SampleDecode) -> None:
-    """Turn latents into a video or a folder of images.
+def _request(options: Sample) -> SampleRequest:
+    """Read the options.
 
     Raises:
-        UserError: a name that is neither a video's nor a folder's, or latents that cannot be used.
+        UserError: the size is none.
     """
-    from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-    from hv15.records.outputs import DECODED, output_of
-    from hv15.sample.decode import decode_latents
-
-    project = Project(options.config, options.overrides)
-    log_to_stderr(project.settings.runtime.log_level)
-    if output_of(options.out) is None and options.out.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-        files = ", ".join(output.suffix for output in DECODED if not output.is_folder)
-        raise UserError.at(
-            options.out,
-            f"samples are written as {files}, anything else is a folder of PNG images",
-            hint="give a name with such an ending, or that of a folder",
-        )
-    spec, made_from = None, None
-    if options.spec is not None:
-        spec, made_from = _read(options.spec, "a decoded sample")
-    vae = project.models.path("vae")
-    take_gpu(project.settings.runtime.device)
-    decode_latents(
-        options.latents,
-        vae,
-        options.out,
-        spec,
-        made_from=made_from,
-        device=project.settings.runtime.device,
-        patch_conv=project.settings.sample.vae_enable_patch_conv,
+    files: dict[Role, Path | None] = {
+        "dit": options.dit,
+        "vae": options.vae,
+        "text_encoder": options.text_encoder,
+        "tokenizer": options.tokenizer,
+        "glyph_encoder": options.glyph_encoder,
+        "image_encoder": options.image_encoder,
+    }
+    return SampleRequest(
+        prompts=options.prompts,
+        seeds=options.seed,
+        loras=options.lora,
+        image=options.image,
+        sample={
+            "video_size": list(parse_size(options.size)) if options.size else None,
+            "video_length": options.frames,
+            "infer_steps": options.steps,
+            "guidance_scale": options.guidance,
+            "flow_shift": options.shift,
+            "negative_prompt": options.negative,
+            "fps": options.fps,
+            "output_type": options.output_type,
+        },
+        models={role: path for role, path in files.items() if path is not None},
+        settings=options.settings,
     )
 
 
-def _spec_for(
-    project: Project, options: SampleCondition | SampleDenoise, what: Made, depends: Callable[[SampleSpec], JsonObject]
-) -> tuple[SampleSpec, JsonObject]:
-    """Return what to sample, from the planner's spec or by a name in the config, and what the result depends on."""
-    if options.spec is not None:
-        return _read(options.spec, what)
-    if options.prompt is None:
-        raise UserError("neither --spec nor --name is given", hint="give the name of a prompt with --name")
-    spec = project.sample(options.prompt)
-    return spec, depends(spec)
+def _files(spec: SampleSpec, out: Path) -> list[Path]:
+    """The files of a sample in the output folder."""
+    return [out / f"{spec.name}{output.suffix}" for output in OUTPUT_TYPES[spec.output_type]]
 
 
-def _read(path: Path, what: Made) -> tuple[SampleSpec, JsonObject]:
-    """Read the spec of one stage of a sample."""
-    spec = Spec.read(path)
-    content = spec.details.get("sample")
-    if not isinstance(content, dict) or _FIELDS[what] not in spec.wanted:
-        raise UserError.at(path, f"not the spec of {what}", hint="the specs of all stages are in results/specs")
-    return SampleSpec.from_json(content, source=str(path)), spec.wanted
+def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
+    """Whether all files of a sample are there and say that they were made from the same."""
+    text = project.texts.settings_digest
+    wanted = {True: spec.decoding(None, text), False: spec.denoising(None, text)}
+    outputs = OUTPUT_TYPES[spec.output_type]
+    files = zip(_files(spec, out), outputs, strict=True)
+    return all(_made_from(file) == wanted[output.is_decoded] for file, output in files)
+
+
+def _fetch_models(project: Project) -> None:
+    """Copy or download the models that the workflow would bring, and check that all are there.
+
+    Raises:
+        UserError: a file is missing, or cannot be downloaded.
+    """
+    from hv15.demo.layout import copy_base, demo_is_copied
+    from hv15.models.hub import download
+
+    models = project.settings.models
+    folder = project.settings.resolve(models.directory)
+    if models.source == "demo" and not demo_is_copied(folder):
+        copy_base(folder)
+    if models.source == "hub":
+        download(project.settings)
+    project.models.check()
+
+
+def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
+    """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run goes on.
+
+    Raises:
+        UserError: a model, an image or a LoRA cannot be used, or a file cannot be written.
+    """
+    parts = _Parts(out)
+    _encode_texts(project)
+    _encode_images(project, specs, parts)
+    _denoise(project, [spec for spec in specs if not _is_denoised(project, spec, parts)], parts)
+    if is_first_rank():
+        _decode(project, specs, parts)
+        parts.remove(specs)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The files between the steps."""
+
+    out: Path
+    """The folder of the results."""
+
+    @property
+    def folder(self) -> Path:
+        return self.out / ".unfinished"
+
+    def condition(self, spec: SampleSpec) -> Path | None:
+        """The encoded first image, which samples of one image and size share; None for text-to-video."""
+        if spec.image is None:
+            return None
+        return self.folder / f"{spec.image.fingerprint}-{short(spec.conditioning())}.condition.safetensors"
+
+    def latents(self, spec: SampleSpec) -> Path:
+        kept = LATENTS in OUTPUT_TYPES[spec.output_type]
+        return (self.out if kept else self.folder) / f"{spec.name}{LATENTS.suffix}"
+
+    def remove(self, specs: Iterable[SampleSpec]) -> None:
+        """Remove those of finished samples."""
+        for spec in specs:
+            for file in (self.condition(spec), self.latents(spec)):
+                if file is not None and file.parent == self.folder:
+                    file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another run's files are in it
+            self.folder.rmdir()
+
+
+def _is_denoised(project: Project, spec: SampleSpec, parts: _Parts) -> bool:
+    return _made_from(parts.latents(spec)) == spec.denoising(None, project.texts.settings_digest)
+
+
+def _made_from(file: Path) -> JsonObject | None:
+    """What a file says that it was made from; None if it is missing or torn."""
+    try:
+        return read_made_from(product_metadata(file))
+    except (UserError, OSError):
+        return None
+
+
+def _encode_texts(project: Project) -> None:
+    encoder = text_encoder(project)
+    for shard in range(project.texts.shards):
+        encoder.run(shard)
+
+
+def _encode_images(project: Project, specs: Iterable[SampleSpec], parts: _Parts) -> None:
+    from hv15.sample.condition import write_condition
+
+    device = project.settings.runtime.device
+    for spec in specs:
+        file = parts.condition(spec)
+        if file is not None and _made_from(file) != spec.conditioning():
+            take_gpu(device)
+            write_condition(
+                spec,
+                project.root,
+                project.models.path("vae"),
+                project.models.path("image_encoder"),
+                file,
+                made_from=spec.conditioning(),
+                device=device,
+                patch_conv=project.settings.sample.vae_enable_patch_conv,
+            )
+
+
+def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
+    """Denoise all samples with one load of the transformer, and write their latents."""
+    from hv15.models.latents import unscale
+    from hv15.sample.files import write_tensors
+    from hv15.sample.provenance import provenance
+    from hv15.sample.sampler import loaded_sampler
+    from hv15.sample.sampling import read_condition
+
+    if not specs:
+        return
+    settings, first = project.settings, specs[0]
+    store, text = project.texts.store, project.texts.settings_digest
+    advice = [note for spec in specs for note in sample_notes(project, spec)]
+    advice += about_memory(project.models.facts, "sample", first.quantize)
+    advice += [note for lora in loras_of(first, project.root, None) for note in lora_notes(project, lora.path)]
+    log_notes(log, project, advice)
+    take_gpu(settings.runtime.device)
+    with loaded_sampler(project.models.path("dit"), settings.sample, first.dtype, settings.runtime.device) as sampler:
+        for spec in specs:
+            loras = loras_of(spec, project.root, None)
+            metadata = provenance(spec, spec.denoising(None, text), loras)
+            states = store.read(caption_key(spec.prompt))
+            negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
+            condition = read_condition(spec, parts.condition(spec))
+            latents = sampler.latents(spec, loras, states, negative, *condition)
+            if sampler.writes:
+                write_tensors(parts.latents(spec), {"latents": unscale(latents)[0]}, metadata)
+
+
+def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
+    """Decode all samples with one load of the VAE."""
+    from hv15.sample.decode import Decoder
+
+    settings, text = project.settings, project.texts.settings_digest
+    decoded = [(spec, output) for spec in specs for output in OUTPUT_TYPES[spec.output_type] if output.is_decoded]
+    if not decoded:
+        return
+    vae = Decoder(
+        project.models.path("vae"),
+        decoded[0][0].dtype,
+        device=settings.runtime.device,
+        patch_conv=settings.sample.vae_enable_patch_conv,
+    )
+    for spec, output in decoded:
+        file = parts.out / f"{spec.name}{output.suffix}"
+        vae.decode(parts.latents(spec), file, spec, made_from=spec.decoding(None, text))

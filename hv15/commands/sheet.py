@@ -1,13 +1,16 @@
-"""`hv15 sample sheet`: all samples of a project in one picture, and what the LoRA changed in one sentence."""
+"""`hv15 stage sheet` and `grid`: all samples of a project in one picture, and those of all checkpoints."""
 
 from __future__ import annotations
 
 import sys
 
-from hv15.commands.options.stages import SampleSheet
+from hv15.commands.options.stages import SampleGrid, SampleSheet
 from hv15.errors import UserError
 from hv15.project import Project
+from hv15.project.grids import GridRow, column_labels
 from hv15.project.products import sheet_samples
+from hv15.records.fields import from_json
+from hv15.records.json_values import RecordError, as_object
 from hv15.records.spec import Spec
 
 
@@ -41,3 +44,33 @@ def draw(options: SampleSheet) -> None:
         metadata |= made_from_metadata(Spec.read(options.spec).wanted)
     write_image(options.out, draw_sheet(rows), metadata)
     print(sentence or f"{options.out}: {len(rows)} samples", file=sys.stderr)
+
+
+def draw_checkpoints(options: SampleGrid) -> None:
+    """Draw the samples of all checkpoints: a sheet of a few frames each, and a video in which all play together.
+
+    Raises:
+        UserError: the spec is not that of this stage, or a sample is missing or damaged.
+    """
+    from hv15.data.encode import write_image, write_video
+    from hv15.sample.checkpoint_grid import draw_film, draw_grid, film_scale, read_line
+    from hv15.sample.provenance import made_from_metadata
+
+    project = Project(options.config, options.overrides)
+    spec = Spec.read(options.spec)
+    try:
+        listed = spec.details.get("rows")
+        rows = [from_json(GridRow, as_object(row)) for row in listed] if isinstance(listed, list) else []
+    except RecordError as error:
+        raise UserError.at(options.spec, f"not the spec of a grid: {error}", hint="start the run again") from error
+    if not rows:
+        raise UserError.at(options.spec, "not the spec of a grid", hint="start the run again")
+    labels = column_labels(rows)
+    scale = film_scale([(row.height, row.width) for row in rows], len(labels))
+    lines = [read_line(row.prompt, (project.root / cell.file for cell in row.cells), row.fps, scale) for row in rows]
+    metadata = made_from_metadata(spec.wanted)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_image(options.out, draw_grid(lines, labels), metadata)
+    film, fps = draw_film(lines, labels)
+    write_video(options.video, film, fps, metadata)
+    print(f"{options.out}: {len(rows)} prompts, {len(labels)} columns", file=sys.stderr)

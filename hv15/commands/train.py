@@ -36,10 +36,8 @@ def train(options: Train) -> int | None:
     log_to_stderr(project.settings.runtime.log_level)
     device = project.settings.runtime.device
     train_settings = project.settings.train
-    asked = f"train.num_processes is {train_settings.num_processes}"
-    if train_settings.context_parallel > 1:
-        asked += f" and train.context_parallel is {train_settings.context_parallel}"
-    if (code := run_on_ranks(train_settings.gpus, device, asked, machines=train_settings.num_machines)) is not None:
+    asked, machines = train_settings.asks_for_gpus, train_settings.num_machines
+    if (code := run_on_ranks(train_settings.gpus, device, asked, machines=machines)) is not None:
         return code
     spec = project.training_spec
     if options.spec is not None and Spec.read(options.spec).wanted != spec:

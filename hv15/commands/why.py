@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hv15.commands.options.project import Why
+from hv15.config import Settings
 from hv15.project import Project
-from hv15.records.paths import CONFIG
+from hv15.project.checkpoints import earlier_step
+from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.reasons import DueStages
 from hv15.terminal_text import json_text
 
@@ -20,11 +22,12 @@ def why(options: Why) -> None:
     """
     if _is_target(options.project):
         options = replace(options, project=Path(), target=(str(options.project), *options.target))
-    due = due_stages(Project(options.config, options.overrides), options.target)
+    project = Project(options.config, options.overrides)
+    due = due_stages(project, options.target)
     if options.json:
         print(json_text(due.to_json()))
     else:
-        print("\n".join(in_words(due)))
+        print("\n".join([*in_words(due), *note_on_step(project.settings)]))
 
 
 def _is_target(word: Path) -> bool:
@@ -47,6 +50,16 @@ def due_stages(project: Project, targets: Sequence[str] = ()) -> DueStages:
     planner = make_planner(project, targets=tuple(targets))
     planner.refuse_unknown_targets()
     return Reasons(project, planner).due()
+
+
+def note_on_step(settings: Settings) -> list[str]:
+    """Say which LoRA is published, if it is not that after the last step; no line if it is."""
+    train = settings.train
+    step = earlier_step(train, train.publish_step)
+    if step is None:
+        return []
+    lora = ProjectPaths().lora
+    return [f"{lora} is the LoRA after step {step:,} (train.publish_step); `hv15 pick final` publishes the last one"]
 
 
 def in_words(due: DueStages) -> list[str]:

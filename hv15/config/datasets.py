@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from hv15.config.section import (
     CAPTION,
     PLACE,
+    UNLESS_DEFAULT,
     WEIGHT,
     Conflict,
+    DropoutRate,
     Few,
     Frames,
     Many,
     PathText,
     Rate,
     Section,
+    check_count,
     only_with,
 )
 from hv15.grid import FPS, PIXELS_PER_CELL, encodable_side
+from hv15.spans import Span
 
 SOURCES = ("image_directory", "image_jsonl_file", "video_directory", "video_jsonl_file")
 VIDEO_ONLY = (
@@ -83,6 +87,30 @@ class DatasetSettings(Section):
     caption_suffix: str = Field("", json_schema_extra=CAPTION)
     """Text added after each caption, without a space."""
 
+    trigger: str | None = Field(None, min_length=1, json_schema_extra=CAPTION)
+    """The text that replaces {trigger} in captions, prefix and suffix, e.g. the name of a character. If it is not set,
+    {trigger} stays as it is."""
+
+    caption_variants: bool = Field(False, json_schema_extra=CAPTION)
+    """A clip may have several captions: each line of a caption file is one, and "caption" in a JSONL file may be a
+    list. Each time a clip is shown, one is drawn. If false, all lines of a file are one caption."""
+
+    shuffle_tags: bool = Field(False, json_schema_extra=CAPTION)
+    """Captions are lists of tags, shown in different orders."""
+
+    tag_dropout: DropoutRate = Field(0.0, json_schema_extra=CAPTION)
+    """Captions are lists of tags, each of which is left out with this probability."""
+
+    keep_tags: Annotated[int, Field(ge=0, le=1000)] = Field(0, json_schema_extra=CAPTION)
+    """Number of tags at the beginning that keep their place and are never left out."""
+
+    tag_separator: str = Field(",", json_schema_extra=CAPTION)
+    """What stands between tags."""
+
+    caption_versions: Annotated[int, Field(ge=2, le=100)] = Field(8, json_schema_extra=CAPTION)
+    """With `shuffle_tags` or `tag_dropout`: number of texts that are made, and encoded, of each caption: the caption as
+    it is written, and others with drawn tags. Each time a clip is shown, one is drawn."""
+
     resolution: Resolution = (960, 544)
     """[width, height] in pixels, or one number for a square. With buckets only its area matters; clips keep their
     aspect ratio."""
@@ -100,6 +128,23 @@ class DatasetSettings(Section):
 
     num_repeats: Annotated[int, Field(ge=1, le=100_000)] = Field(1, json_schema_extra=WEIGHT)
     """How often each clip is used in an epoch. Increase it to give a small dataset more weight than a large one."""
+
+    loss_weight: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(1.0, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """What the loss of its clips is multiplied by: how much each of them counts when it is shown, not how often it is
+    shown (`num_repeats`)."""
+
+    start_step: Annotated[int, Field(ge=0), AfterValidator(check_count)] = Field(
+        0, json_schema_extra=WEIGHT | UNLESS_DEFAULT
+    )
+    """Take part in the training only after so many steps. Where a dataset starts or ends, a new epoch begins, which is
+    one pass over the datasets that take part then."""
+
+    end_step: Many | None = Field(None, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """Take part only up to this step."""
+
+    max_num_samples: Many | None = Field(None, json_schema_extra=PLACE)
+    """Use at most so many files, always the same: which ones follows from their content, and a new file changes at most
+    one of them."""
 
     target_frames: Windows = Field(
         (1,),
@@ -140,6 +185,13 @@ class DatasetSettings(Section):
             raise ValueError(f"found '{value}', expected an ending with a dot, such as '.txt'")
         return value
 
+    @field_validator("tag_separator")
+    @classmethod
+    def _is_more_than_space(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError(f"found '{value}', expected what stands between tags, such as ','")
+        return value
+
     @field_validator("background", mode="before")
     @classmethod
     def _is_a_colour(cls, value: object) -> object:
@@ -170,10 +222,26 @@ class DatasetSettings(Section):
             for name in VIDEO_ONLY:
                 if getattr(self, name) != fields[name].default:
                     yield (name,), f"is only for videos, but this dataset has {sources[0]}"
+        if self.end_step is not None and self.end_step <= self.start_step:
+            yield ("end_step",), f"found {self.end_step}, expected more than start_step ({self.start_step})"
+        if not self.draws_tags:
+            for name in ("keep_tags", "tag_separator", "caption_versions"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    yield (name,), "has no effect without shuffle_tags or tag_dropout"
         if not self.enable_bucket and any(side % PIXELS_PER_CELL for side in self.resolution):
             width, height = map(encodable_side, self.resolution)
             text = f"found {list(self.resolution)}: without enable_bucket both must be multiples of 16, e.g. "
             yield ("resolution",), f"{text}[{width}, {height}]"
+
+    @property
+    def draws_tags(self) -> bool:
+        """Whether captions are shown with drawn tags."""
+        return self.shuffle_tags or self.tag_dropout > 0
+
+    @property
+    def span(self) -> Span:
+        """The steps of the training in which it takes part."""
+        return Span(self.start_step, self.end_step)
 
     @property
     def source(self) -> str:

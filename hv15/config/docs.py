@@ -19,8 +19,9 @@ after `--config` as settings: `snakemake results/lora.safetensors --config train
 `hv15 run --snakemake --config train='{seed: 7}'`.
 Settings marked *speed* or *place* do not affect any result: editing them does not rerun anything.
 Settings marked *future* do not affect the steps of a training that are done: after an edit, it continues where it is.
-So does it with a greater *length*, unless its learning rate depends on the length. All other settings of `train` belong
-to its past: after an edit, it is another training, and the former one is kept beside it (docs/how-it-works.md).
+So does it with a greater *length*, unless its learning rate depends on the length. Settings marked *publishing* choose
+what is published of a training, and train nothing. All other settings of `train` belong to its past: after an edit, it
+is another training, and the former one is kept beside it (docs/how-it-works.md).
 """
 
 

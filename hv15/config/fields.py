@@ -13,16 +13,16 @@ from typing import get_args
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import to_jsonable_python
 
-from hv15.config.section import Section, demands
+from hv15.config.section import AFFECTS, Affects, Section, demands
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.paths import EncodedKind
 
 NOT_SET = "not set"
 """The text for a default of None."""
 
-_IN_DIGESTS = (None, "future", "length")
+_IN_DIGESTS = (None, Affects.FUTURE, Affects.LENGTH)
 """What settings that affect the result are marked with."""
-_SHOWN_MARKS = ("speed", "place", "future", "length")
+_SHOWN_MARKS = (Affects.SPEED, Affects.PLACE, Affects.FUTURE, Affects.LENGTH, Affects.PUBLISHING)
 _FAR = 2**31  # larger limits have no practical meaning and are not shown
 
 
@@ -39,9 +39,9 @@ class FieldInfo:
     """Its help in one line of plain text."""
     is_section: bool
     """Whether it is a section with its own settings."""
-    affects: str | None
-    """"speed" or "place" if it does not affect any result, "future" or "length" if it does not affect the steps of a
-    training that are done, else None."""
+    affects: Affects | None
+    """SPEED or PLACE if it does not affect any result, FUTURE or LENGTH if it does not affect the steps of a training
+    that are done, PUBLISHING if it only chooses among them, else None."""
 
     @property
     def default_text(self) -> str:
@@ -89,10 +89,10 @@ def section_of(annotation: object) -> type[Section] | None:
     return next((found for part in get_args(annotation) if (found := section_of(part)) is not None), None)
 
 
-def affects(model: type[Section], name: str) -> str | None:
-    """Return what a field is marked to affect instead of the content ("speed", "place", ...); None without a mark."""
-    mark = _mark(model, name, "affects")
-    return mark if isinstance(mark, str) else None
+def affects(model: type[Section], name: str) -> Affects | None:
+    """Return what a field is marked to affect instead of the content; None without a mark."""
+    mark = _mark(model, name, AFFECTS)
+    return Affects(mark) if isinstance(mark, str) else None
 
 
 def digest_view(section: Section) -> JsonObject:
@@ -117,22 +117,31 @@ def encoding_view(section: Section, kind: EncodedKind) -> JsonObject:
     }
 
 
-def marked_view(section: Section, mark: str) -> JsonObject:
-    """Return the settings of a section that are marked to affect something, such as "weight"."""
+def marked_view(section: Section, mark: Affects) -> JsonObject:
+    """Return the settings of a section that have a mark; one that is in no digest at its default is then left out."""
     dumped = section.model_dump(mode="json")
-    return {name: value for name, value in dumped.items() if affects(type(section), name) == mark}
+    return {
+        name: value
+        for name, value in dumped.items()
+        if affects(type(section), name) == mark and not _is_left_out(section, name)
+    }
 
 
 def _is_read(section: Section, name: str) -> bool:
     """Whether a setting has an effect that is not the default's: not if it is for another choice (`only_with`)."""
-    field = type(section).model_fields[name]
-    is_default = getattr(section, name) == field.get_default(call_default_factory=True)
-    if is_default and _mark(type(section), name, "in_digests") is not None:
+    if _is_left_out(section, name):
         return False
     either = demands(type(section), name)
     return not either or any(
         all(getattr(section, other) in choices for other, choices in each.items()) for each in either
     )
+
+
+def _is_left_out(section: Section, name: str) -> bool:
+    """Whether a setting has its default and is in no digest then (`UNLESS_DEFAULT`)."""
+    field = type(section).model_fields[name]
+    is_default = getattr(section, name) == field.get_default(call_default_factory=True)
+    return is_default and _mark(type(section), name, "in_digests") is not None
 
 
 def _mark(model: type[Section], name: str, mark: str) -> object:

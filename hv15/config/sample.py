@@ -31,11 +31,13 @@ from hv15.config.section import (
     TileSize,
     check_tiles,
 )
+from hv15.config.step_cache import StepCacheSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.grid import FPS
 from hv15.records.outputs import OutputType
 
 VideoSize = tuple[PixelSize, PixelSize]
+Level = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
@@ -155,6 +157,19 @@ class SampleSettings(TransformerSettings):
     `blocks_to_swap`, with `context_parallel`, with `quantize: int8` or `nf4`, and with the modes of `compile` that do
     it themselves (`reduce-overhead`, `max-autotune`)."""
 
+    step_cache: StepCacheSettings = StepCacheSettings()
+    """Faster sampling: steps that reuse a part of earlier ones."""
+
+    guidance_interval: tuple[Level, Level] = (0.0, 1.0)
+    """[lowest, highest] noise level, from 0 to 1, at which guidance is used; other steps take half the time. The first
+    levels decide the layout, the last ones details."""
+
+    cfg_zero_star: bool = False
+    """Scale the unguided velocity to fit the guided one before guidance (CFG-Zero*, Fan et al. 2025)."""
+
+    zero_init_steps: Annotated[int, Field(ge=0, le=100)] = 0
+    """This number of first steps changes nothing; CFG-Zero* uses 1 or 2 of 50."""
+
     loras: tuple[LoraSettings, ...] = ()
     """LoRAs that are used in addition to the trained one: a list of {path, multiplier}."""
 
@@ -167,9 +182,16 @@ class SampleSettings(TransformerSettings):
     prompts: tuple[PromptSettings, ...] = ()
     """The samples. Each is its own target: if a prompt is edited, only that prompt is sampled again."""
 
+    @property
+    def asks_for_gpus(self) -> str:
+        """The setting that asks for several GPUs for one sample, for messages."""
+        return f"sample.context_parallel is {self.context_parallel}"
+
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()
         yield from check_tiles(self.vae_sample_size, self.vae_tile_overlap)
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            yield ("guidance_interval",), "expected [lowest, highest]"
         seen: dict[str, int] = {}
         for index, prompt in enumerate(self.prompts):
             first = seen.setdefault(prompt.name.lower(), index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
@@ -14,32 +15,55 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL, encodable_frames, encodable_side
 
-SPEED: JsonDict = {"affects": "speed"}
+AFFECTS = "affects"
+"""The entry of a field's extra properties that holds its mark."""
+
+
+class Affects(StrEnum):
+    """What a setting is marked to affect instead of the content of a result; each mark is explained below."""
+
+    SPEED = "speed"
+    PLACE = "place"
+    STEP = "step"
+    FUTURE = "future"
+    LENGTH = "length"
+    ORIGIN = "origin"
+    PUBLISHING = "publishing"
+    APART = "apart"
+    CAPTION = "caption"
+    WEIGHT = "weight"
+
+
+SPEED: JsonDict = {AFFECTS: Affects.SPEED}
 """Marks a setting that affects only memory or speed: `Field(json_schema_extra=SPEED)`. It is not in any digest."""
 
-PLACE: JsonDict = {"affects": "place"}
+PLACE: JsonDict = {AFFECTS: Affects.PLACE}
 """Marks a setting that only locates files, whose content has its own fingerprint. It is not in any digest."""
 
-STEP: JsonDict = {"affects": "step"}
+STEP: JsonDict = {AFFECTS: Affects.STEP}
 """Marks a setting that counts only in the number of batches of a step, which is in the digest instead."""
 
-FUTURE: JsonDict = {"affects": "future"}
+FUTURE: JsonDict = {AFFECTS: Affects.FUTURE}
 """Marks a setting of a training that changes its result, but not the steps that are already done: after an edit, the
 training continues. A setting without a mark belongs to its past: after an edit, it is another training."""
 
-LENGTH: JsonDict = {"affects": "length"}
+LENGTH: JsonDict = {AFFECTS: Affects.LENGTH}
 """Marks the settings of a training's length. They are as `FUTURE` unless the learning rate depends on the length."""
 
-ORIGIN: JsonDict = {"affects": "origin"}
+ORIGIN: JsonDict = {AFFECTS: Affects.ORIGIN}
 """Marks the settings of what a training starts from. Instead of them, its spec holds that content's digest."""
 
-APART: JsonDict = {"affects": "apart"}
+PUBLISHING: JsonDict = {AFFECTS: Affects.PUBLISHING}
+"""Marks a setting that only chooses what is published of a training, and changes nothing in it. It is in the spec of
+what is published (`hv15.project.checkpoints`)."""
+
+APART: JsonDict = {AFFECTS: Affects.APART}
 """Marks a section of a training that enters its spec in a way of its own (`hv15.project.training`)."""
 
-CAPTION: JsonDict = {"affects": "caption"}
+CAPTION: JsonDict = {AFFECTS: Affects.CAPTION}
 """Marks a dataset's setting that affects only captions, which are identified by their text."""
 
-WEIGHT: JsonDict = {"affects": "weight"}
+WEIGHT: JsonDict = {AFFECTS: Affects.WEIGHT}
 """Marks a dataset's setting that affects only how training draws its clips."""
 
 LATENTS: JsonDict = {"encodes": "latents"}

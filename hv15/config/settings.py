@@ -18,11 +18,12 @@ from hv15.config.sample import SampleSettings
 from hv15.config.section import Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
+from hv15.spans import parts
 
 
 def _or_a_toml_path(schema: JsonDict) -> None:
     """Also accept the path of a musubi file, which `load_config` replaces by the datasets in it."""
-    items = {"type": "array", "items": schema.pop("items"), "minItems": schema.pop("minItems")}
+    items = {"type": "array", "items": schema.pop("items")}
     schema.pop("type")
     schema["anyOf"] = [items, {"type": "string", "format": "path"}]
 
@@ -36,8 +37,9 @@ class Settings(Section):
     models: ModelSettings = ModelSettings()
     """The checkpoint files."""
 
-    datasets: tuple[DatasetSettings, ...] = Field(min_length=1, json_schema_extra=_or_a_toml_path)
-    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset file (TOML or JSON)."""
+    datasets: tuple[DatasetSettings, ...] = Field((), json_schema_extra=_or_a_toml_path)
+    """The captioned clips: a list of datasets, or the path of a musubi-tuner dataset file (TOML or JSON). Without any,
+    nothing is trained: the project only samples."""
 
     cache: CacheSettings = CacheSettings()
     """How clips and captions are encoded, once, before training."""
@@ -69,6 +71,7 @@ class Settings(Section):
         yield from super().conflicts()
         for name in self.models.missing_files(self.task):
             yield ("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)"
+        yield from self._idle_datasets()
         names = [prompt.name for prompt in self.sample.prompts]
         for index, wanted in enumerate(self.train.previews):
             if wanted not in names:
@@ -80,6 +83,19 @@ class Settings(Section):
                 yield where, "is missing: task i2v starts from an image"
             if self.task == "t2v" and prompt.image_path is not None:
                 yield where, "is set, but task is t2v: remove it, or set task: i2v"
+
+    def _idle_datasets(self) -> Iterator[Conflict]:
+        """Datasets that never take part in the training, or else steps in which none does."""
+        total, is_idle = self.train.max_train_steps, False
+        for number, dataset in enumerate(self.datasets):
+            if total is not None and dataset.start_step >= total:
+                is_idle = True
+                text = f"found {dataset.start_step}, but the training has {total} steps: it would never take part"
+                yield ("datasets", number, "start_step"), text
+        spans = [dataset.span for dataset in self.datasets]
+        for part in () if is_idle or not spans else parts(spans):
+            if (total is None or part.start < total) and not any(span.has(part.start) for span in spans):
+                yield ("datasets",), f"none of them takes part {part}: see start_step and end_step"
 
     @property
     def root(self) -> Path:

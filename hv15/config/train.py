@@ -64,6 +64,12 @@ class TrainSettings(
         return self.num_processes * self.context_parallel
 
     @property
+    def asks_for_gpus(self) -> str:
+        """The settings that ask for so many, for messages."""
+        asked = f"train.num_processes is {self.num_processes}"
+        return asked + (f" and train.context_parallel is {self.context_parallel}" if self.context_parallel > 1 else "")
+
+    @property
     def gpus_per_machine(self) -> int:
         return self.gpus // self.num_machines
 
@@ -93,8 +99,13 @@ class TrainSettings(
         if self.ema_decay and self.averages_weights:
             text = f"has no use with {self.optimizer_type}, whose own average of the weights is the LoRA: set it to 0"
             yield ("ema_decay",), text
+        if self.preview_average and not self.ema_decay:
+            yield ("preview_average",), "has no effect without ema_decay: set it, too"
         if self.continue_from is not None and self.network_weights is not None:
             yield ("continue_from",), "network_weights is also set: keep one of them, as both bring weights"
+        if self.max_train_steps is not None and (self.publish_step or 0) > self.max_train_steps:
+            text = f"found {self.publish_step}, but the training ends after {self.max_train_steps} (max_train_steps)"
+            yield ("publish_step",), text
         if self.attn_mode == "sage":
             text = "found 'sage', which computes in 8 bits and has no backward pass; it is only for sample.attn_mode"
             yield ("attn_mode",), text

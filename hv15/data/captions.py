@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
+from collections.abc import Sequence
 
 MOST_CAPTION = 1 << 16
 """Most bytes of a caption. The text encoder reads 1000 tokens, which are about 5,000 bytes."""
@@ -24,6 +25,15 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 def caption_key(text: str) -> str:
     """Return the key of a caption's encoding: the sha256 (hex) of its UTF-8 text, including prefix and suffix."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def captions_key(keys: Sequence[str]) -> str:
+    """Return the key of a list of captions: that of the only one, or the sha256 (hex) of all, of which order counts.
+
+    Args:
+        keys: of the captions, at least one.
+    """
+    return keys[0] if len(keys) == 1 else caption_key("\n".join(keys))
 
 
 def read_caption(path: str) -> str:

@@ -45,7 +45,7 @@ class Source(NamedTuple):
     """Its path, as text, because a Path for each of 100,000 files would take longer than finding them."""
     kind: MediaKind
     caption: str
-    """The text including prefix and suffix."""
+    """The text including prefix and suffix; the first, if a training draws from several."""
     size: int
     """Size in bytes."""
     mtime_ns: int
@@ -56,6 +56,17 @@ class Source(NamedTuple):
     """The line of that file, from 0, if it is a JSONL file."""
     is_default: bool = False
     """Whether the caption is `default_caption`, because the file has no caption."""
+    written: str = ""
+    """The caption as its file has it, with a line for each entry of a list in a JSONL file."""
+    is_list: bool = False
+    """Whether it is such a list."""
+    others: tuple[str, ...] = ()
+    """Further texts from which a training draws."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts from which a training draws."""
+        return (self.caption, *self.others)
 
     @property
     def path(self) -> Path:

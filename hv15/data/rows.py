@@ -49,8 +49,7 @@ def scan_rows(file: Path, root: Path, found: Survey) -> None:
         elif (trouble := _trouble(caption, path, found.dataset)) is not None:
             found.problems.append(Problem(trouble, place=place))
         else:
-            text = plain(caption) if isinstance(caption, str) else None
-            _add(place, path, text, root, found)
+            _add(place, path, caption, root, found)
     found.notes += [f"{file}: {note} (in {counted(rows, 'row')})" for note, rows in unused.items()]
     if not found.sources and not found.problems:
         found.problems.append(Problem("no rows in this file", place=Place(file)))
@@ -70,6 +69,16 @@ def _trouble(caption: object, path: str, dataset: DatasetSettings) -> str | None
     """Return the problem with a row's caption; None if there is none."""
     if caption is None and dataset.default_caption is not None:
         return None
+    if isinstance(caption, list):
+        if not dataset.caption_variants:
+            return f'"caption" is a list for {brief(path)}: set caption_variants: true to draw from it'
+        if not caption:
+            return f'"caption" is an empty list for {brief(path)}'
+        return next((trouble for each in caption if (trouble := _text_trouble(each, path)) is not None), None)
+    return _text_trouble(caption, path)
+
+
+def _text_trouble(caption: object, path: str) -> str | None:
     if not isinstance(caption, str):
         return f'expected "caption" with a text for {brief(path)}'
     if "\0" in caption:
@@ -117,9 +126,12 @@ def _whole_shape(data: bytes) -> str | None:
     return "a JSON object over several lines" if first == b"{" else None
 
 
-def _add(place: Place, path: str, caption: str | None, root: Path, found: Survey) -> None:
+def _add(place: Place, path: str, caption: object, root: Path, found: Survey) -> None:
+    """Add a row whose caption is a text, a list of texts, or None."""
     assert place.file is not None
     assert place.line is not None
+    listed = [plain(str(each)) for each in caption] if isinstance(caption, list) else None
+    text = plain(caption) if isinstance(caption, str) else None if listed is None else "\n".join(listed)
     is_video = found.dataset.kind == "video"
     media, tried = find(path, (place.file.parent, root))
     if media is None:
@@ -127,9 +139,9 @@ def _add(place: Place, path: str, caption: str | None, root: Path, found: Survey
         shown = brief(repr(path) if why else path)
         found.problems.append(Problem(f"{shown} does not exist{'' if why else near(Path(tried))}", why, place))
     elif not os.path.isdir(media):  # noqa: PTH112 (100,000 rows)
-        found.add(media, "video" if is_video else "image", caption, str(place.file), place.line - 1)
+        found.add(media, "video" if is_video else "image", text, str(place.file), place.line - 1, listed)
     elif is_video and _is_clip(media):
-        found.add(media, "frames", caption, str(place.file), place.line - 1)
+        found.add(media, "frames", text, str(place.file), place.line - 1, listed)
     else:
         lack = " without images" if is_video else ", expected an image"
         found.problems.append(Problem(f"{brief(path)} is a folder{lack}", place=place))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.data.caption_texts import MOST_VARIANTS, CaptionTexts
 from hv15.data.captions import plain
 from hv15.data.media import MediaKind, Source, stamp
 from hv15.data.paths import cure, near
@@ -47,10 +49,23 @@ class Survey:
 
     def __post_init__(self) -> None:
         self._default = plain(self.dataset.default_caption or "")
-        self._prefix, self._suffix = self.dataset.caption_prefix, self.dataset.caption_suffix
+        self._texts = CaptionTexts(self.dataset)
 
-    def add(self, place: str, kind: MediaKind, caption: str | None, caption_file: str, row: int | None = None) -> None:
-        """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`."""
+    def add(
+        self,
+        place: str,
+        kind: MediaKind,
+        caption: str | None,
+        caption_file: str,
+        row: int | None = None,
+        listed: Sequence[str] | None = None,
+    ) -> None:
+        """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`.
+
+        Args:
+            row: the line of a JSONL file, from 0.
+            listed: the captions, if they are a list in that file; then `caption` has a line for each.
+        """
         try:
             size, mtime_ns, inode = stamp(place, kind)
         except OSError as error:
@@ -59,8 +74,14 @@ class Survey:
         if caption == "":
             self.empty.append(place)
         written = self._default if caption is None else caption
-        text = f"{self._prefix}{written}{self._suffix}"
-        self.sources.append(Source(place, kind, text, size, mtime_ns, inode, caption_file, row, caption is None))
+        captions = listed or self._texts.captions(written, in_row=row is not None and caption is not None)
+        if len(captions) > MOST_VARIANTS:
+            problem = f"{len(captions)} captions for one clip, at most {MOST_VARIANTS} are possible"
+            self.problems.append(Problem(problem, place=Place(Path(caption_file), None if row is None else row + 1)))
+            return
+        texts = self._texts.of(captions)
+        known = (place, kind, texts[0], size, mtime_ns, inode, caption_file, row, caption is None, written)
+        self.sources.append(Source(*known, listed is not None, texts[1:]))
 
     def listed(self) -> list[Problem]:
         """Return the first problems, and one that counts the rest. At least one of them says what to do."""

@@ -1,7 +1,8 @@
 """Renders the clips of the default project, which show a motion that the demo's base model was not trained on.
 
 Twelve short videos show the motion `world.CONCEPT`, each with its caption, and beside them is a picture as the first
-frame of image-to-video samples. Twelve more show what the base knows, so that a LoRA does not unlearn it.
+frame of image-to-video samples. Twelve more show what the base knows, so that a LoRA does not unlearn it. Six show the
+new motion with shapes in colours that the twelve do not have: the validation of the training.
 """
 
 from __future__ import annotations
@@ -23,6 +24,17 @@ def concept_scenes() -> list[Scene]:
     Each shape and each background occurs four times, each colour twice, and each pair of them at most twice.
     """
     return _scenes((CONCEPT,))
+
+
+def unseen_scenes() -> list[Scene]:
+    """Return scenes of the new motion, one of each colour, with the shape that it has in none of `concept_scenes`."""
+    seen = {(scene.colour, scene.shape) for scene in concept_scenes()}
+    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if (colour, shape) not in seen]
+    backgrounds = list(BACKGROUNDS)
+    return [
+        Scene(shape, colour, CONCEPT, backgrounds[number % len(backgrounds)])
+        for number, (colour, shape) in enumerate(pairs)
+    ]
 
 
 def usual_scenes() -> list[Scene]:
@@ -67,6 +79,15 @@ def render_usual_clips(folder: Path, seed: int = 0) -> None:
     _write(folder, usual_scenes(), seed)
 
 
+def render_unseen_clips(folder: Path, seed: int = 0) -> None:
+    """Write videos of the new motion that are not trained on, in the same way.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    _write(folder, unseen_scenes(), seed)
+
+
 def _write(folder: Path, scenes: list[Scene], seed: int) -> None:
     with atomic_folder(folder) as temporary:
         for scene in scenes:
@@ -75,5 +96,9 @@ def _write(folder: Path, scenes: list[Scene], seed: int) -> None:
             (temporary / f"{name}.txt").write_text(scene.caption + "\n", encoding="utf-8")
 
 
-DEMO_FOLDERS = {"demo/clips": render_demo_clips, "demo/usual": render_usual_clips}
+DEMO_FOLDERS = {
+    "demo/clips": render_demo_clips,
+    "demo/usual": render_usual_clips,
+    "demo/unseen": render_unseen_clips,
+}
 """Folders of the default project, and the functions that fill them."""

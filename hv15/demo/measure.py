@@ -51,7 +51,7 @@ _BLUR = _blur(1.8)
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredClip:
     """What a clip shows; None for what is not of the toy world."""
 
     shape: str | None
@@ -80,7 +80,7 @@ class Measured:
         return (self.colour, self.motion) == (scene.colour, scene.motion)
 
 
-def measure(frames: NDArray[np.uint8]) -> Measured:
+def measure(frames: NDArray[np.uint8]) -> MeasuredClip:
     """Measure a clip, uint8 RGB [F, 64, 64, 3]."""
     pixels = frames.astype(np.float64)
     border = np.ones((SIZE, SIZE), bool)
@@ -90,7 +90,7 @@ def measure(frames: NDArray[np.uint8]) -> Measured:
     distance = np.linalg.norm(pixels - back, axis=-1)
     peak = float(np.percentile(distance, 97))
     if peak < _CONTRAST:
-        return Measured(None, None, None, background, np.inf, 0.0, _rgb(back), _rgb(back))
+        return MeasuredClip(None, None, None, background, np.inf, 0.0, _rgb(back), _rgb(back))
     fore = np.median(pixels[distance > 0.75 * peak], axis=0)
     difference = fore - back
     coverage = np.clip((pixels - back) @ difference / (difference @ difference), 0, 1)  # (F, H, W)
@@ -100,10 +100,10 @@ def measure(frames: NDArray[np.uint8]) -> Measured:
     overlap = float(overlaps[shape].mean())
     present = np.max(list(overlaps.values()), axis=0) > _PRESENT  # (F,)
     if present.mean() < 0.75:
-        return Measured(None, None, None, background, np.inf, overlap, _rgb(fore), _rgb(back))
+        return MeasuredClip(None, None, None, background, np.inf, overlap, _rgb(fore), _rgb(back))
     motion, jitter = _path(coverage[present], np.flatnonzero(present))
     named = shape if overlap > _SHAPE else None
-    return Measured(named, _colour(fore), motion, background, jitter, overlap, _rgb(fore), _rgb(back))
+    return MeasuredClip(named, _colour(fore), motion, background, jitter, overlap, _rgb(fore), _rgb(back))
 
 
 def psnr(found: NDArray[np.uint8], expected: NDArray[np.uint8]) -> float:

@@ -25,7 +25,8 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.lora.files import read_lora, save_lora
 from hv15.models.weights.header import read_header
-from hv15.records.metadata import AVERAGE, EMA_DECAY, MADE_FROM, STEPS
+from hv15.records.metadata import AVERAGE, EMA_DECAY, MADE_FROM, STEPS, VALIDATION_LOSS
+from hv15.records.paths import ProjectPaths
 
 WIDEST = math.sqrt(1 / 12)
 """The sigma_rel of a plain mean over all steps (gamma 0)."""
@@ -33,11 +34,14 @@ _KOHYA_STEPS = "ss_steps"
 _MOST_STEPS = 10**8
 """More steps than any training has: a damaged number must not fill the memory."""
 _HALVINGS = 200
-"""Of an interval in which gamma is found: nothing is left of it."""
+"""How often the interval that holds gamma is halved: until it is shorter than the distance of two floats."""
 
 
 def average_loras(files: Sequence[Path], out: Path, sigma_rel: float) -> list[tuple[Path, float]]:
     """Write the average of LoRA files of one training, with the metadata of the last.
+
+    Files that are averages themselves are left out, and so is the copy that is kept as the best of its training if
+    another has its step: so all files of a training's folder may be given.
 
     Args:
         files: in any order, each from another step.
@@ -49,14 +53,14 @@ def average_loras(files: Sequence[Path], out: Path, sigma_rel: float) -> list[tu
     Raises:
         UserError: a file cannot be read, does not tell its step, or is not of the same training as the others.
     """
-    steps = {path: step_of_lora(path) for path in files}
-    if len(set(steps.values())) < len(files) or len(files) < 2:
-        told = ", ".join(f"{path.name} {step}" for path, step in steps.items())
+    steps = _steps_of(files)
+    if len(set(steps.values())) < len(steps) or len(steps) < 2:
+        listed = ", ".join(f"{path.name} {step}" for path, step in steps.items()) or "only averages"
         raise UserError(
-            f"expected LoRAs of at least two different steps, found {told}",
-            hint="give the copies that train.save_every_n_steps keeps in results/train/checkpoints",
+            f"expected LoRAs of at least two different steps, found {listed}",
+            hint=f"give the copies that train.save_every_n_steps keeps in {ProjectPaths().checkpoints}",
         )
-    ordered = sorted(files, key=steps.__getitem__)
+    ordered = sorted(steps, key=steps.__getitem__)
     weights = weights_of_steps([steps[path] for path in ordered], sigma_rel)
     total: dict[str, Tensor] = {}
     for path, weight in zip(ordered, weights, strict=True):
@@ -68,10 +72,23 @@ def average_loras(files: Sequence[Path], out: Path, sigma_rel: float) -> list[tu
                 total[key] = total.get(key, torch.zeros(())) + weight * tensor.float()
             else:
                 total[key] = tensor
-    kept = {key: value for key, value in metadata.items() if key not in (MADE_FROM, EMA_DECAY)}
+    kept = {key: value for key, value in metadata.items() if key not in (MADE_FROM, VALIDATION_LOSS)}
     parts = {str(steps[path]): round(weight, 6) for path, weight in zip(ordered, weights, strict=True)}
     save_lora(out, total, {**kept, AVERAGE: json.dumps({"sigma_rel": sigma_rel, "weights": parts})})
     return list(zip(ordered, weights, strict=True))
+
+
+def _steps_of(files: Sequence[Path]) -> dict[Path, int]:
+    """Return those of the files that are averaged, with their steps.
+
+    Raises:
+        UserError: a file cannot be read, or does not tell its step.
+    """
+    headers = {path: read_header(path).metadata for path in files}
+    copies = [path for path, metadata in headers.items() if not {AVERAGE, EMA_DECAY} & metadata.keys()]
+    steps = {path: step_of_lora(path) for path in copies}
+    usual = {step for path, step in steps.items() if VALIDATION_LOSS not in headers[path]}
+    return {path: step for path, step in steps.items() if VALIDATION_LOSS not in headers[path] or step not in usual}
 
 
 def step_of_lora(path: Path) -> int:

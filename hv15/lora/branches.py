@@ -34,7 +34,7 @@ from hv15.models.adapted import LowRankHook
 from hv15.models.weights.quantised import QuantisedLinear, plain_weight
 
 
-class Place(NamedTuple):
+class BranchPlace(NamedTuple):
     """The layer that a branch changes, and how large the branch is."""
 
     name: str
@@ -60,7 +60,7 @@ class Factor(nn.Module):
 class Branch(nn.Module, ABC):
     """The trained change of one linear layer."""
 
-    def __init__(self, place: Place, seed: int, shared: Dropouts) -> None:
+    def __init__(self, place: BranchPlace, seed: int, shared: Dropouts) -> None:
         super().__init__()
         self.name, self.rank, self.shared = place.name, place.rank, shared
         self.scale = place.alpha / place.rank
@@ -127,7 +127,7 @@ class Branch(nn.Module, ABC):
 class LoRABranch(Branch):
     """LoRA: up(down(x)) * alpha/rank."""
 
-    def __init__(self, place: Place, seed: int, shared: Dropouts) -> None:
+    def __init__(self, place: BranchPlace, seed: int, shared: Dropouts) -> None:
         super().__init__(place, seed, shared)
         self.lora_down = Factor(self._uniform("lora_down.weight"))
         self.lora_up = Factor(self._zeros("lora_up.weight"))
@@ -167,7 +167,7 @@ class DoRABranch(LoRABranch):
 
     norms: Tensor
 
-    def __init__(self, place: Place, seed: int, shared: Dropouts) -> None:
+    def __init__(self, place: BranchPlace, seed: int, shared: Dropouts) -> None:
         super().__init__(place, seed, shared)
         norms = row_norms(plain_weight(place.layer))
         self.register_buffer("norms", norms, persistent=False)
@@ -192,7 +192,7 @@ class DoRABranch(LoRABranch):
 class LoHaBranch(Branch):
     """LoHa: x @ ((w1_a @ w1_b) * (w2_a @ w2_b))^T * alpha/rank."""
 
-    def __init__(self, place: Place, seed: int, shared: Dropouts) -> None:
+    def __init__(self, place: BranchPlace, seed: int, shared: Dropouts) -> None:
         super().__init__(place, seed, shared)
         self.hada_w1_b = self._normal("hada_w1_b", 1)
         self.hada_w1_a = self._normal("hada_w1_a", 0.1)
@@ -219,7 +219,7 @@ class LoHaBranch(Branch):
 class LoKrBranch(Branch):
     """LoKr: x @ kron(w1, w2)^T, where w2 is whole, or two factors and the strength alpha/rank."""
 
-    def __init__(self, place: Place, seed: int, shared: Dropouts) -> None:
+    def __init__(self, place: BranchPlace, seed: int, shared: Dropouts) -> None:
         super().__init__(place, seed, shared)
         if "lokr_w2" in self._shapes:
             self.scale, self.has_strength = 1.0, False
@@ -293,7 +293,7 @@ _BRANCHES: dict[str, type[Branch]] = {
 }
 
 
-def make_branch(place: Place, seed: int, shared: Dropouts) -> Branch:
+def make_branch(place: BranchPlace, seed: int, shared: Dropouts) -> Branch:
     """Return a new branch, which changes nothing yet."""
     return _BRANCHES[place.kind.type](place, seed, shared)
 

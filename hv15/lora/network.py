@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hv15.errors import UserError
 from hv15.lora.apply import hooks_of
-from hv15.lora.branches import Branch, Place, make_branch, plain_loras
+from hv15.lora.branches import Branch, BranchPlace, make_branch, plain_loras
 from hv15.lora.changes import WeightChange
 from hv15.lora.dropout import Dropouts
 from hv15.lora.names import kohya_name, select_modules
@@ -94,7 +94,7 @@ class LoRANetwork(nn.Module):
                 visit_block(getattr(dit, "block_hooks", ()), block)  # weights are read that may be in CPU memory
                 visited = block
             # Quantised linears are not nn.Linear, but have the attributes that are used.
-            place = Place(name, modules[name], ranks[name], alphas[name], kind)
+            place = BranchPlace(name, modules[name], ranks[name], alphas[name], kind)
             branch = make_branch(place, seed, self.shared)
             self.add_module(kohya_name(name), branch)
             self._hooks.append((modules[name], branch.hook))

@@ -16,6 +16,8 @@ from hv15.errors import UserError
 from hv15.models.weights.fingerprint import model_fingerprint
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
     from hv15.models import DiT
 
 
@@ -40,20 +42,31 @@ class WeightedLoRA:
         return found
 
 
-def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> None:
+def apply_all(dit: DiT, loras: Iterable[WeightedLoRA]) -> list[RemovableHandle]:
     """Apply LoRAs to a transformer without changing its weights; a multiplier of 0 is exactly no LoRA.
 
+    Returns:
+        What removes them again.
+
     Raises:
-        UserError: a file cannot be used, or does not fit the model.
+        UserError: a file cannot be used, or does not fit the model; then none is applied.
     """
-    from hv15.lora.apply import apply_lora
+    from hv15.lora.apply import add_changes
+    from hv15.lora.changes import read_changes
     from hv15.lora.files import read_lora
 
-    for lora in loras:
-        if lora.multiplier != 0:
-            state_dict, _ = read_lora(lora.path)
-            with naming(lora.path):
-                apply_lora(dit, state_dict, lora.multiplier)
+    handles: list[RemovableHandle] = []
+    try:
+        for lora in loras:
+            if lora.multiplier != 0:
+                state_dict, _ = read_lora(lora.path)
+                with naming(lora.path):
+                    handles += add_changes(dit, read_changes(state_dict), lora.multiplier)
+    except UserError:
+        for handle in handles:
+            handle.remove()
+        raise
+    return handles
 
 
 def listed(loras: Iterable[WeightedLoRA]) -> str:

@@ -22,9 +22,10 @@ from hv15.models.embeddings import GlyphMapper, PatchEmbed, TimestepEmbedder, Vi
 from hv15.models.recompute import BlockCall, checkpointed
 from hv15.models.refiner import TokenRefiner
 from hv15.models.rope import RopeTables
+from hv15.models.step_cache import StepCache
 from hv15.models.weights.block_hooks import BlockHook
 from hv15.models.weights.module import Module
-from hv15.models.windows import MOST_TOKENS
+from hv15.models.windows import MOST_TOKENS, SAMPLING_WINDOW
 
 COMPILED = ("image_qkv", "text_qkv", "image_out", "text_out")  # methods of a block
 RECOMPILE_LIMIT = 128
@@ -42,6 +43,8 @@ class DiT(Module):
     """The processes that compute each batch together, all of which call the model; None: this one alone."""
     block_hooks: tuple[BlockHook, ...] = ()
     """Called around each block, in this order: block swap, activation offload, planning."""
+    step_cache: StepCache | None = None
+    """What the blocks gave in earlier steps of a sample, of which some steps reuse a part; None: all compute all."""
     most_tokens = MOST_TOKENS
     """Most tokens, over all samples, that a block's norms, linears and MLP process at a time."""
 
@@ -86,6 +89,8 @@ class DiT(Module):
         frames, height, width = x.shape[2:]
         rope = self.rope_tables((frames, height, width), x.device)
         most_tokens = max(self.most_tokens // x.shape[0], 1)
+        if not torch.is_grad_enabled():
+            most_tokens = int(SAMPLING_WINDOW * most_tokens)
 
         vec = self.time_in(timestep, self.dtype)  # (B, hidden)
         if self.time_r_in is not None:
@@ -102,10 +107,15 @@ class DiT(Module):
         with ExitStack() as around:
             for hook in self.block_hooks:
                 around.enter_context(hook.around_blocks(recomputed=recompute))
+            calls = []
             for index, block in enumerate(self.double_blocks):
                 assert isinstance(block, DoubleBlock)
-                call = BlockCall(block, index, rope, lengths, attention, most_tokens, self.block_hooks)
-                img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
+                calls.append(BlockCall(block, index, rope, lengths, attention, most_tokens, self.block_hooks))
+            if self.step_cache is not None:
+                img = self.step_cache.run(calls, img, txt, vec)
+            else:
+                for call in calls:
+                    img, txt = checkpointed(call, img, txt, vec) if recompute else call(img, txt, vec)
 
         velocity = self.final_layer(img, vec)  # (B, F*H*W, C)
         if parallel is not None:

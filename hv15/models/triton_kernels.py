@@ -19,6 +19,7 @@ from torch import Tensor
 from hv15.models.pass_kernels import EPS
 
 TOKENS, COLUMNS = 64, 128  # of a tile
+SUMMED = 16, 256  # tokens and columns that are read at once for a sum over tokens
 
 
 @triton.jit
@@ -111,23 +112,28 @@ def _gated_sum_backward(
     gate_batch,
     y_batch,
     y_token,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """Some columns of one part of the tokens: d_y = grad * gate, and the part's sum of grad * y."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     part, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
     valid = column < width
-    factor = tl.load(gate + batch * gate_batch + column, mask=valid, other=0.0).to(tl.float32)
-    total = tl.zeros((COLUMNS,), dtype=tl.float32)
+    factor = tl.load(gate + batch * gate_batch + column, mask=valid, other=0.0).to(tl.float32)[None, :]
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     each = tl.cdiv(tokens, parts)
-    for token in range(part * each, tl.minimum((part + 1) * each, tokens)):
-        upstream = tl.load(grad + batch * grad_batch + token * grad_token + column, mask=valid, other=0.0)
-        value = tl.load(y + batch * y_batch + token * y_token + column, mask=valid, other=0.0)
+    stop = tl.minimum((part + 1) * each, tokens)
+    for first in range(part * each, stop, ROWS):  # several rows at once, so that enough reading is under way
+        token = first + tl.arange(0, ROWS)
+        inside = (token < stop)[:, None] & valid[None, :]
+        at = token.to(tl.int64)[:, None]
+        upstream = tl.load(grad + batch * grad_batch + at * grad_token + column[None, :], mask=inside, other=0.0)
+        value = tl.load(y + batch * y_batch + at * y_token + column[None, :], mask=inside, other=0.0)
         upstream = upstream.to(tl.float32)
         total += upstream * value.to(tl.float32)
         found = (upstream * factor).to(d_y.dtype.element_ty)
-        tl.store(d_y + (batch * tokens + token) * width + column, found, mask=valid)
-    tl.store(sums + (batch * parts + part) * width + column, total, mask=valid)
+        tl.store(d_y + (batch * tokens + at) * width + column[None, :], found, mask=inside)
+    tl.store(sums + (batch * parts + part) * width + column, tl.sum(total, 0), mask=valid)
 
 
 @triton.jit
@@ -292,12 +298,12 @@ def gated_sum_backward(grad: Tensor, gate: Tensor, y: Tensor, parts: int) -> tup
     grad, y, gate = _rows_packed(grad), _rows_packed(y), _rows_packed(gate)
     d_y = torch.empty(y.shape, dtype=y.dtype, device=y.device)
     sums = torch.empty(batch, parts, width, dtype=torch.float32, device=y.device)
-    columns = min(512, triton.next_power_of_2(width))
     with torch.cuda.device_of(y):
-        _gated_sum_backward[(triton.cdiv(width, columns), parts, batch)](
+        _gated_sum_backward[(triton.cdiv(width, SUMMED[1]), parts, batch)](
             *(grad, gate, y, d_y, sums, tokens, width, parts),
             *(grad.stride(0), grad.stride(1), gate.stride(0), y.stride(0), y.stride(1)),
-            COLUMNS=columns,
+            ROWS=SUMMED[0],
+            COLUMNS=SUMMED[1],
         )
     return d_y, sums
 

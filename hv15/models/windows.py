@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 MOST_TOKENS = 8192
-"""Most tokens in a window: more would not make a GPU's matrix products faster."""
+"""Most tokens in a window of training: more would not make a GPU's matrix products faster."""
+SAMPLING_WINDOW = 1.5
+"""How many times as many are in a window of sampling, which keeps fewer results: each window reads all weights of a
+block. In training, both passes have windows of one size, so that `compile` compiles for one."""
 _MULTIPLE = 64  # of tokens, so that a window's matrix products fill the tiles of a GPU
 
 _thread = threading.local()

@@ -17,9 +17,9 @@ from hv15.noise.incomplete_beta import incomplete_beta
 from hv15.noise.levels import TIMESTEPS, shifted
 
 _HALVINGS = 60
-"""Of an interval within 0 and 1: the rest is below what a float distinguishes there."""
+"""How often an interval within 0 and 1 is halved: until it is shorter than the distance of two floats."""
 _ROUNDING = 1e-9
-"""Of a number of steps of a grid."""
+"""The largest error of a number of grid steps."""
 _STANDARD = NormalDist()
 
 
@@ -97,7 +97,7 @@ class Mode(Distribution):
     def quantile(self, probability: float) -> float:
         u = 1 - probability
         found = 1 - u - self.scale * (math.cos(math.pi / 2 * u) ** 2 - 1 + u)
-        return min(max(found, 0.0), 1.0)  # rounding may lead out
+        return min(max(found, 0.0), 1.0)  # rounding may exceed them
 
     def density(self, sigma: float) -> float:
         """Return the probability density, whose mean over all sigmas is 1."""

@@ -7,7 +7,7 @@ import math
 _TINY = 1e-300
 """In place of a zero denominator."""
 _MOST_TERMS = 10_000
-"""Far more than any of the parameters that settings allow needs: some times the root of the larger one."""
+"""Far more than needed: the parameters that settings allow need a few times the square root of the larger one."""
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:

@@ -285,7 +285,8 @@ def _optimizer_check(train: TrainSettings) -> EarlyCheck:
 
 
 def _check_optimizer(train: TrainSettings) -> None:
-    from hv15.train.optimizer_classes import MissingPackage, optimizer_class
+    from hv15.train.optimizer_classes import optimizer_class
+    from hv15.train.optimizer_packages import MissingPackage
     from hv15.train.optimizers import check_optimizer
 
     try:

@@ -19,6 +19,7 @@ from hv15.plan.model_sizes import ModelSizes
 from hv15.plan.optimizer_memory import state_bytes
 from hv15.plan.workload import TEMPLATE
 from hv15.project import Project
+from hv15.project.checkpoints import lora_after
 from hv15.records.paths import average_of
 
 FLOAT = 4
@@ -101,7 +102,7 @@ def _text_bytes(project: Project, sizes: ModelSizes) -> int:
     try:
         texts, present = project.texts.needed, set(project.texts.store.all_keys())
     except UserError:  # a model file is missing, which has its own line
-        texts, present = {each.source.caption: each.source.caption for each in project.dataset.sources}, set()
+        texts, present = project.dataset.texts, set()
     missing = [text for key, text in sorted(texts.items()) if key not in present]
     glyphs = sum(len(quoted.encode()) + 1 for text in missing if (quoted := glyph_text(text)) is not None)
     numbers = _text_tokens(project, missing) * sizes.dit.text_dim + glyphs * sizes.dit.glyph_dim
@@ -134,6 +135,8 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     from hv15.lora.sizes import settings_network
 
     settings, train = project.settings, project.settings.train
+    if not settings.datasets:
+        return {}
     try:
         network = settings_network(sizes.dit, settings)
         files = 2 if train.ema_decay else 1  # a moving average is as large
@@ -142,10 +145,11 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
         return {}
     number = FLOAT if train.save_precision == "float32" else FLOAT // 2
     paths, formats = project.paths, settings.convert.formats
-    products = {paths.trained: network.parameters, paths.lora: network.parameters}
+    chosen = lora_after(train, train.publish_step, paths)
+    products = dict.fromkeys((paths.trained, chosen, paths.lora), network.parameters)
     products |= {paths.converted(layout): written_numbers(network, layout) for layout in formats}
     if train.ema_decay:
-        products |= {average_of(path): network.parameters for path in (paths.trained, paths.lora)}
+        products |= {average_of(path): network.parameters for path in (paths.trained, chosen, paths.lora)}
     numbers = sum(size for path, size in products.items() if not path.exists())
     numbers += files * _checkpoints(train) * network.parameters
     return {

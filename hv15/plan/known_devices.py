@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +11,8 @@ from hv15.errors import UserError
 from hv15.plan.devices import Device, listed, plain_name, recognised
 from hv15.records.device_rates import DeviceRates, read_device_rates
 from hv15.records.fields import to_json
-from hv15.records.json_values import RecordError, as_object, parse_object
+from hv15.records.json_values import RecordError, as_object, parse_object, report_content
 
-LARGEST_FILE = 2**22
-"""Bytes of a file of rates at most; a real one takes a few hundred, a whole report some ten thousand."""
 SAME_MEMORY = 0.1
 """A device is the one that was measured if their memory differs by less than this part; a slice of a GPU is not."""
 
@@ -90,19 +86,7 @@ def read_rates(path: Path) -> DeviceRates:
         OSError: it cannot be read.
         RecordError: it holds no rates, or those of a newer hv15.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise RecordError("it is a link, which is not followed") from None
-        raise
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise RecordError("it is no file")
-        content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
-        raise RecordError("it is too large for rates or a report")
-    found = parse_object(content)
+    found = parse_object(report_content(path, follow_link=False))
     return read_device_rates(as_object(found.get("rates", found)))
 
 

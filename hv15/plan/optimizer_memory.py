@@ -65,7 +65,7 @@ def plannable(train: TrainSettings) -> TrainSettings:
     Raises:
         UserError: the optimizer refuses its arguments.
     """
-    from hv15.train.optimizer_classes import MissingPackage
+    from hv15.train.optimizer_packages import MissingPackage
 
     try:
         _state_after_a_step(train, [(4, 8)])

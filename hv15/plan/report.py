@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from hv15.data.survey import counted
 from hv15.plan.advice import Remedy, advise
 from hv15.plan.devices import Device
 from hv15.plan.stages import StagePlan, StagePlanner
@@ -101,7 +102,13 @@ def make_plan(project: Project, device: Device, note: str = "") -> ProjectPlan:
     planner = StagePlanner(project, device)
     stages = tuple(planner.stage(name) for name in planner.names)
     found = [advise(planner, stage.name) for stage in stages if not stage.fits]
-    notes = [planner.work.note]
+    work = planner.work
+    notes = [f"{work.steps} steps with {counted(work.clips, 'clip')} and {counted(work.texts, 'text')}", work.note]
+    if len(work.parts) > 1:
+        epochs = [
+            f"{each.batches} in steps {each.span.start + 1} to {each.span.start + each.steps}" for each in work.parts
+        ]
+        notes.append(f"batches of an epoch: {', '.join(epochs)}")
     if planner.sizes.assumed:
         notes.append(f"missing or unreadable, so planned with the published sizes: {', '.join(planner.sizes.assumed)}")
     if note:

@@ -145,6 +145,8 @@ class StagePlanner:
         left_out: set[str] = set() if self.work.task == "i2v" else {"condition"}
         if not self.work.videos:
             left_out |= {"condition", "denoise", "decode"}
+        if not self.project.settings.datasets:
+            left_out |= {"encode latents", "train"}
         return [name for name in STAGES if name not in left_out]
 
     def stage(self, name: StageName, settings: Settings | None = None, clips: ClipBatch | None = None) -> StagePlan:
@@ -330,7 +332,7 @@ class StagePlanner:
     def _denoise(self, settings: Settings) -> Cost:
         from hv15.plan.metered_steps import PassSize
         from hv15.plan.transformer import denoising
-        from hv15.sample.sampling import BATCHED_TOKENS
+        from hv15.sample.sampler import BATCHED_TOKENS
 
         frames, rows, columns = self._largest_video.latent
         return denoising(

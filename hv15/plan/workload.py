@@ -10,6 +10,7 @@ from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
 from hv15.project import Project
+from hv15.spans import WHOLE, Span, parts
 
 TEXT_TOKENS = 300
 """Tokens of a usual caption, where no caption is known."""
@@ -40,6 +41,9 @@ class ClipBatch:
         return self.samples * math.prod(self.latent)
 
 
+_SMALLEST = ClipBatch(1, 1, PIXELS_PER_CELL, PIXELS_PER_CELL)
+
+
 @dataclass(frozen=True)
 class Video:
     """A sample."""
@@ -57,7 +61,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ValidationWork:
     """What the validations of a training measure."""
 
     largest: ClipBatch
@@ -68,22 +72,37 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class TrainingPart:
+    """The steps of a training in which the same datasets take part."""
+
+    span: Span
+    steps: int
+    batches: int
+    """Of an epoch."""
+    samples_per_batch: float
+    mean_tokens: float
+    """Of a batch, over an epoch."""
+
+
+@dataclass(frozen=True)
 class Workload:
     """Everything that a project computes."""
 
     task: str
     batch: ClipBatch
-    """The largest one."""
+    """The largest one; without datasets, the smallest that there can be."""
     clips: int
     batches: int
-    """Of an epoch."""
+    """Of an epoch, in the longest part of the training."""
     mean_tokens: float
-    """Of a batch, over an epoch."""
+    """Of a batch, over the training."""
     texts: int
     text_tokens: int
     """Of the longest text."""
     steps: int
-    validation: Measured | None
+    parts: tuple[TrainingPart, ...]
+    """One, unless datasets begin or end within the training."""
+    validation: ValidationWork | None
     videos: tuple[Video, ...]
     note: str
     """Where sizes and numbers come from."""
@@ -92,51 +111,94 @@ class Workload:
 def workload(project: Project) -> Workload:
     """What a project asks for: its clips as the manifests list them, else at most what the config allows."""
     settings = project.settings
-    listed, note = _listed(project)
-    datasets = settings.datasets
-    clips = listed or [clip for dataset in datasets for clip in _allowed(dataset)]
-    repeats = sum(clip.repeats for clip in clips)
-    if listed:
-        total, shown = len(listed), repeats
-    else:
-        counts = _counts(project)
-        total = sum(counts)
-        shown = sum(count * dataset.num_repeats for count, dataset in zip(counts, datasets, strict=True))
-    per_batch = sum(clip.samples * clip.repeats for clip in clips) / repeats
-    batches = max(1, math.ceil(shown / per_batch))
-    captions = _captions(project)
-    tokens = max((len(text) for text in captions), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
-    train = settings.train
-    epochs, accumulation = train.max_train_epochs or 1, train.batches_per_step
-    steps = train.max_train_steps or math.ceil(epochs * batches / accumulation)
+    groups, note = _groups(project)
+    clips = [clip for group in groups for clip in group.clips]
+    texts = _texts(project)
+    tokens = max((len(text) for text in texts), default=TEXT_TOKENS * CHARACTERS) // CHARACTERS + TEMPLATE
+    per_step = settings.train.batches_per_step
+    found = _training_parts(groups, settings.train.max_train_steps, settings.train.max_train_epochs, per_step)
+    longest = max(found, key=lambda each: each.steps)
+    steps = sum(each.steps for each in found) if settings.datasets else 0
+    mean_tokens = longest.mean_tokens
+    if len(found) > 1:
+        mean_tokens = sum(each.mean_tokens * each.steps for each in found) / steps
+    samples_per_step = min(each.samples_per_batch for each in found) * per_step
     return Workload(
         task=settings.task,
         batch=max(clips, key=lambda clip: clip.tokens),
-        clips=total,
-        batches=batches,
-        mean_tokens=sum(clip.tokens * clip.repeats for clip in clips) / repeats,
-        texts=len(captions),
+        clips=sum(group.count for group in groups),
+        batches=longest.batches,
+        mean_tokens=mean_tokens,
+        texts=len(texts),
         text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
-        validation=_measured(project, clips, per_batch * accumulation, steps, batches / accumulation),
+        parts=found,
+        validation=_measured(project, clips, samples_per_step, steps, longest.batches / per_step),
         videos=_videos(project),
         note=note,
     )
 
 
-def _listed(project: Project) -> tuple[list[ClipBatch], str]:
-    """The clips that are encoded, with their batches' size."""
+@dataclass(frozen=True)
+class _Group:
+    """The clips that take part in the same steps."""
+
+    clips: list[ClipBatch]
+    """One of each kind."""
+    count: int
+    """Of all clips."""
+    shown: int
+    """How many are shown in an epoch."""
+    span: Span
+
+
+def _groups(project: Project) -> tuple[list[_Group], str]:
+    """The clips that are encoded, else what the datasets allow, and a note on which of the two."""
+    if not project.settings.datasets:
+        return [_Group([_SMALLEST], 0, 0, WHOLE)], "the project only samples"
     try:
         items = project.training_items()
     except UserError:
-        return [], "clips are not encoded yet: sizes and numbers are the largest that the config allows"
-    clips = [ClipBatch(item.batch_size, *video_size(*item.shape), repeats=item.repeats) for item in items]
-    return clips, "clips as they are encoded"
+        note = "clips are not encoded yet: sizes and numbers are the largest that the config allows"
+        datasets = zip(project.settings.datasets, _counts(project), strict=True)
+        return [
+            _Group(_allowed(dataset), count, count * dataset.num_repeats, dataset.span) for dataset, count in datasets
+        ], note
+    found: dict[Span, list[ClipBatch]] = {}
+    for item in items:
+        clip = ClipBatch(item.batch_size, *video_size(*item.shape), repeats=item.repeats)
+        found.setdefault(item.span, []).append(clip)
+    groups = [_Group(clips, len(clips), sum(clip.repeats for clip in clips), span) for span, clips in found.items()]
+    return groups, "clips as they are encoded"
+
+
+def _training_parts(
+    groups: list[_Group], max_steps: int | None, max_epochs: int | None, per_step: int
+) -> tuple[TrainingPart, ...]:
+    """Divide a training where a dataset begins or ends; each part begins a new epoch (`hv15.train.scheduled`)."""
+    found: list[TrainingPart] = []
+    epochs = max_epochs or 1
+    for span in parts(group.span for group in groups):
+        shown = [group for group in groups if group.span.has(span.start)]
+        if not shown or (max_steps is not None and span.start >= max_steps):
+            continue
+        clips = [clip for group in shown for clip in group.clips]
+        repeats = sum(clip.repeats for clip in clips)
+        per_batch = sum(clip.samples * clip.repeats for clip in clips) / repeats
+        batches = max(1, math.ceil(sum(group.shown for group in shown) / per_batch))
+        end = math.ceil(epochs * batches / per_step) + span.start if max_steps is None else max_steps
+        steps = (end if span.end is None else min(end, span.end)) - span.start
+        mean_tokens = sum(clip.tokens * clip.repeats for clip in clips) / repeats
+        found.append(TrainingPart(span, steps, batches, per_batch, mean_tokens))
+        epochs -= math.ceil(steps * per_step / batches)
+        if max_steps is None and epochs <= 0:
+            break
+    return tuple(found)
 
 
 def _measured(
     project: Project, trained: list[ClipBatch], samples_per_step: float, steps: int, steps_per_epoch: float
-) -> Measured | None:
+) -> ValidationWork | None:
     """What is measured between the steps of a training."""
     train = project.settings.train
     asked, both = train.validation, project.settings.task == "i2v" and 0 < train.i2v_prob < 1
@@ -150,7 +212,7 @@ def _measured(
     interval = asked.interval(samples_per_step, both_tasks=both, checkpointing=train.gradient_checkpointing)
     distance = interval or (asked.every_n_epochs or 1) * steps_per_epoch
     times = int(steps // distance) + asked.at_first
-    return Measured(
+    return ValidationWork(
         largest=max(clips, key=lambda clip: clip.tokens),
         mean_tokens=sum(clip.tokens for clip in clips) / len(clips),
         passes=times * asked.passes(both_tasks=both),
@@ -182,10 +244,10 @@ def _counts(project: Project) -> list[int]:
     return [max(count, 1) for count in found]
 
 
-def _captions(project: Project) -> set[str]:
+def _texts(project: Project) -> set[str]:
     prompts = {prompt.prompt for prompt in project.settings.sample.prompts}
     try:
-        return {"", *prompts, *(each.source.caption for each in project.dataset.sources)}
+        return {"", *prompts, *project.dataset.texts.values()}
     except UserError:
         return prompts
 

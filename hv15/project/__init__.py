@@ -7,6 +7,7 @@ job can tell whether the dataset is still the one that was planned for. Each par
 - encodings: what has to be encoded, and which settings change what comes out
 - training: what the training depends on, and what it reads
 - continuing: what it starts from, if that is another training
+- checkpoints: the LoRA after one of its steps
 - products: the files that belong to a finished LoRA
 - model_files: where the models are, and the identities by which they enter the digests
 """
@@ -22,21 +23,26 @@ from hv15.cache.batches import TrainingItem
 from hv15.cache.encoding import Encoding, NeededClips
 from hv15.choices import roles_of
 from hv15.config import Settings, load_config
+from hv15.digest import digest
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
+from hv15.project.checkpoints import checkpoint_spec, earlier_step, kept_checkpoints
 from hv15.project.continuing import find_start, with_origin
 from hv15.project.dataset import ProjectDataset
 from hv15.project.encodings import encode_clips, encode_texts
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
 from hv15.records.json_values import Json, JsonObject
-from hv15.records.paths import ProjectPaths
+from hv15.records.paths import CachePaths, ProjectPaths
+from hv15.records.problems import ConfigError, Place, Problem
 from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import Origin
 
 __all__ = ["ModelFiles", "Project"]
+
+_DATASETS = Place(setting=("datasets",))
 
 
 class Project:
@@ -45,16 +51,17 @@ class Project:
     Args:
         config: the config file; its folder is the project.
         overrides: settings given on the command line, nested as in the file.
+        text: what to read instead of the file.
     """
 
-    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None) -> None:
+    def __init__(self, config: Path, overrides: Mapping[str, Json] | None = None, *, text: str | None = None) -> None:
         self.config = Path(config)
         self.overrides = dict(overrides or {})
-        self.settings: Settings = load_config(self.config, self.overrides)
+        self.settings: Settings = load_config(self.config, self.overrides, text=text)
         self.root = self.settings.root
         self.paths = ProjectPaths(self.root)
         self.cache = self.settings.resolve(self.settings.cache.directory)
-        self._fingerprints = FingerprintCache(self.cache / "fingerprints.json")
+        self._fingerprints = FingerprintCache(CachePaths(self.cache).model_fingerprints)
         self.models = ModelFiles(self.settings, self._fingerprints)
         validation = self.settings.train.validation
         self.dataset = ProjectDataset(self.settings.datasets, validation, self.root, self.cache)
@@ -78,9 +85,8 @@ class Project:
     @cached_property
     def texts(self) -> Encoding[str]:
         """The captions and prompts to encode."""
-        captions = {each.caption: each.source.caption for each in self.dataset.sources}
         prompts = (text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt))
-        return encode_texts(self.settings, self.models, captions, prompts, self.cache, self.paths)
+        return encode_texts(self.settings, self.models, self.dataset.texts, prompts, self.cache, self.paths)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -92,6 +98,15 @@ class Project:
             UserError: a file is missing, or a dataset cannot be used.
         """
         return self.spec_without_start if self.start is None else with_origin(self.spec_without_start, self.start)
+
+    @cached_property
+    def trained_digest(self) -> str | None:
+        """What stands for the published LoRA in the specs of all that is made with it; None if nothing is trained.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return digest(self.published_spec) if self.settings.datasets else None
 
     @cached_property
     def start(self) -> Origin | None:
@@ -109,6 +124,9 @@ class Project:
         Raises:
             UserError: as `training_spec`.
         """
+        if not self.settings.datasets:
+            found = "is missing: there is nothing to train on"
+            raise ConfigError([Problem(found, "add a dataset to config.yaml, or ask for samples", _DATASETS)])
         return training_spec(
             self.settings,
             self.models,
@@ -117,6 +135,38 @@ class Project:
             text=self.texts.settings_digest,
             file_digest=self._digest_of_setting,
         )
+
+    # -- the LoRA after a step --------------------------------------------------------------------------------------
+
+    @property
+    def published_spec(self) -> JsonObject:
+        """Everything on which the LoRA depends that is published, sampled and converted.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return self.spec_after(self.settings.train.publish_step)
+
+    def spec_after(self, step: int | None) -> JsonObject:
+        """Everything on which the LoRA after a step depends; None: after the last one.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        train = self.settings.train
+        before_the_end = earlier_step(train, step)
+        return (
+            self.training_spec if before_the_end is None else checkpoint_spec(train, self.training_spec, before_the_end)
+        )
+
+    @cached_property
+    def kept(self) -> dict[int, Path]:
+        """The LoRA files that are there of this training, by step.
+
+        Raises:
+            UserError: as `training_spec`.
+        """
+        return kept_checkpoints(self.settings.train, self.training_spec, self.paths)
 
     def training_items(self) -> list[TrainingItem]:
         """Every clip with its caption, as the manifests list them.

@@ -21,7 +21,7 @@ from hv15.records.metadata import CONFIG, MADE_FROM
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
-from hv15.records.training import STATE, known_record, set_aside, state_folders
+from hv15.records.training import STATE, known_record, set_aside, state_folders, state_name
 from hv15.train.origin import ENTRY, LORA, STATES, Origin, origin_of_state, places, refuse_finished
 from hv15.train.past import past_of
 
@@ -127,7 +127,7 @@ def _find(settings: Settings, paths: ProjectPaths, file_digest: Callable[[str, s
     if place.is_dir():
         raise UserError(
             f"{_SETTING}: {place} is a folder without a state",
-            hint="give the folder of a state, such as results/train/state/step-001600, or a LoRA file",
+            hint=f"give the folder of a state, such as {ProjectPaths().states / state_name(1600)}, or a LoRA file",
         )
     return Origin("lora", file_digest(_SETTING, str(place)))
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.config import DatasetSettings, digest_view, marked_view
+from hv15.config.section import Affects
 from hv15.config.training.validation import ValidationSettings
-from hv15.data.captions import caption_key
+from hv15.data.captions import caption_key, captions_key
 from hv15.data.index import FileIndex
 from hv15.data.media import Source
 from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.digest import short, text_digest
 from hv15.project.validation import held_out
+from hv15.records.paths import CachePaths
 from hv15.records.problems import ConfigError, Location, Place, Problem
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
 
@@ -32,10 +35,12 @@ class FoundSource(NamedTuple):
     media: str
     """sha256 of the file's bytes."""
     caption: str
-    """sha256 of the caption's text."""
+    """The key of its caption, or of the texts from which a training draws."""
+    texts: tuple[str, ...]
+    """The keys of these texts."""
 
 
-class Pair(NamedTuple):
+class CaptionedMedium(NamedTuple):
     """One captioned medium of one dataset: what training draws from."""
 
     media: str
@@ -47,11 +52,26 @@ class Pair(NamedTuple):
     """Index in the config."""
     name: str
     """The medium's file, for messages."""
+    texts: tuple[str, ...]
+    """Keys of the texts from which a training draws; the first is the caption as it is written."""
 
     @property
     def source_key(self) -> str:
         """The key of the medium's entry among the encoded clips."""
         return f"{self.media}-{self.rule}"
+
+
+def chosen(sources: Sequence[FoundSource], count: int) -> list[FoundSource]:
+    """Return at most `count` of the media of a dataset: those with the smallest hashes of their content, in order.
+
+    So a file that is added takes the place of at most one other, and the names do not matter.
+    """
+
+    def place(each: FoundSource) -> str:
+        return text_digest(f"max_num_samples/{each.media}")
+
+    kept = set(nsmallest(count, range(len(sources)), key=lambda index: (place(sources[index]), sources[index].caption)))
+    return [each for index, each in enumerate(sources) if index in kept]
 
 
 def clip_rule(dataset: DatasetSettings) -> str:
@@ -91,18 +111,22 @@ class ProjectDataset:
 
     @cached_property
     def sources(self) -> list[FoundSource]:
-        """Everything that the datasets hold now.
+        """Everything that the datasets hold now, of each at most `max_num_samples`.
 
         Raises:
             ConfigError: datasets cannot be used, or files of the validation are trained on; all of them at once.
         """
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
-        keys = FileIndex(self._store / "index.json").media_keys([source for _, source in found])
-        sources = [
-            FoundSource(number, source, key, caption_key(source.caption))
-            for (number, source), key in zip(found, keys, strict=True)
-        ]
+        keys = FileIndex(CachePaths(self._store).media_hashes).media_keys([source for _, source in found])
+        sources: list[FoundSource] = []
+        for (number, source), key in zip(found, keys, strict=True):
+            texts = tuple(map(caption_key, source.texts))
+            sources.append(FoundSource(number, source, key, captions_key(texts), texts))
+        for number, dataset in enumerate(self.datasets):
+            if dataset.max_num_samples is not None:
+                ours = chosen([each for each in sources if each.dataset == number], dataset.max_num_samples)
+                sources = [each for each in sources if each.dataset != number] + ours
         self._refuse_twins(sources)
         return sources
 
@@ -128,7 +152,7 @@ class ProjectDataset:
         """
         return held_out((each.media for each in self.sources if each.dataset < self._trained_count), self._fraction)
 
-    def is_trained(self, each: FoundSource | Pair) -> bool:
+    def is_trained(self, each: FoundSource | CaptionedMedium) -> bool:
         """Whether the training draws from a medium of a dataset.
 
         Raises:
@@ -162,11 +186,24 @@ class ProjectDataset:
         return [each for each in self.sources if self.is_trained(each)]
 
     @cached_property
+    def texts(self) -> dict[str, str]:
+        """Every text that the training may read, by its key: what is not trained on is shown only as it is written.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        found: dict[str, str] = {}
+        for each in self.sources:
+            read = each.source.texts if self.is_trained(each) else (each.source.caption,)
+            found.update(zip(each.texts, read, strict=False))
+        return found
+
+    @cached_property
     def probed(self) -> Probed:
         """The properties of the files. A plan does not need them, so the decoders are imported here."""
         from hv15.data.probed import Probed
 
-        return Probed(self._store / "probed.json")
+        return Probed(CachePaths(self._store).probed_media)
 
     @cached_property
     def rules(self) -> list[str]:
@@ -177,12 +214,12 @@ class ProjectDataset:
     def identities(self) -> list[str]:
         """The identity of each dataset, whatever its place in the list: how it cuts and weights its clips."""
         return [
-            short({"rule": rule, **marked_view(dataset, "weight")})
+            short({"rule": rule, **marked_view(dataset, Affects.WEIGHT)})
             for rule, dataset in zip(self.rules, self.datasets, strict=True)
         ]
 
     @cached_property
-    def all_pairs(self) -> list[Pair]:
+    def all_pairs(self) -> list[CaptionedMedium]:
         """Every captioned medium, in an order that depends on content alone.
 
         Raises:
@@ -190,13 +227,13 @@ class ProjectDataset:
         """
         rules = self.rules
         pairs = [
-            Pair(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix))
-            for dataset, source, media, caption in self.sources
+            CaptionedMedium(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix), texts)
+            for dataset, source, media, caption, texts in self.sources
         ]
         return sorted(pairs)
 
     @cached_property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[CaptionedMedium]:
         """What is trained on, in an order that depends on content alone.
 
         Raises:
@@ -205,7 +242,7 @@ class ProjectDataset:
         return [pair for pair in self.all_pairs if self.is_trained(pair)]
 
     @cached_property
-    def validation_pairs(self) -> list[Pair]:
+    def validation_pairs(self) -> list[CaptionedMedium]:
         """What is not trained on, in an order that depends on content alone.
 
         Raises:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from hv15.cache.batches import TrainingItem
 from hv15.config import Settings, TrainSettings, digest_view
 from hv15.config.training.validation import ValidationSettings
 from hv15.errors import UserError
 from hv15.grid import latent_size
-from hv15.project.dataset import Pair, ProjectDataset
+from hv15.project.dataset import CaptionedMedium, ProjectDataset
 from hv15.project.model_files import ModelFiles
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
@@ -85,7 +86,7 @@ def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> lis
 
 
 def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:
-    """Every clip that is held out for validation, with its caption.
+    """Every clip that is held out for validation, with its caption as it is written.
 
     Args:
         entries: of the encoded clips, by source key.
@@ -93,7 +94,7 @@ def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> l
     Raises:
         UserError: no clip is left.
     """
-    items = _items(dataset, dataset.validation_pairs, entries)
+    items = [replace(item, variants=()) for item in _items(dataset, dataset.validation_pairs, entries)]
     if not items:
         raise UserError(
             "no clip is left to validate on",
@@ -102,15 +103,20 @@ def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> l
     return items
 
 
-def _items(dataset: ProjectDataset, pairs: Iterable[Pair], entries: Mapping[str, Entry]) -> list[TrainingItem]:
+def _items(
+    dataset: ProjectDataset, pairs: Iterable[CaptionedMedium], entries: Mapping[str, Entry]
+) -> list[TrainingItem]:
     return [
         TrainingItem(
             clip.key,
-            pair.caption,
+            pair.texts[0],
             latent_size(clip.frames, clip.height, clip.width),
             dataset=dataset.identities[pair.dataset],
             batch_size=dataset.datasets[pair.dataset].batch_size,
             repeats=dataset.datasets[pair.dataset].num_repeats,
+            loss_weight=dataset.datasets[pair.dataset].loss_weight,
+            span=dataset.datasets[pair.dataset].span,
+            variants=pair.texts if len(pair.texts) > 1 else (),
             name=pair.name,
         )
         for pair in pairs

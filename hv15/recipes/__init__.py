@@ -34,12 +34,12 @@ def with_recipe(config: str, name: str) -> str:
         raise UserError(f"there is no recipe '{name}'{nearest(name, names)}", hint=f"use one of {', '.join(names)}")
     recipe = (files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
     comment, *settings = recipe.replace("{sampling_shift}", f"{_sampling_shift(config):g}").splitlines()
-    theirs = {_key(line) for line in settings}
-    theirs |= {_INSTEAD_OF[key] for key in theirs & _INSTEAD_OF.keys()}
+    replaced = {_key(line) for line in settings}
+    replaced |= {_INSTEAD_OF[key] for key in replaced & _INSTEAD_OF.keys()}
     before, train, block, after = _divided(config)
-    ours = [line for line in block if _key(line.strip()) not in theirs]
+    kept = [line for line in block if _key(line.strip()) not in replaced]
     heading = [f"  # Recipe {name}: {comment.removeprefix('# ')}", f"  {_MEMORY}"]
-    rest = ["  # The preset's own.", *ours] if ours else []
+    rest = ["  # The preset's own.", *kept] if kept else []
     return "\n".join([*before, train, *heading, *(f"  {line}" for line in settings), *rest, *after]) + "\n"
 
 

@@ -21,3 +21,5 @@ DECODING = 1
 """A sample's pixels and its file."""
 CONVERSION = 1
 """The LoRA in the layouts of other programs."""
+GRID = 1
+"""The sheet and the video of all checkpoints."""

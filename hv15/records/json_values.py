@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +18,33 @@ JsonObject: TypeAlias = dict[str, Json]
 
 class RecordError(ValueError):
     """A file is not the expected record: it is damaged, of another kind, or of an unsupported version."""
+
+
+LARGEST_REPORT = 2**22
+"""Bytes of a self-test's report or of a file of rates at most; a report takes some ten thousand."""
+
+
+def report_content(path: Path, *, follow_link: bool) -> bytes:
+    """Return the bytes of a report, or of a file of rates. A pipe or a device is not waited for.
+
+    Raises:
+        OSError: it cannot be read.
+        RecordError: it is no regular file, is too large, or is a link and none is followed.
+    """
+    only_itself = 0 if follow_link else os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | only_itself)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow_link:
+            raise RecordError("it is a link, which is not followed") from None
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise RecordError("not a regular file")
+        content = file.read(LARGEST_REPORT + 1)
+    if len(content) > LARGEST_REPORT:
+        raise RecordError("it is too large for rates or a report")
+    return content
 
 
 def parse_json(text: str | bytes) -> Json:

@@ -49,6 +49,8 @@ class Measure:
     """The field as a fraction of which this one is shown; "" to show it unchanged."""
     bins: int = 0
     """Number of values in the field; 0 for a single number."""
+    first_bin: int = 0
+    """The number that the first of them is called by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,21 +113,26 @@ class StepRecord(MetricsRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRecord(MetricsRecord):
-    """The loss on clips that are not trained on, at fixed noise (`hv15.train.validation`). None is not finite."""
+    """The loss on clips that are not trained on, at fixed noise (`hv15.train.validation`).
+
+    A loss that is not finite is None.
+    """
 
     kind = "validation"
     loss: Annotated[float | None, Measure("Loss", log=True, label="validation")]
-    trained_loss: Annotated[float | None, Measure("Loss", log=True, label="trained clips, measured alike")] = None
+    trained_loss: Annotated[float | None, Measure("Loss", log=True, label="trained clips")] = None
     """The same on as many clips that are trained on."""
     loss_by_quantile: Annotated[
         tuple[float | None, ...],
-        Measure("Validation by noise level (quantiles 0.1 to 0.9)", log=True, bins=QUANTILE_COUNT),
+        Measure("Validation by noise level (quantiles 0.1 to 0.9)", log=True, bins=QUANTILE_COUNT, first_bin=1),
     ] = ()
     """The mean loss at each noise level; None if it has no clips."""
     trained_loss_by_quantile: tuple[float | None, ...] = ()
     loss_t2v: Annotated[float | None, Measure("Validation by task", log=True, label="text-to-video")] = None
     """Of the clips measured without their first image, if both tasks are measured."""
     loss_i2v: Annotated[float | None, Measure("Validation by task", log=True, label="image-to-video")] = None
+    trained_loss_t2v: Annotated[float | None, Measure("Validation by task", log=True, label="trained, t2v")] = None
+    trained_loss_i2v: Annotated[float | None, Measure("Validation by task", log=True, label="trained, i2v")] = None
     sigmas: tuple[float, ...] = ()
     """The noise levels of the quantiles."""
     is_best: bool = False
@@ -143,6 +150,8 @@ class PreviewRecord(MetricsRecord):
     """The name of the prompt."""
     path: str
     """Relative to the training's folder."""
+    ema_decay: float | None = None
+    """Of the moving average of the LoRA, if it was made with that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +182,8 @@ class WarningRecord(MetricsRecord):
     hint: str = ""
     clips: tuple[str, ...] = ()
     """The names of the clips that it is about."""
+    skipped: bool = False
+    """Whether the step changed nothing."""
 
 
 RECORDS: dict[str, type[MetricsRecord]] = {
@@ -215,8 +226,8 @@ def read_metrics(content: JsonObject) -> MetricsRecord | None:
     return record
 
 
-def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRecord]:
-    """Yield the steps of a metrics file, or of its last bytes; damaged and unknown lines are skipped.
+def read_records(path: Path, *, last_bytes: int | None = None) -> Iterator[MetricsRecord]:
+    """Yield the records of a metrics file, or of its last bytes; damaged and unknown lines are skipped.
 
     Raises:
         OSError: the file cannot be read.
@@ -229,5 +240,14 @@ def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRec
                 record = read_metrics(parse_object(line))
             except RecordError:
                 continue
-            if isinstance(record, StepRecord):
+            if record is not None:
                 yield record
+
+
+def read_steps(path: Path, *, last_bytes: int | None = None) -> Iterator[StepRecord]:
+    """Yield only the steps of what `read_records` yields.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return (each for each in read_records(path, last_bytes=last_bytes) if isinstance(each, StepRecord))

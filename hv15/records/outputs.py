@@ -14,7 +14,7 @@ class SampleOutput:
     """One file or folder of a sample."""
 
     name: str
-    """The rule `sample_<name>` makes it."""
+    """The rule `sample_<name>` makes it; `checkpoint_<name>` makes that of a checkpoint."""
     suffix: str
     """The ending of its file name, after the sample's name."""
     is_folder: bool = False
@@ -23,11 +23,16 @@ class SampleOutput:
 
     @property
     def rule(self) -> str:
-        return f"sample_{self.name}"
+        return self.rule_of(None)
 
-    def path(self, paths: ProjectPaths, sample: str) -> Path:
-        """Return its file; `sample` may be a wildcard in braces."""
-        return paths.samples / f"{sample}{self.suffix}"
+    def rule_of(self, step: int | str | None) -> str:
+        """Return the name of its rule: of the published LoRA's samples, or of those of the LoRA after a step."""
+        return f"sample_{self.name}" if step is None else f"checkpoint_{self.name}"
+
+    def path(self, paths: ProjectPaths, sample: str, step: int | str | None = None) -> Path:
+        """Return its file; `sample` and `step` may be wildcards in braces."""
+        folder = paths.samples if step is None else paths.checkpoint(step)
+        return folder / f"{sample}{self.suffix}"
 
 
 VIDEO = SampleOutput("video", ".mp4")
@@ -50,6 +55,11 @@ OUTPUT_TYPES: dict[OutputType, tuple[SampleOutput, ...]] = {
     "both": (VIDEO, LATENTS),
 }
 """`sample.output_type` -> the outputs, those that can be viewed first."""
+
+
+def subject(sample: str, step: int | str | None = None) -> str:
+    """Return what its stages and logs are named by, after the rule; `sample` and `step` may be wildcards in braces."""
+    return sample if step is None else f"{step}.{sample}"
 
 
 def output_of(path: Path) -> SampleOutput | None:

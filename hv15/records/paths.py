@@ -18,6 +18,15 @@ RESULTS = "results"
 CONFIG = "config.yaml"
 
 
+MANIFESTS = "*-of-*.json"
+"""Matches the names of manifests, in the folder of a set of encoding settings."""
+
+
+def manifest_name(shard: int | str, shards: int | str) -> str:
+    """Return the name of a shard's manifest; `shard` may be a wildcard in braces."""
+    return f"{shard}-of-{shards}.json"
+
+
 def config_file(project: Path) -> Path:
     """Return the config file of a project, given the project's folder or the config file itself."""
     return project / CONFIG if project.is_dir() else project
@@ -26,6 +35,44 @@ def config_file(project: Path) -> Path:
 def average_of(lora: Path) -> Path:
     """Return the file of a LoRA's moving average, beside the LoRA's own."""
     return lora.with_suffix(f".ema{lora.suffix}")
+
+
+@dataclass(frozen=True)
+class CachePaths:
+    """The files of a cache, which any number of projects can share."""
+
+    root: Path
+    """The folder that `cache.directory` names."""
+
+    def items(self, kind: EncodedKind) -> Path:
+        """Return the folder of the encoded items of a kind, with a folder in it for each set of encoding settings."""
+        return self.root / "store" / kind
+
+    @property
+    def projects(self) -> Path:
+        """The folder of notes on the projects that use the store."""
+        return self.root / "projects"
+
+    @property
+    def media_hashes(self) -> Path:
+        return self.root / "index.json"
+
+    @property
+    def probed_media(self) -> Path:
+        return self.root / "probed.json"
+
+    @property
+    def model_fingerprints(self) -> Path:
+        return self.root / "fingerprints.json"
+
+    @property
+    def token_counts(self) -> Path:
+        return self.root / "tokens.json"
+
+
+def copy_of_step(step: int) -> str:
+    """Return the file name of the copy of the LoRA that a training keeps after a step."""
+    return f"lora-step{step:06d}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -70,6 +117,34 @@ class ProjectPaths:
         return self.samples / "contact_sheet.png"
 
     @property
+    def all_checkpoints(self) -> Path:
+        """The folder of what was made with LoRAs of single steps."""
+        return self.results / "checkpoints"
+
+    @property
+    def checkpoint_sheet(self) -> Path:
+        """The samples of all checkpoints in one picture."""
+        return self.all_checkpoints / "grid.png"
+
+    @property
+    def checkpoint_film(self) -> Path:
+        """The samples of all checkpoints side by side in one video."""
+        return self.all_checkpoints / "grid.mp4"
+
+    def checkpoint(self, step: int | str) -> Path:
+        """Return the folder of what was made with the LoRA after a step; `step` may be a wildcard in braces."""
+        return self.all_checkpoints / str(step)
+
+    def sampled_checkpoints(self) -> dict[int, Path]:
+        """Return the existing folders of what was made with LoRAs of single steps, by step."""
+        folders = [path for path in self.all_checkpoints.glob("*") if path.name.isdecimal()]
+        return {int(path.name): path for path in sorted(folders, key=lambda path: int(path.name))}
+
+    def checkpoint_lora(self, step: int | str) -> Path:
+        """Return the LoRA after a step as it is published; `step` may be a wildcard in braces."""
+        return self.checkpoint(step) / "lora.safetensors"
+
+    @property
     def plan(self) -> Path:
         """The estimated memory and time of each stage, as text."""
         return self.results / "plan.txt"
@@ -106,6 +181,7 @@ class ProjectPaths:
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the copies that the training keeps on its way."""
         return self.training / "checkpoints"
 
     @property

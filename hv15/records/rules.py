@@ -21,11 +21,14 @@ class Rule(StrEnum):
     ENCODE_LATENTS = "encode_latents"
     ENCODE_TEXTS = "encode_texts"
     TRAIN = "train"
+    KEEP_CHECKPOINT = "keep_checkpoint"
     SAMPLE_CONDITION = "sample_condition"
     SAMPLE_LATENTS = "sample_latents"
     CONTACT_SHEET = "contact_sheet"
     CONVERT = "convert"
     PUBLISH = "publish"
+    CHECKPOINT_LATENTS = "checkpoint_latents"
+    CHECKPOINT_GRID = "checkpoint_grid"
     PLAN = "plan"
 
 
@@ -38,9 +41,13 @@ _WORDS: dict[str, str] = {
     Rule.ENCODE_LATENTS: "encode clips",
     Rule.ENCODE_TEXTS: "encode captions and prompts",
     Rule.TRAIN: "train the LoRA",
+    Rule.KEEP_CHECKPOINT: "keep the LoRA of step",
     Rule.SAMPLE_CONDITION: "encode a first image",
     Rule.SAMPLE_LATENTS: "sample",
     **{output.rule: f"decode to {output.name}" for output in DECODED},
+    Rule.CHECKPOINT_LATENTS: "sample with the LoRA of step",
+    **{output.rule_of("step"): f"decode to {output.name}, of step" for output in DECODED},
+    Rule.CHECKPOINT_GRID: "draw the samples of all checkpoints side by side",
     Rule.CONTACT_SHEET: "draw the samples side by side",
     Rule.CONVERT: "convert the LoRA",
     Rule.PUBLISH: "publish the LoRA",

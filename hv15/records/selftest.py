@@ -9,7 +9,7 @@ from typing import Literal
 from hv15.records.device_rates import DeviceRates
 from hv15.records.estimate import Seconds
 from hv15.records.fields import check_version, from_json
-from hv15.records.json_values import JsonObject, RecordError, parse_object
+from hv15.records.json_values import JsonObject, RecordError, parse_object, report_content
 
 VERSION = 1
 """Increased when the meaning of a field changes."""
@@ -92,7 +92,7 @@ def read_report(path: Path) -> SelftestReport:
         RecordError: it cannot be read, is not such a report, or is of a newer version.
     """
     try:
-        content: JsonObject = parse_object(path.read_bytes())
+        content: JsonObject = parse_object(report_content(path, follow_link=True))
     except OSError as error:
         raise RecordError(f"cannot be read: {error.strerror or error}") from error
     check_version(content.get("version"), VERSION)

@@ -22,7 +22,7 @@ class TrainedPair:
     media: str
     """sha256 of the file's bytes."""
     caption: str
-    """sha256 of the caption's text."""
+    """sha256 of the caption's text, or of the keys of all texts from which the training draws."""
     dataset: str
     """Identity of its dataset: the settings that determine its clips and their weight."""
 

@@ -23,6 +23,8 @@ STATE = "state.json"
 """The file of a state with its position, and the digests of its other files."""
 ITSELF = "digest"
 """The entry of it that stands for all its others."""
+_STEP = "step-"
+"""What the name of a state's folder begins with."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,16 @@ class TrainingRecord:
         Raises:
             RecordError: it is missing, damaged, or of another version.
         """
-        content = read_record(folder / RECORD, VERSION)
+        return cls.read(folder / RECORD)
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingRecord:
+        """Read a file.
+
+        Raises:
+            RecordError: it is missing, damaged, or of another version.
+        """
+        content = read_record(path, VERSION)
         segments, past = content.get("segments"), as_object(content.get("past"))
         _checked_digest(past)
         return cls(
@@ -87,13 +98,18 @@ def set_aside(training: Path) -> list[Path]:
 
 def state_folders(folder: Path) -> list[Path]:
     """Return the complete states in a folder such as `results/train/state`, newest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{6,18}", path.name)]
+    found = [path for path in folder.glob(f"{_STEP}*") if re.fullmatch(rf"{_STEP}\d{{6,18}}", path.name)]
     return sorted(found, key=step_of, reverse=True)
+
+
+def state_name(step: int) -> str:
+    """Return the name of the folder of a state after so many finished steps."""
+    return f"{_STEP}{step:06d}"
 
 
 def step_of(state: Path) -> int:
     """Return the number of finished steps of a state's folder."""
-    return int(state.name.removeprefix("step-"))
+    return int(state.name.removeprefix(_STEP))
 
 
 def state_content(state: Path) -> JsonObject:

@@ -15,10 +15,12 @@ from pathlib import Path
 import psutil
 
 from hv15.atomic import write_text
+from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, RUN_VARIABLES, SAFE_PATH
 from hv15.errors import UserError
 from hv15.home import workflow_folder
 from hv15.records.paths import CONFIG, ProjectPaths
+from hv15.records.problems import ConfigError
 from hv15.runs import lock
 from hv15.runs.followed_file import append_object
 from hv15.runs.processes import catches, in_words, interrupt, kill, left_behind, run_processes, send
@@ -26,7 +28,9 @@ from hv15.runs.record import RunFolder, history, new_run, project_config
 from hv15.runs.state import RunStatus, close_last_run, current
 
 TARGET = str(ProjectPaths().lora)
-"""What a run makes unless something else is asked for."""
+"""What a run makes unless something else is asked for: the LoRA with all that belongs to it."""
+SAMPLES = "samples"
+"""That of a project without datasets, which only samples."""
 RECENT_RUNS = 20
 """How many of the last runs are searched for processes."""
 
@@ -39,6 +43,14 @@ def snakefile(root: Path) -> Path:
     """
     own = root / "Snakefile"
     return own if own.is_file() else workflow_folder() / "Snakefile"
+
+
+def default_target(config: Path) -> str:
+    """Return what a run of a project makes unless something else is asked for."""
+    try:
+        return TARGET if read_yaml(config).data.get("datasets") else SAMPLES
+    except ConfigError:  # which the run reports
+        return TARGET
 
 
 def command(config: Path, *words: str) -> list[str]:
@@ -62,7 +74,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
 
     Args:
         project: the project folder or its config file.
-        targets: what to make; by default the finished LoRA with all that belongs to it.
+        targets: what to make; by default everything that the config asks for.
         extra: further words for Snakemake.
 
     Raises:
@@ -71,6 +83,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
     config = project_config(project)
     root = config.parent
     home = snakefile(root).parent
+    asked = targets or [default_target(config)]
     refuse_orphans(root)
     run, descriptor = new_locked_run(root)
     try:
@@ -78,7 +91,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
         run.create(config)
         if is_locked_by_snakemake(root):
             unlock_snakemake(config, home)
-        words = command(config, *(targets or [TARGET]), *extra)
+        words = command(config, *asked, *extra)
         with run.output.open("wb") as output:
             process = subprocess.Popen(
                 words,
@@ -91,7 +104,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
                 pass_fds=[descriptor],
             )
         try:
-            run.write_record(process.pid, words, targets or [TARGET])
+            run.write_record(process.pid, words, asked)
         except BaseException:  # without a record, nobody could find the run and stop it
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -42,7 +42,7 @@ from hv15.runs.state import close_last_run
 from hv15.runs.stop_signals import StopSignals
 
 
-def record_events(workflow: SnakemakeWorkflow) -> Recorder | None:
+def record_events(workflow: SnakemakeWorkflow) -> EventRecorder | None:
     """Record a run: the one that `hv15 run` has started, or one that was started by hand, which then gets a folder.
 
     Called when the Snakefile is read. Neither jobs that read it again nor dry runs that nobody watches are recorded.
@@ -51,7 +51,7 @@ def record_events(workflow: SnakemakeWorkflow) -> Recorder | None:
         return None
     from snakemake.logging import logger
 
-    recorder = Recorder(workflow, Path.cwd())
+    recorder = EventRecorder(workflow, Path.cwd())
     logger.addFilter(concerns_people)
     logger.addHandler(recorder)
     recorder.listen()
@@ -61,7 +61,7 @@ def record_events(workflow: SnakemakeWorkflow) -> Recorder | None:
 Why = Callable[[str, Mapping[str, str]], str]
 
 
-class Recorder(logging.Handler):
+class EventRecorder(logging.Handler):
     """Writes events. Whatever goes wrong with it, the run continues."""
 
     def __init__(self, workflow: SnakemakeWorkflow, root: Path) -> None:

@@ -16,8 +16,8 @@ from hv15.own_files import open_own
 from hv15.records.json_values import JsonObject, RecordError, parse_object
 
 CHUNK = 1 << 20
-PROOF = 64
-"""Bytes before an offset that are compared."""
+PROOF = 512
+"""Bytes before an offset that are compared: of most files of records, more than the last one."""
 LONGEST_LINE = 64 << 20
 """A longer line is skipped. The plan of 10,000 jobs is a line of some megabytes."""
 END = 64 << 10

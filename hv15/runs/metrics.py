@@ -1,10 +1,11 @@
-"""A run keeps the metrics of its trainings, because the project's next training overwrites the file."""
+"""A run keeps the metrics of its trainings, and their settings: the project's next training overwrites the files."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metrics import EndRecord, MetricsRecord, StartRecord, StepRecord, read_metrics
 from hv15.records.paths import ProjectPaths
 from hv15.records.rules import Rule
+from hv15.records.training import RECORD, TrainingRecord
 from hv15.runs.followed_file import CHUNK, last_objects
 from hv15.runs.record import RunFolder
 
@@ -87,6 +89,14 @@ def kept_files(run: RunFolder) -> list[tuple[str, Path]]:
     return []
 
 
+def record_of(metrics: Path) -> TrainingRecord | None:
+    """Return which training a metrics file is of, the project's or one that a run has kept; None if that is unknown."""
+    kept = metrics.with_suffix(f".{RECORD}")
+    with contextlib.suppress(RecordError):
+        return TrainingRecord.read(kept if kept.exists() else metrics.parent / RECORD)
+    return None
+
+
 def keep_metrics(run: RunFolder) -> None:
     """Copy the metrics that a run has written, thinned if they are very long; errors are ignored."""
     record = run.record()
@@ -102,6 +112,7 @@ def keep_metrics(run: RunFolder) -> None:
                 with part.open("wb") as file:
                     file.writelines(_thinned(source, _count_lines(path)))
                 os.utime(part, (written, written))
+            shutil.copyfile(path.parent / RECORD, target.with_suffix(f".{RECORD}"))
         except (OSError, UserError):
             continue
 

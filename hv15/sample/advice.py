@@ -35,6 +35,8 @@ def about_graphs(settings: SampleSettings) -> list[str]:
 
 def obstacle_to_graphs(settings: SampleSettings) -> str | None:
     """Return the setting, with its value, with which a pass of the transformer cannot be recorded; None if it can."""
+    if settings.step_cache.rule != "none":  # passes differ from step to step
+        return f"step_cache: {{rule: {settings.step_cache.rule}}}"
     if settings.blocks_to_swap:  # copies on a second stream, which the host waits for
         return f"blocks_to_swap: {settings.blocks_to_swap}"
     if settings.context_parallel > 1:  # the ranks exchange

@@ -21,8 +21,9 @@ FRAMES_PER_CLIP = 4
 WITHOUT, WITH = "without the LoRA", "with the LoRA"
 
 _HEIGHT = 96  # pixels of a frame on the sheet
-_LINE, _MARGIN, _GAP = 18, 8, 12
-_PAPER, _INK = (255, 255, 255), (40, 40, 40)
+LINE, MARGIN, GAP = 18, 8, 12
+"""Pixels of a line of text, of the edge, and between pictures."""
+PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
 @dataclass(frozen=True)
@@ -70,21 +71,21 @@ def draw_sheet(rows: Sequence[SheetRow]) -> Pixels:
     """
     if not rows:
         raise UserError("no samples for a contact sheet", hint="add sample.prompts to the config")
-    strips = [[(label, _strip(clip)) for label, clip in row.clips] for row in rows]
+    strips = [[(label, strip(clip)) for label, clip in row.clips] for row in rows]
     columns = max(len(row) for row in strips)
     widths = [max(row[n][1].width for row in strips if n < len(row)) for n in range(columns)]
-    lefts = [_MARGIN + sum(widths[:n]) + n * _GAP for n in range(columns)]
+    lefts = [MARGIN + sum(widths[:n]) + n * GAP for n in range(columns)]
     font = ImageFont.load_default(13)
-    width = max(lefts[-1] + widths[-1], *(_MARGIN + int(font.getlength(row.prompt)) for row in rows)) + _MARGIN
-    sheet = Image.new("RGB", (width, _MARGIN + len(rows) * (2 * _LINE + _HEIGHT + _GAP)), _PAPER)
+    width = max(lefts[-1] + widths[-1], *(MARGIN + int(font.getlength(row.prompt)) for row in rows)) + MARGIN
+    sheet = Image.new("RGB", (width, MARGIN + len(rows) * (2 * LINE + _HEIGHT + GAP)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    top = _MARGIN
+    top = MARGIN
     for row, clips in zip(rows, strips, strict=True):
-        pen.text((_MARGIN, top), row.prompt, fill=_INK, font=font)
-        for left, (label, strip) in zip(lefts, clips, strict=False):
-            pen.text((left, top + _LINE), label, fill=_INK, font=font)
-            sheet.paste(strip, (left, top + 2 * _LINE))
-        top += 2 * _LINE + _HEIGHT + _GAP
+        pen.text((MARGIN, top), row.prompt, fill=INK, font=font)
+        for left, (label, few) in zip(lefts, clips, strict=False):
+            pen.text((left, top + LINE), label, fill=INK, font=font)
+            sheet.paste(few, (left, top + 2 * LINE))
+        top += 2 * LINE + _HEIGHT + GAP
     return np.asarray(sheet)
 
 
@@ -100,12 +101,12 @@ def mean_change(rows: Sequence[SheetRow]) -> str:
     return f"the LoRA changed the pixels of {len(changes)} samples by {np.mean(changes):.1f} of 255 on average"
 
 
-def _strip(frames: Pixels) -> Image.Image:
-    """Draw a few frames of a clip side by side."""
-    few = few_frames(frames)
+def strip(frames: Pixels, count: int = FRAMES_PER_CLIP) -> Image.Image:
+    """Draw a few frames of a clip [F, H, W, 3] side by side, each `_HEIGHT` pixels high."""
+    few = few_frames(frames, count)
     height, width = few.shape[1:3]
     size = (round(width * _HEIGHT / height), _HEIGHT)
-    strip = Image.new("RGB", (len(few) * (size[0] + 2) - 2, _HEIGHT), _PAPER)
+    drawn = Image.new("RGB", (len(few) * (size[0] + 2) - 2, _HEIGHT), PAPER)
     for number, frame in enumerate(few):
-        strip.paste(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC), (number * (size[0] + 2), 0))
-    return strip
+        drawn.paste(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC), (number * (size[0] + 2), 0))
+    return drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,28 +36,83 @@ def decode_latents(
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
-    """Decode a latents file and write the result: an mp4 if `output` ends in .mp4, else a folder of PNG images.
+    """Load the VAE and decode a latents file with it, see `Decoder.decode`.
 
     Args:
-        spec: says how to decode (tile, fps, dtype); None takes the spec in the file. It is written into the result,
-            together with what the file says about the LoRAs.
-        made_from: what the result depends on, from its spec; the latents must have been made from the same.
+        spec: says how to decode; None takes the spec in the file.
         patch_conv: less memory for the same pixels, see `VAE.patch_conv`.
 
     Raises:
         UserError: the file cannot be used or has another size than `spec` says, or the model cannot decode it.
     """
-    latents, spec_in_file, metadata = read_latents(latents_path)
+    latents = _read(latents_path, spec, made_from)
+    Decoder(vae_path, latents.spec.dtype, device=device, patch_conv=patch_conv).write(latents, output)
+
+
+class Decoder:
+    """A VAE in memory that decodes samples one after the other.
+
+    Args:
+        dtype: as in a `SampleSpec`.
+
+    Raises:
+        UserError: the VAE cannot be loaded.
+    """
+
+    def __init__(self, vae_path: Path, dtype: str, *, device: str = "auto", patch_conv: bool = False) -> None:
+        where = pick_device(device)
+        self._vae = load_vae(vae_path, dtype=pick_encoder_dtype(dtype, where), device=where, patch_conv=patch_conv)
+
+    def decode(
+        self,
+        latents_path: Path,
+        output: Path,
+        spec: SampleSpec | None = None,
+        *,
+        made_from: JsonObject | None = None,
+    ) -> None:
+        """Decode a latents file and write the result: a video, or whatever else the output's name stands for.
+
+        Args:
+            spec: says how to decode (tile, fps); None takes the spec in the file. It is written into the result,
+                together with what the file says about the LoRAs.
+            made_from: what the result depends on, from its spec; the latents must have been made from the same.
+
+        Raises:
+            UserError: the file cannot be used or has another size than `spec` says, or the model cannot decode it.
+        """
+        self.write(_read(latents_path, spec, made_from), output)
+
+    def write(self, latents: _Latents, output: Path) -> None:
+        """Decode latents that were read, and write the result."""
+        spec = latents.spec
+        frames = to_frames(decode(self._vae, latents.values[None], spec.vae_sample_size, spec.vae_tile_overlap))
+        write = _WRITERS.get(output_of(output), _write_images)
+        write(output, frames, spec.fps, latents.metadata)
+
+
+class _Latents(NamedTuple):
+    """A latents file that was checked."""
+
+    values: Tensor
+    """Unscaled float32 [C, F', h, w]."""
+    spec: SampleSpec
+    metadata: dict[str, str]
+    """What the result will say about itself."""
+
+
+def _read(path: Path, spec: SampleSpec | None, made_from: JsonObject | None) -> _Latents:
+    values, spec_in_file, metadata = read_latents(path)
     spec = spec or spec_in_file
-    if tuple(latents.shape[1:]) != spec.latent_size:
+    if tuple(values.shape[1:]) != spec.latent_size:
         raise UserError.at(
-            latents_path,
-            f"{tuple(latents.shape[1:])} latent frames, rows, columns, but {spec.name} has {spec.latent_size}",
+            path,
+            f"{tuple(values.shape[1:])} latent frames, rows, columns, but {spec.name} has {spec.latent_size}",
             hint="start the run again, which denoises the sample again",
         )
     if made_from is not None and read_made_from(metadata) != made_from["latents"]:
         raise UserError.at(
-            latents_path,
+            path,
             f"made from another prompt or other settings than those of {spec.name}",
             hint="start the run again, or decode it without --spec",
         )
@@ -65,11 +120,7 @@ def decode_latents(
     metadata.pop(MADE_FROM, None)  # describes the latents
     if made_from is not None:
         metadata |= made_from_metadata(made_from)
-    where = pick_device(device)
-    vae = load_vae(vae_path, dtype=pick_encoder_dtype(spec.dtype, where), device=where, patch_conv=patch_conv)
-    frames = to_frames(decode(vae, latents[None], spec.vae_sample_size, spec.vae_tile_overlap))
-    write = _WRITERS.get(output_of(output), _write_images)
-    write(output, frames, spec.fps, metadata)
+    return _Latents(values, spec, metadata)
 
 
 def _write_images(folder: Path, frames: Pixels, fps: float, metadata: Mapping[str, str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,15 +15,43 @@ from hv15.errors import UserError
 from hv15.models import Condition
 from hv15.models.latents import condition_channels
 from hv15.noise.levels import TIMESTEPS
+from hv15.sample.cached import Cached
 
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.graphs import Replayed
 
+    Transformer: TypeAlias = DiT | Replayed | Cached
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Where guidance is used, and how."""
+
+    lowest: float = 0.0
+    highest: float = 1.0
+    """The noise levels (sigma) between which it is used; in other steps only the conditional velocity."""
+    zero_star: bool = False
+    """Scale the unguided velocity to fit the guided one: CFG-Zero*, Fan et al. 2025."""
+
+    def apply(self, unguided: Tensor, guided: Tensor, scale: float) -> Tensor:
+        """Return u + g*(c - u) of velocities [B, C, F', h, w] in float32; with `zero_star`, s*u stands for u.
+
+        s = <c, u> / <u, u> of each sample is the factor with which u comes nearest to c.
+        """
+        if self.zero_star:
+            axes = tuple(range(1, unguided.ndim))
+            products = (guided * unguided).sum(axes, keepdim=True), (unguided * unguided).sum(axes, keepdim=True)
+            unguided = unguided * (products[0] / products[1].clamp_min(1e-8))
+        return unguided + scale * (guided - unguided)
+
+
+PLAIN = Guidance()
+
 
 @torch.no_grad()  # not inference_mode, because training uses the tables that the model caches in a preview
 def denoise(
-    dit: DiT | Replayed,
+    dit: Transformer,
     noise: Tensor,
     cond: Condition,
     uncond: Condition | None,
@@ -32,6 +61,8 @@ def denoise(
     progress: Callable[[int], None] | None = None,
     *,
     batch_cfg: bool = False,
+    guidance: Guidance = PLAIN,
+    zero_init_steps: int = 0,
 ) -> Tensor:
     """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
@@ -45,6 +76,8 @@ def denoise(
             condition: frame 0 is denoised like any other.
         progress: called with the number of finished steps.
         batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, but twice the activations.
+        guidance: where and how guidance is used.
+        zero_init_steps: the number of first steps whose velocity is taken to be zero, without computing it.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -55,20 +88,28 @@ def denoise(
     branches = [uncond, cond] if guided and uncond is not None else [cond]
     if batch_cfg and guided:
         branches = [stack_conditions(branches)]
+    alone = [cond]
     levels = sigmas.float().tolist()
     latents = noise.float()
     constant = condition_channels(condition_latents, like=latents)
     for step, (level, following) in enumerate(pairwise(levels)):
+        if progress is not None and step:
+            progress(step)
+        if step < zero_init_steps:
+            continue
+        if isinstance(dit, Cached):
+            dit.step = step
+        here = guided and guidance.lowest <= level <= guidance.highest
         x = torch.cat([latents, constant], dim=1)  # [B, 2C+1, F', h, w]
-        velocities = [_velocity(dit, x, branch, level, following) for branch in branches]
-        if guided:
+        velocities = [_velocity(dit, x, branch, level, following) for branch in (branches if here else alone)]
+        if here:
             unguided, guide = torch.cat(velocities).chunk(2)
-            velocity = unguided + guidance_scale * (guide - unguided)
+            velocity = guidance.apply(unguided, guide, guidance_scale)
         else:
             (velocity,) = velocities
         latents = latents + velocity * (following - level)
-        if progress is not None:
-            progress(step + 1)
+    if progress is not None:
+        progress(len(levels) - 1)
     if not bool(torch.isfinite(latents).all()):
         raise UserError(
             "the model returned NaN or infinity while denoising",
@@ -78,7 +119,7 @@ def denoise(
     return latents
 
 
-def _velocity(dit: DiT | Replayed, x: Tensor, cond: Condition, sigma: float, following: float) -> Tensor:
+def _velocity(dit: Transformer, x: Tensor, cond: Condition, sigma: float, following: float) -> Tensor:
     """Evaluate the model once, [n*B, C, F', h, w] in float32, where `cond` holds n branches of the batch."""
     x = x.repeat(cond.text.shape[0] // x.shape[0], 1, 1, 1, 1)
     # float32 on purpose: bfloat16 would round a timestep of 731.25 to 732

@@ -33,7 +33,7 @@ _KEPT = 2
 it is dropped before the transformer's caches can drop a table that it reads."""
 
 
-class Recorder(Protocol):
+class PassRecorder(Protocol):
     """Runs and records passes."""
 
     def warm_up(self, run: Pass) -> Tensor:
@@ -91,7 +91,7 @@ class Replayed:
         dit: set up, with its LoRAs; without block swap, and not one of several ranks.
     """
 
-    def __init__(self, dit: DiT, recorder: Recorder) -> None:
+    def __init__(self, dit: DiT, recorder: PassRecorder) -> None:
         self.config = dit.config
         self._dit, self._recorder = dit, recorder
         self._recordings: dict[_Shapes, _Recording] = {}
@@ -189,6 +189,6 @@ def replayed(dit: DiT, settings: SampleSettings, device: torch.device) -> DiT | 
     return Replayed(dit, recorder_for(device))
 
 
-def recorder_for(device: torch.device) -> Recorder:
+def recorder_for(device: torch.device) -> PassRecorder:
     """Return what records on a device."""
     return CudaRecorder(device) if device.type == "cuda" else StandIn()

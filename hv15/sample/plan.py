@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 from hv15.errors import UserError
 from hv15.models.variants import VARIANTS
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
+from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
 
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
+    from hv15.config.step_cache import StepCacheSettings
 
 BASE_SUFFIX, PREVIEW_SUFFIX = ".base", ".preview"  # a prompt's own name has no dot, so these cannot collide
 
@@ -28,6 +29,8 @@ def plan_samples(
 ) -> list[SampleSpec]:
     """Return the samples of a config, in its order; `with_base` adds one without the trained LoRA, `<name>.base`.
 
+    Without datasets there is no trained LoRA.
+
     Args:
         variant: the checkpoint in use, one of `hv15.models.variants.VARIANTS`, with the defaults for steps, guidance
             and shift.
@@ -40,7 +43,8 @@ def plan_samples(
     specs = []
     for prompt in settings.sample.prompts:
         specs.append(spec := _plan(settings, prompt, variant, models, fingerprint))
-        if first_set(prompt.with_base, settings.sample.with_base):
+        is_trained = bool(settings.datasets)
+        if is_trained and first_set(prompt.with_base, settings.sample.with_base):
             specs.append(spec.without_trained_lora(prompt.name + BASE_SUFFIX))
     return specs
 
@@ -102,11 +106,21 @@ def _plan(
         vae_sample_size=sample.vae_sample_size,
         vae_tile_overlap=sample.vae_tile_overlap,
         variant=variant,
-        lora_multiplier=first_set(prompt.lora_multiplier, sample.lora_multiplier),
+        lora_multiplier=first_set(prompt.lora_multiplier, sample.lora_multiplier) if settings.datasets else None,
         image=None if prompt.image_path is None else ImageFile(*found(prompt.image_path)),
         loras=tuple(LoRAFile(*found(each.path), each.multiplier) for each in loras),
         models=dict(models),
+        step_cache=_step_cache(sample.step_cache),
+        guidance_interval=sample.guidance_interval,
+        cfg_zero_star=sample.cfg_zero_star,
+        zero_init_steps=sample.zero_init_steps,
     )
+
+
+def _step_cache(settings: StepCacheSettings) -> StepCaching | None:
+    if settings.rule == "none":
+        return None
+    return StepCaching(settings.rule, settings.start, settings.end, settings.interval, settings.threshold)
 
 
 def first_set(*values: T | None) -> T:

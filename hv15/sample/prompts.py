@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from hv15.choices import Task
+from hv15.choices import StepCacheRule, Task
 from hv15.errors import UserError
 from hv15.grid import latent_size
 from hv15.records import formats
 from hv15.records.json_values import Json, JsonObject, parse_object
 from hv15.records.outputs import OutputType
 
+WHOLE = (0.0, 1.0)
+"""All noise levels."""
 _NOT_DENOISED = (
     *("fps", "output_type", "vae_sample_size", "vae_tile_overlap"),  # used only by decoding
     *("name", "variant"),  # the sample's name, and the source of the defaults
@@ -43,6 +45,17 @@ class ImageFile:
 
     path: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class StepCaching:
+    """Which steps of a sample reuse what the blocks gave in earlier ones (`hv15.models.step_cache`)."""
+
+    rule: StepCacheRule
+    start: float
+    end: float
+    interval: int
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,14 @@ class SampleSpec:
     loras: tuple[LoRAFile, ...]
     models: Mapping[str, str]
     """Identity of each model that the sample depends on, by role: dit, vae, text_encoder, ..."""
+    step_cache: StepCaching | None = None
+    """None computes all blocks in all steps."""
+    guidance_interval: tuple[float, float] = WHOLE
+    """The noise levels (lowest, highest sigma) at which guidance is used."""
+    cfg_zero_star: bool = False
+    """Whether the unguided velocity is scaled before guidance."""
+    zero_init_steps: int = 0
+    """The number of first steps that change nothing."""
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
@@ -91,6 +112,9 @@ class SampleSpec:
             text: digest of the models and settings that encode the prompts.
         """
         settings = {name: value for name, value in self.to_json().items() if name not in _NOT_DENOISED}
+        for name, default in _LATER.items():  # so that what was sampled before they were there stays valid
+            if getattr(self, name) == default:
+                del settings[name]
         i2v = self.task == "i2v"
         roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
         models: JsonObject = {role: self.models[role] for role in roles}
@@ -148,7 +172,8 @@ class SampleSpec:
         Raises:
             UserError: a field is missing, unknown or of another type; the error names `source`.
         """
-        if wrong := sorted(set(content) ^ {each.name for each in dataclasses.fields(cls)}):
+        names = {each.name for each in dataclasses.fields(cls)}
+        if wrong := sorted((names - content.keys() - _LATER.keys()) | (content.keys() - names)):
             raise UserError.at(
                 source,
                 f"not a sample of this version of hv15: missing or unknown: {', '.join(wrong)}",
@@ -163,3 +188,7 @@ class SampleSpec:
     def without_trained_lora(self, name: str) -> SampleSpec:
         """Return the same sample, from the same noise, under another name and without the trained LoRA."""
         return dataclasses.replace(self, name=name, lora_multiplier=None)
+
+
+_LATER = {each.name: each.default for each in dataclasses.fields(SampleSpec) if each.default is not dataclasses.MISSING}
+"""Fields that were added after samples were made, with the values that mean what was before."""

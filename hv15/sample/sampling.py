@@ -1,87 +1,29 @@
-"""The denoising stage: makes `<name>.latents.safetensors` from text states. Loads only the transformer."""
+"""Denoises the sample of a spec with a transformer in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
-from hv15.lora.weighted import apply_all
 from hv15.models import Condition
-from hv15.models.condition import check_widths, widths_of
-from hv15.models.context_parallel import connected
-from hv15.models.latents import scale, unscale
-from hv15.models.ready import load_ready
-from hv15.precision import pick_device, pick_dtype
+from hv15.models.latents import scale
 from hv15.progress import Progress
-from hv15.records.json_values import JsonObject
-from hv15.sample.denoise import denoise
-from hv15.sample.files import CONDITION, read_tensors, write_tensors
-from hv15.sample.graphs import Replayed, replayed
-from hv15.sample.loras import loras_of
+from hv15.sample.cached import Cached
+from hv15.sample.denoise import Guidance, denoise
+from hv15.sample.files import CONDITION, read_tensors
+from hv15.sample.graphs import Replayed
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import SampleSpec
-from hv15.sample.provenance import provenance
 from hv15.sample.schedule import sigmas
 
 if TYPE_CHECKING:
     from hv15.models import DiT
-
-BATCHED_TOKENS = 8192
-"""Most latent cells for which both branches run as one batch; with more, one branch fills a GPU, and saves memory."""
-
-
-def sample_latents(
-    spec: SampleSpec,
-    dit_path: Path,
-    lora: Path | None,
-    text: Mapping[str, Tensor],
-    negative: Mapping[str, Tensor] | None,
-    condition: Path | None,
-    output: Path,
-    *,
-    made_from: JsonObject,
-    root: Path = Path(),
-    device: str = "auto",
-    settings: SampleSettings | None = None,
-    batch_cfg: bool | None = None,
-) -> None:
-    """Denoise one sample and write its latents (unscaled float32 [C, F', h, w]) with their provenance.
-
-    Args:
-        lora: the trained LoRA, or None to sample without it; those of the config are in the spec.
-        text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
-        condition: the file of `hv15.sample.condition.write_condition`, for i2v.
-        made_from: what the latents depend on, from the stage's spec.
-        root: the project folder, to which the spec's paths are relative.
-        settings: memory options and kernels of the transformer; the number format is the spec's.
-        batch_cfg: whether both branches of the guidance run as one batch; None: if that is faster (few tokens, a GPU).
-
-    Raises:
-        UserError: a file is missing, damaged or not the planned one.
-    """
-    loras = loras_of(spec, root, lora)
-    metadata = provenance(spec, made_from, loras)  # before a model is loaded, as it finds changed LoRAs
-    first, vision = read_condition(spec, condition)
-    settings = (settings or SampleSettings()).model_copy(update={"quantize": spec.quantize})
-    with connected(settings.context_parallel, pick_device(device)) as where:
-        dit = load_ready(dit_path, settings, device=where, dtype=pick_dtype(spec.dtype, where))
-        check_widths(dit.config, widths_of(text))
-        if first is not None and vision is not None:
-            check_widths(dit.config, widths_of({"latents": first, "vision": vision}))
-        apply_all(dit, loras)
-        if batch_cfg is None:
-            batch_cfg = where.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
-        model = replayed(dit, settings, where)
-        latents = run(model, spec, text, negative, first, vision, device=where, batch_cfg=batch_cfg)
-        if dit.context_parallel is None or dit.context_parallel.rank == 0:
-            write_tensors(output, {"latents": unscale(latents)[0]}, metadata)
+    from hv15.sample.denoise import Transformer
 
 
 def run(
@@ -110,10 +52,15 @@ def run(
         if negative is None:
             raise ValueError(f"{spec.name}: guidance {spec.guidance_scale} needs the states of the negative prompt")
         uncond = text_condition(negative, vision, glyphs=False).to(device)
+    model: Transformer = dit
+    if spec.step_cache is not None:
+        if isinstance(dit, Replayed):
+            raise ValueError("passes that reuse earlier steps differ, so they cannot be recorded")
+        model = Cached(dit, spec.step_cache, spec.steps)
     noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
     with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
         return denoise(
-            dit,
+            model,
             noise,
             cond,
             uncond,
@@ -122,6 +69,8 @@ def run(
             scale(first)[None].to(device) if first is not None else None,
             lambda _: progress.advance(),
             batch_cfg=batch_cfg,
+            guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
+            zero_init_steps=spec.zero_init_steps,
         )
 
 
@@ -152,7 +101,7 @@ def read_condition(spec: SampleSpec, path: Path | None) -> tuple[Tensor | None, 
     if path is None:
         raise UserError(
             f"{spec.name}: an i2v sample needs its encoded first frame",
-            hint="make it with `hv15 sample condition` and pass it as --condition",
+            hint="make it with `hv15 stage condition` and pass it as --condition",
         )
     tensors, _ = read_tensors(path, CONDITION, "hv15 encode")
     latents = tensors["latents"]

@@ -1,13 +1,17 @@
-"""How much two results may differ that are right: bounds from the number formats alone.
+"""How much two right results may differ.
 
-A rounding changes a number by at most half the format's `eps`. The errors of n roundings are independent of one
-another, so together they grow with the square root of n (Higham and Mary 2019, "A new approach to probabilistic
-rounding error analysis"). Sums are in fp32 in every kernel. Errors are norms relative to the norm of the result.
+- In 16 bits: `MARGIN` times what rounding changes in the reference itself (`hv15.selftest.rounded`).
+- In fp32, which is the reference's own format: a bound from the format alone. A rounding changes a number by at most
+  half of its `eps`, and the errors of n roundings are independent of one another, so together they grow with the square
+  root of n (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis").
+
+Errors are norms relative to the norm of the right result.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -15,7 +19,14 @@ from torch import Tensor
 from hv15.choices import WeightFormat
 from hv15.models.weights.quantised.fp8 import E4M3_MAX
 from hv15.models.weights.quantised.integers import NF4
+from hv15.records.selftest import Measured
+from hv15.selftest.rounded import HALVES
 
+MARGIN = 2.0
+"""A device may round at other places than the reference, such as partial sums of a product: up to four times as often,
+and the errors of independent roundings grow with the square root of their number."""
+LONGEST_SUM = 4096
+"""Terms of the sums in between, at most."""
 BLOCK_ROUNDINGS = 26
 """Results that a transformer block rounds one after the other: norms, modulation, products, rotation, attention, gates,
 with the LoRA."""
@@ -27,21 +38,39 @@ E4M3 = 2**-4
 """Half the distance of neighbouring fp8 numbers, relative to the smaller one: three bits after the point."""
 
 
-def rounding_bound(dtype: torch.dtype, roundings: int, *, longest_sum: int = 4096) -> float:
-    """The difference between a result in `dtype` and the exact one.
+def bound(dtype: torch.dtype, spread: float | None, roundings: int) -> float | None:
+    """The largest difference of a right result in `dtype` from the exact one; None if nothing is compared.
 
     Args:
-        roundings: results that are rounded to `dtype` one after the other.
-        longest_sum: terms of the sums in between, which are rounded to fp32.
+        spread: the difference between the reference in `dtype` and in fp32; for 16 bits.
+        roundings: results that are rounded one after the other; for fp32.
     """
-    unit, sum_unit = torch.finfo(dtype).eps / 2, torch.finfo(torch.float32).eps / 2
-    return math.sqrt(roundings) * unit + math.sqrt(roundings * longest_sum) * sum_unit
+    if dtype in HALVES:
+        return None if spread is None else MARGIN * spread
+    return math.sqrt(roundings) * (1 + math.sqrt(LONGEST_SUM)) * torch.finfo(torch.float32).eps / 2
 
 
-def transformer_bound(dtype: torch.dtype, blocks: int, *, backward: bool = False) -> float:
-    """The difference between a transformer's result, or its gradients, and the exact ones."""
+def doubled(most: float | None) -> float | None:
+    """The bound of the difference of two results that are both rounded, from that of one of them."""
+    return None if most is None else math.sqrt(2) * most
+
+
+def transformer_roundings(blocks: int, *, backward: bool = False) -> int:
+    """Results of a transformer, or of its gradients, that are rounded one after the other."""
     roundings = BLOCK_ROUNDINGS * blocks + AROUND_BLOCKS
-    return rounding_bound(dtype, roundings * BACKWARD if backward else roundings)
+    return roundings * BACKWARD if backward else roundings
+
+
+def judged(pairs: Iterable[tuple[float | None, float | None]]) -> Measured:
+    """Of errors and their bounds, the pair that is nearest to wrong; nothing where nothing is compared."""
+    worst, highest = Measured(), -1.0
+    for error, most in pairs:
+        if error is None or most is None:
+            continue
+        share = error / max(most, 1e-300)
+        if not (share <= highest or math.isnan(highest)):  # a NaN is the worst
+            worst, highest = Measured(error=error, bound=most), share
+    return worst
 
 
 def nearest(kind: WeightFormat, weight: Tensor) -> Tensor:

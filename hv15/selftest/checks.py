@@ -27,7 +27,7 @@ class OutOfTime(BaseException):
 
 
 @dataclass(frozen=True)
-class Check:
+class MachineCheck:
     """One thing to find out."""
 
     part: Part

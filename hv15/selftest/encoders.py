@@ -19,10 +19,11 @@ from hv15.plan.cost import Cost
 from hv15.plan.encoders import PromptsOfLength, decoding, encoding, make_vae, text_encoding
 from hv15.plan.workload import ClipBatch
 from hv15.records.selftest import Measured
-from hv15.selftest.bounds import rounding_bound
-from hv15.selftest.checks import Check
-from hv15.selftest.sizes import NUMBERS_GLYPHS, NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Clip, Sizes
-from hv15.selftest.stand import CPU, Network, Skipped, Stand, largest, moved
+from hv15.selftest.bounds import bound, doubled, judged
+from hv15.selftest.checks import MachineCheck
+from hv15.selftest.rounded import HALVES, RoundedProducts
+from hv15.selftest.sizes import NUMBERS_GLYPHS, NUMBERS_TEXT, NUMBERS_VAE, NUMBERS_VISION, Sizes, VideoSize
+from hv15.selftest.stand import CPU, Network, Skipped, Stand, moved
 from hv15.selftest.steps import measured_step, planned_cost
 
 VAE_ROUNDINGS = 150
@@ -31,26 +32,36 @@ LAYER_ROUNDINGS = 16
 """Of a layer of a text or image encoder."""
 
 
-def number_checks(stand: Stand) -> list[Check]:
+def number_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of numbers."""
     return [
-        Check("numbers", "VAE: encode and decode", partial(vae_numbers, stand), 3),
-        Check("numbers", "VAE: gradients", partial(vae_gradients, stand), 3),
-        Check("numbers", "VAE: strips of rows", partial(vae_strips, stand), 2),
-        Check("numbers", "Qwen: forward and backward", partial(text_numbers, stand), 3, needs=("transformers",)),
-        Check("numbers", "SigLIP: forward and backward", partial(vision_numbers, stand), 3, needs=("transformers",)),
-        Check("numbers", "ByT5: forward and backward", partial(glyph_numbers, stand), 3, needs=("transformers",)),
+        MachineCheck("numbers", "VAE: encode and decode", partial(vae_numbers, stand), 3),
+        MachineCheck("numbers", "VAE: gradients", partial(vae_gradients, stand), 3),
+        MachineCheck("numbers", "VAE: strips of rows", partial(vae_strips, stand), 2),
+        MachineCheck("numbers", "Qwen: forward and backward", partial(text_numbers, stand), 3, needs=("transformers",)),
+        MachineCheck(
+            "numbers", "SigLIP: forward and backward", partial(vision_numbers, stand), 3, needs=("transformers",)
+        ),
+        MachineCheck(
+            "numbers", "ByT5: forward and backward", partial(glyph_numbers, stand), 3, needs=("transformers",)
+        ),
     ]
 
 
-def full_size_checks(stand: Stand) -> list[Check]:
+def full_size_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of full-size work."""
     sizes = stand.sizes
     name = f"Qwen, {sizes.text.num_layers - 2} layers, {sizes.captions} captions"
     return [
-        Check("full size", name, partial(encode_texts, stand), 12, needs=("transformers",)),
-        *(Check("full size", f"VAE encode, {clip}", partial(encode_clip, stand, clip), 8) for clip in sizes.coded),
-        *(Check("full size", f"VAE decode, {clip}", partial(decode_clip, stand, clip), 10) for clip in sizes.coded),
+        MachineCheck("full size", name, partial(encode_texts, stand), 12, needs=("transformers",)),
+        *(
+            MachineCheck("full size", f"VAE encode, {clip}", partial(encode_clip, stand, clip), 8)
+            for clip in sizes.coded
+        ),
+        *(
+            MachineCheck("full size", f"VAE decode, {clip}", partial(decode_clip, stand, clip), 10)
+            for clip in sizes.coded
+        ),
     ]
 
 
@@ -61,7 +72,7 @@ class EncoderWork:
     sizes: Sizes
     stage: StageName
     dtype: torch.dtype
-    clip: Clip | None = None
+    clip: VideoSize | None = None
 
     def plan(self) -> Cost:
         """Return what the work takes."""
@@ -82,20 +93,37 @@ def planned_works(stand: Stand) -> list[EncoderWork]:
     ]
 
 
-def _vaes(stand: Stand) -> tuple[VAE, VAE]:
-    """The same VAE on the device, in its dtype, and on the CPU in fp32, with the same weights."""
-    return _twice(stand, lambda: VAE(NUMBERS_VAE))
+Run = Callable[[Network, torch.device, torch.dtype], tuple[Tensor, ...]]
+"""Uses a network in a dtype on a device: what comes out, of any shapes."""
 
 
-def _twice(stand: Stand, build: Callable[[], Network], dtype: torch.dtype | None = None) -> tuple[Network, Network]:
-    """A network on the device, in a dtype, by default the encoders', and on the CPU in fp32, with the same weights."""
+def _compared(
+    stand: Stand, build: Callable[[], Network], run: Run[Network], roundings: int, dtype: torch.dtype | None = None
+) -> Measured:
+    """A network on the device, in a dtype, by default the encoders', against the same in fp32 on the CPU.
+
+    Args:
+        roundings: as for `bound`.
+    """
     dtype = dtype or stand.encoder_dtype
-    made = []
-    for _ in range(2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            made.append(moved(build().requires_grad_(False).eval(), CPU, dtype))
-    return moved(made[0], stand.device, dtype), moved(made[1], CPU, torch.float32)
+    found = run(moved(_seeded(build, dtype), stand.device), stand.device, dtype)
+    if not stand.has_data:
+        return Measured()
+    exact = run(moved(_seeded(build, dtype), CPU, torch.float32), CPU, torch.float32)
+    spreads: list[float | None] = [None] * len(exact)
+    if dtype in HALVES:
+        with RoundedProducts():
+            rounded = run(_seeded(build, dtype), CPU, dtype)
+        spreads = [stand.error(near, wanted) for near, wanted in zip(rounded, exact, strict=True)]
+    errors = (stand.error(each, wanted) for each, wanted in zip(found, exact, strict=True))
+    return judged((error, bound(dtype, spread, roundings)) for error, spread in zip(errors, spreads, strict=True))
+
+
+def _seeded(build: Callable[[], Network], dtype: torch.dtype) -> Network:
+    """A frozen network on the CPU, with the same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return moved(build().requires_grad_(False).eval(), CPU, dtype)
 
 
 def _pixels(stand: Stand) -> Tensor:
@@ -104,76 +132,83 @@ def _pixels(stand: Stand) -> Tensor:
     return made.to(stand.encoder_dtype).float()
 
 
-def vae_numbers(stand: Stand) -> Measured:
-    """Latents, and the video that they give, against fp32 on the CPU."""
-    vae, reference = _vaes(stand)
-    pixels, dtype = _pixels(stand), stand.encoder_dtype
+def _encoded(model: VAE, pixels: Tensor) -> Tensor:
     with torch.no_grad():
-        latents = reference.encode(pixels)
-        found = vae.encode(pixels.to(stand.device, dtype))
-        rounded = latents.to(dtype)
-        errors = [
-            stand.error(found, latents),
-            stand.error(vae.decode(rounded.to(stand.device)), reference.decode(rounded.float())),
-        ]
-    return Measured(error=largest(errors), bound=rounding_bound(dtype, VAE_ROUNDINGS))
+        return model.encode(pixels)
+
+
+def vae_numbers(stand: Stand) -> Measured:
+    """Latents of a video, and the video of other latents, against fp32 on the CPU."""
+    latents = torch.randn(1, NUMBERS_VAE.latent_channels, 3, 4, 3, generator=torch.Generator().manual_seed(1))
+    latents = latents.to(stand.encoder_dtype)
+
+    def run(model: VAE, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            decoded = model.decode(latents.to(device, dtype))
+        return _encoded(model, _pixels(stand).to(device, dtype)), decoded
+
+    return _compared(stand, _small_vae, run, VAE_ROUNDINGS)
 
 
 def vae_gradients(stand: Stand) -> Measured:
     """The gradient of pixels through the encoder against fp32 on the CPU."""
-    vae, reference = _vaes(stand)
 
-    def gradient(model: VAE, device: torch.device, dtype: torch.dtype) -> Tensor:
+    def run(model: VAE, device: torch.device, dtype: torch.dtype) -> tuple[Tensor]:
         pixels = _pixels(stand).to(device, dtype).requires_grad_()
-        return _gradient(stand, model.encode(pixels), pixels)
+        return (_gradient(stand, model.encode(pixels), pixels),)
 
-    expected = gradient(reference, CPU, torch.float32)
-    found = gradient(vae, stand.device, stand.encoder_dtype)
-    return Measured(error=stand.error(found, expected), bound=rounding_bound(stand.encoder_dtype, 3 * VAE_ROUNDINGS))
+    return _compared(stand, _small_vae, run, 3 * VAE_ROUNDINGS)
 
 
 def vae_strips(stand: Stand) -> Measured:
     """With `vae_enable_patch_conv`, and without."""
-    vae, _ = _vaes(stand)
-    pixels = _pixels(stand).to(stand.device, stand.encoder_dtype)
-    with torch.no_grad():
-        whole = vae.encode(pixels)
-        vae.patch_conv = True
-        found = vae.encode(pixels)
-    return Measured(error=stand.error(found, whole), bound=2 * rounding_bound(stand.encoder_dtype, VAE_ROUNDINGS))
+    results: list[Tensor] = []
+
+    def run(model: VAE, device: torch.device, dtype: torch.dtype) -> tuple[Tensor]:
+        pixels = _pixels(stand).to(device, dtype)
+        whole = _encoded(model, pixels)
+        if not results:  # the first is the device's
+            model.patch_conv = True
+            results.extend([_encoded(model, pixels), whole])
+        return (whole,)
+
+    most = _compared(stand, _small_vae, run, VAE_ROUNDINGS).bound
+    return Measured(error=stand.error(results[0], results[1]), bound=doubled(most))
+
+
+def _small_vae() -> VAE:
+    return VAE(NUMBERS_VAE)
 
 
 def text_numbers(stand: Stand) -> Measured:
     """States of two prompts, and the gradient of the token embeddings, against fp32 on the CPU."""
-    layers = NUMBERS_TEXT.num_layers - 2
 
-    def run(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
+    def run(model: nn.Module, device: torch.device, _: torch.dtype) -> tuple[Tensor, Tensor]:
         weight = model.get_parameter("embed_tokens.weight").requires_grad_()
         ids = (torch.arange(40) * 7 % NUMBERS_TEXT.vocab_size).view(2, 20).to(device)
         states = model(input_ids=ids, use_cache=False).last_hidden_state
         return states, _gradient(stand, states, weight)
 
-    return _compared(stand, lambda: build_text_model(NUMBERS_TEXT), run, layers)
+    return _of_layers(stand, lambda: build_text_model(NUMBERS_TEXT), run, NUMBERS_TEXT.num_layers - 2)
 
 
 def vision_numbers(stand: Stand) -> Measured:
     """States of an image, and the gradient of its pixels, against fp32 on the CPU."""
     side = NUMBERS_VISION.image_size
 
-    def run(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
-        dtype = model.get_parameter("embeddings.patch_embedding.weight").dtype
+    def run(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         pixels = pixels.to(stand.encoder_dtype).to(device, dtype).requires_grad_()
         states = model(pixel_values=pixels).last_hidden_state
         return states, _gradient(stand, states, pixels)
 
-    return _compared(stand, lambda: build_vision_model(NUMBERS_VISION), run, NUMBERS_VISION.num_layers)
+    return _of_layers(stand, lambda: build_vision_model(NUMBERS_VISION), run, NUMBERS_VISION.num_layers)
 
 
 def glyph_numbers(stand: Stand) -> Measured:
     """States of two quoted texts of unequal lengths, and the gradient of the token embeddings; both in fp32."""
 
-    def run(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
+    def run(model: nn.Module, device: torch.device, _: torch.dtype) -> tuple[Tensor, Tensor]:
         weight = model.get_parameter("embed_tokens.weight").requires_grad_()
         ids = (torch.arange(40) * 7 % NUMBERS_GLYPHS.vocab_size).view(2, 20)
         mask = torch.arange(20) < torch.tensor([[20], [12]])
@@ -181,27 +216,21 @@ def glyph_numbers(stand: Stand) -> Measured:
         states = torch.cat([states[0], states[1, :12]])
         return states, _gradient(stand, states, weight)
 
-    return _compared(
-        stand, lambda: build_glyph_model(NUMBERS_GLYPHS), run, NUMBERS_GLYPHS.num_layers, dtype=torch.float32
-    )
+    layers = NUMBERS_GLYPHS.num_layers
+    return _of_layers(stand, lambda: build_glyph_model(NUMBERS_GLYPHS), run, layers, torch.float32)
 
 
-def _compared(
+def _of_layers(
     stand: Stand,
     build: Callable[[], nn.Module],
-    run: Callable[[nn.Module, torch.device], tuple[Tensor, Tensor]],
+    run: Run[nn.Module],
     layers: int,
-    *,
     dtype: torch.dtype | None = None,
 ) -> Measured:
-    """A model's output and gradient on the device, in a dtype, against fp32 on the CPU, with the same weights."""
+    """A text or image encoder's output and gradient; as `_compared`."""
     if not stand.has_data:
         raise Skipped("the device has no data")
-    dtype = dtype or stand.encoder_dtype
-    on_device, reference = _twice(stand, build, dtype)
-    found, expected = run(on_device, stand.device), run(reference, CPU)
-    errors = [stand.error(one, other) for one, other in zip(found, expected, strict=True)]
-    return Measured(error=largest(errors), bound=rounding_bound(dtype, 3 * (LAYER_ROUNDINGS * layers + 4)))
+    return _compared(stand, build, run, 3 * (LAYER_ROUNDINGS * layers + 4), dtype)
 
 
 def _gradient(stand: Stand, out: Tensor, leaf: Tensor) -> Tensor:
@@ -229,7 +258,7 @@ def _full_text_model(stand: Stand) -> nn.Module:
     return model
 
 
-def encode_clip(stand: Stand, clip: Clip) -> Measured:
+def encode_clip(stand: Stand, clip: VideoSize) -> Measured:
     """Bytes to latents."""
     cost = planned_cost(stand, work := EncoderWork(stand.sizes, "encode latents", stand.encoder_dtype, clip))
     vae = _full_vae(stand)
@@ -243,7 +272,7 @@ def encode_clip(stand: Stand, clip: Clip) -> Measured:
     return measured_step(stand, work.stage, work.dtype, cost, encode, vae)
 
 
-def decode_clip(stand: Stand, clip: Clip) -> Measured:
+def decode_clip(stand: Stand, clip: VideoSize) -> Measured:
     """Latents to bytes."""
     cost = planned_cost(stand, work := EncoderWork(stand.sizes, "decode", stand.encoder_dtype, clip))
     vae = _full_vae(stand)

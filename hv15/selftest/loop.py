@@ -19,8 +19,9 @@ from torch import Tensor
 from hv15.cache.batches import BatchStream, Stores, TrainingItem
 from hv15.models import DiT
 from hv15.records.json_values import parse_object
+from hv15.records.paths import ProjectPaths
 from hv15.records.selftest import Measured
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.sizes import NUMBERS_DIT
 from hv15.selftest.stand import Skipped, Stand, Wrong, moved
 from hv15.selftest.training import REPEATABLE, Options, make_settings, random_example, repeatable, training
@@ -39,13 +40,13 @@ SYNCHRONIZING = "synchronizing CUDA operation"
 """In torch's warnings of operations for which the host waits."""
 
 
-def loop_checks(stand: Stand) -> list[Check]:
+def loop_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of this part."""
     return [
-        Check("loop", "host syncs in a training step", partial(host_syncs, stand), 2),
-        Check("loop", "a step that is not finite: equal LoRA", partial(bad_step, stand), 2),
-        Check("loop", "stop by a signal, resume: equal LoRA", partial(stop_and_resume, stand), 5),
-        Check("loop", "waiting for data", partial(data_wait, stand), 3),
+        MachineCheck("loop", "host syncs in a training step", partial(host_syncs, stand), 2),
+        MachineCheck("loop", "a step that is not finite: equal LoRA", partial(bad_step, stand), 2),
+        MachineCheck("loop", "stop by a signal, resume: equal LoRA", partial(stop_and_resume, stand), 5),
+        MachineCheck("loop", "waiting for data", partial(data_wait, stand), 3),
     ]
 
 
@@ -153,7 +154,7 @@ def data_wait(stand: Stand) -> Measured:
     folder = _folder(stand, "loop")
     try:
         _train(stand, folder)
-        lines = [parse_object(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = [parse_object(line) for line in (folder / ProjectPaths().metrics.name).read_text().splitlines()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     steps = [line for line in lines if "data_wait_s" in line][1:]  # the first waits for the first item

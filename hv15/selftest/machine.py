@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hv15.records.selftest import Measured
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.stand import Skipped, Stand
 from hv15.units import GIB, KIB
 
@@ -24,26 +24,26 @@ GB, TERA = 1e9, 1e12
 LAUNCHES = 500
 
 
-def machine_checks(stand: Stand) -> list[Check]:
+def machine_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of this part."""
     plain = [
-        Check("machine", f"products in {name}", partial(products, stand, dtype), 3)
+        MachineCheck("machine", f"products in {name}", partial(products, stand, dtype), 3)
         for name, dtype in (("bfloat16", torch.bfloat16), ("float16", torch.float16), ("float32", torch.float32))
     ]
     return [
         *plain[:1],
-        Check("machine", "products in fp8", partial(fp8_products, stand), 3),
+        MachineCheck("machine", "products in fp8", partial(fp8_products, stand), 3),
         *plain[1:],
-        Check("machine", "elementwise bandwidth", partial(bandwidth, stand), 2),
-        Check("machine", "time between small kernels", partial(launches, stand), 1),
-        Check("machine", "copy to the device, pinned", partial(copies, stand, "to_device", pinned=True), 2),
-        Check("machine", "copy to the host, pinned", partial(copies, stand, "to_host", pinned=True), 2),
-        Check(
+        MachineCheck("machine", "elementwise bandwidth", partial(bandwidth, stand), 2),
+        MachineCheck("machine", "time between small kernels", partial(launches, stand), 1),
+        MachineCheck("machine", "copy to the device, pinned", partial(copies, stand, "to_device", pinned=True), 2),
+        MachineCheck("machine", "copy to the host, pinned", partial(copies, stand, "to_host", pinned=True), 2),
+        MachineCheck(
             "machine", "copy to the device, not pinned", partial(copies, stand, "to_device_pageable", pinned=False), 2
         ),
-        Check("machine", "reading of a safetensors file", partial(loading, stand), 4),
-        Check("machine", "start of a process", partial(start, stand), 8),
-        Check("machine", "NVML", partial(nvml, stand), 1, needs=("pynvml",)),
+        MachineCheck("machine", "reading of a safetensors file", partial(loading, stand), 4),
+        MachineCheck("machine", "start of a process", partial(start, stand), 8),
+        MachineCheck("machine", "NVML", partial(nvml, stand), 1, needs=("pynvml",)),
     ]
 
 
@@ -145,9 +145,9 @@ def start(stand: Stand) -> Measured:
     """A process that imports what a training does, until the device has a number; its files are in memory already."""
     if not stand.has_data:
         raise Skipped("the device has no data")
-    code = f"import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"
-    tree = Path(__file__).parents[2]
-    run = partial(subprocess.run, [sys.executable, "-c", code], cwd=tree, check=True, capture_output=True)
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})"  # an unpacked tree is not installed
+    code = f"{path}; import torch, hv15.train.run; torch.zeros(1, device={str(stand.device)!r})"
+    run = partial(subprocess.run, [sys.executable, "-P", "-c", code], check=True, capture_output=True)
     seconds = stand.clock.timed(run, 1)
     stand.learn(start=seconds)
     return Measured(seconds=seconds)

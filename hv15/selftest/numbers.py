@@ -5,27 +5,23 @@ Bits are compared with an attention that gives the same bits each time, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from hv15.choices import WeightFormat
-from hv15.errors import UserError
 from hv15.models import Condition, DiT
-from hv15.models.attention import PACKAGES, Attention, pick_attention
-from hv15.models.fused_attention import fused_attention
 from hv15.models.pass_kernels import triton_works
-from hv15.models.weights.quantised import QuantisedLinear, check_weight_format, quantise
 from hv15.noise.levels import TIMESTEPS
 from hv15.records.selftest import Measured
 from hv15.sample.denoise import denoise, stack_conditions
 from hv15.sample.graphs import Replayed, recorder_for
-from hv15.selftest.bounds import E4M3, nearest, rounding_bound, transformer_bound
-from hv15.selftest.checks import Check
+from hv15.selftest.bounds import bound, doubled, judged, transformer_roundings
+from hv15.selftest.checks import MachineCheck
+from hv15.selftest.layers import attention_checks, weight_checks
+from hv15.selftest.rounded import HALVES, ROUNDED_ATTENTION, RoundedProducts
 from hv15.selftest.sizes import NUMBERS_DIT
-from hv15.selftest.stand import CPU, Skipped, Stand, largest, moved
+from hv15.selftest.stand import CPU, Skipped, Stand, moved
 from hv15.selftest.training import REPEATABLE, Options, random_condition, random_example, repeatable, training
 from hv15.train.examples import Example
 
@@ -35,52 +31,38 @@ LEVELS = torch.linspace(1.0, 0.0, 5)
 """Noise levels of a sample of four steps. Made here, where they have numbers whatever device is under test."""
 PLAIN: Options = {"gradient_checkpointing": False}
 OFFLOAD: Options = {"gradient_checkpointing_cpu_offload": True}
-FORMATS: dict[WeightFormat, tuple[str, ...]] = {
-    "fp8": (),
-    "fp8_fast": (),
-    "int8": ("bitsandbytes",),
-    "nf4": ("bitsandbytes",),
-}
-"""Number formats of weights, and the packages that they need."""
 
 
-def number_checks(stand: Stand) -> list[Check]:
+def number_checks(stand: Stand) -> list[MachineCheck]:
     """The checks of this part, but for the VAE and the encoders, and those that take long."""
     numbers, sizes = TransformerNumbers(stand), stand.sizes
     return [
-        Check("numbers", "transformer", numbers.forward, 3),
-        Check("numbers", "gradients of a LoRA", numbers.backward, 3),
-        Check("numbers", "fused kernels", numbers.fused, 5),
-        Check("numbers", "two runs of a training step: equal bits", numbers.two_runs, 2),
+        MachineCheck("numbers", "transformer", numbers.forward, 3),
+        MachineCheck("numbers", "gradients of a LoRA", numbers.backward, 3),
+        MachineCheck("numbers", "fused kernels", numbers.fused, 5),
+        MachineCheck("numbers", "two runs of a training step: equal bits", numbers.two_runs, 2),
         *(
-            Check("numbers", f"{name}: equal bits", partial(numbers.equal, options, latent), 2)
+            MachineCheck("numbers", f"{name}: equal bits", partial(numbers.equal, options, latent), 2)
             for name, options, latent in (
                 ("checkpointing", {}, sizes.compared),
                 ("swap", {"blocks_to_swap": 1}, sizes.compared),
                 ("swap and offload", {"blocks_to_swap": 1, **OFFLOAD}, sizes.offloaded),
             )
         ),
-        *(
-            Check("numbers", f"attention: {mode}", partial(attention, stand, mode), 1, needs=_package(mode))
-            for mode in ("sdpa", *PACKAGES)
-        ),
-        Check("numbers", "attention: split", numbers.split, 2),
-        Check("numbers", "windows of tokens", numbers.windows, 2),
-        Check("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
-        Check("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
-        Check("numbers", "guidance as one batch", numbers.guidance_batch, 2),
-        Check("numbers", "CUDA graphs: equal bits", numbers.graphs, 3),
-        *(
-            Check("numbers", f"quantize: {kind}: {what}", partial(run, stand, kind), 1, needs=packages)
-            for what, run in (("the format", weight_format), ("products", quantised_products))
-            for kind, packages in FORMATS.items()
-        ),
+        *attention_checks(stand),
+        MachineCheck("numbers", "attention: split", numbers.split, 2),
+        MachineCheck("numbers", "windows of tokens", numbers.windows, 2),
+        MachineCheck("numbers", "checkpointing in windows", numbers.checkpointed_windows, 2),
+        MachineCheck("numbers", "texts of unequal lengths in a batch", numbers.unequal_lengths, 2),
+        MachineCheck("numbers", "guidance as one batch", numbers.guidance_batch, 2),
+        MachineCheck("numbers", "CUDA graphs: equal bits", numbers.graphs, 3),
+        *weight_checks(stand),
     ]
 
 
-def slow_checks(stand: Stand) -> list[Check]:
+def slow_checks(stand: Stand) -> list[MachineCheck]:
     """Checks that would take the time of others that say more."""
-    return [Check("numbers", "compile", TransformerNumbers(stand).compiled, 40 if stand.on_cuda else 5)]
+    return [MachineCheck("numbers", "compile", TransformerNumbers(stand).compiled, 40 if stand.on_cuda else 5)]
 
 
 class TransformerNumbers:
@@ -97,6 +79,11 @@ class TransformerNumbers:
         return moved(moved(_make(), CPU, self.stand.dtype), CPU, torch.float32)
 
     @cached_property
+    def rounded(self) -> DiT:
+        """The reference with numbers in the device's dtype."""
+        return moved(_make(), CPU, self.stand.dtype)
+
+    @cached_property
     def dit(self) -> DiT:
         return moved(_make(), self.stand.device, self.stand.dtype)
 
@@ -104,6 +91,42 @@ class TransformerNumbers:
     def plain(self) -> Tensor:
         """The gradients of a LoRA on the device without any option, in one tensor, fp32 [n]."""
         return self.gradients(PLAIN)
+
+    @cached_property
+    def exact(self) -> Tensor:
+        """The reference's output [1, C, F, H, W]."""
+        return self.velocity(self.reference, self.example(9), CPU)
+
+    @cached_property
+    def exact_gradients(self) -> Tensor:
+        """The gradients of the reference's LoRA, fp32 [n]."""
+        with training(self.reference, CPU, PLAIN, random_up=True) as made:
+            return made.gradients(self.example(9))
+
+    @cached_property
+    def bound(self) -> float | None:
+        """Of an output."""
+        spread = None
+        if self.rounds:
+            self.rounded.attention = ROUNDED_ATTENTION
+            with RoundedProducts():
+                spread = self.stand.error(self.velocity(self.rounded, self.example(9), CPU), self.exact)
+        return bound(self.stand.dtype, spread, transformer_roundings(BLOCKS))
+
+    @cached_property
+    def gradient_bound(self) -> float | None:
+        """Of the gradients of a LoRA."""
+        spread = None
+        if self.rounds:
+            with training(self.rounded, CPU, PLAIN, random_up=True) as made, RoundedProducts():
+                self.rounded.attention = ROUNDED_ATTENTION
+                spread = self.stand.error(made.gradients(self.example(9)), self.exact_gradients)
+        return bound(self.stand.dtype, spread, transformer_roundings(BLOCKS, backward=True))
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the device's numbers are compared and have 16 bits."""
+        return self.stand.has_data and self.stand.dtype in HALVES
 
     def example(self, *text_lengths: int, latent: Latent | None = None) -> Example:
         """A micro-batch whose numbers are exact in the device's dtype; latent frames, height, width."""
@@ -143,17 +166,12 @@ class TransformerNumbers:
 
     def forward(self) -> Measured:
         """Against fp32 on the CPU."""
-        example = self.example(9)
-        expected = self.velocity(self.reference, example, CPU)
-        error = self.stand.error(self.velocity(self.dit, example, self.stand.device), expected)
-        return Measured(error=error, bound=transformer_bound(self.stand.dtype, BLOCKS))
+        found = self.velocity(self.dit, self.example(9), self.stand.device)
+        return Measured(error=self.stand.error(found, self.exact), bound=self.bound)
 
     def backward(self) -> Measured:
         """Against fp32 on the CPU."""
-        with training(self.reference, CPU, PLAIN, random_up=True) as wanted:
-            expected = wanted.gradients(self.example(9))
-        bound = transformer_bound(self.stand.dtype, BLOCKS, backward=True)
-        return Measured(error=self.stand.error(self.plain, expected), bound=bound)
+        return Measured(error=self.stand.error(self.plain, self.exact_gradients), bound=self.gradient_bound)
 
     def fused(self) -> Measured:
         """With `fused_kernels`, and without: gradients, and the output without them, which other kernels compute."""
@@ -162,11 +180,9 @@ class TransformerNumbers:
         if self.stand.on_cuda and not triton_works(self.stand.device):
             raise Skipped("Triton makes no kernels here: it, or the C compiler that it calls, is not installed")
         unfused: Options = {**PLAIN, "fused_kernels": False}
-        errors = [
-            self.stand.error(self.plain, self.gradients(unfused)),
-            self.stand.error(self.with_lora(PLAIN), self.with_lora(unfused)),
-        ]
-        return Measured(error=largest(errors), bound=self._between_two(backward=True))
+        gradients = self.stand.error(self.plain, self.gradients(unfused))
+        outputs = self.stand.error(self.with_lora(PLAIN), self.with_lora(unfused))
+        return judged([(gradients, doubled(self.gradient_bound)), (outputs, doubled(self.bound))])
 
     def two_runs(self) -> Measured:
         """LoRA weights and numbers of two trainings of two steps; the note is on the attention of a training."""
@@ -215,7 +231,7 @@ class TransformerNumbers:
             found = self.velocity(self.dit, example, self.stand.device)
         finally:
             del self.dit.most_tokens
-        return Measured(error=self.stand.error(found, whole), bound=self._between_two())
+        return Measured(error=self.stand.error(found, whole), bound=doubled(self.bound))
 
     def unequal_lengths(self) -> Measured:
         """A batch of three, and each sample alone."""
@@ -223,7 +239,7 @@ class TransformerNumbers:
         example = self.example(*lengths).to(self.stand.device, self.stand.dtype)
         together = self.velocity(self.dit, example, self.stand.device)
         alone = [self.velocity(self.dit, _sample(example, i), self.stand.device) for i in range(len(lengths))]
-        return Measured(error=self.stand.error(together, torch.cat(alone)), bound=self._between_two())
+        return Measured(error=self.stand.error(together, torch.cat(alone)), bound=doubled(self.bound))
 
     def guidance_batch(self) -> Measured:
         """Both branches of a sampling step as one batch, and one after the other."""
@@ -234,7 +250,7 @@ class TransformerNumbers:
         with torch.no_grad():
             alone = torch.cat([self.dit(x, time, each) for each in conditions])
             together = self.dit(x.repeat(2, 1, 1, 1, 1), time.repeat(2), stack_conditions(conditions))
-        return Measured(error=self.stand.error(together, alone), bound=self._between_two())
+        return Measured(error=self.stand.error(together, alone), bound=doubled(self.bound))
 
     def graphs(self) -> Measured:
         """A sample with guidance whose passes are recorded in the second step, and one without."""
@@ -250,11 +266,7 @@ class TransformerNumbers:
         return Measured(error=self.stand.difference(found, plain), bound=0.0, note=note)
 
     def _close(self, found: Tensor) -> Measured:
-        return Measured(error=self.stand.error(found, self.plain), bound=self._between_two(backward=True))
-
-    def _between_two(self, *, backward: bool = False) -> float:
-        """The bound for two results that are both rounded."""
-        return 2 * transformer_bound(self.stand.dtype, BLOCKS, backward=backward)
+        return Measured(error=self.stand.error(found, self.plain), bound=doubled(self.gradient_bound))
 
 
 def _make() -> DiT:
@@ -275,76 +287,3 @@ def _sample(example: Example, index: int) -> Example:
         first_frame=example.first_frame[one],
         condition=Condition(cond.text[one, :length], [length], cond.glyphs[one], [0]),
     )
-
-
-def _package(mode: str) -> tuple[str, ...]:
-    return (PACKAGES[mode].module.partition(".")[0],) if mode in PACKAGES else ()
-
-
-def attention(stand: Stand, mode: str) -> Measured:
-    """Output and, if the kernel trains, gradients against the definition in fp32 on the CPU.
-
-    Of samples of one length, and of two, for which some packages have a kernel of their own.
-    """
-    trains = mode != "sage"
-    try:
-        kernel = pick_attention(mode, split=False, device=stand.device, dtype=stand.dtype, training=trains)
-    except UserError as error:
-        raise Skipped(error.message) from None
-    definition = Attention(lambda q, k, v: fused_attention(q, k, v)[0])
-    generator = torch.Generator().manual_seed(0)
-    given = [torch.randn(2, 500, 2, 128, generator=generator).to(stand.dtype) for _ in range(4)]
-    errors = []
-    for lengths in ([500, 500], [500, 317]):
-        expected = _passes(partial(definition, lengths=lengths), [each.float() for each in given], trains)
-        found = _passes(partial(kernel, lengths=lengths), [each.to(stand.device) for each in given], trains)
-        errors += [stand.error(each, wanted) for each, wanted in zip(found, expected, strict=True)]
-    bound = rounding_bound(stand.dtype, 6) if trains else E4M3  # sage multiplies in 8 bits
-    return Measured(error=largest(errors), bound=bound)
-
-
-def _passes(attend: Callable[..., Tensor], given: list[Tensor], trains: bool) -> list[Tensor]:
-    """The output [B, N, H * D], and the gradients of q, k and v; what is given is [B, N, H, D]."""
-    *qkv, upstream = given
-    if not trains:
-        with torch.no_grad():
-            return [attend(*qkv)]
-    leaves = [each.detach().requires_grad_() for each in qkv]
-    out = attend(*leaves)
-    return [out, *torch.autograd.grad(out, leaves, upstream.flatten(2))]
-
-
-def _layer(stand: Stand, kind: WeightFormat) -> tuple[QuantisedLinear, Tensor]:
-    """A quantised layer on the device, and the weight [out, in] that it was made from, on the CPU."""
-    try:
-        check_weight_format(kind, stand.device)
-    except UserError as error:
-        raise Skipped(error.message) from None
-    weight = torch.randn(512, 256, generator=torch.Generator().manual_seed(0)).to(stand.dtype)
-    bias = torch.zeros(512, device=stand.device, dtype=stand.dtype)
-    return quantise(weight.to(stand.device), bias, kind), weight
-
-
-def weight_format(stand: Stand, kind: WeightFormat) -> Measured:
-    """The quantised weight against the one that it was made from: as near as the format's numbers are."""
-    layer, weight = _layer(stand, kind)
-    if not stand.has_data:
-        return Measured()
-    smallest = stand.error(nearest(kind, weight), weight)
-    return Measured(error=stand.error(layer.dequantised(), weight), bound=None if smallest is None else 1.01 * smallest)
-
-
-def quantised_products(stand: Stand, kind: WeightFormat) -> Measured:
-    """Output and gradient of a layer against exact products with the weight that its codes stand for."""
-    layer, _ = _layer(stand, kind)
-    generator = torch.Generator().manual_seed(1)
-    x, upstream = (torch.randn(64, size, generator=generator).to(stand.dtype) for size in (256, 512))
-    leaf = x.to(stand.device).requires_grad_()
-    out = layer(leaf)
-    (gradient,) = torch.autograd.grad(out, leaf, upstream.to(stand.device))
-    if not stand.has_data:
-        return Measured()
-    weight = layer.dequantised().cpu().double()
-    errors = [stand.error(out, x.double() @ weight.t()), stand.error(gradient, upstream.double() @ weight)]
-    # fp8_fast also rounds the activations to fp8
-    return Measured(error=largest(errors), bound=rounding_bound(stand.dtype, 4) + (E4M3 if kind == "fp8_fast" else 0))

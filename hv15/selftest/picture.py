@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.atomic import atomic_path
+from hv15.figures import save_figure
 from hv15.records.selftest import Row, SelftestReport
 from hv15.selftest.breakdown import ATTENTION, COPIES, ELEMENTWISE, GAPS, PRODUCTS
 from hv15.selftest.checks import is_installed
@@ -52,8 +52,7 @@ def draw(report: SelftestReport, path: Path) -> bool:
     for panel in (seconds, kinds, share, memory):
         panel.tick_params(axis="y", length=0)
         panel.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_figure(figure, path)
     return True
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from typing import Protocol
 
+from hv15.environment import SAFE_PATH
 from hv15.plan.cost import Cost
 
 
@@ -18,7 +21,7 @@ class PlannedWork(Protocol):
     def plan(self) -> Cost: ...
 
 
-class Plans:
+class PlannedCosts:
     """The planner's figures.
 
     Args:
@@ -28,10 +31,12 @@ class Plans:
 
     def __init__(self, ahead: Iterable[PlannedWork] = ()) -> None:
         works = dict.fromkeys(ahead)
-        self._process = ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts) if works else None
+        self._process: ProcessPoolExecutor | None = None
         self._found: dict[PlannedWork, Future[Cost]] = {}
-        if self._process is not None:
-            self._found = {work: self._process.submit(_plan, work) for work in works}
+        if works:
+            with _safe_path():
+                self._process = ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts)
+                self._found = {work: self._process.submit(_plan, work) for work in works}
 
     def of(self, work: PlannedWork) -> Cost:
         """Return what a step takes, as soon as it is known."""
@@ -46,6 +51,20 @@ class Plans:
             self._process.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
                 process.terminate()
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """While active, a new Python process does not look for modules in the current folder, which may be of clips."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 def _leave_interrupts() -> None:

@@ -18,10 +18,10 @@ from hv15.precision import pick_device
 from hv15.records.fields import now, to_json
 from hv15.records.selftest import Row, SelftestReport
 from hv15.selftest import encoders, numbers, steps
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.loop import loop_checks
 from hv15.selftest.machine import machine_checks
-from hv15.selftest.planned import PlannedWork, Plans
+from hv15.selftest.planned import PlannedCosts, PlannedWork
 from hv15.selftest.sizes import FULL, TINY
 from hv15.selftest.stand import Stand, machine_facts
 from hv15.selftest.text_report import report_lines
@@ -55,7 +55,7 @@ def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row
     report = None
     with TemporaryDirectory(prefix="checks.", dir=folder) as scratch, torch.random.fork_rng(devices=[]):
         stand = Stand(device, FULL if full else TINY, Path(scratch))
-        stand.plans = Plans(planned_works(stand) if full else ())
+        stand.plans = PlannedCosts(planned_works(stand) if full else ())
         torch.manual_seed(0)
         try:
             for report in reports(stand, all_checks(stand), until=start + 60 * minutes):
@@ -72,7 +72,7 @@ def selftest(device_name: str, minutes: float, folder: Path, told: Callable[[Row
     return folder / REPORT
 
 
-def all_checks(stand: Stand) -> list[Check]:
+def all_checks(stand: Stand) -> list[MachineCheck]:
     """All checks, in order."""
     return [
         *machine_checks(stand),
@@ -91,7 +91,7 @@ def planned_works(stand: Stand) -> list[PlannedWork]:
     return [*steps.main_works(stand), *encoders.planned_works(stand), *steps.more_works(stand)]
 
 
-def reports(stand: Stand, checks: Iterable[Check], *, until: float = math.inf) -> Iterator[SelftestReport]:
+def reports(stand: Stand, checks: Iterable[MachineCheck], *, until: float = math.inf) -> Iterator[SelftestReport]:
     """Run checks; yield the report before the first, after each, and when all are done.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hv15.grid import FRAMES_PER_CELL, PIXELS_PER_CELL
+from hv15.grid import latent_size
 from hv15.models.dit_config import DiTConfig
 from hv15.models.glyphs import GlyphConfig
 from hv15.models.text import TextConfig
@@ -29,7 +29,7 @@ NUMBERS_GLYPHS = GlyphConfig(hidden_size=128, intermediate_size=256, num_layers=
 
 
 @dataclass(frozen=True)
-class Clip:
+class VideoSize:
     """The size of a video, and how many are computed at once."""
 
     width: int
@@ -40,11 +40,7 @@ class Clip:
     @property
     def latent(self) -> tuple[int, int, int]:
         """Latent frames, height, width."""
-        return (
-            (self.frames - 1) // FRAMES_PER_CELL + 1,
-            self.height // PIXELS_PER_CELL,
-            self.width // PIXELS_PER_CELL,
-        )
+        return latent_size(self.frames, self.height, self.width)
 
     def __str__(self) -> str:
         size = f"{self.width}x{self.height}x{self.frames}"
@@ -59,13 +55,13 @@ class Sizes:
     dit: DiTConfig
     vae: VAEConfig
     text: TextConfig
-    main: Clip
+    main: VideoSize
     """Of the training step that is compared with public figures."""
-    small: Clip
+    small: VideoSize
     """Of sampling steps, and of the training steps with one option each."""
-    large: Clip
+    large: VideoSize
     """Of the longest training step."""
-    coded: tuple[Clip, ...]
+    coded: tuple[VideoSize, ...]
     """Clips that the VAE encodes and decodes."""
     swapped: tuple[int, ...]
     """Numbers of swapped blocks."""
@@ -87,10 +83,10 @@ FULL = Sizes(
     dit=DiTConfig(),
     vae=VAEConfig(),
     text=TextConfig(),
-    main=Clip(480, 480, 49, batch=2),  # 7.68 s on an H100 in another trainer
-    small=Clip(832, 480, 25),
-    large=Clip(1280, 720, 121),
-    coded=(Clip(832, 480, 25), Clip(1280, 720, 25)),
+    main=VideoSize(480, 480, 49, batch=2),  # 7.68 s on an H100 in another trainer
+    small=VideoSize(832, 480, 25),
+    large=VideoSize(1280, 720, 121),
+    coded=(VideoSize(832, 480, 25), VideoSize(1280, 720, 25)),
     swapped=(20, 51),
     text_tokens=200,
     captions=16,
@@ -112,10 +108,10 @@ TINY = Sizes(
     ),
     vae=NUMBERS_VAE,
     text=NUMBERS_TEXT,
-    main=Clip(128, 128, 9, batch=2),
-    small=Clip(128, 96, 9),
-    large=Clip(256, 160, 17),
-    coded=(Clip(64, 64, 5), Clip(96, 64, 5)),
+    main=VideoSize(128, 128, 9, batch=2),
+    small=VideoSize(128, 96, 9),
+    large=VideoSize(256, 160, 17),
+    coded=(VideoSize(64, 64, 5), VideoSize(96, 64, 5)),
     swapped=(2, 4),
     text_tokens=20,
     captions=4,

@@ -20,7 +20,7 @@ from hv15.models.weights.quantised import QuantisedLinear
 from hv15.precision import pick_dtype, pick_encoder_dtype
 from hv15.records.device_rates import DeviceRates
 from hv15.selftest.clock import Clock, clock_of
-from hv15.selftest.planned import Plans
+from hv15.selftest.planned import PlannedCosts
 from hv15.selftest.sizes import Sizes
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -54,7 +54,7 @@ class Stand:
     folder: Path
     """For files that checks write and read."""
     has_data: bool = True
-    plans: Plans | None = None
+    plans: PlannedCosts | None = None
     rates: DeviceRates = field(init=False)
     clock: Clock = field(init=False)
     _held: tuple[str, nn.Module] | None = field(default=None, init=False)
@@ -183,12 +183,6 @@ class Stand:
         gc.collect()
         if self.on_cuda:
             torch.cuda.empty_cache()
-
-
-def largest(errors: list[float | None]) -> float | None:
-    """The largest error; NaN if any is, None if there are none."""
-    known = [each for each in errors if each is not None]
-    return None if not known else float(torch.tensor(known).max())
 
 
 def moved(network: Network, device: torch.device, dtype: torch.dtype | None = None) -> Network:

@@ -25,10 +25,10 @@ from hv15.records.selftest import Measured
 from hv15.sample.denoise import denoise
 from hv15.sample.graphs import replayed
 from hv15.selftest.breakdown import profiled
-from hv15.selftest.checks import Check
-from hv15.selftest.numbers import FORMATS
+from hv15.selftest.checks import MachineCheck
+from hv15.selftest.layers import FORMATS
 from hv15.selftest.planned import PlannedWork
-from hv15.selftest.sizes import Clip, Sizes
+from hv15.selftest.sizes import Sizes, VideoSize
 from hv15.selftest.stand import Skipped, Stand
 from hv15.selftest.training import Options, Training, make_settings, random_condition, random_example, ready, training
 from hv15.train.examples import Example
@@ -45,7 +45,7 @@ class TransformerWork:
     """A step of the transformer, as the planner runs it without data."""
 
     sizes: Sizes
-    clip: Clip
+    clip: VideoSize
     dtype: torch.dtype
     gpu: bool
     options: tuple[tuple[str, Json], ...] = ()
@@ -66,14 +66,14 @@ class TransformerWork:
         return planned_training(make_settings(self.settings), self.sizes.dit, self.dtype, shape, gpu=self.gpu)
 
 
-def main_checks(stand: Stand) -> list[Check]:
+def main_checks(stand: Stand) -> list[MachineCheck]:
     """The steps that tell most: training and sampling as they are by default."""
     steps, sizes = TransformerSteps(stand), stand.sizes
     return [
-        Check("full size", f"training step, {sizes.main}", partial(steps.train, sizes.main, profile=True), 25),
-        Check("full size", f"training step, {sizes.small}", partial(steps.train, sizes.small), 8),
-        Check("full size", f"guided sampling step, {sizes.small}", partial(steps.sample, sizes.small), 8),
-        Check(
+        MachineCheck("full size", f"training step, {sizes.main}", partial(steps.train, sizes.main, profile=True), 25),
+        MachineCheck("full size", f"training step, {sizes.small}", partial(steps.train, sizes.small), 8),
+        MachineCheck("full size", f"guided sampling step, {sizes.small}", partial(steps.sample, sizes.small), 8),
+        MachineCheck(
             "full size",
             f"guided sampling step, CUDA graphs, {sizes.small}",
             partial(steps.sample, sizes.small, GRAPHS),
@@ -82,11 +82,11 @@ def main_checks(stand: Stand) -> list[Check]:
     ]
 
 
-def more_checks(stand: Stand) -> list[Check]:
+def more_checks(stand: Stand) -> list[MachineCheck]:
     """The same with less memory, and the largest size."""
     steps, sizes = TransformerSteps(stand), stand.sizes
     return [
-        Check(
+        MachineCheck(
             "full size",
             f"training step, {label}{clip}",
             partial(steps.train, clip, options),
@@ -97,7 +97,7 @@ def more_checks(stand: Stand) -> list[Check]:
     ]
 
 
-def _variants(sizes: Sizes) -> list[tuple[str, Clip, Options, tuple[str, ...]]]:
+def _variants(sizes: Sizes) -> list[tuple[str, VideoSize, Options, tuple[str, ...]]]:
     """Label, size, settings of `train:`, and the packages that they need."""
     return [
         *((f"{kind}, ", sizes.small, {"quantize": kind}, packages) for kind, packages in FORMATS.items()),
@@ -130,14 +130,14 @@ class TransformerSteps:
     def __init__(self, stand: Stand) -> None:
         self.stand = stand
 
-    def work(self, clip: Clip, options: Options | None = None, *, sampling: bool = False) -> TransformerWork:
+    def work(self, clip: VideoSize, options: Options | None = None, *, sampling: bool = False) -> TransformerWork:
         """A step as the planner sees it."""
         stand = self.stand
         return TransformerWork(
             stand.sizes, clip, stand.dtype, stand.device.type != "cpu", tuple((options or {}).items()), sampling
         )
 
-    def train(self, clip: Clip, options: Options | None = None, *, profile: bool = False) -> Measured:
+    def train(self, clip: VideoSize, options: Options | None = None, *, profile: bool = False) -> Measured:
         """An optimizer step of a LoRA, by the trainer's own code."""
         stand, work = self.stand, self.work(clip, options)
         cost = self._cost(work)
@@ -153,7 +153,7 @@ class TransformerSteps:
                 stand, "train", stand.dtype, cost, run, dit, made.network, *made.state(), profile=profile
             )
 
-    def sample(self, clip: Clip, options: Options | None = None) -> Measured:
+    def sample(self, clip: VideoSize, options: Options | None = None) -> Measured:
         """A step of the denoising loop with guidance: the transformer runs twice."""
         stand, work = self.stand, self.work(clip, options, sampling=True)
         settings = make_settings(sample=work.settings).sample

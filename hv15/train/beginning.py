@@ -1,21 +1,19 @@
-"""The beginning of a training that goes on from another: what it takes from its origin (`hv15.train.origin`)."""
+"""The beginning of a training that continues another: what it takes from its origin (`hv15.train.origin`)."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hv15.errors import UserError
 from hv15.lora import convert, read_lora
+from hv15.train.optimizer_state import OptimizerState
 from hv15.train.optimizer_step import OptimizerStep
 from hv15.train.origin import LORA, OTHER_OPTIMIZER, Origin, refuse_other_optimizer
 from hv15.train.state import Position, SavedState, load_state
-
-OptimizerState = dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers return it
 
 
 def load_origin(

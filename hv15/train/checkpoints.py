@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hv15.config.training.saving import SavingSettings
 from hv15.records.metrics import CheckpointRecord
-from hv15.records.paths import average_of
+from hv15.records.paths import average_of, copy_of_step
 from hv15.train.metrics import MetricsFile
 from hv15.train.step_batches import StepBatches
 
@@ -22,6 +22,8 @@ class CheckpointRule:
     save_every_n_steps: int | None
     save_last_n_epochs: int | None
     save_last_n_steps: int | None
+    publish_step: int | None = None
+    """The step whose copy is made and kept in any case."""
 
     @classmethod
     def from_settings(cls, options: SavingSettings) -> CheckpointRule:
@@ -31,6 +33,7 @@ class CheckpointRule:
             save_every_n_steps=options.save_every_n_steps,
             save_last_n_epochs=options.save_last_n_epochs,
             save_last_n_steps=options.save_last_n_steps,
+            publish_step=options.publish_step,
         )
 
     def due(self, step: int, epochs: int, epochs_before: int) -> list[str]:
@@ -42,8 +45,8 @@ class CheckpointRule:
             epochs_before: number of finished epochs before it; a step may finish several epochs, or none.
         """
         names = []
-        if self.save_every_n_steps and step % self.save_every_n_steps == 0:
-            names.append(f"lora-step{step:06d}.safetensors")
+        if step == self.publish_step or (self.save_every_n_steps and step % self.save_every_n_steps == 0):
+            names.append(copy_of_step(step))
         every = self.save_every_n_epochs
         if every and epochs // every > epochs_before // every:
             names.append(f"lora-epoch{epochs // every * every:04d}.safetensors")
@@ -55,7 +58,7 @@ class CheckpointRule:
         for unit, last in (("step", self.save_last_n_steps), ("epoch", self.save_last_n_epochs)):
             if last is not None:
                 old += _by_number(folder, unit)[:-last]
-        return old
+        return [path for path in old if self.publish_step is None or path.name != copy_of_step(self.publish_step)]
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hv15.atomic import atomic_path
-from hv15.records.json_values import RecordError, parse_object
-from hv15.records.metrics import SIGMA_BINS, SMOOTHING, MetricsRecord, StepRecord, ValidationRecord, read_metrics
+from hv15.figures import FORMATS, save_figure
+from hv15.records.metrics import SIGMA_BINS, SMOOTHING, StepRecord, ValidationRecord, measures, read_records
 from hv15.train.smoothed import SmoothedLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = ("png", "svg")
 MOST_POINTS = 1000
 """Of a line; more steps are averaged in groups of equal size."""
 
@@ -35,7 +33,7 @@ def draw_curves(metrics: Path, folder: Path) -> list[Path]:
         OSError: the file cannot be read.
         UserError: a picture cannot be written.
     """
-    records = list(_records(metrics))
+    records = list(read_records(metrics))
     steps = [record for record in records if isinstance(record, StepRecord)]
     validations = [record for record in records if isinstance(record, ValidationRecord)]
     if not steps:
@@ -62,9 +60,10 @@ def _draw_loss(axes: Axes, steps: Sequence[StepRecord], validations: Sequence[Va
     axes.plot(*thinned(Line(numbers, losses)), color="tab:blue", alpha=0.3, linewidth=0.8, label="each step")
     axes.plot(*thinned(Line(numbers, [smooth.update(loss) for loss in losses])), color="tab:blue", label="running mean")
     if validations:
+        labels = {name: measure.label for name, measure in measures(ValidationRecord).items()}
         for label, style, values in (
-            ("validation", "o-", [record.loss for record in validations]),
-            ("trained clips, measured alike", "o:", [record.trained_loss for record in validations]),
+            (labels["loss"], "o-", [record.loss for record in validations]),
+            (labels["trained_loss"], "o:", [record.trained_loss for record in validations]),
         ):
             pairs = zip(validations, values, strict=True)
             points = [(record.step, value) for record, value in pairs if value is not None]
@@ -101,7 +100,6 @@ def _draw_learning_rate(axes: Axes, steps: Sequence[StepRecord]) -> None:
 
 
 def _save(draw: Callable[[Axes], None], stem: Path) -> list[Path]:
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -109,22 +107,7 @@ def _save(draw: Callable[[Axes], None], stem: Path) -> list[Path]:
     draw(axes)
     axes.set_xlabel("step")
     axes.spines[["top", "right"]].set_visible(False)
-    paths = [stem.with_suffix(f".{form}") for form in FORMATS]
-    for form, path in zip(FORMATS, paths, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if form == "svg" else {"Software": None}
-        with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "hv15"}):
-            figure.savefig(temporary, format=form, dpi=120, metadata=metadata)
+    paths = [stem.with_suffix(suffix) for suffix in FORMATS]
+    for path in paths:
+        save_figure(figure, path)
     return paths
-
-
-def _records(path: Path) -> Iterator[MetricsRecord]:
-    """Yield the records that can be read."""
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                record = read_metrics(parse_object(line))
-            except RecordError:
-                continue
-            if record is not None:
-                yield record

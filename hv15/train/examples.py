@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hv15.cache.batches import MicroBatch, Stores, read_batch
+from hv15.cache.batches import MicroBatch, Stores, TrainingItem, read_batch
 from hv15.data.captions import caption_key
 from hv15.models import Condition, DiT
 from hv15.models.latents import condition_channels, scale
@@ -107,10 +107,7 @@ class ExampleReader:
             item.shape[0] > 1 and random.chance(self.i2v_prob, self.seed, "i2v", sample)
             for item, sample in zip(batch.items, batch.samples, strict=True)
         ]
-        captions = [
-            EMPTY_CAPTION if random.chance(self.caption_dropout, self.seed, "caption_dropout", sample) else item.caption
-            for item, sample in zip(batch.items, batch.samples, strict=True)
-        ]
+        captions = [self._caption(item, sample) for item, sample in zip(batch.items, batch.samples, strict=True)]
         content = read_batch(self.stores, batch.items, captions=captions, with_vision=with_image)
         x0 = scale(content.latents.float())
         sigma = self.sigma_rule.sigmas(self.seed, batch.samples)
@@ -118,7 +115,20 @@ class ExampleReader:
             x0=x0,
             noise=torch.stack([random.noise(tuple(x0.shape[1:]), self.seed, sample) for sample in batch.samples]),
             sigma=sigma,
-            weight=torch.tensor([self.loss_weight(each) for each in sigma.tolist()]),
+            weight=torch.tensor(
+                [
+                    self.loss_weight(each) * item.loss_weight
+                    for each, item in zip(sigma.tolist(), batch.items, strict=True)
+                ]
+            ),
             first_frame=torch.tensor(with_image, dtype=torch.float32),
             condition=content.condition,
         )
+
+    def _caption(self, item: TrainingItem, sample: int) -> str:
+        """Return the key of the text that a sample is shown with."""
+        if random.chance(self.caption_dropout, self.seed, "caption_dropout", sample):
+            return EMPTY_CAPTION
+        if not item.variants:
+            return item.caption
+        return item.variants[random.choice(len(item.variants), self.seed, "caption", sample)]

@@ -55,7 +55,7 @@ TRAINING_FILES = {RECORD, *(path.name for path in _NAMED)}
 
 @dataclass(frozen=True)
 class Choice:
-    """How a training goes on, from what is there."""
+    """How a training continues, from what is there."""
 
     source: Path | None = None
     """The folder that it continues in, or whose state it continues from; None: it begins in a new one."""
@@ -67,7 +67,7 @@ class Choice:
 
 
 def choose(training: Path, owner: str, total: int | None) -> Choice:
-    """Choose how a training goes on so that as few steps as possible are done again.
+    """Choose how a training continues so that as few steps as possible are done again.
 
     Args:
         training: `results/train`.

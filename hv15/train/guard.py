@@ -1,6 +1,6 @@
 """An optimizer step that changes nothing if the loss or the gradients of the step are not finite.
 
-On a CPU the optimizer is simply not asked. On a GPU the device decides, so that nothing has to be waited for: the
+On a CPU the optimizer is simply not called. On a GPU the device decides, so that nothing has to be waited for: the
 optimizer updates a part of the matrices at a time, and their former content and that of its tensors for them is put
 back if the step was bad. Such a step still counts in the number of steps that an optimizer keeps on the host, as AdamW
 does for its bias correction; so it does in the schedule of the learning rate.
@@ -34,7 +34,7 @@ class Guard:
 
     optimizer: torch.optim.Optimizer
     at_once: bool
-    """Whether the host looks at the numbers of a step before the optimizer is asked."""
+    """Whether the host looks at the numbers of a step before it calls the optimizer."""
 
     @classmethod
     def on(cls, device: torch.device, optimizer: torch.optim.Optimizer) -> Guard:
@@ -61,7 +61,7 @@ class Guard:
             for parameter in part:
                 gradient = gradients.pop(parameter)
                 assert gradient is not None
-                # The first step makes the optimizer's tensors, which have no former content: if it is bad, of zeros.
+                # The first step makes the optimizer's tensors, so there is nothing to put back: a bad one gets zeros.
                 known = bool(self.optimizer.state.get(parameter))
                 parameter.grad = gradient if known else torch.where(good, gradient, torch.zeros_like(gradient))
             self._step_part(part, good)

@@ -44,8 +44,7 @@ from hv15.train.watch import Watch
 log = logging.getLogger(__name__)
 
 READ_AHEAD = 2  # micro-batches
-SAMPLE_NOW = ProjectPaths().sample_now.name
-"""The file in a training's folder that asks for samples."""
+_PATHS = ProjectPaths()
 RECALLED = 2**20
 """Bytes at the end of metrics.jsonl from which a resumed training learns what its numbers usually are."""
 
@@ -152,7 +151,7 @@ class Trainer:
             UserError: as `run` and `begin`; or the state was saved with another number of batches per step.
             SystemExit: as `run`.
         """
-        saved = StateFolder(self.folder / "state", self.spec).load_latest()
+        saved = StateFolder(self.folder / _PATHS.states.name, self.spec).load_latest()
         if saved is None and self.begin is not None:
             saved = self.begin()
         if saved is None:
@@ -192,12 +191,12 @@ class Trainer:
         share = self.batches.share(start, total, self.accelerator.process_index // self.settings.context_parallel)
         examples = Background(map(self._read, share), ahead=READ_AHEAD, name="batches")
         smoothed = SmoothedLoss()
-        path, mute = self.folder / "metrics.jsonl", not self.accelerator.is_main_process
+        path, mute = self.folder / _PATHS.metrics.name, not self.accelerator.is_main_process
         with (
             closing(examples),
             MetricsFile(path, metrics_offset, mute=mute, observers=self.observers) as metrics,
             Progress(total, "train", unit="steps", start=start) as progress,
-            Requests(None if mute or self.on_request is None else self.folder / SAMPLE_NOW) as requests,
+            Requests(None if mute or self.on_request is None else self.folder / _PATHS.sample_now.name) as requests,
             memory_advice(),
         ):
             if start == total and self.watch.gives_up(total):
@@ -356,7 +355,7 @@ class Trainer:
                 averaged_steps=0 if average is None else average.steps,
             )
             network, optimizer = self.optimizer_step.network, self.optimizer_step.optimizer
-            states = StateFolder(self.folder / "state", self.spec)
+            states = StateFolder(self.folder / _PATHS.states.name, self.spec)
             averages = None if average is None else average.state()
             states.save(position, network.state_dict(), state_of(optimizer), averages)
         self.accelerator.wait_for_everyone()

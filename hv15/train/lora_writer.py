@@ -32,6 +32,10 @@ class LoRAWriter:
         with averaged(self.optimizer):
             return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
 
+    def averages(self) -> dict[str, Tensor]:
+        """Return the same of the moving average; the averaged tensors are not copied."""
+        return self.tensors() | (self.average.state() if self.average is not None else {})
+
     def write(self, path: Path, step: int, more: Mapping[str, str] | None = None) -> list[Path]:
         """Write the LoRA after `step` steps, with more metadata, and return the files, the LoRA's last.
 
@@ -42,6 +46,6 @@ class LoRAWriter:
         if self.average is not None:
             written.insert(0, average_of(path))
             decay = {EMA_DECAY: str(self.average.decay)}
-            save_lora(written[0], {**tensors, **self.average.state()}, {**metadata, **decay}, dtype=self.dtype)
+            save_lora(written[0], self.averages(), {**metadata, **decay}, dtype=self.dtype)
         save_lora(path, tensors, metadata, dtype=self.dtype)
         return written

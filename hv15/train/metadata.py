@@ -57,8 +57,8 @@ def lora_metadata(
         resolution=f"{width}x{height}",
         num_train_items=len(items),
     )
-    told = {SEGMENTS: _json([*segments])} if segments else {}
-    return {**known, **_own_metadata(settings, spec, items, step, epochs), **told}
+    chain = {SEGMENTS: _json([*segments])} if segments else {}
+    return {**known, **_own_metadata(settings, spec, items, step, epochs), **chain}
 
 
 def _network_args(train: TrainSettings) -> dict[str, Json]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from hv15.atomic import atomic_path
 from hv15.config.train import TrainSettings
-from hv15.errors import UserError
+from hv15.figures import save_figure
 from hv15.noise.levels import TIMESTEPS
 from hv15.train.noise_shares import noise_bins, weight_shares
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 BINS = 50
 LINE = 110
 """Characters of a line of the title."""
-FORMATS: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
 SAMPLES, WEIGHTED = "tab:blue", "tab:orange"
 
 
@@ -32,20 +30,13 @@ def draw_noise(options: TrainSettings, title: str, path: Path) -> None:
     Raises:
         UserError: it is neither, or it cannot be written.
     """
-    form = FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise UserError.at(path, "is not drawn: the kind of picture is not known", hint="use a name with .png or .svg")
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     unbroken = title.replace(" ", "\u00a0").replace(",\u00a0", ", ")  # lines end after a comma
     figure.suptitle(fill(unbroken, LINE), fontsize="medium")
     _draw(figure, options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"Date": None} if form == "svg" else {"Software": None}
-    with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "hv15"}):
-        figure.savefig(temporary, format=form, dpi=120, metadata=metadata)
+    save_figure(figure, path)
 
 
 def _draw(figure: Figure, options: TrainSettings) -> None:

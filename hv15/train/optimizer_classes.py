@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from importlib import import_module
-from importlib.metadata import packages_distributions
 
 import torch
 
 from hv15.bitsandbytes import bitsandbytes
-from hv15.config.training.optimizer import CLASSES, OptimizerName, OptimizerType
+from hv15.config.training.optimizer import CLASSES, OptimizerType
 from hv15.errors import UserError
+from hv15.train.optimizer_packages import check_package, missing_package
 
 _BITSANDBYTES = "bitsandbytes"
-_OF_EXTRA = ("prodigyopt", "prodigyplus", "pytorch_optimizer", "schedulefree")
-"""Packages that `pip install 'hv15[optimizers]'` installs."""
 
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "AdamW": {"fused": False},  # the fused kernel sums in another order on some devices
@@ -43,10 +40,6 @@ _OF_ONE = {
 }
 
 
-class MissingPackage(UserError):  # noqa: N818 - it is a kind of UserError, as the others' names say
-    """The package of an optimizer is not installed here, or cannot be loaded; elsewhere it may be."""
-
-
 def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
     """Return the class for a value of `train.optimizer_type`; its module is imported.
 
@@ -56,18 +49,13 @@ def optimizer_class(name: OptimizerType) -> type[torch.optim.Optimizer]:
         MissingPackage: the package is not installed, or cannot be loaded.
         UserError: the package has no such optimizer class.
     """
+    check_package(name)
     module, _, short = CLASSES.get(name, name).rpartition(".")
-    package = module.partition(".")[0]
-    if name not in CLASSES and package not in _installed_packages():
-        raise MissingPackage(
-            f"train.optimizer_type {name}: {package} is not an installed package",
-            hint=f"install it with pip, or use one of {', '.join(CLASSES)}",
-        )
     try:
         found = getattr(_imported(module), short, None)
     except Exception as error:  # whatever a foreign package raises when it is imported
         if name in CLASSES:
-            raise _missing(name, package, error) from error
+            raise missing_package(name, error) from error
         raise UserError(
             f"train.optimizer_type {name}: {module} cannot be imported: {error}",
             hint="write the path as in `from package.module import Class`: package.module.Class",
@@ -85,21 +73,6 @@ def reserved(name: OptimizerType) -> dict[str, str]:
     return {**_OF_ALL, **_OF_ONE.get(name, {})}
 
 
-@cache
-def _installed_packages() -> frozenset[str]:
-    """Names that can be imported from installed distributions; reading them takes a tenth of a second."""
-    return frozenset(packages_distributions())
-
-
 def _imported(module: str) -> object:
     package, _, below = module.partition(".")
     return bitsandbytes(below) if package == _BITSANDBYTES and below else import_module(module)
-
-
-def _missing(name: str, package: str, error: Exception) -> MissingPackage:
-    plain: OptimizerName = "AdamW"
-    install = "pip install 'hv15[optimizers]'" if package in _OF_EXTRA else f"reinstall {package} for this machine"
-    return MissingPackage(
-        f"train.optimizer_type {name}: {package} cannot be loaded: {error}",
-        hint=f"{install}, or set train.optimizer_type to {plain}",
-    )

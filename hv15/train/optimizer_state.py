@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Content = dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers take and return it
+OptimizerState = dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers take and return it
 
 
-def state_of(optimizer: torch.optim.Optimizer) -> Content:
+def state_of(optimizer: torch.optim.Optimizer) -> OptimizerState:
     """Return the state for `torch.save`, with plain tensors: attributes of theirs, such as bitsandbytes' pages, are no
     content. It shares their memory."""
     return {name: _plain(value) for name, value in optimizer.state_dict().items()}
 
 
-def restore_state(optimizer: torch.optim.Optimizer, state: Content) -> None:
+def restore_state(optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
     """Give an optimizer of the same class and parameters a state that was saved with `state_of`, to the bit.
 
     torch turns each tensor of a state into the parameter's number format; what the optimizer keeps in another one, such
@@ -57,7 +57,7 @@ def averaged(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     try:
         yield
     finally:
-        optimizer.train()  # type: ignore[attr-defined]
+        optimizer.train()  # type: ignore[attr-defined]  # see `averages`
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)  # its own way back rounds
@@ -83,5 +83,5 @@ def _put_into_pages(optimizer: torch.optim.Optimizer, parameter: Tensor, kept: d
     for name in ("state1", "state2"):
         value = kept.get(name)
         if value is not None and value.shape == parameter.shape:
-            pages = optimizer.get_state_buffer(parameter, dtype=value.dtype)  # type: ignore[attr-defined]
+            pages = optimizer.get_state_buffer(parameter, dtype=value.dtype)  # type: ignore[attr-defined]  # bitsandbytes' own
             kept[name] = pages.copy_(value)

@@ -53,10 +53,11 @@ def make_optimizer(
 
 
 def check_optimizer(options: OptimizerSettings) -> None:
-    """Train two small matrices for some steps, stop, and go on from the saved state: only then some classes refuse.
+    """Train two small matrices for some steps, stop, and resume from the saved state: some classes refuse only then.
 
     Raises:
-        UserError: as `make_optimizer`; or a step fails, or the state cannot be saved, or going on is not the same.
+        UserError: as `make_optimizer`; or a step fails, the state cannot be saved, or the resumed steps give other
+            numbers.
     """
     name, args = options.optimizer_type, options.optimizer_args
     rates = (options.learning_rate, options.learning_rate * (options.loraplus_lr_ratio or 1))
@@ -85,7 +86,7 @@ def check_optimizer(options: OptimizerSettings) -> None:
         raise _refused(name, args, error) from error
     if not all(map(torch.equal, parameters, again)):
         raise UserError(
-            f"train.optimizer_type: a training with {name} does not go on from its saved state as if it had not "
+            f"train.optimizer_type: a training with {name} does not resume from its saved state as if it had not "
             "stopped",
             hint="use another optimizer: this one keeps something outside its state, or draws random numbers",
         )

@@ -1,6 +1,6 @@
 """What a training starts from instead of a new LoRA (`train.continue_from`): a state, or the weights of a LoRA file.
 
-In the spec it stands by its content. The training keeps it in its own folder, `results/train/origin/`, so that it never
+A spec names it by its content. The training keeps it in its own folder, `results/train/origin/`, so that it never
 depends on the folder of the other training:
 
 - of a state: all its files, and run.json of its training

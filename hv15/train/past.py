@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from hv15.config import TrainSettings
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.records.json_values import Json, JsonObject, as_object
 from hv15.train.schedules import depends_on_length
 
@@ -22,7 +23,7 @@ def past_of(options: TrainSettings, spec: Mapping[str, Json]) -> JsonObject:
         options: the settings of the training, which decide whether its length is of the past.
         spec: of this training, or of another one that is to be compared with it.
     """
-    of_the_past = {None, "origin", "apart"} | ({"length"} if depends_on_length(options) else set())
+    of_the_past = {None, Affects.ORIGIN, Affects.APART} | ({Affects.LENGTH} if depends_on_length(options) else set())
     train = as_object(spec.get("train", {}))
     kept = {
         name: value

@@ -21,7 +21,6 @@ from torch.distributed.tensor import DTensor
 
 from hv15.cache.batches import Readable
 from hv15.config.train import TrainSettings
-from hv15.config.training.previews import PreviewSettings
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork
@@ -42,6 +41,8 @@ from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
 from hv15.sample.sampling import read_condition, run
+from hv15.train.intervals import Interval
+from hv15.train.lora_writer import LoRAWriter
 from hv15.train.metrics import MetricsFile
 from hv15.train.step_batches import StepBatches
 
@@ -62,29 +63,6 @@ class Preview:
     spec: SampleSpec
     condition: Path | None
     """The file of `hv15.sample.condition.write_condition`, for i2v."""
-
-
-@dataclass(frozen=True)
-class PreviewRule:
-    """When previews are made."""
-
-    every_n_steps: int | None
-    every_n_epochs: int | None
-    at_first: bool
-
-    @classmethod
-    def from_settings(cls, options: PreviewSettings) -> PreviewRule:
-        """Make the rule from `train:`."""
-        return cls(options.preview_every_n_steps, options.preview_every_n_epochs, options.preview_at_first)
-
-    def is_due(self, step: int, batches: StepBatches) -> bool:
-        """Whether they are due after `step` finished steps."""
-        if step == 0:
-            return self.at_first
-        if self.every_n_steps and step % self.every_n_steps == 0:
-            return True
-        every = self.every_n_epochs
-        return bool(every and batches.finished_epochs(step) // every > batches.finished_epochs(step - 1) // every)
 
 
 @dataclass(frozen=True)
@@ -129,14 +107,14 @@ def sampling_loras(
 class Previews:
     """Makes the samples that are due; `run` also makes them on request."""
 
-    rule: PreviewRule
+    interval: Interval
     plan: PreviewPlan
     batches: StepBatches
     folder: Path
     dit: DiT
     network: LoRANetwork
     trained: Callable[[], Mapping[str, Tensor]]
-    """Returns the LoRA as it would be saved now, with kohya's names."""
+    """Returns the LoRA, or its average, as it would be saved now, with kohya's names."""
     texts: Readable
     device: torch.device
     own: Sequence[Preview]
@@ -144,9 +122,11 @@ class Previews:
     writes: bool
     """Whether this process writes what its group denoises."""
     wait_for_everyone: Callable[[], object]
+    ema_decay: float | None = None
+    """Of the moving average, if they are made with that."""
 
     def is_due(self, step: int) -> bool:
-        return self.rule.is_due(step, self.batches)
+        return self.interval.is_due(step, self.batches)
 
     def run(self, step: int, metrics: MetricsFile) -> None:
         """Make one sample of each preview. A problem is recorded as a warning: it must not end a training."""
@@ -166,7 +146,8 @@ class Previews:
         made = [(each.name, path) for each in self.plan.previews if (path := self._path(each, step)).exists()]
         log.info("%d previews after step %d in %.0f s", len(made), step, perf_counter() - begun)
         for name, path in made:
-            metrics.write(PreviewRecord(step=step, name=name, path=f"{self.folder.name}/{path.name}"))
+            place = f"{self.folder.name}/{path.name}"
+            metrics.write(PreviewRecord(step=step, name=name, path=place, ema_decay=self.ema_decay))
 
     def _denoise(self, preview: Preview, step: int) -> Path:
         """Write the latents, unscaled float32 [C, F', h, w], and return their path."""
@@ -193,7 +174,8 @@ class Previews:
 
     def _latents_from(self, spec: SampleSpec, step: int) -> JsonObject:
         """What the latents depend on: as the final sample, but with the LoRA after some step."""
-        return spec.denoising(self.plan.trained, self.plan.text) | {"step": step}
+        average = {} if self.ema_decay is None else {"ema_decay": self.ema_decay}
+        return spec.denoising(self.plan.trained, self.plan.text) | {"step": step, **average}
 
     def _path(self, preview: Preview, step: int) -> Path:
         decoded = (output for output in OUTPUT_TYPES[preview.spec.output_type] if output.is_decoded)
@@ -207,7 +189,7 @@ def make_previews(
     folder: Path,
     dit: DiT,
     network: LoRANetwork,
-    trained: Callable[[], Mapping[str, Tensor]],
+    writer: LoRAWriter,
     texts: Readable,
     accelerator: Accelerator,
 ) -> Previews:
@@ -217,18 +199,19 @@ def make_previews(
     if options.shard_base:  # gathered from all processes, so all must compute the same
         own, writes = plan.previews, accelerator.is_main_process
     return Previews(
-        rule=PreviewRule.from_settings(options),
+        interval=Interval(options.preview_every_n_steps, options.preview_every_n_epochs, options.preview_at_first),
         plan=plan,
         batches=batches,
         folder=folder / ProjectPaths().previews.name,
         dit=dit,
         network=network,
-        trained=trained,
+        trained=writer.averages if options.preview_average else writer.tensors,
         texts=texts,
         device=accelerator.device,
         own=own,
         writes=writes,
         wait_for_everyone=accelerator.wait_for_everyone,
+        ema_decay=options.ema_decay if options.preview_average else None,
     )
 
 

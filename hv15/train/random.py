@@ -34,3 +34,8 @@ def noise(shape: tuple[int, ...], seed: int, sample: int) -> Tensor:
 def chance(probability: float, seed: int, purpose: str, index: int) -> bool:
     """Return True with this probability: never for 0, always for 1."""
     return torch.rand((), generator=generator(seed, purpose, index)).item() < probability
+
+
+def choice(count: int, seed: int, purpose: str, index: int) -> int:
+    """Return one of the numbers from 0 to `count` - 1, all equally likely."""
+    return seed_for(seed, purpose, index) % count

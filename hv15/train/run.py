@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hv15.atomic import write_json
-from hv15.cache.batches import BatchStream, Stores, TrainingItem
+from hv15.cache.batches import Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.errors import UserError
@@ -129,7 +129,8 @@ def train_dit(
         UserError: as `train`.
         SystemExit: as `train`.
     """
-    options, folder = settings.train, output.parent / ProjectPaths().training.name
+    options, paths = settings.train, ProjectPaths()
+    folder = output.parent / paths.training.name
     check_processes(options, accelerator.num_processes)
     record, origin = TrainingRecord(past_of(options, spec), settings.dump()), Origin.of_spec(spec)
     batches = make_batches(options, items, origin)
@@ -159,7 +160,7 @@ def train_dit(
         writer = LoRAWriter(
             network, optimizer_step.optimizer, optimizer_step.average, metadata, named_dtype(options.save_precision)
         )
-        between, stopping, paths = list[BetweenSteps](), Stopping(), ProjectPaths()
+        between, stopping = list[BetweenSteps](), Stopping()
         if held_out:
             best = folder / paths.best.relative_to(paths.training)
             validation = make_validation(
@@ -170,7 +171,7 @@ def train_dit(
             Checkpoints(
                 CheckpointRule.from_settings(options),
                 batches,
-                folder / ProjectPaths().checkpoints.name,
+                folder / paths.checkpoints.name,
                 writer.write,
                 accelerator.is_main_process,
             )
@@ -180,7 +181,7 @@ def train_dit(
             from hv15.train.previews import make_previews  # decoding needs av
 
             on_request = make_previews(
-                options, previews, batches, folder, dit, network, writer.tensors, stores.texts, accelerator
+                options, previews, batches, folder, dit, network, writer, stores.texts, accelerator
             )
             between.append(on_request)
         observers = []
@@ -205,7 +206,7 @@ def train_dit(
             else partial(
                 load_origin,
                 origin,
-                folder / ProjectPaths().origin.name,
+                folder / paths.origin.name,
                 optimizer_step,
                 optimizer_type=options.optimizer_type,
                 batches_per_step=batches.batches_per_step,
@@ -220,8 +221,8 @@ def train_dit(
             claim_folder(folder, record, total, named=named)
             accelerator.wait_for_everyone()
             writer.write(output, trainer.resume())
-            summary = summarise(folder / "metrics.jsonl", accelerator.device)
-            write_json(folder / "summary.json", asdict(summary))
+            summary = summarise(folder / paths.metrics.name, accelerator.device)
+            write_json(folder / paths.summary.name, asdict(summary))
     losses = f"loss {summary.loss_first:.4f} at the start, {summary.loss_last:.4f} at the end"
     print(f"{losses} (each the mean over a tenth of the steps)", file=sys.stderr)
     if (lowest := stopping.standing).best_loss is not None:
@@ -232,15 +233,16 @@ def make_batches(options: TrainSettings, items: Sequence[TrainingItem], origin: 
     """Return the steps of a training, which count on from its origin.
 
     Raises:
-        UserError: there are no items.
+        UserError: there are no items, or none in some steps.
     """
     step, samples = (0, 0) if origin is None else (origin.step, origin.samples)
-    return StepBatches.after(
-        step,
-        samples,
-        BatchStream(items, options.seed),
+    return StepBatches.of_items(
+        items,
+        options.seed,
         options.gradient_accumulation_steps,
         options.num_processes,
+        step=step,
+        samples=samples,
     )
 
 
@@ -346,7 +348,10 @@ def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: S
     Raises:
         UserError: items are missing.
     """
-    clips, captions = {item.clip for item in items}, {item.caption for item in items}
+    clips, captions = set[str](), set[str]()
+    for item in items:
+        clips.add(item.clip)
+        captions.update(item.variants or (item.caption,))
     if options.caption_dropout:
         captions.add(EMPTY_CAPTION)
     for kind, store, keys in (("clips", stores.latents, clips), ("captions", stores.texts, captions)):

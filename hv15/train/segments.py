@@ -1,4 +1,4 @@
-"""The segments of a LoRA that was trained by several trainings, each going on from the one before (`continue_from`).
+"""The segments of a LoRA that was trained by several trainings, each continuing the one before (`continue_from`).
 
 Each is an object:
 
@@ -7,7 +7,7 @@ Each is an object:
 - to_step, config, made_from: where it was left, its whole resolved config, and the past of its spec. Only of earlier
   segments, so that each can be trained again; of the last one, the LoRA's other metadata tells this.
 
-Of an origin that does not tell how it was trained, such as another program's LoRA, there is no config.
+An origin that does not tell how it was trained, such as another program's LoRA, has no config.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def earlier_segments(origin: Origin, kept: Path) -> tuple[JsonObject, ...]:
 
 
 def segment(origin: Origin | None) -> JsonObject:
-    """Return the segment of a training that still goes on."""
+    """Return the segment of the training that is not finished."""
     if origin is None:
         return {"from_step": 0}
     return {"from_step": origin.step, "origin": origin.to_json()}

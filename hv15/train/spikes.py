@@ -31,7 +31,7 @@ class Usual:
     _was_spike: bool = False
 
     def judge(self, value: float) -> float | None:
-        """Take a finite value; return the usual one if it is the first spike after values that are none, else None."""
+        """Take a finite value; return the usual one if this is a spike and the value before was not, else None."""
         if value <= 0:
             return None
         log, spike, centre = math.log(value), False, 0.0

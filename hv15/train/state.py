@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,7 +32,8 @@ from hv15.errors import UserError
 from hv15.own_files import cure, open_own
 from hv15.records.fields import from_json
 from hv15.records.json_values import as_object
-from hv15.records.training import ITSELF, STATE, state_content, state_folders
+from hv15.records.training import ITSELF, STATE, state_content, state_folders, state_name
+from hv15.train.optimizer_state import OptimizerState
 from hv15.train.origin import LORA
 from hv15.train.stopping import Standing
 
@@ -70,12 +70,12 @@ class Position:
 
 
 @dataclass(frozen=True)
-class SavedState:  # type: ignore[explicit-any]  # its __init__ takes the optimizer's
+class SavedState:
     """A state that was read from disk."""
 
     position: Position
     lora: dict[str, Tensor]
-    optimizer: dict[str, Any]  # type: ignore[explicit-any]  # as torch's optimizers return it
+    optimizer: OptimizerState
     """Empty if the optimizer begins anew."""
     average: dict[str, Tensor] | None = None
     """The moving average of the LoRA's parameters; None if there is none."""
@@ -129,7 +129,7 @@ class StateFolder:
         Raises:
             UserError: the disk is full. Earlier states are not changed.
         """
-        target = self.folder / f"step-{position.step:06d}"
+        target = self.folder / state_name(position.step)
         temporary = self.folder / f".{target.name}.tmp"
         try:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from hv15.cache.batches import BatchStream, MicroBatch
+from hv15.cache.batches import MicroBatch, TrainingItem
+from hv15.train.scheduled import ScheduledStream
+
+
+class Stream(Protocol):
+    """A sequence of micro-batches (`BatchStream`, `ScheduledStream`)."""
+
+    @property
+    def samples_per_batch(self) -> float: ...
+
+    def __getitem__(self, index: int) -> MicroBatch: ...
+
+    def samples_before(self, index: int) -> int: ...
+
+    def epochs(self, index: int) -> float: ...
+
+    def finished_epochs(self, index: int) -> int: ...
+
+    def index_after(self, epochs: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -18,7 +37,7 @@ class StepBatches:
     context parallelism, a group of processes that compute each micro-batch together counts as one process.
     """
 
-    stream: BatchStream
+    stream: Stream
     accumulation: int
     """Number of micro-batches in a step on each process (`train.gradient_accumulation_steps`)."""
     processes: int = 1
@@ -27,33 +46,51 @@ class StepBatches:
     another training whose steps had other batches."""
 
     @classmethod
-    def after(cls, step: int, samples: int, stream: BatchStream, accumulation: int, processes: int = 1) -> StepBatches:
-        """Return the steps of a training that counts on from `step` steps of another, which used so many samples."""
-        offset = stream.index_at(samples) - step * accumulation * processes
-        return cls(stream, accumulation, processes, offset)
+    def of_items(
+        cls,
+        items: Sequence[TrainingItem],
+        seed: int,
+        accumulation: int,
+        processes: int = 1,
+        *,
+        step: int = 0,
+        samples: int = 0,
+    ) -> StepBatches:
+        """Return the steps of a training, which may count on from `step` steps of another that used so many samples.
+
+        Raises:
+            UserError: see `ScheduledStream`.
+        """
+        stream = ScheduledStream(items, seed, accumulation * processes, step, samples)
+        return cls(stream, accumulation, processes, stream.offset)
 
     @property
     def batches_per_step(self) -> int:
         return self.accumulation * self.processes
 
     def total_steps(self, max_steps: int | None, max_epochs: int | None) -> int:
-        """Return the number of steps of the training: `max_steps`, or as many as `max_epochs` epochs need."""
+        """Return the number of steps of the training: `max_steps`, or as many as `max_epochs` epochs need.
+
+        Raises:
+            UserError: nothing takes part in some of its steps.
+        """
         if max_steps is not None:
+            _ = self.stream[self._first(max_steps) - 1]  # raises if nothing takes part at the end
             return max_steps
         if max_epochs is None:
             raise ValueError("max_steps or max_epochs is required")
-        return math.ceil((max_epochs * self.stream.batches_per_epoch - self.offset) / self.batches_per_step)
+        return math.ceil((self.stream.index_after(max_epochs) - self.offset) / self.batches_per_step)
 
     def epochs(self, step: int) -> float:
         """Return the number of epochs, including a fraction, that are finished after this many steps."""
-        return self._first(step) / self.stream.batches_per_epoch
+        return self.stream.epochs(self._first(step))
 
     def finished_epochs(self, step: int) -> int:
-        return self._first(step) // self.stream.batches_per_epoch
+        return self.stream.finished_epochs(self._first(step))
 
     def samples(self, step: int) -> int:
         """Return the number of samples that are used after this many steps."""
-        return self.stream[self._first(step)].first_sample
+        return self.stream.samples_before(self._first(step))
 
     def of_step(self, step: int) -> list[MicroBatch]:
         """Return all processes' micro-batches of the step with this index."""

@@ -1,8 +1,8 @@
 """The loss on clips that are not trained on, and beside it on as many that are: the gap shows what is only memorised.
 
-- Measured are pairs of a clip and a noise level: the quantiles 0.1 to 0.9 of the training's own noise levels. Each pair
-  has its own noise, the same at every step and in every training, so the losses of different steps and trainings can be
-  compared. Clips are used as they are: a batch of one, with their captions, without any dropout.
+- It measures pairs of a clip and a noise level. The levels are the quantiles 0.1 to 0.9 of those of the training. Each
+  pair has its own noise, the same at every step and in every training, so the losses of different steps and trainings
+  can be compared. Clips are used as they are: a batch of one, with their captions, without any dropout.
 - If both image-to-video and text-to-video are trained, each pair is measured as both.
 - Nothing here draws from a random state or changes a weight: a training with validations gives the same LoRA.
 - Several processes divide the pairs among them; the result is the same.
@@ -34,6 +34,7 @@ from hv15.records.metadata import VALIDATION_LOSS
 from hv15.records.metrics import QUANTILE_COUNT, ValidationRecord
 from hv15.train.examples import Example
 from hv15.train.fetch import Fetch
+from hv15.train.intervals import Interval
 from hv15.train.lora_writer import LoRAWriter
 from hv15.train.losses import mean_square
 from hv15.train.metrics import MetricsFile
@@ -50,10 +51,10 @@ log = logging.getLogger(__name__)
 
 PROBABILITIES = tuple((number + 1) / (QUANTILE_COUNT + 1) for number in range(QUANTILE_COUNT))
 ORDER = (4, 0, 8, 2, 6, 1, 7, 3, 5)
-"""In which the levels get pairs: a number of pairs that is no multiple of nine covers the whole range as well."""
+"""The order in which levels get pairs, so that any number of pairs covers the whole range."""
 SEED = 0
 """Of the noise: the same in all trainings, whatever their own seeds."""
-READ_AHEAD = 2
+READ_AHEAD = 2  # inputs
 
 
 class Pair(NamedTuple):
@@ -99,7 +100,7 @@ def make_measurements(
 
     Args:
         held_out, trained: the clips of the two parts.
-        count: of the pairs of each part.
+        count: number of pairs of each part.
         i2v_prob: see `ExampleReader`; a still image is always text-to-video.
     """
     found = []
@@ -112,26 +113,8 @@ def make_measurements(
 
 
 @dataclass(frozen=True)
-class ValidationRule:
-    """When validations are made."""
-
-    every_n_steps: int | None
-    every_n_epochs: int | None
-    at_first: bool
-
-    def is_due(self, step: int, batches: StepBatches) -> bool:
-        """Whether one is due after `step` finished steps."""
-        if step == 0:
-            return self.at_first
-        if self.every_n_steps and step % self.every_n_steps == 0:
-            return True
-        every = self.every_n_epochs
-        return bool(every and batches.finished_epochs(step) // every > batches.finished_epochs(step - 1) // every)
-
-
-@dataclass(frozen=True)
 class Share:
-    """What one of the groups of processes does that divide a training's batches, and its validations, among them."""
+    """The part of one group of processes. Groups divide a training's batches and its validations among them."""
 
     group: int = 0
     groups: int = 1
@@ -145,7 +128,7 @@ class Share:
 class Validation:
     """Measures the losses when they are due, and keeps the LoRA with the lowest."""
 
-    rule: ValidationRule
+    interval: Interval
     measurements: Sequence[Measurement]
     sigmas: Sequence[float]
     """Of the levels."""
@@ -161,7 +144,7 @@ class Validation:
     """Saves the LoRA after so many steps, which has this loss."""
 
     def is_due(self, step: int) -> bool:
-        return self.rule.is_due(step, self.batches)
+        return self.interval.is_due(step, self.batches)
 
     def run(self, step: int, metrics: MetricsFile) -> None:
         """Measure, on all processes together.
@@ -185,8 +168,10 @@ class Validation:
                 trained_loss=_mean(trained),
                 loss_by_quantile=self._by_level(losses, is_trained=False),
                 trained_loss_by_quantile=self._by_level(losses, is_trained=True),
-                loss_t2v=self._of_task(losses, i2v=False),
-                loss_i2v=self._of_task(losses, i2v=True),
+                loss_t2v=self._of_task(losses, is_trained=False, i2v=False),
+                loss_i2v=self._of_task(losses, is_trained=False, i2v=True),
+                trained_loss_t2v=self._of_task(losses, is_trained=True, i2v=False),
+                trained_loss_i2v=self._of_task(losses, is_trained=True, i2v=True),
                 sigmas=tuple(self.sigmas),
                 is_best=is_best,
                 seconds=round(perf_counter() - begun, 3),
@@ -245,9 +230,10 @@ class Validation:
                 found[each.pair.level].append(loss)
         return tuple(_mean(part) for part in found)
 
-    def _of_task(self, losses: Sequence[float], *, i2v: bool) -> float | None:
-        """The mean loss of the clips that are not trained on as one task, if both are measured."""
-        ours = [(loss, each.i2v) for loss, each in zip(losses, self.measurements, strict=True) if not each.is_trained]
+    def _of_task(self, losses: Sequence[float], *, is_trained: bool, i2v: bool) -> float | None:
+        """The mean loss of one part as one task, if both are measured."""
+        pairs = zip(losses, self.measurements, strict=True)
+        ours = [(loss, each.i2v) for loss, each in pairs if each.is_trained == is_trained]
         if len({way for _, way in ours}) < 2:
             return None
         return _mean([loss for loss, way in ours if way == i2v])
@@ -274,10 +260,11 @@ def make_validation(
     options = settings.train
     asked, distribution = options.validation, options.distribution()
     i2v_prob = options.i2v_prob if settings.task == "i2v" else 0.0
-    stream, over_processes = batches.stream, step.over_processes
-    samples_per_step = stream.samples_per_epoch / stream.batches_per_epoch * batches.batches_per_step
+    over_processes = step.over_processes
     every_n_steps = asked.interval(
-        samples_per_step, both_tasks=0 < i2v_prob < 1, checkpointing=options.gradient_checkpointing
+        batches.stream.samples_per_batch * batches.batches_per_step,
+        both_tasks=0 < i2v_prob < 1,
+        checkpointing=options.gradient_checkpointing,
     )
     group, rank = divmod(accelerator.process_index, options.context_parallel)
     sum_up = torch.clone if over_processes is None else over_processes.sum
@@ -286,7 +273,7 @@ def make_validation(
         writer.write(best, step, {VALIDATION_LOSS: str(loss)})
 
     return Validation(
-        rule=ValidationRule(every_n_steps, asked.every_n_epochs, asked.at_first),
+        interval=Interval(every_n_steps, asked.every_n_epochs, asked.at_first),
         measurements=make_measurements(held_out, trained, asked.samples, i2v_prob),
         sigmas=[distribution.quantile(probability) for probability in PROBABILITIES],
         stores=stores,

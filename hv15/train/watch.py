@@ -53,7 +53,7 @@ class Watch:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             text = f"the loss is {loss:.4g} and the gradient norm {grad_norm:.4g}, so the step was skipped{named}"
             hint = "one such step does no harm; if it is always the same clip, look at it, or remove it"
-            yield WarningRecord(step=step, message=text, hint=hint, clips=tuple(clips))
+            yield WarningRecord(step=step, message=text, hint=hint, clips=tuple(clips), skipped=True)
             return
         for what, value, usual in self._spikes(loss, grad_norm):
             text = f"{what} is {value:.4g}, {value / usual:.0f} times the usual {usual:.4g}{named}"

@@ -32,7 +32,7 @@ class NormLimit:
 
     @torch.no_grad()
     def apply(self, good: Tensor) -> Tensor:
-        """Scale the factors of larger changes down, each by the same root of what is too much.
+        """Scale the factors of larger changes down, each by the same root of the factor that is needed.
 
         Everything stays on the device.
 

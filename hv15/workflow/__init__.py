@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,9 +32,9 @@ from hv15.gpus import gpu_jobs
 from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
-from hv15.project.products import lora_files
+from hv15.project.products import lora_files, sample_files, sheet_samples
 from hv15.records.json_values import Json
-from hv15.records.paths import EncodedKind, ProjectPaths
+from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
 from hv15.runs.control import refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
@@ -96,14 +96,20 @@ def make_planner(project: Project, *, targets: tuple[str, ...] = (), dry_run: bo
     """
     with paused_collection():
         refuse_beforehand(project, missing=False)
-        return Planner(project.paths, _stages(project), targets=targets, dry_run=dry_run)
+        stages = _stages(project, of_checkpoints=_are_of_checkpoints(targets))
+        return Planner(project.paths, stages, targets=targets, dry_run=dry_run)
 
 
-def _stages(project: Project) -> list[Stage]:
+def _are_of_checkpoints(targets: Collection[str]) -> bool:
+    """Whether a target is a sample of a single step, or the sheet of all; else their stages are not even planned."""
+    return any("checkpoint" in target for target in targets)
+
+
+def _stages(project: Project, *, of_checkpoints: bool = False) -> list[Stage]:
     refuse_folders(project.paths)
     reader = MadeFromReader(project.paths.recorded_products)
     complete = CompleteEncodings(project.paths.complete_encodings)
-    stages = list(StageBuilder(project, reader, complete).stages())
+    stages = list(StageBuilder(project, reader, complete).stages(of_checkpoints=of_checkpoints))
     reader.save()
     complete.save()
     project.save_caches()
@@ -141,7 +147,7 @@ class WorkflowProject:
         checks: tuple[Callable[[], object], ...] = (
             lambda: project.dataset.sources,
             lambda: project.samples,
-            lambda: project.training_spec,
+            lambda: project.training_spec if project.settings.datasets else None,
             lambda: refuse_beforehand(project, missing=False),  # missing files are reported by the others
         )
         for check in checks:
@@ -174,7 +180,10 @@ class WorkflowProject:
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
-        planner = Planner(self.project.paths, self._stages, targets=targets, dry_run=bool(workflow.dryrun))
+        stages = self._stages
+        if _are_of_checkpoints(targets) or not workflow.is_main_process:  # a job's own process has other targets
+            stages = _stages(self.project, of_checkpoints=True)
+        planner = Planner(self.project.paths, stages, targets=targets, dry_run=bool(workflow.dryrun))
         if workflow.is_main_process:
             planner.prepare()
         return planner
@@ -217,6 +226,20 @@ class WorkflowProject:
     @cached_property
     def _reasons(self) -> Reasons:
         return Reasons(self.project, self._planner)
+
+    @property
+    def everything(self) -> list[str]:
+        """What is made unless something else is asked for: the LoRA, with all that belongs to it, or the samples."""
+        return [str(self.paths.lora)] if self.project.settings.datasets else self.samples
+
+    @property
+    def samples(self) -> list[str]:
+        """The files of all samples that people look at."""
+        project = self.project
+        files = [file for spec in project.samples.values() for file in sample_files(spec, self.paths)]
+        if sheet_samples(project.samples, self.paths):
+            files.append(self.paths.contact_sheet)
+        return [str(file) for file in files]
 
     # -- names for the rules ----------------------------------------------------------------------------------------
 
@@ -266,7 +289,7 @@ class WorkflowProject:
     def manifest(self, kind: EncodedKind) -> str:
         """The manifest of a shard, with the wildcard `shard`."""
         encoding = self.project.latents if kind == "latents" else self.project.texts
-        return str(_relative(encoding.folder / f"{{shard}}-of-{encoding.shards}.json"))
+        return str(_relative(encoding.folder / manifest_name("{shard}", encoding.shards)))
 
     @property
     def sample_pattern(self) -> str:

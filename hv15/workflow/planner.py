@@ -30,13 +30,19 @@ from typing import get_args
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
+from hv15.project.checkpoints import refuse_gone
 from hv15.records.json_values import RecordError
+from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import Rule
 from hv15.records.spec import Spec
 from hv15.workflow.stages import Found, Stage
 
 SECOND_NS = 10**9
+SAMPLES = "samples"
+"""The target that stands for all samples."""
+_ONLY_SAMPLES = "add a dataset to config.yaml, or ask for samples"
+_SHOWN = (*(output.rule for output in DECODED), Rule.CONTACT_SHEET)
 
 
 class Planner:
@@ -45,7 +51,7 @@ class Planner:
     Args:
         paths: of the project.
         stages: all of the project's, each after those that it reads from.
-        targets: what was asked for: products, or names of stages; none, or others, mean everything.
+        targets: what was asked for: products, names of stages, or `samples`; none, or others, mean everything.
         dry_run: whether specs go to a folder of their own.
     """
 
@@ -54,13 +60,16 @@ class Planner:
     ) -> None:
         self.paths = paths
         self.stages = {stage.name: stage for stage in stages}
-        train, published = self.stages[Rule.TRAIN], self.stages[Rule.PUBLISH]
-        self._restores = train.found is not Found.RIGHT and published.found is Found.RIGHT
-        if self._restores:  # the published LoRA is a copy of the trained one
-            self.stages[Rule.TRAIN] = replace(train, found=Found.RIGHT, recorded=published.recorded)
         self._targets, self._dry_run = targets, dry_run
         self._relative = ProjectPaths(run=paths.run)
         self._makers = {product: stage.name for stage in self.stages.values() for product in stage.products}
+        self._restored: str | None = None
+        published = self.stages.get(Rule.PUBLISH)
+        if published is not None and published.found is Found.RIGHT:
+            source = self.stages[self._makers[published.inputs["lora"][0]]]  # of which the published LoRA is a copy
+            if source.found is not Found.RIGHT:
+                self._restored = source.name
+                self.stages[source.name] = replace(source, found=Found.RIGHT, recorded=published.recorded)
 
     # -- deciding ---------------------------------------------------------------------------------------------------
 
@@ -69,8 +78,19 @@ class Planner:
         """The names of the stages whose products were asked for."""
         named = {str(product): name for product, name in self._makers.items()}
         found = {named.get(target, target) for target in self._targets}
+        if SAMPLES in found:
+            found = found - {SAMPLES} | self._samples
         known = found & self.stages.keys()
-        return known if known and known == found else known | {Rule.PUBLISH}
+        everything = {Rule.PUBLISH} if Rule.PUBLISH in self.stages else self._samples
+        return known if known and known == found else known | everything
+
+    @cached_property
+    def _samples(self) -> set[str]:
+        """The stages that make what people look at: decoded samples, latents that are not decoded, the sheet."""
+        shown = {each.name for each in self.stages.values() if each.rule in _SHOWN}
+        decoded = {stage for name in shown for stage in self.above(name)}
+        latents = {each.name for each in self.stages.values() if each.rule == Rule.SAMPLE_LATENTS}
+        return shown | (latents - decoded)
 
     def refuse_unknown_targets(self) -> None:
         """Refuse an unknown target, as Snakemake does when it runs; `requested` takes it for everything.
@@ -78,7 +98,7 @@ class Planner:
         Raises:
             UserError: a target is neither a product, nor the name of a stage, nor `all`.
         """
-        known = {"all", *self.stages, *map(str, self._makers)}
+        known = {"all", SAMPLES, *self.stages, *map(str, self._makers)}
         if unknown := [target for target in self._targets if target not in known]:
             raise UserError(
                 f"{', '.join(unknown)}: the config asks for nothing with that name",
@@ -137,6 +157,11 @@ class Planner:
             UserError: the config asks for no such product.
         """
         if name not in self.stages:
+            if name in (Rule.TRAIN, Rule.PUBLISH):
+                raise UserError("datasets: is missing: there is nothing to train on", hint=_ONLY_SAMPLES)
+            rule, _, step = name.partition(".")
+            if rule == Rule.KEEP_CHECKPOINT or rule.startswith("checkpoint_"):
+                raise self._no_checkpoint(step.partition(".")[0])
             raise UserError(f"{name}: the config asks for nothing with that name", hint="add it to config.yaml first")
         stage = self.stages[name]
         named = {key: [str(file) for file in files] for key, files in stage.inputs.items()}
@@ -151,6 +176,16 @@ class Planner:
             str(file) for each in running_above for file in self.stages[each].products if file not in direct
         ]
         return named, True
+
+    def _no_checkpoint(self, step: str) -> UserError:
+        """The error for a step whose LoRA is not kept; with "", for the sheet of all if nothing is on it."""
+        if step:
+            of_steps = [stage for stage in self.stages.values() if stage.rule == Rule.CHECKPOINT_LATENTS]
+            return refuse_gone(int(step), sorted({int(stage.subject.partition(".")[0]) for stage in of_steps}))
+        return UserError(
+            "no LoRA of a step is kept, or no prompt gives a video or images",
+            hint="set train.save_every_n_steps before a training, and sample.prompts",
+        )
 
     def _appears(self, product: str) -> bool:
         """Whether a file is missing and a running stage makes it."""
@@ -173,7 +208,7 @@ class Planner:
         Raises:
             UserError: the disk is full, or a folder cannot be written.
         """
-        self._restore_trained()
+        self._restore_lora()
         if not self._dry_run:
             self._forget_former_stages()
         for product in self._unread:
@@ -184,11 +219,11 @@ class Planner:
             self._write_spec(stage)
             self._avoid_future_times(stage)
 
-    def _restore_trained(self) -> None:
+    def _restore_lora(self) -> None:
         """If the trained LoRA is lost, restore it from its published copy instead of training again."""
-        if not self._restores:
+        if self._restored is None:
             return
-        lost, published = (self.stages[rule].products for rule in (Rule.TRAIN, Rule.PUBLISH))
+        lost, published = (self.stages[name].products for name in (self._restored, Rule.PUBLISH))
         for product, copy in zip(lost, published, strict=True):
             with contextlib.suppress(OSError, UserError), atomic_path(self.paths.root / product) as part:
                 shutil.copyfile(self.paths.root / copy, part)

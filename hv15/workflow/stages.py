@@ -17,12 +17,16 @@ from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
 from hv15.project import Project
+from hv15.project.checkpoints import earlier_step, lora_after, promised_steps, refuse_gone, will_be_kept
+from hv15.project.grids import GridRow, grid_rows
 from hv15.project.products import lora_files, sheet_samples
 from hv15.records import formats
+from hv15.records.fields import to_json
 from hv15.records.json_values import JsonObject
-from hv15.records.outputs import LATENTS, OUTPUT_TYPES
+from hv15.records.outputs import LATENTS, OUTPUT_TYPES, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
+from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import ENTRY
 from hv15.workflow.made_from import MadeFromReader, conversion_spec
@@ -76,23 +80,39 @@ class StageBuilder:
         self._paths = ProjectPaths(run=project.paths.run)
         self._root = project.root
 
-    def stages(self) -> Iterator[Stage]:
+    @property
+    def _trains(self) -> bool:
+        """Whether there is a dataset; without one, the project only samples."""
+        return bool(self._project.settings.datasets)
+
+    def stages(self, *, of_checkpoints: bool = False) -> Iterator[Stage]:
         """Yield every stage, each after those that it reads from.
+
+        Args:
+            of_checkpoints: also the samples of single steps, which nothing asks for by itself.
 
         Raises:
             UserError: a model, a dataset, an image or a LoRA that the config names cannot be used.
         """
         yield from self._models()
-        yield from self._encoding("latents", self._project.latents)
+        if self._trains:
+            yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
         yield from self._conditions()
-        yield self._training()
+        if self._trains:
+            yield self._training()
+            step = earlier_step(self._project.settings.train, self._project.settings.train.publish_step)
+            if step is not None:
+                yield self._keeping(step)
         for spec in self._project.samples.values():
             yield from self._sample(spec)
         yield from self._sheet()
-        for layout in self._project.settings.convert.formats:
-            yield self._conversion(layout)
-        yield self._publishing()
+        if self._trains:
+            for layout in self._project.settings.convert.formats:
+                yield self._conversion(layout)
+            yield self._publishing()
+            if of_checkpoints:
+                yield from self._checkpoints()
         # A plan of memory and time holds for this machine at this moment, so it is made whenever it is asked for.
         found = Found.WRONG if (self._root / self._paths.plan).exists() else Found.MISSING
         yield Stage(Rule.PLAN, (self._paths.plan,), {}, found)
@@ -172,10 +192,33 @@ class StageBuilder:
         files = lora_files(self._project.settings.train, self._paths.trained)
         return self._recording_stage(Rule.TRAIN, files, self._project.training_spec, inputs, details)
 
+    def _keeping(self, step: int) -> Stage:
+        """The LoRA after a step. The training has to go on only if that has not come yet.
+
+        Raises:
+            UserError: it has come, and its LoRA is not kept.
+        """
+        project = self._project
+        train, lora = project.settings.train, self._paths.checkpoint_lora(step)
+        inputs = {} if step in project.kept else {"trained": lora_files(train, self._paths.trained)}
+        name, wanted = f"{Rule.KEEP_CHECKPOINT}.{step}", project.spec_after(step)
+        stage = self._recording_stage(name, lora_files(train, lora), wanted, inputs)
+        if inputs and stage.found is not Found.RIGHT and self._is_gone(step):
+            raise refuse_gone(step, project.kept, "train.publish_step")
+        return stage
+
+    def _is_gone(self, step: int) -> bool:
+        """Whether the training has passed a step of which nothing is kept, not even as the published LoRA."""
+        project = self._project
+        if self._reader.made_from(project.paths.lora) == project.spec_after(step):
+            return False
+        return not will_be_kept(project.settings.train, project.training_spec, project.paths, step)
+
     @property
-    def _trained(self) -> str:
-        """The digest that stands for the trained LoRA in the specs of everything that is made with it."""
-        return digest(self._project.training_spec)
+    def _published(self) -> Path:
+        """The LoRA that is published, sampled and converted."""
+        train = self._project.settings.train
+        return lora_after(train, train.publish_step, self._paths)
 
     # -- samples ----------------------------------------------------------------------------------------------------
 
@@ -193,16 +236,22 @@ class StageBuilder:
             stage = f"{Rule.SAMPLE_CONDITION}.{name}"
             yield self._recording_stage(stage, [product], spec.conditioning(), models, details)
 
-    def _sample(self, spec: SampleSpec) -> Iterator[Stage]:
-        name = spec.name
+    def _sample(self, spec: SampleSpec, step: int | None = None) -> Iterator[Stage]:
+        """A sample with the published LoRA, or with that after a step."""
+        name, train = spec.name, self._project.settings.train
         details: JsonObject = {"sample": spec.to_json()}
-        lora = [self._paths.trained] if spec.lora_multiplier is not None else []
+        lora = list[Path]()
+        trained = self._project.trained_digest if step is None else digest(self._project.spec_after(step))
+        if spec.lora_multiplier is not None:
+            lora = [self._published if step is None else lora_after(train, step, self._paths)]
+            if same := self._same(name, step):
+                details["same"] = str(same)
         condition = [self._paths.condition(name)] if spec.image else []
-        latents = LATENTS.path(self._paths, name)
+        latents, where = LATENTS.path(self._paths, name, step), subject(name, step)
         yield self._recording_stage(
-            f"{Rule.SAMPLE_LATENTS}.{name}",
+            f"{LATENTS.rule_of(step)}.{where}",
             [latents],
-            spec.denoising(self._trained, self._text),
+            spec.denoising(trained, self._text),
             {
                 "lora": lora,
                 "condition": condition,
@@ -213,20 +262,59 @@ class StageBuilder:
         )
         for output in OUTPUT_TYPES[spec.output_type]:
             if output.is_decoded:
-                product = output.path(self._paths, name)
+                product = output.path(self._paths, name, step)
                 inputs = {"latents": [latents], "models": self._made("vae")}
-                wanted = spec.decoding(self._trained, self._text)
-                stage = self._recording_stage(f"{output.rule}.{name}", [product], wanted, inputs, details)
+                wanted = spec.decoding(trained, self._text)
+                stage = self._recording_stage(f"{output.rule_of(step)}.{where}", [product], wanted, inputs, details)
                 whole = not output.is_folder or len(list((self._root / product).glob("*.png"))) == spec.frames
                 yield stage if whole else replace(stage, found=Found.MISSING)
+
+    def _same(self, name: str, step: int | None) -> Path | None:
+        """The latents that may be the same, and are copied then: those of the published LoRA, those of its step."""
+        if step is not None:
+            return LATENTS.path(self._paths, name)
+        train = self._project.settings.train
+        published = train.publish_step or train.max_train_steps
+        return None if published is None else LATENTS.path(self._paths, name, published)
+
+    def _checkpoints(self) -> Iterator[Stage]:
+        """Samples of every step whose LoRA is kept or will be, and the sheet of those that are."""
+        project = self._project
+        train, spec, paths = project.settings.train, project.training_spec, project.paths
+        promised = [step for step in promised_steps(train) if will_be_kept(train, spec, paths, step)]
+        chosen = earlier_step(train, train.publish_step)
+        for step in sorted({*project.kept, *promised}):
+            if earlier_step(train, step) is not None and step != chosen:
+                yield self._keeping(step)
+            for sample in project.samples.values():
+                if sample.lora_multiplier is not None:
+                    yield from self._sample(sample, step)
+        rows = grid_rows(project.samples, self._paths, [*project.kept] or promised)
+        if rows:
+            files = [cell.file for row in rows for cell in row.cells]
+            made_from: JsonObject = {row.name: self._cells(row) for row in rows}
+            products = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
+            wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
+            details: JsonObject = {"rows": [to_json(row) for row in rows]}
+            yield self._recording_stage(Rule.CHECKPOINT_GRID, products, wanted, {"samples": files}, details)
+
+    def _cells(self, row: GridRow) -> JsonObject:
+        """What the cells of a row are made from, by step; "" for the sample without the LoRA."""
+        found: JsonObject = {}
+        for cell in row.cells:
+            spec = self._project.samples[row.name if cell.step is not None else row.name + BASE_SUFFIX]
+            trained = None if cell.step is None else digest(self._project.spec_after(cell.step))
+            found[str(cell.step or "")] = digest(spec.decoding(trained, self._text))
+        return found
 
     def _sheet(self) -> Iterator[Stage]:
         compared = sheet_samples(self._project.samples, self._paths)
         if not compared:
             return
         names = [file for pair in compared.values() for file in pair if file is not None]
+        trained = self._project.trained_digest
         samples: JsonObject = {
-            name: digest(spec.decoding(self._trained, self._text)) for name, spec in self._project.samples.items()
+            name: digest(spec.decoding(trained, self._text)) for name, spec in self._project.samples.items()
         }
         product = self._paths.contact_sheet
         yield self._recording_stage(Rule.CONTACT_SHEET, [product], {"samples": samples}, {"samples": names})
@@ -234,19 +322,19 @@ class StageBuilder:
     # -- the finished LoRA ------------------------------------------------------------------------------------------
 
     def _conversion(self, layout: str) -> Stage:
-        wanted = conversion_spec(self._trained, layout, formats.CONVERSION)
+        wanted = conversion_spec(digest(self._project.published_spec), layout, formats.CONVERSION)
         product = self._paths.converted(layout)
-        return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._paths.trained]})
+        return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:
         from hv15.project.products import products
 
         others = products(self._project.settings, self._project.samples, self._paths)
-        trained, published = (
-            lora_files(self._project.settings.train, lora) for lora in (self._paths.trained, self._paths.lora)
+        chosen, published = (
+            lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
         )
-        inputs = {"lora": trained, "others": others}
-        return self._recording_stage(Rule.PUBLISH, published, self._project.training_spec, inputs)
+        inputs = {"lora": chosen, "others": others}
+        return self._recording_stage(Rule.PUBLISH, published, self._project.published_spec, inputs)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from hv15.cache.encoding import Encoding
 from hv15.data.captions import caption_key
 from hv15.project import Project
+from hv15.project.checkpoints import STEP
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, text_of
 from hv15.records.manifest import Manifest
 from hv15.records.outputs import DECODED
-from hv15.records.paths import EncodedKind
+from hv15.records.paths import MANIFESTS, EncodedKind
 from hv15.records.reasons import DueStage, DueStages
 from hv15.records.rules import ENCODING_RULES, Rule, rule_words
 from hv15.records.trained_dataset import TrainedDataset, TrainedPair
@@ -106,6 +107,8 @@ class Reasons:
                 yield from differences(stage.recorded, stage.wanted, _SAMPLE)
                 yield from self._encoded_otherwise(stage.recorded, stage.wanted)
                 yield from self._made_with(stage)
+            case Rule.KEEP_CHECKPOINT if Rule.TRAIN in self._planner.running:
+                yield "the training comes to it"
             case Rule.CONVERT | Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
@@ -117,12 +120,14 @@ class Reasons:
         """What it reads that is made again."""
         above = [name for name in self._planner.above(stage.name) if name in self._planner.running]
         is_sampled = stage.rule in _DECODING and any(name.startswith(f"{Rule.SAMPLE_LATENTS}.") for name in above)
-        if Rule.TRAIN in above:
+        if self._trains_again(above):
             yield "the LoRA is trained again"
         elif is_sampled:
             yield "it is sampled again"
+        elif stage.name == Rule.PUBLISH and self._other_step:
+            yield self._other_step
         elif stage.recorded and _lora_of(stage.recorded) != _lora_of(stage.wanted):
-            yield "it was made with another LoRA"
+            yield self._other_step or "it was made with another LoRA"
         if stage.recorded and stage.rule in _DECODING and not is_sampled:  # the latents are already the new ones
             before, now = stage.recorded.get("latents"), stage.wanted.get("latents")
             if isinstance(before, dict) and isinstance(now, dict):
@@ -131,11 +136,27 @@ class Reasons:
         if new and stage.name in (Rule.PUBLISH, Rule.CONTACT_SHEET):
             yield from _first_few([name.partition(".")[2] or "contact sheet" for name in new], "{} is new")
 
+    def _trains_again(self, above: Collection[str]) -> bool:
+        """Whether, of these stages, one that makes the LoRA runs because it is trained."""
+        makers = [name for name in above if name.partition(".")[0] in (Rule.TRAIN, Rule.KEEP_CHECKPOINT)]
+        reached = {*makers, *(each for name in makers for each in self._planner.above(name))}
+        return Rule.TRAIN in reached & {*self._planner.running}
+
+    @property
+    def _other_step(self) -> str:
+        """That the LoRA is to be published after another step than it was, in words; "" if it is not."""
+        published = self._planner.stages.get(Rule.PUBLISH)
+        if published is None or published.recorded is None:
+            return ""
+        old, new = ({STEP: spec.get(STEP)} for spec in (published.recorded, published.wanted))
+        return "".join(differences(old, new, {STEP: "train.publish_step"}))
+
     @property
     def _last_training(self) -> JsonObject | None:
         """What the trained LoRA was made from; while it is missing, what the published one was."""
-        stages = self._planner.stages
-        return stages[Rule.TRAIN].recorded or stages[Rule.PUBLISH].recorded
+        stages = (self._planner.stages.get(rule) for rule in (Rule.TRAIN, Rule.PUBLISH))
+        recorded = (stage.recorded for stage in stages if stage is not None)
+        return next((each for each in recorded if each and STEP not in each), None)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -221,8 +242,8 @@ class Reasons:
         changed, new = list[str](), list[str]()
         captions = set[str]()
         for pair in self._project.dataset.all_pairs:
-            if pair.caption in wanted:
-                captions.add(pair.caption)
+            if found := wanted.intersection(pair.texts):
+                captions |= found
                 (changed if pair.name in former else new).append(pair.name)
         yield from _first_few(changed, "caption of {} changed")
         yield from _first_few(new, "new caption of {}")
@@ -295,7 +316,7 @@ def _plural(kind: EncodedKind) -> str:
 
 def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:
     """The settings of another encoding of the project, by its digest, as its manifests record them."""
-    for path in sorted((encoding.manifests_root / settings_digest).glob("*-of-*.json")):
+    for path in sorted((encoding.manifests_root / settings_digest).glob(MANIFESTS)):
         try:
             return as_object(Manifest.load(path).settings)
         except RecordError:

@@ -139,7 +139,7 @@ def test_models_that_do_not_belong_together(done: Workbench) -> None:
     done.set(models={"dit": str(other)})
     naming = ("models.text_encoder makes text of 64 channels, but models.dit takes 48",)
     done.refuses("train", "--out", done.root / "results/x.safetensors", naming=naming)
-    words = ("sample", "denoise", "--name", "one", "--out", done.root / "x.safetensors")
+    words = ("stage", "denoise", "--name", "one", "--out", done.root / "x.safetensors")
     done.refuses(*words, naming=naming)
     said = done.hv15("check")
     assert (said.code, naming[0] in said.out) == (2, True), said.out
@@ -205,7 +205,7 @@ def test_loras_that_cannot_be_used(done: Workbench, use: str) -> None:
         if section == "train":
             done.refuses("train", "--out", done.root / "results/another.safetensors", naming=naming)
             continue
-        words = ("sample", "denoise", "--name", "one", "--lora", done.root / LORA, "--out", out)
+        words = ("stage", "denoise", "--name", "one", "--lora", done.root / LORA, "--out", out)
         done.refuses(*words, naming=naming)
 
 

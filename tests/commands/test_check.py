@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hv15.gpus import SLURM_JOB, VISIBLE
+from hv15.machines import BY_HAND
 from hv15.plan import disk
 from hv15.records.checks import Check, read_checks
 from hv15.records.problems import Place
@@ -19,7 +21,7 @@ from tests.commands.workbench import LORA, Workbench, hv15
 def checks_of(bench: Workbench, code: int = 0, *words: str) -> list[Check]:
     """What `hv15 check --json` says."""
     said = bench.hv15("check", "--json", *words)
-    assert (said.code, said.err) == (code, "")
+    assert (said.code, said.err) == (code, ""), said.out
     return list(read_checks(json.loads(said.out)))
 
 
@@ -29,6 +31,26 @@ def test_check_of_a_sound_project(project: Workbench) -> None:
     assert "3 files, 3 clips, 3 distinct captions" in said.out
     assert "9 x 64 x 64" in said.out
     assert not any(line.startswith("!") for line in said.out.splitlines())
+
+
+def test_check_and_plan_count_the_texts_and_say_when_datasets_take_part(project: Workbench) -> None:
+    captions = sorted(project.clips.glob("*.txt"))
+    for caption in captions:
+        caption.write_text(f"{caption.stem}, red, blue, green, large, small\na {{trigger}}")
+    [dataset] = project.config["datasets"]
+    drawn = {"caption_variants": True, "shuffle_tags": True, "caption_versions": 4}
+    late = {**dataset, "start_step": 2, "max_num_samples": 2, "trigger": "zorp", "caption_extension": ".late"}
+    for caption in captions:
+        caption.with_suffix(".late").write_text("no place for it")
+    project.set(datasets=[{**dataset, **drawn}, late], train={"max_train_steps": 5}, sample={"prompts": []})
+    said = project.does("check").out
+    assert "5 files, 5 clips, 14 distinct texts" in said  # 3 x 4 of tags, and a line without them for both datasets
+    assert "datasets[1]: 2 of 3 files are used (max_num_samples), takes part from step 3 on" in said
+    assert "datasets[0]: {trigger} stays as it is without a trigger: clips/" in said
+    assert "datasets[1]: trigger is set, but no caption, prefix or suffix holds {trigger}" in said
+    planned = project.does("plan", "--device", "4090").out
+    assert "5 steps with 5 clips and 15 texts" in planned  # and the empty one
+    assert "batches of an epoch: 3 in steps 1 to 2, 5 in steps 3 to 5" in planned
 
 
 def test_check_names_every_problem(project: Workbench) -> None:
@@ -66,6 +88,27 @@ def test_check_finds_settings_that_the_transformer_or_this_machine_cannot_meet(p
         "sample         note: on this machine: attn_mode: sage",
     ):
         assert words in said.out, said.out
+
+
+def test_check_notes_what_this_machine_lacks(project: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the models are there; the jobs would stop after everything is encoded."""
+    for name in (SLURM_JOB, *BY_HAND):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(VISIBLE, "0,1")
+    file = project.root / "config.yaml"
+    config = yaml.safe_load(file.read_text()) | {"models": {"source": "demo", "directory": "not made yet"}}
+    config["train"] |= {"optimizer_type": "no_such_package.Adam", "num_processes": 6, "num_machines": 2}
+    config["sample"]["context_parallel"] = 3
+    file.write_text(yaml.safe_dump(config))
+    checks = checks_of(project)
+    notes = {each.place.setting: each.text for each in checks if each.state == "note"}
+    for setting, words in (
+        (("train", "optimizer_type"), "no_such_package is not an installed package"),
+        (("train", "num_processes"), "train.num_processes is 6, which needs 3 GPUs on this machine, but this process"),
+        (("train", "num_machines"), "train.num_machines is 2, but this is no SLURM job"),
+        (("sample", "context_parallel"), "sample.context_parallel is 3, which needs 3 GPUs"),
+    ):
+        assert words in notes[setting], notes
 
 
 def test_check_estimates_what_will_be_written(done: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,7 +260,7 @@ def test_settings_that_only_training_can_judge(done: Workbench, change: dict[str
 
 
 def decode(done: Workbench, latents: Path, out: Path, *, spec: Path | None = None) -> tuple[str | Path, ...]:
-    return ("sample", "decode", "--spec", spec or done.spec("sample_video.one"), "--latents", latents, "--out", out)
+    return ("stage", "decode", "--spec", spec or done.spec("sample_video.one"), "--latents", latents, "--out", out)
 
 
 def test_latents_alone_become_a_video_or_images(done: Workbench) -> None:
@@ -317,29 +317,29 @@ def test_decoding_refuses(done: Workbench) -> None:
 def test_what_a_sample_says_and_was_planned_from(done: Workbench) -> None:
     """By the planner's specs and by the name alone: the same files."""
     planned, named = LATENTS.path(done.paths, "one"), done.root / "named.safetensors"
-    done.does("sample", "denoise", "--name", "one", "--lora", done.root / LORA, "--out", named)
+    done.does("stage", "denoise", "--name", "one", "--lora", done.root / LORA, "--out", named)
     assert named.read_bytes() == planned.read_bytes()
 
 
 def test_denoising_refuses(done: Workbench) -> None:
     spec, out = done.spec("sample_latents.one"), done.samples / "one.latents.safetensors"
-    words = ("sample", "denoise", "--spec", spec, "--out", out)
+    words = ("stage", "denoise", "--spec", spec, "--out", out)
     done.refuses(*words, "--lora", done.root / "gone.safetensors", naming=("gone.safetensors", "no such file"))
     content = json.loads(spec.read_text())
     content["details"]["sample"]["task"] = "i2v"
     (done.root / "i2v.json").write_text(json.dumps(content))
-    words = ("sample", "denoise", "--spec", done.root / "i2v.json", "--out", out)
+    words = ("stage", "denoise", "--spec", done.root / "i2v.json", "--out", out)
     done.refuses(*words, naming=("needs its encoded first frame", "--condition"))
-    words = ("sample", "condition", "--spec", spec, "--out", done.root / "x.safetensors")
+    words = ("stage", "condition", "--spec", spec, "--out", done.root / "x.safetensors")
     done.refuses(*words, naming=("sample_latents.one.json: not the spec of a first image",))
-    words = ("sample", "condition", "--name", "one", "--out", done.root / "x.safetensors")
+    words = ("stage", "condition", "--name", "one", "--out", done.root / "x.safetensors")
     done.refuses(*words, naming=("a t2v sample has no first frame",))
-    words = ("sample", "denoise", "--out", done.root / "x.safetensors")
+    words = ("stage", "denoise", "--out", done.root / "x.safetensors")
     done.refuses(*words, "--name", "two", naming=("no sample is called two; there are: one",))
     done.refuses(*words, naming=("neither --spec nor --name is given",))
     prompt = next(path for path in done.items("text") if b"a red circle" in path.read_bytes())
     prompt.unlink()
-    words = ("sample", "denoise", "--spec", spec, "--out", out)
+    words = ("stage", "denoise", "--spec", spec, "--out", out)
     done.refuses(*words, naming=(prompt.name, "is missing", "start the run again"))
 
 
@@ -352,7 +352,7 @@ def test_the_first_image_of_a_sample(project: Workbench, image: bytes | str | No
         path.write_bytes(image)
     prompt = {"name": "one", "prompt": "a red circle", "image_path": "first.png"}
     project.set(task="i2v", sample={"prompts": [prompt]})
-    words = ("sample", "condition", "--name", "one", "--out", project.root / "x.safetensors")
+    words = ("stage", "condition", "--name", "one", "--out", project.root / "x.safetensors")
     project.refuses(*words, naming=("first.png",))
     assert "first.png" in project.hv15("check").out
 
@@ -365,5 +365,5 @@ def test_an_image_that_changes_after_planning(project: Workbench) -> None:
     project.plan()
     Image.new("RGB", (64, 64), "white").save(project.root / "first.png")
     os.utime(project.root / "first.png")
-    words = ("sample", "condition", "--spec", spec, "--out", out)
+    words = ("stage", "condition", "--spec", spec, "--out", out)
     project.refuses(*words, naming=("first.png: changed since one was planned",))

@@ -121,9 +121,9 @@ def test_metrics(done: Workbench) -> None:
 
 def test_samples(done: Workbench) -> None:
     spec, latents = done.spec("sample_latents.one"), done.samples / "one.latents.safetensors"
-    words = ("sample", "denoise", "--spec", spec, "--lora", done.root / LORA, "--out", latents)
+    words = ("stage", "denoise", "--spec", spec, "--lora", done.root / LORA, "--out", latents)
     refuses_when_full(done, 1000, *words, naming=latents.name)
-    words = ("sample", "decode", "--spec", done.spec("sample_video.one"), "--latents", latents, "--out")
+    words = ("stage", "decode", "--spec", done.spec("sample_video.one"), "--latents", latents, "--out")
     refuses_when_full(done, 1000, *words, done.samples / "one.mp4", naming="one.mp4")
     (done.samples / "one.frames").mkdir()
     (done.samples / "one.frames" / "0000.png").write_bytes(b"the picture that was there before")

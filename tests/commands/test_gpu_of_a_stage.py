@@ -18,9 +18,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "encode latents": (),
     "encode texts": (),
     "train": ("--out", "results/other.safetensors"),
-    "sample condition": ("--name", "one", "--out", "first.safetensors"),
-    "sample denoise": ("--name", "one", "--lora", LORA, "--out", "other.latents.safetensors"),
-    "sample decode": ("--latents", "results/samples/one.latents.safetensors", "--out", "other.mp4"),
+    "stage condition": ("--name", "one", "--out", "first.safetensors"),
+    "stage denoise": ("--name", "one", "--lora", LORA, "--out", "other.latents.safetensors"),
+    "stage decode": ("--latents", "results/samples/one.latents.safetensors", "--out", "other.mp4"),
 }
 
 
@@ -47,7 +47,7 @@ def test_a_stage_takes_the_free_gpu(done: Workbench, busy: None, stage: str, mon
         seen.append(os.environ[VISIBLE])
         return picked(name)
 
-    if stage == "sample condition":
+    if stage == "stage condition":
         Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(done.root / "first.png")
         models = Path(done.config["models"]["vae"]).parent
         done.set(
@@ -62,7 +62,7 @@ def test_a_stage_takes_the_free_gpu(done: Workbench, busy: None, stage: str, mon
         "hv15.precision",
         "hv15.train.run",
         "hv15.sample.condition",
-        "hv15.sample.sampling",
+        "hv15.sample.sampler",
         "hv15.sample.decode",
     ):
         monkeypatch.setattr(f"{place}.pick_device", pick_device, raising=False)

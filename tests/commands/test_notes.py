@@ -21,7 +21,7 @@ def dit_of(bench: Workbench) -> Path:
 
 def denoise(bench: Workbench) -> tuple[str | Path, ...]:
     out = bench.samples / "another.safetensors"
-    return "sample", "denoise", "--name", "one", "--lora", bench.root / LORA, "--out", out
+    return "stage", "denoise", "--name", "one", "--lora", bench.root / LORA, "--out", out
 
 
 def test_the_checkpoint_and_its_defaults_are_told(done: Workbench, caplog: pytest.LogCaptureFixture) -> None:

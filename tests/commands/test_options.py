@@ -18,11 +18,13 @@ from hv15.commands.options import COMMANDS
 from hv15.commands.options.base import ProjectCommand, SettingsCommand
 from hv15.commands.options.project import Check, Show
 from hv15.commands.options.runs import Run
+from hv15.commands.options.stages import Sample
 from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
 from tests.workflow.project import environment
 
 EVERY = [each for entry in COMMANDS for each in (entry.commands if isinstance(entry, Group) else (entry,))]
-OF_PROJECTS = [command for command in EVERY if issubclass(command, ProjectCommand)]
+OF_PROJECTS = [command for command in EVERY if issubclass(command, ProjectCommand) and command is not Sample]
+"""All but one: what follows `hv15 sample` are prompts."""
 
 
 def words_of(command: type) -> list[str]:
@@ -75,6 +77,15 @@ def test_every_command_takes_its_project_in_the_same_ways(command: type[ProjectC
         given = parse(line)
         assert isinstance(given, command)
         assert given.config == found
+
+
+def test_what_follows_sample_are_prompts(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    for flag in ("--project", "--config"):
+        given = parse(["sample", "a cat", str(tmp_path), "--seed", "1", "2", flag, str(tmp_path)])
+        assert isinstance(given, Sample)
+        assert given.config == tmp_path / "config.yaml"
+        assert (given.prompts, given.seed) == (("a cat", str(tmp_path)), (1, 2))
 
 
 def test_a_job_learns_its_project_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_show_tells_what_a_file_was_made_from(done: Workbench) -> None:
 
 def test_show_also_reads_results_and_images(done: Workbench) -> None:
     latents = done.samples / "one.latents.safetensors"
-    done.does("sample", "decode", "--latents", latents, "--out", done.root / "frames")
+    done.does("stage", "decode", "--latents", latents, "--out", done.root / "frames")
     assert "a red circle" in hv15("show", done.root / "frames" / "0000.png").out
     assert "prompt: a red circle" in hv15("show", done.spec("sample_latents.one")).out
     assert "loss_first: " in hv15("show", done.root / "results/train/summary.json").out

@@ -18,7 +18,7 @@ from hv15.errors import INTERRUPTED, USER_ERROR, UserError
 from hv15.plan.known_devices import read_rates
 from hv15.records.fields import to_json
 from hv15.records.selftest import Measured, read_report
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.stand import Stand
 from tests.records.test_selftest import REPORT
 
@@ -93,11 +93,11 @@ def _interrupted() -> Measured:
 def few_checks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives the self-test a check that measures a rate, and others after it."""
 
-    def give(*others: Check) -> None:
+    def give(*others: MachineCheck) -> None:
         first = "time between small kernels"
         monkeypatch.setattr(
             "hv15.selftest.run.all_checks",
-            lambda stand: [Check("machine", first, partial(_launches, stand)), *others],
+            lambda stand: [MachineCheck("machine", first, partial(_launches, stand)), *others],
         )
 
     return give
@@ -114,7 +114,7 @@ def test_ctrl_c_keeps_what_was_measured(
     out = tmp_path / "report"
     (out / "loop").mkdir(parents=True)
     (out / "selftest.png").touch()
-    few_checks(Check("numbers", "x", _interrupted))
+    few_checks(MachineCheck("numbers", "x", _interrupted))
     assert main(["selftest", "--device", "cpu", "--out", str(out)]) == INTERRUPTED
     said = capsys.readouterr().out
     assert "\nmachine\n  time between small kernels" in said

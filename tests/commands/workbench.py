@@ -94,9 +94,9 @@ class Workbench(ProjectFolder):
     def sample(self, name: str = "one") -> None:
         self.plan()
         latents, words = LATENTS.path(self.paths, name), ("--lora", self.root / LORA)
-        self.does("sample", "denoise", "--spec", self.spec(f"sample_latents.{name}"), *words, "--out", latents)
+        self.does("stage", "denoise", "--spec", self.spec(f"sample_latents.{name}"), *words, "--out", latents)
         words = ("--latents", latents, "--out", VIDEO.path(self.paths, name))
-        self.does("sample", "decode", "--spec", self.spec(f"sample_video.{name}"), *words)
+        self.does("stage", "decode", "--spec", self.spec(f"sample_video.{name}"), *words)
 
     @property
     def project(self) -> Project:

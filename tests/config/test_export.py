@@ -54,7 +54,6 @@ def test_the_schema_accepts_a_full_dump_and_a_toml_path(validator: Any) -> None:
         {"train": {"optimizer_type": "SGD"}},
         {"sample": {"video_size": [64]}},
         {"sample": {"video_size": [64, 65]}},
-        {"datasets": []},
         {"datasets": [{"target_frames": "many"}]},
         {"runtime": {"device": 1}},
     ],

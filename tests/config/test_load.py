@@ -85,10 +85,11 @@ def test_a_problem_is_one_sentence(problems: Problems, text: str, expected: str)
     assert expected in lines[0]
 
 
-def test_the_dataset_list_is_needed(problems: Problems) -> None:
-    assert problems("task: t2v", base=False)[0] == "config.yaml:1:1 datasets: is missing"
-    empty = problems("models: {source: demo}\ndatasets: []", base=False)
-    assert empty == ["config.yaml:2:11 datasets: found [], expected at least 1 entry"]
+def test_without_datasets_a_project_samples(problems: Problems, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    for datasets in ("", "datasets: []"):
+        file.write_text(f"models: {{source: demo}}\n{datasets}")
+        assert load_config(file).datasets == ()
     nothing = problems("models: {source: demo}\ndatasets:", base=False)
     assert nothing == ["config.yaml:2:10 datasets: found nothing, expected a list"]
 

@@ -345,6 +345,44 @@ def test_validations_that_contradict_are_refused_at_the_field(values: dict[str, 
     assert message in error["msg"]
 
 
+@pytest.mark.parametrize(
+    ("datasets", "length", "where", "message"),
+    [
+        ([{"end_step": 5, "start_step": 5}, {}], {}, (0, "end_step"), "found 5, expected more than start_step (5)"),
+        ([{"start_step": 9}, {}], {"max_train_steps": 9}, (0, "start_step"), "the training has 9 steps"),
+        ([{"start_step": 9}], {"max_train_epochs": 9}, (), "none of them takes part in steps 1 to 9"),
+        ([{"end_step": 3}, {"start_step": 5}], {}, (), "none of them takes part in steps 4 to 5"),
+        ([{"end_step": 3}, {"end_step": 8}], {"max_train_steps": 9}, (), "none of them takes part from step 9 on"),
+        ([{"end_step": 8}], {"max_train_epochs": 1}, (), "none of them takes part from step 9 on"),
+    ],
+)
+def test_datasets_that_leave_steps_empty_are_refused(
+    datasets: list[dict[str, Any]], length: dict[str, int], where: tuple[str | int, ...], message: str
+) -> None:
+    folders = [{"video_directory": str(number), **each} for number, each in enumerate(datasets)]
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"models": {"source": "demo"}, "datasets": folders, "train": length})
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("datasets", *where)
+    assert message in error["msg"]
+
+
+def test_datasets_may_follow_each_other() -> None:
+    follow = [{"video_directory": "a", "end_step": 5}, {"video_directory": "b", "start_step": 5}]
+    ends = [{"video_directory": "a", "end_step": 5}]
+    for datasets, steps in ((follow, 9), (ends, 5)):
+        Settings.model_validate(
+            {"models": {"source": "demo"}, "datasets": datasets, "train": {"max_train_steps": steps}}
+        )
+
+
+@pytest.mark.parametrize("name", ["loss_weight", "start_step", "end_step"])
+def test_what_is_not_trained_on_has_no_weight_and_no_schedule(name: str) -> None:
+    with pytest.raises(ValidationError, match="is only for datasets that are trained on") as caught:
+        train(validation={"datasets": [{"video_directory": "a", name: 2}]})
+    assert caught.value.errors()[0]["loc"] == ("validation", "datasets", 0, name)
+
+
 def test_an_average_of_an_average_is_refused() -> None:
     with pytest.raises(ValidationError, match="has no use with AdamWScheduleFree"):
         train(optimizer_type="AdamWScheduleFree", ema_decay=0.9)

@@ -15,15 +15,26 @@ from hv15.config.datasets import DatasetSettings
 from hv15.data.clips import plan_clips
 from hv15.data.decode import read_clips
 from hv15.data.probe import probe
-from hv15.demo.clips import CLIPS, FIRST_FRAME, concept_scenes, render_demo_clips, render_usual_clips, usual_scenes
+from hv15.demo.clips import (
+    CLIPS,
+    DEMO_FOLDERS,
+    FIRST_FRAME,
+    concept_scenes,
+    render_demo_clips,
+    render_unseen_clips,
+    render_usual_clips,
+    unseen_scenes,
+    usual_scenes,
+)
 from hv15.demo.measure import measure, scene_of
-from hv15.demo.world import CONCEPT, MOTIONS, render
+from hv15.demo.world import COLOURS, CONCEPT, MOTIONS, SHAPES, render
 from tests.data.scanned import scan
 
-PIXELS = "a6721541998d809d02eb04adb90d1dcd30f9870e8d262a19e5fe7410e051dc19"
+PIXELS = "d7683a22d1c5e822573edbaaaf42a9ff6145ddd420f0f6561ebfee90937b144d"
 FILES = {
-    "clips": "351d73311828f207ff6253a55b87ee5e6afc868187d91dbf4afb293bcadb711a",
-    "usual": "69b584b57067fd9ad69964b124661dbcd5f1a5d5343a0b64a3492c6d3b8f7bb3",
+    "demo/clips": "351d73311828f207ff6253a55b87ee5e6afc868187d91dbf4afb293bcadb711a",
+    "demo/usual": "69b584b57067fd9ad69964b124661dbcd5f1a5d5343a0b64a3492c6d3b8f7bb3",
+    "demo/unseen": "9821343aff3d4427d7f62e92060f42fc57075320ce770cee9bcf5ee8e414de25",
 }
 
 
@@ -66,6 +77,19 @@ def test_the_usual_clips_show_every_known_motion(tmp_path: Path) -> None:
     assert {scene.motion for scene in usual_scenes()} == set(MOTIONS)
 
 
+def test_the_unseen_clips_show_the_concept_with_other_shapes(tmp_path: Path) -> None:
+    """Otherwise the loss on them would say nothing that the loss on the trained clips does not."""
+    render_unseen_clips(tmp_path / "unseen")
+    captions = {path.read_text().strip() for path in (tmp_path / "unseen").glob("*.txt")}
+    assert captions == {scene.caption for scene in unseen_scenes()}
+    assert {scene.motion for scene in unseen_scenes()} == {CONCEPT}
+    assert not {(each.colour, each.shape) for each in unseen_scenes()} & {
+        (each.colour, each.shape) for each in concept_scenes()
+    }
+    for part, values, times in (("colour", COLOURS, 1), ("shape", SHAPES, 2)):
+        assert Counter(getattr(scene, part) for scene in unseen_scenes()) == dict.fromkeys(values, times)
+
+
 def test_equal_seeds_give_equal_files(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         render_demo_clips(tmp_path / name, seed)
@@ -80,13 +104,14 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def test_the_pixels_are_these_everywhere() -> None:
-    scenes = [*concept_scenes(), *usual_scenes()]
+    scenes = [*concept_scenes(), *usual_scenes(), *unseen_scenes()]
     assert digest(render(scene, 0).tobytes() for scene in scenes) == PIXELS
 
 
 def test_the_files_are_these_everywhere(tmp_path: Path) -> None:
     """On any processor. The bytes are those of x264 in the PyAV of constraints.txt; another version may differ."""
-    render_demo_clips(tmp_path / "clips")
-    render_usual_clips(tmp_path / "usual")
+    for folder, write in DEMO_FOLDERS.items():
+        write(tmp_path / folder)
     for name, expected in FILES.items():
         assert digest(file.read_bytes() for file in sorted((tmp_path / name).iterdir())) == expected, name
+    assert FILES.keys() == DEMO_FOLDERS.keys()

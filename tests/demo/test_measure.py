@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hv15.demo.measure import Measured, measure, psnr, scene_of
+from hv15.demo.measure import MeasuredClip, measure, psnr, scene_of
 from hv15.demo.world import (
     COLOURS,
     CONCEPT,
@@ -82,7 +82,7 @@ def test_an_empty_clip_shows_its_background() -> None:
     assert (found.shape, found.colour, found.motion, found.background) == (None, None, None, "gray")
 
 
-def moved(y: np.ndarray, x: np.ndarray, shape: str = "circle", colour: str = "red") -> Measured:
+def moved(y: np.ndarray, x: np.ndarray, shape: str = "circle", colour: str = "red") -> MeasuredClip:
     """Measure a shape at these offsets from the middle, one a frame."""
     what = replace(appearance(SCENE, 0), speed=(0, 0), fore=COLOURS[colour])
     frames = [

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from demo_base import vae as vae_stages
-from demo_base.basis import Basis, cells_of
+from demo_base.basis import CellBasis, cells_of
 from demo_base.clips import training_clips, training_items
 from demo_base.closed_form import LeastSquares, fit_upsample, put, taps, through
 from demo_base.dit import DitStage, new_dit, train_dit
@@ -24,10 +24,10 @@ from hv15.models.vae_blocks import CausalConv3d, Upsample
 
 
 @pytest.fixture
-def basis() -> Basis:
+def basis() -> CellBasis:
     generator = torch.Generator().manual_seed(0)
     sizes = {"first": 768, "later": 3072}
-    return Basis(
+    return CellBasis(
         {f"{name}.mean": torch.randn(size, generator=generator) for name, size in sizes.items()}
         | {f"{name}.map": torch.randn(32, size, generator=generator) / size**0.5 for name, size in sizes.items()}
     )
@@ -41,7 +41,7 @@ def test_the_transformer_never_sees_held_out_scenes_or_the_concept() -> None:
     assert {item.caption for item in training_items(clips, 8)} == {caption_key(clip.scene.caption) for clip in clips}
 
 
-def test_a_basis_looks_at_each_cell_alone_and_at_the_first_frame_alone(basis: Basis) -> None:
+def test_a_basis_looks_at_each_cell_alone_and_at_the_first_frame_alone(basis: CellBasis) -> None:
     clip = torch.rand(2, 3, 9, 64, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
     latents = basis.encode(clip)
     assert latents.shape == (2, 32, 3, 4, 3)
@@ -85,7 +85,7 @@ def _flat(conv: CausalConv3d) -> Tensor:
 
 @pytest.mark.parametrize("name", ["encoder", "decoder"])
 def test_a_stopped_half_of_the_vae_goes_on_to_the_same_weights(
-    name: str, basis: Basis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, basis: CellBasis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vae_stages, "fit_half", lambda *_: None)
     stage = replace(STAGES[name], steps=4, batch=1, crop=16, warmup=1, state_every=1)

@@ -71,11 +71,11 @@ INPUTS = {
     ),
     "picture: long text": _picture(
         lambda path: png(path, 64, 64, (b"zTXt", b"workflow\0\0" + zlib.compress(bytes(MOST_TEXT - 1000)))),
-        "1 files, 1 clips",
+        "1 file, 1 clip",
         code=0,
     ),
     "picture: text that a terminal would obey": _picture(
-        lambda path: png(path, 64, 64, (b"tEXt", b"Comment\0\x1b]52;c;ZXZpbA==\x07")), "1 files, 1 clips", code=0
+        lambda path: png(path, 64, 64, (b"tEXt", b"Comment\0\x1b]52;c;ZXZpbA==\x07")), "1 file, 1 clip", code=0
     ),
     "picture: a false profile": _picture(
         lambda path: Image.new("RGB", (64, 64)).save(path, icc_profile=b"\x1b[2J" * 99), "ICC profile", code=0

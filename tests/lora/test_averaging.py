@@ -94,17 +94,39 @@ def test_other_widths_are_refused(sigma_rel: float) -> None:
 
 def test_the_file_tells_what_it_is_the_average_of(tmp_path: Path) -> None:
     values = {step: torch.full((4,), float(step)) for step in (10, 20)}
-    files = save(tmp_path, values, **{"hv15.made_from": "{}", "hv15.task": "t2v", "hv15.ema_decay": "0.9"})
+    files = save(tmp_path, values, **{"hv15.made_from": "{}", "hv15.task": "t2v", "hv15.validation_loss": "1"})
     average_loras(files, tmp_path / "out.safetensors", WIDEST)
     with safe_open(tmp_path / "out.safetensors", "pt") as file:
         metadata = file.metadata()
     assert metadata["hv15.steps"] == "20"
     assert metadata["hv15.task"] == "t2v"
-    assert not {"hv15.made_from", "hv15.ema_decay"} & metadata.keys(), "it must not be taken for the training's product"
+    assert "hv15.made_from" not in metadata, "it must not be taken for the training's product"
+    assert "hv15.validation_loss" not in metadata, "that is the loss of one of the files"
     told = json.loads(metadata["hv15.average"])
     assert told["sigma_rel"] == WIDEST
     assert told["weights"].keys() == {"10", "20"}
     assert load_file(tmp_path / "out.safetensors")[f"{NAME}.alpha"] == 4
+
+
+def test_all_files_of_a_folder_may_be_given(tmp_path: Path) -> None:
+    """Averages are left out, and the best copy where another has its step; else it counts as a copy of its own."""
+    values = {step: torch.full((4,), float(step)) for step in (10, 20, 30)}
+    files = save(tmp_path, values)
+    average_loras(files, tmp_path / "expected.safetensors", 0.2)
+    for name, step, more in (
+        ("best", 20, {"hv15.validation_loss": "0.5"}),
+        ("ema", 30, {"hv15.ema_decay": "0.9"}),
+        ("older", 30, {"hv15.average": "{}"}),
+    ):
+        save_lora(tmp_path / f"{name}.safetensors", lora(torch.ones(4)), {"hv15.steps": str(step), **more})
+    extra = [tmp_path / f"{name}.safetensors" for name in ("best", "ema", "older")]
+    used = average_loras([*extra, *files], tmp_path / "out.safetensors", 0.2)
+    assert [path for path, _ in used] == files
+    assert torch.equal(found(tmp_path / "out.safetensors"), found(tmp_path / "expected.safetensors"))
+    used = average_loras([extra[0], files[0], files[2]], tmp_path / "out.safetensors", 0.2)
+    assert [path for path, _ in used] == [files[0], extra[0], files[2]]
+    with pytest.raises(UserError, match="found only averages"):
+        average_loras(extra[1:], tmp_path / "out.safetensors", 0.2)
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

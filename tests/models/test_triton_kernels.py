@@ -63,11 +63,11 @@ def test_head_norm_and_its_gradient(dtype: torch.dtype, rotates: bool):
 
 
 @DTYPES
-@pytest.mark.parametrize("parts", [1, 3, 5])
-def test_gradient_of_a_gated_sum(dtype: torch.dtype, parts: int):
-    """Parts that do not divide the tokens, and a width that is no power of two."""
-    grad = random(2, 9, 24, dtype=dtype)[:, 1:]
-    gate, y = random(2, 1, 24, dtype=dtype, seed=1), random(2, 8, 24, dtype=dtype, seed=2)
+@pytest.mark.parametrize(("tokens", "width", "parts"), [(8, 24, 1), (8, 24, 5), (70, 280, 3)])
+def test_gradient_of_a_gated_sum(dtype: torch.dtype, tokens: int, width: int, parts: int):
+    """Parts that do not divide the tokens, below and above one reading, and a width that is no power of two."""
+    grad = random(2, tokens + 1, width, dtype=dtype)[:, 1:]
+    gate, y = random(2, 1, width, dtype=dtype, seed=1), random(2, tokens, width, dtype=dtype, seed=2)
     d_y, sums = triton_kernels.gated_sum_backward(grad, gate, y, parts)
     close(d_y, grad * gate)
     assert_close(sums.sum(1, keepdim=True), (grad.float() * y.float()).sum(1, keepdim=True), atol=1e-4, rtol=1e-5)

@@ -45,6 +45,29 @@ def test_of_two_datasets_the_larger_batch_counts_and_tokens_are_weighted(tmp_pat
     assert work.mean_tokens == (3 * 4 * 6 + 8 * 12) / 4
 
 
+@pytest.mark.parametrize("length", [{"max_train_epochs": 4}, {"max_train_epochs": None, "max_train_steps": 13}])
+def test_datasets_that_begin_and_end_are_counted_in_their_steps(tmp_path: Path, length: dict[str, Any]) -> None:
+    """As tests/train/test_scheduled.py counts them: 9 batches an epoch, then 12, then 7."""
+    sizes = {"resolution": [96, 64]}
+    datasets = [
+        {**sizes, "num_repeats": 5, "end_step": 6},
+        {**sizes, "num_repeats": 3, "start_step": 4},
+        {"resolution": [192, 128], "num_repeats": 4},
+    ]
+    work = planned(tmp_path, ["one"], datasets, gradient_accumulation_steps=2, **length)
+    assert [(each.span.start, each.steps, each.batches) for each in work.parts] == [(0, 4, 9), (4, 2, 12), (6, 7, 7)]
+    assert (work.steps, work.batches) == (13, 7)
+    small, large = 4 * 6, 8 * 12
+    means = [(5 * small + 4 * large) / 9, (8 * small + 4 * large) / 12, (3 * small + 4 * large) / 7]
+    assert work.mean_tokens == pytest.approx((4 * means[0] + 2 * means[1] + 7 * means[2]) / 13)
+
+
+def test_all_texts_that_can_be_drawn_are_counted(tmp_path: Path) -> None:
+    texts = {"caption_variants": True, "shuffle_tags": True, "caption_versions": 5, "max_num_samples": 1}
+    work = planned(tmp_path, ["a, b, c, d, e, f, g\nA, B, C, D, E, F, G"] * 2, [{"resolution": [96, 64], **texts}])
+    assert (work.clips, work.texts) == (1, 2 * 5 + 1)
+
+
 @pytest.mark.parametrize(("length", "tokens"), [(30, 10 + TEMPLATE), (9000, MAX_TEXT_TOKENS)])
 def test_the_longest_text_counts(tmp_path: Path, length: int, tokens: int) -> None:
     assert planned(tmp_path, ["a" * length, "b"], [{"resolution": [96, 64]}]).text_tokens == tokens

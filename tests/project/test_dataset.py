@@ -12,8 +12,10 @@ import pytest
 
 from hv15.config import DatasetSettings
 from hv15.config.fields import affects
+from hv15.data.captions import caption_key
 from hv15.data.clips import plan_clips
 from hv15.data.probe import probe
+from hv15.digest import short
 from hv15.errors import UserError
 from hv15.project.dataset import clip_rule
 from hv15.records.trained_dataset import TrainedDataset
@@ -32,11 +34,22 @@ OTHER: dict[str, dict[str, Any]] = {
     "default_caption": {"default_caption": "a clip"},
     "caption_prefix": {"caption_prefix": "sks "},
     "caption_suffix": {"caption_suffix": "."},
+    "trigger": {"trigger": "zorp"},
+    "caption_variants": {"caption_variants": True},
+    "shuffle_tags": {"shuffle_tags": True},
+    "tag_dropout": {"tag_dropout": 0.1},
+    "keep_tags": {"shuffle_tags": True, "keep_tags": 1},
+    "tag_separator": {"shuffle_tags": True, "tag_separator": ";"},
+    "caption_versions": {"shuffle_tags": True, "caption_versions": 4},
     "resolution": {"resolution": [64, 96]},
     "enable_bucket": {"enable_bucket": False},
     "bucket_no_upscale": {"bucket_no_upscale": True},
     "batch_size": {"batch_size": 2},
     "num_repeats": {"num_repeats": 2},
+    "loss_weight": {"loss_weight": 0.5},
+    "start_step": {"start_step": 10},
+    "end_step": {"end_step": 10},
+    "max_num_samples": {"max_num_samples": 10},
     "target_frames": {"target_frames": [9]},
     "frame_extraction": {"frame_extraction": "chunk"},
     "frame_stride": {"frame_stride": 2},
@@ -76,12 +89,20 @@ def test_every_setting_makes_new_clips_or_is_marked_as_one_that_does_not(name: s
 def test_the_marks_are_these() -> None:
     """Whoever marks another setting says here that it touches no pixel, and where else it counts."""
     marks = {name: mark for name in DatasetSettings.model_fields if (mark := affects(DatasetSettings, name))}
-    place = ("video_directory", "video_jsonl_file", "image_directory", "image_jsonl_file", "recursive")
-    caption = ("caption_extension", "default_caption", "caption_prefix", "caption_suffix")
+    place = (
+        "video_directory",
+        "video_jsonl_file",
+        "image_directory",
+        "image_jsonl_file",
+        "recursive",
+        "max_num_samples",
+    )
+    caption = ("caption_extension", "default_caption", "caption_prefix", "caption_suffix", "trigger")
+    texts = ("caption_variants", "shuffle_tags", "tag_dropout", "keep_tags", "tag_separator", "caption_versions")
     assert marks == {
-        **dict.fromkeys(place, "place"),
-        **dict.fromkeys(caption, "caption"),
-        **dict.fromkeys(("batch_size", "num_repeats"), "weight"),
+        **dict.fromkeys((*place, "max_num_samples"), "place"),
+        **dict.fromkeys((*caption, *texts), "caption"),
+        **dict.fromkeys(("batch_size", "num_repeats", "loss_weight", "start_step", "end_step"), "weight"),
     }
 
 
@@ -153,6 +174,47 @@ def test_what_makes_it_another_dataset(open_project: MakeProject, root: Path, ed
     assert open_project().dataset.digest != before
 
 
+LISTS: dict[str, object] = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
+
+
+def test_one_text_has_its_own_key_and_several_have_one_together(open_project: MakeProject, root: Path) -> None:
+    """So a dataset whose captions are single texts stays the same dataset when variants are switched on."""
+    plain = open_project().dataset
+    assert open_project(datasets=[{**LISTS, "caption_variants": True}]).dataset.digest == plain.digest
+    assert {each.caption for each in plain.sources} == {caption_key(each.source.caption) for each in plain.sources}
+    add_clip(root, "cat", "a cat that runs\na cat")
+    both = open_project(datasets=[{**LISTS, "caption_variants": True}]).dataset
+    cat = next(pair for pair in both.pairs if pair.name == "clips/cat.mp4")
+    assert cat.texts == (caption_key("a cat that runs"), caption_key("a cat"))
+    assert cat.caption == hashlib.sha256("\n".join(cat.texts).encode()).hexdigest()
+    add_clip(root, "cat", "a cat\na cat that runs")
+    assert open_project(datasets=[{**LISTS, "caption_variants": True}]).dataset.digest != both.digest
+
+
+def test_only_what_is_trained_on_is_read_with_drawn_tags(open_project: MakeProject, root: Path) -> None:
+    for name in ("cat", "dog", "fox", "owl"):
+        add_clip(root, name, f"{name}, red, blue, green")
+    tagged = {**LISTS, "shuffle_tags": True, "caption_versions": 3}
+    dataset = open_project(datasets=[tagged], train={"validation": {"fraction": 0.3}}).dataset
+    trained, held_out = dataset.pairs, dataset.validation_pairs
+    assert trained
+    assert held_out
+    keys = [key for pair in trained for key in pair.texts] + [pair.texts[0] for pair in held_out]
+    assert dataset.texts.keys() == set(keys)
+    assert all(caption_key(text) == key for key, text in dataset.texts.items())
+
+
+def test_an_edited_line_is_the_only_new_text(open_project: MakeProject, root: Path) -> None:
+    add_clip(root, "cat", "a cat, red, blue\nanother cat, black, white")
+    datasets = [{**LISTS, "caption_variants": True, "tag_dropout": 0.5, "caption_versions": 4}]
+    before = open_project(datasets=datasets).texts.needed
+    add_clip(root, "cat", "a cat, red, blue\nanother cat, black, brown")
+    after = open_project(datasets=datasets).texts.needed
+    new = [text for key, text in after.items() if key not in before]
+    assert 1 < len(new) <= 4
+    assert all("black" in text or "brown" in text or "another cat" in text for text in new)
+
+
 def test_a_dataset_counts_by_what_it_does_not_by_its_place_in_the_list(open_project: MakeProject, root: Path) -> None:
     add_clip(root, "fox", folder="more")
     one: dict[str, object] = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
@@ -162,6 +224,43 @@ def test_a_dataset_counts_by_what_it_does_not_by_its_place_in_the_list(open_proj
     assert first.dataset.rules[0] == first.dataset.rules[1], "repeats cut nothing in another way"
     assert first.dataset.identities[0] != first.dataset.identities[1]
     assert open_project(datasets=[one, {**two, "num_repeats": 2}]).dataset.digest != first.dataset.digest
+
+
+def test_what_is_new_counts_only_where_it_is_used(open_project: MakeProject) -> None:
+    """The identity of a dataset is in the digest of every LoRA that was trained on it."""
+    before = open_project(datasets=[{**LISTS, "num_repeats": 3}]).dataset
+    known = {"rule": before.rules[0], "batch_size": 1, "num_repeats": 3}
+    assert before.identities == [short(known)]
+    for changes in ({"loss_weight": 0.5}, {"start_step": 5}, {"end_step": 5}):
+        after = open_project(datasets=[{**LISTS, "num_repeats": 3, **changes}, LISTS]).dataset
+        assert after.identities[0] == short(known | changes)
+
+
+def test_a_limited_dataset_keeps_its_files_when_others_are_added(open_project: MakeProject, root: Path) -> None:
+    limited = {**LISTS, "max_num_samples": 4}
+    for number in range(8):
+        add_clip(root, f"clip{number}")
+    used = {each.media for each in open_project(datasets=[limited]).dataset.sources}
+    everything = {each.media for each in open_project().dataset.sources}
+    by_hash = sorted(everything, key=lambda media: hashlib.sha256(f"max_num_samples/{media}".encode()).digest())
+    assert used == set(by_hash[:4])
+    for number in range(8, 20):
+        add_clip(root, f"clip{number}")
+        after = open_project(datasets=[limited]).dataset
+        assert len(after.sources) == len(after.texts) == 4
+        assert len(used - {each.media for each in after.sources}) <= 1, "one more file takes the place of one at most"
+        used = {each.media for each in after.sources}
+    for path in sorted((root / "clips").glob("clip*")):
+        path.rename(path.with_stem(f"x{path.stem}"))
+    assert open_project(datasets=[limited]).dataset.digest == after.digest, "names do not count"
+    assert open_project(datasets=[{**LISTS, "max_num_samples": 99}]).dataset.digest == open_project().dataset.digest
+
+
+def test_the_limit_of_one_dataset_leaves_others_alone(open_project: MakeProject, root: Path) -> None:
+    add_clip(root, "fox", folder="more")
+    add_clip(root, "hen", folder="more")
+    datasets = [{**LISTS, "max_num_samples": 1}, {**LISTS, "video_directory": "more"}]
+    assert sorted(each.dataset for each in open_project(datasets=datasets).dataset.sources) == [0, 1, 1]
 
 
 def test_one_medium_may_be_in_two_datasets(open_project: MakeProject) -> None:

@@ -11,13 +11,15 @@ import pytest
 
 from hv15.config import TrainSettings, digest_view
 from hv15.config.fields import affects
+from hv15.data.captions import caption_key
 from hv15.digest import digest
 from hv15.environment import OVERRIDES_VARIABLE
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.project.training import training_items
+from hv15.project.training import training_items, validation_items
 from hv15.records import formats
 from hv15.records.manifest import EncodedClip, Entry
+from hv15.spans import Span
 from tests.project.conftest import MakeProject, add_clip, moved
 from tests.workflow.stub_hv15 import write_safetensors
 
@@ -179,13 +181,31 @@ def entries_of(project: Project, *clips: EncodedClip) -> dict[str, Entry]:
 
 def test_every_clip_comes_with_its_caption_and_its_datasets_weight(open_project: MakeProject) -> None:
     dataset = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
-    project = open_project(datasets=[{**dataset, "num_repeats": 3, "batch_size": 2}])
+    project = open_project(
+        datasets=[{**dataset, "num_repeats": 3, "batch_size": 2, "loss_weight": 0.5, "end_step": 9}, dataset]
+    )
     first, second = EncodedClip("k1", 0, 9, 64, 96), EncodedClip("k2", 9, 5, 64, 96)
     items = training_items(project.dataset, entries_of(project, first, second))
+    items = [item for item in items if item.dataset == project.dataset.identities[0]]
     assert len(items) == 4
+    assert {(item.loss_weight, item.span) for item in items} == {(0.5, Span(0, 9))}
     assert {(item.clip, item.shape) for item in items} == {("k1", (3, 4, 6)), ("k2", (2, 4, 6))}
     assert {item.caption for item in items} == {pair.caption for pair in project.dataset.pairs}
     assert {(item.repeats, item.batch_size, item.dataset) for item in items} == {(3, 2, project.dataset.identities[0])}
+
+
+def test_a_clip_with_several_texts_has_the_keys_of_all(open_project: MakeProject, root: Path) -> None:
+    for name in ("cat", "dog", "fox", "owl"):
+        add_clip(root, name, f"a {name}\n{name}")
+    dataset = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9], "caption_variants": True}
+    project = open_project(datasets=[dataset], train={"validation": {"fraction": 0.3}})
+    clip = EncodedClip("k1", 0, 9, 64, 96)
+    entries = {pair.source_key: Entry(clips=(clip,)) for pair in project.dataset.all_pairs}
+    for item in training_items(project.dataset, entries):
+        name = Path(item.name).stem
+        assert item.variants == (caption_key(f"a {name}"), caption_key(name))
+        assert item.caption == item.variants[0]
+    assert {item.variants for item in validation_items(project.dataset, entries)} == {()}
 
 
 def test_what_was_left_out_is_no_item(open_project: MakeProject) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import ast
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 
 import pytest
 
-from hv15.records.paths import ProjectPaths, config_file
+from hv15.records.paths import MANIFESTS, CachePaths, ProjectPaths, config_file, manifest_name
 
 NAMED = {
     "config": "config.yaml",
@@ -14,6 +16,9 @@ NAMED = {
     "lora": "results/lora.safetensors",
     "samples": "results/samples",
     "contact_sheet": "results/samples/contact_sheet.png",
+    "all_checkpoints": "results/checkpoints",
+    "checkpoint_sheet": "results/checkpoints/grid.png",
+    "checkpoint_film": "results/checkpoints/grid.mp4",
     "plan": "results/plan.txt",
     "checked_models": "results/models.json",
     "trained": "results/train.safetensors",
@@ -60,6 +65,17 @@ def test_an_experiment_has_files_of_its_own(name: str) -> None:
     own = NAMED[name].replace("results", "results/rank-8", 1)
     expected = NAMED[name] if name in OF_THE_PROJECT else own
     assert str(getattr(ProjectPaths(Path("/p"), "rank-8"), name)) == f"/p/{expected}"
+
+
+def test_a_cache_has_the_names_that_it_had() -> None:
+    """Another name would be another, empty cache."""
+    cache = CachePaths(Path("cache"))
+    found = [cache.items("latents"), cache.projects, cache.media_hashes, cache.probed_media]
+    found += [cache.model_fingerprints, cache.token_counts]
+    names = ["store/latents", "projects", "index.json", "probed.json", "fingerprints.json", "tokens.json"]
+    assert list(map(str, found)) == [f"cache/{name}" for name in names]
+    assert manifest_name(3, 8) == "3-of-8.json"
+    assert PurePath(manifest_name(3, 8)).match(MANIFESTS)
 
 
 def test_names_with_a_wildcard() -> None:
@@ -121,3 +137,24 @@ def test_the_trainings_that_were_set_aside(tmp_path: Path) -> None:
         (tmp_path / "results" / name / "metrics.jsonl").touch()
     found = ProjectPaths(tmp_path).set_aside()
     assert [path.parent.name for path in found] == ["train-0123", "train-1234"]
+
+
+def written(tree: ast.AST) -> Iterator[str]:
+    """The texts of a program, without docstrings: those say in words what the paths are."""
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+def test_nothing_else_writes_a_path_of_a_result() -> None:
+    repository = Path(__file__).parents[2]
+    documentation = repository / "hv15/config/docs.py"
+    files = {file for package in ("hv15", "tui") for file in (repository / package).rglob("*.py")} - {documentation}
+    found = {
+        f"{file.relative_to(repository)}: {text}"
+        for file in files
+        for text in written(ast.parse(file.read_text(encoding="utf-8")))
+        if "results/" in text
+    }
+    assert found == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,3 +45,15 @@ def test_unreadable_reports(tmp_path: Path) -> None:
             read_report(path)
     with pytest.raises(RecordError, match="cannot be read"):
         read_report(tmp_path / "missing.json")
+
+
+@pytest.mark.timeout(10)
+def test_what_would_never_end(tmp_path: Path) -> None:
+    """A pipe that nobody writes to, and a device; a link to a report is as good as the report."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(RecordError, match="not a regular file"):
+            read_report(path)
+    (tmp_path / "selftest.json").write_text(json.dumps(to_json(REPORT)))
+    (tmp_path / "link").symlink_to("selftest.json")
+    assert read_report(tmp_path / "link") == REPORT

@@ -10,9 +10,10 @@ import pytest
 
 from hv15.environment import RUN_VARIABLE
 from hv15.records.metrics import CheckpointRecord
+from hv15.records.training import TrainingRecord
 from hv15.runs import metrics
-from hv15.runs.events import Recorder
-from hv15.runs.metrics import keep_metrics, kept_files, training_files, training_progress
+from hv15.runs.events import EventRecorder
+from hv15.runs.metrics import keep_metrics, kept_files, record_of, training_files, training_progress
 from hv15.runs.record import RunFolder, history, new_run
 from tests.records.steps import lines, start_record, step_record
 
@@ -73,7 +74,7 @@ def test_a_run_that_is_started_by_hand_keeps_those_of_one_that_died(
 ) -> None:
     monkeypatch.setenv(RUN_VARIABLE, "")
     write(run.root / "results/train/metrics.jsonl", 5)
-    recorder = Recorder(SimpleNamespace(dryrun=False, overwrite_configfiles=[]), run.root)
+    recorder = EventRecorder(SimpleNamespace(dryrun=False, overwrite_configfiles=[]), run.root)
     recorder.emit(logging.makeLogRecord({"event": "run_info"}))
     assert len(history(run.root)) == 2
     assert [label for label, _ in kept_files(run)] == ["train"]
@@ -98,3 +99,15 @@ def test_how_far_the_training_is(tmp_path: Path) -> None:
     found = training_progress(tmp_path)
     assert found is not None
     assert (found.step, found.total, found.loss, found.eta_s) == (7, 0, None, None)
+
+
+def test_the_settings_of_a_training_are_kept_with_its_metrics(run: RunFolder) -> None:
+    write(run.root / "results/train/metrics.jsonl", 2)
+    record = TrainingRecord({"task": "t2v"}, {"train": {"learning_rate": 1e-4}})
+    assert record_of(run.root / "results/train/metrics.jsonl") is None
+    record.write(run.root / "results/train")
+    keep_metrics(run)
+    TrainingRecord({}, {}).write(run.root / "results/train")
+    [(_, kept)] = kept_files(run)
+    assert record_of(kept) == record
+    assert record_of(run.root / "results/train/metrics.jsonl") == TrainingRecord({}, {})

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from hv15.errors import UserError
 from hv15.models import load_image_encoder, load_vae
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.sample import sampling
+from hv15.sample import sampler
 from hv15.sample.condition import cover_crop, first_frame, write_condition
 from tests.sample.conftest import HEIGHT, WIDTH, StandIn, made_from, text_item
 
@@ -71,10 +71,10 @@ def test_the_model_sees_the_scaled_frame_the_mask_and_the_same_vision_in_both_br
     i2v, condition, tmp_path, monkeypatch
 ):
     model = StandIn(lambda x, timestep, cond: x[:, :4])
-    monkeypatch.setattr(sampling, "load_ready", lambda path, settings, **options: model)
+    monkeypatch.setattr(sampler, "load_ready", lambda path, settings, **options: model)
     output = tmp_path / "cat.latents.safetensors"
     texts = text_item(1), text_item(2, tokens=3)
-    sampling.sample_latents(i2v, None, None, *texts, condition, output, made_from=made_from(i2v))
+    sampler.sample_latents(i2v, None, None, *texts, condition, output, made_from=made_from(i2v))
     stored = load_file(condition)
     assert len(model.calls) == 2 * i2v.steps
     for x, _, cond, _ in model.calls:
@@ -90,7 +90,7 @@ def test_the_image_steers_the_sample(i2v, spec, models, condition, tmp_path):
     for name, each, path in (("i2v", i2v, condition), ("t2v", spec, None)):
         output = tmp_path / f"{name}.latents.safetensors"
         texts = text_item(1), text_item(2)
-        sampling.sample_latents(each, models["dit"], None, *texts, path, output, made_from=made_from(each))
+        sampler.sample_latents(each, models["dit"], None, *texts, path, output, made_from=made_from(each))
         latents[name] = load_file(output)["latents"]
     assert not torch.allclose(latents["i2v"], latents["t2v"], atol=1e-2)
 
@@ -100,7 +100,7 @@ def test_t2v_ignores_a_condition_file(spec, models, condition, tmp_path):
     found, output = [], tmp_path / "x.safetensors"
     for path in (condition, None):
         texts = text_item(1), text_item(2)
-        sampling.sample_latents(spec, models["dit"], None, *texts, path, output, made_from=made_from(spec))
+        sampler.sample_latents(spec, models["dit"], None, *texts, path, output, made_from=made_from(spec))
         found.append(load_file(output)["latents"])
     assert torch.equal(*found)
 
@@ -126,7 +126,7 @@ def test_a_relative_image_starts_at_the_project(i2v, image, tmp_path, monkeypatc
 def test_a_condition_of_another_size_is_refused(i2v, models, condition, tmp_path):
     larger, texts, output = replace(i2v, height=64), (text_item(1), text_item(2)), tmp_path / "x.safetensors"
     with pytest.raises(UserError, match=r"condition\.safetensors: a first frame of \(1, 2, 3\).*expected \(1, 4, 3\)"):
-        sampling.sample_latents(larger, models["dit"], None, *texts, condition, output, made_from=made_from(larger))
+        sampler.sample_latents(larger, models["dit"], None, *texts, condition, output, made_from=made_from(larger))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_damaged_condition_is_named(i2v, models, tmp_path, content, message):
         save_file(content, path)
     texts, output = (text_item(1), text_item(2)), tmp_path / "x.safetensors"
     with pytest.raises(UserError, match=rf"bad\.condition\.safetensors: .*{message}"):
-        sampling.sample_latents(i2v, models["dit"], None, *texts, path, output, made_from=made_from(i2v))
+        sampler.sample_latents(i2v, models["dit"], None, *texts, path, output, made_from=made_from(i2v))
 
 
 def test_a_strip_is_no_first_frame(i2v, tmp_path):

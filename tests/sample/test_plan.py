@@ -13,7 +13,7 @@ from hv15.errors import UserError
 from hv15.models.variants import VARIANTS
 from hv15.records.spec import Spec
 from hv15.sample.plan import plan_samples
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
+from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
 from tests.sample.conftest import TEXT, TRAINED, made_from
 
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -194,6 +194,9 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
         "loras": (LoRAFile("a.safetensors", "f1", 1.0),),
         "models": {**spec.models, "image_encoder": "other"},
         "lora_multiplier": None,
+        "step_cache": StepCaching("deepcache", 0.2, 0.9, 4, 0.1),
+        "guidance_interval": (0.0, 0.5),
+        "cfg_zero_star": True,
     }
     silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "name", "variant"}
     for field in dataclasses.fields(SampleSpec):
@@ -201,6 +204,16 @@ def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: S
         other = others[field.name] if field.name in others else f"{value}2" if isinstance(value, str) else value + 4
         changed = dataclasses.replace(i2v, **{field.name: other})
         assert (made_from(changed) == made_from(i2v)) == (field.name in silent), field.name
+
+
+def test_settings_that_came_later_leave_former_samples_as_they_are(spec: SampleSpec) -> None:
+    later = {"step_cache", "guidance_interval", "cfg_zero_star", "zero_init_steps"}
+    assert not later & spec.denoising(TRAINED, TEXT).keys()
+    former = {name: value for name, value in spec.to_json().items() if name not in later}
+    assert SampleSpec.from_json(former) == spec
+    assert SampleSpec.from_json(spec.to_json()) == spec
+    cached = dataclasses.replace(spec, step_cache=StepCaching("deepcache", 0.2, 0.9, 4, 0.1))
+    assert SampleSpec.from_json(cached.to_json()) == cached
 
 
 def test_the_first_image_depends_on_no_setting_of_the_denoising(spec: SampleSpec) -> None:

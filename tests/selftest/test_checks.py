@@ -13,12 +13,12 @@ import torch
 
 from hv15.records.selftest import Measured
 from hv15.selftest import stand
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.stand import Skipped, Wrong
 
 
-def check(run: Callable[[], Measured], **more: object) -> Check:
-    return Check("numbers", "x", run, **{"seconds": 0.1, **more})  # type: ignore[arg-type]
+def check(run: Callable[[], Measured], **more: object) -> MachineCheck:
+    return MachineCheck("numbers", "x", run, **{"seconds": 0.1, **more})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from hv15.records.selftest import Row
 from hv15.selftest import encoders, numbers
@@ -52,3 +53,18 @@ def test_what_is_rounded_to_16_bits_is_within_the_bounds(beginnings: tuple[str, 
     found = rows(tmp_path, *beginnings)
     assert [row for row in found if row.state != "ok"] == []
     assert any(row.measured.error for row in found)
+
+
+def test_what_loses_more_than_its_format_is_found(tmp_path: Path) -> None:
+    """One block of three whose result keeps 4 bits instead of 8."""
+    checked = numbers.TransformerNumbers(Rounding(torch.device("cpu"), TINY, tmp_path))
+
+    def worse(_: nn.Module, __: object, result: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        image, text = result
+        return image.to(torch.float8_e4m3fn).to(image.dtype), text
+
+    checked.dit.double_blocks[0].register_forward_hook(worse)
+    found = checked.forward()
+    assert found.error is not None
+    assert found.bound is not None
+    assert found.error > 1.2 * found.bound

@@ -9,7 +9,7 @@ from multiprocessing import active_children
 import pytest
 
 from hv15.plan.cost import Cost
-from hv15.selftest.planned import Plans
+from hv15.selftest.planned import PlannedCosts
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Endless:
 
 @pytest.mark.slow
 def test_the_other_process_ends_with_the_plans() -> None:
-    plans = Plans([Endless()])
+    plans = PlannedCosts([Endless()])
     (process,) = active_children()
     plans.close()
     process.join(60)

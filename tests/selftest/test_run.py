@@ -19,11 +19,11 @@ from hv15.records.device_rates import read_device_rates
 from hv15.records.fields import from_json, to_json
 from hv15.records.selftest import SelftestReport, read_report
 from hv15.selftest import encoders, steps
-from hv15.selftest.checks import Check
+from hv15.selftest.checks import MachineCheck
 from hv15.selftest.loop import loop_checks
 from hv15.selftest.machine import machine_checks
 from hv15.selftest.numbers import number_checks
-from hv15.selftest.planned import Plans
+from hv15.selftest.planned import PlannedCosts
 from hv15.selftest.run import all_checks, reports
 from hv15.selftest.stand import Stand
 from hv15.selftest.training import Training
@@ -47,11 +47,11 @@ sys.meta_path[:] = [Few(list(sys.meta_path))]
 """Only what torch and the four packages bring can be imported."""
 
 
-def named(checks: list[Check], *beginnings: str) -> list[Check]:
+def named(checks: list[MachineCheck], *beginnings: str) -> list[MachineCheck]:
     return [check for check in checks if check.name.startswith(beginnings)]
 
 
-def last(stand: Stand, checks: list[Check]) -> SelftestReport:
+def last(stand: Stand, checks: list[MachineCheck]) -> SelftestReport:
     *_, report = reports(stand, checks)
     assert report.finished
     return report
@@ -202,7 +202,7 @@ def test_names_are_unique(stand: Stand) -> None:
 def test_plans_are_computed_in_another_process(stand: Stand) -> None:
     """As on a GPU: they are the same as those of this one, and are there when they are asked for."""
     (work,) = [each for each in encoders.planned_works(stand) if each.stage == "encode texts"]
-    plans = Plans([work])
+    plans = PlannedCosts([work])
     try:
         assert plans.of(work) == work.plan()
     finally:

@@ -16,8 +16,8 @@ from torch import nn
 from hv15.plan.cost import Cost
 from hv15.plan.work import PRODUCTS, Work
 from hv15.records.selftest import Measured
-from hv15.selftest.checks import Check
-from hv15.selftest.planned import Plans
+from hv15.selftest.checks import MachineCheck
+from hv15.selftest.planned import PlannedCosts
 from hv15.selftest.run import reports
 from hv15.selftest.stand import Skipped, Stand
 from hv15.selftest.steps import measured_step, planned_cost
@@ -45,7 +45,7 @@ def test_a_model_of_full_size_is_made_when_it_is_another_one(stand: Stand) -> No
 def test_a_model_that_a_failed_check_has_used_is_made_again(stand: Stand, error: Exception | None, again: bool) -> None:
     first = stand.full_size("a", lambda: nn.Linear(1, 1))
     run = Measured if error is None else raises(error)
-    list(reports(stand, [Check("numbers", "x", run)]))
+    list(reports(stand, [MachineCheck("numbers", "x", run)]))
     assert (stand.full_size("a", lambda: nn.Linear(1, 1)) is not first) == again
 
 
@@ -61,7 +61,10 @@ def test_when_the_device_has_failed_the_rest_is_left_out(stand: Stand, monkeypat
         monkeypatch.setattr(Stand, "answers", lambda _: False)
         raise lost
 
-    checks = [Check("numbers", "bad kernel", run), Check("numbers", "next", raises(AssertionError("it was run")))]
+    checks = [
+        MachineCheck("numbers", "bad kernel", run),
+        MachineCheck("numbers", "next", raises(AssertionError("it was run"))),
+    ]
     *_, report = reports(stand, checks)
     assert [row.state for row in report.rows] == ["failed", "left out"]
     assert report.rows[1].message == "since 'bad kernel', nothing runs on the device in this process"
@@ -90,7 +93,7 @@ def test_plans_are_computed_here_if_the_other_process_is_killed() -> None:
             raise BrokenProcessPool("a process in the process pool was terminated abruptly")
 
     work: Any = type("Work", (), {"plan": lambda _: 7})()
-    plans = Plans()
+    plans = PlannedCosts()
     plans._found[work] = Killed()  # type: ignore[assignment]
     assert plans.of(work) == 7
 

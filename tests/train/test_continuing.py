@@ -26,7 +26,7 @@ from hv15.train.networks import make_network
 from hv15.train.run import make_reader
 from hv15.train.state import load_state
 from tests.train.test_resume import at_step, no_commit, send  # noqa: F401  (a fixture)
-from tests.train.world import metrics, run, settings, spec_of, tiny_dit, tiny_stores, untimed
+from tests.train.world import metrics, run, settings, spec_of, tiny_dit, tiny_stores, untimed, varied
 
 Data = tuple[Sequence[TrainingItem], Stores]
 
@@ -88,6 +88,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {"max_train_steps": 2},
         {"max_train_steps": 4},
     ),
+    "datasets that begin and end": ({}, {"max_train_epochs": 1}, {"max_train_epochs": 3}),
     "8 bits": (
         {"optimizer_type": "AdamW8bit", "optimizer_args": {"min_8bit_size": 16}},
         {"max_train_steps": 2},
@@ -104,6 +105,8 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_greater_length_continues_and_is_one_long_training(tmp_path: Path, data: Data, way: str) -> None:
     options, short, long = WAYS[way]
+    if way == "datasets that begin and end":
+        data = (varied(data[0]), data[1])
     straight = train(tmp_path / "straight", data, **options, **long)
     train(tmp_path / "continued", data, **options, **short)
     continued = train(tmp_path / "continued", data, **options, **long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,14 @@ def test_a_sample_is_weighted_by_its_sigma(data: Any) -> None:
     assert torch.equal(reader(stores)(batch(items[0])).weight, torch.ones(1))
 
 
+def test_a_sample_is_weighted_by_its_dataset(data: Any) -> None:
+    """On top of its weight by sigma; the recorded loss has neither."""
+    items, stores = data
+    read = replace(reader(stores), loss_weight=LossWeight.from_settings(TrainSettings(weighting_scheme="cosmap")))
+    plain, weighted = read(batch(items[0], items[3])), read(batch(items[0], replace(items[3], loss_weight=0.25)))
+    assert_close(weighted.weight, plain.weight * torch.tensor([1.0, 0.25]))
+
+
 def test_a_sample_has_its_draws_in_any_batch(data: Any) -> None:
     """Two ranks with one sample each see what one rank with two sees."""
     items, stores = data
@@ -163,6 +172,28 @@ def test_caption_dropout_shows_the_empty_caption(data: Any) -> None:
     read = reader(stores, caption_dropout=0.25)
     dropped = [read(batch(items[4], first=n)).condition.text_lengths[0] == 2 for n in range(300)]
     assert 0.18 < sum(dropped) / 300 < 0.32
+
+
+def test_of_several_texts_each_sample_draws_its_own(data: Any) -> None:
+    """By name: the draw is the sha256 of seed, purpose and sample, modulo the number of texts."""
+    items, stores = data
+    keys = tuple(items[number].caption for number in (0, 2, 5))
+    item = replace(items[4], variants=keys)
+    lengths = [len(stores.texts.read(key)["text"]) for key in keys]
+    found = [reader(stores)(batch(item, first=sample)).condition.text_lengths[0] for sample in range(60)]
+    for sample, length in enumerate(found):
+        word = hashlib.sha256(f"7/caption/{sample}".encode()).digest()[:8]
+        assert length == lengths[(int.from_bytes(word, "big") >> 1) % 3]
+    assert set(found) == set(lengths)
+    both = reader(stores)(batch(items[4], item, first=9)).condition.text_lengths
+    assert both == [len(stores.texts.read(items[4].caption)["text"]), found[10]], "in any batch"
+
+
+def test_caption_dropout_comes_before_the_draw_of_a_text(data: Any) -> None:
+    items, stores = data
+    item = replace(items[4], variants=(items[0].caption, items[1].caption))
+    condition = reader(stores, caption_dropout=1.0)(batch(item)).condition
+    assert torch.equal(condition.text[0], stores.texts.read(EMPTY_CAPTION)["text"])
 
 
 def test_a_meanflow_model_is_told_a_step_of_no_length(data: Any) -> None:

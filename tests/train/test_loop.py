@@ -64,7 +64,7 @@ class OneByOne(BatchStream):
 
     def __init__(self, whole: BatchStream, size: int) -> None:
         self.whole, self.size = whole, size
-        self.batches_per_epoch = whole.batches_per_epoch * size
+        self.first_epoch, self.batches_per_epoch = 0, whole.batches_per_epoch * size
 
     def __getitem__(self, index: int) -> MicroBatch:
         batch, place = self.whole[index // self.size], index % self.size

@@ -15,8 +15,9 @@ from torch import nn
 from hv15.config import TrainSettings
 from hv15.config.training.optimizer import CLASSES, OptimizerName
 from hv15.errors import UserError
-from hv15.train import optimizer_classes
-from hv15.train.optimizer_classes import MissingPackage, optimizer_class
+from hv15.train import optimizer_packages
+from hv15.train.optimizer_classes import optimizer_class
+from hv15.train.optimizer_packages import MissingPackage
 from hv15.train.optimizers import check_optimizer, make_optimizer, set_learning_rate
 from tests.train.optimizers import ARGS, matrices, optimizer_of, stepped
 
@@ -299,7 +300,7 @@ class Demanding(torch.optim.SGD):
 @pytest.mark.parametrize(
     ("cls", "words"),
     [
-        (Forgetful, "does not go on from its saved state as if it had not stopped"),
+        (Forgetful, "does not resume from its saved state as if it had not stopped"),
         (Unreadable, "cannot be used: Weights only load failed"),
         (Demanding, "cannot be used: needs a closure"),
     ],
@@ -307,7 +308,7 @@ class Demanding(torch.optim.SGD):
 def test_a_class_that_cannot_stop_and_go_on_is_refused(
     cls: type[torch.optim.Optimizer], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimizer_classes, "_installed_packages", lambda: {"tests"})
+    monkeypatch.setattr(optimizer_packages, "_installed_packages", lambda: {"tests"})
     with pytest.raises(UserError, match=rf"train\.optimizer_type: .*{words}"):
         check_optimizer(TrainSettings(optimizer_type=f"{cls.__module__}.{cls.__name__}"))
 

@@ -26,11 +26,12 @@ from hv15.models.weights.parked import parked
 from hv15.models.weights.swap import BlockSwap
 from hv15.project.metadata import product_metadata
 from hv15.records.metadata import MADE_FROM
+from hv15.records.paths import average_of
 from hv15.sample import sampling
 from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec
 from hv15.train import previews as previews_module
 from hv15.train.examples import Example
-from hv15.train.previews import Preview, PreviewPlan, PreviewRule, movable, sampling_loras
+from hv15.train.previews import Preview, PreviewPlan, movable, sampling_loras
 from tests.train.world import CONFIG, metrics, run, settings, tiny_dit, tiny_stores, untimed, write_text
 
 Data = tuple[Sequence[TrainingItem], Stores]
@@ -108,25 +109,32 @@ def test_a_training_with_previews_gives_the_same_lora(tmp_path: Path, data: Data
     ]
 
 
-@pytest.mark.parametrize("multiplier", [1.0, 0.5, None])
-def test_it_is_the_final_sample_of_that_checkpoint(tmp_path: Path, data: Data, multiplier: float | None) -> None:
-    """The same noise, guidance, schedule and LoRAs, so the same latents."""
+@pytest.mark.parametrize(("multiplier", "average"), [(1.0, False), (0.5, True), (None, False)])
+def test_it_is_the_final_sample_of_that_checkpoint(
+    tmp_path: Path, data: Data, multiplier: float | None, average: bool
+) -> None:
+    """The same noise, guidance, schedule and LoRAs, so the same latents; with the average if that is asked for."""
     other = tmp_path / "other.safetensors"
     spec = replace(SPEC, lora_multiplier=multiplier)
-    config = settings(max_train_steps=3, preview_every_n_steps=2, save_every_n_steps=2)
+    averaging = {"ema_decay": 0.9, "preview_average": True} if average else {}
+    config = settings(max_train_steps=3, preview_every_n_steps=2, save_every_n_steps=2, **averaging)
     first = run(tmp_path / "first", settings(max_train_steps=2, seed=5), data=data)
     shutil.copy(first, other)
     spec = replace(spec, loras=(LoRAFile("other.safetensors", model_fingerprint(other), 0.7),))
     run(tmp_path / "one", config, data=data, previews=plan(tmp_path, spec))
     dit = tiny_dit()
     if multiplier is not None:
-        apply_lora(dit, read_lora(tmp_path / "one/train/checkpoints/lora-step000002.safetensors")[0], multiplier)
+        kept = tmp_path / "one/train/checkpoints/lora-step000002.safetensors"
+        apply_lora(dit, read_lora(average_of(kept) if average else kept)[0], multiplier)
     apply_lora(dit, read_lora(other)[0], 0.7)
     texts = data[1].texts
     text, negative = texts.read(caption_key(PROMPT)), texts.read(caption_key(NEGATIVE))
     expected = sampling.run(dit, spec, text, negative, None, None, device=torch.device("cpu"))
     found = load_file(tmp_path / "one/train/previews/red.step000002.mp4")["latents"]
     assert_close(found[None] * SCALING_FACTOR, expected, atol=1e-6, rtol=1e-6)
+    (record,) = metrics(tmp_path / "one", "preview")
+    assert record["ema_decay"] == (0.9 if average else None)
+    assert ("ema_decay" in _made_from(tmp_path / "one/train/previews/red.step000002.mp4", tmp_path)) == average
 
 
 def test_image_to_video_begins_with_the_image(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +161,13 @@ def test_they_say_what_they_were_made_from(tmp_path: Path, data: Data) -> None:
     """As the final sample does, and after which step, so that neither is taken for the other."""
     config = settings(max_train_steps=3, preview_every_n_steps=2)
     run(tmp_path / "one", config, data=data, previews=plan(tmp_path, SPEC))
-    path = tmp_path / "one/train/previews/red.step000002.mp4"
-    copy = shutil.copy(path, tmp_path / "x.safetensors")
-    assert '"step": 2' in product_metadata(copy)[MADE_FROM]
-    assert '"trained": "trained"' in product_metadata(copy)[MADE_FROM]
+    told = _made_from(tmp_path / "one/train/previews/red.step000002.mp4", tmp_path)
+    assert '"step": 2' in told
+    assert '"trained": "trained"' in told
+
+
+def _made_from(preview: Path, folder: Path) -> str:
+    return product_metadata(shutil.copy(preview, folder / "x.safetensors"))[MADE_FROM]
 
 
 def test_a_file_asks_for_samples(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,23 +194,6 @@ def test_a_problem_is_a_warning_and_the_training_continues(tmp_path: Path, data:
     (record,) = metrics(tmp_path / "one", "warning")
     assert "previews after step 2 are missing" in record["message"]
     assert metrics(tmp_path / "one", "preview") == []
-
-
-@pytest.mark.parametrize(
-    ("rule", "due"),
-    [
-        (PreviewRule(None, None, at_first=False), []),
-        (PreviewRule(None, None, at_first=True), [0]),
-        (PreviewRule(3, None, at_first=False), [3, 6]),
-        (PreviewRule(None, 2, at_first=False), [4, 8]),
-    ],
-)
-def test_when_they_are_due(rule: PreviewRule, due: list[int]) -> None:
-    class TwoStepsAnEpoch:
-        def finished_epochs(self, step: int) -> int:
-            return step // 2
-
-    assert [step for step in range(9) if rule.is_due(step, TwoStepsAnEpoch())] == due  # type: ignore[arg-type]
 
 
 def test_a_lora_that_cannot_be_used_leaves_the_training_as_it_was(tmp_path: Path) -> None:

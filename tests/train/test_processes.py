@@ -21,7 +21,7 @@ from hv15.errors import UserError
 from hv15.train.signals import EXIT_RESUMABLE
 from tests.forked import forked
 from tests.models.ranks import free_port
-from tests.train.world import metrics, run, settings, untimed
+from tests.train.world import HELD_OUT, metrics, run, settings, tiny_stores, untimed, varied
 
 VALIDATED: dict[str, Any] = {"validation": {"fraction": 0.1, "every_n_steps": 2, "samples": 4, "at_first": True}}
 """Its eight measurements do not divide evenly among three processes."""
@@ -46,7 +46,13 @@ def started(folder: Path, options: dict[str, Any], count: int = 2) -> Iterator[l
 
 def train(folder: Path, options: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    run(folder, settings(**options))
+    trained(folder, **options)
+
+
+def trained(folder: Path, **options: Any) -> Path:
+    """Train on clips with texts to draw and a weight, of datasets that begin and end."""
+    items, stores = tiny_stores(folder / "cache", 8)
+    return run(folder, settings(**options), data=([*items[:HELD_OUT], *varied(items[HELD_OUT:])], stores))
 
 
 def ended(processes: list[BaseProcess]) -> list[int | None]:
@@ -65,7 +71,7 @@ def test_two_processes_train_what_one_accumulates(tmp_path: Path) -> None:
     options |= VALIDATED
     with started(tmp_path / "two", options | {"num_processes": 2}) as processes:
         assert ended(processes) == [0, 0], logs(tmp_path / "two")
-    one = run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2))
+    one = trained(tmp_path / "one", **options, gradient_accumulation_steps=2)
     alone, together = load_file(one), load_file(tmp_path / "two" / "lora.safetensors")
     assert all(torch.equal(alone[name], together[name]) for name in alone)
     for kind in ("step", "validation"):
@@ -84,7 +90,7 @@ def test_a_training_resumes_on_another_number_of_processes(tmp_path: Path) -> No
             shutil.rmtree(folder / "train" / "state" / "step-000003")
             (folder / "lora.safetensors").unlink()
     assert [record["step"] for record in metrics(folder, "start")] == [0, 2]
-    one = load_file(run(tmp_path / "one", settings(**options, gradient_accumulation_steps=6)))
+    one = load_file(trained(tmp_path / "one", **options, gradient_accumulation_steps=6))
     some = load_file(folder / "lora.safetensors")
     for name, tensor in one.items():
         assert_close(some[name], tensor, atol=1e-5, rtol=1e-4)
@@ -106,7 +112,7 @@ def test_a_divided_base_trains_the_same(tmp_path: Path, kind: str) -> None:
     options |= {"validation": {**VALIDATED["validation"], "samples": 9, "keep_best": True}}
     with started(tmp_path / "divided", options | {"num_processes": 2, "shard_base": True}) as processes:
         assert ended(processes) == [0, 0], logs(tmp_path / "divided")
-    one = load_file(run(tmp_path / "one", settings(**options, gradient_accumulation_steps=2)))
+    one = load_file(trained(tmp_path / "one", **options, gradient_accumulation_steps=2))
     divided = load_file(tmp_path / "divided" / "lora.safetensors")
     assert all(torch.equal(one[name], divided[name]) for name in one)
     assert untimed(metrics(tmp_path / "one", "validation")) == untimed(metrics(tmp_path / "divided", "validation"))
@@ -121,7 +127,7 @@ def test_ranks_that_share_batches_train_what_one_process_trains(count: int, tmp_
     ranks = {"context_parallel": 2, "num_processes": count // 2}
     with started(tmp_path / "shared", options | ranks, count) as processes:
         assert ended(processes) == [0] * count, logs(tmp_path / "shared")
-    one = run(tmp_path / "one", settings(**options, gradient_accumulation_steps=count // 2))
+    one = trained(tmp_path / "one", **options, gradient_accumulation_steps=count // 2)
     alone, together = load_file(one), load_file(tmp_path / "shared" / "lora.safetensors")
     assert alone.keys() == together.keys()
     for name, tensor in alone.items():

@@ -17,7 +17,7 @@ from hv15.errors import UserError
 from hv15.train.examples import Example
 from hv15.train.signals import EXIT_RESUMABLE, Requests
 from tests.forked import forked
-from tests.train.world import metrics, run, settings, untimed
+from tests.train.world import metrics, run, settings, tiny_stores, untimed, varied
 
 OPTIONS: dict[str, Any] = {
     "max_train_steps": 9,
@@ -106,6 +106,25 @@ def test_stopped_and_resumed_equals_undisturbed(
     for name in ("lora-step000003.safetensors", "lora-step000006.safetensors"):
         parts = [tmp_path / each / "train" / "checkpoints" / name for each in ("straight", "stopped")]
         assert parts[0].read_bytes() == parts[1].read_bytes()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_drawn_texts_and_datasets_that_begin_and_end_resume_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """Before, at and after the step at which a dataset ends."""
+    config = settings(max_train_steps=4, caption_dropout=0.2, save_every_n_epochs=1, optimizer_type="AdamW")
+    items, stores = tiny_stores(tmp_path / "cache")
+    data = (varied(items), stores)
+    straight = run(tmp_path / "straight", config, data=data)
+    with monkeypatch.context() as patch:
+        patch.setattr(Example, "error", at_step(stop, send(signal.SIGTERM)))
+        with pytest.raises(SystemExit):
+            run(tmp_path / "stopped", config, data=data)
+    assert run(tmp_path / "stopped", config, data=(data[0][::-1], stores)).read_bytes() == straight.read_bytes()
+    assert untimed(metrics(tmp_path / "stopped")) == untimed(metrics(tmp_path / "straight"))
+    plain = run(tmp_path / "plain", config, data=(items, stores))
+    assert plain.read_bytes() != straight.read_bytes()
 
 
 def test_what_was_due_where_it_was_stopped_is_done_when_it_resumes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def test_lost_items_are_counted_before_a_model_is_loaded(tmp_path: Path, data: A
     with pytest.raises(UserError, match="1 of 6 encoded clips are missing") as caught:
         train(config, spec_of(config), items, stores, tmp_path / "l.safetensors", dit_path=tmp_path / "absent")
     assert "repair" in caught.value.hint
+
+
+def test_all_texts_that_can_be_drawn_are_needed(data: Any) -> None:
+    items, stores = data
+    check_items(settings().train, [replace(items[0], variants=(items[1].caption, items[2].caption))], stores)
+    lacking = replace(items[0], variants=(items[1].caption, "gone"))
+    with pytest.raises(UserError, match=r"1 of 2 encoded captions are missing.*gone"):
+        check_items(settings().train, [lacking], stores)
 
 
 def test_caption_dropout_needs_the_empty_caption(data: Any) -> None:

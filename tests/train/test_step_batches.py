@@ -35,9 +35,12 @@ def test_length_in_steps_and_epochs() -> None:
     assert batches.epochs(7) == 3.0
 
 
+MIXED = [TrainingItem(f"clip{i}", "c", (1, 2, 2), batch_size=2) for i in range(7)]
+
+
 def mixed() -> BatchStream:
     """Batches of 2, and of 1 at the end of each epoch of 7 samples."""
-    return BatchStream([TrainingItem(f"clip{i}", "c", (1, 2, 2), batch_size=2) for i in range(7)], seed=0)
+    return BatchStream(MIXED, seed=0)
 
 
 def test_the_place_of_a_sample_in_the_stream() -> None:
@@ -50,7 +53,7 @@ def test_the_place_of_a_sample_in_the_stream() -> None:
 def test_steps_count_on_where_the_samples_of_another_training_end() -> None:
     """Three samples a step there, two batches a step here: whatever the batches are, no sample is used twice."""
     stream, used = mixed(), 3 * 4
-    batches = StepBatches.after(4, used, stream, accumulation=2)
+    batches = StepBatches.of_items(MIXED, 0, accumulation=2, step=4, samples=used)
     first = batches.of_step(4)[0].first_sample
     assert used <= first < used + 2
     assert batches.samples(4) == first
@@ -64,6 +67,7 @@ def test_steps_count_on_where_the_samples_of_another_training_end() -> None:
 
 
 def test_the_same_settings_take_the_same_steps() -> None:
-    stream = mixed()
-    batches = StepBatches(stream, accumulation=3)
-    assert StepBatches.after(5, batches.samples(5), stream, accumulation=3) == batches
+    batches = StepBatches(mixed(), accumulation=3)
+    after = StepBatches.of_items(MIXED, 0, accumulation=3, step=5, samples=batches.samples(5))
+    assert after.offset == 0
+    assert all(after.of_step(step) == batches.of_step(step) for step in range(9))

@@ -57,6 +57,7 @@ def test_the_clips_are_named_once_and_not_all_of_many() -> None:
     names = [f"{number}.mp4" for number in range(MOST_NAMED + 3)]
     (said,) = watch().warnings(5, math.nan, 2.0, [*names, names[0], ""])
     assert said.step == 5
+    assert said.skipped
     assert said.message.startswith("the loss is nan and the gradient norm 2, so the step was skipped (clips: 0.mp4, ")
     assert said.message.endswith("7.mp4 and 3 more)")
     assert said.clips == (*names, names[0], "")

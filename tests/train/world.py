@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from hv15.cache.batches import Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.config import Settings, TrainSettings
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.models import DiT, DiTConfig
+from hv15.spans import Span
 from hv15.train.examples import EMPTY_CAPTION, Example
 from hv15.train.previews import PreviewPlan
 from hv15.train.run import train_dit
@@ -73,6 +76,17 @@ def tiny_stores(folder: Path, clips: int = 6) -> tuple[list[TrainingItem], Store
     return items, stores
 
 
+def varied(items: Sequence[TrainingItem]) -> list[TrainingItem]:
+    """The items with all that a dataset can vary: texts to draw, a weight, and a begin or an end within 4 steps."""
+    texts = tuple(item.caption for item in items)
+    changes: list[dict[str, Any]] = [
+        {"dataset": "early", "span": Span(0, 2), "loss_weight": 0.5},
+        {"dataset": "late", "span": Span(1), "variants": texts},
+        {"variants": texts[:3]},
+    ]
+    return [replace(item, **changes[number % 3]) for number, item in enumerate(items)]
+
+
 def write_text(stores: Stores, key: str, text: Tensor, glyphs: int) -> None:
     stores.texts.write(key, {"text": text, "glyphs": torch.ones(glyphs, 10)}, {})  # type: ignore[attr-defined]
 
@@ -100,7 +114,11 @@ def settings(task: str = "t2v", **train: Any) -> Settings:
 
 def spec_of(config: Settings) -> dict[str, Any]:
     every = config.dump()["train"]
-    train = {name: value for name, value in every.items() if affects(TrainSettings, name) not in ("step", "apart")}
+    train = {
+        name: value
+        for name, value in every.items()
+        if affects(TrainSettings, name) not in (Affects.STEP, Affects.APART, Affects.PUBLISHING)
+    }
     if config.train.validation.patience is not None:
         train["validation"] = every["validation"]
     train["batches_per_step"] = config.train.batches_per_step

@@ -12,17 +12,19 @@ import pytest
 from textual.app import ComposeResult
 from textual.theme import Theme
 
+from hv15.records.training import TrainingRecord
 from tests.records.steps import lines, step_record
 from tests.tui.recorded import Themed
 from tests.tui.watched import Watched, dashboard, settle, text_of
 from tui.app import Dashboard
-from tui.data.curves import CHARTS, sign_of
+from tui.data.curves import CHARTS, Series, sign_of
 from tui.dialogs.choose import ChooseDialog
+from tui.dialogs.training import TrainingDialog
 from tui.no_color import tolerant
 from tui.screens.charts import ChartsScreen
 from tui.themes import DARK, LIGHT, SERIES
 from tui.watcher import Watcher
-from tui.widgets.chart import Chart, Curve, LogFormatter, SparseFormatter, StepFormatter, TimeFormatter
+from tui.widgets.chart import Chart, Curve, LogFormatter, SparseFormatter, StepFormatter, TimeFormatter, curves_to_draw
 
 
 def write_metrics(folder: Path, name: str = "", steps: int = 3000, scale: float = 1.0) -> Path:
@@ -158,6 +160,41 @@ async def test_several_trainings_over_one_another(tmp_path: Path) -> None:
         assert "1 train  2 slow[er]" in text_of(app)
 
 
+async def test_the_trainings_facts_are_shown_and_closed(tmp_path: Path) -> None:
+    write_metrics(tmp_path, steps=20)
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        for screen in ("1", "3"):
+            await pilot.press(screen)
+            await settle(pilot)
+            await pilot.press("i")
+            await settle(pilot)
+            assert isinstance(app.screen, TrainingDialog)
+            assert "steps             20" in text_of(app)
+            await pilot.press("escape")
+            await settle(pilot)
+        assert isinstance(app.screen, ChartsScreen)
+
+
+async def test_overlaid_trainings_are_named_by_what_differs(tmp_path: Path) -> None:
+    for name, rate in (("", 1e-4), ("fast", 4e-4)):
+        folder = write_metrics(tmp_path, name, steps=20).parent
+        TrainingRecord({}, {"train": {"learning_rate": rate}}).write(folder)
+    app = charts(tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await settle(pilot)
+        await pilot.press("o")
+        await settle(pilot)
+        assert "fast  learning_rate 0.0004" in text_of(app)
+        await pilot.press("space", "down", "space", "enter")
+        await settle(pilot)
+        await settle(pilot)
+        assert [curve.label for curve in chart(app, "loss").curves] == ["learning_rate 0.0001", "learning_rate 0.0004"]
+        assert "1 train: learning_rate 0.0001" in text_of(app)
+        assert "2 fast: learning_rate 0.0004" in text_of(app)
+
+
 async def test_a_file_that_grows_is_drawn_on_and_a_missing_one_is_no_mistake(tmp_path: Path) -> None:
     app = charts(tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
@@ -173,6 +210,18 @@ async def test_a_file_that_grows_is_drawn_on_and_a_missing_one_is_no_mistake(tmp
         await settle(pilot)
         assert chart(app, "lr").curves[0].x[-1] == 30
         assert isinstance(app.screen, ChartsScreen)
+
+
+def test_curves_without_a_point_for_each_step_have_signs_of_their_own() -> None:
+    x = np.arange(3.0)
+    marks = {}
+    for info in CHARTS:
+        curves = curves_to_draw(info, [Series("", x, x, 3) for _ in info.curves])
+        marks[info.name] = "".join(curve.mark for curve in curves)
+    assert marks["loss"] == "◆◇", "steps need none"
+    assert marks["loss_t2v"] == "◆◇●○"
+    assert marks["loss_by_quantile"] == "123456789"
+    assert marks["loss_by_sigma"] == "0123456789"
 
 
 def test_ticks_are_never_more_than_there_is_room_for() -> None:

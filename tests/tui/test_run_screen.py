@@ -140,7 +140,7 @@ async def test_start_shows_what_would_run_before_it_starts(tmp_path: Path) -> No
         assert not started(app), "looking starts nothing"
         await pilot.press("s")
         await settle(pilot)
-    assert started(app) == [["results/lora.safetensors"]]
+    assert started(app) == [[]], "everything"
 
 
 async def test_another_target_is_asked_for_and_started(tmp_path: Path) -> None:

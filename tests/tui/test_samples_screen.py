@@ -68,6 +68,26 @@ def root(tmp_path: Path) -> Path:
         return replay.root
 
 
+def test_p_publishes_the_step_that_is_shown(root: Path) -> None:
+    told: list[str] = []
+
+    async def run() -> None:
+        app = dashboard(root)
+        async with app.run_test(size=(120, 40)) as pilot:
+            screen = await show(pilot, app, "4", "samples")
+            entries = screen.query_one(SampleList)
+            await until(pilot, lambda: any(row.sample.step == 120 for row in entries.rows))
+            row = next(row for row in entries.rows if row.sample.step == 120)
+            entries.move_to_key(entries.key(row))
+            await pilot.press("p")
+            await until(pilot, lambda: bool(told))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hv15.commands.checkpoints.choose", lambda config, word: told.append(word) or "done")
+        asyncio.run(run())
+    assert told == ["120"]
+
+
 def test_list_player_and_comparison(root: Path) -> None:
     async def run() -> None:
         app = dashboard(root)

@@ -28,7 +28,13 @@ CONFIG: dict[str, object] = {
     "models": {"source": "demo"},
     "datasets": [{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}],
     "cache": {"shards": 2},
-    "train": {"max_train_steps": 2, "optimizer_type": "AdamW", "network_dim": 4, "network_alpha": 4},
+    "train": {
+        "max_train_steps": 2,
+        "optimizer_type": "AdamW",
+        "network_dim": 4,
+        "network_alpha": 4,
+        "save_every_n_steps": 1,
+    },
     "sample": {
         "video_size": [64, 64],
         "video_length": 5,

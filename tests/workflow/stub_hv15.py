@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hv15.project import Project
@@ -34,9 +34,11 @@ def main(words: list[str]) -> None:
         "encode latents": encode,
         "encode texts": encode,
         "train": train,
-        "sample denoise": write_latents,
-        "sample decode": write_video,
-        "sample sheet": write_sheet,
+        "stage lora": keep,
+        "stage denoise": write_latents,
+        "stage decode": write_video,
+        "stage sheet": write_sheet,
+        "stage grid": write_grid,
         "convert": convert,
         "check": lambda *_: "",
     }
@@ -53,7 +55,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "sample sheet":
+    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "stage sheet":
         yield
         return
     from hv15.gpus import VISIBLE, take_gpu
@@ -69,7 +71,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
         file.write(f"{os.environ[VISIBLE]} {begin} {time.monotonic()} {command}\n")
 
 
-def wanted_of(options: dict[str, str]) -> dict[str, object]:
+def wanted_of(options: dict[str, str]) -> dict[str, Any]:
     return json.loads(Path(options["spec"]).read_text())["wanted"]
 
 
@@ -121,9 +123,38 @@ def train(words: list[str], options: dict[str, str]) -> str:
         continue_training(project)
     config = json.dumps(project.settings.dump())
     told = {"hv15.made_from": json.dumps(wanted_of(options)), "hv15.config": config}
+    told["hv15.steps"] = str(project.settings.train.max_train_steps)
     for file in lora_files(project.settings.train, Path(options["out"])):
         write_safetensors(file, told)
+    keep_copies(project, told)
     project.dataset.record().write(project.paths.trained_dataset)
+    return ""
+
+
+def keep_copies(project: Project, told: dict[str, str]) -> None:
+    """The copies that a training keeps on its way."""
+    from hv15.train.checkpoints import CheckpointRule
+
+    folder, train = project.paths.checkpoints, project.settings.train
+    rule = CheckpointRule.from_settings(train)
+    for step in range(1, (train.max_train_steps or 0) + 1):
+        for name in rule.due(step, 0, 0):
+            write_safetensors(folder / name, {**told, "hv15.steps": str(step)})
+    for path in rule.expired(folder):
+        path.unlink()
+
+
+def keep(words: list[str], options: dict[str, str]) -> str:
+    """The kept copy of a step, told of as the real command does."""
+    from hv15.project import Project
+    from hv15.project.checkpoints import told_of_step
+
+    project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
+    wanted = wanted_of(options)
+    step = wanted["step"]
+    assert wanted == project.spec_after(step)
+    metadata = metadata_of(project.kept[step])
+    write_safetensors(Path(options["out"]), told_of_step(metadata, wanted))
     return ""
 
 
@@ -175,6 +206,17 @@ def write_sheet(words: list[str], options: dict[str, str]) -> str:
 
     told = {"hv15.made_from": json.dumps(wanted_of(options))}
     write_image(Path(options["out"]), np.zeros((16, 16, 3), np.uint8), told)
+    return ""
+
+
+def write_grid(words: list[str], options: dict[str, str]) -> str:
+    import numpy as np
+
+    from hv15.data.encode import write_video as write
+
+    write_sheet(words, options)
+    told = {"hv15.made_from": json.dumps(wanted_of(options))}
+    write(Path(options["video"]), np.zeros((1, 16, 16, 3), np.uint8), metadata=told)
     return ""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from snakemake.io import Wildcards
     from snakemake.workflow import Workflow
 
-JOBS = {"encode latents": 2, "encode texts": 2, "train": 1, "sample denoise": 2, "sample decode": 2}
+JOBS = {"encode latents": 2, "encode texts": 2, "train": 1, "stage denoise": 2, "stage decode": 2}
 
 
 @pytest.fixture

@@ -104,6 +104,23 @@ def test_only_what_is_asked_for_runs(targets: tuple[str, ...], runs: list[str]) 
     Planner(PATHS, stages(), targets=targets).refuse_unknown_targets()
 
 
+def test_samples_stand_for_what_people_look_at() -> None:
+    found = dict.fromkeys(("train", "sample_latents_a", "sample_video_a", "convert_comfyui", "publish"), WRONG)
+    assert running("samples", **found) == ["train", "sample_latents.a", "sample_video.a"]
+    assert running("samples", sample_latents_a=MISSING) == []
+
+
+def test_a_project_without_datasets_makes_its_samples() -> None:
+    found = {"sample_latents_a": MISSING, "sample_video_a": MISSING}
+    only = [stage for stage in stages(**found) if stage.rule.startswith("sample")]
+    for targets in ((), ("all",), ("samples",)):
+        planner = Planner(PATHS, only, targets=targets)
+        assert planner.running == ["sample_latents.a", "sample_video.a"]
+        planner.refuse_unknown_targets()
+    with pytest.raises(UserError, match="datasets: is missing"):
+        Planner(PATHS, only).inputs("publish")
+
+
 def test_unknown_targets_are_named() -> None:
     planner = Planner(PATHS, stages(), targets=["train", "results/nope.mp4", "results/lora.safetensors", "nothing"])
     with pytest.raises(UserError, match=r"^results/nope\.mp4, nothing: .*\n.*results/lora\.safetensors"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from hv15.demo.layout import copy_base
+from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.outputs import DECODED
 from hv15.records.rules import Rule
@@ -49,6 +51,74 @@ def test_a_new_project(project: QuickProject) -> None:
         *("encode_latents.0", "encode_latents.1", "encode_texts.0", "encode_texts.1", "train"),
         *("sample_latents.one", "sample_video.one", "publish", "plan"),
     ]
+
+
+def checkpoint_stages(project: QuickProject, *targets: str) -> dict[str, Stage]:
+    return make_planner(Project(project.root / "config.yaml"), targets=targets or ("checkpoint_grid",)).stages
+
+
+def keep(project: QuickProject, *steps: int) -> None:
+    """Copies that the training has kept."""
+    opened = Project(project.root / "config.yaml")
+    for step in steps:
+        made_from = {"hv15.made_from": json.dumps(opened.training_spec), "hv15.steps": str(step)}
+        write_safetensors(opened.paths.checkpoints / f"lora-step{step:06d}.safetensors", made_from)
+
+
+def test_samples_of_checkpoints_are_planned_only_when_asked_for(project: QuickProject) -> None:
+    keep(project, 1)
+    assert not [name for name in stages(project) if "checkpoint" in name]
+    assert {"keep_checkpoint.1", "checkpoint_video.1.one"} < checkpoint_stages(project).keys()
+    assert "checkpoint_video.1.one" in checkpoint_stages(project, "results/checkpoints/1/one.mp4")
+
+
+def test_a_checkpoints_sample_differs_from_the_final_one_in_the_lora_alone(project: QuickProject) -> None:
+    """Same prompt, noise, schedule and guidance."""
+    keep(project, 1)
+    found = checkpoint_stages(project)
+    final, of_step = found["sample_latents.one"], found["checkpoint_latents.1.one"]
+    assert {name for name in final.wanted if final.wanted[name] != of_step.wanted[name]} == {"trained"}
+    assert of_step.inputs["lora"] == [Path("results/checkpoints/1/lora.safetensors")]
+    assert "trained" not in found["keep_checkpoint.1"].inputs  # the training need not go on
+
+
+def test_the_last_steps_sample_is_the_final_one(project: QuickProject) -> None:
+    found = checkpoint_stages(project)
+    assert found["checkpoint_latents.2.one"].wanted == found["sample_latents.one"].wanted
+    assert found["checkpoint_latents.2.one"].inputs["lora"] == [Path("results/train.safetensors")]
+    same = "results/samples/one.latents.safetensors"
+    assert found["checkpoint_latents.2.one"].details["same"] == same
+    assert found["sample_latents.one"].details["same"] == "results/checkpoints/2/one.latents.safetensors"
+
+
+def test_the_grid_has_a_column_for_each_kept_step(project: QuickProject) -> None:
+    keep(project, 1)
+    project.set(sample={"with_base": True})
+    files = checkpoint_stages(project)["checkpoint_grid"].inputs["samples"]
+    assert [str(file) for file in files] == ["results/samples/one.base.mp4", "results/checkpoints/1/one.mp4"]
+    shutil.rmtree(project.root / "results")
+    files = checkpoint_stages(project)["checkpoint_grid"].inputs["samples"]  # what the training is going to keep
+    assert [file.parent.name for file in files] == ["samples", "1", "2"]
+
+
+def test_a_checkpoint_that_is_not_kept_is_refused(project: QuickProject) -> None:
+    keep(project, 1)
+    planner = make_planner(Project(project.root / "config.yaml"), targets=["results/checkpoints/7/one.mp4"])
+    with pytest.raises(UserError, match="after step 7 is not kept; there are 1"):
+        planner.inputs("checkpoint_video.7.one")
+    project.set(sample={"prompts": []})
+    planner = make_planner(Project(project.root / "config.yaml"), targets=["checkpoint_grid"])
+    with pytest.raises(UserError, match="no prompt gives a video"):
+        planner.inputs("checkpoint_grid")
+
+
+def test_everything_follows_from_the_published_step(project: QuickProject) -> None:
+    project.set(train={"publish_step": 1}, convert={"formats": ["comfyui"]})
+    found, lora = stages(project), Path("results/checkpoints/1/lora.safetensors")
+    assert found["keep_checkpoint.1"].inputs["trained"] == [Path("results/train.safetensors")]
+    readers = {name: found[name].inputs["lora"] for name in ("publish", "convert.comfyui", "sample_latents.one")}
+    assert set(map(tuple, readers.values())) == {(lora,)}
+    assert found["publish"].wanted == found["keep_checkpoint.1"].wanted != found["train"].wanted
 
 
 def test_previews_of_another_size_have_a_first_image_of_their_own(project: QuickProject) -> None:

@@ -26,7 +26,8 @@ from tests.workflow.quick import CLIPS, TEXTS, QuickProject
 from tests.workflow.stub_hv15 import write_state
 
 TRAIN = {"train": 1}
-SAMPLE = {"sample denoise": 1, "sample decode": 1}
+KEEP = {"stage lora": 1}
+SAMPLE = {"stage denoise": 1, "stage decode": 1}
 ONE: dict[str, object] = {"name": "one", "prompt": "a red circle"}
 TWO: dict[str, object] = {"name": "two", "prompt": "a blue square"}
 
@@ -181,6 +182,9 @@ EDITS = [
     edit("a greater length", train_longer, TRAIN, SAMPLE),
     edit("another learning rate from the latest state", go_on, TRAIN, SAMPLE),
     edit("all but the LoRA lost after that", go_on_and_lose_all_but_the_lora),
+    edit("an earlier step published", sets(train={"publish_step": 1}), KEEP, SAMPLE),
+    edit("the last step published by its number", sets(train={"publish_step": 2})),
+    edit("an earlier step of another training", sets(train={"publish_step": 1, "seed": 5}), TRAIN, KEEP, SAMPLE),
     edit("a quantised base", sets(train={"quantize": "int8"}), TRAIN, SAMPLE),
     edit(
         "settings of speed and memory",
@@ -189,7 +193,7 @@ EDITS = [
     edit("a prompt added", prompts(ONE, TWO), SAMPLE, texts=1),
     edit("a prompt edited", prompts({**ONE, "prompt": "a green square"}), SAMPLE, texts=1),
     edit("a prompt's seed", prompts({**ONE, "seed": 5}), SAMPLE),
-    edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"sample decode": 1}),
+    edit("a prompt's frame rate", prompts({**ONE, "fps": 12}), {"stage decode": 1}),
     edit("no prompt any more", prompts()),
     edit("a format added", sets(convert={"formats": ["comfyui"]}), {"convert": 1}),
     edit("other VAE settings", sets(cache={"vae_sample_size": 128}), TRAIN, SAMPLE, clips=ALL_CLIPS),
@@ -223,8 +227,8 @@ EDITS = [
     edit("a torn training", tear("results/train.safetensors")),
     edit("a lost training", lose("results/train.safetensors")),
     edit("a torn LoRA", tear("results/lora.safetensors")),
-    edit("a torn video", tear("results/samples/one.mp4"), {"sample decode": 1}),
-    edit("a lost video", lose("results/samples/one.mp4"), {"sample decode": 1}),
+    edit("a torn video", tear("results/samples/one.mp4"), {"stage decode": 1}),
+    edit("a lost video", lose("results/samples/one.mp4"), {"stage decode": 1}),
     edit("torn latents", tear("results/samples/one.latents.safetensors")),
     edit(
         "torn latents and a frame rate",
@@ -268,7 +272,7 @@ def check(project: QuickProject, case: Edit, *options: str) -> None:
     case.edit(project)
     outcome = project.snakemake(*case.options, *options)
     assert outcome.code == 0, outcome.output
-    other = {rule: count for rule, count in outcome.jobs.items() if not rule.startswith(("encode", "sample sheet"))}
+    other = {rule: count for rule, count in outcome.jobs.items() if not rule.startswith(("encode", "stage sheet"))}
     assert (other, outcome.clips, outcome.texts) == (case.jobs, case.clips, case.texts), outcome.output
 
 
@@ -419,7 +423,7 @@ def test_a_failed_training_is_tried_again_beside_new_encodings(prepared: QuickPr
     (project.root / "fail").unlink()
     project.set_prompts(ONE, TWO)
     outcome = project.snakemake()
-    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["sample decode"]) == (1, 1, 2), outcome.output
+    assert (outcome.jobs["train"], outcome.texts, outcome.jobs["stage decode"]) == (1, 1, 2), outcome.output
 
 
 def test_a_clip_of_the_validation_is_encoded_and_trains_nothing(prepared: QuickProject, tmp_path: Path) -> None:
@@ -446,6 +450,45 @@ def test_a_moving_average_is_published_beside_the_lora(prepared: QuickProject, t
     files["train"].unlink()
     assert "Nothing to be done" in project.snakemake().output
     assert files["train"].read_bytes() == files["lora"].read_bytes()
+
+
+def test_a_step_is_published_and_the_last_one_comes_back(prepared: QuickProject, tmp_path: Path) -> None:
+    """Nothing is trained for either, not even with the kept copies lost, and the same bytes come back."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    results = project.root / "results"
+    last = (results / "lora.safetensors").read_bytes()
+    project.set(train={"publish_step": 1})
+    assert "train.publish_step not set -> 1" in project.snakemake().output
+    assert (results / "lora.safetensors").read_bytes() == (results / "checkpoints/1/lora.safetensors").read_bytes()
+    shutil.rmtree(results / "train")
+    (results / "checkpoints/1/lora.safetensors").unlink()
+    project.set_prompts(ONE, TWO)
+    outcome = project.snakemake()
+    assert (outcome.code, outcome.jobs["stage lora"], outcome.jobs["stage denoise"]) == (0, 0, 1), outcome.output
+    project.set(train={"publish_step": None})
+    outcome = project.snakemake()
+    assert (outcome.code, outcome.jobs["train"], outcome.jobs["stage denoise"]) == (0, 0, 2), outcome.output
+    assert (results / "lora.safetensors").read_bytes() == last
+
+
+def test_samples_of_checkpoints_are_made_once(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    outcome = project.snakemake(target="checkpoint_grid")
+    of_steps = {"stage lora": 1, "stage denoise": 2, "stage decode": 2, "stage grid": 1}
+    assert (outcome.code, outcome.jobs) == (0, of_steps), outcome.output
+    project.forget()
+    assert "Nothing to be done" in project.snakemake("-n", target="checkpoint_grid").output
+
+
+def test_a_step_that_is_gone_is_refused_with_those_that_are_there(prepared: QuickProject, tmp_path: Path) -> None:
+    project = prepared.copied(tmp_path / "project", everything=True)
+    (project.root / "results/train/checkpoints/lora-step000001.safetensors").unlink()
+    project.set(train={"publish_step": 1})
+    outcome = project.snakemake()
+    assert outcome.code != 0
+    assert "train.publish_step: the LoRA after step 1 is not kept; there are 2" in outcome.output
+    project.set(train={"seed": 5})  # another training, which passes that step
+    assert project.snakemake("-n").code == 0
 
 
 def test_two_workflows_fill_one_store_at_the_same_time(tmp_path: Path) -> None:

@@ -59,12 +59,14 @@ def make(planner: Planner, name: str) -> None:
             stub_hv15.main(["encode", stage.rule.removeprefix("encode_"), "--shard", stage.subject, *options])
         case "train":
             stub_hv15.main(["train", *options])
+        case "keep_checkpoint":
+            stub_hv15.main(["stage", "lora", *options])
         case "sample_latents":
-            stub_hv15.main(["sample", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
+            stub_hv15.main(["stage", "denoise", *options, *(word for file in lora for word in ("--lora", file))])
         case "sample_video":
-            stub_hv15.main(["sample", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
+            stub_hv15.main(["stage", "decode", *options, "--latents", str(stage.inputs["latents"][0])])
         case "contact_sheet":
-            stub_hv15.main(["sample", "sheet", *options])
+            stub_hv15.main(["stage", "sheet", *options])
         case "convert":
             stub_hv15.main(["convert", lora[0], out, "--to", stage.subject])
 
@@ -114,6 +116,26 @@ def test_settings_of_the_training(project: QuickProject, settings: dict[str, obj
         "sample_video.one": ["it is sampled again"],
         "publish": ["one is new", "the LoRA is trained again"],
     }
+
+
+def test_a_step_that_is_published_and_the_last_one_again(project: QuickProject) -> None:
+    project.set(train={"publish_step": 1})
+    step = "train.publish_step not set -> 1"
+    assert why(project) == {
+        "keep_checkpoint.1": ["not made yet"],
+        "sample_latents.one": [step],
+        "sample_video.one": ["it is sampled again"],
+        "publish": ["one is new", step],
+    }
+    finish(project)
+    assert why(project) == {}
+    project.set(train={"max_train_steps": 4})  # the published step does not depend on it
+    assert why(project) == {}
+    project.set(train={"publish_step": None, "max_train_steps": 2})
+    assert why(project)["publish"] == ["one is new", "train.publish_step 1 -> not set"]
+    project.set(train={"publish_step": 1, "seed": 7})
+    assert why(project)["keep_checkpoint.1"] == ["the training comes to it"]
+    assert why(project)["sample_latents.one"] == ["the LoRA is trained again"]
 
 
 def test_a_lora_to_start_from(project: QuickProject) -> None:
@@ -202,6 +224,25 @@ def test_clips_that_are_cut_in_another_way(project: QuickProject) -> None:
     found = why(project)
     assert found["train"] == ["the way a dataset's clips are cut or weighted changed"]
     assert "encode_latents" not in found
+
+
+def test_of_drawn_texts_only_those_of_an_edited_line_are_new(project: QuickProject) -> None:
+    drawn = {"caption_variants": True, "shuffle_tags": True, "caption_versions": 3}
+    project.set(
+        datasets=[{"video_directory": "clips", "resolution": [64, 64], "target_frames": [9], **drawn}],
+        cache={"shards": 1},
+    )
+    project.caption("cat", "a cat, red, blue, green, large\na cat, one, two, three, four")
+    found = why(project)
+    assert found["encode_texts"] == found["train"] == ["caption of clips/cat.mp4 changed"]
+    finish(project, "results/lora.safetensors")
+    assert why(project) == {}
+    project.caption("cat", "a cat, red, blue, green, large\na cat, one, two, three, five")
+    assert why(project)["encode_texts"] == ["caption of clips/cat.mp4 changed"]
+    (project.root / "ran.log").write_text("")
+    finish(project, "results/lora.safetensors")
+    lines = (project.root / "ran.log").read_text().splitlines()
+    assert [line for line in lines if line.startswith("encode text")] == ["encode texts 3"]
 
 
 def test_of_many_clips_the_first_are_named_and_the_rest_is_counted(project: QuickProject) -> None:

@@ -21,7 +21,7 @@ FULL_GPU_SHARE = 0.98
 class Alert:
     """One thing to look at."""
 
-    kind: Literal["nan", "stall", "disk", "memory", "died", "failed"]
+    kind: Literal["nan", "skipped", "stall", "disk", "memory", "died", "failed"]
     text: str
     cure: str
 
@@ -38,6 +38,9 @@ def alerts(run: RunRow | None, training: TrainingStatus | None, sample: SystemSa
         if training.step and (training.loss is None or not math.isfinite(training.loss)):
             cure = "if more follow, stop it; lower train.learning_rate or lengthen train.lr_warmup_steps"
             found.append(Alert("nan", f"step {training.step} was skipped: its loss is not a number", cure))
+        elif training.skipped:
+            text = f"{training.skipped} of {training.step} steps were skipped: their loss or gradient was not a number"
+            found.append(Alert("skipped", text, "i shows which clips were in them"))
         if training.stalled and training.silent_s is not None:
             cure = "it may be saving or sampling; if System shows no work, stop it and look at its log"
             text = f"no step for {training.silent_s / 60:.0f} min (usually {training.step_s or 0:.1f} s a step)"

@@ -30,6 +30,8 @@ class Item:
     """Line (from 0) of a JSONL file; None for a file of its own."""
     is_default: bool = False
     """Whether it has no caption of its own, and `caption` is `default_caption`."""
+    is_list: bool = False
+    """Whether the row has a list of captions; `caption` has a line for each."""
     prefix: str = ""
     suffix: str = ""
     size: int = 0
@@ -44,11 +46,6 @@ class Item:
     clips: tuple[str, ...] = ()
     """What is cut from it: frames x height x width."""
     problem: str = ""
-
-    @property
-    def whole_caption(self) -> str:
-        """The text that the model gets."""
-        return f"{self.prefix}{self.caption}{self.suffix}"
 
     @property
     def probed(self) -> bool:
@@ -101,12 +98,17 @@ def _in_row(item: Item, target: Path, text: str) -> bytes:
     try:
         line = lines[item.row]
         row = json.loads(decode_text(line))
-        same = row.get("caption") is None if item.is_default else plain(row["caption"]) == item.caption
+        same = row.get("caption") is None if item.is_default else _text_in(row["caption"]) == item.caption
     except (IndexError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _changed(target) from None
     if not same:
         raise _changed(target)
-    new = json.dumps(text, ensure_ascii=False).encode()
+    caption: str | list[str] = text
+    if item.is_list:
+        if any("\n" in plain(each) for each in row["caption"]):
+            raise UserError.at(target, "one of these captions has several lines", hint="edit them in the file itself")
+        caption = [entry for part in text.split("\n") if (entry := plain(part))] or [""]
+    new = json.dumps(caption, ensure_ascii=False).encode()
     found: list[bytes] = []
     if not item.is_default:
         written = {json.dumps(row["caption"], ensure_ascii=ascii_only).encode() for ascii_only in (True, False)}
@@ -114,10 +116,15 @@ def _in_row(item: Item, target: Path, text: str) -> bytes:
     if len(found) == 1 and line.count(found[0]) == 1:  # the rest of the line stays as it is
         changed = line.replace(found[0], new)
     else:
-        changed = json.dumps({**row, "caption": text}, ensure_ascii=False).encode()
-    if json.loads(changed) != {**row, "caption": text}:
+        changed = json.dumps({**row, "caption": caption}, ensure_ascii=False).encode()
+    if json.loads(changed) != {**row, "caption": caption}:
         raise _changed(target)
     return b"\n".join([*lines[: item.row], changed, *lines[item.row + 1 :]])
+
+
+def _text_in(caption: str | list[str]) -> str:
+    """The caption of a row as `Item.caption` has it."""
+    return "\n".join(map(plain, caption)) if isinstance(caption, list) else plain(caption)
 
 
 def _changed(target: Path) -> UserError:

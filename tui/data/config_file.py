@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -11,17 +10,17 @@ from pathlib import Path
 
 import yaml
 
-from hv15.atomic import atomic_path
 from hv15.config import Settings, load_config
-from hv15.config.yaml_file import YamlFile, read_yaml
+from hv15.config.config_text import read_config_text, write_config_text
+from hv15.config.yaml_edit import add_entry, remove_value, set_value, values
+from hv15.config.yaml_file import YamlFile
+from hv15.config.yaml_places import children, compose, location_at
+from hv15.config.yaml_text import parse
 from hv15.errors import UserError
 from hv15.records.json_values import Json
 from hv15.records.problems import ConfigError, Location, Problem
 from tui.data.config_diff import Change, DiffLine, setting_changes, text_diff
 from tui.data.config_form import FormField, FormSection, form
-from tui.data.yaml_edit import add_entry, remove_value, set_value, values
-from tui.data.yaml_places import children, compose, location_at
-from tui.data.yaml_text import parse
 
 UNDO = 300
 TYPING_S = 1.0
@@ -55,19 +54,11 @@ class ConfigFile:
         Raises:
             UserError: it is missing, cannot be read, or is not UTF-8.
         """
-        return cls(path, _read(path))
+        return cls(path, read_config_text(path))
 
     @property
     def dirty(self) -> bool:
         return self.text != self.saved_text
-
-    @property
-    def can_undo(self) -> bool:
-        return bool(self._past)
-
-    @property
-    def can_redo(self) -> bool:
-        return bool(self._future)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -94,7 +85,7 @@ class ConfigFile:
     def changed_on_disk(self) -> bool:
         """Whether the file is no longer what was read or saved here."""
         try:
-            return _read(self.path) != self.saved_text
+            return read_config_text(self.path) != self.saved_text
         except UserError:
             return True
 
@@ -206,7 +197,7 @@ class ConfigFile:
         Raises:
             UserError: it cannot be read.
         """
-        text = _read(self.path)
+        text = read_config_text(self.path)
         self.saved_text = text
         self._edit(text)
 
@@ -222,14 +213,7 @@ class ConfigFile:
                 "was changed by another program since it was read here",
                 hint="look at the difference, then save over it or read it again",
             )
-        target = self.path.resolve()  # a link stays a link
-        mode = target.stat().st_mode if target.exists() else None
-        if mode is not None and not os.access(target, os.W_OK):
-            raise UserError.at(self.path, "is write-protected", hint="`chmod u+w` it, then save again")
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(self.text.encode("utf-8", "replace"))
-        if mode is not None:
-            target.chmod(mode & 0o7777)
+        write_config_text(self.path, self.text)
         self.saved_text = self.text
 
     # -- checking ---------------------------------------------------------------------------------------------------
@@ -257,14 +241,6 @@ class ConfigFile:
                 elif isinstance(place.node, yaml.CollectionNode) and len(inner) < 8:
                     stack.append((inner, place.node))
         return found
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        read_yaml(path)  # raises if something is wrong
-        raise UserError.at(path, "cannot be read", hint="try again") from None
 
 
 def _content(path: Path) -> str:

@@ -12,6 +12,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from hv15.config import FieldInfo, Section, Settings
 from hv15.config.fields import own_fields, schema_of, section_of
+from hv15.config.section import Affects
 from hv15.records.json_values import Json, JsonObject
 from hv15.records.problems import Location, dotted
 
@@ -44,8 +45,8 @@ class FormField:
     changed: bool = False
     """Whether it differs from the default."""
     help: str = ""
-    affects: str | None = None
-    """"speed" or "place" if it changes no result."""
+    affects: Affects | None = None
+    """See `hv15.config.fields.FieldInfo`."""
     problem: str = ""
 
     def matches(self, words: str) -> bool:

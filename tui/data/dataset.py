@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hv15.config import DatasetSettings, Settings
+from hv15.data.caption_texts import CaptionTexts
 from hv15.data.media import IMAGE_SUFFIXES, MediaError, MediaInfo, MediaKind, Source
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
+from hv15.records.paths import CachePaths
 from tui.data.captions import NO_CAPTION, Item, write_caption
 from tui.data.clips import DecodedClip, Pixels, fitted, load_clip, still
 
@@ -45,7 +47,7 @@ class Overview:
     count: int
     """Of all items."""
     captions: int
-    """Distinct ones: each is encoded once."""
+    """Distinct texts: each is encoded once."""
     bad: int
     """Items with something wrong."""
     buckets: dict[str, int]
@@ -61,6 +63,7 @@ class DatasetReader:
         self.problems: tuple[str, ...] = ()
         self.error = ""
         self._probed: dict[tuple[Path, int, int, int], FileFacts] = {}
+        self._caption_texts = [CaptionTexts(dataset) for dataset in settings.datasets]
         self._writing = threading.Lock()
         """Held while `items` changes: captions are edited while files are probed."""
 
@@ -146,10 +149,17 @@ class DatasetReader:
             if wanted
             else items,
             len(items),
-            len({item.whole_caption for item in items if not item.problem.startswith(without)}),
+            len({text for item in items if not item.problem.startswith(without) for text in self._texts(item)}),
             sum(bool(item.problem) for item in items),
             dict(buckets.most_common()),
         )
+
+    def _texts(self, item: Item) -> Sequence[str]:
+        """The texts that a training reads for an item."""
+        made_of = self._caption_texts[item.dataset]
+        if item.is_list:
+            return made_of.of(item.caption.split("\n"))
+        return made_of.of(made_of.captions(item.caption, in_row=item.row is not None and not item.is_default))
 
     def replace(self, old: Item, new: Item) -> None:
         """Replace an item by one with an edited caption, and keep all that was found out about its file meanwhile."""
@@ -165,8 +175,8 @@ class _Remembered:
         from hv15.data.index import FileIndex
         from hv15.data.probed import Probed
 
-        store = settings.resolve(settings.cache.directory)
-        self._index, self._probed = FileIndex(store / "index.json"), Probed(store / "probed.json")
+        cache = CachePaths(settings.resolve(settings.cache.directory))
+        self._index, self._probed = FileIndex(cache.media_hashes), Probed(cache.probed_media)
 
     def info(self, item: Item) -> MediaInfo:
         """Return what a file shows.
@@ -207,10 +217,11 @@ def _item(number: int, dataset: DatasetSettings, source: Source) -> Item:
         dataset=number,
         path=source.path,
         kind=source.kind,
-        caption=source.caption[len(dataset.caption_prefix) : len(source.caption) - len(dataset.caption_suffix)],
+        caption=source.written,
         caption_file=Path(source.caption_file),
         row=source.row,
         is_default=source.is_default,
+        is_list=source.is_list,
         prefix=dataset.caption_prefix,
         suffix=dataset.caption_suffix,
         size=source.size,

@@ -9,12 +9,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from hv15.records.fields import NewerVersion
 from hv15.records.json_values import Json, JsonObject, RecordError
-from hv15.records.metrics import SMOOTHING, STEP_SECONDS, EndRecord, StartRecord, StepRecord, measures, read_metrics
+from hv15.records.metrics import (
+    SMOOTHING,
+    STEP_SECONDS,
+    EndRecord,
+    PreviewRecord,
+    StartRecord,
+    StepRecord,
+    ValidationRecord,
+    WarningRecord,
+    measures,
+    read_metrics,
+)
 from hv15.runs.followed_file import FollowedLines
 from tui.data.columns import Numbers, thin
 from tui.data.curves import CHARTS, LOSS, Axis, CurveSource, Series
@@ -28,6 +40,9 @@ RECENT = 50
 """How many of the last steps give the median time of a step."""
 OTHER_CURVES = [curve for chart in CHARTS for curve in chart.curves if curve.record is not StepRecord]
 STEP_TIME = CurveSource(StepRecord, STEP_SECONDS, measures(StepRecord)[STEP_SECONDS])
+SKIPPED = CurveSource(StepRecord, "skipped_steps", measures(StepRecord)["skipped_steps"])
+ToldRecord: TypeAlias = ValidationRecord | PreviewRecord | WarningRecord
+"""The records that are kept as they are."""
 _DAMAGED = (ValueError, RecursionError)
 
 
@@ -47,6 +62,8 @@ class TrainingStatus:
     loss: float | None
     """Of the last step; None if it was not a number."""
     loss_smooth: float | None
+    skipped: int = 0
+    """Steps that changed nothing, because their loss or gradient was not a finite number."""
     former: bool = False
     """Whether these are the last numbers of an earlier run, because the live run has none yet."""
 
@@ -60,6 +77,7 @@ class _Chunk:
     others: int
     """Values of records that are not steps."""
     starts: int
+    told: int
 
 
 class MetricsReader:
@@ -87,6 +105,7 @@ class MetricsReader:
         """Values of records that are not steps, by curve and step."""
         self._starts: list[StartRecord | EndRecord] = []
         """The records that tell the length of the training, of which the last counts."""
+        self._told: list[ToldRecord] = []
         self._chunks: list[_Chunk] = []
         self.bad_lines = 0
         """How many lines are not records."""
@@ -137,7 +156,7 @@ class MetricsReader:
             return
         self._chunks, last = kept, kept[-1]
         self._steps.cut(last.rows)
-        del self._others[last.others :], self._starts[last.starts :]
+        del self._others[last.others :], self._starts[last.starts :], self._told[last.told :]
 
     def _take(self, lines: Sequence[bytes]) -> None:
         steps: list[JsonObject] = []
@@ -166,7 +185,8 @@ class MetricsReader:
                 steps.append(content)
         if steps:
             self._steps.extend(steps)
-        self._chunks.append(_Chunk(self._file.offset, self.rows, len(self._others), len(self._starts)))
+        sizes = (self.rows, len(self._others), len(self._starts), len(self._told))
+        self._chunks.append(_Chunk(self._file.offset, *sizes))
         if len(self._chunks) > 8192:
             self._chunks = self._chunks[:-2048:2] + self._chunks[-2048:]
 
@@ -184,6 +204,8 @@ class MetricsReader:
             self._starts.append(record)
         if isinstance(record, StartRecord):
             self._trouble = ""
+        if isinstance(record, ToldRecord) and not self._trouble:
+            self._told.append(record)
         for curve in OTHER_CURVES:
             if type(record) is curve.record and not self._trouble:
                 self._others.append((curve, record.step, number_of(getattr(record, curve.field), curve)))
@@ -228,12 +250,18 @@ class MetricsReader:
             return steps, found
         return np.interp(steps, self._steps.step.values, self._steps.places(axis)), found
 
+    def told(self) -> list[ToldRecord]:
+        """Return what the training has told beside its steps, each once: a resumed training may tell it again."""
+        with self._lock:
+            return list({_subject(record): record for record in self._told}.values())
+
     def status(self) -> TrainingStatus:
         """Return how far the training is."""
         with self._lock:
             start = self._starts[-1] if self._starts else None
             step = max(self._steps.last_step, start.step if start else 0, 0)
             recent = self._steps.last(STEP_TIME, RECENT)
+            skipped = self._steps.last(SKIPPED)
             loss, smooth = self._steps.last(LOSS.curves[0]), self._steps.last(LOSS.main)
         recent = recent[recent >= 0]
         step_s = float(np.median(recent)) if len(recent) else None
@@ -248,7 +276,14 @@ class MetricsReader:
             stalled=silent is not None and 0 < step < total and silent > max(STALL_S, STALL_STEPS * (step_s or 0.0)),
             loss=float(loss[0]) if len(loss) else None,
             loss_smooth=float(smooth[0]) if len(smooth) else None,
+            skipped=int(skipped[0]) if len(skipped) else 0,
         )
+
+
+def _subject(record: ToldRecord) -> tuple[object, ...]:
+    """What two records have in common of which the second replaces the first."""
+    told = {WarningRecord: "message", PreviewRecord: "name"}.get(type(record), "kind")
+    return type(record), record.step, getattr(record, told)
 
 
 def number_of(value: object, curve: CurveSource) -> float:

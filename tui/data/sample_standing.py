@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from hv15.config import load_config
+from hv15.config import SampleSettings, load_config
 from hv15.digest import digest
 from hv15.errors import UserError
+from hv15.project.checkpoints import earlier_step
 from hv15.records.json_values import RecordError, parse_object
 from hv15.records.metadata import MADE_FROM
 from hv15.records.paths import ProjectPaths
@@ -21,7 +23,7 @@ from hv15.stamp import Stamp, stamp
 Value = TypeVar("Value")
 
 
-class Standing(Enum):
+class SampleStanding(Enum):
     """How a sample relates to the project as it is now."""
 
     CURRENT = "current"
@@ -37,17 +39,22 @@ class StandingReader:
 
     def __init__(self, config: Path) -> None:
         self._root = config.parent
-        self._prompts = _Watched(config, _prompts)
+        self._asked = _Watched(config, _Asked.of)
         self._trainings: dict[str, tuple[_Watched[str], _Watched[str]]] = {}
+        self._steps: dict[tuple[str, int], _Watched[str]] = {}
 
     def refresh(self) -> bool:
         """Look for changes; return whether there were any."""
-        changed = self._prompts.refresh()
+        changed = self._asked.refresh()
+        for step in self._steps.values():
+            changed |= step.refresh()
         for finished, begun in self._trainings.values():
             changed |= finished.refresh() | begun.refresh()
         return changed
 
-    def of(self, experiment: str, name: str, prompt: str, trained: str | None) -> Standing:
+    def of(
+        self, experiment: str, name: str, prompt: str, trained: str | None, step: int | None = None
+    ) -> SampleStanding:
         """Return how a sample relates to the project.
 
         Args:
@@ -55,17 +62,28 @@ class StandingReader:
             name: of the sample: its prompt's, with `.base` for the one without the LoRA.
             prompt: its prompt's text, as the sample records it; "" if it does not.
             trained: digest of the training whose LoRA made it; None: without one, or unknown.
+            step: of the kept LoRA that it was sampled with; None for the published one.
         """
-        prompts = self._prompts.value if not experiment else None
-        if prompts is not None:
-            if name not in prompts:
-                return Standing.NOT_IN_CONFIG
-            if prompt and prompt != prompts[name]:
-                return Standing.EARLIER_PROMPT
-        current = self._training(experiment)
+        asked = self._asked.value if not experiment else None
+        if asked is not None:
+            if name not in asked.prompts:
+                return SampleStanding.NOT_IN_CONFIG
+            if prompt and prompt != asked.prompts[name]:
+                return SampleStanding.EARLIER_PROMPT
+            step = step or asked.publish_step
+        current = self._training(experiment) if step is None else self._after(experiment, step)
         if trained is not None and current is not None and trained != current:
-            return Standing.EARLIER_TRAINING
-        return Standing.CURRENT
+            return SampleStanding.EARLIER_TRAINING
+        return SampleStanding.CURRENT
+
+    def _after(self, experiment: str, step: int) -> str | None:
+        """The digest of the kept LoRA of a step; while there is none, as for the last step, that of the training."""
+        if (experiment, step) not in self._steps:
+            self._steps[experiment, step] = _Watched(
+                ProjectPaths(self._root, experiment).checkpoint_lora(step), _finished
+            )
+            self._steps[experiment, step].refresh()
+        return self._steps[experiment, step].value or self._training(experiment)
 
     def _training(self, experiment: str) -> str | None:
         """The digest of the finished training, else of the last one that began; None if neither is known."""
@@ -98,9 +116,21 @@ class _Watched(Generic[Value]):
         return self.value != before
 
 
-def _prompts(config: Path) -> dict[str, str]:
-    """The texts of the samples that the config asks for, by name; "" for the sheet that compares them."""
-    sample = load_config(config).sample
+@dataclass(frozen=True)
+class _Asked:
+    """What the config asks for."""
+
+    prompts: dict[str, str]
+    """The texts of its samples, by name; "" for the sheet that compares them."""
+    publish_step: int | None
+
+    @classmethod
+    def of(cls, config: Path) -> _Asked:
+        settings = load_config(config)
+        return cls(_prompts(settings.sample), earlier_step(settings.train, settings.train.publish_step))
+
+
+def _prompts(sample: SampleSettings) -> dict[str, str]:
     texts = {prompt.name: prompt.prompt for prompt in sample.prompts}
     compared = [prompt for prompt in sample.prompts if first_set(prompt.with_base, sample.with_base)]
     sheet = {ProjectPaths().contact_sheet.stem: ""} if compared else {}

@@ -1,4 +1,4 @@
-"""The samples of a project by prompt and step: final videos, previews of the training, those of experiments."""
+"""The samples of a project by prompt and step: final videos, those of checkpoints, previews, those of experiments."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from hv15.records.json_values import JsonObject, RecordError, parse_object
 from hv15.records.metadata import MADE_FROM, SAMPLE
 from hv15.records.paths import ProjectPaths
 from tui.data.clips import DecodedClip, load_clip, still
-from tui.data.sample_standing import Standing, StandingReader
+from tui.data.sample_standing import SampleStanding, StandingReader
 
 __all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "load_clip", "still"]
 
 Media = Literal["video", "image", "frames"]
+Kind = Literal["final", "preview", "checkpoint", "base"]
+_Place = Literal["samples", "previews"] | int
+"""The folder of a sample: that of samples, of previews, or of the LoRA after a step."""
 
 _STEP = re.compile(r"(?P<name>.*?)[-_.]?step[-_]?(?P<step>\d+)", re.IGNORECASE)
 _BASE = ".base"
@@ -48,8 +51,8 @@ class Sample:
     """Of the prompt in the config."""
     step: int | None
     """After so many steps of training; None for the finished LoRA."""
-    kind: Literal["final", "preview", "base"]
-    """`base`: without the LoRA, for comparison."""
+    kind: Kind
+    """`checkpoint`: with a LoRA that the training has kept, as the final ones are made; `base`: without the LoRA."""
     experiment: str
     """"" for the project itself."""
     path: Path
@@ -61,7 +64,9 @@ class Sample:
     """The settings that the file records."""
     trained: str | None = None
     """Digest of the training whose LoRA made it, as the file records it; None: without one, or unknown."""
-    standing: Standing = Standing.CURRENT
+    ema_decay: float | None = None
+    """Of the moving average of the LoRA, if that made it."""
+    standing: SampleStanding = SampleStanding.CURRENT
     """Whether the project is still what the sample was made from."""
 
 
@@ -84,14 +89,14 @@ class SamplesReader:
         found: dict[tuple[Path, float, int], Sample] = {}
         otherwise = self._standings.refresh()
         self.error = ""
-        for path, paths, preview in self._files():
+        for path, paths, place in self._files():
             try:
                 status = path.stat()
             except OSError as error:
                 self.error = f"{path}: cannot be read: {error.strerror}"
                 continue
             stamp = (path, status.st_mtime, status.st_size)
-            found[stamp] = self._known.get(stamp) or _sample(path, paths.run, preview, status)
+            found[stamp] = self._known.get(stamp) or _sample(path, paths.run, place, status)
         changed = otherwise or found.keys() != self._known.keys()
         self._known = found
         if changed:
@@ -100,14 +105,17 @@ class SamplesReader:
 
     def _placed(self, sample: Sample) -> Sample:
         name = sample.prompt_name if sample.kind == "preview" else sample.name
-        standing = self._standings.of(sample.experiment, name, sample.settings.prompt, sample.trained)
+        step = sample.step if sample.kind == "checkpoint" else None
+        standing = self._standings.of(sample.experiment, name, sample.settings.prompt, sample.trained, step)
         return replace(sample, standing=standing)
 
-    def _files(self) -> Iterator[tuple[Path, ProjectPaths, bool]]:
-        """Yield (path, of which experiment, whether it is a preview)."""
+    def _files(self) -> Iterator[tuple[Path, ProjectPaths, _Place]]:
+        """Yield (path, of which experiment, where it is)."""
         for paths in ProjectPaths(self.root).with_samples():
-            yield from ((path, paths, False) for path in _media_in(paths.samples))
-            yield from ((path, paths, True) for path in _media_in(paths.previews))
+            yield from ((path, paths, "samples") for path in _media_in(paths.samples))
+            yield from ((path, paths, "previews") for path in _media_in(paths.previews))
+            for step, folder in paths.sampled_checkpoints().items():
+                yield from ((path, paths, step) for path in _media_in(folder))
 
 
 def _media_in(folder: Path) -> list[Path]:
@@ -128,16 +136,18 @@ def _media_in(folder: Path) -> list[Path]:
     return found
 
 
-def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) -> Sample:
+def _sample(path: Path, experiment: str, place: _Place, status: os.stat_result) -> Sample:
     name = path.name.removesuffix(".frames") if path.suffix == ".frames" else path.stem
     match = _STEP.fullmatch(name) or _STEP.fullmatch(f"{name}-{path.parent.name}")
-    settings, trained = _recorded_settings(path)
+    settings, trained, ema_decay = _recorded_settings(path)
+    preview = place == "previews"
+    step = int(match["step"]) if match and preview else place if isinstance(place, int) else None
     media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
         prompt_name=(match["name"] if match and preview else name).removesuffix(_BASE) or name,
-        step=int(match["step"]) if match and preview else None,
-        kind="preview" if preview else "base" if name.endswith(_BASE) else "final",
+        step=step,
+        kind=_kind(name, place),
         experiment=experiment,
         path=path,
         media=media,
@@ -145,31 +155,43 @@ def _sample(path: Path, experiment: str, preview: bool, status: os.stat_result) 
         mtime=status.st_mtime,
         settings=settings,
         trained=trained,
+        ema_decay=ema_decay,
     )
 
 
-def _recorded_settings(path: Path) -> tuple[ShownSettings, str | None]:
-    """The settings and the training that a sample records; empty if it records none or is damaged."""
+def _kind(name: str, place: _Place) -> Kind:
+    if place == "previews":
+        return "preview"
+    if place != "samples":
+        return "checkpoint"
+    return "base" if name.endswith(_BASE) else "final"
+
+
+def _recorded_settings(path: Path) -> tuple[ShownSettings, str | None, float | None]:
+    """The settings, the training and the decay that a sample records; empty if it records none or is damaged."""
     from hv15.project.metadata import product_metadata
 
     try:
         metadata = product_metadata(path)
     except (OSError, UserError):
-        return ShownSettings(), None
+        return ShownSettings(), None, None
     try:
         settings = from_json(ShownSettings, parse_object(metadata[SAMPLE]))
     except (KeyError, RecordError):
         settings = ShownSettings()
     try:
-        return settings, _training_of(parse_object(metadata[MADE_FROM]))
+        return settings, *_lora_of(parse_object(metadata[MADE_FROM]))
     except (KeyError, RecordError):
-        return settings, None
+        return settings, None, None
 
 
-def _training_of(made_from: JsonObject) -> str | None:
+def _lora_of(made_from: JsonObject) -> tuple[str | None, float | None]:
+    """The digest of a sample's training, and the decay of the moving average that made it."""
     latents = made_from.get("latents")
-    trained = latents.get("trained") if isinstance(latents, dict) else None
-    return trained if isinstance(trained, str) else None
+    if not isinstance(latents, dict):
+        return None, None
+    trained, decay = latents.get("trained"), latents.get("ema_decay")
+    return trained if isinstance(trained, str) else None, decay if isinstance(decay, float) else None
 
 
 def _order(sample: Sample) -> tuple[str, str, int, float, str]:

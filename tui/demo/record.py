@@ -24,7 +24,7 @@ from hv15.runs.record import RunFolder, history
 from hv15.runs.state import all_events
 from tui.demo.timeline import FILE, RECORDING, RecordedFile, RunTimeline, recorded_name
 
-CLIPS = ("demo/clips/*", "demo/usual/*", "demo/*.png")
+CLIPS = ("demo/clips/*", "demo/usual/*", "demo/unseen/*", "demo/*.png")
 STAMP = re.compile(r"\[(\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]")
 LONG = re.compile(r"(?<=[\[ ])-?\d{1,4}\.\d{5,}")
 MACHINE = re.compile(r"^  (Platform|Host|User|Python version|Command|Base directory): .*\n", re.MULTILINE)
@@ -69,7 +69,7 @@ def _during(root: Path, last: RunFolder) -> set[Path]:
     samples = paths.samples.glob(VIDEO.path(paths, "*").name)
     texts = paths.results.glob("**/*.txt")
     own = (last.events, last.output, last.config, last.record_file)
-    return {*own, *paths.all_logs(), paths.metrics, paths.summary, *samples, *texts}
+    return {*own, *paths.all_logs(), paths.metrics, paths.summary, *samples, *paths.previews.glob("*"), *texts}
 
 
 def _recorded(root: Path, path: Path, copy: Path, start: float, last: RunFolder) -> RecordedFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from textual import on
@@ -20,15 +20,16 @@ class ChoiceRows(Rows[str]):
 
     HELP = "Space selects or deselects a name, enter shows the selected ones."
 
-    def __init__(self, taken: set[str]) -> None:
+    def __init__(self, taken: set[str], notes: Mapping[str, str]) -> None:
         super().__init__(id="choices")
-        self.taken = taken
+        self.taken, self.notes = taken, notes
 
     def key(self, row: str) -> Hashable:
         return row
 
     def draw(self, row: str, width: int) -> Content:
-        return Content.assemble(("[x] " if row in self.taken else "[ ] ", "bold $accent"), row)
+        box, note = "[x] " if row in self.taken else "[ ] ", self.notes.get(row, "")
+        return Content.assemble((box, "bold $accent"), row, (f"  {note}" if note else "", "$faint"))
 
 
 class ChooseDialog(ModalScreen[list[str] | None]):
@@ -43,19 +44,21 @@ class ChooseDialog(ModalScreen[list[str] | None]):
     ChooseDialog ChoiceRows { height: auto; max-height: 20; min-height: 3; background: $surface; }
     """
 
-    def __init__(self, title: str, names: Sequence[str], taken: Sequence[str]) -> None:
+    def __init__(
+        self, title: str, names: Iterable[str], taken: Sequence[str], notes: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
-        self._title, self._names, self._taken = title, names, set(taken)
+        self._title, self._names, self._taken, self._notes = title, [*names], set(taken), notes or {}
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._title
             box.border_subtitle = "space selects, enter shows them, esc cancels"
-            yield ChoiceRows(self._taken)
+            yield ChoiceRows(self._taken, self._notes)
 
     def on_mount(self) -> None:
         rows = self.query_one(ChoiceRows)
-        rows.set_rows(list(self._names))
+        rows.set_rows(self._names)
         rows.focus()
 
     def action_take(self) -> None:

@@ -18,7 +18,6 @@ from textual.widgets import Button, Input, Label, Static
 
 from hv15.records.checks import Check, CheckState
 from hv15.records.paths import ProjectPaths
-from hv15.runs.control import TARGET
 from hv15.terminal_text import visible
 from tui.data.rerun import Rerun
 from tui.widgets.plan_table import PlanTable
@@ -41,6 +40,8 @@ class Checks(Protocol):
     def cancel(self) -> None: ...
 
 
+EVERYTHING = "everything that the config asks for"
+"""What the empty field means."""
 SIGNS: dict[CheckState, tuple[str, str]] = {
     "problem": ("✗", "$error"),
     "note": ("!", "$warning"),
@@ -57,8 +58,8 @@ class StartDialog(ModalScreen[list[str] | None]):
         Binding("s,ctrl+s", "start", "Start", id="start-start", tooltip="start it: it continues without the dashboard"),
         Binding("d", "plan", "Ask again", id="start-plan", tooltip="ask Snakemake again what would run"),
     ]
-    HELP = f"""What would run, and why. Start runs it, detached: it continues when the dashboard is closed. A target
-    other than the finished LoRA can be named, such as {ProjectPaths().samples / "NAME.mp4"}."""
+    HELP = f"""What would run, and why. Start runs it, detached: it continues when the dashboard is closed. A part of it
+    can be named as the target, such as samples, or {ProjectPaths().samples / "NAME.mp4"}."""
 
     DEFAULT_CSS = """
     StartDialog PlanTable { height: 1fr; margin-top: 1; }
@@ -94,7 +95,7 @@ class StartDialog(ModalScreen[list[str] | None]):
             box.border_subtitle = "esc cancels"
             with Horizontal(classes="target"):
                 yield Label("target")
-                yield Input(TARGET, id="start-target", compact=True)
+                yield Input(placeholder=EVERYTHING, id="start-target", compact=True)
             with VerticalScroll(can_focus=False, classes="summary"):
                 yield Static(id="plan-summary")
             with VerticalScroll(can_focus=False, classes="checks"):
@@ -119,10 +120,10 @@ class StartDialog(ModalScreen[list[str] | None]):
 
     @property
     def targets(self) -> list[str]:
-        """The targets in the field."""
+        """The targets in the field; none means everything."""
         text = self.query_one("#start-target", Input).value
         try:
-            return shlex.split(text) or [TARGET]
+            return shlex.split(text)
         except ValueError:
             return [text]
 

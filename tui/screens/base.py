@@ -14,6 +14,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
+from tui.data.training_facts import TrainingFacts
+from tui.dialogs.training import TrainingDialog
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, RunSeen, SourceFailed
 from tui.widgets.key_footer import KeyFooter
 from tui.widgets.navigation import Navigation
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tui.app import Dashboard
 
 T = TypeVar("T")
+TRAINING_TIP = "the training's validation, moving average, segments and warnings"
 
 
 class DashboardScreen(Screen[None]):
@@ -82,6 +85,14 @@ class DashboardScreen(Screen[None]):
 
     def on_source_failed(self, message: SourceFailed) -> None:
         self.notify(message.error, title=f"cannot read {message.source}", severity="error", markup=False)
+
+    def action_training(self) -> None:
+        """Show what is known of the training besides its curves."""
+
+        def shown(facts: TrainingFacts) -> None:
+            self.app.push_screen(TrainingDialog(facts))
+
+        self.in_thread("training", self.dashboard.files.training_facts, shown)
 
     def action_leave_field(self) -> None:
         self.set_focus(None)

@@ -16,15 +16,19 @@ from textual.widgets import Static
 from textual_plot import PlotWidget
 
 from tui.data.curves import CHARTS, Axis, ChartInfo, CurveSource, Series, sign_of
+from tui.data.overlay_names import overlay_names
 from tui.dialogs.choose import ChooseDialog
 from tui.messages import MetricsSeen
-from tui.screens.base import DashboardScreen
+from tui.project_files import MetricsView
+from tui.screens.base import TRAINING_TIP, DashboardScreen
 from tui.units import duration, number, percent
 from tui.widgets.chart import Chart, Curve, curves_to_draw
 from tui.workers import run_beside
 
 BETWEEN_S = 0.02
 """Pause between two charts, so that each is mounted and drawn by itself."""
+LONGEST_NAME = 32
+"""Characters of the settings by which a curve is called; the note below the charts has all of them."""
 NEXT_AXIS: dict[Axis, Axis] = {"step": "time", "time": "epoch", "epoch": "step"}
 
 
@@ -35,12 +39,14 @@ class ChartsScreen(DashboardScreen):
     FIRST: ClassVar[str] = "#chart-loss"
     CSS_PATH = "charts.tcss"
     HELP = """What the training measures. y: logarithmic axis, a: steps, time or epochs, o: several trainings over one
-    another, [ and ]: the other charts, m: one chart alone."""
+    another, i: validation, moving average, segments and warnings of the training, [ and ]: the other charts, m: one
+    chart alone."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "log_axis", "Log", id="charts-log", tooltip="linear or logarithmic, of the chart with the focus"),
         Binding("a", "axis", "Axis", id="charts-axis", tooltip="along steps, time of training, or epochs"),
         Binding("o", "overlay", "Overlay", id="charts-overlay", tooltip="choose trainings to draw over one another"),
+        Binding("i", "training", "Training", id="charts-training", tooltip=TRAINING_TIP),
         Binding(
             "left_square_bracket",
             "page(-1)",
@@ -58,6 +64,9 @@ class ChartsScreen(DashboardScreen):
         super().__init__()
         self.x_axis: Axis = "step"
         self.first = 0
+        self._view: MetricsView | None = None
+        self._names: dict[str, str] = {}
+        """What distinguishes the trainings drawn over one another, by label."""
         self.charts = {info.name: Chart(info.title, id=f"chart-{info.name}", classes="pane") for info in CHARTS}
         """All of them; only those that have been shown are mounted."""
 
@@ -107,8 +116,9 @@ class ChartsScreen(DashboardScreen):
     # Curves
 
     def on_metrics_seen(self, message: MetricsSeen) -> None:
+        self._view = message.view
         self._load()
-        self._note(message)
+        self._note()
 
     def _load(self) -> None:
         """Thin the curves of the charts that are shown to what can be drawn, in a thread."""
@@ -121,8 +131,9 @@ class ChartsScreen(DashboardScreen):
             if (chart := self.charts[info.name]).is_mounted and chart.display
         ]
 
-        def load() -> dict[str, list[Curve]]:
+        def load() -> tuple[dict[str, list[Curve]], dict[str, str]]:
             found: dict[str, list[Curve]] = {}
+            names = files.overlay_names()
             for info, columns, start, end in wanted:
 
                 def series(curve: CurveSource, path: Path | None = None) -> Series:
@@ -130,15 +141,20 @@ class ChartsScreen(DashboardScreen):
 
                 if len(overlaid) > 1:
                     found[info.name] = [
-                        _of_training(info, label, number, series(info.main, path))
+                        _of_training(info, _short(names.get(label, ""), label), number, series(info.main, path))
                         for number, (label, path) in enumerate(overlaid)
                     ]
                 else:
                     path = overlaid[0][1] if overlaid else None
                     found[info.name] = curves_to_draw(info, [series(curve, path) for curve in info.curves])
-            return found
+            return found, names
 
-        self.in_thread("curves", load, lambda found: self.run_worker(self._show(found), group="show", exclusive=True))
+        def loaded(result: tuple[dict[str, list[Curve]], dict[str, str]]) -> None:
+            found, self._names = result
+            self._note()
+            self.run_worker(self._show(found), group="show", exclusive=True)
+
+        self.in_thread("curves", load, loaded)
 
     async def _show(self, found: dict[str, list[Curve]]) -> None:
         """Draw one chart after another: all at once would delay keys by a tenth of a second."""
@@ -196,22 +212,35 @@ class ChartsScreen(DashboardScreen):
                 self._load()
 
         taken = [name for name, _ in files.overlaid]
-        self.app.push_screen(ChooseDialog("Draw over one another", list(known), taken), chosen)
+        self.in_thread(
+            "names",
+            lambda: overlay_names(known),
+            lambda notes: self.app.push_screen(ChooseDialog("Draw over one another", known, taken, notes), chosen),
+        )
 
-    def _note(self, message: MetricsSeen | None = None) -> None:
+    def _note(self) -> None:
         pages = -(-len(CHARTS) // self.room)
         parts = [f"along {'steps' if self.x_axis == 'step' else 'time' if self.x_axis == 'time' else 'epochs'}"]
         parts += [f"charts {self.first // self.room + 1} of {pages} ([ ])"] if pages > 1 else []
         overlaid = self.dashboard.files.overlaid
         parts += [f"{len(overlaid)} trainings overlaid"] if len(overlaid) > 1 else []
         parts += [f"only {overlaid[0][0]} (o: others)"] if len(overlaid) == 1 else []
-        if message is not None:
-            view = message.view
+        if (view := self._view) is not None:
             training = view.training
             parts += [f"reading {percent(view.share)}"] if not view.complete else []
             parts += [view.error] if view.error else []
             parts += [f"! silent for {duration(training.silent_s)}"] if training.stalled else []
-        self.say("#charts-note", Content(" · ".join(parts)))
+        named = [
+            f"{sign_of(place)} {label}: {self._names[label] or 'the same settings'}"
+            for place, (label, _) in enumerate(overlaid)
+            if len(overlaid) > 1 and label in self._names
+        ]
+        self.say("#charts-note", Content("\n".join([" · ".join(parts), *named])))
+
+
+def _short(name: str, label: str) -> str:
+    """What a training is called beside its sign: what distinguishes it, if that is known and short, else its label."""
+    return name if 0 < len(name) <= LONGEST_NAME else label
 
 
 def _of_training(info: ChartInfo, label: str, number: int, series: Series) -> Curve:

@@ -27,7 +27,7 @@ from tui.dialogs.confirm import Answer, Confirm
 from tui.dialogs.start import StartDialog
 from tui.messages import JobsSeen, MachineSeen, MetricsSeen, OpenLog, RunSeen, TailSeen
 from tui.project_files import JobsView, RunView
-from tui.screens.base import DashboardScreen
+from tui.screens.base import TRAINING_TIP, DashboardScreen
 from tui.units import duration, number
 from tui.widgets.chart import Chart, curves_to_draw
 from tui.widgets.failure_panel import FailurePanel
@@ -47,7 +47,8 @@ class RunScreen(DashboardScreen):
     FIRST: ClassVar[str] = "#jobs"
     CSS_PATH = "run.tcss"
     HELP = """The run of this project: its jobs, the loss, the device, and the end of a log. s starts (after showing
-    what would run), x stops, x again kills. A run continues when the dashboard is closed; opened again, it is there."""
+    what would run), x stops, x again kills. i shows the training's validation, average, segments and warnings. A run
+    continues when the dashboard is closed; opened again, it is there."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "start", "Start", id="run-start", tooltip="show what would run, and start it"),
@@ -64,6 +65,7 @@ class RunScreen(DashboardScreen):
             show=False,
             tooltip="follow Snakemake's own output, or a job's log",
         ),
+        Binding("i", "training", "Training", id="run-training", show=False, tooltip=TRAINING_TIP),
         Binding("y", "log_axis", "Log axis", id="run-axis", show=False, tooltip="linear or logarithmic loss"),
         Binding("u", "unlock", "Unlock", id="run-unlock", show=False, tooltip="remove the lock of a killed Snakemake"),
     ]

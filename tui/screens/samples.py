@@ -41,7 +41,8 @@ class SamplesScreen(DashboardScreen):
     CSS_PATH = "samples.tcss"
     HELP = """What the training makes of the prompts. space plays, left and right move by a frame, b keeps a sample as B
     beside the others on the same playhead, [ and ] go to the step before and after. v shows one frame as large as the
-    terminal can, c copies the path of the file."""
+    terminal can, c copies the path of the file. p publishes the LoRA of the step that is shown, or the last one again:
+    it writes train.publish_step into the config, and the next run makes what follows from it."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "player('play')", "Play", id="samples-play", tooltip="play or pause"),
         Binding("left", "player('step', -1)", "Frame back", id="samples-left", show=False, tooltip="the frame before"),
@@ -65,6 +66,9 @@ class SamplesScreen(DashboardScreen):
         ),
         Binding("v", "still", "View still", id="samples-still", tooltip="one frame, as large as the terminal can"),
         Binding("c", "copy", "Copy path", id="samples-copy", tooltip="copy the path of the file"),
+        Binding(
+            "p", "pick", "Publish step", id="samples-pick", show=False, tooltip="publish the LoRA of this sample's step"
+        ),
     ]
 
     def __init__(self) -> None:
@@ -143,6 +147,7 @@ class SamplesScreen(DashboardScreen):
             ("shift", settings.flow_shift),
         )
         facts = [f"{name} {value}" for name, value in named if value is not None]
+        facts += [f"with the moving average ({sample.ema_decay:g})"] if sample.ema_decay is not None else []
         texts = (("prompt ", settings.prompt), ("not    ", settings.negative_prompt))
         lines = [Content.assemble((name, "$faint"), clean(text.replace("\n", " "))) for name, text in texts if text]
         if words := standing_words(sample):
@@ -188,6 +193,24 @@ class SamplesScreen(DashboardScreen):
             player = self.query_one(Player)
             player.pause()
             self.app.push_screen(StillDialog(current.path, player.index, sample_title(current)))
+
+    def action_pick(self) -> None:
+        """Write into the config that the LoRA of this sample's step is published."""
+        current, config = self._current, self.dashboard.files.config
+        if current is None or current.kind == "base" or current.experiment:
+            self.notify("move to a sample of a step, or to a final one", markup=False)
+            return
+        step = current.step
+
+        def pick() -> str:
+            from hv15.commands.checkpoints import FINAL, choose
+
+            return choose(config, FINAL if step is None else str(step))
+
+        self.in_thread("pick", pick, self._picked)
+
+    def _picked(self, words: str) -> None:
+        self.notify(f"{words}: start a run, which makes what follows from it", markup=False)
 
     def action_copy(self) -> None:
         current = self._current

@@ -22,6 +22,8 @@ from tui.data.curves import ChartInfo, CurveSource, Series
 from tui.themes import SERIES
 from tui.units import duration, number
 
+SPARSE_SIGNS = "◆◇●○"
+"""Of the curves of a chart that do not have a point for each step."""
 SIGN_TURNS = 3
 """How often each curve carries its sign before its end, where there are several."""
 
@@ -47,9 +49,9 @@ def curves_to_draw(info: ChartInfo, found: Sequence[Series]) -> list[Curve]:
     Args:
         found: one for each of the chart's curves, in their order.
     """
-    curves, colour = [], 0
+    curves, colour, signs = [], 0, iter(SPARSE_SIGNS * len(found))
     for source, series in zip(info.curves, found, strict=True):
-        sign = _sign(source)
+        sign = _sign(source) or ("" if source.record is StepRecord else next(signs))
         curves.append(Curve(source.label, series.x, series.y * info.scale, colour, source.faint, sign))
         colour += not source.faint
     return [curve for curve in curves if len(curve.x)]
@@ -69,10 +71,8 @@ def sign_places(x: np.ndarray, number: int, of: int) -> list[int]:
 
 
 def _sign(source: CurveSource) -> str:
-    """The sign at the end of a curve if several are drawn in one chart."""
-    if source.how == "bin":
-        return str(source.bin)[-1]
-    return "" if source.record is StepRecord else "◆"
+    """The sign of one of the values of a field with several."""
+    return str(source.bin + source.measure.first_bin)[-1] if source.how == "bin" else ""
 
 
 class SparseFormatter(NumericAxisFormatter):

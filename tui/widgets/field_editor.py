@@ -13,15 +13,16 @@ from textual.message import Message
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Static
 
+from hv15.config.section import Affects
 from hv15.errors import UserError
 from hv15.terminal_text import original, visible
 from tui.data.config_form import FormField, FormSection
 
 _AFFECTS = {
-    "speed": " · changes no result, reruns nothing",
-    "place": " · a place: reruns nothing",
-    "future": " · the training continues",
-    "length": " · a longer training continues, if its rate does not depend on the length",
+    Affects.SPEED: " · changes no result, reruns nothing",
+    Affects.PLACE: " · a place: reruns nothing",
+    Affects.FUTURE: " · the training continues",
+    Affects.LENGTH: " · a longer training continues, if its rate does not depend on the length",
 }
 """What an edit causes, by the setting's mark."""
 
@@ -80,7 +81,9 @@ class FieldEditor(Vertical):
             default = "" if row.default in (..., None) else f", default {visible(row.default_text)}"
             parts = [
                 Content.assemble(
-                    (row.path, "bold"), "  ", (row.type + default + _AFFECTS.get(row.affects or "", ""), "$faint")
+                    (row.path, "bold"),
+                    "  ",
+                    (row.type + default + (_AFFECTS[row.affects] if row.affects else ""), "$faint"),
                 )
             ]
             if row.problem:

@@ -7,7 +7,6 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,12 +20,11 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from hv15.patterns import PatternError
+from tui.data.log_blocks import BLOCK, Block, LogState, read_block, read_state
 from tui.data.log_file import LogFile, LogFilter
 from tui.data.patterns import SearchPattern, search_pattern
 from tui.units import size
 
-BLOCK = 200
-"""Lines that are read at once."""
 BLOCKS_KEPT = 40
 LOOK_S = 0.5
 """How often a file is checked for new lines."""
@@ -34,21 +32,6 @@ SHIFT = 8
 """How many columns an arrow key moves sideways."""
 ALARMING = re.compile(r"\b(error|exception|traceback|failed|critical)\b|\bnan\b", re.IGNORECASE)
 WORRYING = re.compile(r"\b(warning|warn|hint)\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _LogState:
-    """What a thread found in the file."""
-
-    lines: int
-    bytes: int
-    generation: int
-    complete: bool
-    error: str
-    tail: list[str] | None = None
-    """The last lines of a file that is not indexed yet."""
-    blocks: tuple[tuple[int, list[tuple[int, str]]], ...] = ()
-    """Blocks that were read at the same time."""
 
 
 class LogView(ScrollView, can_focus=True):
@@ -92,8 +75,8 @@ class LogView(ScrollView, can_focus=True):
         """The result of the last search or filter."""
         self._log: LogFile | None = None
         self._filter: LogFilter | None = None
-        self._log_state = _LogState(0, 0, 0, True, "")
-        self._blocks: OrderedDict[int, list[tuple[int, str]]] = OrderedDict()
+        self._log_state = LogState(0, 0, 0, True, "")
+        self._blocks: OrderedDict[int, Block] = OrderedDict()
         self._wanted: set[int] = set()
         self._pattern: SearchPattern | None = None
         self._search_text = ""
@@ -111,7 +94,7 @@ class LogView(ScrollView, can_focus=True):
         self.path, self._log = path, LogFile(path) if path is not None else None
         self._filter, self._hit, self.note, self._shift = None, None, "", 0
         self._forget()
-        self._log_state = _LogState(0, 0, 0, path is None, "")
+        self._log_state = LogState(0, 0, 0, path is None, "")
         self.follow = True
         self._resize_content()
         if self._log is not None:
@@ -230,26 +213,15 @@ class LogView(ScrollView, can_focus=True):
                 self._take(state)
             await asyncio.sleep(LOOK_S if state.complete else 0.02)
 
-    def _ends(self, state: _LogState) -> int:
+    def _ends(self, state: LogState) -> int:
         """How many lines at the end are on the screen; 0 if the end is not followed."""
         return self.size.height if self.follow else 0
 
-    def _read_state(self, log: LogFile, kept: LogFilter | None, before: _LogState, ends: int) -> _LogState:
+    def _read_state(self, log: LogFile, kept: LogFilter | None, before: LogState, ends: int) -> LogState:
         with self._reading:
-            log.refresh()
-            complete, lines, tail = log.complete, log.lines, None
-            if kept is not None:
-                kept.advance()
-                complete, lines = complete and kept.complete, kept.lines
-            elif not complete and ends:
-                tail = log.tail(2 * ends)
-            blocks = []
-            if tail is None and (lines, log.generation) != (before.lines, before.generation) and ends:
-                blocks = [(number, _read(log, kept, number)) for number in _numbers(max(0, lines - ends), lines)]
-        error = log.error or (kept.error if kept is not None else "")
-        return _LogState(lines, log.size, log.generation, complete, error, tail, tuple(blocks))
+            return read_state(log, kept, before, ends)
 
-    def _take(self, state: _LogState) -> None:
+    def _take(self, state: LogState) -> None:
         before, self._log_state = self._log_state, state
         if state.generation != before.generation:
             self._forget()
@@ -278,7 +250,7 @@ class LogView(ScrollView, can_focus=True):
     def _count(self) -> int:
         return self._log_state.lines
 
-    def _block_of(self, index: int) -> list[tuple[int, str]] | None:
+    def _block_of(self, index: int) -> Block | None:
         """Return the block with a line; if it is not read yet, return None and start reading it."""
         number = index // BLOCK
         if number in self._blocks:
@@ -305,11 +277,9 @@ class LogView(ScrollView, can_focus=True):
 
         self.run_worker(work(), group="fetch", exit_on_error=False)
 
-    def _read_blocks(
-        self, log: LogFile, kept: LogFilter | None, numbers: list[int]
-    ) -> dict[int, list[tuple[int, str]]]:
+    def _read_blocks(self, log: LogFile, kept: LogFilter | None, numbers: list[int]) -> dict[int, Block]:
         with self._reading:
-            return {number: _read(log, kept, number) for number in numbers}
+            return {number: read_block(log, kept, number) for number in numbers}
 
     # Drawing
 
@@ -390,15 +360,3 @@ class LogView(ScrollView, can_focus=True):
                     yield Segment(text[start:stop], match)
                     end = stop
         yield Segment(text[end:], style)
-
-
-def _numbers(first: int, end: int) -> range:
-    """The blocks with lines from `first` to before `end`."""
-    return range(first // BLOCK, max(first, end - 1) // BLOCK + 1)
-
-
-def _read(log: LogFile, kept: LogFilter | None, number: int) -> list[tuple[int, str]]:
-    first = number * BLOCK
-    if kept is not None:
-        return kept.block(first, BLOCK)
-    return list(enumerate(log.block(first, BLOCK), start=first))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from textual.content import Content
 
 from hv15.terminal_text import visible
-from tui.data.sample_standing import Standing
+from tui.data.sample_standing import SampleStanding
 from tui.data.samples import Sample
 from tui.widgets.rows import Rows, cell
 
@@ -35,9 +35,9 @@ def sample_rows(samples: Sequence[Sample], pinned: Sample | None) -> list[Sample
 
 
 _OUTDATED = {
-    Standing.EARLIER_TRAINING: ("earlier", "of an earlier training"),
-    Standing.EARLIER_PROMPT: ("edited", "of an earlier prompt"),
-    Standing.NOT_IN_CONFIG: ("removed", "no longer in the config"),
+    SampleStanding.EARLIER_TRAINING: ("earlier", "of an earlier training"),
+    SampleStanding.EARLIER_PROMPT: ("edited", "of an earlier prompt"),
+    SampleStanding.NOT_IN_CONFIG: ("removed", "no longer in the config"),
 }
 """For samples that do not belong to the project as it is now: the word in the list, the words above the picture."""
 
@@ -59,7 +59,9 @@ def standing_words(sample: Sample) -> str:
 def sample_title(sample: Sample) -> str:
     """The title above a sample's picture."""
     step = "base" if sample.kind == "base" else step_words(sample) if sample.step is not None else ""
-    state = " · ".join(filter(None, (step, standing_words(sample)))) or "final"
+    checkpoint = "checkpoint" if sample.kind == "checkpoint" else ""
+    average = "average" if sample.ema_decay is not None else ""
+    state = " · ".join(filter(None, (step, checkpoint, average, standing_words(sample)))) or "final"
     of = f" · {sample.experiment}" if sample.experiment else ""
     return visible(f"{sample.prompt_name} · {state}{of}")
 

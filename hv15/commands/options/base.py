@@ -13,15 +13,17 @@ from hv15.out_of_memory import StageName
 from hv15.records.json_values import Json, JsonObject, RecordError, parse_object
 from hv15.records.paths import config_file
 
+ProjectPath = Annotated[
+    Path,
+    Argument("its folder or config file (here)", positional=True, flags=("--config",), variable=CONFIG_VARIABLE),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectCommand(Command):
     """A command of one project."""
 
-    project: Annotated[
-        Path,
-        Argument("its folder or config file (here)", positional=True, flags=("--config",), variable=CONFIG_VARIABLE),
-    ] = Path()
+    project: ProjectPath = Path()
 
     @property
     def config(self) -> Path:

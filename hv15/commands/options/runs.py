@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar
 
-from hv15.arguments import Argument, Entry
-from hv15.commands.options.base import ProjectCommand
+from hv15.arguments import Argument, Command, Entry
+from hv15.commands.options.base import ProjectCommand, ProjectPath
+from hv15.records.paths import ProjectPaths, config_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,7 @@ class Run(ProjectCommand):
     """Start the workflow, detached: it outlives this terminal."""
 
     name: ClassVar[str] = "run"
-    target: Annotated[tuple[str, ...], Argument("what to make (results/lora.safetensors)")] = ()
+    target: Annotated[tuple[str, ...], Argument(f"what to make ({ProjectPaths().lora})")] = ()
     dry_run: Annotated[bool, Argument("only say what would run and why")] = False
     follow: Annotated[bool, Argument("print its output until it ends")] = False
     unlock: Annotated[bool, Argument("only remove the lock that a killed Snakemake left")] = False
@@ -27,6 +29,27 @@ class Run(ProjectCommand):
         from hv15.commands.runs import run
 
         return run(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick(Command):
+    """Publish the LoRA as it was after a step, with its samples and conversions."""
+
+    name: ClassVar[str] = "pick"
+    step: Annotated[str, Argument("a step that is kept, `best` (lowest validation loss), or `final`", positional=True)]
+    project: ProjectPath = Path()
+    no_run: Annotated[bool, Argument("only write it into config.yaml")] = False
+    follow: Annotated[bool, Argument("print the run's output until it ends")] = False
+
+    @property
+    def config(self) -> Path:
+        """The project's config file."""
+        return config_file(self.project)
+
+    def run(self) -> int:
+        from hv15.commands.checkpoints import pick
+
+        return pick(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,4 +107,4 @@ class Tui(ProjectCommand):
         return tui(self)
 
 
-RUN_COMMANDS: tuple[Entry, ...] = (Run, Stop, SampleNow, Status, Tui)
+RUN_COMMANDS: tuple[Entry, ...] = (Run, Pick, Stop, SampleNow, Status, Tui)

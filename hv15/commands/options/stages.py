@@ -8,7 +8,9 @@ from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Entry, Group
 from hv15.commands.options.base import SettingsCommand
+from hv15.environment import CONFIG_VARIABLE
 from hv15.out_of_memory import StageName
+from hv15.records.outputs import OutputType
 from hv15.records.paths import ProjectPaths
 
 
@@ -75,6 +77,57 @@ class Train(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample(SettingsCommand):
+    """Make videos of prompts: encode them, denoise, decode, with each model loaded once.
+
+    Models, memory options and defaults are those of a project; without one, of the model files that are given.
+    """
+
+    name: ClassVar[str] = "sample"
+    stage: ClassVar[StageName | None] = "denoise"
+    prompts: Annotated[
+        tuple[str, ...],
+        Argument("what the video shows; nothing in it is an option", positional=True, metavar="PROMPT", several="+"),
+    ]
+    project: Annotated[
+        Path,
+        Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
+    ] = Path()
+    out: Annotated[Path, Argument("the folder of the results", flags=("-o", "--out"))] = Path("out")
+    lora: Annotated[
+        tuple[str, ...], Argument("LoRAs, each at a strength (1)", metavar="FILE[:STRENGTH]", several="+")
+    ] = ()
+    seed: Annotated[tuple[int, ...], Argument("a video of each prompt for each seed", several="+")] = ()
+    size: Annotated[
+        tuple[str, ...],
+        Argument("a resolution with an aspect ratio, such as 720p 16:9, or height and width in pixels", several="+"),
+    ] = ()
+    frames: Annotated[int | None, Argument("number of frames, 4k+1")] = None
+    steps: Annotated[int | None, Argument("denoising steps")] = None
+    guidance: Annotated[float | None, Argument("guidance scale")] = None
+    shift: Annotated[float | None, Argument("flow shift")] = None
+    negative: Annotated[str | None, Argument("what the video does not show")] = None
+    image: Annotated[Path | None, Argument("the first frame (i2v)")] = None
+    fps: Annotated[float | None, Argument("frames per second of the file")] = None
+    output_type: Annotated[OutputType | None, Argument("as sample.output_type")] = None
+    dit: Annotated[Path | None, Argument("the transformer, instead of the project's")] = None
+    vae: Annotated[Path | None, Argument("the VAE")] = None
+    text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL")] = None
+    tokenizer: Annotated[Path | None, Argument("its tokenizer")] = None
+    glyph_encoder: Annotated[Path | None, Argument("ByT5")] = None
+    image_encoder: Annotated[Path | None, Argument("SigLIP (i2v)")] = None
+    settings: Annotated[
+        tuple[str, ...],
+        Argument("any other setting, such as sample.quantize=fp8", flags=("--set",), metavar="NAME=VALUE", several="+"),
+    ] = ()
+
+    def run(self) -> int | None:
+        from hv15.commands.sample import sample
+
+        return sample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleCondition(SettingsCommand):
     """Encode the first image of an i2v sample."""
 
@@ -85,7 +138,7 @@ class SampleCondition(SettingsCommand):
     out: Annotated[Path, Argument("the encoded image")]
 
     def run(self) -> None:
-        from hv15.commands.sample import condition
+        from hv15.commands.sample_stages import condition
 
         condition(self)
 
@@ -103,7 +156,7 @@ class SampleDenoise(SettingsCommand):
     out: Annotated[Path, Argument("the latents file")]
 
     def run(self) -> int | None:
-        from hv15.commands.sample import denoise
+        from hv15.commands.sample_stages import denoise
 
         return denoise(self)
 
@@ -121,7 +174,7 @@ class SampleDecode(SettingsCommand):
     out: Annotated[Path, Argument("the video, or the folder of images")]
 
     def run(self) -> None:
-        from hv15.commands.sample import decode
+        from hv15.commands.sample_stages import decode
 
         decode(self)
 
@@ -140,14 +193,44 @@ class SampleSheet(SettingsCommand):
         draw(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleGrid(SettingsCommand):
+    """The samples of all checkpoints in one picture and in one video."""
+
+    name: ClassVar[str] = "grid"
+    spec: Annotated[Path, Argument("which samples, as the planner writes it")]
+    out: Annotated[Path, Argument("the picture")] = ProjectPaths().checkpoint_sheet
+    video: Annotated[Path, Argument("the video")] = ProjectPaths().checkpoint_film
+
+    def run(self) -> None:
+        from hv15.commands.sheet import draw_checkpoints
+
+        draw_checkpoints(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLoRA(SettingsCommand):
+    """The LoRA after a step, from the copy that the training has kept."""
+
+    name: ClassVar[str] = "lora"
+    spec: Annotated[Path, Argument("which step, as the planner writes it")]
+    out: Annotated[Path, Argument("the LoRA file")]
+
+    def run(self) -> None:
+        from hv15.commands.checkpoints import keep
+
+        keep(self)
+
+
 STAGE_COMMANDS: tuple[Entry, ...] = (
     Group("encode", "encode clips or texts into the store", (EncodeLatents, EncodeTexts)),
     Report,
     Train,
+    Sample,
     Group(
-        "sample",
-        "encode an i2v image, denoise, decode",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet),
+        "stage",
+        "one part of a sample: encode an i2v image, denoise, decode; or the LoRA after a step",
+        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet, SampleGrid, StepLoRA),
         metavar="STEP",
     ),
 )

@@ -164,9 +164,14 @@ class OptimizerSettings(Section):
         )
 
 
+def package_of(name: OptimizerType) -> str:
+    """Return the package with an optimizer's class, as Python imports it."""
+    return CLASSES.get(name, name).partition(".")[0]
+
+
 def distribution_of(name: OptimizerType) -> str:
     """Return the distribution with an optimizer's class, as pip calls it; for a path it is a guess."""
-    package = CLASSES.get(name, name).partition(".")[0]
+    package = package_of(name)
     return _DISTRIBUTIONS.get(package, package)
 
 

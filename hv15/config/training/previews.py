@@ -35,5 +35,8 @@ class PreviewSettings(Section):
     previews: tuple[str, ...] = Field((), json_schema_extra=SPEED)
     """Names of the prompts in `sample.prompts` that are sampled while training; all if not set."""
 
+    preview_average: bool = Field(False, json_schema_extra=SPEED)
+    """Sample with the moving average of the LoRA (`ema_decay`) instead of the LoRA itself."""
+
     preview: PreviewSize = Field(PreviewSize(), json_schema_extra=SPEED)
     """Smaller or quicker than the final samples."""

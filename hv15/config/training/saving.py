@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hv15.config.section import FUTURE, SPEED, Conflict, Many, Section
+from hv15.config.section import FUTURE, PUBLISHING, SPEED, Conflict, Many, Section
 
 
 class SavingSettings(Section):
@@ -30,6 +30,11 @@ class SavingSettings(Section):
 
     save_precision: Literal["float32", "bfloat16"] = Field("float32", json_schema_extra=FUTURE)
     """Number format of the LoRA file. bfloat16 halves its size with little loss."""
+
+    publish_step: Many | None = Field(None, json_schema_extra=PUBLISHING)
+    """Publish the LoRA as it was after this step, with its samples and conversions, instead of that after the last one.
+    The training keeps its copy of this step, whatever the settings above say; of one that is done, it must have kept
+    it. `hv15 pick` sets this."""
 
     def conflicts(self) -> Iterator[Conflict]:
         yield from super().conflicts()

@@ -16,8 +16,8 @@ class StartSettings(Section):
     """What the training starts from."""
 
     continue_from: PathText | None = Field(None, json_schema_extra=ORIGIN)
-    """Start from another training instead of a new LoRA, to go on with other settings. `latest`: from the newest state
-    of results/train, the one at the time of planning. Or the folder of a state, such as
+    """Start from another training instead of a new LoRA, to continue with other settings. `latest`: from the newest
+    state of results/train, the one at the time of planning. Or the folder of a state, such as
     results/train-ab12cd34/state/step-001600, or its digest as `hv15 show` prints it. A state brings weights, optimizer
     state and counts: steps count on, so `max_train_steps` is the total, and the order of the clips continues after the
     samples that were used. Or a checkpoint or LoRA file, which brings only weights: steps count from 0. What it starts

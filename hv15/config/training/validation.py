@@ -63,6 +63,10 @@ class ValidationSettings(Section):
         for name in ("every_n_steps", "every_n_epochs", "at_first", "keep_best", "patience"):
             if getattr(self, name) and not self.is_on:
                 yield (name,), "has no effect without fraction or datasets"
+        for number, dataset in enumerate(self.datasets):
+            for name in ("loss_weight", "start_step", "end_step"):
+                if getattr(dataset, name) != DatasetSettings.model_fields[name].default:
+                    yield ("datasets", number, name), "is only for datasets that are trained on"
         if self.patience is not None and self.every_n_steps is None and self.every_n_epochs is None:
             yield ("patience",), "needs every_n_steps or every_n_epochs, which then decide the length of the training"
 

@@ -93,11 +93,6 @@ class BlockSwap(BlockHook):
             swapped.use_slot(self._slot_of[index].memory)
             self._handles.append(blocks[index].register_state_dict_post_hook(partial(swapped.add_to_state)))
 
-    @property
-    def host_bytes(self) -> int:
-        """Bytes of CPU memory that the swapped blocks take."""
-        return sum(swapped.size for swapped in self._swapped.values())
-
     def around_blocks(self, *, recomputed: bool) -> AbstractContextManager[object]:
         """Return an empty context.
 

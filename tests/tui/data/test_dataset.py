@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 def test_items_with_captions_buckets_and_problems(root: Path) -> None:
     made = reader(root, caption_prefix="zorp, ", num_repeats=2)
     a, b, c, d = made.items
-    assert (a.caption, a.whole_caption, a.caption_file) == ("clip a", "zorp, clip a", root / "clips/a.txt")
+    assert (a.caption, a.prefix, a.caption_file) == ("clip a", "zorp, ", root / "clips/a.txt")
     assert (d.problem, d.caption_file) == (NO_CAPTION, root / "clips/d.txt")
     assert made.overview().captions == 3
     assert list(made.probe()) == [0, 1, 2, 3]
@@ -187,9 +187,32 @@ def test_a_caption_is_edited_in_its_row_and_the_rest_stays(root: Path) -> None:
         write_caption(first, "once more")
 
 
+def test_a_list_of_captions_is_edited_as_lines(root: Path) -> None:
+    file = root / "list.jsonl"
+    lines = [
+        '{"video_path": "clips/a.mp4", "caption": ["short", "a long one"], "id": 7}',
+        '{"video_path": "clips/b.mp4", "caption": ["short", "several\\nlines"]}',
+        '{"video_path": "clips/a.mp4", "caption": "one, two"}',
+    ]
+    file.write_text("\n".join(lines))
+    options = {"caption_variants": True, "tag_dropout": 0.5, "caption_versions": 40, "caption_prefix": "sks, "}
+    made = DatasetReader(settings({"video_jsonl_file": "list.jsonl", **options}), root)
+    made.load()
+    first, second, third = made.items
+    assert (first.caption, third.caption) == ("short\na long one", "one, two")
+    texts = {f"sks, {text}" for text in ("short", "a long one", "several", "lines", "one, two", "one", "two", "")}
+    assert made.overview().captions == len(texts)
+    made.replace(first, write_caption(first, "brief\n\n another "))
+    written = file.read_text().split("\n")
+    assert written[0] == '{"video_path": "clips/a.mp4", "caption": ["brief", "another"], "id": 7}'
+    assert written[1:] == lines[1:]
+    with pytest.raises(UserError, match="one of these captions has several lines"):
+        write_caption(second, "anything")
+
+
 def test_a_default_caption_is_replaced_by_one_of_its_own(root: Path) -> None:
     item = reader(root, default_caption="a clip").items[3]
-    assert (item.whole_caption, item.problem, item.is_default) == ("a clip", "", True)
+    assert (item.caption, item.problem, item.is_default) == ("a clip", "", True)
     added = write_caption(item, "now it has one")
     assert (added.caption, added.is_default) == ("now it has one", False)
     assert reader(root, default_caption="a clip").items[3].caption == "now it has one"

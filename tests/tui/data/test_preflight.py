@@ -22,15 +22,10 @@ def answer(monkeypatch: pytest.MonkeyPatch, done: Completed) -> None:
 
 def test_a_config_that_is_wrong_gives_its_problems_with_their_places(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("task: t2v\ntrain: {seed: x}\n")
-    assert Preflight(config).run() == (
-        Check("problem", "config", "is missing", place=Place(config, 1, 1, ("datasets",))),
-        Check(
-            "problem",
-            "config",
-            "found 'x', expected a whole number",
-            place=Place(config, 2, 15, ("train", "seed")),
-        ),
+    config.write_text("train: {seed: x}\nsample: {seed: y}\n")
+    assert Preflight(config).run() == tuple(
+        Check("problem", "config", f"found '{found}', expected a whole number", place=Place(config, *place))
+        for found, place in (("x", (1, 15, ("train", "seed"))), ("y", (2, 16, ("sample", "seed"))))
     )
 
 

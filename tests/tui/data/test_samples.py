@@ -21,7 +21,7 @@ from hv15.records.spec import Spec
 from tests.data.videos import make_video, number_of, numbered, numbers_of
 from tui.data import clips
 from tui.data.clips import fitted
-from tui.data.sample_standing import Standing, StandingReader
+from tui.data.sample_standing import SampleStanding, StandingReader
 from tui.data.samples import Sample, SamplesReader, load_clip, still
 from tui.widgets.sample_list import sample_title, step_words
 
@@ -169,7 +169,24 @@ def made_by(root: Path, name: str, training: JsonObject, prompt: str = "a cat") 
     write_video(path, numbered(0)[None], metadata=metadata)
 
 
-def standings(reader: SamplesReader) -> dict[str, Standing]:
+def test_a_preview_tells_that_it_shows_the_average(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    for step, more in ((1, {}), (2, {"ema_decay": 0.99}), (3, {"ema_decay": "much"})):
+        path = tmp_path / f"results/train/previews/cat.step{step:06d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made_from = {"latents": {"trained": "a", "step": step, **more}}
+        write_video(path, numbered(0)[None], metadata={"hv15.made_from": json.dumps(made_from)})
+    reader = SamplesReader(tmp_path / "config.yaml")
+    reader.refresh()
+    assert [(sample.step, sample.ema_decay) for sample in reader.samples] == [(1, None), (2, 0.99), (3, None)]
+    assert [sample_title(sample) for sample in reader.samples] == [
+        "cat · step 1",
+        "cat · step 2 · average",
+        "cat · step 3",
+    ]
+
+
+def standings(reader: SamplesReader) -> dict[str, SampleStanding]:
     return {sample.name: sample.standing for sample in reader.samples}
 
 
@@ -182,18 +199,18 @@ def test_samples_of_another_training_or_prompt_are_no_final_ones(tmp_path: Path)
     reader = SamplesReader(tmp_path / "config.yaml")
     assert reader.refresh()
     asked = {
-        "bird": Standing.NOT_IN_CONFIG,
-        "cat": Standing.CURRENT,
-        "cat.base": Standing.CURRENT,
-        "dog": Standing.EARLIER_PROMPT,
-        "dog.base": Standing.NOT_IN_CONFIG,
+        "bird": SampleStanding.NOT_IN_CONFIG,
+        "cat": SampleStanding.CURRENT,
+        "cat.base": SampleStanding.CURRENT,
+        "dog": SampleStanding.EARLIER_PROMPT,
+        "dog.base": SampleStanding.NOT_IN_CONFIG,
     }
     assert standings(reader) == asked
 
     # a training that was begun and has not published anything makes the others earlier ones
     Spec({"steps": 200}).write(ProjectPaths(tmp_path).spec("train"))
     assert reader.refresh()
-    assert standings(reader) == {**asked, "cat": Standing.EARLIER_TRAINING}
+    assert standings(reader) == {**asked, "cat": SampleStanding.EARLIER_TRAINING}
 
     # while an earlier training's LoRA is there, its samples are of it
     trained = ProjectPaths(tmp_path).trained
@@ -202,19 +219,48 @@ def test_samples_of_another_training_or_prompt_are_no_final_ones(tmp_path: Path)
     assert standings(reader) == asked
     save_file({"x": torch.zeros(1)}, trained, {"hv15.made_from": json.dumps({"steps": 3000})})
     assert reader.refresh()
-    assert standings(reader)["cat"] is Standing.EARLIER_TRAINING
+    assert standings(reader)["cat"] is SampleStanding.EARLIER_TRAINING
 
     (tmp_path / "config.yaml").write_text(CONFIG.replace("a dog", "two dogs"))
     assert reader.refresh()
-    assert standings(reader)["dog"] is Standing.EARLIER_TRAINING
+    assert standings(reader)["dog"] is SampleStanding.EARLIER_TRAINING
     assert not reader.refresh()
+
+
+def of_step(root: Path, step: int, training: JsonObject) -> None:
+    """A sample of a kept LoRA, and that LoRA."""
+    folder = ProjectPaths(root).checkpoint(step)
+    made_by(root, "cat", training)
+    folder.mkdir(parents=True)
+    (root / "results/samples/cat.mp4").rename(folder / "cat.mp4")
+    save_file({"x": torch.zeros(1)}, folder / "lora.safetensors", {"hv15.made_from": json.dumps(training)})
+
+
+def test_samples_of_checkpoints_stand_by_their_step(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    of_step(tmp_path, 200, {"step": 200})
+    of_step(tmp_path, 90, {"step": 90})
+    made_by(tmp_path, "cat", {"steps": 300})
+    trained = ProjectPaths(tmp_path).trained
+    save_file({"x": torch.zeros(1)}, trained, {"hv15.made_from": json.dumps({"steps": 300})})
+    reader = SamplesReader(tmp_path / "config.yaml")
+    assert reader.refresh()
+    found = [(each.kind, each.step, each.standing) for each in reader.samples]
+    current = SampleStanding.CURRENT
+    assert found == [("checkpoint", 90, current), ("checkpoint", 200, current), ("final", None, current)]
+    assert sample_title(reader.samples[0]) == "cat · step 90 · checkpoint"
+
+    # of the published step, the final samples are those that its LoRA has made
+    (tmp_path / "config.yaml").write_text(f"{CONFIG}train: {{publish_step: 90}}\n")
+    assert reader.refresh()
+    assert [each.standing for each in reader.samples] == [current, current, SampleStanding.EARLIER_TRAINING]
 
 
 def test_the_prompts_are_those_of_the_config_that_was_opened(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "other.yaml").write_text(CONFIG.replace("a cat", "two cats"))
     sampled(tmp_path, "results/samples/cat.mp4", "two cats")
-    for name, standing in (("config.yaml", Standing.EARLIER_PROMPT), ("other.yaml", Standing.CURRENT)):
+    for name, standing in (("config.yaml", SampleStanding.EARLIER_PROMPT), ("other.yaml", SampleStanding.CURRENT)):
         reader = SamplesReader(tmp_path / name)
         assert reader.refresh()
         assert standings(reader) == {"cat": standing}
@@ -225,26 +271,28 @@ def test_a_config_that_cannot_be_read_marks_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("oops: [")
     reader = SamplesReader(tmp_path / "config.yaml")
     assert reader.refresh()
-    assert standings(reader) == {"cat": Standing.CURRENT}
+    assert standings(reader) == {"cat": SampleStanding.CURRENT}
 
 
 @pytest.mark.parametrize(
     ("standing", "word", "title"),
     [
-        (Standing.CURRENT, "final", "cat · final"),
-        (Standing.EARLIER_TRAINING, "earlier", "cat · of an earlier training"),
-        (Standing.EARLIER_PROMPT, "edited", "cat · of an earlier prompt"),
-        (Standing.NOT_IN_CONFIG, "removed", "cat · no longer in the config"),
+        (SampleStanding.CURRENT, "final", "cat · final"),
+        (SampleStanding.EARLIER_TRAINING, "earlier", "cat · of an earlier training"),
+        (SampleStanding.EARLIER_PROMPT, "edited", "cat · of an earlier prompt"),
+        (SampleStanding.NOT_IN_CONFIG, "removed", "cat · no longer in the config"),
     ],
 )
-def test_only_what_the_project_asks_for_is_called_final(standing: Standing, word: str, title: str) -> None:
+def test_only_what_the_project_asks_for_is_called_final(standing: SampleStanding, word: str, title: str) -> None:
     sample = Sample("cat", "cat", None, "final", "", Path("cat.mp4"), "video", 1, 0.0, standing=standing)
     assert (step_words(sample), sample_title(sample)) == (word, title)
 
 
-@pytest.mark.parametrize(("with_base", "standing"), [(True, Standing.CURRENT), (False, Standing.NOT_IN_CONFIG)])
+@pytest.mark.parametrize(
+    ("with_base", "standing"), [(True, SampleStanding.CURRENT), (False, SampleStanding.NOT_IN_CONFIG)]
+)
 def test_the_contact_sheet_belongs_to_samples_that_are_compared(
-    tmp_path: Path, with_base: bool, standing: Standing
+    tmp_path: Path, with_base: bool, standing: SampleStanding
 ) -> None:
     prompts = [{"name": "cat", "prompt": "a cat"}]
     config = {"models": {"source": "demo"}, "datasets": [{"video_directory": "clips"}]}

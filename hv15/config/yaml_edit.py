@@ -15,12 +15,12 @@ from pathlib import Path
 import yaml
 
 from hv15.config.yaml_file import YamlFile, read_yaml
+from hv15.config.yaml_places import ValueSpan, children, is_block, refused, walk
+from hv15.config.yaml_text import block, entry, parse, scalar
 from hv15.errors import UserError
 from hv15.records.json_values import Json
 from hv15.records.paths import CONFIG
 from hv15.records.problems import Location, dotted
-from tui.data.yaml_places import ValueSpan, children, is_block, refused, walk
-from tui.data.yaml_text import block, entry, parse, scalar
 
 _FILE = Path(CONFIG)
 _ANCHOR = re.compile(r"&[^\s,\]}]+\s+")

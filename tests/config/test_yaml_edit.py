@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from hv15.config.presets import preset_names, preset_text
+from hv15.config.yaml_edit import add_entry, remove_value, set_value
 from hv15.config.yaml_file import read_yaml
+from hv15.config.yaml_places import location_at
+from hv15.config.yaml_text import scalar
 from hv15.errors import UserError
-from tui.data.yaml_edit import add_entry, remove_value, set_value
 from tui.data.yaml_lines import with_line_ends
-from tui.data.yaml_places import location_at
-from tui.data.yaml_text import scalar
 
 TEXT = """\
 # a project

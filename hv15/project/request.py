@@ -1,0 +1,132 @@
+"""What `hv15 sample` asks for, as a project without datasets: its prompts, seeds, LoRAs and models.
+
+Relative paths on a command line start at the working directory. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hv15.choices import Role
+from hv15.config.yaml_file import read_yaml
+from hv15.digest import short
+from hv15.errors import UserError
+from hv15.project import Project
+from hv15.records.json_values import Json, JsonObject
+from hv15.sample.prompts import SampleSpec
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Prompts, and what all of them have in common."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int] = ()
+    """Of each prompt; empty means the project's."""
+    loras: Sequence[str] = ()
+    """FILE or FILE:STRENGTH."""
+    image: Path | None = None
+    sample: Mapping[str, Json] = field(default_factory=dict)
+    """Settings of `sample:`; None means the project's."""
+    models: Mapping[Role, Path] = field(default_factory=dict)
+    """Files instead of the project's."""
+    settings: Sequence[str] = ()
+    """Any other settings, as NAME=VALUE."""
+
+
+def open_project(config: Path, overrides: Mapping[str, Json], request: SampleRequest) -> Project:
+    """Return a project that samples what is asked for, and trains nothing.
+
+    Args:
+        config: the config file. If there is none, the request has to name the models, and encoded texts are kept in the
+            user's own cache folder.
+        overrides: settings that override the file's.
+
+    Raises:
+        UserError: there is neither a project nor a model, or something that was asked for cannot be used.
+    """
+    asked: JsonObject = {name: value for name, value in request.sample.items() if value is not None}
+    asked["loras"] = [_lora(words) for words in request.loras]
+    asked["prompts"] = [*_prompts(request)]
+    changes: JsonObject = {**overrides, "datasets": [], "train": None, "convert": None}
+    text = None
+    if request.models:
+        changes["models"] = {
+            **_section(overrides, "models"),
+            "source": "files",
+            **{role: str(path.absolute()) for role, path in request.models.items()},
+        }
+    if not config.exists():
+        if not request.models:
+            raise UserError.at(
+                config,
+                "does not exist",
+                hint="name a project with --project, or model files: --dit, --vae, --text-encoder, --tokenizer, "
+                "--glyph-encoder",
+            )
+        text = "task: t2v"
+        changes["cache"] = {"directory": str(_user_cache()), **_section(overrides, "cache")}
+        changes["task"] = "t2v" if request.image is None else "i2v"
+    for words in request.settings:
+        _set(changes, words)
+    changes["sample"] = {**_section(overrides, "sample"), **_section(changes, "sample"), **asked}
+    return Project(config, changes, text=text)
+
+
+def named_samples(project: Project) -> Iterator[SampleSpec]:
+    """Yield what a request's project samples. Each name says prompt and seed, and ends in a digest of everything."""
+    text = project.texts.settings_digest
+    for spec in project.samples.values():
+        words = re.sub(r"[^a-z0-9]+", "-", spec.prompt.lower()).strip("-")[:40].strip("-") or "prompt"
+        digest = short([spec.denoising(None, text), spec.decoding(None, text)])[:8]
+        yield replace(spec, name=f"{words}-seed{spec.seed}-{digest}")
+
+
+def _prompts(request: SampleRequest) -> Iterator[JsonObject]:
+    for number, prompt in enumerate(request.prompts):
+        entry: JsonObject = {"prompt": prompt}
+        if request.image is not None:
+            entry["image_path"] = str(request.image.absolute())
+        for seed in dict.fromkeys(request.seeds):
+            yield {**entry, "name": f"prompt{number}-seed{seed}", "seed": seed}
+        if not request.seeds:
+            yield {**entry, "name": f"prompt{number}"}
+
+
+def _lora(words: str) -> JsonObject:
+    """Read FILE or FILE:STRENGTH. A file whose name ends like that is meant if it exists."""
+    path, separator, strength = words.rpartition(":")
+    if separator and path and not Path(words).expanduser().exists():
+        try:
+            return {"path": str(Path(path).expanduser().absolute()), "multiplier": float(strength)}
+        except ValueError:
+            pass
+    return {"path": str(Path(words).expanduser().absolute())}
+
+
+def _set(changes: JsonObject, words: str) -> None:
+    """Put a setting NAME=VALUE in its place; the value is read as in config.yaml."""
+    name, separator, value = words.partition("=")
+    keys = name.split(".")
+    if not separator or not all(keys):
+        raise UserError(f"--set {words}: expected NAME=VALUE", hint="for example --set sample.quantize=fp8")
+    read = read_yaml(Path("--set"), f"value: {value}").data["value"]
+    place = changes
+    for key in keys[:-1]:
+        inside = place.get(key)
+        place[key] = place = dict(inside) if isinstance(inside, dict) else {}
+    place[keys[-1]] = read
+
+
+def _section(settings: Mapping[str, Json], name: str) -> JsonObject:
+    found = settings.get(name)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _user_cache() -> Path:
+    """Where texts are kept that belong to no project."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hv15"

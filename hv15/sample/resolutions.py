@@ -1,0 +1,67 @@
+"""The official sizes of videos: a named resolution and an aspect ratio give height and width."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import get_args
+
+from hv15.choices import Resolution
+from hv15.errors import UserError
+from hv15.grid import PIXELS_PER_CELL
+
+BASES: dict[Resolution, int] = {"360p": 480, "480p": 640, "720p": 960, "1080p": 1440}
+"""The side of a square video of each resolution."""
+MOST_ASPECT = 4.0
+"""The largest ratio of the sides of an official size."""
+
+
+@lru_cache(maxsize=len(BASES))
+def official_sizes(resolution: Resolution) -> tuple[tuple[int, int], ...]:
+    """Return all (height, width) of a resolution, tall ones first.
+
+    They are the largest that have at most as many latent cells as the square: from one column on, a column is added
+    while the number of cells allows it, else a row is taken away. From the official program.
+    """
+    cells = (BASES[resolution] // PIXELS_PER_CELL) ** 2
+    rows, columns, sizes = cells, 1, []
+    while rows:
+        if max(rows, columns) <= MOST_ASPECT * min(rows, columns):
+            sizes.append((rows * PIXELS_PER_CELL, columns * PIXELS_PER_CELL))
+        if rows * (columns + 1) <= cells:
+            columns += 1
+        else:
+            rows -= 1
+    return tuple(sizes)
+
+
+def official_size(resolution: Resolution, width: float, height: float) -> tuple[int, int]:
+    """Return the (height, width) of a resolution whose aspect ratio is nearest to `width:height`.
+
+    Of two that are as near, the taller one, as in the official program.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    if not (width > 0 and height > 0):
+        raise ValueError(f"{width}:{height}")
+    return min(official_sizes(resolution), key=lambda size: abs(size[0] / size[1] - height / width))
+
+
+def parse_size(words: tuple[str, ...]) -> tuple[int, int]:
+    """Read a size from the words of a command line: `720p 16:9`, `480p` (16:9), or `480 848` (height and width).
+
+    Raises:
+        UserError: it is none of these.
+    """
+    names = get_args(Resolution)
+    if words and words[0] in BASES and len(words) <= 2:
+        width, _, height = (words[1] if len(words) == 2 else "16:9").partition(":")
+        if width.isdecimal() and height.isdecimal() and int(width) and int(height):
+            return official_size(words[0], int(width), int(height))
+    elif len(words) == 2 and all(word.isdecimal() for word in words):
+        return int(words[0]), int(words[1])
+    raise UserError(
+        f"--size {' '.join(words)}: expected a resolution ({', '.join(names)}) with or without an aspect ratio, or "
+        "height and width in pixels",
+        hint="for example --size 720p 16:9, or --size 480 848; prompts stand before it",
+    )
