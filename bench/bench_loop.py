@@ -1,6 +1,6 @@
 """What a training does beside its steps: waiting for data, metrics, validation, previews; each beside a training step.
 
-    OMP_NUM_THREADS=1 python bench/bench_loop.py [--steps 12] [--grid 5 16 24]
+    OMP_NUM_THREADS=1 python bench/bench_loop.py [--steps 6] [--grid 3 8 12]
 
 Width 512, 12 blocks, LoRA of rank 16, float32 on the CPU, encoded clips on the disk, with the trainer's own loop. All
 are ratios of medians, so other work on the machine matters little. The goals:
@@ -52,7 +52,7 @@ SPEC = SampleSpec(
     negative_prompt="",
     height=128,
     width=128,
-    frames=17,
+    frames=9,
     steps=4,
     guidance_scale=1.0,
     flow_shift=5.0,
@@ -67,7 +67,7 @@ SPEC = SampleSpec(
     lora_multiplier=1.0,
     image=None,
     loras=(),
-    models={},
+    models={"dit": "", "vae": ""},
 )
 
 
@@ -113,7 +113,7 @@ def settings(steps: int, **options: Any) -> Settings:
         "optimizer_type": "AdamW",
         "network_dim": RANK,
         "network_alpha": RANK,
-        "validation": {"fraction": 0.1, "every_n_steps": steps // 2},
+        "validation": {"fraction": 0.1, "every_n_steps": 2, "samples": 3},
         "preview_every_n_steps": steps,
         **options,
     }
@@ -166,8 +166,8 @@ def measure(folder: Path, checkpointing: bool, grid: list[int], steps: int, cloc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--grid", type=int, nargs=3, default=[5, 16, 24])
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--grid", type=int, nargs=3, default=[3, 8, 12])
     options = parser.parse_args()
     torch.manual_seed(0)
     clock = Clock()

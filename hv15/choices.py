@@ -8,9 +8,13 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Task: TypeAlias = Literal["t2v", "i2v"]
+"""Text-to-video, or image-to-video."""
+
+TransformerSection: TypeAlias = Literal["train", "sample"]
+"""The sections of the config with settings of the transformer."""
 
 Resolution: TypeAlias = Literal["360p", "480p", "720p", "1080p"]
-"""Text-to-video, or image-to-video."""
+"""The names of the official sizes of videos."""
 
 VariantName: TypeAlias = Literal[
     "480p_t2v",
@@ -43,8 +47,11 @@ WeightFormat: TypeAlias = Literal["fp8", "fp8_fast", "int8", "nf4"]
 
 PublishedLayout: TypeAlias = Literal["comfyui", "diffusers", "official"]
 """The programs whose tensor names a transformer checkpoint may use; so may a LoRA."""
-LoRALayout: TypeAlias = Literal["kohya", PublishedLayout]
-"""The programs whose tensor names a LoRA may use. Our own files use kohya's."""
+LoRALayout: TypeAlias = Literal["kohya", PublishedLayout, "comfyui_kohya", "peft"]
+"""The programs whose tensor names a LoRA may use. Our own files use kohya's. `comfyui_kohya` is ComfyUI's modules in
+kohya's spelling (`lora_unet_`), `peft` an adapter for diffusers' transformer that PEFT loads."""
+LoRAProgram: TypeAlias = Literal["comfyui", "diffusers", "official", "musubi"]
+"""The programs whose loaders `hv15 verify` knows."""
 
 NetworkType: TypeAlias = Literal["lora", "dora", "loha", "lokr"]
 """How the trained change of a layer's weight is made of smaller matrices."""
@@ -55,3 +62,7 @@ LayerPreset: TypeAlias = Literal["all", "attention", "mlp", "no_modulation"]
 def roles_of(task: Task) -> tuple[Role, ...]:
     """Return the models that a task needs: the image encoder for i2v only."""
     return ROLES if task == "i2v" else tuple(role for role in ROLES if role != "image_encoder")
+
+
+QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
+"""The Hub's name of the text encoder, whose tokenizer is used."""

@@ -41,7 +41,7 @@ def this_machine(count: int) -> Machine | None:
         return _by_hand(count, *given)
     if SLURM_JOB not in os.environ:
         raise UserError(
-            f"train.num_machines is {count}, but this is no SLURM job, and {', '.join(BY_HAND)} are not set",
+            f"train.num_machines is {count}, but this is not a SLURM job, and {', '.join(BY_HAND)} are not set",
             hint=f"submit the job with --nodes {count}, or start the command on each machine with these variables; "
             "for this machine alone set train.num_machines to 1",
         )

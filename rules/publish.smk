@@ -25,7 +25,7 @@ rule convert:
     input:
         unpack(PROJECT.inputs("convert.{layout}")),
     output:
-        PATHS.converted("{layout}"),
+        PATHS.converted("{layout}", PROJECT.output_name),
     log:
         PATHS.log("convert.{layout}"),
     benchmark:
@@ -37,7 +37,7 @@ rule convert:
     message:
         "Converting the LoRA to {wildcards.layout} names: {WHY:convert.{wildcards.layout}}"
     shell:
-        "job {log:q} hv15 convert {input.lora:q} {output:q} --to {wildcards.layout}"
+        "job {log:q} hv15 export --lora {input.lora:q} --out {output:q} --to {wildcards.layout}"
 
 
 rule publish:

@@ -71,7 +71,7 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "this is no SLURM job"),
+        ({}, "this is not a SLURM job"),
         ({"SLURM_JOB_ID": "1"}, "this SLURM job has 1 nodes"),
         ({"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1"}, "this SLURM job has 1 nodes"),
         ({"NODE_RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "29500"}, "NODE_RANK is '2'"),

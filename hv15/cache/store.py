@@ -125,7 +125,7 @@ class Store:
 
 
 def _names(folder: Path) -> list[str]:
-    """The names in a folder, none if it is no folder. (Paths of 100,000 items would cost more than finding them.)"""
+    """The names in a folder, none if it is not a folder. (Paths of 100,000 items would cost more than finding them.)"""
     try:
         return os.listdir(folder)  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):

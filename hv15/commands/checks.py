@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hv15.choices import Role, roles_of
+from hv15.choices import Role, TransformerSection, roles_of
 from hv15.commands.dataset_notes import dataset_notes, media_notes, names
 from hv15.commands.machine_checks import machine_note
 from hv15.commands.notes import file_notes, lora_notes, sample_notes
@@ -97,7 +97,7 @@ def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
     What only this machine lacks is a note, not a problem: the training may run on another one.
     """
     from hv15.models.attention import pick_attention
-    from hv15.models.context_parallel import Section, check_heads
+    from hv15.models.context_parallel import check_heads
     from hv15.models.weights.quantised import check_weight_format
     from hv15.models.weights.swap import swapped_indices
     from hv15.precision import pick_device, pick_dtype
@@ -110,7 +110,7 @@ def _speed_checks(project: Project, config: DiTConfig) -> Iterator[Check]:
             optimizer_class(optimizer)
         except UserError as error:
             yield machine_note("train", error, ("train", "optimizer_type"))
-    sections: dict[Section, TrainSettings | SampleSettings] = {
+    sections: dict[TransformerSection, TrainSettings | SampleSettings] = {
         "train": project.settings.train,
         "sample": project.settings.sample,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download, Ema, Merge
+from hv15.commands.options.files import Convert, DemoClips, DemoModels, Download, Ema, Export, Merge
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.metadata import CONVERSION_NOTE
@@ -16,6 +16,10 @@ from hv15.terminal_text import one_line
 
 if TYPE_CHECKING:
     from hv15.choices import LoRALayout
+
+
+TORCH_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp8": "bfloat16"}
+"""torch's names of number formats; what is not quantised beside fp8 is bf16."""
 
 
 def convert(options: Convert) -> None:
@@ -34,13 +38,43 @@ def convert(options: Convert) -> None:
             f"--reverse together with --to {options.to}: --reverse means --to kohya", hint="give one of the two"
         )
     to: LoRALayout = "kohya" if options.reverse else options.to or "comfyui"
-    _check_target(options.target, [options.source])
-    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank).get(CONVERSION_NOTE)
+    check_target(options.target, [options.source])
+    note = convert_file(options.source, options.target, to, svd_rank=options.svd_rank, base=options.base).get(
+        CONVERSION_NOTE
+    )
     modules = count_modules(read_header(options.target).entries)
     print(
         f"{one_line(str(options.target))}: {to} layout, {modules} modules" + (f"; {note}" if note else ""),
         file=sys.stderr,
     )
+
+
+def export(options: Export) -> None:
+    """Write the copy of a LoRA for another program that the workflow publishes, and check that it is loaded there.
+
+    Raises:
+        UserError: the LoRA cannot be read or converted, or the program would not use all of it as it is meant.
+    """
+    from hv15.config import load_config
+    from hv15.lora.about import About
+    from hv15.lora.files import convert_file
+    from hv15.lora.programs.verify import verify
+
+    log_to_stderr("info")
+    settings = load_config(options.config, options.overrides)
+    about = About.from_settings(settings.convert, settings.root)
+    check_target(options.out, [options.lora])
+    convert_file(options.lora, options.out, options.to, about=about)
+    found = verify(options.out, options.to)
+    if not found.is_right:
+        verdict, keys = next(iter(found.by_verdict().items()))
+        raise UserError.at(
+            options.out,
+            f"{options.to} would not use {len(keys)} of {len(found.verdicts)} tensors as they are meant, first "
+            f"{keys[0]}: {verdict.outcome}, {verdict.why}",
+            hint=f"leave {options.to} out of convert.formats, and say how the LoRA was made: this is a mistake in hv15",
+        )
+    print(f"{one_line(str(options.out))}: {len(found.verdicts)} tensors, as {options.to} loads them", file=sys.stderr)
 
 
 def ema(options: Ema) -> None:
@@ -51,7 +85,7 @@ def ema(options: Ema) -> None:
     """
     from hv15.lora.averaging import average_loras
 
-    _check_target(options.out, options.files)
+    check_target(options.out, options.files)
     parts = average_loras(options.files, options.out, options.sigma_rel)
     for path, weight in parts:
         print(f"{weight:6.1%}  {one_line(str(path))}", file=sys.stderr)
@@ -64,9 +98,12 @@ def merge(options: Merge) -> None:
     Raises:
         UserError: options that do not belong together, or a file that cannot be used.
     """
+    import torch
+
     from hv15.lora.merging import merge_to_file
     from hv15.lora.weighted import WeightedLoRA
     from hv15.models.facts import describe
+    from hv15.models.weights.fp8_writer import Fp8Writer
 
     if options.multiplier and len(options.multiplier) != len(options.lora):
         raise UserError(
@@ -76,14 +113,29 @@ def merge(options: Merge) -> None:
     project = Project(options.config, options.overrides)
     multipliers = options.multiplier or [1.0] * len(options.lora)
     loras = [WeightedLoRA(path, multiplier) for path, multiplier in zip(options.lora, multipliers, strict=True)]
-    _check_target(options.out, [project.models.path("dit"), *options.lora])
-    merge_to_file(project.models.path("dit"), loras, options.out)
-    in_fp8 = describe(project.models.path("dit")).in_fp8
-    note = "; its float8 weights were written in the number format of the others" if in_fp8 else ""
-    print(f"{one_line(str(options.out))}: {describe(options.out)}{note}", file=sys.stderr)
+    base = project.models.path("dit")
+    if options.shard_size is None:
+        check_target(options.out, [base, *options.lora])
+    elif options.out.suffix == ".safetensors" or options.shard_size <= 0:
+        raise UserError.at(options.out, "--shard-size needs a folder, and a size above 0", hint="name a new folder")
+    fp8 = Fp8Writer() if options.dtype == "fp8" else None
+    dtype = None if options.dtype is None else getattr(torch, TORCH_NAMES[options.dtype])
+    merge_to_file(
+        base,
+        loras,
+        options.out,
+        layout=options.layout,
+        dtype=dtype,
+        fp8=fp8,
+        shard_bytes=None if options.shard_size is None else int(options.shard_size * 1e9),
+    )
+    notes = [f"; rounding to fp8 changes the blocks' weights by {fp8.error:.1e} of their norm"] if fp8 else []
+    if fp8 is None and describe(base).in_fp8:
+        notes.append("; its float8 weights were written in the number format of the others")
+    print(f"{one_line(str(options.out))}: {describe(options.out)}{''.join(notes)}", file=sys.stderr)
 
 
-def _check_target(target: Path, sources: Iterable[Path]) -> None:
+def check_target(target: Path, sources: Iterable[Path]) -> None:
     """Refuse a target without the suffix .safetensors, and one that is also a source."""
     if target.suffix != ".safetensors":
         raise UserError.at(target, "expected a name that ends in .safetensors", hint="choose such a name")

@@ -46,8 +46,7 @@ def sample(options: Sample) -> int | None:
     specs = list(named_samples(project))
     due = [spec for spec in specs if not _is_made(project, spec, options.out)]
     if due:
-        ranks = settings.sample.context_parallel
-        code = run_on_ranks(ranks, settings.runtime.device, settings.sample.asks_for_gpus)
+        code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
         _fetch_models(project)
@@ -64,7 +63,7 @@ def _request(options: Sample) -> SampleRequest:
     """Read the options.
 
     Raises:
-        UserError: the size is none.
+        UserError: the size cannot be read.
     """
     files: dict[Role, Path | None] = {
         "dit": options.dit,
@@ -127,7 +126,7 @@ def _fetch_models(project: Project) -> None:
 
 
 def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
-    """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run goes on.
+    """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run resumes.
 
     Raises:
         UserError: a model, an image or a LoRA cannot be used, or a file cannot be written.
@@ -241,13 +240,13 @@ def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> No
 
 def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
     """Decode all samples with one load of the VAE."""
-    from hv15.sample.decode import Decoder
+    from hv15.sample.decode import SampleDecoder
 
     settings, text = project.settings, project.texts.settings_digest
     decoded = [(spec, output) for spec in specs for output in OUTPUT_TYPES[spec.output_type] if output.is_decoded]
     if not decoded:
         return
-    vae = Decoder(
+    vae = SampleDecoder(
         project.models.path("vae"),
         decoded[0][0].dtype,
         device=settings.runtime.device,

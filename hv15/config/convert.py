@@ -1,11 +1,15 @@
-"""`convert:` the other formats of the LoRA that the workflow writes."""
+"""`convert:` the other formats of the LoRA that the workflow writes, and what they say about themselves."""
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
 
 from hv15.choices import PublishedLayout
 from hv15.config.section import Section
+
+MetadataKept = Literal["full", "public", "none"]
 
 
 class ConvertSettings(Section):
@@ -14,6 +18,34 @@ class ConvertSettings(Section):
     formats: tuple[PublishedLayout, ...] = ("comfyui",)
     """Files written beside results/lora.safetensors: `comfyui` (for ComfyUI, without a custom node), `diffusers`
     (transformer.load_lora_adapter), `official` (generate.py --lora_path). [] for none."""
+
+    output_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "lora"
+    """Beginning of their names, such as `my-style` for results/my-style.comfyui.safetensors."""
+
+    metadata: MetadataKept = "public"
+    """What they tell: `public` leaves out the config, with its prompts and paths; `full` keeps everything; `none` tells
+    only what a loader needs. results/lora.safetensors always tells everything."""
+
+    title: str = ""
+    """Title of the LoRA, which ComfyUI's LoRA managers and Civitai show. Empty: the output name."""
+
+    author: str = ""
+    """Who made it."""
+
+    description: str = ""
+    """What it does."""
+
+    tags: tuple[str, ...] = ()
+    """Keywords to find it by."""
+
+    trigger_words: tuple[str, ...] = ()
+    """Words in a prompt that call for it."""
+
+    license: str = ""
+    """Its licence, such as `CC-BY-4.0`."""
+
+    preview: str = ""
+    """An image to show, relative to the config file. It is stored in the files, at most 512 pixels wide and high."""
 
     @field_validator("formats")
     @classmethod

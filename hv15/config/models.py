@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hv15.choices import ROLES, Role, Task, VariantName, roles_of
+from hv15.choices import QWEN, ROLES, Role, Task, VariantName, roles_of
 from hv15.config.section import PLACE, Conflict, PathText, Section
 
 
@@ -35,7 +35,7 @@ class ModelSettings(Section):
     image_encoder: PathText | None = Field(None, json_schema_extra=PLACE)
     """SigLIP so400m patch14-384 for image-to-video: a .safetensors file or a Hugging Face folder. Only for task i2v."""
 
-    tokenizer: PathText = Field("Qwen/Qwen2.5-VL-7B-Instruct", json_schema_extra=PLACE)
+    tokenizer: PathText = Field(QWEN, json_schema_extra=PLACE)
     """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub with "qwen" in it (taken from the local Hub
     cache, or downloaded: about 7 MB)."""
 

@@ -200,7 +200,11 @@ class SampleSettings(TransformerSettings):
                 yield ("prompts", index, "name"), text
 
 
+def name_from_words(prompt: str) -> str:
+    """Return the first words of a prompt, in letters and digits that any file name may have."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
+
+
 def automatic_name(prompt: str, image_path: str = "") -> str:
     """Return a file name for a prompt: its first words and 8 hex digits of a digest of prompt and image path."""
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
-    return f"{words}-{hashlib.sha256((prompt + chr(0) + image_path).encode()).hexdigest()[:8]}"
+    return f"{name_from_words(prompt)}-{hashlib.sha256((prompt + chr(0) + image_path).encode()).hexdigest()[:8]}"

@@ -98,6 +98,16 @@ class Settings(Section):
                 yield ("datasets",), f"none of them takes part {part}: see start_step and end_step"
 
     @property
+    def i2v_prob(self) -> float:
+        """The share of videos that are trained with their first frame as the condition: none for text-to-video."""
+        return self.train.i2v_prob if self.task == "i2v" else 0.0
+
+    @property
+    def trains_both_tasks(self) -> bool:
+        """Whether image-to-video and text-to-video are both trained."""
+        return 0 < self.i2v_prob < 1
+
+    @property
     def root(self) -> Path:
         """The project folder, at which relative paths start: the config file's own folder."""
         return self._root

@@ -43,7 +43,7 @@ class Survey:
     """The media that can be used, in the order of their names, or of the rows of a JSONL file."""
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Things that the user should know but that are no problem: one sentence each, with the file or folder."""
+    """Things that the user should know but that are not problems: one sentence each, with the file or folder."""
     empty: list[str] = field(default_factory=list)
     """Paths of the media that have an empty caption."""
 

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank
 from hv15.lora.branches import output_without_loras
 from hv15.lora.changes import WeightChange, read_changes
-from hv15.lora.dora import Decomposed, ScaledRows, row_norms
+from hv15.lora.dora import Decomposed, DecomposedRows, ScaledRows, row_norms
 from hv15.lora.lycoris import LycorisChange
 from hv15.lora.products import add_product, hadamard_output, kronecker_output, scaled_change
 from hv15.models.adapted import LowRankHook
@@ -127,7 +127,7 @@ class _AddWeightChange:
     model.
     """
 
-    def __init__(self, change: Decomposed | LycorisChange, multiplier: float) -> None:
+    def __init__(self, change: Decomposed | DecomposedRows | LycorisChange, multiplier: float) -> None:
         self.change, self.multiplier = change, multiplier
         self.device = torch.device("cpu")
 
@@ -186,5 +186,5 @@ def _hook(change: WeightChange, multiplier: float) -> _AddLowRank | _AddForward 
         return _AddForward(change, multiplier)
     if isinstance(change, ScaledRows):
         return _ScaleRows(change, multiplier)
-    assert isinstance(change, Decomposed | LycorisChange)
+    assert isinstance(change, Decomposed | DecomposedRows | LycorisChange)
     return _AddWeightChange(change, multiplier)

@@ -2,8 +2,9 @@
 
 W' = (W + difference) * magnitude / norm. The difference W' - W depends on W.
 
-- `Decomposed`: the norm is that of W + difference, by rows or columns, as in the paper, LyCORIS and PEFT. It can be
-  applied and merged, but not converted to another layout.
+- `Decomposed`: the norm is that of W + difference, by columns, as LyCORIS can train it. It can be applied and merged.
+- `DecomposedRows`: the same by rows, as in the paper, LyCORIS and PEFT. It can be divided and joined by rows, but only
+  PEFT's layouts take such norms.
 - `ScaledRows`: the norm is that of W, by rows. ComfyUI computes it for every magnitude of rows, so hv15 trains it.
   Because the norms do not change, it costs little more than its adapter, and it is converted like that, row by row.
 """
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, RowChange
-from hv15.lora.kinds import BASE_MAGNITUDE
+from hv15.lora.kinds import BASE_MAGNITUDE, MAGNITUDE
 
 EPS = torch.finfo(torch.float32).eps
 """Added to norms, as LyCORIS and ComfyUI do."""
@@ -25,7 +26,7 @@ EPS = torch.finfo(torch.float32).eps
 
 @dataclass(frozen=True)
 class Decomposed:
-    """An adapter with a magnitude for each row (out, 1), or for each column (1, in)."""
+    """An adapter with a magnitude for each column, (1, in), relative to the norm of the changed weight's column."""
 
     adapter: Adapter
     magnitude: Tensor
@@ -42,14 +43,37 @@ class Decomposed:
         magnitude (1).
         """
         changed = self.adapter.merged(weight, 1.0)
-        along = 1 if self.magnitude.shape[1] == 1 else 0
-        norm = torch.linalg.vector_norm(changed, dim=along, keepdim=True) + EPS
-        ratio: Tensor = self.magnitude.to(weight.device, torch.float32) / norm
-        return changed * (multiplier * (ratio - 1) + 1)
+        return _with_magnitudes(changed, self.magnitude, torch.linalg.vector_norm(changed, dim=0) + EPS, multiplier)
 
     def to(self, device: torch.device) -> Decomposed:
         """Return the same change with its tensors on a device."""
         return replace(self, adapter=self.adapter.to(device), magnitude=self.magnitude.to(device))
+
+
+@dataclass(frozen=True)
+class DecomposedRows(RowChange):
+    """An adapter with a magnitude for each row, (out, 1), relative to the norm of the changed weight's row."""
+
+    adapter: Adapter
+    magnitude: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.adapter.shape
+
+    def rows(self, index: slice | Tensor) -> DecomposedRows:
+        return DecomposedRows(self.adapter.rows(index), self.magnitude[index].contiguous())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {**self.adapter.tensors(), MAGNITUDE: self.magnitude}
+
+    def to(self, device: torch.device) -> DecomposedRows:
+        return DecomposedRows(self.adapter.to(device), self.magnitude.to(device))
+
+    def merged(self, weight: Tensor, multiplier: float) -> Tensor:
+        """Return the changed weight; weight and result are (out, in), fp32, on one device; see `Decomposed`."""
+        changed = self.adapter.merged(weight, 1.0)
+        return _with_magnitudes(changed, self.magnitude, row_norms(changed)[:, None], multiplier)
 
 
 @dataclass(frozen=True)
@@ -88,6 +112,11 @@ def row_norms(weight: Tensor) -> Tensor:
     return norms + EPS
 
 
+def _with_magnitudes(changed: Tensor, magnitude: Tensor, norms: Tensor, multiplier: float) -> Tensor:
+    ratio = magnitude.to(changed.device, torch.float32) / norms
+    return changed * (multiplier * (ratio - 1) + 1)
+
+
 def scaled_rows(module: str, adapter: Adapter, magnitude: Tensor) -> ScaledRows:
     """Combine an adapter and its magnitudes (out, 1), relative to the base weight's norms, from a file.
 
@@ -107,7 +136,7 @@ def scaled_rows(module: str, adapter: Adapter, magnitude: Tensor) -> ScaledRows:
     return ScaledRows(adapter, magnitude)
 
 
-def decomposed(module: str, adapter: Adapter, magnitude: Tensor) -> Decomposed:
+def decomposed(module: str, adapter: Adapter, magnitude: Tensor) -> Decomposed | DecomposedRows:
     """Combine an adapter and its magnitude from a file.
 
     Args:
@@ -126,4 +155,4 @@ def decomposed(module: str, adapter: Adapter, magnitude: Tensor) -> Decomposed:
             f"expected one number for each of {rows} rows or {columns} columns",
             hint="export it again",
         )
-    return Decomposed(adapter, magnitude)
+    return DecomposedRows(adapter, magnitude) if magnitude.shape[1] == 1 else Decomposed(adapter, magnitude)

@@ -10,16 +10,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hv15.atomic import atomic_path
 from hv15.choices import LoRALayout
 from hv15.errors import UserError
+from hv15.lora.about import KOHYA_HASH, SHA256, About
 from hv15.lora.adapters import cast_up
 from hv15.lora.conversion import convert
 from hv15.lora.kinds import BASE_MAGNITUDE, MAGNITUDE, detect_lora_layout, has_base_norms
-from hv15.lora.peft import with_alphas
+from hv15.lora.peft import (
+    ADAPTER_METADATA,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_config,
+    with_alphas,
+    with_config_file,
+)
 from hv15.models.dit_config import DiTConfig
+from hv15.models.dit_files import LinearWeights
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import open_checkpoint
-from hv15.models.weights.writer import write_checkpoint
+from hv15.models.weights.writer import data_sha256, write_checkpoint
 from hv15.records.metadata import DORA_NORM, KOHYA_BASE_NAME
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
@@ -31,6 +41,7 @@ def save_lora(
     metadata: Mapping[str, str],
     *,
     dtype: torch.dtype | None = None,
+    hashed: bool = False,
 ) -> None:
     """Write a LoRA as safetensors, atomically; equal tensors and metadata give equal bytes.
 
@@ -40,6 +51,7 @@ def save_lora(
         state_dict: matrices (rows, columns) and alphas ().
         dtype: the matrices are cast to it, alphas and magnitudes, which are near 1 times a norm, are not; None keeps
             each tensor's dtype.
+        hashed: add the hashes of the tensors' bytes, by which other tools know a LoRA.
 
     Raises:
         UserError: the disk is full, the folder cannot be written, or a tensor holds NaN or infinity.
@@ -49,10 +61,13 @@ def save_lora(
         is_cast = dtype is not None and tensor.ndim and not key.endswith(f".{BASE_MAGNITUDE}")
         tensors[key] = tensor.detach().to("cpu", dtype if is_cast else tensor.dtype)
     _refuse_nan(path, tensors, hint="lower the learning rate: the training diverged. The file was not written")
-    metadata = {key: value for key, value in metadata.items() if key != DORA_NORM}
+    metadata = {key: value for key, value in metadata.items() if key not in (DORA_NORM, SHA256, KOHYA_HASH)}
     named = _renamed(tensors, BASE_MAGNITUDE, MAGNITUDE)
     if named.keys() != tensors.keys():
         metadata[DORA_NORM] = "base"
+    if hashed:
+        found = data_sha256(named)
+        metadata |= {SHA256: f"0x{found}", KOHYA_HASH: found}
     write_checkpoint(Path(path), named, named.__getitem__, metadata)
 
 
@@ -76,7 +91,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         plain = {key: cast_up(tensor) for key, tensor in checkpoint.tensors()}
         if has_base_norms(checkpoint.metadata):
             plain = _renamed(plain, MAGNITUDE, BASE_MAGNITUDE)
-        state_dict = with_alphas(plain, checkpoint.metadata)
+        state_dict = with_alphas(plain, with_config_file(path, checkpoint.metadata))
     except UserError as error:
         kind = looks_like(checkpoint.keys())
         if "a LoRA" not in kind and "unknown" not in kind:
@@ -92,6 +107,8 @@ def convert_file(
     to: LoRALayout = "comfyui",
     *,
     svd_rank: int | None = None,
+    base: Path | None = None,
+    about: About | None = None,
 ) -> dict[str, str]:
     """Convert a LoRA file; the new file keeps the source's metadata (hv15.*, ss_*, modelspec.*).
 
@@ -99,6 +116,8 @@ def convert_file(
         source, target: .safetensors files.
         to: the target layout.
         svd_rank: see `convert`.
+        base: the transformer that the LoRA is used on, for kinds that depend on its weights.
+        about: what the new file tells; None keeps what the source tells.
 
     Returns:
         The new file's metadata.
@@ -106,12 +125,20 @@ def convert_file(
     Raises:
         UserError: as `read_lora`, `convert` and `save_lora`; the message names the file.
     """
+    if to == "peft" and target.name != WEIGHTS_FILE:
+        raise UserError.at(target, f"PEFT loads only {WEIGHTS_FILE}", hint="give a folder of its own and that name")
     state_dict, metadata = read_lora(source)
+    weights = None if base is None else LinearWeights(base)
     try:
-        converted, new_metadata = convert(state_dict, to, metadata=metadata, svd_rank=svd_rank)
+        converted, new_metadata = convert(state_dict, to, metadata=metadata, svd_rank=svd_rank, weights=weights)
     except UserError as error:
         raise UserError.at(source, error.message, hint=error.hint) from error
-    save_lora(target, converted, new_metadata)
+    if about is not None:
+        new_metadata = about.metadata(new_metadata)
+    save_lora(target, converted, new_metadata, hashed=True)
+    if to == "peft":
+        with atomic_path(target.parent / CONFIG_FILE) as temporary:
+            temporary.write_text(adapter_config(new_metadata[ADAPTER_METADATA]), encoding="utf-8")
     return new_metadata
 
 
@@ -135,7 +162,7 @@ def kohya_metadata(
 
     Args:
         rank, alpha: of all layers; None means that they differ.
-        network_args: what else describes a network that is no plain LoRA.
+        network_args: what else describes a network other than a plain LoRA.
         base: sizes of the base model.
         base_name: file name of its checkpoint, without the folder, which is private.
         resolution: "WIDTHxHEIGHT" of the largest bucket.

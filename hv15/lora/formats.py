@@ -19,6 +19,7 @@ from hv15.lora.fused import join, split
 from hv15.lora.kinds import (
     ADAPTER_PARTS,
     BASE_MAGNITUDE,
+    changed_twice,
     depends_on_base,
     group_parts,
     kind_of,
@@ -27,6 +28,8 @@ from hv15.lora.kinds import (
 )
 from hv15.lora.names import ModulePlace, find_parts, place_of, written_name
 
+PEFT_LAYOUTS: tuple[LoRALayout, ...] = ("diffusers", "official", "peft")
+"""The layouts whose files are loaded through PEFT."""
 Parts = dict[str, RowChange]
 """Changes by the part of the model that they change: an official module name, with @0, @1 or @2 for a third of it."""
 
@@ -49,19 +52,16 @@ def read_parts(state_dict: Mapping[str, Tensor]) -> Parts:
             raise UserError(
                 f"LoRA: {kind_of(keys)} ({next(iter(keys.values()))}) cannot be converted to another layout: its "
                 "effect depends on the base weights",
-                hint="use it as it is, merge it into the base model (hv15 merge), or train a plain LoRA",
+                hint="give the transformer that it is used on, --base FILE; or use or merge it as it is",
             )
         places = find_parts(name)
         if places is None:
             unknown.extend(keys.values())
             continue
         change = _read_change(name, {part: state_dict[key] for part, key in keys.items()})
-        for part, piece in _pieces(change, places).items():
+        for part, piece in pieces(change, places).items():
             if part in parts:
-                raise UserError(
-                    f"LoRA: {part} is changed twice, the second time by {name}",
-                    hint="export it again in one layout: the file mixes two layouts of one LoRA",
-                )
+                raise changed_twice(part, name)
             if piece is not None:
                 parts[part] = piece
     if unknown or not state_dict:
@@ -94,15 +94,19 @@ def join_parts(parts: Parts, layout: LoRALayout) -> dict[str, RowChange]:
 def write_modules(modules: Mapping[str, RowChange], layout: LoRALayout) -> dict[str, Tensor]:
     """Return the tensors of a file: matrices (rows, columns), and alphas () for kohya and ComfyUI.
 
-    diffusers and official have no alphas, because theirs is always the rank.
+    The layouts of PEFT have no alphas, because theirs is always the rank. The magnitudes of a `ScaledRows` must already
+    be relative to PEFT's norms there (`hv15.lora.base_norms`).
     """
     tensors: dict[str, Tensor] = {}
     for name, change in modules.items():
         for suffix, tensor in change.tensors().items():
-            if layout != "kohya":
+            if layout not in ("kohya", "comfyui_kohya"):
                 suffix = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}.get(suffix, suffix)
-            if suffix == "alpha" and layout in ("diffusers", "official"):
-                continue
+            if layout in PEFT_LAYOUTS:
+                if suffix == "alpha":
+                    continue
+                if suffix == BASE_MAGNITUDE:
+                    suffix, tensor = "lora_magnitude_vector", tensor[:, 0].contiguous()
             tensors[f"{written_name(name, layout)}.{suffix}"] = tensor
     return tensors
 
@@ -189,8 +193,8 @@ def _alpha(name: str, tensor: Tensor) -> float:
     return float(tensor.item())
 
 
-def _pieces(change: RowChange, places: dict[str, ModulePlace]) -> dict[str, RowChange | None]:
-    """Divide a file's change into the model's parts."""
+def pieces(change: RowChange, places: dict[str, ModulePlace]) -> dict[str, RowChange | None]:
+    """Divide a change of one module of a file into those of the model's parts; see `find_parts`."""
     if any(place.third is not None for place in places.values()):
         thirds = split(change)
         return {part: thirds[place.third or 0] for part, place in places.items()}

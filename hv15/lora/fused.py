@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hv15.errors import UserError
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, RowChange, product, scaled
-from hv15.lora.dora import ScaledRows
+from hv15.lora.dora import DecomposedRows, ScaledRows
 
 
 def join(name: str, parts: Sequence[RowChange | None]) -> RowChange:
@@ -31,16 +31,17 @@ def join(name: str, parts: Sequence[RowChange | None]) -> RowChange:
     Raises:
         UserError: only some of them are DoRA: the magnitudes of the others are norms of weights that no file holds.
     """
-    scaled_parts = [part for part in parts if isinstance(part, ScaledRows)]
+    scaled_parts = [part for part in parts if isinstance(part, ScaledRows | DecomposedRows)]
     if not scaled_parts:
         return _join_adapters([part if isinstance(part, Adapter) else None for part in parts])
-    if len(scaled_parts) < len(parts):
+    kind = type(scaled_parts[0])
+    if len(scaled_parts) < len(parts) or not all(isinstance(part, kind) for part in scaled_parts):
         raise UserError(
             f"LoRA: {name} is q, k and v in one matrix, but only {len(scaled_parts)} of the three have a DoRA",
             hint="train all three or none of them, or a plain LoRA",
         )
     adapter = _join_adapters([part.adapter for part in scaled_parts])
-    return ScaledRows(adapter, _stack([part.magnitude for part in scaled_parts]))
+    return kind(adapter, _stack([part.magnitude for part in scaled_parts]))
 
 
 def split(change: RowChange) -> list[RowChange | None]:
@@ -51,9 +52,13 @@ def split(change: RowChange) -> list[RowChange | None]:
     """
     third = change.shape[0] // 3
     thirds = [slice(i * third, (i + 1) * third) for i in range(3)]
-    if isinstance(change, ScaledRows):
-        adapters = zip(split(change.adapter), map(change.rows, thirds), strict=True)
-        return [ScaledRows(part, rows.magnitude) if isinstance(part, Adapter) else rows for part, rows in adapters]
+    if isinstance(change, ScaledRows | DecomposedRows):
+        kind, adapters = type(change), split(change.adapter)
+        magnitudes = [change.magnitude[rows].contiguous() for rows in thirds]
+        return [
+            kind(part, magnitude) if isinstance(part, Adapter) else change.rows(rows)
+            for part, magnitude, rows in zip(adapters, magnitudes, thirds, strict=True)
+        ]
     if isinstance(change, LowRank):
         return [*_split_low_rank(change, thirds)]
     if isinstance(change, Hadamard):

@@ -178,3 +178,11 @@ def unknown_keys(keys: list[str], total: int) -> UserError:
         "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight, "
         "transformer.transformer_blocks.0.attn.to_q.lora_A.weight or double_blocks.0.img_attn_q.lora_A.weight",
     )
+
+
+def changed_twice(module: str, name: str) -> UserError:
+    """Return the error about a file in which a second part, of this name, changes a module."""
+    return UserError(
+        f"LoRA: {module} is changed twice, the second time by {name}",
+        hint="export it again in one layout: the file mixes two layouts of one LoRA",
+    )

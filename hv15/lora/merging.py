@@ -21,6 +21,7 @@ from hv15.lora.files import read_lora
 from hv15.lora.weighted import WeightedLoRA, listed, naming
 from hv15.models.dit_files import merge_dit
 from hv15.models.weights.fingerprint import model_fingerprint
+from hv15.models.weights.fp8_writer import Fp8Writer
 from hv15.models.weights.patches import Patch, check_targets
 from hv15.models.weights.quantised import QuantisedLinear
 from hv15.records.metadata import MERGED, MERGED_BASE, VERSION
@@ -94,18 +95,22 @@ def merge_to_file(
     *,
     layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
+    fp8: Fp8Writer | None = None,
+    shard_bytes: int | None = None,
 ) -> None:
     """Merge LoRAs into a transformer's weights and write a checkpoint whose metadata says what it was made from.
 
     Args:
-        layout: of the written file.
-        dtype: of the written tensors; None keeps the file's, or its unquantised dtype if the file is in fp8.
+        layout, dtype, fp8, shard_bytes: see `merge_dit`.
 
     Raises:
         UserError: a file is missing, damaged, of an unknown layout, or does not fit the model.
     """
     metadata = _merge_provenance(dit_path, loras)  # finds a missing file before 16 GB are read
-    merge_dit(dit_path, output, merge_patches(loras), layout=layout, dtype=dtype, metadata=metadata)
+    patches = merge_patches(loras)
+    merge_dit(
+        dit_path, output, patches, layout=layout, dtype=dtype, metadata=metadata, fp8=fp8, shard_bytes=shard_bytes
+    )
 
 
 def _merge_provenance(base: Path, loras: Iterable[WeightedLoRA]) -> dict[str, str]:

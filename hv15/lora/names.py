@@ -20,6 +20,9 @@ from hv15.patterns import PatternError, Searches
 
 Value = TypeVar("Value")
 
+PEFT_PREFIX = "base_model.model."
+"""Before every name in the files that PEFT itself saves."""
+
 LORA_LAYOUTS: tuple[LoRALayout, ...] = get_args(LoRALayout)
 
 # Official names and ComfyUI's. diffusers' names come from the table in hv15.models.layouts.
@@ -76,9 +79,20 @@ _PREFIX: dict[LoRALayout, str] = {
     "comfyui": "diffusion_model.",
     "diffusers": "transformer.",
     "official": "",
+    "comfyui_kohya": "lora_unet_",
+    "peft": PEFT_PREFIX,
 }
-# Prefixes of module names in files. ComfyUI also reads `transformer.` before official block names.
-_READ_PREFIXES = ("lora_unet_", "lycoris_", "diffusion_model.", "transformer.", "")
+# Prefixes of module names in files: `lycoris_` is SimpleTuner's, `lora_transformer_` OneTrainer's. ComfyUI also reads
+# `transformer.` before official block names.
+_READ_PREFIXES = (
+    "lora_unet_",
+    "lycoris_",
+    "lora_transformer_",
+    PEFT_PREFIX,
+    "diffusion_model.",
+    "transformer.",
+    "",
+)
 _INDEX = re.compile(r"(blocks[._])(\d+)(?=[._])")
 _TRAINED = re.compile(r"double_blocks\.\d+\.(?:" + "|".join(map(re.escape, _BLOCK)) + ")")
 
@@ -105,11 +119,11 @@ def _diffusers_place(part: str) -> ModulePlace:
     key = f"{official.module}.weight".replace("#", "0")
     recipe = reading_recipes("diffusers", [key])[key]
     module = recipe.sources[official.third or 0].removesuffix(".weight")
-    return ModulePlace(_generalise(module)[0], None, recipe.swap)
+    return ModulePlace(generalise(module)[0], None, recipe.swap)
 
 
-def _generalise(name: str) -> tuple[str, str]:
-    """`double_blocks.7.img_mlp.0` -> (`double_blocks.#.img_mlp.0`, "7")."""
+def generalise(name: str) -> tuple[str, str]:
+    """Split the number of a block off: `double_blocks.7.img_mlp.0` -> (`double_blocks.#.img_mlp.0`, "7")."""
     match = _INDEX.search(name)
     if match is None:
         return name, ""
@@ -122,7 +136,9 @@ _PLACES: dict[str, dict[LoRALayout, ModulePlace]] = {
         "official": ModulePlace.parse(part),
         "kohya": ModulePlace.parse(part),
         "comfyui": ModulePlace.parse(name),
+        "comfyui_kohya": ModulePlace.parse(name),
         "diffusers": _diffusers_place(part),
+        "peft": _diffusers_place(part),
     }
     for part, name in _COMFYUI.items()
 }
@@ -146,14 +162,19 @@ def place_of(part: str, layout: LoRALayout) -> ModulePlace:
     Raises:
         KeyError: no such part.
     """
-    template, index = _generalise(part)
+    template, index = generalise(part)
     place = _PLACES[template][layout]
     return ModulePlace(place.module.replace("#", index), place.third, place.swapped)
 
 
+def layout_places(layout: LoRALayout) -> list[str]:
+    """Return the dotted names of a layout's modules, without prefix and with `#` for the number of a block."""
+    return list(dict.fromkeys(places[layout].module for places in _PLACES.values()))
+
+
 def written_name(module: str, layout: LoRALayout) -> str:
-    """Return a module's name in the layout's files from its dotted name: with the prefix, and flattened for kohya."""
-    return _PREFIX[layout] + (module.replace(".", "_") if layout == "kohya" else module)
+    """Return a module's name in the layout's files from its dotted name: with the prefix, and flattened as kohya's."""
+    return _PREFIX[layout] + (module.replace(".", "_") if layout in ("kohya", "comfyui_kohya") else module)
 
 
 def kohya_name(module: str) -> str:
@@ -166,7 +187,7 @@ def find_parts(name: str) -> dict[str, ModulePlace] | None:
     for prefix in _READ_PREFIXES:
         if not name.startswith(prefix) or "#" in name:  # in the table, # stands for a block's number
             continue
-        template, index = _generalise(name.removeprefix(prefix))
+        template, index = generalise(name.removeprefix(prefix))
         parts = _READ.get(template.replace(".", "_"))
         if parts is not None:
             return {part.replace("#", index): replace(place, module=name) for part, place in parts.items()}
@@ -176,14 +197,17 @@ def find_parts(name: str) -> dict[str, ModulePlace] | None:
 def module_layout(name: str) -> LoRALayout | None:
     """Return the layout of a module name in a file; None if it is unknown.
 
-    Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) are taken to be kohya's.
+    Names that kohya and ComfyUI share (`lora_unet_double_blocks_0_img_attn_proj`) are taken to be kohya's. Both of
+    ComfyUI's spellings are `comfyui`.
     """
     parts = find_parts(name)
     if parts is None:
         return None
     prefix = next(prefix for prefix in _READ_PREFIXES if name.startswith(prefix))
-    flat = _generalise(name.removeprefix(prefix))[0].replace(".", "_")
-    places = _PLACES[_generalise(next(iter(parts)))[0]]
+    if prefix == PEFT_PREFIX:
+        return "peft"
+    flat = generalise(name.removeprefix(prefix))[0].replace(".", "_")
+    places = _PLACES[generalise(next(iter(parts)))[0]]
     if flat == places["diffusers"].module.replace(".", "_"):
         return "diffusers"
     if prefix in ("diffusion_model.", "transformer.") or flat != places["official"].module.replace(".", "_"):

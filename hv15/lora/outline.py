@@ -17,7 +17,7 @@ from hv15.lora.kinds import (
     unknown_keys,
 )
 from hv15.lora.names import ModulePlace, find_parts
-from hv15.lora.peft import read_settings, strength_of
+from hv15.lora.peft import read_settings, strength_of, with_config_file
 from hv15.models.weights.header import Header, read_header
 
 _FACTORS = {
@@ -71,7 +71,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
     header = read_header(path)
     try:
         detect_lora_layout(header.entries)
-        settings = read_settings(header.metadata)
+        settings = read_settings(with_config_file(path, header.metadata))
         groups, unknown = group_parts(header.entries)
         modules = []
         for name, keys in groups.items():
@@ -83,7 +83,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
                 keys[BASE_MAGNITUDE] = keys.pop(MAGNITUDE)
             shapes = {part: header.entries[key].shape for part, key in keys.items()}
             strength = strength_of(settings, name, shapes)
-            alpha = _scalar(header, keys["alpha"]) if "alpha" in keys else strength and strength.alpha
+            alpha = read_scalar(header, keys["alpha"]) if "alpha" in keys else strength and strength.alpha
             modules.append(ModuleOutline(name, places, shapes, alpha))
         if unknown:
             raise unknown_keys(unknown, len(header.entries))
@@ -92,7 +92,7 @@ def read_outline(path: Path) -> list[ModuleOutline]:
     return modules
 
 
-def _scalar(header: Header, key: str) -> float | None:
+def read_scalar(header: Header, key: str) -> float | None:
     """Read a tensor of one element; None if it has more, or is in an unusual number format."""
     entry = header.entries[key]
     form = _SCALARS.get(entry.dtype)

@@ -7,20 +7,24 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.errors import UserError
 from hv15.lora.kinds import MAGNITUDE, group_parts
+from hv15.lora.names import PEFT_PREFIX
 from hv15.patterns import PatternError, Searches
 from hv15.records.json_values import RecordError, parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hv15.lora.adapters import Kronecker, LowRank
+    from hv15.lora.adapters import Hadamard, Kronecker, LowRank
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """The key of the file's metadata that holds the settings as JSON."""
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+"""The two files of an adapter that PEFT itself saves, in a folder of their own."""
 MOST_PATTERNS = 1000
 """Limit on the patterns in one file. One for each module of a model is usual if ranks differ."""
 
@@ -77,7 +81,7 @@ def strength_of(settings: PeftSettings, module: str, shapes: Mapping[str, tuple[
     Raises:
         UserError: the settings are not what PEFT writes.
     """
-    name = module.removeprefix("transformer.")
+    name = module.removeprefix("transformer.").removeprefix(PEFT_PREFIX)
     alpha = _setting(settings, "lora_alpha" if "lora_alpha" in settings else "alpha", "alpha_pattern", name)
     if any(part.startswith("lokr_") for part in shapes):
         rank = _setting(settings, "r", "rank_pattern", name)
@@ -93,7 +97,7 @@ def strength_of(settings: PeftSettings, module: str, shapes: Mapping[str, tuple[
     return Strength(alpha * math.sqrt(rank) if settings.get("use_rslora") else alpha, rank)
 
 
-def lora_settings(modules: Mapping[str, LowRank], prefix: str) -> str:
+def lora_settings(modules: Mapping[str, LowRank], prefix: str, *, dora: bool = False) -> str:
     """Return the settings, as JSON, of a file whose alphas are folded into up (alpha = rank).
 
     Without them some versions of diffusers apply modules of a different rank with a wrong strength.
@@ -101,6 +105,7 @@ def lora_settings(modules: Mapping[str, LowRank], prefix: str) -> str:
     Args:
         modules: LoRAs by module name.
         prefix: of the names in the file: "transformer." or "".
+        dora: whether every module has a magnitude too.
     """
     ranks = {name: adapter.rank for name, adapter in modules.items()}
     usual, unusual = _patterns(ranks)
@@ -112,10 +117,47 @@ def lora_settings(modules: Mapping[str, LowRank], prefix: str) -> str:
             "alpha_pattern": unusual,
             "target_modules": sorted(ranks),
             "lora_bias": False,
-            "use_dora": False,
+            "use_dora": dora,
         },
         prefix,
     )
+
+
+def loha_settings(modules: Mapping[str, Hadamard]) -> str:
+    """Return the settings, as JSON, of a file of LoHa whose w1_a include the strength (alpha = rank)."""
+    ranks = {name: adapter.rank for name, adapter in modules.items()}
+    usual, unusual = _patterns(ranks)
+    return _written(
+        {
+            "peft_type": "LOHA",
+            "r": usual,
+            "alpha": usual,
+            "rank_pattern": unusual,
+            "alpha_pattern": unusual,
+            "target_modules": sorted(ranks),
+        },
+        "",
+    )
+
+
+def adapter_config(settings: str) -> str:
+    """Return the text of the config file of an adapter, from its settings as JSON."""
+    return json.dumps({"peft_type": "LORA", "task_type": None, **parse_object(settings)}, indent=2, sort_keys=True)
+
+
+def with_config_file(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return a file's metadata, with the settings from PEFT's config file beside it if they are not in there.
+
+    Raises:
+        UserError: the config file cannot be read.
+    """
+    config = path.parent / CONFIG_FILE
+    if path.name != WEIGHTS_FILE or metadata.get(ADAPTER_METADATA) or not config.is_file():
+        return dict(metadata)
+    try:
+        return {**metadata, ADAPTER_METADATA: config.read_text(encoding="utf-8")}
+    except (OSError, ValueError) as error:
+        raise UserError.at(config, f"cannot be read: {error}", hint="copy it again") from error
 
 
 def lokr_settings(modules: Mapping[str, Kronecker], factor: int, prefix: str) -> str:

@@ -176,7 +176,7 @@ def _from_file(
     for module in read_outline(path):
         layer, *others = module.places
         if others or layer not in trainable:
-            what = "is q, k and v in one matrix" if others else "is no layer that hv15 trains"
+            what = "is q, k and v in one matrix" if others else "is not a layer that hv15 trains"
             raise UserError.at(
                 path,
                 f"{module.name} {what}, so dim_from_weights cannot take its rank",

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -24,12 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from hv15.choices import TransformerSection
 from hv15.errors import UserError
 from hv15.gpus import LOCAL_RANK
 from hv15.models.attention import Attention
 from hv15.models.weights.no_data import has_no_data
-
-Section = Literal["train", "sample"]
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ def connected(size: int, device: torch.device) -> Iterator[torch.device]:
     dist.destroy_process_group()  # not after an error: it could wait for the others
 
 
-def join(size: int, heads: int, device: torch.device | str, section: Section) -> ContextParallel | None:
+def join(size: int, heads: int, device: torch.device | str, section: TransformerSection) -> ContextParallel | None:
     """Return the group of `size` processes that this one belongs to: neighbours by their numbers; None if size is 1.
 
     All processes must call it.
@@ -243,7 +242,7 @@ def join(size: int, heads: int, device: torch.device | str, section: Section) ->
     return ContextParallel(size, dist.get_rank(group), group)
 
 
-def check_heads(size: int, heads: int, section: Section) -> None:
+def check_heads(size: int, heads: int, section: TransformerSection) -> None:
     """Check that each of `size` ranks can have the same number of attention heads.
 
     Raises:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hv15.choices import PublishedLayout, WeightFormat
 from hv15.errors import UserError
@@ -28,9 +28,10 @@ from hv15.models.weights.checkpoint import (
     refuse_shapes,
 )
 from hv15.models.weights.fp8_files import WeightReader
+from hv15.models.weights.fp8_writer import Fp8Writer
 from hv15.models.weights.patches import Patch, check_targets
 from hv15.models.weights.quantised import Fp8Linear, QuantisedLinear, ScaledCodes, check_weight_format, replace_linears
-from hv15.models.weights.writer import write_checkpoint
+from hv15.models.weights.writer import write_checkpoint, write_shards
 from hv15.records.metadata import MODEL_SIZES
 
 
@@ -121,13 +122,18 @@ def merge_dit(
     layout: PublishedLayout = "official",
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
+    fp8: Fp8Writer | None = None,
+    shard_bytes: int | None = None,
 ) -> None:
     """Write a copy of a transformer's file with changed weights, with only one tensor in memory at a time.
 
     Args:
+        output: a file, or with `shard_bytes` a folder.
         layout: of the written file.
         dtype: of the written tensors. None keeps the file's; fp8 tensors are written in the file's unquantised dtype.
         metadata: written in addition to the sizes.
+        fp8: writes the blocks' linear layers in fp8 with scales.
+        shard_bytes: the most bytes in one file of several.
 
     Raises:
         UserError: as `load_dit` and `save_dit`.
@@ -135,6 +141,8 @@ def merge_dit(
     source = _Source(Path(path), None, "cpu", merge)
 
     def own(key: str) -> torch.dtype:
+        if fp8 is not None and is_block_linear(key):
+            return torch.float32  # rounded once, to fp8
         found = source.dtype(key)
         return found if found.itemsize > 1 else source.reader.plain_dtype
 
@@ -146,7 +154,45 @@ def merge_dit(
 
     shapes = {key: value.shape for key, value in source.dit.state_dict().items()}
     described = {key: torch.empty(shape, dtype=own(key), device="meta") for key, shape in shapes.items()}
-    _write(Path(output), source.dit.config, layout, described, tensor, dtype, metadata)
+    _write(Path(output), source.dit.config, layout, described, tensor, dtype, metadata, fp8, shard_bytes)
+
+
+class LinearWeights:
+    """The weights of a transformer's linear layers in a file of any layout, read one at a time.
+
+    Raises:
+        UserError: as `load_dit`.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._source = _Source(Path(path), None, "cpu", ())
+        modules = self._source.dit.named_modules()
+        self.shapes = {name: (layer.out_features, layer.in_features) for name, layer in modules if _is_linear(layer)}
+        """(out, in) by official name, in the model's order."""
+
+    def __call__(self, module: str) -> Tensor:
+        """Return the weight (out, in) of a layer by its official name, in fp32.
+
+        Raises:
+            UserError: the model has no such layer, or the file cannot be read.
+        """
+        path = self._source.checkpoint.path
+        if module not in self.shapes:
+            raise UserError.at(path, f"has no layer {module}", hint="use a LoRA for this model: this one has others")
+        value = self._plain(f"{module}.weight")
+        check_finite(value, module, path)
+        return value
+
+    def others_that_differ(self, other: LinearWeights) -> list[str]:
+        """Return the names of the tensors besides these weights (biases, norms, ...) in which two files differ."""
+        linear = {f"{name}.weight" for name in self.shapes}
+        names = [key for key in self._source.recipes if key not in linear and key in other._source.recipes]
+        return [key for key in names if not torch.equal(self._plain(key), other._plain(key))]
+
+    def _plain(self, key: str) -> Tensor:
+        value = self._source.make(key, torch.float32, keep_codes=False)
+        assert isinstance(value, Tensor)
+        return value.float()
 
 
 class _Source:
@@ -222,6 +268,8 @@ def _write(
     tensor: Callable[[str], Tensor],
     dtype: torch.dtype | None,
     metadata: Mapping[str, str] | None,
+    fp8: Fp8Writer | None = None,
+    shard_bytes: int | None = None,
 ) -> None:
     """Write official tensors in any layout: `described` has them on the meta device, `tensor` returns one's values."""
     if layout not in get_args(PublishedLayout):
@@ -231,12 +279,23 @@ def _write(
     def cast(value: Tensor) -> Tensor:
         return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
-    write_checkpoint(
-        path,
-        {key: cast(recipe.make(described.__getitem__)) for key, recipe in recipes.items()},
-        lambda key: cast(recipes[key].make(tensor)).cpu(),
-        {**(metadata or {}), "format": "pt", MODEL_SIZES: json.dumps(asdict(config))},
-    )
+    shapes = {key: cast(recipe.make(described.__getitem__)) for key, recipe in recipes.items()}
+    matrices = {key for key in recipes if key.endswith(".weight") and shapes[key].ndim == 2}
+    inside = {key for key in matrices if is_block_linear(recipes[key].sources[0])} if fp8 is not None else set()
+    told = {**(metadata or {}), "format": "pt", MODEL_SIZES: json.dumps(asdict(config))}
+
+    def plain(key: str) -> Tensor:
+        value = recipes[key].make(tensor)
+        return (value if key in inside else cast(value)).cpu()
+
+    make: Callable[[str], Tensor] = plain
+    if fp8 is not None:
+        shapes, make = fp8.described(shapes, inside), fp8.making(plain, inside)
+    if shard_bytes is None:
+        write_checkpoint(path, shapes, make, told)
+    else:
+        stem = "diffusion_pytorch_model" if layout == "diffusers" else "model"
+        write_shards(path, stem, shapes, make, told, shard_bytes=shard_bytes)
 
 
 def checkpoint_dtype(path: Path | str) -> torch.dtype:
@@ -262,6 +321,10 @@ def block_number(name: str) -> int:
 def is_block_linear(name: str) -> bool:
     """Whether a linear layer can be quantised: the modulations, attention and MLPs of the blocks."""
     return block_number(name) >= 0
+
+
+def _is_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    return isinstance(layer, nn.Linear)
 
 
 def _check_rows(checkpoint: Checkpoint, sources: list[str], parts: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hv15.atomic import write_json
-from hv15.choices import Role, roles_of
+from hv15.choices import QWEN, Role, roles_of
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.records.json_values import RecordError, read_record, text_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 OFFICIAL = "tencent/HunyuanVideo-1.5"
 REPACKAGED = "Comfy-Org/HunyuanVideo_1.5_repackaged"
-QWEN = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 ENCODERS: dict[Role, str] = {
     "text_encoder": "split_files/text_encoders/qwen_2.5_vl_7b.safetensors",

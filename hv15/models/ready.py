@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
+from hv15.choices import TransformerSection
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
 from hv15.models import pass_kernels
@@ -103,7 +103,7 @@ def set_up(dit: DiT, settings: TransformerSettings, device: torch.device | str) 
     dit.attention = pick_attention(
         settings.attn_mode, split=settings.split_attn, device=device, dtype=dit.dtype, training=training
     )
-    section: Literal["train", "sample"] = "train" if training else "sample"
+    section: TransformerSection = "train" if training else "sample"
     dit.context_parallel = join(settings.context_parallel, dit.config.num_heads, device, section)
     pass_kernels.ENABLED = settings.fused_kernels
     hooks: list[BlockHook] = []

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from hv15.choices import WeightFormat
+from hv15.choices import QWEN, WeightFormat
 from hv15.errors import UserError
 from hv15.models.encoder_files import fill, written_config, wrong_model
 from hv15.models.tokenizer import PromptTokenizer, load_qwen_tokenizer
@@ -34,7 +34,7 @@ _PREFIXES = ("model.language_model.", "model.")
 _NEVER_READ = ("visual.", "model.visual.", "lm_head.")
 _HINT = (
     "set models.text_encoder to Qwen2.5-VL-7B: qwen_2.5_vl_7b.safetensors or qwen_2.5_vl_7b_fp8_scaled.safetensors of "
-    "ComfyUI, or the folder of Qwen/Qwen2.5-VL-7B-Instruct"
+    f"ComfyUI, or the folder of {QWEN}"
 )
 
 

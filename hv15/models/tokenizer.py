@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hv15.choices import QWEN
 from hv15.errors import UserError
 from hv15.models.templates import MAX_TEXT_TOKENS, USER_MARKER, render_prompt
 
@@ -20,7 +21,7 @@ _PAD = "<|endoftext|>"
 _MARKS = ("<|im_start|>", "<|im_end|>", _PAD)
 _HINT = (
     "set models.tokenizer to a folder with Qwen2.5-VL's tokenizer.json (or vocab.json, merges.txt and "
-    "tokenizer_config.json), or to the Hub name Qwen/Qwen2.5-VL-7B-Instruct"
+    f"tokenizer_config.json), or to the Hub name {QWEN}"
 )
 
 

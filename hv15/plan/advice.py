@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from hv15.config import Settings
 from hv15.config.transformer import MOST_SWAPPED
 from hv15.grid import PIXELS_PER_CELL, encodable_side
-from hv15.plan.stages import SECTION, StageName, StagePlan, StagePlanner, section_of
+from hv15.plan.stage_plan import StagePlan
+from hv15.plan.stages import SECTION, StageName, StagePlanner, section_of
 from hv15.plan.workload import ClipBatch
 from hv15.records.json_values import Json
 

@@ -144,10 +144,10 @@ def _results_needs(project: Project, sizes: ModelSizes) -> dict[str, int]:
     except UserError:  # a pattern chooses no layer, or the optimizer refuses its arguments, which has its own line
         return {}
     number = FLOAT if train.save_precision == "float32" else FLOAT // 2
-    paths, formats = project.paths, settings.convert.formats
+    paths, formats, name = project.paths, settings.convert.formats, settings.convert.output_name
     chosen = lora_after(train, train.publish_step, paths)
     products = dict.fromkeys((paths.trained, chosen, paths.lora), network.parameters)
-    products |= {paths.converted(layout): written_numbers(network, layout) for layout in formats}
+    products |= {paths.converted(layout, name): written_numbers(network, layout) for layout in formats}
     if train.ema_decay:
         products |= {average_of(path): network.parameters for path in (paths.trained, chosen, paths.lora)}
     numbers = sum(size for path, size in products.items() if not path.exists())

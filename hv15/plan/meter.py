@@ -42,7 +42,7 @@ class Meter(PeakMemory):
         self.work: dict[str, Work] = {}
         """Kind of operator -> what the device does."""
         self.validation: dict[str, Work] = {}
-        """The same for the measuring of one clip, which is no part of a step."""
+        """The same for the measuring of one clip, which is not part of a step."""
         self._workspaces = workspaces
 
     @property

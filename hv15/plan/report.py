@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from hv15.data.survey import counted
 from hv15.plan.advice import Remedy, advise
 from hv15.plan.devices import Device
-from hv15.plan.stages import StagePlan, StagePlanner
+from hv15.plan.stage_plan import StagePlan
+from hv15.plan.stages import StagePlanner
 from hv15.project import Project
 from hv15.records.estimate import VERSION, Seconds
 from hv15.records.json_values import JsonObject

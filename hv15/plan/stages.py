@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from math import prod
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from hv15.choices import Role, roles_of
@@ -14,13 +13,13 @@ from hv15.out_of_memory import StageName
 from hv15.plan.cost import Cost
 from hv15.plan.devices import CONVOLUTIONS, EXCHANGE, PROCESS, Device
 from hv15.plan.model_sizes import ModelSizes
+from hv15.plan.stage_plan import StagePlan
 from hv15.plan.times import Load, load_seconds, unit_seconds
 from hv15.plan.work import Work
 from hv15.plan.workload import ClipBatch, Video, Workload, workload
 from hv15.precision import named_dtype
 from hv15.project import Project
 from hv15.records.estimate import Basis, Seconds
-from hv15.records.json_values import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -62,71 +61,6 @@ WITH_VAE: tuple[StageName, ...] = ("encode latents", "condition", "decode")
 """The stages that run the VAE."""
 COMPRESSION = {"fp8": 2, "fp8_fast": 2, "int8": 2, "nf4": 4}
 """How many times smaller a transformer's weights are than in bfloat16, in which they are published."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage as planned. All sizes in bytes."""
-
-    name: StageName
-    parts: dict[str, int]
-    """At the peak."""
-    peak: int
-    """Storages of tensors, to the byte."""
-    needed: int
-    """With the allowances for the driver, the allocator and the kernels' workspaces."""
-    fits: bool
-    host: int
-    """Of the machine's memory, beside the process itself and beside `needed`."""
-    flops: int
-    """Of one unit."""
-    unit: str
-    count: int
-    each: Seconds | None
-    """Of one unit; an estimate."""
-    loads: int
-    """How often its models are loaded: each job is a process of its own."""
-    loading: Seconds | None
-    """Of one job's start, with the loading of its models; an estimate."""
-    validation: Seconds | None
-    """Of all validations of a training; an estimate."""
-    memory_basis: Basis
-    """Where the allowances in `needed` come from."""
-    settings: JsonObject
-    """The settings that determine its memory; values have whatever type the setting has."""
-
-    @property
-    def gpus(self) -> int:
-        """How many GPUs it uses, on each of which it takes what is planned."""
-        counts = [self.settings.get(name, 1) for name in ("num_processes", "context_parallel")]
-        return prod(count for count in counts if isinstance(count, int))
-
-    @property
-    def total(self) -> Seconds | None:
-        """The time of the whole stage, with the loading of the models."""
-        if self.each is None or self.loading is None:
-            return None
-        beside = self.validation or Seconds(0.0, 0.0, self.each.basis)
-        least, most = (
-            getattr(self.each, end) * self.count + getattr(self.loading, end) * self.loads + getattr(beside, end)
-            for end in ("least", "most")
-        )
-        return Seconds(least, most, Basis.joint(self.each.basis, self.loading.basis))
-
-    @property
-    def seconds(self) -> float | None:
-        """Of one unit, typically."""
-        return None if self.each is None else self.each.typical
-
-    @property
-    def load_seconds(self) -> float | None:
-        """Of one loading, typically."""
-        return None if self.loading is None else self.loading.typical
-
-    @property
-    def total_seconds(self) -> float | None:
-        """Of the whole stage, typically."""
-        return None if self.total is None else self.total.typical
 
 
 class StagePlanner:

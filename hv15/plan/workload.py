@@ -201,7 +201,7 @@ def _measured(
 ) -> ValidationWork | None:
     """What is measured between the steps of a training."""
     train = project.settings.train
-    asked, both = train.validation, project.settings.task == "i2v" and 0 < train.i2v_prob < 1
+    asked, both = train.validation, project.settings.trains_both_tasks
     if not asked.is_on:
         return None
     try:

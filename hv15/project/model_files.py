@@ -12,13 +12,13 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from hv15.choices import ROLES, Role, roles_of
+from hv15.choices import QWEN, ROLES, Role, roles_of
 from hv15.config import Settings
 from hv15.demo.layout import DEMO_FILES, DEMO_OUTPUTS, DEMO_VERSION
 from hv15.digest import short
 from hv15.errors import UserError, of_the_system
 from hv15.models.facts import CheckpointFacts, choose_variant, describe
-from hv15.models.hub import QWEN, HubFile, downloaded_identity, hub_files
+from hv15.models.hub import HubFile, downloaded_identity, hub_files
 from hv15.models.variants import FoundVariant, detect_variant
 from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.records.problems import ConfigError, Place, Problem

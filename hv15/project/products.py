@@ -45,4 +45,5 @@ def products(settings: Settings, samples: Mapping[str, SampleSpec], paths: Proje
     made = [file for spec in samples.values() for file in sample_files(spec, paths)]
     if sheet_samples(samples, paths):
         made.append(paths.contact_sheet)
-    return made + [paths.converted(layout) for layout in settings.convert.formats]
+    name = settings.convert.output_name
+    return made + [paths.converted(layout, name) for layout in settings.convert.formats]

@@ -6,12 +6,12 @@ Relative paths on a command line start at the working directory. Loads no torch.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hv15.choices import Role
+from hv15.config.sample import name_from_words
 from hv15.config.yaml_file import read_yaml
 from hv15.digest import short
 from hv15.errors import UserError
@@ -81,9 +81,8 @@ def named_samples(project: Project) -> Iterator[SampleSpec]:
     """Yield what a request's project samples. Each name says prompt and seed, and ends in a digest of everything."""
     text = project.texts.settings_digest
     for spec in project.samples.values():
-        words = re.sub(r"[^a-z0-9]+", "-", spec.prompt.lower()).strip("-")[:40].strip("-") or "prompt"
         digest = short([spec.denoising(None, text), spec.decoding(None, text)])[:8]
-        yield replace(spec, name=f"{words}-seed{spec.seed}-{digest}")
+        yield replace(spec, name=f"{name_from_words(spec.prompt)}-seed{spec.seed}-{digest}")
 
 
 def _prompts(request: SampleRequest) -> Iterator[JsonObject]:

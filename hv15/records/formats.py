@@ -19,7 +19,7 @@ DENOISING = 2
 """A sample's latents: noise, schedule, guidance."""
 DECODING = 1
 """A sample's pixels and its file."""
-CONVERSION = 1
+CONVERSION = 2
 """The LoRA in the layouts of other programs."""
 GRID = 1
 """The sheet and the video of all checkpoints."""

@@ -100,9 +100,13 @@ class ProjectPaths:
         """The published LoRA, which exists only if everything that belongs to it does."""
         return self.results / "lora.safetensors"
 
-    def converted(self, layout: str) -> Path:
-        """Return the LoRA's file in another program's layout; `layout` may be a wildcard in braces."""
-        return self.results / f"lora.{layout}.safetensors"
+    def converted(self, layout: str, name: str = "lora") -> Path:
+        """Return the LoRA's file in another program's layout, which may be a wildcard in braces.
+
+        Args:
+            name: the setting `convert.output_name`.
+        """
+        return self.results / f"{name}.{layout}.safetensors"
 
     @property
     def samples(self) -> Path:

@@ -14,6 +14,7 @@ from hv15.records.json_values import JsonObject, RecordError, parse_object, repo
 VERSION = 1
 """Increased when the meaning of a field changes."""
 
+SizesName = Literal["full", "tiny"]
 Part = Literal["machine", "numbers", "full size", "loop"]
 State = Literal["ok", "failed", "skipped", "left out"]
 """`skipped`: not possible here; `left out`: there was no time, or the device had failed. The message says why."""
@@ -74,7 +75,7 @@ class SelftestReport:
     """As its driver names it; `cpu` for the machine's processor."""
     facts: dict[str, str]
     """The machine in words: torch, Python, system, processor, CUDA, ..."""
-    sizes: Literal["full", "tiny"]
+    sizes: SizesName
     """Of the models in the part `full size`: the real ones, or small ones on a machine without a GPU."""
     rates: DeviceRates
     finished: bool = False

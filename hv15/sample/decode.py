@@ -36,7 +36,7 @@ def decode_latents(
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
-    """Load the VAE and decode a latents file with it, see `Decoder.decode`.
+    """Load the VAE and decode a latents file with it, see `SampleDecoder.decode`.
 
     Args:
         spec: says how to decode; None takes the spec in the file.
@@ -46,10 +46,10 @@ def decode_latents(
         UserError: the file cannot be used or has another size than `spec` says, or the model cannot decode it.
     """
     latents = _read(latents_path, spec, made_from)
-    Decoder(vae_path, latents.spec.dtype, device=device, patch_conv=patch_conv).write(latents, output)
+    SampleDecoder(vae_path, latents.spec.dtype, device=device, patch_conv=patch_conv).write(latents, output)
 
 
-class Decoder:
+class SampleDecoder:
     """A VAE in memory that decodes samples one after the other.
 
     Args:

@@ -55,13 +55,18 @@ def parse_size(words: tuple[str, ...]) -> tuple[int, int]:
     """
     names = get_args(Resolution)
     if words and words[0] in BASES and len(words) <= 2:
-        width, _, height = (words[1] if len(words) == 2 else "16:9").partition(":")
-        if width.isdecimal() and height.isdecimal() and int(width) and int(height):
-            return official_size(words[0], int(width), int(height))
-    elif len(words) == 2 and all(word.isdecimal() for word in words):
-        return int(words[0]), int(words[1])
+        wide, _, high = (words[1] if len(words) == 2 else "16:9").partition(":")
+        if (width := _whole(wide)) and (height := _whole(high)):
+            return official_size(words[0], width, height)
+    elif len(words) == 2 and (height := _whole(words[0])) and (width := _whole(words[1])):
+        return height, width
     raise UserError(
-        f"--size {' '.join(words)}: expected a resolution ({', '.join(names)}) with or without an aspect ratio, or "
+        f"--size {' '.join(words):.60}: expected a resolution ({', '.join(names)}) with or without an aspect ratio, or "
         "height and width in pixels",
         hint="for example --size 720p 16:9, or --size 480 848; prompts stand before it",
     )
+
+
+def _whole(text: str) -> int:
+    """Read a number of at most six digits; 0 if it is something else."""
+    return int(text) if text.isdecimal() and len(text) <= 6 else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from hv15.grid import latent_size
 from hv15.models.dit_config import DiTConfig
@@ -11,6 +10,7 @@ from hv15.models.glyphs import GlyphConfig
 from hv15.models.text import TextConfig
 from hv15.models.vae_coders import VAEConfig
 from hv15.models.vision import VisionConfig
+from hv15.records.selftest import SizesName
 
 NUMBERS_DIT = DiTConfig(
     hidden_size=256, num_heads=2, num_blocks=3, text_dim=64, glyph_dim=32, glyph_hidden=64, vision_dim=32
@@ -51,7 +51,7 @@ class VideoSize:
 class Sizes:
     """What the part `full size` runs."""
 
-    name: Literal["full", "tiny"]
+    name: SizesName
     dit: DiTConfig
     vae: VAEConfig
     text: TextConfig

@@ -37,7 +37,7 @@ class Skipped(Exception):  # noqa: N818  # not an error
 
 
 class Wrong(Exception):  # noqa: N818  # the device's, not the program's
-    """A check has found something wrong that is no difference of numbers; the text says what."""
+    """A check has found something wrong other than a difference of numbers; the text says what."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Pictures of a training's records, by matplotlib: loss, validation, loss by noise level, learning rate."""
+"""Pictures of a training's records, by matplotlib: loss, validation, both by noise level, learning rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hv15.figures import FORMATS, save_figure
-from hv15.records.metrics import SIGMA_BINS, SMOOTHING, StepRecord, ValidationRecord, measures, read_records
+from hv15.records.metrics import (
+    QUANTILE_COUNT,
+    SIGMA_BINS,
+    SMOOTHING,
+    StepRecord,
+    ValidationRecord,
+    measures,
+    read_records,
+)
 from hv15.train.smoothed import SmoothedLoss
 
 if TYPE_CHECKING:
@@ -43,6 +51,8 @@ def draw_curves(metrics: Path, folder: Path) -> list[Path]:
         "loss_by_sigma": lambda axes: _draw_loss_by_sigma(axes, steps),
         "learning_rate": lambda axes: _draw_learning_rate(axes, steps),
     }
+    if any(record.loss_by_quantile for record in validations):
+        charts["validation_by_sigma"] = lambda axes: _draw_validation_by_sigma(axes, validations)
     return [path for name, draw in charts.items() for path in _save(draw, folder / name)]
 
 
@@ -91,6 +101,35 @@ def _draw_loss_by_sigma(axes: Axes, steps: Sequence[StepRecord]) -> None:
     figure = axes.get_figure()
     assert figure is not None
     figure.legend(loc="outside right upper", frameon=False, title="sigma", fontsize="small", reverse=True)
+
+
+def _draw_validation_by_sigma(axes: Axes, validations: Sequence[ValidationRecord]) -> None:
+    """Draw a line for each noise level, and a dotted one of the clips that are trained on."""
+    from matplotlib import colormaps
+
+    colours = colormaps["viridis"]
+    for level in range(QUANTILE_COUNT):
+        label = f"{(level + 1) / (QUANTILE_COUNT + 1):g}"
+        if level < len(validations[-1].sigmas):
+            label += f" ({validations[-1].sigmas[level]:.2f})"
+        colour = colours(0.95 * level / (QUANTILE_COUNT - 1))
+        for style, name, values in (
+            ("o-", label, [record.loss_by_quantile for record in validations]),
+            ("o:", None, [record.trained_loss_by_quantile for record in validations]),
+        ):
+            pairs = zip(validations, values, strict=True)
+            points = [
+                (record.step, loss)
+                for record, losses in pairs
+                if level < len(losses) and (loss := losses[level]) is not None
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, color=colour, markersize=4, label=name)
+    axes.set_ylabel("validation loss; dotted: trained clips")
+    figure = axes.get_figure()
+    assert figure is not None
+    title = "quantile (sigma)"
+    figure.legend(loc="outside right upper", frameon=False, title=title, fontsize="small", reverse=True)
 
 
 def _draw_learning_rate(axes: Axes, steps: Sequence[StepRecord]) -> None:

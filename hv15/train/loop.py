@@ -135,7 +135,7 @@ class Trainer:
     observers: Sequence[Callable[[MetricsRecord], None]] = ()
     """Called with each record that is written."""
     on_request: BetweenSteps | None = None
-    """What also runs when a file asks for it."""
+    """What also runs when a file asks for it, and takes long: the state is saved before it."""
     stopping: Stopping = field(default_factory=Stopping)
     """Ends the training early."""
     begin: Callable[[], SavedState] | None = None
@@ -229,6 +229,10 @@ class Trainer:
                     continue
                 stops = trouble is not None or (stop and step + 1 < total)
                 if not stops:
+                    if self.on_request is not None and (sample or self.on_request.is_due(step + 1)):
+                        self._save_state(
+                            step + 1, metrics, between_due=True
+                        )  # it takes minutes: nobody may wait so long
                     self._run_between(step + 1, metrics, requested=self.on_request if sample else None)
                     sample = False
                 ends = self.stopping.is_due and not stops

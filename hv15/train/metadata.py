@@ -62,7 +62,7 @@ def lora_metadata(
 
 
 def _network_args(train: TrainSettings) -> dict[str, Json]:
-    """Return what describes a network that is no plain LoRA, with LyCORIS' names."""
+    """Return what describes a network other than a plain LoRA, with LyCORIS' names."""
     match train.network_type:
         case "lora":
             return {}

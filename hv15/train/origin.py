@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 OTHER_OPTIMIZER = "set train.reset_optimizer: true to begin with a new optimizer state, or use the optimizer of before"
 
+OriginKind = Literal["state", "lora"]
+"""A state with its optimizer, or a LoRA file."""
 LORA = "lora.safetensors"
 ENTRY = "continue_from"
 """The setting, and the entry of a spec's settings that names the origin."""
@@ -39,7 +41,7 @@ ORIGIN, STATES, CHECKPOINTS = _PATHS.origin.name, _PATHS.states.name, _PATHS.che
 class Origin:
     """One origin, as a spec names it."""
 
-    kind: Literal["state", "lora"]
+    kind: OriginKind
     digest: str
     """Of its content: not where it is, nor when it was made."""
     step: int = 0
@@ -87,7 +89,7 @@ def origin_of_state(state: Path, *, reset_optimizer: bool = False) -> Origin:
     """Return a state's folder as an origin. Equal states of equal trainings are equal origins.
 
     Raises:
-        RecordError: it is no state, or damaged.
+        RecordError: it is not a state, or is damaged.
     """
     content = state_content(state)
     identity = digest({name: content.get(name) for name in ("step", "samples", "spec", "sha256")})
@@ -120,7 +122,7 @@ def refuse_finished(origin: Origin, total: int) -> None:
 # -- finding --------------------------------------------------------------------------------------------------------
 
 
-def places(kind: Literal["state", "lora"], training: Path, named: Path | None = None) -> Iterator[Path]:
+def places(kind: OriginKind, training: Path, named: Path | None = None) -> Iterator[Path]:
     """Yield what may be an origin: states' folders or LoRA files that exist.
 
     Args:

@@ -309,7 +309,7 @@ def make_reader(settings: Settings, stores: Stores) -> ExampleReader:
         options.seed,
         SigmaRule(options),
         LossWeight.from_settings(options),
-        i2v_prob=options.i2v_prob if settings.task == "i2v" else 0.0,
+        i2v_prob=settings.i2v_prob,
         caption_dropout=options.caption_dropout,
     )
 

@@ -32,8 +32,8 @@ _Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 class Requests:
     """Context manager that turns requests into flags, which the loop reads once in each step.
 
-    A second SIGTERM or Ctrl-C has its default effect immediately. Under `nohup` a closed terminal is no request, except
-    to a rank, because hv15.ranks forwards every request as one. Outside the main thread no handler is installed.
+    A second SIGTERM or Ctrl-C has its default effect immediately. Under `nohup` a closed terminal is not a request,
+    except to a rank, because hv15.ranks forwards every request as one. Outside the main thread no handler is installed.
 
     Args:
         sample_now: the file that asks for samples; it is removed when it is seen. None: nobody can ask for them.

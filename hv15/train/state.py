@@ -56,7 +56,7 @@ class Position:
     batches_per_step: int
     """Number of micro-batches in a step on all processes; with another number, steps would have other samples."""
     between_due: bool = False
-    """Whether a stop came before what was due after these steps, such as a checkpoint: it is done on resuming."""
+    """Whether this was saved before what was due after these steps, such as a checkpoint: it is done on resuming."""
     samples: int = 0
     """The number of samples in the finished steps."""
     skipped_steps: int = 0

@@ -11,7 +11,7 @@ from hv15.cache.batches import MicroBatch, TrainingItem
 from hv15.train.scheduled import ScheduledStream
 
 
-class Stream(Protocol):
+class MicroBatchStream(Protocol):
     """A sequence of micro-batches (`BatchStream`, `ScheduledStream`)."""
 
     @property
@@ -37,7 +37,7 @@ class StepBatches:
     context parallelism, a group of processes that compute each micro-batch together counts as one process.
     """
 
-    stream: Stream
+    stream: MicroBatchStream
     accumulation: int
     """Number of micro-batches in a step on each process (`train.gradient_accumulation_steps`)."""
     processes: int = 1

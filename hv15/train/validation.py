@@ -259,11 +259,10 @@ def make_validation(
     """
     options = settings.train
     asked, distribution = options.validation, options.distribution()
-    i2v_prob = options.i2v_prob if settings.task == "i2v" else 0.0
     over_processes = step.over_processes
     every_n_steps = asked.interval(
         batches.stream.samples_per_batch * batches.batches_per_step,
-        both_tasks=0 < i2v_prob < 1,
+        both_tasks=settings.trains_both_tasks,
         checkpointing=options.gradient_checkpointing,
     )
     group, rank = divmod(accelerator.process_index, options.context_parallel)
@@ -274,7 +273,7 @@ def make_validation(
 
     return Validation(
         interval=Interval(every_n_steps, asked.every_n_epochs, asked.at_first),
-        measurements=make_measurements(held_out, trained, asked.samples, i2v_prob),
+        measurements=make_measurements(held_out, trained, asked.samples, settings.i2v_prob),
         sigmas=[distribution.quantile(probability) for probability in PROBABILITIES],
         stores=stores,
         batches=batches,

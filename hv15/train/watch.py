@@ -13,7 +13,7 @@ from hv15.train.spikes import Usual
 MOST_NAMED = 8
 """The most clips that a message names; its record names all."""
 BAD_AT_THE_END = 2
-"""So many bad steps at the end of a training are no accident: the LoRA would be one that has diverged."""
+"""So many bad steps at the end of a training mean that the LoRA has diverged."""
 
 
 @dataclass

@@ -17,13 +17,13 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import yaml
 
 from hv15.cache.complete import CompleteEncodings
 from hv15.cache.register import register
-from hv15.choices import Role, roles_of
+from hv15.choices import Role, TransformerSection, roles_of
 from hv15.collection import paused_collection
 from hv15.config.yaml_file import read_yaml
 from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
@@ -248,7 +248,7 @@ class WorkflowProject:
         """GPUs of a job with a model; none on the CPU, so that such jobs run side by side."""
         return int(self.project.settings.runtime.device != "cpu")
 
-    def gpus(self, section: Literal["train", "sample"]) -> Callable[[Wildcards], int]:
+    def gpus(self, section: TransformerSection) -> Callable[[Wildcards], int]:
         """The GPUs of a job on a machine, where it may use several (`num_processes`, `context_parallel`).
 
         Never more than this machine has if the job runs here, so that it starts and says what it lacks.
@@ -265,6 +265,11 @@ class WorkflowProject:
     def with_average(self, lora: Path) -> list[str]:
         """The file of a LoRA, and that of its moving average if the training makes one."""
         return [str(file) for file in lora_files(self.project.settings.train, lora)]
+
+    @property
+    def output_name(self) -> str:
+        """Beginning of the names of the LoRA's copies for other programs."""
+        return self.project.settings.convert.output_name
 
     @property
     def source(self) -> str:

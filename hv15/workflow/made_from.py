@@ -10,14 +10,13 @@ import logging
 import os
 from pathlib import Path
 
-from hv15.digest import digest
 from hv15.project.metadata import product_metadata
 from hv15.records.json_values import Json, JsonObject, parse_object
-from hv15.records.metadata import CONVERSION_FORMAT, CONVERTED_TO, MADE_FROM
+from hv15.records.metadata import CONVERSION_ABOUT, CONVERSION_FORMAT, CONVERTED_TO, CONVERTED_TRAINING, MADE_FROM
 from hv15.remembered import Memory
 from hv15.stamp import Stamp, stamp
 
-VERSION = 2
+VERSION = 3
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +67,17 @@ def _listed(found: Stamp | None) -> Json:
 def _read(product: Path) -> JsonObject | None:
     try:
         metadata = product_metadata(product)
-        recorded = parse_object(metadata[MADE_FROM])
         if CONVERTED_TO in metadata:
-            number = metadata.get(CONVERSION_FORMAT, "")
-            return conversion_spec(digest(recorded), metadata[CONVERTED_TO], int(number) if number.isdecimal() else 0)
+            number, trained = metadata.get(CONVERSION_FORMAT, ""), metadata.get(CONVERTED_TRAINING, "")
+            about = metadata.get(CONVERSION_ABOUT, "")
+            return conversion_spec(trained, metadata[CONVERTED_TO], int(number) if number.isdecimal() else 0, about)
+        recorded = parse_object(metadata[MADE_FROM])
     except Exception as error:  # whatever a damaged file does to one of the readers must not stop a plan
         log.debug("%s: %s", product, error)
         return None
     return recorded
 
 
-def conversion_spec(trained: str, layout: str, number: int) -> JsonObject:
-    """What a converted LoRA is made from: digest of the training's spec, layout, format number of the conversion."""
-    return {"format": number, "trained": trained, "layout": layout}
+def conversion_spec(trained: str, layout: str, number: int, about: str) -> JsonObject:
+    """What a converted LoRA is made from: the training's digest, layout, format number, digest of what it tells."""
+    return {"format": number, "trained": trained, "layout": layout, "about": about}

@@ -16,6 +16,7 @@ from hv15.cache.encoding import Encoding
 from hv15.choices import Role, roles_of
 from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
+from hv15.lora.about import About
 from hv15.project import Project
 from hv15.project.checkpoints import earlier_step, lora_after, promised_steps, refuse_gone, will_be_kept
 from hv15.project.grids import GridRow, grid_rows
@@ -322,8 +323,11 @@ class StageBuilder:
     # -- the finished LoRA ------------------------------------------------------------------------------------------
 
     def _conversion(self, layout: str) -> Stage:
-        wanted = conversion_spec(digest(self._project.published_spec), layout, formats.CONVERSION)
-        product = self._paths.converted(layout)
+        settings = self._project.settings
+        about = About.from_settings(settings.convert, settings.root).digest()
+        trained = digest(self._project.published_spec)
+        wanted = conversion_spec(trained, layout, formats.CONVERSION, about)
+        product = self._paths.converted(layout, settings.convert.output_name)
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:

@@ -59,6 +59,13 @@ _SAMPLE = {
     "size": "",
 }
 
+_CONVERSION = {
+    "format": "hv15 converts in a new way.",
+    "about": "convert: says something else about it.",
+    "trained": "",
+    "layout": "",
+}
+
 
 class Reasons:
     """Puts the reasons of one plan into words."""
@@ -109,7 +116,10 @@ class Reasons:
                 yield from self._made_with(stage)
             case Rule.KEEP_CHECKPOINT if Rule.TRAIN in self._planner.running:
                 yield "the training comes to it"
-            case Rule.CONVERT | Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
+            case Rule.CONVERT if stage.recorded:
+                yield from differences(stage.recorded, stage.wanted, _CONVERSION)
+                yield from self._made_with(stage)
+            case Rule.CONTACT_SHEET | Rule.PUBLISH if stage.recorded:
                 yield from self._made_with(stage)
             case Rule.CHECK_MODELS | Rule.DEMO_MODELS if stage.found is Found.WRONG:
                 yield "the model files changed"

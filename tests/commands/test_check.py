@@ -105,7 +105,7 @@ def test_check_notes_what_this_machine_lacks(project: Workbench, monkeypatch: py
     for setting, words in (
         (("train", "optimizer_type"), "no_such_package is not an installed package"),
         (("train", "num_processes"), "train.num_processes is 6, which needs 3 GPUs on this machine, but this process"),
-        (("train", "num_machines"), "train.num_machines is 2, but this is no SLURM job"),
+        (("train", "num_machines"), "train.num_machines is 2, but this is not a SLURM job"),
         (("sample", "context_parallel"), "sample.context_parallel is 3, which needs 3 GPUs"),
     ):
         assert words in notes[setting], notes

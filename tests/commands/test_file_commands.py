@@ -367,3 +367,56 @@ def test_an_image_that_changes_after_planning(project: Workbench) -> None:
     os.utime(project.root / "first.png")
     words = ("stage", "condition", "--spec", spec, "--out", out)
     project.refuses(*words, naming=("first.png: changed since one was planned",))
+
+
+# -- other programs and the toolbox ---------------------------------------------------------------------------------
+
+
+def test_verify_tells_what_would_happen_and_what_to_do(done: Workbench) -> None:
+    said = hv15("verify", done.root / LORA, "--for", "comfyui")
+    assert said.code == 1
+    assert "ComfyUI has q, k and v in one matrix" in said.out
+    assert "what to do: hv15 convert" in said.out
+    said = hv15("verify", done.root / LORA, "--for", "musubi", "--keys")
+    assert said.code == 0
+    assert said.out.startswith("loads    lora_unet_double_blocks_0")
+    is_a_refusal(hv15("verify", done.clips, "--for", "musubi"), (str(done.clips),))
+
+
+def test_tools_for_loras(done: Workbench, tmp_path: Path) -> None:
+    lora, out = done.root / LORA, tmp_path / "out.safetensors"
+    said = hv15("lora", "add", f"{lora}:0.5", lora, "--out", out, "--rank", "2")
+    assert "sum at rank 2" in said.err, said.err
+    assert hv15("lora", "scale", out, "0.5", "--out", tmp_path / "half.safetensors").code == 0
+    said = hv15("compare", out, tmp_path / "half.safetensors")
+    assert said.out.splitlines()[-1 - 10].startswith("all") or "1.0000" in said.out
+    assert hv15("lora", "resize", out, "--energy", "0.9", "--out", tmp_path / "small.safetensors").code == 0
+    assert hv15("lora", "cast", out, "--dtype", "bf16", "--out", tmp_path / "cast.safetensors").code == 0
+    assert hv15("lora", "split", out, "--blocks", "0", "--out", tmp_path).code == 0
+    base, merged = Path(done.config["models"]["dit"]), tmp_path / "merged.safetensors"
+    said = hv15("merge", done.root, "--lora", lora, "--out", merged, "--layout", "comfyui")
+    assert said.code == 0, said.err
+    said = hv15("lora", "extract", base, merged, "--rank", "2", "--out", tmp_path / "extracted.safetensors")
+    assert "difference at rank 2: relative error" in said.err
+    for words, naming in (
+        (("lora", "resize", lora, "--out", out), "neither --rank nor --energy"),
+        (("lora", "cast", lora, "--out", out), "--dtype is missing"),
+        (("lora", "scale", lora, "2", "--out", out, "--only", "("), "--only"),
+        (("lora", "add", lora, "--out", lora), "is both read and written"),
+        (("lora", "add", lora, "--out", out, "--rank", "0"), "--rank 0"),
+        (("compare", lora, base), "compare two files of one kind"),
+    ):
+        is_a_refusal(hv15(*words), (naming,))
+    assert "expected a block or a range" in hv15("lora", "split", out, "--blocks", "3-x").err
+
+
+def test_a_copy_is_exported_as_the_project_says(done: Workbench) -> None:
+    out = done.root / "copy.safetensors"
+    done.set(convert={"title": "My style", "trigger_words": ["mystyle"]})
+    said = hv15("export", done.root, "--lora", done.root / LORA, "--out", out, "--to", "comfyui")
+    assert "as comfyui loads them" in said.err, said.err
+    with safe_open(out, "pt") as file:
+        told = file.metadata()
+    assert told["modelspec.title"] == "My style"
+    assert told["modelspec.trigger_phrase"] == "mystyle"
+    assert "hv15.config" not in told

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import is_dataclass
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -42,7 +42,9 @@ def required(command: type[ProjectCommand]) -> Iterator[str]:
     for name, parameter in signature(command).parameters.items():
         if parameter.default is Parameter.empty:
             argument = get_type_hints(command, include_extras=True)[name].__metadata__[0]
-            yield from (argument.flags[0] if argument.flags else f"--{name}", "x")
+            kind = get_type_hints(command)[name]
+            value = str(get_args(kind)[0]) if get_origin(kind) is Literal else "x"
+            yield from (argument.flags[0] if argument.flags else f"--{name}", value)
 
 
 @pytest.fixture(autouse=True)

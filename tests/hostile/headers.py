@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[object, bytes, str]] = {
     "a fraction of a row": ({"a": tensor(0, 4, (1.0,))}, b"1234", "expected a list of whole numbers"),
     "a negative shape": ({"a": tensor(0, 4, (-1,))}, b"1234", "found -1"),
     "true for a number": ({"a": tensor(0, 1, (True,), "I8")}, b"1", "expected a list of whole numbers"),
-    "no number": (b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 4]}}', b"1234", "NaN is no number"),
+    "no number": (b'{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 4]}}', b"1234", "NaN is not a number"),
     "a huge number": ({"a": tensor(0, 4, (10**300,))}, b"1234", "whole numbers of 64 bits"),
     "a number without end": (b'{"a": [' + b"9" * 10**6 + b"]}", b"", "whole numbers of 64 bits"),
     "a product beyond 64 bits": ({"a": tensor(0, 0, (2**62, 4, 0))}, b"", "larger than any file"),

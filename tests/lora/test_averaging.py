@@ -16,6 +16,8 @@ from hv15.errors import UserError
 from hv15.lora import save_lora
 from hv15.lora.averaging import WIDEST, average_loras, gamma_of, sigma_rel_of, step_of_lora, weights_of_steps
 
+pytestmark = pytest.mark.numeric
+
 NAME = "lora_unet_double_blocks_0_img_attn_q"
 
 

@@ -13,6 +13,8 @@ from hv15.models import DiT
 from tests.lora.diffusers_model import ours, theirs
 from tests.lora.samples import linears, random_lora
 
+pytestmark = pytest.mark.numeric
+
 
 def all_linears_lora(dit: DiT) -> dict[str, Tensor]:
     """Unequal ranks and alphas, on every linear layer, as the official trainer's default has it."""

@@ -19,6 +19,8 @@ from hv15.models import DiT
 from tests.lora.diffusers_model import ours, theirs
 from tests.lora.samples import linears, random_lora
 
+pytestmark = pytest.mark.numeric
+
 KINDS = {
     "w2 factored": {"factor": 4},
     "near-square": {"factor": -1},

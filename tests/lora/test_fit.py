@@ -19,6 +19,7 @@ from hv15.config.training.network import NetworkSettings
 from hv15.errors import UserError
 from hv15.lora import LoRANetwork, convert, save_lora
 from hv15.lora.fit import check_lora, check_network_weights
+from hv15.lora.formats import PEFT_LAYOUTS
 from hv15.lora.names import LORA_LAYOUTS
 from hv15.lora.sizes import NetworkSizes, network_sizes, trainable_layers
 from hv15.models import DiT, DiTConfig
@@ -90,7 +91,7 @@ def test_what_a_training_of_equal_settings_made_fits(
     model = linears(golden_dit())
     layers = {name: model[name] for name in network.layers}
     lora = random_lora(layers, rank=4, alpha=alpha)
-    if layout in ("diffusers", "official"):  # alpha is folded into up there, and is the rank from then on
+    if layout in PEFT_LAYOUTS:  # alpha is folded into up there, and is the rank from then on
         network = sizes(alpha=4.0, include=include)
     assert training_takes(convert(lora, layout)[0], network)
     path = written(tmp_path, lora, layout)

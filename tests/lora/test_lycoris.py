@@ -18,6 +18,8 @@ from tests.lora.lycoris_files import DEPENDENT, DORA, EXACT, UNUSABLE, USABLE, m
 from tests.lora.samples import linears, run
 from tests.models.golden_dit import golden_dit, key_table
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def dit() -> DiT:
@@ -175,6 +177,7 @@ def test_parts_that_do_not_belong_together():
     dora = {key: value for key, value in made("dora")[0].items() if f"{q[10:]}." in key}
     with pytest.raises(UserError, match=r"magnitude of .* is torch.float32 \[5, 1\]"):
         apply_lora(golden_dit(), dora | {next(key for key in dora if "dora" in key): torch.ones(5, 1)})
-    fused = {key.replace("attn_q", "attn_qkv"): value for key, value in dora.items()}
+    columns = {key: value for key, value in made("dora by columns")[0].items() if f"{q[10:]}." in key}
+    fused = {key.replace("attn_q", "attn_qkv"): value for key, value in columns.items()}
     with pytest.raises(UserError, match="attn_qkv is a DoRA on a module that is not one linear layer"):
         apply_lora(golden_dit(), fused)

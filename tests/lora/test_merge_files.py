@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from hv15.errors import UserError
@@ -11,10 +12,14 @@ from hv15.lora.merging import merge_to_file
 from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import load_dit
 from hv15.models.dit_files import save_dit
+from hv15.models.weights.checkpoint import open_checkpoint
+from hv15.models.weights.fp8_writer import Fp8Writer
 from tests.lora.lycoris_files import USABLE, made
 from tests.lora.samples import run
 from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import make_lora
+
+pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +69,43 @@ def test_a_missing_lora_is_named_before_the_model_is_read(tmp_path):
     with pytest.raises(UserError, match=r"none\.safetensors"):
         merge_to_file(tmp_path / "no-model", [missing], merged)
     assert not merged.exists()
+
+
+def test_fp8_is_scaled_as_comfyui_reads_it(base, tmp_path):
+    """weight * scale_weight, and a marker of two elements, which asks for products in the activations' format."""
+    loras = [WeightedLoRA(make_lora(tmp_path / "lora.safetensors", 1), 0.5)]
+    fp8 = Fp8Writer()
+    merge_to_file(base, loras, tmp_path / "plain.safetensors", layout="comfyui")
+    merge_to_file(
+        base, loras, tmp_path / "fp8.safetensors", layout="comfyui", dtype=torch.bfloat16, fp8=fp8, shard_bytes=None
+    )
+    plain, written = load_file(tmp_path / "plain.safetensors"), load_file(tmp_path / "fp8.safetensors")
+    assert written["scaled_fp8"].dtype == torch.float8_e4m3fn
+    assert written["scaled_fp8"].numel() == 2
+    scaled = [key for key in written if key.endswith(".scale_weight")]
+    assert {key.split(".")[0] for key in scaled} == {"double_blocks"}
+    lost = whole = 0.0
+    for key in scaled:
+        name = key.replace(".scale_weight", ".weight")
+        assert written[name].dtype == torch.float8_e4m3fn
+        assert written[key].shape == ()
+        lost += (written[name].double() * written[key].double() - plain[name].double()).square().sum().item()
+        whole += plain[name].double().square().sum().item()
+    assert 1e-3 < fp8.error < 0.05
+    assert fp8.error == pytest.approx((lost / whole) ** 0.5, rel=1e-4)
+    assert written["double_blocks.0.img_attn_qkv.bias"].dtype == torch.bfloat16
+    dit = load_dit(tmp_path / "fp8.safetensors", config=golden_dit().config, dtype=torch.float32)
+    expected = load_dit(tmp_path / "plain.safetensors", config=golden_dit().config)
+    assert_close(run(dit), run(expected), atol=0.3, rtol=0.1)
+
+
+@pytest.mark.parametrize("layout", ["comfyui", "diffusers"])
+def test_shards_are_one_model(base, tmp_path, layout):
+    merge_to_file(base, [], tmp_path / "one.safetensors", layout=layout)
+    merge_to_file(base, [], tmp_path / "many", layout=layout, shard_bytes=300_000)
+    files = sorted((tmp_path / "many").glob("*.safetensors"))
+    assert len(files) > 2
+    assert max(file.stat().st_size for file in files) < 400_000
+    found, expected = open_checkpoint(tmp_path / "many"), load_file(tmp_path / "one.safetensors")
+    assert set(found.keys()) == set(expected)
+    assert all(torch.equal(found.tensor(key), value) for key, value in expected.items())

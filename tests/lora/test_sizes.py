@@ -165,7 +165,7 @@ def test_files_that_cannot_give_ranks(tmp_path: Path, kind: str, layout: str, op
 
 def test_layers_outside_the_blocks_are_not_trained(tmp_path: Path):
     save_lora(tmp_path / "start.safetensors", random_lora({"time_in.mlp.0": (48, 256)}), {})
-    with pytest.raises(UserError, match=r"time_in_mlp_0 is no layer that hv15 trains"):
+    with pytest.raises(UserError, match=r"time_in_mlp_0 is not a layer that hv15 trains"):
         sizes(weights=tmp_path / "start.safetensors", network_weights="start.safetensors", dim_from_weights=True)
 
 

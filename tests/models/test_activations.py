@@ -17,6 +17,8 @@ from hv15.models.weights.quantised import replace_linears
 from hv15.models.windows import windows
 from tests.models.golden_dit import case, condition, golden_dit
 
+pytestmark = pytest.mark.numeric
+
 MOST = 16  # tokens of a window: the tiny clips have 60, and no multiple of 64
 
 

@@ -20,6 +20,8 @@ from hv15.models import Condition, DiT, DiTConfig, load_dit, save_dit
 from hv15.models.layouts import reading_recipes
 from tests.models.golden_dit import TINY
 
+pytestmark = pytest.mark.numeric
+
 PEER = replace(TINY, glyph_hidden=2048)  # a size that diffusers fixes
 
 

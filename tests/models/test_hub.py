@@ -15,9 +15,9 @@ from typing import Any, get_args
 
 import pytest
 
-from hv15.choices import VariantName
+from hv15.choices import QWEN, VariantName
 from hv15.config import Settings
-from hv15.models.hub import OFFICIAL, QWEN, REPACKAGED, HubFile, _refused, hub_files
+from hv15.models.hub import OFFICIAL, REPACKAGED, HubFile, _refused, hub_files
 from hv15.models.variants import VARIANTS
 from tests.models.hub_server import COMMIT, Hub
 

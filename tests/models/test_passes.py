@@ -22,6 +22,8 @@ from hv15.models.ready import reset, set_up
 from hv15.models.rope import rope_table, rotate
 from tests.models.golden_dit import TINY
 
+pytestmark = pytest.mark.numeric
+
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).float()

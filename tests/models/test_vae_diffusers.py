@@ -14,6 +14,8 @@ from hv15.models.vae_blocks import ResBlock, Stream
 from hv15.models.vae_layouts import name_in
 from tests.models.golden_vae import pixels
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = VAEConfig(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1)
 
 

@@ -11,7 +11,8 @@ import yaml
 from hv15.config.presets import preset_text
 from hv15.plan.devices import find_device
 from hv15.plan.report import _time
-from hv15.plan.stages import StagePlan, StagePlanner
+from hv15.plan.stage_plan import StagePlan
+from hv15.plan.stages import StagePlanner
 from hv15.plan.workload import workload
 from hv15.project import Project
 

@@ -36,7 +36,19 @@ def test_words_of_a_size(words: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["7p", "720p 16", "720p 0:9", "720p a:b", "480", "480 x", "480 848 3", "-1 2", "720p 16:9 x"]
+    "words",
+    [
+        "7p",
+        "720p 16",
+        "720p 0:9",
+        "720p a:b",
+        "480",
+        "480 x",
+        "480 848 3",
+        "-1 2",
+        "720p 16:9 x",
+        f"720p {'9' * 5000}:9",
+    ],
 )
 def test_other_words_are_refused(words: str) -> None:
     with pytest.raises(UserError, match=r"--size .*expected a resolution"):

@@ -27,6 +27,8 @@ from hv15.sample.schedule import sigmas
 from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import made_from, make_lora, text_item
 
+pytestmark = pytest.mark.numeric
+
 LATENT_SHAPE = (4, 2, 2, 3)  # channels, then (5 frames, 32, 48 pixels) in latent cells
 
 

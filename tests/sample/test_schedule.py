@@ -12,6 +12,8 @@ from hv15.errors import UserError
 from hv15.noise.levels import TIMESTEPS
 from hv15.sample.schedule import sigmas
 
+pytestmark = pytest.mark.numeric
+
 OFFICIAL = json.loads((Path(__file__).parents[1] / "golden/sigma_schedules.json").read_text())
 
 

@@ -91,7 +91,7 @@ def test_a_wrong_kernel_is_found(stand: Stand, monkeypatch: pytest.MonkeyPatch) 
     """One that forgets the scale of the scores; what does not use it is right."""
     right = attention_module.sdpa
     monkeypatch.setattr(
-        "hv15.selftest.numbers.pick_attention",
+        "hv15.selftest.layers.pick_attention",
         lambda *_, **__: replace(attention_module.Attention(), kernel=lambda q, k, v: right(q * 1.01, k, v)),
     )
     report = last(stand, named(number_checks(stand), "attention: sdpa", "quantize: fp8: the format"))

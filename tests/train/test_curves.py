@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hv15.records.metrics import SIGMA_BINS, MetricsRecord, StepRecord, ValidationRecord, metrics_line
+from hv15.records.metrics import QUANTILE_COUNT, SIGMA_BINS, MetricsRecord, StepRecord, ValidationRecord, metrics_line
 from hv15.train.curves import Line, draw_curves, thinned
 
 NAMES = ["learning_rate.png", "learning_rate.svg", "loss.png", "loss.svg", "loss_by_sigma.png", "loss_by_sigma.svg"]
@@ -70,6 +70,20 @@ def test_the_validation_is_in_the_chart_of_the_loss(drawn: Path, tmp_path: Path)
 def _count(path: Path, colour: tuple[int, int, int]) -> int:
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     return int((abs(pixels - colour).max(-1) < 8).sum())
+
+
+def test_a_validation_with_noise_levels_has_a_chart_of_its_own(tmp_path: Path) -> None:
+    """A level that no clip was measured at has no line."""
+    losses = [0.1 * level if level else None for level in range(QUANTILE_COUNT)]
+    validations = [
+        ValidationRecord(
+            step=number, loss=0.5, loss_by_quantile=(*losses,), trained_loss_by_quantile=(*losses,), sigmas=(0.5,) * 9
+        )
+        for number in (10, 20)
+    ]
+    draw_curves(write(tmp_path / "metrics.jsonl", *map(step, range(1, 31)), *validations), tmp_path)
+    drawn = (tmp_path / "validation_by_sigma.svg").read_text()
+    assert [f"<!-- 0.{level} (0.50) -->" in drawn for level in range(1, 10)] == [False, *[True] * 8]
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from hv15.train.timesteps import SigmaRule
 from hv15.train.weighting import LossWeight
 from tests.train.world import CONFIG, VISION_TOKENS, tiny_dit, tiny_stores
 
+pytestmark = pytest.mark.numeric
+
 SCALE = 1.03682  # of the published VAE config
 
 

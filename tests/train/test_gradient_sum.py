@@ -9,6 +9,8 @@ from torch.nn import Parameter
 
 from hv15.train.gradient_sum import GradientSum
 
+pytestmark = pytest.mark.numeric
+
 SIZES = [(3,), (2, 2), (5,), (1,), (4, 3)]
 
 

@@ -20,6 +20,8 @@ from hv15.train.moving_average import PARTS, MovingAverage, decay_after
 from tests.train.test_resume import at_step, send
 from tests.train.world import metrics, run, settings, spoil
 
+pytestmark = pytest.mark.numeric
+
 GOOD, BAD = torch.tensor(True), torch.tensor(False)
 COUNT = PARTS + 3
 

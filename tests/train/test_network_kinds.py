@@ -30,6 +30,8 @@ from tests.train.test_resume import at_step, send
 from tests.train.world import CONFIG as SIZES
 from tests.train.world import metrics, run, settings, tiny_dit, tiny_stores, untimed
 
+pytestmark = pytest.mark.numeric
+
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {},
     "dora": {"network_type": "dora", "network_dropout": 0.1},

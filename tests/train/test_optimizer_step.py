@@ -22,6 +22,8 @@ from hv15.train.optimizer_step import OptimizerStep, StepNumbers
 from hv15.train.run import make_reader
 from tests.train.world import settings, tiny_dit, tiny_stores
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def examples(tmp_path: Path) -> list[tuple[int, Example]]:

@@ -196,6 +196,26 @@ def test_a_problem_is_a_warning_and_the_training_continues(tmp_path: Path, data:
     assert metrics(tmp_path / "one", "preview") == []
 
 
+def test_a_training_that_dies_while_it_samples_loses_no_step(
+    tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples take minutes, so a system that ends a process after a while may not wait for them."""
+    config = settings(max_train_steps=3, preview_every_n_steps=2)  # no other state is due before the end
+    expected = run(tmp_path / "whole", config, data=data, previews=plan(tmp_path, SPEC)).read_bytes()
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(previews_module.Previews, "run", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "one", config, data=data, previews=plan(tmp_path, SPEC))
+    assert run(tmp_path / "one", config, data=data, previews=plan(tmp_path, SPEC)).read_bytes() == expected
+    assert [record["step"] for record in metrics(tmp_path / "one", "start")] == [0, 2]
+    assert [record["step"] for record in metrics(tmp_path / "one", "step")] == [1, 2, 3]
+    assert [record["step"] for record in metrics(tmp_path / "one", "preview")] == [2]
+
+
 def test_a_lora_that_cannot_be_used_leaves_the_training_as_it_was(tmp_path: Path) -> None:
     from hv15.lora import LoRANetwork
 

@@ -17,6 +17,8 @@ from hv15.config.training.timesteps import TimestepSampling
 from hv15.noise.levels import shifted
 from hv15.train.timesteps import SigmaRule
 
+pytestmark = pytest.mark.numeric
+
 SAMPLES = range(4000)
 
 

@@ -15,6 +15,8 @@ from hv15.lora.sizes import AdapterKind
 from hv15.train.weight_norms import NormLimit
 from tests.train.world import metrics, run, settings
 
+pytestmark = pytest.mark.numeric
+
 SIZES = {"img_attn_q": (24, 16), "img_attn_k": (16, 40), "img_attn_v": (64, 16), "img_attn_proj": (16, 16)}
 KINDS = {
     "lora": AdapterKind(),

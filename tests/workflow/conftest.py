@@ -10,7 +10,9 @@ import yaml
 
 from hv15.demo.clips import render_demo_clips
 from hv15.demo.models import make_demo_models
+from tests.workflow.finished import finish
 from tests.workflow.project import QUICK_PROGRAMS, Outcome, ProjectFolder, copy_clips, small_config, tiny_models
+from tests.workflow.quick import QuickProject
 from tests.zygote import ENCODERS, zygote
 
 CLIPS = 5
@@ -76,3 +78,10 @@ def project(made: Made, tmp_path: Path) -> ProjectFolder:
     """A project on which everything is made, for one test alone."""
     assert made.outcome.code == 0, made.outcome.output
     return made.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> QuickProject:
+    project = QuickProject.make(tmp_path_factory.mktemp("why") / "project")
+    finish(project)
+    return project

@@ -38,8 +38,8 @@ def main(words: list[str]) -> None:
         "stage denoise": write_latents,
         "stage decode": write_video,
         "stage sheet": write_sheet,
+        "export": export,
         "stage grid": write_grid,
-        "convert": convert,
         "check": lambda *_: "",
     }
     with on_a_gpu(command):
@@ -55,7 +55,7 @@ def on_a_gpu(command: str) -> Iterator[None]:
     Each job waits a while for another one to be at work as well.
     """
     log = Path("gpus.log")
-    if not log.exists() or command.split()[0] not in ("encode", "train", "sample") or command == "stage sheet":
+    if not log.exists() or command.split()[0] not in ("encode", "train", "stage") or command == "stage sheet":
         yield
         return
     from hv15.gpus import VISIBLE, take_gpu
@@ -220,12 +220,17 @@ def write_grid(words: list[str], options: dict[str, str]) -> str:
     return ""
 
 
-def convert(words: list[str], options: dict[str, str]) -> str:
+def export(words: list[str], options: dict[str, str]) -> str:
+    from hv15.config import load_config
+    from hv15.environment import CONFIG_VARIABLE, OVERRIDES_VARIABLE
+    from hv15.lora.about import About
     from hv15.records import formats
 
-    source, target = Path(words[1]), Path(words[2])
+    overrides = json.loads(os.environ.get(OVERRIDES_VARIABLE, "{}"))
+    settings = load_config(Path(os.environ.get(CONFIG_VARIABLE, "config.yaml")), overrides)
     told = {"hv15.convert.to": options["to"], "hv15.convert.format": str(formats.CONVERSION)}
-    write_safetensors(target, metadata_of(source) | told)
+    about = About.from_settings(settings.convert, settings.root)
+    write_safetensors(Path(options["out"]), about.metadata(metadata_of(Path(options["lora"])) | told))
     return ""
 
 

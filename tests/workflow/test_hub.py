@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hv15.choices import QWEN
 from hv15.demo.layout import DEMO_FILES
-from hv15.models.hub import ENCODERS, OFFICIAL, QWEN, REPACKAGED, TOKENIZER
+from hv15.models.hub import ENCODERS, OFFICIAL, REPACKAGED, TOKENIZER
 from tests.models.hub_server import Hub
 from tests.workflow.conftest import make_project
 

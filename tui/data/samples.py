@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from hv15.data.media import MediaKind
 from hv15.errors import UserError
 from hv15.records.fields import from_json
 from hv15.records.json_values import JsonObject, RecordError, parse_object
@@ -19,7 +20,6 @@ from tui.data.sample_standing import SampleStanding, StandingReader
 
 __all__ = ["DecodedClip", "Sample", "SamplesReader", "ShownSettings", "load_clip", "still"]
 
-Media = Literal["video", "image", "frames"]
 Kind = Literal["final", "preview", "checkpoint", "base"]
 _Place = Literal["samples", "previews"] | int
 """The folder of a sample: that of samples, of previews, or of the LoRA after a step."""
@@ -56,7 +56,7 @@ class Sample:
     experiment: str
     """"" for the project itself."""
     path: Path
-    media: Media
+    media: MediaKind
     size: int
     """Bytes of the file, or of the folder's own entry."""
     mtime: float
@@ -142,7 +142,7 @@ def _sample(path: Path, experiment: str, place: _Place, status: os.stat_result) 
     settings, trained, ema_decay = _recorded_settings(path)
     preview = place == "previews"
     step = int(match["step"]) if match and preview else place if isinstance(place, int) else None
-    media: Media = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
+    media: MediaKind = "frames" if path.suffix == ".frames" else "video" if path.suffix.lower() in VIDEOS else "image"
     return Sample(
         name=name,
         prompt_name=(match["name"] if match and preview else name).removesuffix(_BASE) or name,

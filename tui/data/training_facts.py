@@ -1,4 +1,4 @@
-"""What is known of a training besides its curves: validation, moving average, what it went on from, skipped steps."""
+"""What is known of a training besides its curves: validation, moving average, what it started from, skipped steps."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from hv15.arguments import Argument, Command, Entry, Group
-from hv15.choices import LoRALayout
+from hv15.choices import LoRALayout, PublishedLayout
 from hv15.commands.options.base import SettingsCommand
 
 
@@ -21,11 +21,29 @@ class Convert(Command):
     to: Annotated[LoRALayout | None, Argument("(comfyui)")] = None
     reverse: Annotated[bool, Argument("back to hv15's own names; the same as --to kohya")] = False
     svd_rank: Annotated[int | None, Argument("for LoHa and LoKr: approximate by a LoRA of this rank")] = None
+    base: Annotated[
+        Path | None, Argument("for DoRA, GLoRA, OFT: the transformer that it is used on, on which its effect depends")
+    ] = None
 
     def run(self) -> None:
         from hv15.commands.files import convert
 
         convert(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(SettingsCommand):
+    """Write a copy of a LoRA for another program, with what `convert:` says about it, and verify it."""
+
+    name: ClassVar[str] = "export"
+    lora: Annotated[Path, Argument("the LoRA to read")]
+    out: Annotated[Path, Argument("the file to write")]
+    to: Annotated[PublishedLayout, Argument("the program")]
+
+    def run(self) -> None:
+        from hv15.commands.files import export
+
+        export(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +72,13 @@ class Merge(SettingsCommand):
     name: ClassVar[str] = "merge"
     lora: Annotated[tuple[Path, ...], Argument("may be given several times")]
     multiplier: Annotated[tuple[float, ...], Argument("one for each --lora (1)")] = ()
-    out: Annotated[Path, Argument("the file to write")]
+    out: Annotated[Path, Argument("the file to write, or with --shard-size the folder")]
+    layout: Annotated[PublishedLayout, Argument("names of the written tensors")] = "official"
+    dtype: Annotated[
+        Literal["bf16", "fp16", "fp32", "fp8"] | None,
+        Argument("number format (the file's); fp8: the blocks' layers with scales, as ComfyUI reads it"),
+    ] = None
+    shard_size: Annotated[float | None, Argument("gigabytes in one file of several (one file)")] = None
 
     def run(self) -> None:
         from hv15.commands.files import merge
@@ -103,6 +127,7 @@ class DemoClips(SettingsCommand):
 
 FILE_COMMANDS: tuple[Entry, ...] = (
     Convert,
+    Export,
     Ema,
     Merge,
     Download,

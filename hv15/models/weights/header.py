@@ -171,7 +171,7 @@ def _size(digits: str) -> int:
 
 
 def _refuse_constant(name: str) -> Json:
-    raise RecordError(f"{name} is no number")
+    raise RecordError(f"{name} is not a number")
 
 
 def _entry(key: str, value: Json) -> TensorEntry:

@@ -23,6 +23,8 @@ from hv15.records.metadata import MODEL_SIZES
 from tests.lora.samples import delta, linears, random_lora, run
 from tests.models.golden_dit import TINY, golden_dit, tensors
 
+pytestmark = pytest.mark.numeric
+
 Q = "double_blocks.0.img_attn_q"
 PREFIX = "model.diffusion_model."
 

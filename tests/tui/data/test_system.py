@@ -98,6 +98,7 @@ def test_the_run_s_processes_are_those_of_its_tree(tmp_path: Path) -> None:
         finally:
             child.kill()
             process.kill()
+            psutil.wait_procs([child, parent])  # signals are delivered when the system comes to it
     assert reader.refresh(record).processes == ()
     assert reader.refresh(None).rss == 0
 
