@@ -89,8 +89,8 @@ class WholeNetwork:
         """Do nothing: there is no dropout."""
 
     def switched_off(self, dit: DiT) -> NoReturn:
-        """Refuse: without its weights there is no transformer."""
-        raise NotImplementedError
+        """Refuse it: without all of its weights, nothing is left of the transformer."""
+        raise ValueError("the whole transformer is trained, so there is none without it")
 
     def state_dict(self) -> dict[str, Tensor]:
         return self._dit.state_dict()

@@ -218,8 +218,7 @@ class Reasons:
         if encoding.manifest(shard) is None and encoding.manifest_path(shard).exists():
             yield f"the list of the encoded {_plural(kind)} cannot be read"
         elif new and known:
-            of_kind = {"latents": self._new_clips, "text": self._new_texts, "masks": self._new_masks}
-            yield from of_kind[kind](new)
+            yield from {"latents": self._new_clips, "text": self._new_texts, "masks": self._new_masks}[kind](new)
         elif new and (self._last_training or {}).get(kind) == encoding.settings_digest:
             yield f"the list of the encoded {_plural(kind)} was lost"
         elif new:

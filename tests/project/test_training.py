@@ -203,11 +203,11 @@ def test_a_clip_with_several_texts_has_the_keys_of_all(open_project: MakeProject
     project = open_project(datasets=[dataset], train={"validation": {"fraction": 0.3}})
     clip = EncodedClip("k1", 0, 9, 64, 96)
     entries = {pair.source_key: Entry(clips=(clip,)) for pair in project.dataset.all_pairs}
-    for item in training_items(project.dataset, entries):
+    for item in training_items(project.dataset, entries, {}):
         name = Path(item.name).stem
         assert item.variants == (caption_key(f"a {name}"), caption_key(name))
         assert item.caption == item.variants[0]
-    assert {item.variants for item in validation_items(project.dataset, entries)} == {()}
+    assert {item.variants for item in validation_items(project.dataset, entries, {})} == {()}
 
 
 def test_what_was_left_out_is_no_item(open_project: MakeProject) -> None:
