@@ -18,7 +18,7 @@ from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
-from hv15.project.checkpoints import earlier_step, lora_after, promised_steps, refuse_gone, will_be_kept
+from hv15.project.checkpoints import earlier_step, is_gone, lora_after, promised_steps, refuse_gone, will_be_kept
 from hv15.project.grids import GridRow, grid_rows
 from hv15.project.products import lora_files, sheet_samples
 from hv15.records import formats
@@ -204,16 +204,9 @@ class StageBuilder:
         inputs = {} if step in project.kept else {"trained": lora_files(train, self._paths.trained)}
         name, wanted = f"{Rule.KEEP_CHECKPOINT}.{step}", project.spec_after(step)
         stage = self._recording_stage(name, lora_files(train, lora), wanted, inputs)
-        if inputs and stage.found is not Found.RIGHT and self._is_gone(step):
+        if stage.found is not Found.RIGHT and is_gone(train, project.training_spec, self._paths, project.kept, step):
             raise refuse_gone(step, project.kept, "train.publish_step")
         return stage
-
-    def _is_gone(self, step: int) -> bool:
-        """Whether the training has passed a step of which nothing is kept, not even as the published LoRA."""
-        project = self._project
-        if self._reader.made_from(project.paths.lora) == project.spec_after(step):
-            return False
-        return not will_be_kept(project.settings.train, project.training_spec, project.paths, step)
 
     @property
     def _published(self) -> Path:
