@@ -203,9 +203,17 @@ def sample_now(root: Path) -> None:
     """
     paths = ProjectPaths(root)
     found = current(root)
-    if found is None or not found.state.alive or not paths.metrics.exists():
+    record = found.record if found and found.state.alive else None
+    if record is None or not _is_written_since(paths.metrics, record.started):  # an earlier training may have left some
         raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
     write_text(paths.sample_now, "")
+
+
+def _is_written_since(file: Path, seconds: float) -> bool:
+    try:
+        return file.stat().st_mtime >= seconds
+    except OSError:
+        return False
 
 
 def orphans(root: Path) -> list[psutil.Process]:
