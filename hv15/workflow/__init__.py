@@ -35,7 +35,7 @@ from hv15.project import Project
 from hv15.project.products import lora_files, sample_files, sheet_samples
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
-from hv15.runs.control import refuse_orphans
+from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
 from hv15.workflow.made_from import MadeFromReader
@@ -177,6 +177,10 @@ class WorkflowProject:
         if workflow.is_main_process and not workflow.dryrun:
             refuse_living_run(self.project.root)
             refuse_orphans(self.project.root)
+            if note := note_on_lock(self.project.root):
+                from snakemake.logging import logger
+
+                logger.warning(note)
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
