@@ -18,6 +18,7 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.json_values import Json, JsonObject
 from hv15.sample.prompts import SampleSpec
+from hv15.weighted_file import read_weighted_file
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
                 hint="name a project with --project, or model files: --dit, --vae, --text-encoder, --tokenizer, "
                 "--glyph-encoder",
             )
-        text = "task: t2v"
+        text = "{}"
         changes["cache"] = {"directory": str(_user_cache()), **_section(overrides, "cache")}
         changes["task"] = "t2v" if request.image is None else "i2v"
     for words in request.settings:
@@ -97,14 +98,10 @@ def _prompts(request: SampleRequest) -> Iterator[JsonObject]:
 
 
 def _lora(words: str) -> JsonObject:
-    """Read FILE or FILE:STRENGTH. A file whose name ends like that is meant if it exists."""
-    path, separator, strength = words.rpartition(":")
-    if separator and path and not Path(words).expanduser().exists():
-        try:
-            return {"path": str(Path(path).expanduser().absolute()), "multiplier": float(strength)}
-        except ValueError:
-            pass
-    return {"path": str(Path(words).expanduser().absolute())}
+    """Return the entry of `sample.loras` for FILE or FILE:STRENGTH."""
+    path, strength = read_weighted_file(words)
+    entry: JsonObject = {"path": str(path.absolute())}
+    return entry if strength is None else {**entry, "multiplier": strength}
 
 
 def _set(changes: JsonObject, words: str) -> None:
