@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hv15.choices import StepCacheRule
 from hv15.models.passes import modulate
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ class StepCache(ABC):
     def compute(self, calls: Sequence[BlockCall], img: Tensor, txt: Tensor, vec: Tensor) -> Tensor:
         """Compute all blocks, keep what later steps need, and return the image tokens [B, N, hidden], as `run`."""
 
+    @property
+    @abstractmethod
+    def kept(self) -> Sequence[Tensor]:
+        """The token states [B, N, hidden] that are kept now."""
+
     @abstractmethod
     def reuse(self, calls: Sequence[BlockCall], img: Tensor, vec: Tensor) -> Tensor:
         """Return the image tokens [B, N, hidden] of this step from what was kept, as `run`."""
@@ -81,9 +87,9 @@ class Planned(StepCache):
         return self._whole[self.step] or not self.can_reuse
 
     @property
-    @abstractmethod
     def can_reuse(self) -> bool:
         """Whether anything is kept."""
+        return bool(self.kept)
 
 
 class DeepCache(Planned):
@@ -91,14 +97,14 @@ class DeepCache(Planned):
 
     def __init__(self, whole: Sequence[bool]) -> None:
         super().__init__(whole)
-        self._kept: tuple[Tensor, Tensor] | None = None
+        self._kept: tuple[Tensor, ...] = ()
 
     @property
-    def can_reuse(self) -> bool:
-        return self._kept is not None
+    def kept(self) -> Sequence[Tensor]:
+        return self._kept
 
     def compute(self, calls: Sequence[BlockCall], img: Tensor, txt: Tensor, vec: Tensor) -> Tensor:
-        self._kept = None
+        self._kept = ()
         *others, last = calls
         for call in others:
             img, txt = call(img, txt, vec)
@@ -106,7 +112,6 @@ class DeepCache(Planned):
         return last(img, txt, vec)[0]
 
     def reuse(self, calls: Sequence[BlockCall], img: Tensor, vec: Tensor) -> Tensor:
-        assert self._kept is not None
         img, txt = (kept.clone() for kept in self._kept)
         return calls[-1](img, txt, vec)[0]
 
@@ -125,8 +130,8 @@ class TaylorCache(Planned):
         self._terms: list[Tensor] = []
 
     @property
-    def can_reuse(self) -> bool:
-        return bool(self._terms)
+    def kept(self) -> Sequence[Tensor]:
+        return self._terms
 
     def compute(self, calls: Sequence[BlockCall], img: Tensor, txt: Tensor, vec: Tensor) -> Tensor:
         img = _all_blocks(calls, img, txt, vec)
@@ -161,6 +166,10 @@ class AdaptiveCache(StepCache):
         self._changed = 0.0
         self._input: Tensor | None = None
         self._added: Tensor | None = None
+
+    @property
+    def kept(self) -> Sequence[Tensor]:
+        return [each for each in (self._input, self._added) if each is not None]
 
     def is_due(self, calls: Sequence[BlockCall], img: Tensor, vec: Tensor) -> bool:
         calls[0].tell_hooks()  # block swap brings its weights
@@ -202,3 +211,17 @@ def whole_steps(steps: int, *, start: float, end: float, interval: int, least: i
     """
     first, last = max(round(start * steps), least), min(round(end * steps), steps - 1)
     return [step < first or step >= last or (step - first) % interval == 0 for step in range(steps)]
+
+
+def kept_tokens(rule: StepCacheRule, image: int, condition: int) -> int:
+    """Return of how many tokens a rule keeps states [hidden] for each branch of guidance.
+
+    Args:
+        image, condition: the numbers of tokens in a block.
+    """
+    return {
+        "deepcache": image + condition,
+        "teacache": image,
+        "taylorcache": 3 * image,
+        "adaptive": 2 * image,
+    }[rule]

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 from torch.nn import Module, ModuleList
 
+from hv15.choices import StepCacheRule
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.config.transformer import TransformerSettings
@@ -22,6 +23,8 @@ from hv15.lora.outline import read_outline
 from hv15.lora.sizes import NetworkSizes, settings_network
 from hv15.memory import WEIGHTS
 from hv15.models import DiTConfig
+from hv15.models.step_cache import kept_tokens
+from hv15.models.vision import VisionConfig
 from hv15.models.weights.swap import SLOTS, BlockSwap, swapped_indices
 from hv15.plan.cost import Cost
 from hv15.plan.meter import Meter
@@ -30,6 +33,8 @@ from hv15.plan.stretches import GRADIENTS, OPTIMIZER, cost_with_blocks
 from hv15.plan.work import scaled_work
 
 BASE_LORAS = "base LoRAs"
+STEP_CACHE = "earlier steps"
+"""What a sample keeps for steps that reuse it (`sample.step_cache`)."""
 STAGED = 2
 """Copies of the LoRA, fp32, that the machine's memory holds for a moving average: the average, and the last step's."""
 GATHERED = 2
@@ -125,7 +130,20 @@ def denoising(
     cost = _resident(known, asked, run, config.num_blocks)
     copies = (2 if guided and not batch_cfg else 1) * _swapped(settings.sample, config)
     cost = _with_swap(_with_lora(cost, network, config) if network else cost, settings.sample, config, dtype, copies)
+    if settings.sample.step_cache.rule != "none":
+        branches = 2 if guided else 1
+        cost = _with_step_cache(cost, settings.sample.step_cache.rule, config, dtype, size, branches)
     return replace(cost, host=cost.host * settings.sample.context_parallel)
+
+
+def _with_step_cache(
+    cost: Cost, rule: StepCacheRule, config: DiTConfig, dtype: torch.dtype, size: PassSize, branches: int
+) -> Cost:
+    """The cost with what stays of earlier steps; each branch of guidance keeps its own."""
+    condition = size.text_tokens + (VisionConfig().num_tokens if size.i2v else 0)
+    tokens = kept_tokens(rule, prod(size.latent), condition)
+    kept = branches * tokens * config.hidden_size * dtype.itemsize
+    return replace(cost, parts={**cost.parts, STEP_CACHE: kept})
 
 
 def _resident(known: Known | None, asked: Hashable, run: Callable[[int], Meter], blocks: int) -> Cost:

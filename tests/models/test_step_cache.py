@@ -12,9 +12,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from hv15.choices import StepCacheRule
 from hv15.errors import UserError
 from hv15.models import Condition, DiT, DiTConfig
-from hv15.models.step_cache import AdaptiveCache, TaylorCache, whole_steps
+from hv15.models.step_cache import AdaptiveCache, TaylorCache, kept_tokens, whole_steps
 from hv15.sample.cached import Cached
 from hv15.sample.denoise import Guidance, denoise
 from hv15.sample.prompts import StepCaching
@@ -125,6 +126,16 @@ def test_both_ways_of_guidance_reuse_the_same_steps(rule: str) -> None:
         torch.testing.assert_close(joint, apart, atol=1e-4, rtol=1e-4)
     computed = [cache.computed for cache in (*one.caches.values(), *two.caches.values())]
     assert all(0 < len(steps) < 12 for steps in computed)
+
+
+@pytest.mark.parametrize("rule", ["deepcache", "teacache", "taylorcache", "adaptive"])
+def test_what_is_kept_is_what_the_plan_says(rule: StepCacheRule) -> None:
+    dit = golden_dit()
+    model = Cached(dit, StepCaching(rule, 0.2, 0.9, 3, threshold=0.5), 12)
+    small_run(model, dit)
+    for branch, condition in zip(model.caches.values(), (3, 5), strict=True):
+        tokens = kept_tokens(rule, image=2 * 4 * 4, condition=condition)
+        assert sum(each.numel() for each in branch.kept) == tokens * dit.config.hidden_size
 
 
 def test_branches_that_begin_later_compute_first() -> None:
