@@ -54,28 +54,39 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
     asked["loras"] = [_lora(words) for words in request.loras]
     asked["prompts"] = [*_prompts(request)]
     changes: JsonObject = {**overrides, "datasets": [], "train": None, "convert": None}
-    text = None
     if request.models:
         changes["models"] = {
             **_section(overrides, "models"),
             "source": "files",
             **{role: str(path.absolute()) for role, path in request.models.items()},
         }
+    text = None
     if not config.exists():
-        if not request.models:
-            raise UserError.at(
-                config,
-                "does not exist",
-                hint="name a project with --project, or model files: --dit, --vae, --text-encoder, --tokenizer, "
-                "--glyph-encoder",
-            )
         text = "{}"
-        changes["cache"] = {"directory": str(_user_cache()), **_section(overrides, "cache")}
-        changes["task"] = "t2v" if request.image is None else "i2v"
+        changes |= _without_config(config, overrides, request)
     for words in request.settings:
         _set(changes, words)
     changes["sample"] = {**_section(overrides, "sample"), **_section(changes, "sample"), **asked}
     return Project(config, changes, text=text)
+
+
+def _without_config(config: Path, overrides: Mapping[str, Json], request: SampleRequest) -> JsonObject:
+    """Return the settings that only a config could tell otherwise.
+
+    Raises:
+        UserError: the request names no models either.
+    """
+    if not request.models:
+        raise UserError.at(
+            config,
+            "does not exist",
+            hint="name a project with --project, or model files: --dit, --vae, --text-encoder, --tokenizer, "
+            "--glyph-encoder",
+        )
+    return {
+        "cache": {"directory": str(_user_cache()), **_section(overrides, "cache")},
+        "task": "t2v" if request.image is None else "i2v",
+    }
 
 
 def named_samples(project: Project) -> Iterator[SampleSpec]:
