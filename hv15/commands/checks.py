@@ -19,7 +19,7 @@ from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
 from hv15.project import Project
-from hv15.project.checkpoints import earlier_step, is_gone, refuse_gone
+from hv15.project.checkpoints import earlier_step, is_gone, not_kept
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place, dotted
 from hv15.sample.plan import first_set
@@ -197,7 +197,7 @@ def publish_checks(project: Project) -> Iterator[Check]:
     except UserError:
         return  # a model, a clip or a LoRA is missing, which the other checks report
     if gone:
-        yield failed("publish", refuse_gone(step, project.kept, "train.publish_step"), ("train", "publish_step"))
+        yield failed("publish", not_kept(step, project.kept, "train.publish_step"), ("train", "publish_step"))
 
 
 def sample_checks(project: Project) -> Iterator[Check]:

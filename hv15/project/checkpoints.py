@@ -142,7 +142,7 @@ def step_of(path: Path, train: TrainSettings, past: JsonObject) -> int | None:
     return int(steps) if is_lora and steps.isdecimal() else None
 
 
-def refuse_gone(step: int, kept: Iterable[int], setting: str = "") -> UserError:
+def not_kept(step: int, kept: Iterable[int], setting: str = "") -> UserError:
     """Return the error for a step of which nothing is kept; it lists those that are."""
     listed = ", ".join(f"{each:,}" for each in kept)
     where = f"{setting}: " if setting else ""
