@@ -21,7 +21,7 @@ from hv15.errors import UserError
 from hv15.train.signals import EXIT_RESUMABLE
 from tests.forked import forked
 from tests.models.ranks import free_port
-from tests.train.world import HELD_OUT, metrics, run, settings, tiny_stores, untimed, varied
+from tests.train.world import HELD_OUT, aimed, metrics, run, settings, tiny_stores, untimed, varied
 
 VALIDATED: dict[str, Any] = {"validation": {"fraction": 0.1, "every_n_steps": 2, "samples": 4, "at_first": True}}
 """Its eight measurements do not divide evenly among three processes."""
@@ -50,9 +50,10 @@ def train(folder: Path, options: dict[str, Any]) -> None:
 
 
 def trained(folder: Path, **options: Any) -> Path:
-    """Train on clips with texts to draw and a weight, of datasets that begin and end."""
+    """Train on clips with texts to draw and a weight, of datasets that begin and end, with masks, as regularisation."""
     items, stores = tiny_stores(folder / "cache", 8)
-    return run(folder, settings(**options), data=([*items[:HELD_OUT], *varied(items[HELD_OUT:])], stores))
+    trained, stores = aimed(varied(items[HELD_OUT:]), stores, folder / "cache")
+    return run(folder, settings(**options), data=([*items[:HELD_OUT], *trained], stores))
 
 
 def ended(processes: list[BaseProcess]) -> list[int | None]:

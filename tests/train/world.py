@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from hv15.cache.batches import Stores, TrainingItem
+from hv15.cache.batches import LossRule, Stores, TrainingItem
 from hv15.cache.store import Store
 from hv15.config import Settings, TrainSettings
 from hv15.config.fields import affects
@@ -85,6 +85,22 @@ def varied(items: Sequence[TrainingItem]) -> list[TrainingItem]:
         {"variants": texts[:3]},
     ]
     return [replace(item, **changes[number % 3]) for number, item in enumerate(items)]
+
+
+def aimed(items: Sequence[TrainingItem], stores: Stores, folder: Path) -> tuple[list[TrainingItem], Stores]:
+    """Items of `varied`, those of one dataset as regularisation, and those of another with masks."""
+    masks = Store(folder, "masks", "c")
+    rules = {
+        "early": LossRule(is_reg=True, targets_prior=True),
+        "late": LossRule(unmasked_probability=0.3, masked_prior_preservation_weight=0.5),
+    }
+    found = [replace(item, loss=rules.get(item.dataset, item.loss)) for item in items]
+    for number, item in enumerate(found):
+        if item.dataset == "late":
+            found[number] = replace(item, mask=f"{number:02d}mask")
+            rng = torch.Generator().manual_seed(number)
+            masks.write(found[number].mask, {"mask": torch.rand(item.shape, generator=rng)}, {})
+    return found, replace(stores, masks=masks)
 
 
 def write_text(stores: Stores, key: str, text: Tensor, glyphs: int) -> None:
