@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -86,6 +87,10 @@ class WholeNetwork:
 
     def set_step_seed(self, seed: int) -> None:
         """Do nothing: there is no dropout."""
+
+    def switched_off(self, dit: DiT) -> NoReturn:
+        """Refuse it: without all of its weights, nothing is left of the transformer."""
+        raise ValueError("the whole transformer is trained, so there is none without it")
 
     def state_dict(self) -> dict[str, Tensor]:
         return self._dit.state_dict()

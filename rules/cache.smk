@@ -38,3 +38,20 @@ rule encode_texts:
         "Encoding captions and prompts, shard {wildcards.shard}: {WHY:encode_texts.{wildcards.shard}}"
     shell:
         "job {log:q} hv15 encode texts --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"
+
+
+rule encode_masks:
+    input:
+        unpack(PROJECT.inputs("encode_masks.{shard}")),
+    output:
+        update(PROJECT.manifest("masks")),
+    log:
+        PATHS.log("encode_masks.{shard}"),
+    benchmark:
+        PATHS.benchmark("encode_masks.{shard}")
+    conda:
+        "environment.yaml"
+    message:
+        "Encoding masks, shard {wildcards.shard}: {WHY:encode_masks.{wildcards.shard}}"
+    shell:
+        "job {log:q} hv15 encode masks --shard {wildcards.shard} --spec {input.spec:q} --out {output:q}"

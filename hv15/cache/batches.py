@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class LossRule:
+    """How the clips of a dataset enter the loss; see the settings of the same names (hv15.config.datasets)."""
+
+    is_reg: bool = False
+    targets_prior: bool = False
+    """Whether their target is the prediction without the LoRA, instead of their own velocity."""
+    unmasked_weight: float = 0.0
+    unmasked_probability: float = 0.0
+    masked_prior_preservation_weight: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainingItem:
     """One clip with its caption, by their keys in the store."""
 
@@ -48,6 +60,10 @@ class TrainingItem:
     """The steps of the training in which it takes part."""
     name: str = field(default="", compare=False)
     """The clip's file, for messages."""
+    mask: str = ""
+    """Key of the item with its mask; "" if it has none."""
+    loss: LossRule = LossRule()
+    """The same for all items of a dataset."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,10 @@ class MicroBatch:
     def samples(self) -> range:
         """Global sample indices, which seed all random draws of these samples."""
         return range(self.first_sample, self.first_sample + len(self.items))
+
+    @property
+    def loss(self) -> LossRule:
+        return self.items[0].loss  # items of a batch are of equal datasets
 
 
 def epoch_batches(items: Sequence[TrainingItem], seed: int, epoch: int) -> list[list[int]]:
@@ -164,7 +184,8 @@ class Readable(Protocol):
     def has(self, key: str) -> bool: ...
 
     def read(self, key: str) -> dict[str, Tensor]:
-        """Return an item's tensors: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D]."""
+        """Return an item's tensors: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D], or
+        mask [F, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +194,8 @@ class Stores:
 
     latents: Readable
     texts: Readable
+    masks: Readable | None = None
+    """None if no clip has a mask."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +243,35 @@ def read_batch(
             vision_lengths=None if vision is None else [vision.shape[1] if use else 0 for use in with_vision],
         ),
     )
+
+
+def read_masks(stores: Stores, items: Sequence[TrainingItem], used: Sequence[bool]) -> Tensor | None:
+    """Return how much each position of items of equal shape counts in the loss: [B, F, h, w], fp32, from 0 to 1.
+
+    Args:
+        used: for each item, whether its mask is used; without a mask, all positions count 1.
+
+    Returns:
+        None if all positions of all items count 1.
+
+    Raises:
+        UserError: an item is missing, damaged, or not the planned one.
+    """
+    import torch
+
+    if not any(use and item.mask for item, use in zip(items, used, strict=True)):
+        return None
+    assert stores.masks is not None
+    masks = []
+    for item, use in zip(items, used, strict=True):
+        mask = stores.masks.read(item.mask)["mask"].float() if use and item.mask else torch.ones(item.shape)
+        if tuple(mask.shape) != item.shape:
+            raise UserError(
+                f"mask item {item.mask[:12]}: shape {tuple(mask.shape)}, expected {item.shape}",
+                hint="run `hv15 repair`, then the same command again",
+            )
+        masks.append(mask)
+    return torch.stack(masks)
 
 
 def _stack_vision(

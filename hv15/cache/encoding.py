@@ -18,8 +18,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from hv15.cache.store import Store
 from hv15.config import DatasetSettings
-from hv15.data.media import Source
-from hv15.digest import digest, short
+from hv15.data.media import MaskFile, Source
+from hv15.digest import digest, short, text_digest
 from hv15.errors import UserError
 from hv15.records.json_values import JsonObject, RecordError
 from hv15.records.manifest import Entry, Manifest, item_keys, read_entry
@@ -37,6 +37,28 @@ class NeededClips(NamedTuple):
     media: str
     """Key of the medium: sha256 of its bytes."""
     dataset: DatasetSettings
+
+
+class NeededMask(NamedTuple):
+    """A mask that has to be cut into clips as the medium that it belongs to."""
+
+    file: MaskFile
+    mask: str
+    """Key of the mask: sha256 of its bytes."""
+    source: Source
+    media: str
+    """Key of the medium."""
+    dataset: DatasetSettings
+
+
+def mask_key(mask: str, clip: str) -> str:
+    """Return the store key of a clip's mask.
+
+    Args:
+        mask: key of the mask's file.
+        clip: store key of the clip.
+    """
+    return text_digest(f"{mask}-{clip}")
 
 
 @dataclass(frozen=True)
@@ -171,7 +193,7 @@ class Encoding(Generic[Needed_co]):
         """
         found = self.known
         if absent := sum(key not in found for key in self.needed):
-            things = "latents" if self.kind == "latents" else "texts"
+            things = "texts" if self.kind == "text" else self.kind
             raise UserError.at(
                 self.folder,
                 f"{absent} of {len(self.needed)} {things} are not encoded yet",

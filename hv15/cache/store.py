@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # The tensors of an item of each kind, with their numbers of axes; `vision` is there for i2v only.
-REQUIRED: dict[EncodedKind, dict[str, int]] = {"latents": {"latents": 4}, "text": {"text": 2, "glyphs": 2}}
-OPTIONAL: dict[EncodedKind, dict[str, int]] = {"latents": {"vision": 2}, "text": {}}
+REQUIRED: dict[EncodedKind, dict[str, int]] = {
+    "latents": {"latents": 4},
+    "text": {"text": 2, "glyphs": 2},
+    "masks": {"mask": 3},
+}
+OPTIONAL: dict[EncodedKind, dict[str, int]] = {"latents": {"vision": 2}, "text": {}, "masks": {}}
 
 _SUFFIX = ".safetensors"
 SHA256 = "sha256"
@@ -66,7 +70,10 @@ class Store:
         return sorted((name, found.st_mtime_ns, found.st_ino) for name, found in folders)
 
     def write(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write an item atomically: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D].
+        """Write an item atomically.
+
+        Args:
+            tensors: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D], or mask [F, h, w].
 
         Raises:
             UserError: the disk is full, or the tensors hold NaN, because of the model or its precision.
@@ -85,7 +92,7 @@ class Store:
             temporary.write_bytes(data)  # raises an OSError if the disk is full, unlike save_file
 
     def read(self, key: str) -> dict[str, Tensor]:
-        """Read and validate an item: latents [C, F, h, w] and perhaps vision [729, 1152], or text and glyphs [L, D].
+        """Read and validate an item; its tensors are those of `write`.
 
         A damaged item is removed, so that the next plan asks for it again.
 

@@ -77,6 +77,12 @@ def chosen_step(project: Project, word: str) -> int | None:
                 "this training has kept no LoRA with the lowest validation loss",
                 hint="set train.validation and its keep_best before a training; `hv15 pick STEP` takes any kept step",
             )
+        if not best:
+            raise UserError.at(
+                paths.best,
+                "the validation loss was lowest before the first step: every step made it worse",
+                hint="a lower learning_rate may help; `hv15 pick STEP` takes any kept step",
+            )
         return earlier_step(train, best)
     if not word.isdecimal() or not int(word):
         raise UserError(f"found '{word}', expected the number of a step, {BEST} or {FINAL}", hint="such as 1500")

@@ -209,8 +209,13 @@ def dataset_checks(project: Project) -> Iterator[Check]:
     texts, count = "distinct text" if are_drawn else "distinct caption", len(clips.found)
     counts = {"file": len(project.dataset.sources), "clip": count}
     counts |= {texts: len(project.dataset.texts), "bucket": len(buckets)}
+    if clips.masks:
+        counts["mask"] = clips.masks
     found = ", ".join(counted(number, name) for name, number in counts.items())
     yield Check("ok" if count else "problem", "dataset", found, place=Place(setting=("datasets",)))
+    datasets = project.dataset.datasets
+    if kept := [each.source.place for each in project.dataset.trained_sources if datasets[each.dataset].is_reg]:
+        yield Check("ok", "regularisation", f"{counted(len(kept), 'file')}: {names(kept, project.root)}")
     yield from _parts_of_datasets(project)
     if project.settings.train.validation.is_on:
         validated = [pair.name for pair in project.dataset.validation_pairs]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hv15.cache.encoding import Encoding, describe
 from hv15.cache.register import register
 from hv15.commands.dataset_notes import dataset_notes, media_notes
 from hv15.commands.listing import listing
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.options.stages import Encode, EncodeLatents, EncodeTexts, Report
+from hv15.commands.options.stages import Encode, EncodeLatents, EncodeMasks, EncodeTexts, Report
 from hv15.data.survey import counted
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
@@ -24,6 +25,24 @@ if TYPE_CHECKING:
     from hv15.cache.texts import TextStateEncoder
 
 Needed = TypeVar("Needed")
+
+
+class FileEncoder(Protocol):
+    """What encodes files (`hv15.cache.latents.LatentEncoder`, `hv15.cache.masks.MaskEncoder`)."""
+
+    @property
+    def encoding(self) -> Encoding[object]: ...
+
+    @property
+    def encoded(self) -> int: ...
+
+    @property
+    def kept(self) -> int: ...
+
+    @property
+    def failures(self) -> Mapping[str, str]: ...
+
+    def run(self, shard: int) -> Manifest: ...
 
 
 def latents(options: EncodeLatents) -> None:
@@ -59,12 +78,34 @@ def latents(options: EncodeLatents) -> None:
         batch_size=cache.latent_batch,
         workers=cache.workers,
     )
-    stop = cache.bad_clips == "stop"
-    for shard in _shards(project.latents, options):
+    _run(project, encoder, options, "clips")
+
+
+def masks(options: EncodeMasks) -> None:
+    """Make the masks of one shard, or of all.
+
+    Raises:
+        UserError: files cannot be used; all others are encoded and kept.
+    """
+    from hv15.cache.masks import MaskEncoder
+
+    project = _open(options)
+    encoder = MaskEncoder(project.masks, project.dataset.probed.info, project.settings.cache.workers)
+    _run(project, encoder, options, "masks")
+
+
+def _run(project: Project, encoder: FileEncoder, options: Encode, what: str) -> None:
+    """Encode files, shard by shard.
+
+    Raises:
+        UserError: files cannot be used; all others are encoded and kept.
+    """
+    stop, encoding = project.settings.cache.bad_clips == "stop", encoder.encoding
+    for shard in _shards(encoding, options):
         manifest = encoder.run(shard)
-        complete = not any("skipped" in manifest.entries[key] for key in project.latents.by_shard[shard])
+        complete = not any("skipped" in manifest.entries[key] for key in encoding.by_shard[shard])
         if complete or not stop:
-            _save(project.latents, shard, manifest, options.out)
+            _save(encoding, shard, manifest, options.out)
     project.dataset.probed.save()
     if stop and encoder.failures:
         raise UserError(
@@ -73,7 +114,7 @@ def latents(options: EncodeLatents) -> None:
             lines=listing(encoder.failures.values()).split("\n"),
             hint="repair or remove the listed files, or set cache.bad_clips to skip; then run the same command again",
         )
-    print(f"clips: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
+    print(f"{what}: {encoder.encoded} encoded, {encoder.kept} already there", file=sys.stderr)
     if encoder.failures:
         print(
             f"left out {counted(len(encoder.failures), 'file')}:\n{listing(encoder.failures.values())}", file=sys.stderr
@@ -133,9 +174,10 @@ def report(options: Report) -> None:
         UserError: something is not encoded yet.
     """
     project = Project(options.config, options.overrides)
-    texts, clips = project.texts.entries(), project.latents.entries()
-    print(f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts")
-    by_name = list(describe(clips))
+    texts, clips, masks = project.texts.entries(), project.latents.entries(), project.masks.entries()
+    counts = f"{sum(len(entry.clips) for entry in clips.values())} clips of {len(clips)} files, {len(texts)} texts"
+    print(counts + (f", {counted(len(masks), 'mask')}" if masks else ""))
+    by_name = [*describe(clips), *describe(masks)]
     if skipped := {name: entry.skipped for name, entry in by_name if entry.skipped}:
         print(f"left out {counted(len(skipped), 'file')}:\n{listing(skipped.values(), shown=len(skipped))}")
     for name, entry in by_name:

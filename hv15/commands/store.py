@@ -26,7 +26,7 @@ def collect(options: Collect) -> None:
         refuse_living_run(project.root)
     register(project.cache, project.root)
     use = use_of(project.cache)
-    encodings = (project.latents, project.texts)
+    encodings = project.encodings
     for each in encodings:
         if not all(each.is_complete(shard) for shard in range(each.shards)):
             use.unfinished.setdefault(each.store.folder, project.root)
@@ -40,8 +40,8 @@ def collect(options: Collect) -> None:
     if options.unused:
         use.forget_unused(project.root.resolve(), {each.store.folder: each.needed_items() for each in encodings})
         if options.yes:
-            project.latents.forget_unused()
-            project.texts.forget_unused()
+            for each in encodings:
+                each.forget_unused()
     for folder, root in sorted(use.unfinished.items()):
         print(f"{one_line(f'{folder}: {root}')} has not finished encoding, so all of it is kept")
     for gone in use.unreachable:
@@ -70,7 +70,7 @@ def repair(options: Repair) -> None:
     project = Project(options.config, options.overrides)
     counts: Counter[str] = Counter()
     stuck: list[BrokenItemError] = []
-    for encoding in (project.latents, project.texts):
+    for encoding in project.encodings:
         for key in sorted(encoding.promised_items()):
             try:
                 encoding.store.read(key)

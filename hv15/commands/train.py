@@ -51,11 +51,12 @@ def train(options: Train) -> int | None:
     from hv15.train.run import train
 
     items = project.training_items()
-    left_out = sum(bool(entry.skipped) for _, entry in describe(project.latents.entries()))
+    files = (project.latents, project.masks)
+    left_out = sum(bool(entry.skipped) for each in files for _, entry in describe(each.entries()))
     if left_out and is_first_rank():
         print(f"{left_out} files were left out: `hv15 report` says why", file=sys.stderr)
     log_notes(log, project, training_notes(project, items))
-    stores = Stores(project.latents.store, project.texts.store)
+    stores = Stores(project.latents.store, project.texts.store, project.masks.store)
     previews = preview_plan(project)
     train(
         project.settings,

@@ -48,6 +48,7 @@ def _one_window(value: object) -> object:
     return [value] if isinstance(value, int | str) and not isinstance(value, bool) else value
 
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Side = Annotated[int, Field(ge=PIXELS_PER_CELL, le=8192)]
 Resolution = Annotated[tuple[Side, Side], BeforeValidator(_square, json_schema_input_type=Side | tuple[Side, Side])]
 Windows = Annotated[
@@ -146,6 +147,32 @@ class DatasetSettings(Section):
     """Use at most so many files, always the same: which ones follows from their content, and a new file changes at most
     one of them."""
 
+    is_reg: bool = Field(False, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """Regularisation: clips of what the LoRA must not change, such as other persons. They are shown like others, but
+    never held out for validation."""
+
+    reg_target: Literal["prior", "clips"] = Field(
+        "prior", json_schema_extra=WEIGHT | UNLESS_DEFAULT | only_with(is_reg=(True,))
+    )
+    """What regularisation clips are trained towards. `prior`: what the model predicts without the LoRA (prior
+    preservation), which takes one more forward pass. `clips`: the clips themselves, as in other datasets."""
+
+    use_masks: bool = Field(True, json_schema_extra=PLACE)
+    """Use the masks beside clips: clip.mask.png or clip.mask.mp4 is that of clip.mp4, and its grey says how much each
+    place counts in the loss. Clips without a mask count as a whole."""
+
+    unmasked_weight: Share = Field(0.0, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """The least that any place of a masked clip counts; 0 means that black places are not learnt."""
+
+    unmasked_probability: Share = Field(0.0, json_schema_extra=WEIGHT | UNLESS_DEFAULT)
+    """Probability of showing a masked clip without its mask."""
+
+    masked_prior_preservation_weight: Annotated[float, Field(ge=0.0, le=1000.0)] = Field(
+        0.0, json_schema_extra=WEIGHT | UNLESS_DEFAULT
+    )
+    """Weight of a second loss outside of masks, towards what the model predicts without the LoRA; 0 switches it off.
+    1 counts as much as the masked part. It takes one more forward pass."""
+
     target_frames: Windows = Field(
         (1,),
         min_length=1,
@@ -228,10 +255,20 @@ class DatasetSettings(Section):
             for name in ("keep_tags", "tag_separator", "caption_versions"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     yield (name,), "has no effect without shuffle_tags or tag_dropout"
+        if self.reg_target != "prior" and not self.is_reg:
+            yield ("reg_target",), "has no effect without is_reg: true"
+        if self.targets_prior and self.masked_prior_preservation_weight:
+            text = "has no effect with is_reg, which has the same target everywhere: set it to 0, or reg_target: clips"
+            yield ("masked_prior_preservation_weight",), text
         if not self.enable_bucket and any(side % PIXELS_PER_CELL for side in self.resolution):
             width, height = map(encodable_side, self.resolution)
             text = f"found {list(self.resolution)}: without enable_bucket both must be multiples of 16, e.g. "
             yield ("resolution",), f"{text}[{width}, {height}]"
+
+    @property
+    def targets_prior(self) -> bool:
+        """Whether its clips are trained towards what the model predicts without the LoRA."""
+        return self.is_reg and self.reg_target == "prior"
 
     @property
     def draws_tags(self) -> bool:

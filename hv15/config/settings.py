@@ -71,6 +71,9 @@ class Settings(Section):
         yield from super().conflicts()
         for name in self.models.missing_files(self.task):
             yield ("models", name), f"is missing: task {self.task} needs its path (or models.source hub or demo)"
+        if self.datasets and all(dataset.targets_prior for dataset in self.datasets):
+            text = "all are regularisation, so there is nothing to learn: add a dataset, or set reg_target: clips"
+            yield ("datasets",), text
         yield from self._idle_datasets()
         names = [prompt.name for prompt in self.sample.prompts]
         for index, wanted in enumerate(self.train.previews):

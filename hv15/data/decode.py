@@ -30,7 +30,12 @@ Stamped = tuple[int, av.VideoFrame]
 
 
 def read_clips(
-    path: Path, kind: MediaKind, clips: Sequence[Clip], dataset: DatasetSettings, info: MediaInfo | None = None
+    path: Path,
+    kind: MediaKind,
+    clips: Sequence[Clip],
+    dataset: DatasetSettings,
+    info: MediaInfo | None = None,
+    timeline: Timeline | None = None,
 ) -> Iterator[tuple[Clip, Pixels]]:
     """Yield each clip with its pixels, uint8 RGB [F, H, W, 3], in the order in which the clips end.
 
@@ -42,12 +47,13 @@ def read_clips(
         clips: from `plan_clips` with the same dataset settings.
         dataset: the settings, which have the frame rates.
         info: the result of `probe`, if the caller has it.
+        timeline: the times of the file's frames, if they are not its own.
 
     Raises:
         MediaError: the file cannot be decoded, or ends before a clip does.
     """
     info = info or probe(path, kind)
-    timeline, fps = timeline_of(info, dataset), exact_fps(dataset.target_fps)
+    timeline, fps = timeline or timeline_of(info, dataset), exact_fps(dataset.target_fps)
     for fit in sorted({(clip.height, clip.width, clip.background) for clip in clips}):
         same = sorted((c for c in clips if (c.height, c.width, c.background) == fit), key=lambda c: c.start + c.frames)
         yield from _assemble(same, _pictures(info, timeline, same, fps, Fitter(fit[:2], fit[2])))

@@ -12,6 +12,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from hv15.data.captions import read_caption
+from hv15.data.masks import FolderMasks
 from hv15.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaKind, holds_images
 from hv15.data.survey import MOST_LISTED, CaptionProblem, Survey, counted, unreadable
 from hv15.records.problems import Place, Problem
@@ -84,27 +85,39 @@ class _Walk:
             return []  # a link to a parent folder
         self._seen.add((status.st_dev, status.st_ino))
         captions = _Captions(base, listing, self.dataset.caption_extension)
+        masks = FolderMasks(listing)
         kind: MediaKind = "video" if self.is_video else "image"
         others: list[tuple[str, os.DirEntry[str]]] = []
         suffixes, ending = self.suffixes, captions.ending
         for name in sorted(listing):
-            if name[0] == "." and name.lower() not in IGNORED:
+            if (name[0] == "." and name.lower() not in IGNORED) or name in masks.names:
                 continue
             stem, dot, suffix = name.rpartition(".")
             suffix = dot + suffix.lower()
             if suffix in suffixes and not _is_folder(listing[name]):
-                self._take(base, name, stem, kind, captions)
+                self._take(base, name, stem, kind, captions, masks)
             elif suffix != ending:
                 others.append((name, listing[name]))
         below = []
         for name, entry in others:
             if _is_folder(entry):
-                below += self._folder(base, name, captions)
+                below += self._folder(base, name, captions, masks)
             else:
                 self._file(name, captions)
+        if self.dataset.use_masks:
+            self._lone_masks(base, listing, captions, masks)
         return below
 
-    def _folder(self, base: str, name: str, captions: _Captions) -> list[str]:
+    def _lone_masks(self, base: str, names: Iterable[str], captions: _Captions, masks: FolderMasks) -> None:
+        """Add a problem for each mask that is none of a clip, nor of a medium of the other kind."""
+        others = {name.rpartition(".")[0] for name in names if name.lower().endswith(tuple(self.others))}
+        for name in masks.without(captions.claimed | others):
+            hint = "give it the name of its clip, move it, or set use_masks: false for the dataset"
+            self.found.problems.append(
+                Problem("a mask, but there is no clip of its name", hint, Place(Path(base, name)))
+            )
+
+    def _folder(self, base: str, name: str, captions: _Captions, masks: FolderMasks) -> list[str]:
         """Add a sub-folder as a clip, or return it if it has to be looked into."""
         place, caption = base + name, captions.of(name)
         if caption is None and name.lower() in IGNORED:
@@ -112,7 +125,7 @@ class _Walk:
             return []
         try:
             if self.is_video and holds_images(place) and (caption is not None or not self._is_no_clip(place)):
-                self._take(base, name, name, "frames", captions)
+                self._take(base, name, name, "frames", captions, masks)
                 return []
         except OSError as error:
             self.found.problems.append(unreadable(Path(place), error, "folder"))
@@ -141,10 +154,11 @@ class _Walk:
         elif suffix not in _SIDECARS and stem and stem not in captions.claimed and captions.of(stem) is not None:
             self.unread.append(name)
 
-    def _take(self, base: str, name: str, stem: str, kind: MediaKind, captions: _Captions) -> None:
+    def _take(self, base: str, name: str, stem: str, kind: MediaKind, captions: _Captions, masks: FolderMasks) -> None:
         captions.claimed.add(stem)
         file = captions.of(stem)
         place = base + name
+        mask = self._mask(base, stem, masks) if self.dataset.use_masks else None
         if file is not None:
             caption_file = base + file
             try:
@@ -155,11 +169,21 @@ class _Walk:
                 where = Place(Path(base, file))
                 self.found.problems.append(CaptionProblem(reason, advice, where, place, caption_file, reason))
             else:
-                self.found.add(place, kind, caption, caption_file)
+                self.found.add(place, kind, caption, caption_file, mask=mask)
         elif self.dataset.default_caption is not None:
-            self.found.add(place, kind, None, base + stem + self.dataset.caption_extension)
+            self.found.add(place, kind, None, base + stem + self.dataset.caption_extension, mask=mask)
         else:
             self._missing(base, name, stem, captions)
+
+    def _mask(self, base: str, stem: str, masks: FolderMasks) -> str | None:
+        """Return the path of a clip's mask; None if it has none, and a problem if it has several."""
+        found = masks.of(stem)
+        if len(found) > 1:
+            self.found.problems.append(
+                Problem(f"one of several masks of a clip: {', '.join(found)}", "keep one", Place(Path(base, found[0])))
+            )
+            return None
+        return base + found[0] if found else None
 
     def _missing(self, base: str, name: str, stem: str, captions: _Captions) -> None:
         expected = stem + self.dataset.caption_extension

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import cast
 
-from hv15.data.media import MediaError, Source, frame_files, stamp
+from hv15.data.media import MediaError, MediaFile, frame_files, stamp
 from hv15.digest import digest, file_sha256
 from hv15.records.json_values import Json
 from hv15.remembered import Memory
@@ -27,13 +27,13 @@ class FileIndex:
     def __init__(self, path: Path) -> None:
         self._memory = Memory(path, VERSION, "media files are hashed again")
 
-    def media_keys(self, sources: Sequence[Source], progress: Callable[[int, int], None] | None = None) -> list[str]:
+    def media_keys(self, sources: Sequence[MediaFile], progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Return the media key of each source: the sha256 (hex) of its bytes.
 
         The key of a folder of images is a digest of its files' hashes in natural order, so names do not matter.
 
         Args:
-            sources: as returned by a scan.
+            sources: as a scan finds them, clips or masks.
             progress: called with (bytes hashed, bytes to hash) after each file; not called if nothing has changed.
 
         Raises:
@@ -57,7 +57,7 @@ class FileIndex:
         entry = self._memory.entries.get(os.path.abspath(path))  # noqa: PTH100 (as in _absolute)
         return _key_of(entry) if _is_of(entry, size, mtime_ns, inode) else None
 
-    def _recognise_moved(self, stale: dict[str, Source]) -> None:
+    def _recognise_moved(self, stale: dict[str, MediaFile]) -> None:
         """Remove files that are known by another name with the same size, time and inode, as in a moved project."""
         known = {tuple(entry[:3]): _key_of(entry) for entry in self._memory.entries.values() if isinstance(entry, list)}
         for name, source in list(stale.items()):
@@ -67,7 +67,7 @@ class FileIndex:
                 del stale[name]
         self._memory.save()
 
-    def _hash(self, stale: Mapping[str, Source], progress: Callable[[int, int], None] | None) -> None:
+    def _hash(self, stale: Mapping[str, MediaFile], progress: Callable[[int, int], None] | None) -> None:
         total, done, saved = sum(source.size for source in stale.values()), 0, 0
         errors: list[MediaError] = []
         pool = ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1), thread_name_prefix="hash")
@@ -91,7 +91,7 @@ class FileIndex:
             more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
             raise MediaError(errors[0].path, errors[0].reason + more, hint=errors[0].hint)
 
-    def _learn(self, name: str, source: Source, key: str) -> None:
+    def _learn(self, name: str, source: MediaFile, key: str) -> None:
         self._memory.learn(name, [source.size, source.mtime_ns, source.inode, key])
 
 
@@ -103,7 +103,7 @@ def _key_of(entry: Json) -> str:
     return str(entry[3]) if isinstance(entry, list) else ""
 
 
-def _absolute(sources: Sequence[Source]) -> list[str]:
+def _absolute(sources: Sequence[MediaFile]) -> list[str]:
     """The absolute path of each source. Each folder is looked at once: there may be 100,000 files in it."""
     folders: dict[str, str] = {}
     names = []
@@ -115,9 +115,9 @@ def _absolute(sources: Sequence[Source]) -> list[str]:
     return names
 
 
-def _batches(sources: Mapping[str, Source]) -> Iterator[list[tuple[str, Source]]]:
+def _batches(sources: Mapping[str, MediaFile]) -> Iterator[list[tuple[str, MediaFile]]]:
     """Split files into what one thread hashes at a time."""
-    batch: list[tuple[str, Source]] = []
+    batch: list[tuple[str, MediaFile]] = []
     size = 0
     for name, source in sources.items():
         batch.append((name, source))
@@ -129,7 +129,7 @@ def _batches(sources: Mapping[str, Source]) -> Iterator[list[tuple[str, Source]]
         yield batch
 
 
-def _hashed(batch: Sequence[tuple[str, Source]]) -> list[tuple[str, str | MediaError]]:
+def _hashed(batch: Sequence[tuple[str, MediaFile]]) -> list[tuple[str, str | MediaError]]:
     """The key of each file, or why it has none."""
     found: list[tuple[str, str | MediaError]] = []
     for name, source in batch:
@@ -140,7 +140,7 @@ def _hashed(batch: Sequence[tuple[str, Source]]) -> list[tuple[str, str | MediaE
     return found
 
 
-def _media_key(source: Source) -> str:
+def _media_key(source: MediaFile) -> str:
     try:
         if source.kind == "frames":
             key = digest([file_sha256(path) for path in frame_files(source.path)])

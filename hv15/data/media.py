@@ -9,7 +9,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from hv15.data.frames import Timeline
 from hv15.errors import UserError
@@ -32,6 +32,42 @@ class MediaError(UserError):
     def __init__(self, path: Path, reason: str, *, hint: str = "") -> None:
         super().__init__(f"{path}: {reason}", hint=hint, place=str(path))
         self.path, self.reason = path, reason
+
+
+class MediaFile(Protocol):
+    """A media file with its stamp, see `Source`."""
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def kind(self) -> MediaKind: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def mtime_ns(self) -> int: ...
+
+    @property
+    def inode(self) -> int: ...
+
+
+class MaskFile(NamedTuple):
+    """The mask of a clip (`hv15.data.masks`), with its stamp as in `Source`."""
+
+    place: str
+    kind: MediaKind
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
 
 
 class Source(NamedTuple):
@@ -62,6 +98,7 @@ class Source(NamedTuple):
     """Whether it is such a list."""
     others: tuple[str, ...] = ()
     """Further texts from which a training draws."""
+    mask: MaskFile | None = None
 
     @property
     def texts(self) -> tuple[str, ...]:

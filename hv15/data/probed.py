@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from hv15.data.frames import Timeline
-from hv15.data.media import MediaInfo, MediaKind, Source
+from hv15.data.media import MediaFile, MediaInfo, MediaKind
 from hv15.data.probe import probe
 from hv15.records.json_values import Json
 from hv15.remembered import Memory
@@ -37,7 +37,7 @@ class Probed:
     def __init__(self, path: Path) -> None:
         self._memory = Memory(path, VERSION, "media files are looked into again")
 
-    def info(self, source: Source, media: str) -> MediaInfo:
+    def info(self, source: MediaFile, media: str) -> MediaInfo:
         """Return what a file shows.
 
         Args:

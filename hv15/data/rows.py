@@ -42,14 +42,16 @@ def scan_rows(file: Path, root: Path, found: Survey) -> None:
         place = Place(file, number + 1)
         for note in filter(None, map(not_used, row)):
             unused[note] = unused.get(note, 0) + 1
-        path, caption = row.get(name), row.get("caption")
+        path, caption, mask = row.get(name), row.get("caption"), row.get("mask_path")
         if not isinstance(path, str) or not path:
             keys = brief(", ".join(row)) or "nothing"
             found.problems.append(Problem(f'expected "{name}" with a path, found {keys}', place=place))
+        elif mask is not None and (not isinstance(mask, str) or not mask):
+            found.problems.append(Problem('expected a path in "mask_path"', place=place))
         elif (trouble := _trouble(caption, path, found.dataset)) is not None:
             found.problems.append(Problem(trouble, place=place))
         else:
-            _add(place, path, caption, root, found)
+            _add(place, path, caption, mask, root, found)
     found.notes += [f"{file}: {note} (in {counted(rows, 'row')})" for note, rows in unused.items()]
     if not found.sources and not found.problems:
         found.problems.append(Problem("no rows in this file", place=Place(file)))
@@ -126,25 +128,35 @@ def _whole_shape(data: bytes) -> str | None:
     return "a JSON object over several lines" if first == b"{" else None
 
 
-def _add(place: Place, path: str, caption: object, root: Path, found: Survey) -> None:
+def _add(place: Place, path: str, caption: object, mask: str | None, root: Path, found: Survey) -> None:
     """Add a row whose caption is a text, a list of texts, or None."""
     assert place.file is not None
     assert place.line is not None
     listed = [plain(str(each)) for each in caption] if isinstance(caption, list) else None
     text = plain(caption) if isinstance(caption, str) else None if listed is None else "\n".join(listed)
     is_video = found.dataset.kind == "video"
-    media, tried = find(path, (place.file.parent, root))
+    media = _found(place, path, root, found)
+    its_mask = None if mask is None or not found.dataset.use_masks else _found(place, mask, root, found)
     if media is None:
-        why = cure(path)
-        shown = brief(repr(path) if why else path)
-        found.problems.append(Problem(f"{shown} does not exist{'' if why else near(Path(tried))}", why, place))
-    elif not os.path.isdir(media):  # noqa: PTH112 (100,000 rows)
-        found.add(media, "video" if is_video else "image", text, str(place.file), place.line - 1, listed)
+        return
+    if not os.path.isdir(media):  # noqa: PTH112 (100,000 rows)
+        found.add(media, "video" if is_video else "image", text, str(place.file), place.line - 1, listed, its_mask)
     elif is_video and _is_clip(media):
-        found.add(media, "frames", text, str(place.file), place.line - 1, listed)
+        found.add(media, "frames", text, str(place.file), place.line - 1, listed, its_mask)
     else:
         lack = " without images" if is_video else ", expected an image"
         found.problems.append(Problem(f"{brief(path)} is a folder{lack}", place=place))
+
+
+def _found(place: Place, path: str, root: Path, found: Survey) -> str | None:
+    """Return the location of a path in a row; None, and a problem, if it does not exist."""
+    assert place.file is not None
+    location, tried = find(path, (place.file.parent, root))
+    if location is None:
+        why = cure(path)
+        shown = brief(repr(path) if why else path)
+        found.problems.append(Problem(f"{shown} does not exist{'' if why else near(Path(tried))}", why, place))
+    return location
 
 
 def _is_clip(folder: str) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from hv15.data.caption_texts import MOST_VARIANTS, CaptionTexts
 from hv15.data.captions import plain
-from hv15.data.media import MediaKind, Source, stamp
+from hv15.data.masks import mask_kind
+from hv15.data.media import MaskFile, MediaKind, Source, stamp
 from hv15.data.paths import cure, near
 from hv15.records.problems import Place, Problem
 
@@ -59,18 +60,21 @@ class Survey:
         caption_file: str,
         row: int | None = None,
         listed: Sequence[str] | None = None,
+        mask: str | None = None,
     ) -> None:
         """Add a medium. Its caption is normalised by `plain`, or None for `default_caption`.
 
         Args:
             row: the line of a JSONL file, from 0.
             listed: the captions, if they are a list in that file; then `caption` has a line for each.
+            mask: the path of its mask.
         """
         try:
             size, mtime_ns, inode = stamp(place, kind)
         except OSError as error:
             self.problems.append(Problem(f"cannot be read: {error.strerror}", place=Place(Path(place))))
             return
+        mask_file = None if mask is None else self._mask(place, kind, mask)
         if caption == "":
             self.empty.append(place)
         written = self._default if caption is None else caption
@@ -81,7 +85,20 @@ class Survey:
             return
         texts = self._texts.of(captions)
         known = (place, kind, texts[0], size, mtime_ns, inode, caption_file, row, caption is None, written)
-        self.sources.append(Source(*known, listed is not None, texts[1:]))
+        self.sources.append(Source(*known, listed is not None, texts[1:], mask_file))
+
+    def _mask(self, place: str, kind: MediaKind, mask: str) -> MaskFile | None:
+        """Return a medium's mask; None, and a problem, if it cannot be one."""
+        of_kind = mask_kind(mask)
+        if kind == "image" and of_kind != "image":
+            hint = "save it as an image, such as a PNG"
+            self.problems.append(Problem(f"a mask of the image {place}, expected an image", hint, Place(Path(mask))))
+            return None
+        try:
+            return MaskFile(mask, of_kind, *stamp(mask, of_kind))
+        except OSError as error:
+            self.problems.append(Problem(f"cannot be read: {error.strerror}", place=Place(Path(mask))))
+            return None
 
     def listed(self) -> list[Problem]:
         """Return the first problems, and one that counts the rest. At least one of them says what to do."""

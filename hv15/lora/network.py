@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
 
@@ -84,6 +84,7 @@ class LoRANetwork(nn.Module):
             _check_sizes(ranks[name], alphas[name], probabilities)
         self.shared = Dropouts(dropout, rank_dropout, module_dropout)
         self._hooks: list[tuple[nn.Module, Callable[..., Tensor]]] = []
+        self._beneath: list[tuple[nn.Module, Callable[..., Tensor]]] = []
         self._handles: list[RemovableHandle] = []
         self._copies: list[Tensor] = []
         dit.requires_grad_(False)
@@ -137,6 +138,17 @@ class LoRANetwork(nn.Module):
         finally:
             self._attach(dit)
 
+    @contextmanager
+    def switched_off(self, dit: nn.Module) -> Iterator[None]:
+        """Let the model compute for a while as if this LoRA were not there; what lies beneath it stays."""
+        self.detach()
+        self._register(self._beneath)
+        try:
+            yield
+        finally:
+            self.detach()
+            self._attach(dit)
+
     def add_beneath(self, dit: nn.Module, changes: Mapping[str, WeightChange], multiplier: float) -> None:
         """Let changes of layers act beneath this LoRA, which are not trained, and are attached and detached with it.
 
@@ -144,11 +156,15 @@ class LoRANetwork(nn.Module):
             UserError: the model lacks a module or has another size.
         """
         added = hooks_of(dit, changes, multiplier)
-        self._hooks += added
-        self._handles += [layer.register_forward_hook(hook) for layer, hook in added]
+        self._beneath += added
+        self._register(added)
+
+    def _register(self, hooks: Iterable[tuple[nn.Module, Callable[..., Tensor]]]) -> None:
+        self._handles += [layer.register_forward_hook(hook) for layer, hook in hooks]
 
     def _attach(self, dit: nn.Module) -> None:
-        self._handles += [layer.register_forward_hook(hook) for layer, hook in self._hooks]
+        self._register(self._hooks)
+        self._register(self._beneath)
         self._handles.append(dit.register_forward_pre_hook(self._cast))
         self._cast(dit)
 

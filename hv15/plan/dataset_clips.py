@@ -7,11 +7,12 @@ from functools import lru_cache
 
 from hv15.collection import paused_collection
 from hv15.data.clips import Clip, missing_lengths, plan_clips
+from hv15.data.masks import check_mask
 from hv15.data.media import MediaError
 from hv15.project import Project
 
 
-@dataclass(frozen=True)
+@dataclass
 class DatasetClips:
     """What the files of all datasets give."""
 
@@ -21,6 +22,8 @@ class DatasetClips:
     """Why, for each file that gives no clip, and what to do."""
     too_short: list[str] = field(default_factory=list)
     """Files that give clips, but not of every length."""
+    masks: int = 0
+    """Masks that fit their files."""
     notes: dict[str, list[str]] = field(default_factory=dict)
     """Note -> paths of the files that it is about."""
 
@@ -42,7 +45,11 @@ def _dataset_clips(project: Project) -> DatasetClips:
         source, dataset = each.source, project.dataset.datasets[each.dataset]
         try:
             info = project.dataset.probed.info(source, each.media)
-            clips.found.extend((each.media, clip) for clip in plan_clips(info, dataset))
+            found = plan_clips(info, dataset)
+            if source.mask is not None:
+                check_mask(project.dataset.probed.info(source.mask, each.mask), info)
+                clips.masks += 1
+            clips.found.extend((each.media, clip) for clip in found)
         except MediaError as error:
             clips.unusable.append(error)
             continue

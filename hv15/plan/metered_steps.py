@@ -5,7 +5,7 @@ A training step is the trainer's own (`hv15.train.optimizer_step`), a sampling s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,6 +50,8 @@ class PassSize:
     """Latent frames, height, width."""
     text_tokens: int
     i2v: bool
+    prior_share: float = 0.0
+    """Share of the micro-batches for which the model without the LoRA predicts, too."""
 
 
 def micro_batches(options: TrainSettings) -> int:
@@ -103,6 +105,8 @@ def run_training(
         for each in (replace(size, latent=FIRST_LATENT), size):
             meter.work.clear()
             step.run(examples(config, each, count), micro_batches=count, samples=count * each.samples, lr_factor=1.0)
+        if size.prior_share:
+            _leave_out(meter, dit, examples(config, size, 1), count * (1 - size.prior_share), torch.device(device))
         if validation is not None:
             work, meter.work = meter.work, meter.validation
             with torch.no_grad():
@@ -110,6 +114,19 @@ def run_training(
                     mean_square(example.to(torch.device(device), dtype).error(dit))
             meter.work = work
     return meter
+
+
+def _leave_out(
+    meter: Meter, dit: DiT, passes: Iterable[tuple[int, Example]], count: float, device: torch.device
+) -> None:
+    """Take from the work of a step, in which all micro-batches have a pass without the LoRA, so many such passes."""
+    work, meter.work = meter.work, {}
+    with torch.no_grad():
+        for _, example in passes:
+            example.to(device, dit.dtype).prediction(dit)
+    without, meter.work = meter.work, work
+    for kind, of in without.items():
+        meter.work[kind] = meter.work[kind].plus(of, -count)
 
 
 def run_denoising(
@@ -183,6 +200,8 @@ def examples(config: DiTConfig, size: PassSize, count: int) -> Iterator[tuple[in
             weight=torch.ones(size.samples),
             first_frame=torch.full((size.samples,), float(size.i2v)),
             condition=empty_condition(config, size),
+            with_prior=size.prior_share > 0,
+            targets_prior=size.prior_share > 0,
         )
         yield index, example
 

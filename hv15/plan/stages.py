@@ -251,13 +251,14 @@ class StagePlanner:
         from hv15.plan.metered_steps import PassSize
         from hv15.plan.transformer import training
 
-        size = PassSize(clips.samples, clips.latent, self.work.text_tokens, self.work.task == "i2v")
+        work, i2v = self.work, self.work.task == "i2v"
+        size = PassSize(clips.samples, clips.latent, work.text_tokens, i2v, work.prior_share)
         measured = None
         if self.work.validation is not None:
             largest = self.work.validation.largest
             if clips != self.work.batch:  # smaller clips are smaller there, too
                 largest = min(largest, replace(clips, samples=1), key=lambda clip: clip.tokens)
-            measured = replace(size, samples=1, latent=largest.latent)
+            measured = replace(size, samples=1, latent=largest.latent, prior_share=0.0)
         dtype = self._dtype(settings.train.dtype)
         return training(
             settings, self.sizes.dit, dtype, size, validation=measured, gpu=self.device.gpu, known=self._resident

@@ -73,7 +73,8 @@ def training(
         sizes = network.alike(blocks)
         return run_training(resident, fewer, dtype, size, network=sizes, validation=validation, gpu=gpu)
 
-    copies = 2 * options.blocks_to_swap  # forward and backward; at each turn, the last blocks are still there
+    # Forward and backward, where at each turn the last blocks are still there; and without the LoRA.
+    copies = (2 + size.prior_share) * options.blocks_to_swap
     asked = ("train", resident.model_dump_json(), config, dtype, size, validation, gpu)
     cost = _with_lora(_resident(known, asked, run, config.num_blocks), network, config)
     cost = _with_swap(cost, options, config, dtype, copies)
@@ -208,11 +209,11 @@ def _swapped(settings: TransformerSettings, config: DiTConfig) -> int:
     return len(swapped_indices(config.num_blocks, settings.blocks_to_swap))
 
 
-def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype, copies: int) -> Cost:
+def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dtype: torch.dtype, copies: float) -> Cost:
     """The cost with block swap: waiting blocks take none of the device's memory, apart from two slots for their visits.
 
     Args:
-        copies: how often a block is copied to the device.
+        copies: how often a block is copied to the device, in the mean.
 
     Raises:
         UserError: more blocks are to be swapped than is possible.
@@ -225,4 +226,4 @@ def _with_swap(cost: Cost, settings: TransformerSettings, config: DiTConfig, dty
     slot = BlockSwap(blocks, 1, "meta").slots[0].memory.nbytes
     saved = waiting * block - SLOTS * slot
     parts = {**cost.parts, WEIGHTS: cost.parts[WEIGHTS] - saved}
-    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=copies * slot)
+    return replace(cost, parts=parts, host=cost.host + waiting * slot, copied=round(copies * slot))

@@ -9,6 +9,7 @@ from hv15.config import DatasetSettings
 from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL, encodable_frames, encodable_side, latent_size, video_size
 from hv15.models.templates import MAX_TEXT_TOKENS
+from hv15.plan.prior_passes import prior_share
 from hv15.project import Project
 from hv15.spans import WHOLE, Span, parts
 
@@ -100,6 +101,8 @@ class Workload:
     text_tokens: int
     """Of the longest text."""
     steps: int
+    prior_share: float
+    """Share of the batches for which the model without the LoRA predicts, too."""
     parts: tuple[TrainingPart, ...]
     """One, unless datasets begin or end within the training."""
     validation: ValidationWork | None
@@ -133,6 +136,7 @@ def workload(project: Project) -> Workload:
         text_tokens=min(MAX_TEXT_TOKENS, tokens),
         steps=steps,
         parts=found,
+        prior_share=prior_share(project),
         validation=_measured(project, clips, samples_per_step, steps, longest.batches / per_step),
         videos=_videos(project),
         note=note,

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hv15.cache.batches import TrainingItem
-from hv15.cache.encoding import Encoding, NeededClips
+from hv15.cache.encoding import Encoding, NeededClips, NeededMask
 from hv15.choices import roles_of
 from hv15.config import Settings, load_config
 from hv15.digest import digest
@@ -30,7 +30,7 @@ from hv15.models.weights.fingerprint import FingerprintCache, model_fingerprint
 from hv15.project.checkpoints import checkpoint_spec, earlier_step, kept_checkpoints
 from hv15.project.continuing import find_start, with_origin
 from hv15.project.dataset import ProjectDataset
-from hv15.project.encodings import encode_clips, encode_texts
+from hv15.project.encodings import encode_clips, encode_masks, encode_texts
 from hv15.project.model_files import ModelFiles
 from hv15.project.training import training_items, training_spec, validation_items
 from hv15.records.json_values import Json, JsonObject
@@ -83,6 +83,16 @@ class Project:
         return encode_clips(self.settings, self.models, self.dataset, self.cache, self.paths)
 
     @cached_property
+    def masks(self) -> Encoding[NeededMask]:
+        """The masks of the clips to encode; it needs nothing if there are none."""
+        return encode_masks(self.settings, self.dataset, self.cache, self.paths)
+
+    @property
+    def encodings(self) -> tuple[Encoding[object], ...]:
+        """Everything to encode."""
+        return self.latents, self.texts, self.masks
+
+    @cached_property
     def texts(self) -> Encoding[str]:
         """The captions and prompts to encode."""
         prompts = (text for spec in self.samples.values() for text in (spec.prompt, spec.negative_prompt))
@@ -133,6 +143,7 @@ class Project:
             self.dataset,
             latents=self.latents.settings_digest,
             text=self.texts.settings_digest,
+            masks=self.masks.settings_digest,
             file_digest=self._digest_of_setting,
         )
 
@@ -176,7 +187,7 @@ class Project:
         """
         entries = self.latents.entries()
         self.texts.entries()  # training reads them by their keys
-        return training_items(self.dataset, entries)
+        return training_items(self.dataset, entries, self.masks.entries())
 
     def validation_items(self) -> list[TrainingItem]:
         """Every clip that is not trained on with its caption; empty if there is no validation.
@@ -184,7 +195,9 @@ class Project:
         Raises:
             UserError: something is not encoded yet, or no clip is left.
         """
-        return validation_items(self.dataset, self.latents.entries()) if self.settings.train.validation.is_on else []
+        if not self.settings.train.validation.is_on:
+            return []
+        return validation_items(self.dataset, self.latents.entries(), self.masks.entries())
 
     # -- samples ----------------------------------------------------------------------------------------------------
 

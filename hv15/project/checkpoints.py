@@ -76,7 +76,7 @@ def kept_checkpoints(train: TrainSettings, spec: JsonObject, paths: ProjectPaths
         copies.insert(0, paths.trained)
     for path in copies:
         step = step_of(path, train, past)
-        if step is not None:
+        if step:  # what the lowest loss may be of, before the first step, is no step of the training
             found.setdefault(step, path)
     for step in paths.sampled_checkpoints():
         path = paths.checkpoint_lora(step)

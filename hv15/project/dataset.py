@@ -13,7 +13,7 @@ from hv15.config.section import Affects
 from hv15.config.training.validation import ValidationSettings
 from hv15.data.captions import caption_key, captions_key
 from hv15.data.index import FileIndex
-from hv15.data.media import Source
+from hv15.data.media import MediaFile, Source
 from hv15.data.scan import survey
 from hv15.data.survey import Survey
 from hv15.digest import short, text_digest
@@ -38,6 +38,8 @@ class FoundSource(NamedTuple):
     """The key of its caption, or of the texts from which a training draws."""
     texts: tuple[str, ...]
     """The keys of these texts."""
+    mask: str = ""
+    """sha256 of the bytes of its mask; "" if it has none."""
 
 
 class CaptionedMedium(NamedTuple):
@@ -54,11 +56,23 @@ class CaptionedMedium(NamedTuple):
     """The medium's file, for messages."""
     texts: tuple[str, ...]
     """Keys of the texts from which a training draws; the first is the caption as it is written."""
+    mask: str = ""
+    """Key of its mask; "" if it has none."""
 
     @property
     def source_key(self) -> str:
         """The key of the medium's entry among the encoded clips."""
         return f"{self.media}-{self.rule}"
+
+    @property
+    def mask_source_key(self) -> str:
+        """The key of the mask's entry among the encoded masks."""
+        return masked_source_key(self.mask, self.source_key)
+
+
+def masked_source_key(mask: str, source_key: str) -> str:
+    """The key of a mask's entry among the encoded masks, from those of its file and of its medium's entry."""
+    return f"{mask}-{source_key}"
 
 
 def chosen(sources: Sequence[FoundSource], count: int) -> list[FoundSource]:
@@ -118,11 +132,15 @@ class ProjectDataset:
         """
         self.refuse_unusable()
         found = [(number, source) for number, each in enumerate(self.surveys) for source in each.sources]
-        keys = FileIndex(CachePaths(self._store).media_hashes).media_keys([source for _, source in found])
+        masks = [source.mask for _, source in found if source.mask is not None]
+        files: list[MediaFile] = [*(source for _, source in found), *masks]
+        keys = FileIndex(CachePaths(self._store).media_hashes).media_keys(files)
+        mask_keys = iter(keys[len(found) :])
         sources: list[FoundSource] = []
-        for (number, source), key in zip(found, keys, strict=True):
+        for (number, source), key in zip(found, keys, strict=False):
             texts = tuple(map(caption_key, source.texts))
-            sources.append(FoundSource(number, source, key, captions_key(texts), texts))
+            mask = "" if source.mask is None else next(mask_keys)
+            sources.append(FoundSource(number, source, key, captions_key(texts), texts, mask))
         for number, dataset in enumerate(self.datasets):
             if dataset.max_num_samples is not None:
                 ours = chosen([each for each in sources if each.dataset == number], dataset.max_num_samples)
@@ -150,7 +168,16 @@ class ProjectDataset:
         Raises:
             ConfigError: see `sources`; or there is only one medium.
         """
-        return held_out((each.media for each in self.sources if each.dataset < self._trained_count), self._fraction)
+        trained = (each for each in self.sources if each.dataset < self._trained_count)
+        return held_out((each.media for each in trained if not self.datasets[each.dataset].is_reg), self._fraction)
+
+    def is_validated(self, each: FoundSource | CaptionedMedium) -> bool:
+        """Whether a medium of a dataset is measured by the validation.
+
+        Raises:
+            ConfigError: see `held_out`.
+        """
+        return not self.is_trained(each) and not self.datasets[each.dataset].is_reg
 
     def is_trained(self, each: FoundSource | CaptionedMedium) -> bool:
         """Whether the training draws from a medium of a dataset.
@@ -227,8 +254,8 @@ class ProjectDataset:
         """
         rules = self.rules
         pairs = [
-            CaptionedMedium(media, caption, rules[dataset], dataset, source.place.removeprefix(self._prefix), texts)
-            for dataset, source, media, caption, texts in self.sources
+            CaptionedMedium(media, caption, rules[dataset], dataset, self._name(source), texts, mask)
+            for dataset, source, media, caption, texts, mask in self.sources
         ]
         return sorted(pairs)
 
@@ -243,12 +270,16 @@ class ProjectDataset:
 
     @cached_property
     def validation_pairs(self) -> list[CaptionedMedium]:
-        """What is not trained on, in an order that depends on content alone.
+        """What is measured by the validation, in an order that depends on content alone.
 
         Raises:
             ConfigError: see `held_out`.
         """
-        return [pair for pair in self.all_pairs if not self.is_trained(pair)]
+        return [pair for pair in self.all_pairs if self.is_validated(pair)]
+
+    def _name(self, source: Source) -> str:
+        """The path of a medium, relative to the project folder if it is inside."""
+        return source.place.removeprefix(self._prefix)
 
     @cached_property
     def _prefix(self) -> str:
@@ -257,7 +288,7 @@ class ProjectDataset:
 
     @cached_property
     def digest(self) -> str:
-        """The digest of all pairs that are trained on, with their weights, without file names.
+        """The digest of all pairs that are trained on, with their masks and weights, without file names.
 
         Raises:
             ConfigError: see `held_out`.
@@ -266,17 +297,20 @@ class ProjectDataset:
 
     @cached_property
     def validation_digest(self) -> str:
-        """The same of the pairs that are not trained on.
+        """The same of the pairs that are measured by the validation.
 
         Raises:
             ConfigError: see `held_out`.
         """
-        return self._digest_of([each for each in self.sources if not self.is_trained(each)])
+        return self._digest_of([each for each in self.sources if self.is_validated(each)])
 
     def _digest_of(self, pairs: Sequence[FoundSource]) -> str:
         # As `hv15.digest.digest` of a sorted list of lists, in a third of the time; digests need no escapes in JSON.
         identities = self.identities
-        rows = sorted(f'["{each.media}","{each.caption}","{identities[each.dataset]}"]' for each in pairs)
+        masks = {each.mask: f',"{each.mask}"' if each.mask else "" for each in pairs}
+        rows = sorted(
+            f'["{each.media}","{each.caption}","{identities[each.dataset]}"{masks[each.mask]}]' for each in pairs
+        )
         return text_digest(f"[{','.join(rows)}]")
 
     def record(self) -> TrainedDataset:
@@ -285,5 +319,8 @@ class ProjectDataset:
         Raises:
             ConfigError: see `sources`.
         """
-        pairs = [TrainedPair(each.name, each.media, each.caption, self.identities[each.dataset]) for each in self.pairs]
+        pairs = [
+            TrainedPair(each.name, each.media, each.caption, self.identities[each.dataset], each.mask)
+            for each in self.pairs
+        ]
         return TrainedDataset(self.digest, pairs)

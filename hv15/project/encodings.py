@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from hv15.cache.encoding import Encoding, NeededClips
+from hv15.cache.encoding import Encoding, NeededClips, NeededMask
 from hv15.config import Settings, encoding_view
 from hv15.data.captions import caption_key
-from hv15.project.dataset import ProjectDataset
+from hv15.project.dataset import ProjectDataset, masked_source_key
 from hv15.project.model_files import ModelFiles
 from hv15.records import formats
 from hv15.records.json_values import JsonObject
@@ -62,6 +62,22 @@ def encode_clips(
     return Encoding(
         "latents", store, paths.manifests("latents"), latents_settings(settings, models), needed, settings.cache.shards
     )
+
+
+def encode_masks(settings: Settings, dataset: ProjectDataset, store: Path, paths: ProjectPaths) -> Encoding[NeededMask]:
+    """The masks of all datasets; nothing is needed if no clip has one.
+
+    Raises:
+        UserError: a dataset cannot be used.
+    """
+    needed = {
+        masked_source_key(each.mask, f"{each.media}-{dataset.rules[each.dataset]}"): NeededMask(
+            each.source.mask, each.mask, each.source, each.media, dataset.datasets[each.dataset]
+        )
+        for each in dataset.sources
+        if each.source.mask is not None
+    }
+    return Encoding("masks", store, paths.manifests("masks"), {"format": formats.MASKS}, needed, settings.cache.shards)
 
 
 def encode_texts(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from hv15.cache.batches import TrainingItem
-from hv15.config import Settings, TrainSettings, digest_view
+from hv15.cache.batches import LossRule, TrainingItem
+from hv15.cache.encoding import mask_key
+from hv15.config import DatasetSettings, Settings, TrainSettings, digest_view
 from hv15.config.training.validation import ValidationSettings
 from hv15.errors import UserError
 from hv15.grid import latent_size
@@ -24,12 +25,13 @@ def training_spec(
     *,
     latents: str,
     text: str,
+    masks: str,
     file_digest: Callable[[str, str], str],
 ) -> JsonObject:
     """Everything that changes the trained LoRA, without names and paths.
 
     Args:
-        latents, text: digests of how the clips and captions are encoded.
+        latents, text, masks: digests of how the clips, captions and masks are encoded.
         file_digest: of (setting, path): the content of a file that a setting names.
 
     Raises:
@@ -42,6 +44,7 @@ def training_spec(
         "dit": models.identity("dit"),
         "latents": latents,
         "text": text,
+        **({"masks": masks} if any(each.mask for each in dataset.trained_sources) else {}),
         "dataset": {"digest": dataset.digest, "size": len(dataset.trained_sources)},
     }
 
@@ -70,31 +73,36 @@ def _validation_view(validation: ValidationSettings, dataset: ProjectDataset) ->
     return {"validation": view | {"clips": dataset.validation_digest}}
 
 
-def training_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:
+def training_items(
+    dataset: ProjectDataset, entries: Mapping[str, Entry], masks: Mapping[str, Entry]
+) -> list[TrainingItem]:
     """Every clip that is trained on, with its caption.
 
     Args:
         entries: of the encoded clips, by source key.
+        masks: of the encoded masks, by their source key. A clip whose mask cannot be used is left out.
 
     Raises:
         UserError: no clip is left.
     """
-    items = _items(dataset, dataset.pairs, entries)
+    items = _items(dataset, dataset.pairs, entries, masks)
     if not items:
         raise UserError("no clip is left to train on", hint="`hv15 report` says why each file was left out")
     return items
 
 
-def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> list[TrainingItem]:
+def validation_items(
+    dataset: ProjectDataset, entries: Mapping[str, Entry], masks: Mapping[str, Entry]
+) -> list[TrainingItem]:
     """Every clip that is held out for validation, with its caption as it is written.
 
     Args:
-        entries: of the encoded clips, by source key.
+        entries, masks: as for `training_items`.
 
     Raises:
         UserError: no clip is left.
     """
-    items = [replace(item, variants=()) for item in _items(dataset, dataset.validation_pairs, entries)]
+    items = [replace(item, variants=()) for item in _items(dataset, dataset.validation_pairs, entries, masks)]
     if not items:
         raise UserError(
             "no clip is left to validate on",
@@ -104,8 +112,12 @@ def validation_items(dataset: ProjectDataset, entries: Mapping[str, Entry]) -> l
 
 
 def _items(
-    dataset: ProjectDataset, pairs: Iterable[CaptionedMedium], entries: Mapping[str, Entry]
+    dataset: ProjectDataset,
+    pairs: Iterable[CaptionedMedium],
+    entries: Mapping[str, Entry],
+    masks: Mapping[str, Entry],
 ) -> list[TrainingItem]:
+    rules = [_loss_rule(each) for each in dataset.datasets]
     return [
         TrainingItem(
             clip.key,
@@ -118,7 +130,20 @@ def _items(
             span=dataset.datasets[pair.dataset].span,
             variants=pair.texts if len(pair.texts) > 1 else (),
             name=pair.name,
+            mask=mask_key(pair.mask, clip.key) if pair.mask else "",
+            loss=rules[pair.dataset],
         )
         for pair in pairs
+        if not pair.mask or not masks[pair.mask_source_key].skipped
         for clip in entries[pair.source_key].clips
     ]
+
+
+def _loss_rule(dataset: DatasetSettings) -> LossRule:
+    return LossRule(
+        is_reg=dataset.is_reg,
+        targets_prior=dataset.targets_prior,
+        unmasked_weight=dataset.unmasked_weight,
+        unmasked_probability=dataset.unmasked_probability,
+        masked_prior_preservation_weight=dataset.masked_prior_preservation_weight,
+    )

@@ -11,6 +11,8 @@ LATENTS = 3
 """Encoded clips: choice of frames, resizing, VAE, SigLIP, form of the items."""
 TEXT = 3
 """Encoded captions and prompts: templates, limits, encoders, form of the items."""
+MASKS = 1
+"""Encoded masks: resizing, weights of latent positions, form of the items."""
 TRAINING = 2
 """The trained LoRA: random draws, loss, optimizers, order of the clips."""
 CONDITION = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from hv15.atomic import write_json
 from hv15.records.json_values import Json, JsonObject, RecordError, as_object, read_record, text_of
@@ -77,14 +78,14 @@ class Manifest:
             RecordError: it is missing, damaged, or of another version.
         """
         content = read_record(path, VERSION)
-        kind = content.get("kind")
-        if kind not in ("latents", "text"):
-            raise RecordError(f"is of the unknown kind {kind!r}")
+        kind = next((each for each in get_args(EncodedKind) if each == content.get("kind")), None)
+        if kind is None:
+            raise RecordError(f"is of the unknown kind {content.get('kind')!r}")
         entries = as_object(content.get("entries"))
         if not all(isinstance(entry, dict) for entry in entries.values()):
             raise RecordError("holds an entry that is not an object")
         return cls(
-            "latents" if kind == "latents" else "text",
+            kind,
             as_object(content.get("settings")),
             text_of(content, "needs"),
             entries,  # type: ignore[arg-type]  # checked above; too many to copy

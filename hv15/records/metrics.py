@@ -83,8 +83,8 @@ class StepRecord(MetricsRecord):
     epoch: float
     """Number of finished epochs."""
     loss: Annotated[float | None, Measure("Loss", log=True, label="raw", smoothed=True)]
-    """Mean square of the errors of the step's samples, whatever loss and weights the training minimises; None if it is
-    not finite, so that the step was skipped."""
+    """Mean square of the errors of the step's samples, under their masks, whatever loss and weights the training
+    minimises; None if it is not finite, so that the step was skipped, or if all samples are regularisation."""
     loss_by_sigma: Annotated[
         tuple[float | None, ...], Measure("Loss by noise level (tenths of sigma)", log=True, bins=SIGMA_BINS)
     ]
@@ -107,6 +107,9 @@ class StepRecord(MetricsRecord):
     `train.scale_weight_norms`."""
     scaled_layers: Annotated[float | None, Measure("Norms of the LoRA's layers", label="share scaled down")] = None
     """The share of layers that were scaled down to `train.scale_weight_norms` in this step."""
+    prior_loss: Annotated[float | None, Measure("Difference to the prediction without the LoRA", log=True)] = None
+    """Mean square of it, in samples of which it is a target: with `reg_target: prior`, under their masks, and with
+    `masked_prior_preservation_weight`, outside of them."""
     skipped_steps: Annotated[int, Measure("Skipped steps")] = 0
     """Number of steps so far whose loss or gradients were not finite, so that they changed nothing."""
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-EncodedKind = Literal["latents", "text"]
-"""The two kinds of encoded items: clips, and captions or prompts."""
+EncodedKind = Literal["latents", "text", "masks"]
+"""The kinds of encoded items: clips, captions or prompts, and masks of clips."""
 
 RESULTS = "results"
 CONFIG = "config.yaml"

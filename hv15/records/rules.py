@@ -20,6 +20,7 @@ class Rule(StrEnum):
     CHECK_MODELS = "check_models"
     ENCODE_LATENTS = "encode_latents"
     ENCODE_TEXTS = "encode_texts"
+    ENCODE_MASKS = "encode_masks"
     TRAIN = "train"
     KEEP_CHECKPOINT = "keep_checkpoint"
     SAMPLE_CONDITION = "sample_condition"
@@ -32,7 +33,11 @@ class Rule(StrEnum):
     PLAN = "plan"
 
 
-ENCODING_RULES: dict[EncodedKind, Rule] = {"latents": Rule.ENCODE_LATENTS, "text": Rule.ENCODE_TEXTS}
+ENCODING_RULES: dict[EncodedKind, Rule] = {
+    "latents": Rule.ENCODE_LATENTS,
+    "text": Rule.ENCODE_TEXTS,
+    "masks": Rule.ENCODE_MASKS,
+}
 """The rule that makes the manifests of each kind."""
 
 _WORDS: dict[str, str] = {
@@ -40,6 +45,7 @@ _WORDS: dict[str, str] = {
     Rule.CHECK_MODELS: "check the model files",
     Rule.ENCODE_LATENTS: "encode clips",
     Rule.ENCODE_TEXTS: "encode captions and prompts",
+    Rule.ENCODE_MASKS: "encode masks",
     Rule.TRAIN: "train the LoRA",
     Rule.KEEP_CHECKPOINT: "keep the LoRA of step",
     Rule.SAMPLE_CONDITION: "encode a first image",

@@ -25,6 +25,8 @@ class TrainedPair:
     """sha256 of the caption's text, or of the keys of all texts from which the training draws."""
     dataset: str
     """Identity of its dataset: the settings that determine its clips and their weight."""
+    mask: str = ""
+    """sha256 of the bytes of its mask; "" if it has none."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class TrainedDataset:
         Raises:
             UserError: the disk is full, or the folder cannot be written.
         """
-        rows = [[pair.name, pair.media, pair.caption, pair.dataset] for pair in self.pairs]
+        rows = [
+            [pair.name, pair.media, pair.caption, pair.dataset, *([pair.mask] if pair.mask else [])]
+            for pair in self.pairs
+        ]
         content = {"version": VERSION, "digest": self.digest, "pairs": rows}
         write_text(path, json.dumps(content, separators=(",", ":")) + "\n")
 
@@ -60,6 +65,6 @@ class TrainedDataset:
 
 
 def _pair(row: object) -> TrainedPair:
-    if not isinstance(row, list) or len(row) != 4 or not all(isinstance(part, str) for part in row):
+    if not isinstance(row, list) or len(row) not in (4, 5) or not all(isinstance(part, str) for part in row):
         raise RecordError(f"not a pair: {row!r:.80}")
     return TrainedPair(*row)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hv15.cache.batches import MicroBatch, Stores, TrainingItem, read_batch
+from hv15.cache.batches import MicroBatch, Stores, TrainingItem, read_batch, read_masks
 from hv15.data.captions import caption_key
 from hv15.models import Condition, DiT
 from hv15.models.latents import condition_channels, scale
@@ -36,6 +36,14 @@ class Example:
     first_frame: Tensor
     """[B], fp32: 1 where latent frame 0 is the condition (i2v), else 0."""
     condition: Condition
+    mask: Tensor | None = None
+    """[B, F', h, w], fp32: how much each position counts in the loss, from 0 to 1; None: all count 1."""
+    with_prior: bool = False
+    """Whether the model without the LoRA predicts, too."""
+    targets_prior: bool = False
+    """Whether that prediction is the target, instead of the clip's own velocity."""
+    outside_weight: float = 0.0
+    """Factor on the loss against that prediction where the mask is not 1."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Example:
         """Move to the model's device; conditions are cast to the model's dtype, tensors for the loss stay fp32."""
@@ -56,13 +64,15 @@ class Example:
         )
 
     def _each(self, change: Callable[[Tensor], Tensor], condition: Condition) -> Example:
-        return Example(
+        return replace(
+            self,
             x0=change(self.x0),
             noise=change(self.noise),
             sigma=change(self.sigma),
             weight=change(self.weight),
             first_frame=change(self.first_frame),
             condition=condition,
+            mask=None if self.mask is None else change(self.mask),
         )
 
     def model_input(self) -> Tensor:
@@ -77,11 +87,19 @@ class Example:
 
     def error(self, dit: DiT) -> Tensor:
         """Return the error of the velocity that the model predicts, fp32 [B, C, F', h, w]."""
+        return self.prediction(dit) - self.velocity()
+
+    def velocity(self) -> Tensor:
+        """Return the clips' own velocity, fp32 [B, C, F', h, w]."""
+        return flow.velocity(self.x0, self.noise)
+
+    def prediction(self, dit: DiT) -> Tensor:
+        """Return the velocity that the model predicts, fp32 [B, C, F', h, w]."""
         timestep = TIMESTEPS * self.sigma
         # A mean-flow model also takes the end of its step; for a step of length 0 it predicts the velocity itself.
         end = timestep if dit.config.meanflow else None
-        prediction = dit(self.model_input().to(dit.dtype), timestep, self.condition, timestep_r=end)
-        return prediction.float() - flow.velocity(self.x0, self.noise)
+        prediction: Tensor = dit(self.model_input().to(dit.dtype), timestep, self.condition, timestep_r=end)
+        return prediction.float()
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,8 @@ class ExampleReader:
         content = read_batch(self.stores, batch.items, captions=captions, with_vision=with_image)
         x0 = scale(content.latents.float())
         sigma = self.sigma_rule.sigmas(self.seed, batch.samples)
+        mask, rule = read_masks(self.stores, batch.items, self._uses_mask(batch)), batch.loss
+        with_prior = self.needs_prior(batch)
         return Example(
             x0=x0,
             noise=torch.stack([random.noise(tuple(x0.shape[1:]), self.seed, sample) for sample in batch.samples]),
@@ -123,7 +143,25 @@ class ExampleReader:
             ),
             first_frame=torch.tensor(with_image, dtype=torch.float32),
             condition=content.condition,
+            mask=None if mask is None else mask.clamp(min=rule.unmasked_weight),
+            with_prior=with_prior,
+            targets_prior=rule.targets_prior,
+            outside_weight=rule.masked_prior_preservation_weight if with_prior else 0.0,
         )
+
+    def needs_prior(self, batch: MicroBatch) -> bool:
+        """Whether the loss of a micro-batch needs the prediction of the model without the LoRA."""
+        return batch.loss.targets_prior or (
+            batch.loss.masked_prior_preservation_weight > 0 and any(self._uses_mask(batch))
+        )
+
+    def _uses_mask(self, batch: MicroBatch) -> list[bool]:
+        """Whether the mask of each sample is used."""
+        probability = batch.loss.unmasked_probability
+        return [
+            bool(item.mask) and not random.chance(probability, self.seed, "unmasked", sample)
+            for item, sample in zip(batch.items, batch.samples, strict=True)
+        ]
 
     def _caption(self, item: TrainingItem, sample: int) -> str:
         """Return the key of the text that a sample is shown with."""

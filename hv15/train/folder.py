@@ -20,8 +20,10 @@ from itertools import count
 from pathlib import Path
 
 from hv15.errors import UserError
+from hv15.models.weights.header import read_header
 from hv15.records.json_values import RecordError, parse_object, text_of
-from hv15.records.paths import ProjectPaths
+from hv15.records.metadata import STEPS
+from hv15.records.paths import ProjectPaths, average_of
 from hv15.records.training import (
     RECORD,
     TrainingRecord,
@@ -190,7 +192,7 @@ def _take_steps(source: Path, step: int, new: Path) -> None:
         metrics = new / _PATHS.metrics.name
         if isinstance(size, int) and (source / metrics.name).is_file():
             copy_file(source / metrics.name, metrics, size)
-            for name in (_PATHS.trained_dataset.name, *_files_of(metrics)):
+            for name in (_PATHS.trained_dataset.name, *_files_of(metrics), *_best_until(source, step)):
                 if (source / name).is_file() and not (new / name).exists():
                     (new / name).parent.mkdir(parents=True, exist_ok=True)
                     link_file(source / name, new / name)
@@ -198,6 +200,16 @@ def _take_steps(source: Path, step: int, new: Path) -> None:
         raise UserError.at(
             new, f"cannot be written: {error.strerror or error}", hint="free some disk space, then run it again"
         ) from error
+
+
+def _best_until(source: Path, step: int) -> list[str]:
+    """Return the files of the LoRA with the lowest loss, relative to its folder; none if it is of a later step."""
+    best = source / _PATHS.best.relative_to(_PATHS.training)
+    try:
+        is_within = int(read_header(best).metadata[STEPS]) <= step
+    except (KeyError, ValueError, OSError, UserError):
+        return []
+    return [str(file.relative_to(source)) for file in (best, average_of(best))] if is_within else []
 
 
 def _files_of(metrics: Path) -> Iterator[str]:

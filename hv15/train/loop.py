@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -59,6 +59,8 @@ class LoopSettings:
     max_bad_steps: int
     context_parallel: int = 1
     """Number of processes that compute each micro-batch together."""
+    shard_base: bool = False
+    """Whether all processes must run the same passes, because each has a part of the model."""
 
     @classmethod
     def from_settings(cls, options: TrainSettings, total_steps: int) -> LoopSettings:
@@ -69,6 +71,7 @@ class LoopSettings:
             state_every_n_steps=options.state_every_n_steps,
             max_bad_steps=options.max_bad_steps,
             context_parallel=options.context_parallel,
+            shard_base=options.shard_base,
         )
 
 
@@ -278,6 +281,8 @@ class Trainer:
     def _read(self, task: tuple[int, MicroBatch]) -> tuple[int, Example]:
         index, batch = task
         example = self.reader(batch)
+        if self.settings.shard_base and any(map(self.reader.needs_prior, self.batches.together(index))):
+            example = replace(example, with_prior=True)
         return index, example.pinned() if self._on_gpu else example
 
     def _queue(self, step: int, examples: Background[tuple[int, Example]], requests: Requests) -> QueuedStep:
@@ -314,6 +319,9 @@ class Trainer:
         """Return a step's metrics and warnings, and whether any process was asked to stop, to save or to sample."""
         numbers = StepNumbers.from_list(queued.numbers.read())
         loss, loss_by_sigma = losses_of_step(numbers.loss_sums, numbers.sample_counts)
+        prior_loss = numbers.prior_loss_sum / numbers.prior_count if numbers.prior_count else None
+        if prior_loss is not None and not math.isfinite(prior_loss):
+            loss = prior_loss
         good = self.watch.count(loss, numbers.grad_norm)
         clips = [item.name for batch in self.batches.of_step(queued.step) for item in batch.items]
         warnings = list(self.watch.warnings(queued.step + 1, loss, numbers.grad_norm, clips))
@@ -324,7 +332,8 @@ class Trainer:
         record = StepRecord(
             step=queued.step + 1,
             epoch=round(self.batches.epochs(queued.step + 1), 4),
-            loss=_finite(loss),
+            loss=None if loss is None else _finite(loss),
+            prior_loss=None if prior_loss is None else _finite(prior_loss),
             loss_by_sigma=tuple(None if each is None else _finite(each) for each in loss_by_sigma),
             lr=queued.lr,
             grad_norm=_finite(numbers.grad_norm),

@@ -1,7 +1,10 @@
 """Losses of a sample's error, all equal to its mean square where the error is small beside `huber_c`.
 
 Errors are those of the predicted velocity, in fp32. The loss that is recorded is always the mean square, without
-weights, so that trainings with other losses and weights can be compared.
+weights by noise level, so that trainings with other losses and weights can be compared.
+
+With a mask, each of these means is the weighted mean over the positions: sum(mask * loss) / sum(mask). So a small
+masked area counts as much as a whole picture, and a mask of one value counts as none. Under a mask of zeros it is 0.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ class LossFunction:
 
     settings: LossSettings
 
-    def __call__(self, error: Tensor, sigma: Tensor) -> Losses:
-        """Return the losses of errors, fp32 [B, C, F, H, W], at `sigma` [B].
+    def __call__(self, error: Tensor, sigma: Tensor, mask: Tensor | None = None) -> Losses:
+        """Return the losses of errors, fp32 [B, C, F, H, W], at `sigma` [B], under a mask [B, F, H, W].
 
         - mse: the mean of e^2.
         - huber: e^2 up to |e| = c, then 2c|e| - c^2: twice Huber's loss (torch.nn.functional.huber_loss, delta = c).
@@ -40,7 +43,7 @@ class LossFunction:
         - smooth_l1, smooth_pseudo_huber: these divided by c, which tend to 2|e|.
         """
         if self.settings.loss_type == "mse":
-            loss = mean_square(error)
+            loss = mean_square(error, mask)
             return Losses(loss, loss.detach())
         c = self.corner(sigma).view(-1, *[1] * (error.ndim - 1))
         match self.settings.loss_type:
@@ -52,7 +55,7 @@ class LossFunction:
                 values = c * _smooth_pseudo_huber(error, c)
             case "smooth_pseudo_huber":
                 values = _smooth_pseudo_huber(error, c)
-        return Losses(_mean(values), mean_square(error.detach()))
+        return Losses(_mean(values, mask), mean_square(error.detach(), mask))
 
     def corner(self, sigma: Tensor) -> Tensor:
         """Return the error [B] from which the loss at `sigma` [B] grows no faster than linearly.
@@ -70,13 +73,17 @@ class LossFunction:
                 return (1 - least) * (1 - sigma).square() + least
 
 
-def mean_square(error: Tensor) -> Tensor:
-    """Return the mean square [B] of each sample's error [B, C, F, H, W]."""
-    return _mean(error.square())
+def mean_square(error: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the mean square [B] of each sample's error [B, C, F, H, W], under a mask [B, F, H, W]."""
+    return _mean(error.square(), mask)
 
 
-def _mean(values: Tensor) -> Tensor:
-    return reduce(values, "b c f h w -> b", "mean")
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return reduce(values, "b c f h w -> b", "mean")
+    of_positions = reduce(values, "b c f h w -> b f h w", "mean")
+    total = reduce(mask, "b f h w -> b", "sum")
+    return reduce(of_positions * mask, "b f h w -> b", "sum") / torch.where(total > 0, total, 1.0)
 
 
 def _huber(error: Tensor, c: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from torch import Tensor
 from hv15.errors import UserError
 from hv15.own_files import cure, open_own
 from hv15.records.metrics import SIGMA_BINS, MetricsRecord, metrics_line
+
+if TYPE_CHECKING:
+    from hv15.train.objective import ExampleLosses
 
 
 class MetricsFile:
@@ -86,6 +90,17 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     )
 
 
+def loss_numbers(losses: ExampleLosses, sigma: Tensor) -> Tensor:
+    """Return the losses of a micro-batch at sigma [B], without a host sync: fp32 [2 * SIGMA_BINS + 2].
+
+    They are the two rows of its loss table, then the sum and the number of the losses against the prior.
+    """
+    own = sigma.new_zeros(2 * SIGMA_BINS) if losses.recorded is None else loss_table(losses.recorded, sigma).flatten()
+    if losses.prior is None:
+        return torch.cat([own, own.new_zeros(2)])
+    return torch.cat([own, losses.prior.sum().view(1), own.new_full((1,), len(losses.prior))])
+
+
 def loss_table(losses: Tensor, sigma: Tensor) -> Tensor:
     """Sum losses [B] by bins of sigma [B]; return fp32 [2, SIGMA_BINS], sums and sample counts, without a host sync."""
     bins = (sigma * SIGMA_BINS).long().clamp(0, SIGMA_BINS - 1)
@@ -93,10 +108,13 @@ def loss_table(losses: Tensor, sigma: Tensor) -> Tensor:
     return torch.stack([losses.detach().float() @ hits, hits.sum(0)])
 
 
-def losses_of_step(sums: Sequence[float], counts: Sequence[float]) -> tuple[float, tuple[float | None, ...]]:
-    """Return the loss of a step, and its losses by bin of sigma, from the rows of its loss table."""
+def losses_of_step(sums: Sequence[float], counts: Sequence[float]) -> tuple[float | None, tuple[float | None, ...]]:
+    """Return the loss of a step, and its losses by bin of sigma, from the rows of its loss table.
+
+    They are None where there are no samples.
+    """
     by_sigma = tuple(total / count if count else None for total, count in zip(sums, counts, strict=True))
-    return sum(sums) / sum(counts), by_sigma
+    return sum(sums) / sum(counts) if any(counts) else None, by_sigma
 
 
 def memory_in_use(device: torch.device) -> tuple[int, int]:

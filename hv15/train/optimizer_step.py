@@ -2,6 +2,7 @@
 
 - The gradient is that of the mean weighted loss over all samples of the step, regardless of their batches and
   processes. With context parallelism each process has the gradients of its tokens, so they are summed in the same way.
+- Where a target is the prediction without the LoRA, that is computed first, with the LoRA switched off.
 - If the loss or the gradient is not finite, the step changes nothing (hv15.train.guard).
 - Everything is queued on the device without waiting; the caller fetches the numbers.
 - The planner runs the same object on tensors without data.
@@ -24,8 +25,9 @@ from hv15.train.examples import Example
 from hv15.train.gradient_sum import GradientSum
 from hv15.train.guard import Guard
 from hv15.train.losses import LossFunction
-from hv15.train.metrics import loss_table
+from hv15.train.metrics import loss_numbers
 from hv15.train.moving_average import MovingAverage
+from hv15.train.objective import losses_of
 from hv15.train.optimizers import set_learning_rate
 from hv15.train.random import seed_for
 from hv15.train.weight_norms import NormLimit
@@ -38,6 +40,8 @@ class TrainableNetwork(Protocol):
     """What a training needs of the network that it trains (`hv15.lora.LoRANetwork`)."""
 
     def set_step_seed(self, seed: int) -> None: ...
+
+    def switched_off(self, dit: DiT, /) -> AbstractContextManager[None]: ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -60,6 +64,10 @@ class StepNumbers(NamedTuple):
     """Sums of the recorded losses, by bin of sigma."""
     sample_counts: list[float]
     """Numbers of samples, by bin of sigma."""
+    prior_loss_sum: float
+    """Sum of the losses against the prediction without the LoRA."""
+    prior_count: float
+    """Number of samples that have such a loss."""
     flags: list[bool]
     """Whether each flag was set on any process."""
     grad_norm: float
@@ -73,8 +81,10 @@ class StepNumbers(NamedTuple):
     def from_list(cls, numbers: Sequence[float]) -> StepNumbers:
         """Make them from the content of `QueuedNumbers.tensor`."""
         *numbers, grad_norm, weight_norm, scaled_layers = numbers
-        sums, counts, flags = numbers[:SIGMA_BINS], numbers[SIGMA_BINS : 2 * SIGMA_BINS], numbers[2 * SIGMA_BINS :]
-        return cls(list(sums), list(counts), [flag > 0 for flag in flags], grad_norm, weight_norm, scaled_layers)
+        sums, counts, rest = numbers[:SIGMA_BINS], numbers[SIGMA_BINS : 2 * SIGMA_BINS], numbers[2 * SIGMA_BINS :]
+        prior_sum, prior_count, *flags = rest
+        flagged = [flag > 0 for flag in flags]
+        return cls(list(sums), list(counts), prior_sum, prior_count, flagged, grad_norm, weight_norm, scaled_layers)
 
 
 @dataclass
@@ -121,11 +131,12 @@ class OptimizerStep:
         for position, (index, example) in enumerate(examples):
             example = example.to(self.device, self.dit.dtype)
             self.network.set_step_seed(seed_for(self.seed, "dropout", index))
-            losses = self.loss(example.error(self.dit), example.sigma)
+            prior = self._prior(example) if example.with_prior else None
+            losses = losses_of(self.loss, example, example.prediction(self.dit), prior)
             with self._backward(is_last=position == micro_batches - 1):
                 ((losses.minimised * example.weight).sum() / samples).backward()
-            tables.append(loss_table(losses.recorded, example.sigma))
-        numbers = torch.stack(tables).sum(0).flatten()
+            tables.append(loss_numbers(losses, example.sigma))
+        numbers = torch.stack(tables).sum(0)
         if (parallel := self.dit.context_parallel) is not None and parallel.rank > 0:
             numbers = torch.zeros_like(numbers)  # the first rank counts the samples that they computed together
         numbers = self._sum_up(torch.cat([numbers, *(numbers.new_full((1,), flag) for flag in flags())]))
@@ -148,6 +159,12 @@ class OptimizerStep:
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return self.guard.parameters
+
+    @torch.no_grad()
+    def _prior(self, example: Example) -> Tensor:
+        """Return the velocity that the model predicts without the LoRA, fp32 [B, C, F', h, w]."""
+        with self.network.switched_off(self.dit):
+            return example.prediction(self.dit)
 
     def _backward(self, *, is_last: bool) -> AbstractContextManager[None]:
         return nullcontext() if self.over_processes is None else self.over_processes.backward(is_last=is_last)

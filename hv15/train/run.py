@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hv15.atomic import write_json
-from hv15.cache.batches import Stores, TrainingItem
+from hv15.cache.batches import Readable, Stores, TrainingItem
 from hv15.config import Settings
 from hv15.config.train import TrainSettings
 from hv15.errors import UserError
@@ -342,7 +342,7 @@ def check_dtype(dit_path: Path, dtype: torch.dtype) -> None:
         )
 
 
-def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: Stores) -> None:
+def check_items(options: TrainSettings, items: Sequence[TrainingItem], stores: Stores) -> None:
     """Check, before a model is loaded, that the store still has all items that the training will read.
 
     Raises:
@@ -354,7 +354,13 @@ def check_items(options: TrainSettings, items: Iterable[TrainingItem], stores: S
         captions.update(item.variants or (item.caption,))
     if options.caption_dropout:
         captions.add(EMPTY_CAPTION)
-    for kind, store, keys in (("clips", stores.latents, clips), ("captions", stores.texts, captions)):
+    needed: list[tuple[str, Readable, set[str]]] = [
+        ("clips", stores.latents, clips),
+        ("captions", stores.texts, captions),
+    ]
+    if stores.masks is not None:
+        needed.append(("masks", stores.masks, {item.mask for item in items if item.mask}))
+    for kind, store, keys in needed:
         if missing := sorted(key for key in keys if not store.has(key)):
             raise UserError(
                 f"{len(missing)} of {len(keys)} encoded {kind} are missing from the cache (first: {missing[0][:12]})",

@@ -97,6 +97,11 @@ class StepBatches:
         start = self._first(step)
         return [self.stream[index] for index in range(start, start + self.batches_per_step)]
 
+    def together(self, index: int) -> list[MicroBatch]:
+        """Return the micro-batches that all processes compute at the same time as the one at this global index."""
+        start = index - (index - self.offset) % self.processes
+        return [self.stream[each] for each in range(start, start + self.processes)]
+
     def share(self, first_step: int, total_steps: int, process: int = 0) -> Iterator[tuple[int, MicroBatch]]:
         """Yield (global index, micro-batch) of everything that one process computes from `first_step` on, in order."""
         for index in range(self._first(first_step) + process, self._first(total_steps), self.processes):

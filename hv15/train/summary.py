@@ -26,7 +26,8 @@ class TrainingSummary:
     """How many of the steps changed nothing, because their numbers were not finite."""
     epochs: float
     loss_first: float
-    """Mean over the first tenth of the steps."""
+    """Mean over the first tenth of the steps; if all clips were regularisation, of the difference to the prediction
+    without the LoRA."""
     loss_last: float
     """Mean over the last tenth of the steps."""
     train_seconds: float
@@ -45,18 +46,19 @@ def summarise(metrics: Path, device: torch.device) -> TrainingSummary:
     Raises:
         OSError: the file cannot be read.
     """
-    losses = array("d")
+    losses, prior_losses = array("d"), array("d")
     seconds = data_wait = memory_peak = 0.0
     last: StepRecord | None = None
     for last in read_steps(metrics):
         if last.loss is not None:
             losses.append(last.loss)
+        if last.prior_loss is not None:
+            prior_losses.append(last.prior_loss)
         seconds += last.step_s
         data_wait += last.data_wait_s
         memory_peak = max(memory_peak, last.memory_peak)
     assert last is not None
-    assert losses
-    loss_first, loss_last = first_and_last(losses)
+    loss_first, loss_last = first_and_last(losses or prior_losses)
     return TrainingSummary(
         steps=last.step,
         skipped_steps=last.skipped_steps,

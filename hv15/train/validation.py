@@ -2,7 +2,8 @@
 
 - It measures pairs of a clip and a noise level. The levels are the quantiles 0.1 to 0.9 of those of the training. Each
   pair has its own noise, the same at every step and in every training, so the losses of different steps and trainings
-  can be compared. Clips are used as they are: a batch of one, with their captions, without any dropout.
+  can be compared. Clips are used as they are: a batch of one, with their captions and masks, without any dropout.
+- Regularisation clips are left out.
 - If both image-to-video and text-to-video are trained, each pair is measured as both.
 - Nothing here draws from a random state or changes a weight: a training with validations gives the same LoRA.
 - Several processes divide the pairs among them; the result is the same.
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from hv15.background import Background
-from hv15.cache.batches import Stores, TrainingItem, read_batch
+from hv15.cache.batches import Stores, TrainingItem, read_batch, read_masks
 from hv15.config import Settings
 from hv15.lora import LoRANetwork
 from hv15.models import DiT
@@ -196,7 +197,8 @@ class Validation:
                 closing(Background(map(self._read, own), ahead=READ_AHEAD, name="validation")) as examples,
             ):
                 for index, example in zip(own, examples, strict=True):
-                    found = mean_square(example.to(self.device, self.dit.dtype).error(self.dit))
+                    on_device = example.to(self.device, self.dit.dtype)
+                    found = mean_square(on_device.error(self.dit), on_device.mask)
                     if share.counts and index < count:
                         losses[index] = found[0]
         finally:
@@ -211,7 +213,7 @@ class Validation:
         """Return the input of a measurement, on the CPU."""
         item, level, draw = each.pair
         content = read_batch(self.stores, [item], captions=[item.caption], with_vision=[each.i2v])
-        x0 = scale(content.latents.float())
+        x0, mask = scale(content.latents.float()), read_masks(self.stores, [item], [True])
         noise = torch.randn(x0.shape, generator=generator(SEED, f"validation/{item.clip}/{level}", draw))
         return Example(
             x0=x0,
@@ -220,6 +222,7 @@ class Validation:
             weight=torch.ones(1),
             first_frame=torch.tensor([float(each.i2v)]),
             condition=content.condition,
+            mask=None if mask is None else mask.clamp(min=item.loss.unmasked_weight),
         )
 
     def _by_level(self, losses: Sequence[float], *, is_trained: bool) -> tuple[float | None, ...]:
@@ -273,7 +276,9 @@ def make_validation(
 
     return Validation(
         interval=Interval(every_n_steps, asked.every_n_epochs, asked.at_first),
-        measurements=make_measurements(held_out, trained, asked.samples, settings.i2v_prob),
+        measurements=make_measurements(
+            held_out, [item for item in trained if not item.loss.is_reg], asked.samples, settings.i2v_prob
+        ),
         sigmas=[distribution.quantile(probability) for probability in PROBABILITIES],
         stores=stores,
         batches=batches,

@@ -35,14 +35,20 @@ class Watch:
         for each in steps:
             self._spikes(each.loss, each.grad_norm)
 
-    def count(self, loss: float, grad_norm: float) -> bool:
-        """Count a step; return whether it is good, as the device has decided by the same numbers."""
-        good = math.isfinite(loss) and math.isfinite(grad_norm)
+    def count(self, loss: float | None, grad_norm: float) -> bool:
+        """Count a step; return whether it is good, as the device has decided by the same numbers.
+
+        Args:
+            loss: None if all of its clips are regularisation.
+        """
+        good = _is_good(loss, grad_norm)
         self.skipped += not good
         self.in_a_row = 0 if good else self.in_a_row + 1
         return good
 
-    def warnings(self, step: int, loss: float, grad_norm: float, clips: Sequence[str]) -> Iterator[WarningRecord]:
+    def warnings(
+        self, step: int, loss: float | None, grad_norm: float, clips: Sequence[str]
+    ) -> Iterator[WarningRecord]:
         """Yield what there is to say about a step.
 
         Args:
@@ -50,8 +56,9 @@ class Watch:
             clips: the names of its clips.
         """
         named = _named(clips)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            text = f"the loss is {loss:.4g} and the gradient norm {grad_norm:.4g}, so the step was skipped{named}"
+        if not _is_good(loss, grad_norm):
+            numbers = f"the loss is {loss:.4g} and " if loss is not None else ""
+            text = f"{numbers}the gradient norm {grad_norm:.4g}, so the step was skipped{named}"
             hint = "one such step does no harm; if it is always the same clip, look at it, or remove it"
             yield WarningRecord(step=step, message=text, hint=hint, clips=tuple(clips), skipped=True)
             return
@@ -86,6 +93,10 @@ class Watch:
             for what, value, usual in both
             if value is not None and (found := usual.judge(value)) is not None
         ]
+
+
+def _is_good(loss: float | None, grad_norm: float) -> bool:
+    return math.isfinite(loss or 0.0) and math.isfinite(grad_norm)
 
 
 def _named(clips: Sequence[str]) -> str:

@@ -293,7 +293,7 @@ class WorkflowProject:
 
     def manifest(self, kind: EncodedKind) -> str:
         """The manifest of a shard, with the wildcard `shard`."""
-        encoding = self.project.latents if kind == "latents" else self.project.texts
+        encoding = next(each for each in self.project.encodings if each.kind == kind)
         return str(_relative(encoding.folder / manifest_name("{shard}", encoding.shards)))
 
     @property

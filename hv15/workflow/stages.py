@@ -99,6 +99,8 @@ class StageBuilder:
         if self._trains:
             yield from self._encoding("latents", self._project.latents)
         yield from self._encoding("text", self._project.texts)
+        if self._masks:
+            yield from self._encoding("masks", self._project.masks)
         yield from self._conditions()
         if self._trains:
             yield self._training()
@@ -154,10 +156,13 @@ class StageBuilder:
     # -- encoding ---------------------------------------------------------------------------------------------------
 
     def _encoding(self, kind: EncodedKind, encoding: Encoding[object]) -> Iterator[Stage]:
-        roles: tuple[Role, ...] = ("text_encoder", "tokenizer", "glyph_encoder")
-        if kind == "latents":
-            roles = ("vae", "image_encoder")
-        inputs = {"models": self._made(*roles), "checked": self._checked()}
+        roles: dict[EncodedKind, tuple[Role, ...]] = {
+            "latents": ("vae", "image_encoder"),
+            "text": ("text_encoder", "tokenizer", "glyph_encoder"),
+        }
+        inputs: dict[str, Sequence[Path]] = {}
+        if kind in roles:
+            inputs = {"models": self._made(*roles[kind]), "checked": self._checked()}
         for shard, state in enumerate(self._complete.shards(encoding)):
             path = _relative(encoding.manifest_path(shard), self._root)
             found = Found.MISSING
@@ -177,6 +182,11 @@ class StageBuilder:
                 is_always_made=found is not Found.RIGHT and not state.is_known,
             )
 
+    @property
+    def _masks(self) -> list[Path]:
+        """The manifests of masks; none if no clip has one."""
+        return self._manifests(self._project.masks) if self._project.masks.needed else []
+
     def _manifests(self, encoding: Encoding[object]) -> list[Path]:
         return [_relative(encoding.manifest_path(shard), self._root) for shard in range(encoding.shards)]
 
@@ -184,7 +194,11 @@ class StageBuilder:
 
     def _training(self) -> Stage:
         inputs = {
-            "manifests": [*self._manifests(self._project.latents), *self._manifests(self._project.texts)],
+            "manifests": [
+                *self._manifests(self._project.latents),
+                *self._manifests(self._project.texts),
+                *self._masks,
+            ],
             "models": self._made("dit"),
             "conditions": [self._paths.condition(each.name) for each in self._project.previews if each.image],
         }

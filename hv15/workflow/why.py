@@ -37,6 +37,7 @@ _TRAINING = {
     f"train.{ENTRY}": f"another start (train.{ENTRY}).",
     "latents": "",
     "text": "",
+    "masks": "",
     "dataset": "",
 }
 _SAMPLE = {
@@ -106,6 +107,8 @@ class Reasons:
         match stage.rule:
             case Rule.ENCODE_LATENTS:
                 yield from self._encoding(stage, self._project.latents, "latents")
+            case Rule.ENCODE_MASKS:
+                yield from self._encoding(stage, self._project.masks, "masks")
             case Rule.ENCODE_TEXTS:
                 yield from self._encoding(stage, self._project.texts, "text")
             case Rule.TRAIN if self._last_training:
@@ -179,14 +182,15 @@ class Reasons:
     def _encoded_otherwise(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
         """The settings that now differ of what was encoded for it, by the digests in its spec."""
         for kind, encoding in self._encodings:
-            if kind in wanted and isinstance(wanted[kind], str) and recorded.get(kind) != wanted[kind]:
+            both = isinstance(wanted.get(kind), str) and isinstance(recorded.get(kind), str)
+            if both and recorded[kind] != wanted[kind]:
                 former = _settings_of(encoding, str(recorded.get(kind)))
                 words = change_of_settings(former, encoding.settings, _plural(kind)) if former else []
                 yield from words or [f"{_plural(kind)} are encoded with other settings"]
 
     @property
     def _encodings(self) -> list[tuple[EncodedKind, Encoding[object]]]:
-        return [("latents", self._project.latents), ("text", self._project.texts)]
+        return [(each.kind, each) for each in self._project.encodings]
 
     def _dataset(self, recorded: JsonObject) -> Iterator[str]:
         former, now = self._former, self._project.dataset.record()
@@ -214,7 +218,7 @@ class Reasons:
         if encoding.manifest(shard) is None and encoding.manifest_path(shard).exists():
             yield f"the list of the encoded {_plural(kind)} cannot be read"
         elif new and known:
-            yield from self._new_clips(new) if kind == "latents" else self._new_texts(new)
+            yield from {"latents": self._new_clips, "text": self._new_texts, "masks": self._new_masks}[kind](new)
         elif new and (self._last_training or {}).get(kind) == encoding.settings_digest:
             yield f"the list of the encoded {_plural(kind)} was lost"
         elif new:
@@ -245,6 +249,19 @@ class Reasons:
         yield from _first_few(new, "new clip {}")
         yield from _first_few(changed, "{} changed")
         yield from _first_few(cut, "clips of {} are cut in another way")
+
+    def _new_masks(self, keys: list[str]) -> Iterator[str]:
+        masks = self._project.masks
+        files = {key.partition("-")[0] for key in masks.known}
+        names = {self._name(Path(text_of(entry, "name"))) for entry in masks.known.values()}
+        changed, cut, new = list[str](), list[str](), list[str]()
+        for key in keys:
+            need = masks.needed[key]
+            name = self._name(need.file.path)
+            (cut if need.mask in files else changed if name in names else new).append(name)
+        yield from _first_few(new, "new mask {}")
+        yield from _first_few(changed, "{} changed")
+        yield from _first_few(cut, "{} is cut in another way, as its clip")
 
     def _new_texts(self, keys: list[str]) -> Iterator[str]:
         wanted = set(keys)
@@ -299,12 +316,18 @@ def dataset_changes(
     yield from _first_few(
         [after.name for before, after in both if before.caption != after.caption], "caption of {} changed"
     )
+    for words, is_so in (
+        ("{} has a mask now", lambda before, after: not before.mask and after.mask),
+        ("{} has no mask any more", lambda before, after: before.mask and not after.mask),
+        ("mask of {} changed", lambda before, after: before.mask and after.mask and before.mask != after.mask),
+    ):
+        yield from _first_few([after.name for before, after in both if is_so(before, after)], words)
     if sum(before.dataset != after.dataset for before, after in both):
         yield "the way a dataset's clips are cut or weighted changed"
 
 
-def _content(pair: TrainedPair) -> tuple[str, str, str]:
-    return pair.media, pair.caption, pair.dataset
+def _content(pair: TrainedPair) -> tuple[str, str, str, str]:
+    return pair.media, pair.caption, pair.dataset, pair.mask
 
 
 def _printable(words: str) -> str:
@@ -321,7 +344,7 @@ def _first_few(names: list[str], words: str) -> Iterator[str]:
 
 
 def _plural(kind: EncodedKind) -> str:
-    return "clips" if kind == "latents" else "captions"
+    return {"latents": "clips", "text": "captions", "masks": "masks"}[kind]
 
 
 def _settings_of(encoding: Encoding[object], settings_digest: str) -> JsonObject | None:

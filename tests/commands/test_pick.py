@@ -83,6 +83,14 @@ def test_without_a_best_one_it_says_how_to_get_one(project: Project) -> None:
         choose(project.config, "best")
 
 
+def test_a_best_one_before_the_first_step_is_none_to_publish(project: Project) -> None:
+    copy(project, project.paths.best, 0)
+    assert 0 not in Project(project.config).kept
+    with pytest.raises(UserError, match="before the first step"):
+        choose(project.config, "best")
+    assert project.config.read_text() == TEXT
+
+
 def test_the_copy_gets_the_name_that_the_trainer_leaves_alone(project: Project) -> None:
     choose(project.config, "2")
     assert (project.paths.checkpoints / "lora-step000002.safetensors").exists()

@@ -76,7 +76,7 @@ class Workbench(ProjectFolder):
         """Encode everything, with other settings of `cache` if some are given."""
         if settings:
             self.set(cache=settings)
-        for kind in ("latents", "texts"):
+        for kind in ("latents", "texts", *(["masks"] if self.project.masks.needed else [])):
             self.does("encode", kind)
 
     def plan(self) -> None:

@@ -102,6 +102,27 @@ def test_a_training_step_takes_what_it_takes_on_the_cpu(name: str, windows: bool
     assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
 
 
+def test_a_pass_without_the_lora_is_counted_for_its_share() -> None:
+    """It takes no memory beyond that of a step with a LoRA, but for its prediction, and blocks come once more."""
+    asked = settings(TRAINING["accumulation"])
+    shares = (0.0, 0.25, 1.0)
+    costs = [training(asked, SMALL, torch.float32, replace(SIZE, prior_share=share), gpu=False) for share in shares]
+    plain, some, all_ = (cost.flops for cost in costs)
+    assert some - plain == pytest.approx(0.25 * (all_ - plain), rel=0.01)
+    with_lora = training(asked, SMALL, torch.float32, SIZE, validation=SIZE, gpu=False)
+    forward = sum(each.flops for each in with_lora.validation.values())
+    assert 0.9 * forward < all_ - plain < forward
+    assert costs[2].peak < 1.02 * costs[0].peak
+    real = run_training(asked, SMALL, torch.float32, replace(SIZE, prior_share=1.0), device="cpu")
+    planned = run_training(asked, SMALL, torch.float32, replace(SIZE, prior_share=1.0), device="meta")
+    assert of_steps(planned) == pytest.approx(of_steps(real), rel=0.001)
+    copied = [
+        training(settings(TRAINING["swap"]), SMALL, torch.float32, replace(SIZE, prior_share=share)).copied
+        for share in shares
+    ]
+    assert copied == pytest.approx([copied[0], copied[0] * 1.125, copied[0] * 1.5], rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["plain", "swap"])
 @pytest.mark.parametrize("latent", [(1, 6, 8), (40, 6, 8)])
 def test_measuring_a_clip_takes_what_it_takes_on_the_cpu(name: str, latent: tuple[int, int, int]):

@@ -17,7 +17,7 @@ from hv15.project import Project
 
 def planned(folder: Path, captions: list[str], datasets: list[dict[str, Any]], **train: Any) -> Workload:
     """Of captioned images of 64 x 96 pixels, in several datasets."""
-    (folder / "images").mkdir()
+    (folder / "images").mkdir(exist_ok=True)
     for number, caption in enumerate(captions):
         Image.new("RGB", (96, 64), (number, 20, 30)).save(folder / "images" / f"{number}.png")
         (folder / "images" / f"{number}.txt").write_text(caption)
@@ -43,6 +43,16 @@ def test_of_two_datasets_the_larger_batch_counts_and_tokens_are_weighted(tmp_pat
     assert work.batch == ClipBatch(1, 1, 128, 192)
     assert (work.clips, work.batches, work.steps) == (4, 8, 4)
     assert work.mean_tokens == (3 * 4 * 6 + 8 * 12) / 4
+
+
+def test_passes_without_the_lora_are_a_share_of_what_is_shown(tmp_path: Path) -> None:
+    """Two files, one with a mask, shown three times and masked in three of four; and once as regularisation."""
+    (tmp_path / "images").mkdir()
+    Image.new("L", (96, 64)).save(tmp_path / "images" / "0.mask.png")
+    masked = {"masked_prior_preservation_weight": 1.0, "unmasked_probability": 0.25, "num_repeats": 3}
+    datasets = [{"resolution": [96, 64], **masked}, {"resolution": [96, 64], "is_reg": True}]
+    work = planned(tmp_path, ["one", "two"], datasets)
+    assert work.prior_share == (3 * 0.75 + 2) / (2 * 3 + 2)
 
 
 @pytest.mark.parametrize("length", [{"max_train_epochs": 4}, {"max_train_epochs": None, "max_train_steps": 13}])

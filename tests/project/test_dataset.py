@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from hv15.config import DatasetSettings
+from hv15.config import DatasetSettings, marked_view
 from hv15.config.fields import affects
+from hv15.config.section import Affects
 from hv15.data.captions import caption_key
 from hv15.data.clips import plan_clips
 from hv15.data.probe import probe
@@ -50,6 +51,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "start_step": {"start_step": 10},
     "end_step": {"end_step": 10},
     "max_num_samples": {"max_num_samples": 10},
+    "is_reg": {"is_reg": True},
+    "reg_target": {"reg_target": "clips"},
+    "use_masks": {"use_masks": False},
+    "unmasked_weight": {"unmasked_weight": 0.5},
+    "unmasked_probability": {"unmasked_probability": 0.5},
+    "masked_prior_preservation_weight": {"masked_prior_preservation_weight": 0.5},
     "target_frames": {"target_frames": [9]},
     "frame_extraction": {"frame_extraction": "chunk"},
     "frame_stride": {"frame_stride": 2},
@@ -74,6 +81,8 @@ def pair(name: str) -> tuple[DatasetSettings, DatasetSettings]:
     context: dict[str, Any] = {"frame_extraction": READ_WITH[name]} if name in READ_WITH else {}
     if name.startswith("image"):
         context = {"target_frames": [1]}
+    if name == "reg_target":
+        context = {"is_reg": True}
     return dataset(**context), dataset(**context, **OTHER[name])
 
 
@@ -96,14 +105,23 @@ def test_the_marks_are_these() -> None:
         "image_jsonl_file",
         "recursive",
         "max_num_samples",
+        "use_masks",
     )
     caption = ("caption_extension", "default_caption", "caption_prefix", "caption_suffix", "trigger")
     texts = ("caption_variants", "shuffle_tags", "tag_dropout", "keep_tags", "tag_separator", "caption_versions")
+    masks = ("unmasked_weight", "unmasked_probability", "masked_prior_preservation_weight")
+    weight = ("batch_size", "num_repeats", "loss_weight", "start_step", "end_step", "is_reg", "reg_target", *masks)
     assert marks == {
-        **dict.fromkeys((*place, "max_num_samples"), "place"),
+        **dict.fromkeys(place, "place"),
         **dict.fromkeys((*caption, *texts), "caption"),
-        **dict.fromkeys(("batch_size", "num_repeats", "loss_weight", "start_step", "end_step"), "weight"),
+        **dict.fromkeys(weight, "weight"),
     }
+
+
+def test_settings_that_came_later_count_only_if_they_are_used() -> None:
+    """So LoRAs from before are up to date."""
+    assert marked_view(dataset(), Affects.WEIGHT) == {"batch_size": 1, "num_repeats": 1}
+    assert marked_view(dataset(is_reg=True), Affects.WEIGHT) == {"batch_size": 1, "num_repeats": 1, "is_reg": True}
 
 
 @pytest.mark.parametrize("name", [name for name in OTHER if affects(DatasetSettings, name) and "image" not in name])

@@ -48,11 +48,11 @@ COUNTS: dict[str, set[EncodedKind]] = {
 
 
 def settings_of(project: Project) -> dict[EncodedKind, object]:
-    return {"latents": project.latents.settings, "text": project.texts.settings}
+    return {each.kind: each.settings for each in project.encodings}
 
 
 def digests_of(project: Project) -> dict[EncodedKind, str]:
-    return {"latents": project.latents.settings_digest, "text": project.texts.settings_digest}
+    return {each.kind: each.settings_digest for each in project.encodings}
 
 
 @pytest.mark.parametrize("name", CacheSettings.model_fields)
@@ -67,7 +67,7 @@ def test_every_setting_makes_new_items_or_is_marked_as_one_that_does_not(name: s
     if affects(CacheSettings, name) is not None:
         assert changed == set()
     else:
-        assert changed == COUNTS.get(name, set(KINDS))
+        assert changed == COUNTS.get(name, {"latents", "text"})
 
 
 def test_the_marks_are_these() -> None:

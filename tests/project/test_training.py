@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from hv15.cache.batches import LossRule
+from hv15.cache.encoding import mask_key
 from hv15.config import TrainSettings, digest_view
 from hv15.config.fields import affects
 from hv15.data.captions import caption_key
@@ -185,7 +187,7 @@ def test_every_clip_comes_with_its_caption_and_its_datasets_weight(open_project:
         datasets=[{**dataset, "num_repeats": 3, "batch_size": 2, "loss_weight": 0.5, "end_step": 9}, dataset]
     )
     first, second = EncodedClip("k1", 0, 9, 64, 96), EncodedClip("k2", 9, 5, 64, 96)
-    items = training_items(project.dataset, entries_of(project, first, second))
+    items = training_items(project.dataset, entries_of(project, first, second), {})
     items = [item for item in items if item.dataset == project.dataset.identities[0]]
     assert len(items) == 4
     assert {(item.loss_weight, item.span) for item in items} == {(0.5, Span(0, 9))}
@@ -201,11 +203,11 @@ def test_a_clip_with_several_texts_has_the_keys_of_all(open_project: MakeProject
     project = open_project(datasets=[dataset], train={"validation": {"fraction": 0.3}})
     clip = EncodedClip("k1", 0, 9, 64, 96)
     entries = {pair.source_key: Entry(clips=(clip,)) for pair in project.dataset.all_pairs}
-    for item in training_items(project.dataset, entries):
+    for item in training_items(project.dataset, entries, {}):
         name = Path(item.name).stem
         assert item.variants == (caption_key(f"a {name}"), caption_key(name))
         assert item.caption == item.variants[0]
-    assert {item.variants for item in validation_items(project.dataset, entries)} == {()}
+    assert {item.variants for item in validation_items(project.dataset, entries, {})} == {()}
 
 
 def test_what_was_left_out_is_no_item(open_project: MakeProject) -> None:
@@ -215,13 +217,64 @@ def test_what_was_left_out_is_no_item(open_project: MakeProject) -> None:
         left_out.source_key: Entry(skipped="broken"),
         kept.source_key: Entry(clips=(EncodedClip("k", 0, 9, 64, 64),)),
     }
-    assert [item.caption for item in training_items(project.dataset, entries)] == [kept.caption]
+    assert [item.caption for item in training_items(project.dataset, entries, {})] == [kept.caption]
+
+
+def test_a_clip_comes_with_its_mask(open_project: MakeProject, root: Path) -> None:
+    """A clip whose mask cannot be used is left out, and not trained without it."""
+    plain = spec_of(open_project())
+    (root / "clips/cat.mask.png").write_bytes(b"a mask")
+    (root / "clips/dog.mask.png").write_bytes(b"another")
+    project = open_project()
+    [left_out, kept] = project.dataset.pairs
+    clip = EncodedClip("k", 0, 9, 64, 64)
+    masks = {left_out.mask_source_key: Entry(skipped="broken"), kept.mask_source_key: Entry(clips=(clip,))}
+    assert project.masks.needed.keys() == masks.keys()
+    (item,) = training_items(project.dataset, entries_of(project, clip), masks)
+    assert (item.caption, item.mask) == (kept.caption, mask_key(kept.mask, "k"))
+    assert spec_of(project) != plain
+    own = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
+    assert spec_of(open_project(datasets=[own | {"use_masks": False}])) == plain
+    (root / "clips/dog.mask.png").write_bytes(b"a mask")
+    assert spec_of(open_project()) not in (spec_of(project), plain)
+    assert len(open_project().masks.needed) == 2  # of equal bytes, but of two clips
+
+
+def test_regularisation_is_trained_and_never_validated(open_project: MakeProject, root: Path) -> None:
+    for name in ("fox", "owl", "pig"):
+        add_clip(root, name, folder="others")
+    own = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
+    reg = {**own, "video_directory": "others", "is_reg": True}
+    project = open_project(datasets=[own, reg], train={"validation": {"fraction": 0.5}})
+    assert {pair.dataset for pair in project.dataset.validation_pairs} == {0}
+    trained = [pair.dataset for pair in project.dataset.pairs]
+    assert (trained.count(0), trained.count(1)) == (1, 3)
+    items = training_items(project.dataset, entries_of(project, EncodedClip("k", 0, 9, 64, 64)), {})
+    assert sorted(item.loss.targets_prior for item in items) == [False, True, True, True]
+    plain = open_project(datasets=[own, {**reg, "reg_target": "clips"}])
+    items = training_items(plain.dataset, entries_of(plain, EncodedClip("k", 0, 9, 64, 64)), {})
+    assert {item.loss for item in items} == {LossRule(), LossRule(is_reg=True)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reg_target": "clips"}, "reg_target: has no effect without is_reg"),
+        ({"is_reg": True}, "datasets: all are regularisation"),
+        ({"is_reg": True, "masked_prior_preservation_weight": 1}, "has no effect with is_reg"),
+        ({"unmasked_weight": 1.5}, "unmasked_weight"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], words: str, open_project: MakeProject) -> None:
+    own = {"video_directory": "clips", "resolution": [64, 64], "target_frames": [9]}
+    with pytest.raises(UserError, match=words):
+        open_project(datasets=[own | settings])
 
 
 def test_no_clip_is_an_error(open_project: MakeProject) -> None:
     project = open_project()
     with pytest.raises(UserError, match="no clip is left to train on") as caught:
-        training_items(project.dataset, entries_of(project))
+        training_items(project.dataset, entries_of(project), {})
     assert "hv15 report" in caught.value.hint
 
 

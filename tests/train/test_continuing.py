@@ -124,7 +124,7 @@ def test_a_greater_length_continues_and_is_one_long_training(tmp_path: Path, dat
 def test_an_unfinished_training_continues_too(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = train(tmp_path / "straight", data, max_train_steps=5)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(2, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(2, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             train(tmp_path / "stopped", data, max_train_steps=3)
     assert train(tmp_path / "stopped", data, max_train_steps=5).read_bytes() == straight.read_bytes()
@@ -151,7 +151,7 @@ def test_back_and_forth_between_lengths_trains_nothing_twice(
 ) -> None:
     made = {length: train(tmp_path, data, max_train_steps=length).read_bytes() for length in (2, 4)}
     before = lines(tmp_path)
-    monkeypatch.setattr(Example, "error", at_step(1, lambda: pytest.fail("trained again")))
+    monkeypatch.setattr(Example, "prediction", at_step(1, lambda: pytest.fail("trained again")))
     for length in (2, 4, 2, 4):
         assert train(tmp_path, data, max_train_steps=length).read_bytes() == made[length]
         assert lines(tmp_path) == before[:length]
@@ -170,7 +170,7 @@ def test_another_number_format_of_the_file_trains_nothing(
     tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path, data, max_train_steps=2)
-    monkeypatch.setattr(Example, "error", at_step(1, lambda: pytest.fail("trained again")))
+    monkeypatch.setattr(Example, "prediction", at_step(1, lambda: pytest.fail("trained again")))
     found = load_file(train(tmp_path, data, max_train_steps=2, save_precision="bfloat16", save_every_n_steps=2))
     assert {tensor.dtype for tensor in found.values() if tensor.ndim} == {torch.bfloat16}
 
@@ -217,7 +217,7 @@ def test_it_is_the_same_whenever_it_is_planned(tmp_path: Path, data: Data, monke
         train(tmp_path / each, data, max_train_steps=2)
     straight = train(tmp_path / "straight", data, max_train_steps=6, **options)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(2, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(2, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             train(tmp_path / "stopped", data, max_train_steps=5, **options)
     for path in (tmp_path / "stopped/results").glob("train-*"):
@@ -233,7 +233,7 @@ def test_without_a_first_state_it_starts_from_the_origin_again(
     options = {"learning_rate": 0.003, "continue_from": "latest", "max_train_steps": 4}
     train(tmp_path, data, max_train_steps=2)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(1, lambda: 1 / 0))
+        patch.setattr(Example, "prediction", at_step(1, lambda: 1 / 0))
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, data, **options)
     interrupted = train(tmp_path, data, **options).read_bytes()

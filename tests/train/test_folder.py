@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from hv15.errors import UserError
+from hv15.records.metadata import STEPS
 from hv15.records.training import TrainingRecord, known_record, state_folders
 from hv15.train import folder as folder_module
 from hv15.train import origin as origin_module
@@ -147,6 +148,17 @@ def test_a_shorter_length_takes_a_state_and_leaves_the_longer_training_whole(tra
     saved = StateFolder(training / "state", FIRST.digest).load_latest()
     assert saved is not None
     assert saved.position.step == 4
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_a_shorter_length_takes_the_best_one_that_is_not_beyond_its_state(training: Path, step: int) -> None:
+    claim_folder(training, FIRST, 8)
+    train(training, FIRST, 4, 8)
+    files = {"checkpoints/best.safetensors", "checkpoints/best.ema.safetensors"}
+    for name in files:
+        write_safetensors(training / name, {STEPS: str(step)})
+    claim_folder(training, FIRST, 7)
+    assert {name for name in files if (training / name).exists()} == (files if step < 4 else set())
 
 
 def test_back_and_forth_between_lengths(training: Path) -> None:

@@ -198,7 +198,7 @@ def test_out_of_memory_comes_with_advice(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Example, "error", fail)
+    monkeypatch.setattr(Example, "prediction", fail)
     with pytest.raises(UserError, match="out of memory in training") as caught:
         run(tmp_path, settings())
     assert "hv15 plan" in caught.value.hint

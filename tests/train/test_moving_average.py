@@ -130,7 +130,7 @@ def test_a_stopped_training_goes_on_with_its_average(tmp_path: Path, monkeypatch
     config = settings(max_train_steps=6, ema_decay=0.9, state_every_n_steps=2)
     straight = run(tmp_path / "straight", config)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(3, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(3, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             run(tmp_path / "stopped", config)
     resumed = run(tmp_path / "stopped", config)

@@ -116,7 +116,7 @@ def test_it_trains(trained: Any, kind: str) -> None:
 def test_it_resumes(trained: Any, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight, config = trained(kind), settings("i2v", **FP8, **KINDS[kind])
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(1, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(1, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             run(tmp_path, config, data=trained.data, dit=fp8_dit())
     resumed = run(tmp_path, config, data=trained.data, dit=fp8_dit())

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from hv15.cache.batches import BatchStream
 from hv15.lora import LoRANetwork
+from hv15.models import DiT
 from hv15.train.examples import Example
 from hv15.train.gradient_sum import GradientSum
 from hv15.train.losses import LossFunction, mean_square
@@ -33,9 +34,9 @@ def examples(tmp_path: Path) -> list[tuple[int, Example]]:
     return [(index, reader(stream[index])) for index in range(3)]
 
 
-def plain_step(**options: object) -> OptimizerStep:
+def plain_step(dit: DiT | None = None, **options: object) -> OptimizerStep:
     """Gradient descent of rate 1 on a LoRA that already adds something."""
-    dit = tiny_dit()
+    dit = dit or tiny_dit()
     network = LoRANetwork(dit, rank=2, alpha=2, seed=0)
     with torch.no_grad():
         for number, (name, parameter) in enumerate(sorted(network.named_parameters())):
@@ -110,7 +111,7 @@ def test_processes_sum_gradients_and_numbers_in_two_transfers(examples: list[tup
     alone, together = plain_step(), plain_step()
     together.over_processes = GradientSum(together.parameters, reduce=twice)
     assert_close(moved(together, examples), 2 * moved(alone, examples), atol=1e-6, rtol=1e-4)
-    assert sizes == [sum(parameter.numel() for parameter in together.parameters), 2 * SIGMA_BINS]
+    assert sizes == [sum(parameter.numel() for parameter in together.parameters), 2 * SIGMA_BINS + 2]
     queued = together.run(examples, micro_batches=3, samples=12, lr_factor=1.0, flags=lambda: (True, False))
     numbers = StepNumbers.from_list(queued.tensor.tolist())
     assert numbers.flags == [True, False]

@@ -171,7 +171,7 @@ def _made_from(preview: Path, folder: Path) -> str:
 
 
 def test_a_file_asks_for_samples(tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = Example.error, []
+    real, calls = Example.prediction, []
     ask = tmp_path / "one/train/sample-now"
 
     def losses(example: Example, dit: Any) -> Any:
@@ -180,7 +180,7 @@ def test_a_file_asks_for_samples(tmp_path: Path, data: Data, monkeypatch: pytest
             ask.touch()
         return real(example, dit)
 
-    monkeypatch.setattr(Example, "error", losses)
+    monkeypatch.setattr(Example, "prediction", losses)
     run(tmp_path / "one", settings(max_train_steps=5), data=data, previews=plan(tmp_path, SPEC))
     assert made(tmp_path / "one") == ["red.step000003.mp4"]
     assert not ask.exists()

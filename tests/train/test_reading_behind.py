@@ -68,7 +68,7 @@ def test_a_stop_is_noticed_a_step_later_and_loses_nothing(
 ) -> None:
     config = settings("i2v", **OPTIONS)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(5, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(5, send(signal.SIGTERM)))
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path / "stopped", config)
     assert stopped.value.code == EXIT_RESUMABLE

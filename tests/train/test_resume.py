@@ -56,7 +56,7 @@ SLOW: list[dict[str, Any]] = [
 def hang_in_step_10(folder: Path, options: dict[str, Any]) -> None:
     """A training that never gets beyond its tenth step."""
     torch.set_num_threads(1)
-    Example.error = at_step(10, lambda: time.sleep(600))  # type: ignore[method-assign]
+    Example.prediction = at_step(10, lambda: time.sleep(600))  # type: ignore[method-assign]
     run(folder, settings(**options))
 
 
@@ -67,8 +67,8 @@ def no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def at_step(number: int, action: Callable[[], None]) -> Callable[[Example, Any], Any]:
-    """Example.error as it is, with an action in front of its n-th call: of step n, without accumulation."""
-    real, calls = Example.error, []
+    """Example.prediction as it is, with an action in front of its n-th call: of step n, without accumulation."""
+    real, calls = Example.prediction, []
 
     def error(example: Example, dit: Any) -> Any:
         calls.append(1)
@@ -94,7 +94,7 @@ def test_stopped_and_resumed_equals_undisturbed(
     config = settings("i2v", **{**OPTIONS, **optimizer}, i2v_prob=0.5)
     straight = run(tmp_path / "straight", config)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(5, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(5, send(signal.SIGTERM)))
         with pytest.raises(SystemExit) as stopped:
             run(tmp_path / "stopped", config)
     assert stopped.value.code == EXIT_RESUMABLE == 3
@@ -134,7 +134,7 @@ def test_what_was_due_where_it_was_stopped_is_done_when_it_resumes(
     config = settings(max_train_steps=5, save_every_n_steps=3)
     run(tmp_path / "straight", config)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(3, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(3, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             run(tmp_path / "stopped", config)
     copies = [
@@ -171,7 +171,7 @@ def test_a_torn_newest_state_costs_steps_but_not_the_run(tmp_path: Path, monkeyp
     config = settings(**OPTIONS)
     straight = run(tmp_path / "straight", config)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(5, send(signal.SIGINT)))
+        patch.setattr(Example, "prediction", at_step(5, send(signal.SIGINT)))
         with pytest.raises(SystemExit):
             run(tmp_path / "torn", config)
     newest = tmp_path / "torn" / "train" / "state" / "step-000005" / "optimizer.pt"
@@ -187,8 +187,8 @@ def test_usr1_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def look() -> None:
         states.append([path.name for path in (tmp_path / "train" / "state").iterdir()])
 
-    monkeypatch.setattr(Example, "error", at_step(2, send(signal.SIGUSR1)))
-    monkeypatch.setattr(Example, "error", at_step(3, look))
+    monkeypatch.setattr(Example, "prediction", at_step(2, send(signal.SIGUSR1)))
+    monkeypatch.setattr(Example, "prediction", at_step(3, look))
     run(tmp_path, settings(max_train_steps=4))
     assert states == [["step-000002"]]
     assert len(metrics(tmp_path)) == 4
@@ -199,7 +199,7 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path, monkeypatch: pyte
     config = settings(max_train_steps=3)
     first = run(tmp_path, config).read_bytes()
     (tmp_path / "lora.safetensors").unlink()
-    monkeypatch.setattr(Example, "error", at_step(1, lambda: pytest.fail("trained again")))
+    monkeypatch.setattr(Example, "prediction", at_step(1, lambda: pytest.fail("trained again")))
     assert run(tmp_path, config).read_bytes() == first
     assert len(metrics(tmp_path)) == 3
 

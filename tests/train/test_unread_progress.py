@@ -25,7 +25,7 @@ from tests.train.test_resume import Example, at_step, run, settings
 
 progress.LOG_INTERVAL_S = 0
 if int(sys.argv[3]):
-    Example.error = at_step(3, lambda: os.kill(os.getpid(), int(sys.argv[3])))
+    Example.prediction = at_step(3, lambda: os.kill(os.getpid(), int(sys.argv[3])))
 
 @with_flushed_output
 def main(arguments=None):

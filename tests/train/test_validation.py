@@ -234,7 +234,7 @@ def test_the_best_copy_is_the_lora_of_its_step(tmp_path: Path, monkeypatch: pyte
     assert [record["is_best"] for record in metrics(tmp_path / "straight", "validation")] == [True, True, False]
     losses(monkeypatch, 4.0, 2.0, 3.0)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(4, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(4, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             run(tmp_path / "stopped", config)
     assert len(metrics(tmp_path / "stopped", "validation")) == 1
@@ -270,7 +270,7 @@ def test_patience_ends_a_training_as_a_finished_one(tmp_path: Path, monkeypatch:
     assert json.loads((tmp_path / "ended/train/summary.json").read_text())["steps"] == 4
     first = ended.read_bytes()
     ended.unlink()
-    monkeypatch.setattr(Example, "error", at_step(1, lambda: pytest.fail("trained again")))
+    monkeypatch.setattr(Example, "prediction", at_step(1, lambda: pytest.fail("trained again")))
     assert run(tmp_path / "ended", settings(max_train_steps=9, **PATIENT)).read_bytes() == first
     assert len(metrics(tmp_path / "ended", "end")) == 1
 
@@ -290,7 +290,7 @@ def test_the_early_end_comes_at_the_same_step_after_a_stop(
     straight = run(tmp_path / "straight", config)
     losses(monkeypatch, 3.0, 2.0, 2.0, 5.0)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(stop, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(stop, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             run(tmp_path / "stopped", config)
     assert run(tmp_path / "stopped", config).read_bytes() == straight.read_bytes()
@@ -305,7 +305,7 @@ def test_a_killed_training_ends_where_it_would_have(tmp_path: Path, monkeypatch:
     losses(monkeypatch, 3.0, 2.0, 2.0, 3.0, 2.0, 2.0, 5.0)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_saves_state", lambda _, step: step == 1)
-        patch.setattr(Example, "error", at_step(4, _kill))
+        patch.setattr(Example, "prediction", at_step(4, _kill))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "killed", config)
     losses(monkeypatch, 2.0, 2.0, 5.0)

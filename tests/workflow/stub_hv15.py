@@ -33,6 +33,7 @@ def main(words: list[str]) -> None:
         "demo models": copy_models,
         "encode latents": encode,
         "encode texts": encode,
+        "encode masks": encode,
         "train": train,
         "stage lora": keep,
         "stage denoise": write_latents,
@@ -87,14 +88,15 @@ def encode(words: list[str], options: dict[str, str]) -> str:
     from hv15.records.manifest import EncodedClip, Entry, item_keys
 
     project = Project(Path(os.environ["HV15_CONFIG"]), json.loads(os.environ["HV15_OVERRIDES"]))
-    encoding = project.latents if words[1] == "latents" else project.texts
+    encoding = {"latents": project.latents, "texts": project.texts, "masks": project.masks}[words[1]]
     shard, new = int(options["shard"]), 0
     assert wanted_of(options)["needs"] == encoding.needs_digest(shard)
     manifest = encoding.new_manifest(shard)
     for key in encoding.by_shard[shard]:
         clip = EncodedClip(key.replace("-", "0")[:64], 0, 9, 64, 64)
-        name = str(project.latents.needed[key].source.path) if encoding.kind == "latents" else ""
-        manifest.put(key, Entry(name, (clip,) if encoding.kind == "latents" else ()))
+        names = {"latents": lambda key=key: project.latents.needed[key].source.place}
+        names["masks"] = lambda key=key: project.masks.needed[key].file.place
+        manifest.put(key, Entry(names[encoding.kind](), (clip,)) if encoding.kind in names else Entry())
         for item in item_keys(key, manifest.entries[key]):
             path = encoding.store.path(item)
             new += not path.exists()
@@ -119,6 +121,7 @@ def train(words: list[str], options: dict[str, str]) -> str:
         time.sleep(300)
     project.latents.entries()
     project.texts.entries()
+    project.masks.entries()
     if project.paths.states.exists():
         continue_training(project)
     config = json.dumps(project.settings.dump())

@@ -204,6 +204,28 @@ def test_a_clip_of_the_validation_is_encoded_and_trains_nothing(prepared: QuickP
     assert "Nothing to be done" in project.snakemake().output
 
 
+def test_a_changed_mask_is_encoded_alone(prepared: QuickProject, tmp_path: Path) -> None:
+    """And the LoRA is trained again, but not sampled with what is still the same text."""
+    project = prepared.copied(tmp_path / "project", everything=True)
+    project.set(cache={"shards": 1})
+    project.snakemake()
+    mask = project.clips / "cat.mask.png"
+    for content, words in (
+        (b"a mask", "clips/cat.mp4 has a mask now"),
+        (b"another", "mask of clips/cat.mp4 changed"),
+    ):
+        mask.write_bytes(content)
+        outcome = project.snakemake()
+        assert (outcome.clips, outcome.texts) == (0, 0), outcome.output
+        assert (outcome.jobs["encode masks"], outcome.jobs["train"]) == (1, 1), outcome.output
+        assert words in outcome.output
+    assert "Nothing to be done" in project.snakemake().output
+    mask.unlink()
+    outcome = project.snakemake()
+    assert (outcome.jobs["encode masks"], outcome.jobs["train"]) == (0, 1), outcome.output
+    assert "clips/cat.mp4 has no mask any more" in outcome.output
+
+
 def test_a_moving_average_is_published_beside_the_lora(prepared: QuickProject, tmp_path: Path) -> None:
     """It comes with a training of its own, and is restored with the LoRA."""
     project = prepared.copied(tmp_path / "project", everything=True)

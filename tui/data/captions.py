@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hv15.atomic import atomic_path
 from hv15.data.captions import decode_text, plain, read_caption
-from hv15.data.media import MediaKind
+from hv15.data.media import MaskFile, MediaKind
 from hv15.errors import UserError
 
 NO_CAPTION = "no caption yet"
@@ -38,6 +38,7 @@ class Item:
     """Bytes."""
     mtime_ns: int = 0
     inode: int = 0
+    mask: MaskFile | None = None
     frames: int | None = None
     """Of the source; None until it was probed, as all below."""
     height: int | None = None

@@ -12,7 +12,7 @@ import numpy as np
 
 from hv15.config import DatasetSettings, Settings
 from hv15.data.caption_texts import CaptionTexts
-from hv15.data.media import IMAGE_SUFFIXES, MediaError, MediaInfo, MediaKind, Source
+from hv15.data.media import IMAGE_SUFFIXES, MaskFile, MediaError, MediaInfo, MediaKind, Source
 from hv15.data.scan import survey
 from hv15.data.survey import CaptionProblem
 from hv15.records.paths import CachePaths
@@ -23,6 +23,9 @@ __all__ = ["NO_CAPTION", "DatasetReader", "Item", "preview", "thumbnail", "write
 
 BAD_CAPTION = "its caption:"
 MOST_PROBLEMS = 1000
+
+Stamp = tuple[Path, int, int, int, MaskFile | None]
+"""What the facts about an item follow from."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Overview:
     """Of all items."""
     captions: int
     """Distinct texts: each is encoded once."""
+    masks: int
+    """Items with a mask."""
     bad: int
     """Items with something wrong."""
     buckets: dict[str, int]
@@ -62,7 +67,7 @@ class DatasetReader:
         self.items: list[Item] = []
         self.problems: tuple[str, ...] = ()
         self.error = ""
-        self._probed: dict[tuple[Path, int, int, int], FileFacts] = {}
+        self._probed: dict[Stamp, FileFacts] = {}
         self._caption_texts = [CaptionTexts(dataset) for dataset in settings.datasets]
         self._writing = threading.Lock()
         """Held while `items` changes: captions are edited while files are probed."""
@@ -116,6 +121,7 @@ class DatasetReader:
     def _facts(self, item: Item, remembered: _Remembered) -> FileFacts:
         """What the file of an item shows."""
         from hv15.data.clips import missing_lengths, plan_clips
+        from hv15.data.masks import check_mask
 
         dataset = self.settings.datasets[item.dataset]
         facts = FileFacts()
@@ -125,6 +131,8 @@ class DatasetReader:
             seconds = float(times.duration * times.tick) if item.kind == "video" else None
             facts = FileFacts(len(times.times), info.height, info.width, seconds)
             clips = tuple(f"{clip.frames} x {clip.height} x {clip.width}" for clip in plan_clips(info, dataset))
+            if item.mask is not None:
+                check_mask(remembered.info(item.mask), info)
             missing = missing_lengths(info, dataset)
             problem = f"too short for {', '.join(map(str, missing))} frames" if missing else ""
             return replace(facts, clips=clips, problem=problem)
@@ -150,6 +158,7 @@ class DatasetReader:
             else items,
             len(items),
             len({text for item in items if not item.problem.startswith(without) for text in self._texts(item)}),
+            sum(item.mask is not None for item in items),
             sum(bool(item.problem) for item in items),
             dict(buckets.most_common()),
         )
@@ -178,7 +187,7 @@ class _Remembered:
         cache = CachePaths(settings.resolve(settings.cache.directory))
         self._index, self._probed = FileIndex(cache.media_hashes), Probed(cache.probed_media)
 
-    def info(self, item: Item) -> MediaInfo:
+    def info(self, item: Item | MaskFile) -> MediaInfo:
         """Return what a file shows.
 
         Raises:
@@ -227,6 +236,7 @@ def _item(number: int, dataset: DatasetSettings, source: Source) -> Item:
         size=source.size,
         mtime_ns=source.mtime_ns,
         inode=source.inode,
+        mask=source.mask,
     )
 
 
@@ -270,5 +280,5 @@ def _place(item: Item) -> tuple[int, Path, Path, int | None]:
     return item.dataset, item.path, item.caption_file, item.row
 
 
-def _stamp(item: Item) -> tuple[Path, int, int, int]:
-    return item.path, item.dataset, item.size, item.mtime_ns
+def _stamp(item: Item) -> Stamp:
+    return item.path, item.dataset, item.size, item.mtime_ns, item.mask

@@ -164,7 +164,8 @@ class DatasetScreen(DashboardScreen):
         clips.edited = set(self._drafts)
         clips.set_rows(self._items)
         parts = [f"{len(found.items)} of {found.count}" if self._words else f"{found.count}"]
-        parts += [f"{found.captions} captions"] + ([f"! {found.bad}"] if found.bad else [])
+        parts += [f"{found.captions} captions"] + ([f"{found.masks} masks"] if found.masks else [])
+        parts += [f"! {found.bad}"] if found.bad else []
         clips.border_subtitle = " · ".join(parts)
         self.say("#buckets", bucket_text(found.buckets, reader.problems))
         self._show_item()

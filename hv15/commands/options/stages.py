@@ -50,6 +50,18 @@ class EncodeTexts(Encode):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodeMasks(Encode):
+    """Masks of clips: weights of latent positions."""
+
+    name: ClassVar[str] = "masks"
+
+    def run(self) -> None:
+        from hv15.commands.encode import masks
+
+        masks(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(SettingsCommand):
     """List what was encoded and what was left out, and why."""
 
@@ -223,7 +235,7 @@ class StepLoRA(SettingsCommand):
 
 
 STAGE_COMMANDS: tuple[Entry, ...] = (
-    Group("encode", "encode clips or texts into the store", (EncodeLatents, EncodeTexts)),
+    Group("encode", "encode clips, texts or masks into the store", (EncodeLatents, EncodeTexts, EncodeMasks)),
     Report,
     Train,
     Sample,

@@ -58,6 +58,9 @@ class ValidationSettings(Section):
         yield from super().conflicts()
         if self.fraction and self.datasets:
             yield ("datasets",), "fraction is also set: keep one of them"
+        for number, dataset in enumerate(self.datasets):
+            if dataset.is_reg:
+                yield ("datasets", number, "is_reg"), "is only for datasets that are trained on"
         if self.every_n_steps is not None and self.every_n_epochs is not None:
             yield ("every_n_epochs",), "every_n_steps is also set: keep one of them"
         for name in ("every_n_steps", "every_n_epochs", "at_first", "keep_best", "patience"):
