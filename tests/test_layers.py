@@ -29,6 +29,7 @@ LEVELS = (
         "patterns",
         "spans",
         "stamp",
+        "weighted_file",
         "noise",
     },
     {"records", "remembered", "gpus", "machines", "ranks", "progress", "out_of_memory", "memory", "bitsandbytes"},

@@ -27,7 +27,15 @@ def check(options: Options) -> int:
 
 def _checks(options: Options) -> Iterator[Check]:
     """Yield each check as soon as its outcome is known."""
-    from hv15.commands.checks import beforehand_checks, dataset_checks, disk_checks, failed, model_checks, sample_checks
+    from hv15.commands.checks import (
+        beforehand_checks,
+        dataset_checks,
+        disk_checks,
+        failed,
+        model_checks,
+        publish_checks,
+        sample_checks,
+    )
     from hv15.commands.machine_checks import machine_checks
 
     try:
@@ -50,6 +58,7 @@ def _checks(options: Options) -> Iterator[Check]:
         "beforehand": beforehand_checks,
         "sample": sample_checks,
         "dataset": dataset_checks,
+        "publish": publish_checks,
         "disk": disk_checks,
     }
     for subject, find_checks in parts.items():

@@ -10,7 +10,7 @@ from hv15.config.config_text import read_config_text, write_config_text
 from hv15.config.yaml_edit import remove_value, set_value, values
 from hv15.errors import UserError
 from hv15.project import Project
-from hv15.project.checkpoints import STEP, earlier_step, keep_checkpoint, refuse_gone, step_of, will_be_kept
+from hv15.project.checkpoints import STEP, earlier_step, keep_checkpoint, not_kept, step_of, will_be_kept
 from hv15.project.products import lora_files
 from hv15.records.paths import copy_of_step
 from hv15.records.spec import Spec
@@ -90,7 +90,7 @@ def chosen_step(project: Project, word: str) -> int | None:
     if step in project.kept:
         return None if project.kept[step] == paths.trained else earlier_step(train, step)
     if not will_be_kept(train, spec, paths, step):
-        raise refuse_gone(step, project.kept)
+        raise not_kept(step, project.kept)
     return earlier_step(train, step)
 
 
@@ -134,5 +134,5 @@ def keep(options: StepLoRA) -> None:
             hint="run the same command again",
         )
     if step not in project.kept:
-        raise refuse_gone(step, project.kept)
+        raise not_kept(step, project.kept)
     keep_checkpoint(project.kept[step], options.out, wanted, project.settings.train)

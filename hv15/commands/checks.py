@@ -19,6 +19,7 @@ from hv15.models.advice import about_memory
 from hv15.plan.dataset_clips import dataset_clips
 from hv15.plan.disk import disk_uses
 from hv15.project import Project
+from hv15.project.checkpoints import earlier_step, is_gone, not_kept
 from hv15.records.checks import Check, CheckState
 from hv15.records.problems import NOWHERE, Location, Place, dotted
 from hv15.sample.plan import first_set
@@ -183,6 +184,20 @@ def beforehand_checks(project: Project) -> Iterator[Check]:
             yield Check("ok", early.subject, "can be used", place=Place(early.file))
         if early.subject == "lora" and early.file is not None:
             yield from _notes("lora", lora_notes(project, early.file), Place(setting=early.setting))
+
+
+def publish_checks(project: Project) -> Iterator[Check]:
+    """Can the LoRA of `train.publish_step` still be had?"""
+    train = project.settings.train
+    step = earlier_step(train, train.publish_step)
+    if step is None:
+        return
+    try:
+        gone = is_gone(train, project.training_spec, project.paths, project.kept, step)
+    except UserError:
+        return  # a model, a clip or a LoRA is missing, which the other checks report
+    if gone:
+        yield failed("publish", not_kept(step, project.kept, "train.publish_step"), ("train", "publish_step"))
 
 
 def sample_checks(project: Project) -> Iterator[Check]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hv15.cache.batches import TrainingItem
 from hv15.grid import video_size
 from hv15.lora.advice import about_lora
-from hv15.models.advice import about_checkpoint
+from hv15.models.advice import about_checkpoint, about_memory
 from hv15.models.weights.header import read_header
 from hv15.project import Project
 from hv15.sample.advice import about_graphs, about_sample
@@ -59,6 +59,22 @@ def sample_notes(project: Project, spec: SampleSpec) -> list[str]:
         guidance_scale=spec.guidance_scale,
     )
     return about_spec + about_graphs(project.settings.sample)
+
+
+def denoising_notes(project: Project, specs: Sequence[SampleSpec], loras: Iterable[Path]) -> list[str]:
+    """Notes about denoising samples with these LoRA files.
+
+    Args:
+        specs: at least one, of one `quantize`.
+
+    Raises:
+        UserError: a LoRA is missing or damaged.
+    """
+    return [
+        *(note for spec in specs for note in sample_notes(project, spec)),
+        *about_memory(project.models.facts, "sample", specs[0].quantize),
+        *(note for path in loras for note in lora_notes(project, path)),
+    ]
 
 
 def lora_notes(project: Project, path: Path) -> list[str]:

@@ -12,19 +12,18 @@ from pathlib import Path
 from hv15.choices import Role
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.notes import log_notes, lora_notes, sample_notes
+from hv15.commands.notes import denoising_notes, log_notes
 from hv15.commands.options.stages import Sample
 from hv15.data.captions import caption_key
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
-from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.project.metadata import product_metadata
 from hv15.project.request import SampleRequest, named_samples, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.json_values import JsonObject
-from hv15.records.outputs import LATENTS, OUTPUT_TYPES
+from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput
 from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import read_made_from
@@ -95,16 +94,21 @@ def _request(options: Sample) -> SampleRequest:
 
 def _files(spec: SampleSpec, out: Path) -> list[Path]:
     """The files of a sample in the output folder."""
-    return [out / f"{spec.name}{output.suffix}" for output in OUTPUT_TYPES[spec.output_type]]
+    return [_file(spec, output, out) for output in OUTPUT_TYPES[spec.output_type]]
+
+
+def _file(spec: SampleSpec, output: SampleOutput, out: Path) -> Path:
+    return out / f"{spec.name}{output.suffix}"
 
 
 def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
     """Whether all files of a sample are there and say that they were made from the same."""
     text = project.texts.settings_digest
-    wanted = {True: spec.decoding(None, text), False: spec.denoising(None, text)}
-    outputs = OUTPUT_TYPES[spec.output_type]
-    files = zip(_files(spec, out), outputs, strict=True)
-    return all(_made_from(file) == wanted[output.is_decoded] for file, output in files)
+    denoised, decoded = spec.denoising(None, text), spec.decoding(None, text)
+    return all(
+        _made_from(_file(spec, output, out)) == (decoded if output.is_decoded else denoised)
+        for output in OUTPUT_TYPES[spec.output_type]
+    )
 
 
 def _fetch_models(project: Project) -> None:
@@ -159,7 +163,7 @@ class _Parts:
 
     def latents(self, spec: SampleSpec) -> Path:
         kept = LATENTS in OUTPUT_TYPES[spec.output_type]
-        return (self.out if kept else self.folder) / f"{spec.name}{LATENTS.suffix}"
+        return _file(spec, LATENTS, self.out if kept else self.folder)
 
     def remove(self, specs: Iterable[SampleSpec]) -> None:
         """Remove those of finished samples."""
@@ -221,10 +225,8 @@ def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> No
         return
     settings, first = project.settings, specs[0]
     store, text = project.texts.store, project.texts.settings_digest
-    advice = [note for spec in specs for note in sample_notes(project, spec)]
-    advice += about_memory(project.models.facts, "sample", first.quantize)
-    advice += [note for lora in loras_of(first, project.root, None) for note in lora_notes(project, lora.path)]
-    log_notes(log, project, advice)
+    used = [lora.path for lora in loras_of(first, project.root, None)]
+    log_notes(log, project, denoising_notes(project, specs, used))
     take_gpu(settings.runtime.device)
     with loaded_sampler(project.models.path("dit"), settings.sample, first.dtype, settings.runtime.device) as sampler:
         for spec in specs:
@@ -253,5 +255,5 @@ def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> Non
         patch_conv=settings.sample.vae_enable_patch_conv,
     )
     for spec, output in decoded:
-        file = parts.out / f"{spec.name}{output.suffix}"
+        file = _file(spec, output, parts.out)
         vae.decode(parts.latents(spec), file, spec, made_from=spec.decoding(None, text))

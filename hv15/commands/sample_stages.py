@@ -11,12 +11,11 @@ from typing import Literal
 
 from hv15.atomic import atomic_path
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.notes import log_notes, lora_notes, sample_notes
+from hv15.commands.notes import denoising_notes, log_notes
 from hv15.commands.options.stages import SampleCondition, SampleDecode, SampleDenoise
 from hv15.data.captions import caption_key
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
-from hv15.models.advice import about_memory
 from hv15.project import Project
 from hv15.project.metadata import read_metadata
 from hv15.ranks import run_on_ranks
@@ -79,13 +78,11 @@ def denoise(options: SampleDenoise) -> int | None:
             shutil.copyfile(same, part)
         return None
     device = project.settings.runtime.device
-    sample = project.settings.sample
-    if (code := run_on_ranks(sample.context_parallel, device, sample.asks_for_gpus)) is not None:
+    settings = project.settings.sample
+    if (code := run_on_ranks(settings.context_parallel, device, settings.asks_for_gpus)) is not None:
         return code
     loras = [project.root / lora.path for lora in spec.loras if lora.multiplier]
-    of_loras = [sentence for path in loras for sentence in lora_notes(project, path)]
-    of_memory = about_memory(project.models.facts, "sample", spec.quantize)
-    log_notes(log, project, sample_notes(project, spec) + of_memory + of_loras)
+    log_notes(log, project, denoising_notes(project, [spec], loras))
     text = project.texts.store.read(caption_key(spec.prompt))
     negative = project.texts.store.read(caption_key(spec.negative_prompt)) if spec.guided else None
     take_gpu(device)
@@ -100,7 +97,7 @@ def denoise(options: SampleDenoise) -> int | None:
         made_from=made_from,
         root=project.root,
         device=device,
-        settings=project.settings.sample,
+        settings=settings,
     )
     return None
 

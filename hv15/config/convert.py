@@ -30,10 +30,10 @@ class ConvertSettings(Section):
     """Title of the LoRA, which ComfyUI's LoRA managers and Civitai show. Empty: the output name."""
 
     author: str = ""
-    """Who made it."""
+    """Who made the LoRA, for its description."""
 
     description: str = ""
-    """What it does."""
+    """What the LoRA does, in a few sentences."""
 
     tags: tuple[str, ...] = ()
     """Keywords to find it by."""

@@ -12,6 +12,9 @@ from hv15.config.section import Conflict, Few, Section, only_with
 
 Part = Annotated[float, Field(ge=0.0, le=1.0)]
 
+_PLANNED = only_with(rule=("deepcache", "teacache", "taylorcache"))
+"""Settings of the rules whose steps are chosen beforehand."""
+
 
 class StepCacheSettings(Section):
     """Faster sampling with a small error: some steps do not compute the transformer's blocks, see docs/sampling.md."""
@@ -21,13 +24,13 @@ class StepCacheSettings(Section):
     which the steps are chosen beforehand. `adaptive`: a step is computed when the input has changed by more than
     `threshold` since the last that was; at equal work it has the smallest error on the demo's model."""
 
-    start: Part = Field(0.22, json_schema_extra=only_with(rule=("deepcache", "teacache", "taylorcache")))
+    start: Part = Field(0.22, json_schema_extra=_PLANNED)
     """This part of the steps at the beginning is always computed: 11 of 50."""
 
-    end: Part = Field(0.9, json_schema_extra=only_with(rule=("deepcache", "teacache", "taylorcache")))
+    end: Part = Field(0.9, json_schema_extra=_PLANNED)
     """The steps from here on are always computed: the last 5 of 50, and at least the last."""
 
-    interval: Few = Field(4, json_schema_extra=only_with(rule=("deepcache", "teacache", "taylorcache")))
+    interval: Few = Field(4, json_schema_extra=_PLANNED)
     """Between them, every so many steps one is computed."""
 
     threshold: PositiveFloat = Field(0.1, json_schema_extra=only_with(rule=("adaptive",)))

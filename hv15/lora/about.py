@@ -18,6 +18,7 @@ from hv15.errors import UserError
 from hv15.lora.peft import ADAPTER_METADATA
 from hv15.records.json_values import parse_object
 from hv15.records.metadata import (
+    BASE_SIZES,
     CONVERSION_ABOUT,
     CONVERSION_FORMAT,
     CONVERSION_NOTE,
@@ -26,44 +27,39 @@ from hv15.records.metadata import (
     CONVERTED_TRAINING,
     DORA_NORM,
     EMA_DECAY,
+    EPOCHS,
     MADE_FROM,
+    SHIFT,
     STEPS,
     TASK,
     VERSION,
+    VERSIONS,
 )
 
 if TYPE_CHECKING:
     from hv15.config.convert import ConvertSettings, MetadataKept
 
 _NEEDED = frozenset(
-    {"format", ADAPTER_METADATA, DORA_NORM, CONVERTED_FROM, CONVERTED_TO, CONVERSION_FORMAT, CONVERSION_ABOUT}
-    | {CONVERTED_TRAINING}
+    (
+        *("format", ADAPTER_METADATA, DORA_NORM),
+        *(CONVERTED_FROM, CONVERTED_TO, CONVERTED_TRAINING, CONVERSION_FORMAT, CONVERSION_ABOUT),
+    )
 )
 """What loaders and the workflow need: names of layers, numbers and digests, nothing about the training's content."""
 _PUBLIC = _NEEDED | {
-    *(
-        CONVERSION_NOTE,
-        EMA_DECAY,
-        STEPS,
-        TASK,
-        VERSION,
-        "hv15.epochs",
-        "hv15.shift",
-        "hv15.versions",
-        "hv15.base_sizes",
-    ),
+    *(CONVERSION_NOTE, EMA_DECAY, STEPS, TASK, VERSION, EPOCHS, SHIFT, VERSIONS, BASE_SIZES),
     *("ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "ss_network_dropout"),
     *("ss_base_model_version", "ss_steps", "ss_num_epochs", "ss_learning_rate", "ss_optimizer", "ss_seed"),
     *("ss_num_train_items", "ss_output_name"),
 }
 """In addition: the training in numbers. No names of files, no prompts, no captions."""
-_PREVIEW_SIZE = 512
+_PREVIEW_SIZE = 512  # pixels of the longer side
 SHA256, KOHYA_HASH = "modelspec.hash_sha256", "sshs_model_hash"
 
 
 @dataclass(frozen=True)
 class About:
-    """What a copy of a LoRA tells."""
+    """What a copy of a LoRA tells; the fields are the settings of `convert:`."""
 
     name: str = "lora"
     title: str = ""
@@ -79,15 +75,15 @@ class About:
     def from_settings(cls, settings: ConvertSettings, root: Path) -> About:
         """Return what `convert:` says; `root` is the folder of the config."""
         return cls(
-            settings.output_name,
-            settings.title,
-            settings.author,
-            settings.description,
-            settings.tags,
-            settings.trigger_words,
-            settings.license,
-            root / settings.preview if settings.preview else None,
-            settings.metadata,
+            name=settings.output_name,
+            title=settings.title,
+            author=settings.author,
+            description=settings.description,
+            tags=settings.tags,
+            trigger_words=settings.trigger_words,
+            license=settings.license,
+            preview=root / settings.preview if settings.preview else None,
+            kept=settings.metadata,
         )
 
     def digest(self) -> str:

@@ -134,7 +134,7 @@ def gamma_of(sigma_rel: float) -> float:
     """
     if not 0 < sigma_rel <= WIDEST:
         raise UserError(
-            f"sigma-rel: found {sigma_rel:g}, expected a number above 0 and at most {WIDEST:.4f}, a plain mean",
+            f"--sigma-rel: found {sigma_rel:g}, expected a number above 0 and at most {WIDEST:.4f}, a plain mean",
             hint="use 0.05 for the last part of the training, 0.1 to 0.25 for more of it",
         )
     low, high = 0.0, 1 / sigma_rel**2

@@ -94,6 +94,14 @@ def compare(one: Path, other: Path, base: Path | None = None) -> Comparison:
         raise UserError.at(lora, f"is a LoRA, and {dit} a transformer", hint="compare two files of one kind")
     changes = [_changes(path, base) for path in (one, other)]
     names = dict.fromkeys([*changes[0], *changes[1]])
+    for name in changes[0].keys() & changes[1].keys():
+        shapes = [list(each[name].shape) for each in changes]
+        if shapes[0] != shapes[1]:
+            raise UserError.at(
+                other,
+                f"{name} changes a weight of {shapes[1]}, in {one} of {shapes[0]}",
+                hint="compare files of one model",
+            )
     return Comparison({name: _products(changes[0].get(name), changes[1].get(name)) for name in names}, _only(*changes))
 
 
@@ -135,11 +143,6 @@ def _changes(path: Path, base: Path | None) -> dict[str, Adapter]:
 
 
 def _products(one: Adapter | None, other: Adapter | None) -> Products:
-    if one is not None and other is not None and one.shape != other.shape:
-        raise UserError(
-            f"one changes a weight of {list(one.shape)}, the other of {list(other.shape)}",
-            hint="compare files of one model",
-        )
     return Products(
         inner_product(one, one) if one is not None else 0.0,
         inner_product(other, other) if other is not None else 0.0,

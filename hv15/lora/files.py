@@ -30,7 +30,7 @@ from hv15.models.dit_files import LinearWeights
 from hv15.models.layouts import looks_like
 from hv15.models.weights.checkpoint import open_checkpoint
 from hv15.models.weights.writer import data_sha256, write_checkpoint
-from hv15.records.metadata import DORA_NORM, KOHYA_BASE_NAME
+from hv15.records.metadata import BASE_SIZES, DORA_NORM, KOHYA_BASE_NAME
 
 ARCHITECTURE = "hunyuan-video-1.5/lora"
 
@@ -186,7 +186,7 @@ def kohya_metadata(
         "ss_optimizer": optimizer,
         "ss_seed": seed,
         "ss_num_train_items": num_train_items,
-        "hv15.base_sizes": None if base is None else json.dumps(asdict(base), sort_keys=True),
+        BASE_SIZES: None if base is None else json.dumps(asdict(base), sort_keys=True),
     }
     return {key: str(value) for key, value in fields.items() if value is not None}
 

@@ -8,6 +8,7 @@ where they stay as they are.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from hv15 import __version__
 from hv15.choices import LoRALayout
 from hv15.errors import UserError
+from hv15.lora.about import KOHYA_HASH, SHA256
 from hv15.lora.adapters import Adapter, Difference, Hadamard, Kronecker, LowRank, RowChange, scaled
 from hv15.lora.conversion import convert
 from hv15.lora.files import read_lora, save_lora
@@ -28,9 +30,10 @@ from hv15.lora.names import find_parts
 from hv15.lora.weighted import naming
 from hv15.models.dit_files import LinearWeights, block_number
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.records.metadata import AVERAGE, EMA_DECAY, MADE_FROM, MADE_WITH, VERSION
+from hv15.records.metadata import AVERAGE, EMA_DECAY, MADE_FROM, MADE_WITH, VALIDATION_LOSS, VERSION
 
-_STALE = (MADE_FROM, EMA_DECAY, AVERAGE, "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
+_STALE = (MADE_FROM, EMA_DECAY, AVERAGE, VALIDATION_LOSS, KOHYA_HASH, "sshs_legacy_hash", SHA256)
+"""Metadata that holds for one file only."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,19 @@ def split_lora(path: Path, ranges: Sequence[tuple[int, int]], folder: Path) -> l
     file = _read(path)
     blocks = [number for first, last in ranges for number in range(first, last + 1)]
     if len(set(blocks)) < len(blocks):
-        raise UserError(f"blocks {ranges} overlap", hint="give ranges without common blocks, for example 0-19 20-53")
+        given = " ".join(f"{first}-{last}" for first, last in ranges)
+        raise UserError(f"--blocks {given}: some overlap", hint="give ranges without common blocks, such as 0-19 20-53")
     lines = []
     chosen = {f"blocks-{first}-{last}": range(first, last + 1) for first, last in ranges}
     rest = {part: change for part, change in file.parts.items() if block_number(part) not in blocks}
     for name, numbers in chosen.items():
         parts = {part: change for part, change in file.parts.items() if block_number(part) in numbers}
         if not parts:
-            raise UserError.at(path, f"changes nothing in {name}", hint="its blocks are counted from 0")
+            raise UserError.at(
+                path,
+                f"has no layer in blocks {numbers[0]} to {numbers[-1]}",
+                hint="leave this range out; blocks are counted from 0",
+            )
         lines += _write(file, parts, Written(folder / f"{path.stem}.{name}.safetensors"), {"command": "split"})
     if rest:
         lines += _write(file, rest, Written(folder / f"{path.stem}.rest.safetensors"), {"command": "split"})
@@ -161,7 +169,11 @@ def scale_lora(
     file = _read(path)
     chosen = {part for part in file.parts if only(part)}
     if not chosen:
-        raise UserError.at(path, "changes no layer that was chosen", hint="correct the pattern")
+        raise UserError.at(
+            path,
+            "changes no layer that --only finds",
+            hint=f"correct the pattern: it is searched in names such as {next(iter(file.parts))}",
+        )
     for part in chosen:
         _refuse_dora(file, part)
     parts = {part: _times(change, factor) if part in chosen else change for part, change in file.parts.items()}
@@ -181,10 +193,10 @@ def cast_lora(path: Path, out: Written) -> list[str]:
 
 def _read(path: Path) -> _Read:
     state_dict, metadata = read_lora(path)
-    matrices = [tensor.dtype for tensor in state_dict.values() if tensor.ndim == 2]
+    dtypes = Counter(tensor.dtype for tensor in state_dict.values() if tensor.ndim == 2)
     with naming(path):
         parts = read_parts(state_dict)
-    return _Read(path, parts, detect_lora_layout(state_dict), max(set(matrices), key=matrices.count), metadata)
+    return _Read(path, parts, detect_lora_layout(state_dict), dtypes.most_common(1)[0][0], metadata)
 
 
 def _adapters(file: _Read) -> dict[str, Adapter]:

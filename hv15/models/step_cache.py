@@ -73,10 +73,13 @@ class StepCache(ABC):
 
 
 class Planned(StepCache):
-    """A rule whose steps are chosen beforehand."""
+    """A rule whose steps are chosen beforehand.
+
+    Args:
+        whole: for each step, whether all blocks are computed. They are in any case until something is kept.
+    """
 
     def __init__(self, whole: Sequence[bool]) -> None:
-        """Take for each step whether all blocks are computed; they are in any case until something is kept."""
         super().__init__()
         self._whole = whole
 
@@ -117,6 +120,7 @@ class TaylorCache(Planned):
     """Extrapolates the tokens after the last block.
 
     Args:
+        whole: as in `Planned`.
         order: the highest order of a term; 0 keeps the tokens as they were (the rule `teacache`).
     """
 

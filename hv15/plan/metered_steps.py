@@ -106,7 +106,8 @@ def run_training(
             meter.work.clear()
             step.run(examples(config, each, count), micro_batches=count, samples=count * each.samples, lr_factor=1.0)
         if size.prior_share:
-            _leave_out(meter, dit, examples(config, size, 1), count * (1 - size.prior_share), torch.device(device))
+            with trained.switched_off(dit):
+                _leave_out(meter, dit, examples(config, size, 1), count * (1 - size.prior_share), torch.device(device))
         if validation is not None:
             work, meter.work = meter.work, meter.validation
             with torch.no_grad():

@@ -59,6 +59,18 @@ def will_be_kept(train: TrainSettings, spec: JsonObject, paths: ProjectPaths, st
     return choose(paths.training, digest(past_of(train, spec)), last).step < step
 
 
+def is_gone(train: TrainSettings, spec: JsonObject, paths: ProjectPaths, kept: Iterable[int], step: int) -> bool:
+    """Whether the training has passed a step of which nothing is kept, not even as the published LoRA.
+
+    Args:
+        spec: of the whole training.
+        kept: the steps of `kept_checkpoints`.
+    """
+    if step in kept or _made_from(paths.lora) == checkpoint_spec(train, spec, step):
+        return False
+    return not will_be_kept(train, spec, paths, step)
+
+
 def kept_checkpoints(train: TrainSettings, spec: JsonObject, paths: ProjectPaths) -> dict[int, Path]:
     """Return the LoRA files that a project has of its training, by step, in order; the last may be the trained one.
 
@@ -130,7 +142,7 @@ def step_of(path: Path, train: TrainSettings, past: JsonObject) -> int | None:
     return int(steps) if is_lora and steps.isdecimal() else None
 
 
-def refuse_gone(step: int, kept: Iterable[int], setting: str = "") -> UserError:
+def not_kept(step: int, kept: Iterable[int], setting: str = "") -> UserError:
     """Return the error for a step of which nothing is kept; it lists those that are."""
     listed = ", ".join(f"{each:,}" for each in kept)
     where = f"{setting}: " if setting else ""

@@ -36,8 +36,9 @@ class GridRow:
 
 
 def grid_rows(samples: Mapping[str, SampleSpec], paths: ProjectPaths, steps: Sequence[int]) -> list[GridRow]:
-    """Return the rows of a sheet: every prompt that can be viewed, first without the LoRA if that is
-    sampled of each.
+    """Return the rows of a sheet, one for each prompt whose samples are decoded.
+
+    The first column is without the LoRA, if every prompt is sampled without it.
 
     Args:
         samples: by name.

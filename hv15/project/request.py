@@ -18,6 +18,7 @@ from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.json_values import Json, JsonObject
 from hv15.sample.prompts import SampleSpec
+from hv15.weighted_file import read_weighted_file
 
 
 @dataclass(frozen=True)
@@ -53,28 +54,39 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
     asked["loras"] = [_lora(words) for words in request.loras]
     asked["prompts"] = [*_prompts(request)]
     changes: JsonObject = {**overrides, "datasets": [], "train": None, "convert": None}
-    text = None
     if request.models:
         changes["models"] = {
             **_section(overrides, "models"),
             "source": "files",
             **{role: str(path.absolute()) for role, path in request.models.items()},
         }
+    text = None
     if not config.exists():
-        if not request.models:
-            raise UserError.at(
-                config,
-                "does not exist",
-                hint="name a project with --project, or model files: --dit, --vae, --text-encoder, --tokenizer, "
-                "--glyph-encoder",
-            )
-        text = "task: t2v"
-        changes["cache"] = {"directory": str(_user_cache()), **_section(overrides, "cache")}
-        changes["task"] = "t2v" if request.image is None else "i2v"
+        text = "{}"
+        changes |= _without_config(config, overrides, request)
     for words in request.settings:
         _set(changes, words)
     changes["sample"] = {**_section(overrides, "sample"), **_section(changes, "sample"), **asked}
     return Project(config, changes, text=text)
+
+
+def _without_config(config: Path, overrides: Mapping[str, Json], request: SampleRequest) -> JsonObject:
+    """Return the settings that only a config could tell otherwise.
+
+    Raises:
+        UserError: the request names no models either.
+    """
+    if not request.models:
+        raise UserError.at(
+            config,
+            "does not exist",
+            hint="name a project with --project, or model files: --dit, --vae, --text-encoder, --tokenizer, "
+            "--glyph-encoder",
+        )
+    return {
+        "cache": {"directory": str(_user_cache()), **_section(overrides, "cache")},
+        "task": "t2v" if request.image is None else "i2v",
+    }
 
 
 def named_samples(project: Project) -> Iterator[SampleSpec]:
@@ -97,14 +109,10 @@ def _prompts(request: SampleRequest) -> Iterator[JsonObject]:
 
 
 def _lora(words: str) -> JsonObject:
-    """Read FILE or FILE:STRENGTH. A file whose name ends like that is meant if it exists."""
-    path, separator, strength = words.rpartition(":")
-    if separator and path and not Path(words).expanduser().exists():
-        try:
-            return {"path": str(Path(path).expanduser().absolute()), "multiplier": float(strength)}
-        except ValueError:
-            pass
-    return {"path": str(Path(words).expanduser().absolute())}
+    """Return the entry of `sample.loras` for FILE or FILE:STRENGTH."""
+    path, strength = read_weighted_file(words)
+    entry: JsonObject = {"path": str(path.absolute())}
+    return entry if strength is None else {**entry, "multiplier": strength}
 
 
 def _set(changes: JsonObject, words: str) -> None:

@@ -26,6 +26,7 @@ from hv15.runs.followed_file import append_object
 from hv15.runs.processes import catches, in_words, interrupt, kill, left_behind, run_processes, send
 from hv15.runs.record import RunFolder, history, new_run, project_config
 from hv15.runs.state import RunStatus, close_last_run, current
+from hv15.terminal_text import one_line
 
 TARGET = str(ProjectPaths().lora)
 """What a run makes unless something else is asked for: the LoRA with all that belongs to it."""
@@ -202,9 +203,17 @@ def sample_now(root: Path) -> None:
     """
     paths = ProjectPaths(root)
     found = current(root)
-    if found is None or not found.state.alive or not paths.metrics.exists():
+    record = found.record if found and found.state.alive else None
+    if record is None or not _is_written_since(paths.metrics, record.started):  # an earlier training may have left some
         raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
     write_text(paths.sample_now, "")
+
+
+def _is_written_since(file: Path, seconds: float) -> bool:
+    try:
+        return file.stat().st_mtime >= seconds
+    except OSError:
+        return False
 
 
 def orphans(root: Path) -> list[psutil.Process]:
@@ -230,6 +239,14 @@ def is_locked_by_snakemake(root: Path) -> bool:
         return any(os.scandir(root / ".snakemake" / "locks"))
     except OSError:
         return False
+
+
+def note_on_lock(root: Path) -> str:
+    """Say how to remove the lock that a killed run left, which makes Snakemake refuse; "" if there is none."""
+    if not is_locked_by_snakemake(root) or lock.holder(root) is not None:
+        return ""
+    run = f"hv15 run {shlex.quote(one_line(str(root)))}"
+    return f"a run that was killed left Snakemake's lock: `{run}` removes it and starts a new one"
 
 
 def unlock(project: Path) -> bool:

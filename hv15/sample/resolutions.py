@@ -10,7 +10,7 @@ from hv15.errors import UserError
 from hv15.grid import PIXELS_PER_CELL
 
 BASES: dict[Resolution, int] = {"360p": 480, "480p": 640, "720p": 960, "1080p": 1440}
-"""The side of a square video of each resolution."""
+"""The side of a square video of each resolution, in pixels."""
 MOST_ASPECT = 4.0
 """The largest ratio of the sides of an official size."""
 

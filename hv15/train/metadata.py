@@ -17,7 +17,7 @@ from hv15.home import clone
 from hv15.lora import kohya_metadata
 from hv15.models import DiTConfig
 from hv15.records.json_values import Json, JsonObject, as_object
-from hv15.records.metadata import CONFIG, MADE_FROM, SEGMENTS, STEPS, TASK
+from hv15.records.metadata import CONFIG, EPOCHS, MADE_FROM, SEGMENTS, SHIFT, STEPS, TASK, VERSIONS
 
 
 def lora_metadata(
@@ -89,10 +89,10 @@ def _own_metadata(
         "hv15.dit": str(spec.get("dit", "")),
         TASK: settings.task,
         "hv15.seed": str(train.seed),
-        "hv15.shift": str(train.discrete_flow_shift),
+        SHIFT: str(train.discrete_flow_shift),
         STEPS: str(step),
-        "hv15.epochs": str(round(epochs, 4)),
-        "hv15.versions": _json(versions()),
+        EPOCHS: str(round(epochs, 4)),
+        VERSIONS: _json(versions()),
         **({"hv15.git_commit": commit} if (commit := git_commit()) else {}),
     }
 

@@ -5,6 +5,7 @@
 - planner: what has to run, and how Snakemake is made to agree
 - why: the reasons, in words
 - outcome: what becomes of the training that is there, in words
+- job_environment: where the jobs find this hv15
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
-import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -26,18 +25,18 @@ from hv15.cache.register import register
 from hv15.choices import Role, TransformerSection, roles_of
 from hv15.collection import paused_collection
 from hv15.config.yaml_file import read_yaml
-from hv15.environment import RUN_VARIABLE, SAFE_PATH, SOURCE_VARIABLE
+from hv15.environment import RUN_VARIABLE, SAFE_PATH
 from hv15.errors import UserError, of_the_system
 from hv15.gpus import gpu_jobs
-from hv15.home import clone
 from hv15.plan.beforehand import refuse_beforehand
 from hv15.project import Project
 from hv15.project.products import lora_files, sample_files, sheet_samples
 from hv15.records.json_values import Json
 from hv15.records.paths import EncodedKind, ProjectPaths, manifest_name
-from hv15.runs.control import refuse_orphans
+from hv15.runs.control import note_on_lock, refuse_orphans
 from hv15.runs.events import record_events
 from hv15.runs.lock import holder
+from hv15.workflow.job_environment import find_command, name_source
 from hv15.workflow.made_from import MadeFromReader
 from hv15.workflow.planner import Planner, refuse_folders
 from hv15.workflow.stages import Stage, StageBuilder
@@ -177,6 +176,10 @@ class WorkflowProject:
         if workflow.is_main_process and not workflow.dryrun:
             refuse_living_run(self.project.root)
             refuse_orphans(self.project.root)
+            if note := note_on_lock(self.project.root):
+                from snakemake.logging import logger
+
+                logger.warning(note)
         if not workflow.non_local_exec and "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", gpu_jobs(self.project.settings.runtime.device))
         targets = tuple(map(str, settings.targets)) if settings is not None else ()
@@ -301,33 +304,6 @@ class WorkflowProject:
         """Matches the names of this project's samples and previews, and nothing else."""
         names = [*self.project.samples, *(each.name for each in self.project.previews)]
         return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
-
-
-def name_source(workflow: Workflow) -> None:
-    """Set the variable that tells rules/environment.yaml which clone to install hv15 from.
-
-    Raises:
-        UserError: conda environments are asked for, and there is no clone.
-    """
-    from snakemake.settings.types import DeploymentMethod
-
-    source, deployment = clone(), workflow.deployment_settings
-    if source is not None:
-        os.environ[SOURCE_VARIABLE] = str(source)
-    elif deployment is not None and DeploymentMethod.CONDA in deployment.deployment_method:
-        raise UserError(
-            "--sdm conda: the rules' environment is built from a clone of hv15, and this hv15 is an installed wheel",
-            hint="leave --sdm conda out, then the jobs use the hv15 that is installed; or run snakemake in a clone",
-        )
-
-
-def find_command() -> None:
-    """Let the jobs find this `hv15` when snakemake was called by its path: PATH may have none, or another one."""
-    found, own, path = shutil.which("hv15"), Path(sys.executable).parent, os.environ.get("PATH", os.defpath)
-    if found is None:
-        os.environ["PATH"] = f"{path}{os.pathsep}{own}"
-    elif (folder := Path(found).resolve().parent) != own.resolve() and (folder / "python").exists():
-        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
 
 
 def refuse_living_run(root: Path) -> None:

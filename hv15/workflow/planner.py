@@ -30,7 +30,7 @@ from typing import get_args
 
 from hv15.atomic import atomic_path
 from hv15.errors import UserError
-from hv15.project.checkpoints import refuse_gone
+from hv15.project.checkpoints import not_kept
 from hv15.records.json_values import RecordError
 from hv15.records.outputs import DECODED
 from hv15.records.paths import EncodedKind, ProjectPaths
@@ -181,7 +181,7 @@ class Planner:
         """The error for a step whose LoRA is not kept; with "", for the sheet of all if nothing is on it."""
         if step:
             of_steps = [stage for stage in self.stages.values() if stage.rule == Rule.CHECKPOINT_LATENTS]
-            return refuse_gone(int(step), sorted({int(stage.subject.partition(".")[0]) for stage in of_steps}))
+            return not_kept(int(step), sorted({int(stage.subject.partition(".")[0]) for stage in of_steps}))
         return UserError(
             "no LoRA of a step is kept, or no prompt gives a video or images",
             hint="set train.save_every_n_steps before a training, and sample.prompts",

@@ -18,15 +18,16 @@ from hv15.demo.layout import DEMO_VERSION, demo_is_copied
 from hv15.digest import digest
 from hv15.lora.about import About
 from hv15.project import Project
-from hv15.project.checkpoints import earlier_step, lora_after, promised_steps, refuse_gone, will_be_kept
+from hv15.project.checkpoints import earlier_step, is_gone, lora_after, not_kept, promised_steps, will_be_kept
 from hv15.project.grids import GridRow, grid_rows
-from hv15.project.products import lora_files, sheet_samples
+from hv15.project.products import lora_files, products, sheet_samples
 from hv15.records import formats
 from hv15.records.fields import to_json
-from hv15.records.json_values import JsonObject
+from hv15.records.json_values import JsonObject, RecordError
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, subject
 from hv15.records.paths import EncodedKind, ProjectPaths
 from hv15.records.rules import ENCODING_RULES, Rule
+from hv15.records.spec import Spec
 from hv15.sample.plan import BASE_SUFFIX
 from hv15.sample.prompts import SampleSpec
 from hv15.train.origin import ENTRY
@@ -218,16 +219,9 @@ class StageBuilder:
         inputs = {} if step in project.kept else {"trained": lora_files(train, self._paths.trained)}
         name, wanted = f"{Rule.KEEP_CHECKPOINT}.{step}", project.spec_after(step)
         stage = self._recording_stage(name, lora_files(train, lora), wanted, inputs)
-        if inputs and stage.found is not Found.RIGHT and self._is_gone(step):
-            raise refuse_gone(step, project.kept, "train.publish_step")
+        if stage.found is not Found.RIGHT and is_gone(train, project.training_spec, self._paths, project.kept, step):
+            raise not_kept(step, project.kept, "train.publish_step")
         return stage
-
-    def _is_gone(self, step: int) -> bool:
-        """Whether the training has passed a step of which nothing is kept, not even as the published LoRA."""
-        project = self._project
-        if self._reader.made_from(project.paths.lora) == project.spec_after(step):
-            return False
-        return not will_be_kept(project.settings.train, project.training_spec, project.paths, step)
 
     @property
     def _published(self) -> Path:
@@ -308,10 +302,10 @@ class StageBuilder:
         if rows:
             files = [cell.file for row in rows for cell in row.cells]
             made_from: JsonObject = {row.name: self._cells(row) for row in rows}
-            products = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
+            drawn = [self._paths.checkpoint_sheet, self._paths.checkpoint_film]
             wanted: JsonObject = {"format": formats.GRID, "samples": made_from}
             details: JsonObject = {"rows": [to_json(row) for row in rows]}
-            yield self._recording_stage(Rule.CHECKPOINT_GRID, products, wanted, {"samples": files}, details)
+            yield self._recording_stage(Rule.CHECKPOINT_GRID, drawn, wanted, {"samples": files}, details)
 
     def _cells(self, row: GridRow) -> JsonObject:
         """What the cells of a row are made from, by step; "" for the sample without the LoRA."""
@@ -345,8 +339,6 @@ class StageBuilder:
         return self._recording_stage(f"{Rule.CONVERT}.{layout}", [product], wanted, {"lora": [self._published]})
 
     def _publishing(self) -> Stage:
-        from hv15.project.products import products
-
         others = products(self._project.settings, self._project.samples, self._paths)
         chosen, published = (
             lora_files(self._project.settings.train, lora) for lora in (self._published, self._paths.lora)
@@ -374,9 +366,6 @@ class StageBuilder:
         self, name: str, product: Path, wanted: JsonObject, inputs: Mapping[str, Sequence[Path]]
     ) -> Stage:
         """A stage whose product is a spec itself, which only records what was found good."""
-        from hv15.records.json_values import RecordError
-        from hv15.records.spec import Spec
-
         try:
             recorded: JsonObject | None = Spec.load(self._root / product).wanted
         except RecordError:

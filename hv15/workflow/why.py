@@ -35,6 +35,7 @@ _TRAINING = {
     "train.network_weights": "another file for train.network_weights.",
     "train.base_weights": "other files or strengths in train.base_weights.",
     f"train.{ENTRY}": f"another start (train.{ENTRY}).",
+    "train.validation.clips": "other clips in the validation, which decides when it ends (patience).",
     "latents": "",
     "text": "",
     "masks": "",
@@ -174,7 +175,7 @@ class Reasons:
     # -- training ---------------------------------------------------------------------------------------------------
 
     def _training(self, recorded: JsonObject, wanted: JsonObject) -> Iterator[str]:
-        yield from differences(recorded, wanted, _TRAINING)
+        yield from differences(*_with_patience(recorded, wanted), _TRAINING)
         yield from self._encoded_otherwise(recorded, wanted)
         if recorded.get("dataset") != wanted.get("dataset"):
             yield from self._dataset(recorded)
@@ -324,6 +325,19 @@ def dataset_changes(
         yield from _first_few([after.name for before, after in both if is_so(before, after)], words)
     if sum(before.dataset != after.dataset for before, after in both):
         yield "the way a dataset's clips are cut or weighted changed"
+
+
+def _with_patience(recorded: JsonObject, wanted: JsonObject) -> tuple[JsonObject, JsonObject]:
+    """Two specs of a training; if only one of them can end early, of its validation only what lets it."""
+    trains = [as_object(spec.get("train", {})) for spec in (recorded, wanted)]
+    validations = [as_object(train.get("validation", {})) for train in trains]
+    if all(validations):
+        return recorded, wanted
+    before, after = ({key: value for key, value in each.items() if key == "patience"} for each in validations)
+    return (
+        {**recorded, "train": {**trains[0], "validation": before}},
+        {**wanted, "train": {**trains[1], "validation": after}},
+    )
 
 
 def _content(pair: TrainedPair) -> tuple[str, str, str, str]:

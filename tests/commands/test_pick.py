@@ -9,6 +9,7 @@ import pytest
 
 from hv15.cli import main
 from hv15.commands.checkpoints import choose, with_step
+from hv15.commands.checks import publish_checks
 from hv15.errors import UserError
 from hv15.project import Project
 from hv15.records.metadata import CONFIG, MADE_FROM, SAMPLE, STEPS
@@ -89,6 +90,16 @@ def test_a_best_one_before_the_first_step_is_none_to_publish(project: Project) -
     with pytest.raises(UserError, match="before the first step"):
         choose(project.config, "best")
     assert project.config.read_text() == TEXT
+
+
+def test_a_check_says_that_the_chosen_step_is_gone(project: Project) -> None:
+    choose(project.config, "4")
+    assert list(publish_checks(Project(project.config))) == []
+    project.paths.best.unlink()
+    (project.paths.checkpoints / "lora-step000004.safetensors").unlink()
+    [found] = publish_checks(Project(project.config))
+    assert (found.state, found.place.setting) == ("problem", ("train", "publish_step"))
+    assert "the LoRA after step 4 is not kept; there are 2, 6" in found.text
 
 
 def test_the_copy_gets_the_name_that_the_trainer_leaves_alone(project: Project) -> None:

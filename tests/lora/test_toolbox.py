@@ -37,7 +37,9 @@ def saved(path: Path, rank: int = 3, alpha: float = 2.0, seed: int = 0, **change
     lora = random_lora(SIZES, rank, alpha)
     draw = torch.Generator().manual_seed(seed)
     lora = {key: torch.randn(value.shape, generator=draw) if value.ndim else value for key, value in lora.items()}
-    save_lora(path, lora | changed, {"ss_network_dim": str(rank), "hv15.made_from": "{}"})
+    save_lora(
+        path, lora | changed, {"ss_network_dim": str(rank), "hv15.made_from": "{}", "hv15.validation_loss": "0.4"}
+    )
     return path
 
 
@@ -62,7 +64,7 @@ def test_a_sum_is_exact(tmp_path: Path) -> None:
     tensors, metadata = read_lora(out)
     assert tensors[f"{kohya(LAYER)}.lora_down.weight"].shape == (5, 9)
     assert metadata["ss_network_dim"] == "5"
-    assert "hv15.made_from" not in metadata
+    assert not {"hv15.made_from", "hv15.validation_loss"} & metadata.keys()  # they hold for one file only
 
 
 def test_a_sum_at_a_rank_is_the_nearest_and_tells_its_error(tmp_path: Path) -> None:
@@ -147,9 +149,9 @@ def test_blocks_are_divided_without_loss(tmp_path: Path) -> None:
     for module in SIZES:
         assert_close(delta(out, module), delta(path, module))
     assert not delta(parts[0]).any()
-    with pytest.raises(UserError, match="changes nothing in blocks-7-9"):
+    with pytest.raises(UserError, match="no layer in blocks 7 to 9"):
         split_lora(path, [(7, 9)], tmp_path)
-    with pytest.raises(UserError, match="overlap"):
+    with pytest.raises(UserError, match="--blocks 0-1 1-2: some overlap"):
         split_lora(path, [(0, 1), (1, 2)], tmp_path)
 
 
@@ -208,6 +210,15 @@ def test_the_same_in_another_layout_does_not_differ(tmp_path: Path) -> None:
     found = compare(one, tmp_path / "b.safetensors")
     assert found.most_different(9) == []
     assert found.only == ((), ())
+
+
+def test_layers_of_other_sizes_are_not_compared(tmp_path: Path) -> None:
+    one, other = saved(tmp_path / "a.safetensors"), tmp_path / "b.safetensors"
+    save_lora(other, random_lora({LAYER: (12, 6)}, 2, 1.0), {})
+    with pytest.raises(
+        UserError, match=rf"b.safetensors: {LAYER} changes a weight of \[12, 6\], in .*a.safetensors of"
+    ):
+        compare(one, other)
 
 
 def test_checkpoints_are_compared(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.numeric
 CONFIG = replace(world.CONFIG, num_heads=4, num_blocks=3, rope_dims=(2, 2, 4))
 GRID = (3, 5, 3)
 """45 image tokens, which neither 2 nor 4 ranks divide."""
+FLAG = 2 * SIGMA_BINS + 2
+"""The place of the first flag among the numbers of a step: after two rows by noise level and two of the prior."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "kept activations": {"gradient_checkpointing": False},
     "checkpointing": {},
@@ -113,7 +115,7 @@ WHOLE = ("checkpointing", "dropout")
 def test_training_is_that_of_one_process(name: str, most_tokens: int) -> None:
     """Gradients, losses, their norm and the LoRA after two steps; the ranks hold equal weights to the bit."""
     expected = trained(1, OPTIONS[name], most_tokens)
-    expected["numbers 0"][2 * SIGMA_BINS] = expected["numbers 1"][2 * SIGMA_BINS] = 2  # the flag, set on both ranks
+    expected["numbers 0"][FLAG] = expected["numbers 1"][FLAG] = 2  # the flag, set on both ranks
     first, second = on_ranks(2, trained, 2, OPTIONS[name], most_tokens)
     assert any(tensor.any() for key, tensor in expected.items() if "txt" in key and "trained" not in key)
     for key, tensor in expected.items():

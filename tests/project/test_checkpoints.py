@@ -16,7 +16,7 @@ from hv15.project.checkpoints import (
     keep_checkpoint,
     kept_checkpoints,
     lora_after,
-    refuse_gone,
+    not_kept,
 )
 from hv15.project.metadata import read_metadata
 from hv15.records.metadata import CONFIG, MADE_FROM, STEPS, VALIDATION_LOSS
@@ -95,9 +95,9 @@ def test_a_rounded_copy_does_not_count_for_float32(open_project: MakeProject) ->
 
 
 def test_what_is_there_is_listed() -> None:
-    error = refuse_gone(1500, [500, 1000], "train.publish_step")
+    error = not_kept(1500, [500, 1000], "train.publish_step")
     assert error.message == "train.publish_step: the LoRA after step 1,500 is not kept; there are 500, 1,000"
-    assert "save_every_n_steps" in str(refuse_gone(1, []))
+    assert "save_every_n_steps" in str(not_kept(1, []))
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,19 @@ def test_after_kill_9_the_run_is_dead_at_once_and_the_next_start_clears_up(root:
     assert ended(start(root)).state is RunState.FINISHED
 
 
+def test_a_lock_that_a_killed_run_left_is_explained(tmp_path: Path) -> None:
+    root = tmp_path / "a b"
+    locks = root / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    assert control.note_on_lock(root) == ""
+    (locks / "0.output.lock").touch()
+    assert f"`hv15 run '{root}'` removes it" in control.note_on_lock(root)
+    held = lock.take(root, "alive")
+    assert held is not None
+    assert control.note_on_lock(root) == ""
+    os.close(held)
+
+
 def test_a_run_whose_record_cannot_be_written_does_not_stay(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a full disk: nobody could find it, and so nobody could stop it."""
     pids: list[int] = []

@@ -21,8 +21,9 @@ def project(tmp_path: Path) -> ProjectPaths:
     return paths
 
 
-def runs(monkeypatch: pytest.MonkeyPatch, state: RunState) -> None:
-    monkeypatch.setattr(control, "current", lambda root: SimpleNamespace(state=state))
+def runs(monkeypatch: pytest.MonkeyPatch, state: RunState, started: float = 0.0) -> None:
+    found = SimpleNamespace(state=state, record=SimpleNamespace(started=started))
+    monkeypatch.setattr(control, "current", lambda root: found)
 
 
 def test_it_leaves_the_file_that_the_training_looks_for(
@@ -49,6 +50,17 @@ def test_without_a_training_it_refuses(
     if in_its_steps:
         project.metrics.parent.mkdir(parents=True)
         project.metrics.touch()
+    assert cli.main(["sample-now", str(project.root)]) == USER_ERROR
+    assert "no training is in its steps now" in capsys.readouterr().err
+    assert not project.sample_now.exists()
+
+
+def test_the_metrics_of_an_earlier_training_do_not_count(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.metrics.parent.mkdir(parents=True)
+    project.metrics.touch()
+    runs(monkeypatch, RunState.RUNNING, started=project.metrics.stat().st_mtime + 60)
     assert cli.main(["sample-now", str(project.root)]) == USER_ERROR
     assert "no training is in its steps now" in capsys.readouterr().err
     assert not project.sample_now.exists()

@@ -118,7 +118,7 @@ def test_drawn_texts_and_datasets_that_begin_and_end_resume_too(
     data = (varied(items), stores)
     straight = run(tmp_path / "straight", config, data=data)
     with monkeypatch.context() as patch:
-        patch.setattr(Example, "error", at_step(stop, send(signal.SIGTERM)))
+        patch.setattr(Example, "prediction", at_step(stop, send(signal.SIGTERM)))
         with pytest.raises(SystemExit):
             run(tmp_path / "stopped", config, data=data)
     assert run(tmp_path / "stopped", config, data=(data[0][::-1], stores)).read_bytes() == straight.read_bytes()

@@ -45,6 +45,21 @@ def test_settings_of_the_training(project: QuickProject, settings: dict[str, obj
     }
 
 
+def test_patience_is_named_when_it_comes_and_goes(project: QuickProject) -> None:
+    own = {"video_directory": "others", "resolution": [64, 64], "target_frames": [9]}
+    for name in ("elk", "eft"):
+        (project.root / "others").mkdir(exist_ok=True)
+        (project.root / f"others/{name}.mp4").write_bytes(f"the video {name}".encode())
+        (project.root / f"others/{name}.txt").write_text(f"an {name} that runs")
+    project.set(train={"validation": {"datasets": [own], "every_n_steps": 1, "patience": 2}})
+    assert why(project)["train"] == ["train.validation.patience not set -> 2"]
+    finish(project)
+    (project.root / "others/eft.mp4").unlink()
+    assert why(project)["train"] == ["other clips in the validation, which decides when it ends (patience)"]
+    project.set(train={"validation": {"patience": None}})
+    assert why(project)["train"] == ["train.validation.patience 2 -> not set"]
+
+
 def test_a_step_that_is_published_and_the_last_one_again(project: QuickProject) -> None:
     project.set(train={"publish_step": 1})
     step = "train.publish_step not set -> 1"

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from hv15.arguments import Argument, Command, Entry, Group
 from hv15.choices import LoRALayout, LoRAProgram
+from hv15.weighted_file import read_weighted_file
 
 Precision = Literal["bf16", "fp16", "fp32"]
 
@@ -21,11 +22,8 @@ class Weighted(NamedTuple):
 
 
 def _weighted(text: str) -> Weighted:
-    name, colon, weight = text.rpartition(":")
-    try:
-        return Weighted(Path(name), float(weight)) if colon and not Path(text).exists() else Weighted(Path(text), 1.0)
-    except ValueError:
-        return Weighted(Path(text), 1.0)
+    path, weight = read_weighted_file(text)
+    return Weighted(path, 1.0 if weight is None else weight)
 
 
 def _range(text: str) -> tuple[int, int]:

@@ -11,7 +11,18 @@ import re
 
 from hv15.lora.names import find_parts, generalise, layout_places
 from hv15.lora.programs.file import FileModule, ForeignFile
-from hv15.lora.programs.verdicts import LOADS, Verdict, Verdicts, all_of, times
+from hv15.lora.programs.verdicts import (
+    LOADS,
+    LOST_MAGNITUDES,
+    NO_LAYER,
+    Verdict,
+    Verdicts,
+    all_of,
+    lost_strength,
+    no_kind,
+    other_name,
+    times,
+)
 
 _READ = re.compile(
     r"lora_(?:up|down|mid)\.weight|lora_[AB](?:\.default)?\.weight|lora_[AB]|lora(?:_linear_layer)?\.(?:up|down)\.weight"
@@ -65,7 +76,7 @@ def weight_of(module: str) -> str | None:
 
 def verdicts(file: ForeignFile) -> Verdicts:
     """Return what happens to each tensor."""
-    found = all_of(file.others, "dropped", "it is of no kind that ComfyUI knows")
+    found = all_of(file.others, "dropped", no_kind("ComfyUI"))
     by_weight: dict[str, FileModule] = {}
     for name, module in file.modules.items():
         weight = weight_of(name)
@@ -82,6 +93,7 @@ def verdicts(file: ForeignFile) -> Verdicts:
 
 
 def _module(file: ForeignFile, module: FileModule, weight: str) -> Verdicts:
+    """Return what happens to the tensors of a module that changes a weight of ComfyUI's model."""
     read = {part: key for part, key in module.keys.items() if _READ.fullmatch(part)}
     left = {part: key for part, key in module.keys.items() if part not in read}
     found: Verdicts = dict.fromkeys(read.values(), LOADS)
@@ -97,20 +109,15 @@ def _module(file: ForeignFile, module: FileModule, weight: str) -> Verdicts:
     used = {up, _PAIRS[up]} if up is not None else set()
     others = [key for part, key in read.items() if part.startswith(("lora_A", "lora_d", "lora.d")) and part not in used]
     found |= all_of(others, "dropped", "the other matrix of this LoRA is missing")
-    # A strength without `.alpha` is in PEFT's settings, which ComfyUI does not read.
-    if module.alpha is None and not math.isclose(module.meant, 1.0, rel_tol=1e-6):
-        why = f"its strength is in the metadata, which ComfyUI does not read: {times(1 / module.meant)}"
-        return found | all_of(matrices, "wrong", why)
+    if module.has_alpha_elsewhere:
+        return found | all_of(matrices, "wrong", lost_strength("ComfyUI", module.meant))
     if weight.endswith(".qkv") and _is_a_third(file, module):
         why = f"its alpha is not three times that of q, k and v, whose ranks add up here: {times(1 / 3)}"
         return found | all_of(matrices, "wrong", why)
     if any(part.startswith("lora_mag") for part in left):
-        return found | all_of(matrices, "wrong", "it is a DoRA, and its magnitudes are dropped")
+        return found | all_of(matrices, "wrong", LOST_MAGNITUDES)
     if "dora_scale" in read and not _magnitudes_fit(file, module):
-        why = (
-            "ComfyUI divides magnitudes of rows by the norms of the base weight; these are relative to the changed "
-            "weight"
-        )
+        why = "ComfyUI divides magnitudes of rows by norms of the base weight; these are relative to the changed weight"
         return found | all_of([*matrices, read["dora_scale"]], "wrong", why)
     return found
 
@@ -136,7 +143,7 @@ def _magnitudes_fit(file: ForeignFile, module: FileModule) -> bool:
 
 def _why_unknown(name: str) -> str:
     if find_parts(name) is None:
-        return "it is no layer of HunyuanVideo 1.5"
+        return NO_LAYER
     if any(each in name for each in ("attn_q", "attn_k", "attn_v")):
         return "ComfyUI has q, k and v in one matrix, attn.qkv"
-    return "ComfyUI has another name for this layer"
+    return other_name("ComfyUI")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class FileModule:
         if self.alpha is None:
             return self.told
         return self.alpha / self.rank if self.rank else 1.0
+
+    @property
+    def has_alpha_elsewhere(self) -> bool:
+        """Whether only PEFT's settings tell its strength, and it is not 1."""
+        return self.alpha is None and not math.isclose(self.told, 1.0, rel_tol=1e-6)
 
     @property
     def rank(self) -> int | None:

@@ -5,11 +5,18 @@ It looks for each weight of the official checkpoint under one name, and warns of
 
 from __future__ import annotations
 
-import math
-
 from hv15.lora.names import find_parts, generalise, layout_places
 from hv15.lora.programs.file import FileModule, ForeignFile
-from hv15.lora.programs.verdicts import LOADS, Verdict, Verdicts, all_of, times
+from hv15.lora.programs.verdicts import (
+    LOADS,
+    LOST_MAGNITUDES,
+    NO_LAYER,
+    Verdict,
+    Verdicts,
+    all_of,
+    lost_strength,
+    no_kind,
+)
 
 _PREFIX = "lora_unet_"
 _LAYERS = frozenset(_PREFIX + name.replace(".", "_") for name in layout_places("kohya"))
@@ -25,7 +32,7 @@ _KINDS: tuple[tuple[str, ...], ...] = (
 
 def verdicts(file: ForeignFile) -> Verdicts:
     """Return what happens to each tensor."""
-    found = all_of(file.others, "dropped", "it is of no kind that musubi knows")
+    found = all_of(file.others, "dropped", no_kind("musubi"))
     for name, module in file.modules.items():
         if generalise(name)[0] not in _LAYERS or "#" in name:
             found |= all_of(module.keys.values(), "dropped", _why_unknown(name))
@@ -43,11 +50,10 @@ def _module(module: FileModule) -> Verdicts:
         for part, key in module.keys.items()
     }
     matrices = [module.keys[part] for part in kind]
-    if module.alpha is None and not math.isclose(module.meant, 1.0, rel_tol=1e-6):
-        why = f"its strength is in the metadata, which musubi does not read: {times(1 / module.meant)}"
-        return found | all_of(matrices, "wrong", why)
+    if module.has_alpha_elsewhere:
+        return found | all_of(matrices, "wrong", lost_strength("musubi", module.meant))
     if module.has("dora_scale") or module.has("lora_magnitude_vector"):
-        return found | all_of(matrices, "wrong", "it is a DoRA, and its magnitudes are dropped")
+        return found | all_of(matrices, "wrong", LOST_MAGNITUDES)
     return found
 
 
@@ -61,7 +67,7 @@ def _why_unread(module: FileModule) -> str:
 def _why_unknown(name: str) -> str:
     parts = find_parts(name)
     if parts is None:
-        return "it is no layer of HunyuanVideo 1.5"
+        return NO_LAYER
     if len(parts) > 1:
         return "musubi has q, k and v apart"
     return f"musubi takes names such as {_PREFIX}double_blocks_0_img_attn_proj"

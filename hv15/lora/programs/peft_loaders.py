@@ -19,7 +19,17 @@ from hv15.lora.factorization import Matrix, common_factor
 from hv15.lora.names import find_parts, generalise, layout_places
 from hv15.lora.peft import ADAPTER_METADATA, PeftSettings, strength_of
 from hv15.lora.programs.file import FileModule, ForeignFile
-from hv15.lora.programs.verdicts import LOADS, Verdict, Verdicts, all_of, times
+from hv15.lora.programs.verdicts import (
+    LOADS,
+    LOST_MAGNITUDES,
+    NO_LAYER,
+    Verdict,
+    Verdicts,
+    all_of,
+    no_kind,
+    other_name,
+    times,
+)
 from hv15.records.json_values import parse_object
 
 _LORA = ("lora_A.weight", "lora_B.weight")
@@ -45,7 +55,7 @@ class PeftLoader(ABC):
         outside = [key for key in file.tensors() if not key.startswith(self.prefix)]
         found = all_of(outside, "dropped", f"{self.program} takes names that begin with {self.prefix}")
         inside = {name: module for name, module in file.modules.items() if name.startswith(self.prefix)}
-        found |= all_of((key for key in file.others if key not in found), "dropped", "it is of no kind that PEFT knows")
+        found |= all_of((key for key in file.others if key not in found), "dropped", no_kind("PEFT"))
         if not inside:
             return found
         keys = [key for module in inside.values() for key in module.keys.values()]
@@ -138,7 +148,7 @@ class PeftLoader(ABC):
         if module.has("lora_magnitude_vector"):
             return "PEFT divides magnitudes by the norms of the changed weight" if file.base_norms else None
         if module.has("dora_scale"):
-            return "it is a DoRA, and its magnitudes are dropped"
+            return LOST_MAGNITUDES
         if any(other.has("lora_magnitude_vector") for other in others.values()):
             return "it has no magnitudes, but PEFT makes a DoRA of it because other modules have them"
         return None
@@ -163,10 +173,10 @@ class PeftLoader(ABC):
     def _why_unknown(self, name: str) -> str:
         parts = find_parts(name)
         if parts is None:
-            return "it is no layer of HunyuanVideo 1.5"
+            return NO_LAYER
         if len(parts) > 1:
             return f"{self.program} has q, k and v apart"
-        return f"{self.program} has another name for this layer"
+        return other_name(self.program)
 
 
 class Diffusers(PeftLoader):

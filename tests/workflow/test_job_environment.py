@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hv15.workflow import find_command
+from hv15.workflow.job_environment import find_command
 
 
 def program(path: Path) -> Path:
