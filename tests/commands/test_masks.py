@@ -53,9 +53,13 @@ def test_masks_and_regularisation(project: Workbench) -> None:
     assert any(step.prior_loss is not None for step in steps)
     before = project.items("latents")
     mask_of(first, scale=3)
+    Image.new("L", (64, 64)).save(second.with_name(f"{second.stem}.mask.png"))
     project.encode()
     assert project.items("latents") == before
     assert len(project.items("masks")) > len(masks)
+    assert f"1 file: the mask is black in 1 clip, from which nothing is learnt there: clips/{second.stem}.mask.png" in (
+        project.does("report").out
+    )
 
 
 def test_a_mask_that_does_not_fit(project: Workbench) -> None:
