@@ -7,7 +7,7 @@ rule keep_checkpoint:
     input:
         unpack(PROJECT.inputs("keep_checkpoint.{step}")),
     output:
-        PROJECT.with_average(PATHS.checkpoint_lora("{step}")),
+        **PROJECT.with_average(PATHS.checkpoint_lora("{step}")),
     log:
         PATHS.log("keep_checkpoint.{step}"),
     benchmark:
@@ -18,7 +18,7 @@ rule keep_checkpoint:
     message:
         "Keeping the LoRA of step {wildcards.step}: {WHY:keep_checkpoint.{wildcards.step}}"
     shell:
-        "job {log:q} hv15 stage lora --spec {input.spec:q} --out {output[0]:q}"
+        "job {log:q} hv15 stage lora --spec {input.spec:q} --out {output.lora:q}"
 
 
 rule convert:
@@ -44,7 +44,7 @@ rule publish:
     input:
         unpack(PROJECT.inputs("publish")),
     output:
-        PROJECT.with_average(PATHS.lora),
+        **PROJECT.with_average(PATHS.lora),
     log:
         PATHS.log("publish"),
     benchmark:

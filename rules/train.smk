@@ -2,7 +2,7 @@ rule train:
     input:
         unpack(PROJECT.inputs("train")),
     output:
-        PROJECT.with_average(PATHS.trained),
+        **PROJECT.with_average(PATHS.trained),
     log:
         PATHS.log("train"),
     benchmark:
@@ -14,4 +14,4 @@ rule train:
     message:
         "Training the LoRA (log: {log}): {WHY:train}"
     shell:
-        "job {log:q} hv15 train --spec {input.spec:q} --out {output[0]:q}"
+        "job {log:q} hv15 train --spec {input.spec:q} --out {output.lora:q}"

@@ -265,9 +265,9 @@ class WorkflowProject:
 
         return resource
 
-    def with_average(self, lora: Path) -> list[str]:
-        """The file of a LoRA, and that of its moving average if the training makes one."""
-        return [str(file) for file in lora_files(self.project.settings.train, lora)]
+    def with_average(self, lora: Path) -> dict[str, str]:
+        """The file of a LoRA, and that of its moving average if the training makes one, by the outputs' names."""
+        return dict(zip(("lora", "average"), map(str, lora_files(self.project.settings.train, lora)), strict=False))
 
     @property
     def output_name(self) -> str:
