@@ -14,7 +14,7 @@ from hv15.config.section import PLACE, Conflict, PathText, Section
 class ModelSettings(Section):
     """The checkpoint files: your own, downloaded ones, or the demo's toy models."""
 
-    source: Literal["files", "hub", "demo"] = "files"
+    source: Literal["files", "hub", "demo"] = Field("files", json_schema_extra=PLACE)
     """Where the models come from. `files`: the paths below. `hub`: downloaded from the Hugging Face Hub into
     `directory` when a rule needs them. `demo`: toy models that come with hv15 and know a few moving shapes, to try the
     workflow without a download."""
@@ -39,7 +39,7 @@ class ModelSettings(Section):
     """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub with "qwen" in it (taken from the local Hub
     cache, or downloaded: about 7 MB)."""
 
-    variant: Literal["auto", VariantName] = "auto"
+    variant: Literal["auto", VariantName] = Field("auto", json_schema_extra=PLACE)
     """The checkpoint that the dit file holds, which has its own default steps, guidance and shift for sampling. `auto`
     finds it from config.json or the path (.../720p_t2v/...). All variants have the same tensors, so set it if the path
     does not name it. `source: hub` downloads this variant."""
@@ -48,7 +48,7 @@ class ModelSettings(Section):
     """The folder for downloaded and demo models, in the project folder unless absolute. Use a shared folder to download
     models only once for several projects."""
 
-    revision: str = Field("main", min_length=1)
+    revision: str = Field("main", min_length=1, json_schema_extra=PLACE)
     """Branch, tag or commit of the official repository (tencent/HunyuanVideo-1.5) for `source: hub`. Use a commit to
     always get the same files."""
 
