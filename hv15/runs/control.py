@@ -23,6 +23,7 @@ from hv15.records.paths import CONFIG, ProjectPaths
 from hv15.records.problems import ConfigError
 from hv15.runs import lock
 from hv15.runs.followed_file import append_object
+from hv15.runs.metrics import last_start, training_progress
 from hv15.runs.processes import catches, in_words, interrupt, kill, left_behind, run_processes, send
 from hv15.runs.record import RunFolder, history, new_run, project_config
 from hv15.runs.state import RunStatus, close_last_run, current
@@ -199,13 +200,26 @@ def sample_now(root: Path) -> None:
     """Ask the running training for samples after its current step.
 
     Raises:
-        UserError: no training runs here, or the file that asks for it cannot be written.
+        UserError: no training runs here, it has done its last step or has no prompts, or the file that asks for it
+            cannot be written.
     """
     paths = ProjectPaths(root)
     found = current(root)
     record = found.record if found and found.state.alive else None
-    if record is None or not _is_written_since(paths.metrics, record.started):  # an earlier training may have left some
+    at_work = record is not None and lock.is_held(paths.training_lock)
+    if record is None or not (at_work and _is_written_since(paths.metrics, record.started)):  # of an earlier training?
         raise UserError.at(root, "no training is in its steps now", hint="wait until its first step is done")
+    start, progress = last_start(paths.metrics), training_progress(root)
+    if start is not None and start.samples_on_request is False:
+        raise UserError.at(
+            root,
+            "the training was started without prompts, so it can make no samples",
+            hint="add prompts to sample.prompts, stop the run and start it again: the training goes on where it was",
+        )
+    if progress is not None and 0 < progress.total <= progress.step:
+        raise UserError.at(
+            root, "the training has done its last step", hint="the samples of the finished LoRA come next in this run"
+        )
     write_text(paths.sample_now, "")
 
 
