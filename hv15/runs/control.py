@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -33,6 +33,8 @@ TARGET = str(ProjectPaths().lora)
 """What a run makes unless something else is asked for: the LoRA with all that belongs to it."""
 SAMPLES = "samples"
 """That of a project without datasets, which only samples."""
+SINGLE = (sys.executable, "-P", "-m", "hv15.runs.single")
+"""The program that runs one command as a run."""
 RECENT_RUNS = 20
 """How many of the last runs are searched for processes."""
 
@@ -83,21 +85,49 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
         UserError: no project, a run is in progress, processes of a dead run are left, or the disk cannot be written.
     """
     config = project_config(project)
+    home, asked = snakefile(config.parent).parent, targets or [default_target(config)]
+
+    def unlocked() -> None:
+        if is_locked_by_snakemake(config.parent):
+            unlock_snakemake(config, home)
+
+    return _start(config, command(config, *asked, *extra), home, asked, prepare=unlocked)
+
+
+def start_command(project: Path, title: str, words: Sequence[str]) -> RunFolder:
+    """Start one hv15 command in a project's folder as a run of its own, detached, stopped and watched like any other.
+
+    Args:
+        title: what it is about, for a person: its name as a job is the command's with this.
+        words: the command with its arguments, such as `sample`, `a red circle`.
+
+    Raises:
+        UserError: as `start`.
+    """
+    config = project_config(project)
+    return _start(config, [*SINGLE, title, *words], config.parent, [title])
+
+
+def _start(
+    config: Path, words: Sequence[str], folder: Path, targets: Sequence[str], prepare: Callable[[], None] | None = None
+) -> RunFolder:
+    """Start a program that records a run; `prepare` is called when the run has the project for itself.
+
+    Raises:
+        UserError: as `start`.
+    """
     root = config.parent
-    home = snakefile(root).parent
-    asked = targets or [default_target(config)]
     refuse_orphans(root)
     run, descriptor = new_locked_run(root)
     try:
         close_last_run(root)
         run.create(config)
-        if is_locked_by_snakemake(root):
-            unlock_snakemake(config, home)
-        words = command(config, *asked, *extra)
+        if prepare is not None:
+            prepare()
         with run.output.open("wb") as output:
             process = subprocess.Popen(
                 words,
-                cwd=home,
+                cwd=folder,
                 env=environment(**{RUN_VARIABLE: run.id}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -106,7 +136,7 @@ def start(project: Path, targets: Sequence[str] = (), extra: Sequence[str] = ())
                 pass_fds=[descriptor],
             )
         try:
-            run.write_record(process.pid, words, asked)
+            run.write_record(process.pid, words, targets)
         except BaseException:  # without a record, nobody could find the run and stop it
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
