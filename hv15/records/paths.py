@@ -149,6 +149,11 @@ class ProjectPaths:
         return self.checkpoint(step) / "lora.safetensors"
 
     @property
+    def again(self) -> Path:
+        """The folder of samples that were asked for once more by hand, with other settings."""
+        return self.results / "again"
+
+    @property
     def plan(self) -> Path:
         """The estimated memory and time of each stage, as text."""
         return self.results / "plan.txt"
@@ -173,6 +178,11 @@ class ProjectPaths:
     @property
     def metrics(self) -> Path:
         return self.training / "metrics.jsonl"
+
+    @property
+    def training_lock(self) -> Path:
+        """Locked by the kernel (flock) as long as a training works in its folder."""
+        return self.training.with_name(f"{self.training.name}.lock")
 
     @property
     def states(self) -> Path:
