@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +83,41 @@ def write_condition(
         UserError: the image or a model cannot be used, or the image has changed since the sample was planned.
     """
     image = first_frame(spec, root)
-    where = pick_device(device)
-    dtype = pick_encoder_dtype(spec.dtype, where)
-    tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where, patch_conv=patch_conv), image)}
-    encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
-    tensors["vision"] = encoder.encode([image])[0].float()
+    encoder = FirstFrameEncoder(vae_path, image_encoder_path, spec.dtype, device=device, patch_conv=patch_conv)
+    (tensors,) = encoder.encode([image])
     write_tensors(output, tensors, provenance(spec, made_from, ()))
+
+
+class FirstFrameEncoder:
+    """Encodes first frames, any number with one load of each model.
+
+    Args:
+        dtype: as in a `SampleSpec`.
+        patch_conv: less memory for the same latents, see `VAE.patch_conv`.
+    """
+
+    def __init__(
+        self, vae_path: Path, image_encoder_path: Path, dtype: str, *, device: str = "auto", patch_conv: bool = False
+    ) -> None:
+        self._vae_path, self._image_encoder_path, self._patch_conv = vae_path, image_encoder_path, patch_conv
+        self._device = pick_device(device)
+        self._dtype = pick_encoder_dtype(dtype, self._device)
+
+    def encode(self, images: Sequence[Pixels]) -> list[dict[str, Tensor]]:
+        """Encode uint8 images [H, W, 3], each of its own size, with one model in memory at a time.
+
+        Returns:
+            Of each, what a condition file holds: `latents` [C, 1, H/16, W/16], unscaled, and `vision` [729, 1152].
+
+        Raises:
+            UserError: a model cannot be loaded.
+        """
+        vae = load_vae(self._vae_path, dtype=self._dtype, device=self._device, patch_conv=self._patch_conv)
+        latents = [encode_frame(vae, image) for image in images]
+        del vae
+        encoder = load_image_encoder(self._image_encoder_path, dtype=self._dtype, device=self._device)
+        vision = [encoder.encode([image])[0].float() for image in images]
+        return [{"latents": one, "vision": other} for one, other in zip(latents, vision, strict=True)]
 
 
 @torch.no_grad()

@@ -91,8 +91,8 @@ class Sampler:
         for handle in self._handles:
             handle.remove()
         self._handles, self._loras = [], []
-        self._handles, self._loras = apply_all(self._dit, loras), list(loras)
         self._model = replayed(self._dit, self._settings, self._device)  # what was recorded has the former LoRAs
+        self._handles, self._loras = apply_all(self._dit, loras), list(loras)
 
 
 @contextmanager

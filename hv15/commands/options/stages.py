@@ -192,6 +192,21 @@ class SampleDecode(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleShard(SettingsCommand):
+    """Make several samples, as the planner has divided them; each model is loaded once."""
+
+    name: ClassVar[str] = "shard"
+    stage: ClassVar[StageName | None] = "denoise"
+    spec: Annotated[Path, Argument("which samples, as the planner writes it")]
+    out: Annotated[Path, Argument("the list of what failed; the samples wait beside it for their own jobs")]
+
+    def run(self) -> int | None:
+        from hv15.commands.sample_shard import make
+
+        return make(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleSheet(SettingsCommand):
     """All samples in one picture, and what the LoRA changed."""
 
@@ -241,8 +256,8 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Sample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode; or the LoRA after a step",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet, SampleGrid, StepLoRA),
+        "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step",
+        (SampleCondition, SampleDenoise, SampleDecode, SampleShard, SampleSheet, SampleGrid, StepLoRA),
         metavar="STEP",
     ),
 )
