@@ -27,8 +27,9 @@ def plan_samples(
     models: Mapping[str, str],
     fingerprint: Callable[[Path], str] = model_fingerprint,
 ) -> list[SampleSpec]:
-    """Return the samples of a config, in its order; `with_base` adds one without the trained LoRA, `<name>.base`.
+    """Return the samples of a config, in its order.
 
+    `seeds` makes several of a prompt, `<name>.seed<N>`; `with_base` adds one without the trained LoRA, `<name>.base`.
     Without datasets there is no trained LoRA.
 
     Args:
@@ -42,23 +43,28 @@ def plan_samples(
     """
     specs = []
     for prompt in settings.sample.prompts:
-        specs.append(spec := _plan(settings, prompt, variant, models, fingerprint))
-        is_trained = bool(settings.datasets)
-        if is_trained and first_set(prompt.with_base, settings.sample.with_base):
-            specs.append(spec.without_trained_lora(prompt.name + BASE_SUFFIX))
+        planned = _plan(settings, prompt, variant, models, fingerprint)
+        with_base = bool(settings.datasets) and first_set(prompt.with_base, settings.sample.with_base)
+        for name, seed in settings.sample.seeds_of(prompt).items():
+            specs.append(spec := replace(planned, name=name, seed=seed))
+            if with_base:
+                specs.append(spec.without_trained_lora(name + BASE_SUFFIX))
     return specs
 
 
 def plan_previews(settings: Settings, samples: Mapping[str, SampleSpec]) -> list[SampleSpec]:
-    """Return what is sampled while training: samples of the config, perhaps smaller. One that needs a first image of
-    another size than the sample has the name `<name>.preview`.
+    """Return what is sampled while training: samples of the config, perhaps smaller. Of several seeds, the first.
+
+    One that needs a first image of another size than the sample has the name `<name>.preview`.
 
     Args:
         samples: by their names.
     """
     train, size = settings.train, settings.train.preview
     specs = []
-    for name in train.previews or [prompt.name for prompt in settings.sample.prompts]:
+    firsts = {prompt.name: next(iter(settings.sample.seeds_of(prompt))) for prompt in settings.sample.prompts}
+    for prompt in train.previews or firsts:
+        name = firsts[prompt]
         spec = samples[name]
         height, width = first_set(size.video_size, (spec.height, spec.width))
         resized = spec.image is not None and (height, width) != (spec.height, spec.width)
@@ -98,7 +104,7 @@ def _plan(
         steps=first_set(prompt.infer_steps, sample.infer_steps, official.infer_steps),
         guidance_scale=guidance,
         flow_shift=first_set(prompt.flow_shift, sample.flow_shift, official.flow_shift),
-        seed=first_set(prompt.seed, sample.seed),
+        seed=sample.seed,
         fps=first_set(prompt.fps, sample.fps),
         output_type=first_set(prompt.output_type, sample.output_type),
         dtype=sample.dtype,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -49,6 +49,8 @@ class Sampler:
         self._loras: list[WeightedLoRA] = []
         self._handles: list[RemovableHandle] = []
         self._model = replayed(dit, settings, device)
+        self.after_step: Callable[[int], None] | None = None
+        """Called after each step with their number so far; what it raises ends the sample."""
 
     @property
     def writes(self) -> bool:
@@ -82,7 +84,17 @@ class Sampler:
         batch_cfg = self._batch_cfg
         if batch_cfg is None:
             batch_cfg = self._device.type == "cuda" and prod(spec.latent_size) <= BATCHED_TOKENS
-        return run(self._model, spec, text, negative, first, vision, device=self._device, batch_cfg=batch_cfg)
+        return run(
+            self._model,
+            spec,
+            text,
+            negative,
+            first,
+            vision,
+            device=self._device,
+            batch_cfg=batch_cfg,
+            after_step=self.after_step,
+        )
 
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
         """Take the last sample's LoRAs away and add others, unless they are the same."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +36,14 @@ def run(
     *,
     device: torch.device,
     batch_cfg: bool = False,
+    after_step: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
     Args:
         first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
         vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+        after_step: called with the number of finished steps; what it raises ends the sample.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -59,6 +61,12 @@ def run(
         model = Cached(dit, spec.step_cache, spec.steps)
     noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
     with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
+
+        def advance(step: int) -> None:
+            progress.advance()
+            if after_step is not None:
+                after_step(step)
+
         return denoise(
             model,
             noise,
@@ -67,7 +75,7 @@ def run(
             sigmas(spec.steps, spec.flow_shift),
             spec.guidance_scale,
             scale(first)[None].to(device) if first is not None else None,
-            lambda _: progress.advance(),
+            advance,
             batch_cfg=batch_cfg,
             guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
             zero_init_steps=spec.zero_init_steps,

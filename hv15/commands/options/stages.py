@@ -99,17 +99,38 @@ class Sample(SettingsCommand):
     stage: ClassVar[StageName | None] = "denoise"
     prompts: Annotated[
         tuple[str, ...],
-        Argument("what the video shows; nothing in it is an option", positional=True, metavar="PROMPT", several="+"),
-    ]
+        Argument("what the video shows; nothing in it is an option", positional=True, metavar="PROMPT", several="*"),
+    ] = ()
     project: Annotated[
         Path,
         Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
     ] = Path()
+    prompts_file: Annotated[
+        Path | None, Argument("a file of prompts: .yaml, .jsonl, or .txt with one a line; see sample.prompts_file")
+    ] = None
+    interactive: Annotated[
+        bool, Argument("read prompts line by line, with all models kept in memory", flags=("-i", "--interactive"))
+    ] = False
     out: Annotated[Path, Argument("the folder of the results", flags=("-o", "--out"))] = Path("out")
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs, each at a strength (1)", metavar="FILE[:STRENGTH]", several="+")
     ] = ()
     seed: Annotated[tuple[int, ...], Argument("a video of each prompt for each seed", several="+")] = ()
+    compare: Annotated[
+        tuple[str, ...],
+        Argument("LoRAs, each used in a column of its own of a sheet", metavar="FILE[:STRENGTH]", several="+"),
+    ] = ()
+    checkpoint: Annotated[
+        tuple[int, ...],
+        Argument("kept steps of the project's training, in the same way", metavar="STEP", several="+"),
+    ] = ()
+    strength: Annotated[
+        tuple[float, ...],
+        Argument("factors for the strength of the compared LoRAs, or of all; 0 leaves them out", several="+"),
+    ] = ()
+    sheet: Annotated[
+        bool, Argument("also draw all samples side by side, as a picture and a video; done if something is compared")
+    ] = False
     size: Annotated[
         tuple[str, ...],
         Argument("a resolution with an aspect ratio, such as 720p 16:9, or height and width in pixels", several="+"),
