@@ -22,6 +22,7 @@ from hv15.records.json_values import JsonObject
 from hv15.sample.files import write_tensors
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import provenance
+from hv15.sample.resolutions import official_size
 
 if TYPE_CHECKING:
     from hv15.models import VAE
@@ -48,6 +49,11 @@ def first_frame(spec: SampleSpec, root: Path) -> Pixels:
     Raises:
         UserError: it cannot be read, has an extreme aspect ratio, or has changed since the sample was planned.
     """
+    return cover_crop(_image(spec, root), spec.height, spec.width)
+
+
+def _image(spec: SampleSpec, root: Path) -> Pixels:
+    """Read the image of an i2v sample, uint8 [H, W, 3], and check it."""
     if spec.image is None:
         raise UserError(f"{spec.name}: a {spec.task} sample has no first frame", hint="denoise it without --condition")
     path = root / spec.image.path
@@ -58,7 +64,19 @@ def first_frame(spec: SampleSpec, root: Path) -> Pixels:
         check_shape(*image.shape[:2])
     except UserError as error:
         raise UserError.at(path, error.message, hint=error.hint) from error
-    return cover_crop(image, spec.height, spec.width)
+    return image
+
+
+def _seen(spec: SampleSpec, image: Pixels, frame: Pixels) -> Pixels:
+    """Return what the image encoder sees, uint8 [H, W, 3], of an image and of the first frame made from it.
+
+    That is the frame; for super resolution, as in the official program, the image at the official size whose aspect
+    ratio is nearest to its own.
+    """
+    if spec.enlarges is None:
+        return frame
+    rows, columns = image.shape[:2]
+    return cover_crop(image, *official_size(spec.enlarges.resolution, columns, rows))
 
 
 def write_condition(
@@ -72,7 +90,7 @@ def write_condition(
     device: str = "auto",
     patch_conv: bool = False,
 ) -> None:
-    """Encode the first frame of an i2v sample into `<name>.condition.safetensors`, with one model in memory at a time.
+    """Encode the first frame of an i2v sample into `<name>.condition.safetensors`.
 
     Args:
         made_from: what the file depends on, from the stage's spec.
@@ -81,13 +99,34 @@ def write_condition(
     Raises:
         UserError: the image or a model cannot be used, or the image has changed since the sample was planned.
     """
-    image = first_frame(spec, root)
+    latents, vision = encode_condition(spec, root, vae_path, image_encoder_path, device=device, patch_conv=patch_conv)
+    write_tensors(output, {"latents": latents, "vision": vision}, provenance(spec, made_from, ()))
+
+
+def encode_condition(
+    spec: SampleSpec,
+    root: Path,
+    vae_path: Path,
+    image_encoder_path: Path,
+    *,
+    device: str = "auto",
+    patch_conv: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Encode the first frame of an i2v sample, with one model in memory at a time.
+
+    Returns:
+        Its latent [C, 1, h, w], unscaled, and the image encoder's states [729, 1152]; float32.
+
+    Raises:
+        UserError: as `write_condition`.
+    """
+    image = _image(spec, root)
+    frame = cover_crop(image, spec.height, spec.width)
     where = pick_device(device)
     dtype = pick_encoder_dtype(spec.dtype, where)
-    tensors = {"latents": encode_frame(load_vae(vae_path, dtype=dtype, device=where, patch_conv=patch_conv), image)}
+    latents = encode_frame(load_vae(vae_path, dtype=dtype, device=where, patch_conv=patch_conv), frame)
     encoder = load_image_encoder(image_encoder_path, dtype=dtype, device=where)
-    tensors["vision"] = encoder.encode([image])[0].float()
-    write_tensors(output, tensors, provenance(spec, made_from, ()))
+    return latents, encoder.encode([_seen(spec, image, frame)])[0].float()
 
 
 @torch.no_grad()
