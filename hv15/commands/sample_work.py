@@ -72,13 +72,13 @@ def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed |
     Raises:
         UserError: a model cannot be used; or an image, if nothing is told of it by `failed`.
     """
-    from hv15.sample.condition import FirstFrameEncoder, first_frame
+    from hv15.sample.condition import FirstFrameEncoder, first_images
     from hv15.sample.files import write_tensors
 
     frames = []
     for work in works:
         with _told(work.out, failed):
-            frames.append((work, first_frame(work.spec, project.root)))
+            frames.append((work, first_images(work.spec, project.root)))
     if not frames:
         return
     settings = project.settings

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hv15.choices import QWEN, ROLES, Role, Task, VariantName, roles_of
+from hv15.choices import ENLARGING_ROLES, QWEN, ROLES, Role, Task, VariantName, roles_of
 from hv15.config.section import PLACE, Conflict, PathText, Section
 
 
@@ -35,6 +35,14 @@ class ModelSettings(Section):
     image_encoder: PathText | None = Field(None, json_schema_extra=PLACE)
     """SigLIP so400m patch14-384 for image-to-video: a .safetensors file or a Hugging Face folder. Only for task i2v."""
 
+    sr_dit: PathText | None = Field(None, json_schema_extra=PLACE)
+    """The transformer of super resolution, for `hv15 upsample`: transformer/720p_sr_distilled or 1080p_sr_distilled of
+    the official repository, or a .safetensors file of it, such as ComfyUI's."""
+
+    upsampler: PathText | None = Field(None, json_schema_extra=PLACE)
+    """The latent upsampler that belongs to `sr_dit`: upsampler/720p_sr_distilled or 1080p_sr_distilled of the official
+    repository, or a .safetensors file of it, such as ComfyUI's."""
+
     tokenizer: PathText = Field(QWEN, json_schema_extra=PLACE)
     """Qwen's tokenizer: a folder with tokenizer.json, or a name on the Hub with "qwen" in it (taken from the local Hub
     cache, or downloaded: about 7 MB)."""
@@ -59,7 +67,8 @@ class ModelSettings(Section):
         if self.source != "files":
             text = f"is not used with models.source {self.source}: remove it, or set source: files and all paths"
             fields = type(self).model_fields
-            yield from (((name,), text) for name in ROLES if getattr(self, name) != fields[name].default)
+            given = (name for name in (*ROLES, *ENLARGING_ROLES) if getattr(self, name) != fields[name].default)
+            yield from (((name,), text) for name in given)
 
     def missing_files(self, task: Task) -> list[Role]:
         """Return the paths that `source: files` needs for a task but that are not set."""
