@@ -44,8 +44,9 @@ def test_middle_results_are_the_official_ones(dit: DiT, name: str):
     with torch.no_grad():
         vec = dit.time_in(recorded["in/timestep"], torch.float32)
         img = dit.img_in(recorded["in/hidden_states"])
-        txt = dit.txt_in(cond.text, recorded["in/timestep"], cond.text_lengths)
-        tokens, lengths = dit.condition_tokens(cond, recorded["in/timestep"])
+        prepared = dit.prepare(cond)
+        txt = dit.txt_in(prepared.text, recorded["in/timestep"], cond.text_lengths)
+        tokens, lengths = dit.condition_tokens(prepared, recorded["in/timestep"])
         rope = dit.rope_tables((3, 4, 5), img.device)
         block_img, _ = dit.double_blocks[0](img, tokens, vec, rope, lengths)
     assert_close(vec, recorded["mid/vec"], atol=ATOL, rtol=0)
