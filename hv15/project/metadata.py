@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hv15.errors import UserError
+from hv15.records.json_values import JsonObject
 
 KINDS = (".safetensors", ".mp4", ".png")
 """Endings of files that carry metadata."""
@@ -41,6 +42,16 @@ def product_metadata(product: Path) -> dict[str, str]:
     """
     files = sorted(product.glob("*.png")) if product.is_dir() else [product]
     return read_metadata(files[0]) if files and all(map(_is_whole, files)) else {}
+
+
+def product_made_from(product: Path) -> JsonObject | None:
+    """Return what a product says that it was made from; None if it is missing or torn, or does not say so."""
+    from hv15.sample.provenance import read_made_from
+
+    try:
+        return read_made_from(product_metadata(product))
+    except (UserError, OSError):
+        return None
 
 
 def _is_whole(path: Path) -> bool:

@@ -137,10 +137,15 @@ class _Asked:
 
 
 def _prompts(sample: SampleSettings) -> dict[str, str]:
-    texts = {prompt.name: prompt.prompt for prompt in sample.prompts}
-    compared = [prompt for prompt in sample.prompts if first_set(prompt.with_base, sample.with_base)]
+    texts: dict[str, str] = {}
+    compared: dict[str, str] = {}
+    for prompt in sample.prompts:
+        for name in sample.seeds_of(prompt):
+            texts[name] = prompt.prompt
+            if first_set(prompt.with_base, sample.with_base):
+                compared[name + BASE_SUFFIX] = prompt.prompt
     sheet = {ProjectPaths().contact_sheet.stem: ""} if compared else {}
-    return texts | sheet | {prompt.name + BASE_SUFFIX: prompt.prompt for prompt in compared}
+    return texts | sheet | compared
 
 
 def _finished(trained: Path) -> str:
