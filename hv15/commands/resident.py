@@ -108,12 +108,11 @@ class ResidentModels:
         for spec in specs:
             interruption.check()
             if not is_denoised(project, spec, parts):
-                others = (self._text, self._glyphs, self._decoder)
-                self._with_room(partial(self._denoise, project, spec, parts, interruption), *others)
+                work = partial(self._denoise, project, spec, parts, interruption)
+                self._with_room(work, self._text, self._glyphs, self._decoder)
         for spec in specs:
             interruption.check()
-            others = (self._text, self._glyphs, self._sampler)
-            self._with_room(partial(self._decode, project, spec, parts), *others)
+            self._with_room(partial(self._decode, project, spec, parts), self._text, self._glyphs, self._sampler)
 
     def drop(self) -> None:
         """Give all memory back."""
