@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from hv15.commands.encode import text_encoder
 from hv15.commands.interruption import Interruption
 from hv15.commands.notes import denoising_notes, log_notes
-from hv15.commands.sample import Parts, encode_images, file_of, is_denoised
+from hv15.commands.sample import Parts, encode_first_images, file_of, is_denoised
 from hv15.config.transformer import TransformerSettings
 from hv15.data.captions import caption_key
 from hv15.digest import digest
@@ -104,7 +104,7 @@ class ResidentModels:
         self._with_room(partial(self._encode_texts, project), self._sampler, self._decoder)
         interruption.check()
         every = (self._text, self._glyphs, self._sampler, self._decoder)
-        self._with_room(partial(encode_images, project, specs, parts), *every)
+        self._with_room(partial(encode_first_images, project, specs, parts), *every)
         for spec in specs:
             interruption.check()
             if not is_denoised(project, spec, parts):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,24 +11,19 @@ from pathlib import Path
 from hv15.choices import Role
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
-from hv15.commands.notes import denoising_notes, log_notes
 from hv15.commands.options.stages import Sample
-from hv15.data.captions import caption_key
+from hv15.commands.sample_work import DecodingWork, ImageWork, LatentsWork, decode, denoise, encode_images
 from hv15.digest import short
 from hv15.errors import UserError
-from hv15.gpus import take_gpu
 from hv15.project import Project
 from hv15.project.comparison import Compared, make_table
 from hv15.project.metadata import product_made_from
 from hv15.project.request import SampleRequest, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput
-from hv15.sample.loras import loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.resolutions import parse_size
 from hv15.terminal_text import one_line
-
-log = logging.getLogger(__name__)
 
 
 def sample(options: Sample) -> int | None:
@@ -152,8 +146,8 @@ def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
     """
     parts = Parts(out)
     _encode_texts(project)
-    encode_images(project, specs, parts)
-    _denoise(project, [spec for spec in specs if not is_denoised(project, spec, parts)], parts)
+    encode_first_images(project, specs, parts)
+    _denoise(project, specs, parts)
     if is_first_rank():
         _decode(project, specs, parts)
         parts.remove(specs)
@@ -204,67 +198,30 @@ def _encode_texts(project: Project) -> None:
         encoder.run(shard)
 
 
-def encode_images(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> None:
-    from hv15.sample.condition import write_condition
-
-    device = project.settings.runtime.device
-    for spec in specs:
-        file = parts.condition(spec)
-        if file is not None and product_made_from(file) != spec.conditioning():
-            take_gpu(device)
-            write_condition(
-                spec,
-                project.root,
-                project.models.path("vae"),
-                project.models.path("image_encoder"),
-                file,
-                made_from=spec.conditioning(),
-                device=device,
-                patch_conv=project.settings.sample.vae_enable_patch_conv,
-            )
+def encode_first_images(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> None:
+    """Encode the first images that are not encoded yet, with one load of each model."""
+    files = {file: spec for spec in specs if (file := parts.condition(spec)) is not None}
+    due = {file: spec for file, spec in files.items() if product_made_from(file) != spec.conditioning()}
+    encode_images(project, [ImageWork(spec, spec.conditioning(), file) for file, spec in due.items()])
 
 
-def _denoise(project: Project, specs: Sequence[SampleSpec], parts: Parts) -> None:
-    """Denoise all samples with one load of the transformer, and write their latents."""
-    from hv15.models.latents import unscale
-    from hv15.sample.files import write_tensors
-    from hv15.sample.provenance import provenance
-    from hv15.sample.sampler import loaded_sampler
-    from hv15.sample.sampling import read_condition
-
-    if not specs:
-        return
-    settings, first = project.settings, specs[0]
-    store, text = project.texts.store, project.texts.settings_digest
-    used = [lora.path for lora in loras_of(first, project.root, None)]
-    log_notes(log, project, denoising_notes(project, specs, used))
-    take_gpu(settings.runtime.device)
-    with loaded_sampler(project.models.path("dit"), settings.sample, first.dtype, settings.runtime.device) as sampler:
-        for spec in specs:
-            loras = loras_of(spec, project.root, None)
-            metadata = provenance(spec, spec.denoising(None, text), loras)
-            states = store.read(caption_key(spec.prompt))
-            negative = store.read(caption_key(spec.negative_prompt)) if spec.guided else None
-            condition = read_condition(spec, parts.condition(spec))
-            latents = sampler.latents(spec, loras, states, negative, *condition)
-            if sampler.writes:
-                write_tensors(parts.latents(spec), {"latents": unscale(latents)[0]}, metadata)
+def _denoise(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> None:
+    """Denoise the samples that have no latents yet, with one load of the transformer."""
+    text, due = project.texts.settings_digest, [spec for spec in specs if not is_denoised(project, spec, parts)]
+    works = [
+        LatentsWork(spec, spec.denoising(None, text), parts.latents(spec), condition=parts.condition(spec))
+        for spec in due
+    ]
+    denoise(project, works)
 
 
-def _decode(project: Project, specs: Sequence[SampleSpec], parts: Parts) -> None:
+def _decode(project: Project, specs: Iterable[SampleSpec], parts: Parts) -> None:
     """Decode all samples with one load of the VAE."""
-    from hv15.sample.decode import SampleDecoder
-
-    settings, text = project.settings, project.texts.settings_digest
-    decoded = [(spec, output) for spec in specs for output in OUTPUT_TYPES[spec.output_type] if output.is_decoded]
-    if not decoded:
-        return
-    vae = SampleDecoder(
-        project.models.path("vae"),
-        decoded[0][0].dtype,
-        device=settings.runtime.device,
-        patch_conv=settings.sample.vae_enable_patch_conv,
-    )
-    for spec, output in decoded:
-        file = file_of(spec, output, parts.out)
-        vae.decode(parts.latents(spec), file, spec, made_from=spec.decoding(None, text))
+    text = project.texts.settings_digest
+    works = [
+        DecodingWork(spec, spec.decoding(None, text), file_of(spec, output, parts.out), parts.latents(spec))
+        for spec in specs
+        for output in OUTPUT_TYPES[spec.output_type]
+        if output.is_decoded
+    ]
+    decode(project, works)

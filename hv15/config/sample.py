@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from hv15.choices import Enlarging
 from hv15.config.loras import LoraSettings
 from hv15.config.section import (
     PLACE,
@@ -185,6 +186,11 @@ class SampleSettings(TransformerSettings):
 
     zero_init_steps: Annotated[int, Field(ge=0, le=100)] = 0
     """This number of first steps changes nothing; CFG-Zero* uses 1 or 2 of 50."""
+
+    sr: Enlarging = "off"
+    """Super resolution, from 480p to 720p or from 720p to 1080p: which of the two `hv15 upsample` does. `auto`: what
+    `models.upsampler` is for; with `models.source: hub`, what suits `models.variant`. `off` is as `auto` there, since
+    the command asks for it."""
 
     loras: tuple[LoraSettings, ...] = ()
     """LoRAs that are used in addition to the trained one: a list of {path, multiplier}."""

@@ -16,7 +16,7 @@ from hv15.config.datasets import DatasetSettings
 from hv15.config.models import ModelSettings
 from hv15.config.runtime import RuntimeSettings
 from hv15.config.sample import SampleSettings
-from hv15.config.section import Conflict, Section
+from hv15.config.section import PAST, Conflict, Section
 from hv15.config.train import TrainSettings
 from hv15.records.json_values import JsonObject
 from hv15.records.problems import Location, Place
@@ -33,7 +33,7 @@ def _or_a_toml_path(schema: JsonDict) -> None:
 class Settings(Section):
     """A project: models, data, training, and what is made with the trained LoRA."""
 
-    task: Task = "t2v"
+    task: Task = Field("t2v", json_schema_extra=PAST)
     """The LoRA's task: `t2v` for text-to-video, or `i2v` for image-to-video, which starts from a first frame."""
 
     models: ModelSettings = ModelSettings()

@@ -20,6 +20,7 @@ from hv15.sample.cached import Cached
 if TYPE_CHECKING:
     from hv15.models import DiT
     from hv15.sample.graphs import Replayed
+    from hv15.sample.super_resolution import LowResolution
 
     Transformer: TypeAlias = DiT | Replayed | Cached
 
@@ -63,6 +64,7 @@ def denoise(
     batch_cfg: bool = False,
     guidance: Guidance = PLAIN,
     zero_init_steps: int = 0,
+    low: LowResolution | None = None,
 ) -> Tensor:
     """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
@@ -78,6 +80,7 @@ def denoise(
         batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, but twice the activations.
         guidance: where and how guidance is used.
         zero_init_steps: the number of first steps whose velocity is taken to be zero, without computing it.
+        low: the latents that a model of super resolution starts from; None for any other.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -101,6 +104,8 @@ def denoise(
             dit.step = step
         here = guided and guidance.lowest <= level <= guidance.highest
         x = torch.cat([latents, constant], dim=1)  # [B, 2C+1, F', h, w]
+        if low is not None:
+            x = torch.cat([x, low.channels(level, latents)], dim=1)  # [B, 3C+2, F', h, w]
         velocities = [_velocity(dit, x, branch, level, following) for branch in (branches if here else alone)]
         if here:
             unguided, guide = torch.cat(velocities).chunk(2)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hv15.errors import UserError
+from hv15.models.super_resolution import SuperResolution
 from hv15.models.variants import VARIANTS
 from hv15.models.weights.fingerprint import model_fingerprint
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
+from hv15.sample.prompts import WHOLE, Enlarged, ImageFile, LoRAFile, SampleSpec, StepCaching
 
 if TYPE_CHECKING:
     from hv15.config import PromptSettings, Settings
@@ -72,6 +73,44 @@ def plan_previews(settings: Settings, samples: Mapping[str, SampleSpec]) -> list
         new_name = name + PREVIEW_SUFFIX if resized else name
         specs.append(replace(spec, name=new_name, height=height, width=width, steps=steps, frames=frames))
     return specs
+
+
+def plan_enlarged(
+    spec: SampleSpec,
+    super_resolution: SuperResolution,
+    models: Mapping[str, str],
+    enlarges: Enlarged,
+    size: tuple[int, int],
+    *,
+    steps: int | None = None,
+    flow_shift: float | None = None,
+) -> SampleSpec:
+    """Return the sample of super resolution that enlarges a smaller one, from the same prompt and seed.
+
+    Args:
+        spec: the smaller one, of which the LoRAs are those that super resolution uses.
+        models: the identity of each model that is used now, by role.
+        size: (height, width) in pixels.
+        steps, flow_shift: None: those of the official program.
+    """
+    height, width = size
+    return replace(
+        spec,
+        negative_prompt="",
+        height=height,
+        width=width,
+        steps=first_set(steps, super_resolution.infer_steps),
+        guidance_scale=super_resolution.guidance_scale,
+        flow_shift=first_set(flow_shift, super_resolution.flow_shift),
+        variant=super_resolution.name,
+        lora_multiplier=None,
+        models=dict(models),
+        step_cache=None,
+        guidance_interval=WHOLE,
+        cfg_zero_star=False,
+        zero_init_steps=0,
+        enlarges=enlarges,
+    )
 
 
 def _plan(

@@ -65,6 +65,7 @@ class Sampler:
         negative: Mapping[str, Tensor] | None,
         first: Tensor | None,
         vision: Tensor | None,
+        low: Tensor | None = None,
     ) -> Tensor:
         """Return the scaled latents of a sample, float32 [1, C, F', h, w].
 
@@ -73,6 +74,7 @@ class Sampler:
             text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
             first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
             vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+            low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
 
         Raises:
             UserError: a LoRA cannot be used, the encoded inputs belong to another model, or the result is not finite.
@@ -94,6 +96,7 @@ class Sampler:
             device=self._device,
             batch_cfg=batch_cfg,
             after_step=self.after_step,
+            low=low,
         )
 
     def _use(self, loras: Sequence[WeightedLoRA]) -> None:
@@ -115,18 +118,22 @@ def loaded_sampler(
     device: str = "auto",
     *,
     batch_cfg: bool | None = None,
+    super_resolution: bool = False,
 ) -> Iterator[Sampler]:
     """Load the transformer, as one of several ranks if `settings.context_parallel` asks for them.
 
     Args:
         dtype: the number format in which it computes, as in a `SampleSpec`.
         batch_cfg: see `Sampler`.
+        super_resolution: whether it is a transformer of super resolution.
 
     Raises:
         UserError: the file cannot be loaded, or this machine cannot do what the settings ask.
     """
     with connected(settings.context_parallel, pick_device(device)) as where:
-        dit = load_ready(dit_path, settings, device=where, dtype=pick_dtype(dtype, where))
+        dit = load_ready(
+            dit_path, settings, device=where, dtype=pick_dtype(dtype, where), super_resolution=super_resolution
+        )
         yield Sampler(dit, settings, where, batch_cfg=batch_cfg)
 
 

@@ -20,6 +20,7 @@ from hv15.sample.graphs import Replayed
 from hv15.sample.noise import initial_noise
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.schedule import sigmas
+from hv15.sample.super_resolution import LowResolution
 
 if TYPE_CHECKING:
     from hv15.models import DiT
@@ -37,6 +38,7 @@ def run(
     device: torch.device,
     batch_cfg: bool = False,
     after_step: Callable[[int], None] | None = None,
+    low: Tensor | None = None,
 ) -> Tensor:
     """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
@@ -44,10 +46,13 @@ def run(
         first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
         vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
         after_step: called with the number of finished steps; what it raises ends the sample.
+        low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
 
     Raises:
         UserError: the model returned NaN or infinity.
     """
+    if dit.config.low_resolution != (low is not None):
+        raise ValueError("low-resolution latents are for models of super resolution, which need them")
     cond = text_condition(text, vision, glyphs=True).to(device)
     uncond = None
     if spec.guided:
@@ -79,6 +84,7 @@ def run(
             batch_cfg=batch_cfg,
             guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
             zero_init_steps=spec.zero_init_steps,
+            low=None if low is None else LowResolution.noised(low.to(device), spec.seed),
         )
 
 

@@ -52,6 +52,12 @@ class StandingReader:
             changed |= finished.refresh() | begun.refresh()
         return changed
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """The texts of the samples that the config asks for, by name, with those without the LoRA (`.base`)."""
+        found = self._asked.value.prompts if self._asked.value is not None else {}
+        return {name: text for name, text in found.items() if name != ProjectPaths().contact_sheet.stem}
+
     def of(
         self, experiment: str, name: str, prompt: str, trained: str | None, step: int | None = None
     ) -> SampleStanding:
