@@ -145,7 +145,8 @@ class Upsampler1080(LatentUpsampler):
         y = add_repeated(self.conv_in(x, stream), x, self.config.widths[0] // self.config.channels, stream)
         for level in self.up:
             y = level(y, stream)
-        return self.conv_out(y, stream, self.norm_out)
+        corrected: Tensor = self.conv_out(y, stream, self.norm_out)
+        return corrected
 
 
 class WideningLevel(Module):

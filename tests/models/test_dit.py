@@ -71,9 +71,10 @@ def middle_results(model: DiT, recorded: dict[str, Tensor], cond: Condition) -> 
     x, t = recorded["in/hidden_states"].to(dtype), recorded["in/timestep"]
     with torch.no_grad():
         vec, img = model.time_in(t, dtype), model.img_in(x)
-        tokens, lengths = model.condition_tokens(cond, t)
+        prepared = model.prepare(cond)
+        tokens, lengths = model.condition_tokens(prepared, t)
         block, _ = model.double_blocks[0](img, tokens, vec, model.rope_tables((3, 4, 5), img.device), lengths)
-        text = model.txt_in(cond.text.to(dtype), t, cond.text_lengths)
+        text = model.txt_in(prepared.text, t, cond.text_lengths)
     found = {"vec": vec, "img_in_out": img, "block0_img": block, "txt_in_out": text, "cond_tokens": tokens}
     return found | {"lengths": torch.tensor(lengths)}
 
