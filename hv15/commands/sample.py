@@ -6,25 +6,27 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hv15.choices import Role
 from hv15.commands.encode import text_encoder
 from hv15.commands.logs import log_to_stderr
 from hv15.commands.notes import denoising_notes, log_notes
+from hv15.commands.options.reach import reach_settings
+from hv15.commands.options.seeds import agreed_seeds
 from hv15.commands.options.stages import Sample
 from hv15.data.captions import caption_key
 from hv15.digest import short
 from hv15.errors import UserError
 from hv15.gpus import take_gpu
 from hv15.project import Project
-from hv15.project.metadata import product_metadata
+from hv15.project.metadata import is_anonymous, product_metadata
 from hv15.project.request import SampleRequest, named_samples, open_project
 from hv15.ranks import is_first_rank, run_on_ranks
 from hv15.records.json_values import JsonObject
 from hv15.records.outputs import LATENTS, OUTPUT_TYPES, SampleOutput
-from hv15.sample.loras import loras_of
+from hv15.sample.loras import check_reaches, loras_of
 from hv15.sample.prompts import SampleSpec
 from hv15.sample.provenance import read_made_from
 from hv15.sample.resolutions import parse_size
@@ -39,17 +41,28 @@ def sample(options: Sample) -> int | None:
     Raises:
         UserError: something that was asked for, or a model, cannot be used; finished videos are kept.
     """
+    if options.latents:
+        from hv15.commands.kept_latents import decode_kept
+
+        return decode_kept(options)
+    if not options.prompts:
+        raise UserError(
+            "no prompt is given", hint="write prompts behind `hv15 sample`, or latents files after --latents"
+        )
+    options = replace(options, seed=agreed_seeds(options.seed))
     project = open_project(options.config, options.overrides, _request(options))
     settings = project.settings
     log_to_stderr(settings.runtime.log_level)
     specs = list(named_samples(project))
-    due = [spec for spec in specs if not _is_made(project, spec, options.out)]
+    tells = not options.no_metadata
+    due = [spec for spec in specs if not _is_made(project, spec, options.out, tells=tells)]
     if due:
+        check_reaches(lora for spec in due for lora in loras_of(spec, project.root, None))
         code = run_on_ranks(settings.sample.context_parallel, settings.runtime.device, settings.sample.asks_for_gpus)
         if code is not None:
             return code
         _fetch_models(project)
-        _make(project, due, options.out)
+        _make(project, due, options.out, tells=tells)
     if is_first_rank():
         for spec in specs:
             known = "" if spec in due else ": already there"
@@ -76,6 +89,7 @@ def _request(options: Sample) -> SampleRequest:
         prompts=options.prompts,
         seeds=options.seed,
         loras=options.lora,
+        reach=reach_settings(options.include, options.exclude, options.lora_blocks, options.lora_steps),
         image=options.image,
         sample={
             "video_size": list(parse_size(options.size)) if options.size else None,
@@ -101,12 +115,19 @@ def _file(spec: SampleSpec, output: SampleOutput, out: Path) -> Path:
     return out / f"{spec.name}{output.suffix}"
 
 
-def _is_made(project: Project, spec: SampleSpec, out: Path) -> bool:
-    """Whether all files of a sample are there and say that they were made from the same."""
+def _is_made(project: Project, spec: SampleSpec, out: Path, *, tells: bool) -> bool:
+    """Whether all files of a sample are there and say that they were made from the same.
+
+    Args:
+        tells: whether videos and images are to say it. If not, one that says nothing is what its name says, which ends
+            in a digest of all that it depends on.
+    """
     text = project.texts.settings_digest
     denoised, decoded = spec.denoising(None, text), spec.decoding(None, text)
     return all(
-        _made_from(_file(spec, output, out)) == (decoded if output.is_decoded else denoised)
+        is_anonymous(_file(spec, output, out))
+        if output.is_decoded and not tells
+        else _made_from(_file(spec, output, out)) == (decoded if output.is_decoded else denoised)
         for output in OUTPUT_TYPES[spec.output_type]
     )
 
@@ -129,7 +150,7 @@ def _fetch_models(project: Project) -> None:
     project.models.check()
 
 
-def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
+def _make(project: Project, specs: Sequence[SampleSpec], out: Path, *, tells: bool) -> None:
     """Encode, denoise and decode. What is not asked for is kept until all is decoded, so that a stopped run resumes.
 
     Raises:
@@ -140,7 +161,7 @@ def _make(project: Project, specs: Sequence[SampleSpec], out: Path) -> None:
     _encode_images(project, specs, parts)
     _denoise(project, [spec for spec in specs if not _is_denoised(project, spec, parts)], parts)
     if is_first_rank():
-        _decode(project, specs, parts)
+        _decode(project, specs, parts, tells=tells)
         parts.remove(specs)
 
 
@@ -240,7 +261,7 @@ def _denoise(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> No
                 write_tensors(parts.latents(spec), {"latents": unscale(latents)[0]}, metadata)
 
 
-def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> None:
+def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts, *, tells: bool) -> None:
     """Decode all samples with one load of the VAE."""
     from hv15.sample.decode import SampleDecoder
 
@@ -256,4 +277,4 @@ def _decode(project: Project, specs: Sequence[SampleSpec], parts: _Parts) -> Non
     )
     for spec, output in decoded:
         file = _file(spec, output, parts.out)
-        vae.decode(parts.latents(spec), file, spec, made_from=spec.decoding(None, text))
+        vae.decode(parts.latents(spec), file, spec, made_from=spec.decoding(None, text), tells=tells)

@@ -30,6 +30,8 @@ class SampleRequest:
     """Of each prompt; empty means the project's."""
     loras: Sequence[str] = ()
     """FILE or FILE:STRENGTH."""
+    reach: Mapping[str, Json] = field(default_factory=dict)
+    """Where all of them act: `include_patterns`, `exclude_patterns` and `strength_by` of `sample.loras`."""
     image: Path | None = None
     sample: Mapping[str, Json] = field(default_factory=dict)
     """Settings of `sample:`; None means the project's."""
@@ -51,7 +53,13 @@ def open_project(config: Path, overrides: Mapping[str, Json], request: SampleReq
         UserError: there is neither a project nor a model, or something that was asked for cannot be used.
     """
     asked: JsonObject = {name: value for name, value in request.sample.items() if value is not None}
-    asked["loras"] = [_lora(words) for words in request.loras]
+    if request.reach and not request.loras:
+        raise UserError(
+            "patterns and factors say where LoRAs act, but there is no --lora",
+            hint="name a LoRA with --lora, or leave out --include, --exclude, --lora-blocks and --lora-steps",
+        )
+    if request.loras or not any(words.startswith("sample.loras=") for words in request.settings):
+        asked["loras"] = [{**_lora(words), **request.reach} for words in request.loras]
     asked["prompts"] = [*_prompts(request)]
     changes: JsonObject = {**overrides, "datasets": [], "train": None, "convert": None}
     if request.models:

@@ -42,6 +42,10 @@ class Cached:
         self.caches: dict[int, StepCache] = {}
         """That of each branch of guidance, by the identity of its condition."""
 
+    def forget(self) -> None:
+        """Reuse nothing of the steps so far: the transformer was changed."""
+        self.caches.clear()
+
     def __call__(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
         """Return the velocity [B, C, F, H, W]; the arguments are those of `DiT.forward`."""
         cache = self.caches.get(id(cond))

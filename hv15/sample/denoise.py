@@ -63,6 +63,7 @@ def denoise(
     batch_cfg: bool = False,
     guidance: Guidance = PLAIN,
     zero_init_steps: int = 0,
+    begin_step: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Denoise with Euler steps along the model's velocity; return scaled latents, float32 [B, C, F', h, w].
 
@@ -78,6 +79,7 @@ def denoise(
         batch_cfg: evaluate both branches as one batch: the same numbers, faster on a GPU, but twice the activations.
         guidance: where and how guidance is used.
         zero_init_steps: the number of first steps whose velocity is taken to be zero, without computing it.
+        begin_step: called with the number of each step, from 0, before the model computes; it may change the model.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -97,6 +99,8 @@ def denoise(
             progress(step)
         if step < zero_init_steps:
             continue
+        if begin_step is not None:
+            begin_step(step)
         if isinstance(dit, Cached):
             dit.step = step
         here = guided and guidance.lowest <= level <= guidance.highest

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hv15.errors import UserError
+from hv15.lora.applied import AppliedLoRAs
 from hv15.models import Condition
 from hv15.models.latents import scale
 from hv15.progress import Progress
@@ -36,12 +37,14 @@ def run(
     *,
     device: torch.device,
     batch_cfg: bool = False,
+    loras: AppliedLoRAs | None = None,
 ) -> Tensor:
     """Denoise the sample of a spec with a model in memory; return scaled latents, float32 [1, C, F', h, w].
 
     Args:
         first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
         vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+        loras: those on the model, whose strengths follow the sample's steps.
 
     Raises:
         UserError: the model returned NaN or infinity.
@@ -57,6 +60,12 @@ def run(
         if isinstance(dit, Replayed):
             raise ValueError("passes that reuse earlier steps differ, so they cannot be recorded")
         model = Cached(dit, spec.step_cache, spec.steps)
+
+    def begin_step(step: int) -> None:
+        changes = loras is not None and loras.begin_step(step, spec.steps)
+        if changes and isinstance(model, Cached | Replayed):
+            model.forget()
+
     noise = initial_noise((1, dit.config.latent_channels, *spec.latent_size), spec.seed).to(device)
     with Progress(spec.steps, f"denoise {spec.name}", unit="steps") as progress:
         return denoise(
@@ -71,6 +80,7 @@ def run(
             batch_cfg=batch_cfg,
             guidance=Guidance(*spec.guidance_interval, zero_star=spec.cfg_zero_star),
             zero_init_steps=spec.zero_init_steps,
+            begin_step=begin_step,
         )
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated
 
 from pydantic import Field, PositiveFloat, field_validator
 
 from hv15.choices import LayerPreset, NetworkType
 from hv15.config.loras import LoraSettings
 from hv15.config.ordered import Ordered, check_pattern
-from hv15.config.section import UNLESS_DEFAULT, Conflict, DropoutRate, Few, PathText, Section, only_with
+from hv15.config.section import UNLESS_DEFAULT, Block, Conflict, DropoutRate, Few, PathText, Section, only_with
 
 _LOKR = {**UNLESS_DEFAULT, **only_with(network_type=("lokr",))}
-Block = Annotated[int, Field(ge=0, le=1000)]
 
 
 class NetworkSettings(Section):
