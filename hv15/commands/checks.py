@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,12 +179,12 @@ def beforehand_checks(project: Project) -> Iterator[Check]:
         try:
             early.check()
         except UserError as error:
-            yield failed(early.subject, error, early.setting)
+            yield replace(failed(early.subject, error), place=project.settings.place_of(early.setting))
             continue
         if early.file is not None:
             yield Check("ok", early.subject, "can be used", place=Place(early.file))
         if early.subject == "lora" and early.file is not None:
-            yield from _notes("lora", lora_notes(project, early.file), Place(setting=early.setting))
+            yield from _notes("lora", lora_notes(project, early.file), project.settings.place_of(early.setting))
 
 
 def publish_checks(project: Project) -> Iterator[Check]:

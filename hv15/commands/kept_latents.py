@@ -29,6 +29,12 @@ from hv15.terminal_text import one_line
 
 _OF_PROMPTS = (
     "prompts",
+    "prompts_file",
+    "interactive",
+    "compare",
+    "checkpoint",
+    "strength",
+    "sheet",
     "lora",
     "include",
     "exclude",
@@ -54,7 +60,7 @@ def decode_kept(options: Sample) -> None:
     """
     from hv15.sample.decode import SampleDecoder
 
-    if given := [name for name in _OF_PROMPTS if getattr(options, name) not in ((), None)]:
+    if given := [name for name in _OF_PROMPTS if getattr(options, name) not in ((), None, False)]:
         words = "prompts" if given[0] == "prompts" else f"--{given[0].replace('_', '-')}"
         raise UserError(
             f"--latents decodes what was denoised before, so {words} cannot be given",

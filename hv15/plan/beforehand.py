@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -97,7 +97,8 @@ def refuse_beforehand(project: Project, *, missing: bool = True) -> None:
         try:
             early.check()
         except UserError as error:
-            problems.append(_problem(error, early.setting))
+            found = _problem(error, early.setting)
+            problems.append(replace(found, place=project.settings.place_of(found.place.setting)))
         else:
             if key is not None:
                 memory.learn(key, True)

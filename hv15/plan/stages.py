@@ -187,10 +187,8 @@ class StagePlanner:
         return "float32" if dtype.itemsize == 4 else "bfloat16"
 
     def _loads(self, name: StageName) -> int:
-        """How many jobs the stage has, each of which loads its models."""
-        if name == "train":
-            return 1
-        return self.project.settings.cache.shards if SECTION[name] == "cache" else len(self.work.videos)
+        """How many times the stage loads its models, one after the other: on each device once for all samples."""
+        return self.project.settings.cache.shards if SECTION[name] == "cache" else 1
 
     def _bytes_read(self, name: StageName, settings: Settings, cost: Cost) -> int:
         """Bytes of the files that a stage's models are loaded from; as published where they are not there yet."""

@@ -257,7 +257,7 @@ def _texts(project: Project) -> set[str]:
 
 
 def _videos(project: Project) -> tuple[Video, ...]:
-    """The videos of all prompts; a prompt that is also sampled without the LoRA counts twice."""
+    """The videos of all prompts and seeds; one that is also sampled without the LoRA counts twice."""
     from hv15.models.variants import VARIANTS
     from hv15.sample.plan import first_set
 
@@ -269,6 +269,7 @@ def _videos(project: Project) -> tuple[Video, ...]:
         height, width = first_set(prompt.video_size, sample.video_size)
         guided = first_set(prompt.guidance_scale, guidance) > 1
         frames, count = first_set(prompt.video_length, sample.video_length), first_set(prompt.infer_steps, steps)
-        video = Video(prompt.name, frames, height, width, count, guided)
-        videos += [video] * (2 if first_set(prompt.with_base, sample.with_base) else 1)
+        with_base = first_set(prompt.with_base, sample.with_base)
+        for name in sample.seeds_of(prompt):
+            videos += [Video(name, frames, height, width, count, guided)] * (2 if with_base else 1)
     return tuple(videos)

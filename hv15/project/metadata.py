@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hv15.errors import UserError
+from hv15.records.json_values import JsonObject
 from hv15.records.metadata import MADE_FROM, SAMPLE
 
 KINDS = (".safetensors", ".mp4", ".png")
@@ -42,6 +43,16 @@ def product_metadata(product: Path) -> dict[str, str]:
     """
     files = _files(product)
     return read_metadata(files[0]) if files and all(map(_is_whole, files)) else {}
+
+
+def product_made_from(product: Path) -> JsonObject | None:
+    """Return what a product says that it was made from; None if it is missing or torn, or does not say so."""
+    from hv15.sample.provenance import read_made_from
+
+    try:
+        return read_made_from(product_metadata(product))
+    except (UserError, OSError):
+        return None
 
 
 def is_anonymous(product: Path) -> bool:

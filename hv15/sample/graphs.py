@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
-from hv15.models import Condition
+from hv15.models import Condition, PreparedCondition
 from hv15.out_of_memory import is_out_of_memory
 from hv15.sample.advice import obstacle_to_graphs
 
@@ -106,7 +106,14 @@ class Replayed:
         self._recordings: dict[_Shapes, _Recording] = {}
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, timestep: Tensor, cond: Condition, timestep_r: Tensor | None = None) -> Tensor:
+    def prepare(self, cond: Condition) -> PreparedCondition:
+        """Return the result of `DiT.prepare`. It is not recorded: it runs once for many passes."""
+        return self._dit.prepare(cond)
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Tensor, timestep: Tensor, cond: Condition | PreparedCondition, timestep_r: Tensor | None = None
+    ) -> Tensor:
         """Return the velocity [B, C, F, H, W]; the arguments are those of `DiT.forward`.
 
         Raises:
@@ -151,22 +158,19 @@ class _Inputs(NamedTuple):
 
     x: Tensor
     timestep: Tensor
-    cond: Condition
+    cond: Condition | PreparedCondition
     timestep_r: Tensor | None
 
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors, of any shapes."""
-        cond = self.cond
-        given = self.x, self.timestep, self.timestep_r, cond.text, cond.glyphs, cond.vision
+        given = self.x, self.timestep, self.timestep_r, *self.cond.tensors
         return [each for each in given if each is not None]
 
     @property
     def shapes(self) -> _Shapes:
         """What two passes have in common if one recording is right for both."""
-        cond = self.cond
-        lengths = (*cond.text_lengths, *cond.glyph_lengths, *(cond.vision_lengths or ()))
-        return (lengths, *((each.shape, each.dtype) for each in self.tensors))
+        return (self.cond.lengths, *((each.shape, each.dtype) for each in self.tensors))
 
     def copied(self) -> _Inputs:
         """Return the same inputs in memory of their own."""

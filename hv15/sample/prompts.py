@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from hv15.choices import StepCacheRule, Task
+from hv15.choices import ENLARGING_ROLES, EnlargedResolution, StepCacheRule, Task
 from hv15.errors import UserError
 from hv15.grid import latent_size
 from hv15.lora.reach import EVERYWHERE, Reach
@@ -61,6 +61,18 @@ class StepCaching:
 
 
 @dataclass(frozen=True)
+class Enlarged:
+    """What a sample of super resolution enlarges: a smaller video, in a file."""
+
+    resolution: EnlargedResolution
+    height: int
+    width: int
+    """Height and width of the small video in pixels."""
+    file: str
+    """The file's fingerprint."""
+
+
+@dataclass(frozen=True)
 class SampleSpec:
     """Everything on which a sample depends, except the trained LoRA, which does not exist yet when it is planned."""
 
@@ -100,6 +112,8 @@ class SampleSpec:
     """Whether the unguided velocity is scaled before guidance."""
     zero_init_steps: int = 0
     """The number of first steps that change nothing."""
+    enlarges: Enlarged | None = None
+    """For a sample of super resolution; the size, steps and models are then its own."""
 
     @property
     def latent_size(self) -> tuple[int, int, int]:
@@ -119,6 +133,8 @@ class SampleSpec:
                 del settings[name]
         i2v = self.task == "i2v"
         roles = ("dit", "vae", "image_encoder") if i2v else ("dit",)
+        if self.enlarges is not None:
+            roles = (*ENLARGING_ROLES, *(("vae", "image_encoder") if i2v else ("vae",)))  # a video is encoded first
         models: JsonObject = {role: self.models[role] for role in roles}
         loras: list[Json] = [
             {"fingerprint": each.fingerprint, "multiplier": each.multiplier, **each.reach.to_json()}
@@ -156,6 +172,7 @@ class SampleSpec:
             "format": formats.CONDITION,
             "image": self.image.fingerprint if self.image else None,
             "size": [self.height, self.width],
+            **({"enlarged_to": self.enlarges.resolution} if self.enlarges else {}),
             "dtype": self.dtype,
             "vae": self.models["vae"],
             "image_encoder": self.models.get("image_encoder"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -48,6 +48,8 @@ class Sampler:
         self._dit, self._settings, self._device, self._batch_cfg = dit, settings, device, batch_cfg
         self._loras, self._applied = list[WeightedLoRA](), AppliedLoRAs()
         self._model = replayed(dit, settings, device)
+        self.after_step: Callable[[int], None] | None = None
+        """Called after each step with their number so far; what it raises ends the sample."""
 
     @property
     def writes(self) -> bool:
@@ -62,6 +64,7 @@ class Sampler:
         negative: Mapping[str, Tensor] | None,
         first: Tensor | None,
         vision: Tensor | None,
+        low: Tensor | None = None,
     ) -> Tensor:
         """Return the scaled latents of a sample, float32 [1, C, F', h, w].
 
@@ -70,6 +73,7 @@ class Sampler:
             text, negative: store items of the prompt and the negative prompt: `text` [L, 3584], `glyphs` [G, 1472].
             first: unscaled latent [C, 1, h, w] of the first frame for i2v, else None.
             vision: SigLIP's states [729, 1152] of the first frame for i2v, else None.
+            low: for a model of super resolution, what `super_resolution.upsampled` made, [1, C, F', h, w]; else None.
 
         Raises:
             UserError: a LoRA cannot be used, the encoded inputs belong to another model, or the result is not finite.
@@ -90,6 +94,8 @@ class Sampler:
             vision,
             device=self._device,
             batch_cfg=batch_cfg,
+            after_step=self.after_step,
+            low=low,
             loras=self._applied,
         )
 
@@ -99,8 +105,8 @@ class Sampler:
             return
         self._applied.remove()
         self._loras = []
-        self._applied, self._loras = apply_all(self._dit, loras), list(loras)
         self._model = replayed(self._dit, self._settings, self._device)  # what was recorded has the former LoRAs
+        self._applied, self._loras = apply_all(self._dit, loras), list(loras)
 
 
 @contextmanager
@@ -111,18 +117,22 @@ def loaded_sampler(
     device: str = "auto",
     *,
     batch_cfg: bool | None = None,
+    super_resolution: bool = False,
 ) -> Iterator[Sampler]:
     """Load the transformer, as one of several ranks if `settings.context_parallel` asks for them.
 
     Args:
         dtype: the number format in which it computes, as in a `SampleSpec`.
         batch_cfg: see `Sampler`.
+        super_resolution: whether it is a transformer of super resolution.
 
     Raises:
         UserError: the file cannot be loaded, or this machine cannot do what the settings ask.
     """
     with connected(settings.context_parallel, pick_device(device)) as where:
-        dit = load_ready(dit_path, settings, device=where, dtype=pick_dtype(dtype, where))
+        dit = load_ready(
+            dit_path, settings, device=where, dtype=pick_dtype(dtype, where), super_resolution=super_resolution
+        )
         yield Sampler(dit, settings, where, batch_cfg=batch_cfg)
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hv15.config import DatasetSettings, PromptSettings, SampleSettings, Settings, TrainSettings, digest_view, fields
 from hv15.config.sample import automatic_name
 from hv15.config.section import check_frames, check_size
+from hv15.config.training.optimizer import CLASSES
 from tests.config.conftest import Load, Problems
 
 
@@ -186,6 +187,12 @@ def test_optimizer_arguments_keep_their_kinds() -> None:
 )
 def test_an_optimizer_has_one_name(given: str, kept: str) -> None:
     assert train(optimizer_type=given).optimizer_type == kept
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_optimizer_is_known_in_any_case(name: str) -> None:
+    for given in (name, name.lower(), name.upper(), CLASSES[name].upper()):
+        assert train(optimizer_type=given).optimizer_type == name
 
 
 def test_the_default_rate_is_that_of_the_optimizer() -> None:

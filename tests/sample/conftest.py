@@ -33,6 +33,9 @@ class StandIn(torch.nn.Module):
         super().__init__()
         self.velocity, self.config, self.calls = velocity, replace(TINY, meanflow=meanflow), []
 
+    def prepare(self, cond):
+        return cond
+
     def forward(self, x, timestep, cond, timestep_r=None):
         self.calls.append((x, timestep, cond, timestep_r))
         return self.velocity(x, timestep, cond)

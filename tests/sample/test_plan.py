@@ -13,7 +13,7 @@ from hv15.errors import UserError
 from hv15.lora.reach import Reach, StrengthPart
 from hv15.models.variants import VARIANTS
 from hv15.records.spec import Spec
-from hv15.sample.plan import plan_samples
+from hv15.sample.plan import plan_previews, plan_samples
 from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
 from tests.sample.conftest import TEXT, TRAINED, made_from
 
@@ -129,6 +129,37 @@ def test_a_part_of_the_steps_must_have_one_of_this_sample(tmp_path):
     assert len(plan([{"prompt": "a cat", "infer_steps": 50}], loras=loras)) == 1
     with pytest.raises(UserError, match=r"cat: .*style\.safetensors: strength_by: steps \[0\.0, 0\.02\] are none of 8"):
         plan([{"name": "cat", "prompt": "a cat", "infer_steps": 8}], loras=loras)
+
+
+def test_several_seeds_give_a_sample_each():
+    every = [{"name": "own", "prompt": "a", "seed": 9}, {"name": "all", "prompt": "b"}, {"name": "few", "prompt": "c"}]
+    every[2]["seeds"] = [5]
+    specs = plan(every, seeds=[1, 2], with_base=True)
+    assert [(spec.name, spec.seed) for spec in specs if spec.lora_multiplier is not None] == [
+        ("own", 9),
+        ("all.seed1", 1),
+        ("all.seed2", 2),
+        ("few.seed5", 5),
+    ]
+    bases = {spec.name: spec.seed for spec in specs if spec.lora_multiplier is None}
+    assert bases == {"own.base": 9, "all.seed1.base": 1, "all.seed2.base": 2, "few.seed5.base": 5}
+    (alone,) = plan([{"name": "all", "prompt": "b", "seed": 2}])
+    assert made_from(alone) == made_from(specs[4])  # the file of a seed does not depend on the others
+
+
+def test_previews_are_of_the_first_seed():
+    settings = settings_of([{"name": "cat", "prompt": "a"}], seeds=[4, 2])
+    samples = {spec.name: spec for spec in plan_samples(settings, "480p_t2v", MODELS)}
+    assert [(spec.name, spec.seed) for spec in plan_previews(settings, samples)] == [("cat.seed4", 4)]
+
+
+def test_a_seed_is_asked_for_once():
+    with pytest.raises(ValueError, match="found 3 twice"):
+        settings_of([{"prompt": "a", "seeds": [3, 1, 3]}])
+    with pytest.raises(ValueError, match="found 3 twice"):
+        settings_of([{"prompt": "a"}], seeds=[3, 3])
+    with pytest.raises(ValueError, match="keep one of the two"):
+        settings_of([{"prompt": "a", "seed": 1, "seeds": [3]}])
 
 
 def test_latent_size():

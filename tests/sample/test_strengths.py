@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from hv15.config.sample import SampleSettings
 from hv15.errors import UserError
-from hv15.lora import apply_lora, read_lora
+from hv15.lora import apply_lora, read_lora, save_lora
 from hv15.lora.reach import Reach, StrengthPart
 from hv15.lora.weighted import WeightedLoRA, apply_all
 from hv15.models import DiT
@@ -26,6 +26,7 @@ from hv15.sample.prompts import SampleSpec, StepCaching
 from hv15.sample.sampler import Sampler
 from hv15.sample.sampling import run, text_condition
 from hv15.sample.schedule import sigmas
+from tests.lora.samples import linears, random_lora
 from tests.models.golden_dit import golden_dit
 from tests.sample.conftest import make_lora, text_item
 from tests.sample.test_graphs import Counting, Traced
@@ -96,6 +97,15 @@ def test_blocks_in_some_steps_beside_another_lora(spec: SampleSpec, lora: Path, 
     loras = [WeightedLoRA(lora, 0.8, reach=reach), WeightedLoRA(other, -0.5)]
     found = Sampler(golden_dit(), SampleSettings(), CPU).latents(spec, loras, TEXT, NEGATIVE, None, None)
     assert_close(found, by_hand(spec, [early, late, late]), atol=5e-5, rtol=1e-5)
+
+
+def test_layers_that_see_only_the_condition_follow_the_steps_too(spec: SampleSpec, tmp_path: Path) -> None:
+    """What a condition gives is computed once for many steps, but with each strength anew."""
+    spec, everywhere = replace(spec, steps=4), tmp_path / "everywhere.safetensors"
+    save_lora(everywhere, random_lora(linears(golden_dit(), inside=""), rank=2), {})
+    first, second = transformer(everywhere, 0.8), transformer(everywhere, 0.2)
+    found = sampled(spec, everywhere, LATE)
+    assert_close(found, by_hand(spec, [first, first, second, second]), atol=5e-5, rtol=1e-5)
 
 
 CACHES = [

@@ -52,6 +52,12 @@ class StandingReader:
             changed |= finished.refresh() | begun.refresh()
         return changed
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """The texts of the samples that the config asks for, by name, with those without the LoRA (`.base`)."""
+        found = self._asked.value.prompts if self._asked.value is not None else {}
+        return {name: text for name, text in found.items() if name != ProjectPaths().contact_sheet.stem}
+
     def of(
         self, experiment: str, name: str, prompt: str, trained: str | None, step: int | None = None
     ) -> SampleStanding:
@@ -131,10 +137,15 @@ class _Asked:
 
 
 def _prompts(sample: SampleSettings) -> dict[str, str]:
-    texts = {prompt.name: prompt.prompt for prompt in sample.prompts}
-    compared = [prompt for prompt in sample.prompts if first_set(prompt.with_base, sample.with_base)]
+    texts: dict[str, str] = {}
+    compared: dict[str, str] = {}
+    for prompt in sample.prompts:
+        for name in sample.seeds_of(prompt):
+            texts[name] = prompt.prompt
+            if first_set(prompt.with_base, sample.with_base):
+                compared[name + BASE_SUFFIX] = prompt.prompt
     sheet = {ProjectPaths().contact_sheet.stem: ""} if compared else {}
-    return texts | sheet | {prompt.name + BASE_SUFFIX: prompt.prompt for prompt in compared}
+    return texts | sheet | compared
 
 
 def _finished(trained: Path) -> str:

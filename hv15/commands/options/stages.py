@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from hv15.arguments import Argument, Entry, Group
+from hv15.choices import EnlargedResolution
 from hv15.commands.options.base import SettingsCommand
 from hv15.commands.options.reach import FactorRange, read_blocks, read_steps
 from hv15.commands.options.seeds import read_seed
@@ -116,6 +117,12 @@ class Sample(SettingsCommand):
             several="+",
         ),
     ] = ()
+    prompts_file: Annotated[
+        Path | None, Argument("a file of prompts: .yaml, .jsonl, or .txt with one a line; see sample.prompts_file")
+    ] = None
+    interactive: Annotated[
+        bool, Argument("read prompts line by line, with all models kept in memory", flags=("-i", "--interactive"))
+    ] = False
     out: Annotated[Path, Argument("the folder of the results", flags=("-o", "--out"))] = Path("out")
     lora: Annotated[
         tuple[str, ...], Argument("LoRAs, each at a strength (1)", metavar="FILE[:STRENGTH]", several="+")
@@ -147,6 +154,21 @@ class Sample(SettingsCommand):
         tuple[int, ...],
         Argument("a video of each prompt for each seed; `random` draws one", several="+", read=read_seed),
     ] = ()
+    compare: Annotated[
+        tuple[str, ...],
+        Argument("LoRAs, each used in a column of its own of a sheet", metavar="FILE[:STRENGTH]", several="+"),
+    ] = ()
+    checkpoint: Annotated[
+        tuple[int, ...],
+        Argument("kept steps of the project's training, in the same way", metavar="STEP", several="+"),
+    ] = ()
+    strength: Annotated[
+        tuple[float, ...],
+        Argument("factors for the strength of the compared LoRAs, or of all; 0 leaves them out", several="+"),
+    ] = ()
+    sheet: Annotated[
+        bool, Argument("also draw all samples side by side, as a picture and a video; done if something is compared")
+    ] = False
     size: Annotated[
         tuple[str, ...],
         Argument("a resolution with an aspect ratio, such as 720p 16:9, or height and width in pixels", several="+"),
@@ -181,6 +203,53 @@ class Sample(SettingsCommand):
         from hv15.commands.sample import sample
 
         return sample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsample(SettingsCommand):
+    """Enlarge a finished video by super resolution, from 480p to 720p or from 720p to 1080p.
+
+    A file of hv15 tells its prompt, seed and first image. Models and memory options are those of a project; without
+    one, of the model files that are given.
+    """
+
+    name: ClassVar[str] = "upsample"
+    file: Annotated[Path, Argument("a .latents.safetensors file, which loses nothing, or a video", positional=True)]
+    project: Annotated[
+        Path,
+        Argument("a project's folder or config file (here)", flags=("--project", "--config"), variable=CONFIG_VARIABLE),
+    ] = Path()
+    out: Annotated[
+        Path | None, Argument("the result: .mp4, .latents.safetensors, ... (NAME.sr.mp4)", flags=("-o", "--out"))
+    ] = None
+    to: Annotated[EnlargedResolution | None, Argument("the resolution (as sample.sr)")] = None
+    size: Annotated[
+        tuple[str, ...], Argument("height and width in pixels (the official size for that of the file)", several="+")
+    ] = ()
+    prompt: Annotated[str | None, Argument("what the video shows (as the file says)")] = None
+    image: Annotated[Path | None, Argument("its first image, for i2v (as the file says)")] = None
+    seed: Annotated[int | None, Argument("of the noise (as the file says)")] = None
+    steps: Annotated[int | None, Argument("denoising steps (6 for 720p, 8 for 1080p)")] = None
+    shift: Annotated[float | None, Argument("flow shift (2)")] = None
+    lora: Annotated[
+        tuple[str, ...], Argument("LoRAs for super resolution itself", metavar="FILE[:STRENGTH]", several="+")
+    ] = ()
+    sr_dit: Annotated[Path | None, Argument("the transformer of super resolution, instead of the project's")] = None
+    upsampler: Annotated[Path | None, Argument("its latent upsampler")] = None
+    vae: Annotated[Path | None, Argument("the VAE")] = None
+    text_encoder: Annotated[Path | None, Argument("Qwen2.5-VL")] = None
+    tokenizer: Annotated[Path | None, Argument("its tokenizer")] = None
+    glyph_encoder: Annotated[Path | None, Argument("ByT5")] = None
+    image_encoder: Annotated[Path | None, Argument("SigLIP (i2v)")] = None
+    settings: Annotated[
+        tuple[str, ...],
+        Argument("any other setting, such as sample.quantize=fp8", flags=("--set",), metavar="NAME=VALUE", several="+"),
+    ] = ()
+
+    def run(self) -> int | None:
+        from hv15.commands.upsample import upsample
+
+        return upsample(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +305,21 @@ class SampleDecode(SettingsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleShard(SettingsCommand):
+    """Make several samples, as the planner has divided them; each model is loaded once."""
+
+    name: ClassVar[str] = "shard"
+    stage: ClassVar[StageName | None] = "denoise"
+    spec: Annotated[Path, Argument("which samples, as the planner writes it")]
+    out: Annotated[Path, Argument("the list of what failed; the samples wait beside it for their own jobs")]
+
+    def run(self) -> int | None:
+        from hv15.commands.sample_shard import make
+
+        return make(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleSheet(SettingsCommand):
     """All samples in one picture, and what the LoRA changed."""
 
@@ -283,10 +367,11 @@ STAGE_COMMANDS: tuple[Entry, ...] = (
     Report,
     Train,
     Sample,
+    Upsample,
     Group(
         "stage",
-        "one part of a sample: encode an i2v image, denoise, decode; or the LoRA after a step",
-        (SampleCondition, SampleDenoise, SampleDecode, SampleSheet, SampleGrid, StepLoRA),
+        "one part of a sample: encode an i2v image, denoise, decode; several at once; the LoRA after a step",
+        (SampleCondition, SampleDenoise, SampleDecode, SampleShard, SampleSheet, SampleGrid, StepLoRA),
         metavar="STEP",
     ),
 )
