@@ -85,8 +85,10 @@ def ema(options: Ema) -> None:
         UserError: a file cannot be used, or they do not belong together.
     """
     from hv15.lora.averaging import average_loras
+    from hv15.workflow.one_training import refuse_other_trainings
 
     check_target(options.out, options.files)
+    refuse_other_trainings(options.files)
     parts = average_loras(options.files, options.out, options.sigma_rel)
     for path, weight in parts:
         print(f"{weight:6.1%}  {one_line(str(path))}", file=sys.stderr)
