@@ -35,14 +35,13 @@ from hv15.errors import UserError
 from hv15.own_files import cure, open_own
 from hv15.records.fields import from_json
 from hv15.records.json_values import as_object
-from hv15.records.training import ITSELF, STATE, state_content, state_folders, state_name
+from hv15.records.training import ITSELF, STATE, STATES_KEPT, state_content, state_folders, state_name
 from hv15.train.optimizer_state import OptimizerState
 from hv15.train.origin import LORA
 from hv15.train.stopping import Standing
 
 log = logging.getLogger(__name__)
 
-STATES_KEPT = 2
 LOOKED_AT_S, LOOKS = 0.02, 25
 """How long to wait for a process that only looks whether the lock is free, and how often."""
 

@@ -218,7 +218,7 @@ def _interrupted(monkeypatch: pytest.MonkeyPatch, at: set[int], times: int = 1) 
 def test_when_memory_runs_out_other_models_make_room(
     talk: Talk, loads: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, failed = sampler.run, []
+    run, failed = sampler.run, list[bool]()
 
     def full(*words: Any, **named: Any) -> torch.Tensor:
         if not failed:
@@ -248,11 +248,13 @@ def test_an_image_is_encoded_once(talk: Talk, done: Workbench, tmp_path: Path, m
     folder = Path(done.config["models"]["vae"]).parent
     done.set(task="i2v", models={"image_encoder": str(folder / "siglip.safetensors")})
     Image.fromarray(np.full((80, 80, 3), 90, np.uint8)).save(tmp_path / "first.png")
-    encoded = []
-    vision = models.load_image_encoder
-    monkeypatch.setattr(
-        "hv15.sample.condition.load_image_encoder", lambda *words, **named: encoded.append(1) or vision(*words, **named)
-    )
+    encoded, load = list[object](), models.load_image_encoder
+
+    def loaded(*words: Any, **named: Any) -> Any:
+        encoded.append(words)
+        return load(*words, **named)
+
+    monkeypatch.setattr("hv15.sample.condition.load_image_encoder", loaded)
     said = talk("without an image", f"/image {tmp_path / 'first.png'}", "a red circle", "a blue square")
     assert [spec_of(file).task for file in files(said)] == ["i2v", "i2v"]
     assert "i2v starts from an image" in said.err

@@ -99,9 +99,7 @@ def test_a_training_with_previews_gives_the_same_lora(tmp_path: Path, data: Data
     plain = run(tmp_path / "plain", settings(**options), data=data)
     config = settings(**options, preview_every_n_steps=2, preview_at_first=True)
     sampled = run(tmp_path / "sampled", config, data=data, previews=plan(tmp_path, SPEC))
-    assert load_file(sampled).keys() == load_file(plain).keys()
-    for name, tensor in load_file(plain).items():
-        assert torch.equal(load_file(sampled)[name], tensor), name
+    assert sampled.read_bytes() == plain.read_bytes()
     assert untimed(metrics(tmp_path / "sampled")) == untimed(metrics(tmp_path / "plain"))
     assert made(tmp_path / "sampled") == ["red.step000000.mp4", *NAMES]
     records = metrics(tmp_path / "sampled", "preview")

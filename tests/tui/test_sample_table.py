@@ -252,7 +252,12 @@ async def test_a_job_at_work_is_seen_in_its_cells(tmp_path: Path) -> None:
     app = dashboard(project(tmp_path))
     async with app.run_test(size=(120, 40)) as pilot:
         await opened(pilot, views=1, samples=7)
+        await pilot.press("home")
         assert "at work" not in text_of(app)
         working = job(1, JobState.RUNNING, "sample_latents", wildcards={"name": "dog"})
         await settle(pilot, run=run_view(root=tmp_path), jobs=jobs_view(working))
         assert "at work" in text_of(app)
+        await settle(pilot, jobs=jobs_view(replace(working, state=JobState.DONE)))
+        assert "at work" not in text_of(app)
+        await settle(pilot, jobs=jobs_view(job(2, JobState.RUNNING, "sample_shard", wildcards={"shard": "0"})))
+        assert "at work" in text_of(app), "one job for all that are not there"

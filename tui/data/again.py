@@ -17,7 +17,7 @@ from hv15.records.problems import NOWHERE
 from hv15.runs import control
 from hv15.runs.record import RunFolder
 from hv15.sample.resolutions import parse_size
-from tui.data.lora_names import NO_LORA, NamedLoRA, name_of_lora
+from tui.data.lora_names import NO_LORA, THIS_LORA, NamedLoRA, name_of_lora
 from tui.data.samples import Sample, UsedFile
 
 
@@ -73,7 +73,8 @@ class Again:
         if used is not None and not is_there and (self._root / used.path).is_file():
             loras, is_there = [*loras, NamedLoRA(name, Path(used.path))], True
         self.loras = tuple(loras)
-        self.note = "" if is_there else f"its LoRA ({name}) is not there: it was not kept, or is not made yet"
+        which = "its LoRA" if name == THIS_LORA else f"its LoRA ({name})"
+        self.note = "" if is_there else f"{which} is not there: it was not kept, or is not made yet"
         """What cannot be as it was; "" if all can."""
         strength = 1.0 if used is None else used.multiplier
         self.fields = self._fields(name if is_there else self.loras[min(1, len(loras) - 1)].name, strength)

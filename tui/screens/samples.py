@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Static
 
+from hv15.records.rules import Rule
 from hv15.runs.followed_file import end_of
 from hv15.runs.record import RunFolder
 from hv15.terminal_text import clean, visible
@@ -181,7 +182,8 @@ class SamplesScreen(DashboardScreen):
         table = self.query_one(SampleTable)
         working = [each for each in view.jobs if each.state is JobState.RUNNING and each.rule.startswith("sample_")]
         names = {name for job in working for name in job.wildcards.values()}
-        names |= {Path(file).name.partition(".")[0] for job in working for file in job.output}
+        if any(each.rule == Rule.SAMPLE_SHARD for each in working):  # it makes several, and does not tell which now
+            names |= self._asked.keys()
         table.at_work = frozenset(names)
         table.refresh()
 

@@ -216,8 +216,11 @@ class SampleTable(Widget, can_focus=True):
 
     @property
     def _title_width(self) -> int:
-        longest = max((len(row) for row in self.grid.rows), default=0)
-        return max(6, min(longest, self.size.width // 4, 28))
+        longest, width = max((len(row) for row in self.grid.rows), default=0), self.size.width
+        wanted = max(6, min(longest, width // 4, 28))
+        spare = (width - wanted) % (self._cell_width + 1)
+        missing = self._cell_width + 1 - spare
+        return wanted - missing if missing <= wanted // 4 else wanted  # shorter, if one more column fits then
 
     @property
     def _rows_in_sight(self) -> int:
