@@ -83,9 +83,14 @@ class Slot(Generic[Model]):
 
 
 class ResidentModels:
-    """The models of samples. A changed setting or file is noticed: then the model is loaded anew."""
+    """The models of samples. A changed setting or file is noticed: then the model is loaded anew.
 
-    def __init__(self) -> None:
+    Args:
+        tells: whether videos and images say how they were made.
+    """
+
+    def __init__(self, *, tells: bool = True) -> None:
+        self._tells = tells
         self._text: Slot[TextEncoder] = Slot()
         self._glyphs: Slot[GlyphEncoder] = Slot()
         self._sampler: Slot[Sampler] = Slot()
@@ -178,7 +183,8 @@ class ResidentModels:
         )
         made_from = spec.decoding(None, project.texts.settings_digest)
         for output in outputs:
-            decoder.decode(parts.latents(spec), file_of(spec, output, parts.out), spec, made_from=made_from)
+            file = file_of(spec, output, parts.out)
+            decoder.decode(parts.latents(spec), file, spec, made_from=made_from, tells=self._tells)
 
     def _say(self, project: Project, spec: SampleSpec, loras: Iterable[Path]) -> None:
         """Log the checkpoint, and each note the first time that it is due."""

@@ -64,6 +64,8 @@ class DecodingWork:
     made_from: JsonObject
     out: Path
     latents: Path
+    tells: bool = True
+    """Whether the result says how it was made."""
 
 
 def encode_images(project: Project, works: Iterable[ImageWork], failed: Failed | None = None) -> None:
@@ -142,7 +144,7 @@ def decode(project: Project, works: Sequence[DecodingWork], failed: Failed | Non
     )
     for work in works:
         with _told(work.out, failed), memory_advice("decode"):
-            vae.decode(work.latents, work.out, work.spec, made_from=work.made_from)
+            vae.decode(work.latents, work.out, work.spec, made_from=work.made_from, tells=work.tells)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 from hv15.config import Settings
 from hv15.digest import digest
 from hv15.errors import UserError
+from hv15.lora.reach import Reach, StrengthPart
 from hv15.models.variants import VARIANTS
 from hv15.records.spec import Spec
 from hv15.sample.plan import plan_previews, plan_samples
@@ -86,6 +87,48 @@ def test_with_base_adds_a_sample_without_the_trained_lora(tmp_path):
     assert (with_lora.lora_multiplier, base.lora_multiplier) == (0.8, None)
     assert base.loras == with_lora.loras  # those of the config stay: the comparison is about the trained one
     assert base.seed == with_lora.seed
+
+
+def test_where_a_lora_acts_is_part_of_the_sample(tmp_path):
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(EMPTY_SAFETENSORS)
+    by = [{"blocks": [0, 19], "factor": 0.5}, {"steps": [0.5, 1.0], "factor": 0}]
+    entry = {"path": str(lora), "include_patterns": ["img_attn"], "exclude_patterns": ["_mod"], "strength_by": by}
+    (spec,) = plan([{"prompt": "a cat"}], loras=[entry])
+    parts = StrengthPart(0.5, blocks=(0, 19)), StrengthPart(0.0, steps=(0.5, 1.0))
+    assert spec.loras[0].reach == Reach(("img_attn",), ("_mod",), parts)
+    assert SampleSpec.from_json(spec.to_json()) == spec
+    seen = []
+    for change in (
+        {},
+        {"include_patterns": []},
+        {"exclude_patterns": []},
+        {"strength_by": by[:1]},
+        {"strength_by": []},
+    ):
+        (changed,) = plan([{"prompt": "a cat"}], loras=[{**entry, **change}])
+        seen.append(digest(changed.denoising("t", "x")))
+    assert len({*seen}) == 5
+
+
+def test_a_lora_that_acts_everywhere_leaves_former_samples_as_they_are(tmp_path):
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(EMPTY_SAFETENSORS)
+    (spec,) = plan([{"prompt": "a cat"}], loras=[{"path": str(lora), "multiplier": 0.5}])
+    (recorded,) = spec.denoising("t", "x")["loras"]
+    assert recorded.keys() == {"fingerprint", "multiplier"}
+    former = spec.to_json()
+    del former["loras"][0]["reach"]
+    assert SampleSpec.from_json(former) == spec
+
+
+def test_a_part_of_the_steps_must_have_one_of_this_sample(tmp_path):
+    lora = tmp_path / "style.safetensors"
+    lora.write_bytes(EMPTY_SAFETENSORS)
+    loras = [{"path": str(lora), "strength_by": [{"steps": [0.0, 0.02], "factor": 0}]}]
+    assert len(plan([{"prompt": "a cat", "infer_steps": 50}], loras=loras)) == 1
+    with pytest.raises(UserError, match=r"cat: .*style\.safetensors: strength_by: steps \[0\.0, 0\.02\] are none of 8"):
+        plan([{"name": "cat", "prompt": "a cat", "infer_steps": 8}], loras=loras)
 
 
 def test_several_seeds_give_a_sample_each():
