@@ -307,7 +307,7 @@ def test_two_prompts_of_one_name_are_refused_also_by_case(problems: Problems) ->
 def test_every_setting_of_a_prompt_takes_the_values_of_the_section() -> None:
     listed = {field.path: field for field in fields(SampleSettings)}
     shared = set(PromptSettings.model_fields) & set(SampleSettings.model_fields)
-    assert len(shared) == 12
+    assert len(shared) == 13
     for name in shared:
         assert listed[f"prompts[].{name}"].type == listed[name].type
         assert listed[f"prompts[].{name}"].default is None

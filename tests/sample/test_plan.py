@@ -14,7 +14,7 @@ from hv15.lora.reach import Reach, StrengthPart
 from hv15.models.variants import VARIANTS
 from hv15.records.spec import Spec
 from hv15.sample.plan import plan_previews, plan_samples
-from hv15.sample.prompts import ImageFile, LoRAFile, SampleSpec, StepCaching
+from hv15.sample.prompts import Enlarged, ImageFile, LoRAFile, SampleSpec, StepCaching
 from tests.sample.conftest import TEXT, TRAINED, made_from
 
 EMPTY_SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -260,17 +260,19 @@ def test_what_the_pixels_depend_on(spec: SampleSpec, change: dict[str, Any], cou
 
 def test_every_field_of_a_sample_counts_or_is_named_as_one_that_does_not(spec: SampleSpec) -> None:
     """A new field missing from the spec would silently keep old samples."""
-    i2v = dataclasses.replace(spec, task="i2v", image=ImageFile("a.png", "f1"))
+    models = {**spec.models, "sr_dit": "large", "upsampler": "larger"}
+    i2v = dataclasses.replace(spec, task="i2v", image=ImageFile("a.png", "f1"), models=models)
     others: dict[str, Any] = {
         "task": "t2v",
         "output_type": "images",
         "image": ImageFile("a.png", "f2"),
         "loras": (LoRAFile("a.safetensors", "f1", 1.0),),
-        "models": {**spec.models, "image_encoder": "other"},
+        "models": {**models, "image_encoder": "other"},
         "lora_multiplier": None,
         "step_cache": StepCaching("deepcache", 0.2, 0.9, 4, 0.1),
         "guidance_interval": (0.0, 0.5),
         "cfg_zero_star": True,
+        "enlarges": Enlarged("720p", 480, 848, "f"),
     }
     silent = {"fps", "output_type", "vae_sample_size", "vae_tile_overlap", "name", "variant"}
     for field in dataclasses.fields(SampleSpec):
