@@ -38,7 +38,8 @@ def sample(options: Sample) -> int | None:
     if options.latents:
         from hv15.commands.kept_latents import decode_kept
 
-        return decode_kept(options)
+        decode_kept(options)
+        return None
     options = replace(options, seed=agreed_seeds(options.seed))
     if options.interactive:
         from hv15.commands.interactive import interact

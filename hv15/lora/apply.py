@@ -29,7 +29,7 @@ from hv15.models.weights.quantised import QuantisedLinear, plain_weight
 class ChangeHook(Protocol):
     """A forward hook that adds the output of a layer's change; its strength may be set anew between two passes."""
 
-    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor, /) -> Tensor:
         """Add the change's output for x (..., in) to the layer's output (..., out), which is overwritten."""
 
     def set_multiplier(self, multiplier: float) -> None:
@@ -204,7 +204,7 @@ def _moved(adapter: Adapter, like: Tensor) -> Adapter:
             return moved
 
 
-def _hook(change: WeightChange, multiplier: float) -> _AddLowRank | _AddForward | _ScaleRows | _AddWeightChange:
+def _hook(change: WeightChange, multiplier: float) -> ChangeHook:
     if isinstance(change, LowRank):
         return _AddLowRank(change, multiplier)
     if isinstance(change, Adapter):

@@ -26,10 +26,10 @@ def read_blocks(text: str) -> FactorRange:
     """
     where, _, factor = text.rpartition(":")
     first, dash, last = where.partition("-")
-    numbers = [first, last] if dash else [first, first]
-    if not all(number.isdecimal() and len(number) <= 4 for number in numbers) or not _is_number(factor):
+    last = last if dash else first
+    if not all(number.isdecimal() and len(number) <= 4 for number in (first, last)) or not _is_number(factor):
         raise argparse.ArgumentTypeError(f"{text!r:.60}: expected blocks and a factor such as 0-19:0.5")
-    return FactorRange(*map(float, numbers), float(factor))
+    return FactorRange(int(first), int(last), float(factor))
 
 
 def read_steps(text: str) -> FactorRange:
